@@ -1,0 +1,62 @@
+"""Whole batches, made in a worker from counters alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ssl_backbones.data.images import Images, UnreadableImageError
+from ssl_backbones.views.transform import Transform
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a sampler asks of a worker: the images of one batch, in one epoch."""
+
+    epoch: int
+    indices: np.ndarray
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a worker hands back: what the transform made on the host, and the photos it had to leave out."""
+
+    content: Any
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Key to reason."""
+
+
+class Batches:
+    """A dataset for `DataLoader(..., batch_size=None)`: asked for a Request, answers with a Batch."""
+
+    def __init__(self, images: Images, transform: Transform, seed: int) -> None:
+        self.images = images
+        self.transform = transform
+        self.seed = seed
+
+    def __len__(self) -> int:
+        """How many images there are, not how many batches."""
+        return len(self.images)
+
+    def __getitem__(self, request: Request) -> Batch:
+        unreadable: dict[str, str] = {}
+        photos = [self.read(int(index), unreadable) for index in request.indices]
+        parameters = self.transform.draw(self.seed, request.epoch, request.indices)
+        return Batch(self.transform.on_host(photos, parameters), unreadable)
+
+    def on_device(self, content: Any) -> Any:
+        """The content of a Batch, moved to the network's device, as the method takes it."""
+        return self.transform.on_device(content)
+
+    def read(self, index: int, unreadable: dict[str, str]) -> Image.Image:
+        """The photo at an index, or the next one that can be read: alike in every run and every worker."""
+        for offset in range(len(self.images)):
+            at = (index + offset) % len(self.images)
+            try:
+                return self.images[at]
+            except UnreadableImageError as error:
+                unreadable[self.images.keys[at]] = str(error)
+        raise UnreadableImageError(f"none of the {len(self.images)} images can be read")

@@ -1,0 +1,36 @@
+"""A collection of photos: decoded on demand, named by keys that survive a copy of the data."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+
+class UnreadableImageError(OSError):
+    """One photo that cannot be decoded; the message names it and says why."""
+
+
+class Images(ABC):
+    """Photos in a fixed order. Pickles cheaply: a worker reopens its files."""
+
+    keys: Sequence[str]
+    """A stable name for each photo, unique: its path below the root, or file and row of a parquet."""
+
+    labels: np.ndarray | None
+    """(N,) int64, or None where the source has none."""
+
+    classes: Sequence[str]
+    """Names of the labels 0..C-1; empty where there are none."""
+
+    fingerprint: str
+    """A sha256 over the keys, labels and sizes in bytes: alike for the same data, whatever its place on disk."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Image.Image:
+        """The photo as upright RGB, or UnreadableImageError."""

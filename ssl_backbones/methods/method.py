@@ -1,0 +1,56 @@
+"""The one protocol between a method and the loop that trains it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from ssl_backbones.data.batches import Batches
+from ssl_backbones.data.images import Images
+from ssl_backbones.views.transform import Transform
+
+
+@dataclass(frozen=True)
+class MethodConfig(ABC):
+    """What can be chosen about a method; checked when it is made."""
+
+    @abstractmethod
+    def build(self, backbone: nn.Module) -> Method:
+        """The method of this configuration around a headless timm model."""
+
+
+class Method(nn.Module, ABC):
+    """A way to train a backbone: what it is shown, and how it is scored.
+
+    The training loop knows this page and nothing else. Subclasses are final. All state is parameters and buffers; it
+    changes by the optimiser, in `on_step_end`, or in `on_epoch_start`, and nowhere else (batch statistics excepted).
+    """
+
+    backbone: nn.Module
+    """The part that is published: a timm model without head."""
+
+    @abstractmethod
+    def transform(self, size: int) -> Transform:
+        """What is made of an image to be shown at `size` x `size` pixels; the loop never opens the batch."""
+
+    @abstractmethod
+    def forward(self, batch: Any) -> dict[str, Tensor | float]:
+        """Score a batch: "loss" to descend, and detached scalars worth logging.
+
+        A method whose loss has a known value for a network that tells nothing apart reports that value as "chance".
+        """
+
+    def dataset(self, images: Images, size: int, seed: int) -> Batches:
+        """The batches of an epoch; overridden where an item is more than one image transformed."""
+        return Batches(images, self.transform(size), seed)
+
+    def on_epoch_start(self, embed: Callable[[], Tensor]) -> None:  # noqa: B027 - optional
+        """Look at all the data: embed() gives the backbone's features (N, D) of every image, in order."""
+
+    def on_step_end(self, progress: float) -> dict[str, float]:
+        """Follow the optimiser's step, at `progress` in [0, 1) of the run; return scalars worth logging."""
+        return {}

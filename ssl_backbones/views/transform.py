@@ -1,0 +1,31 @@
+"""What is made of an image, in three moves that share one stream of randomness."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+class Transform(ABC):
+    """A recipe from decoded photos to what a method's `forward` takes. Instances are plain values and pickle.
+
+    `draw` fixes every random choice from counters alone; `on_host` runs where images are decoded and hands over uint8
+    tensors; `on_device` runs where the network is and returns normalised floats. How the work is split between the two
+    is the transform's affair: the same parameters give the same views either way.
+    """
+
+    @abstractmethod
+    def draw(self, seed: int, epoch: int, indices: np.ndarray) -> Any:
+        """The random choices for the images (B,) of an epoch: a function of (seed, epoch, index) and nothing else."""
+
+    @abstractmethod
+    def on_host(self, images: Sequence[Image.Image], parameters: Any) -> Any:
+        """Tensors (nested in lists, tuples or dicts) of uint8 pixels and whatever `on_device` needs."""
+
+    @abstractmethod
+    def on_device(self, batch: Any) -> Any:
+        """The batch of `on_host`, moved to the network's device, as the method's `forward` takes it."""
