@@ -1,0 +1,59 @@
+"""The evaluation transform: the middle of each photo, the same every time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
+from ssl_backbones.views.pillow_engine import RESAMPLING, pixels
+from ssl_backbones.views.transform import Transform
+
+
+@dataclass(frozen=True)
+class CenterCrop(Transform):
+    """The short side at size / crop_pct, then the middle size x size: torchvision's Resize and CenterCrop."""
+
+    size: int
+    crop_pct: float = 0.875
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"size is {self.size}, but an evaluation image needs at least 1 pixel")
+        if not 0 < self.crop_pct <= 1:
+            raise ValueError(f"crop_pct is {self.crop_pct}, but the share of the image that is kept lies in (0, 1]")
+        if self.interpolation not in RESAMPLING:
+            raise ValueError(
+                f"interpolation is {self.interpolation!r}, but it has to be one of {', '.join(RESAMPLING)}"
+            )
+
+    def draw(self, seed: int, epoch: int, indices: np.ndarray) -> None:
+        """Nothing: there is no chance in it."""
+
+    def on_host(self, images: Sequence[Image.Image], parameters: None) -> Tensor:
+        """Levels (B, S, S, 3), uint8."""
+        levels = np.empty((len(images), self.size, self.size, 3), dtype=np.uint8)
+        for row, image in zip(levels, images, strict=True):
+            row[:] = pixels(self._middle(image))
+        return torch.from_numpy(levels)
+
+    def on_device(self, batch: Tensor) -> Tensor:
+        """Normalised images (B, 3, S, S), channels-last."""
+        return normalise(batch.permute(0, 3, 1, 2), self.mean, self.std)
+
+    def _middle(self, image: Image.Image) -> Image.Image:
+        """The middle S x S of the resized photo."""
+        short = round(self.size / self.crop_pct)
+        width, height = (int(short * side / min(image.size)) for side in image.size)
+        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
+        resized = image.resize((width, height), RESAMPLING[self.interpolation])
+        return resized.crop((left, top, left + self.size, top + self.size))

@@ -1,0 +1,62 @@
+"""Several views of every image, each by a policy of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ssl_backbones.views import device_engine, pillow_engine
+from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
+from ssl_backbones.views.policy import UNIFORMS, Parameters, Policy
+from ssl_backbones.views.randomness import uniform
+from ssl_backbones.views.transform import Transform
+
+
+@dataclass(frozen=True)
+class MultiView(Transform):
+    """A view (B, 3, S, S) per policy. "pillow" makes them on the host; "device" on the network's device.
+
+    Both engines follow the same parameters. On a CPU use "pillow". "device" ships the whole photos, padded to the
+    largest of the batch, so it wants photos of moderate and similar size.
+    """
+
+    policies: tuple[Policy, ...]
+    size: int
+    engine: Literal["pillow", "device"] = "pillow"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"size is {self.size}, but a view needs at least 1 pixel")
+        if not self.policies:
+            raise ValueError("policies is empty, but every view needs a policy: name at least one")
+        if self.engine not in ("pillow", "device"):
+            raise ValueError(f"engine is {self.engine!r}, but views are made by 'pillow' or on the 'device'")
+
+    def draw(self, seed: int, epoch: int, indices: np.ndarray) -> tuple[Parameters, ...]:
+        """The parameters of each view, B rows each."""
+        return tuple(
+            policy.draw(uniform(seed, epoch, indices, view, UNIFORMS)) for view, policy in enumerate(self.policies)
+        )
+
+    def on_host(self, images: Sequence[Image.Image], parameters: tuple[Parameters, ...]) -> Any:
+        """For "pillow", the levels (B, S, S, 3) of each view, uint8; for "device", photos and parameters."""
+        views = list(zip(self.policies, parameters, strict=True))
+        if self.engine == "device":
+            return device_engine.pack(images, views)
+        return [torch.from_numpy(pillow_engine.render(images, policy, drawn, self.size)) for policy, drawn in views]
+
+    def on_device(self, batch: Any) -> list[Tensor]:
+        """The normalised views (B, 3, S, S), channels-last."""
+        if self.engine == "device":
+            views = device_engine.render(batch, self.policies, self.size)
+        else:
+            views = [levels.permute(0, 3, 1, 2) for levels in batch]
+        return [normalise(view, self.mean, self.std) for view in views]

@@ -1,0 +1,34 @@
+"""The views of published recipes: one policy per view."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ssl_backbones.views.policy import Policy
+
+_MOCO_V2_VIEW = Policy(area=(0.2, 1.0), flip_last=True, jitter=(0.4, 0.4, 0.4, 0.1), blur_p=0.5, solarize_p=0.0)
+_LEWEL_B_VIEW = Policy(area=(0.2, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), blur_p=1.0, solarize_p=0.0)
+_BYOL_VIEW = replace(_LEWEL_B_VIEW, area=(0.08, 1.0), interpolation="bicubic")
+
+MOCO_V2_VIEWS = (_MOCO_V2_VIEW, _MOCO_V2_VIEW)
+"""Chen et al., 2020. https://arxiv.org/abs/2003.04297. Also LEWEL_M's."""
+
+LEWEL_B_VIEWS = (_LEWEL_B_VIEW, replace(_LEWEL_B_VIEW, blur_p=0.1, solarize_p=0.2))
+"""Huang et al., 2022. https://arxiv.org/abs/2203.14898. BYOL's two views, but with the crops of MoCo v2."""
+
+BYOL_VIEWS = (_BYOL_VIEW, replace(_BYOL_VIEW, blur_p=0.1, solarize_p=0.2))
+"""Grill et al., 2020. https://arxiv.org/abs/2006.07733. Chances and strengths are the paper's. The pixels are not
+those of DeepMind's code, which works on floats: its Gaussian is cut off at 23 taps (here Pillow's three boxes), its
+brightness adds (here it multiplies), its saturation scales that of HSV (here it mixes with grey), it solarizes from 0.5
+(here from level 128), and it crops and resizes with TensorFlow's functions (here torchvision's and Pillow's)."""
+
+
+def _without_blur(views: tuple[Policy, Policy]) -> tuple[Policy, Policy]:
+    return replace(views[0], blur_p=0.0), replace(views[1], blur_p=0.0)
+
+
+MOCO_V2_SMALL_VIEWS = _without_blur(MOCO_V2_VIEWS)
+LEWEL_B_SMALL_VIEWS = _without_blur(LEWEL_B_VIEWS)
+BYOL_SMALL_VIEWS = _without_blur(BYOL_VIEWS)
+"""For images of 32 to 64 px: without blur, as SimCLR (appendix B.9, https://arxiv.org/abs/2002.05709) has it for
+CIFAR-10; a sigma of 2 px is meant for 224 px and leaves little of an image a seventh as wide."""

@@ -1,0 +1,381 @@
+"""Both engines against torchvision on PIL images, per operation and together, and the transforms made of them."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFilter
+from torchvision import transforms
+from torchvision.transforms import functional as F
+
+from ssl_backbones import views
+from ssl_backbones.views import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    CenterCrop,
+    MultiView,
+    Parameters,
+    Policy,
+    Transform,
+    uniform,
+)
+from ssl_backbones.views import device_engine as device
+from ssl_backbones.views import pillow_engine as pillow
+from ssl_backbones.views.policy import UNIFORMS
+
+DATA = Path(__file__).parents[1].parent / "shared" / "data" / "clothing10_cc0_160" / "validation.parquet"
+STILL = Policy(area=(1.0, 1.0), flip_p=0, jitter_p=0, grey_p=0, blur_p=0, solarize_p=0)
+
+
+def synthetic(width: int, height: int, kind: str, seed: int = 0) -> Image.Image:
+    generator = np.random.default_rng(seed)
+    if kind == "noise":
+        return Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    if kind == "flat":
+        return Image.new("RGB", (width, height), tuple(generator.integers(0, 256, 3).tolist()))
+    coarse = Image.fromarray(generator.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+    return coarse.resize((width, height), Image.Resampling.BICUBIC)
+
+
+images = st.builds(
+    synthetic, st.integers(3, 90), st.integers(3, 90), st.sampled_from(["noise", "flat", "smooth"]), st.integers(0, 99)
+)
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[Image.Image]:
+    """Real ones where they are at hand."""
+    if not DATA.exists():
+        pytest.skip(f"no photos at {DATA.name}")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    column = parquet.ParquetFile(DATA).read_row_group(0, columns=["image"])["image"][:48].to_pylist()
+    return [Image.open(io.BytesIO(cell["bytes"])).convert("RGB") for cell in column]
+
+
+def equal(ours: Image.Image, theirs: Image.Image) -> None:
+    np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
+
+
+# The Pillow engine: equal to torchvision
+
+
+@given(
+    image=images,
+    factor=st.floats(0, 2.5),
+    turn=st.floats(-0.5, 0.5),
+    sigma=st.floats(0.1, 3),
+    level=st.integers(0, 256),
+)
+@settings(max_examples=60, deadline=None)
+def test_each_pillow_operation_is_torchvisions(image, factor, turn, sigma, level):
+    equal(pillow.flip(image), F.hflip(image))
+    equal(pillow.brightness(image, factor), F.adjust_brightness(image, factor))
+    equal(pillow.contrast(image, factor), F.adjust_contrast(image, factor))
+    equal(pillow.saturation(image, factor), F.adjust_saturation(image, factor))
+    equal(pillow.hue(image, turn), F.adjust_hue(image, turn))
+    equal(pillow.grey(image), F.to_grayscale(image, 3))
+    equal(pillow.blur(image, sigma), image.filter(ImageFilter.GaussianBlur(radius=sigma)))
+    equal(pillow.solarize(image, level), F.solarize(image, level))
+    equal(pillow.solarize(image, 128), F.solarize(image, 128))
+
+
+@given(image=images, size=st.integers(1, 64), seed=st.integers(0, 99), name=st.sampled_from(["bilinear", "bicubic"]))
+@settings(max_examples=60, deadline=None)
+def test_the_pillow_crop_is_torchvisions(image, size, seed, name):
+    policy = replace(STILL, area=(0.05, 1.0))
+    drawn = policy.draw(uniform(seed, 0, [0], 0, UNIFORMS))
+    left, top, width, height = box = policy.crop_boxes(drawn, np.array([image.size]))[0].tolist()
+    ours = pillow.crop(image, box, size, pillow.RESAMPLING[name])
+    mode = transforms.InterpolationMode(name)
+    equal(ours, F.resized_crop(image, top, left, height, width, [size, size], mode))
+
+
+def torchvision_view(image: Image.Image, policy: Policy, drawn: Parameters, size: int) -> Image.Image:
+    """The first row's view as a recipe of torchvision's would make it, in the order of the published code."""
+    left, top, width, height = policy.crop_boxes(drawn, np.array([image.size]))[0].tolist()
+    mode = transforms.InterpolationMode(policy.interpolation)
+    image = F.resized_crop(image, top, left, height, width, [size, size], mode)
+    if drawn.flip[0] and not policy.flip_last:
+        image = F.hflip(image)
+    adjust = [F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue]
+    for operation in drawn.order[0]:
+        if operation >= 0:
+            image = adjust[operation](image, drawn.factors[0, operation])
+    if drawn.grey[0]:
+        image = F.to_grayscale(image, 3)
+    if drawn.sigma[0]:
+        image = image.filter(ImageFilter.GaussianBlur(radius=float(drawn.sigma[0])))
+    if drawn.solarize[0]:
+        image = F.solarize(image, policy.threshold)
+    return F.hflip(image) if drawn.flip[0] and policy.flip_last else image
+
+
+POLICIES = [*views.MOCO_V2_VIEWS[:1], *views.LEWEL_B_VIEWS, *views.BYOL_VIEWS]
+
+
+@pytest.mark.parametrize("policy", [*POLICIES, replace(POLICIES[2], threshold=100, solarize_p=0.5)])
+def test_a_pillow_view_is_torchvisions_on_photos(photos, policy):
+    check_views_are_torchvisions(photos, policy)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_pillow_view_is_torchvisions_on_patterns(policy):
+    kinds = ["noise", "smooth", "flat"] * 8
+    check_views_are_torchvisions([synthetic(20 + 3 * i, 70 - 2 * i, kind, i) for i, kind in enumerate(kinds)], policy)
+
+
+def check_views_are_torchvisions(batch: list[Image.Image], policy: Policy) -> None:
+    rows = uniform(3, 1, np.arange(len(batch)), 0, UNIFORMS)
+    ours = pillow.render(batch, policy, policy.draw(rows), 40)
+    assert ours.shape == (len(batch), 40, 40, 3)
+    assert ours.dtype == np.uint8
+    for row, image in enumerate(batch):
+        theirs = torchvision_view(image, policy, policy.draw(rows[row : row + 1]), 40)
+        np.testing.assert_array_equal(ours[row], np.asarray(theirs))
+
+
+# The device engine: equal to the Pillow engine within the tolerances it states
+
+
+def both(batch: list[Image.Image], policy: Policy, size: int, seed: int = 0) -> np.ndarray:
+    """How far the engines' views (B, 3, S, S) are apart, in levels."""
+    drawn = policy.draw(uniform(seed, 0, np.arange(len(batch)), 0, UNIFORMS))
+    theirs = pillow.render(batch, policy, drawn, size).transpose(0, 3, 1, 2)
+    (ours,) = device.render(device.pack(batch, [(policy, drawn)]), (policy,), size)
+    assert (ours == ours.round()).all()
+    return np.abs(ours.numpy() - theirs)
+
+
+def jitter(column: int, strength: float) -> dict[str, object]:
+    return {"jitter_p": 1.0, "jitter": tuple(strength * (column == other) for other in range(4))}
+
+
+EXACT = {
+    "nothing": {},
+    "flip": {"flip_p": 0.5},
+    "flip last": {"flip_p": 0.5, "flip_last": True},
+    "brightness": jitter(0, 0.9),
+    "contrast": jitter(1, 0.9),
+    "saturation": jitter(2, 1.2),
+    "grey": {"grey_p": 0.5},
+    "solarize": {"solarize_p": 0.5, "threshold": 90},
+}
+
+
+@pytest.mark.parametrize("kind", ["noise", "smooth", "flat"])
+@pytest.mark.parametrize("name", EXACT)
+def test_device_operations_that_are_exact(name, kind):
+    batch = [synthetic(48, 48, kind, seed) for seed in range(12)]
+    assert both(batch, replace(STILL, **EXACT[name]), 48).max() == 0
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_device_operations_that_are_exact_on_photos(photos, name):
+    square = [photo.resize((64, 64)) for photo in photos]
+    assert both(square, replace(STILL, **EXACT[name]), 64).max() == 0
+
+
+@pytest.mark.parametrize("size", [16, 32, 96, 200])
+def test_device_crop_on_photos(photos, size):
+    apart = both(photos, replace(STILL, area=(0.05, 1.0), flip_p=0.5), size)
+    assert apart.max() <= 2
+    assert apart.mean() < 0.1
+    apart = both(photos, replace(STILL, area=(0.05, 1.0), flip_p=0.5, interpolation="bicubic"), size)
+    assert apart.max() <= 8
+    assert apart.mean() < 0.1
+
+
+@pytest.mark.parametrize("name", ["bilinear", "bicubic"])
+def test_device_crop_on_patterns_of_any_size(name):
+    batch = [synthetic(8 + 9 * i, 150 - 7 * i, "smooth", i) for i in range(16)]
+    apart = both(batch, replace(STILL, area=(0.05, 1.0), flip_p=0.5, interpolation=name), 32)
+    assert apart.max() <= 2
+    assert apart.mean() < 0.1
+
+
+def patterns(size: int) -> list[Image.Image]:
+    return [synthetic(size, size, kind, seed) for seed in range(8) for kind in ("noise", "smooth", "flat")]
+
+
+def test_device_blur_on_photos(photos):
+    check_blur([photo.resize((64, 64)) for photo in photos])
+
+
+@pytest.mark.parametrize("size", [4, 9, 32])
+def test_device_blur_on_patterns(size):
+    check_blur(patterns(size))
+
+
+def check_blur(batch: list[Image.Image]) -> None:
+    apart = both(batch, replace(STILL, blur_p=0.9, sigma=(0.1, 2.0)), batch[0].width)
+    assert apart.max() <= 2
+    assert apart.mean() < 0.5
+
+
+def test_box_radius_is_pillows():
+    """A box blur three times at that radius is Pillow's Gaussian."""
+    line = synthetic(61, 1, "noise").convert("L").resize((61, 61), Image.Resampling.NEAREST)
+    for sigma in (0.1, 0.5, 1.0, 1.7, 2.0, 5.0):
+        boxed = line
+        for _ in range(3):
+            boxed = boxed.filter(ImageFilter.BoxBlur((float(device.box_radius(np.array(sigma))), 0)))
+        equal(boxed, line.filter(ImageFilter.GaussianBlur((sigma, 0))))
+
+
+@pytest.mark.parametrize("strength", [0.1, 0.5])
+def test_device_hue_on_photos(photos, strength):
+    check_hue([photo.resize((64, 64)) for photo in photos], strength)
+
+
+@pytest.mark.parametrize("strength", [0.1, 0.5])
+def test_device_hue_on_patterns(strength):
+    check_hue(patterns(64), strength)
+
+
+def check_hue(batch: list[Image.Image], strength: float) -> None:
+    apart = both(batch, replace(STILL, **jitter(3, strength)), 64)
+    assert apart.max() <= 6
+    assert (apart > 0).mean() < 1 / 200
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_device_views_are_pillows_nearly_everywhere(photos, policy):
+    apart = both(photos, policy, 64, seed=2)
+    assert apart.mean() < 0.5
+    assert (apart > 3).mean() < 2e-3
+    assert apart.max() <= 24
+
+
+def test_the_colour_operations_follow_each_images_own_order():
+    """Orders matter on these pixels, so an engine with one order for all would be found out."""
+    image = synthetic(32, 32, "noise")
+    policy = replace(STILL, jitter_p=1.0, jitter=(0.8, 0.8, 0.8, 0.3))
+    batch = [image] * 24
+    apart = both(batch, policy, 32)
+    assert (apart > 0).mean() < 0.02
+    drawn = policy.draw(uniform(0, 0, np.arange(24), 0, UNIFORMS))
+    turned = replace(drawn, order=drawn.order[:, ::-1])
+    assert (pillow.render(batch, policy, drawn, 32) != pillow.render(batch, policy, turned, 32)).mean() > 0.3
+
+
+def test_device_views_do_not_depend_on_the_company(photos):
+    policy = POLICIES[2]
+    rows = uniform(0, 0, np.arange(8), 0, UNIFORMS)
+    (together,) = device.render(device.pack(photos[:8], [(policy, policy.draw(rows))]), (policy,), 32)
+    for row in range(8):
+        (alone,) = device.render(
+            device.pack(photos[row : row + 1], [(policy, policy.draw(rows[row : row + 1]))]), (policy,), 32
+        )
+        assert (alone[0] - together[row]).abs().max() <= 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_device_views_on_a_gpu(photos):
+    transform = MultiView(views.BYOL_VIEWS, 64, engine="device")
+    content = transform.on_host(photos, transform.draw(0, 0, np.arange(len(photos))))
+    for here, there in zip(transform.on_device(content), transform.on_device(to(content, "cuda")), strict=True):
+        assert there.is_cuda
+        assert (here - there.cpu()).abs().mean() < 0.01
+
+
+def to(content, where: str):
+    if isinstance(content, torch.Tensor):
+        return content.to(where)
+    if isinstance(content, dict):
+        return {key: to(value, where) for key, value in content.items()}
+    return [to(value, where) for value in content]
+
+
+# The transforms
+
+
+def tensors(content) -> list[torch.Tensor]:
+    if isinstance(content, torch.Tensor):
+        return [content]
+    values = content.values() if isinstance(content, dict) else content
+    return [tensor for value in values for tensor in tensors(value)]
+
+
+@pytest.mark.parametrize("engine", ["pillow", "device"])
+def test_multi_view_gives_normalised_channels_last_views(engine):
+    batch = [synthetic(40 + i, 60 - i, "smooth", i) for i in range(4)]
+    transform = pickle.loads(pickle.dumps(MultiView(views.LEWEL_B_VIEWS, 32, engine=engine)))
+    parameters = pickle.loads(pickle.dumps(transform.draw(0, 5, np.arange(4))))
+    content = transform.on_host(batch, parameters)
+    assert tensors(content)[0].dtype == torch.uint8
+    shown = transform.on_device(content)
+    for view, policy, drawn in zip(shown, transform.policies, parameters, strict=True):
+        assert view.shape == (4, 3, 32, 32)
+        assert view.dtype == torch.float32
+        assert view.is_contiguous(memory_format=torch.channels_last)
+        levels = pillow.render(batch, policy, drawn, 32)
+        expected = torch.stack([F.normalize(F.to_tensor(x), IMAGENET_MEAN, IMAGENET_STD) for x in levels.copy()])
+        assert (view - expected).abs().mean() < (1e-6 if engine == "pillow" else 0.02)
+
+
+def test_pillow_batches_are_uint8_and_stay_as_they_are():
+    transform = MultiView(views.MOCO_V2_VIEWS, 16)
+    content = transform.on_host([synthetic(20, 20, "noise")] * 3, transform.draw(0, 0, np.arange(3)))
+    assert [(view.shape, view.dtype) for view in content] == [(torch.Size([3, 16, 16, 3]), torch.uint8)] * 2
+    before = [view.clone() for view in content]
+    transform.on_device(content)
+    assert all(torch.equal(view, was) for view, was in zip(content, before, strict=True))
+    lossless = MultiView(views.MOCO_V2_VIEWS, 16, engine="device")
+    content = lossless.on_host([synthetic(20, 20, "noise")] * 3, lossless.draw(0, 0, np.arange(3)))
+    assert torch.equal(lossless.on_device(content)[0], lossless.on_device(content)[0])
+
+
+def test_views_differ_and_are_counted():
+    transform = MultiView(views.MOCO_V2_VIEWS, 16)
+    first, second = transform.draw(0, 0, np.arange(50))
+    assert not np.isin(first.area, second.area).any()
+    again = transform.draw(0, 0, np.array([30, 7]))[1]
+    np.testing.assert_array_equal(again.factors, second.factors[[30, 7]])
+    assert not np.isin(first.area, transform.draw(0, 1, np.arange(50))[0].area).any()
+
+
+@given(image=images, size=st.integers(1, 64), pct=st.floats(0.3, 1.0), name=st.sampled_from(["bilinear", "bicubic"]))
+@settings(max_examples=60, deadline=None)
+def test_center_crop_is_torchvisions(image, size, pct, name):
+    transform = CenterCrop(size, pct, name)
+    assert isinstance(transform, Transform)
+    assert transform.draw(0, 0, np.arange(1)) is None
+    content = transform.on_host([image], None)
+    assert (content.shape, content.dtype) == ((1, size, size, 3), torch.uint8)
+    mode = transforms.InterpolationMode(name)
+    theirs = F.center_crop(F.resize(image, round(size / pct), mode), [size, size])
+    np.testing.assert_array_equal(content[0].numpy(), np.asarray(theirs))
+    expected = F.normalize(F.to_tensor(theirs), IMAGENET_MEAN, IMAGENET_STD)
+    torch.testing.assert_close(transform.on_device(content)[0], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "transform", [MultiView(views.MOCO_V2_VIEWS, 16), MultiView(views.BYOL_VIEWS, 16, "device"), CenterCrop(16)]
+)
+def test_an_empty_batch_is_an_empty_batch(transform):
+    content = transform.on_host([], transform.draw(0, 0, np.arange(0)))
+    assert all(len(tensor) == 0 for tensor in tensors(transform.on_device(content)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MultiView(views.MOCO_V2_VIEWS, 0), "size is 0"),
+        (lambda: MultiView((), 32), "policies is empty"),
+        (lambda: MultiView(views.MOCO_V2_VIEWS, 32, engine="opencv"), "engine is 'opencv'"),
+        (lambda: CenterCrop(0), "size is 0"),
+        (lambda: CenterCrop(32, 1.2), r"crop_pct is 1\.2"),
+        (lambda: CenterCrop(32, interpolation="nearest"), "interpolation is 'nearest'.*bilinear, bicubic"),
+    ],
+)
+def test_a_transform_that_makes_no_sense_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
