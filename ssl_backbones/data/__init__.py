@@ -1,0 +1,27 @@
+"""Photos, wherever they lie: opened, named, decoded, and counted where they cannot be."""
+
+from ssl_backbones.data.batches import Batch, Batches, Request
+from ssl_backbones.data.checks import relabelled, require_batch, require_labels
+from ssl_backbones.data.decode import DecodePolicy
+from ssl_backbones.data.folder import ImageFolder
+from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
+from ssl_backbones.data.source import open_images, validation_of
+from ssl_backbones.data.unreadable import TooManyUnreadableError, Unreadable
+
+__all__ = [
+    "Batch",
+    "Batches",
+    "DecodePolicy",
+    "ImageFolder",
+    "ImageSourceError",
+    "Images",
+    "Request",
+    "TooManyUnreadableError",
+    "Unreadable",
+    "UnreadableImageError",
+    "open_images",
+    "relabelled",
+    "require_batch",
+    "require_labels",
+    "validation_of",
+]

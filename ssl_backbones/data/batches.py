@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from PIL import Image
 
 from ssl_backbones.data.images import Images, UnreadableImageError
 from ssl_backbones.views.transform import Transform
+
+ATTEMPTS = 100
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,24 @@ class Batches:
         return self.transform.on_device(content)
 
     def read(self, index: int, unreadable: dict[str, str]) -> Image.Image:
-        """The photo at an index, or the next one that can be read: alike in every run and every worker."""
-        for offset in range(len(self.images)):
-            at = (index + offset) % len(self.images)
+        """The photo at an index, or another that can be read: the same one in every run and every worker.
+
+        The others lie far apart, for photos that cannot be read lie together: a folder's, a disk's. After ATTEMPTS of
+        them it is not the photos that are at fault.
+        """
+        count = len(self.images)
+        reason = ""
+        for attempt in range(min(count, ATTEMPTS)):
+            at = (index + attempt * stride(count)) % count
             try:
                 return self.images[at]
             except UnreadableImageError as error:
-                unreadable[self.images.keys[at]] = str(error)
-        raise UnreadableImageError(f"none of the {len(self.images)} images can be read")
+                unreadable[self.images.keys[at]] = reason = str(error)
+        raise UnreadableImageError(
+            f"{min(count, ATTEMPTS)} of {count} photos in a row cannot be read, at last: {reason}"
+        )
+
+
+def stride(count: int) -> int:
+    """About 0.618 of the count, and without a divisor in common with it, so that steps of it come to all."""
+    return next(step for step in range(max(1, round(0.618 * count)), count + 2) if gcd(step, count) == 1)

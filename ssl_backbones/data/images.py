@@ -13,6 +13,10 @@ class UnreadableImageError(OSError):
     """One photo that cannot be decoded; the message names it and says why."""
 
 
+class ImageSourceError(ValueError):
+    """A source of photos that cannot serve as asked; the message is one sentence, with the way out."""
+
+
 class Images(ABC):
     """Photos in a fixed order. Pickles cheaply: a worker reopens its files."""
 

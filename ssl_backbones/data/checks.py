@@ -1,0 +1,59 @@
+"""What is better found out before a run than in it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+
+from ssl_backbones.data.images import Images, ImageSourceError
+
+
+def require_labels(images: Images, why: str) -> np.ndarray:
+    """The labels (N,), each of them one of at least two classes; `why` begins the error's sentence."""
+    if images.labels is None:
+        raise ImageSourceError(
+            f"{why} needs labels, and these {len(images)} photos have none: put each class into a folder of its own, "
+            "or give parquet files with a column 'label'"
+        )
+    wrong = np.flatnonzero((images.labels < 0) | (images.labels >= len(images.classes)))
+    if len(wrong):
+        first = int(wrong[0])
+        label = int(images.labels[first])
+        has = "missing" if label == -1 else f"{label}, which is not one of 0 to {len(images.classes) - 1}"
+        raise ImageSourceError(
+            f"{why} needs a label for every photo, and that of {images.keys[first]!r} is {has} "
+            f"({len(wrong)} of {len(images)} photos are wrong): label them or leave them out"
+        )
+    if len(images.classes) < 2:
+        raise ImageSourceError(f"{why} needs at least two classes, and the only one is {images.classes[0]!r}: add some")
+    return images.labels
+
+
+def require_batch(images: Images, batch_size: int) -> None:
+    """ImageSourceError where the images do not fill one batch."""
+    if len(images) < batch_size:
+        raise ImageSourceError(
+            f"{len(images)} images are fewer than the batch of {batch_size}: "
+            f"set the batch size to at most {len(images)}, or add images"
+        )
+
+
+def relabelled(images: Images, classes: Sequence[str]) -> Images:
+    """The same photos, their labels numbered as in `classes`; ImageSourceError for a class that is not among them."""
+    if images.labels is None or list(images.classes) == list(classes):
+        return images
+    number = {name: label for label, name in enumerate(classes)}
+    for label, name in enumerate(images.classes):
+        if name not in number and (images.labels == label).any():
+            raise ImageSourceError(
+                f"the class {name!r} of the photos to compare with is not one of those trained on "
+                f"({', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}): leave its photos out"
+            )
+    table = np.array([number.get(name, -1) for name in images.classes], np.int64)
+    known = (images.labels >= 0) & (images.labels < len(table))
+    same = copy.copy(images)
+    same.labels = np.where(known, table[np.where(known, images.labels, 0)], images.labels)
+    same.classes = list(classes)
+    return same

@@ -1,0 +1,102 @@
+"""Which columns of an Arrow table hold photos and labels, and what is in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ssl_backbones.data.images import ImageSourceError
+
+IMAGE_NAMES = ("image", "img", "photo", "picture", "jpg", "jpeg", "png", "webp", "bytes")
+MOST_CLASSES = 1_000_000
+LABEL_NAMES = ("label", "labels", "class", "target", "category", "cls", "fine_label")
+
+
+def image_column(schema: pa.Schema, source: str) -> str:
+    """The column of encoded photos: bytes, or a struct that has them, by its name where there are several."""
+    found = [field.name for field in schema if holds_bytes(field.type)]
+    named = [name for name in IMAGE_NAMES if name in found]
+    if len(found) == 1 or named:
+        return (named or found)[0]
+    columns = ", ".join(f"{field.name} ({field.type})" for field in schema) or "none at all"
+    if found:
+        raise ImageSourceError(
+            f"{source} may have photos in {', '.join(found)}: name the one to be used 'image' (columns: {columns})"
+        )
+    raise ImageSourceError(
+        f"{source} has no column of images, which is bytes or a struct with a field 'bytes' (columns: {columns})"
+    )
+
+
+def holds_bytes(kind: pa.DataType) -> bool:
+    """Whether a column of this type can hold encoded photos."""
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and holds_bytes(kind.field("bytes").type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def label_column(schema: pa.Schema, names: Mapping[str, Sequence[str]]) -> str | None:
+    """The column of labels, given the columns that have class names; None where there is none."""
+    plain = [field.name for field in schema if holds_labels(field.type)]
+    by_name = [name for name in LABEL_NAMES if name in plain]
+    with_names = [field.name for field in schema if field.name in names and field.name in plain]
+    both = [name for name in by_name if name in with_names]
+    return next(iter([*both, *with_names, *by_name]), None)
+
+
+def holds_labels(kind: pa.DataType) -> bool:
+    """Whether a column of this type can hold one label a row."""
+    if pa.types.is_dictionary(kind):
+        return holds_labels(kind.value_type)
+    return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def class_names(schema: pa.Schema) -> dict[str, list[str]]:
+    """Column to class names, as `datasets` notes them in a schema's metadata; nothing where it did not."""
+    noted = (schema.metadata or {}).get(b"huggingface")
+    try:
+        features: Any = json.loads(noted)["info"]["features"] if noted else {}
+    except (ValueError, KeyError, TypeError):
+        return {}
+    found = {}
+    for column, feature in features.items():
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names"):
+            found[column] = [str(name) for name in feature["names"]]
+    return found
+
+
+def labels_of(column: pa.ChunkedArray, names: Sequence[str] | None) -> tuple[np.ndarray | None, list[str]]:
+    """Labels (N,) and class names of a column of numbers or strings; -1 for a missing one, None where all are."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if not pa.types.is_integer(column.type):
+        texts = column.to_pylist()
+        names = sorted({text for text in texts if text is not None})
+        number = {name: label for label, name in enumerate(names)}
+        labels = np.array([number.get(text, -1) for text in texts], np.int64)
+    else:
+        labels = pc.fill_null(column.cast(pa.int64()), -1).to_numpy().astype(np.int64)
+    if not (labels != -1).any():
+        return None, []
+    if labels.max() >= MOST_CLASSES:
+        raise ImageSourceError(
+            f"labels go up to {labels.max()}, and are no class numbers from 0 to {MOST_CLASSES - 1}: "
+            "give the column another name, and it is left alone"
+        )
+    return labels, list(names) if names else [str(label) for label in range(int(labels.max()) + 1)]
+
+
+def photos_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The encoded photos (N,) of an image column, without their paths."""
+    return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
+
+
+def sizes_of(photos: pa.ChunkedArray) -> np.ndarray:
+    """The size in bytes of each encoded photo (N,), -1 for a missing one."""
+    sizes: np.ndarray = pc.fill_null(pc.binary_length(photos).cast(pa.int64()), -1).to_numpy()
+    return sizes

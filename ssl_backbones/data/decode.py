@@ -1,0 +1,168 @@
+"""From the bytes of a file anybody may have written to upright 8-bit RGB, or a refusal with its reason."""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ssl_backbones.data.images import UnreadableImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""All that is ever tried, whatever a file is called; JPEG includes the MPO that many phones write as .jpg."""
+
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")  # fmt: skip # noqa: E501
+"""What the name of an image ends in, in lower case."""
+
+ORIENTATION = 0x0112
+PHOTOMETRIC, BITS_PER_SAMPLE, WHITE_IS_ZERO = 262, 258, 0
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class DecodePolicy:
+    """What is refused, and what shows through transparent pixels."""
+
+    max_pixels: int = 89_478_485
+    background: tuple[int, int, int] = (255, 255, 255)
+
+    def __post_init__(self) -> None:
+        if self.max_pixels < 1:
+            raise ValueError(f"max_pixels is {self.max_pixels}, and has to be at least 1")
+        if len(self.background) != 3 or not all(0 <= value <= 255 for value in self.background):
+            raise ValueError(f"background is {self.background}, and has to be three values from 0 to 255")
+
+
+USUAL_POLICY = DecodePolicy()
+
+
+def decode(photo: bytes | Path, name: str, policy: DecodePolicy = USUAL_POLICY) -> Image.Image:
+    """The photo, or the first frame of several, as upright RGB; UnreadableImageError says what is wrong with `name`."""
+    try:
+        with without_pillows_warnings():
+            if isinstance(photo, Path):
+                with photo.open("rb") as file:
+                    return decode_file(file, policy)
+            return decode_file(io.BytesIO(photo), policy)
+    except MemoryError:
+        raise
+    # Pillow answers a broken file with OSError, SyntaxError, ValueError, struct.error and more: all mean the same.
+    except Exception as error:
+        raise UnreadableImageError(f"{name!r} cannot be read: {reason(error)}") from error
+
+
+def decode_file(file: BinaryIO, policy: DecodePolicy) -> Image.Image:
+    """The photo as upright RGB, with nothing of the file attached; raises whatever Pillow raises."""
+    start = file.read(8)
+    if not start:
+        raise ValueError("it is empty")
+    file.seek(0)
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"it is none of {', '.join(FORMATS)}, or broken at its start: it begins with {start!r}"
+        ) from error
+    with image:
+        if image.width * image.height > policy.max_pixels:
+            raise ValueError(f"{image.width} x {image.height} pixels are more than the {policy.max_pixels} allowed")
+        image.load()
+        return upright(image, rgb(image, policy))
+
+
+def upright(image: Image.Image, pixels: Image.Image) -> Image.Image:
+    """The pixels turned as the EXIF data of the image ask; EXIF data that cannot be read ask for nothing."""
+    try:
+        orientation = image.getexif().get(ORIENTATION)
+    # A photo is not lost for its broken notes, and Pillow's EXIF reader fails in as many ways as its decoders.
+    except Exception:
+        orientation = None
+    turn = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return pixels if turn is None else pixels.transpose(turn)
+
+
+def rgb(image: Image.Image, policy: DecodePolicy) -> Image.Image:
+    """The pixels of a loaded image of any mode as a plain RGB image."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floats, which have no set white: convert it to 8 or 16 bits")
+    if image.mode.startswith("I"):
+        pixels = Image.fromarray(eight_bits(image)).convert("RGB")
+    elif image.has_transparency_data:
+        pixels = over(image, policy.background)
+    else:
+        pixels = image.convert("RGB")
+    pixels.info = {}
+    return pixels
+
+
+def over(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    """The image laid over a colour."""
+    alpha = image.convert("RGBA")
+    ground = Image.new("RGBA", image.size, (*background, 255))
+    return Image.alpha_composite(ground, alpha).convert("RGB")
+
+
+def eight_bits(image: Image.Image) -> np.ndarray:
+    """The grey values (H, W) of an integer image of up to 16 bits, scaled to uint8; Pillow's own convert clips them."""
+    values = np.asarray(image).astype(np.int64)
+    low, high = int(values.min()), int(values.max())
+    white = 65535
+    if image.format == "TIFF":
+        bits = image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0]  # type: ignore[attr-defined]
+        white = 2 ** min(bits, 16) - 1
+        if image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:  # type: ignore[attr-defined]
+            values = white - values
+    if low < 0 or high > white:
+        raise ValueError(f"its pixels go from {low} to {high}, outside of 16 bits: convert it to 8 or 16 bits")
+    return ((values * 255 + white // 2) // white).astype(np.uint8)
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, without the line breaks and full stop that some messages have."""
+    text = " ".join(str(error).split()).rstrip(".")
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+    return text or type(error).__name__
+
+
+_muting = threading.Lock()
+_muters = 0
+_muted = warnings.catch_warnings()
+
+
+@contextmanager
+def without_pillows_warnings() -> Iterator[None]:
+    """Silence for what Pillow has to say on odd files, as long as any thread decodes.
+
+    `warnings.catch_warnings` alone would let two threads restore one another's filters in the wrong order.
+    """
+    global _muters, _muted
+    with _muting:
+        if _muters == 0:
+            _muted = warnings.catch_warnings()
+            _muted.__enter__()
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+        _muters += 1
+    try:
+        yield
+    finally:
+        with _muting:
+            _muters -= 1
+            if _muters == 0:
+                _muted.__exit__(None, None, None)

@@ -1,0 +1,97 @@
+"""Photos of a dataset on the Hub, or in parquet files too large for memory: `datasets` keeps them, we decode them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ssl_backbones.data.columns import class_names, image_column, label_column, labels_of, photos_of, sizes_of
+from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
+from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
+from ssl_backbones.data.keys import RowKeys, fingerprint_of
+
+
+class HubImages(Images):
+    """The rows of a `datasets.Dataset`, which lie in a memory-mapped file: workers share it, and a pickle names it."""
+
+    def __init__(self, dataset: Any, name: str, policy: DecodePolicy = USUAL_POLICY) -> None:
+        self.policy = policy
+        table = dataset.with_format("arrow")[:]
+        schema = dataset.features.arrow_schema
+        image = image_column(schema, name)
+        names = class_names(schema)
+        label = label_column(schema, names)
+        self.keys = RowKeys([str(dataset.split or "train")], [len(dataset)])
+        if not len(self.keys):
+            raise ImageSourceError(f"there is no row in {name}: choose another split, as in org/name:validation")
+        self.labels, self.classes = labels_of(table[label], names.get(label)) if label else (None, [])
+        self.fingerprint = fingerprint_of(self.keys, self.labels, sizes_of(photos_of(table[image])))
+        self.rows = undecoded(dataset.select_columns([image]), image)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        at = range(len(self))[index]
+        (photo,) = self.rows[at].values()
+        if isinstance(photo, dict):
+            photo = photo["bytes"] if photo["bytes"] is not None else local_file(photo["path"])
+        if photo is None:
+            raise UnreadableImageError(f"{self.keys[at]!r} cannot be read: its row holds no image")
+        return decode(photo, self.keys[at], self.policy)
+
+
+def undecoded(dataset: Any, column: str) -> Any:
+    """The dataset with photos left as the bytes they are: our policy for odd images is not that of `datasets`."""
+    from datasets import Image as ImageFeature
+
+    if isinstance(dataset.features[column], ImageFeature):
+        return dataset.cast_column(column, ImageFeature(decode=False))
+    return dataset
+
+
+def local_file(path: str | None) -> Path | None:
+    """The file that a row names where it holds no bytes: `datasets` has put it on this disk."""
+    return Path(path) if path else None
+
+
+def load(name: str, policy: DecodePolicy = USUAL_POLICY) -> HubImages:
+    """The photos of `org/name`, its split train, or of another as in `org/name:validation`."""
+    identity, _, split = name.partition(":")
+    datasets = imported()
+    try:
+        dataset = datasets.load_dataset(identity, split=split or "train")
+    # Not found, gated, offline, no such split, a script that is no longer run: `datasets` has an error for each.
+    except Exception as error:
+        text = " ".join(str(error).split()).rstrip(".")
+        raise ImageSourceError(
+            f"{name!r} is no path here, and cannot be had from the Hub as a dataset ({type(error).__name__}: {text}): "
+            "check the name, the split behind the colon, and the network"
+        ) from error
+    return HubImages(dataset, name, policy)
+
+
+def splits(name: str) -> list[str]:
+    """The splits of a dataset on the Hub."""
+    return list(imported().get_dataset_split_names(name.partition(":")[0]))
+
+
+def load_parquet(files: Sequence[Path], policy: DecodePolicy = USUAL_POLICY) -> HubImages:
+    """The photos of parquet files, laid out once in the cache of `datasets`, from which they are memory-mapped."""
+    datasets = imported()
+    data_files = {"train": [str(file) for file in files]}
+    try:
+        dataset = datasets.load_dataset("parquet", data_files=data_files, split="train")
+    except Exception as error:
+        text = " ".join(str(error.__cause__ or error).split()).rstrip(".")
+        raise ImageSourceError(f"{files[0].as_posix()!r} and its like cannot be read as parquet ({text})") from error
+    return HubImages(dataset, repr(str(files[0])), policy)
+
+
+def imported() -> Any:
+    """The module `datasets`, which takes seconds to import and is only there with the extra for training."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImageSourceError("datasets is not installed: pip install 'ssl-backbones[train]'") from error
+    return datasets

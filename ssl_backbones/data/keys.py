@@ -1,0 +1,63 @@
+"""Names for a million photos that take little room, cross to a worker quickly, and add up to a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import overload
+
+import numpy as np
+
+
+class PathKeys(Sequence[str]):
+    """Paths in one block of bytes: a million strings would be copied into every forked worker as they are counted."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        encoded = [path.encode("utf-8", "surrogateescape") for path in paths]
+        self.block = b"".join(encoded)
+        self.ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        at = range(len(self))[index]
+        return self.block[self.ends[at] : self.ends[at + 1]].decode("utf-8", "surrogateescape")
+
+
+class RowKeys(Sequence[str]):
+    """`name:row` for the rows of several tables, one behind the other."""
+
+    def __init__(self, names: Sequence[str], counts: Sequence[int]) -> None:
+        self.names = tuple(names)
+        self.ends = np.cumsum([0, *counts], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        at = range(len(self))[index]
+        table = int(np.searchsorted(self.ends, at, side="right")) - 1
+        return f"{self.names[table]}:{at - self.ends[table]}"
+
+
+def fingerprint_of(keys: Sequence[str], labels: np.ndarray | None, sizes: np.ndarray) -> str:
+    """A sha256 over keys, labels (N,) or None, and sizes in bytes (N,)."""
+    digest = hashlib.sha256(f"{len(keys)} photos".encode())
+    for key in keys:
+        digest.update(key.encode("utf-8", "surrogateescape") + b"\0")
+    digest.update(b"unlabelled" if labels is None else labels.astype("<i8").tobytes())
+    digest.update(sizes.astype("<i8").tobytes())
+    return digest.hexdigest()

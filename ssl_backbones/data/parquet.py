@@ -1,0 +1,103 @@
+"""Photos in parquet files that fit into memory, as they are encoded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from ssl_backbones.data.columns import class_names, image_column, label_column, labels_of, photos_of, sizes_of
+from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
+from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
+from ssl_backbones.data.keys import RowKeys, fingerprint_of
+
+
+class ParquetImages(Images):
+    """The rows of one or several parquet files of the same columns. A worker that is not forked reads them again."""
+
+    def __init__(self, files: Sequence[str | Path], policy: DecodePolicy = USUAL_POLICY) -> None:
+        self.files = tuple(Path(file) for file in files)
+        self.policy = policy
+        schemas = [schema_of(file) for file in self.files]
+        self.image = image_column(schemas[0], repr(str(self.files[0])))
+        names = class_names(schemas[0])
+        label = label_column(schemas[0], names)
+        wanted = [self.image, *([label] if label else [])]
+        check_alike(self.files, schemas, wanted)
+        tables = [read(file, wanted) for file in self.files]
+        self.keys = RowKeys(names_of(self.files), [table.num_rows for table in tables])
+        if not len(self.keys):
+            raise ImageSourceError(
+                f"there is no row in {', '.join(repr(str(file)) for file in self.files)}: add photos"
+            )
+        self.photos: pa.ChunkedArray | None = photos_of(joined(tables, self.image))
+        self.labels, self.classes = labels_of(joined(tables, label), names.get(label)) if label else (None, [])
+        self.fingerprint = fingerprint_of(self.keys, self.labels, sizes_of(self.photos))
+
+    def __getitem__(self, index: int) -> Image.Image:
+        at = range(len(self))[index]
+        if self.photos is None:
+            self.photos = photos_of(joined([read(file, [self.image]) for file in self.files], self.image))
+        photo, key = self.photos[at].as_py(), self.keys[at]
+        if photo is None:
+            raise UnreadableImageError(f"{key!r} cannot be read: its row holds no image")
+        return decode(photo, key, self.policy)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "photos": None}
+
+
+def schema_of(file: Path) -> pa.Schema:
+    """The columns of a parquet file."""
+    try:
+        return pq.read_schema(file)
+    except (OSError, pa.ArrowException) as error:
+        raise unreadable(file, error) from error
+
+
+def read(file: Path, columns: list[str]) -> pa.Table:
+    """The columns of a parquet file, read in this thread alone: it may be that of a forked worker."""
+    try:
+        return pq.ParquetFile(file, pre_buffer=False).read(columns=columns, use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        raise unreadable(file, error) from error
+
+
+def unreadable(file: Path, error: Exception) -> ImageSourceError:
+    reason = " ".join(str(error).split()).rstrip(".")
+    return ImageSourceError(f"{str(file)!r} cannot be read as parquet ({reason}): make it anew, or leave it out")
+
+
+def check_alike(files: Sequence[Path], schemas: Sequence[pa.Schema], columns: Sequence[str]) -> None:
+    """ImageSourceError where a file's columns or class names are not those of the first."""
+    first, names = schemas[0], class_names(schemas[0])
+    for file, schema in zip(files, schemas, strict=True):
+        for column in columns:
+            if column not in schema.names or schema.field(column).type != first.field(column).type:
+                kind = schema.field(column).type if column in schema.names else "missing"
+                raise ImageSourceError(
+                    f"column {column!r} is {first.field(column).type} in {str(files[0])!r} "
+                    f"and {kind} in {str(file)!r}: files that are read together must be alike"
+                )
+            if class_names(schema).get(column) != names.get(column):
+                raise ImageSourceError(
+                    f"the classes of {column!r} in {str(file)!r} are not those in {str(files[0])!r}: "
+                    "files that are read together must have the same classes"
+                )
+
+
+def joined(tables: Sequence[pa.Table], column: str) -> pa.ChunkedArray:
+    """One column of all the tables, one behind the other."""
+    chunks = [chunk for table in tables for chunk in table[column].chunks]
+    return pa.chunked_array(chunks, tables[0][column].type)
+
+
+def names_of(files: Sequence[Path]) -> list[str]:
+    """The files' paths below the folder they share."""
+    shared = os.path.commonpath([file.absolute().parent for file in files])
+    return [file.absolute().relative_to(shared).as_posix() for file in files]

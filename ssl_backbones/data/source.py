@@ -1,0 +1,138 @@
+"""What `--data` names, opened."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssl_backbones.data.checks import relabelled
+from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
+from ssl_backbones.data.folder import ImageFolder, images_below
+from ssl_backbones.data.images import Images, ImageSourceError
+from ssl_backbones.data.splits import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Spec,
+    folder_kept_out,
+    parquet_files,
+    parquet_in,
+    parquet_kept_out,
+    training_folder,
+)
+
+logger = logging.getLogger(__name__)
+
+HELD_IN_MEMORY = 512 * 2**20
+"""Bytes of parquet files up to which they are read whole; larger ones are memory-mapped by `datasets`."""
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.+%\[\]:-]+)?")
+
+
+def open_images(spec: Spec, policy: DecodePolicy = USUAL_POLICY) -> Images:
+    """The photos of a folder, of parquet files (one, several, a pattern or a folder of them), or of a Hub dataset.
+
+    Of a source that is divided into splits, the photos to train on. Raises ImageSourceError.
+    """
+    files = parquet_files(spec)
+    if files:
+        say_what_is_left(spec, files)
+        return open_parquet(files, policy)
+    if not isinstance(spec, str | Path):
+        raise ImageSourceError(f"{[*map(str, spec)]} is not a list of .parquet files: give one folder, or such a list")
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return open_folder(path, policy)
+    if path.exists():
+        raise ImageSourceError(f"{str(spec)!r} is neither a folder nor a .parquet file: give the folder that holds it")
+    if is_hub_name(spec):
+        require_pyarrow()
+        from ssl_backbones.data import hub_dataset
+
+        return hub_dataset.load(str(spec), policy)
+    raise ImageSourceError(f"{str(spec)!r} does not exist: give a folder, .parquet files, or a Hub dataset as org/name")
+
+
+def validation_of(spec: Spec, like: Images, policy: DecodePolicy = USUAL_POLICY) -> Images | None:
+    """The labelled photos kept beside those to train on, with the labels of `like`; None where there are none.
+
+    Beside `train*.parquet` that is `validation*.parquet` or else `test*.parquet`, beside the folder `train` the folder
+    `val`, and so on.
+    """
+    if like.labels is None:
+        return None
+    images = kept_out(spec, policy)
+    return None if images is None or images.labels is None else relabelled(images, like.classes)
+
+
+def kept_out(spec: Spec, policy: DecodePolicy) -> Images | None:
+    """The validation split, or else the test split, of a source of which the training split was opened."""
+    files = parquet_files(spec)
+    if files:
+        beside = parquet_kept_out(files)
+        return open_parquet(beside, policy) if beside else None
+    if not isinstance(spec, str | Path):
+        return None
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        folder = folder_kept_out(path)
+        return ImageFolder(folder, policy) if folder and any(images_below(folder)) else None
+    return kept_out_on_hub(str(spec), policy) if is_hub_name(spec) else None
+
+
+def kept_out_on_hub(name: str, policy: DecodePolicy) -> Images | None:
+    """The validation split, or else the test split, of a Hub dataset of which the training split was opened."""
+    require_pyarrow()
+    from ssl_backbones.data import hub_dataset
+
+    identity, _, split = name.partition(":")
+    if split and split not in TRAIN:
+        return None
+    there = hub_dataset.splits(identity)
+    kept = next((other for other in (*VALIDATION, *TEST) if other in there), None)
+    return hub_dataset.load(f"{identity}:{kept}", policy) if kept else None
+
+
+def open_folder(path: Path, policy: DecodePolicy) -> ImageFolder:
+    """The images of a folder, or of its folder `train` if all it holds is splits."""
+    part = training_folder(path)
+    if part != path:
+        logger.warning("%s holds splits: taking %s", path, part.name)
+    return ImageFolder(part, policy)
+
+
+def open_parquet(files: Sequence[Path], policy: DecodePolicy) -> Images:
+    """The photos of parquet files, in memory or memory-mapped as their size asks."""
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        raise ImageSourceError(f"{missing[0]!r} does not exist: give .parquet files that do")
+    require_pyarrow()
+    from ssl_backbones.data.hub_dataset import load_parquet
+    from ssl_backbones.data.parquet import ParquetImages
+
+    if sum(file.stat().st_size for file in files) > HELD_IN_MEMORY:
+        return load_parquet(files, policy)
+    return ParquetImages(files, policy)
+
+
+def require_pyarrow() -> None:
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise ImageSourceError("pyarrow is not installed: pip install 'ssl-backbones[train]'") from error
+
+
+def say_what_is_left(spec: Spec, taken: Sequence[Path]) -> None:
+    """A line in the log where a folder holds more parquet files than are taken."""
+    if isinstance(spec, str | Path) and Path(spec).expanduser().is_dir():
+        left = [file.name for file in parquet_in(taken[0].parent) if file not in taken]
+        if left:
+            logger.warning(
+                "%s holds splits: taking %s, not %s", spec, ", ".join(f.name for f in taken), ", ".join(left)
+            )
+
+
+def is_hub_name(spec: str | Path) -> bool:
+    return isinstance(spec, str) and HUB_NAME.fullmatch(spec) is not None
