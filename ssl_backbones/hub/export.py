@@ -1,0 +1,109 @@
+"""A backbone as a folder that plain timm loads: model.safetensors and config.json."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import timm
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+
+def save_backbone(
+    backbone: nn.Module,
+    folder: str | os.PathLike[str],
+    architecture: str,
+    *,
+    input_size: tuple[int, int, int] = (3, 224, 224),
+    mean: Sequence[float] = IMAGENET_DEFAULT_MEAN,
+    std: Sequence[float] = IMAGENET_DEFAULT_STD,
+    interpolation: str = "bilinear",
+    crop_pct: float = 0.875,
+    license: str | None = None,
+    tag: str | None = None,
+    description: str | None = None,
+    origin_url: str | None = None,
+    paper_name: str | None = None,
+    paper_ids: str | None = None,
+) -> Path:
+    """Write a headless backbone; `timm.create_model(f"local-dir:{folder}", pretrained=True)` gives the same tensors.
+
+    `architecture` is the network's own name, `resnet50` and not `resnet50_lewel_b`, so that plain timm knows it. The
+    rest is how images are to be prepared and where the weights come from. Return the folder.
+    """
+    weights = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
+    reference = _reference(architecture, input_size[0])
+    _check(weights, reference, architecture)
+    reduction = reference.feature_info[-1]["reduction"]
+    cfg = {
+        "tag": tag,
+        "custom_load": False,
+        "input_size": list(input_size),
+        "fixed_input_size": False,
+        "interpolation": interpolation,
+        "crop_pct": crop_pct,
+        "crop_mode": "center",
+        "mean": list(mean),
+        "std": list(std),
+        "num_classes": 0,
+        "pool_size": [math.ceil(side / reduction) for side in input_size[1:]],
+        "first_conv": "conv1",
+        "classifier": "fc",
+        "license": license,
+        "description": description,
+        "origin_url": origin_url,
+        "paper_name": paper_name,
+        "paper_ids": paper_ids,
+    }
+    config = {
+        "architecture": architecture,
+        "num_classes": 0,
+        "num_features": reference.num_features,
+        "global_pool": "avg",
+        "pretrained_cfg": {key: value for key, value in cfg.items() if value is not None},
+    }
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "model.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))
+    _write(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    return folder
+
+
+def _reference(architecture: str, channels: int) -> Any:
+    """The headless network of that name, without memory for its weights."""
+    if not timm.is_model(architecture) or "." in architecture:
+        raise ValueError(f"timm knows no architecture {architecture!r}; name the network alone, as in 'resnet50'")
+    with torch.device("meta"):
+        return timm.create_model(architecture, num_classes=0, in_chans=channels)
+
+
+def _check(weights: dict[str, Tensor], reference: nn.Module, architecture: str) -> None:
+    """Refuse what `architecture` could not load."""
+    expected = {key: tuple(value.shape) for key, value in reference.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in weights.items()}
+    wrong = sorted(key for key in expected.keys() | given.keys() if expected.get(key) != given.get(key))
+    if wrong:
+        raise ValueError(
+            f"these are not the weights of a headless {architecture!r}: {len(wrong)} tensors are missing, extra or of "
+            f"another shape, first {wrong[0]!r}; save the bare backbone, without head or wrapper"
+        )
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write beside the file and move into place, so that a reader finds the old content or the new."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

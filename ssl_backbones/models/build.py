@@ -1,0 +1,58 @@
+"""Networks built by timm, their weights loaded whole or not at all."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from timm.models import build_model_with_cfg, resolve_pretrained_cfg
+from torch import Tensor, nn
+
+from ssl_backbones.registry import PretrainedWeightsError, explain_weights
+
+
+def build(network: type[nn.Module], variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
+    """The network as timm builds it; PretrainedWeightsError or RuntimeError unless all weights asked for are there."""
+    model: nn.Module
+    if not pretrained:
+        model = build_model_with_cfg(network, variant, False, **kwargs)
+        return model
+    cfg = resolve_pretrained_cfg(variant, kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay"))
+    name = f"{variant}.{cfg.tag}" if cfg.tag else variant
+    if not (cfg.state_dict or cfg.has_weights):
+        raise PretrainedWeightsError.unpublished(name)
+    if cfg.file and not cfg.state_dict and not Path(cfg.file).exists():
+        raise PretrainedWeightsError(f"the weights of {name!r} should be in {str(cfg.file)!r}, but nothing is there")
+    with explain_weights(name):
+        model = build_model_with_cfg(network, variant, True, pretrained_filter_fn=whole_backbone, **kwargs)
+    return model
+
+
+def whole_backbone(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The weights under the model's own names, or RuntimeError where some are missing, extra or of another shape.
+
+    timm loads leniently as soon as the number of classes differs, and would keep random weights for what is missing.
+    """
+    weights = {key.removeprefix("module."): value for key, value in weights.items()}
+    wanted = {key: value for key, value in model.state_dict().items() if not key.startswith("fc.")}
+    given = {key: value for key, value in weights.items() if not key.startswith("fc.")}
+    missing, extra = [key for key in wanted if key not in given], [key for key in given if key not in wanted]
+    misshapen = [
+        f"{key} {tuple(given[key].shape)} for {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in given and key != "conv1.weight" and given[key].shape != value.shape
+    ]
+    if missing or extra or misshapen:
+        faults = {"lack": missing, "have in excess": extra, "have in another shape": misshapen}
+        listed = "; they ".join(f"{fault} {_few(keys)}" for fault, keys in faults.items() if keys)
+        raise RuntimeError(f"these are not the weights of this {type(model).__name__}: they {listed}")
+    return weights if has_head(model) else given
+
+
+def has_head(model: nn.Module) -> bool:
+    """Whether the network ends in a classifier of its own."""
+    return "fc.weight" in model.state_dict()
+
+
+def _few(keys: list[str], shown: int = 4) -> str:
+    rest = f" and {len(keys) - shown} more" if len(keys) > shown else ""
+    return ", ".join(keys[:shown]) + rest

@@ -1,0 +1,304 @@
+"""Names, descriptions, and what is said when a name or its weights are not to be had."""
+
+import dataclasses
+import subprocess
+import sys
+from unittest.mock import Mock
+
+import pytest
+import timm
+import torch
+from huggingface_hub import errors
+from hypothesis import example, given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+import ssl_backbones
+from ssl_backbones import PretrainedWeightsError, UnknownModelError, __main__
+from ssl_backbones.models.build import whole_backbone
+from ssl_backbones.registry import METHODS, TAGS, Description, Tag, explain_weights, tags_of
+
+
+def test_import_registers_and_stays_light():
+    """Importing takes no name from timm, and pulls in nothing of training or drawing."""
+    script = (
+        "import sys, timm; before = set(timm.list_models())\n"
+        "import ssl_backbones; new = set(ssl_backbones.list_models())\n"
+        "assert len(new) >= 36 and not new & before, new & before\n"
+        "assert before | new == set(timm.list_models())\n"
+        "heavy = {'accelerate', 'datasets', 'matplotlib', 'sklearn', 'tyro'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-W", "error:Overwriting", "-c", script], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("tag", TAGS, ids=lambda tag: tag.name)
+def test_every_tag_is_known_to_timm(tag):
+    assert tag.method in METHODS
+    cfg = timm.get_pretrained_cfg(tag.name)
+    assert (cfg.architecture, f"{tag.architecture}.{cfg.tag}") == (tag.architecture, tag.name)
+    assert cfg.license == tag.licence
+    assert cfg.paper_ids == METHODS[tag.method].url
+    assert bool(cfg.has_weights) == (tag.source is not None)
+
+
+def test_tags_are_unique_and_frozen():
+    names = [tag.name for tag in TAGS]
+    assert len(names) == len(set(names))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TAGS[0].epochs = 1
+
+
+def test_tags_and_recipes_are_the_same_names():
+    recipes = pytest.importorskip("recipes").RECIPES
+    named = {name: recipe for name, recipe in recipes.items() if "." in name}
+    assert set(named) == {tag.name for tag in TAGS}
+    for tag in TAGS:
+        recipe = named[tag.name]
+        assert (recipe.model, recipe.epochs, recipe.size) == (tag.architecture, tag.epochs, tag.size or 224)
+        assert tag.paper_number is None or str(tag.paper_number) in recipe.promise.result
+
+
+def test_a_published_tag_becomes_the_one_of_the_bare_name(monkeypatch):
+    published = dataclasses.replace(TAGS[3], hf_hub_id="org/name@0123")
+    monkeypatch.setattr("ssl_backbones.registry.TAGS", (*TAGS[:3], published, *TAGS[4:]))
+    assert tags_of(published.architecture)[0] is published
+    assert published.source == "https://huggingface.co/org/name"
+
+
+def test_list_models():
+    assert ssl_backbones.list_models("resnet50_*") == [f"resnet50_{method}" for method in sorted(METHODS)]
+    assert "resnet50_lewel_b.in1k_400ep" in ssl_backbones.list_models("resnet50_lewel_b.*")
+    assert ssl_backbones.list_models(["*_byol", "resnet8"])[:2] == ["resnet8", "resnet8_byol"]
+    assert ssl_backbones.list_models("nothing*") == []
+    assert "resnet50" not in ssl_backbones.list_models()
+    assert ssl_backbones.list_models(pretrained=True) == [tag.name for tag in TAGS if tag.source]
+
+
+def test_describe_states_the_facts():
+    described = ssl_backbones.describe("resnet50_lewel_b.in1k_400ep")
+    assert (described.method, described.epochs, described.paper_number) == ("LEWEL_B", 400, 73.8)
+    text = str(described)
+    for fact in ("resnet50_lewel_b.in1k_400ep", "ImageNet-1k, 400 epochs", "apache-2.0", "2203.14898", "73.8 %"):
+        assert fact in text
+    assert "our top-1      not measured" in text
+    assert ssl_backbones.describe("resnet50_lewel_b") == described
+
+
+@pytest.mark.parametrize("name", ssl_backbones.list_models(include_tags=True))
+def test_every_name_is_described(name):
+    described = ssl_backbones.describe(name)
+    assert isinstance(described, Description)
+    assert described.name == name
+    assert str(described).startswith(f"{name}\n  backbone")
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("resnet50_lewell_b", "resnet50_lewel_b"),
+        ("resnet50_lewel_b.in1k_40ep", "resnet50_lewel_b.in1k_400ep"),
+        ("resnet18_bylo", "resnet18_byol"),
+    ],
+)
+@pytest.mark.parametrize("ask", [ssl_backbones.create_model, ssl_backbones.describe])
+def test_an_unknown_name_is_answered_with_near_ones(name, near, ask):
+    with pytest.raises(UnknownModelError) as caught:
+        ask(name)
+    assert repr(name) in str(caught.value)
+    assert near in str(caught.value)
+
+
+def test_a_name_like_nothing_and_one_like_a_repository():
+    with pytest.raises(UnknownModelError, match="ssl-backbones list"):
+        ssl_backbones.create_model("zzz")
+    with pytest.raises(UnknownModelError, match="hf-hub:org/name"):
+        ssl_backbones.create_model("org/name")
+
+
+@given(st.text(max_size=40).filter(lambda name: not name.startswith(("hf-hub:", "hf_hub:", "local-dir:", "resnet"))))
+@example("")
+@example("x" * 5000)
+@example("nul\0byte")
+@example("a:b")
+def test_whatever_is_no_name_is_unknown(name):
+    for ask in (ssl_backbones.create_model, ssl_backbones.describe):
+        with pytest.raises(UnknownModelError):
+            ask(name)
+
+
+def test_a_folder_without_a_backbone_is_refused(tmp_path):
+    with pytest.raises(UnknownModelError, match="holds no backbone"):
+        ssl_backbones.create_model(tmp_path)
+
+
+@pytest.mark.parametrize("create", [ssl_backbones.create_model, timm.create_model])
+@pytest.mark.parametrize("name", ["resnet50_lewel_b.in1k_400ep", "resnet50_byol", "resnet8_moco_v2", "resnet8"])
+def test_unpublished_weights_say_how_to_get_some(create, name):
+    with pytest.raises(PretrainedWeightsError) as caught:
+        create(name, pretrained=True)
+    for way in (name, "training/pretrain.py", "folder", "pretrained_cfg_overlay=dict(file=PATH)", "pretrained=False"):
+        assert way in str(caught.value)
+
+
+def test_timm_models_are_made_too():
+    with torch.device("meta"):
+        assert ssl_backbones.create_model("resnet18.a1_in1k", num_classes=3).num_classes == 3
+
+
+def error_of_the_hub(kind):
+    response = Mock(headers={}, status_code=401)
+    try:
+        return kind("no", response=response)
+    except TypeError:
+        return kind("no")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (errors.GatedRepoError, "accept its terms"),
+        (errors.RepositoryNotFoundError, "no such repository"),
+        (errors.RevisionNotFoundError, "no such revision"),
+        (errors.LocalEntryNotFoundError, "could not be reached"),
+        (errors.OfflineModeIsEnabled, "HF_HUB_OFFLINE"),
+        (errors.RemoteEntryNotFoundError, "does not hold the file"),
+        (errors.HfHubHTTPError, "refused or failed (HTTP 401)"),
+    ],
+)
+def test_errors_of_the_hub_are_explained(kind, reason):
+    cause = error_of_the_hub(kind)
+    with pytest.raises(PretrainedWeightsError) as caught, explain_weights("org/name"):
+        raise cause
+    assert caught.value.__cause__ is cause
+    for part in (reason, "'org/name'", "HF_ENDPOINT", "pretrained_cfg_overlay=dict(file=PATH)", "pretrained=False"):
+        assert part in str(caught.value)
+
+
+def test_other_errors_pass():
+    with pytest.raises(ZeroDivisionError), explain_weights("x"):
+        raise ZeroDivisionError
+
+
+def offline(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+
+def test_offline_is_one_error(monkeypatch, tmp_path):
+    offline(monkeypatch, tmp_path)
+    overlay = {"hf_hub_id": "org/name", "hf_hub_filename": "model.safetensors"}
+    with pytest.raises(PretrainedWeightsError, match="not in the local cache"):
+        timm.create_model("resnet8_byol", pretrained=True, pretrained_cfg_overlay=overlay, cache_dir=tmp_path)
+    with pytest.raises(PretrainedWeightsError, match="not in the local cache"):
+        ssl_backbones.create_model("hf-hub:org/name", pretrained=True, cache_dir=tmp_path)
+
+
+FOUR_CASES = [{}, {"num_classes": 10}, {"features_only": True}, {"in_chans": 1}]
+
+
+def load(weights, tmp_path, **kwargs):
+    file = tmp_path / "model.safetensors"
+    save_file(weights, file)
+    return timm.create_model("resnet8_byol", pretrained=True, pretrained_cfg_overlay={"file": str(file)}, **kwargs)
+
+
+@pytest.mark.parametrize("kwargs", FOUR_CASES, ids=str)
+def test_a_local_file_loads(kwargs, tmp_path):
+    weights = timm.create_model("resnet8").state_dict()
+    loaded = load(weights, tmp_path, **kwargs).state_dict()
+    assert torch.equal(loaded["layer3.0.conv2.weight"], weights["layer3.0.conv2.weight"])
+
+
+def renamed(weights):
+    return {key.replace("layer3", "stage3"): value for key, value in weights.items()}
+
+
+def incomplete(weights):
+    return {key: value for key, value in weights.items() if not key.startswith("layer2.0.bn1")}
+
+
+def excessive(weights):
+    return {**weights, "layer4.0.conv1.weight": torch.zeros(1)}
+
+
+def misshapen(weights):
+    return {**weights, "layer3.0.conv2.weight": torch.zeros(64, 64, 1, 1)}
+
+
+def prefixed(weights):
+    return {f"encoder.{key}": value for key, value in weights.items()}
+
+
+@pytest.mark.parametrize("kwargs", FOUR_CASES, ids=str)
+@pytest.mark.parametrize("spoil", [renamed, incomplete, excessive, misshapen, prefixed])
+def test_weights_that_do_not_fill_the_backbone_are_refused(spoil, kwargs, tmp_path):
+    weights = spoil(timm.create_model("resnet8").state_dict())
+    with pytest.raises(RuntimeError, match="not the weights of this SmallResNet"):
+        load(weights, tmp_path, **kwargs)
+
+
+def test_a_head_in_the_file_is_kept_or_left_as_the_model_asks(tmp_path):
+    weights = timm.create_model("resnet8", num_classes=4).state_dict()
+    assert "fc.weight" not in load(weights, tmp_path).state_dict()
+    with_head = timm.create_model(
+        "resnet8", pretrained=True, pretrained_cfg_overlay={"state_dict": weights, "num_classes": 4}
+    )
+    assert torch.equal(with_head.fc.weight, weights["fc.weight"])
+    headless = {key: value for key, value in weights.items() if not key.startswith("fc")}
+    with pytest.raises(RuntimeError, match=r"fc\.weight"):
+        timm.create_model("resnet8", pretrained=True, pretrained_cfg_overlay={"state_dict": headless, "num_classes": 4})
+
+
+def test_the_prefix_of_a_wrapper_is_taken_off():
+    model = timm.create_model("resnet8")
+    weights = model.state_dict()
+    assert set(whole_backbone({f"module.{key}": value for key, value in weights.items()}, model)) == set(weights)
+
+
+def test_a_missing_and_a_damaged_file_are_named(tmp_path):
+    gone, broken = str(tmp_path / "gone.safetensors"), tmp_path / "broken.safetensors"
+    with pytest.raises(PretrainedWeightsError, match="gone"):
+        timm.create_model("resnet8_byol", pretrained=True, pretrained_cfg_overlay={"file": gone})
+    save_file(timm.create_model("resnet8").state_dict(), broken)
+    broken.write_bytes(broken.read_bytes()[:-100])
+    with pytest.raises(PretrainedWeightsError, match="damaged"):
+        timm.create_model("resnet8_byol", pretrained=True, pretrained_cfg_overlay={"file": str(broken)})
+
+
+def test_command_line_lists(capsys):
+    assert __main__.main(["list", "resnet50_lewel_b*"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split()[:2] == ["name", "method"]
+    assert len(rows) == len(tags_of("resnet50_lewel_b"))
+    assert all(row.split()[0] in {tag.name for tag in TAGS} for row in rows)
+
+
+def test_command_line_says_when_nothing_is_found(capsys):
+    assert __main__.main(["list", "nothing*", "--pretrained"]) == 1
+    assert "no model with published weights matches 'nothing*'" in capsys.readouterr().err
+    assert __main__.main(["describe", "resnet50_lewell_b"]) == 1
+    assert "resnet50_lewel_b" in capsys.readouterr().err
+
+
+def test_command_line_describes(capsys):
+    assert __main__.main(["describe", "resnet50_lewel_m.in1k_200ep"]) == 0
+    assert capsys.readouterr().out == f"{ssl_backbones.describe('resnet50_lewel_m.in1k_200ep')}\n"
+
+
+def test_a_method_is_one_line_away(monkeypatch):
+    from ssl_backbones.models import ssl_resnet
+
+    monkeypatch.setitem(METHODS, "new", METHODS["byol"])
+    assert "resnet34_new" in dict(ssl_resnet.entries())
+    assert ssl_resnet.entry_point("resnet8", "new").__name__ == "resnet8_new"
+
+
+def test_a_tag_knows_its_parts():
+    tag = Tag("resnet50_moco_v2.in1k_800ep", TAGS[0].data, 800)
+    assert (tag.architecture, tag.backbone, tag.method, tag.source) == (
+        "resnet50_moco_v2",
+        "resnet50",
+        "moco_v2",
+        None,
+    )
