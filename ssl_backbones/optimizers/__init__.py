@@ -1,0 +1,5 @@
+"""Optimisers that PyTorch lacks."""
+
+from ssl_backbones.optimizers.lars import LARS
+
+__all__ = ["LARS"]
