@@ -48,7 +48,7 @@ class Method(nn.Module, ABC):
         """The batches of an epoch; overridden where an item is more than one image transformed."""
         return Batches(images, self.transform(size), seed)
 
-    def on_epoch_start(self, embed: Callable[[], Tensor]) -> None:  # noqa: B027 - optional
+    def on_epoch_start(self, embed: Callable[[], Tensor]) -> None:
         """Look at all the data: embed() gives the backbone's features (N, D) of every image, in order."""
 
     def on_step_end(self, progress: float) -> dict[str, float]:

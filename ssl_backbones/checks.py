@@ -1,0 +1,24 @@
+"""What configurations refuse, in one sentence each."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+
+def check_choice(name: str, value: str, choices: Any) -> None:
+    """Refuse a value that is none of a Literal's."""
+    if value not in get_args(choices):
+        raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, not {value!r}")
+
+
+def check_share(name: str, value: float) -> None:
+    """Refuse a momentum or a weight outside [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is a share and must be in [0, 1], not {value}")
+
+
+def check_positive(**values: float) -> None:
+    """Refuse sizes, counts and temperatures that are not above zero."""
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be positive, not {value}")

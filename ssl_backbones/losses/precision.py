@@ -1,0 +1,31 @@
+"""Losses do not follow a network into half precision."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def in_single_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The loss with its tensors in single precision at least, and without autocast.
+
+    bfloat16 knows three digits: cosines near one and logits over a temperature need more.
+    """
+
+    @functools.wraps(loss)
+    def wrapped(first: Tensor, *others: Any, **choices: Any) -> Tensor:
+        with torch.autocast(first.device.type, enabled=False):
+            return loss(widened(first), *map(widened, others), **{name: widened(v) for name, v in choices.items()})
+
+    return wrapped
+
+
+def widened(value: Any) -> Any:
+    """A tensor of half precision in single precision; anything else as it is."""
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value.to(torch.promote_types(value.dtype, torch.float32))
+    return value

@@ -1,0 +1,89 @@
+"""Bootstrap your own latent. Grill et al., 2020. https://arxiv.org/abs/2006.07733
+
+Views and sizes default to the baseline that LEWEL is compared with (EMAN: Cai et al., 2021. https://arxiv.org/abs/2101.08482).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ssl_backbones.checks import check_choice, check_positive, check_share
+from ssl_backbones.losses import cosine_distance
+from ssl_backbones.methods.method import Method, MethodConfig
+from ssl_backbones.models.backbone import feature_map, pooled, width_of
+from ssl_backbones.models.batch_norm import synchronise_batch_norm
+from ssl_backbones.models.heads import MLPHead
+from ssl_backbones.models.shadow import Shadow, Statistics, TargetBN
+from ssl_backbones.schedules import ema_momentum
+from ssl_backbones.views import LEWEL_B_VIEWS, MultiView, Policy
+
+PredictorInit = Literal["kaiming", "normal"]
+
+
+@dataclass(frozen=True)
+class BYOLConfig(MethodConfig):
+    """BYOL's choices."""
+
+    hidden_dim: int = 4096
+    projection_dim: int = 256
+    num_layers: int = 2
+    predictor_init: PredictorInit = "normal"
+    """Kaiming-normal over outputs as the other heads, or N(0, 0.01) as in EMAN's baseline."""
+    target_momentum: float = 0.98
+    """Of the target at the start; it rises to 1 along a half cosine."""
+    target_bn: TargetBN = "ema"
+    views: tuple[Policy, Policy] = LEWEL_B_VIEWS
+
+    def __post_init__(self) -> None:
+        check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, num_layers=self.num_layers)
+        check_share("target_momentum", self.target_momentum)
+        check_choice("target_bn", self.target_bn, TargetBN)
+        check_choice("predictor_init", self.predictor_init, PredictorInit)
+
+    def build(self, backbone: nn.Module) -> BYOL:
+        return BYOL(backbone, self)
+
+
+class BYOL(Method):
+    """Each view's embedding predicts the other's as a slow copy of the network sees it."""
+
+    def __init__(self, backbone: nn.Module, config: BYOLConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or BYOLConfig()
+        self.backbone = backbone
+        self.projector = MLPHead(width_of(backbone), config.hidden_dim, config.projection_dim, config.num_layers)
+        self.predictor = MLPHead(config.projection_dim, config.hidden_dim, config.projection_dim)
+        if config.predictor_init == "normal":
+            for layer in self.predictor.layers:
+                if isinstance(layer, nn.Linear):
+                    nn.init.normal_(layer.weight, std=0.01)
+        if config.target_bn == "sync":
+            synchronise_batch_norm(self)
+        statistics: Statistics = "average" if config.target_bn == "ema" else "own"
+        self.target = Shadow(statistics, backbone=self.backbone, projector=self.projector)
+
+    def transform(self, size: int) -> MultiView:
+        return MultiView(self.config.views, size)
+
+    def forward(self, batch: list[Tensor]) -> dict[str, Tensor | float]:
+        view1, view2 = batch
+        z1, z2 = embed(self, view1), embed(self, view2)
+        with torch.no_grad():
+            target1, target2 = embed(self.target, view1), embed(self.target, view2)
+        loss = cosine_distance(self.predictor(z1), target2) + cosine_distance(self.predictor(z2), target1)
+        return {"loss": loss}
+
+    def on_step_end(self, progress: float) -> dict[str, float]:
+        momentum = ema_momentum(progress, self.config.target_momentum)
+        self.target.update(momentum, backbone=self.backbone, projector=self.projector)
+        return {"target_momentum": momentum}
+
+
+def embed(network: BYOL | Shadow, view: Tensor) -> Tensor:
+    """The projection (B, D) of a view (B, 3, H, W) by the online network or the target."""
+    projection: Tensor = network.projector(pooled(feature_map(network.backbone, view)))
+    return projection

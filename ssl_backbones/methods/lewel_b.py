@@ -1,0 +1,98 @@
+"""LEWEL_B: BYOL, with positives aligned by maps that the projection head predicts.
+
+Huang et al., Learning Where to Learn in Cross-View Self-Supervised Learning, CVPR 2022. https://arxiv.org/abs/2203.14898
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ssl_backbones.checks import check_choice, check_share
+from ssl_backbones.losses import cosine_distance
+from ssl_backbones.methods.method import Method, MethodConfig
+from ssl_backbones.models.aligned_head import Aligned, AlignedHead, AlignedHeadConfig
+from ssl_backbones.models.backbone import feature_map, width_of
+from ssl_backbones.models.batch_norm import synchronise_batch_norm
+from ssl_backbones.models.heads import MLPHead
+from ssl_backbones.models.shadow import Shadow, Statistics, TargetBN
+from ssl_backbones.schedules import ema_momentum
+from ssl_backbones.views import LEWEL_B_VIEWS, MultiView, Policy
+
+
+@dataclass(frozen=True)
+class LewelBConfig(AlignedHeadConfig, MethodConfig):
+    """LEWEL_B's choices: those of its head, and these."""
+
+    aligned_weight: float = 0.5
+    """The aligned loss's share of the whole: 0 trains on the global loss alone, 1 on the aligned one alone."""
+    target_momentum: float = 0.98
+    """Of the target at the start; it rises to 1 along a half cosine."""
+    target_bn: TargetBN = "ema"
+    views: tuple[Policy, Policy] = LEWEL_B_VIEWS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share("aligned_weight", self.aligned_weight)
+        check_share("target_momentum", self.target_momentum)
+        check_choice("target_bn", self.target_bn, TargetBN)
+
+    def build(self, backbone: nn.Module) -> LewelB:
+        return LewelB(backbone, self)
+
+
+class LewelB(Method):
+    """Each view's global and aligned embeddings predict the other's as a slow copy of the network sees them."""
+
+    def __init__(self, backbone: nn.Module, config: LewelBConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or LewelBConfig()
+        self.backbone = backbone
+        self.head = AlignedHead(width_of(backbone), config)
+        self.predictor = MLPHead(config.projection_dim, config.hidden_dim, config.projection_dim)  # q
+        self.aligned_predictor = MLPHead(config.aligned_dim, config.hidden_dim, config.aligned_dim)  # q_s
+        if config.target_bn == "sync":
+            synchronise_batch_norm(self)
+        statistics: Statistics = "average" if config.target_bn == "ema" else "own"
+        self.target = Shadow(statistics, backbone=self.backbone, head=self.head)
+
+    def transform(self, size: int) -> MultiView:
+        return MultiView(self.config.views, size)
+
+    def forward(self, batch: list[Tensor]) -> dict[str, Tensor | float]:
+        view1, view2 = batch
+        online1, online2 = embed(self, view1), embed(self, view2)
+        with torch.no_grad():
+            target1, target2 = embed(self.target, view1), embed(self.target, view2)
+        losses12, losses21 = self.losses(online1, target2), self.losses(online2, target1)
+        global_loss, aligned_loss = losses12[0] + losses21[0], losses12[1] + losses21[1]
+        share = self.config.aligned_weight
+        return {
+            "loss": (1 - share) * global_loss + share * aligned_loss,  # eq. 3
+            "global_loss": global_loss.detach(),
+            "aligned_loss": aligned_loss.detach(),
+        }
+
+    def losses(self, online: Aligned, target: Aligned) -> tuple[Tensor, Tensor]:
+        """The global loss, and the aligned one, of which map k of one view meets map k of the other. Eq. 5."""
+        return (
+            cosine_distance(self.predictor(online.projection), target.projection),
+            cosine_distance(self.aligned_predictor(online.aligned), target.aligned),
+        )
+
+    def on_step_end(self, progress: float) -> dict[str, float]:
+        momentum = ema_momentum(progress, self.config.target_momentum)
+        self.target.update(momentum, backbone=self.backbone, head=self.head)
+        return {"target_momentum": momentum}
+
+    def alignment_maps(self, images: Tensor) -> Tensor:
+        """Where each of the c maps looks, (B, c, h, w), in normalised images (B, 3, H, W)."""
+        return embed(self, images).maps
+
+
+def embed(network: LewelB | Shadow, view: Tensor) -> Aligned:
+    """What the online network or the target makes of a view (B, 3, H, W), with maps of its own."""
+    aligned: Aligned = network.head(feature_map(network.backbone, view))
+    return aligned

@@ -1,0 +1,128 @@
+"""LEWEL_M: MoCo v2, with positives aligned by maps that the projection head predicts.
+
+Huang et al., Learning Where to Learn in Cross-View Self-Supervised Learning, CVPR 2022. https://arxiv.org/abs/2203.14898
+No code of it is public. The head and the global loss are known; where the paper leaves the aligned loss open, the
+default is the reading that fits its text and its step times, and the others are choices.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ssl_backbones.checks import check_choice, check_positive, check_share
+from ssl_backbones.distributed import rank
+from ssl_backbones.losses import AlignedNegatives, aligned_info_nce, aligned_negative_count, info_nce
+from ssl_backbones.methods.method import Method, MethodConfig
+from ssl_backbones.models.aligned_head import Aligned, AlignedHead, AlignedHeadConfig
+from ssl_backbones.models.backbone import feature_map, width_of
+from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm, own_rows
+from ssl_backbones.models.queue import Queue
+from ssl_backbones.models.shadow import Shadow, Statistics
+from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
+
+
+@dataclass(frozen=True)
+class LewelMConfig(AlignedHeadConfig, MethodConfig):
+    """LEWEL_M's choices: those of its head, of MoCo v2, and of the aligned loss."""
+
+    hidden_dim: int = 2048
+    projection_dim: int = 128
+    aligned_dim: int = 128
+    aligned_weight: float = 0.5
+    """The aligned loss's share of the whole: 0 trains on the global loss alone, 1 on the aligned one alone."""
+    aligned_negatives: AlignedNegatives = "other_images_all_maps"
+    gather_aligned_keys: bool = True
+    """Whether aligned negatives come from all processes, so that their number does not depend on how many there are."""
+    temperature: float = 0.2
+    queue_size: int = 65536
+    momentum: float = 0.999
+    """Of the key encoder."""
+    key_bn: KeyBN = "shuffle"
+    bn_splits: int = 8
+    """Groups with batch statistics of their own under "shuffle", over all processes together: MoCo's eight GPUs."""
+    symmetric: bool = False
+    """Whether each view is query and key in turn; the losses are added."""
+    views: tuple[Policy, Policy] = MOCO_V2_VIEWS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(temperature=self.temperature, queue_size=self.queue_size, bn_splits=self.bn_splits)
+        check_share("aligned_weight", self.aligned_weight)
+        check_share("momentum", self.momentum)
+        check_choice("key_bn", self.key_bn, KeyBN)
+        check_choice("aligned_negatives", self.aligned_negatives, AlignedNegatives)
+
+    def build(self, backbone: nn.Module) -> LewelM:
+        return LewelM(backbone, self)
+
+
+class LewelM(Method):
+    """A view's global and aligned embeddings find the other view's among those of other images."""
+
+    def __init__(self, backbone: nn.Module, config: LewelMConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or LewelMConfig()
+        self.backbone = backbone
+        self.head = AlignedHead(width_of(backbone), config)
+        guard_batch_norm(self, config.key_bn, config.bn_splits)
+        statistics: Statistics = "average" if config.key_bn == "ema" else "own"
+        self.key_encoder = Shadow(statistics, backbone=self.backbone, head=self.head)
+        self.queue = Queue(config.queue_size, config.projection_dim)
+
+    def transform(self, size: int) -> MultiView:
+        return MultiView(self.config.views, size)
+
+    def forward(self, batch: list[Tensor]) -> dict[str, Tensor | float]:
+        view1, view2 = batch
+        directions = [(view1, view2), (view2, view1)] if self.config.symmetric else [(view1, view2)]
+        scored = [self.losses(*views) for views in directions]
+        global_loss = torch.stack([losses[0] for losses in scored]).sum()
+        aligned_loss = torch.stack([losses[1] for losses in scored]).sum()
+        share = self.config.aligned_weight
+        return {
+            "loss": (1 - share) * global_loss + share * aligned_loss,  # eq. 3
+            "global_loss": global_loss.detach(),
+            "aligned_loss": aligned_loss.detach(),
+            "chance": sum(losses[2] for losses in scored),
+        }
+
+    def losses(self, query_view: Tensor, key_view: Tensor) -> tuple[Tensor, Tensor, float]:
+        """The global loss, the aligned one, and what their mixture is for a network that tells nothing apart. Eq. 4."""
+        config = self.config
+        queries = embed(self, query_view)
+        keys, aligned_keys = encode_keys(self.keys, key_view, shuffle=config.key_bn == "shuffle")
+        self.queue.offer(keys)
+        images, first = len(query_view), rank() * len(query_view)
+        if not config.gather_aligned_keys:
+            aligned_keys, first = own_rows(aligned_keys, images), 0
+        negatives = aligned_negative_count(len(aligned_keys), config.num_maps, config.aligned_negatives)
+        global_chance, aligned_chance = math.log(1 + len(self.queue)), math.log(1 + negatives)
+        return (
+            info_nce(queries.projection, own_rows(keys, images), self.queue.keys, config.temperature),
+            aligned_info_nce(queries.aligned, aligned_keys, config.temperature, first, config.aligned_negatives),
+            (1 - config.aligned_weight) * global_chance + config.aligned_weight * aligned_chance,
+        )
+
+    def keys(self, view: Tensor) -> tuple[Tensor, Tensor]:
+        """The global and aligned keys, (B, c) and (B, n, d), of a view (B, 3, H, W)."""
+        aligned = embed(self.key_encoder, view)
+        return aligned.projection, aligned.aligned
+
+    def on_step_end(self, progress: float) -> dict[str, float]:
+        self.queue.commit()
+        self.key_encoder.update(self.config.momentum, backbone=self.backbone, head=self.head)
+        return {"key_momentum": self.config.momentum}
+
+    def alignment_maps(self, images: Tensor) -> Tensor:
+        """Where each of the c maps looks, (B, c, h, w), in normalised images (B, 3, H, W)."""
+        return embed(self, images).maps
+
+
+def embed(network: LewelM | Shadow, view: Tensor) -> Aligned:
+    """What the query or the key encoder makes of a view (B, 3, H, W), with maps of its own."""
+    aligned: Aligned = network.head(feature_map(network.backbone, view))
+    return aligned

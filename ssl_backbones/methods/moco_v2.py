@@ -1,0 +1,89 @@
+"""Momentum contrast, v2. Chen et al., 2020. https://arxiv.org/abs/2003.04297"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from ssl_backbones.checks import check_choice, check_positive, check_share
+from ssl_backbones.losses import info_nce
+from ssl_backbones.methods.method import Method, MethodConfig
+from ssl_backbones.models.backbone import feature_map, pooled, width_of
+from ssl_backbones.models.heads import moco_head
+from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm, own_rows
+from ssl_backbones.models.queue import Queue
+from ssl_backbones.models.shadow import Shadow, Statistics
+from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
+
+
+@dataclass(frozen=True)
+class MoCoV2Config(MethodConfig):
+    """MoCo v2's choices."""
+
+    hidden_dim: int = 2048
+    projection_dim: int = 128
+    temperature: float = 0.2
+    queue_size: int = 65536
+    momentum: float = 0.999
+    """Of the key encoder."""
+    key_bn: KeyBN = "shuffle"
+    bn_splits: int = 8
+    """Groups with batch statistics of their own under "shuffle", over all processes together: MoCo's eight GPUs."""
+    symmetric: bool = False
+    """Whether each view is query and key in turn; the two losses are added."""
+    views: tuple[Policy, Policy] = MOCO_V2_VIEWS
+
+    def __post_init__(self) -> None:
+        check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, queue_size=self.queue_size)
+        check_positive(temperature=self.temperature, bn_splits=self.bn_splits)
+        check_share("momentum", self.momentum)
+        check_choice("key_bn", self.key_bn, KeyBN)
+
+    def build(self, backbone: nn.Module) -> MoCoV2:
+        return MoCoV2(backbone, self)
+
+
+class MoCoV2(Method):
+    """A view's embedding finds the other view's among those of many other images, encoded by a slow copy."""
+
+    def __init__(self, backbone: nn.Module, config: MoCoV2Config | None = None) -> None:
+        super().__init__()
+        self.config = config = config or MoCoV2Config()
+        self.backbone = backbone
+        self.head = moco_head(width_of(backbone), config.hidden_dim, config.projection_dim)
+        guard_batch_norm(self, config.key_bn, config.bn_splits)
+        statistics: Statistics = "average" if config.key_bn == "ema" else "own"
+        self.key_encoder = Shadow(statistics, backbone=self.backbone, head=self.head)
+        self.queue = Queue(config.queue_size, config.projection_dim)
+
+    def transform(self, size: int) -> MultiView:
+        return MultiView(self.config.views, size)
+
+    def forward(self, batch: list[Tensor]) -> dict[str, Tensor | float]:
+        view1, view2 = batch
+        loss = self.loss(view1, view2)
+        if self.config.symmetric:
+            loss = loss + self.loss(view2, view1)
+        directions = 2 if self.config.symmetric else 1
+        return {"loss": loss, "chance": directions * math.log(1 + len(self.queue))}
+
+    def loss(self, query_view: Tensor, key_view: Tensor) -> Tensor:
+        """InfoNCE of one view's embeddings against the other's and the queue as the step began."""
+        queries = embed(self, query_view)
+        shuffle = self.config.key_bn == "shuffle"
+        (keys,) = encode_keys(lambda view: (embed(self.key_encoder, view),), key_view, shuffle)
+        self.queue.offer(keys)
+        return info_nce(queries, own_rows(keys, len(queries)), self.queue.keys, self.config.temperature)
+
+    def on_step_end(self, progress: float) -> dict[str, float]:
+        self.queue.commit()
+        self.key_encoder.update(self.config.momentum, backbone=self.backbone, head=self.head)
+        return {"key_momentum": self.config.momentum}
+
+
+def embed(network: MoCoV2 | Shadow, view: Tensor) -> Tensor:
+    """The embedding (B, D) of a view (B, 3, H, W) by the query or the key encoder."""
+    projection: Tensor = network.head(pooled(feature_map(network.backbone, view)))
+    return projection

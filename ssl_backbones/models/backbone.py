@@ -1,0 +1,32 @@
+"""What a method asks of a backbone: a timm model without head."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def width_of(backbone: nn.Module) -> int:
+    """The number C of channels of a backbone's feature maps; ValueError for what is no headless timm model."""
+    width = getattr(backbone, "num_features", None)
+    if not isinstance(width, int) or not callable(getattr(backbone, "forward_features", None)):
+        raise ValueError(
+            f"a method trains a timm model, with num_features and forward_features, and a {type(backbone).__name__} is "
+            "none: make it with timm.create_model(name, num_classes=0)"
+        )
+    if getattr(backbone, "num_classes", 0):
+        raise ValueError(
+            f"a method trains a backbone without head, and this {type(backbone).__name__} has one of "
+            f"{backbone.num_classes} classes: make it with num_classes=0"
+        )
+    return width
+
+
+def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
+    """The feature map (B, C, h, w) of images (B, 3, H, W)."""
+    features: Tensor = backbone.forward_features(images)  # type: ignore[operator]
+    return features
+
+
+def pooled(features: Tensor) -> Tensor:
+    """The mean over positions, (B, C, h, w) to (B, C)."""
+    return features.mean(dim=(2, 3))

@@ -1,0 +1,120 @@
+"""Batch normalisation over other groups than the samples of one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import batch_norm
+
+from ssl_backbones.distributed import AllReduceSum, world_size
+
+
+class CrossReplicaBatchNorm(nn.SyncBatchNorm):
+    """BatchNorm over the samples of all processes, on any device. (torch's own refuses to run on a CPU.)"""
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def forward(self, rows: Tensor) -> Tensor:
+        if rows.is_cuda:
+            return super().forward(rows)
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        if self.training and world_size() > 1:
+            return self.across_processes(rows)
+        statistics = self.running_mean, self.running_var, self.weight, self.bias
+        return batch_norm(rows, *statistics, self.training, self.momentum, self.eps)
+
+    def across_processes(self, rows: Tensor) -> Tensor:
+        """Normalise rows (B, C, ...) with the mean and variance over B and positions of all processes."""
+        axes = [axis for axis in range(rows.ndim) if axis != 1]
+        shape = [1, -1, *[1] * (rows.ndim - 2)]
+        wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        count = all_reduce_sum(wide.new_tensor(float(rows.numel() // rows.shape[1])))
+        mean = all_reduce_sum(wide.sum(axes)) / count
+        centred = wide - mean.view(shape)
+        variance = all_reduce_sum(centred.square().sum(axes)) / count
+        with torch.no_grad():
+            unbiased = variance * count / (count - 1)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+        normalised = centred * torch.rsqrt(variance + self.eps).view(shape)
+        return (normalised * self.weight.view(shape) + self.bias.view(shape)).to(rows.dtype)
+
+
+def all_reduce_sum(part: Tensor) -> Tensor:
+    """The sum over processes, with gradient."""
+    total: Tensor = AllReduceSum.apply(part)
+    return total
+
+
+class SplitBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """BatchNorm over each of `splits` contiguous groups of the batch: one process standing for several GPUs.
+
+    Running statistics move by the mean over the groups, as they would on the mean GPU.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def __init__(self, num_features: int, splits: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__(num_features, eps, momentum)
+        self.splits = splits
+
+    def forward(self, rows: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(rows)
+        if len(rows) < self.splits:
+            raise ValueError(f"a batch of {len(rows)} cannot be normalised in {self.splits} groups: lower bn_splits")
+        means = self.running_mean.expand(self.splits, -1).clone()
+        variances = self.running_var.expand(self.splits, -1).clone()
+        parts = zip(rows.tensor_split(self.splits), means, variances, strict=True)
+        normalised = torch.cat(
+            [batch_norm(part, m, v, self.weight, self.bias, True, self.momentum, self.eps) for part, m, v in parts]
+        )
+        self.running_mean.copy_(means.mean(0))
+        self.running_var.copy_(variances.mean(0))
+        self.num_batches_tracked.add_(1)
+        return normalised
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Rows of any number of axes will do."""
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, splits={self.splits}, eps={self.eps}, momentum={self.momentum}"
+
+
+def synchronise_batch_norm(module: nn.Module) -> nn.Module:
+    """The module with every BatchNorm taken over all processes; state-dict keys and values stay."""
+    return _replace(module, lambda norm: CrossReplicaBatchNorm(norm.num_features, norm.eps, _momentum(norm)))
+
+
+def split_batch_norm(module: nn.Module, splits: int) -> nn.Module:
+    """The module with every BatchNorm taken over each of `splits` groups of the batch; state-dict keys stay."""
+    return _replace(module, lambda norm: SplitBatchNorm(norm.num_features, splits, norm.eps, _momentum(norm)))
+
+
+def _replace(module: nn.Module, new: Callable[[nn.modules.batchnorm._BatchNorm], nn.Module]) -> nn.Module:
+    """The module with each BatchNorm1d and BatchNorm2d in it exchanged, at every depth."""
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        if type(module) not in (nn.BatchNorm1d, nn.BatchNorm2d):
+            raise TypeError(f"a {type(module).__name__} does more than normalise and cannot be exchanged")
+        exchanged = new(module)
+        exchanged.load_state_dict(module.state_dict())
+        return exchanged.to(module.weight).train(module.training)
+    for name, child in module.named_children():
+        setattr(module, name, _replace(child, new))
+    return module
+
+
+def _momentum(norm: nn.modules.batchnorm._BatchNorm) -> float:
+    """How far running statistics move in a step."""
+    if norm.momentum is None:
+        raise TypeError("a BatchNorm with momentum=None averages over all steps and cannot be exchanged")
+    return norm.momentum

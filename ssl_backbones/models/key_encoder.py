@@ -1,0 +1,54 @@
+"""How keys are made so that batch statistics do not give the answer away.
+
+A network can recognise its own batch by the batch's statistics, and then needs nothing else to pick the one key of
+this batch among a queue of older ones. MoCo (He et al., 2020, section 3.3) therefore computes a key on another GPU
+than its query. One process does the same with groups of the batch that are normalised apart.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ssl_backbones.distributed import gather, rank, same_permutation, world_size
+from ssl_backbones.models.batch_norm import split_batch_norm, synchronise_batch_norm
+
+KeyBN = Literal["shuffle", "sync", "ema", "plain"]
+"""How queries and keys are normalised: apart and shuffled, over the whole batch, keys by averages, or unguarded."""
+
+
+def guard_batch_norm(method: nn.Module, key_bn: KeyBN, splits: int) -> None:
+    """Exchange the method's BatchNorms for those that `key_bn` asks for, `splits` groups over all processes."""
+    if key_bn == "sync":
+        synchronise_batch_norm(method)
+    if key_bn == "shuffle" and splits > world_size():
+        split_batch_norm(method, splits // world_size())
+    if key_bn == "plain" or (key_bn == "shuffle" and max(splits, world_size()) == 1):
+        warnings.warn(
+            "queries and keys share their batch statistics, by which a network can tell its own batch without looking "
+            "at the images: use key_bn='shuffle' with bn_splits of 2 or more, or key_bn='ema'",
+            stacklevel=3,
+        )
+
+
+@torch.no_grad()
+def encode_keys(encode: Callable[[Tensor], tuple[Tensor, ...]], view: Tensor, shuffle: bool) -> tuple[Tensor, ...]:
+    """The keys (G, ...) of all processes' views (B, 3, H, W), in rank order.
+
+    Shuffled, each is encoded among other images than its query.
+    """
+    if not shuffle:
+        return tuple(gather(part) for part in encode(view))
+    everyone = gather(view)
+    order = same_permutation(len(everyone), view.device)
+    mine = order[rank() * len(view) : (rank() + 1) * len(view)]
+    return tuple(gather(part)[order.argsort()] for part in encode(everyone[mine]))
+
+
+def own_rows(everyone: Tensor, count: int) -> Tensor:
+    """This process's rows (count, ...) of what all processes gathered (G, ...)."""
+    return everyone[rank() * count : (rank() + 1) * count]

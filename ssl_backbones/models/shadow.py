@@ -1,0 +1,52 @@
+"""The slow copy of a network that gives the targets."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Statistics = Literal["average", "own"]
+TargetBN = Literal["ema", "sync", "plain"]
+"""How a target normalises: with averaged statistics, or with those of the whole batch, or of its process's part."""
+
+
+class Shadow(nn.Module):
+    """An exponential moving average of named modules, without gradient: `Shadow(backbone=..., head=...).backbone`.
+
+    Its BatchNorms either average the online ones' running statistics and normalise with them (EMAN: Cai et al., 2021),
+    or keep statistics of their own and normalise with those of the batch (BYOL, MoCo).
+    """
+
+    def __init__(self, statistics: Statistics, **online: nn.Module) -> None:
+        super().__init__()
+        self.statistics = statistics
+        for name, module in online.items():
+            self.add_module(name, copy.deepcopy(module).requires_grad_(False))
+        self.train(self.training)
+
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(name)
+
+    def train(self, mode: bool = True) -> Shadow:
+        """Follow the method's mode, except that averaged statistics are always used as they stand."""
+        return super().train(mode and self.statistics == "own")
+
+    @torch.no_grad()
+    def update(self, momentum: float, **online: nn.Module) -> None:
+        """Move to momentum * self + (1 - momentum) * online."""
+        mine: list[Tensor] = []
+        theirs: list[Tensor] = []
+        for name, module in online.items():
+            mine += self.get_submodule(name).parameters()
+            theirs += module.parameters()
+            if self.statistics == "average":
+                for old, new in zip(self.get_submodule(name).buffers(), module.buffers(), strict=True):
+                    if old.is_floating_point():
+                        mine.append(old)
+                        theirs.append(new)
+                    else:
+                        old.copy_(new)
+        torch._foreach_lerp_(mine, theirs, 1 - momentum)

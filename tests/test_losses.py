@@ -1,0 +1,112 @@
+"""Losses against slow literal versions, and at points where their value is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ssl_backbones.losses import aligned_info_nce, aligned_negative_count, cosine_distance, info_nce
+
+sizes = st.integers(1, 6)
+NEGATIVES = ("other_images_all_maps", "other_images_same_map", "everything")
+
+
+def normal(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    return float(a @ b / (a.norm() * b.norm()))
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes, sizes, sizes, st.floats(0.05, 2), st.integers(0, 99))
+def test_info_nce_is_the_equation(batch: int, queue: int, dim: int, temperature: float, seed: int) -> None:
+    queries, keys = normal(seed, batch, dim), normal(seed + 1, batch, dim)
+    negatives = torch.nn.functional.normalize(normal(seed + 2, queue, dim), dim=1)
+    losses = []
+    for query, key in zip(queries, keys, strict=True):
+        positive = math.exp(cosine(query, key) / temperature)
+        others = sum(math.exp(cosine(query, negative) / temperature) for negative in negatives)
+        losses.append(-math.log(positive / (positive + others)))
+    assert info_nce(queries, keys, negatives, temperature).item() == pytest.approx(sum(losses) / batch, rel=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 4), sizes, sizes, st.integers(0, 2), st.sampled_from(NEGATIVES), st.integers(0, 99))
+def test_aligned_info_nce_is_the_equation(
+    images: int, maps: int, dim: int, first: int, negatives: str, seed: int
+) -> None:
+    queries, keys = normal(seed, images, maps, dim), normal(seed + 1, images + 3, maps, dim)
+    losses = []
+    for i in range(images):
+        for k in range(maps):
+            total = 0.0
+            for j in range(len(keys)):
+                for m in range(maps):
+                    positive = (j, m) == (first + i, k)
+                    negative = {
+                        "other_images_all_maps": j != first + i,
+                        "other_images_same_map": j != first + i and m == k,
+                        "everything": not positive,
+                    }[negatives]
+                    if positive or negative:
+                        total += math.exp(cosine(queries[i, k], keys[j, m]) / 0.2)
+            losses.append(-math.log(math.exp(cosine(queries[i, k], keys[first + i, k]) / 0.2) / total))
+    loss = aligned_info_nce(queries, keys, 0.2, first, negatives)  # type: ignore[arg-type]
+    assert loss.item() == pytest.approx(sum(losses) / len(losses), rel=1e-9)
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+def test_equal_embeddings_score_chance(negatives: str) -> None:
+    ones = torch.ones(5, 3, 4, dtype=torch.float64)
+    count = aligned_negative_count(5, 3, negatives)  # type: ignore[arg-type]
+    loss = aligned_info_nce(ones, ones, 0.2, 0, negatives)  # type: ignore[arg-type]
+    assert loss.item() == pytest.approx(math.log(1 + count))
+
+
+def test_an_unknown_set_of_negatives_is_refused() -> None:
+    with pytest.raises(ValueError, match="'nobody'"):
+        aligned_negative_count(5, 3, "nobody")  # type: ignore[arg-type]
+
+
+def test_the_positive_is_not_taken_from_the_queue() -> None:
+    """A queue that already holds the current keys gives another loss: the mistake must show."""
+    queries, keys = normal(0, 4, 8), torch.nn.functional.normalize(normal(1, 4, 8), dim=1)
+    queue = torch.nn.functional.normalize(normal(2, 6, 8), dim=1)
+    assert info_nce(queries, keys, queue, 0.2) < info_nce(queries, keys, torch.cat([queue, keys]), 0.2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(sizes, min_size=1, max_size=2), sizes, st.integers(0, 99))
+def test_cosine_distance_is_the_squared_distance_of_unit_vectors(rows: list[int], dim: int, seed: int) -> None:
+    a, b = normal(seed, *rows, dim), normal(seed + 1, *rows, dim)
+    squared = (a / a.norm(dim=-1, keepdim=True) - b / b.norm(dim=-1, keepdim=True)).square().sum(-1)
+    assert cosine_distance(a, b).item() == pytest.approx(squared.mean().item(), abs=1e-12)
+
+
+def test_targets_get_no_gradient() -> None:
+    predictions, targets = normal(0, 3, 4).requires_grad_(), normal(1, 3, 4).requires_grad_()
+    cosine_distance(predictions, targets).backward()
+    assert predictions.grad is not None
+    assert targets.grad is None
+
+
+@pytest.mark.parametrize("loss", [info_nce, aligned_info_nce, cosine_distance], ids=lambda loss: loss.__name__)
+def test_autocast_changes_nothing(loss: Callable[..., Tensor]) -> None:
+    """Embeddings may come in half precision; what is made of them does not lose more digits."""
+    a, b = (normal(seed, 4, 3, 16).bfloat16() for seed in (0, 1))
+    rest = {"info_nce": (normal(2, 8, 16).bfloat16(), 0.2), "aligned_info_nce": (0.2,), "cosine_distance": ()}
+    if loss is info_nce:
+        a, b = a[:, 0], b[:, 0]
+    with torch.autocast("cpu", torch.bfloat16):
+        under_autocast = loss(a, b, *rest[loss.__name__])
+    exact = loss(*(value.double() if isinstance(value, Tensor) else value for value in (a, b, *rest[loss.__name__])))
+    assert under_autocast.dtype == torch.float32
+    assert under_autocast.item() == pytest.approx(exact.item(), rel=1e-5)

@@ -1,0 +1,279 @@
+"""What every method keeps, whatever its equations: parametrised over all that the package exports."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_methods import CONFIGS, small_config, small_method, views
+from torch import Tensor
+
+from ssl_backbones.data import Batches, Images, Request
+from ssl_backbones.methods import LewelBConfig, LewelMConfig, Method, MethodConfig, MoCoV2Config
+
+every_method = pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
+
+
+def state(method: Method) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in method.state_dict().items()}
+
+
+def step(method: Method, optimizer: torch.optim.Optimizer, seed: int, progress: float) -> float:
+    torch.manual_seed(seed)
+    loss = method(views(seed=seed))["loss"]
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    method.on_step_end(progress)
+    return loss.item()
+
+
+def sgd(method: Method) -> torch.optim.Optimizer:
+    return torch.optim.SGD([value for value in method.parameters() if value.requires_grad], lr=0.05, momentum=0.9)
+
+
+def test_something_is_exported() -> None:
+    assert len(CONFIGS) >= 4
+
+
+@every_method
+class TestEveryMethod:
+    def test_a_batch_gives_a_loss_that_moves_the_backbone(self, kind: type[MethodConfig]) -> None:
+        method = small_method(kind)
+        scalars = method(views())
+        assert scalars["loss"].shape == ()
+        assert torch.isfinite(scalars["loss"])
+        scalars["loss"].backward()
+        for name, parameter in method.backbone.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
+
+    def test_every_trained_parameter_gets_a_gradient(self, kind: type[MethodConfig]) -> None:
+        """DistributedDataParallel waits for those that get none."""
+        method = small_method(kind)
+        method(views())["loss"].backward()
+        assert [name for name, value in method.named_parameters() if value.requires_grad and value.grad is None] == []
+
+    def test_what_is_logged_holds_no_graph(self, kind: type[MethodConfig]) -> None:
+        scalars = small_method(kind)(views())
+        others = [value for name, value in scalars.items() if name != "loss"]
+        assert not any(isinstance(value, Tensor) and value.requires_grad for value in others)
+
+    def test_the_state_moves_only_where_the_protocol_says(self, kind: type[MethodConfig]) -> None:
+        """A forward pass may move batch statistics; targets and queues wait for the end of the step."""
+        method = small_method(kind)
+        statistics = ("running_mean", "running_var", "num_batches_tracked")
+        before = state(method)
+        method(views())["loss"].backward()
+        after = state(method)
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        assert all(name.endswith(statistics) for name in moved)
+
+    def test_the_chance_is_the_loss_of_a_network_that_tells_nothing_apart(self, kind: type[MethodConfig]) -> None:
+        method = small_method(kind)
+        chance = method(views()).get("chance")
+        if chance is None:
+            pytest.skip("its loss has no level of chance")
+        with torch.no_grad():  # embeddings without direction are equally like all others
+            for name, value in method.named_parameters():
+                if not name.startswith("backbone."):
+                    value.zero_()
+        assert method(views())["loss"].item() == pytest.approx(chance, rel=1e-3)
+
+    def test_a_run_can_be_cut_in_two(self, kind: type[MethodConfig]) -> None:
+        """What state_dict and the optimiser hold is all there is: a copy made from them goes on alike, bit for bit."""
+        whole = small_method(kind)
+        optimizer = sgd(whole)
+        for number in range(3):
+            step(whole, optimizer, seed=number, progress=number / 6)
+        other = small_method(kind, seed=99)
+        other.load_state_dict(whole.state_dict())
+        other_optimizer = sgd(other)
+        other_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        for number in range(3, 6):
+            losses = [
+                step(*pair, seed=number, progress=number / 6) for pair in ((whole, optimizer), (other, other_optimizer))
+            ]
+            assert losses[0] == losses[1]
+        for name, value in whole.state_dict().items():
+            assert torch.equal(value, other.state_dict()[name]), name
+
+    def test_a_small_step_down_the_gradient_lowers_the_loss(self, kind: type[MethodConfig]) -> None:
+        method = small_method(kind).double()
+        losses = []
+        for _ in range(2):
+            torch.manual_seed(3)
+            loss = method(views(dtype=torch.float64))["loss"]
+            losses.append(loss.item())
+            method.zero_grad()
+            loss.backward()
+            with torch.no_grad():
+                for parameter in method.parameters():
+                    if parameter.grad is not None:
+                        parameter -= 1e-4 * parameter.grad
+        assert losses[1] < losses[0]
+
+    def test_bfloat16_stays_near_single_precision(self, kind: type[MethodConfig]) -> None:
+        torch.manual_seed(0)
+        exact = small_method(kind)(views())["loss"].item()
+        torch.manual_seed(0)
+        method = small_method(kind)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = method(views())["loss"]
+        rounded.backward()
+        assert rounded.item() == pytest.approx(exact, rel=0.03)
+
+    def test_channels_last_gives_the_same_loss(self, kind: type[MethodConfig]) -> None:
+        losses = []
+        for layout in (torch.contiguous_format, torch.channels_last):
+            method = small_method(kind).double().to(memory_format=layout)
+            torch.manual_seed(3)
+            batch = [view.contiguous(memory_format=layout) for view in views(dtype=torch.float64)]
+            losses.append(method(batch)["loss"].item())
+        assert losses[0] == pytest.approx(losses[1], rel=1e-10)
+
+    def test_photos_become_a_batch(self, kind: type[MethodConfig], photos: list[Image.Image]) -> None:
+        """From decoded photos to the loss, by the method's own transform and dataset; both pickle for workers."""
+
+        class Six(Images):
+            keys = tuple("abcdef")
+            labels = np.array([0, 1, 2, 0, 1, 2])
+            classes = ("x", "y", "z")
+            fingerprint = "six"
+
+            def __getitem__(self, index: int) -> Image.Image:
+                return photos[index]
+
+        method = small_method(kind)
+        assert pickle.loads(pickle.dumps(method.transform(16))) == method.transform(16)
+        dataset: Batches = method.dataset(Six(), 16, seed=5)
+        batch = dataset[Request(epoch=2, indices=np.arange(6))]
+        again = dataset[Request(epoch=2, indices=np.arange(6))]
+        torch.testing.assert_close(batch.content, again.content, rtol=0, atol=0)
+        assert torch.isfinite(method(dataset.on_device(batch.content))["loss"])
+
+    def test_the_configuration_is_frozen_and_small(self, kind: type[MethodConfig]) -> None:
+        config = small_config(kind)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            config.hidden_dim = 3  # type: ignore[attr-defined,misc]
+
+
+aligned = pytest.mark.parametrize("kind", [LewelBConfig, LewelMConfig], ids=lambda kind: kind.__name__)
+
+
+@aligned
+class TestLewelSwitches:
+    @pytest.mark.parametrize(
+        "choices",
+        [
+            {"coupled_head": False},
+            {"semantic_head": "shared"},
+            {"alignment": "random"},
+            {"alignment": "uniform"},
+            {"groups": 1},
+            {"groups": 16},
+            {"map_l2_norm": False},
+            {"map_scale": 0.2},
+            {"num_layers": 1},
+            {"num_layers": 3},
+            {"aligned_dim": 24},
+            {"aligned_weight": 0.0},
+            {"aligned_weight": 1.0},
+            {"symmetric": True},
+            {"key_bn": "ema", "target_bn": "plain"},
+            {"gather_aligned_keys": False},
+        ],
+        ids=str,
+    )
+    def test_every_ablation_trains(self, kind: type[MethodConfig], choices: dict[str, object]) -> None:
+        method = small_method(kind, **choices)
+        loss = method(views())["loss"]
+        loss.backward()
+        method.on_step_end(0.0)
+        assert torch.isfinite(loss)
+        assert method.backbone.conv1.weight.grad.abs().sum() > 0
+
+    def test_uniform_maps_are_the_mean(self, kind: type[MethodConfig]) -> None:
+        method = small_method(kind, alignment="uniform")
+        maps = method.alignment_maps(views()[0])
+        torch.testing.assert_close(maps, torch.full_like(maps, 1 / maps[0, 0].numel()))
+
+    def test_maps_sum_to_one(self, kind: type[MethodConfig]) -> None:
+        maps = small_method(kind).alignment_maps(views()[0])
+        assert maps.shape == (8, 16, 4, 4)
+        torch.testing.assert_close(maps.sum((2, 3)), torch.ones(8, 16))
+
+    def test_the_weight_mixes_the_losses(self, kind: type[MethodConfig]) -> None:
+        scalars = small_method(kind, aligned_weight=0.3)(views())
+        expected = 0.7 * scalars["global_loss"] + 0.3 * scalars["aligned_loss"]
+        torch.testing.assert_close(scalars["loss"].detach(), expected)
+
+    @pytest.mark.parametrize(
+        ("choices", "words"),
+        [
+            ({"groups": 3}, "groups=3 must divide projection_dim=16; these do: 1, 2, 4, 8, 16"),
+            ({"groups": 64, "projection_dim": 192, "aligned_dim": 64}, None),
+            ({"groups": 6, "projection_dim": 24}, "groups=6 must divide the backbone's width=64"),
+            ({"aligned_weight": 1.5}, "aligned_weight"),
+            ({"map_scale": 0.0}, "map_scale"),
+            ({"alignment": "guessed"}, "alignment must be one of predicted, random, uniform"),
+            ({"semantic_head": "none"}, "semantic_head must be one of separate, shared"),
+            ({"semantic_head": "shared", "aligned_dim": 8}, "aligned_dim=8 must equal projection_dim=16"),
+            ({"hidden_dim": 0}, "hidden_dim"),
+        ],
+        ids=str,
+    )
+    def test_a_wrong_choice_is_refused_in_words(
+        self, kind: type[MethodConfig], choices: dict[str, object], words: str | None
+    ) -> None:
+        if words is None:
+            small_method(kind, **choices)
+            return
+        with pytest.raises(ValueError, match=words):
+            small_method(kind, **choices)
+
+
+@pytest.mark.parametrize("kind", [MoCoV2Config, LewelMConfig], ids=lambda kind: kind.__name__)
+class TestKeyBatchNorm:
+    def test_a_single_process_normalises_in_groups(self, kind: type[MethodConfig]) -> None:
+        """Or the network could tell its own batch by its statistics alone."""
+        groups = {getattr(module, "splits", None) for module in small_method(kind, bn_splits=4).modules()}
+        assert 4 in groups
+
+    def test_a_query_and_its_key_are_normalised_among_different_images(self, kind: type[MethodConfig]) -> None:
+        method = small_method(kind, bn_splits=4)
+        method.key_encoder.load_state_dict(method.key_encoder.state_dict())
+        seen: list[Tensor] = []
+        method.key_encoder.backbone.conv1.register_forward_hook(lambda module, args, output: seen.append(args[0]))
+        first, second = views()
+        torch.manual_seed(0)
+        method([first, second])
+        assert not torch.equal(seen[0], second)
+        assert torch.equal(seen[0].sum((1, 2, 3)).sort().values, second.sum((1, 2, 3)).sort().values)
+
+    def test_keys_come_back_in_the_order_of_their_queries(self, kind: type[MethodConfig]) -> None:
+        """With averaged statistics an image's key does not depend on its neighbours: shuffled or not, it is the same."""
+        queued = []
+        for key_bn in ("shuffle", "plain"):
+            if key_bn == "plain":
+                with pytest.warns(UserWarning, match="share their batch statistics"):
+                    method = small_method(kind, key_bn=key_bn)
+            else:
+                method = small_method(kind, key_bn=key_bn)
+            method.eval()
+            method(views())
+            queued.append(torch.cat(method.queue.offered))
+        torch.testing.assert_close(*queued)
+
+    def test_no_groups_at_all_is_warned_about(self, kind: type[MethodConfig]) -> None:
+        with pytest.warns(UserWarning, match="bn_splits of 2 or more"):
+            small_method(kind, bn_splits=1)
+
+    def test_a_batch_smaller_than_the_groups_is_refused(self, kind: type[MethodConfig]) -> None:
+        with pytest.raises(ValueError, match="lower bn_splits"):
+            small_method(kind, bn_splits=16)(views())
