@@ -1,0 +1,74 @@
+"""How sure an accuracy is, and how sure a gain.
+
+Wilson, 1927. https://doi.org/10.1080/01621459.1927.10502953
+Agresti and Min, 2005. https://doi.org/10.1002/sim.1781
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A proportion in [0, 1] and the interval that holds the true one with the stated confidence."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A difference of two accuracies in [-1, 1] and its interval; a real one where `low` is above 0."""
+
+    gain: float
+    low: float
+    high: float
+
+
+def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> Interval:
+    """The Wilson score interval of `correct` out of `total`."""
+    if not 0 <= correct <= total or total < 1:
+        raise ValueError(f"correct is {correct} of {total}; give 0 <= correct <= total and a total of at least 1.")
+    z = two_sided(confidence)
+    p = correct / total
+    centre = (p + z**2 / (2 * total)) / (1 + z**2 / total)
+    reach = z / (1 + z**2 / total) * math.sqrt(p * (1 - p) / total + z**2 / (4 * total**2))
+    return Interval(p, max(0.0, min(p, centre - reach)), min(1.0, max(p, centre + reach)))
+
+
+def paired_gain(before_correct: Tensor, after_correct: Tensor, confidence: float = 0.95) -> Gain:
+    """What a second classifier gains over a first on the same items: both (M,) bool, right or wrong.
+
+    Only items on which the two disagree carry evidence. Half of one is added to each cell of the 2 x 2 table (Agresti
+    and Min), which keeps the interval honest where few disagree; `gain` itself is the plain difference.
+    """
+    if before_correct.shape != after_correct.shape or before_correct.ndim != 1 or not len(before_correct):
+        raise ValueError(
+            f"before is {tuple(before_correct.shape)} and after {tuple(after_correct.shape)}; give (M,), item for item."
+        )
+    if before_correct.dtype != torch.bool or after_correct.dtype != torch.bool:
+        raise ValueError(
+            f"before is {before_correct.dtype} and after {after_correct.dtype}; give bool, right or wrong."
+        )
+    won = int((after_correct & ~before_correct).sum())
+    lost = int((before_correct & ~after_correct).sum())
+    total = len(before_correct)
+    b, c, n = won + 0.5, lost + 0.5, total + 2
+    centre = (b - c) / n
+    reach = two_sided(confidence) * math.sqrt((b + c) - (b - c) ** 2 / n) / n
+    gain = (won - lost) / total
+    return Gain(gain, max(-1.0, min(gain, centre - reach)), min(1.0, max(gain, centre + reach)))
+
+
+def two_sided(confidence: float) -> float:
+    """The z with `confidence` of a standard normal between -z and z."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; give a share between 0 and 1, such as 0.95.")
+    return NormalDist().inv_cdf(0.5 + confidence / 2)
