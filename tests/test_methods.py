@@ -257,7 +257,7 @@ class TestKeyBatchNorm:
         assert torch.equal(seen[0].sum((1, 2, 3)).sort().values, second.sum((1, 2, 3)).sort().values)
 
     def test_keys_come_back_in_the_order_of_their_queries(self, kind: type[MethodConfig]) -> None:
-        """With averaged statistics an image's key does not depend on its neighbours: shuffled or not, it is the same."""
+        """Without batch statistics a key does not depend on its neighbours: shuffled or not, it is the same."""
         queued = []
         for key_bn in ("shuffle", "plain"):
             if key_bn == "plain":

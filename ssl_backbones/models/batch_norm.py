@@ -11,8 +11,8 @@ from torch.nn.functional import batch_norm
 from ssl_backbones.distributed import AllReduceSum, world_size
 
 
-class CrossReplicaBatchNorm(nn.SyncBatchNorm):
-    """BatchNorm over the samples of all processes, on any device. (torch's own refuses to run on a CPU.)"""
+class CrossReplicaBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """BatchNorm over the samples of all processes, on any device; torch's own refuses to run on a CPU."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -20,14 +20,10 @@ class CrossReplicaBatchNorm(nn.SyncBatchNorm):
     momentum: float
 
     def forward(self, rows: Tensor) -> Tensor:
-        if rows.is_cuda:
+        if not self.training or world_size() == 1:
             return super().forward(rows)
-        if self.training:
-            self.num_batches_tracked.add_(1)
-        if self.training and world_size() > 1:
-            return self.across_processes(rows)
-        statistics = self.running_mean, self.running_var, self.weight, self.bias
-        return batch_norm(rows, *statistics, self.training, self.momentum, self.eps)
+        self.num_batches_tracked.add_(1)
+        return self.across_processes(rows)
 
     def across_processes(self, rows: Tensor) -> Tensor:
         """Normalise rows (B, C, ...) with the mean and variance over B and positions of all processes."""
@@ -44,6 +40,9 @@ class CrossReplicaBatchNorm(nn.SyncBatchNorm):
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
         normalised = centred * torch.rsqrt(variance + self.eps).view(shape)
         return (normalised * self.weight.view(shape) + self.bias.view(shape)).to(rows.dtype)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Rows of any number of axes will do."""
 
 
 def all_reduce_sum(part: Tensor) -> Tensor:
@@ -91,8 +90,13 @@ class SplitBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def synchronise_batch_norm(module: nn.Module) -> nn.Module:
-    """The module with every BatchNorm taken over all processes; state-dict keys and values stay."""
-    return _replace(module, lambda norm: CrossReplicaBatchNorm(norm.num_features, norm.eps, _momentum(norm)))
+    """The module with every BatchNorm taken over all processes; state-dict keys and values stay.
+
+    Between GPUs that is torch's own, which is fused.
+    """
+    on_gpus = torch.cuda.is_available() and world_size() > 1 and "nccl" in torch.distributed.get_backend()
+    kind = nn.SyncBatchNorm if on_gpus else CrossReplicaBatchNorm
+    return _replace(module, lambda norm: kind(norm.num_features, norm.eps, _momentum(norm)))
 
 
 def split_batch_norm(module: nn.Module, splits: int) -> nn.Module:

@@ -1,0 +1,51 @@
+"""What every test stands on: no network, one thread, and a few photos."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+# Hub constants are read when huggingface_hub is imported, so these come before anything that imports it.
+HOME = tempfile.TemporaryDirectory(prefix="hf-home-")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = HOME.name
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+for name in ("HF_HUB_CACHE", "HF_ENDPOINT", "HF_TOKEN", "HF_DATASETS_CACHE"):
+    os.environ.pop(name, None)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+
+torch.set_num_threads(1)
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def photo(number: int, width: int, height: int) -> Image.Image:
+    """A picture with what photos have: a gradient, an edge, a blob of colour and grain; the same for a number."""
+    stream = np.random.default_rng(number)
+    y, x = np.mgrid[0:height, 0:width] / max(width, height)
+    sky = np.stack([x * stream.uniform(80, 200), y * stream.uniform(80, 200), (x + y) * stream.uniform(40, 100)], -1)
+    centre, radius = stream.uniform(0.2, 0.6, 2), stream.uniform(0.1, 0.3)
+    sky[(x - centre[0]) ** 2 + (y - centre[1]) ** 2 < radius**2] = stream.uniform(0, 255, 3)
+    sky[y > stream.uniform(0.5, 0.8)] *= 0.4
+    return Image.fromarray((sky + stream.normal(0, 6, sky.shape)).clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture
+def photos() -> list[Image.Image]:
+    """Six small RGB photos of different shapes, always the same ones."""
+    sizes = [(64, 48), (48, 64), (80, 80), (96, 40), (40, 96), (33, 57)]
+    return [photo(number, width, height) for number, (width, height) in enumerate(sizes)]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of data sets that lies beside the repository; tests that ask for it are skipped where it is absent."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the data sets that lie beside the repository, in ../shared/data, are not here")
+    return folder

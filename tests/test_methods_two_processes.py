@@ -1,0 +1,119 @@
+"""One process with the whole batch, and two with half of it each: the same loss, gradients and state."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from small_methods import small_method, views
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from two_processes import run_two_processes
+
+from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, Method, MoCoV2Config
+from ssl_backbones.methods.method import MethodConfig
+from ssl_backbones.models.batch_norm import CrossReplicaBatchNorm
+
+SYNCHRONISED: list[tuple[type[MethodConfig], dict[str, Any]]] = [
+    (BYOLConfig, {"target_bn": "sync"}),
+    (LewelBConfig, {"target_bn": "sync"}),
+    (LewelBConfig, {"target_bn": "sync", "coupled_head": False}),
+    (MoCoV2Config, {"key_bn": "sync"}),
+    (LewelMConfig, {"key_bn": "sync"}),
+    (LewelMConfig, {"key_bn": "sync", "symmetric": True, "aligned_negatives": "everything"}),
+]
+
+
+def train(kind: type[MethodConfig], choices: dict[str, Any], parts: int, rank: int) -> tuple[list[float], Method]:
+    """Three steps on this rank's part of the batches; the losses over all ranks, and the method after them."""
+    method = small_method(kind, **choices).double()
+    wrapped: nn.Module = method
+    if parts > 1:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            wrapped = DistributedDataParallel(method, broadcast_buffers=False)
+    optimizer = torch.optim.SGD([value for value in method.parameters() if value.requires_grad], lr=0.05, momentum=0.9)
+    losses = []
+    for number in range(3):
+        batch = [view.chunk(parts)[rank] for view in views(dtype=torch.float64, seed=number)]
+        loss = wrapped(batch)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        method.on_step_end(number / 3)
+        mean = loss.detach().clone()
+        if parts > 1:
+            torch.distributed.all_reduce(mean)
+        losses.append(mean.item() / parts)
+    return losses, method
+
+
+def on_a_rank(rank: int, cases: list[tuple[type[MethodConfig], dict[str, Any]]]) -> list[Any]:
+    results = []
+    for kind, choices in cases:
+        losses, method = train(kind, choices, parts=2, rank=rank)
+        results.append([losses, method.state_dict()])
+    return results
+
+
+def largest_difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
+    assert first.keys() == second.keys()
+    return max((first[name].double() - second[name].double()).abs().max().item() for name in first)
+
+
+def test_synchronised_methods_do_not_care_how_the_batch_is_shared() -> None:
+    ranks = run_two_processes(on_a_rank, SYNCHRONISED)
+    for (kind, choices), first, second in zip(SYNCHRONISED, *ranks, strict=True):
+        losses, alone = train(kind, choices, parts=1, rank=0)
+        assert first[0] == pytest.approx(losses, rel=1e-10), (kind, choices)
+        assert largest_difference(first[1], second[1]) == 0, (kind, choices)
+        assert largest_difference(first[1], alone.state_dict()) < 1e-10, (kind, choices)
+
+
+APART: list[tuple[type[MethodConfig], dict[str, Any]]] = [
+    (BYOLConfig, {"target_bn": "plain"}),
+    (LewelBConfig, {"target_bn": "ema"}),
+    (MoCoV2Config, {"key_bn": "shuffle"}),
+    (LewelMConfig, {"key_bn": "shuffle", "bn_splits": 4}),
+]
+
+
+def test_other_methods_keep_weights_and_queues_alike_all_the_same() -> None:
+    """Statistics are each process's own; what they are used for must not drift apart. And they do make a difference."""
+    first_rank, second_rank = run_two_processes(on_a_rank, APART)
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    for (kind, choices), (losses, first), (_, second) in zip(APART, first_rank, second_rank, strict=True):
+        shared = [name for name in first if not name.endswith(statistics) and not name.startswith("target.")]
+        weights = [{name: state[name] for name in shared} for state in (first, second)]
+        assert largest_difference(*weights) == 0, (kind, choices)
+        alone, _ = train(kind, choices, parts=1, rank=0)
+        if kind in (BYOLConfig, LewelBConfig):
+            assert max(abs(a - b) for a, b in zip(losses, alone, strict=True)) > 1e-3
+
+
+def normalise(rank: int) -> list[Tensor]:
+    """Rows of 6 on the first rank and 2 on the second through one BatchNorm, forwards and back."""
+    rows = torch.randn(8, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mine = (rows[:6] if rank == 0 else rows[6:]).clone().requires_grad_()
+    norm = CrossReplicaBatchNorm(3).double()
+    output = norm(mine)
+    (output * torch.arange(output.numel()).view_as(output)).sum().backward()
+    assert mine.grad is not None
+    return [output.detach(), mine.grad, norm.running_mean, norm.running_var]
+
+
+def test_cross_replica_batch_norm_is_batch_norm_over_all_rows() -> None:
+    ranks = run_two_processes(normalise)
+    rows = torch.randn(8, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    norm = nn.BatchNorm1d(3).double()
+    output = norm(rows)
+    weights = torch.cat([torch.arange(36).view(6, 3, 2), torch.arange(12).view(2, 3, 2)])
+    (output * weights).sum().backward()
+    assert rows.grad is not None
+    torch.testing.assert_close(torch.cat([ranks[0][0], ranks[1][0]]), output.detach())
+    torch.testing.assert_close(torch.cat([ranks[0][1], ranks[1][1]]), rows.grad)
+    for part in ranks:
+        torch.testing.assert_close(part[2], norm.running_mean)
+        torch.testing.assert_close(part[3], norm.running_var)
