@@ -1,0 +1,256 @@
+"""A run as one typed value: what is trained, how, on what, and what is promised of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import tyro
+from typed_values import from_plain, to_plain
+
+import ssl_backbones.methods  # noqa: F401 - makes every method's configuration known by name
+from ssl_backbones.methods.method import MethodConfig
+from ssl_backbones.optimizers.lars import Trust
+from ssl_backbones.schedules import Per, linear_warmup, step_decay, warmup_cosine
+
+
+def check(holds: bool, name: str, value: object, expected: str) -> None:
+    """Refuse a value in a sentence."""
+    if not holds:
+        raise ValueError(f"{name} is {value!r}, but must be {expected}.")
+
+
+def check_types(part: Any, prefix: str = "") -> None:
+    """Refuse a part's first value that is none of its declared type."""
+    for name, declared in get_type_hints(type(part)).items():
+        value = getattr(part, name)
+        if isinstance(declared, type) and is_dataclass(declared):
+            check(isinstance(value, declared), prefix + name, value, f"a {declared.__name__}")
+        else:
+            from_plain(declared, to_plain(value), prefix + name)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Which optimiser, and what of its choices apply to it."""
+
+    kind: Literal["sgd", "lars", "adamw", "adam"] = "sgd"
+    """Which one."""
+    lr: float = 0.03
+    """Learning rate: for 256 images, or as it is (see lr_rule)."""
+    lr_rule: Literal["per 256", "absolute"] = "per 256"
+    """Whether the learning rate grows with the global batch or is taken as it is."""
+    momentum: float = 0.9
+    """Of SGD and LARS."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Of Adam and AdamW."""
+    weight_decay: float = 1e-4
+    """Added to the gradient; AdamW takes it off the weights instead."""
+    exclude_norm_and_bias: bool = False
+    """No weight decay on, and no LARS adaptation of, normalisation layers and biases."""
+    exclude_head_norm: bool = True
+    """Where those are excluded, also the scale of the heads' normalisation layers (those outside the backbone)."""
+    trust: Trust = "sum"
+    """What LARS measures a step against: |g| + wd |w|, or |g + wd w|."""
+    trust_coefficient: float = 1e-3
+    """Of LARS."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "optimizer.")
+        check(self.lr > 0 and math.isfinite(self.lr), "optimizer.lr", self.lr, "above 0")
+        check(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "at least 0 and below 1")
+        check(all(0 <= beta < 1 for beta in self.betas), "optimizer.betas", self.betas, "at least 0 and below 1 each")
+        check(0 <= self.weight_decay < math.inf, "optimizer.weight_decay", self.weight_decay, "at least 0")
+        check(self.trust_coefficient > 0, "optimizer.trust_coefficient", self.trust_coefficient, "above 0")
+
+    def effective_lr(self, batch_size: int) -> float:
+        """The learning rate at its peak, for a global batch."""
+        return self.lr if self.lr_rule == "absolute" else self.lr * batch_size / 256
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """What the learning rate is multiplied by along the run."""
+
+    kind: Literal["cosine", "step", "constant"] = "cosine"
+    """Which one."""
+    warmup_epochs: int = 0
+    """Epochs of linear rise, step by step, before anything else."""
+    per: Per = "epoch"
+    """How often the cosine moves."""
+    milestones: tuple[int, ...] = ()
+    """Epochs at which the step schedule decays."""
+    decay: float = 0.1
+    """What the step schedule multiplies by at each milestone."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "schedule.")
+        check(self.warmup_epochs >= 0, "schedule.warmup_epochs", self.warmup_epochs, "at least 0")
+        rising = all(0 < a < b for a, b in zip((0.5, *self.milestones), self.milestones, strict=False))
+        check(rising, "schedule.milestones", self.milestones, "epochs in rising order, the first at least 1")
+        check(0 < self.decay <= 1, "schedule.decay", self.decay, "above 0 and at most 1")
+
+    def factor(self, step: int, steps_per_epoch: int, epochs: int) -> float:
+        """The factor in (0, 1] for an optimiser step, counted from 0."""
+        if self.kind == "cosine":
+            return warmup_cosine(step, steps_per_epoch, epochs, self.warmup_epochs, self.per)
+        rise = linear_warmup(step, steps_per_epoch, self.warmup_epochs)
+        return (
+            rise if self.kind == "constant" else rise * step_decay(step, steps_per_epoch, self.milestones, self.decay)
+        )
+
+
+@dataclass(frozen=True)
+class Monitoring:
+    """What is measured while training; it changes nothing in the weights."""
+
+    knn_every: int = 10
+    """Epochs between two k-NN accuracies where labels exist; 0 for none but the first and the last."""
+    k: int = 20
+    """Neighbours."""
+    bank: int = 50_000
+    """The most images whose features are kept as neighbours."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "monitoring.")
+        check(self.knn_every >= 0, "monitoring.knn_every", self.knn_every, "at least 0")
+        check(self.k >= 1, "monitoring.k", self.k, "at least 1")
+        check(self.bank >= 1, "monitoring.bank", self.bank, "at least 1")
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """When the full state is written; whichever comes first."""
+
+    every_steps: int = 0
+    """Optimiser steps between two checkpoints; 0 for no such rule."""
+    every_minutes: float = 15.0
+    """Minutes between two checkpoints; 0 for no such rule."""
+    keep: int = 2
+    """How many of the last ones stay."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "checkpoints.")
+        check(self.every_steps >= 0, "checkpoints.every_steps", self.every_steps, "at least 0")
+        check(0 <= self.every_minutes < math.inf, "checkpoints.every_minutes", self.every_minutes, "at least 0")
+        check(self.keep >= 1, "checkpoints.keep", self.keep, "at least 1")
+
+
+@dataclass(frozen=True)
+class Promise:
+    """Where a recipe is from and what it should give."""
+
+    paper: str
+    table: str
+    """Table or section of the paper, or where else the settings stand."""
+    data: str
+    epochs: int
+    hardware: str
+    hours: float | None
+    """Of that hardware; None where nobody states it."""
+    result: str
+    """The expected result, and whose it is."""
+    not_stated: str = ""
+    """What the source leaves open, and how it is settled here."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "promise.")
+
+
+FREE = frozenset(
+    {"promise", "monitoring", "checkpoints", "unreadable_share", "log_every", "trackers"}
+    | {"compile", "workers", "data", "validation", "out"}
+)
+"""Fields that may change when a run goes on; data are held to their fingerprint instead of their place."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A run; all of it is checked when it is made."""
+
+    name: str
+    """What the run is called."""
+    model: str
+    """A registered name, <arch>_<method>."""
+    method: MethodConfig
+    promise: Annotated[Promise, tyro.conf.Suppress]
+    size: int = 224
+    """Side of a view, in pixels."""
+    epochs: int = 200
+    """How often every image is seen."""
+    batch_size: int = 256
+    """Images per optimiser step, over all processes and accumulated parts."""
+    accumulation: int = 1
+    """Parts that a process's share of the batch is scored in, one after the other."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """What numbers the network is computed in; the fastest here, as measured on a few steps, under auto."""
+    layout: Literal["auto", "contiguous", "channels_last"] = "auto"
+    """How images and weights lie in memory; likewise."""
+    seed: int = 0
+    """Of the weights, the order of the images, and the augmentations."""
+    compile: bool = False
+    """Compile the network (minutes at the start; pays on a GPU)."""
+    workers: int | None = None
+    """Processes that read images, per training process; None for what the loop finds fitting."""
+    unreadable_share: float = 0.01
+    """The run stops when more than this share of the images cannot be read."""
+    monitoring: Monitoring = field(default_factory=Monitoring)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    log_every: int = 10
+    """Optimiser steps between two lines of the log."""
+    trackers: tuple[str, ...] = ()
+    """Trackers that Accelerate knows, such as tensorboard."""
+    data: str = ""
+    """A folder of images, parquet files, or a Hub dataset id."""
+    validation: str = ""
+    """Labelled images for k-NN; without them, a part of the data is held against the rest."""
+    out: str = ""
+    """The run's folder; runs/<name> where it is not given."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("size", "epochs", "batch_size", "accumulation", "log_every"):
+            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        share = self.batch_size % self.accumulation == 0
+        check(share, "accumulation", self.accumulation, f"a divisor of the batch size, {self.batch_size}")
+        check(0 <= self.seed < 2**63, "seed", self.seed, "at least 0 and below 2^63")
+        check(self.workers is None or self.workers >= 0, "workers", self.workers, "at least 0, or None")
+        check(0 <= self.unreadable_share <= 1, "unreadable_share", self.unreadable_share, "at least 0 and at most 1")
+        warmup = self.schedule.warmup_epochs
+        way_out = f"below the {self.epochs} epochs of the run (lower it together with --epochs)"
+        check(warmup == 0 or warmup < self.epochs, "schedule.warmup_epochs", warmup, way_out)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run writes."""
+        return Path(self.out or f"runs/{self.name}")
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate that the schedule's factor multiplies."""
+        return self.optimizer.effective_lr(self.batch_size)
+
+    def lr_sentence(self) -> str:
+        """The rule behind the learning rate, and its result."""
+        if self.optimizer.lr_rule == "absolute":
+            return f"Learning rate {self.peak_lr:g}, as given, whatever the batch ({self.batch_size} images)."
+        return f"Learning rate {self.optimizer.lr:g} per 256 images x {self.batch_size} images = {self.peak_lr:g}."
+
+    def lr(self, step: int, steps_per_epoch: int) -> float:
+        """The learning rate of an optimiser step, counted from 0."""
+        return self.peak_lr * self.schedule.factor(step, steps_per_epoch, self.epochs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, as JSON has it."""
+        plain: dict[str, Any] = to_plain(self)
+        return plain
+
+    @staticmethod
+    def from_dict(plain: dict[str, Any]) -> Recipe:
+        """The recipe that `to_dict` wrote; ValueError names what does not fit."""
+        recipe: Recipe = from_plain(Recipe, plain)
+        return recipe

@@ -1,0 +1,24 @@
+"""Every recipe, one file per paper: typed values named <arch>_<method>.<tag>."""
+
+from __future__ import annotations
+
+from recipe import Recipe
+from typed_values import nearest
+
+from recipes import byol, lewel, moco_v2, sample, small_images
+
+MODULES = (sample, byol, moco_v2, lewel, small_images)
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for module in MODULES for recipe in module.RECIPES}
+
+
+def names() -> list[str]:
+    """The name of every recipe, by paper."""
+    return list(RECIPES)
+
+
+def get(name: str) -> Recipe:
+    """The recipe of a name; ValueError offers the nearest."""
+    if name not in RECIPES:
+        near = nearest(name, RECIPES)
+        raise ValueError(f"{name!r} is not a recipe{near or '; --list shows all of them'}.")
+    return RECIPES[name]
