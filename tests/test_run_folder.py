@@ -1,0 +1,227 @@
+"""A run's folder belongs to one recipe and to one process, and holds no half-written file."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import run_folder
+from hypothesis import given
+from hypothesis import strategies as st
+from run_folder import RunFolder, RunFolderError, claim, differences, write_json
+
+RECIPE = {"name": "sample", "lr": 0.3, "method": {"groups": 4, "widths": [1, 2]}}
+TRAINING = Path(run_folder.__file__).parent
+
+HOLDER = """
+import sys, time
+from run_folder import claim
+folder = claim(sys.argv[1], {"lr": 1})
+print("claimed", flush=True)
+if len(sys.argv) > 2:
+    import os
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+time.sleep(60)
+"""
+
+
+def holder(folder: Path, *more: str) -> subprocess.Popen[str]:
+    """A process that has claimed the folder and keeps it."""
+    environment = os.environ | {"PYTHONPATH": str(TRAINING)}
+    command = [sys.executable, "-c", HOLDER, str(folder), *more]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "claimed\n"
+    return process
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def test_a_new_folder_gets_the_recipe(tmp_path: Path) -> None:
+    with claim(tmp_path / "deep" / "run", {"betas": (0.9, 0.95)}) as folder:
+        assert not folder.resumed
+        assert json.loads(folder.recipe.read_text()) == {"betas": [0.9, 0.95]}
+    assert sorted(entry.name for entry in folder.path.iterdir()) == [".lock", "recipe.json"]
+
+
+def test_the_same_recipe_resumes_and_another_is_refused(tmp_path: Path) -> None:
+    claim(tmp_path, RECIPE).release()
+    with claim(tmp_path, json.loads(json.dumps(RECIPE)), resume="must") as folder:
+        assert folder.resumed
+    other = {"name": "sample", "lr": 0.6, "method": {"groups": 8, "widths": [1, 2]}, "extra": 1}
+    with pytest.raises(RunFolderError) as caught:
+        claim(tmp_path, other)
+    for words in (
+        "extra is null there and 1 here",
+        "lr is 0.3 there and 0.6 here",
+        "method.groups is 4 there",
+        "--out",
+    ):
+        assert words in str(caught.value)
+    assert json.loads((tmp_path / "recipe.json").read_text()) == RECIPE
+
+
+def test_fields_may_be_allowed_to_differ(tmp_path: Path) -> None:
+    claim(tmp_path, RECIPE).release()
+    other = RECIPE | {"lr": 0.6, "method": {"groups": 8, "widths": [1]}}
+    with pytest.raises(RunFolderError, match="method"):
+        claim(tmp_path, other, may_differ=["lr", "meth"])
+    with claim(tmp_path, other, may_differ=["lr", "method"]) as folder:
+        assert folder.resumed
+        assert json.loads(folder.recipe.read_text()) == other
+
+
+def test_policies(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="no run to resume"):
+        claim(tmp_path, RECIPE, resume="must")
+    claim(tmp_path, RECIPE).release()
+    with pytest.raises(RunFolderError, match="already holds a run"):
+        claim(tmp_path, RECIPE, resume="never")
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
+    for name in "abcd":
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(RunFolderError, match=r"not a run's folder: it holds a, b, c, \.\.\. but no recipe"):
+        claim(tmp_path, RECIPE)
+    assert {entry.name for entry in tmp_path.iterdir()} == {*"abcd"}
+
+
+def test_what_a_killed_claim_leaves_is_no_obstacle(tmp_path: Path) -> None:
+    for name in (".lock", ".probe", ".tmp-recipe.json"):
+        (tmp_path / name).write_text("{")
+    with claim(tmp_path, RECIPE) as folder:
+        assert not folder.resumed
+
+
+def test_a_damaged_recipe_is_not_resumed(tmp_path: Path) -> None:
+    claim(tmp_path, RECIPE).release()
+    (tmp_path / "recipe.json").write_text('{"lr": ')
+    with pytest.raises(RunFolderError, match="cannot be read"):
+        claim(tmp_path, RECIPE)
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(RunFolderError, match="cannot be written to"):
+            claim(path, RECIPE)
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(run_folder, "write_file", full)
+    with pytest.raises(RunFolderError, match="No space left"):
+        claim(tmp_path / "run", RECIPE)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(RunFolderError, match="Permission denied"):
+        claim(tmp_path, RECIPE)
+
+
+def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path: Path) -> None:
+    process = holder(tmp_path)
+    try:
+        with pytest.raises(RunFolderError, match=f"in use by process {process.pid} on"):
+            claim(tmp_path, {"lr": 1})
+    finally:
+        stop(process)
+    with claim(tmp_path, {"lr": 1}) as folder:
+        assert folder.resumed
+
+
+def test_a_forked_worker_does_not_keep_the_folder(tmp_path: Path) -> None:
+    process = holder(tmp_path, "fork")
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    try:
+        stop(process)
+        os.kill(child, 0)
+        claim(tmp_path, {"lr": 1}).release()
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_release_lets_another_in(tmp_path: Path) -> None:
+    folder = claim(tmp_path, {"lr": 1})
+    folder.release()
+    folder.release()
+    stop(holder(tmp_path))
+
+
+@pytest.mark.parametrize(("pid", "host", "refused"), [("dead", None, False), ("init", None, True), (3, "far", True)])
+def test_without_locks_the_note_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pid: object, host: str | None, refused: bool
+) -> None:
+    def unsupported(descriptor: int, kind: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(run_folder.fcntl, "lockf", unsupported)
+    if pid == "dead":
+        gone = subprocess.Popen([sys.executable, "-c", ""])
+        gone.wait()
+        pid = gone.pid
+    note = {"pid": os.getppid() if pid == "init" else pid, "host": host or run_folder.socket.gethostname()}
+    (tmp_path / ".lock").write_text(json.dumps(note))
+    if refused:
+        with pytest.raises(RunFolderError, match=f"in use by process {note['pid']} on {note['host']}"):
+            claim(tmp_path, RECIPE)
+    else:
+        claim(tmp_path, RECIPE).release()
+        claim(tmp_path, RECIPE).release()
+
+
+def test_json_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = RunFolder(tmp_path).results
+    write_json(path, {"knn": 0.1})
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_json(path, {"knn": 0.2})
+    assert json.loads(path.read_text()) == {"knn": 0.1}
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(path, float("nan"))
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_modes_follow_the_umask(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        claim(tmp_path, RECIPE).release()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "recipe.json").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.text("ab", max_size=2),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("xyz"), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(json_values, json_values)
+def test_differences_are_found_exactly_where_there_are_any(there: object, here: object) -> None:
+    assert not differences(there, there)
+    if json.dumps(there, sort_keys=True) == json.dumps(here, sort_keys=True):
+        assert not differences(there, here)
+    found = differences(there, here)
+    assert {name: (new, old) for name, (old, new) in found.items()} == differences(here, there)

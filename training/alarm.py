@@ -1,0 +1,165 @@
+"""What a run says in words when its numbers mean that nothing is being learnt.
+
+An alarm is shown the logged scalars step by step and answers with a sentence when its judgement changes, else None. It
+takes the run's length for its measure of "long", so a dip that mends itself says nothing. Its state is plain JSON.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+SHORTEST = 200
+"""Steps that a trouble must last at least, however short the run."""
+
+
+class Alarm(ABC):
+    """Raised when a trouble has lasted for `patience` steps after the first `grace`; lowered when it is surely over."""
+
+    def __init__(self, total_steps: int, *, grace: int | None = None, patience: int | None = None) -> None:
+        """Both are a twentieth of the run and at least 200 steps, unless given."""
+        long = max(SHORTEST, total_steps // 20)
+        self.grace = long if grace is None else grace
+        self.patience = long if patience is None else patience
+        self.state: dict[str, Any] = {"since": None, "raised": False}
+
+    @abstractmethod
+    def judge(self, step: int, values: Mapping[str, float]) -> bool | None:
+        """Whether the trouble is there (True), surely not (False), or cannot be told (None)."""
+
+    @abstractmethod
+    def trouble(self, values: Mapping[str, float], lasted: int) -> str:
+        """The sentence that says what is wrong, and why it may be."""
+
+    @abstractmethod
+    def relief(self, values: Mapping[str, float]) -> str:
+        """The sentence that says it is over."""
+
+    def observe(self, step: int, values: Mapping[str, float]) -> str | None:
+        """Look at the scalars after a step; a sentence when the trouble has lasted for long, or is over."""
+        there = self.judge(step, values)
+        if there is None:
+            return None
+        if not there:
+            relieved = self.state["raised"]
+            self.state |= {"since": None, "raised": False}
+            return self.relief(values) if relieved else None
+        if self.state["since"] is None:
+            self.state["since"] = step
+        lasted = step - max(self.state["since"], self.grace)
+        if self.state["raised"] or lasted < self.patience:
+            return None
+        self.state["raised"] = True
+        return self.trouble(values, step - self.state["since"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to go on judging as if it had never stopped."""
+        return dict(self.state)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if state.keys() != self.state.keys():
+            raise ValueError(f"the state of {type(self).__name__} has {sorted(state)} instead of {sorted(self.state)}")
+        self.state = dict(state)
+
+
+class ChanceAlarm(Alarm):
+    """The running "loss" is no better than "chance", the score of a network that tells nothing apart.
+
+    A method without a known chance reports none, and is never judged. The running mean is within `band` of chance, or
+    above it, while in trouble, and lower by twice the band when that is over.
+    """
+
+    def __init__(
+        self, total_steps: int, *, grace: int | None = None, patience: int | None = None, band: float = 0.02
+    ) -> None:
+        super().__init__(total_steps, grace=grace, patience=patience)
+        self.band = band
+        self.state |= {"running": None, "step": None}
+
+    def judge(self, step: int, values: Mapping[str, float]) -> bool | None:
+        loss, chance = values.get("loss", math.nan), values.get("chance", math.nan)
+        if not (math.isfinite(loss) and math.isfinite(chance)):
+            return None
+        running = self.follow(step, loss)
+        if running >= chance - self.band * abs(chance):
+            return True
+        if running >= chance - 2 * self.band * abs(chance) and self.state["raised"]:
+            return None
+        return False
+
+    def follow(self, step: int, loss: float) -> float:
+        """The mean of the loss over the last quarter of the patience or so, however often it is shown."""
+        running, before = self.state["running"], self.state["step"]
+        if running is not None:
+            running += (1 - math.exp(-4 * max(0, step - before) / max(1, self.patience))) * (loss - running)
+        self.state |= {"running": loss if running is None else running, "step": step}
+        return float(self.state["running"])
+
+    def trouble(self, values: Mapping[str, float], lasted: int) -> str:
+        return (
+            f"The loss has been at chance for {lasted} steps ({self.state['running']:.3f}, where a network that tells "
+            f"no image from another scores {values['chance']:.3f}): it learns nothing. Likely causes: a learning rate "
+            "far too high or too low, augmentations so strong that nothing is left in common, a temperature that does "
+            "not fit, images normalised wrongly or all alike, or weights that are frozen or missing from the optimiser."
+        )
+
+    def relief(self, values: Mapping[str, float]) -> str:
+        return f"The loss has left chance: {self.state['running']:.3f}, where chance is {values['chance']:.3f}."
+
+
+class CollapseAlarm(Alarm):
+    """The features of all images have become one point ("std") or fill a few dimensions only ("rank").
+
+    "std" is the standard deviation of the L2-normalised features (N, D) times sqrt(D): 1 when they point everywhere, 0
+    when all are alike. "rank" is their effective rank. In trouble is what falls below `share` of the first value seen,
+    best that of the network before training, or below a value at which no network is of use.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        *,
+        grace: int | None = None,
+        patience: int | None = None,
+        share: float = 0.1,
+        lowest_std: float = 0.01,
+        lowest_rank: float = 1.2,
+    ) -> None:
+        super().__init__(total_steps, grace=grace, patience=patience)
+        self.share = share
+        self.lowest = {"std": lowest_std, "rank": lowest_rank}
+        self.state |= {"first": {}}
+
+    def judge(self, step: int, values: Mapping[str, float]) -> bool | None:
+        seen = {name: values[name] for name in self.lowest if math.isfinite(values.get(name, math.nan))}
+        if not seen:
+            return None
+        self.state["first"] = seen | self.state["first"]
+        floors = {name: self.floor(name) for name in seen}
+        if any(seen[name] < floors[name] for name in seen):
+            return True
+        if self.state["raised"] and any(seen[name] < 1.5 * floors[name] for name in seen):
+            return None
+        return False
+
+    def floor(self, name: str) -> float:
+        """The value below which features count as collapsed."""
+        return max(self.lowest[name], self.share * float(self.state["first"][name]))
+
+    def trouble(self, values: Mapping[str, float], lasted: int) -> str:
+        return (
+            f"The features have been collapsed for {lasted} steps ({self.described(values)}): images that differ are "
+            "given the same features, however low the loss. Likely causes: a learning rate or weight decay too high, "
+            "targets that receive gradients or an EMA momentum too low, a missing predictor, or batch statistics "
+            "over too few images."
+        )
+
+    def relief(self, values: Mapping[str, float]) -> str:
+        return f"The features have spread out again ({self.described(values)})."
+
+    def described(self, values: Mapping[str, float]) -> str:
+        words = {"std": "standard deviation x sqrt(D)", "rank": "effective rank"}
+        first = self.state["first"]
+        return ", ".join(f"{words[name]} {values[name]:.3g}, at first {first[name]:.3g}" for name in first)
