@@ -1,0 +1,100 @@
+"""What a run leaves: the backbone, its results, a draft model card, and a picture of its maps where it has any."""
+
+from __future__ import annotations
+
+import json
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import numpy as np
+import timm
+import torch
+from loop import Loop
+from monitor import Measured
+from PIL import Image
+from recipe import Recipe
+from run_folder import replace_file, write_json
+
+import ssl_backbones
+from ssl_backbones.data import Batches, Request
+from ssl_backbones.hub.card import draft_card
+from ssl_backbones.hub.export import save_backbone
+from ssl_backbones.visualizers import alignment_figure, alignment_maps
+from ssl_backbones.visualizers.alignment import HasAlignmentMaps
+
+PHOTOS = 6
+"""In the picture of the maps."""
+PICTURE_SCALE = 2
+"""The photos of the picture are this many times larger than the views, for maps of a finer grid."""
+
+
+def leave(loop: Loop, before: Measured, after: Measured) -> dict[str, Any]:
+    """Write what the run leaves into its folder, and return the results."""
+    recipe, folder = loop.recipe, loop.folder
+    results = results_of(loop, before, after)
+    crop = loop.evaluation_crop(recipe.size)
+    save_backbone(
+        loop.method.backbone,
+        folder.backbone,
+        architecture_of(recipe),
+        input_size=(3, recipe.size, recipe.size),
+        crop_pct=crop.crop_pct,
+        interpolation=crop.interpolation,
+        tag=recipe.name.partition(".")[2] or recipe.name,
+        description=f"{recipe.model}, pretrained without labels by the recipe {recipe.name}",
+    )
+    config = json.loads((folder.backbone / "config.json").read_text())
+    draw_maps(loop)
+    replace_file(folder.path / "README.md", draft_card(recipe.to_dict(), results, config).encode())
+    write_json(folder.results, results)
+    return results
+
+
+def architecture_of(recipe: Recipe) -> str:
+    """The network's own name: resnet50 of resnet50_lewel_b."""
+    return recipe.model.partition("_")[0]
+
+
+def results_of(loop: Loop, before: Measured, after: Measured) -> dict[str, Any]:
+    """What was measured, on what and with what, as results.json has it."""
+    return {
+        "recipe": loop.recipe.name,
+        "model": loop.recipe.model,
+        "date": datetime.now(UTC).date().isoformat(),
+        "seed": loop.recipe.seed,
+        "steps": loop.step,
+        "epochs": loop.recipe.epochs,
+        "data": {"images": len(loop.images), "fingerprint": loop.images.fingerprint},
+        "unreadable": sorted(loop.unreadable.photos),
+        **loop.monitor.results(before, after),
+        "compute": {
+            "device": str(loop.accelerator.device),
+            "processes": loop.accelerator.num_processes,
+            "precision": loop.compute.precision,
+            "layout": loop.compute.layout,
+        },
+        "versions": {
+            "ssl-backbones": ssl_backbones.__version__,
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            "accelerate": accelerate.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def draw_maps(loop: Loop) -> Path | None:
+    """A picture of the alignment maps on the first photos, for a method that has such maps."""
+    if not isinstance(loop.method, HasAlignmentMaps):
+        return None
+    crop = loop.evaluation_crop(PICTURE_SCALE * loop.recipe.size)
+    asked = loop.monitor.query_images or loop.monitor.bank_images
+    indices = np.linspace(0, len(asked) - 1, min(PHOTOS, len(asked)), dtype=int)
+    levels = Batches(asked, crop, loop.recipe.seed)[Request(0, indices)].content
+    maps = alignment_maps(loop.method, crop.on_device(levels.to(loop.accelerator.device)))
+    path = loop.folder.path / "alignment_maps.png"
+    alignment_figure([Image.fromarray(photo) for photo in levels.numpy()], maps.float()).save(path)
+    return path

@@ -1,0 +1,111 @@
+"""Pretrain a backbone without labels: accelerate launch training/pretrain.py [RECIPE] [--data ...] [--FIELD VALUE ...]
+
+Without arguments, the sample recipe runs on the photos that ship with the repository. The same command goes on with a
+run that was stopped. `--list` shows the recipes, `--help` the fields of one.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import closing
+from typing import Any
+
+from checkpoint import CheckpointError
+from command_line import parse
+from compute import PrecisionError
+from finish import leave
+from log import RunLog
+from loop import Loop, NotFiniteError, Stopped
+from processes import OtherRankError, TrackerError
+from recipe import Recipe
+from run_folder import RunFolder, RunFolderError
+from start import UnfitError, start
+
+from ssl_backbones.data import ImageSourceError, TooManyUnreadableError, UnreadableImageError
+from ssl_backbones.distributed import rank
+
+REFUSALS = (
+    CheckpointError,
+    ImageSourceError,
+    NotFiniteError,
+    OtherRankError,
+    PrecisionError,
+    RunFolderError,
+    TooManyUnreadableError,
+    TrackerError,
+    UnfitError,
+    UnreadableImageError,
+)
+"""Errors whose message is all that a person needs."""
+TOGETHER = (NotFiniteError, Stopped, TooManyUnreadableError)
+"""Ends that all processes come to after the same step."""
+
+
+def pretrain(recipe: Recipe) -> RunFolder:
+    """Run a recipe to its end, from where it was left; the folder with what it leaves."""
+    begun = start(recipe)
+    if isinstance(begun, RunFolder):
+        begun.release()
+        if rank() == 0:
+            print(f"{begun.path} holds the finished run; choose another folder with --out to run it again.")
+        return begun
+    loop, log = begun
+    with loop.folder, closing(log):
+        try:
+            finish(loop, log)
+        except TOGETHER:
+            loop.accelerator.end_training()
+            raise
+        loop.accelerator.end_training()
+    return loop.folder
+
+
+def finish(loop: Loop, log: RunLog) -> None:
+    """Train to the end, and let the first process write what the run leaves."""
+    before, after = loop.run(log)
+    if loop.accelerator.is_main_process:
+        log.say(summary(leave(loop, before, after), loop.folder))
+    loop.accelerator.wait_for_everyone()
+
+
+def summary(results: dict[str, Any], folder: RunFolder) -> str:
+    """What came out, for a person."""
+    lines = []
+    if "knn" in results:
+        knn = results["knn"]
+        after, gain = (percent_interval(*knn[f"{name}_95"]) for name in ("after", "gain"))
+        lines += [
+            f"k-NN accuracy ({knn['queries']} queries, {knn['protocol']}, k={knn['k']}):",
+            f"  chance (the most frequent class)  {knn['chance']:6.1%}",
+            f"  the backbone before training      {knn['before']:6.1%}",
+            f"  the backbone after training       {knn['after']:6.1%}   95% interval {after}",
+            f"  gain                              {100 * knn['gain']:+5.1f} points, 95% interval {gain}",
+        ]
+    left = sorted(path.name for path in folder.path.iterdir() if not path.name.startswith("."))
+    lines += [
+        f"Effective rank of the features: {results['rank']['before']:.1f} before, {results['rank']['after']:.1f} after",
+        f"Left in {folder.path}: {', '.join(left)}",
+        f'Load it: timm.create_model("local-dir:{folder.backbone}", pretrained=True)',
+    ]
+    return "\n".join(lines)
+
+
+def percent_interval(low: float, high: float) -> str:
+    """Two bounds in percent."""
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def main() -> None:
+    """Run the command line; what is refused ends in one sentence and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    recipe = parse()
+    try:
+        pretrain(recipe)
+    except REFUSALS as error:
+        print(f"pretrain.py: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""What the processes of a run do together: start, agree, and stop."""
+
+from __future__ import annotations
+
+import signal
+import warnings
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import GradientAccumulationPlugin, LoggerType, broadcast_object_list
+from compute import Precision
+
+from ssl_backbones.distributed import rank, world_size
+
+T = TypeVar("T")
+STOPPING = {signal.SIGTERM: 143, signal.SIGINT: 130}
+if hasattr(signal, "SIGUSR1"):
+    STOPPING[signal.SIGUSR1] = 143
+"""Signals that ask for an orderly end, and the exit code each leads to."""
+
+
+class TrackerError(ValueError):
+    """A tracker that is not to be had here."""
+
+
+class OtherRankError(RuntimeError):
+    """What went wrong in the first process, as the others hear of it."""
+
+
+def first_decides(work: Callable[[], T]) -> T:
+    """What `work` returns in the first process, in all of them; and an error there is an error in all."""
+    if world_size() == 1:
+        return work()
+    answer: list[Any] = [None, None]
+    error: Exception | None = None
+    if rank() == 0:
+        try:
+            answer[0] = work()
+        except Exception as failure:
+            error, answer[1] = failure, str(failure)
+    broadcast_object_list(answer)
+    if error is not None:
+        raise error
+    if answer[1] is not None:
+        raise OtherRankError(answer[1])
+    decided: T = answer[0]
+    return decided
+
+
+def check_trackers(names: tuple[str, ...]) -> None:
+    """Refuse a tracker that Accelerate does not know, or whose package is missing: it would be left out in silence."""
+    here = sorted(str(tracker) for tracker in get_available_trackers())
+    for name in names:
+        if name != "all" and name not in here:
+            why = "its package is not installed" if name in LoggerType.list() else "Accelerate knows no such tracker"
+            raise TrackerError(f"{name!r} cannot track the run ({why}); ready here: {', '.join(here) or 'none'}")
+
+
+def accelerator_of(precision: Precision, trackers: tuple[str, ...], folder: str) -> Accelerator:
+    """Accelerate for devices, processes and precision. Buffers stay each process's own: methods keep them alike."""
+    # Its successor, forward_sync_buffers, is younger than the oldest torch this runs with.
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+    return Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision,
+        log_with=list(trackers) or None,
+        project_dir=folder,
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # or the launcher's would scale the loss
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+    )
+
+
+class StopSignals:
+    """Notes the signals that ask for an end, so that all processes end after the same step with their state saved.
+
+    A second signal ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        # On a device the answer would have to be waited for at every step, with all the work queued before it.
+        self.group = torch.distributed.new_group(backend="gloo") if world_size() > 1 else None
+        self.before = {number: signal.signal(number, self.note) for number in STOPPING}
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        self.restore()
+
+    def agreed(self) -> int | None:
+        """The exit code with which all processes end now, or None. All of them ask after every step."""
+        code = STOPPING[signal.Signals(self.received)] if self.received is not None else 0
+        if self.group is not None:
+            highest = torch.tensor(code)
+            torch.distributed.all_reduce(highest, torch.distributed.ReduceOp.MAX, group=self.group)
+            code = int(highest)
+        return code or None
+
+    def restore(self) -> None:
+        """Put back what the signals did before."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
