@@ -69,6 +69,7 @@ def read(file: Path, columns: list[str]) -> pa.Table:
 
 
 def unreadable(file: Path, error: Exception) -> ImageSourceError:
+    """The error of a file that is no parquet, or a torn one."""
     reason = " ".join(str(error).split()).rstrip(".")
     return ImageSourceError(f"{str(file)!r} cannot be read as parquet ({reason}): make it anew, or leave it out")
 

@@ -118,6 +118,7 @@ def open_parquet(files: Sequence[Path], policy: DecodePolicy) -> Images:
 
 
 def require_pyarrow() -> None:
+    """Refuse parquet where pyarrow is missing."""
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:
@@ -135,4 +136,5 @@ def say_what_is_left(spec: Spec, taken: Sequence[Path]) -> None:
 
 
 def is_hub_name(spec: str | Path) -> bool:
+    """Whether a source has the form of a Hub dataset id, with or without a split."""
     return isinstance(spec, str) and HUB_NAME.fullmatch(spec) is not None

@@ -33,6 +33,7 @@ def smaller(table: pa.Table) -> pa.Table:
 
 
 def main(source: Path, out: Path) -> None:
+    """Write the splits, made smaller, and say how large they are."""
     for name, parts in SPLITS.items():
         table = pa.concat_tables(
             pq.read_table(source / f"{part}.parquet", columns=["image", "label"]) for part in parts

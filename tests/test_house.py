@@ -1,0 +1,173 @@
+"""Rules of the house that no linter knows."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ssl_backbones
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("ssl_backbones", "training", "tests", "benchmarks", "model_cards", ".ci", ".github")
+TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".sh", ".json", ".cfg", ""}
+PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
+STANDARD = set(sys.stdlib_module_names)
+
+
+def files() -> list[Path]:
+    """Every text file of the repository, less what tools leave behind."""
+    inside = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*"))
+    return sorted(path for path in [*ROOT.iterdir(), *inside] if path.is_file() and path.suffix in TEXT and tidy(path))
+
+
+def tidy(path: Path) -> bool:
+    """Whether a file is not in a cache, nor a hidden one of some tool's at the top."""
+    return "__pycache__" not in path.parts and path.name not in {".git", ".coverage"}
+
+
+SOURCES = [path for path in files() if path.suffix == ".py"]
+OURS = [path for path in SOURCES if path.relative_to(ROOT).parts[0] in {"ssl_backbones", "training"}]
+LIBRARY = [path for path in SOURCES if path.relative_to(ROOT).parts[0] == "ssl_backbones"]
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def unsafe(source: str) -> list[str]:
+    """Each place in a source that could run code found in a file."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [f"line {node.lineno}: import {a.name}" for a in node.names if a.name.split(".")[0] in PICKLES]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PICKLES:
+            found.append(f"line {node.lineno}: from {node.module}")
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            if called == "torch.load" and given.get("weights_only") != "True":
+                found.append(f"line {node.lineno}: torch.load without weights_only=True")
+            if given.get("allow_pickle", "False") != "False":
+                found.append(f"line {node.lineno}: {called} with allow_pickle")
+    return found
+
+
+@pytest.mark.parametrize("path", OURS, ids=relative)
+def test_no_file_can_run_code_by_being_read(path: Path) -> None:
+    assert unsafe(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from joblib import load",
+        "import torch\ntorch.load(f)",
+        "torch.load(f, weights_only=False)",
+        "torch.load(f, weights_only=flag)",
+        "np.load(f, allow_pickle=True)",
+    ],
+)
+def test_what_could_run_code_is_seen(source: str) -> None:
+    assert len(unsafe(source)) == 1
+
+
+def test_no_path_of_a_machine_is_written_down() -> None:
+    places = [str(ROOT.parent), str(Path.home())]
+    here = "|".join(re.escape(place) + r"/\w" for place in places if place != "/")
+    machine = re.compile(rf"(?<![\w.])(?:{here}|/(?:home|Users|root)/\w)")
+    assert machine.search(f"see {ROOT}")
+    found = [relative(path) for path in files() if machine.search(path.read_text(encoding="utf-8"))]
+    assert found == []
+
+
+def undocumented(tree: ast.Module) -> list[str]:
+    """The module, its public classes and its public functions that have no docstring."""
+    named = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
+    silent = [node.name for node in named if not node.name.startswith("_") and not ast.get_docstring(node)]
+    return silent if ast.get_docstring(tree) or not tree.body else ["the module", *silent]
+
+
+@pytest.mark.parametrize("path", OURS, ids=relative)
+def test_what_is_public_says_what_it_is(path: Path) -> None:
+    assert undocumented(ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+def test_the_licence_is_apache_2_word_for_word() -> None:
+    digest = hashlib.sha256((ROOT / "LICENSE").read_bytes()).hexdigest()
+    assert digest == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    """What pyproject.toml says."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def requirement(line: str) -> str:
+    """The name of the distribution that a requirement asks for."""
+    return re.split(r"[\s\[<>=!~;]", line, maxsplit=1)[0].lower().replace("_", "-")
+
+
+def test_the_core_installs_little(project: dict[str, Any]) -> None:
+    core = {requirement(line) for line in project["project"]["dependencies"]}
+    assert core == {"torch", "timm", "huggingface-hub", "safetensors", "numpy", "pillow"}
+
+
+def test_what_the_library_imports_at_once_is_required(project: dict[str, Any]) -> None:
+    core = {requirement(line).replace("-", "_") for line in project["project"]["dependencies"]} | {
+        "PIL",
+        "ssl_backbones",
+    }
+    optional = {"pyarrow", "datasets"}  # of files that are imported only when such data are asked for
+    for path in LIBRARY:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            roots = {name.split(".")[0] for name in names} - core - optional
+            assert roots <= STANDARD, f"{relative(path)} imports {sorted(roots - STANDARD)}"
+
+
+def test_extras_name_what_exists(project: dict[str, Any]) -> None:
+    extras = project["project"]["optional-dependencies"]
+    assert {"train", "viz", "test", "dev"} <= set(extras)
+    for line in (line for lines in extras.values() for line in lines if requirement(line) == "ssl-backbones"):
+        named = re.search(r"\[(.*)\]", line)
+        assert named
+        assert set(named[1].split(",")) <= set(extras)
+
+
+def test_the_distributions_hold_what_they_should(project: dict[str, Any]) -> None:
+    build = project["tool"]["hatch"]["build"]["targets"]
+    assert build["wheel"]["packages"] == ["ssl_backbones"]
+    assert {"ssl_backbones", "training", "tests", "LICENSE", "README.md", "CHANGELOG.md"} <= set(
+        build["sdist"]["include"]
+    )
+    assert project["project"]["license"] == "Apache-2.0"
+    assert project["project"]["license-files"] == ["LICENSE"]
+    assert project["project"]["scripts"] == {"ssl-backbones": "ssl_backbones.__main__:main"}
+    assert (ROOT / "ssl_backbones" / "py.typed").is_file()
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|rc\d+)?", ssl_backbones.__version__)
+    # hatchling leaves out of the wheel what git ignores, weights included.
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+    assert not {"*.safetensors", "*.parquet", "*.json", "*.png"} & set(ignored)
+
+
+def test_the_readme_says_how_to_test() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.findall(r"<!-- test-command -->(.*?)<!-- /test-command -->", readme, re.DOTALL)
+    assert len(found) == 1, "README.md holds the test command once, between the marks that .ci/run looks for"
+    assert "pytest" in found[0]
+
+
+def test_the_changelog_is_kept() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert "keepachangelog.com" in changelog
+    assert re.search(r"^## \[Unreleased\]", changelog, re.MULTILINE)
