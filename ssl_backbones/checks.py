@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, get_args
 
 
@@ -18,7 +19,7 @@ def check_share(name: str, value: float) -> None:
 
 
 def check_positive(**values: float) -> None:
-    """Refuse sizes, counts and temperatures that are not above zero."""
+    """Refuse sizes, counts and temperatures that are not above zero, or without bound."""
     for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, not {value}")
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive{' and finite' if value > 0 else ''}, not {value}")

@@ -90,7 +90,7 @@ def test_what_was_measured_is_in_the_card_and_changes_with_it() -> None:
     card = draft_card(recipe, RESULTS, CONFIG)
     for told in (
         "36.2 % [32.7, 39.8]",
-        "6.0 % [3.1, 8.8]",
+        "6.0 points [3.1, 8.8]",
         "30.2 %",
         "18.7 %",
         "90211",

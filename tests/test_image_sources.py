@@ -433,6 +433,7 @@ def test_sources_that_are_none(tmp_path):
     for spec, says in {
         str(tmp_path / "nowhere"): r"nowhere' does not exist: give",
         "nowhere": r"'nowhere' does not exist: give",
+        "": r"no photos are named: give",
         str(tmp_path / "nowhere.parquet"): r"nowhere\.parquet' does not exist: give",
         str(tmp_path / "nowhere*.parquet"): r"nowhere\*\.parquet' does not exist: give",
         str(empty): r"there is no image in '.*empty' or below it: files ending in \.jpg, ",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from ssl_backbones.models.aligned_head import AlignedHead, AlignedHeadConfig, aggregate
+from ssl_backbones.models.backbone import feature_map
 from ssl_backbones.models.batch_norm import (
     CrossReplicaBatchNorm,
     SplitBatchNorm,
@@ -162,6 +164,12 @@ class TestQueue:
     def test_none_is_refused(self) -> None:
         with pytest.raises(ValueError, match="queue_size=0"):
             Queue(0, 2)
+
+
+def test_a_network_without_feature_maps_is_refused() -> None:
+    transformer = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32, depth=1)
+    with pytest.raises(ValueError, match=r"feature maps \(B, 192, h, w\), and a VisionTransformer gives \(2, 5, 192\)"):
+        feature_map(transformer, torch.randn(2, 3, 32, 32))
 
 
 class TestBatchNorms:

@@ -36,6 +36,8 @@ def open_images(spec: Spec, policy: DecodePolicy = USUAL_POLICY) -> Images:
 
     Of a source that is divided into splits, the photos to train on. Raises ImageSourceError.
     """
+    if spec == "":
+        raise ImageSourceError("no photos are named: give a folder, .parquet files, or a Hub dataset as org/name")
     files = parquet_files(spec)
     if files:
         say_what_is_left(spec, files)
@@ -131,7 +133,10 @@ def say_what_is_left(spec: Spec, taken: Sequence[Path]) -> None:
         left = [file.name for file in parquet_in(taken[0].parent) if file not in taken]
         if left:
             logger.warning(
-                "%s holds splits: taking %s, not %s", spec, ", ".join(f.name for f in taken), ", ".join(left)
+                "%s holds splits: taking %s to train on, not %s",
+                spec,
+                ", ".join(f.name for f in taken),
+                ", ".join(left),
             )
 
 

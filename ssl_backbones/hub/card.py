@@ -176,12 +176,25 @@ def training(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
 
 {table(("", "this run"), rows)}
 
-`recipe.json` beside this card holds every field. The recipe's own source: {promise.get("paper", "not recorded")},
+`recipe.json` beside this card holds every field, those altered for this run too.
+The recipe's own source: {promise.get("paper", "not recorded")},
 {promise.get("table", "not recorded")}; it is written for {promise.get("data", "data that are not recorded")}.
 
 ```
 accelerate launch training/pretrain.py {recipe["name"]} --data DATA
-```"""
+```
+
+{alterations(results)}"""
+
+
+def alterations(results: Mapping[str, Any]) -> str:
+    """In which fields the run differs from the recipe that it is named after."""
+    if "altered" not in results:
+        return "That is the recipe unaltered: give it each field that differs in `recipe.json`, as --FIELD VALUE."
+    changed = [f"- `{name}`: {new} instead of {old}" for name, (old, new) in results["altered"].items()]
+    return (
+        "\n".join(["Altered in this run, as --FIELD VALUE:\n", *changed]) if changed else "Nothing of it was altered."
+    )
 
 
 def evaluation(results: Mapping[str, Any], known: Description) -> str:
@@ -190,7 +203,7 @@ def evaluation(results: Mapping[str, Any], known: Description) -> str:
     neighbours = f"k-NN accuracy, k={knn['k']}" if knn else "k-NN accuracy"
     rows = [
         (neighbours, share(knn.get("before")), share(knn.get("after"), knn.get("after_95"))),
-        ("gain in k-NN accuracy", "", share(knn.get("gain"), knn.get("gain_95"))),
+        ("gain in k-NN accuracy", "", share(knn.get("gain"), knn.get("gain_95"), unit="points")),
         ("answering with the largest class", share(knn.get("chance")), share(knn.get("chance"))),
         ("effective rank of the features", number(rank.get("before")), number(rank.get("after"))),
         ("standard deviation of the features", number(std.get("before")), number(std.get("after"))),
@@ -256,11 +269,11 @@ def percent(value: float) -> float:
     return round(100 * value, 1)
 
 
-def share(value: float | None, interval: tuple[float, float] | None = None) -> str:
-    """A share in words, with its interval where there is one."""
+def share(value: float | None, interval: tuple[float, float] | None = None, unit: str = "%") -> str:
+    """A share, or a difference of two in points, in words; with its interval where there is one."""
     if value is None:
         return NOT_MEASURED
-    return f"{percent(value)} %" + (f" [{percent(interval[0])}, {percent(interval[1])}]" if interval else "")
+    return f"{percent(value)} {unit}" + (f" [{percent(interval[0])}, {percent(interval[1])}]" if interval else "")
 
 
 def number(value: float | None) -> str:

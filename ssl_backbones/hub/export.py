@@ -41,34 +41,21 @@ def save_backbone(
     weights = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
     reference = _reference(architecture, input_size[0])
     _check(weights, reference, architecture)
-    reduction = reference.feature_info[-1]["reduction"]
-    cfg = {
-        "tag": tag,
-        "custom_load": False,
-        "input_size": list(input_size),
-        "fixed_input_size": False,
-        "interpolation": interpolation,
-        "crop_pct": crop_pct,
-        "crop_mode": "center",
-        "mean": list(mean),
-        "std": list(std),
-        "num_classes": 0,
-        "pool_size": [math.ceil(side / reduction) for side in input_size[1:]],
-        "first_conv": "conv1",
-        "classifier": "fc",
-        "license": license,
-        "description": description,
-        "origin_url": origin_url,
-        "paper_name": paper_name,
-        "paper_ids": paper_ids,
-    }
-    config = {
-        "architecture": architecture,
-        "num_classes": 0,
-        "num_features": reference.num_features,
-        "global_pool": "avg",
-        "pretrained_cfg": {key: value for key, value in cfg.items() if value is not None},
-    }
+    config = _config(
+        reference,
+        architecture,
+        tag=tag,
+        input_size=list(input_size),
+        interpolation=interpolation,
+        crop_pct=crop_pct,
+        mean=list(mean),
+        std=list(std),
+        license=license,
+        description=description,
+        origin_url=origin_url,
+        paper_name=paper_name,
+        paper_ids=paper_ids,
+    )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "model.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))
@@ -82,6 +69,29 @@ def _reference(architecture: str, channels: int) -> Any:
         raise ValueError(f"timm knows no architecture {architecture!r}; name the network alone, as in 'resnet50'")
     with torch.device("meta"):
         return timm.create_model(architecture, num_classes=0, in_chans=channels)
+
+
+def _config(reference: Any, architecture: str, input_size: Sequence[int], **fields: Any) -> dict[str, Any]:
+    """The content of config.json for a headless network; of `fields`, those that are known."""
+    reduction = reference.feature_info[-1]["reduction"]
+    cfg = {
+        "custom_load": False,
+        "input_size": input_size,
+        "fixed_input_size": False,
+        "crop_mode": "center",
+        "num_classes": 0,
+        "pool_size": [math.ceil(side / reduction) for side in input_size[1:]],
+        "first_conv": "conv1",
+        "classifier": "fc",
+        **{name: value for name, value in fields.items() if value is not None},
+    }
+    return {
+        "architecture": architecture,
+        "num_classes": 0,
+        "num_features": reference.num_features,
+        "global_pool": "avg",
+        "pretrained_cfg": cfg,
+    }
 
 
 def _check(weights: dict[str, Tensor], reference: nn.Module, architecture: str) -> None:

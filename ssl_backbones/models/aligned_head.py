@@ -5,6 +5,7 @@ Huang et al., Learning Where to Learn in Cross-View Self-Supervised Learning, CV
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -35,6 +36,7 @@ class AlignedHeadConfig:
     """LEWEL's head, and the switches of its ablations (Tables 5 to 7, Fig. 3)."""
 
     hidden_dim: int = 4096
+    """m: the width inside every head."""
     projection_dim: int = 256
     """c: the width of the global embedding, and the number of alignment maps."""
     aligned_dim: int = 256
@@ -42,11 +44,13 @@ class AlignedHeadConfig:
     groups: int = 4
     """h: blocks of channels with maps of their own; n = c / h aligned embeddings are made of an image."""
     num_layers: int = 2
+    """Linear layers of a projection head; predictors always have two."""
     coupled_head: bool = True
     """Whether one head predicts both the maps and the global embedding."""
     semantic_head: SemanticHead = "separate"
     """Whether the aligned vectors have a head of their own, or share the global one."""
     alignment: Alignment = "predicted"
+    """Maps that the head predicts, random ones (a softmax of normal noise, drawn anew each time), or plain means."""
     map_scale: float = 1.0
     """Divides the maps' logits."""
     map_l2_norm: bool = True
@@ -65,9 +69,10 @@ class AlignedHeadConfig:
         self.check_groups(self.projection_dim, "projection_dim")
 
     def check_groups(self, width: int, name: str) -> None:
-        """Refuse a number of groups that does not divide a width."""
+        """Refuse a number of groups that does not divide a width; those offered divide the projection's as well."""
         if width % self.groups:
-            choices = [groups for groups in range(1, min(width, 64) + 1) if width % groups == 0]
+            common = math.gcd(width, self.projection_dim)
+            choices = [groups for groups in range(1, common + 1) if common % groups == 0]
             raise ValueError(
                 f"groups={self.groups} must divide {name}={width}; these do: {', '.join(map(str, choices))}"
             )
@@ -87,18 +92,21 @@ class AlignedHead(nn.Module):
         self.config = config
         sizes = config.hidden_dim, config.projection_dim, config.num_layers
         self.projector = MLPHead(in_dim, *sizes)  # g
-        self.map_head = None if config.coupled_head else MLPHead(in_dim, *sizes)
+        own_maps = config.alignment == "predicted" and not config.coupled_head
+        self.map_head = MLPHead(in_dim, *sizes) if own_maps else None
         shared = config.semantic_head == "shared"
         self.semantic = None if shared else MLPHead(in_dim, config.hidden_dim, config.aligned_dim, config.num_layers)
 
     def forward(self, feature_map: Tensor) -> Aligned:
         pixels = feature_map.flatten(2).transpose(1, 2)  # F: (B, P, C), a view of a channels_last map
         mean = pixels.mean(1, keepdim=True)  # (B, 1, C)
-        if self.map_head is None:  # one call: the mean and the pixels share their batch statistics
+        if self.config.coupled_head:  # one call: the mean and the pixels share their batch statistics
             scored = self.projector(torch.cat([mean, pixels], dim=1))  # (B, 1 + P, c)
             projection, scores = scored[:, 0], scored[:, 1:]
         else:
-            projection, scores = self.projector(mean)[:, 0], self.map_head(pixels)
+            projection = self.projector(mean)[:, 0]
+            shape = (*pixels.shape[:2], self.config.projection_dim)
+            scores = pixels.new_empty(shape) if self.map_head is None else self.map_head(pixels)
         maps = self.align(scores)  # S: (B, P, c)
         semantic = self.projector if self.semantic is None else self.semantic  # g_s
         aligned = semantic(aggregate(pixels, maps.to(pixels.dtype), self.config.groups))

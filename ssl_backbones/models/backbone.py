@@ -22,8 +22,13 @@ def width_of(backbone: nn.Module) -> int:
 
 
 def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
-    """The feature map (B, C, h, w) of images (B, 3, H, W)."""
+    """The feature map (B, C, h, w) of images (B, 3, H, W); ValueError for what has no such map, as a transformer."""
     features: Tensor = backbone.forward_features(images)  # type: ignore[operator]
+    if features.ndim != 4 or features.shape[1] != backbone.num_features:
+        raise ValueError(
+            f"a method needs feature maps (B, {backbone.num_features}, h, w), and a {type(backbone).__name__} gives "
+            f"{tuple(features.shape)}: take a convolutional network, such as a ResNet"
+        )
     return features
 
 

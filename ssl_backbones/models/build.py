@@ -4,10 +4,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, resolve_pretrained_cfg
 from torch import Tensor, nn
 
 from ssl_backbones.registry import PretrainedWeightsError, explain_weights
+
+
+def headless_cfg(side: int, pooled: int, **fields: Any) -> dict[str, Any]:
+    """timm's description of a headless network for images of a side in pixels, with `fields` added or replaced."""
+    return {
+        "input_size": (3, side, side),
+        "pool_size": (pooled, pooled),
+        "interpolation": "bilinear",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "num_classes": 0,
+        "first_conv": "conv1",
+        "classifier": "fc",
+        "license": "apache-2.0",
+        **fields,
+    }
 
 
 def build(network: type[nn.Module], variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import DropPath, create_classifier, get_act_layer, get_norm_layer
 from timm.models import checkpoint_seq, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
@@ -15,7 +14,7 @@ from timm.models.resnet import BasicBlock, downsample_conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_backbones.models.build import build
+from ssl_backbones.models.build import build, headless_cfg
 
 WIDTHS = (16, 32, 64)
 STAGES = ("layer1", "layer2", "layer3")
@@ -191,19 +190,7 @@ class SmallResNet(nn.Module):
 
 def small_cfg(**fields: Any) -> dict[str, Any]:
     """timm's description of a headless network for 32 x 32 images, with `fields` added or replaced."""
-    return {
-        "input_size": (3, 32, 32),
-        "pool_size": (8, 8),
-        "crop_pct": 1.0,
-        "interpolation": "bilinear",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "num_classes": 0,
-        "first_conv": "conv1",
-        "classifier": "fc",
-        "license": "apache-2.0",
-        **fields,
-    }
+    return headless_cfg(side=32, pooled=8, **{"crop_pct": 1.0, **fields})
 
 
 def build_small(variant: str, depth: str, pretrained: bool, **kwargs: Any) -> nn.Module:

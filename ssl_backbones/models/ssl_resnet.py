@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import generate_default_cfgs, register_model
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
-from ssl_backbones.models.build import build
+from ssl_backbones.models.build import build, headless_cfg
 from ssl_backbones.models.small_resnet import DEPTHS, build_small, small_cfg
 from ssl_backbones.registry import METHODS, Tag, tags_of
 
@@ -23,19 +22,7 @@ BACKBONES = (*DEPTHS, *BLOCKS)
 
 def large_cfg(**fields: Any) -> dict[str, Any]:
     """timm's description of a headless network for 224 x 224 images, with `fields` added or replaced."""
-    return {
-        "input_size": (3, 224, 224),
-        "pool_size": (7, 7),
-        "crop_pct": 0.875,
-        "interpolation": "bilinear",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "num_classes": 0,
-        "first_conv": "conv1",
-        "classifier": "fc",
-        "license": "apache-2.0",
-        **fields,
-    }
+    return headless_cfg(side=224, pooled=7, **{"crop_pct": 0.875, **fields})
 
 
 def tag_fields(tag: Tag) -> dict[str, Any]:

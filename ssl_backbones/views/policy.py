@@ -53,16 +53,23 @@ class Policy:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Crop's width over height, drawn uniformly in the logarithm."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """Of the crop's resize."""
     flip_p: float = 0.5
+    """Chance of a mirror image."""
     flip_last: bool = False
     """Flip after everything else instead of right after the crop."""
     jitter_p: float = 0.8
+    """Chance that colours change."""
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
     """Strengths of brightness, contrast, saturation and hue; 0 leaves the operation out."""
     grey_p: float = 0.2
+    """Chance that colours go."""
     blur_p: float = 0.5
+    """Chance of a Gaussian blur."""
     sigma: tuple[float, float] = (0.1, 2.0)
+    """Its standard deviation in pixels, drawn uniformly."""
     solarize_p: float = 0.0
+    """Chance that bright levels are inverted."""
     threshold: int = 128
     """Levels from here on are inverted by solarize."""
 
