@@ -36,6 +36,13 @@ def same_permutation(size: int, device: torch.device) -> Tensor:
     return order
 
 
+@torch.no_grad()
+def share_first(tensor: Tensor) -> None:
+    """Fill the tensor with what the first process has in its own."""
+    if world_size() > 1:
+        dist.broadcast(tensor, src=0)
+
+
 class AllReduceSum(torch.autograd.Function):
     """The sum over processes; its gradient is the sum of their gradients."""
 
@@ -50,3 +57,29 @@ class AllReduceSum(torch.autograd.Function):
         total = gradient.clone()
         dist.all_reduce(total)
         return total
+
+
+class AllGather(torch.autograd.Function):
+    """The rows of all processes; the gradient of a process's own is the sum of what all make of them."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, rows: Tensor) -> Tensor:
+        return gather(rows)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(world_size())[rank()]
+
+
+def gather_with_gradient(rows: Tensor) -> Tensor:
+    """The rows (B, ...) of all processes in rank order, (world * B, ...); every process's loss reaches back to all.
+
+    Where the gradients of processes are averaged afterwards, as DistributedDataParallel does, they are those of the
+    mean of the processes' losses.
+    """
+    if world_size() == 1:
+        return rows
+    everyone: Tensor = AllGather.apply(rows)
+    return everyone

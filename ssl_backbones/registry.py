@@ -15,22 +15,27 @@ from huggingface_hub import errors as hub
 from safetensors import SafetensorError
 from torch import nn
 
+from ssl_backbones.tags import TAGS as TAGS
+from ssl_backbones.tags import Data as Data
+from ssl_backbones.tags import Tag as Tag
+
 MODULES = ("small_resnet", "ssl_resnet")
 """The modules, as timm knows them, whose models are ours."""
 
 
 @dataclass(frozen=True)
 class Paper:
-    """A method, as its authors call it, and where they describe it."""
+    """A method, as its authors call it, and where they describe it; year and address only if they are known."""
 
     label: str
     title: str
     authors: str
-    year: int
-    url: str
+    year: int | None = None
+    url: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.authors}, {self.year}. {self.title}. {self.url}"
+        authors = f"{self.authors}, {self.year}" if self.year else self.authors
+        return ". ".join(part for part in (authors, self.title, self.url) if part)
 
 
 _LEWEL = (
@@ -51,100 +56,75 @@ _MOCO_V2 = (
     2020,
     "https://arxiv.org/abs/2003.04297",
 )
+_SIMCLR = (
+    "A Simple Framework for Contrastive Learning of Visual Representations",
+    "Chen et al.",
+    2020,
+    "https://arxiv.org/abs/2002.05709",
+)
+_SIMSIAM = (
+    "Exploring Simple Siamese Representation Learning",
+    "Chen and He",
+    2021,
+    "https://arxiv.org/abs/2011.10566",
+)
+_BARLOW_TWINS = (
+    "Barlow Twins: Self-Supervised Learning via Redundancy Reduction",
+    "Zbontar et al.",
+    2021,
+    "https://arxiv.org/abs/2103.03230",
+)
+_VICREG = (
+    "VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised Learning",
+    "Bardes et al.",
+    2022,
+    "https://arxiv.org/abs/2105.04906",
+)
+_PATCH = (
+    "Self-supervised Learning with Local Attention-Aware Feature",
+    "Pham et al.",
+    2021,
+    "https://arxiv.org/abs/2108.00475",
+)
+_ROTNET = (
+    "Unsupervised Representation Learning by Predicting Image Rotations",
+    "Gidaris et al.",
+    2018,
+    "https://arxiv.org/abs/1803.07728",
+)
+_DEEP_INFOMAX = (
+    "Learning Deep Representations by Mutual Information Estimation and Maximization",
+    "Hjelm et al.",
+    2019,
+    "https://arxiv.org/abs/1808.06670",
+)
+_DEEPCLUSTER = (
+    "Deep Clustering for Unsupervised Learning of Visual Features",
+    "Caron et al.",
+    2018,
+    "https://arxiv.org/abs/1807.05520",
+)
+_RESNET = ("Deep Residual Learning for Image Recognition", "He et al.", 2016, "https://arxiv.org/abs/1512.03385")
 
 METHODS = {
     "byol": Paper("BYOL", *_BYOL),
     "moco_v2": Paper("MoCo v2", *_MOCO_V2),
     "lewel_b": Paper("LEWEL_B", *_LEWEL),
     "lewel_m": Paper("LEWEL_M", *_LEWEL),
+    "patch_rotnet": Paper("Patch RotNet", *_PATCH),
+    "patch_relnet": Paper("Patch RelNet", *_PATCH),
+    "rotnet": Paper("RotNet", *_ROTNET),
+    "deep_infomax": Paper("Deep InfoMax", *_DEEP_INFOMAX),
+    "deepcluster": Paper("DeepCluster", *_DEEPCLUSTER),
+    "supervised": Paper("supervised", *_RESNET),
+    "flags": Paper("FLAGS", "FLAGS", "Authors not recorded"),
+    "aligned": Paper("LEWEL's aligned branch", *_LEWEL),
+    "simclr": Paper("SimCLR", *_SIMCLR),
+    "simsiam": Paper("SimSiam", *_SIMSIAM),
+    "barlow_twins": Paper("Barlow Twins", *_BARLOW_TWINS),
+    "vicreg": Paper("VICReg", *_VICREG),
 }
 """By the suffix of a model's name. A line here makes `backbone_suffix` known to timm for every backbone."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """Images to pretrain on, and what their owners allow."""
-
-    name: str
-    terms: str
-
-
-IN1K = Data("ImageNet-1k", "non-commercial research")
-IN100 = Data("ImageNet-100", "non-commercial research")
-IMAGENETTE = Data("Imagenette", "non-commercial research")
-
-
-@dataclass(frozen=True)
-class Tag:
-    """A pretrained backbone: what it was trained on, where its weights are, and what it is worth."""
-
-    name: str
-    """`backbone_method.tag`"""
-    data: Data
-    epochs: int
-    paper_number: float | None = None
-    """Linear evaluation on `data`, top-1 in %, as the paper gives it."""
-    our_number: float | None = None
-    """The same, measured with this repository."""
-    size: int | None = None
-    """The side of the images it saw, where that is not the backbone's usual one."""
-    licence: str = "apache-2.0"
-    hf_hub_id: str | None = None
-    """`org/name@commit`"""
-    url: str | None = None
-    notes: str = ""
-
-    @property
-    def architecture(self) -> str:
-        """`backbone_method`"""
-        return self.name.partition(".")[0]
-
-    @property
-    def backbone(self) -> str:
-        return self.name.partition("_")[0]
-
-    @property
-    def method(self) -> str:
-        """The suffix that METHODS knows."""
-        return self.architecture.partition("_")[2]
-
-    @property
-    def source(self) -> str | None:
-        return f"https://huggingface.co/{self.hf_hub_id.partition('@')[0]}" if self.hf_hub_id else self.url
-
-
-_BASELINE = "The figure is the baseline of the LEWEL paper."
-_GROUPS = "The figure is that of 256 wide maps in 4 groups in the paper's Table 7."
-_ABLATION = "The figure is that of the LEWEL paper's Table 5, taken to be MoCo-based."
-_TEXT = "Settings of the paper's text; those of its code, which made the figure, go by the tag without _sgd."
-
-TAGS = (
-    Tag("resnet50_byol.in1k_1000ep", IN1K, 1000, 74.3),
-    Tag("resnet50_byol.in1k_300ep", IN1K, 300),
-    Tag("resnet50_byol.in1k_200ep", IN1K, 200, 71.9, notes=_BASELINE),
-    Tag("resnet50_byol.in1k_100ep", IN1K, 100, 70.6, notes=_BASELINE),
-    Tag("resnet50_byol.in100_240ep", IN100, 240),
-    Tag("resnet50_moco_v2.in1k_800ep", IN1K, 800, 71.1),
-    Tag("resnet50_moco_v2.in1k_200ep", IN1K, 200, 67.5),
-    Tag("resnet50_moco_v2.in1k_100ep", IN1K, 100, 64.5, notes=_BASELINE),
-    Tag("resnet50_moco_v2.in100_240ep", IN100, 240, 79.5, notes=_ABLATION),
-    Tag("resnet50_lewel_b.in1k_400ep", IN1K, 400, 73.8),
-    Tag("resnet50_lewel_b.in1k_200ep", IN1K, 200, 72.8),
-    Tag("resnet50_lewel_b.in1k_100ep", IN1K, 100, 71.9),
-    Tag("resnet50_lewel_b.in1k_400ep_sgd", IN1K, 400, 73.8, notes=_TEXT),
-    Tag("resnet50_lewel_b.in1k_200ep_sgd", IN1K, 200, 72.8, notes=_TEXT),
-    Tag("resnet50_lewel_b.in1k_100ep_sgd", IN1K, 100, 71.9, notes=_TEXT),
-    Tag("resnet50_lewel_b.in100_240ep", IN100, 240, 83.3, notes=_GROUPS),
-    Tag("resnet50_lewel_m.in1k_200ep", IN1K, 200, 68.4),
-    Tag("resnet50_lewel_m.in1k_100ep", IN1K, 100, 66.1),
-    Tag("resnet50_lewel_m.in100_240ep", IN100, 240, 82.1, notes=_ABLATION),
-    *(
-        Tag(f"{backbone}_{method}.imagenette96_100ep", IMAGENETTE, 100, size=64)
-        for backbone in ("resnet8", "resnet18")
-        for method in ("byol", "moco_v2", "lewel_b", "lewel_m")
-    ),
-)
-"""The first tag of an architecture that has weights is the one that the bare name stands for; else the first."""
 
 
 class UnknownModelError(ValueError):

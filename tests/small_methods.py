@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from conftest import photo
+from PIL import Image
 from torch import Tensor, nn
 
 from ssl_backbones import create_model, methods
+from ssl_backbones.data import Images, Request
 from ssl_backbones.methods import Method, MethodConfig
+from ssl_backbones.mining import Pairs
+from ssl_backbones.views import MultiView
 
 CONFIGS: list[type[MethodConfig]] = [
     value
     for value in (getattr(methods, name) for name in methods.__all__)
     if isinstance(value, type) and issubclass(value, MethodConfig) and value is not MethodConfig
 ]
+MINED = tempfile.TemporaryDirectory(prefix="mined-")
 SMALL: dict[str, Any] = {
+    "pairs": str(Path(MINED.name) / "pairs.parquet"),
     "hidden_dim": 32,
     "projection_dim": 16,
     "aligned_dim": 16,
+    "predictor_dim": 8,
     "groups": 4,
     "queue_size": 24,
     "bn_splits": 2,
+    "clusters": 4,
+    "classes": 3,
 }
 
 
@@ -45,3 +58,41 @@ def views(count: int = 8, size: int = 16, dtype: torch.dtype = torch.float32, se
     first = torch.randn(count, 3, size, size, generator=generator, dtype=torch.float64)
     second = first + 0.3 * torch.randn(first.shape, generator=generator, dtype=torch.float64)
     return [first.to(dtype), second.to(dtype)]
+
+
+class Drawn(Images):
+    """Small photos of different shapes in three classes, other ones for another seed."""
+
+    classes = ("x", "y", "z")
+
+    def __init__(self, count: int, seed: int = 0) -> None:
+        self.seed = seed
+        self.keys = [f"{number}.png" for number in range(count)]
+        self.labels = np.arange(count) % 3
+        self.fingerprint = f"{count} photos, {seed}"
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return photo(100 * self.seed + index, 18 + index % 5, 24 - index % 3)
+
+
+def batch_of(method: Method, count: int = 8, size: int = 16, dtype: torch.dtype = torch.float32, seed: int = 1) -> Any:
+    """What a method is shown: `views` where it takes two, or else what its own dataset makes of photos."""
+    transform = method.transform(size)
+    if isinstance(transform, MultiView) and len(transform.policies) == 2:
+        return views(count, size, dtype, seed)
+    dataset = method.dataset(mined(Drawn(count, seed)), size, seed)
+    return converted(dataset.on_device(dataset[Request(0, np.arange(count))].content), dtype)
+
+
+def mined(images: Images, path: str = SMALL["pairs"]) -> Images:
+    """The images, with a file of pairs for those methods that want one: of each, the four that follow it."""
+    rows = (np.arange(len(images))[:, None] + np.arange(1, 5)) % len(images)
+    Pairs(rows, {}).write(path, images, overwrite=True)
+    return images
+
+
+def converted(content: Any, dtype: torch.dtype) -> Any:
+    """Nested content with its floating-point tensors in a type."""
+    if isinstance(content, Tensor):
+        return content.to(dtype) if content.is_floating_point() else content
+    return type(content)(converted(value, dtype) for value in content)

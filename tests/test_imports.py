@@ -15,8 +15,10 @@ PACKAGE = ROOT / "ssl_backbones"
 TRAINING = ROOT / "training"
 
 BELOW = {
-    "registry": set(),
+    "tags": set(),
+    "registry": {"tags"},
     "checks": set(),
+    "clustering": set(),
     "distributed": set(),
     "schedules": set(),
     "losses": set(),
@@ -25,8 +27,9 @@ BELOW = {
     "views": set(),
     "visualizers": set(),
     "data": {"views"},
+    "mining": {"data", "views", "checks"},
     "models": {"registry", "distributed", "checks"},
-    "methods": {"models", "losses", "views", "data", "schedules", "distributed", "checks"},
+    "methods": {"models", "losses", "views", "data", "schedules", "distributed", "checks", "clustering", "mining"},
     "hub": {"registry"},
     "__init__": {"models", "registry"},
     "__main__": {"registry", "hub"},

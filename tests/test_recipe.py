@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -28,6 +28,8 @@ class Ring:
 
 @dataclass(frozen=True)
 class JugglingConfig(MethodConfig):
+    name: ClassVar[str] = "juggling"
+
     balls: int = 3
     rings: tuple[Ring, Ring] = (Ring(), Ring(3))
 
@@ -246,6 +248,33 @@ def test_norms_and_biases_are_excluded_and_the_heads_scale_by_choice():
     assert grouped(exclude_norm_and_bias=True, exclude_head_norm=False) == [CONVOLVED | {"head.1.weight"}, PLAIN]
 
 
+def test_those_excluded_may_have_a_rate_of_their_own():
+    """As Barlow Twins has it: 0.2 for weights and 0.0048 for the rest, both for 256 images."""
+    config = OptimizerConfig("lars", 0.2, exclude_norm_and_bias=True, norm_and_bias_lr=0.0048)
+    recipe = made(batch_size=2048, optimizer=config)
+    optimizer = build_optimizer(Network(), recipe)
+    set_hyperparameters(optimizer, recipe, 0, 2)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1.6, 0.0384])
+    with pytest.raises(ValueError, match=r"^optimizer.norm_and_bias_lr is 0.0, but must be above 0, or None\.$"):
+        OptimizerConfig(norm_and_bias_lr=0.0)
+
+
+def test_the_rate_of_a_part_may_stay_at_its_peak():
+    """As SimSiam has it of its predictor."""
+    config = OptimizerConfig(lr=2.0, lr_rule="absolute", constant_part="head")
+    recipe = made(epochs=3, schedule=ScheduleConfig(warmup_epochs=1), optimizer=config)
+    optimizer = build_optimizer(Network(), recipe)
+    rest, head = [], []
+    for step in range(6):
+        set_hyperparameters(optimizer, recipe, step, 2)
+        for rates, group in zip((rest, head), optimizer.param_groups, strict=True):
+            rates.append(group["lr"])
+    assert rest == pytest.approx([1.0, 2.0, 2.0, 2.0, 1.0, 1.0])
+    assert head == pytest.approx([1.0, 2.0, 2.0, 2.0, 2.0, 2.0])
+    with pytest.raises(ValueError, match=r"^optimizer.constant_part is 'predictor', but no part of the method"):
+        build_optimizer(Network(), made(optimizer=OptimizerConfig(constant_part="predictor")))
+
+
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [("sgd", torch.optim.SGD), ("lars", LARS), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)],
@@ -262,3 +291,9 @@ def test_the_optimiser_is_the_recipes(kind: Any, expected: type):
     assert decayed.get("betas", (0.5, 0.6)) == (0.5, 0.6)
     if kind == "lars":
         assert (decayed["adapt"], plain["adapt"], decayed["trust"]) == (True, False, "update")
+
+
+def test_a_model_is_named_after_its_method() -> None:
+    """Or a run would be published under another method's name."""
+    with pytest.raises(ValueError, match="model is 'resnet8_byol', but must be resnet8_juggling"):
+        Recipe("juggling.test", "resnet8_byol", JugglingConfig(), PROMISE)

@@ -11,11 +11,33 @@ import timm
 import torch
 from recipe import Recipe
 
-from ssl_backbones import registry
-from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, MoCoV2Config
+from ssl_backbones import methods, registry
+from ssl_backbones.methods import BYOLConfig, FlagsConfig, LewelBConfig, LewelMConfig, MoCoV2Config
 
 NAMES = recipes.names()
-CONFIGS = {"byol": BYOLConfig, "moco_v2": MoCoV2Config, "lewel_b": LewelBConfig, "lewel_m": LewelMConfig}
+CONFIGS = {
+    "byol": BYOLConfig,
+    "flags": FlagsConfig,
+    "moco_v2": MoCoV2Config,
+    "lewel_b": LewelBConfig,
+    "lewel_m": LewelMConfig,
+}
+CONFIGS |= {
+    "patch_rotnet": methods.PatchRotNetConfig,
+    "patch_relnet": methods.PatchRelNetConfig,
+    "rotnet": methods.RotNetConfig,
+    "deep_infomax": methods.DeepInfoMaxConfig,
+    "deepcluster": methods.DeepClusterConfig,
+    "supervised": methods.SupervisedConfig,
+}
+
+CONFIGS |= {
+    "aligned": methods.AlignedConfig,
+    "barlow_twins": methods.BarlowTwinsConfig,
+    "simclr": methods.SimCLRConfig,
+    "simsiam": methods.SimSiamConfig,
+    "vicreg": methods.VICRegConfig,
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -90,11 +112,26 @@ STATED = {
     "resnet50_moco_v2.in1k_200ep": ("sgd", 200, 256, 0.03, 1e-4, 0, "epoch", 0.999, "shuffle"),
     "resnet50_moco_v2.in1k_100ep": ("sgd", 100, 256, 0.03, 1e-4, 0, "epoch", 0.999, "shuffle"),
     "resnet50_moco_v2.in100_240ep": ("sgd", 240, 256, 0.06, 1e-4, 0, "epoch", 0.999, "shuffle"),
+    "resnet50_flags.in1k_200ep_global": ("sgd", 200, 256, 0.03, 1e-4, 0, "epoch", 0.999, "shuffle"),
+    "resnet50_flags.in1k_200ep_global_local": ("sgd", 200, 256, 0.03, 1e-4, 0, "epoch", 0.999, "shuffle"),
+    "resnet50_flags.in1k_200ep_moco": ("sgd", 200, 256, 0.03, 1e-4, 0, "epoch", 0.999, "shuffle"),
     "resnet50_byol.in1k_1000ep": ("lars", 1000, 4096, 3.2, 1.5e-6, 10, "step", 0.996, "sync"),
     "resnet50_byol.in1k_300ep": ("lars", 300, 4096, 4.8, 1e-6, 10, "step", 0.99, "sync"),
     "resnet50_byol.in1k_200ep": ("lars", 200, 512, 1.8, 1e-6, 10, "epoch", 0.98, "ema"),
     "resnet50_byol.in1k_100ep": ("lars", 100, 512, 1.8, 1e-6, 10, "epoch", 0.98, "ema"),
     "resnet50_byol.in100_240ep": ("lars", 240, 512, 3.6, 1e-6, 10, "epoch", 0.98, "ema"),
+    "resnet50_simclr.in1k_1000ep": ("lars", 1000, 4096, 4.8, 1e-6, 10, "step", None, None),
+    "resnet50_simclr.in1k_100ep": ("lars", 100, 4096, 4.8, 1e-6, 10, "step", None, None),
+    "resnet50_simsiam.in1k_800ep": ("sgd", 800, 256, 0.05, 1e-4, 0, "epoch", None, None),
+    "resnet50_simsiam.in1k_400ep": ("sgd", 400, 256, 0.05, 1e-4, 0, "epoch", None, None),
+    "resnet50_simsiam.in1k_200ep": ("sgd", 200, 256, 0.05, 1e-4, 0, "epoch", None, None),
+    "resnet50_simsiam.in1k_100ep": ("sgd", 100, 256, 0.05, 1e-4, 0, "epoch", None, None),
+    "resnet50_barlow_twins.in1k_1000ep": ("lars", 1000, 2048, 1.6, 1.5e-6, 10, "step", None, None),
+    "resnet50_vicreg.in1k_1000ep": ("lars", 1000, 2048, 1.6, 1e-6, 10, "step", None, None),
+    "resnet50_vicreg.in1k_100ep": ("lars", 100, 512, 0.6, 1e-6, 10, "step", None, None),
+}
+STATED |= {  # LEWEL's ablations share the settings of the recipe that they alter
+    name: STATED[name[: name.index("_240ep_")] + "_240ep"] for name in NAMES if "in100_240ep_" in name
 }
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import ssl_backbones
-from ssl_backbones import PretrainedWeightsError, UnknownModelError, __main__
+from ssl_backbones import PretrainedWeightsError, UnknownModelError, __main__, methods
 from ssl_backbones.models.build import whole_backbone
 from ssl_backbones.registry import METHODS, TAGS, Description, Tag, explain_weights, tags_of
 
@@ -302,3 +302,8 @@ def test_a_tag_knows_its_parts():
         "moco_v2",
         None,
     )
+
+
+def test_every_method_has_a_name_that_is_registered():
+    names = [value.name for value in vars(methods).values() if isinstance(value, type) and hasattr(value, "name")]
+    assert sorted(names) == sorted(METHODS)

@@ -9,6 +9,7 @@ from recipe import OptimizerConfig, Recipe
 from torch import nn
 
 from ssl_backbones.optimizers import LARS
+from ssl_backbones.schedules import linear_warmup
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
@@ -17,24 +18,41 @@ def parameter_groups(method: nn.Module, config: OptimizerConfig) -> list[dict[st
     """The parameters that learn, as the groups that are decayed (and, by LARS, adapted) or left plain.
 
     Plain are, where the recipe excludes them, biases and the scales of normalisation layers; of the latter, those
-    outside the backbone only where it excludes the heads' as well. An empty group is left out.
+    outside the backbone only where it excludes the heads' as well. A part whose rate is constant has two groups of its
+    own. An empty group is left out.
     """
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
+    held = config.constant_part
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {(c, p): [] for c in (False, True) for p in (False, True)}
     seen: set[int] = set()
     for path, module in method.named_modules():
         in_backbone = path == "backbone" or path.startswith("backbone.")
         norm = isinstance(module, NORMS) and (in_backbone or config.exclude_head_norm)
+        constant = held is not None and (path == held or path.startswith(f"{held}."))
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
-            exclude = config.exclude_norm_and_bias and (norm or name.endswith("bias"))
-            (plain if exclude else decayed).append(parameter)
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-    if config.kind == "lars":
-        groups[1]["adapt"] = False
-    return [group for group in groups if group["params"]]
+            plain = config.exclude_norm_and_bias and (norm or name.endswith("bias"))
+            groups[constant, plain].append(parameter)
+    if held is not None and not any(groups[True, plain] for plain in (False, True)):
+        raise ValueError(f"optimizer.constant_part is {held!r}, but no part of the method that learns is called that.")
+    return [
+        {"params": parameters} | apart(config, constant, plain)
+        for (constant, plain), parameters in groups.items()
+        if parameters
+    ]
+
+
+def apart(config: OptimizerConfig, constant: bool, plain: bool) -> dict[str, Any]:
+    """What sets a group apart from the optimiser's defaults."""
+    found: dict[str, Any] = {"constant": True} if constant else {}
+    if plain:
+        found["weight_decay"] = 0.0
+        if config.norm_and_bias_lr is not None:
+            found["lr_scale"] = config.norm_and_bias_lr / config.lr
+        if config.kind == "lars":
+            found["adapt"] = False
+    return found
 
 
 def build_optimizer(method: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -52,9 +70,10 @@ def build_optimizer(method: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def set_hyperparameters(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     """Give every group the learning rate of an optimiser step, counted from 0, and return it.
 
-    A group's "lr_scale", where it has one, multiplies its share.
+    A group's "lr_scale", where it has one, multiplies its share; a "constant" one knows the warm-up alone.
     """
     lr = recipe.lr(step, steps_per_epoch)
+    constant_lr = recipe.peak_lr * linear_warmup(step, steps_per_epoch, recipe.schedule.warmup_epochs)
     for group in optimizer.param_groups:
-        group["lr"] = lr * group.get("lr_scale", 1.0)
+        group["lr"] = (constant_lr if group.get("constant") else lr) * group.get("lr_scale", 1.0)
     return lr

@@ -52,6 +52,10 @@ class OptimizerConfig:
     """No weight decay on, and no LARS adaptation of, normalisation layers and biases."""
     exclude_head_norm: bool = True
     """Where those are excluded, also the scale of the heads' normalisation layers (those outside the backbone)."""
+    norm_and_bias_lr: float | None = None
+    """Learning rate of those excluded, by the same rule; None for that of the rest."""
+    constant_part: str | None = None
+    """Part of the method whose learning rate stays at its peak after the warm-up, such as predictor; None for none."""
     trust: Trust = "sum"
     """What LARS measures a step against: |g| + wd |w|, or |g + wd w|."""
     trust_coefficient: float = 1e-3
@@ -63,6 +67,8 @@ class OptimizerConfig:
         check(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "at least 0 and below 1")
         check(all(0 <= beta < 1 for beta in self.betas), "optimizer.betas", self.betas, "at least 0 and below 1 each")
         check(0 <= self.weight_decay < math.inf, "optimizer.weight_decay", self.weight_decay, "at least 0")
+        rate = self.norm_and_bias_lr
+        check(rate is None or 0 < rate < math.inf, "optimizer.norm_and_bias_lr", rate, "above 0, or None")
         check(self.trust_coefficient > 0, "optimizer.trust_coefficient", self.trust_coefficient, "above 0")
 
     def effective_lr(self, batch_size: int) -> float:
@@ -213,6 +219,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_types(self)
+        arch, _, method = self.model.partition("_")
+        expected = f"{arch}_{self.method.name}, as this recipe's method is {self.method.name}"
+        check(method == self.method.name, "model", self.model, expected)
         for name in ("size", "epochs", "batch_size", "accumulation", "log_every"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         share = self.batch_size % self.accumulation == 0

@@ -5,6 +5,7 @@ from ssl_backbones.data.checks import relabelled, require_batch, require_labels
 from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.data.folder import ImageFolder
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
+from ssl_backbones.data.numbered import NumberedBatches
 from ssl_backbones.data.source import open_images, validation_of
 from ssl_backbones.data.unreadable import TooManyUnreadableError, Unreadable
 
@@ -15,6 +16,7 @@ __all__ = [
     "ImageFolder",
     "ImageSourceError",
     "Images",
+    "NumberedBatches",
     "Request",
     "TooManyUnreadableError",
     "Unreadable",

@@ -55,7 +55,11 @@ class Batches:
         return self.transform.on_device(content)
 
     def read(self, index: int, unreadable: dict[str, str]) -> Image.Image:
-        """The photo at an index, or another that can be read: the same one in every run and every worker.
+        """The photo at an index, or another that can be read."""
+        return self.find(index, unreadable)[1]
+
+    def find(self, index: int, unreadable: dict[str, str]) -> tuple[int, Image.Image]:
+        """The photo at an index, or another that can be read, with its own index: the same in every run and worker.
 
         The others lie far apart, for photos that cannot be read lie together: a folder's, a disk's. After ATTEMPTS of
         them it is not the photos that are at fault.
@@ -65,7 +69,7 @@ class Batches:
         for attempt in range(min(count, ATTEMPTS)):
             at = (index + attempt * stride(count)) % count
             try:
-                return self.images[at]
+                return at, self.images[at]
             except UnreadableImageError as error:
                 unreadable[self.images.keys[at]] = reason = str(error)
         raise UnreadableImageError(

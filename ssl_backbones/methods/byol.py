@@ -6,7 +6,7 @@ Views and sizes default to the baseline that LEWEL is compared with (EMAN: Cai e
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,14 +28,19 @@ PredictorInit = Literal["kaiming", "normal"]
 class BYOLConfig(MethodConfig):
     """BYOL's choices."""
 
+    name: ClassVar[str] = "byol"
     hidden_dim: int = 4096
+    """The width inside every head."""
     projection_dim: int = 256
+    """The width of the embeddings that are compared."""
     num_layers: int = 2
+    """Linear layers of the projection head; the predictor always has two."""
     predictor_init: PredictorInit = "normal"
     """Kaiming-normal over outputs as the other heads, or N(0, 0.01) as in EMAN's baseline."""
     target_momentum: float = 0.98
     """Of the target at the start; it rises to 1 along a half cosine."""
     target_bn: TargetBN = "ema"
+    """How the target normalises: with averaged statistics, with those of the whole batch, or of its process's part."""
     views: tuple[Policy, Policy] = LEWEL_B_VIEWS
 
     def __post_init__(self) -> None:

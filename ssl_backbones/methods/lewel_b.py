@@ -6,6 +6,7 @@ Huang et al., Learning Where to Learn in Cross-View Self-Supervised Learning, CV
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +27,13 @@ from ssl_backbones.views import LEWEL_B_VIEWS, MultiView, Policy
 class LewelBConfig(AlignedHeadConfig, MethodConfig):
     """LEWEL_B's choices: those of its head, and these."""
 
+    name: ClassVar[str] = "lewel_b"
     aligned_weight: float = 0.5
     """The aligned loss's share of the whole: 0 trains on the global loss alone, 1 on the aligned one alone."""
     target_momentum: float = 0.98
     """Of the target at the start; it rises to 1 along a half cosine."""
     target_bn: TargetBN = "ema"
+    """How the target normalises: with averaged statistics, with those of the whole batch, or of its process's part."""
     views: tuple[Policy, Policy] = LEWEL_B_VIEWS
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,19 +30,24 @@ from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
 class LewelMConfig(AlignedHeadConfig, MethodConfig):
     """LEWEL_M's choices: those of its head, of MoCo v2, and of the aligned loss."""
 
+    name: ClassVar[str] = "lewel_m"
     hidden_dim: int = 2048
     projection_dim: int = 128
     aligned_dim: int = 128
     aligned_weight: float = 0.5
     """The aligned loss's share of the whole: 0 trains on the global loss alone, 1 on the aligned one alone."""
     aligned_negatives: AlignedNegatives = "other_images_all_maps"
+    """Which other aligned keys a query is told from."""
     gather_aligned_keys: bool = True
     """Whether aligned negatives come from all processes, so that their number does not depend on how many there are."""
     temperature: float = 0.2
+    """Divides the cosines."""
     queue_size: int = 65536
+    """K: keys of past batches, the negatives."""
     momentum: float = 0.999
     """Of the key encoder."""
     key_bn: KeyBN = "shuffle"
+    """How queries and keys are normalised: apart and shuffled, over the whole batch, keys by averages, or unguarded."""
     bn_splits: int = 8
     """Groups with batch statistics of their own under "shuffle", over all processes together: MoCo's eight GPUs."""
     symmetric: bool = False

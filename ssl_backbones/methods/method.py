@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -17,6 +17,9 @@ from ssl_backbones.views.transform import Transform
 @dataclass(frozen=True)
 class MethodConfig(ABC):
     """What can be chosen about a method; checked when it is made."""
+
+    name: ClassVar[str]
+    """The method as models are named after it: lewel_b of resnet50_lewel_b."""
 
     @abstractmethod
     def build(self, backbone: nn.Module) -> Method:

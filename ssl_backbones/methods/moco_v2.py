@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -22,13 +23,19 @@ from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
 class MoCoV2Config(MethodConfig):
     """MoCo v2's choices."""
 
+    name: ClassVar[str] = "moco_v2"
     hidden_dim: int = 2048
+    """The width inside the head."""
     projection_dim: int = 128
+    """The width of the embeddings that are compared."""
     temperature: float = 0.2
+    """Divides the cosines."""
     queue_size: int = 65536
+    """K: keys of past batches, the negatives."""
     momentum: float = 0.999
     """Of the key encoder."""
     key_bn: KeyBN = "shuffle"
+    """How queries and keys are normalised: apart and shuffled, over the whole batch, keys by averages, or unguarded."""
     bn_splits: int = 8
     """Groups with batch statistics of their own under "shuffle", over all processes together: MoCo's eight GPUs."""
     symmetric: bool = False

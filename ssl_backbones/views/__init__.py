@@ -1,8 +1,10 @@
 """Augmented views: one policy, one stream of counted randomness, two engines."""
 
 from ssl_backbones.views.center_crop import CenterCrop
+from ssl_backbones.views.crop_flip import CropFlip
 from ssl_backbones.views.multi_view import MultiView
 from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
+from ssl_backbones.views.patches import check_ratio, patch_views, rotations
 from ssl_backbones.views.policy import Parameters, Policy
 from ssl_backbones.views.presets import (
     BYOL_SMALL_VIEWS,
@@ -11,9 +13,13 @@ from ssl_backbones.views.presets import (
     LEWEL_B_VIEWS,
     MOCO_V2_SMALL_VIEWS,
     MOCO_V2_VIEWS,
+    SIMCLR_SMALL_VIEWS,
+    SIMCLR_VIEWS,
+    VICREG_VIEWS,
 )
 from ssl_backbones.views.randomness import permutation, seed_of, uniform
 from ssl_backbones.views.transform import Transform
+from ssl_backbones.views.turned import PatchViews, Positions, Rotations
 
 __all__ = [
     "BYOL_SMALL_VIEWS",
@@ -24,13 +30,23 @@ __all__ = [
     "LEWEL_B_VIEWS",
     "MOCO_V2_SMALL_VIEWS",
     "MOCO_V2_VIEWS",
+    "SIMCLR_SMALL_VIEWS",
+    "SIMCLR_VIEWS",
+    "VICREG_VIEWS",
     "CenterCrop",
+    "CropFlip",
     "MultiView",
     "Parameters",
+    "PatchViews",
     "Policy",
+    "Positions",
+    "Rotations",
     "Transform",
+    "check_ratio",
     "normalise",
+    "patch_views",
     "permutation",
+    "rotations",
     "seed_of",
     "uniform",
 ]

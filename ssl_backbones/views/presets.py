@@ -22,6 +22,14 @@ those of DeepMind's code, which works on floats: its Gaussian is cut off at 23 t
 brightness adds (here it multiplies), its saturation scales that of HSV (here it mixes with grey), it solarizes from 0.5
 (here from level 128), and it crops and resizes with TensorFlow's functions (here torchvision's and Pillow's)."""
 
+_SIMCLR_VIEW = Policy(area=(0.08, 1.0), interpolation="bicubic", jitter=(0.8, 0.8, 0.8, 0.2), blur_p=0.5)
+SIMCLR_VIEWS = (_SIMCLR_VIEW, _SIMCLR_VIEW)
+"""Chen et al., 2020 (https://arxiv.org/abs/2002.05709), appendix A, at full strength; bicubic as their code has it."""
+
+_VICREG_VIEW = replace(_BYOL_VIEW, blur_p=0.5, solarize_p=0.1, interpolation="bilinear")
+VICREG_VIEWS = (_VICREG_VIEW, _VICREG_VIEW)
+"""Bardes et al., 2022 (https://arxiv.org/abs/2105.04906), appendix C: BYOL's two views made one in the middle."""
+
 
 def _without_blur(views: tuple[Policy, Policy]) -> tuple[Policy, Policy]:
     return replace(views[0], blur_p=0.0), replace(views[1], blur_p=0.0)
@@ -30,5 +38,6 @@ def _without_blur(views: tuple[Policy, Policy]) -> tuple[Policy, Policy]:
 MOCO_V2_SMALL_VIEWS = _without_blur(MOCO_V2_VIEWS)
 LEWEL_B_SMALL_VIEWS = _without_blur(LEWEL_B_VIEWS)
 BYOL_SMALL_VIEWS = _without_blur(BYOL_VIEWS)
+SIMCLR_SMALL_VIEWS = _without_blur((replace(_SIMCLR_VIEW, jitter=(0.4, 0.4, 0.4, 0.1)),) * 2)
 """For images of 32 to 64 px: without blur, as SimCLR (appendix B.9, https://arxiv.org/abs/2002.05709) has it for
 CIFAR-10; a sigma of 2 px is meant for 224 px and leaves little of an image a seventh as wide."""

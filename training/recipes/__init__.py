@@ -5,9 +5,37 @@ from __future__ import annotations
 from recipe import Recipe
 from typed_values import nearest
 
-from recipes import byol, lewel, moco_v2, sample, small_images
+from recipes import (
+    barlow_twins,
+    byol,
+    flags,
+    lewel,
+    lewel_ablations,
+    moco_v2,
+    patch,
+    sample,
+    simclr,
+    simsiam,
+    small_images,
+    small_joint_embedding,
+    vicreg,
+)
 
-MODULES = (sample, byol, moco_v2, lewel, small_images)
+MODULES = (
+    sample,
+    byol,
+    moco_v2,
+    flags,
+    lewel,
+    lewel_ablations,
+    simclr,
+    simsiam,
+    barlow_twins,
+    vicreg,
+    small_images,
+    small_joint_embedding,
+    patch,
+)
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for module in MODULES for recipe in module.RECIPES}
 
 

@@ -33,7 +33,8 @@ def deepmind(epochs: int, lr: float, weight_decay: float, momentum: float, resul
             hours=hours,
             result=result,
             not_stated="Initial weights follow this library; the heads' first layers have no bias here; the warm-up "
-            "starts at one step's share instead of 0.",
+            "starts at one step's share instead of 0; LARS's momentum gathers steps with their learning rate, where "
+            "DeepMind's code multiplies by it afterwards.",
         ),
     )
 

@@ -146,7 +146,7 @@ LEWEL_B = (
         512,
         LewelBConfig(),
         lars(1.8, 1e-6, exclude_head_norm=False),
-        "Table 7, 256 maps in 4 groups",
+        "Table 7, c = 256 and h = 4",
         83.3,
         data=IN100,
         not_stated="LARS and its exclusions are the code's, the batch and the doubled rate the paper's.",

@@ -1,0 +1,120 @@
+"""What the eight views of Patch RotNet cost beside a ResNet-8 step on them: `python benchmarks/patch_views.py`.
+
+Both are timed in turn, so that a slow spell of the machine meets them alike. Host work (decoding, crop, flip) is not in
+it: workers do that meanwhile. The figures go to benchmarks/results/patch_views.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import ssl_backbones
+from ssl_backbones.methods import PatchRotNetConfig
+
+RESULTS = Path(__file__).parent / "results" / "patch_views.json"
+TARGET = 0.10
+
+
+def measure(size: int, batch_size: int, rounds: int, device: torch.device) -> dict[str, Any]:
+    """Medians and quartiles in ms of making the views, and of a step on them, at one size."""
+    torch.manual_seed(0)
+    config = PatchRotNetConfig()
+    method = config.build(ssl_backbones.create_model("resnet8", num_classes=0)).to(device).train()
+    method = method.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(method.parameters(), lr=1e-3)
+    transform = method.transform(size)
+    noise = np.random.default_rng(0).integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8)
+    indices = np.arange(batch_size)
+    host = transform.on_host([Image.fromarray(photo) for photo in noise], transform.draw(0, 0, indices))
+    host = {name: tensor.to(device) for name, tensor in host.items()}
+    views = transform.on_device(host)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        method(views)["loss"].backward()
+        optimizer.step()
+
+    work = {"views": lambda: transform.on_device(host), "step": step}
+    for warm_up in work.values():
+        warm_up()
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(rounds):
+        for name, run in work.items():
+            seconds[name].append(timed(run, device))
+    found = {name: quartiles(values) for name, values in seconds.items()}
+    share = found["views"]["median"] / found["step"]["median"]
+    return {"size": size, "batch": batch_size, "rounds": rounds, "ms": found, "share_of_a_step": round(share, 4)}
+
+
+def timed(run: Callable[[], object], device: torch.device) -> float:
+    """How long something takes, in seconds."""
+    wait_for(device)
+    start = time.perf_counter()
+    run()
+    wait_for(device)
+    return time.perf_counter() - start
+
+
+def wait_for(device: torch.device) -> None:
+    """Return once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def quartiles(seconds: list[float]) -> dict[str, float]:
+    """The median and the quartiles, in ms."""
+    low, median, high = np.percentile(seconds, (25, 50, 75)) * 1000
+    return {"q1": round(low, 3), "median": round(median, 3), "q3": round(high, 3)}
+
+
+def hardware(device: torch.device) -> str:
+    """What it ran on, in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{models[0] if models else platform.machine()}, {torch.get_num_threads()} thread(s)"
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96])
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    results = {
+        "hardware": hardware(device),
+        "torch": str(torch.__version__),
+        "precision": "fp32, channels last",
+        "target": TARGET,
+        "measured": [measure(size, options.batch, options.rounds, device) for size in options.sizes],
+    }
+    print(f"{results['hardware']}, torch {results['torch']}, {results['precision']}")
+    for row in results["measured"]:
+        views, step = (row["ms"][name] for name in ("views", "step"))
+        print(
+            f"{row['size']} px, batch {row['batch']}: views {views['median']:.1f} ms [{views['q1']:.1f}, "
+            f"{views['q3']:.1f}], step {step['median']:.1f} ms [{step['q1']:.1f}, {step['q3']:.1f}]: "
+            f"{row['share_of_a_step']:.1%} of a step (target: at most {TARGET:.0%})"
+        )
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""LEWEL's aligned branch over a joint-embedding loss of one's choice, without a target network.
+
+Huang et al., Learning Where to Learn in Cross-View Self-Supervised Learning, CVPR 2022. https://arxiv.org/abs/2203.14898
+The paper says that its branch suits such methods in general, and shows it over MoCo v2 and BYOL. Its head, maps,
+grouping and the mixture of a global and an aligned loss (eq. 1 to 3) are taken as they are. This project's reading is
+the rest: both losses are of one kind, each with a predictor of its own where the kind asks for one; a view passes the
+network alone, as in LEWEL_B; the head is LEWEL_B's in form and size, in place of the method's own projector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ssl_backbones.checks import check_share
+from ssl_backbones.methods.method import Method, MethodConfig
+from ssl_backbones.methods.objective import NTXentObjective, Objective
+from ssl_backbones.models.aligned_head import Aligned as Embeddings
+from ssl_backbones.models.aligned_head import AlignedHead, AlignedHeadConfig
+from ssl_backbones.models.backbone import feature_map, width_of
+from ssl_backbones.models.batch_norm import synchronise_batch_norm
+from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
+
+
+@dataclass(frozen=True)
+class AlignedConfig(AlignedHeadConfig, MethodConfig):
+    """The choices of the aligned branch: those of its head, the loss below it, and these."""
+
+    name: ClassVar[str] = "aligned"
+    objective: Objective = field(default_factory=NTXentObjective)
+    """What embeddings of two views are held to: NTXentObjective(), CosineObjective(), or another."""
+    aligned_weight: float = 0.5
+    """The aligned loss's share of the whole: 0 trains on the global loss alone, 1 on the aligned one alone."""
+    sync_bn: bool = True
+    """Whether statistics are those of the whole batch, over all processes."""
+    views: tuple[Policy, Policy] = MOCO_V2_VIEWS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share("aligned_weight", self.aligned_weight)
+
+    def build(self, backbone: nn.Module) -> Aligned:
+        return Aligned(backbone, self)
+
+
+class Aligned(Method):
+    """Two views' global embeddings are held to each other, and of their aligned ones each map's to the same map's."""
+
+    def __init__(self, backbone: nn.Module, config: AlignedConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or AlignedConfig()
+        self.backbone = backbone
+        self.head = AlignedHead(width_of(backbone), config)
+        self.predictor = config.objective.predictor(config.projection_dim)
+        self.aligned_predictor = config.objective.predictor(config.aligned_dim)
+        if config.sync_bn:
+            synchronise_batch_norm(self)
+
+    def transform(self, size: int) -> MultiView:
+        return MultiView(self.config.views, size)
+
+    def forward(self, batch: list[Tensor]) -> dict[str, Tensor | float]:
+        first, second = (self.embed(view) for view in batch)
+        objective, share = self.config.objective, self.config.aligned_weight
+        global_loss = objective.loss(first.projection[:, None], second.projection[:, None], self.predictor)
+        aligned_loss = objective.loss(first.aligned, second.aligned, self.aligned_predictor)
+        scalars: dict[str, Tensor | float] = {
+            "loss": (1 - share) * global_loss + share * aligned_loss,  # eq. 3
+            "global_loss": global_loss.detach(),
+            "aligned_loss": aligned_loss.detach(),
+        }
+        chances = [objective.chance(len(batch[0]), maps) for maps in (1, self.config.num_maps)]
+        if chances[0] is not None and chances[1] is not None:
+            scalars["chance"] = (1 - share) * chances[0] + share * chances[1]
+        return scalars
+
+    def embed(self, view: Tensor) -> Embeddings:
+        """What the network makes of a view (B, 3, H, W), with maps of its own."""
+        embeddings: Embeddings = self.head(feature_map(self.backbone, view))
+        return embeddings
+
+    def alignment_maps(self, images: Tensor) -> Tensor:
+        """Where each of the c maps looks, (B, c, h, w), in normalised images (B, 3, H, W)."""
+        return self.embed(images).maps

@@ -1,0 +1,103 @@
+"""Deep InfoMax with the local objective, DIM(L). Hjelm et al., 2019. https://arxiv.org/abs/1808.06670
+
+Sizes are those of the baseline that Patch RotNet is compared with; there is no global term, as in the paper's DIM(L).
+The prior is a game of two: a discriminator learns to tell embeddings from uniform noise, and the encoder to pass for
+noise. In code that followed, both descend one and the same loss, by which the encoder is told to be unlike noise;
+prior="cooperative" repeats that.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ssl_backbones.checks import check_choice, check_positive, check_share
+from ssl_backbones.losses import discriminator_loss, generator_loss
+from ssl_backbones.methods.method import Method, MethodConfig
+from ssl_backbones.models.backbone import pooled, width_of
+from ssl_backbones.models.discriminators import LocalDiscriminator, prior_discriminator
+from ssl_backbones.views import CropFlip
+
+Prior = Literal["adversarial", "cooperative"]
+
+
+@dataclass(frozen=True)
+class DeepInfoMaxConfig(MethodConfig):
+    """Deep InfoMax's choices."""
+
+    name: ClassVar[str] = "deep_infomax"
+    layer: int = 0
+    """Which of the backbone's feature maps is the local one, 0 being the stem's."""
+    hidden_dim: int = 256
+    """The width inside the local discriminator."""
+    local_weight: float = 1.0
+    """Of telling images apart by places: the paper's beta."""
+    prior_weight: float = 0.1
+    """Of spreading like noise: the paper's gamma."""
+    prior: Prior = "adversarial"
+    """Whether the encoder fools the discriminator, or helps it."""
+    crop_padding: float = 0.0
+    """Black around a photo before a crop of its own size, as a share of the side; 0 for no crop."""
+    flip_p: float = 0.5
+    """Chance of a mirror image."""
+
+    def __post_init__(self) -> None:
+        check_positive(hidden_dim=self.hidden_dim, local_weight=self.local_weight)
+        if not 0 <= self.prior_weight < math.inf:
+            raise ValueError(f"prior_weight must be at least 0, not {self.prior_weight}")
+        check_choice("prior", self.prior, Prior)
+        check_share("crop_padding", self.crop_padding)
+        check_share("flip_p", self.flip_p)
+
+    def build(self, backbone: nn.Module) -> DeepInfoMax:
+        return DeepInfoMax(backbone, self)
+
+
+class DeepInfoMax(Method):
+    """An image's embedding is told from others' by each place of its own feature map, and spread like noise."""
+
+    def __init__(self, backbone: nn.Module, config: DeepInfoMaxConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or DeepInfoMaxConfig()
+        self.backbone = backbone
+        width, maps = width_of(backbone), [stage["num_chs"] for stage in backbone.feature_info]  # type: ignore[union-attr]
+        if not 0 <= config.layer < len(maps):
+            raise ValueError(
+                f"layer={config.layer} is none of the backbone's {len(maps)} feature maps: choose 0 to {len(maps) - 1}"
+            )
+        self.local_discriminator = LocalDiscriminator(maps[config.layer], width, config.hidden_dim)
+        self.prior_discriminator = prior_discriminator(width)
+
+    def transform(self, size: int) -> CropFlip:
+        return CropFlip(size, self.config.crop_padding, self.config.flip_p)
+
+    def forward(self, batch: Tensor) -> dict[str, Tensor | float]:
+        """Score images (B, 3, S, S); every image needs another one beside it."""
+        if len(batch) < 2:
+            raise ValueError("an image alone has no other to be told from: raise the batch size to 2 or more a process")
+        features, (maps,) = self.backbone.forward_intermediates(batch, indices=[self.config.layer])  # type: ignore[operator]
+        embeddings = pooled(features)
+        local_loss = discriminator_loss(*self.local_discriminator(maps, embeddings))
+        prior_loss = self.prior_loss(embeddings)
+        terms = 3 if self.config.prior == "adversarial" else 2  # each log 2 where nothing is told from anything
+        return {
+            "loss": self.config.local_weight * local_loss + self.config.prior_weight * prior_loss,
+            "local_loss": local_loss.detach(),
+            "prior_loss": prior_loss.detach(),
+            "chance": (2 * self.config.local_weight + terms * self.config.prior_weight) * math.log(2),
+        }
+
+    def prior_loss(self, embeddings: Tensor) -> Tensor:
+        """What the two players of the prior descend, each by its own weights, on embeddings (B, D)."""
+        noise = torch.rand_like(embeddings)
+        if self.config.prior == "cooperative":
+            return discriminator_loss(self.prior_discriminator(noise), self.prior_discriminator(embeddings))
+        embeddings = embeddings.sigmoid()
+        told = discriminator_loss(self.prior_discriminator(noise), self.prior_discriminator(embeddings.detach()))
+        frozen = {name: weights.detach() for name, weights in self.prior_discriminator.named_parameters()}
+        return told + generator_loss(functional_call(self.prior_discriminator, frozen, (embeddings,)))

@@ -1,0 +1,146 @@
+"""DeepCluster: clusters of the features are the labels of the next epoch. Caron et al., 2018.
+
+https://arxiv.org/abs/1807.05520. Sizes are those of the baseline that Patch RotNet is compared with. What is clustered
+are features of clean photos, and photos are trained on as they are; the code behind that baseline clusters augmented
+photos, and trains on levels that have been normalised twice and wrapped around. Neither is repeated here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from ssl_backbones.checks import check_choice, check_positive, check_share
+from ssl_backbones.clustering import k_means, pca_whiten
+from ssl_backbones.data import Images, ImageSourceError, NumberedBatches
+from ssl_backbones.distributed import rank, share_first
+from ssl_backbones.losses import accuracy, cross_entropy
+from ssl_backbones.methods.method import Method, MethodConfig
+from ssl_backbones.models.backbone import feature_map, pooled, width_of
+from ssl_backbones.models.classifier import classifier
+from ssl_backbones.views import CropFlip
+
+Weighting = Literal["inverse", "complement"]
+
+
+@dataclass(frozen=True)
+class DeepClusterConfig(MethodConfig):
+    """DeepCluster's choices."""
+
+    name: ClassVar[str] = "deepcluster"
+    clusters: int = 100
+    """Ten times the number of classes, where there is an idea of it."""
+    hidden_dim: int = 256
+    """The width inside the head."""
+    components: int | None = None
+    """Principal components that are clustered; None for all features below 512, and half of them from there on."""
+    restarts: int = 5
+    """Beginnings of k-means, of which the best counts."""
+    iterations: int = 30
+    """Rounds of k-means, at most."""
+    weighting: Weighting = "inverse"
+    """An image's weight in the loss: one over its cluster's size, or the share of images outside it (the baseline)."""
+    crop_padding: float = 1 / 8
+    """Black around a photo before a crop of its own size, as a share of the side; 0 for no crop."""
+    flip_p: float = 0.5
+    """Chance of a mirror image."""
+
+    def __post_init__(self) -> None:
+        if self.clusters < 2:
+            raise ValueError(f"clusters must be at least 2, not {self.clusters}")
+        check_positive(hidden_dim=self.hidden_dim, restarts=self.restarts, iterations=self.iterations)
+        check_choice("weighting", self.weighting, Weighting)
+        check_share("crop_padding", self.crop_padding)
+        check_share("flip_p", self.flip_p)
+
+    def build(self, backbone: nn.Module) -> DeepCluster:
+        return DeepCluster(backbone, self)
+
+
+class DeepCluster(Method):
+    """Each image is told by its cluster, which is found anew before every epoch.
+
+    Which cluster an image is in is state, a buffer with a row for each image that `dataset` was given: a run that goes
+    on within an epoch goes on with its clusters.
+    """
+
+    pseudo_labels: Tensor
+    """(N,)"""
+    weights: Tensor
+    """(K,) of each cluster's images in the loss."""
+
+    def __init__(self, backbone: nn.Module, config: DeepClusterConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or DeepClusterConfig()
+        self.backbone = backbone
+        width = width_of(backbone)
+        self.components = config.components or (width if width < 512 else width // 2)
+        if not 1 <= self.components <= width:
+            raise ValueError(f"components={config.components} must be 1 to {width}, the backbone's number of features")
+        self.head = classifier("mlp", width, config.hidden_dim, config.clusters)
+        self.register_buffer("pseudo_labels", torch.zeros(0, dtype=torch.long))
+        self.register_buffer("weights", torch.ones(config.clusters))
+
+    def transform(self, size: int) -> CropFlip:
+        return CropFlip(size, self.config.crop_padding, self.config.flip_p)
+
+    def dataset(self, images: Images, size: int, seed: int) -> NumberedBatches:
+        """Batches with the row of each image; ImageSourceError where there are fewer images than clusters."""
+        if len(images) < self.config.clusters:
+            raise ImageSourceError(
+                f"{len(images)} images cannot fill {self.config.clusters} clusters: "
+                f"set the method's clusters to at most {len(images)}, or add images"
+            )
+        if len(self.pseudo_labels) != len(images):
+            self.pseudo_labels = self.pseudo_labels.new_zeros(len(images))
+        return NumberedBatches(images, self.transform(size), seed)
+
+    def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor | float]:
+        """Score images (B, 3, S, S), given their rows (B,) in the data."""
+        images, rows = batch
+        labels = self.pseudo_labels[rows]
+        logits = self.head(pooled(feature_map(self.backbone, images)))
+        loss = cross_entropy(logits, labels, self.weights)
+        return {"loss": loss, "accuracy": accuracy(logits, labels), "chance": math.log(self.config.clusters)}
+
+    @torch.no_grad()
+    def on_epoch_start(self, embed: Callable[[], Tensor]) -> None:
+        """Find the clusters, and begin their layer anew; alike in all processes, as the first one finds them.
+
+        The optimiser's averages of that layer's gradients stay.
+        """
+        seed = int(torch.randint(2**62, ()))
+        self.last_layer.weight.normal_(std=0.01)
+        self.last_layer.bias.zero_()
+        features = embed()
+        if rank() == 0:
+            self.pseudo_labels.copy_(self.clusters(features.to(self.pseudo_labels.device), seed))
+        share_first(self.pseudo_labels)
+        self.weights.copy_(cluster_weights(self.pseudo_labels, self.config.clusters, self.config.weighting))
+
+    @property
+    def last_layer(self) -> nn.Linear:
+        """The one whose outputs are clusters."""
+        last = self.head[-1]
+        assert isinstance(last, nn.Linear)
+        return last
+
+    def clusters(self, features: Tensor, seed: int) -> Tensor:
+        """The cluster (N,) of each of the features (N, D)."""
+        points = normalize(pca_whiten(features, self.components), dim=1)
+        generator = torch.Generator(points.device).manual_seed(seed)
+        return k_means(points, self.config.clusters, generator, self.config.restarts, self.config.iterations)
+
+
+def cluster_weights(labels: Tensor, clusters: int, weighting: Weighting) -> Tensor:
+    """What an image of each cluster counts, (K,), the clusters being those of labels (N,)."""
+    sizes = torch.bincount(labels, minlength=clusters)
+    if weighting == "inverse":
+        return len(labels) / (clusters * sizes.clamp(min=1))
+    return (1 - sizes / len(labels)).clamp(min=1 / len(labels))  # of one cluster that holds all, not 0

@@ -1,0 +1,202 @@
+"""FLAGS: contrast with mined images of the same class, some much alike and some less, beside one's own augmentation.
+
+Pairs are mined with labels, so this is supervised pretraining.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ssl_backbones.checks import check_choice, check_positive, check_share
+from ssl_backbones.data import Images, require_labels
+from ssl_backbones.distributed import gather, world_size
+from ssl_backbones.losses import multi_positive_info_nce
+from ssl_backbones.methods.method import Method, MethodConfig
+from ssl_backbones.mining import PairedBatches, Pairs, PairsError
+from ssl_backbones.models.backbone import feature_map, pooled, width_of
+from ssl_backbones.models.heads import moco_head
+from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm, own_rows
+from ssl_backbones.models.queue import Queue
+from ssl_backbones.models.shadow import Shadow, Statistics
+from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
+
+Enqueue = Literal["all", "first"]
+Passes = Literal["separate", "together"]
+Mask = Literal["none", "own", "class"]
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A head with a queue, and the keys that belong there."""
+
+    name: str
+    first: int
+    """The first of its keys, among all key views."""
+    count: int
+    temperature: float
+
+
+@dataclass(frozen=True)
+class FlagsConfig(MethodConfig):
+    """FLAGS's choices. Without the global pair and the local branch, it is MoCo v2 with the same loss."""
+
+    name: ClassVar[str] = "flags"
+    pairs: str = ""
+    """The file that training/mine_pairs.py wrote of the images to train on."""
+    global_pair: bool = True
+    """Whether the two nearest images are positives, beside the augmentation."""
+    local_branch: bool = True
+    """Whether the two images in the middle are positives, with a head and a queue of their own."""
+    hidden_dim: int = 2048
+    """The width inside the heads."""
+    projection_dim: int = 128
+    """The width of the embeddings that are compared."""
+    temperature: float = 0.2
+    """Divides the cosines of the global branch, which the augmentation belongs to."""
+    local_temperature: float = 0.2
+    """Divides those of the local branch."""
+    queue_size: int = 65536
+    """K: keys of past batches in each queue, the negatives."""
+    enqueue: Enqueue = "all"
+    """Which keys a queue takes in: all of its branch, or the first of each image (augmentation, first local)."""
+    mask: Mask = "none"
+    """Which keys in a queue are no negatives of a query: those of its own image and positives, or of its class."""
+    momentum: float = 0.999
+    """Of the key encoder."""
+    key_bn: KeyBN = "shuffle"
+    """How queries and keys are normalised: apart and shuffled, over the whole batch, keys by averages, or unguarded."""
+    bn_splits: int = 8
+    """Groups with batch statistics of their own under "shuffle", over all processes together: MoCo's eight GPUs."""
+    passes: Passes = "separate"
+    """Whether each key view goes through the key encoder by itself, with its own batch statistics, or all at once."""
+    views: tuple[Policy, Policy] = MOCO_V2_VIEWS
+    """Of the query, and of every key, each drawn for itself."""
+
+    def __post_init__(self) -> None:
+        check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, queue_size=self.queue_size)
+        check_positive(temperature=self.temperature, local_temperature=self.local_temperature)
+        check_positive(bn_splits=self.bn_splits)
+        check_share("momentum", self.momentum)
+        check_choice("key_bn", self.key_bn, KeyBN)
+        check_choice("enqueue", self.enqueue, Enqueue)
+        check_choice("mask", self.mask, Mask)
+        check_choice("passes", self.passes, Passes)
+
+    @property
+    def partners(self) -> tuple[int, ...]:
+        """The columns of the mined pairs that are positives."""
+        return (0, 1) * self.global_pair + (2, 3) * self.local_branch
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """The global branch, and the local one if there is one."""
+        near = 3 if self.global_pair else 1
+        local = (Branch("local", near, 2, self.local_temperature),) * self.local_branch
+        return (Branch("global", 0, near, self.temperature), *local)
+
+    def build(self, backbone: nn.Module) -> Flags:
+        return Flags(backbone, self)
+
+
+class Flags(Method):
+    """A view finds its image's augmentation and mined partners, each for itself, among keys of past batches."""
+
+    def __init__(self, backbone: nn.Module, config: FlagsConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or FlagsConfig()
+        self.backbone = backbone
+        names, dim = [branch.name for branch in config.branches], config.projection_dim
+        self.heads = nn.ModuleDict({name: moco_head(width_of(backbone), config.hidden_dim, dim) for name in names})
+        guard_batch_norm(self, config.key_bn, config.bn_splits)
+        statistics: Statistics = "average" if config.key_bn == "ema" else "own"
+        self.key_encoder = Shadow(statistics, backbone=self.backbone, heads=self.heads)
+        numbered = config.mask != "none"
+        self.queues = nn.ModuleDict({name: Queue(config.queue_size, dim, numbered) for name in names})
+
+    def transform(self, size: int) -> MultiView:
+        query, key = self.config.views
+        return MultiView((query, key, *[key] * len(self.config.partners)), size)
+
+    def dataset(self, images: Images, size: int, seed: int) -> PairedBatches:
+        """Batches with the partners of each image; ImageSourceError where these are not known."""
+        columns = self.config.partners
+        rows = partners_of(images, self.config.pairs)[:, columns] if columns else np.empty((len(images), 0), np.int64)
+        by_class = self.config.mask == "class"
+        numbers = require_labels(images, "FLAGS with mask='class'") if by_class else np.arange(len(images))
+        return PairedBatches(images, self.transform(size), seed, rows, numbers)
+
+    def forward(self, batch: tuple[list[Tensor], Tensor]) -> dict[str, Tensor | float]:
+        """Score a view of each image and its key views (B, 3, S, S), with the numbers of images and partners."""
+        (query_view, *key_views), numbers = batch
+        features = pooled(feature_map(self.backbone, query_view))
+        keys = self.keys(key_views)
+        losses = {
+            f"{branch.name}_branch_loss": self.loss(
+                branch, self.heads[branch.name](features), keys[branch.name], numbers
+            )
+            for branch in self.config.branches
+        }
+        loss = torch.stack(list(losses.values())).sum()
+        if self.config.mask != "none":
+            return {"loss": loss, **{name: value.detach() for name, value in losses.items()}}
+        chance = len(losses) * math.log(1 + self.config.queue_size)
+        return {"loss": loss, "chance": chance, **{name: value.detach() for name, value in losses.items()}}
+
+    def keys(self, views: list[Tensor]) -> dict[str, Tensor]:
+        """The keys (P, G, D) of each branch: of its key views, of the images of all processes."""
+        encoder, shuffle = self.key_encoder, self.config.key_bn == "shuffle"
+
+        def encode(images: Tensor) -> tuple[Tensor, ...]:
+            features = pooled(feature_map(encoder.backbone, images))
+            return tuple(head(features) for head in encoder.heads.values())
+
+        if self.config.passes == "together":
+            everything = encode_keys(encode, torch.cat(views), shuffle)
+            by_head = [by_view(keys, len(views)) for keys in everything]
+        else:
+            by_head = list(map(torch.stack, zip(*(encode_keys(encode, view, shuffle) for view in views), strict=True)))
+        found = zip(self.config.branches, by_head, strict=True)
+        return {branch.name: keys[branch.first : branch.first + branch.count] for branch, keys in found}
+
+    def loss(self, branch: Branch, queries: Tensor, keys: Tensor, numbers: Tensor) -> Tensor:
+        """The loss of a branch: queries (B, D) against their own of its keys (P, G, D), and the queue as it was."""
+        queue: Queue = self.queues[branch.name]  # type: ignore[assignment]
+        taken = branch.count if self.config.enqueue == "all" else 1
+        mine = numbers[:, branch.first : branch.first + branch.count]
+        if queue.numbers is None:
+            excluded = None
+            queue.offer(keys[:taken].flatten(0, 1))
+        else:
+            same = torch.cat([numbers[:, :1], mine], dim=1)[:, :, None] == queue.numbers  # (B, 1 + P, K)
+            excluded = same.any(1)
+            queue.offer(keys[:taken].flatten(0, 1), gather(mine).T[:taken].flatten())
+        positives = torch.stack([own_rows(key, len(queries)) for key in keys], dim=1)
+        return multi_positive_info_nce(queries, positives, queue.keys, branch.temperature, excluded)
+
+    def on_step_end(self, progress: float) -> dict[str, float]:
+        for queue in self.queues.values():
+            queue.commit()  # type: ignore[operator]
+        self.key_encoder.update(self.config.momentum, backbone=self.backbone, heads=self.heads)
+        return {"key_momentum": self.config.momentum}
+
+
+def by_view(keys: Tensor, views: int) -> Tensor:
+    """The keys (V, G, D) of each view, of keys (world * V * B, D) that stand view by view within each process."""
+    return keys.view(world_size(), views, -1, keys.shape[1]).transpose(0, 1).flatten(1, 2)
+
+
+def partners_of(images: Images, path: str) -> np.ndarray:
+    """The mined partners (N, 4) of images; ImageSourceError where there are none of theirs."""
+    require_labels(images, "FLAGS")
+    if not path:
+        raise PairsError(
+            "FLAGS learns from mined pairs, and none are named: mine them with training/mine_pairs.py and name the "
+            "file with --method.pairs, or train without them (--method.no_global_pair --method.no_local_branch)"
+        )
+    return Pairs.read(path, images).rows

@@ -1,0 +1,66 @@
+"""RotNet: by how many quarters has the image been turned? Gidaris et al., 2018. https://arxiv.org/abs/1803.07728
+
+As the baseline of Patch RotNet has it: all four views of an image in one batch, after a crop and a flip.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ssl_backbones.checks import check_choice, check_positive, check_share
+from ssl_backbones.losses import accuracy, cross_entropy
+from ssl_backbones.methods.method import Method, MethodConfig
+from ssl_backbones.models.backbone import feature_map, pooled, width_of
+from ssl_backbones.models.classifier import Classifier, classifier
+from ssl_backbones.views import CropFlip, Rotations
+
+TURNS = 4
+
+
+@dataclass(frozen=True)
+class RotNetConfig(MethodConfig):
+    """RotNet's choices."""
+
+    name: ClassVar[str] = "rotnet"
+    head: Classifier = "linear"
+    """One linear layer, or a hidden one before it with BatchNorm and a leaky ReLU."""
+    hidden_dim: int = 256
+    """The width inside the head, where it is an "mlp"."""
+    crop_padding: float = 1 / 8
+    """Black around a photo before a crop of its own size, as a share of the side; 0 for no crop."""
+    flip_p: float = 0.5
+    """Chance of a mirror image."""
+
+    def __post_init__(self) -> None:
+        check_choice("head", self.head, Classifier)
+        check_positive(hidden_dim=self.hidden_dim)
+        check_share("crop_padding", self.crop_padding)
+        check_share("flip_p", self.flip_p)
+
+    def build(self, backbone: nn.Module) -> RotNet:
+        return RotNet(backbone, self)
+
+
+class RotNet(Method):
+    """Each view of an image is told by how it was turned."""
+
+    def __init__(self, backbone: nn.Module, config: RotNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or RotNetConfig()
+        self.backbone = backbone
+        self.head = classifier(config.head, width_of(backbone), config.hidden_dim, TURNS)
+
+    def transform(self, size: int) -> Rotations:
+        return Rotations(CropFlip(size, self.config.crop_padding, self.config.flip_p))
+
+    def forward(self, batch: Tensor) -> dict[str, Tensor | float]:
+        """Score the views (4B, 3, S, S) that `views.patches.rotations` lays out."""
+        logits = self.head(pooled(feature_map(self.backbone, batch)))
+        labels = torch.arange(TURNS, device=batch.device).repeat_interleave(len(batch) // TURNS)
+        loss = cross_entropy(logits, labels)
+        return {"loss": loss, "accuracy": accuracy(logits, labels), "chance": math.log(TURNS)}

@@ -1,0 +1,67 @@
+"""Training with labels: what pretraining without them is held against."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ssl_backbones.checks import check_positive, check_share
+from ssl_backbones.data import Images, ImageSourceError, NumberedBatches, require_labels
+from ssl_backbones.losses import accuracy, cross_entropy
+from ssl_backbones.methods.method import Method, MethodConfig
+from ssl_backbones.models.backbone import feature_map, pooled, width_of
+from ssl_backbones.views import CropFlip
+
+
+@dataclass(frozen=True)
+class SupervisedConfig(MethodConfig):
+    """The choices of training with labels."""
+
+    name: ClassVar[str] = "supervised"
+    classes: int = 10
+    """How many the head tells apart: those of the data, or more."""
+    crop_padding: float = 1 / 8
+    """Black around a photo before a crop of its own size, as a share of the side; 0 for no crop."""
+    flip_p: float = 0.5
+    """Chance of a mirror image."""
+
+    def __post_init__(self) -> None:
+        check_positive(classes=self.classes)
+        check_share("crop_padding", self.crop_padding)
+        check_share("flip_p", self.flip_p)
+
+    def build(self, backbone: nn.Module) -> Supervised:
+        return Supervised(backbone, self)
+
+
+class Supervised(Method):
+    """Each image is told by its label."""
+
+    def __init__(self, backbone: nn.Module, config: SupervisedConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or SupervisedConfig()
+        self.backbone = backbone
+        self.head = nn.Linear(width_of(backbone), config.classes)
+
+    def transform(self, size: int) -> CropFlip:
+        return CropFlip(size, self.config.crop_padding, self.config.flip_p)
+
+    def dataset(self, images: Images, size: int, seed: int) -> NumberedBatches:
+        """Batches with the label of each image; ImageSourceError where there are none, or too many."""
+        labels = require_labels(images, "supervised training")
+        if len(images.classes) > self.config.classes:
+            raise ImageSourceError(
+                f"the data have {len(images.classes)} classes and the head tells {self.config.classes} apart: "
+                f"set the method's classes to {len(images.classes)}"
+            )
+        return NumberedBatches(images, self.transform(size), seed, labels)
+
+    def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor | float]:
+        """Score images (B, 3, S, S) and their labels (B,)."""
+        images, labels = batch
+        logits = self.head(pooled(feature_map(self.backbone, images)))
+        loss = cross_entropy(logits, labels)
+        return {"loss": loss, "accuracy": accuracy(logits, labels), "chance": math.log(self.config.classes)}

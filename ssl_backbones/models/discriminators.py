@@ -1,0 +1,44 @@
+"""Networks that tell what belongs together, or what is real, and are thrown away after training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, linear
+
+
+class LocalDiscriminator(nn.Module):
+    """Whether a feature vector and a place of a feature map are of one image. Hjelm et al., 2019, section 3.2.
+
+    Three 1x1 convolutions over the map with the vector joined on everywhere.
+    """
+
+    def __init__(self, map_dim: int, feature_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.dims = [map_dim, feature_dim]
+        self.first = nn.Conv2d(map_dim + feature_dim, hidden_dim, 1)
+        self.rest = nn.Sequential(
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden_dim, hidden_dim, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden_dim, 1, 1),
+        )
+
+    def forward(self, maps: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, 1, h, w) of features (B, D) with their own maps (B, C, h, w), and with those of the row before."""
+        # The first convolution in two halves: the vector is the same everywhere, and each map is met twice.
+        of_maps, of_features = torch.split(self.first.weight, self.dims, dim=1)
+        local = conv2d(maps, of_maps, self.first.bias)
+        overall = linear(features, of_features.flatten(1))[:, :, None, None]
+        return self.rest(local + overall), self.rest(local.roll(1, 0) + overall)
+
+
+def prior_discriminator(feature_dim: int) -> nn.Sequential:
+    """Rows (B, D) to logits (B, 1): whether they were drawn from the prior. Layers of 512 and 128 units between."""
+    return nn.Sequential(
+        nn.Linear(feature_dim, 512),
+        nn.ReLU(inplace=True),
+        nn.Linear(512, 128),
+        nn.ReLU(inplace=True),
+        nn.Linear(128, 1),
+    )

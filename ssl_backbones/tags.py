@@ -1,0 +1,178 @@
+"""The table of pretrained backbones: what each was trained on, and what it is worth; `registry` answers from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images to pretrain on, and what their owners allow."""
+
+    name: str
+    terms: str
+
+
+IN1K = Data("ImageNet-1k", "non-commercial research")
+IN100 = Data("ImageNet-100", "non-commercial research")
+IMAGENETTE = Data("Imagenette", "non-commercial research")
+STL10 = Data("STL-10, unlabelled", "non-commercial research")
+STL10_LABELLED = Data("STL-10, labelled", "non-commercial research")
+TINY = Data("Tiny-ImageNet", "non-commercial research")
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A pretrained backbone: what it was trained on, where its weights are, and what it is worth."""
+
+    name: str
+    """`backbone_method.tag`"""
+    data: Data
+    epochs: int
+    paper_number: float | None = None
+    """Linear evaluation on `data`, top-1 in %, as the paper gives it."""
+    our_number: float | None = None
+    """The same, measured with this repository."""
+    size: int | None = None
+    """The side of the images it saw, where that is not the backbone's usual one."""
+    licence: str = "apache-2.0"
+    hf_hub_id: str | None = None
+    """`org/name@commit`"""
+    url: str | None = None
+    notes: str = ""
+
+    @property
+    def architecture(self) -> str:
+        """`backbone_method`"""
+        return self.name.partition(".")[0]
+
+    @property
+    def backbone(self) -> str:
+        return self.name.partition("_")[0]
+
+    @property
+    def method(self) -> str:
+        """The suffix that the registry's METHODS knows."""
+        return self.architecture.partition("_")[2]
+
+    @property
+    def source(self) -> str | None:
+        return f"https://huggingface.co/{self.hf_hub_id.partition('@')[0]}" if self.hf_hub_id else self.url
+
+
+_BASELINE = "The figure is the baseline of the LEWEL paper."
+_GROUPS = "The figure is that of 256 wide maps in 4 groups in the paper's Table 7."
+_ABLATION = "The figure is that of the LEWEL paper's Table 5, taken to be MoCo-based."
+_TEXT = "Settings of the paper's text; those of its code, which made the figure, go by the tag without _sgd."
+_PAIRS = "Trained with labels: its pairs were mined inside the classes. Compare it with supervised training."
+_PATCH_FIGURES: dict[str, dict[str, tuple[float, float, float]]] = {
+    "rotnet": {"": (16.32, 60.48, 52.25)},
+    "patch_relnet": {"_r30": (17.35, 59.09, 50.15), "_r40": (16.04, 60.28, 45.76), "_r50": (14.5, 59.54, 42.38)},
+    "patch_rotnet": {"_r30": (13.15, 55.23, 48.75), "_r40": (11.7, 54.55, 52.63), "_r50": (12.45, 57.55, 50.05)},
+    "deep_infomax": {"": (14.9, 41.64, 45.41)},
+    "deepcluster": {"": (12.57, 41.7, 41.35)},
+}
+"""By method, and by its patches' share of the side: ResNet-8 on Tiny-ImageNet and on STL-10, ResNet-32 on STL-10."""
+_JOINT_EMBEDDING_FIGURES: dict[str, dict[int, float | None]] = {
+    "simclr": {1000: 69.3, 100: None},
+    "simsiam": {800: 71.3, 400: 70.8, 200: 70.0, 100: 68.1},
+    "barlow_twins": {1000: 73.2},
+    "vicreg": {1000: 73.2, 100: None},
+}
+"""By method and epochs: ResNet-50 on ImageNet-1k."""
+_LEWEL_FIGURES: dict[str, dict[str, dict[str, float | None]]] = {
+    "Table 5, taken to be MoCo-based": {"lewel_m": {"aligned_only": 80.0, "uncoupled": 81.0}},
+    "Table 6, taken to be MoCo-based": {
+        "lewel_m": {"extra_head": 79.9, "random": 79.8, "shared_head": 81.8},
+        "moco_v2": {"dim256": None, "dim512": None},
+    },
+    "Table 7": {
+        "lewel_b": {
+            "c256_h1": 81.0,
+            "c256_h2": 82.6,
+            "c256_h8": 83.1,
+            "c256_h16": 82.9,
+            "c512_h4": 84.6,
+            "c128_h4": 83.8,
+            "c64_h4": 84.8,
+        }
+    },
+    "Fig. 3, taken to be MoCo-based": {
+        "lewel_m": {"share0": None, "share25": None, "share75": None, "d64": None, "d256": None, "d512": None}
+    },
+}
+"""By where the LEWEL paper has them, by method and by switch: ResNet-50 on ImageNet-100."""
+
+
+def _joint_embedding_tags() -> Iterator[Tag]:
+    """Methods without a target network, on ImageNet-1k and on Imagenette."""
+    for method, figures in _JOINT_EMBEDDING_FIGURES.items():
+        for epochs, figure in figures.items():
+            yield Tag(f"resnet50_{method}.in1k_{epochs}ep", IN1K, epochs, figure)
+    for backbone in ("resnet8", "resnet18"):
+        for method in _JOINT_EMBEDDING_FIGURES:
+            yield Tag(f"{backbone}_{method}.imagenette96_100ep", IMAGENETTE, 100, size=64)
+        for objective in ("simclr", "simsiam"):
+            yield Tag(f"{backbone}_aligned.imagenette96_100ep_{objective}", IMAGENETTE, 100, size=64)
+
+
+def _lewel_ablation_tags() -> Iterator[Tag]:
+    """The rows of the LEWEL paper's ablations that are not among the tags below."""
+    for place, methods in _LEWEL_FIGURES.items():
+        for method, figures in methods.items():
+            for switch, figure in figures.items():
+                notes = f"An ablation of the LEWEL paper's {place}."
+                yield Tag(f"resnet50_{method}.in100_240ep_{switch}", IN100, 240, figure, notes=notes)
+
+
+def _patch_tags() -> Iterator[Tag]:
+    """The rows of Tables 1 and 2 of the Patch paper (Pham et al., 2021) that were trained."""
+    for method, figures in _PATCH_FIGURES.items():
+        for end, (tiny, stl10, deep) in figures.items():
+            yield Tag(f"resnet8_{method}.stl10_200ep{end}", STL10, 200, stl10, size=96)
+            yield Tag(f"resnet8_{method}.tiny_200ep{end}", TINY, 200, tiny, size=64)
+            yield Tag(f"resnet32_{method}.stl10_200ep{end}", STL10, 200, deep, size=96)
+    for name, data, size, figure in (
+        ("resnet8_supervised.stl10_200ep", STL10_LABELLED, 96, 73.8),
+        ("resnet8_supervised.tiny_200ep", TINY, 64, 40.45),
+        ("resnet32_supervised.stl10_200ep", STL10_LABELLED, 96, 74.54),
+    ):
+        yield Tag(name, data, 200, size=size, notes=f"The paper's own classifier, trained with it, reaches {figure} %.")
+
+
+TAGS = (
+    Tag("resnet50_byol.in1k_1000ep", IN1K, 1000, 74.3),
+    Tag("resnet50_byol.in1k_300ep", IN1K, 300),
+    Tag("resnet50_byol.in1k_200ep", IN1K, 200, 71.9, notes=_BASELINE),
+    Tag("resnet50_byol.in1k_100ep", IN1K, 100, 70.6, notes=_BASELINE),
+    Tag("resnet50_byol.in100_240ep", IN100, 240),
+    Tag("resnet50_moco_v2.in1k_800ep", IN1K, 800, 71.1),
+    Tag("resnet50_moco_v2.in1k_200ep", IN1K, 200, 67.5),
+    Tag("resnet50_moco_v2.in1k_100ep", IN1K, 100, 64.5, notes=_BASELINE),
+    Tag("resnet50_moco_v2.in100_240ep", IN100, 240, 79.5, notes=_ABLATION),
+    Tag("resnet50_lewel_b.in1k_400ep", IN1K, 400, 73.8),
+    Tag("resnet50_lewel_b.in1k_200ep", IN1K, 200, 72.8),
+    Tag("resnet50_lewel_b.in1k_100ep", IN1K, 100, 71.9),
+    Tag("resnet50_lewel_b.in1k_400ep_sgd", IN1K, 400, 73.8, notes=_TEXT),
+    Tag("resnet50_lewel_b.in1k_200ep_sgd", IN1K, 200, 72.8, notes=_TEXT),
+    Tag("resnet50_lewel_b.in1k_100ep_sgd", IN1K, 100, 71.9, notes=_TEXT),
+    Tag("resnet50_lewel_b.in100_240ep", IN100, 240, 83.3, notes=_GROUPS),
+    Tag("resnet50_lewel_m.in1k_200ep", IN1K, 200, 68.4),
+    Tag("resnet50_lewel_m.in1k_100ep", IN1K, 100, 66.1),
+    Tag("resnet50_lewel_m.in100_240ep", IN100, 240, 82.1, notes=_ABLATION),
+    Tag("resnet50_flags.in1k_200ep_global", IN1K, 200, 78.45, notes=_PAIRS),
+    Tag("resnet50_flags.in1k_200ep_global_local", IN1K, 200, 77.75, notes=_PAIRS),
+    Tag("resnet50_flags.in1k_200ep_moco", IN1K, 200, 67.16, notes="MoCo, by the FLAGS paper and with its loss."),
+    Tag("resnet8_flags.imagenette96_100ep_global", IMAGENETTE, 100, size=64, notes=_PAIRS),
+    Tag("resnet8_flags.imagenette96_100ep_global_local", IMAGENETTE, 100, size=64, notes=_PAIRS),
+    *(
+        Tag(f"{backbone}_{method}.imagenette96_100ep", IMAGENETTE, 100, size=64)
+        for backbone in ("resnet8", "resnet18")
+        for method in ("byol", "moco_v2", "lewel_b", "lewel_m")
+    ),
+    *_joint_embedding_tags(),
+    *_lewel_ablation_tags(),
+    *_patch_tags(),
+)
+"""The first tag of an architecture that has weights is the one that the bare name stands for; else the first."""

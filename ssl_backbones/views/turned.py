@@ -1,0 +1,70 @@
+"""Transforms whose views are made where the network is, out of one small augmented photo per image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ssl_backbones.views.crop_flip import CropFlip, Placement
+from ssl_backbones.views.patches import patch_side, patch_views, rotations
+from ssl_backbones.views.randomness import uniform
+from ssl_backbones.views.transform import Transform
+
+Positions = Literal["per image", "per view"]
+"""Whether the four patches of an image lie at one place or at four."""
+
+
+@dataclass(frozen=True)
+class Rotations(Transform):
+    """Every augmented photo turned by 0, 90, 180 and 270 degrees: `views.patches.rotations`."""
+
+    base: CropFlip
+
+    def draw(self, seed: int, epoch: int, indices: np.ndarray) -> Placement:
+        """Each photo's augmentation; the turns are no chance."""
+        return self.base.draw(seed, epoch, indices)
+
+    def on_host(self, images: Sequence[Image.Image], parameters: Placement) -> Tensor:
+        """Levels (B, S, S, 3), uint8, upright."""
+        return self.base.on_host(images, parameters)
+
+    def on_device(self, batch: Tensor) -> Tensor:
+        """The four views of all images, (4B, 3, S, S)."""
+        return rotations(self.base.on_device(batch))
+
+
+@dataclass(frozen=True)
+class PatchViews(Transform):
+    """Every augmented photo turned, and with small turned copies of itself in it: `views.patches.patch_views`."""
+
+    base: CropFlip
+    ratio: float = 0.4
+    positions: Positions = "per image"
+    antialias: bool = False
+    """Whether a patch is averaged from all the pixels it stands for, or interpolated between four of them."""
+
+    def __post_init__(self) -> None:
+        patch_side(self.base.size, self.ratio)  # refuses a wrong ratio
+
+    def draw(self, seed: int, epoch: int, indices: np.ndarray) -> tuple[Placement, np.ndarray]:
+        """Each photo's augmentation, and the corners (B, 2) or (B, 4, 2) of its patches."""
+        places = self.base.size - patch_side(self.base.size, self.ratio) + 1
+        count = 4 if self.positions == "per view" else 1
+        corners = (uniform(seed, epoch, indices, 1, 2 * count) * places).astype(np.int64)
+        shape = (-1, 2) if count == 1 else (-1, count, 2)
+        return self.base.draw(seed, epoch, indices), corners.reshape(shape)
+
+    def on_host(self, images: Sequence[Image.Image], parameters: tuple[Placement, np.ndarray]) -> Any:
+        """Levels (B, S, S, 3), uint8, and the corners."""
+        placement, corners = parameters
+        return {"levels": self.base.on_host(images, placement), "corners": torch.from_numpy(corners)}
+
+    def on_device(self, batch: Any) -> Tensor:
+        """The eight views of all images, (8B, 3, S, S)."""
+        return patch_views(self.base.on_device(batch["levels"]), self.ratio, batch["corners"], self.antialias)
