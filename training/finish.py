@@ -10,13 +10,14 @@ from typing import Any
 
 import accelerate
 import numpy as np
+import recipes
 import timm
 import torch
 from loop import Loop
 from monitor import Measured
 from PIL import Image
-from recipe import Recipe
-from run_folder import replace_file, write_json
+from recipe import FREE, Recipe
+from run_folder import differences, replace_file, write_json
 
 import ssl_backbones
 from ssl_backbones.data import Batches, Request
@@ -43,8 +44,8 @@ def leave(loop: Loop, before: Measured, after: Measured) -> dict[str, Any]:
         input_size=(3, recipe.size, recipe.size),
         crop_pct=crop.crop_pct,
         interpolation=crop.interpolation,
-        tag=recipe.name.partition(".")[2] or recipe.name,
-        description=f"{recipe.model}, pretrained without labels by the recipe {recipe.name}",
+        tag=None if results["altered"] else recipe.name.partition(".")[2] or recipe.name,
+        description=description(results),
     )
     config = json.loads((folder.backbone / "config.json").read_text())
     draw_maps(loop)
@@ -58,12 +59,29 @@ def architecture_of(recipe: Recipe) -> str:
     return recipe.model.partition("_")[0]
 
 
+def altered(recipe: Recipe) -> dict[str, list[Any]]:
+    """The fields in which a run differs from the recipe it is named after: that one's value, and the run's."""
+    free = {*FREE, "seed"}
+    changed = (
+        differences(recipes.get(recipe.name).to_dict(), recipe.to_dict()) if recipe.name in recipes.names() else {}
+    )
+    return {name: [old, new] for name, (old, new) in changed.items() if name.partition(".")[0] not in free}
+
+
+def description(results: dict[str, Any]) -> str:
+    """The backbone in a sentence, as its config.json has it."""
+    changed = f", altered in {', '.join(results['altered'])}" if results["altered"] else ""
+    images = results["data"]["images"]
+    return f"{results['model']}, pretrained on {images} images by the recipe {results['recipe']}{changed}"
+
+
 def results_of(loop: Loop, before: Measured, after: Measured) -> dict[str, Any]:
     """What was measured, on what and with what, as results.json has it."""
     return {
         "recipe": loop.recipe.name,
         "model": loop.recipe.model,
         "date": datetime.now(UTC).date().isoformat(),
+        "altered": altered(loop.recipe),
         "seed": loop.recipe.seed,
         "steps": loop.step,
         "epochs": loop.recipe.epochs,

@@ -86,7 +86,7 @@ def summary(results: dict[str, Any], folder: RunFolder) -> str:
     lines += [
         f"Effective rank of the features: {results['rank']['before']:.1f} before, {results['rank']['after']:.1f} after",
         f"Left in {folder.path}: {', '.join(left)}",
-        f'Load it: timm.create_model("local-dir:{folder.backbone}", pretrained=True)',
+        f'Load it: ssl_backbones.create_model("{folder.path}", pretrained=True)',
     ]
     return "\n".join(lines)
 

@@ -9,9 +9,9 @@ from types import FrameType
 from typing import Any, TypeVar
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import GradientAccumulationPlugin, LoggerType, broadcast_object_list
+from accelerate.utils import GradientAccumulationPlugin, LoggerType, broadcast_object_list, parse_flag_from_env
 from compute import Precision
 
 from ssl_backbones.distributed import rank, world_size
@@ -29,6 +29,15 @@ class TrackerError(ValueError):
 
 class OtherRankError(RuntimeError):
     """What went wrong in the first process, as the others hear of it."""
+
+
+def meet() -> torch.device:
+    """Meet the other processes of the run, if there are any; the device of this one.
+
+    Accelerate hears of ACCELERATE_USE_CPU too late, and on a machine without an accelerator takes each for alone.
+    """
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    return PartialState(cpu=cpu).device
 
 
 def first_decides(work: Callable[[], T]) -> T:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from checkpoint import Checkpoint, load_latest
 from compute import Compute, check_precision, choose
@@ -17,7 +17,8 @@ from loader import Order
 from log import RunLog
 from loop import Loop
 from monitor import Monitor
-from processes import accelerator_of, check_trackers, first_decides
+from optimization import parameter_groups
+from processes import accelerator_of, check_trackers, first_decides, meet
 from recipe import FREE, Recipe
 from run_folder import RunFolder, claim
 
@@ -35,7 +36,7 @@ class UnfitError(ValueError):
 
 def start(recipe: Recipe) -> tuple[Loop, RunLog] | RunFolder:
     """The loop of a run and its log, where an earlier run left off if there was one; its folder if it has finished."""
-    device = PartialState().device
+    device = meet()
     if recipe.precision != "auto":
         check_precision(recipe.precision, device)
     check_trackers(recipe.trackers)
@@ -43,6 +44,9 @@ def start(recipe: Recipe) -> tuple[Loop, RunLog] | RunFolder:
     with fitting():
         Order(len(images), recipe.batch_size, recipe.seed, rank(), world_size(), recipe.accumulation)
         method = build(recipe)
+        parameter_groups(method, recipe.optimizer)  # refuses a part that the method does not have
+    content = first_batch(recipe, method, images, device)
+    try_step(recipe, method, content, device)
     folder = claimed(recipe)
     if first_decides(folder.results.exists):
         check_data(images, json.loads(folder.results.read_bytes())["data"]["fingerprint"], folder)
@@ -50,7 +54,7 @@ def start(recipe: Recipe) -> tuple[Loop, RunLog] | RunFolder:
     saved = load_latest(folder.checkpoints, rank=rank(), broadcast=broadcast)
     if saved is not None:
         check_data(images, saved.scalars["images"], folder)
-    compute = computed_as_before(saved, device) or agreed_compute(recipe, method, images, device)
+    compute = computed_as_before(saved, device) or agreed_compute(recipe, method, content, device)
     accelerator = accelerator_of(compute.precision, recipe.trackers, str(folder.path))
     monitor = Monitor(images, validation, recipe.monitoring, recipe.seed)
     loop = Loop(recipe, images, monitor, method, compute, accelerator, folder)
@@ -123,15 +127,31 @@ def computed_as_before(saved: Checkpoint | None, device: torch.device) -> Comput
     return Compute(**saved.scalars["compute"], tried={})
 
 
-def agreed_compute(recipe: Recipe, method: Method, images: Images, device: torch.device) -> Compute:
-    """The precision and layout of the recipe, or the fastest as the first process measured them."""
-    dataset = method.dataset(images, recipe.size, recipe.seed)
+def first_batch(recipe: Recipe, method: Method, images: Images, device: torch.device) -> Any:
+    """What this process will see first, on its device; a method refuses here images that it cannot use."""
+    with fitting():
+        dataset = method.dataset(images, recipe.size, recipe.seed)
     order = Order(len(images), recipe.batch_size, recipe.seed, rank(), world_size(), recipe.accumulation)
     request: Request = next(order.requests(epoch=0))
-    content = dataset.on_device(to_device(dataset[request].content, device))
-    with fitting():
-        mine = choose(method.train(), content, device, recipe.precision, recipe.layout)
-    return broadcast(mine)
+    return dataset.on_device(to_device(dataset[request].content, device))
+
+
+def try_step(recipe: Recipe, method: Method, content: Any, device: torch.device) -> None:
+    """Score a batch with a copy of the method, so that what cannot work is refused before the run's folder is made."""
+    trial = copy.deepcopy(method).to(device).train()
+    try:
+        with torch.no_grad():
+            trial(content)
+    except ValueError as error:
+        raise UnfitError(
+            f"a batch of {recipe.batch_size} images of {recipe.size} px cannot be scored ({error}): change batch_size, "
+            "size or accumulation, or the fields of the method that share out a batch"
+        ) from error
+
+
+def agreed_compute(recipe: Recipe, method: Method, content: Any, device: torch.device) -> Compute:
+    """The precision and layout of the recipe, or the fastest as the first process measured them."""
+    return broadcast(choose(method.train(), content, device, recipe.precision, recipe.layout))
 
 
 def broadcast(value: T) -> T:

@@ -1,0 +1,212 @@
+"""Whole runs small enough for tests, with what is to be compared of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import checkpoint
+import pytest
+import start as start_module
+import torch
+from accelerate.state import AcceleratorState, PartialState
+from conftest import photo
+from loop import Loop
+from pretrain import finish, pretrain
+from recipe import Checkpoints, Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
+from run_folder import RunFolder
+from small_methods import mined, small_config
+
+from ssl_backbones.data import open_images
+from ssl_backbones.distributed import world_size
+from ssl_backbones.methods import MethodConfig
+from ssl_backbones.views import CenterCrop, MultiView
+
+PHOTOS, BATCH, EPOCHS = 26, 8, 2
+"""Three steps an epoch, with two photos left over."""
+STEPS = EPOCHS * (PHOTOS // BATCH)
+
+
+def photo_folder(path: Path, count: int = PHOTOS, classes: tuple[str, ...] = ("bag", "hat")) -> Path:
+    """A folder of small JPEGs, in class folders one after the other; without classes, in none."""
+    for number in range(count):
+        below = path / classes[number % len(classes)] if classes else path
+        below.mkdir(parents=True, exist_ok=True)
+        photo(number, 24 + number % 5, 28).save(below / f"{number:02}.jpg")
+    return path
+
+
+def tiny(
+    kind: type[MethodConfig], data: Path, out: Path, choices: dict[str, Any] | None = None, **fields: Any
+) -> Recipe:
+    """Two epochs of a method around a ResNet-8 at 16 pixels, computed in the one way that is the same everywhere."""
+    usual: dict[str, Any] = {
+        "name": "resnet8_tiny.photos",
+        "model": f"resnet8_{kind.name}",
+        "method": small_config(kind, **pairs_of(kind, data) | (choices or {})),
+        "promise": Promise("no paper", "none", "drawn photos", EPOCHS, "one CPU core", None, "not measured"),
+        "size": 16,
+        "epochs": EPOCHS,
+        "batch_size": BATCH,
+        "optimizer": OptimizerConfig("sgd", 0.5, weight_decay=1e-4),
+        "schedule": ScheduleConfig(per="step"),
+        "precision": "fp32",
+        "layout": "contiguous",
+        "seed": 5,
+        "workers": 0,
+        "monitoring": Monitoring(knn_every=1, k=3),
+        "checkpoints": Checkpoints(every_minutes=0),
+        "log_every": 2,
+        "data": str(data),
+        "out": str(out),
+    }
+    return Recipe(**usual | fields)
+
+
+def pairs_of(kind: type[MethodConfig], data: Path) -> dict[str, str]:
+    """For a method that wants one, a file of pairs beside the photos."""
+    if "pairs" not in {field.name for field in dataclasses.fields(kind)}:
+        return {}
+    path = str(data.with_suffix(".parquet"))
+    mined(open_images(str(data)), path)
+    return {"pairs": path}
+
+
+def run(recipe: Recipe) -> RunFolder:
+    """The recipe run to its end, as a process of its own would: Accelerate remembers nothing of the run before."""
+    forget()
+    try:
+        return pretrain(recipe)
+    finally:
+        forget()
+
+
+def forget() -> None:
+    """Let Accelerate begin anew, but for the processes, which have met already."""
+    AcceleratorState._reset_state(reset_partial_state=False)
+    if not torch.distributed.is_initialized():
+        PartialState._reset_state()
+
+
+class Killed(Exception):
+    """What ends a run without a word."""
+
+
+def killed() -> None:
+    raise Killed
+
+
+def asked_to_stop() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+@contextmanager
+def after(step: int, happens: Callable[[], None]) -> Iterator[None]:
+    """Something happens once, between a step and what is logged and saved after it."""
+    descend = Loop.descend
+
+    def then(loop: Loop, batches: Any) -> None:
+        descend(loop, batches)
+        if loop.step == step:
+            happens()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loop, "descend", then)
+        yield
+
+
+def stop(recipe: Recipe, step: int, happens: Callable[[], None] = asked_to_stop) -> None:
+    """The recipe run until it is ended in its step `step`."""
+    with after(step, happens), pytest.raises((Killed, SystemExit)):
+        run(recipe)
+
+
+def state(path: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of the newest checkpoint below a run's folder."""
+    saved = checkpoint.load_latest(path / "checkpoints")
+    assert saved is not None
+    return {f"{part}/{name}": tensor for part, named in saved.tensors.items() for name, tensor in named.items()} | {
+        f"own/{name}": tensor for name, tensor in saved.own.items()
+    }
+
+
+def sha(tensors: dict[str, torch.Tensor]) -> str:
+    """One sha256 over the names and bytes of tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def outcome(path: Path) -> dict[str, Any]:
+    """What two runs of one recipe must have in common to the last bit."""
+    return {
+        "state": sha(state(path)),
+        "log": (path / "log.jsonl").read_text(),
+        "results": json.loads((path / "results.json").read_text()),
+        "backbone": hashlib.sha256((path / "backbone" / "model.safetensors").read_bytes()).hexdigest(),
+    }
+
+
+def elsewhere(recipe: Recipe, out: Path) -> Recipe:
+    """The same run in another folder."""
+    return dataclasses.replace(recipe, out=str(out))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run, or what is to be done of it in one go."""
+
+    recipe: Recipe
+    stop_at: int = 0
+    """A step in which the second process, and it alone, is told to stop; 0 for none."""
+    go_on: bool = True
+    """Whether a run that was stopped is started again."""
+
+
+def as_rank(rank: int, parts: dict[str, Part], dtype: torch.dtype) -> dict[str, dict[str, torch.Tensor]]:
+    """What each run's method has become in this process, one of two or the only one."""
+    ended = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        build = start_module.build
+        patch.setattr(start_module, "build", lambda recipe: build(recipe).to(dtype))
+        for kind in (CenterCrop, MultiView):
+            patch.setattr(kind, "on_device", typed(kind.on_device, dtype))
+        for name, part in parts.items():
+            if part.stop_at:
+                told = asked_to_stop if rank == world_size() - 1 else lambda: None
+                with after(part.stop_at, told), pytest.raises(SystemExit, match="143"):
+                    run_here(part.recipe)
+            if part.go_on:
+                ended[name] = run_here(part.recipe)
+    return ended
+
+
+def run_here(recipe: Recipe) -> dict[str, torch.Tensor]:
+    """The method's state after a run that does not part the processes at its end."""
+    forget()
+    begun = start_module.start(recipe)
+    assert not isinstance(begun, RunFolder)
+    loop, log = begun
+    with loop.folder, closing(log):
+        finish(loop, log)
+    return {name: tensor.clone() for name, tensor in loop.method.state_dict().items()}
+
+
+def typed(on_device: Callable[..., Any], dtype: torch.dtype) -> Callable[..., Any]:
+    """A transform's last move, with its views as numbers of a type."""
+
+    def move(transform: Any, batch: Any) -> Any:
+        content = on_device(transform, batch)
+        return [view.to(dtype) for view in content] if isinstance(content, list) else content.to(dtype)
+
+    return move
