@@ -144,6 +144,8 @@ def _patch_tags() -> Iterator[Tag]:
 TAGS = (
     Tag("resnet50_byol.in1k_1000ep", IN1K, 1000, 74.3),
     Tag("resnet50_byol.in1k_300ep", IN1K, 300),
+    Tag("resnet50_byol.in1k_100ep_deepmind", IN1K, 100),
+    Tag("resnet50_byol.in1k_40ep", IN1K, 40),
     Tag("resnet50_byol.in1k_200ep", IN1K, 200, 71.9, notes=_BASELINE),
     Tag("resnet50_byol.in1k_100ep", IN1K, 100, 70.6, notes=_BASELINE),
     Tag("resnet50_byol.in100_240ep", IN100, 240),

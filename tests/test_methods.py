@@ -283,6 +283,7 @@ class TestKeyBatchNorm:
             else:
                 method = small_method(kind, key_bn=key_bn)
             method.eval()
+            method.queue.train()
             method(views())
             queued.append(torch.cat(method.queue.offered))
         torch.testing.assert_close(*queued)

@@ -161,6 +161,14 @@ class TestQueue:
         torch.testing.assert_close(queue.keys, rows[[5, 6, 2, 3, 4]])
         assert int(queue.pointer) == 2
 
+    def test_an_evaluation_leaves_no_keys(self) -> None:
+        queue = Queue(5, 2).eval()
+        before = queue.keys.clone()
+        queue.offer(torch.ones(3, 2))
+        queue.commit()
+        assert torch.equal(queue.keys, before)
+        assert queue.offered == []
+
     def test_none_is_refused(self) -> None:
         with pytest.raises(ValueError, match="queue_size=0"):
             Queue(0, 2)

@@ -117,6 +117,8 @@ STATED = {
     "resnet50_flags.in1k_200ep_moco": ("sgd", 200, 256, 0.03, 1e-4, 0, "epoch", 0.999, "shuffle"),
     "resnet50_byol.in1k_1000ep": ("lars", 1000, 4096, 3.2, 1.5e-6, 10, "step", 0.996, "sync"),
     "resnet50_byol.in1k_300ep": ("lars", 300, 4096, 4.8, 1e-6, 10, "step", 0.99, "sync"),
+    "resnet50_byol.in1k_100ep_deepmind": ("lars", 100, 4096, 7.2, 1e-6, 10, "step", 0.99, "sync"),
+    "resnet50_byol.in1k_40ep": ("lars", 40, 4096, 7.2, 1e-6, 10, "step", 0.97, "sync"),
     "resnet50_byol.in1k_200ep": ("lars", 200, 512, 1.8, 1e-6, 10, "epoch", 0.98, "ema"),
     "resnet50_byol.in1k_100ep": ("lars", 100, 512, 1.8, 1e-6, 10, "epoch", 0.98, "ema"),
     "resnet50_byol.in100_240ep": ("lars", 240, 512, 3.6, 1e-6, 10, "epoch", 0.98, "ema"),

@@ -37,8 +37,10 @@ class Queue(nn.Module):
     def offer(self, keys: Tensor, numbers: Tensor | None = None) -> None:
         """Hold keys (B, dim) back until `commit`: the losses of a step all see the queue as the step began.
 
-        A numbered queue asks for their numbers (B,) as well.
+        A numbered queue asks for their numbers (B,) as well. In evaluation mode nothing is held: nobody will commit it.
         """
+        if not self.training:
+            return
         self.offered.append(keys.detach())
         if numbers is not None:
             self.offered_numbers.append(numbers)

@@ -14,10 +14,18 @@ BYOL = "BYOL (Grill et al., 2020, https://arxiv.org/abs/2006.07733)"
 LEWEL = "LEWEL (Huang et al., CVPR 2022, https://arxiv.org/abs/2203.14898)"
 
 
-def deepmind(epochs: int, lr: float, weight_decay: float, momentum: float, result: str, hours: float | None) -> Recipe:
+def deepmind(
+    epochs: int,
+    lr: float,
+    weight_decay: float,
+    momentum: float,
+    result: str = "no figure recorded; here: not measured",
+    hours: float | None = None,
+    name: str = "",
+) -> Recipe:
     """A preset of DeepMind's code."""
     return Recipe(
-        name=f"resnet50_byol.in1k_{epochs}ep",
+        name=f"resnet50_byol.in1k_{epochs}ep{name}",
         model="resnet50_byol",
         method=BYOLConfig(predictor_init="kaiming", target_momentum=momentum, target_bn="sync", views=BYOL_VIEWS),
         epochs=epochs,
@@ -65,7 +73,9 @@ def eman(data: str, tag: str, epochs: int, lr: float, table: str, result: str) -
 
 RECIPES = (
     deepmind(1000, 0.2, 1.5e-6, 0.996, "74.3 top-1, linear, ImageNet-1k (paper); here: not measured", 8.0),
-    deepmind(300, 0.3, 1e-6, 0.99, "no figure recorded; here: not measured", None),
+    deepmind(300, 0.3, 1e-6, 0.99),
+    deepmind(100, 0.45, 1e-6, 0.99, name="_deepmind"),
+    deepmind(40, 0.45, 1e-6, 0.97),
     eman("ImageNet-1k", "in1k_200ep", 200, 0.9, "Table 1, baseline", "71.9 top-1, linear (paper); here: not measured"),
     eman("ImageNet-1k", "in1k_100ep", 100, 0.9, "Table 1, baseline", "70.6 top-1, linear (paper); here: not measured"),
     eman("ImageNet-100", "in100_240ep", 240, 1.8, "ImageNet-100, baseline", "no figure recorded; here: not measured"),

@@ -36,8 +36,9 @@ SAMPLE = Recipe(
         data="photos of garments, CC0, in training/sample_photos",
         epochs=40,
         hardware="2 CPU cores",
-        hours=0.05,
-        result="not measured",
+        hours=0.06,
+        result="k-NN +8.6, +10.1 and +11.8 points over random weights with three seeds, 95% intervals of +-3.7 points "
+        "(benchmarks/results/sample_seed*.json, 2026-11-21)",
     ),
 )
 
