@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import compute
+import embed as embed_module
+import loader as loader_module
 import loop as loop_module
 import numpy as np
 import processes
@@ -211,6 +216,33 @@ def test_features_come_in_order_and_without_training(workers: int) -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert (backbone.training, backbone.norm.training) == (True, False)
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
+
+
+def signal_workers() -> None:
+    """Let another process signal every worker, as a terminal or a cluster does that means the whole run."""
+    pids = [str(child.pid) for child in multiprocessing.active_children()]
+    for name in ("INT", "USR1", "TERM"):
+        subprocess.run(["kill", f"-{name}", *pids], check=True)
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this platform does not tell who sent a signal")
+@pytest.mark.parametrize("module", [embed_module, loader_module], ids=lambda module: module.__name__)
+def test_workers_that_have_just_begun_are_not_ended_by_signals(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(worker: int) -> None:
+        time.sleep(0.6)
+        obey_parent_alone(worker)
+
+    obey_parent_alone = loader_module.obey_parent_alone
+    monkeypatch.setattr(module, "obey_parent_alone", late)
+    signalled = threading.Timer(0.3, signal_workers)
+    signalled.start()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    if module is embed_module:
+        assert len(embed(Colours(), tints(12), np.arange(12), CPU, batch_size=3, workers=2)[0]) == 12
+    else:
+        assert len(list(loader_module.Loader(tints(12), 3, 0, workers=2).steps(0, 4))) == 4
+    assert not signalled.is_alive()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) == mask
 
 
 def test_half_precision_features_come_in_single() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from loader import obey_parent_alone
+from loader import obey_parent_alone, signals_waiting
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -62,10 +62,10 @@ def evaluated(backbone: nn.Module) -> Iterator[None]:
             buffer.copy_(kept)
 
 
-def batches(dataset: Batches, indices: np.ndarray, batch_size: int, workers: int) -> DataLoader[Batch]:
+def batches(dataset: Batches, indices: np.ndarray, batch_size: int, workers: int) -> Iterator[Batch]:
     """The images at `indices` in order, untouched by chance."""
     requests = [Request(0, indices[start : start + batch_size]) for start in range(0, len(indices), batch_size)]
-    return DataLoader(
+    data_loader: DataLoader[Batch] = DataLoader(
         dataset,  # type: ignore[arg-type]
         batch_size=None,
         sampler=requests,  # type: ignore[arg-type]
@@ -74,6 +74,8 @@ def batches(dataset: Batches, indices: np.ndarray, batch_size: int, workers: int
         worker_init_fn=obey_parent_alone,
         generator=torch.Generator().manual_seed(0),  # or it would draw from the global one
     )
+    with signals_waiting():
+        return iter(data_loader)
 
 
 def keep(batch: Batch) -> Batch:

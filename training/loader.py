@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -128,20 +129,20 @@ class Loader:
         Nothing before `first` is decoded. The workers are started here once, with the dataset as it is now, and are
         gone when the iterator is exhausted, closed or forgotten.
         """
-        batches = iter(
-            DataLoader(
-                self.dataset,  # type: ignore[arg-type]
-                batch_size=None,
-                sampler=Requests(self.order, first, last),
-                num_workers=self.workers,
-                collate_fn=as_tuple,
-                pin_memory=self.pin_memory,
-                worker_init_fn=obey_parent_alone,
-                multiprocessing_context=self.start_method if self.workers else None,
-                generator=torch.Generator().manual_seed(0),  # or it would draw from the global one
-                prefetch_factor=self.prefetch if self.workers else None,
-            )
+        data_loader = DataLoader(
+            self.dataset,  # type: ignore[arg-type]
+            batch_size=None,
+            sampler=Requests(self.order, first, last),
+            num_workers=self.workers,
+            collate_fn=as_tuple,
+            pin_memory=self.pin_memory,
+            worker_init_fn=obey_parent_alone,
+            multiprocessing_context=self.start_method if self.workers else None,
+            generator=torch.Generator().manual_seed(0),  # or it would draw from the global one
+            prefetch_factor=self.prefetch if self.workers else None,
         )
+        with signals_waiting():
+            batches = iter(data_loader)
         for _ in range(first, last):
             yield [Batch(*next(batches)) for _ in range(self.order.accumulation)]
 
@@ -153,6 +154,19 @@ class Loader:
 def as_tuple(batch: Batch) -> tuple[Any, dict[str, str]]:
     """A Batch as something that the pinning of memory looks into."""
     return batch.content, batch.unreadable
+
+
+@contextmanager
+def signals_waiting() -> Iterator[None]:
+    """Workers that are started here are not reached by signals meant for the run before they obey their parent."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def obey_parent_alone(worker: int) -> None:
