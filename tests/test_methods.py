@@ -15,7 +15,15 @@ from small_methods import CONFIGS, batch_of, mined, small_config, small_method, 
 from torch import Tensor
 
 from ssl_backbones.data import Batches, Images, Request
-from ssl_backbones.methods import AlignedConfig, LewelBConfig, LewelMConfig, Method, MethodConfig, MoCoV2Config
+from ssl_backbones.methods import (
+    AlignedConfig,
+    BYOLConfig,
+    LewelBConfig,
+    LewelMConfig,
+    Method,
+    MethodConfig,
+    MoCoV2Config,
+)
 
 every_method = pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
 
@@ -295,3 +303,20 @@ class TestKeyBatchNorm:
     def test_a_batch_smaller_than_the_groups_is_refused(self, kind: type[MethodConfig]) -> None:
         with pytest.raises(ValueError, match="lower bn_splits"):
             small_method(kind, bn_splits=16)(views())
+
+
+@pytest.mark.parametrize(
+    ("kind", "choices", "logged", "expected"),
+    [
+        (BYOLConfig, {"target_momentum": 0.9}, "target_momentum", [0.9, 0.95, 1.0]),
+        (LewelBConfig, {"target_momentum": 0.9, "target_momentum_end": 0.9}, "target_momentum", [0.9, 0.9, 0.9]),
+        (MoCoV2Config, {"momentum": 0.9}, "key_momentum", [0.9, 0.9, 0.9]),
+        (LewelMConfig, {"momentum": 0.9, "momentum_end": 1.0}, "key_momentum", [0.9, 0.95, 1.0]),
+    ],
+)
+def test_the_momentum_follows_its_schedule(
+    kind: type[MethodConfig], choices: dict[str, float], logged: str, expected: list[float]
+) -> None:
+    method = small_method(kind, **choices)
+    found = [method.on_step_end(progress)[logged] for progress in (0.0, 0.5, 1.0)]
+    assert found == pytest.approx(expected, abs=1e-12)

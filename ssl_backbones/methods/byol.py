@@ -38,7 +38,9 @@ class BYOLConfig(MethodConfig):
     predictor_init: PredictorInit = "normal"
     """Kaiming-normal over outputs as the other heads, or N(0, 0.01) as in EMAN's baseline."""
     target_momentum: float = 0.98
-    """Of the target at the start; it rises to 1 along a half cosine."""
+    """Of the target at the start."""
+    target_momentum_end: float = 1.0
+    """Of the target at the end, whither it moves along half a cosine; constant where the two agree."""
     target_bn: TargetBN = "ema"
     """How the target normalises: with averaged statistics, with those of the whole batch, or of its process's part."""
     views: tuple[Policy, Policy] = LEWEL_B_VIEWS
@@ -46,6 +48,7 @@ class BYOLConfig(MethodConfig):
     def __post_init__(self) -> None:
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, num_layers=self.num_layers)
         check_share("target_momentum", self.target_momentum)
+        check_share("target_momentum_end", self.target_momentum_end)
         check_choice("target_bn", self.target_bn, TargetBN)
         check_choice("predictor_init", self.predictor_init, PredictorInit)
 
@@ -83,7 +86,7 @@ class BYOL(Method):
         return {"loss": loss}
 
     def on_step_end(self, progress: float) -> dict[str, float]:
-        momentum = ema_momentum(progress, self.config.target_momentum)
+        momentum = ema_momentum(progress, self.config.target_momentum, self.config.target_momentum_end)
         self.target.update(momentum, backbone=self.backbone, projector=self.projector)
         return {"target_momentum": momentum}
 

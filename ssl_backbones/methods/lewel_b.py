@@ -31,7 +31,9 @@ class LewelBConfig(AlignedHeadConfig, MethodConfig):
     aligned_weight: float = 0.5
     """The aligned loss's share of the whole: 0 trains on the global loss alone, 1 on the aligned one alone."""
     target_momentum: float = 0.98
-    """Of the target at the start; it rises to 1 along a half cosine."""
+    """Of the target at the start."""
+    target_momentum_end: float = 1.0
+    """Of the target at the end, whither it moves along half a cosine; constant where the two agree."""
     target_bn: TargetBN = "ema"
     """How the target normalises: with averaged statistics, with those of the whole batch, or of its process's part."""
     views: tuple[Policy, Policy] = LEWEL_B_VIEWS
@@ -40,6 +42,7 @@ class LewelBConfig(AlignedHeadConfig, MethodConfig):
         super().__post_init__()
         check_share("aligned_weight", self.aligned_weight)
         check_share("target_momentum", self.target_momentum)
+        check_share("target_momentum_end", self.target_momentum_end)
         check_choice("target_bn", self.target_bn, TargetBN)
 
     def build(self, backbone: nn.Module) -> LewelB:
@@ -86,7 +89,7 @@ class LewelB(Method):
         )
 
     def on_step_end(self, progress: float) -> dict[str, float]:
-        momentum = ema_momentum(progress, self.config.target_momentum)
+        momentum = ema_momentum(progress, self.config.target_momentum, self.config.target_momentum_end)
         self.target.update(momentum, backbone=self.backbone, head=self.head)
         return {"target_momentum": momentum}
 

@@ -16,6 +16,7 @@ from ssl_backbones.models.heads import moco_head
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm, own_rows
 from ssl_backbones.models.queue import Queue
 from ssl_backbones.models.shadow import Shadow, Statistics
+from ssl_backbones.schedules import ema_momentum
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
 
 
@@ -34,6 +35,8 @@ class MoCoV2Config(MethodConfig):
     """K: keys of past batches, the negatives."""
     momentum: float = 0.999
     """Of the key encoder."""
+    momentum_end: float | None = None
+    """Whither it moves along half a cosine; None for a constant one."""
     key_bn: KeyBN = "shuffle"
     """How queries and keys are normalised: apart and shuffled, over the whole batch, keys by averages, or unguarded."""
     bn_splits: int = 8
@@ -46,6 +49,7 @@ class MoCoV2Config(MethodConfig):
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, queue_size=self.queue_size)
         check_positive(temperature=self.temperature, bn_splits=self.bn_splits)
         check_share("momentum", self.momentum)
+        check_share("momentum_end", self.momentum if self.momentum_end is None else self.momentum_end)
         check_choice("key_bn", self.key_bn, KeyBN)
 
     def build(self, backbone: nn.Module) -> MoCoV2:
@@ -86,8 +90,10 @@ class MoCoV2(Method):
 
     def on_step_end(self, progress: float) -> dict[str, float]:
         self.queue.commit()
-        self.key_encoder.update(self.config.momentum, backbone=self.backbone, head=self.head)
-        return {"key_momentum": self.config.momentum}
+        start, end = self.config.momentum, self.config.momentum_end
+        momentum = ema_momentum(progress, start, start if end is None else end)
+        self.key_encoder.update(momentum, backbone=self.backbone, head=self.head)
+        return {"key_momentum": momentum}
 
 
 def embed(network: MoCoV2 | Shadow, view: Tensor) -> Tensor:
