@@ -105,6 +105,30 @@ _LEWEL_FIGURES: dict[str, dict[str, dict[str, float | None]]] = {
 """By where the LEWEL paper has them, by method and by switch: ResNet-50 on ImageNet-100."""
 
 
+_EQUAL_COST = {
+    "rotnet": {"16ep": ""},
+    "patch_rotnet": {"8ep_r30": "", "8ep_r40": "", "8ep_r50": ""},
+    "patch_relnet": {"8ep_r30": "", "8ep_r40": "", "8ep_r50": ""},
+    "deep_infomax": {"6ep": ""},
+    "deepcluster": {"50ep": ""},
+    "moco_v2": {"26ep": ""},
+    "byol": {"22ep": ""},
+    "lewel_m": {"20ep": ""},
+    "lewel_b": {"15ep": ""},
+    "flags": {"18ep_global": _PAIRS, "13ep_global_local": _PAIRS},
+    "supervised": {"56ep": "Trained with labels."},
+}
+"""By method and by what its tag ends with, what is to be said of a ResNet-8 on Imagenette at 32 px."""
+
+
+def _equal_cost_tags() -> Iterator[Tag]:
+    """A row of the table of all methods at about equal cost each."""
+    for method, ends in _EQUAL_COST.items():
+        for end, notes in ends.items():
+            epochs = int(end.partition("ep")[0])
+            yield Tag(f"resnet8_{method}.imagenette32_{end}", IMAGENETTE, epochs, size=32, notes=notes)
+
+
 def _joint_embedding_tags() -> Iterator[Tag]:
     """Methods without a target network, on ImageNet-1k and on Imagenette."""
     for method, figures in _JOINT_EMBEDDING_FIGURES.items():
@@ -175,6 +199,7 @@ TAGS = (
     ),
     *_joint_embedding_tags(),
     *_lewel_ablation_tags(),
+    *_equal_cost_tags(),
     *_patch_tags(),
 )
 """The first tag of an architecture that has weights is the one that the bare name stands for; else the first."""

@@ -9,6 +9,7 @@ from recipes import (
     barlow_twins,
     byol,
     flags,
+    imagenette,
     lewel,
     lewel_ablations,
     moco_v2,
@@ -26,6 +27,7 @@ MODULES = (
     byol,
     moco_v2,
     flags,
+    imagenette,
     lewel,
     lewel_ablations,
     simclr,
@@ -34,6 +36,7 @@ MODULES = (
     vicreg,
     small_images,
     small_joint_embedding,
+    imagenette,
     patch,
 )
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for module in MODULES for recipe in module.RECIPES}
