@@ -17,9 +17,10 @@ import pytest
 import start as start_module
 import torch
 from accelerate.state import AcceleratorState, PartialState
+from conduct import finish
 from conftest import photo
 from loop import Loop
-from pretrain import finish, pretrain
+from pretrain import left, pretrain
 from recipe import Checkpoints, Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
 from run_folder import RunFolder
 from small_methods import mined, small_config
@@ -198,7 +199,7 @@ def run_here(recipe: Recipe) -> dict[str, torch.Tensor]:
     assert not isinstance(begun, RunFolder)
     loop, log = begun
     with loop.folder, closing(log):
-        finish(loop, log)
+        finish(loop, log, left)
     return {name: tensor.clone() for name, tensor in loop.method.state_dict().items()}
 
 

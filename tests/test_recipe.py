@@ -45,7 +45,7 @@ PROMISE = Promise("A paper", "Table 1", "photos", 3, "a laptop", None, "not meas
 
 
 def made(**choices: Any) -> Recipe:
-    return Recipe("juggling.test", "resnet8_juggling", JugglingConfig(), PROMISE, **choices)
+    return Recipe(name="juggling.test", model="resnet8_juggling", method=JugglingConfig(), promise=PROMISE, **choices)
 
 
 RECIPES = st.builds(
@@ -296,4 +296,4 @@ def test_the_optimiser_is_the_recipes(kind: Any, expected: type):
 def test_a_model_is_named_after_its_method() -> None:
     """Or a run would be published under another method's name."""
     with pytest.raises(ValueError, match="model is 'resnet8_byol', but must be resnet8_juggling"):
-        Recipe("juggling.test", "resnet8_byol", JugglingConfig(), PROMISE)
+        Recipe(name="juggling.test", model="resnet8_byol", method=JugglingConfig(), promise=PROMISE)

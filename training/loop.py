@@ -18,11 +18,11 @@ from compute import Compute, laid_out
 from embed import embed, to_device
 from loader import Loader
 from log import RunLog
-from monitor import Measured, Monitor
+from monitor import Judge, Measured
 from optimization import build_optimizer, set_hyperparameters
 from optimizer_state import load_optimizer, optimizer_tensors
 from processes import StopSignals, first_decides
-from recipe import Recipe
+from recipe import Run
 from run_folder import RunFolder
 from torch import Tensor
 from window import Window
@@ -47,9 +47,9 @@ class Loop:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: Run,
         images: Images,
-        monitor: Monitor,
+        monitor: Judge,
         method: Method,
         compute: Compute,
         accelerator: Accelerator,
@@ -67,7 +67,7 @@ class Loop:
             accumulation=recipe.accumulation,
             workers=reading_workers(recipe),
         )
-        self.total_steps = recipe.epochs * self.loader.steps_per_epoch
+        self.total_steps = recipe.total_steps(self.loader.steps_per_epoch)
         self.step = 0
         self.before: Measured | None = None
         self.left_out: dict[str, str] = {}
@@ -88,7 +88,7 @@ class Loop:
             method.compile()
         self.wrapped, self.stepper = self.accelerator.prepare(method, self.optimizer)
 
-    def run(self, log: RunLog) -> tuple[Measured, Measured]:
+    def run(self, log: RunLog) -> tuple[Measured | None, Measured]:
         """Train to the last step; what the features were worth before and after."""
         self.log = log
         self.stop = StopSignals()
@@ -97,12 +97,13 @@ class Loop:
         finally:
             self.stop.restore()
 
-    def train(self) -> tuple[Measured, Measured]:
+    def train(self) -> tuple[Measured | None, Measured]:
         """All that is left of the run, with what was measured at both of its ends."""
         was_over = self.step == self.total_steps
-        if self.before is None:
-            self.before = self.measure()
-            self.tell(0, self.before.scalars)
+        if self.step == 0 and self.before is None:
+            if self.monitor.at_start:
+                self.before = self.measure()
+                self.tell(0, self.before.scalars)
             self.save()
         for batches in self.loader.steps(self.step, self.total_steps):
             epoch, position = divmod(self.step, self.loader.steps_per_epoch)
@@ -157,7 +158,7 @@ class Loop:
 
     def after_epoch(self, epochs: int) -> None:
         """Measure the features where the recipe says so."""
-        every = self.recipe.monitoring.knn_every
+        every = self.monitor.every
         if every and epochs % every == 0 and epochs < self.recipe.epochs:
             self.tell(epochs, self.measure().scalars)
 
@@ -190,7 +191,7 @@ class Loop:
     def measure(self) -> Measured:
         """What the features are worth now."""
         self.require_finite()
-        return self.monitor.measure(self.embed_images)
+        return self.monitor.judge(self)
 
     def embed_images(self, images: Images, indices: np.ndarray) -> Tensor:
         """The features (N, D) of some images, cropped at the centre."""
@@ -244,7 +245,7 @@ class Loop:
         if self.accelerator.scaler is not None:
             scalars["scaler"] = self.accelerator.scaler.state_dict()
         if self.before is not None:
-            scalars["before"] = {"std": self.before.std, "rank": self.before.rank}
+            scalars["before"] = self.before.scalars
             scalars["question"] = self.monitor.question
             if self.before.correct is not None:
                 parts["before"] = {"correct": self.before.correct}
@@ -272,7 +273,7 @@ class Loop:
         """Become what `save` wrote. Until then the network is as it was before training."""
         if "before" in saved.scalars:
             correct = saved.tensors.get("before", {}).get("correct")
-            self.before = Measured(**saved.scalars["before"], correct=correct)
+            self.before = Measured(saved.scalars["before"], correct)
             if saved.scalars["question"] != self.monitor.question:
                 self.before = self.measure()
         buffers = {
@@ -291,7 +292,7 @@ class Loop:
         self.step = saved.step
 
 
-def reading_workers(recipe: Recipe) -> int:
+def reading_workers(recipe: Run) -> int:
     """How many processes read images beside this one: the recipe's number, or a core each but for the one it keeps."""
     if recipe.workers is not None:
         return recipe.workers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from torch import Tensor
 from ssl_backbones.data.images import Images
 from ssl_backbones.metrics import effective_rank, feature_std, knn_predict, paired_gain, wilson_interval
 from ssl_backbones.views.randomness import permutation
+
+if TYPE_CHECKING:
+    from loop import Loop
 
 SPREAD = 4096
 """Images over which the spread of features is measured, at most."""
@@ -26,18 +29,29 @@ Embed = Callable[[Images, np.ndarray], Tensor]
 class Measured:
     """What was found at one time of the run."""
 
-    std: float
-    """Standard deviation of the unit features times sqrt(D): 1 when they point everywhere, 0 when all are alike."""
-    rank: float
-    """Their effective rank."""
-    correct: Tensor | None
-    """Which queries (M,) their neighbours name rightly; None without labels."""
+    scalars: dict[str, float]
+    """What is worth logging. Of a backbone: std, the standard deviation of the unit features times sqrt(D), 1 when they
+    point everywhere and 0 when all are alike; rank, their effective rank; knn, the neighbours' accuracy."""
+    correct: Tensor | None = None
+    """Which queries (M,) were answered rightly; None without labels."""
+
+
+class Judge(Protocol):
+    """What measures a run while it trains; it changes nothing in the weights."""
+
+    every: int
+    """Epochs between two measurements; 0 for none but the first and the last."""
+    at_start: bool
+    """Whether there is something to measure before the first step."""
 
     @property
-    def scalars(self) -> dict[str, float]:
-        """What is worth logging."""
-        knn = {} if self.correct is None else {"knn": self.correct.double().mean().item()}
-        return {"std": self.std, "rank": self.rank, **knn}
+    def question(self) -> dict[str, Any]:
+        """What two answers must have in common to be compared, as JSON has it."""
+        ...
+
+    def judge(self, loop: Loop) -> Measured:
+        """What the network is worth now."""
+        ...
 
 
 class Monitor:
@@ -47,7 +61,7 @@ class Monitor:
     """
 
     def __init__(self, images: Images, validation: Images | None, config: Monitoring, seed: int) -> None:
-        self.config = config
+        self.config, self.every, self.at_start = config, config.knn_every, True
         labelled = [source for source in (images, validation) if source is not None and has_labels(source)]
         self.bank_images = labelled[0] if labelled else images
         self.query_images = labelled[1] if len(labelled) == 2 else None
@@ -64,11 +78,16 @@ class Monitor:
             "queries": self.query_images.fingerprint if self.query_images else None,
         }
 
+    def judge(self, loop: Loop) -> Measured:
+        """What the backbone's features are worth."""
+        return self.measure(loop.embed_images)
+
     def measure(self, embed: Embed) -> Measured:
         """The spread of the features, and their neighbours' accuracy where there are labels."""
         bank = embed(self.bank_images, self.bank)
-        spread = bank[:SPREAD]
-        return Measured(feature_std(spread), effective_rank(spread), self.neighbours(embed, bank))
+        spread = {"std": feature_std(bank[:SPREAD]), "rank": effective_rank(bank[:SPREAD])}
+        correct = self.neighbours(embed, bank)
+        return Measured(spread if correct is None else spread | {"knn": correct.double().mean().item()}, correct)
 
     def neighbours(self, embed: Embed, bank: Tensor) -> Tensor | None:
         """Which queries (M,) have neighbours that name their class."""
@@ -99,7 +118,7 @@ class Monitor:
 
     def results(self, before: Measured, after: Measured) -> dict[str, Any]:
         """Before training and after, side by side, as results.json has them."""
-        spread = {name: {"before": getattr(before, name), "after": getattr(after, name)} for name in ("std", "rank")}
+        spread = {name: {"before": before.scalars[name], "after": after.scalars[name]} for name in ("std", "rank")}
         if before.correct is None or after.correct is None:
             return spread
         interval = wilson_interval(int(after.correct.sum()), len(after.correct))

@@ -8,65 +8,27 @@ from __future__ import annotations
 
 import logging
 import sys
-from contextlib import closing
 from typing import Any
 
-from checkpoint import CheckpointError
 from command_line import parse
-from compute import PrecisionError
+from conduct import REFUSALS, conduct
 from finish import leave
-from log import RunLog
-from loop import Loop, NotFiniteError, Stopped
-from processes import OtherRankError, TrackerError
+from loop import Loop
+from monitor import Measured
 from recipe import Recipe
-from run_folder import RunFolder, RunFolderError
-from start import UnfitError, start
-
-from ssl_backbones.data import ImageSourceError, TooManyUnreadableError, UnreadableImageError
-from ssl_backbones.distributed import rank
-
-REFUSALS = (
-    CheckpointError,
-    ImageSourceError,
-    NotFiniteError,
-    OtherRankError,
-    PrecisionError,
-    RunFolderError,
-    TooManyUnreadableError,
-    TrackerError,
-    UnfitError,
-    UnreadableImageError,
-)
-"""Errors whose message is all that a person needs."""
-TOGETHER = (NotFiniteError, Stopped, TooManyUnreadableError)
-"""Ends that all processes come to after the same step."""
+from run_folder import RunFolder
+from start import start
 
 
 def pretrain(recipe: Recipe) -> RunFolder:
     """Run a recipe to its end, from where it was left; the folder with what it leaves."""
-    begun = start(recipe)
-    if isinstance(begun, RunFolder):
-        begun.release()
-        if rank() == 0:
-            print(f"{begun.path} holds the finished run; choose another folder with --out to run it again.")
-        return begun
-    loop, log = begun
-    with loop.folder, closing(log):
-        try:
-            finish(loop, log)
-        except TOGETHER:
-            loop.accelerator.end_training()
-            raise
-        loop.accelerator.end_training()
-    return loop.folder
+    return conduct(start(recipe), left)
 
 
-def finish(loop: Loop, log: RunLog) -> None:
-    """Train to the end, and let the first process write what the run leaves."""
-    before, after = loop.run(log)
-    if loop.accelerator.is_main_process:
-        log.say(summary(leave(loop, before, after), loop.folder))
-    loop.accelerator.wait_for_everyone()
+def left(loop: Loop, before: Measured | None, after: Measured) -> str:
+    """What the run leaves, written into its folder, and in words."""
+    assert before is not None
+    return summary(leave(loop, before, after), loop.folder)
 
 
 def summary(results: dict[str, Any], folder: RunFolder) -> str:

@@ -1,8 +1,12 @@
-"""A run as one typed value: what is trained, how, on what, and what is promised of it."""
+"""A run as one typed value: what is trained, how, on what, and what is promised of it.
+
+`Run` is what the loop reads; `Recipe` is a run that pretrains a backbone.
+"""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -13,7 +17,7 @@ from typed_values import from_plain, to_plain
 import ssl_backbones.methods  # noqa: F401 - makes every method's configuration known by name
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.optimizers.lars import Trust
-from ssl_backbones.schedules import Per, linear_warmup, step_decay, warmup_cosine
+from ssl_backbones.schedules import Per, linear_warmup, polynomial_decay, step_decay, warmup_cosine
 
 
 def check(holds: bool, name: str, value: object, expected: str) -> None:
@@ -54,6 +58,8 @@ class OptimizerConfig:
     """Where those are excluded, also the scale of the heads' normalisation layers (those outside the backbone)."""
     norm_and_bias_lr: float | None = None
     """Learning rate of those excluded, by the same rule; None for that of the rest."""
+    backbone_lr: float | None = None
+    """Learning rate of the backbone, by the same rule; None for that of the rest."""
     constant_part: str | None = None
     """Part of the method whose learning rate stays at its peak after the warm-up, such as predictor; None for none."""
     trust: Trust = "sum"
@@ -67,8 +73,9 @@ class OptimizerConfig:
         check(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "at least 0 and below 1")
         check(all(0 <= beta < 1 for beta in self.betas), "optimizer.betas", self.betas, "at least 0 and below 1 each")
         check(0 <= self.weight_decay < math.inf, "optimizer.weight_decay", self.weight_decay, "at least 0")
-        rate = self.norm_and_bias_lr
-        check(rate is None or 0 < rate < math.inf, "optimizer.norm_and_bias_lr", rate, "above 0, or None")
+        for name in ("norm_and_bias_lr", "backbone_lr"):
+            rate = getattr(self, name)
+            check(rate is None or 0 < rate < math.inf, f"optimizer.{name}", rate, "above 0, or None")
         check(self.trust_coefficient > 0, "optimizer.trust_coefficient", self.trust_coefficient, "above 0")
 
     def effective_lr(self, batch_size: int) -> float:
@@ -80,32 +87,54 @@ class OptimizerConfig:
 class ScheduleConfig:
     """What the learning rate is multiplied by along the run."""
 
-    kind: Literal["cosine", "step", "constant"] = "cosine"
+    kind: Literal["cosine", "step", "constant", "poly"] = "cosine"
     """Which one."""
     warmup_epochs: int = 0
     """Epochs of linear rise, step by step, before anything else."""
+    warmup_steps: int = 0
+    """The same in optimiser steps, for a run that counts those; under cosine, epochs alone."""
     per: Per = "epoch"
     """How often the cosine moves."""
     milestones: tuple[int, ...] = ()
     """Epochs at which the step schedule decays."""
+    milestone_steps: tuple[int, ...] = ()
+    """The same in optimiser steps, for a run that counts those."""
     decay: float = 0.1
     """What the step schedule multiplies by at each milestone."""
+    power: float = 0.9
+    """Of the polynomial schedule, which falls to nothing at the end of the run."""
 
     def __post_init__(self) -> None:
         check_types(self, "schedule.")
         check(self.warmup_epochs >= 0, "schedule.warmup_epochs", self.warmup_epochs, "at least 0")
-        rising = all(0 < a < b for a, b in zip((0.5, *self.milestones), self.milestones, strict=False))
-        check(rising, "schedule.milestones", self.milestones, "epochs in rising order, the first at least 1")
+        for name, unit in (("milestones", "epochs"), ("milestone_steps", "steps")):
+            values = getattr(self, name)
+            rising = all(0 < a < b for a, b in zip((0.5, *values), values, strict=False))
+            check(rising, f"schedule.{name}", values, f"{unit} in rising order, the first at least 1")
+        twice = bool(self.milestones and self.milestone_steps)
+        check(not twice, "schedule.milestone_steps", self.milestone_steps, "empty where milestones are epochs")
+        steps = self.warmup_steps
+        check(steps >= 0, "schedule.warmup_steps", steps, "at least 0")
+        alone = steps == 0 or (self.warmup_epochs == 0 and self.kind != "cosine")
+        check(alone, "schedule.warmup_steps", steps, "0 under cosine and where the warm-up counts epochs")
         check(0 < self.decay <= 1, "schedule.decay", self.decay, "above 0 and at most 1")
+        check(0 < self.power < math.inf, "schedule.power", self.power, "above 0")
 
-    def factor(self, step: int, steps_per_epoch: int, epochs: int) -> float:
+    def rise(self, step: int, steps_per_epoch: int) -> float:
+        """The factor in (0, 1] of the warm-up alone."""
+        return linear_warmup(step, 1, self.warmup_steps) * linear_warmup(step, steps_per_epoch, self.warmup_epochs)
+
+    def factor(self, step: int, steps_per_epoch: int, epochs: int, total_steps: int) -> float:
         """The factor in (0, 1] for an optimiser step, counted from 0."""
         if self.kind == "cosine":
             return warmup_cosine(step, steps_per_epoch, epochs, self.warmup_epochs, self.per)
-        rise = linear_warmup(step, steps_per_epoch, self.warmup_epochs)
-        return (
-            rise if self.kind == "constant" else rise * step_decay(step, steps_per_epoch, self.milestones, self.decay)
-        )
+        rise = self.rise(step, steps_per_epoch)
+        if self.kind == "poly":
+            return rise * polynomial_decay(step, total_steps, self.power)
+        if self.kind == "step":
+            decayed = step_decay(step, steps_per_epoch, self.milestones, self.decay)
+            return rise * decayed * step_decay(step, 1, self.milestone_steps, self.decay)
+        return rise
 
 
 @dataclass(frozen=True)
@@ -172,20 +201,16 @@ FREE = frozenset(
 """Fields that may change when a run goes on; data are held to their fingerprint instead of their place."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """A run; all of it is checked when it is made."""
+@dataclass(frozen=True, kw_only=True)
+class Run(ABC):
+    """All that the loop asks about a run; checked when it is made."""
 
-    name: str
-    """What the run is called."""
-    model: str
-    """A registered name, <arch>_<method>."""
-    method: MethodConfig
-    promise: Annotated[Promise, tyro.conf.Suppress]
     size: int = 224
     """Side of a view, in pixels."""
     epochs: int = 200
     """How often every image is seen."""
+    max_steps: int = 0
+    """Optimiser steps after which the run ends within its epochs; 0 for all of them."""
     batch_size: int = 256
     """Images per optimiser step, over all processes and accumulated parts."""
     accumulation: int = 1
@@ -204,7 +229,6 @@ class Recipe:
     """Processes that read images, per training process; None for what the loop finds fitting."""
     unreadable_share: float = 0.01
     """The run stops when more than this share of the images cannot be read."""
-    monitoring: Monitoring = field(default_factory=Monitoring)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     log_every: int = 10
     """Optimiser steps between two lines of the log."""
@@ -213,17 +237,15 @@ class Recipe:
     data: str = ""
     """A folder of images, parquet files, or a Hub dataset id."""
     validation: str = ""
-    """Labelled images for k-NN; without them, a part of the data is held against the rest."""
+    """Labelled images to ask about; without them, those that the data name, or a part of the data itself."""
     out: str = ""
-    """The run's folder; runs/<name> where it is not given."""
+    """The run's folder; for a recipe, runs/<name> where it is not given."""
 
     def __post_init__(self) -> None:
         check_types(self)
-        arch, _, method = self.model.partition("_")
-        expected = f"{arch}_{self.method.name}, as this recipe's method is {self.method.name}"
-        check(method == self.method.name, "model", self.model, expected)
         for name in ("size", "epochs", "batch_size", "accumulation", "log_every"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        check(self.max_steps >= 0, "max_steps", self.max_steps, "at least 0")
         share = self.batch_size % self.accumulation == 0
         check(share, "accumulation", self.accumulation, f"a divisor of the batch size, {self.batch_size}")
         check(0 <= self.seed < 2**63, "seed", self.seed, "at least 0 and below 2^63")
@@ -234,9 +256,18 @@ class Recipe:
         check(warmup == 0 or warmup < self.epochs, "schedule.warmup_epochs", warmup, way_out)
 
     @property
+    @abstractmethod
+    def title(self) -> str:
+        """What is run, in a few words."""
+
+    @property
     def folder(self) -> Path:
         """Where the run writes."""
-        return Path(self.out or f"runs/{self.name}")
+        return Path(self.out)
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimiser steps from the first to the last."""
+        return min(self.max_steps or math.inf, self.epochs * steps_per_epoch)
 
     @property
     def peak_lr(self) -> float:
@@ -251,12 +282,41 @@ class Recipe:
 
     def lr(self, step: int, steps_per_epoch: int) -> float:
         """The learning rate of an optimiser step, counted from 0."""
-        return self.peak_lr * self.schedule.factor(step, steps_per_epoch, self.epochs)
+        return self.peak_lr * self.schedule.factor(
+            step, steps_per_epoch, self.epochs, self.total_steps(steps_per_epoch)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Every field, as JSON has it."""
         plain: dict[str, Any] = to_plain(self)
         return plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Run):
+    """A run that pretrains a backbone."""
+
+    name: str
+    """What the run is called."""
+    model: str
+    """A registered name, <arch>_<method>."""
+    method: MethodConfig
+    promise: Annotated[Promise, tyro.conf.Suppress]
+    monitoring: Monitoring = field(default_factory=Monitoring)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        arch, _, method = self.model.partition("_")
+        expected = f"{arch}_{self.method.name}, as this recipe's method is {self.method.name}"
+        check(method == self.method.name, "model", self.model, expected)
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}: {self.model}"
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.out or f"runs/{self.name}")
 
     @staticmethod
     def from_dict(plain: dict[str, Any]) -> Recipe:

@@ -16,10 +16,10 @@ from embed import to_device
 from loader import Order
 from log import RunLog
 from loop import Loop
-from monitor import Monitor
+from monitor import Judge, Monitor
 from optimization import parameter_groups
 from processes import accelerator_of, check_trackers, first_decides, meet
-from recipe import FREE, Recipe
+from recipe import FREE, Recipe, Run
 from run_folder import RunFolder, claim
 
 import ssl_backbones
@@ -35,38 +35,56 @@ class UnfitError(ValueError):
 
 
 def start(recipe: Recipe) -> tuple[Loop, RunLog] | RunFolder:
-    """The loop of a run and its log, where an earlier run left off if there was one; its folder if it has finished."""
-    device = meet()
-    if recipe.precision != "auto":
-        check_precision(recipe.precision, device)
-    check_trackers(recipe.trackers)
+    """The loop of a recipe and its log, where an earlier run left off; or the finished run's folder."""
+    device = meet_for(recipe)
     images, validation = open_data(recipe)
     with fitting():
-        Order(len(images), recipe.batch_size, recipe.seed, rank(), world_size(), recipe.accumulation)
+        check_order(recipe, images)
         method = build(recipe)
-        parameter_groups(method, recipe.optimizer)  # refuses a part that the method does not have
-    content = first_batch(recipe, method, images, device)
-    try_step(recipe, method, content, device)
-    folder = claimed(recipe)
+    return prepare(recipe, method, images, Monitor(images, validation, recipe.monitoring, recipe.seed), device)
+
+
+def meet_for(run: Run) -> torch.device:
+    """This process's device, once all processes have met and can compute as the run wants."""
+    device = meet()
+    if run.precision != "auto":
+        check_precision(run.precision, device)
+    check_trackers(run.trackers)
+    return device
+
+
+def check_order(run: Run, images: Images) -> None:
+    """ValueError where the images cannot be shared out among the processes as the run wants."""
+    Order(len(images), run.batch_size, run.seed, rank(), world_size(), run.accumulation)
+
+
+def prepare(
+    run: Run, method: Method, images: Images, judge: Judge, device: torch.device
+) -> tuple[Loop, RunLog] | RunFolder:
+    """The loop that trains a method, where an earlier run left off, and its log; or the finished run's folder."""
+    with fitting():
+        parameter_groups(method, run.optimizer)  # refuses a part that the method does not have
+    content = first_batch(run, method, images, device)
+    try_step(run, method, content, device)
+    folder = claimed(run)
     if first_decides(folder.results.exists):
         check_data(images, json.loads(folder.results.read_bytes())["data"]["fingerprint"], folder)
         return folder
     saved = load_latest(folder.checkpoints, rank=rank(), broadcast=broadcast)
     if saved is not None:
         check_data(images, saved.scalars["images"], folder)
-    compute = computed_as_before(saved, device) or agreed_compute(recipe, method, content, device)
-    accelerator = accelerator_of(compute.precision, recipe.trackers, str(folder.path))
-    monitor = Monitor(images, validation, recipe.monitoring, recipe.seed)
-    loop = Loop(recipe, images, monitor, method, compute, accelerator, folder)
+    compute = computed_as_before(saved, device) or agreed_compute(run, method, content, device)
+    accelerator = accelerator_of(compute.precision, run.trackers, str(folder.path))
+    loop = Loop(run, images, judge, method, compute, accelerator, folder)
     if saved is not None:
         loop.restore(saved)
-    if recipe.trackers:
+    if run.trackers:
         accelerator.init_trackers("ssl-backbones")
     log = RunLog(
         folder.path,
         loop.total_steps,
-        recipe.batch_size,
-        trackers=[lambda values, step: accelerator.log(values, step=step)] if recipe.trackers else [],
+        run.batch_size,
+        trackers=[lambda values, step: accelerator.log(values, step=step)] if run.trackers else [],
         resumed_at=None if saved is None else saved.step,
         main=accelerator.is_main_process,
     )
@@ -98,9 +116,9 @@ def fitting() -> Iterator[None]:
         raise UnfitError(str(error)) from error
 
 
-def claimed(recipe: Recipe) -> RunFolder:
+def claimed(run: Run) -> RunFolder:
     """The run's folder in every process; the lock on it is the first one's alone."""
-    folder = first_decides(lambda: claim(recipe.folder, recipe.to_dict(), may_differ=FREE))
+    folder = first_decides(lambda: claim(run.folder, run.to_dict(), may_differ=FREE))
     return folder if rank() == 0 else RunFolder(folder.path, folder.resumed)
 
 
@@ -127,16 +145,16 @@ def computed_as_before(saved: Checkpoint | None, device: torch.device) -> Comput
     return Compute(**saved.scalars["compute"], tried={})
 
 
-def first_batch(recipe: Recipe, method: Method, images: Images, device: torch.device) -> Any:
+def first_batch(run: Run, method: Method, images: Images, device: torch.device) -> Any:
     """What this process will see first, on its device; a method refuses here images that it cannot use."""
     with fitting():
-        dataset = method.dataset(images, recipe.size, recipe.seed)
-    order = Order(len(images), recipe.batch_size, recipe.seed, rank(), world_size(), recipe.accumulation)
+        dataset = method.dataset(images, run.size, run.seed)
+    order = Order(len(images), run.batch_size, run.seed, rank(), world_size(), run.accumulation)
     request: Request = next(order.requests(epoch=0))
     return dataset.on_device(to_device(dataset[request].content, device))
 
 
-def try_step(recipe: Recipe, method: Method, content: Any, device: torch.device) -> None:
+def try_step(run: Run, method: Method, content: Any, device: torch.device) -> None:
     """Score a batch with a copy of the method, so that what cannot work is refused before the run's folder is made."""
     trial = copy.deepcopy(method).to(device).train()
     try:
@@ -144,14 +162,14 @@ def try_step(recipe: Recipe, method: Method, content: Any, device: torch.device)
             trial(content)
     except ValueError as error:
         raise UnfitError(
-            f"a batch of {recipe.batch_size} images of {recipe.size} px cannot be scored ({error}): change batch_size, "
+            f"a batch of {run.batch_size} images of {run.size} px cannot be scored ({error}): change batch_size, "
             "size or accumulation, or the fields of the method that share out a batch"
         ) from error
 
 
-def agreed_compute(recipe: Recipe, method: Method, content: Any, device: torch.device) -> Compute:
-    """The precision and layout of the recipe, or the fastest as the first process measured them."""
-    return broadcast(choose(method.train(), content, device, recipe.precision, recipe.layout))
+def agreed_compute(run: Run, method: Method, content: Any, device: torch.device) -> Compute:
+    """The precision and layout that the run names, or the fastest as the first process measured them."""
+    return broadcast(choose(method.train(), content, device, run.precision, run.layout))
 
 
 def broadcast(value: T) -> T:
@@ -165,13 +183,13 @@ def broadcast(value: T) -> T:
 
 def introduce(loop: Loop, log: RunLog, saved: Checkpoint | None) -> None:
     """Say what is about to happen."""
-    recipe, processes = loop.recipe, loop.accelerator.num_processes
-    log.say(f"{recipe.name}: {recipe.model} on {len(loop.images)} images of {recipe.data}, into {loop.folder.path}")
+    run, processes = loop.recipe, loop.accelerator.num_processes
+    log.say(f"{run.title} on {len(loop.images)} images of {run.data}, into {loop.folder.path}")
     log.say(
-        f"{recipe.epochs} epochs of {loop.loader.steps_per_epoch} steps, {recipe.batch_size} images a step on "
+        f"{run.epochs} epochs of {loop.loader.steps_per_epoch} steps, {run.batch_size} images a step on "
         f"{processes} process{'es' if processes > 1 else ''} ({loop.accelerator.device.type}), {loop.compute}"
     )
-    log.say(recipe.lr_sentence())
+    log.say(run.lr_sentence())
     if saved is None:
         return
     for reason in saved.skipped:

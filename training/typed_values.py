@@ -55,6 +55,7 @@ def dataclass_from_plain(declared: Any, plain: Any, name: str) -> Any:
         if plain.get("type") not in family:
             raise ValueError(f"{name}.type is {plain.get('type')!r}, but must be one of {', '.join(sorted(family))}.")
         declared = family[plain["type"]]
+    if plain.get("type") == declared.__name__:
         plain = {key: item for key, item in plain.items() if key != "type"}
     hints = get_type_hints(declared)
     known = {field.name: hints[field.name] for field in fields(declared)}

@@ -1,0 +1,63 @@
+"""A run from where it stands to what it leaves, and the ends that it may come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+
+from checkpoint import CheckpointError
+from compute import PrecisionError
+from log import RunLog
+from loop import Loop, NotFiniteError, Stopped
+from monitor import Measured
+from processes import OtherRankError, TrackerError
+from run_folder import RunFolder, RunFolderError
+from start import UnfitError
+
+from ssl_backbones.data import ImageSourceError, TooManyUnreadableError, UnreadableImageError
+from ssl_backbones.distributed import rank
+
+REFUSALS = (
+    CheckpointError,
+    ImageSourceError,
+    NotFiniteError,
+    OtherRankError,
+    PrecisionError,
+    RunFolderError,
+    TooManyUnreadableError,
+    TrackerError,
+    UnfitError,
+    UnreadableImageError,
+)
+"""Errors whose message is all that a person needs."""
+TOGETHER = (NotFiniteError, Stopped, TooManyUnreadableError)
+"""Ends that all processes come to after the same step."""
+
+Leave = Callable[[Loop, Measured | None, Measured], str]
+"""Writes what a run leaves, given what was measured at both of its ends; returns what a person wants to read of it."""
+
+
+def conduct(begun: tuple[Loop, RunLog] | RunFolder, leave: Leave) -> RunFolder:
+    """Train to the end, and let the first process write what the run leaves, results.json last; its folder."""
+    if isinstance(begun, RunFolder):
+        begun.release()
+        if rank() == 0:
+            print(f"{begun.path} holds the finished run; choose another folder with --out to run it again.")
+        return begun
+    loop, log = begun
+    with loop.folder, closing(log):
+        try:
+            finish(loop, log, leave)
+        except TOGETHER:
+            loop.accelerator.end_training()
+            raise
+        loop.accelerator.end_training()
+    return loop.folder
+
+
+def finish(loop: Loop, log: RunLog, leave: Leave) -> None:
+    """Train to the last step, and let the first process write what the run leaves."""
+    before, after = loop.run(log)
+    if loop.accelerator.is_main_process:
+        log.say(leave(loop, before, after))
+    loop.accelerator.wait_for_everyone()
