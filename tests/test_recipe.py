@@ -163,6 +163,14 @@ def test_reading_names_the_methods_there_are_and_what_is_missing():
         (ScheduleConfig, {"milestones": (40, 30)}),
         (ScheduleConfig, {"milestones": (0, 30)}),
         (ScheduleConfig, {"decay": 0.0}),
+        (ScheduleConfig, {"power": 0.0}),
+        (ScheduleConfig, {"warmup_steps": -1}),
+        (ScheduleConfig, {"warmup_steps": 3}),
+        (ScheduleConfig, {"kind": "step", "warmup_steps": 3, "warmup_epochs": 1}),
+        (ScheduleConfig, {"kind": "step", "milestone_steps": (9, 3)}),
+        (ScheduleConfig, {"kind": "step", "milestone_steps": (9,), "milestones": (1,)}),
+        (Recipe, {"max_steps": -1}),
+        (OptimizerConfig, {"backbone_lr": 0.0}),
         (Monitoring, {"knn_every": -1}),
         (Monitoring, {"k": 0}),
         (Monitoring, {"bank": 0}),
@@ -194,6 +202,9 @@ def test_the_rate_rule_and_its_sentence():
         (ScheduleConfig(warmup_epochs=1), [0.5, 1.0, 1.0, 1.0, 0.5, 0.5]),
         (ScheduleConfig("constant", warmup_epochs=1), [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
         (ScheduleConfig("step", milestones=(1, 2)), [1.0, 1.0, 0.1, 0.1, 0.01, 0.01]),
+        (ScheduleConfig("step", warmup_steps=2, milestone_steps=(3, 5)), [0.5, 1.0, 1.0, 0.1, 0.1, 0.01]),
+        (ScheduleConfig("poly", power=1.0), [6 / 6, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]),
+        (ScheduleConfig("poly", power=2.0, warmup_steps=2), [0.5, 25 / 36, 16 / 36, 9 / 36, 4 / 36, 1 / 36]),
     ],
 )
 def test_rates_of_three_epochs_of_two_steps(schedule: ScheduleConfig, rates: list[float]):
@@ -202,6 +213,13 @@ def test_rates_of_three_epochs_of_two_steps(schedule: ScheduleConfig, rates: lis
     for step, rate in enumerate(rates):
         assert set_hyperparameters(optimizer, recipe, step, 2) == pytest.approx(2 * rate)
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([2 * rate, rate])
+
+
+def test_a_run_may_end_within_its_epochs():
+    assert made(epochs=3).total_steps(7) == 21
+    run = made(epochs=3, max_steps=10, schedule=ScheduleConfig("poly", power=1.0), optimizer=OptimizerConfig(lr=1.0))
+    assert run.total_steps(7) == 10
+    assert [run.lr(step, 7) for step in (0, 9)] == pytest.approx([1.0, 0.1])
 
 
 def test_the_folder():
@@ -257,6 +275,15 @@ def test_those_excluded_may_have_a_rate_of_their_own():
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1.6, 0.0384])
     with pytest.raises(ValueError, match=r"^optimizer.norm_and_bias_lr is 0.0, but must be above 0, or None\.$"):
         OptimizerConfig(norm_and_bias_lr=0.0)
+
+
+def test_the_backbone_may_have_a_rate_of_its_own():
+    """As finetuning on few labels has it, where it is hundreds of times lower than the classifier's."""
+    config = OptimizerConfig(lr=1.0, lr_rule="absolute", backbone_lr=0.0001, exclude_norm_and_bias=True)
+    groups = parameter_groups(Network(), config)
+    assert [group.get("lr_scale", 1.0) for group in groups] == [1.0, 1.0, 0.0001, 0.0001]
+    assert [group.get("weight_decay") for group in groups] == [None, 0.0, None, 0.0]
+    assert [len(group["params"]) for group in groups] == [1, 3, 1, 2]
 
 
 def test_the_rate_of_a_part_may_stay_at_its_peak():
