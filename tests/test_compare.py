@@ -1,0 +1,186 @@
+"""A grid of runs becomes a table; scripts of a few lines stand in for those that train."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import compare
+import pytest
+from comparison.grid import Column, Grid, GridError, Row, read_grid
+from comparison.table import cell_of, collect, markdown, printed
+
+SCRIPT = """
+import json, sys, pathlib
+words = sys.argv[1:]
+said = lambda name: words[words.index("--" + name) + 1]
+out = pathlib.Path(said("out"))
+out.mkdir(parents=True, exist_ok=True)
+with open(out.parent / "calls.txt", "a") as calls:
+    calls.write(" ".join(words) + "\\n")
+if "--fail" in words:
+    print("this went wrong")
+    sys.exit(3)
+value = 0.1 * int(said("seed")) + (0.5 if "pretrain" in sys.argv[0] or "seed" in words[1] else 0.2)
+top1 = {"value": value, "low": value - 0.02, "high": value + 0.02}
+(out / "results.json").write_text(json.dumps({"numbers": {"top1": top1}}))
+"""
+RECIPES = ("resnet8_byol.imagenette96_100ep", "resnet8_moco_v2.imagenette96_100ep")
+
+
+@pytest.fixture
+def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    for name in ("pretrain.py", "evaluate.py"):
+        (folder / name).write_text(SCRIPT)
+    (folder / "make.py").write_text("import sys, pathlib; pathlib.Path(sys.argv[1]).write_text('made')")
+    monkeypatch.setattr(compare, "SCRIPTS", folder)
+    return folder
+
+
+def grid_file(tmp_path: Path, **changes: Any) -> Path:
+    """A grid of two recipes and random weights, on two seeds."""
+    lines = [f"out = {json.dumps(str(tmp_path / 'out'))}", 'data = "photos"', "seeds = [0, 1]"]
+    lines += [f"{name} = {json.dumps(value)}" for name, value in changes.items()]
+    lines += ["[[rows]]", 'label = "Random weights"', 'model = "resnet8"', "random = true"]
+    lines += ["[[rows]]", 'label = "BYOL"', f'recipe = "{RECIPES[0]}"']
+    lines += ["[[rows]]", 'label = "MoCo v2"', f'recipe = "{RECIPES[1]}"', 'options = "--method.pairs {out}/made.txt"']
+    lines += ['makes = "{out}/made.txt"', 'by = "make.py {out}/made.txt"']
+    lines += ["[[columns]]", 'label = "k-NN"', 'number = "top1"', 'protocol = "evaluate.py knn"']
+    lines += ['options = "--size 32"', 'note = "20 neighbours."']
+    path = tmp_path / "grid.toml"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_a_grid_becomes_a_table_and_nothing_is_done_twice(scripts: Path, tmp_path: Path) -> None:
+    path = grid_file(tmp_path)
+    compare.main([str(path)])
+    out = tmp_path / "out"
+    table = (out / "table.md").read_text()
+    assert "| Random weights | 25.0 ± 63.5 |" in table  # .2 and .3: Student's t of one degree of freedom, 12.7 x .05
+    assert "| BYOL | **55.0 ± 63.5** |" in table
+    assert "k-NN: 20 neighbours." in table
+    assert "mean over seeds 0, 1" in table
+    assert (out / "made.txt").read_text() == "made"
+    assert (out / "table.png").read_bytes().startswith(b"\x89PNG")
+    cells = {row["label"]: row["cells"]["k-NN"] for row in json.loads((out / "table.json").read_bytes())["rows"]}
+    assert cells["MoCo v2"] == pytest.approx(cells["BYOL"])
+    calls = [line for file in sorted(out.rglob("calls.txt")) for line in file.read_text().splitlines()]
+    assert len(calls) == 2 * (1 + 2 * 2)
+    moco = out / RECIPES[1]
+    assert f"{RECIPES[1]} --data photos --seed 1 --out {moco / 'seed1'} --method.pairs {out}/made.txt" in calls
+    assert any(call.startswith(f"knn {moco / 'seed0'} --data photos --seed 0") for call in calls)
+    assert any(call.startswith("knn resnet8 --random") for call in calls)
+    compare.main([str(path)])
+    assert len([line for file in out.rglob("calls.txt") for line in file.read_text().splitlines()]) == len(calls)
+
+
+def test_what_failed_is_said_and_tried_again(scripts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = grid_file(tmp_path)
+    broken = path.read_text().replace('options = "--size 32"', 'options = "--size 32 --fail"')
+    path.write_text(broken)
+    with pytest.raises(SystemExit) as end:
+        compare.main([str(path), "--seeds", "0"])
+    assert end.value.code == 1
+    said = capsys.readouterr()
+    assert "ended with 3; see " in said.out
+    assert "| BYOL | not measured |" in said.out
+    assert "3 failed" in said.err
+    path.write_text(broken.replace(" --fail", ""))
+    compare.main([str(path), "--seeds", "0"])
+    table = capsys.readouterr().out
+    assert "| BYOL | **50.0 ± 2.0** |" in table
+    assert "one seed" in table
+    assert "mean over seeds" not in table
+
+
+def test_other_words_write_elsewhere(tmp_path: Path) -> None:
+    grid = read_grid(grid_file(tmp_path))
+    (column,), row = grid.columns, grid.rows[1]
+    folders = {
+        grid.cell_folder(row, column, 0),
+        grid.cell_folder(row, column, 1),
+        grid.cell_folder(grid.rows[0], column, 0),
+        grid.cell_folder(row, Column("k-NN", "top1", "evaluate.py knn", "--size 64"), 0),
+        read_grid(tmp_path / "grid.toml", data="others").cell_folder(row, column, 0),
+    }
+    assert len(folders) == 5
+
+
+def test_only_some_rows(scripts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compare.main([str(grid_file(tmp_path)), "--rows", "BYOL", "--seeds", "1"])
+    assert "| BYOL | 60.0 ± 2.0 |" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        compare.main([str(tmp_path / "grid.toml"), "--rows", "BYLO"])
+    assert "'BYLO' is no row of the grid: choose from 'Random weights'" in capsys.readouterr().err
+
+
+ROW = 'label = "A"\nmodel = "resnet8"'
+COLUMN = '[[columns]]\nlabel = "k-NN"\nnumber = "top1"\nprotocol = "evaluate.py knn"'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("rows = 3", "rows is 3, but must be"),
+        ("data = ", "is not TOML"),
+        (f'data = "d"\nout = "o"\nrows = []\n{COLUMN}', "the grid has no rows"),
+        (f'data = "d"\nout = "o"\nseeds = [1, 1]\n[[rows]]\n{ROW}\n{COLUMN}', "a seed stands twice"),
+        (f'data = "d"\nout = "o"\n[[rows]]\n{ROW}\n[[rows]]\n{ROW}\n{COLUMN}', "the row 'A' stands twice"),
+        (f'data = "d"\nout = "o"\n[[rows]]\nlabel = "A"\n{COLUMN}', "either a recipe or a model"),
+        (f'data = "d"\nout = "o"\n[[rows]]\n{ROW}\nmakes = "m"\n{COLUMN}', "what is made and by what"),
+        (f'data = "d"\nout = "o"\n[[rows]]\nlabel = "A"\nrecipe = "resnet8_boyl.x"\n{COLUMN}', "is not a recipe"),
+        (f'data = "d"\nout = "o"\n[[rows]]\n{ROW}\ncolour = "m"\n{COLUMN}', "colour is not a field of Row"),
+    ],
+)
+def test_a_grid_that_cannot_be_read(
+    text: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "grid.toml").write_text(text)
+    with pytest.raises(SystemExit) as end:
+        compare.main([str(tmp_path / "grid.toml")])
+    assert end.value.code == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("compare.py: ")
+    assert expected in said
+    assert len(said.splitlines()) == 1
+
+
+def test_words_in_braces_and_unknown_scripts_and_numbers(scripts: Path, tmp_path: Path) -> None:
+    grid = read_grid(grid_file(tmp_path))
+    with pytest.raises(GridError, match=r"\{seeds\} in '--a \{seeds\}' stands for nothing"):
+        grid.filled("--a {seeds}", 0)
+    assert grid.filled("--a '{data} x' {seed}", 7) == ["--a", "photos x", "7"]
+    with pytest.raises(GridError, match=r"'evaluat\.py' is no script"):
+        compare.launched(grid, "evaluat.py")
+    missing = Grid("t", "d", str(tmp_path), (Row("A", model="resnet8"),), (Column("c", "top5", "evaluate.py knn"),))
+    folder = missing.cell_folder(missing.rows[0], missing.columns[0], 0)
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text('{"numbers": {"top1": {"value": 1}}}')
+    with pytest.raises(GridError, match="holds no number 'top5' for the column 'c': choose from 'top1'"):
+        collect(missing)
+
+
+def test_the_interval_over_seeds_is_students() -> None:
+    cell = cell_of([{"value": value} for value in (0.60, 0.64, 0.62)])
+    assert cell.mean == pytest.approx(0.62)
+    assert cell.high - cell.mean == pytest.approx(4.302653 * 0.02 / math.sqrt(3), rel=1e-6)
+    assert cell_of([{"value": 0.5}]).low is None
+
+
+def test_cells_as_a_reader_sees_them() -> None:
+    share, plain = Column("a", "n", "p"), Column("a", "n", "p", percent=False)
+    assert printed(cell_of([{"value": 0.631, "low": 0.616, "high": 0.6462}]), share) == "63.1 ± 1.5"
+    assert printed(cell_of([{"value": 0.99, "low": 0.97, "high": 0.995}]), share) == "99.0 (-2.0, +0.5)"
+    assert printed(cell_of([{"value": 12.3456}]), plain) == "12.346"
+    assert printed(None, share) == "not measured"
+
+
+def test_the_best_of_a_column_is_bold_where_there_is_something_to_beat(tmp_path: Path) -> None:
+    grid = read_grid(grid_file(tmp_path))
+    lone = {("BYOL", "k-NN"): cell_of([{"value": 0.5}])}
+    assert "| BYOL | 50.0 |" in markdown(grid, lone)

@@ -1,0 +1,1 @@
+"""A grid of runs and evaluations, and the table it becomes."""
