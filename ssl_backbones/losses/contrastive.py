@@ -60,20 +60,19 @@ def aligned_info_nce(
     section 3.3, leaves open which of the other keys are negatives: all maps of the other images, the same map of the
     other images, or everything else.
     """
-    (images, maps, _), everyone = queries.shape, len(keys)
-    queries, keys = normalize(queries, dim=-1), normalize(keys, dim=-1)
-    logits = torch.einsum("ikd,jld->ikjl", queries, keys) / temperature  # (B, n, G, n)
-    own_image = torch.arange(everyone, device=keys.device) == first + torch.arange(images, device=keys.device)[:, None]
-    own_map = torch.eye(maps, dtype=torch.bool, device=keys.device)
-    is_own_image, is_own_map = own_image[:, None, :, None], own_map[None, :, None, :]
-    is_positive = is_own_image & is_own_map
-    excluded = {
-        "other_images_all_maps": is_own_image & ~is_own_map,
-        "other_images_same_map": ~is_own_map,
-        "everything": torch.zeros_like(is_positive),
-    }[negatives]
-    positive = logits[is_positive].view(images, maps)
-    return (logits.masked_fill(excluded, -math.inf).flatten(2).logsumexp(2) - positive).mean()
+    images, maps, _ = queries.shape
+    own = first + torch.arange(images, device=keys.device)
+    queries, keys = normalize(queries, dim=-1) / temperature, normalize(keys, dim=-1)
+    positive = (queries * keys[own]).sum(-1)  # (B, n)
+    if negatives == "other_images_same_map":
+        same_map = torch.einsum("ikd,jkd->ikj", queries, keys)  # (B, n, G)
+        return (same_map.logsumexp(2) - positive).mean()
+    logits = (queries.flatten(0, 1) @ keys.flatten(0, 1).T).view(images, maps, -1, maps)  # (B, n, G, n)
+    if negatives == "other_images_all_maps":
+        other_map = ~torch.eye(maps, dtype=torch.bool, device=keys.device)
+        at = torch.arange(images, device=keys.device), slice(None), own  # each image among the keys
+        logits[at] = logits[at].masked_fill(other_map, -math.inf)
+    return (logits.flatten(2).logsumexp(2) - positive).mean()
 
 
 @in_single_precision
@@ -106,20 +105,22 @@ def aligned_nt_xent(
     """
     mine = normalize(torch.stack([first, second], 1), dim=-1)  # (B, 2, n, D)
     others = mine if everyone is None else normalize(everyone, dim=-1)  # (G, 2, n, D)
-    logits = torch.einsum("ivkd,jwld->ivkjwl", mine, others) / temperature  # (B, 2, n, G, 2, n)
-    images, _, maps, _ = mine.shape
-    index = torch.arange(len(others), device=mine.device)
-    own_image = (index == position + index[:images, None])[:, None, None, :, None, None]
-    own_view = torch.eye(2, dtype=torch.bool, device=mine.device)[:, None, None, :, None]
-    own_map = torch.eye(maps, dtype=torch.bool, device=mine.device)[:, None, None, :]
-    is_itself = own_image & own_view & own_map
-    excluded = {
-        "other_images_all_maps": is_itself | (own_image & ~own_map),
-        "other_images_same_map": is_itself | ~own_map,
-        "everything": is_itself,
-    }[negatives]
-    positive = (mine * mine.flip(1)).sum(-1) / temperature
-    return (logits.masked_fill(excluded, -math.inf).flatten(3).logsumexp(3) - positive).mean()
+    (images, _, maps, _), scaled = mine.shape, mine / temperature
+    positive = (scaled * mine.flip(1)).sum(-1)
+    own_view, own_map = (torch.eye(size, dtype=torch.bool, device=mine.device) for size in (2, maps))
+    if negatives == "other_images_same_map":
+        same_map = torch.einsum("ivkd,jwkd->ikvjw", scaled, others)[..., None]  # (B, n, 2, G, 2, 1)
+        excluded = own_view[:, :, None]  # (2, 2, 1): of one's own image, itself alone
+        logits, positive = same_map, positive.transpose(1, 2)
+    else:
+        all_maps = scaled.flatten(0, 2) @ others.flatten(0, 2).T
+        logits = all_maps.view(images, 2, maps, -1, 2, maps)  # (B, 2, n, G, 2, n)
+        is_itself = own_view[:, None, :, None] & own_map[:, None]  # (2, n, 2, n)
+        excluded = is_itself | ~own_map[:, None] if negatives == "other_images_all_maps" else is_itself
+    rows = torch.arange(images, device=mine.device)
+    at = rows, slice(None), slice(None), position + rows  # each image among all
+    logits[at] = logits[at].masked_fill(excluded, -math.inf)
+    return (logits.flatten(3).logsumexp(3) - positive).mean()
 
 
 def aligned_negative_count(images: int, maps: int, negatives: AlignedNegatives) -> int:
