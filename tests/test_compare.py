@@ -9,6 +9,7 @@ from typing import Any
 
 import compare
 import pytest
+import recipes
 from comparison.grid import Column, Grid, GridError, Row, read_grid
 from comparison.table import cell_of, collect, markdown, printed
 
@@ -184,3 +185,9 @@ def test_the_best_of_a_column_is_bold_where_there_is_something_to_beat(tmp_path:
     grid = read_grid(grid_file(tmp_path))
     lone = {("BYOL", "k-NN"): cell_of([{"value": 0.5}])}
     assert "| BYOL | 50.0 |" in markdown(grid, lone)
+
+
+def test_the_grid_that_ships_holds_every_method_of_the_table() -> None:
+    grid = read_grid(Path(__file__).parents[1] / "benchmarks" / "imagenette.toml")
+    assert len(grid.rows) == 17
+    assert {row.recipe for row in grid.rows[1:]} == {name for name in recipes.names() if ".imagenette32_" in name}
