@@ -73,7 +73,9 @@ class SplitBatchNorm(nn.modules.batchnorm._BatchNorm):
             raise ValueError(f"a batch of {len(rows)} cannot be normalised in {self.splits} groups: lower bn_splits")
         means = self.running_mean.expand(self.splits, -1).clone()
         variances = self.running_var.expand(self.splits, -1).clone()
-        parts = zip(rows.tensor_split(self.splits), means, variances, strict=True)
+        whole, more = divmod(len(rows), self.splits)
+        sizes = [whole + (group < more) for group in range(self.splits)]
+        parts = zip(rows.split(sizes), means, variances, strict=True)  # a slice each would cost a full gradient each
         normalised = torch.cat(
             [batch_norm(part, m, v, self.weight, self.bias, True, self.momentum, self.eps) for part, m, v in parts]
         )
