@@ -42,7 +42,7 @@ def step_decay(step: int, steps_per_epoch: int, milestones: Sequence[int], decay
 
 def polynomial_decay(step: int, total_steps: int, power: float = 0.9) -> float:
     """The factor (1 - step / total_steps)^power, which ends above 0. Chen et al., 2017 (DeepLab), section 4.1.1."""
-    return (1 - step / total_steps) ** power
+    return math.pow(1 - step / total_steps, power)
 
 
 def ema_momentum(progress: float, start: float, end: float = 1.0) -> float:

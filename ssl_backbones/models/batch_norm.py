@@ -75,7 +75,7 @@ class SplitBatchNorm(nn.modules.batchnorm._BatchNorm):
         variances = self.running_var.expand(self.splits, -1).clone()
         whole, more = divmod(len(rows), self.splits)
         sizes = [whole + (group < more) for group in range(self.splits)]
-        parts = zip(rows.split(sizes), means, variances, strict=True)  # a slice each would cost a full gradient each
+        parts = zip(rows.split_with_sizes(sizes), means, variances, strict=True)  # a slice each would cost a full gradient each
         normalised = torch.cat(
             [batch_norm(part, m, v, self.weight, self.bias, True, self.momentum, self.eps) for part, m, v in parts]
         )
