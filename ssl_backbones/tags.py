@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from ssl_backbones.zoo import ORIGINS
+from ssl_backbones.zoo import Origin as Origin
+
+LICENCE = "apache-2.0"
+"""Of what the recipes of this repository make."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +42,12 @@ class Tag:
     """The same, measured with this repository."""
     size: int | None = None
     """The side of the images it saw, where that is not the backbone's usual one."""
-    licence: str = "apache-2.0"
+    licence: str = LICENCE
+    """Of the weights: that of their origin where they have one."""
     hf_hub_id: str | None = None
     """`org/name@commit`"""
-    url: str | None = None
+    origin: Origin | None = None
+    """Of weights that others trained."""
     notes: str = ""
 
     @property
@@ -55,6 +63,11 @@ class Tag:
     def method(self) -> str:
         """The suffix that the registry's METHODS knows."""
         return self.architecture.partition("_")[2]
+
+    @property
+    def url(self) -> str | None:
+        """Of the publisher's own file."""
+        return self.origin.url if self.origin else None
 
     @property
     def source(self) -> str | None:
@@ -165,7 +178,7 @@ def _patch_tags() -> Iterator[Tag]:
         yield Tag(name, data, 200, size=size, notes=f"The paper's own classifier, trained with it, reaches {figure} %.")
 
 
-TAGS = (
+_TRAINED_HERE = (
     Tag("resnet50_byol.in1k_1000ep", IN1K, 1000, 74.3),
     Tag("resnet50_byol.in1k_300ep", IN1K, 300),
     Tag("resnet50_byol.in1k_100ep_deepmind", IN1K, 100),
@@ -202,4 +215,20 @@ TAGS = (
     *_equal_cost_tags(),
     *_patch_tags(),
 )
+"""One for each recipe."""
+
+
+def _with_origins() -> Iterator[Tag]:
+    """Every recipe's tag, with the weights that others trained by its settings; then what only others trained."""
+    recipes = {tag.name for tag in _TRAINED_HERE}
+    for tag in _TRAINED_HERE:
+        origin = ORIGINS.get(tag.name)
+        yield replace(tag, origin=origin, licence=origin.licence) if origin and not tag.hf_hub_id else tag
+    for name, origin in ORIGINS.items():
+        if name not in recipes:
+            epochs = int(name.rpartition("_")[2].removesuffix("ep"))
+            yield Tag(name, IN1K, epochs, licence=origin.licence, origin=origin)
+
+
+TAGS = tuple(_with_origins())
 """The first tag of an architecture that has weights is the one that the bare name stands for; else the first."""

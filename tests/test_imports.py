@@ -15,8 +15,15 @@ PACKAGE = ROOT / "ssl_backbones"
 TRAINING = ROOT / "training"
 
 BELOW = {
-    "tags": set(),
-    "registry": {"tags"},
+    "papers": set(),
+    "zoo": set(),
+    "tags": {"zoo"},
+    "errors": {"tags"},
+    "configs": {"errors"},
+    "description": {"papers", "tags"},
+    "registry": {"tags", "papers", "errors", "configs", "description"},
+    "convert": set(),
+    "fetch": {"registry", "convert"},
     "checks": set(),
     "clustering": set(),
     "distributed": set(),
@@ -25,14 +32,16 @@ BELOW = {
     "metrics": set(),
     "optimizers": set(),
     "views": set(),
-    "visualizers": set(),
+    "visualizers": {"methods"},
     "data": {"views"},
     "mining": {"data", "views", "checks"},
-    "models": {"registry", "distributed", "checks"},
-    "methods": {"models", "losses", "views", "data", "schedules", "distributed", "checks", "clustering", "mining"},
+    "models": {"registry", "fetch", "distributed", "checks"},
+    "methods": {"models", "losses", "views", "data", "schedules", "distributed", "checks", "clustering", "mining"}
+    | {"registry"},
     "hub": {"registry"},
     "__init__": {"models", "registry"},
-    "__main__": {"registry", "hub"},
+    "commands": {"registry", "convert", "fetch", "hub"},
+    "__main__": {"registry", "commands", "convert", "hub"},
 }
 """Each part of the package, and the other parts it may know. A new part is entered here, or the test fails."""
 

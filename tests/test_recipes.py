@@ -72,6 +72,8 @@ def test_big_heads_fit_their_backbone():
 def test_every_registered_tag_has_its_recipe():
     assert {tag.name for tag in registry.TAGS} >= set(NAMES) - {"sample"}
     for tag in registry.TAGS:
+        if tag.origin and tag.name not in NAMES:
+            continue  # others' weights, which nothing here trains
         recipe = recipes.get(tag.name)
         assert recipe.model == tag.architecture
         assert recipe.epochs == tag.epochs

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
 import timm
 from huggingface_hub import EvalResult, ModelCardData
 
-from ssl_backbones.registry import Description, describe, list_models
+from ssl_backbones.registry import LICENCE, Description, describe, list_models
 
 NOT_MEASURED = "not measured"
 
@@ -38,7 +39,7 @@ def facts_of(recipe: Mapping[str, Any]) -> Description:
     """What the registry knows of the recipe; of one that is not registered, no more than its method and paper."""
     name, model = str(recipe["name"]), str(recipe["model"])
     if name in list_models(include_tags=True):
-        return describe(name)
+        return replace(describe(name), licence=LICENCE, origin=None)  # of the run's own weights, not of others'
     backbone = model.partition("_")[0]
     if model not in list_models():
         return Description(name, backbone)

@@ -58,8 +58,8 @@ def save_backbone(
     )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "model.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))
-    _write(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    write_file(folder / "model.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))
+    write_file(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
     return folder
 
 
@@ -106,7 +106,7 @@ def _check(weights: dict[str, Tensor], reference: nn.Module, architecture: str) 
         )
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
     """Write beside the file and move into place, so that a reader finds the old content or the new."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -8,6 +8,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, resolve_pretrained_cfg
 from torch import Tensor, nn
 
+from ssl_backbones.fetch import published_weights
 from ssl_backbones.registry import PretrainedWeightsError, explain_weights
 
 
@@ -28,24 +29,28 @@ def headless_cfg(side: int, pooled: int, **fields: Any) -> dict[str, Any]:
 
 
 def build(network: type[nn.Module], variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
-    """The network as timm builds it; PretrainedWeightsError or RuntimeError unless all weights asked for are there."""
+    """The network as timm builds it; PretrainedWeightsError unless all weights asked for are there."""
     model: nn.Module
     if not pretrained:
         model = build_model_with_cfg(network, variant, False, **kwargs)
         return model
     cfg = resolve_pretrained_cfg(variant, kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay"))
     name = f"{variant}.{cfg.tag}" if cfg.tag else variant
-    if not (cfg.state_dict or cfg.has_weights):
-        raise PretrainedWeightsError.unpublished(name)
+    if not (cfg.state_dict or cfg.file or cfg.hf_hub_id):
+        weights = published_weights(name, cfg.url, kwargs.get("cache_dir"))
+        kwargs["pretrained_cfg_overlay"] = {**(kwargs.get("pretrained_cfg_overlay") or {}), "state_dict": weights}
     if cfg.file and not cfg.state_dict and not Path(cfg.file).exists():
         raise PretrainedWeightsError(f"the weights of {name!r} should be in {str(cfg.file)!r}, but nothing is there")
     with explain_weights(name):
         model = build_model_with_cfg(network, variant, True, pretrained_filter_fn=whole_backbone, **kwargs)
+    if not cfg.state_dict:
+        described: Any = model.pretrained_cfg
+        described.pop("state_dict", None)  # timm would keep a second copy of all weights with the model
     return model
 
 
 def whole_backbone(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """The weights under the model's own names, or RuntimeError where some are missing, extra or of another shape.
+    """The weights under the model's own names; PretrainedWeightsError if some are missing, extra or of another shape.
 
     timm loads leniently as soon as the number of classes differs, and would keep random weights for what is missing.
     """
@@ -61,7 +66,10 @@ def whole_backbone(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str,
     if missing or extra or misshapen:
         faults = {"lack": missing, "have in excess": extra, "have in another shape": misshapen}
         listed = "; they ".join(f"{fault} {_few(keys)}" for fault, keys in faults.items() if keys)
-        raise RuntimeError(f"these are not the weights of this {type(model).__name__}: they {listed}")
+        raise PretrainedWeightsError(
+            f"these are not the weights of this {type(model).__name__}: they {listed}; turn another project's "
+            "checkpoint into a folder to load with `ssl-backbones convert FILE --out DIR`"
+        )
     return weights if has_head(model) else given
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from ssl_backbones.models.build import build, headless_cfg
 from ssl_backbones.models.small_resnet import DEPTHS, build_small, small_cfg
-from ssl_backbones.registry import METHODS, Tag, tags_of
+from ssl_backbones.registry import ELSEWHERE, METHODS, PAPERS, TAGS, Tag, tags_of
 
 BLOCKS: dict[str, tuple[type[nn.Module], tuple[int, ...]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -29,23 +29,33 @@ def tag_fields(tag: Tag) -> dict[str, Any]:
     """What timm is told of a pretrained backbone: its paper and licence, and where its weights are."""
     fields: dict[str, Any] = {
         "license": tag.licence,
-        "description": f"{tag.backbone}, {METHODS[tag.method].label}, {tag.data.name}, {tag.epochs} epochs",
-        "paper_name": METHODS[tag.method].title,
-        "paper_ids": METHODS[tag.method].url,
+        "description": f"{tag.backbone}, {PAPERS[tag.method].label}, {tag.data.name}, {tag.epochs} epochs",
+        "paper_name": PAPERS[tag.method].title,
+        "paper_ids": PAPERS[tag.method].url,
     }
     if tag.size:
         pooled = -(-tag.size // (4 if tag.backbone in DEPTHS else 32))
         fields |= {"input_size": (3, tag.size, tag.size), "pool_size": (pooled, pooled)}
     if tag.hf_hub_id:
         fields |= {"hf_hub_id": tag.hf_hub_id, "hf_hub_filename": "model.safetensors"}
+    if tag.origin:
+        told = f"{fields['description']}, weights of {tag.origin.publisher}. {tag.origin.notes}"
+        fields |= {"origin_url": tag.origin.url or tag.origin.page, "description": told.strip()}
     return fields | ({"url": tag.url} if tag.url else {})
+
+
+def methods_of(backbone: str) -> Iterator[str]:
+    """What a backbone can be trained with, and then by what else it is published."""
+    yield from METHODS
+    published = {tag.method for tag in TAGS if tag.backbone == backbone}
+    yield from (method for method in ELSEWHERE if method in published)
 
 
 def entries() -> Iterator[tuple[str, dict[str, Any]]]:
     """Every `backbone_method.tag`, and every bare `backbone_method` that has none, with its description."""
     for backbone in BACKBONES:
         cfg = small_cfg if backbone in DEPTHS else large_cfg
-        for method in METHODS:
+        for method in methods_of(backbone):
             name = f"{backbone}_{method}"
             tags = tags_of(name)
             yield from ((tag.name, cfg(**tag_fields(tag))) for tag in tags)
@@ -64,12 +74,12 @@ def entry_point(backbone: str, method: str) -> Callable[..., nn.Module]:
         return build(ResNet, name, pretrained, **{"block": block, "layers": layers, "zero_init_last": False, **kwargs})
 
     build_backbone.__name__ = build_backbone.__qualname__ = name
-    build_backbone.__doc__ = f"{backbone} for, or pretrained with, {METHODS[method].label}."
+    build_backbone.__doc__ = f"{backbone} for, or pretrained with, {PAPERS[method].label}."
     return build_backbone
 
 
 default_cfgs = generate_default_cfgs(dict(entries()))
 
 for _backbone in BACKBONES:
-    for _method in METHODS:
+    for _method in methods_of(_backbone):
         globals()[f"{_backbone}_{_method}"] = register_model(entry_point(_backbone, _method))

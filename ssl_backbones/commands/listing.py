@@ -1,0 +1,44 @@
+"""`ssl-backbones list`: the models there are, in a table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from ssl_backbones.registry import Description, describe, list_models
+
+HEAD = ("name", "method", "data", "epochs", "paper", "theirs", "ours", "licence", "weights")
+
+
+def add(commands: Any) -> None:
+    """Add the command to a parser's."""
+    command = commands.add_parser("list", help="the models there are, and what is known of them")
+    command.add_argument("pattern", nargs="?", default="", help="a wildcard, as in 'resnet50_*' (quote it)")
+    command.add_argument("--pretrained", action="store_true", help="only those whose weights are published")
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print a row for each model; 1 if there is none."""
+    names = list_models(options.pattern, options.pretrained, include_tags=True)
+    if not names:
+        which = "model with published weights" if options.pretrained else "model"
+        print(f"no {which} matches {options.pattern or '*'!r}", file=sys.stderr)
+        return 1
+    rows = [HEAD, *(row(describe(name)) for name in names)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for cells in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+    return 0
+
+
+def row(model: Description) -> tuple[str, ...]:
+    """What is known of a model, a cell each."""
+    origin = model.origin
+    theirs = origin.number if origin else None
+    licence = model.terms if model.licence else None
+    known = (model.method, model.data, model.epochs, model.paper_number, theirs, model.our_number, licence)
+    where = (origin.publisher if model.source else f"{origin.publisher}, by hand") if origin else "published"
+    weights = where if model.source or origin else "-"
+    return (model.name, *("-" if fact is None else str(fact) for fact in known), weights)

@@ -1,0 +1,139 @@
+"""The tensors of a file that someone else wrote, read without running anything in it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ssl_backbones.convert.layout import ConversionError
+
+SAFE_TORCH = (2, 10)
+"""The first release in which the known holes of `weights_only` are closed."""
+CONTAINERS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("state_dict",),
+    ("model",),
+    ("teacher",),
+    ("backbone",),
+    ("network",),
+    ("model_state_dict",),
+    ("classy_state_dict", "base_model", "model", "trunk"),
+)
+"""Where the tensors lie in a checkpoint; of DINO's two networks the teacher is the one that is published."""
+WRAPPERS = ("module.", "_orig_mod.")
+"""What data parallelism and compilation put before every key."""
+_OBJECTS = "Unsupported operand"
+"""How torch calls a step that checkpoints of tensors have no need of."""
+_REFUSED = re.compile(r"(?:GLOBAL|global) ([\w.]+)")
+
+
+def read_checkpoint(file: str | PathLike[str]) -> dict[str, Tensor]:
+    """Every tensor of a .pth, .pth.tar, .safetensors or .npz, without the wrapper's prefix; or ConversionError."""
+    path = Path(file)
+    content = _content(path)
+    for container in CONTAINERS:
+        inside: Any = content
+        for key in container:
+            inside = inside.get(key) if isinstance(inside, Mapping) else None
+        if tensors := _tensors(inside):
+            return unwrapped(tensors)
+    raise ConversionError(
+        f"{str(path)!r} holds no tensors by name, at the top or under {', '.join(c[0] for c in CONTAINERS[1:])}: "
+        "convert a checkpoint, not a pickled model or a list"
+    )
+
+
+def unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without a wrapper's prefix, where all of them have it."""
+    for wrapper in (*WRAPPERS, *WRAPPERS):
+        if all(key.startswith(wrapper) for key in tensors):
+            tensors = {key.removeprefix(wrapper): value for key, value in tensors.items()}
+    return tensors
+
+
+def _tensors(value: Any) -> dict[str, Tensor]:
+    """A dictionary's tensors; none if it holds dictionaries, which are to be looked into."""
+    if not isinstance(value, Mapping) or any(isinstance(inner, Mapping) for inner in value.values()):
+        return {}
+    return {key: inner for key, inner in value.items() if isinstance(key, str) and isinstance(inner, Tensor)}
+
+
+def _content(path: Path) -> Any:
+    """Whatever a file holds, by what it begins with and not by what it is called."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise ConversionError(f"{str(path)!r} cannot be read ({error.strerror}): name the downloaded file") from error
+    if start.lstrip()[:1] == b"<":
+        raise ConversionError(
+            f"{str(path)!r} is a web page and no checkpoint, as Google Drive gives for large files: open the address "
+            "in a browser, confirm the download, and name the file that it saves"
+        )
+    return _read(path, start)
+
+
+def _by_kind(path: Path, start: bytes) -> Any:
+    """What safetensors, numpy or torch makes of a file."""
+    if start[8:9] == b"{":
+        return safetensors.torch.load_file(path)
+    if start[:2] == b"PK":
+        with zipfile.ZipFile(path) as archive:
+            if all(name.endswith(".npy") for name in archive.namelist()):
+                return _arrays(path)
+    return _pickled(path)
+
+
+def _arrays(path: Path) -> dict[str, Tensor]:
+    """The arrays of an .npz; numpy refuses those that are pickled objects."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
+
+
+def _pickled(path: Path) -> Any:
+    """What a checkpoint of torch's holds: tensors and plain values; anything else in it is refused unexecuted."""
+    if torch.torch_version.TorchVersion(torch.__version__) < SAFE_TORCH:  # type: ignore[operator]
+        raise ConversionError(
+            f"{str(path)!r} is a pickle, and torch {torch.__version__} can be made to run code by one: install torch "
+            f"{SAFE_TORCH[0]}.{SAFE_TORCH[1]} or later, or save the tensors as .safetensors on a machine that may"
+        )
+    # A Namespace carries the options of a run and nothing that acts.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _read(path: Path, start: bytes) -> Any:
+    """What a file holds, or ConversionError whatever its reader raises: there is no end to how a file can be wrong."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old protocols
+            return _by_kind(path, start)
+    except ConversionError:
+        raise
+    except Exception as error:
+        if refused := _REFUSED.search(str(error)):
+            raise ConversionError(
+                f"{str(path)!r} asks for {refused[1]}, which could run code, and was not opened: take a file of plain "
+                "tensors from its publisher, or save its arrays as .npz or .safetensors on a machine that may run it"
+            ) from error
+        if _OBJECTS in str(error):
+            raise ConversionError(
+                f"{str(path)!r} is no checkpoint, or a pickle of objects that could run code, and was not opened: take "
+                "a file of plain tensors from its publisher; of DeepMind's BYOL, save the arrays as .npz on a machine "
+                "that may run it, as the text of ssl_backbones.convert.haiku shows"
+            ) from error
+        raise ConversionError(
+            f"{str(path)!r} is damaged, cut short or no checkpoint ({type(error).__name__}): download it again and "
+            "compare its size with the publisher's"
+        ) from error

@@ -1,0 +1,108 @@
+"""Backbones in a folder to carry to a machine without network, and the proof that they arrived whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ssl_backbones.hub.export import save_backbone, write_file
+from ssl_backbones.hub.sidecar import preparation
+from ssl_backbones.registry import create_model, describe
+
+MANIFEST = "bundle.json"
+SCHEMA = 1
+
+
+class BundleError(ValueError):
+    """A bundle that is not what was written; the message names the first file that differs."""
+
+
+def write_bundle(models: Iterable[str], folder: str | os.PathLike[str]) -> list[Path]:
+    """Write each model as a folder that timm loads, and a manifest of every file; return the models' folders."""
+    root = Path(folder)
+    if root.exists() and any(root.iterdir()):
+        raise BundleError(f"{str(root)!r} is not empty: name a new folder, so that the bundle is all it holds")
+    folders = [_write_model(name, root) for name in models]
+    files = {
+        path.relative_to(root).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+    manifest = {"schema": SCHEMA, "models": [path.name for path in folders], "files": files}
+    write_file(root / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    return folders
+
+
+def verify_bundle(folder: str | os.PathLike[str]) -> list[Path]:
+    """The folders of the models of a bundle, once every file is found to be what was written, and no other is there."""
+    root = Path(folder)
+    manifest = _manifest(root)
+    for name, wanted in manifest["files"].items():
+        path = _inside(root, name)
+        if not path.is_file():
+            raise BundleError(f"{name!r} is missing from the bundle {str(root)!r}: {_AGAIN}")
+        if path.stat().st_size != wanted["size"] or _sha256(path) != wanted["sha256"]:
+            raise BundleError(f"{name!r} in the bundle {str(root)!r} is not what was written: {_AGAIN}")
+    found = {path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir()}
+    if extra := sorted(found - manifest["files"].keys() - {MANIFEST}):
+        raise BundleError(f"{extra[0]!r} was added to the bundle {str(root)!r}: {_AGAIN}")
+    return [_inside(root, name) for name in manifest["models"]]
+
+
+_AGAIN = "copy it again from where it was made, or make it anew with `ssl-backbones bundle MODEL --out DIR`"
+
+
+def _write_model(name: str, root: Path) -> Path:
+    """One model as model.safetensors and config.json, with the preparation, licence and origin that it had."""
+    known = describe(name)
+    model = create_model(name, pretrained=True, num_classes=0)
+    cfg: Any = model.pretrained_cfg
+    told = ("license", "tag", "description", "origin_url", "paper_name", "paper_ids")
+    folder = root / re.sub(r"[^\w.-]+", "_", Path(known.name).name if os.path.isdir(name) else known.name)
+    if folder.exists():
+        raise BundleError(f"two models of the bundle would be called {folder.name!r}: bundle them apart")
+    about = {field: cfg[field] for field in told if cfg.get(field)}
+    return save_backbone(model, folder, known.backbone, **preparation(model), **about)
+
+
+def _manifest(root: Path) -> dict[str, Any]:
+    """The manifest of a bundle, of the form that is read here."""
+    try:
+        manifest: Any = json.loads((root / MANIFEST).read_bytes())
+        if manifest["schema"] != SCHEMA:
+            raise BundleError(
+                f"{str(root)!r} is a bundle of schema {manifest['schema']!r}, and this version reads {SCHEMA}: {_AGAIN}"
+            )
+        for wanted in manifest["files"].values():
+            wanted["size"], wanted["sha256"]
+        names = [*manifest["files"], *manifest["models"]]
+    except OSError as error:
+        raise BundleError(f"{str(root)!r} holds no {MANIFEST} that can be read ({error.strerror}): {_AGAIN}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, BundleError):
+            raise
+        raise BundleError(f"the {MANIFEST} of {str(root)!r} is damaged: {_AGAIN}") from error
+    for name in names:
+        _inside(root, name)
+    known: dict[str, Any] = manifest
+    return known
+
+
+def _inside(root: Path, name: Any) -> Path:
+    """A path of the bundle; BundleError for one that leads out of it."""
+    parts = PurePosixPath(name).parts if isinstance(name, str) else ()
+    path = root.joinpath(*parts) if parts else root
+    leads_out = not parts or ".." in parts or PurePosixPath(name).is_absolute() or "\\" in name or ":" in name
+    if leads_out or not path.resolve().is_relative_to(root.resolve()):
+        raise BundleError(f"the bundle {str(root)!r} names {name!r}, which leads out of its folder: do not use it")
+    return path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,37 @@
+"""Backbones in the formats of other libraries."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+
+from ssl_backbones.hub.export_detectron2 import save_detectron2
+from ssl_backbones.hub.export_onnx import save_onnx
+from ssl_backbones.hub.export_openmmlab import save_openmmlab
+from ssl_backbones.hub.export_torchvision import save_torchvision
+from ssl_backbones.hub.sidecar import ExportError
+from ssl_backbones.registry import create_model, describe
+
+FORMATS: dict[str, Callable[[nn.Module, Path, str], None]] = {
+    "torchvision": save_torchvision,
+    "detectron2": save_detectron2,
+    "mmdet": save_openmmlab,
+    "mmseg": save_openmmlab,
+    "onnx": save_onnx,
+}
+"""By what they are called on the command line."""
+
+
+def export(model: str | os.PathLike[str], format: str, file: str | os.PathLike[str]) -> Path:
+    """Write the weights of a registered name, `hf-hub:org/name` or a run's folder; beside them FILE.json."""
+    if format not in FORMATS:
+        raise ExportError(f"there is no format {format!r}: there are {', '.join(FORMATS)}")
+    path = Path(file)
+    if path.is_dir() or not path.parent.is_dir():
+        raise ExportError(f"{str(path)!r} is a folder, or lies in none: name a file in a folder that exists")
+    architecture = describe(model).backbone
+    FORMATS[format](create_model(model, pretrained=True, num_classes=0).eval(), path, architecture)
+    return path

@@ -1,0 +1,154 @@
+"""Files of strangers: nothing in them runs, and what is wrong with one is said in a sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import backbone, haiku, moco
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ssl_backbones import __main__
+from ssl_backbones.convert import ConversionError, convert, read_checkpoint
+
+NET = backbone("resnet8")
+
+
+class Touch:
+    """Unpickled by a careless reader, it leaves a file behind."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> Any:
+        return (os.system, (f"touch {self.canary}",))
+
+
+def saved(content: Any, legacy: bool = False) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file, _use_new_zipfile_serialization=not legacy)
+    return file.getvalue()
+
+
+WAYS = {
+    "zip": lambda evil: saved({"state_dict": NET, "extra": evil}),
+    "legacy": lambda evil: saved({"state_dict": NET, "extra": evil}, legacy=True),
+    "plain pickle": lambda evil: pickle.dumps({"experiment_state": evil}),
+    "old plain pickle": lambda evil: pickle.dumps({"experiment_state": evil}, protocol=2),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_pickle_that_would_run_code_is_refused_unexecuted(way: str, tmp_path: Path, capsys):
+    canary, path = tmp_path / "canary", tmp_path / "evil.pth"
+    path.write_bytes(WAYS[way](Touch(canary)))
+    with pytest.raises(ConversionError):
+        convert(path)
+    assert __main__.main(["convert", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert __main__.main(["import", "resnet50_swav.in1k_800ep", str(path)]) == 2
+    assert not canary.exists()
+    assert not (tmp_path / "out").exists()
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 2
+    assert "Traceback" not in printed
+    if way in ("zip", "legacy", "old plain pickle"):
+        assert "posix.system" in printed or "nt.system" in printed
+    assert "could run code" in printed
+    pickle.loads(pickle.dumps(Touch(canary)))
+    assert canary.exists()  # so the canary sings
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "cut short"),
+        (b"<!DOCTYPE html><html>Google Drive</html>", "a web page"),
+        (b"  \n<html>", "a web page"),
+        (b"\x80", "cut short"),
+        (b"PK\x03\x04 nothing", "cut short"),
+        (b"hello, world", "no checkpoint"),
+        (saved(NET)[:-400], "cut short"),
+        (saved(NET)[: len(saved(NET)) // 2], "cut short"),
+        (saved(NET, legacy=True)[:-40], "cut short"),
+        (saved(NET, legacy=True)[:400], "cut short"),
+        (b"\x10\x00\x00\x00\x00\x00\x00\x00{" + b" " * 99, "damaged"),
+        (b"\xff" * 8 + b"{}", "damaged"),
+    ],
+    ids=range(12),
+)
+def test_a_damaged_file_is_refused(content: bytes, told: str, tmp_path: Path):
+    path = tmp_path / "checkpoint.pth"
+    path.write_bytes(content)
+    with pytest.raises(ConversionError, match=told) as caught:
+        convert(path)
+    assert str(path) in str(caught.value)
+
+
+def archive() -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **{key: np.ascontiguousarray(value) for key, value in list(haiku(backbone()).items())[:6]})
+    return file.getvalue()
+
+
+WHOLE = (saved(moco(NET, ["fc.weight"])), saved(NET, legacy=True), archive())
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    content=st.sampled_from(WHOLE),
+    places=st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=4),
+    data=st.data(),
+)
+def test_however_a_file_is_damaged_it_is_read_or_refused(content: bytes, places: list[float], data, tmp_path: Path):
+    changed = bytearray(content)
+    for place in places:
+        at = int(place * len(changed))
+        changed[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
+    (tmp_path / "damaged").write_bytes(changed)
+    with contextlib.suppress(ConversionError):
+        convert(tmp_path / "damaged", "resnet8")
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path: Path):
+    for path in (tmp_path / "gone.pth", tmp_path):
+        with pytest.raises(ConversionError, match="cannot be read"):
+            convert(path)
+
+
+def test_arrays_that_are_pickled_objects_are_refused(tmp_path: Path):
+    canary = tmp_path / "canary"
+    np.savez(tmp_path / "evil.npz", **{"res_net50/~/initial_conv/w": np.array([Touch(canary)], dtype=object)})
+    with pytest.raises(ConversionError):
+        convert(tmp_path / "evil.npz")
+    assert not canary.exists()
+
+
+def test_an_array_with_a_table_of_another_network_is_no_small_resnet(tmp_path: Path):
+    few = {key: np.ascontiguousarray(value) for key, value in list(haiku(backbone()).items())[:5]}
+    np.savez(tmp_path / "few.npz", **few)
+    with pytest.raises(ConversionError, match="nothing was loaded"):
+        convert(tmp_path / "few.npz", "resnet50")
+
+
+def test_an_older_torch_reads_no_strangers_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from safetensors.torch import save_file
+
+    (tmp_path / "net.pth").write_bytes(saved(NET))
+    save_file({key: value.contiguous() for key, value in NET.items()}, tmp_path / "net.safetensors")
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.9.1"))
+    with pytest.raises(ConversionError, match=r"torch 2\.9\.1 .* install torch 2\.10 or later"):
+        convert(tmp_path / "net.pth")
+    assert convert(tmp_path / "net.safetensors").architecture == "resnet8"
+
+
+def test_what_is_read_is_named_tensors(tmp_path: Path):
+    (tmp_path / "net.pth").write_bytes(saved({"state_dict": NET, "epoch": 3, "note": "text"}))
+    assert list(read_checkpoint(tmp_path / "net.pth")) == list(NET)
