@@ -217,7 +217,7 @@ def test_maps_are_read_in_evaluation_mode_and_nothing_is_left_behind() -> None:
 
 
 def test_a_method_without_maps_says_which_have_them() -> None:
-    with pytest.raises(TypeError, match="BatchNorm2d has no alignment maps; LewelB and LewelM do"):
+    with pytest.raises(TypeError, match="BatchNorm2d has no alignment maps; LewelB, LewelM and Aligned do"):
         alignment_maps(nn.BatchNorm2d(3), torch.zeros(1, 3, 4, 4))
 
 

@@ -6,6 +6,7 @@ from ssl_backbones.methods.byol import BYOL, BYOLConfig
 from ssl_backbones.methods.deep_infomax import DeepInfoMax, DeepInfoMaxConfig
 from ssl_backbones.methods.deepcluster import DeepCluster, DeepClusterConfig
 from ssl_backbones.methods.flags import Flags, FlagsConfig
+from ssl_backbones.methods.from_run import RunError, method_from_run
 from ssl_backbones.methods.lewel_b import LewelB, LewelBConfig
 from ssl_backbones.methods.lewel_m import LewelM, LewelMConfig
 from ssl_backbones.methods.method import Method, MethodConfig
@@ -56,6 +57,7 @@ __all__ = [
     "PatchRotNetConfig",
     "RotNet",
     "RotNetConfig",
+    "RunError",
     "SimCLR",
     "SimCLRConfig",
     "SimSiam",
@@ -65,4 +67,5 @@ __all__ = [
     "VICReg",
     "VICRegConfig",
     "VICRegObjective",
+    "method_from_run",
 ]

@@ -105,9 +105,14 @@ class DeepCluster(Method):
         """Score images (B, 3, S, S), given their rows (B,) in the data."""
         images, rows = batch
         labels = self.pseudo_labels[rows]
-        logits = self.head(pooled(feature_map(self.backbone, images)))
+        logits = self.logits(images)
         loss = cross_entropy(logits, labels, self.weights)
         return {"loss": loss, "accuracy": accuracy(logits, labels), "chance": math.log(self.config.clusters)}
+
+    def logits(self, images: Tensor) -> Tensor:
+        """How much each image (B, 3, S, S) looks like each cluster, (B, clusters)."""
+        logits: Tensor = self.head(pooled(feature_map(self.backbone, images)))
+        return logits
 
     @torch.no_grad()
     def on_epoch_start(self, embed: Callable[[], Tensor]) -> None:

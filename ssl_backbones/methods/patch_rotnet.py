@@ -71,7 +71,12 @@ class PatchRotNet(Method):
 
     def forward(self, batch: Tensor) -> dict[str, Tensor | float]:
         """Score the views (8B, 3, S, S) that `views.patches.patch_views` lays out; all pass the network at once."""
-        logits = self.head(pooled(feature_map(self.backbone, batch)))
+        logits = self.logits(batch)
         labels = torch.arange(VIEWS, device=batch.device).repeat_interleave(len(batch) // VIEWS)
         loss = cross_entropy(logits, labels)  # eq. 1, its sum over the eight views and no ninth
         return {"loss": loss, "accuracy": accuracy(logits, labels), "chance": math.log(VIEWS)}
+
+    def logits(self, images: Tensor) -> Tensor:
+        """How much each image (B, 3, S, S) looks like each of the eight views, (B, 8)."""
+        logits: Tensor = self.head(pooled(feature_map(self.backbone, images)))
+        return logits

@@ -60,7 +60,12 @@ class RotNet(Method):
 
     def forward(self, batch: Tensor) -> dict[str, Tensor | float]:
         """Score the views (4B, 3, S, S) that `views.patches.rotations` lays out."""
-        logits = self.head(pooled(feature_map(self.backbone, batch)))
+        logits = self.logits(batch)
         labels = torch.arange(TURNS, device=batch.device).repeat_interleave(len(batch) // TURNS)
         loss = cross_entropy(logits, labels)
         return {"loss": loss, "accuracy": accuracy(logits, labels), "chance": math.log(TURNS)}
+
+    def logits(self, images: Tensor) -> Tensor:
+        """How much each image (B, 3, S, S) looks like each of the four turns, (B, 4)."""
+        logits: Tensor = self.head(pooled(feature_map(self.backbone, images)))
+        return logits

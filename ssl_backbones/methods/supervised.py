@@ -62,6 +62,11 @@ class Supervised(Method):
     def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor | float]:
         """Score images (B, 3, S, S) and their labels (B,)."""
         images, labels = batch
-        logits = self.head(pooled(feature_map(self.backbone, images)))
+        logits = self.logits(images)
         loss = cross_entropy(logits, labels)
         return {"loss": loss, "accuracy": accuracy(logits, labels), "chance": math.log(self.config.classes)}
+
+    def logits(self, images: Tensor) -> Tensor:
+        """How much each image (B, 3, S, S) looks like each class, (B, classes)."""
+        logits: Tensor = self.head(pooled(feature_map(self.backbone, images)))
+        return logits

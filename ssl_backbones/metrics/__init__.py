@@ -2,17 +2,36 @@
 
 from ssl_backbones.metrics.collapse import alignment, effective_rank, feature_std, uniformity
 from ssl_backbones.metrics.interval import Gain, Interval, paired_gain, wilson_interval
-from ssl_backbones.metrics.knn import knn_accuracy, knn_predict
+from ssl_backbones.metrics.jackknife import jackknife_interval
+from ssl_backbones.metrics.knn import knn_accuracy, knn_predict, knn_sweep
+from ssl_backbones.metrics.localisation import (
+    centre_prior,
+    deletion_auc,
+    energy_inside,
+    insertion_auc,
+    mean_interval,
+    paired_difference,
+    pointing_game,
+)
 
 __all__ = [
     "Gain",
     "Interval",
     "alignment",
+    "centre_prior",
+    "deletion_auc",
     "effective_rank",
+    "energy_inside",
     "feature_std",
+    "insertion_auc",
+    "jackknife_interval",
     "knn_accuracy",
     "knn_predict",
+    "knn_sweep",
+    "mean_interval",
+    "paired_difference",
     "paired_gain",
+    "pointing_game",
     "uniformity",
     "wilson_interval",
 ]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Interval:
-    """A proportion in [0, 1] and the interval that holds the true one with the stated confidence."""
+    """A number, such as a proportion in [0, 1], and the interval that holds the true one with the stated confidence."""
 
     value: float
     low: float

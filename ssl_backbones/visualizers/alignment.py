@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ssl_backbones.visualizers.grid import grid
+from ssl_backbones.visualizers.inspection import prepared, untouched, unwrapped
 from ssl_backbones.visualizers.overlay import overlay, stretched
 
 
@@ -24,22 +26,31 @@ class HasAlignmentMaps(Protocol):
 
 
 @torch.no_grad()
-def alignment_maps(method: nn.Module, images: Tensor) -> Tensor:
-    """Each map (B, n, h, w) of a method in evaluation mode on normalised images (B, 3, H, W); a map sums to one.
+def alignment_maps(method: nn.Module | str | os.PathLike[str], images: Tensor, k: int | None = None) -> Tensor:
+    """The maps (B, n, h, w) of a method in evaluation mode on normalised images (B, 3, H, W); a map sums to one.
 
-    Every part of the method is left in the mode it was in.
+    Instead of a method, the folder of the run that trained one will do. With `k`, the most distinct maps over all the
+    images. Every part of the method is left in the mode it was in.
     """
+    if isinstance(method, str | os.PathLike):
+        from ssl_backbones.methods.from_run import method_from_run
+
+        method = method_from_run(method)
+    method = unwrapped(method)
+    mapped = require_alignment_maps(method)
+    with untouched(method), torch.no_grad():
+        maps = mapped.alignment_maps(prepared(method, images))
+    return maps if k is None else maps[:, most_distinct(maps.cpu(), k)]
+
+
+def require_alignment_maps(method: nn.Module) -> HasAlignmentMaps:
+    """The method; TypeError for one without maps."""
     if not isinstance(method, HasAlignmentMaps):
         raise TypeError(
-            f"{type(method).__name__} has no alignment maps; LewelB and LewelM do, and `overlay` draws any map."
+            f"{type(method).__name__} has no alignment maps; LewelB, LewelM and Aligned do, and `grad_cam` looks into "
+            "any network."
         )
-    modes = [(module, module.training) for module in method.modules()]
-    method.eval()
-    try:
-        return method.alignment_maps(images)
-    finally:
-        for module, training in modes:
-            module.training = training
+    return method
 
 
 def most_distinct(maps: npt.ArrayLike, k: int) -> list[int]:
@@ -71,16 +82,32 @@ def alignment_figure(images: Sequence[Image.Image], maps: Tensor, *, k: int = 6,
     The maps are the most distinct over all photos; each is stretched to its own range, so that colour tells where and
     not how much. Photos are drawn with `side` pixels to the longer side; they are what the network saw, cropped alike.
     """
+    values = checked_values(images, maps)
+    chosen = most_distinct(values, min(k, values.shape[1]))
+    rows = [
+        [photo, *painted] for photo, painted in zip(*drawn(images, stretched(values)[:, chosen], side), strict=True)
+    ]
+    return grid(rows, titles=["photo", *(f"map {index}" for index in chosen)])
+
+
+def checked_values(images: Sequence[Image.Image], maps: Tensor) -> np.ndarray:
+    """Maps (B, n, h, w) as numbers, one B for each photo."""
     if maps.ndim != 4 or len(maps) != len(images):
         raise ValueError(f"maps are {tuple(maps.shape)} for {len(images)} photos; give (B, n, h, w), B for the photos.")
-    values = maps.detach().cpu().double().numpy()
-    chosen = most_distinct(values, min(k, values.shape[1]))
-    heats = stretched(values)
-    rows = []
+    values: np.ndarray = maps.detach().cpu().double().numpy()
+    return values
+
+
+def drawn(
+    images: Sequence[Image.Image], heats: np.ndarray, side: int
+) -> tuple[list[Image.Image], list[list[Image.Image]]]:
+    """The photos with `side` pixels to the longer side, and each with its heat maps (B, k, h, w) laid over it."""
+    photos, painted = [], []
     for image, heat in zip(images, heats, strict=True):
         scale = side / max(image.size)
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         photo = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
         grey = photo.convert("L")  # so that every colour in an overlay is the map's
-        rows.append([photo, *(overlay(grey, heat[index], alpha=0.6) for index in chosen)])
-    return grid(rows, titles=["photo", *(f"map {index}" for index in chosen)])
+        photos.append(photo)
+        painted.append([overlay(grey, one, alpha=0.6) for one in heat])
+    return photos, painted

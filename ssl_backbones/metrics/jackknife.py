@@ -1,0 +1,35 @@
+"""How sure a number is that many images give together: the delete-a-group jackknife.
+
+Kott, 2001, Journal of Official Statistics 17(4), 521-526: the number is measured again without each of G groups of the
+images, drawn by lot, and spreads by (G - 1) / G sum_g (number without g - their mean)^2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_backbones.metrics.interval import Interval
+
+GROUPS = 10
+STUDENT_95 = 2.2621571628
+"""The 97.5% quantile of Student's t with GROUPS - 1 degrees of freedom."""
+
+
+def jackknife_interval(measure: Callable[[Tensor], float], order: np.ndarray) -> Interval:
+    """What `measure` makes of all the rows that it is given as (n,) int64, with the 95% interval around it.
+
+    `order` (N,) is the rows 0 to N - 1 in an order drawn by lot, which makes the groups.
+    """
+    if len(order) < 2 * GROUPS:
+        raise ValueError(f"there are {len(order)} rows; give at least {2 * GROUPS}, two for each of {GROUPS} groups.")
+    group = order % GROUPS
+    value = measure(torch.arange(len(order)))
+    without = [measure(torch.from_numpy(np.flatnonzero(group != left_out))) for left_out in range(GROUPS)]
+    mean = math.fsum(without) / GROUPS
+    error = math.sqrt((GROUPS - 1) / GROUPS * math.fsum((number - mean) ** 2 for number in without))
+    return Interval(value, value - STUDENT_95 * error, value + STUDENT_95 * error)

@@ -1,0 +1,182 @@
+"""From photos with boxes and masks to a table of what maps are worth."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import localise
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from annotated import middle, open_annotated
+from conftest import photo
+from localised import CENTRE, Row, table
+from PIL import Image
+from runs import photo_folder, run, tiny
+
+from ssl_backbones.data import ImageSourceError
+from ssl_backbones.methods import LewelBConfig
+from ssl_backbones.metrics import pointing_game
+
+PHOTOS = 6
+
+
+def encoded(image: Image.Image) -> dict[str, Any]:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def write(path: Path, drop: tuple[str, ...] = ()) -> Path:
+    """Photos with an object in the left half of the middle square, and a crowd at the right."""
+    columns: dict[str, list[Any]] = {"image": [], "objects": [], "instance_mask": []}
+    for number in range(PHOTOS):
+        width, height = 40 + 2 * number, 30
+        mask = np.zeros((height, width), np.uint8)
+        mask[10:20, 8:18] = 1
+        mask[5:9, 30:36] = 255
+        columns["image"].append(encoded(photo(number, width, height)))
+        crowd = {"bbox": [30.0, 5.0, 36.0, 9.0], "iscrowd": True}
+        columns["objects"].append([{"bbox": [8.0, 10.0, 18.0, 22.0], "iscrowd": False}, crowd])
+        columns["instance_mask"].append(encoded(Image.fromarray(mask)))
+    pq.write_table(pa.table({name: values for name, values in columns.items() if name not in drop}), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("annotated") / "photos.parquet")
+
+
+@pytest.fixture(scope="module")
+def lewel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("lewel")
+    return run(tiny(LewelBConfig, photo_folder(path / "photos"), path / "run")).path
+
+
+def call(data: Path, out: Path, *more: str, models: tuple[str, ...] = ("resnet8", "--random")) -> None:
+    few = ("--size", "24", "--curves", "3", "--steps", "2", "--batch_size", "4")
+    localise.main([*models, "--data", str(data), "--out", str(out), *few, *more])
+
+
+class TestAnnotated:
+    def test_objects_are_cut_as_their_photos_are(self, data: Path) -> None:
+        found = open_annotated(str(data), 30)
+        assert found.levels.shape == (PHOTOS, 3, 30, 30)
+        assert found.masks is not None
+        for number in range(PHOTOS):
+            left = (40 + 2 * number - 30) / 2  # of the middle square, at its own scale
+            columns = torch.arange(30) + 0.5 + left
+            rows = torch.arange(30) + 0.5
+            wide = (columns > 8) & (columns < 18)
+            assert torch.equal(found.boxes[number], ((rows > 10) & (rows < 22))[:, None] & wide)
+            assert torch.equal(found.masks[number], ((rows > 10) & (rows < 20))[:, None] & wide)
+        assert found.objects is found.masks
+        assert middle(Image.new("RGB", (9, 4)), 7, Image.Resampling.NEAREST).size == (7, 7)
+
+    def test_boxes_alone_will_do(self, tmp_path: Path) -> None:
+        found = open_annotated(str(write(tmp_path / "boxes.parquet", drop=("instance_mask",))), 16)
+        assert found.masks is None
+        assert found.objects is found.boxes
+
+    def test_refusals(self, tmp_path: Path) -> None:
+        bare = write(tmp_path / "bare.parquet", drop=("objects",))
+        with pytest.raises(ImageSourceError, match=r"has no column 'objects' \(but image, instance_mask\)"):
+            open_annotated(str(bare), 16)
+        with pytest.raises(ImageSourceError, match="has no boxes: give parquet files with a column 'objects'"):
+            open_annotated(str(photo_folder(tmp_path / "folder", 2)), 16)
+        rows = pq.read_table(write(tmp_path / "odd.parquet")).to_pylist()
+        rows[2]["instance_mask"] = encoded(Image.new("L", (3, 3)))
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "odd.parquet")
+        with pytest.raises(ImageSourceError, match="instance_mask of row 2 has 3 x 3 pixels and its photo 44 x 30"):
+            open_annotated(str(tmp_path / "odd.parquet"), 16)
+
+    def test_the_real_photos(self, shared_data: Path) -> None:
+        found = open_annotated(str(shared_data / "voc_mini" / "validation.parquet"), 64)
+        assert found.masks is not None
+        assert len(found.levels) == 147
+        inside = (found.masks & found.boxes).sum() / found.masks.sum()
+        assert inside > 0.95
+        assert 0.2 < found.masks.float().mean() < found.boxes.float().mean() < 0.7
+
+
+def test_the_table_and_the_numbers_are_left(
+    data: Path, lewel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(data, tmp_path / "out", "--control", models=(str(lewel),))
+    said = capsys.readouterr().out
+    assert (tmp_path / "out" / "table.md").read_text().strip() == said.strip()
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    maps = ["uniform", CENTRE, "grad_cam", "norm", "principal", "alignment, average map", "alignment, chosen map"]
+    for network in (str(lewel), f"{lewel} (random weights)"):
+        for name in maps:
+            measures = ["pointing", "energy"] + ["deletion", "insertion"] * (name != "alignment, average map")
+            for measure in measures:
+                number = results["numbers"][f"{network}, {name}, {measure}"]
+                assert 0 <= number["low"] <= number["value"] <= number["high"] <= 1
+            assert f"| {network} | {name} |" in said
+    assert (results["protocol"], results["settings"]["size"], results["data"]["images"]) == ("localisation", 24, PHOTOS)
+    found = open_annotated(str(data), 24)
+    uniform = results["numbers"][f"{lewel}, uniform, energy"]["value"]
+    assert uniform == pytest.approx(found.objects.double().mean().item())
+    blind = pointing_game(torch.ones(PHOTOS, 24, 24), found.boxes, 0.03 * 24).mean().item()
+    assert results["numbers"][f"{lewel}, uniform, pointing"]["value"] == pytest.approx(blind)
+    assert "Better than the centre prior in pointing: " in said
+
+
+def test_the_same_command_finds_the_same(data: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        call(data, tmp_path / name)
+    assert (tmp_path / "one" / "table.md").read_text() == (tmp_path / "two" / "table.md").read_text()
+    assert "alignment" not in (tmp_path / "one" / "table.md").read_text()
+
+
+def test_a_map_is_chosen_by_photos_it_is_not_judged_on() -> None:
+    energy = torch.tensor([[0.9, 0.1, 0.5], [0.1, 0.9, 0.5], [0.9, 0.1, 0.5], [0.1, 0.9, 0.5]])
+    assert localise.chosen_on_the_others(energy).tolist() == [1, 0, 1, 0]
+
+
+def test_a_verdict_needs_the_whole_interval() -> None:
+    spread = torch.linspace(0, 0.4, 9)
+    centre = Row("net", CENTRE, {"pointing": spread, "energy": spread})
+    better = Row("net", "good", {"pointing": spread + 0.2, "energy": spread})
+    said = table([centre, better])
+    assert "Better than the centre prior in pointing: good of net. The other 0 of 1 are not." in said
+    assert "Better than the centre prior in energy: none. The other 1 of 1 are not." in said
+    assert "| net | good | 0.400 (0.311 to 0.489) | 0.200 (0.111 to 0.289) | +0.200 (+0.200 to +0.200)" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--layer", "layer9"), "has no layer 'layer9': choose one of act1, layer1, layer2, layer3"),
+        (("--tolerance", "2"), "'2' is no share from 0 to 1"),
+        (("--size", "4"), "'4' is no whole number from 8 on"),
+    ],
+)
+def test_refusals(
+    data: Path, tmp_path: Path, words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        call(data, tmp_path / "out", *words)
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("localise.py: ")
+    assert message in said
+    assert "\n" not in said
+
+
+def test_what_is_there_is_kept(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(SystemExit, match="2"):
+        call(data, tmp_path)
+    assert "holds results: name another folder with --out, or pass --overwrite" in capsys.readouterr().err
+    call(data, tmp_path, "--overwrite", "--curves", "0")
+    assert "deletion" not in (tmp_path / "table.md").read_text()
+    with pytest.raises(SystemExit, match="2"):
+        call(data, tmp_path / "none", models=("resnet8_moco_v2",))
+    assert "no weights are published" in capsys.readouterr().err

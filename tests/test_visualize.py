@@ -1,0 +1,266 @@
+"""From a network and photos to a page and figures; and the page that a run ends with."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import finish
+import numpy as np
+import pytest
+import torch
+import visualize
+from conftest import photo
+from look import Subject, look_at, looked_at_views, view_pairs
+from page import agreement, heat_alt
+from PIL import Image
+from runs import photo_folder, run, tiny
+from small_methods import small_method
+from test_gallery import Page
+
+from ssl_backbones import create_model
+from ssl_backbones.data import ImageSourceError, open_images
+from ssl_backbones.methods import LewelBConfig, Method, MethodConfig, PatchRotNetConfig, RotNetConfig
+from ssl_backbones.views import CenterCrop
+from ssl_backbones.visualizers import save_figure, scatter_figure, view_panels
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of photos in two classes, some with names that try to be more than names."""
+    folder = photo_folder(tmp_path_factory.mktemp("look") / "photos", 16, ("<b>bag</b>", "帽子"))
+    photo(77, 30, 20).save(folder / "帽子" / "\"><script>alert('1')<&amp;.jpg", format="JPEG")
+    (folder / "帽子" / "broken.jpg").write_bytes(b"no photo")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lewel(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small finished run of LEWEL_B."""
+    return run(tiny(LewelBConfig, photos, tmp_path_factory.mktemp("lewel") / "run", unreadable_share=0.5)).path
+
+
+def look(model: str | Path, images: Path, out: Path, *more: str) -> Page:
+    """The page that the command leaves."""
+    visualize.main([str(model), "--images", str(images), "--out", str(out), "--map", "pca", "--count", "4", *more])
+    return Page((out / "index.html").read_text(encoding="utf-8"))
+
+
+def headings(page: Page) -> list[str]:
+    return [words for tag, words in page.words if tag == "h2"]
+
+
+def test_a_run_is_shown_with_its_curves_and_its_own_maps(lewel: Path, photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    page = look(lewel, photos, tmp_path / "new" / "gallery", "--pdf")
+    assert headings(page) == [
+        "The run",
+        "Where the network looks",
+        "Alignment maps",
+        "The same maps on two views",
+        "Turned views",
+        "Nearest neighbours",
+        "Where two photos are alike",
+        "Map of features",
+    ]
+    left = {str(path.relative_to(tmp_path / "new" / "gallery")) for path in (tmp_path / "new").rglob("*.*")}
+    drawn = {"views", "alignment_of_views", "features"}
+    assert {f"figures/{name}.{kind}" for name in drawn for kind in ("png", "pdf")} <= left
+    assert {"figures/alignment.png", "figures/neighbours.png", "projector/vectors.tsv", "index.html"} <= left
+    assert (tmp_path / "new" / "gallery" / "figures" / "views.pdf").read_bytes().startswith(b"%PDF")
+    titles = [drawing["aria-label"] or "" for drawing in page.all("svg") if drawing.get("class") == "curve"]
+    assert any(title.startswith("Loss: from") for title in titles)
+    assert any("chance is" in title for title in titles)
+    assert "script" not in {tag for tag, _ in page.found}
+    assert "b" not in {tag for tag, _ in page.found}
+    assert any("alert('1')" in words for _, words in page.words)
+    assert any("1 more could not be read" in words for _, words in page.words)
+
+
+def test_a_run_ends_with_its_page(lewel: Path) -> None:
+    page = Page((lewel / "gallery.html").read_text(encoding="utf-8"))
+    assert headings(page)[:3] == ["The run", "Where the network looks", "Alignment maps"]
+    after = json.loads((lewel / "results.json").read_text())["knn"]["after"]
+    assert any(f"{after:.1%} after" in words for _, words in page.words)
+    assert (lewel / "gallery.html").stat().st_size < 2e6
+
+
+def test_a_picture_that_fails_loses_no_run(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: Any, **choices: Any) -> None:
+        raise ZeroDivisionError("no ink")
+
+    monkeypatch.setattr(finish, "draw_page", fail)
+    ended = run(tiny(PatchRotNetConfig, photos, tmp_path / "run", unreadable_share=0.5))
+    assert ended.results.exists()
+    assert not (ended.path / "gallery.html").exists()
+    assert "gallery.html was not drawn, and all else is there (ZeroDivisionError: no ink)" in capsys.readouterr().out
+    page = look(ended.path, photos, tmp_path / "gallery")
+    told = [words for tag, words in page.words if tag == "bdi" and "taken for" in words]
+    assert len(told) == 8 * 3
+
+
+def test_a_name_with_random_weights_and_photos_without_classes(tmp_path: Path) -> None:
+    page = look("resnet8", photo_folder(tmp_path / "photos", 3, ()), tmp_path / "out", "--random", "--size", "16")
+    assert headings(page) == ["Where the network looks", "Turned views", "Nearest neighbours"]
+    assert any("resnet8 with random weights" in words for _, words in page.words)
+    one = look("resnet8", photo_folder(tmp_path / "one", 1, ()), tmp_path / "single", "--random")
+    assert headings(one) == ["Where the network looks", "Turned views"]
+
+
+def test_the_same_command_gives_the_same_page(photos: Path, tmp_path: Path) -> None:
+    for name in "ab":
+        look("resnet8", photos, tmp_path / name, "--random", "--seed", "4")
+    first, second = ((tmp_path / name / "index.html").read_bytes() for name in "ab")
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["resnet8"], "no weights are published"),
+        (["resnett8", "--random"], "near it are"),
+        (["resnet8", "--random", "--images", "nowhere"], "'nowhere' does not exist"),
+        (["resnet8", "--random", "--count", "0"], "'0' is no whole number from 1 on"),
+        (["resnet8", "--random", "--map", "mds"], "--map"),
+        (["resnet8", "--random", "--out", "taken"], "exists: choose another folder"),
+        (["resnet8", "--random", "--out", "file/below"], "cannot be written to"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused_in_a_sentence(
+    arguments: list[str],
+    sentence: str,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "index.html").write_text("mine")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="2"):
+        visualize.main(["--images", str(photos), "--out", "out", *arguments])
+    said = capsys.readouterr().err.strip()
+    assert sentence in said
+    assert said.startswith("visualize.py: ")
+    assert "Traceback" not in said
+    assert (tmp_path / "taken" / "index.html").read_text() == "mine"
+
+
+def test_a_damaged_run_is_refused(
+    lewel: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run" / "checkpoints" / "step-00000001").mkdir(parents=True)
+    (tmp_path / "run" / "recipe.json").write_bytes((lewel / "recipe.json").read_bytes())
+    with pytest.raises(SystemExit, match="2"):
+        look(tmp_path / "run", photos, tmp_path / "out")
+    assert "MANIFEST.json cannot be read" in capsys.readouterr().err
+
+
+def test_vectors_without_matplotlib_are_refused_before_any_work(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr(visualize, "open_images", lambda spec: pytest.fail("photos were opened"))
+    with pytest.raises(SystemExit, match="2"):
+        look("resnet8", photos, tmp_path, "--random", "--pdf")
+    assert "pip install 'ssl-backbones[viz]'" in capsys.readouterr().err
+
+
+def subject(model: torch.nn.Module) -> Subject:
+    return Subject("small", model, CenterCrop(16), torch.device("cpu"))
+
+
+def test_photos_are_shown_under_their_own_names_and_features(photos: Path) -> None:
+    source = open_images(str(photos))
+    seen = look_at(subject(create_model("resnet8")), source, 99)
+    assert seen.unreadable == 1
+    assert len(seen.indices) == len(source) - 1 == len(seen.features)
+    crop = CenterCrop(16)
+    for at in (0, len(seen.indices) - 1):
+        alone = crop.on_device(crop.on_host([source[seen.indices[at]]], None))
+        model = create_model("resnet8").eval()
+        assert seen.name(at) == source.keys[seen.indices[at]]
+        assert model(alone).shape == seen.features[at : at + 1].shape
+        expected = np.asarray(CenterCrop(144).on_host([source[seen.indices[at]]], None)[0])
+        assert np.array_equal(np.asarray(seen.shown[at]), expected)
+
+
+def test_photos_none_of_which_can_be_read_are_refused(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.jpg").write_bytes(b"nothing")
+    with pytest.raises(ImageSourceError, match="none of 2 photos"):
+        look_at(subject(create_model("resnet8")), open_images(str(tmp_path)), 5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "asked"), [(PatchRotNetConfig, 8, True), (RotNetConfig, 4, True), (LewelBConfig, 8, False)]
+)
+def test_views_are_those_of_training_and_told_by_the_own_head(
+    kind: type[MethodConfig], count: int, asked: bool, photos: Path
+) -> None:
+    method: Method = small_method(kind)
+    who = subject(method)
+    seen = look_at(who, open_images(str(photos)), 4)
+    views = looked_at_views(who, seen, 1)
+    assert method.training
+    assert len(views.pictures) == len(views.heats) == len(views.titles) == count
+    assert len(views.told) == (count if asked else 0)
+    upright = np.asarray(views.pictures[0]).astype(int)
+    for quarters in range(4):
+        assert np.abs(np.asarray(views.pictures[quarters]).astype(int) - np.rot90(upright, quarters)).max() <= 1
+    assert 0 <= views.heats.min() <= views.heats.max() <= 1
+
+
+def test_pairs_of_views_are_for_methods_that_take_two(photos: Path) -> None:
+    for kind, has in ((LewelBConfig, True), (PatchRotNetConfig, False)):
+        who = subject(small_method(kind))
+        pairs = view_pairs(who, look_at(who, open_images(str(photos)), 4), [0, 2])
+        assert (pairs is not None) == has
+        if pairs:
+            (first, second), maps = pairs
+            assert len(first) == len(second) == 2
+            assert np.asarray(first[0]).tolist() != np.asarray(second[0]).tolist()
+            for of in maps:
+                assert of.sum((2, 3)).sub(1).abs().max() < 1e-4
+
+
+def test_agreement_is_counted_beside_chance(photos: Path) -> None:
+    seen = look_at(subject(create_model("resnet8")), open_images(str(photos)), 99)
+    assert seen.labels is not None
+    seen.features[:] = torch.nn.functional.one_hot(torch.from_numpy(seen.labels), seen.features.shape[1]).float()
+    first, second = np.bincount(seen.labels)
+    chance = (first * (first - 1) + second * (second - 1)) / (len(seen.labels) * (len(seen.labels) - 1))
+    assert list(agreement(seen).values()) == [f"100.0% of {len(seen.labels)}", f"{chance:.1%}"]
+
+
+def test_a_map_is_told_in_words() -> None:
+    heat = np.zeros((9, 9))
+    assert heat_alt("norm", heat) == "norm: zero everywhere"
+    heat[8, 0] = 1
+    heat[8, 1] = 0.6
+    assert heat_alt("norm", heat) == "norm: highest at the bottom left, above half of that on 2% of the picture"
+
+
+def test_figures_are_drawn_without_a_window_or_global_state(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    views = [photo(n, 20, 20) for n in range(3)]
+    names = [r"$\frac$", "帽子_b", "<b>"]
+    panels = view_panels(views, np.random.default_rng(0).random((3, 4, 4)), names, ["$x", "y", "z"])
+    for number, figure in enumerate(
+        (panels.figure(), scatter_figure(np.eye(2)[[0, 1, 0]], [0, 1, 2], names, title="$"))
+    ):
+        for kind in ("png", "pdf"):
+            path = tmp_path / f"{number}.{kind}"
+            save_figure(figure, path)
+            assert path.stat().st_size > 1000
+        pixels = np.asarray(Image.open(tmp_path / f"{number}.png").convert("L"))
+        assert pixels.std() > 5
+    assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+    assert panels.picture().width > 60
+    with pytest.raises(ValueError, match="2 maps for 3 views"):
+        view_panels(views, np.zeros((2, 4, 4)))

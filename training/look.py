@@ -1,0 +1,215 @@
+"""What a network makes of some photos: their features, where it looks, and which views it tells apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ssl_backbones.data import Images, ImageSourceError, UnreadableImageError
+from ssl_backbones.methods import Method
+from ssl_backbones.views import CenterCrop, CropFlip, MultiView, PatchViews, Rotations, Transform
+from ssl_backbones.visualizers import HasLogits, PretextLogit, alignment_maps, grad_cam
+
+SIDE = 144
+"""Of a photo on the page, in pixels."""
+MAP_SCALE = 2
+"""Maps are made of photos so many times larger than those the network was trained on, for a finer grid."""
+BLOCK = 64
+"""Photos that pass the network at once."""
+TURNS = ("0°", "90°", "180°", "270°")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Who looks."""
+
+    name: str
+    model: nn.Module
+    """A method with its heads where there is one, or else a backbone."""
+    crop: CenterCrop
+    """How photos are prepared for it."""
+    device: torch.device
+    seed: int = 0
+
+    @property
+    def backbone(self) -> nn.Module:
+        return self.model.backbone if isinstance(self.model, Method) else self.model
+
+    def crop_to(self, size: int) -> CenterCrop:
+        """The same part of a photo, with another number of pixels."""
+        crop = self.crop
+        return CenterCrop(size, crop.crop_pct, crop.interpolation, crop.mean, crop.std)
+
+    def on_device(self, levels: Tensor) -> Tensor:
+        """Normalised images (B, 3, S, S) of levels (B, S, S, 3)."""
+        return self.crop.on_device(levels.to(self.device))
+
+    def pictures(self, images: Tensor) -> list[Image.Image]:
+        """Normalised images (B, 3, S, S) as they look."""
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (self.crop.mean, self.crop.std))
+        levels = (255 * (images.detach().float().cpu() * std + mean)).round().clamp(0, 255).byte()
+        return [Image.fromarray(levels_of.permute(1, 2, 0).contiguous().numpy()) for levels_of in levels]
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Some photos of a source, as they are shown and as the network sees them; none larger than that."""
+
+    source: Images
+    indices: list[int]
+    """(N,) of the source, those that can be read."""
+    shown: list[Image.Image]
+    """(N,) SIDE x SIDE, the part that the network sees."""
+    features: Tensor
+    """(N, D), on the CPU."""
+    unreadable: int
+    """How many of those asked for could not be read."""
+
+    def name(self, at: int) -> str:
+        """The photo's own name."""
+        return self.source.keys[self.indices[at]]
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """(N,), or None where the source has none."""
+        return None if self.source.labels is None else np.asarray(self.source.labels)[self.indices]
+
+    def class_of(self, at: int) -> str:
+        """The name of the photo's class; empty without one."""
+        label = -1 if self.labels is None else int(self.labels[at])
+        return self.source.classes[label] if label >= 0 else ""
+
+    def some(self, count: int) -> list[int]:
+        """Up to `count` of the photos, evenly spread."""
+        return spread(len(self.indices), count)
+
+
+def spread(total: int, count: int) -> list[int]:
+    """Up to `count` whole numbers below `total`, at even distances."""
+    chosen: list[int] = np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
+    return chosen
+
+
+def look_at(subject: Subject, source: Images, count: int) -> Photos:
+    """Up to `count` photos, evenly spread, with their features; ImageSourceError where none can be read."""
+    display = subject.crop_to(SIDE)
+    indices: list[int] = []
+    shown: list[Image.Image] = []
+    features: list[Tensor] = []
+    asked = spread(len(source), count)
+    for start in range(0, len(asked), BLOCK):
+        read = list(readable(source, asked[start : start + BLOCK]))
+        if not read:
+            continue
+        indices += [index for index, _ in read]
+        photos = [photo for _, photo in read]
+        shown += [Image.fromarray(levels) for levels in display.on_host(photos, None).numpy()]
+        with evaluated(subject.backbone), torch.no_grad():
+            features.append(subject.backbone(subject.on_device(subject.crop.on_host(photos, None))).float().cpu())
+    if not indices:
+        raise ImageSourceError(f"none of {len(asked)} photos can be read: look at the files, or name others")
+    return Photos(source, indices, shown, torch.cat(features), len(asked) - len(indices))
+
+
+def readable(source: Images, indices: list[int]) -> Iterator[tuple[int, Image.Image]]:
+    """Those of the photos that can be read, with their indices."""
+    for index in indices:
+        try:
+            yield index, source[index]
+        except UnreadableImageError:
+            continue
+
+
+@contextmanager
+def evaluated(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode for a while; every part of it is put back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def magnified(subject: Subject, photos: Photos, chosen: list[int]) -> Tensor:
+    """Some of the photos as normalised images (B, 3, S, S), with more pixels than the network was trained on."""
+    crop = subject.crop_to(MAP_SCALE * subject.crop.size)
+    levels = [crop.on_host([photos.source[photos.indices[at]]], None) for at in chosen]
+    return subject.on_device(torch.cat(levels))
+
+
+@dataclass(frozen=True)
+class Views:
+    """An image's views, and where the network looks in each."""
+
+    pictures: list[Image.Image]
+    heats: np.ndarray
+    """(V, S, S) in [0, 1]."""
+    titles: list[str]
+    told: list[str]
+    """What the method's head takes each view for, and how surely; empty without such a head."""
+
+
+def looked_at_views(subject: Subject, photos: Photos, at: int) -> Views:
+    """The turned views that the method is trained on, with the map of each one's own logit and what its head says.
+
+    They have the size of training, and neither its shifts nor its mirror images. For any other network, the eight
+    views of Patch RotNet, with the map that is made without classes.
+    """
+    size = subject.crop.size
+    plain = CropFlip(size, padding=0.0, flip_p=0.0)
+    own = subject.model.transform(size) if isinstance(subject.model, Method) else None
+    asked = isinstance(subject.model, HasLogits) and isinstance(own, PatchViews | Rotations)
+    transform = replace(own, base=plain) if isinstance(own, PatchViews | Rotations) else PatchViews(plain)
+    views: Tensor = made(transform, photos, [at], subject)
+    turned = list(TURNS) if len(views) == 4 else [*TURNS, *(f"patch {turn}" for turn in TURNS)]
+    target = PretextLogit(tuple(range(len(views)))) if asked else None
+    heats = grad_cam(subject.model, views, target).cpu().numpy()
+    told: list[str] = []
+    if asked:
+        with evaluated(subject.model), torch.no_grad():
+            shares = subject.model.logits(views).float().softmax(1).cpu()  # type: ignore[operator]
+        told = [f"{turned[int(row.argmax())]}, {row.max():.0%}" for row in shares]
+    return Views(subject.pictures(views), heats, turned, told)
+
+
+def made(transform: Transform, photos: Photos, chosen: list[int], subject: Subject) -> Any:
+    """What a transform makes of some of the photos, as in the first epoch."""
+    indices = np.asarray([photos.indices[at] for at in chosen])
+    parameters = transform.draw(subject.seed, 0, indices)
+    content = transform.on_host([photos.source[int(index)] for index in indices], parameters)
+    return transform.on_device(moved(content, subject.device))
+
+
+def moved(content: Any, device: torch.device) -> Any:
+    """Nested content with every tensor on the device."""
+    if isinstance(content, dict):
+        return {name: moved(value, device) for name, value in content.items()}
+    if isinstance(content, list):
+        return [moved(value, device) for value in content]
+    return content.to(device) if isinstance(content, Tensor) else content
+
+
+def view_pairs(
+    subject: Subject, photos: Photos, chosen: list[int]
+) -> tuple[tuple[list[Image.Image], list[Image.Image]], tuple[Tensor, Tensor]] | None:
+    """Two augmented views of some photos as the method is trained on them, and the alignment maps (B, n, h, w) of each.
+
+    None for a method that takes no two such views.
+    """
+    if not isinstance(subject.model, Method):
+        return None
+    transform = subject.model.transform(MAP_SCALE * subject.crop.size)
+    if not isinstance(transform, MultiView) or len(transform.policies) != 2:
+        return None
+    first, second = made(transform, photos, chosen, subject)
+    maps = tuple(alignment_maps(subject.model, view).float().cpu() for view in (first, second))
+    return (subject.pictures(first), subject.pictures(second)), (maps[0], maps[1])
