@@ -1,0 +1,233 @@
+"""Average precision: by hand, against slow literal versions, and against pycocotools on the same predictions."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import mask as runs
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from tasks.box_metrics import (
+    COCO_POINTS,
+    THRESHOLDS,
+    VOC_POINTS,
+    Found,
+    coco_evaluated,
+    coco_hits,
+    measure,
+    voc_hits,
+)
+
+HEIGHT, WIDTH = 60, 80
+
+
+def side(boxes: Any, labels: Any, scores: Any = None, ignored: Any = None) -> Found:
+    """What was found, or is there, with masks that fill the boxes."""
+    boxes = np.array(boxes, np.float64).reshape(-1, 4)
+    count = len(boxes)
+    masks = []
+    for left, top, right, bottom in boxes.astype(int):
+        mask = np.zeros((HEIGHT, WIDTH), np.uint8, order="F")
+        mask[top:bottom, left:right] = 1
+        masks.append(runs.encode(mask))
+    return Found(
+        boxes,
+        np.array(labels, np.int64),
+        np.zeros(count) if scores is None else np.array(scores, np.float64),
+        np.zeros(count, np.bool_) if ignored is None else np.array(ignored, np.bool_),
+        np.zeros(count),
+        masks,
+    )
+
+
+def drawn(seed: int, photos: int = 10, crowds: bool = True) -> tuple[list[Found], list[Found]]:
+    """Detections near and far from what is there, some photos empty, scores with ties."""
+    stream = np.random.default_rng(seed)
+
+    def boxes(count: int, near: np.ndarray | None = None) -> np.ndarray:
+        found = stream.uniform(0, 50, (count, 4))
+        found[:, 2:] = found[:, :2] + stream.uniform(5, 30, (count, 2))
+        if near is not None and len(near):
+            close = stream.random(count) < 0.7
+            found[close] = near[stream.integers(0, len(near), count)][close] + stream.normal(0, 1.5, (close.sum(), 4))
+        found = np.clip(found, 0, [WIDTH, HEIGHT, WIDTH, HEIGHT])
+        found[:, 2:] = np.maximum(found[:, 2:], found[:, :2] + 1)
+        return found.astype(np.float32).astype(np.float64)
+
+    there, found = [], []
+    for _ in range(photos):
+        count, guesses = int(stream.integers(0, 6)), int(stream.integers(0, 15))
+        ignored = stream.random(count) < (0.2 if crowds else 0)
+        there.append(side(boxes(count), stream.integers(0, 3, count), ignored=ignored))
+        near = boxes(guesses, there[-1].boxes)
+        found.append(side(near, stream.integers(0, 3, guesses), stream.random(guesses).round(2)))
+    return found, there
+
+
+def cocoeval(found: list[Found], there: list[Found], kind: str) -> list[float]:
+    """AP, AP50 and AP75 of pycocotools itself."""
+
+    def content(sides: list[Found]) -> dict[str, Any]:
+        annotations: list[dict[str, Any]] = []
+        for photo, each in enumerate(sides):
+            for at, (left, top, right, bottom) in enumerate(each.boxes):
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": photo,
+                        "category_id": int(each.labels[at]),
+                        "bbox": [left, top, right - left, bottom - top],
+                        "score": float(each.scores[at]),
+                        "iscrowd": int(each.ignored[at]),
+                        "segmentation": each.masks[at] if each.masks else None,
+                        "area": (right - left) * (bottom - top),
+                    }
+                )
+        images = [{"id": photo, "height": HEIGHT, "width": WIDTH} for photo in range(len(sides))]
+        return {"images": images, "annotations": annotations, "categories": [{"id": k} for k in range(3)], "info": {}}
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        sources = []
+        for sides in (there, found):
+            source = COCO()
+            source.dataset = content(sides)
+            source.createIndex()
+            sources.append(source)
+        evaluation = COCOeval(*sources, kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return [float(value) for value in evaluation.stats[:3]]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_cocos_ap_is_pycocotools_own_and_the_intervals_ap_is_the_same(seed: int) -> None:
+    found, there = drawn(seed)
+    evaluated = coco_evaluated(found, there, masks=True)
+    for prefix, kind, masks in (("", "bbox", False), ("mask_", "segm", True)):
+        expected = cocoeval(found, there, kind)
+        assert 0 < expected[0] < 1
+        assert [evaluated[prefix + name] for name in ("AP", "AP50", "AP75")] == pytest.approx(expected, abs=1e-6)
+        ours = measure(found, there, 3, "coco", seed=0, masks=masks)
+        assert [ours[name]["value"] for name in ("AP", "AP50", "AP75")] == pytest.approx(expected, abs=1e-9)
+    boxes = coco_evaluated(found, there, masks=False)
+    assert boxes == {name: evaluated[name] for name in boxes}
+
+
+def test_vocs_ap_of_eleven_points_by_hand() -> None:
+    """Three objects; of four detections the second is wrong and the fourth repeats the first.
+
+    Recall and precision after each: 1/3, 1; 1/3, 1/2; 2/3, 2/3; 2/3, 1/2. Best precision from recall on: 1 at 0 to .3,
+    2/3 at .4 to .6, 0 from .7: (4 + 3 * 2/3) / 11.
+    """
+    there = [side([[0, 0, 10, 10], [20, 20, 40, 40]], [0, 0]), side([[0, 0, 30, 30]], [0])]
+    found = [
+        side([[0, 0, 10, 10], [50, 0, 60, 10], [0, 0, 10, 10]], [0, 0, 0], [0.9, 0.8, 0.1]),
+        side([[0, 0, 30, 30]], [0], [0.5]),
+    ]
+    numbers = measure(found, there, 1, "voc", seed=0)
+    assert numbers["AP50"]["value"] == pytest.approx(6 / 11)
+    assert numbers["AP"]["value"] == pytest.approx(6 / 11)
+    assert measure(found, there, 1, "coco", seed=0)["AP50"]["value"] == pytest.approx((34 + 33 * 2 / 3) / 101)
+
+
+def test_what_is_difficult_counts_neither_as_found_nor_as_missed() -> None:
+    there = [side([[0, 0, 10, 10], [20, 20, 40, 40]], [0, 0], ignored=[True, False])]
+    alone = [side([[20, 20, 40, 40]], [0], [0.5])]
+    both = [side([[0, 0, 10, 10], [0, 0, 10, 10], [20, 20, 40, 40]], [0, 0, 0], [0.9, 0.8, 0.5])]
+    assert measure(alone, there, 1, "voc", seed=0)["AP"]["value"] == 1.0
+    assert measure(both, there, 1, "voc", seed=0)["AP"]["value"] == 1.0
+
+
+def test_an_overlap_at_the_threshold_is_right_for_coco_and_wrong_for_voc() -> None:
+    half = np.array([[0.5]])
+    assert voc_hits(half, np.array([False]))[0, 0] == 0
+    assert coco_hits(half, np.array([False]))[0, 0] == 1
+
+
+def test_voc_holds_a_detection_against_its_nearest_object_even_if_that_is_taken() -> None:
+    overlap = np.array([[0.9, 0.0], [0.8, 0.7]])
+    nobody = np.zeros(2, np.bool_)
+    assert voc_hits(overlap, nobody)[:, 0].tolist() == [1, 0]
+    assert coco_hits(overlap, nobody)[:, 0].tolist() == [1, 1]
+
+
+def literal_voc(found: list[Found], there: list[Found], label: int, threshold: float) -> float:
+    """One class's AP of eleven points, loop by loop."""
+    wanted = sum(int((~truth.ignored[truth.labels == label]).sum()) for truth in there)
+    listed = [
+        (float(each.scores[at]), photo, each.boxes[at])
+        for photo, each in enumerate(found)
+        for at in np.argsort(-each.scores, kind="stable")
+        if each.labels[at] == label
+    ]
+    listed.sort(key=lambda item: -item[0])
+    seen: set[tuple[int, int]] = set()
+    right = wrong = 0
+    curve = []
+    for _, photo, box in listed:
+        truth, best, at = there[photo], -1.0, -1
+        for column in range(len(truth.labels)):
+            if truth.labels[column] == label:
+                other = truth.boxes[column]
+                width = max(0.0, min(box[2], other[2]) - max(box[0], other[0]))
+                height = max(0.0, min(box[3], other[3]) - max(box[1], other[1]))
+                areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (box, other)]
+                overlap = width * height / (sum(areas) - width * height)
+                if overlap > best:
+                    best, at = overlap, column
+        if best > threshold:
+            if truth.ignored[at]:
+                continue
+            if (photo, at) in seen:
+                wrong += 1
+            else:
+                seen.add((photo, at))
+                right += 1
+        else:
+            wrong += 1
+        curve.append((right / wanted, right / (right + wrong)))
+    return sum(max([p for recall, p in curve if recall >= point], default=0.0) for point in VOC_POINTS) / 11
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_vocs_ap_is_the_slow_literal_one(seed: int) -> None:
+    found, there = drawn(seed)
+    numbers = measure(found, there, 3, "voc", seed=0)
+    slow = np.array([[literal_voc(found, there, label, t) for t in THRESHOLDS] for label in range(3)])
+    assert numbers["AP"]["value"] == pytest.approx(slow.mean())
+    assert numbers["AP50"]["value"] == pytest.approx(slow[:, 0].mean())
+    assert numbers["AP75"]["value"] == pytest.approx(slow[:, 5].mean())
+
+
+def test_the_interval_is_seeded_holds_the_value_and_shrinks_with_photos() -> None:
+    found, there = drawn(1, photos=8, crowds=False)
+    once = measure(found, there, 3, "voc", seed=0)["AP50"]
+    assert once == measure(found, there, 3, "voc", seed=0)["AP50"]
+    assert once != measure(found, there, 3, "voc", seed=1)["AP50"]
+    many = measure(found * 8, there * 8, 3, "voc", seed=0)["AP50"]
+    assert many["high"] - many["low"] < once["high"] - once["low"]
+
+
+def test_a_photo_drawn_twice_counts_as_two() -> None:
+    from tasks.box_metrics import matched
+
+    found, there = drawn(2, photos=5, crowds=False)
+    weights = np.array([2, 0, 1, 1, 3])
+    repeated = [photo for photo, weight in enumerate(weights) for _ in range(weight)]
+    by_weight = matched(found, there, 1, "coco").average_precision(weights, COCO_POINTS)
+    twice = matched([found[p] for p in repeated], [there[p] for p in repeated], 1, "coco")
+    expected = twice.average_precision(np.ones(len(repeated), np.int64), COCO_POINTS)
+    # Detections of one score, and a photo's copies always are, may stand in another order.
+    assert by_weight == pytest.approx(expected, abs=0.05)
+    assert not np.isnan(expected).any()
+
+
+def test_a_class_that_is_nowhere_is_left_out_of_the_mean() -> None:
+    there, found = [side([[0, 0, 10, 10]], [0])], [side([[0, 0, 10, 10], [5, 5, 9, 9]], [0, 1], [0.9, 0.9])]
+    for style in ("voc", "coco"):
+        assert measure(found, there, 3, style, seed=0)["AP"]["value"] == pytest.approx(1.0)  # type: ignore[arg-type]

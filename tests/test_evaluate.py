@@ -1,0 +1,209 @@
+"""evaluate.py from its words to results.json: what each protocol finds, says and refuses."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import evaluate
+import numpy as np
+import pytest
+import runs
+import torch
+from evaluations import ASKED, QUICK, TRAIN, VALIDATION, evaluated, labelled_photos, parquet, refusal
+from features import Extraction, features_of
+from protocols import diagnose, knn, logistic, mlp
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from subject import open_subject
+from two_processes import run_two_processes
+
+from ssl_backbones.data import open_images
+from ssl_backbones.distributed import world_size
+from ssl_backbones.metrics import wilson_interval
+
+OPTIONS = {"knn": knn.Options, "logistic": logistic.Options, "mlp": mlp.Options, "diagnose": diagnose.Options}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return labelled_photos(tmp_path_factory.mktemp("evaluate") / "photos")
+
+
+@pytest.mark.parametrize("protocol", list(evaluate.FROZEN))
+def test_a_protocol_leaves_its_results(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], protocol: str
+) -> None:
+    results = evaluated(protocol, data, tmp_path / "out")
+    assert results["data"]["fingerprint"] == open_images(str(data / "train")).fingerprint
+    assert results["data"]["images"] == TRAIN
+    assert (results["model"], results["seed"], results["settings"]["size"]) == ("resnet8", 0, 16)
+    assert results["compute"] == {"device": "cpu", "processes": 1, "precision": "fp32"}
+    assert len(results["weights_sha256"]) == 64
+    for number in results["numbers"].values():
+        assert number["low"] <= number["value"] <= number["high"]
+        if "correct" in number:
+            interval = wilson_interval(number["correct"], VALIDATION)
+            assert (number["value"], number["low"], number["high"]) == (interval.value, interval.low, interval.high)
+    if protocol != "diagnose":
+        assert results["validation"]["images"] == VALIDATION
+        assert sum(number["of"] for number in results["per_class"]["classes"].values()) == VALIDATION
+        right = sum(number["correct"] for number in results["per_class"]["classes"].values())
+        assert right == results["numbers"][results["per_class"]["of"]]["correct"]
+        assert results["chance"] == 11 / 31
+    before = (tmp_path / "out" / "results.json").stat().st_mtime_ns
+    assert evaluated(protocol, data, tmp_path / "out") == results
+    assert (tmp_path / "out" / "results.json").stat().st_mtime_ns == before
+    assert "holds the finished evaluation" in capsys.readouterr().out
+    assert "options.seed is 0 there and 1 here" in refusal(capsys, protocol, data, tmp_path / "out", "--seed", "1")
+    assert (tmp_path / "features").is_dir()
+
+
+def features_and_labels(data: Path) -> list[np.ndarray]:
+    """What the protocols see: features and labels to learn from, and to ask about."""
+    subject = open_subject("resnet8", torch.device("cpu"), size=16, random=True)
+    found = []
+    for part in ("train", "val"):
+        images = open_images(str(data / part))
+        found += [features_of(subject, images, Extraction()).rows.double().numpy(), np.asarray(images.labels)]
+    return found
+
+
+def test_every_cell_of_the_sweep_is_scikit_learns(data: Path, tmp_path: Path) -> None:
+    results = evaluated("knn", data, tmp_path / "out", "--ks", "1", "7", "--temperatures", "0.5")
+    rows, labels, asked, truth = features_and_labels(data)
+    cells = {(number["k"], number["temperature"]) for number in results["numbers"].values()}
+    assert cells == {(k, temperature) for k in (1, 7, 20, 200) for temperature in (0.07, 0.5)}
+    for k, temperature in cells:
+        oracle = KNeighborsClassifier(
+            min(k, TRAIN), metric="cosine", weights=lambda distance, t=temperature: np.exp(-distance / t)
+        )
+        right = int((oracle.fit(rows, labels).predict(asked) == truth).sum())
+        assert results["numbers"][knn.name_of(k, temperature)]["correct"] == right
+
+
+def test_what_is_chosen_is_best_on_the_bank(data: Path, tmp_path: Path) -> None:
+    results = evaluated("knn", data, tmp_path / "out", "--ks", "3", "--temperatures", "0.5")
+    rows, labels, _, _ = features_and_labels(data)
+    alone: dict[str, int] = {}
+    for number in (number for name, number in results["numbers"].items() if name != "chosen"):
+        right = 0
+        for row in range(TRAIN):
+            others = np.arange(TRAIN) != row
+            oracle = KNeighborsClassifier(
+                min(number["k"], TRAIN - 1),
+                metric="cosine",
+                weights=lambda distance, t=number["temperature"]: np.exp(-distance / t),
+            )
+            right += int(oracle.fit(rows[others], labels[others]).predict(rows[row : row + 1])[0] == labels[row])
+        alone[knn.name_of(number["k"], number["temperature"])] = right
+    chosen = results["chosen"]
+    assert chosen["there"]["correct"] == max(alone.values()) == alone[chosen["name"]]
+    assert results["numbers"]["chosen"] == results["numbers"][chosen["name"]]
+    assert evaluated("knn", data, tmp_path / "none", "--choose_by", "0")["chosen"] is None
+
+
+def test_without_images_to_ask_about_each_is_held_against_the_others(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data / "train", tmp_path / "photos")
+    results = evaluated("knn", tmp_path / "photos", tmp_path / "out")
+    assert (results["kind"], results["chosen"], results["validation"]) == ("each image against the others", None, None)
+    assert results["numbers"]["k=1, T=0.07"]["of"] == TRAIN
+    assert results["numbers"]["k=1, T=0.07"]["value"] < 1
+    for protocol in ("mlp", "logistic"):
+        sentence = refusal(capsys, protocol, tmp_path / "photos", tmp_path / protocol)
+        assert "were not learnt from, and beside" in sentence
+        assert "--validation" in sentence
+    with_val = evaluated("mlp", tmp_path / "photos", tmp_path / "mlp", "--validation", str(data / "val"))
+    assert with_val["numbers"]["top-1"]["of"] == VALIDATION
+
+
+def test_one_layer_is_no_mlp(data: Path, tmp_path: Path) -> None:
+    assert evaluated("mlp", data, tmp_path / "two")["protocol"] == "mlp"
+    assert evaluated("mlp", data, tmp_path / "one", "--layers", "1")["protocol"] == "linear probe on cached features"
+    options = mlp.Options(model="", data="", out="")
+    assert [tuple(value.shape) for value in mlp.head_of(64, 10, options).state_dict().values()] == [
+        (256, 64), (256,), (10, 256), (10,),
+    ]  # fmt: skip
+    assert (options.epochs, options.train_batch_size, options.lr, options.weight_decay) == (100, 32, 1e-3, 0)
+
+
+def test_a_head_learns_what_is_there_and_nothing_else() -> None:
+    stream = torch.Generator().manual_seed(0)
+    labels = torch.randint(4, (600,), generator=stream)
+    rows = torch.nn.functional.one_hot(labels, 4) + 0.1 * torch.randn(600, 4, generator=stream)
+    for layers in (1, 2):
+        options = mlp.Options(model="", data="", out="", layers=layers, epochs=10, lr=0.05)
+        head = mlp.train(rows[:400], labels[:400], 4, options)
+        assert (mlp.predict(head, rows[400:]) == labels[400:]).all()
+        shuffled = labels[torch.randperm(600, generator=stream)]
+        right = mlp.predict(mlp.train(rows[:400], shuffled[:400], 4, options), rows[400:]) == shuffled[400:]
+        assert abs(right.double().mean().item() - 0.25) < 3 * (0.25 * 0.75 / 200) ** 0.5
+
+
+@pytest.mark.parametrize("protocol", ["knn", "logistic", "mlp"])
+def test_images_without_a_label_are_left_out_and_counted(tmp_path: Path, protocol: str) -> None:
+    train = [None if number % 5 == 0 else "ab"[number % 2] for number in range(40)]
+    parquet(tmp_path / "train.parquet", train)
+    parquet(tmp_path / "validation.parquet", ["b", None, "a", "a", None, "b"])
+    results = evaluated(protocol, tmp_path, tmp_path / "out")
+    first, second = ("bank", "queries") if protocol == "knn" else ("learnt_from", "asked_about")
+    assert results[first] == {"images": 32, "unlabelled": 8, "unreadable": []}
+    assert results[second] == {"images": 4, "unlabelled": 2, "unreadable": []}
+    assert next(iter(results["numbers"].values()))["of"] == 4
+
+
+def test_an_image_that_cannot_be_read_is_left_out(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "photos")
+    (tmp_path / "photos" / "train" / "hat" / "01.jpg").write_bytes(b"no photo")
+    results = evaluated("knn", tmp_path / "photos", tmp_path / "out")
+    assert results["bank"] == {"images": TRAIN - 1, "unlabelled": 0, "unreadable": ["hat/01.jpg"]}
+
+
+def on_a_rank(rank: int, data: str, out: str) -> dict[str, Any]:
+    """The numbers of every protocol in this process, one of two or the only one."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        for protocol, words in QUICK.items():
+            runs.forget()
+            options = evaluate.parse(
+                OPTIONS[protocol],
+                [*ASKED, "--batch_size", "7", "--data", data, "--out", f"{out}/{protocol}", *words],
+                "evaluate.py",
+                "",
+            )
+            results = evaluate.protocol_of([protocol]).run(options)
+            found[protocol] = results["numbers"]
+            assert results["compute"]["processes"] == world_size()
+    return found
+
+
+def test_two_processes_find_what_one_does(data: Path, tmp_path: Path) -> None:
+    alone = on_a_rank(0, str(data), str(tmp_path / "one"))
+    assert run_two_processes(on_a_rank, str(data), str(tmp_path / "two")) == [alone, alone]
+
+
+def test_on_real_photos_the_numbers_are_scikit_learns(shared_data: Path) -> None:
+    folder = shared_data / "imagenette_96"
+    subject = open_subject("resnet8_byol", torch.device("cpu"), size=32, random=True)
+    parts = []
+    for name, count in (("train", 1500), ("validation", 700)):
+        images = open_images(str(folder / f"{name}.parquet"))
+        found = features_of(subject, images, Extraction(), only=np.arange(count))
+        parts += [found.rows, torch.from_numpy(np.asarray(images.labels)[:count])]
+    rows, labels, asked, truth = parts
+    oracle = KNeighborsClassifier(20, metric="cosine", weights=lambda distance: np.exp(-distance / 0.07))
+    expected = oracle.fit(rows.double().numpy(), labels.numpy()).predict(asked.double().numpy())
+    named = knn.knn_sweep(rows, labels, asked, ks=[20], temperatures=[0.07])[0, 0]
+    assert (named.numpy() == expected).mean() > 0.998  # a tie may fall either way
+    weight_decay = 1e-3
+    regression = make_pipeline(StandardScaler(), LogisticRegression(C=1 / (weight_decay * len(rows)), max_iter=3000))
+    theirs = (regression.fit(rows.double().numpy(), labels).predict(asked.double().numpy()) == truth.numpy()).mean()
+    ours = (logistic.fit(rows, labels, 10, weight_decay).predict(asked) == truth).double().mean().item()
+    assert ours == pytest.approx(theirs, abs=0.01)
+    assert ours > 0.25

@@ -1,0 +1,173 @@
+"""How well a backbone learns to find objects: accelerate launch training/detect.py MODEL --data ... --out ...
+
+MODEL is a registered name, hf-hub:org/name, or the folder of a run. The data are VOC folders (several with commas
+between them, each with :split if need be), a COCO folder or file, or parquet files with a column of objects. A Faster
+or Mask R-CNN is trained from the backbone, and tested on the validation photos. The same command goes on with a run
+that was stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, get_args
+
+import torch
+import tyro
+from command_line import refuse, sentence_of
+from conduct import REFUSALS as LOOP_REFUSALS
+from mine_pairs import weights_sha256
+from options import misread, options, unknown_word
+from processes import meet
+from start import fitting
+from tasks.annotations import AnnotatedImages
+from tasks.detect_run import PRESETS, DetectRun
+from tasks.detection import Detection
+from tasks.detection_judge import DetectionJudge
+from tasks.detectors import Head
+from tasks.open_annotated import open_annotated, open_kept_out
+from torch import nn
+from transfer import carry_out
+
+import ssl_backbones
+from ssl_backbones.data import require_batch
+from ssl_backbones.distributed import rank, world_size
+
+REFUSALS = (*LOOP_REFUSALS, ssl_backbones.PretrainedWeightsError, ssl_backbones.UnknownModelError)
+"""Errors whose message is all that a person needs."""
+USUAL = "voc_24k"
+DECIDED = ("protocol", "model", "weights_sha256", "epochs", "max_steps", "task.classes")
+"""Fields that are no options: the data, the model and the iterations settle them."""
+
+
+def detect(run: DetectRun) -> None:
+    """Train a detector and test it; what was found is left in the run's folder."""
+    device = meet()
+    images, validation = open_data(run)
+    classes = run.classes or len(images.classes)
+    run = replace(run, task=replace(run.task, classes=classes)).on(len(images))
+    run, method = built(run)
+    if world_size() > 1 and device.type == "cuda":
+        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    if rank() == 0:
+        print(introduction(run, images, validation, device), flush=True)
+    judge = DetectionJudge(run, images, validation)
+    carry_out(run, method, images, judge, judge.leave)
+
+
+def open_data(run: DetectRun) -> tuple[AnnotatedImages, AnnotatedImages]:
+    """The photos to train on, enough for a batch, and those to be tested on, of the same classes."""
+    column = None if run.column == "auto" else run.column
+    images = open_annotated(run.data, column=column)
+    require_batch(images, run.batch_size)
+    if run.validation:
+        tested = open_annotated(run.validation, column=column, kept_out=True, classes=images.classes)
+    else:
+        tested = open_kept_out(run.data, images, column)
+    if run.task.head.startswith("mask"):
+        tested.require_masks(f"the head {run.task.head}")
+    return images, tested
+
+
+def built(run: DetectRun) -> tuple[DetectRun, Detection]:
+    """The method around the model, alike in all processes, and the run with what tells the model's weights apart."""
+    torch.manual_seed(run.seed)
+    backbone = ssl_backbones.create_model(run.model, pretrained=not run.random, num_classes=0)
+    run = replace(run, weights_sha256=weights_sha256(backbone))
+    torch.manual_seed(run.seed)  # the head is alike whatever the backbone drew
+    with fitting():
+        return run, run.task.build(backbone)
+
+
+def introduction(run: DetectRun, images: AnnotatedImages, validation: AnnotatedImages, device: torch.device) -> str:
+    """What is about to be trained, for a person."""
+    objects = sum(map(len, images.objects))
+    shared = world_size() > 1 and device.type == "cuda"
+    return "\n".join(
+        [
+            f"{objects} objects of {len(images.classes)} classes in {len(images)} photos, tested on {len(validation)}",
+            run.steps_sentence(len(images)),
+            f"All batch statistics are {'shared by the processes' if shared else 'of each process alone'}; before the "
+            f"test they are taken anew on {run.task.precise_batches} batches",
+        ]
+    )
+
+
+def parse(argv: Sequence[str] | None = None) -> DetectRun:
+    """The run of a command line. What cannot be read ends the process: one sentence, exit code 2."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    model = words.pop(0) if words and not words[0].startswith("-") else ""
+    preset, words = taken(words, "preset", tuple(PRESETS), USUAL)
+    run = PRESETS[preset]
+    head, words = taken(words, "head", get_args(Head), run.task.head)
+    made = altered(replace(run, task=replace(run.task, head=head)), words)  # type: ignore[arg-type]
+    if not model:
+        refuse("detect.py: name a MODEL first: a registered name, hf-hub:org/name, or the folder of a run.")
+    for name, example in (("data", "VOC or COCO folders or parquet files"), ("out", "a new folder")):
+        if not getattr(made, name):
+            refuse(f"detect.py: --{name} is missing: name {example} with it.")
+    return replace(made, model=model)
+
+
+def taken(words: list[str], option: str, choices: Sequence[str], usual: str) -> tuple[str, list[str]]:
+    """What the words choose by an option, and the other words."""
+    for at, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name != f"--{option}":
+            continue
+        if not equals:
+            value = words[at + 1] if at + 1 < len(words) else ""
+        if value not in choices:
+            refuse(f"detect.py: --{option} is {value or 'left empty'!r}, but must be one of {', '.join(choices)}.")
+        return value, words[:at] + words[at + (1 if equals else 2) :]
+    return usual, words
+
+
+def altered(run: DetectRun, words: list[str]) -> DetectRun:
+    """The run with the options' values."""
+    types, said = settable(), io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            made, unknown = tyro.cli(
+                DetectRun,
+                default=run,
+                args=words,
+                description=f"{__doc__}\n--preset is one of {', '.join(PRESETS)} ({USUAL} where none is named), --head "
+                f"one of {', '.join(get_args(Head))}.",
+                return_unknown_args=True,
+                use_underscores=True,
+                config=(tyro.conf.AvoidSubcommands,),
+            )
+    except SystemExit as end:
+        if end.code == 0:
+            raise
+        refuse(f"detect.py: {misread(types, words) or sentence_of(end) or said.getvalue()}")
+    except ValueError as error:
+        refuse(f"detect.py: {error}")
+    if unknown:
+        refuse(f"detect.py: {unknown_word(types, words, unknown[0])}")
+    return made
+
+
+def settable() -> dict[str, Any]:
+    """The type of every option by its dotted name, less what the data and the iterations decide."""
+    return {name: hint for name, hint in options(DetectRun).items() if name not in DECIDED}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; what is refused ends in one sentence and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    run = parse(argv)
+    try:
+        detect(run)
+    except REFUSALS as error:
+        print(f"detect.py: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Multinomial logistic regression, fitted by L-BFGS to the least of a convex function: nothing in it is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+ROWS = 1 << 16
+"""Features taken up at a time: beyond the features themselves, memory is bounded."""
+STEPS, HISTORY, TOLERANCE = 1000, 10, 1e-6
+"""Of L-BFGS; it stops where no entry of the gradient is larger than the tolerance."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A linear classifier of standardised features."""
+
+    mean: Tensor
+    """(D,)"""
+    scale: Tensor
+    """(D,) one over the deviation; 1 for what does not vary."""
+    weight: Tensor
+    """(C, D)"""
+    bias: Tensor
+    """(C,)"""
+    converged: bool
+    """Whether the gradient vanished."""
+
+    def logits(self, rows: Tensor) -> Tensor:
+        """Scores (n, C) of features (n, D)."""
+        return ((rows.to(self.mean.dtype) - self.mean) * self.scale) @ self.weight.T + self.bias
+
+    def predict(self, rows: Tensor) -> Tensor:
+        """The class (N,) of features (N, D)."""
+        return torch.cat([self.logits(part).argmax(dim=1) for part in torch.split(rows, ROWS)])
+
+
+def fit(rows: Tensor, labels: Tensor, classes: int, weight_decay: float, start: Classifier | None = None) -> Classifier:
+    """The classifier of features (N, D) with labels (N,) that makes the mean cross-entropy + l/2 |W|^2 least.
+
+    `start` only shortens the way. A CPU computes in double precision, other devices in single.
+    """
+    dtype = torch.float64 if rows.device.type == "cpu" else torch.float32
+    mean, scale = standard(rows, dtype)
+    if start is None:
+        weight, bias = rows.new_zeros(classes, rows.shape[1], dtype=dtype), rows.new_zeros(classes, dtype=dtype)
+    else:
+        weight, bias = start.weight.clone(), start.bias.clone()
+    weight.requires_grad_()
+    bias.requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [weight, bias],
+        max_iter=STEPS,
+        tolerance_grad=TOLERANCE,
+        tolerance_change=0,
+        history_size=HISTORY,
+        line_search_fn="strong_wolfe",
+    )
+
+    def objective() -> Tensor:
+        optimizer.zero_grad()
+        classifier = Classifier(mean, scale, weight, bias, False)
+        penalty = weight_decay / 2 * weight.square().sum()
+        penalty.backward()  # type: ignore[no-untyped-call]
+        total = penalty.detach()
+        for part, answers in zip(torch.split(rows, ROWS), torch.split(labels, ROWS), strict=True):
+            loss = cross_entropy(classifier.logits(part), answers, reduction="sum") / len(rows)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total = total + loss.detach()
+        return total
+
+    optimizer.step(objective)  # type: ignore[no-untyped-call]
+    objective()
+    slope = max(float(tensor.grad.abs().max()) for tensor in (weight, bias) if tensor.grad is not None)
+    return Classifier(mean, scale, weight.detach(), bias.detach(), slope <= 10 * TOLERANCE)
+
+
+def standard(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The mean (D,) of features (N, D) and one over their deviation (D,), 1 where they do not vary."""
+    parts = torch.split(rows, ROWS)
+    mean = torch.stack([part.sum(dim=0, dtype=dtype) for part in parts]).sum(dim=0) / len(rows)
+    variance = torch.stack([(part - mean).square().sum(dim=0) for part in parts]).sum(dim=0) / len(rows)
+    deviation = variance.sqrt()
+    varies = deviation > 1e-6 * mean.abs()  # less is what rounding to single precision leaves
+    return mean, torch.where(varies, 1 / deviation, 1.0)

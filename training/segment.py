@@ -1,0 +1,163 @@
+"""How well a backbone learns to tell every pixel's class: accelerate launch training/segment.py MODEL --data ...
+
+MODEL is a registered name, hf-hub:org/name, or the folder of a run. The data are a folder in Pascal VOC's layout, or
+parquet files with a column of masks. A dilated fully convolutional network is trained from the backbone, and tested at
+the original size of every validation photo. The same command goes on with a run that was stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from command_line import refuse, sentence_of
+from conduct import REFUSALS as LOOP_REFUSALS
+from mine_pairs import weights_sha256
+from options import misread, options, unknown_word
+from processes import first_decides, meet
+from start import fitting
+from tasks.fcn import dilated
+from tasks.masks import IGNORED, Scenes, open_scenes, scenes_kept_out
+from tasks.segment_run import PRESETS, SegmentRun
+from tasks.segmentation import Segmentation
+from tasks.segmentation_judge import SegmentationJudge
+from tasks.survey import class_names, require_known, survey
+from transfer import carry_out
+
+import ssl_backbones
+from ssl_backbones.data import require_batch
+from ssl_backbones.distributed import rank
+
+REFUSALS = (*LOOP_REFUSALS, ssl_backbones.PretrainedWeightsError, ssl_backbones.UnknownModelError)
+"""Errors whose message is all that a person needs."""
+USUAL = "voc_fcn_d8"
+DECIDED = ("protocol", "model", "weights_sha256", "epochs", "max_steps")
+"""Fields that are no options: the model and the iterations settle them."""
+
+
+def segment(run: SegmentRun) -> None:
+    """Train a segmentation and test it; what was found is left in the run's folder."""
+    meet()
+    scenes, validation = open_data(run)
+    names, unseen = first_decides(lambda: looked_at(run, scenes, validation))
+    run = replace(run, task=replace(run.task, classes=len(names))).on(len(scenes))
+    run, method = built(run)
+    if rank() == 0:
+        print(run.steps_sentence(len(scenes)), flush=True)
+    judge = SegmentationJudge(run, method, scenes, validation, names, unseen)
+    carry_out(run, method, scenes, judge, judge.leave)
+
+
+def open_data(run: SegmentRun) -> tuple[Scenes, Scenes]:
+    """The scenes to train on, enough for a batch, and those to be tested on."""
+    scenes = open_scenes(run.data, run.mask_column, run.train_lists)
+    require_batch(scenes, run.batch_size)
+    if run.validation:
+        return scenes, open_scenes(run.validation, run.mask_column, run.validation_lists)
+    return scenes, scenes_kept_out(run.data, run.mask_column, run.validation_lists)
+
+
+def looked_at(run: SegmentRun, scenes: Scenes, validation: Scenes) -> tuple[list[str], list[str]]:
+    """The names of the classes, and of those that validation has and training lacks; ImageSourceError for bad masks."""
+    counts, tested = survey(scenes, "training", complete=False), survey(validation, "validation", complete=True)
+    names = list(class_names(run.data, run.classes, counts))
+    if run.task.classes:
+        names = [*names, *map(str, range(len(names), run.task.classes))][: run.task.classes]
+    require_known(scenes, counts, len(names))
+    require_known(validation, tested, len(names))
+    unseen = [names[k] for k in np.flatnonzero((tested[:IGNORED] > 0) & (counts[:IGNORED] == 0))]
+    print(f"{len(names)} classes in {len(scenes)} masks, tested on {len(validation)}", flush=True)
+    if unseen:
+        print(f"No training mask holds {', '.join(unseen)}: its IoU counts all the same, as 0 or little more.")
+    return names, unseen
+
+
+def built(run: SegmentRun) -> tuple[SegmentRun, Segmentation]:
+    """The method around the model, alike in all processes, and the run with what tells the model's weights apart."""
+    torch.manual_seed(run.seed)
+    backbone = dilated(run.model, not run.random, run.task.output_stride)
+    known_by = backbone if run.random else ssl_backbones.create_model(run.model, pretrained=True, num_classes=0)
+    torch.manual_seed(run.seed)  # the head is alike whatever the backbone drew
+    with fitting():
+        method = run.task.build(backbone)
+    return replace(run, weights_sha256=weights_sha256(known_by)), method
+
+
+def parse(argv: Sequence[str] | None = None) -> SegmentRun:
+    """The run of a command line. What cannot be read ends the process: one sentence, exit code 2."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    model = words.pop(0) if words and not words[0].startswith("-") else ""
+    preset, words = preset_in(words)
+    run = PRESETS[preset]
+    made = altered(run, words)
+    if not model:
+        refuse("segment.py: name a MODEL first: a registered name, hf-hub:org/name, or the folder of a run.")
+    for name, example in (("data", "a VOC folder or parquet files"), ("out", "a new folder")):
+        if not getattr(made, name):
+            refuse(f"segment.py: --{name} is missing: name {example} with it.")
+    return replace(made, model=model)
+
+
+def preset_in(words: list[str]) -> tuple[str, list[str]]:
+    """The preset that the words name, and the other words."""
+    for at, word in enumerate(words):
+        if word.partition("=")[0] != "--preset":
+            continue
+        value = word.partition("=")[2] or (words[at + 1] if at + 1 < len(words) and "=" not in word else "")
+        if value not in PRESETS:
+            refuse(f"segment.py: --preset is {value or 'left empty'!r}, but must be one of {', '.join(PRESETS)}.")
+        return value, words[:at] + words[at + (1 if "=" in word else 2) :]
+    return USUAL, words
+
+
+def altered(run: SegmentRun, words: list[str]) -> SegmentRun:
+    """The run with the options' values."""
+    types, said = settable(SegmentRun), io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            made, unknown = tyro.cli(
+                SegmentRun,
+                default=run,
+                args=words,
+                description=f"{__doc__}\n--preset is one of {', '.join(PRESETS)} ({USUAL} where none is named).",
+                return_unknown_args=True,
+                use_underscores=True,
+                config=(tyro.conf.AvoidSubcommands,),
+            )
+    except SystemExit as end:
+        if end.code == 0:
+            raise
+        refuse(f"segment.py: {misread(types, words) or sentence_of(end) or said.getvalue()}")
+    except ValueError as error:
+        refuse(f"segment.py: {error}")
+    if unknown:
+        refuse(f"segment.py: {unknown_word(types, words, unknown[0])}")
+    return made
+
+
+def settable(kind: type[SegmentRun]) -> dict[str, Any]:
+    """The type of every option by its dotted name, less what the data and the iterations decide."""
+    return {name: hint for name, hint in options(kind).items() if name not in DECIDED}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; what is refused ends in one sentence and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    run = parse(argv)
+    try:
+        segment(run)
+    except REFUSALS as error:
+        print(f"segment.py: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""Photos with a mask each, which says of every pixel what it shows: Pascal VOC folders, and parquet files.
+
+Everingham et al., 2015. https://doi.org/10.1007/s11263-014-0733-5
+"""
+
+from __future__ import annotations
+
+import io
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ssl_backbones.data import Images, ImageSourceError, UnreadableImageError
+from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode, reason, without_pillows_warnings
+from ssl_backbones.data.keys import PathKeys, fingerprint_of
+from ssl_backbones.data.source import require_pyarrow
+from ssl_backbones.data.splits import parquet_files, parquet_kept_out
+
+IGNORED = 255
+"""The value of pixels that are neither trained on nor asked about."""
+MASK_FORMATS = ("PNG", "BMP", "TIFF")
+"""Those that keep every value as it is; writers of GIF number their colours anew."""
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
+LISTS = Path("ImageSets", "Segmentation")
+PHOTOS = Path("JPEGImages")
+MASKS = ("SegmentationClass", "SegmentationClassAug")
+"""VOC's own masks, and those that Hariharan et al. (2011) added, in the folder that mmsegmentation gives them."""
+
+
+class Scenes(Images):
+    """Photos, each with a mask of its own size. They have no labels: the masks do."""
+
+    labels = None
+    classes: Sequence[str] = ()
+
+    @abstractmethod
+    def mask(self, index: int) -> np.ndarray:
+        """The class of each pixel (H, W), uint8, or UnreadableImageError."""
+
+    @abstractmethod
+    def place(self, index: int) -> str:
+        """Where the mask lies, for a person to find it."""
+
+
+class VocScenes(Scenes):
+    """The photos that the lists of a folder in Pascal VOC's layout name, list after list, each named once."""
+
+    def __init__(self, root: Path, lists: Sequence[str], policy: DecodePolicy = USUAL_POLICY) -> None:
+        self.root, self.policy = root, policy
+        names = list(dict.fromkeys(name for word in lists for name in listed(root, word)))
+        self.photos = PathKeys(relative_file(root, (PHOTOS,), name, PHOTO_SUFFIXES, "photo") for name in names)
+        self.masks = PathKeys(relative_file(root, MASKS, name, (".png",), "mask") for name in names)
+        self.keys = self.photos
+        sizes = [(root / path).stat().st_size for keys in (self.photos, self.masks) for path in keys]
+        self.fingerprint = fingerprint_of([*self.photos, *self.masks], None, np.array(sizes))
+
+    def __getitem__(self, index: int) -> Image.Image:
+        path = self.root / self.photos[index]
+        return decode(path, str(path), self.policy)
+
+    def mask(self, index: int) -> np.ndarray:
+        return decode_mask(self.root / self.masks[index], self.place(index), self.policy)
+
+    def place(self, index: int) -> str:
+        return str(self.root / self.masks[index])
+
+
+class ParquetScenes(Scenes):
+    """The rows of parquet files with a column of photos and one of masks, held in memory as they are encoded."""
+
+    def __init__(self, files: Sequence[Path], column: str, policy: DecodePolicy = USUAL_POLICY) -> None:
+        from ssl_backbones.data.columns import holds_bytes, sizes_of
+        from ssl_backbones.data.parquet import ParquetImages, check_alike, schema_of
+
+        schemas = [schema_of(file) for file in files]
+        possible = [field.name for field in schemas[0] if holds_bytes(field.type)]
+        if column not in possible:
+            raise ImageSourceError(
+                f"{str(files[0])!r} has no column {column!r} of masks: choose one of {', '.join(possible) or 'none'} "
+                "with --mask_column"
+            )
+        check_alike(files, schemas, [column])
+        self.photos, self.column, self.policy = ParquetImages(files, policy), column, policy
+        self.keys = self.photos.keys
+        self.masks: Any = self.read_masks()
+        sizes = [sizes_of(photos_of_table) for photos_of_table in (self.photos.photos, self.masks)]
+        if (empty := np.flatnonzero(sizes[1] < 0)).size:
+            raise ImageSourceError(f"{self.place(int(empty[0]))} is empty: {len(empty)} rows have no mask")
+        self.fingerprint = fingerprint_of([*self.keys, column], None, np.concatenate(sizes))
+
+    def read_masks(self) -> Any:
+        """The encoded masks (N,)."""
+        from ssl_backbones.data.columns import photos_of
+        from ssl_backbones.data.parquet import joined, read
+
+        return photos_of(joined([read(file, [self.column]) for file in self.photos.files], self.column))
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return self.photos[index]
+
+    def mask(self, index: int) -> np.ndarray:
+        if self.masks is None:
+            self.masks = self.read_masks()
+        return decode_mask(self.masks[range(len(self))[index]].as_py(), self.place(index), self.policy)
+
+    def place(self, index: int) -> str:
+        return f"{self.column!r} of {self.keys[index]!r}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "masks": None}
+
+
+def open_scenes(spec: str, column: str, lists: Sequence[str]) -> Scenes:
+    """The scenes of a VOC folder, by its lists, or of parquet files, by their column of masks; or ImageSourceError."""
+    files = parquet_files(spec) if spec else []
+    if files:
+        require_pyarrow()
+        if missing := [file for file in files if not file.is_file()]:
+            raise ImageSourceError(f"{str(missing[0])!r} does not exist: give .parquet files that do")
+        return ParquetScenes(files, column)
+    root = Path(spec).expanduser()
+    if spec and (root / LISTS).is_dir():
+        return VocScenes(root, lists)
+    raise ImageSourceError(
+        f"{spec!r} holds no photos with masks: give a folder with {PHOTOS}, {MASKS[0]} and {LISTS.as_posix()}, as "
+        "Pascal VOC has them, or parquet files with a column of masks"
+    )
+
+
+def scenes_kept_out(spec: str, column: str, lists: Sequence[str]) -> Scenes:
+    """The validation scenes beside those to train on: a VOC folder's other lists, or the parquet files beside."""
+    files = parquet_files(spec)
+    if not files:
+        return open_scenes(spec, column, lists)
+    beside = parquet_kept_out(files)
+    if not beside:
+        raise ImageSourceError(
+            f"there are no validation*.parquet beside {str(files[0])!r}: name photos to be tested on with --validation"
+        )
+    return ParquetScenes(beside, column)
+
+
+def listed(root: Path, word: str) -> list[str]:
+    """The photos that a list names, in its order; ImageSourceError where there is no such list, or nothing in it."""
+    path = root / LISTS / f"{word}.txt"
+    if not path.is_file():
+        there = ", ".join(sorted(file.stem for file in (root / LISTS).glob("*.txt"))) or "none"
+        raise ImageSourceError(
+            f"{str(path)!r} does not exist: choose among the lists there ({there}) with --train_lists and "
+            "--validation_lists"
+        )
+    text = path.read_text(encoding="utf-8", errors="replace")
+    names = [line.split()[0] for line in text.splitlines() if line.strip()]
+    if not names:
+        raise ImageSourceError(f"{str(path)!r} names no photo: write a name on each line, without .jpg")
+    return names
+
+
+def relative_file(root: Path, folders: Sequence[str | Path], name: str, suffixes: Sequence[str], what: str) -> str:
+    """The first file of a name in one of the folders, relative to the root; ImageSourceError where there is none."""
+    tried = [Path(folder, name + suffix) for folder in folders for suffix in suffixes]
+    found = next((path for path in tried if (root / path).is_file()), None)
+    if found is None:
+        raise ImageSourceError(
+            f"{str(root / tried[0])!r}, the {what} of {name!r}, does not exist: add it, or take {name!r} off its list"
+        )
+    return found.as_posix()
+
+
+def decode_mask(mask: bytes | Path, name: str, policy: DecodePolicy = USUAL_POLICY) -> np.ndarray:
+    """The values (H, W), uint8, of a grey or palette image; UnreadableImageError says what is wrong with `name`."""
+    try:
+        with without_pillows_warnings(), Image.open(mask if isinstance(mask, Path) else io.BytesIO(mask)) as image:
+            return values_of(image, policy)
+    except MemoryError:
+        raise
+    # Pillow answers a broken file with OSError, SyntaxError, ValueError, struct.error and more: all mean the same.
+    except Exception as error:
+        raise UnreadableImageError(f"the mask {name} cannot be read: {reason(error)}") from error
+
+
+def values_of(image: Image.Image, policy: DecodePolicy) -> np.ndarray:
+    """The values (H, W) that an opened image stores, neither looked up in its palette nor stretched to 8 bits."""
+    if image.format not in MASK_FORMATS:
+        raise ValueError(f"it is a {image.format}, and only {', '.join(MASK_FORMATS)} keep every value: convert it")
+    if image.width * image.height > policy.max_pixels:
+        raise ValueError(f"{image.width} x {image.height} pixels are more than the {policy.max_pixels} allowed")
+    stored = image.tile[0][3] if image.format == "PNG" and image.tile else ""
+    if (image.mode not in ("1", "L", "P") and not image.mode.startswith("I")) or stored in ("L;2", "L;4"):
+        raise ValueError(f"its pixels are {stored or image.mode}: write class numbers as a palette or 8-bit grey image")
+    values = np.asarray(image)
+    if values.max(initial=0) > IGNORED or values.min(initial=0) < 0:
+        raise ValueError(f"its values go up to {values.max()}, and class numbers are at most {IGNORED - 1}")
+    return values.astype(np.uint8)

@@ -1,0 +1,132 @@
+"""Some of the images of a source: those with labels, those of a list, or a few of every class.
+
+A draw of a few of every class is nested, the smaller in the larger, and a function of the labels, the share and a seed
+alone, so it is the same on every machine and in every run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ssl_backbones.data import Images, ImageSourceError
+from ssl_backbones.views import permutation
+
+SHOWN = 3
+"""Names that a sentence lists, at most."""
+
+
+class Subset(Images):
+    """The images of a source at some of its rows, in that order."""
+
+    def __init__(self, images: Images, rows: np.ndarray) -> None:
+        self.images, self.rows = images, np.asarray(rows, np.int64)
+        self.keys = [images.keys[int(row)] for row in self.rows]
+        self.labels = None if images.labels is None else np.asarray(images.labels)[self.rows]
+        self.classes = images.classes
+        self.fingerprint = digest([images.fingerprint, *map(str, self.rows.tolist())])
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return self.images[int(self.rows[index])]
+
+
+class Embedded(Images):
+    """Images whose features (N, D) are known, so that nobody has to look at them again."""
+
+    def __init__(self, images: Images, features: Tensor) -> None:
+        self.images, self.features = images, features
+        self.keys, self.labels, self.classes = images.keys, images.labels, images.classes
+        self.fingerprint = images.fingerprint
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return self.images[index]
+
+
+def at(images: Images, rows: np.ndarray) -> Images:
+    """The images at some rows, in order: the source itself where that is all of them."""
+    return images if len(rows) == len(images) else Subset(images, rows)
+
+
+def labelled_rows(images: Images) -> np.ndarray:
+    """The rows of images that have a label."""
+    assert images.labels is not None
+    return np.flatnonzero(np.asarray(images.labels) >= 0)
+
+
+def stratified(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """The rows, in order, of a share of every class of the labels (N,), at least one of each.
+
+    The seed draws one order for all shares, so that what a smaller share takes, a larger one takes too.
+    """
+    order = permutation(seed, 0, len(labels))
+    chosen = []
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        chosen.append(members[: max(1, round(share * len(members)))])
+    return np.sort(np.concatenate(chosen))
+
+
+def listed(images: Images, path: Path) -> np.ndarray:
+    """The rows, in order, of the images that a file names, one on a line, by their keys or the last part of them.
+
+    ImageSourceError names what is not there, or is there more than once.
+    """
+    names = read_names(path)
+    keys = {key: row for row, key in enumerate(images.keys)}
+    last = Counter(PurePosixPath(key).name for key in keys)
+    by_last = {PurePosixPath(key).name: row for key, row in keys.items()}
+    unknown = [name for name in names if name not in keys and name not in by_last]
+    if unknown:
+        raise ImageSourceError(
+            f"{path} names {len(names)} images, and {len(unknown)} of them are not in the data ({some(unknown)}): give "
+            f"the list of these data, whose names are like {images.keys[0]!r}"
+        )
+    twice = [name for name in names if name not in keys and last[name] > 1]
+    if twice:
+        raise ImageSourceError(
+            f"{path} names {some(twice)}, and the data have more than one image of that name: write their whole names, "
+            f"like {images.keys[0]!r}"
+        )
+    return np.unique([keys[name] if name in keys else by_last[name] for name in names])
+
+
+def read_names(path: Path) -> list[str]:
+    """The lines of a file that are not empty; ImageSourceError where there are none."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError as error:
+        raise ImageSourceError(
+            f"{path} cannot be read ({error.strerror or error}): give --subset a file with an image's name on each line"
+        ) from error
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise ImageSourceError(f"{path} names no image: give --subset a file with an image's name on each line")
+    return names
+
+
+def as_list(images: Images) -> bytes:
+    """The names of the images, one on a line, as `listed` reads them."""
+    return "".join(f"{key}\n" for key in images.keys).encode("utf-8", "surrogateescape")
+
+
+def digest(parts: Sequence[str]) -> str:
+    """A sha256 over texts."""
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names."""
+    return ", ".join(map(repr, names[:SHOWN])) + (", ..." if len(names) > SHOWN else "")
+
+
+def known_features(rows: Tensor, readable: np.ndarray, images: Images, kept: np.ndarray) -> Embedded:
+    """Of the images of a source that are kept, those that could be read, with their rows of its features (N, D)."""
+    counts = kept[readable[kept]]
+    return Embedded(at(images, counts), rows[torch.from_numpy(counts)] if len(counts) < len(rows) else rows)
