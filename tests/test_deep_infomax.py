@@ -55,9 +55,9 @@ def test_the_local_discriminator_sees_the_map_with_the_vector_joined_on() -> Non
     discriminator = LocalDiscriminator(3, 5, 8).double()
     maps, features = normal(0, 4, 3, 6, 6), normal(1, 4, 5)
     own, other = discriminator(maps, features)
-    everywhere = features[:, :, None, None].expand(4, 5, 6, 6)
-    for logits, met in ((own, maps), (other, maps[[3, 0, 1, 2]])):
-        literal = discriminator.rest(discriminator.first(torch.cat([met, everywhere], dim=1)))
+    for logits, met in ((own, features), (other, features[[1, 2, 3, 0]])):
+        everywhere = met[:, :, None, None].expand(4, 5, 6, 6)
+        literal = discriminator.rest(discriminator.first(torch.cat([maps, everywhere], dim=1)))
         torch.testing.assert_close(logits, literal)
 
 

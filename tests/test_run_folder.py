@@ -49,6 +49,11 @@ def stop(process: subprocess.Popen[str]) -> None:
     process.stdout.close()
 
 
+def train(folder: Path, step: int = 1) -> None:
+    """Leave what a run leaves that has saved its state after a step."""
+    (folder / "checkpoints" / f"step-{step:08}").mkdir(parents=True)
+
+
 def test_a_new_folder_gets_the_recipe(tmp_path: Path) -> None:
     with claim(tmp_path / "deep" / "run", {"betas": (0.9, 0.95)}) as folder:
         assert not folder.resumed
@@ -58,6 +63,7 @@ def test_a_new_folder_gets_the_recipe(tmp_path: Path) -> None:
 
 def test_the_same_recipe_resumes_and_another_is_refused(tmp_path: Path) -> None:
     claim(tmp_path, RECIPE).release()
+    train(tmp_path)
     with claim(tmp_path, json.loads(json.dumps(RECIPE)), resume="must") as folder:
         assert folder.resumed
     other = {"name": "sample", "lr": 0.6, "method": {"groups": 8, "widths": [1, 2]}, "extra": 1}
@@ -73,8 +79,33 @@ def test_the_same_recipe_resumes_and_another_is_refused(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "recipe.json").read_text()) == RECIPE
 
 
+@pytest.mark.parametrize("step", [None, 0])
+def test_a_run_that_trained_nothing_gives_its_folder_up(
+    tmp_path: Path, step: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    claim(tmp_path, RECIPE).release()
+    if step is not None:
+        train(tmp_path, step)
+    with claim(tmp_path, RECIPE | {"lr": 0.6}) as folder:
+        assert not folder.resumed
+        assert json.loads(folder.recipe.read_text())["lr"] == 0.6
+    assert not (tmp_path / "checkpoints").exists()
+    assert "ended before it had trained anything: begun anew (lr is 0.3 there and 0.6 here)" in caplog.text
+
+
+def test_the_recipe_of_a_finished_run_is_not_touched(tmp_path: Path) -> None:
+    claim(tmp_path, RECIPE).release()
+    write_json(RunFolder(tmp_path).results, {"knn": 1})
+    with pytest.raises(RunFolderError, match="another recipe"):
+        claim(tmp_path, RECIPE | {"lr": 0.6})
+    with claim(tmp_path, RECIPE | {"lr": 0.6}, may_differ=["lr"]) as folder:
+        assert folder.resumed
+        assert json.loads(folder.recipe.read_text()) == RECIPE
+
+
 def test_fields_may_be_allowed_to_differ(tmp_path: Path) -> None:
     claim(tmp_path, RECIPE).release()
+    train(tmp_path)
     other = RECIPE | {"lr": 0.6, "method": {"groups": 8, "widths": [1]}}
     with pytest.raises(RunFolderError, match="method"):
         claim(tmp_path, other, may_differ=["lr", "meth"])

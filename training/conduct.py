@@ -10,7 +10,8 @@ from compute import PrecisionError
 from log import RunLog
 from loop import Loop, NotFiniteError, Stopped
 from monitor import Measured
-from processes import OtherRankError, TrackerError
+from processes import OtherRankError, TrackerError, one_for_all
+from room import NoRoomError
 from run_folder import RunFolder, RunFolderError
 from start import UnfitError
 
@@ -20,6 +21,7 @@ from ssl_backbones.distributed import rank
 REFUSALS = (
     CheckpointError,
     ImageSourceError,
+    NoRoomError,
     NotFiniteError,
     OtherRankError,
     PrecisionError,
@@ -47,12 +49,19 @@ def conduct(begun: tuple[Loop, RunLog] | RunFolder, leave: Leave) -> RunFolder:
     loop, log = begun
     with loop.folder, closing(log):
         try:
-            finish(loop, log, leave)
+            with one_for_all(lambda: whence(loop)):
+                finish(loop, log, leave)
         except TOGETHER:
             loop.accelerator.end_training()
             raise
         loop.accelerator.end_training()
     return loop.folder
+
+
+def whence(loop: Loop) -> str:
+    """From where the run can be gone on with."""
+    saved = "nothing was saved yet" if loop.saved_step is None else f"and step {loop.saved_step} is saved"
+    return f"after step {loop.step} of {loop.total_steps}, {saved}: the same command goes on from there"
 
 
 def finish(loop: Loop, log: RunLog, leave: Leave) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
+import processes
 import torch
 import tyro
 from command_line import refuse, sentence_of
@@ -165,8 +166,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         detect(run)
     except REFUSALS as error:
-        print(f"detect.py: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        processes.refuse("detect.py", error)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from importlib import import_module
 from types import ModuleType
 
 import conduct
+import processes
 import torch
 from command_line import refuse
 from features import CacheError
@@ -67,8 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         protocol.run(options)
     except REFUSALS as error:
-        print(f"evaluate.py: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        processes.refuse("evaluate.py", error)
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

@@ -13,8 +13,10 @@ import numpy as np
 import recipes
 import timm
 import torch
+from look import Subject
 from loop import Loop
 from monitor import Measured
+from page import draw_page, run_section
 from PIL import Image
 from recipe import FREE, Recipe
 from run_folder import differences, replace_file, write_json
@@ -49,6 +51,7 @@ def leave(loop: Loop, before: Measured, after: Measured) -> dict[str, Any]:
     )
     config = json.loads((folder.backbone / "config.json").read_text())
     draw_maps(loop)
+    draw_gallery(loop, results)
     replace_file(folder.path / "README.md", draft_card(recipe.to_dict(), results, config).encode())
     write_json(folder.results, results)
     return results
@@ -87,6 +90,10 @@ def results_of(loop: Loop, before: Measured, after: Measured) -> dict[str, Any]:
         "epochs": loop.recipe.epochs,
         "data": {"images": len(loop.images), "fingerprint": loop.images.fingerprint},
         "unreadable": sorted(loop.unreadable.photos),
+        "unreadable_beside": sorted(
+            key for account in loop.accounts.values() if account is not loop.unreadable for key in account.photos
+        ),
+        "best_checkpoint": loop.best,
         **loop.monitor.results(before, after),
         "compute": {
             "device": str(loop.accelerator.device),
@@ -116,3 +123,15 @@ def draw_maps(loop: Loop) -> Path | None:
     path = loop.folder.path / "alignment_maps.png"
     alignment_figure([Image.fromarray(photo) for photo in levels.numpy()], maps.float()).save(path)
     return path
+
+
+def draw_gallery(loop: Loop, results: dict[str, Any]) -> None:
+    """The page of the run and of what its network looks at; where that fails, it is mentioned and nothing is lost."""
+    recipe, folder = loop.recipe, loop.folder.path
+    crop = loop.evaluation_crop(recipe.size)
+    subject = Subject(recipe.name, loop.method, crop, loop.accelerator.device, recipe.seed)
+    images = loop.monitor.query_images or loop.monitor.bank_images
+    try:
+        draw_page(folder / "gallery.html", subject, images, opening=[run_section(folder, results)])
+    except Exception as error:  # a picture is not worth a run, whatever is wrong with it
+        loop.log.say(f"warning: gallery.html was not drawn, and all else is there ({type(error).__name__}: {error})")

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
 import checkpoint
 import numpy as np
+import run_state
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from alarm import ChanceAlarm, CollapseAlarm
 from compute import Compute, laid_out
 from embed import embed, to_device
+from finite import FiniteWatch, NotFiniteError, all_finite
 from loader import Loader
 from log import RunLog
 from monitor import Judge, Measured
 from optimization import build_optimizer, set_hyperparameters
-from optimizer_state import load_optimizer, optimizer_tensors
 from processes import StopSignals, first_decides
 from recipe import Run
+from room import within_memory
 from run_folder import RunFolder
 from torch import Tensor
 from window import Window
@@ -32,10 +34,7 @@ from ssl_backbones.data.images import Images
 from ssl_backbones.data.unreadable import Unreadable
 from ssl_backbones.methods.method import Method
 from ssl_backbones.views import CenterCrop, seed_of
-
-
-class NotFiniteError(RuntimeError):
-    """A loss that is no number any more."""
+from ssl_backbones.views.randomness import permutation
 
 
 class Stopped(SystemExit):
@@ -69,11 +68,15 @@ class Loop:
         )
         self.total_steps = recipe.total_steps(self.loader.steps_per_epoch)
         self.step = 0
+        self.saved_step: int | None = None
         self.before: Measured | None = None
+        self.best: dict[str, Any] | None = None
         self.left_out: dict[str, str] = {}
-        self.unreadable = Unreadable(len(images), recipe.unreadable_share)
+        self.accounts: dict[str, Unreadable] = {}
+        self.unreadable = self.account_of(images)
         self.alarms = [ChanceAlarm(self.total_steps), CollapseAlarm(self.total_steps)]
         self.window = Window(accelerator.device)
+        self.watch = FiniteWatch(accelerator.device, scaled=accelerator.scaler is not None)
         self.saved_at = time.monotonic()
         self.place(method)
 
@@ -93,7 +96,8 @@ class Loop:
         self.log = log
         self.stop = StopSignals()
         try:
-            return self.train()
+            with within_memory(self.recipe, self.compute.precision):
+                return self.train()
         finally:
             self.stop.restore()
 
@@ -122,6 +126,7 @@ class Loop:
         """One optimiser step over the micro-batches of a global batch."""
         lr = set_hyperparameters(self.optimizer, self.recipe, self.step, self.loader.steps_per_epoch)
         torch.manual_seed(seed_of(self.recipe.seed, self.step, self.accelerator.process_index))
+        losses = []
         for batch in batches:
             self.left_out |= batch.unreadable
             content = self.dataset.on_device(to_device(batch.content, self.accelerator.device))
@@ -129,7 +134,9 @@ class Loop:
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                 scalars = self.wrapped(laid_out(content, self.compute.layout))
                 self.accelerator.backward(scalars["loss"] / len(batches))
+            losses.append(scalars["loss"].detach())
             self.window.add(scalars, share=1 / len(batches))
+        self.watch.observe(self.step, losses, (weights.grad for weights in self.method.parameters()))
         self.stepper.step()
         self.stepper.zero_grad()
         followed = self.method.on_step_end(self.step / self.total_steps)
@@ -141,33 +148,39 @@ class Loop:
         self.log.advance()
         if self.step % self.recipe.log_every == 0 or self.step == self.total_steps:
             self.account()
-            values = self.window.close()
-            if not math.isfinite(values["loss"]):
-                raise NotFiniteError(self.not_finite(f"the loss is {values['loss']}"))
-            self.tell(epoch, values)
-        if self.step % self.loader.steps_per_epoch == 0:
-            self.after_epoch(epoch + 1)
+            self.require_finite_steps()
+            self.tell(epoch, self.window.close() | self.watch.skipped())
+        improved = self.step % self.loader.steps_per_epoch == 0 and self.after_epoch(epoch + 1)
         if self.step == self.total_steps:
             return  # what is left to do is logged before it is saved
         code = self.stop.agreed()
-        if self.save_is_due() or code is not None:
+        if improved or self.save_is_due() or code is not None:
             self.save()
         if code is not None:
             self.log.say(f"Stopped after step {self.step} of {self.total_steps}; the same command goes on from there.")
             raise Stopped(code)
 
-    def after_epoch(self, epochs: int) -> None:
-        """Measure the features where the recipe says so."""
+    def after_epoch(self, epochs: int) -> bool:
+        """Measure the features where the recipe says so; whether they have never been better."""
         every = self.monitor.every
-        if every and epochs % every == 0 and epochs < self.recipe.epochs:
-            self.tell(epochs, self.measure().scalars)
+        if not every or epochs % every or epochs == self.recipe.epochs:
+            return False
+        self.tell(epochs, self.measure().scalars)
+        return self.best is not None and self.best["step"] == self.step
 
     def account(self) -> None:
-        """Count the photos that any process had to leave out; too many end the run in all of them."""
-        everyone = gather_object([self.left_out]) if self.accelerator.num_processes > 1 else [self.left_out]
-        for left_out in everyone:
-            self.unreadable.add(left_out)
-        self.left_out = {}
+        """Count the photos that any process had to leave out of its batches."""
+        left_out, self.left_out = self.left_out, {}
+        self.count(self.images, left_out)
+
+    def count(self, images: Images, left_out: Mapping[str, str]) -> None:
+        """Count what any process could not read of some images; too many end the run in all of them."""
+        for unreadable in gather_object([left_out]) if self.accelerator.num_processes > 1 else [left_out]:
+            self.account_of(images).add(unreadable)
+
+    def account_of(self, images: Images) -> Unreadable:
+        """What is known so far of those images that cannot be read."""
+        return self.accounts.setdefault(images.fingerprint, Unreadable(len(images), self.recipe.unreadable_share))
 
     def tell(self, epoch: int, values: dict[str, float]) -> None:
         """Log the numbers, and let the alarms say what they make of them."""
@@ -178,20 +191,41 @@ class Loop:
 
     def require_finite(self) -> None:
         """NotFiniteError where weights are no numbers any more: such a network is neither measured nor saved."""
-        if not torch.stack([weights.isfinite().all() for weights in self.method.parameters()]).all():
-            raise NotFiniteError(self.not_finite("weights have become infinite or NaN"))
+        self.require_finite_steps()
+        if not all_finite(self.method):
+            raise NotFiniteError(self.not_finite(f"weights were no numbers after step {self.step}"))
+
+    def require_finite_steps(self) -> None:
+        """NotFiniteError where a loss or gradients were no numbers, with the images that led to them."""
+        if trouble := self.watch.trouble():
+            step, what = trouble
+            keys = self.keys_of(step)
+            rest = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise NotFiniteError(self.not_finite(f"{what} step {step + 1}, on {', '.join(keys[:3])}{rest}"))
+
+    def keys_of(self, step: int) -> list[str]:
+        """The images of a step, counted from 0, over all processes."""
+        epoch, position = divmod(step, self.loader.steps_per_epoch)
+        start = position * self.recipe.batch_size
+        order = permutation(self.recipe.seed, epoch, len(self.images))
+        return [self.images.keys[int(at)] for at in order[start : start + self.recipe.batch_size]]
 
     def not_finite(self, trouble: str) -> str:
         """What to say of a network that computes no numbers."""
+        none, good = self.saved_step is None, checkpoint.folder_name(self.saved_step or 0)
         return (
-            f"{trouble} at step {self.step}: lower the learning rate ({self.recipe.lr_sentence()}), lengthen "
-            f"the warm-up, or train in fp32; the last checkpoint is in {self.folder.checkpoints}"
+            f"{trouble}: look at those images, or begin another run (--out) with a lower learning rate "
+            f"({self.recipe.lr_sentence().rstrip('.')}), a longer warm-up, or --precision fp32; "
+            + ("nothing was saved yet" if none else f"the last good checkpoint is {self.folder.checkpoints / good}")
         )
 
     def measure(self) -> Measured:
-        """What the features are worth now."""
+        """What the features are worth now; the best so far is remembered by its step."""
         self.require_finite()
-        return self.monitor.judge(self)
+        found = self.monitor.judge(self)
+        if found.correct is not None and (self.best is None or found.score > self.best["score"]):
+            self.best = {"step": self.step, "score": found.score}
+        return found
 
     def embed_images(self, images: Images, indices: np.ndarray) -> Tensor:
         """The features (N, D) of some images, cropped at the centre."""
@@ -203,9 +237,7 @@ class Loop:
             workers=self.loader.workers,
             autocast=self.accelerator.autocast(),
         )
-        if images is self.images:
-            self.left_out |= unreadable
-            self.account()
+        self.count(images, unreadable)
         return features
 
     def evaluation_crop(self, size: int) -> CenterCrop:
@@ -231,65 +263,12 @@ class Loop:
         self.require_finite()
         self.account()
         self.log.sync()
-        state = self.method.state_dict()
-        tensors, entries = optimizer_tensors(self.optimizer, self.method.named_parameters())
-        parts: dict[str, dict[str, Tensor]] = {"method": state, "optimizer": tensors}
-        scalars: dict[str, Any] = {
-            "optimizer": entries,
-            "unreadable": self.unreadable.state_dict(),
-            "alarms": [alarm.state_dict() for alarm in self.alarms],
-            "window": self.window.names(),
-            "compute": {"precision": self.compute.precision, "layout": self.compute.layout},
-            "images": self.images.fingerprint,
-        }
-        if self.accelerator.scaler is not None:
-            scalars["scaler"] = self.accelerator.scaler.state_dict()
-        if self.before is not None:
-            scalars["before"] = self.before.scalars
-            scalars["question"] = self.monitor.question
-            if self.before.correct is not None:
-                parts["before"] = {"correct": self.before.correct}
-        checkpoint.save(
-            self.folder.checkpoints,
-            self.step,
-            parts,
-            scalars,
-            own={f"buffer.{name}": state[name] for name in self.own_buffers()} | self.window.tensors(),
-            keep=self.recipe.checkpoints.keep,
-            rank=self.accelerator.process_index,
-            world_size=self.accelerator.num_processes,
-            barrier=self.accelerator.wait_for_everyone,
-        )
-        self.saved_at = time.monotonic()
-
-    def own_buffers(self) -> list[str]:
-        """The buffers that differ between processes: batch statistics. Methods keep all others alike."""
-        if self.accelerator.num_processes == 1:
-            return []
-        statistics = ("running_mean", "running_var", "num_batches_tracked")
-        return [name for name, _ in self.method.named_buffers() if name.endswith(statistics)]
+        run_state.write(self)
+        self.saved_step, self.saved_at = self.step, time.monotonic()
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Become what `save` wrote. Until then the network is as it was before training."""
-        if "before" in saved.scalars:
-            correct = saved.tensors.get("before", {}).get("correct")
-            self.before = Measured(saved.scalars["before"], correct)
-            if saved.scalars["question"] != self.monitor.question:
-                self.before = self.measure()
-        buffers = {
-            name.removeprefix("buffer."): value for name, value in saved.own.items() if name.startswith("buffer.")
-        }
-        self.method.load_state_dict(saved.tensors["method"] | buffers)
-        load_optimizer(
-            self.optimizer, self.method.named_parameters(), saved.tensors["optimizer"], saved.scalars["optimizer"]
-        )
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(saved.scalars["scaler"])
-        self.unreadable.load_state_dict(saved.scalars["unreadable"])
-        for alarm, state in zip(self.alarms, saved.scalars["alarms"], strict=True):
-            alarm.load_state_dict(state)
-        self.window.load(saved.scalars["window"], saved.own)
-        self.step = saved.step
+        run_state.restore(self, saved)
 
 
 def reading_workers(recipe: Run) -> int:

@@ -35,6 +35,11 @@ class Measured:
     correct: Tensor | None = None
     """Which queries (M,) were answered rightly; None without labels."""
 
+    @property
+    def score(self) -> float:
+        """The share of right answers, by which the best checkpoint is chosen; 0 without any."""
+        return 0.0 if self.correct is None else self.correct.double().mean().item()
+
 
 class Judge(Protocol):
     """What measures a run while it trains; it changes nothing in the weights."""

@@ -7,7 +7,6 @@ run that was stopped. `--list` shows the recipes, `--help` the fields of one.
 from __future__ import annotations
 
 import logging
-import sys
 from typing import Any
 
 from command_line import parse
@@ -15,6 +14,7 @@ from conduct import REFUSALS, conduct
 from finish import leave
 from loop import Loop
 from monitor import Measured
+from processes import refuse
 from recipe import Recipe
 from run_folder import RunFolder
 from start import start
@@ -65,8 +65,7 @@ def main() -> None:
     try:
         pretrain(recipe)
     except REFUSALS as error:
-        print(f"pretrain.py: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        refuse("pretrain.py", error)
 
 
 if __name__ == "__main__":

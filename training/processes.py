@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from types import FrameType
 from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import GradientAccumulationPlugin, LoggerType, broadcast_object_list, parse_flag_from_env
@@ -21,6 +26,12 @@ STOPPING = {signal.SIGTERM: 143, signal.SIGINT: 130}
 if hasattr(signal, "SIGUSR1"):
     STOPPING[signal.SIGUSR1] = 143
 """Signals that ask for an orderly end, and the exit code each leads to."""
+PATIENCE = timedelta(minutes=10)
+"""How long a process waits for another, before it takes it for dead; one whose connection broke is not waited for."""
+TELLING = timedelta(seconds=5)
+"""How long processes that end wait to hear whether the first one has said why."""
+LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed out|recvvalue|process group", re.I)
+"""What torch says, in many ways, when another process is gone."""
 
 
 class TrackerError(ValueError):
@@ -37,7 +48,46 @@ def meet() -> torch.device:
     Accelerate hears of ACCELERATE_USE_CPU too late, and on a machine without an accelerator takes each for alone.
     """
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    return PartialState(cpu=cpu).device
+    return PartialState(cpu=cpu, timeout=PATIENCE).device
+
+
+@contextmanager
+def one_for_all(progress: Callable[[], str]) -> Iterator[None]:
+    """Make a sentence of the loss of another process, with how far the run had come: none can go on alone."""
+    try:
+        yield
+    except RuntimeError as error:
+        torchs_own = type(error) is RuntimeError or isinstance(error, dist.DistError)
+        if world_size() == 1 or not (torchs_own and LOST.search(str(error))):
+            raise
+        raise OtherRankError(
+            f"another of the {world_size()} processes is gone or has not answered for {PATIENCE.seconds // 60} minutes "
+            f"(look for its own message; seen by process {rank()}), {progress()}"
+        ) from error
+
+
+def refuse(program: str, error: Exception) -> None:
+    """Print why a run ends, once for all processes that end for the same reason, and exit with code 2."""
+    if first_to_tell(str(error)):
+        print(f"{program}: {error}", file=sys.stderr, flush=True)
+    raise SystemExit(2) from None
+
+
+def first_to_tell(reason: str) -> bool:
+    """Whether this process is the one to give a reason: the first, or another whose reason the first does not share."""
+    if world_size() == 1:
+        return True
+    with suppress(RuntimeError):  # the store ends with the process that keeps it
+        store = dist.distributed_c10d._get_default_store()
+        if rank() == 0:
+            store.set("refused by 0", reason)
+            store.wait([f"heard by {other}" for other in range(1, world_size())], TELLING)
+            return True
+        store.wait(["refused by 0"], TELLING)
+        told: str = store.get("refused by 0").decode()
+        store.set(f"heard by {rank()}", "")
+        return reason != told
+    return True
 
 
 def first_decides(work: Callable[[], T]) -> T:
@@ -91,7 +141,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.received: int | None = None
         # On a device the answer would have to be waited for at every step, with all the work queued before it.
-        self.group = torch.distributed.new_group(backend="gloo") if world_size() > 1 else None
+        self.group = dist.new_group(backend="gloo", timeout=PATIENCE) if world_size() > 1 else None
         self.before = {number: signal.signal(number, self.note) for number in STOPPING}
 
     def note(self, number: int, frame: FrameType | None) -> None:
@@ -103,7 +153,7 @@ class StopSignals:
         code = STOPPING[signal.Signals(self.received)] if self.received is not None else 0
         if self.group is not None:
             highest = torch.tensor(code)
-            torch.distributed.all_reduce(highest, torch.distributed.ReduceOp.MAX, group=self.group)
+            dist.all_reduce(highest, dist.ReduceOp.MAX, group=self.group)
             code = int(highest)
         return code or None
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
+import shutil
 import socket
 import time
 from collections.abc import Collection, Mapping
@@ -13,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
+
+logger = logging.getLogger(__name__)
 
 OURS = frozenset({".lock", ".probe", ".tmp-recipe.json"})
 """What a run killed while it claimed the folder may leave."""
@@ -44,6 +48,12 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def begun(self) -> bool:
+        """Whether a run has left something here that another recipe would spoil: a checkpoint of trained weights."""
+        steps = (path.name.removeprefix("step-") for path in self.checkpoints.glob("step-*"))
+        return self.results.exists() or any(step.strip("0") for step in steps)
 
     @property
     def backbone(self) -> Path:
@@ -82,6 +92,8 @@ def claim(
 
     `resume` says what to do about an earlier run: "auto" goes on with one of the same recipe, "never" refuses any,
     "must" refuses a folder without one. Fields in `may_differ` (dotted names, or the prefix of some) may have changed.
+    A run that failed before it had trained anything gives its folder up to another recipe. That of a finished one stays
+    as it is.
     """
     path = Path(path)
     recipe = json.loads(json.dumps(recipe, allow_nan=False))
@@ -91,9 +103,11 @@ def claim(
     try:
         folder = RunFolder(path, resumed=(path / "recipe.json").exists(), lock=descriptor)
         check_policy(folder, resume)
-        if folder.resumed:
-            check_recipe(folder, recipe, may_differ)
-        write_json(folder.recipe, recipe)
+        changed = changed_fields(folder, recipe, may_differ) if folder.resumed else ""
+        if changed:
+            folder = given_up(folder, changed)
+        if not folder.results.exists():
+            write_json(folder.recipe, recipe)
     except BaseException:
         os.close(descriptor)
         raise
@@ -133,8 +147,8 @@ def check_policy(folder: RunFolder, resume: str) -> None:
         raise RunFolderError(f"{folder.path} holds no run to resume; check --out, or start a new run there")
 
 
-def check_recipe(folder: RunFolder, recipe: Mapping[str, Any], may_differ: Collection[str]) -> None:
-    """Refuse to go on with another recipe than the folder's own, naming the fields that differ."""
+def changed_fields(folder: RunFolder, recipe: Mapping[str, Any], may_differ: Collection[str]) -> str:
+    """In which fields a recipe is another than the folder's own, in words; empty where it is the same."""
     try:
         there = json.loads(folder.recipe.read_bytes())
     except (OSError, ValueError) as error:
@@ -146,12 +160,19 @@ def check_recipe(folder: RunFolder, recipe: Mapping[str, Any], may_differ: Colle
         for name, (old, new) in differences(there, recipe).items()
         if not any(name == free or name.startswith(f"{free}.") for free in may_differ)
     ]
-    if changed:
-        some = "; ".join(changed[:8]) + (f"; and {len(changed) - 8} more" if len(changed) > 8 else "")
+    return "; ".join(changed[:8]) + (f"; and {len(changed) - 8} more" if len(changed) > 8 else "")
+
+
+def given_up(folder: RunFolder, changed: str) -> RunFolder:
+    """The folder of a run that trained nothing, emptied for one of another recipe; refuses to go on with any other."""
+    if folder.begun:
         raise RunFolderError(
-            f"{folder.path} holds the run of another recipe ({some}); "
+            f"{folder.path} holds the run of another recipe ({changed}); "
             "choose another folder with --out, or give the fields their old values to resume"
         )
+    logger.warning("the run in %s ended before it had trained anything: begun anew (%s)", folder.path, changed)
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    return RunFolder(folder.path, lock=folder.lock)
 
 
 def differences(there: Any, here: Any, name: str = "") -> dict[str, tuple[Any, Any]]:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import processes
 import torch
 import tyro
 from command_line import refuse, sentence_of
@@ -155,8 +156,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         segment(run)
     except REFUSALS as error:
-        print(f"segment.py: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        processes.refuse("segment.py", error)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from monitor import Judge, Monitor
 from optimization import parameter_groups
 from processes import accelerator_of, check_trackers, first_decides, meet
 from recipe import FREE, Recipe, Run
+from room import within_memory
 from run_folder import RunFolder, claim
 
 import ssl_backbones
@@ -65,7 +66,8 @@ def prepare(
     with fitting():
         parameter_groups(method, run.optimizer)  # refuses a part that the method does not have
     content = first_batch(run, method, images, device)
-    try_step(run, method, content, device)
+    with within_memory(run, run.precision):
+        try_step(run, method, content, device)
     folder = claimed(run)
     if first_decides(folder.results.exists):
         check_data(images, json.loads(folder.results.read_bytes())["data"]["fingerprint"], folder)
@@ -169,7 +171,8 @@ def try_step(run: Run, method: Method, content: Any, device: torch.device) -> No
 
 def agreed_compute(run: Run, method: Method, content: Any, device: torch.device) -> Compute:
     """The precision and layout that the run names, or the fastest as the first process measured them."""
-    return broadcast(choose(method.train(), content, device, run.precision, run.layout))
+    with within_memory(run, run.precision):
+        return broadcast(choose(method.train(), content, device, run.precision, run.layout))
 
 
 def broadcast(value: T) -> T:

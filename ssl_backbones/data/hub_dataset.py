@@ -66,7 +66,8 @@ def load(name: str, policy: DecodePolicy = USUAL_POLICY) -> HubImages:
         text = " ".join(str(error).split()).rstrip(".")
         raise ImageSourceError(
             f"{name!r} is no path here, and cannot be had from the Hub as a dataset ({type(error).__name__}: {text}): "
-            "check the name, the split behind the colon, and the network"
+            "check the name and the split behind the colon, set HF_ENDPOINT to a mirror before Python starts, or give "
+            "a folder or .parquet files of your own"
         ) from error
     return HubImages(dataset, name, policy)
 

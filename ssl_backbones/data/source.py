@@ -38,7 +38,10 @@ def open_images(spec: Spec, policy: DecodePolicy = USUAL_POLICY) -> Images:
     """
     if spec == "":
         raise ImageSourceError("no photos are named: give a folder, .parquet files, or a Hub dataset as org/name")
-    files = parquet_files(spec)
+    try:
+        files = parquet_files(spec)
+    except PermissionError as error:
+        raise ImageSourceError(f"{str(spec)!r} cannot be listed ({error.strerror}): make it readable") from error
     if files:
         say_what_is_left(spec, files)
         return open_parquet(files, policy)

@@ -11,9 +11,16 @@ from ssl_backbones.losses.precision import in_single_precision
 
 
 @in_single_precision
-def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Cross-entropy of logits (B, C) and labels (B,), mean over B; with weights (C,), each row by its label's."""
-    return functional.cross_entropy(logits, labels, weights)
+def cross_entropy(
+    logits: Tensor, labels: Tensor, weights: Tensor | None = None, total: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy of logits (B, C) and labels (B,), mean over B; with weights (C,), each row by its label's.
+
+    The weights of the rows are divided by their sum, or by `total` where more rows than these B have a part in that.
+    """
+    if total is None:
+        return functional.cross_entropy(logits, labels, weights)
+    return functional.cross_entropy(logits, labels, weights, reduction="sum") / total
 
 
 @in_single_precision

@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 from ssl_backbones.checks import check_choice, check_positive, check_share
 from ssl_backbones.clustering import k_means, pca_whiten
 from ssl_backbones.data import Images, ImageSourceError, NumberedBatches
-from ssl_backbones.distributed import rank, share_first
+from ssl_backbones.distributed import gather, rank, share_first
 from ssl_backbones.losses import accuracy, cross_entropy
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, pooled, width_of
@@ -106,7 +106,8 @@ class DeepCluster(Method):
         images, rows = batch
         labels = self.pseudo_labels[rows]
         logits = self.logits(images)
-        loss = cross_entropy(logits, labels, self.weights)
+        total = gather(self.weights[labels].sum()[None]).mean()  # of a process's share of the batch
+        loss = cross_entropy(logits, labels, self.weights, total)
         return {"loss": loss, "accuracy": accuracy(logits, labels), "chance": math.log(self.config.clusters)}
 
     def logits(self, images: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
+from ssl_backbones.distributed import gather_with_gradient, rank
+
 
 class LocalDiscriminator(nn.Module):
     """Whether a feature vector and a place of a feature map are of one image. Hjelm et al., 2019, section 3.2.
@@ -25,12 +27,17 @@ class LocalDiscriminator(nn.Module):
         )
 
     def forward(self, maps: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, 1, h, w) of features (B, D) with their own maps (B, C, h, w), and with those of the row before."""
+        """Logits (B, 1, h, w) of maps (B, C, h, w) with their own features (B, D), and with those of the next row.
+
+        The last row of a process is followed by the first of the next process, and the last of all by the first.
+        """
         # The first convolution in two halves: the vector is the same everywhere, and each map is met twice.
         of_maps, of_features = torch.split(self.first.weight, self.dims, dim=1)
         local = conv2d(maps, of_maps, self.first.bias)
-        overall = linear(features, of_features.flatten(1))[:, :, None, None]
-        return self.rest(local + overall), self.rest(local.roll(1, 0) + overall)
+        everyone, first = gather_with_gradient(features), rank() * len(features)
+        others = everyone.roll(-1, 0)[first : first + len(features)]
+        own, other = (linear(rows, of_features.flatten(1))[:, :, None, None] for rows in (features, others))
+        return self.rest(local + own), self.rest(local + other)
 
 
 def prior_discriminator(feature_dim: int) -> nn.Sequential:

@@ -1,0 +1,300 @@
+"""Numbers gone wrong, memory that runs out, photos that cannot be read: named, and nothing spoilt."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import checkpoint
+import hostile
+import pretrain as pretrain_module
+import pytest
+import start as start_module
+import torch
+from accelerate import Accelerator
+from finite import SKIPS, FiniteWatch, NotFiniteError
+from hypothesis import given
+from hypothesis import strategies as st
+from log import read_log
+from loop import Loop
+from monitor import Measured, Monitor
+from recipe import Checkpoints, OptimizerConfig, Recipe
+from room import NoRoomError
+from run_folder import RunFolderError
+from runs import elsewhere, outcome, photo_folder, run, stop, tiny
+from small_methods import small_method, views
+
+from ssl_backbones.data import TooManyUnreadableError
+from ssl_backbones.methods import BYOLConfig, LewelBConfig, MethodConfig, MoCoV2Config, SimCLRConfig
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return photo_folder(tmp_path_factory.mktemp("data") / "photos")
+
+
+# What the watch sees
+
+
+@given(st.lists(st.sampled_from(["good", "loss", "gradient"]), max_size=12), st.integers(0, 3))
+def test_the_first_step_beyond_what_is_allowed_is_noted(steps: list[str], allowed: int) -> None:
+    watch, in_a_row, expected = FiniteWatch(CPU, scaled=False), 0, None
+    watch.allowed = allowed
+    for number, kind in enumerate(steps):
+        loss = torch.tensor(math.nan if kind == "loss" else 1.0)
+        gradient = torch.tensor([1.0, math.inf if kind == "gradient" else 3e38])
+        watch.observe(number, [torch.tensor(2.0), loss], [gradient, None])
+        in_a_row = 0 if kind == "good" else in_a_row + 1
+        if expected is None and in_a_row > allowed:
+            expected = (number, kind)
+    found = watch.trouble()
+    assert (found is None) == (expected is None)
+    if found and expected:
+        assert found[0] == expected[0]
+        assert expected[1] in found[1]
+    resumed = FiniteWatch(CPU, scaled=False)
+    resumed.load_state_dict(json.loads(json.dumps(watch.state_dict())))
+    assert torch.equal(resumed.noted, watch.noted)
+
+
+@contextlib.contextmanager
+def poisoned(kind: str, steps: range) -> Iterator[None]:
+    """Losses or gradients of some steps that are no numbers; the weights stay sound until the optimiser moves."""
+    backward = Accelerator.backward
+    made = iter(range(10**6))
+
+    def spoilt(self: Accelerator, loss: torch.Tensor, **more: Any) -> None:
+        wrong = next(made) in steps
+        backward(self, loss * math.nan if wrong and kind == "loss" else loss, **more)
+        if wrong and kind == "gradient":
+            for group in self._optimizers[0].param_groups:
+                group["params"][0].grad.view(-1)[0] = math.inf
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Accelerator, "backward", spoilt)
+        yield
+
+
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_the_step_its_photos_and_the_last_good_checkpoint_are_named(kind: str, data: Path, tmp_path: Path) -> None:
+    recipe = tiny(BYOLConfig, data, tmp_path / "run", log_every=3, checkpoints=Checkpoints(2, 0))
+    shown: list[list[str]] = []
+    descend = Loop.descend
+
+    def watch(loop: Loop, batches: Any) -> None:
+        shown.append(loop.keys_of(loop.step))
+        descend(loop, batches)
+
+    with pytest.MonkeyPatch.context() as patch, poisoned(kind, range(2, 3)):
+        patch.setattr(Loop, "descend", watch)
+        with pytest.raises(NotFiniteError) as caught:
+            run(recipe)
+    assert f"in step 3, on {', '.join(shown[2][:3])} and 5 more" in str(caught.value)
+    assert str(caught.value).endswith("step-00000002")
+    assert "gradients" in str(caught.value)
+    saved = checkpoint.load_latest(tmp_path / "run" / "checkpoints")
+    assert saved is not None
+    assert saved.step == 2
+    assert all(tensor.isfinite().all() for named in saved.tensors.values() for tensor in named.values())
+    run(recipe)
+
+
+def test_the_photos_named_are_those_of_the_batch(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[int]] = []
+    named: list[list[str]] = []
+    descend = Loop.descend
+
+    def watch(loop: Loop, batches: Any) -> None:
+        order = loop.loader.order
+        epoch, position = divmod(loop.step, order.steps_per_epoch)
+        asked.append([int(at) for request in order.requests(epoch, position) for at in request.indices][:8])
+        named.append(loop.keys_of(loop.step))
+        keys.append(loop.images.keys)
+        descend(loop, batches)
+
+    keys: list[Any] = []
+    monkeypatch.setattr(Loop, "descend", watch)
+    run(tiny(BYOLConfig, data, tmp_path / "run", accumulation=2))
+    assert named == [[keys[0][at] for at in indices] for indices in asked]
+
+
+@pytest.fixture
+def scaling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gradient scaler, as fp16 has one; no CPU trains in that."""
+    accelerator_of = start_module.accelerator_of
+
+    def scaled(*args: Any) -> Accelerator:
+        accelerator = accelerator_of(*args)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+        return accelerator
+
+    monkeypatch.setattr(start_module, "accelerator_of", scaled)
+
+
+def test_a_scaler_may_leave_steps_out_and_they_are_counted(scaling: None, data: Path, tmp_path: Path) -> None:
+    with poisoned("gradient", range(1, 3)):
+        path = run(tiny(BYOLConfig, data, tmp_path / "run")).path
+    assert [line["skipped"] for line in read_log(path / "log.jsonl") if "loss" in line] == [1, 2, 2]
+
+
+def test_a_scaler_that_leaves_out_too_many_steps_is_stopped(
+    scaling: None, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finite.SKIPS", 2)
+    with (
+        poisoned("gradient", range(1, 6)),
+        pytest.raises(NotFiniteError, match="for 3 steps in a row, the last step 4, on"),
+    ):
+        run(tiny(BYOLConfig, data, tmp_path / "run"))
+    assert SKIPS == 20
+
+
+# Half precision
+
+
+def losses_in(precision: str, kind: type[MethodConfig], steps: int = 200) -> torch.Tensor:
+    """The losses (steps,) of a small method on eight batches over and over."""
+    method = small_method(kind)
+    optimizer = torch.optim.SGD([value for value in method.parameters() if value.requires_grad], lr=0.05, momentum=0.9)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8, enabled=precision == "fp16")
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    losses = []
+    for step in range(steps):
+        torch.manual_seed(step)
+        with torch.autocast("cpu", dtype, enabled=dtype is not None):
+            loss = method(views(seed=step % 8))["loss"]
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        method.on_step_end(step / steps)
+        losses.append(loss.detach().float())
+    return torch.stack(losses)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("kind", [BYOLConfig, MoCoV2Config, LewelBConfig, SimCLRConfig], ids=lambda kind: kind.__name__)
+def test_half_precision_stays_near_single(kind: type[MethodConfig], precision: str) -> None:
+    """Apart by less than 10 % of the largest loss, on average over the first 20 steps and over the last 50."""
+    single, half = losses_in("fp32", kind), losses_in(precision, kind)
+    assert half.isfinite().all()
+    for part in (slice(20), slice(-50, None)):
+        assert (half[part].mean() - single[part].mean()).abs() < 0.10 * single.abs().max()
+    assert not torch.equal(single, half)
+
+
+# Memory
+
+
+def crowded(step: int, error: Exception) -> Callable[..., None]:
+    """A step that takes more memory than there is."""
+    descend = Loop.descend
+
+    def fall(loop: Loop, batches: Any) -> None:
+        if loop.step == step:
+            raise error
+        descend(loop, batches)
+
+    return fall
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_memory_that_runs_out_names_the_batch_and_what_to_change(
+    error: Exception, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny(BYOLConfig, data, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "descend", crowded(0, error))
+        with pytest.raises(NoRoomError) as caught:
+            run(recipe)
+    for words in ("a batch of 8 images of 16 px in fp32", "raise --accumulation from 1 to 2", "lower --batch-size"):
+        assert words in str(caught.value)
+    assert isinstance(caught.value, pretrain_module.REFUSALS)
+    run(dataclasses.replace(recipe, accumulation=2))
+
+
+def test_memory_that_runs_out_in_the_trial_is_told_alike(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    for trial in ("try_step", "choose"):
+        with monkeypatch.context() as patch:
+            patch.setattr(start_module, trial, full)
+            with pytest.raises(NoRoomError, match="out of memory with a batch of 8"):
+                run(tiny(BYOLConfig, data, tmp_path / "run"))
+
+
+def test_other_errors_of_torch_are_left_as_they_are(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Loop, "descend", crowded(0, RuntimeError("shapes do not fit")))
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        run(tiny(BYOLConfig, data, tmp_path / "run"))
+
+
+# Photos of the validation, the best checkpoint, a recipe put right
+
+
+def test_validation_photos_that_cannot_be_read_are_named_and_counted(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = photo_folder(tmp_path / "asked", 10)
+    (asked / "bag" / "torn.jpg").write_bytes(hostile.photo()[:300])
+    recipe = tiny(BYOLConfig, data, tmp_path / "run", validation=str(asked))
+    stop(recipe, 2)
+    assert len([record for record in caplog.records if "torn.jpg" in record.getMessage()]) == 1
+    results = outcome(run(recipe).path)["results"]
+    assert (results["unreadable"], results["unreadable_beside"]) == ([], ["bag/torn.jpg"])
+    (asked / "hat" / "torn.jpg").write_bytes(b"")
+    with pytest.raises(TooManyUnreadableError, match="2 of 12 photos cannot be read"):
+        run(elsewhere(recipe, tmp_path / "again"))
+
+
+def test_the_best_checkpoint_is_kept_beside_the_last(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.1, 0.5, 0.3, 0.4, 0.2])
+
+    def judge(monitor: Monitor, loop: Loop) -> Measured:
+        correct = torch.arange(10) < round(10 * next(scores))
+        return Measured({"std": 1.0, "rank": 2.0, "knn": correct.double().mean().item()}, correct)
+
+    monkeypatch.setattr(Monitor, "judge", judge)
+    path = run(tiny(BYOLConfig, data, tmp_path / "run", epochs=4, checkpoints=Checkpoints(5, 0))).path
+    left = sorted(folder.name for folder in (path / "checkpoints").glob("step-*"))
+    assert left == ["step-00000003", "step-00000010", "step-00000012"]
+    assert outcome(path)["results"]["best_checkpoint"] == {"step": 3, "score": pytest.approx(0.5)}
+
+
+def test_a_recipe_put_right_takes_the_folder_of_one_that_failed(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong = tiny(BYOLConfig, data, tmp_path / "run", optimizer=OptimizerConfig("sgd", 1e30, "absolute"))
+    wrong = dataclasses.replace(wrong, schedule=dataclasses.replace(wrong.schedule, warmup_epochs=0))
+    with pytest.raises(NotFiniteError):
+        run(wrong)
+    right: Recipe = tiny(BYOLConfig, data, tmp_path / "run")
+    run(right)
+    assert "ended before it had trained anything: begun anew (optimizer.lr" in caplog.text
+    run(elsewhere(right, tmp_path / "whole"))
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    with pytest.raises(RunFolderError, match="holds the run of another recipe"):
+        run(wrong)

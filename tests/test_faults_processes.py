@@ -1,0 +1,132 @@
+"""Processes of one run that die, hang, or are refused together: an end in bounded time, and one message."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import checkpoint
+import pytest
+from conftest import ROOT
+from runs import photo_folder
+
+PROGRAM = """
+import sys
+from datetime import timedelta
+sys.path.insert(0, sys.argv.pop(1))
+import processes
+processes.PATIENCE = timedelta(seconds=int(sys.argv.pop(1)))
+import pretrain
+pretrain.main()
+"""
+SMALL = "sample --size 16 --batch-size 8 --method.bn-splits 2 --log-every 1 --workers 0 --precision fp32"
+SMALL += " --layout contiguous --schedule.warmup-epochs 0 --checkpoints.every-steps 2"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return photo_folder(tmp_path_factory.mktemp("data") / "photos")
+
+
+class Both:
+    """Two processes of one run, as a launcher starts them, without a launcher that would end one for the other."""
+
+    def __init__(self, data: Path, out: Path, patience: int, epochs: int = 400) -> None:
+        with socket.socket() as there:
+            there.bind(("127.0.0.1", 0))
+            port = there.getsockname()[1]
+        self.out = out
+        self.files = [out.with_name(f"said-{rank}.txt") for rank in range(2)]
+        given = [*SMALL.split(), "--epochs", str(epochs), "--data", str(data), "--out", str(out)]
+        self.ranks = []
+        for rank, file in enumerate(self.files):
+            more = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+            more |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": 1}
+            environment = os.environ | {name: str(value) for name, value in more.items()}
+            words = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(ROOT / "training"), str(patience), *given]
+            with open(file, "w") as said:
+                self.ranks.append(subprocess.Popen(words, stdout=said, stderr=said, env=environment))
+
+    def wait_for_checkpoint(self, seconds: float = 60) -> None:
+        """Return once the run has saved something of its training."""
+        give_up = time.monotonic() + seconds
+        while not list(self.out.glob("checkpoints/step-*[1-9]*")):
+            assert time.monotonic() < give_up, self.said()
+            assert all(rank.poll() is None for rank in self.ranks), self.said()
+            time.sleep(0.05)
+
+    def said(self) -> list[str]:
+        return [file.read_text() for file in self.files]
+
+    def end(self) -> None:
+        for rank in self.ranks:
+            rank.kill()
+            rank.wait()
+
+
+@pytest.fixture
+def both(data: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Both]:
+    pair = Both(data, tmp_path / "run", patience=request.param)
+    yield pair
+    pair.end()
+
+
+@pytest.mark.parametrize("both", [600], indirect=True)
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_is_killed_ends_the_other_at_once(both: Both, victim: int) -> None:
+    both.wait_for_checkpoint()
+    other = both.ranks[1 - victim]
+    both.ranks[victim].send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    assert other.wait(timeout=60) == 2, both.said()
+    assert time.monotonic() - began < 30
+    said = both.said()[1 - victim]
+    assert "Traceback" not in said, said
+    assert said.count("another of the 2 processes is gone") == 1, said
+    assert "is saved: the same command goes on from there" in said
+    saved = checkpoint.load_latest(both.out / "checkpoints")
+    assert saved is not None
+    assert saved.step > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("both", [5], indirect=True)
+def test_a_process_that_hangs_is_given_up(both: Both) -> None:
+    both.wait_for_checkpoint()
+    both.ranks[1].send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    assert both.ranks[0].wait(timeout=120) == 2, both.said()
+    assert time.monotonic() - began < 60
+    assert both.said()[0].count("another of the 2 processes is gone or has not answered") == 1
+    both.ranks[1].send_signal(signal.SIGCONT)
+
+
+def test_what_both_refuse_is_said_once(tmp_path: Path) -> None:
+    pair = Both(tmp_path / "nowhere", tmp_path / "run", patience=600)
+    assert [rank.wait(timeout=60) for rank in pair.ranks] == [2, 2]
+    first, second = pair.said()
+    assert first.count("does not exist: give a folder") == 1
+    assert "Traceback" not in first
+    assert second == ""
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_as_one_and_say_what_cannot_be_the_same(data: Path, tmp_path: Path) -> None:
+    pair = Both(data, tmp_path / "run", patience=600, epochs=60)
+    pair.wait_for_checkpoint()
+    for rank in pair.ranks:
+        rank.send_signal(signal.SIGTERM)
+    assert {rank.wait(timeout=60) for rank in pair.ranks} == {143}
+    words = [*SMALL.split(), "--epochs", "60", "--data", str(data), "--out", str(tmp_path / "run")]
+    alone = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(ROOT / "training"), "600", *words]
+    done = subprocess.run(alone, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "The rest may not be bit-identical to a run never stopped: world_size 2 -> 1" in done.stdout
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["compute"]["processes"] == 1

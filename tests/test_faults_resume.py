@@ -1,0 +1,124 @@
+"""Runs killed from outside and started again; the commands that show it; secrets that stay where they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import checkpoint
+import pytest
+import torch
+from conftest import ROOT
+from recipe import Checkpoints
+from run_folder import replace_file
+from runs import elsewhere, outcome, photo_folder, run, stop, tiny
+from small_methods import CONFIGS
+
+from ssl_backbones.methods import LewelBConfig, LewelMConfig
+
+sys.path.append(str(ROOT / "benchmarks"))
+import fuzz_reader
+import kill_and_resume
+
+TOKEN = "hf_ThisIsNoTokenThatAnybodyHas0000"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return photo_folder(tmp_path_factory.mktemp("data") / "photos")
+
+
+def benchmark(name: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """A command of benchmarks/, run on its own."""
+    command = [sys.executable, "-W", "ignore", str(ROOT / "benchmarks" / f"{name}.py"), *words]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_a_run_killed_at_random_moments_leaves_what_an_undisturbed_one_does(tmp_path: Path) -> None:
+    words = ["--kills", "5", "--methods", "lewel_m", "--workers", "0", "--processes", "1", "--out"]
+    done = benchmark("kill_and_resume", *words, str(tmp_path / "kills.json"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "survived 5/5"
+    written = json.loads((tmp_path / "kills.json").read_text())
+    assert (written["kills"], written["survived"], sum(written["where"].values())) == (5, 5, 5)
+
+
+def test_every_method_was_killed_and_survived() -> None:
+    """What is written down of the full trial: over all methods, with and without workers, on one process and two."""
+    path = ROOT / "benchmarks" / "results" / "kill_and_resume.json"
+    written = json.loads(path.read_text())
+    assert written["kills"] >= 100
+    assert written["survived"] == written["kills"] == sum(len(one["struck"]) for one in written["trials"])
+    assert set(written["by_method"]) >= {kind.name for kind in CONFIGS}
+    assert min(written["by_workers"].values()) > 0
+    assert min(written["by_processes"].values()) > 0
+    moments = {"inside a checkpoint write", "inside k-NN", "at the epoch's edge", "between steps"}
+    assert moments <= written["where"].keys()
+
+
+@pytest.mark.parametrize("damage", ["log", "weights", "scalars"])
+def test_the_comparison_of_two_runs_sees_a_difference(damage: str, data: Path, tmp_path: Path) -> None:
+    recipe = tiny(LewelBConfig, data, tmp_path / "one", checkpoints=Checkpoints(2, 0))
+    run(recipe)
+    run(elsewhere(recipe, tmp_path / "two"))
+    newest = tmp_path / "two" / "checkpoints" / "step-00000006"
+    if damage == "log":
+        log = tmp_path / "two" / "log.jsonl"
+        replace_file(log, log.read_bytes() + log.read_bytes().splitlines(keepends=True)[-1])
+    else:
+        saved = checkpoint.load_latest(newest.parent)
+        assert saved is not None
+        parts = saved.tensors
+        if damage == "weights":
+            parts["method"]["backbone.conv1.weight"].view(-1).view(torch.int32)[0] ^= 1
+        scalars = saved.scalars | ({"images": "others"} if damage == "scalars" else {})
+        checkpoint.set_aside(newest)
+        checkpoint.save(newest.parent, 6, parts, scalars, own=saved.own)
+    one, two = (kill_and_resume.outcome(tmp_path / name) for name in ("one", "two"))
+    expected = {"log": ["log.jsonl"], "weights": ["method.safetensors"], "scalars": ["scalars"]}
+    assert kill_and_resume.differences(one, two) == expected[damage]
+
+
+def test_fuzzing_the_reader_finds_nothing(tmp_path: Path) -> None:
+    found = fuzz_reader.fuzz(minutes=0.03, seed=7, keep=tmp_path / "found")
+    assert found["wrong"] == 0
+    assert found["answers"].keys() == {"read", "refused"}
+    assert found["files"] > 100
+    assert not (tmp_path / "found").exists()
+
+
+def test_fuzzing_would_find_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz_reader, "decode", lambda *_: [][0])
+    found = fuzz_reader.fuzz(minutes=0.001, seed=7, keep=tmp_path / "found")
+    assert found["answers"] == {"raised IndexError": found["wrong"]}
+    assert len(list((tmp_path / "found").iterdir())) == found["files"]
+
+
+def test_another_number_of_threads_is_told(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tiny(LewelMConfig, data, tmp_path / "run")
+    stop(recipe, 3)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    run(recipe)
+    said = capsys.readouterr().out
+    assert said.count("The rest may not be bit-identical to a run never stopped: num_threads 1 -> 7.") == 1
+
+
+def test_no_token_is_in_anything_a_run_leaves(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY"):
+        monkeypatch.setenv(name, TOKEN)
+    recipe = tiny(LewelMConfig, data, tmp_path / "run")
+    stop(recipe, 2)
+    run(recipe)
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert len(files) > 8
+    assert not [str(path) for path in files if TOKEN.encode() in path.read_bytes()]
+    assert TOKEN not in "".join(capfd.readouterr())
+    assert outcome(tmp_path / "run")

@@ -1,0 +1,48 @@
+"""The table of faults names tests that there are, and leaves none of those about faults out."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+TABLE = ROOT / "docs" / "reliability.md"
+NAMED = re.findall(r"(\*slow\* )?`(test_\w+\.py)::(test_\w+)`", TABLE.read_text(encoding="utf-8"))
+
+
+def written_in(path: Path) -> dict[str, bool]:
+    """The tests of a file, and whether each is slow."""
+    found = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
+    return {
+        node.name: any("mark.slow" in ast.unparse(mark) for mark in node.decorator_list)
+        for node in found
+        if node.name.startswith("test_")
+    }
+
+
+@pytest.mark.parametrize(("slow", "file", "name"), NAMED, ids=[name for *_, name in NAMED])
+def test_a_test_that_is_named_is_there(slow: str, file: str, name: str) -> None:
+    found = written_in(ROOT / "tests" / file)
+    assert name in found
+    assert found[name] == bool(slow)
+
+
+def test_every_row_has_a_test() -> None:
+    rows = [line for line in TABLE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    told = [row for row in rows if not row.startswith("| fault")]
+    assert len(told) > 50
+    assert [row for row in told if not re.search(r"`test_\w+\.py::test_\w+`", row.rsplit("|", 2)[1])] == []
+
+
+def test_every_test_of_a_fault_is_in_the_table() -> None:
+    aside = {
+        "test_the_photos_named_are_those_of_the_batch",
+        "test_other_errors_of_torch_are_left_as_they_are",
+        "test_a_hub_that_is_kind_gives_a_model",
+    }
+    named = {name for *_, name in NAMED}
+    files = [path for path in (ROOT / "tests").glob("test_faults_*.py") if path != Path(__file__)]
+    assert {name for path in files for name in written_in(path)} - named == aside

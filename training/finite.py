@@ -1,0 +1,64 @@
+"""Losses and gradients that are no numbers: noted on the device when it happens, read when there is time to wait."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+
+SKIPS = 20
+"""Steps in a row that a gradient scaler may skip while it looks for a scale that fits."""
+
+
+class NotFiniteError(RuntimeError):
+    """A loss, a gradient or a weight that is no number any more."""
+
+
+class FiniteWatch:
+    """The first step whose loss or gradients were no numbers; under a gradient scaler, which leaves such steps out, the
+    first one beyond so many in a row."""
+
+    def __init__(self, device: torch.device, scaled: bool) -> None:
+        self.allowed = SKIPS if scaled else 0
+        self.noted = torch.tensor([-1, 0, 0, 0], device=device)  # the step, whether its loss was bad, in a row, in all
+
+    @torch.no_grad()
+    def observe(self, step: int, losses: Sequence[Tensor], gradients: Iterable[Tensor | None]) -> None:
+        """Take in the losses of a step's micro-batches and the gradients that they led to; nothing is waited for."""
+        largest = get_total_norm([gradient for gradient in gradients if gradient is not None], math.inf)
+        bad_loss = ~torch.stack(list(losses)).isfinite().all()
+        bad = bad_loss | ~largest.isfinite()
+        first, loss_too, in_a_row, in_all = self.noted
+        in_a_row, in_all = torch.where(bad, in_a_row + 1, 0), in_all + bad
+        beyond = (first < 0) & (in_a_row > self.allowed)
+        self.noted = torch.stack(
+            [torch.where(beyond, step, first), torch.where(beyond, bad_loss, loss_too), in_a_row, in_all]
+        )
+
+    def trouble(self) -> tuple[int, str] | None:
+        """The step that went wrong and what was wrong with it, or None; waits for the device."""
+        step, loss_too, _, _ = self.noted.tolist()
+        if step < 0:
+            return None
+        what = "the loss was no number" if loss_too else "the gradients were no numbers"
+        return step, f"{what} for {self.allowed + 1} steps in a row, the last" if self.allowed else f"{what} in"
+
+    def skipped(self) -> dict[str, float]:
+        """How many steps a gradient scaler has left out so far, for the log; waits for the device."""
+        return {"skipped": self.noted[3].item()} if self.allowed else {}
+
+    def state_dict(self) -> list[int]:
+        """What a resumed run needs, as JSON has it."""
+        noted: list[int] = self.noted.tolist()
+        return noted
+
+    def load_state_dict(self, state: Sequence[int]) -> None:
+        self.noted = torch.tensor(state, device=self.noted.device)
+
+
+def all_finite(network: nn.Module) -> bool:
+    """Whether every weight is a number."""
+    return bool(torch.stack([weights.isfinite().all() for weights in network.parameters()]).all())
