@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Hub constants are read when huggingface_hub is imported, so these come before anything that imports it.
@@ -49,3 +50,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the data sets that lie beside the repository, in ../shared/data, are not here")
     return folder
+
+
+@pytest.fixture
+def shared_path() -> Iterator[Path]:
+    """An empty folder that other users may enter, as they may not enter tmp_path."""
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        yield Path(place)

@@ -123,7 +123,5 @@ def unprivileged(work: Callable[[], None]) -> int:
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="anybody else is stopped by the mode alone")
-def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    assert unprivileged(lambda: claim(tmp_path / "run", {"lr": 1}).release()) == 3
+def test_a_folder_of_somebody_else_is_refused(shared_path: Path) -> None:
+    assert unprivileged(lambda: claim(shared_path / "run", {"lr": 1}).release()) == 3

@@ -146,15 +146,13 @@ print(json.dumps(said))
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="the reader must be somebody else")
-def test_files_and_folders_that_may_not_be_read_are_named(tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    (tmp_path / "photos").mkdir()
+def test_files_and_folders_that_may_not_be_read_are_named(shared_path: Path) -> None:
+    (shared_path / "photos").mkdir()
     for name in ("open.jpg", "closed.jpg"):
-        (tmp_path / "photos" / name).write_bytes(hostile.photo())
-    (tmp_path / "photos" / "closed.jpg").chmod(0)
-    (tmp_path / "shut").mkdir(mode=0)
-    words = [sys.executable, "-c", READER, str(tmp_path / "photos"), str(ROOT)]
+        (shared_path / "photos" / name).write_bytes(hostile.photo())
+    (shared_path / "photos" / "closed.jpg").chmod(0)
+    (shared_path / "shut").mkdir(mode=0)
+    words = [sys.executable, "-c", READER, str(shared_path / "photos"), str(ROOT)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)

@@ -111,8 +111,9 @@ def closed_port() -> int:
         return int(unused.getsockname()[1])
 
 
-@pytest.mark.parametrize("url", [f"http://127.0.0.1:{closed_port()}/x.pth", "http://[::bad/x.pth", "ftp://here/x.pth"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:{closed_port}/x.pth", "http://[::bad/x.pth", "ftp://here/x.pth"])
 def test_no_way_to_the_address(url: str, server: Server):
+    url = url.replace("{closed_port}", str(closed_port()))
     said = refusal(url)
     for way in WAYS:
         assert way.format(name=NAME) in said

@@ -11,9 +11,7 @@ from ssl_backbones.losses.precision import in_single_precision
 
 
 @in_single_precision
-def cross_entropy(
-    logits: Tensor, labels: Tensor, weights: Tensor | None = None, total: Tensor | None = None
-) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None, total: Tensor | None = None) -> Tensor:
     """Cross-entropy of logits (B, C) and labels (B,), mean over B; with weights (C,), each row by its label's.
 
     The weights of the rows are divided by their sum, or by `total` where more rows than these B have a part in that.

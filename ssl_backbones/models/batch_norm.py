@@ -75,7 +75,8 @@ class SplitBatchNorm(nn.modules.batchnorm._BatchNorm):
         variances = self.running_var.expand(self.splits, -1).clone()
         whole, more = divmod(len(rows), self.splits)
         sizes = [whole + (group < more) for group in range(self.splits)]
-        parts = zip(rows.split_with_sizes(sizes), means, variances, strict=True)  # a slice each would cost a full gradient each
+        groups = rows.split_with_sizes(sizes)  # not a slice each: its gradient would be as large as all rows together
+        parts = zip(groups, means, variances, strict=True)
         normalised = torch.cat(
             [batch_norm(part, m, v, self.weight, self.bias, True, self.momentum, self.eps) for part, m, v in parts]
         )

@@ -107,7 +107,7 @@ def umap_learn() -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its dependencies warn of one another
-            import umap as learn  # type: ignore[import-untyped]
+            import umap as learn
     except ImportError as error:
         raise MissingExtraError(
             "UMAP needs umap-learn: pip install umap-learn, or take method='tsne' or 'pca'"
