@@ -27,7 +27,7 @@ from conftest import ROOT
 from embed import embed, to_device
 from hypothesis import given
 from hypothesis import strategies as st
-from monitor import Measured, Monitor
+from monitor import Monitor
 from PIL import Image
 from processes import OtherRankError, StopSignals, TrackerError, accelerator_of, check_trackers, first_decides, meet
 from recipe import Monitoring
@@ -416,16 +416,12 @@ def test_the_launchers_settings_do_not_change_the_loss(monkeypatch: pytest.Monke
 
 
 def test_one_process_reads_beside_each_that_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Asked:
-        workers: int | None = None
-
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert loop_module.reading_workers(Asked()) == 2  # type: ignore[arg-type]
+    assert loop_module.reading_workers(None) == 2
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
-    assert loop_module.reading_workers(Asked()) == 0  # type: ignore[arg-type]
-    Asked.workers = 7
-    assert loop_module.reading_workers(Asked()) == 7  # type: ignore[arg-type]
+    assert loop_module.reading_workers(None) == 0
+    assert loop_module.reading_workers(7) == 7
 
 
 def on_two(rank: int) -> dict[str, Any]:

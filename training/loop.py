@@ -64,7 +64,7 @@ class Loop:
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
             accumulation=recipe.accumulation,
-            workers=reading_workers(recipe),
+            workers=reading_workers(recipe.workers),
         )
         self.total_steps = recipe.total_steps(self.loader.steps_per_epoch)
         self.step = 0
@@ -271,9 +271,9 @@ class Loop:
         run_state.restore(self, saved)
 
 
-def reading_workers(recipe: Run) -> int:
-    """How many processes read images beside this one: the recipe's number, or a core each but for the one it keeps."""
-    if recipe.workers is not None:
-        return recipe.workers
+def reading_workers(asked: int | None) -> int:
+    """How many processes read images beside this one: the number asked for, or a core each but for the one it keeps."""
+    if asked is not None:
+        return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, max(0, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))

@@ -291,6 +291,15 @@ class Run(ABC):
         plain: dict[str, Any] = to_plain(self)
         return plain
 
+    @classmethod
+    def completed(cls, plain: dict[str, Any]) -> dict[str, Any]:
+        """What `to_dict` wrote, with the fields that have come since at their defaults; what does not fit, as it is."""
+        try:
+            run: Run = from_plain(cls, plain)
+        except ValueError:
+            return plain
+        return run.to_dict()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Run):
@@ -303,6 +312,8 @@ class Recipe(Run):
     method: MethodConfig
     promise: Annotated[Promise, tyro.conf.Suppress]
     monitoring: Monitoring = field(default_factory=Monitoring)
+    engine: Literal["pillow", "opencv"] = "pillow"
+    """What makes the pixels of augmented views: the reference, or the faster one, within a few levels of it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

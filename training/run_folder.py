@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -87,13 +87,14 @@ def claim(
     *,
     resume: Literal["auto", "never", "must"] = "auto",
     may_differ: Collection[str] = (),
+    complete: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> RunFolder:
     """The folder, owned by this process until it ends, with `recipe` (plain JSON) written in it; or RunFolderError.
 
     `resume` says what to do about an earlier run: "auto" goes on with one of the same recipe, "never" refuses any,
-    "must" refuses a folder without one. Fields in `may_differ` (dotted names, or the prefix of some) may have changed.
-    A run that failed before it had trained anything gives its folder up to another recipe. That of a finished one stays
-    as it is.
+    "must" refuses a folder without one. Fields in `may_differ` (dotted names, or the prefix of some) may have changed;
+    `complete` gives an earlier recipe the fields that it was written without. A run that failed before it had trained
+    anything gives its folder up to another recipe. That of a finished one stays as it is.
     """
     path = Path(path)
     recipe = json.loads(json.dumps(recipe, allow_nan=False))
@@ -103,7 +104,7 @@ def claim(
     try:
         folder = RunFolder(path, resumed=(path / "recipe.json").exists(), lock=descriptor)
         check_policy(folder, resume)
-        changed = changed_fields(folder, recipe, may_differ) if folder.resumed else ""
+        changed = changed_fields(folder, recipe, may_differ, complete) if folder.resumed else ""
         if changed:
             folder = given_up(folder, changed)
         if not folder.results.exists():
@@ -147,10 +148,15 @@ def check_policy(folder: RunFolder, resume: str) -> None:
         raise RunFolderError(f"{folder.path} holds no run to resume; check --out, or start a new run there")
 
 
-def changed_fields(folder: RunFolder, recipe: Mapping[str, Any], may_differ: Collection[str]) -> str:
+def changed_fields(
+    folder: RunFolder,
+    recipe: Mapping[str, Any],
+    may_differ: Collection[str],
+    complete: Callable[[dict[str, Any]], dict[str, Any]],
+) -> str:
     """In which fields a recipe is another than the folder's own, in words; empty where it is the same."""
     try:
-        there = json.loads(folder.recipe.read_bytes())
+        there = complete(json.loads(folder.recipe.read_bytes()))
     except (OSError, ValueError) as error:
         raise RunFolderError(
             f"{folder.recipe} cannot be read ({error}); restore it, or choose another folder with --out"

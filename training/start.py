@@ -27,6 +27,7 @@ import ssl_backbones
 from ssl_backbones.data import Images, ImageSourceError, Request, open_images, relabelled, require_batch, validation_of
 from ssl_backbones.distributed import rank, world_size
 from ssl_backbones.methods.method import Method
+from ssl_backbones.views import check_engine, made_by
 
 T = TypeVar("T")
 
@@ -41,8 +42,11 @@ def start(recipe: Recipe) -> tuple[Loop, RunLog] | RunFolder:
     images, validation = open_data(recipe)
     with fitting():
         check_order(recipe, images)
+        check_engine(recipe.engine)
         method = build(recipe)
-    return prepare(recipe, method, images, Monitor(images, validation, recipe.monitoring, recipe.seed), device)
+    monitor = Monitor(images, validation, recipe.monitoring, recipe.seed)
+    with made_by(recipe.engine):
+        return prepare(recipe, method, images, monitor, device)
 
 
 def meet_for(run: Run) -> torch.device:
@@ -120,7 +124,7 @@ def fitting() -> Iterator[None]:
 
 def claimed(run: Run) -> RunFolder:
     """The run's folder in every process; the lock on it is the first one's alone."""
-    folder = first_decides(lambda: claim(run.folder, run.to_dict(), may_differ=FREE))
+    folder = first_decides(lambda: claim(run.folder, run.to_dict(), may_differ=FREE, complete=run.completed))
     return folder if rank() == 0 else RunFolder(folder.path, folder.resumed)
 
 

@@ -1,7 +1,8 @@
-"""Augmented views: one policy, one stream of counted randomness, two engines."""
+"""Augmented views: one policy, one stream of counted randomness, three engines."""
 
 from ssl_backbones.views.center_crop import CenterCrop
 from ssl_backbones.views.crop_flip import CropFlip
+from ssl_backbones.views.engine import Engine, check_engine, made_by
 from ssl_backbones.views.multi_view import MultiView
 from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
 from ssl_backbones.views.patches import check_ratio, patch_views, rotations
@@ -35,6 +36,7 @@ __all__ = [
     "VICREG_VIEWS",
     "CenterCrop",
     "CropFlip",
+    "Engine",
     "MultiView",
     "Parameters",
     "PatchViews",
@@ -42,7 +44,9 @@ __all__ = [
     "Positions",
     "Rotations",
     "Transform",
+    "check_engine",
     "check_ratio",
+    "made_by",
     "normalise",
     "patch_views",
     "permutation",

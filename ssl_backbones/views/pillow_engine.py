@@ -6,49 +6,15 @@ differently from Pillow's own class, that is for speed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
-from ssl_backbones.views.policy import Parameters, Policy
+from ssl_backbones.views.per_image import Operations
 
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-
-
-def render(images: Sequence[Image.Image], policy: Policy, parameters: Parameters, size: int) -> NDArray[np.uint8]:
-    """One view (B, S, S, 3) of each RGB photo."""
-    boxes = policy.crop_boxes(parameters, np.array([image.size for image in images], dtype=np.int64).reshape(-1, 2))
-    views = np.empty((len(images), size, size, 3), dtype=np.uint8)
-    rows = zip(
-        images,
-        boxes.tolist(),
-        parameters.flip.tolist(),
-        parameters.order.tolist(),
-        parameters.factors.tolist(),
-        parameters.grey.tolist(),
-        parameters.sigma.tolist(),
-        parameters.solarize.tolist(),
-        strict=True,
-    )
-    for view, (image, box, flipped, order, factors, is_grey, sigma, solarized) in zip(views, rows, strict=True):
-        image = crop(image, box, size, RESAMPLING[policy.interpolation])
-        if flipped and not policy.flip_last:
-            image = flip(image)
-        for operation in order:
-            if operation >= 0:
-                image = COLOUR[operation](image, factors[operation])
-        if is_grey:
-            image = grey(image)
-        if sigma:
-            image = blur(image, sigma)
-        if solarized:
-            image = solarize(image, policy.threshold)
-        if flipped and policy.flip_last:
-            image = flip(image)
-        view[:] = pixels(image)
-    return views
 
 
 def pixels(image: Image.Image) -> NDArray[np.uint8]:
@@ -107,5 +73,5 @@ def solarize(image: Image.Image, threshold: int) -> Image.Image:
     return ImageOps.solarize(image, threshold)
 
 
-COLOUR: tuple[Callable[[Image.Image, float], Image.Image], ...] = (brightness, contrast, saturation, hue)
-"""In the order of the columns of `Parameters.factors`."""
+render = Operations(crop, flip, (brightness, contrast, saturation, hue), grey, blur, solarize, pixels).render
+"""One view (B, S, S, 3) of each RGB photo, by a policy and its parameters."""

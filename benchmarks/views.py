@@ -1,0 +1,140 @@
+"""What two views of MoCo v2 cost on one core, engine by engine: python benchmarks/views.py
+
+A photo, decoded, goes in; two views come out, in uint8 as the workers hand them over, or normalised in float32. Beside
+the engines runs lightly's MoCoV2Transform, the same policy as it comes (float32 out), where lightly is installed; it is
+no dependency. All take their turn on the same photos in one thread, so that a slow spell of the machine meets them
+alike, and CPU time is what counts. The figures go to benchmarks/results/views.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import random
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ssl_backbones.data import open_images
+from ssl_backbones.views import MOCO_V2_VIEWS, MultiView
+
+PHOTOS = Path(__file__).parents[1] / "training" / "sample_photos" / "train.parquet"
+RESULTS = Path(__file__).parent / "results" / "views.json"
+CASES = ((32, 96), (64, 96), (96, 96), (224, 256))
+"""Sides of the view and of the square photo it is made from, in pixels."""
+TARGET = 5.0
+"""How many times as fast as lightly the fast engine has to be."""
+
+
+def ways(size: int) -> dict[str, Callable[[Sequence[Image.Image], int], object]]:
+    """How to make two views of photos, in the round of that number: name to function."""
+    pillow, opencv = (MultiView(MOCO_V2_VIEWS, size, engine=engine) for engine in ("pillow", "opencv"))
+
+    def levels(transform: MultiView) -> Callable[[Sequence[Image.Image], int], Any]:
+        return lambda photos, epoch: transform.on_host(photos, transform.draw(0, epoch, np.arange(len(photos))))
+
+    found: dict[str, Callable[[Sequence[Image.Image], int], object]] = {
+        "opencv": levels(opencv),
+        "pillow": levels(pillow),
+        "opencv, float32": lambda photos, epoch: opencv.on_device(levels(opencv)(photos, epoch)),
+    }
+    try:
+        from lightly.transforms import MoCoV2Transform
+    except ImportError:
+        return found
+    peer = MoCoV2Transform(input_size=size)
+    return found | {"lightly": lambda photos, epoch: [peer(photo) for photo in photos]}
+
+
+def measure(size: int, side: int, count: int, rounds: int) -> dict[str, Any]:
+    """CPU time per photo of each way, and how many times the fast engine's it is."""
+    source = open_images(str(PHOTOS))
+    photos = [source[at].resize((side, side), Image.Resampling.BICUBIC) for at in range(count)]
+    work = ways(size)
+    random.seed(0)  # lightly draws from here and from torch
+    torch.manual_seed(0)
+    for warm_up in work.values():
+        warm_up(photos[:4], 0)
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for epoch in range(rounds):
+        for name, run in work.items():
+            start = time.process_time()
+            run(photos, epoch)
+            seconds[name].append((time.process_time() - start) / count)
+    fast = np.array(seconds["opencv"])
+    return {
+        "size": size,
+        "from": side,
+        "us_per_photo": {name: quartiles(np.array(values) * 1e6, 1) for name, values in seconds.items()},
+        "times_opencv": {name: quartiles(np.array(values) / fast, 2) for name, values in seconds.items()},
+    }
+
+
+def quartiles(values: np.ndarray, digits: int) -> dict[str, float]:
+    """The median and the quartiles."""
+    low, median, high = np.percentile(values, (25, 50, 75))
+    return {"q1": round(low, digits), "median": round(median, digits), "q3": round(high, digits)}
+
+
+def circumstances() -> dict[str, Any]:
+    """Where, when and with what this is measured."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "hardware": models[0] if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": 1,
+        "load_before": [round(load, 1) for load in os.getloadavg()],
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "python": platform.python_version(),
+        "versions": {
+            name: installed(name) for name in ("pillow", "opencv-python-headless", "torch", "torchvision", "lightly")
+        },
+    }
+
+
+def installed(name: str) -> str:
+    """A package's version, or that there is none."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=int, default=48, help="per round (48)")
+    parser.add_argument("--rounds", type=int, default=9, help="of every way, in turn (9)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the file to write")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    results = circumstances() | {"photos": options.photos, "rounds": options.rounds, "target": TARGET}
+    print(json.dumps(results, indent=2))
+    results["measured"] = [measure(size, side, options.photos, options.rounds) for size, side in CASES]
+    for row in results["measured"]:
+        print(f"{row['size']} px from {row['from']} px, CPU time per photo (two views):")
+        for name, found in row["us_per_photo"].items():
+            ratio = row["times_opencv"][name]
+            print(
+                f"  {name:16} {found['median']:8.1f} us [{found['q1']:.1f}, {found['q3']:.1f}]"
+                f"  {ratio['median']:6.2f} times opencv [{ratio['q1']:.2f}, {ratio['q3']:.2f}]"
+            )
+        if "lightly" not in row["us_per_photo"]:
+            print("  lightly: not measured, it is not installed")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The order in which a view is made of one photo, whatever library has the operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ssl_backbones.views.policy import Parameters, Policy
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Operations(Generic[T]):
+    """What a policy may ask for, on a library's own kind of picture T."""
+
+    crop: Callable[[Image.Image, Sequence[int], int, Image.Resampling], T]
+    """The photo's box (left, top, width, height) at size x size."""
+    flip: Callable[[T], T]
+    colour: tuple[Callable[[T, float], T], ...]
+    """In the order of the columns of `Parameters.factors`."""
+    grey: Callable[[T], T]
+    blur: Callable[[T, float], T]
+    solarize: Callable[[T, int], T]
+    pixels: Callable[[T], NDArray[np.uint8]]
+    """The picture's levels (S, S, 3)."""
+
+    def render(
+        self, images: Sequence[Image.Image], policy: Policy, parameters: Parameters, size: int
+    ) -> NDArray[np.uint8]:
+        """One view (B, S, S, 3) of each RGB photo."""
+        boxes = policy.crop_boxes(parameters, np.array([image.size for image in images], dtype=np.int64).reshape(-1, 2))
+        resampling = Image.Resampling[policy.interpolation.upper()]
+        views = np.empty((len(images), size, size, 3), dtype=np.uint8)
+        rows = zip(
+            images,
+            boxes.tolist(),
+            parameters.flip.tolist(),
+            parameters.order.tolist(),
+            parameters.factors.tolist(),
+            parameters.grey.tolist(),
+            parameters.sigma.tolist(),
+            parameters.solarize.tolist(),
+            strict=True,
+        )
+        for view, (image, box, flipped, order, factors, is_grey, sigma, solarized) in zip(views, rows, strict=True):
+            picture = self.crop(image, box, size, resampling)
+            if flipped and not policy.flip_last:
+                picture = self.flip(picture)
+            for operation in order:
+                if operation >= 0:
+                    picture = self.colour[operation](picture, factors[operation])
+            if is_grey:
+                picture = self.grey(picture)
+            if sigma:
+                picture = self.blur(picture, sigma)
+            if solarized:
+                picture = self.solarize(picture, policy.threshold)
+            if flipped and policy.flip_last:
+                picture = self.flip(picture)
+            view[:] = self.pixels(picture)
+        return views
