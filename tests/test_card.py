@@ -6,13 +6,13 @@ import contextlib
 import io
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import yaml
+from card_numbers import CONFIDENCE, NUMBER, spellings
 from PIL import Image
 from recipes import RECIPES
 
@@ -46,29 +46,6 @@ RESULTS: dict[str, Any] = {
     "versions": {"torch": "2.15.0", "timm": "1.0.31"},
 }
 CONFIG = {"pretrained_cfg": {"input_size": [3, 52, 52], "mean": [0.481, 0.457, 0.408], "crop_pct": 0.871}}
-NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)*(?:e-?\d+)?(?![\w])")
-CONFIDENCE = {"95"}
-"""The one number of the card's own: that of the interval, which its key names."""
-
-
-def leaves(value: Any) -> Iterator[Any]:
-    """Every plain value in nested dicts and lists."""
-    if isinstance(value, dict | list | tuple):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from leaves(item)
-    else:
-        yield value
-
-
-def spellings(*sources: Any) -> set[str]:
-    """Every way in which a number of the sources may stand in a card: as it is, as a percentage, with three digits."""
-    found: set[str] = set()
-    for leaf in leaves(list(sources)):
-        if isinstance(leaf, int | float) and not isinstance(leaf, bool):
-            found |= {str(leaf), str(round(100 * leaf, 1)), f"{leaf:.3g}"}
-        elif isinstance(leaf, str):
-            found |= set(NUMBER.findall(leaf))
-    return found
 
 
 @pytest.mark.parametrize("results", [RESULTS, {}], ids=["measured", "nothing measured"])

@@ -26,8 +26,8 @@ def draft_card(recipe: Mapping[str, Any], results: Mapping[str, Any], config: Ma
     parts = (
         front_matter(recipe, results, known),
         opening(recipe, known),
-        loading(recipe),
-        preprocessing(recipe, config),
+        loading(str(recipe["model"]).partition("_")[0], ".", "local-dir:./backbone", "`.` is the folder of this card."),
+        preprocessing(recipe, config, "backbone/"),
         training(recipe, results),
         evaluation(results, known),
         limits(known),
@@ -91,19 +91,19 @@ def opening(recipe: Mapping[str, Any], known: Description) -> str:
     )
 
 
-def loading(recipe: Mapping[str, Any]) -> str:
-    """Three ways to use it, as code that runs."""
-    backbone = str(recipe["model"]).partition("_")[0]
-    needs = f"import ssl_backbones  # makes {backbone} known to timm\n" if backbone in list_ours() else ""
+def loading(backbone: str, ours: str, theirs: str, remark: str) -> str:
+    """Three ways to use it, as code that runs: by what this package, and by what timm, knows it by."""
+    registered = ":" not in theirs
+    needs = f"import ssl_backbones  # makes {theirs if registered else backbone} known to timm\n"
+    needs = needs if registered or backbone in list_ours() else ""
     return f"""## How to load
 
-`run` is the folder of this card.
+{remark}
 
 ```python
 import ssl_backbones
 
-run = "."
-model = ssl_backbones.create_model(run, pretrained=True)  # a timm model without head
+model = ssl_backbones.create_model("{ours}", pretrained=True)  # a timm model without head
 ```
 
 The embedding of a photo, with timm:
@@ -113,8 +113,7 @@ The embedding of a photo, with timm:
 import torch
 from PIL import Image
 
-run = "."
-model = timm.create_model(f"local-dir:{{run}}/backbone", pretrained=True).eval()
+model = timm.create_model("{theirs}", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
 photo = transform(Image.open("photo.jpg").convert("RGB"))
 with torch.no_grad():
@@ -126,17 +125,16 @@ Feature maps:
 ```python
 {needs}import timm
 
-run = "."
-model = timm.create_model(f"local-dir:{{run}}/backbone", pretrained=True, features_only=True)
+model = timm.create_model("{theirs}", pretrained=True, features_only=True)
 ```"""
 
 
-def preprocessing(recipe: Mapping[str, Any], config: Mapping[str, Any] | None) -> str:
-    """What an image has to go through, and what the file does not hold."""
+def preprocessing(recipe: Mapping[str, Any], config: Mapping[str, Any] | None, place: str) -> str:
+    """What an image has to go through, and what the file does not hold; `place` is where that lies, with a slash."""
     cfg = (config or {}).get("pretrained_cfg", {})
     side = f"It was trained on views of {recipe['size']} x {recipe['size']} pixels."
     prepared = (
-        "`backbone/config.json` states mean, standard deviation, crop and interpolation; timm reads them from there."
+        f"`{place}config.json` states mean, standard deviation, crop and interpolation; timm reads them from there."
     )
     rows = [(name, cfg.get(name)) for name in ("input_size", "mean", "std", "interpolation", "crop_pct")]
     return f"""## Input
@@ -146,8 +144,8 @@ def preprocessing(recipe: Mapping[str, Any], config: Mapping[str, Any] | None) -
 
 {table(("", "value"), rows)}
 
-What is not in `backbone/`: the projection and prediction heads, the momentum networks and the queue. Where the method
-has them, they are in the run's checkpoints."""
+What is not in `{place}model.safetensors`: a classifier, the projection and prediction heads, the momentum networks and
+the queue. Where the method has them, they are in the run's checkpoints."""
 
 
 def training(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
@@ -198,8 +196,8 @@ def alterations(results: Mapping[str, Any]) -> str:
     )
 
 
-def evaluation(results: Mapping[str, Any], known: Description) -> str:
-    """What was measured, beside random weights, beside chance and beside the paper."""
+def evaluation(results: Mapping[str, Any], known: Description, linear: str = NOT_MEASURED) -> str:
+    """What was measured, beside random weights, beside chance and the paper; `linear` is what came of it here."""
     knn, std, rank = (results.get(name, {}) for name in ("knn", "std", "rank"))
     neighbours = f"k-NN accuracy, k={knn['k']}" if knn else "k-NN accuracy"
     rows = [
@@ -226,7 +224,7 @@ In brackets: 95% confidence intervals; of the gain, over the same images before 
 
 {table(("", "the paper", "this project"), [(where, paper, ours)])}
 
-This run's own linear evaluation: {NOT_MEASURED}.{notes}"""
+This run's own linear evaluation: {linear}.{notes}"""
 
 
 def limits(known: Description) -> str:

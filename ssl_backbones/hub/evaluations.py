@@ -1,0 +1,130 @@
+"""Evaluations of a backbone in its card: each result beside the same network with random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from huggingface_hub import EvalResult
+
+NOT_MEASURED = "not measured"
+Results = Mapping[str, Any]
+"""What an evaluation left in its results.json."""
+
+
+def is_random(results: Results) -> bool:
+    """Whether the evaluation was one of random weights, to compare with."""
+    return bool(results.get("random_weights") or results.get("settings", {}).get("random"))
+
+
+def beside_random(evaluations: Sequence[Results]) -> Iterator[tuple[Results, Results | None]]:
+    """Each evaluation of the backbone, and that of random weights by the same protocol on the same images, if any."""
+    baselines = [results for results in evaluations if is_random(results)]
+    for results in evaluations:
+        if not is_random(results):
+            yield results, next((other for other in baselines if asked(other) == asked(results)), None)
+
+
+def asked(results: Results) -> tuple[Any, ...]:
+    """What two evaluations share that can be compared: the protocol, how it was asked, and the very same images."""
+    images = ((results.get(part) or {}).get("fingerprint") for part in ("data", "validation"))
+    how = (results.get("settings", {}).get(name) for name in ("size", "layer", "epochs", "batch_size"))
+    return (results["protocol"], *images, *how)
+
+
+def headlines(results: Results) -> dict[str, Mapping[str, Any]]:
+    """The numbers worth a line: of a sweep its standard cells and the chosen one; never one for each class."""
+    numbers: dict[str, Mapping[str, Any]] = results["numbers"]
+    standard = {*results.get("standard", {}).values(), "chosen"} if "standard" in results else set(numbers)
+    return {name: number for name, number in numbers.items() if name in standard and "/" not in name}
+
+
+def is_share(number: Mapping[str, Any]) -> bool:
+    """Whether a number counts how many of so many, and is told in percent."""
+    return "of" in number
+
+
+def in_words(number: Mapping[str, Any] | None) -> str:
+    """A number with its interval, where it has one."""
+    if number is None:
+        return NOT_MEASURED
+    told = percent if is_share(number) else three_digits
+    unit = " %" if is_share(number) else ""
+    ends = [number[end] for end in ("low", "high") if number.get(end) is not None]
+    return f"{told(number['value'])}{unit}" + (f" [{told(ends[0])}, {told(ends[1])}]" if len(ends) == 2 else "")
+
+
+def gain(number: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> str:
+    """By how much a number is above that of random weights; in points, where it is a share."""
+    if baseline is None:
+        return NOT_MEASURED
+    above = number["value"] - baseline["value"]
+    return f"{100 * above:+.1f} points" if is_share(number) else f"{above:+.3g}"
+
+
+def percent(value: float) -> str:
+    """A share in [0, 1] as a percentage with one decimal."""
+    return str(round(100 * value, 1))
+
+
+def three_digits(value: float) -> str:
+    """A plain figure."""
+    return f"{value:.3g}"
+
+
+def place(results: Results) -> str:
+    """The images that were asked about: the last part of where they lay, never the path."""
+    about = results.get("validation") or results.get("data") or {}
+    return PurePath(str(about.get("source", ""))).name or "images that are not recorded"
+
+
+def rows(evaluations: Sequence[Results]) -> Iterator[tuple[str, str, str, str]]:
+    """Lines of the card's table: what was measured, of random weights, of this backbone, and the gain."""
+    for results, baseline in beside_random(evaluations):
+        others = baseline["numbers"] if baseline else {}
+        for name, number in headlines(results).items():
+            label = f"{results['protocol']}, {name}, {place(results)}"
+            yield label, in_words(others.get(name)), in_words(number), gain(number, others.get(name))
+
+
+def beats_random(evaluations: Sequence[Results]) -> list[str]:
+    """Of what was measured of both, what is not above random weights by more than the two intervals."""
+    equal = []
+    for results, baseline in beside_random(evaluations):
+        for name, number in headlines(results).items():
+            other = baseline["numbers"].get(name) if baseline else None
+            if other and is_share(number) and number.get("low", number["value"]) <= other.get("high", other["value"]):
+                equal.append(f"{results['protocol']}, {name}")
+    return equal
+
+
+def linear(evaluations: Sequence[Results]) -> str | None:
+    """The first linear evaluation's top-1, and on which images, in words."""
+    for results, _ in beside_random(evaluations):
+        if str(results["protocol"]).startswith(("linear", "logistic")):
+            name, number = next(iter(headlines(results).items()))
+            return f"{in_words(number)} ({results['protocol']}, {name}, on {place(results)})"
+    return None
+
+
+def index(evaluations: Sequence[Results]) -> list[EvalResult]:
+    """The numbers as the Hub's model-index has them."""
+    return [
+        EvalResult(
+            task_type="image-classification" if is_share(number) else "image-feature-extraction",
+            dataset_type=place(results),
+            dataset_name=place(results),
+            metric_type="accuracy" if is_share(number) else name,
+            metric_name=f"{results['protocol']}, {name}",
+            metric_value=float(percent(number["value"]) if is_share(number) else three_digits(number["value"])),
+        )
+        for results, _ in beside_random(evaluations)
+        for name, number in headlines(results).items()
+    ]
+
+
+def commands(evaluations: Sequence[Results]) -> str:
+    """How each was measured, to be measured again."""
+    lines = [f"python training/{results['command']}" for results in evaluations if results.get("command")]
+    return "\n".join(["```", *dict.fromkeys(lines), "```"]) if lines else ""

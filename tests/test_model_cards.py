@@ -1,0 +1,150 @@
+"""The cards of what is published or ships: one for each name, no number without a results file, snippets that run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import publish
+import pytest
+import timm
+import yaml
+from card_numbers import unfounded
+from conftest import ROOT, photo
+from published import Made, make, snippets
+
+from ssl_backbones.hub.evaluations import beats_random, beside_random, headlines, in_words, index, linear, rows
+from ssl_backbones.hub.model_card import Terms, model_card
+from ssl_backbones.registry import list_models
+
+CARDS = sorted(path for path in (ROOT / "model_cards").glob("*.md") if path.name != "README.md")
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def ours() -> dict[str, Any]:
+    """The names whose weights ship or are published by this project, with timm's description of each."""
+    known = {name: timm.get_pretrained_cfg(name) for name in list_models(pretrained=True)}
+    return {name: cfg for name, cfg in known.items() if cfg and (cfg.file or cfg.hf_hub_id)}
+
+
+def test_every_name_with_weights_of_ours_has_a_card() -> None:
+    assert {name for name in ours() if "." in name} <= {card.stem for card in CARDS}
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.stem)
+def test_a_card_holds_no_number_that_no_results_file_holds(card: Path) -> None:
+    assert unfounded(card.read_text(encoding="utf-8"), card.stem, RESULTS / card.stem) == []
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.stem)
+def test_a_card_says_what_it_has_to(card: Path) -> None:
+    text = card.read_text(encoding="utf-8")
+    front = yaml.safe_load(text.split("---")[1])
+    assert {"license", "library_name", "pipeline_tag", "tags"} <= front.keys()
+    for heading in ("How to load", "Input", "Training", "Evaluation", "Limits", "Licence"):
+        assert f"## {heading}" in text
+    assert len(snippets(text)) == 3
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.stem)
+def test_the_snippets_of_a_card_run(card: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = ours().get(card.stem)
+    if cfg is None or not cfg.file:
+        pytest.skip("its weights are on the Hub alone")
+    photo(1, 120, 90).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    for snippet in snippets(card.read_text(encoding="utf-8")):
+        exec(snippet, {})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return make(tmp_path_factory.mktemp("cards"))
+
+
+@pytest.fixture(scope="module")
+def entered(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A card that was entered into a repository, and the results beside it."""
+    root = tmp_path_factory.mktemp("repository")
+    (root / "model_cards").mkdir()
+    words = [str(made.run), "--enter", "--images", "drawn photos", "--images_terms", "CC0"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publish, "ROOT", root)
+        publish.main([*words, "--evaluation", str(made.knn), str(made.random)])
+        publish.main([*words, "--evaluation", str(made.knn), str(made.random)])  # and once more, in its place
+    name = "resnet8_tiny.photos"
+    return (root / "model_cards" / f"{name}.md").read_text(encoding="utf-8"), root / "benchmarks" / "results" / name
+
+
+def test_a_card_is_entered_with_what_it_is_written_from(entered: tuple[str, Path]) -> None:
+    card, records = entered
+    found = {path.relative_to(records).as_posix() for path in records.rglob("*.json")}
+    assert found == {"config.json", "recipe.json", "results.json", "evaluations/knn.json", "evaluations/knn_2.json"}
+    assert unfounded(card, "resnet8_tiny.photos", records) == []
+    assert 'create_model("resnet8_tiny.photos", pretrained=True)' in card
+    assert "Of the images (drawn photos): CC0." in card
+
+
+@pytest.mark.parametrize("invented", ["It reaches 93.71 %.", "Trained for 7777 epochs.", "Rank: 61.7."])
+def test_an_invented_number_is_seen(invented: str, entered: tuple[str, Path]) -> None:
+    card, records = entered
+    assert len(unfounded(f"{card}\n{invented}", "resnet8_tiny.photos", records)) == 1
+
+
+def evaluation(protocol: str, correct: int, *, random: bool = False, images: str = "a", **more: Any) -> dict[str, Any]:
+    """Results of 100 images."""
+    share = correct / 100
+    number = {"value": share, "low": share - 0.05, "high": share + 0.05, "correct": correct, "of": 100}
+    about = {"source": "photos/val", "fingerprint": images}
+    weights = {"random_weights": random, "weights_sha256": "r" if random else "w", "command": f"evaluate.py {protocol}"}
+    return {"protocol": protocol, "data": about, "validation": about, "numbers": {"top-1": number}, **weights, **more}
+
+
+class TestEvaluations:
+    def test_each_stands_beside_random_weights_on_the_same_images(self) -> None:
+        knn, linear_one = evaluation("knn", 60), evaluation("linear (moco_v2)", 70)
+        random = evaluation("knn", 40, random=True)
+        elsewhere = evaluation("linear (moco_v2)", 10, random=True, images="b")
+        everything = [random, knn, elsewhere, linear_one]
+        assert list(beside_random(everything)) == [(knn, random), (linear_one, None)]
+        assert list(rows(everything)) == [
+            ("knn, top-1, val", "40.0 % [35.0, 45.0]", "60.0 % [55.0, 65.0]", "+20.0 points"),
+            ("linear (moco_v2), top-1, val", "not measured", "70.0 % [65.0, 75.0]", "not measured"),
+        ]
+        assert linear(everything) == "70.0 % [65.0, 75.0] (linear (moco_v2), top-1, on val)"
+        assert [(found.metric_name, found.metric_value) for found in index(everything)] == [
+            ("knn, top-1", 60.0),
+            ("linear (moco_v2), top-1", 70.0),
+        ]
+
+    @pytest.mark.parametrize(("correct", "equal"), [(60, []), (50, ["knn, top-1"]), (30, ["knn, top-1"])])
+    def test_what_is_not_above_random_weights_is_named(self, correct: int, equal: list[str]) -> None:
+        assert beats_random([evaluation("knn", correct), evaluation("knn", 40, random=True)]) == equal
+
+    def test_of_a_sweep_the_standard_cells_and_never_each_class(self) -> None:
+        numbers = {name: {"value": 0.5} for name in ("k=1", "k=20", "k=200", "chosen", "iou/dog")}
+        sweep = {"numbers": numbers, "standard": {"paper": "k=200", "training": "k=20"}}
+        assert list(headlines(sweep)) == ["k=20", "k=200", "chosen"]
+        assert list(headlines({"numbers": numbers})) == ["k=1", "k=20", "k=200", "chosen"]
+
+    def test_what_is_no_share_is_told_plainly(self) -> None:
+        assert in_words({"value": 0.61284, "low": 0.59, "high": 0.63}) == "0.613 [0.59, 0.63]"
+        assert in_words({"value": 12.3456}) == "12.3"
+        assert in_words(None) == "not measured"
+
+    @pytest.mark.parametrize(
+        ("evaluations", "said"),
+        [
+            ([], "Whether it beats the same network with random weights: not measured."),
+            ([evaluation("knn", 60)], "Whether it beats the same network with random weights: not measured."),
+            ([evaluation("knn", 60), evaluation("knn", 40, random=True)], "It beats the same network with random"),
+            ([evaluation("knn", 41), evaluation("knn", 40, random=True)], "**It is not surely better than the same"),
+        ],
+    )
+    def test_the_card_says_whether_it_is_worth_anything(self, evaluations: list[dict[str, Any]], said: str) -> None:
+        recipe = {"name": "mine", "model": "resnet18_byol", "size": 64}
+        card = model_card(recipe, {}, {}, name="x", source="hf-hub:o/x", terms=Terms(), evaluations=evaluations)
+        assert said in card
+        assert "| linear evaluation, top-1 | not measured | not measured |" in card
+        assert "Of the images: not stated." in card
+        assert card.count("import ssl_backbones") == 1  # plain timm knows a ResNet-18
