@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ssl_backbones.zoo import ORIGINS
 from ssl_backbones.zoo import Origin as Origin
 
 LICENCE = "apache-2.0"
 """Of what the recipes of this repository make."""
+WEIGHTS = Path(__file__).parent / "_weights"
+"""What ships with the package: a safetensors file for each of some tags, by their names."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ IMAGENETTE = Data("Imagenette", "non-commercial research")
 STL10 = Data("STL-10, unlabelled", "non-commercial research")
 STL10_LABELLED = Data("STL-10, labelled", "non-commercial research")
 TINY = Data("Tiny-ImageNet", "non-commercial research")
+CLOTHING = Data("Clothing dataset (small), training photos", "CC0")
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,16 @@ class Tag:
         return self.origin.url if self.origin else None
 
     @property
+    def file(self) -> Path | None:
+        """Of weights that ship with the package."""
+        path = WEIGHTS / f"{self.name}.safetensors"
+        return path if path.exists() else None
+
+    @property
     def source(self) -> str | None:
+        """Where the weights are had from, in words or as an address; None where nobody has any."""
+        if self.file:
+            return "ships with the package"
         return f"https://huggingface.co/{self.hf_hub_id.partition('@')[0]}" if self.hf_hub_id else self.url
 
 
@@ -140,6 +153,25 @@ def _equal_cost_tags() -> Iterator[Tag]:
         for end, notes in ends.items():
             epochs = int(end.partition("ep")[0])
             yield Tag(f"resnet8_{method}.imagenette32_{end}", IMAGENETTE, epochs, size=32, notes=notes)
+
+
+_SHIPPED = {
+    "moco_v2": (60, ""),
+    "byol": (60, ""),
+    "lewel_m": (60, ""),
+    "lewel_b": (60, ""),
+    "flags": (60, _PAIRS),
+    "patch_rotnet": (30, ""),
+    "patch_relnet": (30, ""),
+}
+"""By method, the epochs of a ResNet-8 on Imagenette at 32 px, and what is to be said of it."""
+
+
+def _shipped_tags() -> Iterator[Tag]:
+    """The weights that are trained to ship with the package."""
+    for method, (epochs, notes) in _SHIPPED.items():
+        yield Tag(f"resnet8_{method}.imagenette32_{epochs}ep", IMAGENETTE, epochs, size=32, notes=notes)
+    yield Tag("resnet8_moco_v2.clothing10_32_200ep", CLOTHING, 200, size=32)
 
 
 def _joint_embedding_tags() -> Iterator[Tag]:
@@ -212,6 +244,7 @@ _TRAINED_HERE = (
     ),
     *_joint_embedding_tags(),
     *_lewel_ablation_tags(),
+    *_shipped_tags(),
     *_equal_cost_tags(),
     *_patch_tags(),
 )

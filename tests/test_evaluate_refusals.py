@@ -51,7 +51,7 @@ def test_models_and_layers_that_are_not(data: Path, tmp_path: Path, capsys: pyte
     out = tmp_path / "out"
     sentence = refusal(capsys, "knn", data, out, "--layer", "layer9")
     assert "no layer 'layer9': choose one of act1, layer1, layer2, layer3" in sentence
-    for model, why in (("resnet8_moc", "near it are"), ("resnet8_moco_v2", "no weights are published")):
+    for model, why in (("resnet8_moc", "near it are"), ("resnet20_moco_v2", "no weights are published")):
         with pytest.raises(SystemExit, match="2"):
             evaluate.main(["knn", model, "--data", str(data), "--out", str(out)])
         assert why in capsys.readouterr().err

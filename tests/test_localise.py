@@ -178,5 +178,5 @@ def test_what_is_there_is_kept(data: Path, tmp_path: Path, capsys: pytest.Captur
     call(data, tmp_path, "--overwrite", "--curves", "0")
     assert "deletion" not in (tmp_path / "table.md").read_text()
     with pytest.raises(SystemExit, match="2"):
-        call(data, tmp_path / "none", models=("resnet8_moco_v2",))
+        call(data, tmp_path / "none", models=("resnet20_moco_v2",))
     assert "no weights are published" in capsys.readouterr().err

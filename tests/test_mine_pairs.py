@@ -182,5 +182,5 @@ class TestRefusals:
         assert "'0' is no whole number from 1 on" in refusal(capsys, data, out, "--batch_size", "0")
         assert "'6' is no whole number from 7 on" in refusal(capsys, data, out, "--sample", "6")
         with pytest.raises(SystemExit, match="2"):
-            mine_pairs.main(["resnet8_moco_v2", "--data", str(data), "--out", str(out)])
-        assert "no weights are published for 'resnet8_moco_v2" in capsys.readouterr().err
+            mine_pairs.main(["resnet20_moco_v2", "--data", str(data), "--out", str(out)])
+        assert "no weights are published for 'resnet20_moco_v2" in capsys.readouterr().err

@@ -135,7 +135,7 @@ def test_a_folder_without_a_backbone_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("create", [ssl_backbones.create_model, timm.create_model])
-@pytest.mark.parametrize("name", ["resnet50_lewel_b.in1k_400ep", "resnet50_byol", "resnet8_moco_v2", "resnet8"])
+@pytest.mark.parametrize("name", ["resnet50_lewel_b.in1k_400ep", "resnet50_byol", "resnet20_moco_v2", "resnet8"])
 def test_unpublished_weights_say_how_to_get_some(create, name):
     with pytest.raises(PretrainedWeightsError) as caught:
         create(name, pretrained=True)

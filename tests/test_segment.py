@@ -140,7 +140,7 @@ class TestRefusals:
     def test_models(self, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = tmp_path / "out"
         assert "near it are" in refusal(capsys, data, out, model="resnet8_moc_v2")
-        assert "no weights are published" in refusal(capsys, data, out, model="resnet8_moco_v2", random=False)
+        assert "no weights are published" in refusal(capsys, data, out, model="resnet20_moco_v2", random=False)
 
     def test_words(self, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = tmp_path / "out"

@@ -36,6 +36,8 @@ def tag_fields(tag: Tag) -> dict[str, Any]:
     if tag.size:
         pooled = -(-tag.size // (4 if tag.backbone in DEPTHS else 32))
         fields |= {"input_size": (3, tag.size, tag.size), "pool_size": (pooled, pooled)}
+    if tag.file:
+        fields["file"] = str(tag.file)
     if tag.hf_hub_id:
         fields |= {"hf_hub_id": tag.hf_hub_id, "hf_hub_filename": "model.safetensors"}
     if tag.origin:

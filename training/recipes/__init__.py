@@ -15,6 +15,7 @@ from recipes import (
     moco_v2,
     patch,
     sample,
+    shipped,
     simclr,
     simsiam,
     small_images,
@@ -36,8 +37,8 @@ MODULES = (
     vicreg,
     small_images,
     small_joint_embedding,
-    imagenette,
     patch,
+    shipped,
 )
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for module in MODULES for recipe in module.RECIPES}
 
