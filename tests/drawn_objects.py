@@ -34,6 +34,13 @@ class Scene:
         return mask
 
 
+def grown(found: Scene, right: int, below: int) -> Scene:
+    """The scene with so many more pixels of grey."""
+    photo = Image.new("RGB", (found.photo.width + right, found.photo.height + below), (128, 128, 128))
+    photo.paste(found.photo)
+    return Scene(photo, found.boxes, found.labels)
+
+
 def scene(number: int) -> Scene:
     """The same scene for the same number; every fourth is empty."""
     stream = np.random.default_rng(number)
@@ -106,23 +113,24 @@ def coco(root: Path, train: int = 4, test: int = 4) -> Path:
     return root
 
 
-def parquet(root: Path, train: int = 4, test: int = 4) -> Path:
-    """train.parquet and validation.parquet with objects and instance masks."""
+def parquet(root: Path, train: int = 4, test: int = 4, *, ragged: bool = False) -> Path:
+    """train.parquet and validation.parquet with objects and instance masks; where ragged, of three shapes."""
     root.mkdir(parents=True, exist_ok=True)
     features = {"objects": {"feature": {"category": {"names": list(NAMES), "_type": "ClassLabel"}}, "_type": "List"}}
+    shapes = [(0, 0), (70, 0), (0, 50)] if ragged else [(0, 0)] * 3
     for name, numbers in (("train", range(train)), ("validation", range(train, train + test))):
         rows = [
             {
                 "image": {"bytes": png(found.photo), "path": f"{number}.png"},
-                "width": 96,
-                "height": 80,
+                "width": found.photo.width,
+                "height": found.photo.height,
                 "objects": [
                     {"bbox": [float(value) for value in box], "category": label}
                     for box, label in zip(found.boxes, found.labels, strict=True)
                 ],
                 "instance_mask": {"bytes": png(Image.fromarray(found.numbers)), "path": None},
             }
-            for number, found in ((number, scene(number)) for number in numbers)
+            for number, found in ((n, grown(scene(n), *shapes[n % 3])) for n in numbers)
         ]
         table = pa.Table.from_pylist(rows)
         noted = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}

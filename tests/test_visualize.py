@@ -13,7 +13,7 @@ import pytest
 import torch
 import visualize
 from conftest import photo
-from look import Subject, look_at, looked_at_views, view_pairs
+from look import Viewer, look_at, looked_at_views, view_pairs
 from page import agreement, heat_alt
 from PIL import Image
 from runs import photo_folder, run, tiny
@@ -105,7 +105,12 @@ def test_a_picture_that_fails_loses_no_run(
 
 def test_a_name_with_random_weights_and_photos_without_classes(tmp_path: Path) -> None:
     page = look("resnet8", photo_folder(tmp_path / "photos", 3, ()), tmp_path / "out", "--random", "--size", "16")
-    assert headings(page) == ["Where the network looks", "Turned views", "Nearest neighbours"]
+    assert headings(page) == [
+        "Where the network looks",
+        "Turned views",
+        "Nearest neighbours",
+        "Where two photos are alike",
+    ]
     assert any("resnet8 with random weights" in words for _, words in page.words)
     one = look("resnet8", photo_folder(tmp_path / "one", 1, ()), tmp_path / "single", "--random")
     assert headings(one) == ["Where the network looks", "Turned views"]
@@ -171,13 +176,13 @@ def test_vectors_without_matplotlib_are_refused_before_any_work(
     assert "pip install 'ssl-backbones[viz]'" in capsys.readouterr().err
 
 
-def subject(model: torch.nn.Module) -> Subject:
-    return Subject("small", model, CenterCrop(16), torch.device("cpu"))
+def viewer(model: torch.nn.Module) -> Viewer:
+    return Viewer("small", model, CenterCrop(16), torch.device("cpu"))
 
 
 def test_photos_are_shown_under_their_own_names_and_features(photos: Path) -> None:
     source = open_images(str(photos))
-    seen = look_at(subject(create_model("resnet8")), source, 99)
+    seen = look_at(viewer(create_model("resnet8")), source, 99)
     assert seen.unreadable == 1
     assert len(seen.indices) == len(source) - 1 == len(seen.features)
     crop = CenterCrop(16)
@@ -194,7 +199,7 @@ def test_photos_none_of_which_can_be_read_are_refused(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / f"{name}.jpg").write_bytes(b"nothing")
     with pytest.raises(ImageSourceError, match="none of 2 photos"):
-        look_at(subject(create_model("resnet8")), open_images(str(tmp_path)), 5)
+        look_at(viewer(create_model("resnet8")), open_images(str(tmp_path)), 5)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +209,7 @@ def test_views_are_those_of_training_and_told_by_the_own_head(
     kind: type[MethodConfig], count: int, asked: bool, photos: Path
 ) -> None:
     method: Method = small_method(kind)
-    who = subject(method)
+    who = viewer(method)
     seen = look_at(who, open_images(str(photos)), 4)
     views = looked_at_views(who, seen, 1)
     assert method.training
@@ -218,7 +223,7 @@ def test_views_are_those_of_training_and_told_by_the_own_head(
 
 def test_pairs_of_views_are_for_methods_that_take_two(photos: Path) -> None:
     for kind, has in ((LewelBConfig, True), (PatchRotNetConfig, False)):
-        who = subject(small_method(kind))
+        who = viewer(small_method(kind))
         pairs = view_pairs(who, look_at(who, open_images(str(photos)), 4), [0, 2])
         assert (pairs is not None) == has
         if pairs:
@@ -230,7 +235,7 @@ def test_pairs_of_views_are_for_methods_that_take_two(photos: Path) -> None:
 
 
 def test_agreement_is_counted_beside_chance(photos: Path) -> None:
-    seen = look_at(subject(create_model("resnet8")), open_images(str(photos)), 99)
+    seen = look_at(viewer(create_model("resnet8")), open_images(str(photos)), 99)
     assert seen.labels is not None
     seen.features[:] = torch.nn.functional.one_hot(torch.from_numpy(seen.labels), seen.features.shape[1]).float()
     first, second = np.bincount(seen.labels)

@@ -21,10 +21,10 @@ import torch
 import tyro
 from command_line import refuse, sentence_of
 from conduct import REFUSALS as LOOP_REFUSALS
-from mine_pairs import weights_sha256
 from options import misread, options, unknown_word
 from processes import meet
 from start import fitting
+from subject import weights_sha256
 from tasks.annotations import AnnotatedImages
 from tasks.detect_run import PRESETS, DetectRun
 from tasks.detection import Detection
@@ -49,9 +49,7 @@ def detect(run: DetectRun) -> None:
     """Train a detector and test it; what was found is left in the run's folder."""
     device = meet()
     images, validation = open_data(run)
-    classes = run.classes or len(images.classes)
-    run = replace(run, task=replace(run.task, classes=classes)).on(len(images))
-    run, method = built(run)
+    run, method = built(settled(run, images))
     if world_size() > 1 and device.type == "cuda":
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
     if rank() == 0:
@@ -72,6 +70,12 @@ def open_data(run: DetectRun) -> tuple[AnnotatedImages, AnnotatedImages]:
     if run.task.head.startswith("mask"):
         tested.require_masks(f"the head {run.task.head}")
     return images, tested
+
+
+def settled(run: DetectRun, images: AnnotatedImages) -> DetectRun:
+    """The run with what the photos decide: the classes that are told apart, and its steps."""
+    classes = run.classes or len(images.classes)
+    return replace(run, task=replace(run.task, classes=classes)).on(len(images))
 
 
 def built(run: DetectRun) -> tuple[DetectRun, Detection]:

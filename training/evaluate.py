@@ -17,9 +17,9 @@ import processes
 import torch
 from command_line import refuse
 from features import CacheError
-from mine_pairs import LayerError
 from options import parse
 from presets import parse_preset
+from subject import LayerError
 from typed_values import nearest
 
 from ssl_backbones import PretrainedWeightsError, UnknownModelError

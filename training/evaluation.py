@@ -44,7 +44,7 @@ class Evaluation:
             self.options.cache_folder,
             self.options.precision,
             self.options.batch_size,
-            reading_workers(self.options),  # type: ignore[arg-type]  # it asks for their number alone
+            reading_workers(self.options.workers),
             self.options.unreadable_share,
         )
 

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-import platform
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import accelerate
 import numpy as np
 import recipes
-import timm
-import torch
-from look import Subject
+from look import Viewer
 from loop import Loop
 from monitor import Measured
 from page import draw_page, run_section
 from PIL import Image
 from recipe import FREE, Recipe
+from results import versions
 from run_folder import differences, replace_file, write_json
 
-import ssl_backbones
 from ssl_backbones.data import Batches, Request
 from ssl_backbones.hub.card import draft_card
 from ssl_backbones.hub.export import save_backbone
@@ -101,13 +97,7 @@ def results_of(loop: Loop, before: Measured, after: Measured) -> dict[str, Any]:
             "precision": loop.compute.precision,
             "layout": loop.compute.layout,
         },
-        "versions": {
-            "ssl-backbones": ssl_backbones.__version__,
-            "torch": torch.__version__,
-            "timm": timm.__version__,
-            "accelerate": accelerate.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
     }
 
 
@@ -129,9 +119,9 @@ def draw_gallery(loop: Loop, results: dict[str, Any]) -> None:
     """The page of the run and of what its network looks at; where that fails, it is mentioned and nothing is lost."""
     recipe, folder = loop.recipe, loop.folder.path
     crop = loop.evaluation_crop(recipe.size)
-    subject = Subject(recipe.name, loop.method, crop, loop.accelerator.device, recipe.seed)
+    viewer = Viewer(recipe.name, loop.method, crop, loop.accelerator.device, recipe.seed)
     images = loop.monitor.query_images or loop.monitor.bank_images
     try:
-        draw_page(folder / "gallery.html", subject, images, opening=[run_section(folder, results)])
+        draw_page(folder / "gallery.html", viewer, images, opening=[run_section(folder, results)])
     except Exception as error:  # a picture is not worth a run, whatever is wrong with it
         loop.log.say(f"warning: gallery.html was not drawn, and all else is there ({type(error).__name__}: {error})")

@@ -27,7 +27,7 @@ TURNS = ("0°", "90°", "180°", "270°")
 
 
 @dataclass(frozen=True)
-class Subject:
+class Viewer:
     """Who looks."""
 
     name: str
@@ -97,9 +97,9 @@ def spread(total: int, count: int) -> list[int]:
     return chosen
 
 
-def look_at(subject: Subject, source: Images, count: int) -> Photos:
+def look_at(viewer: Viewer, source: Images, count: int) -> Photos:
     """Up to `count` photos, evenly spread, with their features; ImageSourceError where none can be read."""
-    display = subject.crop_to(SIDE)
+    display = viewer.crop_to(SIDE)
     indices: list[int] = []
     shown: list[Image.Image] = []
     features: list[Tensor] = []
@@ -111,8 +111,8 @@ def look_at(subject: Subject, source: Images, count: int) -> Photos:
         indices += [index for index, _ in read]
         photos = [photo for _, photo in read]
         shown += [Image.fromarray(levels) for levels in display.on_host(photos, None).numpy()]
-        with evaluated(subject.backbone), torch.no_grad():
-            features.append(subject.backbone(subject.on_device(subject.crop.on_host(photos, None))).float().cpu())
+        with evaluated(viewer.backbone), torch.no_grad():
+            features.append(viewer.backbone(viewer.on_device(viewer.crop.on_host(photos, None))).float().cpu())
     if not indices:
         raise ImageSourceError(f"none of {len(asked)} photos can be read: look at the files, or name others")
     return Photos(source, indices, shown, torch.cat(features), len(asked) - len(indices))
@@ -139,11 +139,11 @@ def evaluated(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def magnified(subject: Subject, photos: Photos, chosen: list[int]) -> Tensor:
+def magnified(viewer: Viewer, photos: Photos, chosen: list[int]) -> Tensor:
     """Some of the photos as normalised images (B, 3, S, S), with more pixels than the network was trained on."""
-    crop = subject.crop_to(MAP_SCALE * subject.crop.size)
+    crop = viewer.crop_to(MAP_SCALE * viewer.crop.size)
     levels = [crop.on_host([photos.source[photos.indices[at]]], None) for at in chosen]
-    return subject.on_device(torch.cat(levels))
+    return viewer.on_device(torch.cat(levels))
 
 
 @dataclass(frozen=True)
@@ -158,35 +158,35 @@ class Views:
     """What the method's head takes each view for, and how surely; empty without such a head."""
 
 
-def looked_at_views(subject: Subject, photos: Photos, at: int) -> Views:
+def looked_at_views(viewer: Viewer, photos: Photos, at: int) -> Views:
     """The turned views that the method is trained on, with the map of each one's own logit and what its head says.
 
     They have the size of training, and neither its shifts nor its mirror images. For any other network, the eight
     views of Patch RotNet, with the map that is made without classes.
     """
-    size = subject.crop.size
+    size = viewer.crop.size
     plain = CropFlip(size, padding=0.0, flip_p=0.0)
-    own = subject.model.transform(size) if isinstance(subject.model, Method) else None
-    asked = isinstance(subject.model, HasLogits) and isinstance(own, PatchViews | Rotations)
+    own = viewer.model.transform(size) if isinstance(viewer.model, Method) else None
+    asked = isinstance(viewer.model, HasLogits) and isinstance(own, PatchViews | Rotations)
     transform = replace(own, base=plain) if isinstance(own, PatchViews | Rotations) else PatchViews(plain)
-    views: Tensor = made(transform, photos, [at], subject)
+    views: Tensor = made(transform, photos, [at], viewer)
     turned = list(TURNS) if len(views) == 4 else [*TURNS, *(f"patch {turn}" for turn in TURNS)]
     target = PretextLogit(tuple(range(len(views)))) if asked else None
-    heats = grad_cam(subject.model, views, target).cpu().numpy()
+    heats = grad_cam(viewer.model, views, target).cpu().numpy()
     told: list[str] = []
     if asked:
-        with evaluated(subject.model), torch.no_grad():
-            shares = subject.model.logits(views).float().softmax(1).cpu()  # type: ignore[operator]
+        with evaluated(viewer.model), torch.no_grad():
+            shares = viewer.model.logits(views).float().softmax(1).cpu()  # type: ignore[operator]
         told = [f"{turned[int(row.argmax())]}, {row.max():.0%}" for row in shares]
-    return Views(subject.pictures(views), heats, turned, told)
+    return Views(viewer.pictures(views), heats, turned, told)
 
 
-def made(transform: Transform, photos: Photos, chosen: list[int], subject: Subject) -> Any:
+def made(transform: Transform, photos: Photos, chosen: list[int], viewer: Viewer) -> Any:
     """What a transform makes of some of the photos, as in the first epoch."""
     indices = np.asarray([photos.indices[at] for at in chosen])
-    parameters = transform.draw(subject.seed, 0, indices)
+    parameters = transform.draw(viewer.seed, 0, indices)
     content = transform.on_host([photos.source[int(index)] for index in indices], parameters)
-    return transform.on_device(moved(content, subject.device))
+    return transform.on_device(moved(content, viewer.device))
 
 
 def moved(content: Any, device: torch.device) -> Any:
@@ -199,17 +199,17 @@ def moved(content: Any, device: torch.device) -> Any:
 
 
 def view_pairs(
-    subject: Subject, photos: Photos, chosen: list[int]
+    viewer: Viewer, photos: Photos, chosen: list[int]
 ) -> tuple[tuple[list[Image.Image], list[Image.Image]], tuple[Tensor, Tensor]] | None:
     """Two augmented views of some photos as the method is trained on them, and the alignment maps (B, n, h, w) of each.
 
     None for a method that takes no two such views.
     """
-    if not isinstance(subject.model, Method):
+    if not isinstance(viewer.model, Method):
         return None
-    transform = subject.model.transform(MAP_SCALE * subject.crop.size)
+    transform = viewer.model.transform(MAP_SCALE * viewer.crop.size)
     if not isinstance(transform, MultiView) or len(transform.policies) != 2:
         return None
-    first, second = made(transform, photos, chosen, subject)
-    maps = tuple(alignment_maps(subject.model, view).float().cpu() for view in (first, second))
-    return (subject.pictures(first), subject.pictures(second)), (maps[0], maps[1])
+    first, second = made(transform, photos, chosen, viewer)
+    maps = tuple(alignment_maps(viewer.model, view).float().cpu() for view in (first, second))
+    return (viewer.pictures(first), viewer.pictures(second)), (maps[0], maps[1])

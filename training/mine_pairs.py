@@ -7,7 +7,6 @@ list. MODEL is a registered name, hf-hub:org/name, or the folder of a run.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import logging
 import os
 import sys
@@ -20,7 +19,8 @@ import numpy as np
 import timm
 import torch
 from embed import embed
-from torch import Tensor, nn
+from subject import LayerError, PooledLayer, weights_sha256
+from torch import Tensor
 
 import ssl_backbones
 from ssl_backbones.data import (
@@ -40,10 +40,6 @@ from ssl_backbones.views import CenterCrop
 
 BLOCK = 65_536
 """Photos embedded at a time: between two of them, features go where they stay."""
-
-
-class LayerError(ValueError):
-    """A layer that the model does not have."""
 
 
 REFUSALS = (
@@ -73,31 +69,6 @@ class Options:
     seed: int
     batch_size: int
     workers: int
-
-
-class PooledLayer(nn.Module):
-    """A backbone up to one of its layers, by the name that timm has for it, and the mean over positions."""
-
-    def __init__(self, backbone: nn.Module, layer: str) -> None:
-        super().__init__()
-        self.backbone = backbone
-        infos: Any = getattr(backbone, "feature_info", [])
-        names = [info["module"] for info in infos]
-        if layer not in names:
-            raise LayerError(
-                f"a {type(backbone).__name__} has no layer {layer!r}: choose one of {', '.join(names) or 'none'} with "
-                "--layer"
-            )
-        self.index = names.index(layer)
-        self.width: int = infos[self.index]["num_chs"]
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Features (B, C) of images (B, 3, H, W)."""
-        (features,) = self.backbone.forward_intermediates(  # type: ignore[operator]
-            images, indices=[self.index], stop_early=True, intermediates_only=True
-        )
-        pooled: Tensor = features.mean(dim=(2, 3))
-        return pooled
 
 
 def mine_pairs(options: Options) -> Pairs:
@@ -165,15 +136,6 @@ def about(options: Options, layer: PooledLayer, size: int, mined: Mined, images:
             "timm": timm.__version__,
         },
     }
-
-
-def weights_sha256(backbone: nn.Module) -> str:
-    """One sha256 over the names and values of all weights and statistics."""
-    digest = hashlib.sha256()
-    for name, value in sorted(backbone.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 class Parser(argparse.ArgumentParser):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from log import read_log
-from look import SIDE, Photos, Subject, look_at, looked_at_views, magnified, view_pairs
+from look import SIDE, Photos, Viewer, look_at, looked_at_views, magnified, view_pairs
 from PIL import Image
 from run_folder import replace_file
 
@@ -58,7 +58,7 @@ def usual_projection() -> Projection:
 
 def draw_page(
     path: Path,
-    subject: Subject,
+    viewer: Viewer,
     source: Images,
     *,
     count: int = 12,
@@ -70,18 +70,18 @@ def draw_page(
 
     `count` photos are shown, out of `bank` that neighbours are sought among and that the map of features holds.
     """
-    photos = look_at(subject, source, max(count, bank))
+    photos = look_at(viewer, source, max(count, bank))
     chosen = photos.some(count)
-    sections = [*opening, cam_section(subject, photos, chosen), *alignment_sections(subject, photos, chosen)]
-    sections.append(view_section(subject, photos, chosen[:VIEWED]))
+    sections = [*opening, cam_section(viewer, photos, chosen), *alignment_sections(viewer, photos, chosen)]
+    sections.append(view_section(viewer, photos, chosen[:VIEWED]))
     if len(photos.indices) > 1:
         sections.append(neighbour_section(photos, chosen))
-        sections.append(similarity_section(subject, photos, chosen[:VIEWED]))
+        sections.append(similarity_section(viewer, photos, chosen[:VIEWED]))
     if len(photos.indices) >= FEW:
-        sections.append(map_section(photos, projection or usual_projection(), subject.seed))
+        sections.append(map_section(photos, projection or usual_projection(), viewer.seed))
     skipped = f" {photos.unreadable} more could not be read." if photos.unreadable else ""
     lead = f"What this network looks at and what it takes for alike, on {len(photos.indices)} photos.{skipped}"
-    replace_file(path, gallery(subject.name, lead, sections).encode())
+    replace_file(path, gallery(viewer.name, lead, sections).encode())
     return photos
 
 
@@ -119,11 +119,11 @@ def facts(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, st
     return {name: str(value) for name, value in found.items() if value is not None}
 
 
-def cam_section(subject: Subject, photos: Photos, chosen: Sequence[int]) -> Section:
+def cam_section(viewer: Viewer, photos: Photos, chosen: Sequence[int]) -> Section:
     """Maps that need no classes."""
-    images = magnified(subject, photos, list(chosen))
+    images = magnified(viewer, photos, list(chosen))
     kinds = {"GradCAM": grad_cam, "norm": feature_norm, "component": principal_component}
-    maps = {name: make(subject.backbone, images).float().cpu().numpy() for name, make in kinds.items()}
+    maps = {name: make(viewer.backbone, images).float().cpu().numpy() for name, make in kinds.items()}
     strips = []
     for row, at in enumerate(chosen):
         pictures = [Picture(photos.shown[at], photo_alt(photos, at), "photo")]
@@ -137,11 +137,11 @@ def cam_section(subject: Subject, photos: Photos, chosen: Sequence[int]) -> Sect
     return Section("Where the network looks", about, strips=strips, scale=True)
 
 
-def alignment_sections(subject: Subject, photos: Photos, chosen: Sequence[int]) -> list[Section]:
+def alignment_sections(viewer: Viewer, photos: Photos, chosen: Sequence[int]) -> list[Section]:
     """The method's own maps on each photo, and on two views of some; nothing for a method without maps."""
-    if not isinstance(subject.model, HasAlignmentMaps):
+    if not isinstance(viewer.model, HasAlignmentMaps):
         return []
-    maps = alignment_maps(subject.model, magnified(subject, photos, list(chosen))).float().cpu().numpy()
+    maps = alignment_maps(viewer.model, magnified(viewer, photos, list(chosen))).float().cpu().numpy()
     columns = most_distinct(maps, min(MAPS, maps.shape[1]))
     heats = stretched(maps)
     strips = []
@@ -156,7 +156,7 @@ def alignment_sections(subject: Subject, photos: Photos, chosen: Sequence[int]) 
         "ones on every photo, each stretched to its own range."
     )
     found = [Section("Alignment maps", about, strips=strips, scale=True)]
-    pairs = view_pairs(subject, photos, list(chosen[:VIEWED]))
+    pairs = view_pairs(viewer, photos, list(chosen[:VIEWED]))
     if pairs:
         panels = alignment_panels(*pairs, k=3, side=SIDE)
         strips = [
@@ -171,11 +171,11 @@ def alignment_sections(subject: Subject, photos: Photos, chosen: Sequence[int]) 
     return found
 
 
-def view_section(subject: Subject, photos: Photos, chosen: Sequence[int]) -> Section:
+def view_section(viewer: Viewer, photos: Photos, chosen: Sequence[int]) -> Section:
     """Turned views of some photos, each with its map."""
     strips, asked = [], False
     for at in chosen:
-        views = looked_at_views(subject, photos, at)
+        views = looked_at_views(viewer, photos, at)
         asked = bool(views.told)
         pictures = []
         for view, heat, title, told in zip(
@@ -211,11 +211,11 @@ def neighbour_section(photos: Photos, chosen: Sequence[int]) -> Section:
     return Section("Nearest neighbours", about, facts=agreement(photos), strips=strips)
 
 
-def similarity_section(subject: Subject, photos: Photos, chosen: Sequence[int]) -> Section:
+def similarity_section(viewer: Viewer, photos: Photos, chosen: Sequence[int]) -> Section:
     """Where each of two photos that lie close together holds what the other one shows."""
     found = nearest(photos.features, chosen, 1)[0][:, 0].tolist()
-    ones, others = (magnified(subject, photos, list(rows)) for rows in (chosen, found))
-    heats = [similarity_map(subject.backbone, *pair).float().cpu().numpy() for pair in ((ones, others), (others, ones))]
+    ones, others = (magnified(viewer, photos, list(rows)) for rows in (chosen, found))
+    heats = [similarity_map(viewer.backbone, *pair).float().cpu().numpy() for pair in ((ones, others), (others, ones))]
     strips = []
     for row, (one, other) in enumerate(zip(chosen, found, strict=True)):
         pictures = []

@@ -21,10 +21,10 @@ import torch
 import tyro
 from command_line import refuse, sentence_of
 from conduct import REFUSALS as LOOP_REFUSALS
-from mine_pairs import weights_sha256
 from options import misread, options, unknown_word
 from processes import first_decides, meet
 from start import fitting
+from subject import weights_sha256
 from tasks.fcn import dilated
 from tasks.masks import IGNORED, Scenes, open_scenes, scenes_kept_out
 from tasks.segment_run import PRESETS, SegmentRun

@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from mine_pairs import PooledLayer, weights_sha256
-from torch import nn
+from torch import Tensor, nn
 
 import ssl_backbones
 from ssl_backbones.views import CenterCrop
+
+
+class LayerError(ValueError):
+    """A layer that the model does not have."""
+
+
+class PooledLayer(nn.Module):
+    """A backbone up to one of its layers, by the name that timm has for it, and the mean over positions."""
+
+    def __init__(self, backbone: nn.Module, layer: str) -> None:
+        super().__init__()
+        self.backbone = backbone
+        infos: Any = getattr(backbone, "feature_info", [])
+        names = [info["module"] for info in infos]
+        if layer not in names:
+            raise LayerError(
+                f"a {type(backbone).__name__} has no layer {layer!r}: choose one of {', '.join(names) or 'none'} with "
+                "--layer"
+            )
+        self.index = names.index(layer)
+        self.width: int = infos[self.index]["num_chs"]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, C) of images (B, 3, H, W)."""
+        (features,) = self.backbone.forward_intermediates(  # type: ignore[operator]
+            images, indices=[self.index], stop_early=True, intermediates_only=True
+        )
+        pooled: Tensor = features.mean(dim=(2, 3))
+        return pooled
 
 
 @dataclass(frozen=True)
@@ -58,3 +87,12 @@ def open_subject(
         size or cfg["input_size"][-1], cfg["crop_pct"], cfg["interpolation"], tuple(cfg["mean"]), tuple(cfg["std"])
     )
     return Subject(os.fspath(model), network, layer, device, crop, weights_sha256(backbone))
+
+
+def weights_sha256(backbone: nn.Module) -> str:
+    """One sha256 over the names and values of all weights and statistics."""
+    digest = hashlib.sha256()
+    for name, value in sorted(backbone.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 import torch
-from look import Photos, Subject, looked_at_views, magnified, view_pairs
+from look import Photos, Viewer, looked_at_views, magnified, view_pairs
 from mine_pairs import at_least
 from page import FEW, draw_page, read, run_section, usual_projection
 from PIL import Image
@@ -85,19 +85,19 @@ def visualize(options: Options) -> list[Path]:
     """The files left in the folder that is asked for, the page first."""
     claim_out(options)
     source = open_images(options.images)
-    subject = subject_of(options)
+    viewer = viewer_of(options)
     projection = options.map or usual_projection()
     page = options.out / "index.html"
     photos = draw_page(
         page,
-        subject,
+        viewer,
         source,
         count=options.count,
         bank=options.bank,
         opening=[run_section(Path(options.model))] if is_run(options.model) else [],
         projection=projection,
     )
-    return [page, *draw_figures(options, subject, photos, projection), *leave_projector(options.out, photos)]
+    return [page, *draw_figures(options, viewer, photos, projection), *leave_projector(options.out, photos)]
 
 
 def claim_out(options: Options) -> None:
@@ -118,7 +118,7 @@ def is_run(model: str) -> bool:
     return bool(model) and "method" in read(Path(model) / "recipe.json")
 
 
-def subject_of(options: Options) -> Subject:
+def viewer_of(options: Options) -> Viewer:
     """The method of a run with its heads where they are there to be had, or the backbone."""
     torch.manual_seed(options.seed)
     folder = Path(options.model)
@@ -134,21 +134,21 @@ def subject_of(options: Options) -> Subject:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name = str(read(folder / "recipe.json").get("name", options.model)) if is_run(options.model) else options.model
     title = f"{name} with random weights" if options.random else name
-    return Subject(title, model.to(device).eval(), crop, device, options.seed)
+    return Viewer(title, model.to(device).eval(), crop, device, options.seed)
 
 
-def draw_figures(options: Options, subject: Subject, photos: Photos, projection: Projection) -> Iterator[Path]:
+def draw_figures(options: Options, viewer: Viewer, photos: Photos, projection: Projection) -> Iterator[Path]:
     """The figures of the papers and a sheet of neighbours, each as it is made."""
     save = partial(saved, options.out / "figures", options.pdf)
     chosen = photos.some(min(PRINTED, options.count))
-    views = looked_at_views(subject, photos, chosen[0])
+    views = looked_at_views(viewer, photos, chosen[0])
     large = [view.resize((144, 144), Image.Resampling.BICUBIC) for view in views.pictures]
     yield from save("views", view_panels(large, views.heats, views.titles, [f"as {told}" for told in views.told]))
-    pairs = view_pairs(subject, photos, chosen) if isinstance(subject.model, HasAlignmentMaps) else None
+    pairs = view_pairs(viewer, photos, chosen) if isinstance(viewer.model, HasAlignmentMaps) else None
     if pairs:
         yield from save("alignment_of_views", alignment_panels(*pairs))
-    if isinstance(subject.model, HasAlignmentMaps):
-        maps = alignment_maps(subject.model, magnified(subject, photos, chosen)).float()
+    if isinstance(viewer.model, HasAlignmentMaps):
+        maps = alignment_maps(viewer.model, magnified(viewer, photos, chosen)).float()
         yield written(
             options.out / "figures" / "alignment.png", alignment_figure([photos.shown[at] for at in chosen], maps).save
         )
@@ -161,7 +161,7 @@ def draw_figures(options: Options, subject: Subject, photos: Photos, projection:
         drawn = thumbnail_map(photos.shown, places, photos.labels, photos.source.classes)
         yield written(options.out / "figures" / "features.png", drawn.save)
         if options.pdf:
-            figure = scatter_figure(places, photos.labels, photos.source.classes, title=subject.name)
+            figure = scatter_figure(places, photos.labels, photos.source.classes, title=viewer.name)
             yield written(options.out / "figures" / "features.pdf", partial(save_figure, figure))
 
 

@@ -78,7 +78,7 @@ def run(options: Options) -> dict[str, Any]:
     asked = open_asked(options)
     if options.task.views.augment:
         return carry(options, PRESETS, asked)
-    prepare = partial(embedded, reading_workers(options))
+    prepare = partial(embedded, reading_workers(options.workers))
     return carry(replace(options, workers=0), PRESETS, asked, prepare=prepare)  # there is nothing to read any more
 
 

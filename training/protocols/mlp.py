@@ -7,16 +7,23 @@ after the last epoch.
 
 from __future__ import annotations
 
+import shutil
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from evaluation import chance, evaluation, one_by_one
 from features import say
 from finite import NotFiniteError
+from kept_epochs import kept_epochs
 from labelled import open_labelled, require_asked
+from numpy.typing import NDArray
 from options import Question
+from processes import first_decides
 from recipe import check
 from results import percent, proportion
 from torch import Tensor, nn
@@ -67,7 +74,7 @@ def run(options: Options) -> dict[str, Any]:
             return asked
         learnt, queries = asked.learnt_from(), asked.asked_about()
         assert queries is not None
-        head = train(*learnt.on(asked.subject.device), len(images.classes), options)
+        head = train(*learnt.on(asked.subject.device), len(images.classes), options, asked.folder.checkpoints)
         rows, labels = queries.on(asked.subject.device)
         right = (predict(head, rows) == labels).cpu()
         left = asked.leave(
@@ -79,6 +86,7 @@ def run(options: Options) -> dict[str, Any]:
                 "per_class": {"of": "top-1", "classes": one_by_one(right, queries.labels, list(images.classes))},
             },
         )
+        first_decides(lambda: shutil.rmtree(asked.folder.checkpoints, ignore_errors=True))  # half-trained heads
     say(f"{options.protocol} of {left['model']}: {percent(left['numbers']['top-1'])}")
     return left
 
@@ -92,25 +100,40 @@ def head_of(width: int, classes: int, options: Options) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def train(rows: Tensor, labels: Tensor, classes: int, options: Options) -> nn.Sequential:
-    """The head after the last epoch on features (N, D) with labels (N,); the order of an epoch is counted."""
+def train(rows: Tensor, labels: Tensor, classes: int, options: Options, folder: Path | None = None) -> nn.Sequential:
+    """The head after the last epoch on features (N, D) with labels (N,); the order of an epoch is counted.
+
+    A training that was stopped goes on from what the folder holds of it.
+    """
     head = head_of(rows.shape[1], classes, options).to(rows.device)
     optimizer = torch.optim.Adam(head.parameters(), options.lr, weight_decay=options.weight_decay)
-    for epoch in range(options.epochs):
-        order = torch.from_numpy(permutation(options.seed, epoch, len(rows))).to(rows.device)
-        total = rows.new_zeros(())
-        for chosen in torch.split(order, options.train_batch_size):
-            loss = cross_entropy(head(rows[chosen]), labels[chosen])
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            total += len(chosen) * loss.detach()
-        mean = float(total) / len(rows)
-        if not mean < float("inf"):
-            raise NotFiniteError(f"the loss is {mean} after epoch {epoch + 1}: lower --lr, or look at the features")
-        if (epoch + 1) % max(1, -(-options.epochs // LINES)) == 0 or epoch + 1 == options.epochs:
-            say(f"epoch {epoch + 1} of {options.epochs}: loss {mean:.4f}")
+    with closing(kept_epochs(options.epochs, head, optimizer, folder)) as epochs:
+        for epoch in epochs:
+            mean = one_epoch(head, optimizer, rows, labels, permutation(options.seed, epoch, len(rows)), options)
+            if not mean < float("inf"):
+                raise NotFiniteError(f"the loss is {mean} after epoch {epoch + 1}: lower --lr, or look at the features")
+            if (epoch + 1) % max(1, -(-options.epochs // LINES)) == 0 or epoch + 1 == options.epochs:
+                say(f"epoch {epoch + 1} of {options.epochs}: loss {mean:.4f}")
     return head
+
+
+def one_epoch(
+    head: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rows: Tensor,
+    labels: Tensor,
+    order: NDArray[np.int64],
+    options: Options,
+) -> float:
+    """The mean loss of an epoch that shows features (N, D) with labels (N,) in an order (N,)."""
+    total = rows.new_zeros(())
+    for chosen in torch.split(torch.from_numpy(order).to(rows.device), options.train_batch_size):
+        loss = cross_entropy(head(rows[chosen]), labels[chosen])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += len(chosen) * loss.detach()
+    return float(total) / len(rows)
 
 
 @torch.no_grad()

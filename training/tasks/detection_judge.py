@@ -108,13 +108,15 @@ class DetectionJudge:
         return "\n".join([f"{METRICS[self.style]}, {len(self.images)} photos:", *lines, f"Left in {path}/results.json"])
 
     def find(self, method: Detection, loop: Loop) -> list[Found]:
-        """What is found in each photo; the processes share the photos."""
+        """What is found in each photo; the processes share the photos.
+
+        They are shown one by one: beside a larger photo one is padded further, and what is found in it changes.
+        """
         dataset = TestBatches(self.images, method.test_transform(loop.recipe.size))
         mine = np.arange(rank(), len(self.images), world_size())
-        per_batch = max(1, loop.recipe.batch_size // (loop.recipe.accumulation * world_size()))
         found: dict[int, Found] = {}
         left_out: dict[str, str] = {}
-        for batch in batches(dataset, mine, per_batch, loop.loader.workers):
+        for batch in batches(dataset, mine, 1, loop.loader.workers):
             left_out |= batch.unreadable
             shown, origins = dataset.on_device(to_device(batch.content, loop.accelerator.device))
             if not origins:

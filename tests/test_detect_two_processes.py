@@ -1,0 +1,147 @@
+"""detect.py stopped and gone on with, and a detector tested by two processes: the same to the last bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import detect as script
+import numpy as np
+import pytest
+import torch
+from drawn_objects import parquet
+from loop import Loop
+from run_folder import RunFolder
+from runs import Killed, after, asked_to_stop, forget, killed, sha, state
+from start import meet_for, prepare
+from tasks.box_metrics import Found, Style
+from tasks.detection import Detection
+from tasks.detection_judge import DetectionJudge, training_batches
+from tasks.packed_masks import unpacked
+from tasks.precise_bn import precise_statistics
+from two_processes import run_two_processes
+
+PHOTOS = 5
+"""In the test, of three shapes: two processes do not share them evenly."""
+WORDS = [
+    *("--preset", "small", "--head", "mask_fpn", "--random", "--workers", "0", "--size", "80", "--batch_size", "2"),
+    *("--iteration_images", "2", "--iterations", "6", "--schedule.milestone_steps", "5"),
+    *("--schedule.warmup_steps", "1", "--task.smallest", "64", "--task.longest", "140", "--task.width", "16"),
+    *("--task.anchors", "32", "--task.regions", "16", "--task.test_proposals", "20", "--log_every", "2"),
+]
+CASES: dict[str, tuple[Style, int]] = {"voc": ("voc", 0), "coco": ("coco", 0), "precise": ("coco", 2)}
+"""The metric of boxes, and the batches from which statistics are taken anew."""
+Answer = tuple[dict[str, Any], dict[str, torch.Tensor]]
+"""Numbers, and what was found in each photo as tensors by name."""
+
+
+def words(data: Path, out: Path) -> list[str]:
+    """A command line."""
+    return ["resnet8", *WORDS, "--task.precise_batches", "1", "--data", str(data), "--out", str(out)]
+
+
+def run(argv: list[str], patch: pytest.MonkeyPatch) -> None:
+    """A command as a process of its own would carry it out."""
+    patch.setenv("ACCELERATE_USE_CPU", "true")
+    forget()
+    try:
+        script.main(argv)
+    finally:
+        forget()
+
+
+def tensors_of(found: list[Found]) -> dict[str, torch.Tensor]:
+    """What was found in each photo, as tensors by name."""
+    fields: dict[str, torch.Tensor] = {}
+    for photo, each in enumerate(found):
+        assert each.masks is not None
+        values = {"boxes": each.boxes, "labels": each.labels, "scores": each.scores, "masks": unpacked(each.masks)}
+        fields |= {f"{photo}/{name}": torch.from_numpy(np.array(value)) for name, value in values.items()}
+    return fields
+
+
+def judged(rank: int, argv: list[str]) -> dict[str, Answer]:
+    """What this process is told of a run that stands at its last step, and what its detector finds, in every case."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        forget()
+        asked = script.parse(argv)
+        images, validation = script.open_data(asked)
+        run, method = script.built(script.settled(asked, images))
+        judges = {
+            name: DetectionJudge(dataclasses.replace(run, metric=metric), images, validation)
+            for name, (metric, _) in CASES.items()
+        }
+        begun = prepare(run, method, images, judges["voc"], meet_for(run))
+        assert not isinstance(begun, RunFolder)
+        loop, log = begun
+        with loop.folder, closing(log):
+            assert loop.step == loop.total_steps
+            return {name: answer(judge, loop, CASES[name][1]) for name, judge in judges.items()}
+
+
+def answer(judge: DetectionJudge, loop: Loop, precise_batches: int) -> Answer:
+    """What a judge says of a loop's detector, with statistics from so many batches."""
+    method = loop.method
+    assert isinstance(method, Detection)
+    method.config = dataclasses.replace(method.config, precise_batches=precise_batches)
+    judge.judge(loop)
+    with precise_statistics(method, training_batches(loop, precise_batches)):
+        return judge.numbers, tensors_of(judge.find(method, loop))
+
+
+class Both(NamedTuple):
+    """What two processes said, and what one did."""
+
+    ranks: list[Any]
+    alone: Any
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
+    """A detector trained by one process, tested by it and by two."""
+    folder = tmp_path_factory.mktemp("detect")
+    data = parquet(folder / "data", 4, PHOTOS, ragged=True)
+    with pytest.MonkeyPatch.context() as patch:
+        run(words(data, folder / "one"), patch)
+    (folder / "one" / "results.json").unlink()
+    shutil.copytree(folder / "one", folder / "two")
+    try:
+        return Both(run_two_processes(judged, words(data, folder / "two")), judged(0, words(data, folder / "one")))
+    finally:
+        forget()
+
+
+@pytest.mark.parametrize("name", ["voc", "coco"])
+def test_two_processes_find_what_one_finds(both: Both, name: str) -> None:
+    numbers, found = both.alone[name]
+    assert len(numbers) == 6
+    assert sum(len(value) for field, value in found.items() if field.endswith("boxes")) > PHOTOS
+    for there, elsewhere in (rank[name] for rank in both.ranks):
+        assert there == numbers
+        assert elsewhere.keys() == found.keys()
+        assert all(torch.equal(value, elsewhere[field]) for field, value in found.items())
+
+
+def test_statistics_taken_anew_are_the_same_in_both_processes(both: Both) -> None:
+    first, second = (rank["precise"] for rank in both.ranks)
+    assert first[0] == second[0]
+    assert all(torch.equal(value, second[1][field]) for field, value in first[1].items())
+
+
+def test_a_run_stopped_or_killed_ends_as_if_it_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = parquet(tmp_path / "data", 4, PHOTOS, ragged=True)
+    run(words(data, tmp_path / "whole"), monkeypatch)
+    stopped = words(data, tmp_path / "stopped")
+    for step, happens in ((2, asked_to_stop), (5, killed)):
+        with after(step, happens), pytest.raises((Killed, SystemExit)):
+            run(stopped, monkeypatch)
+    run(stopped, monkeypatch)
+    whole, again = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "stopped"))
+    assert again["numbers"] == whole["numbers"]
+    assert sha(state(tmp_path / "stopped")) == sha(state(tmp_path / "whole"))
+    assert (tmp_path / "stopped" / "log.jsonl").read_text() == (tmp_path / "whole" / "log.jsonl").read_text()
