@@ -161,13 +161,16 @@ def test_every_number_of_a_preset_can_be_overridden() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", ["mask_fpn", "mask_c4"])
-def test_a_detector_learns_a_few_scenes_by_heart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str) -> None:
+@pytest.mark.parametrize(("head", "iterations", "lr"), [("mask_fpn", 60, "2.56"), ("mask_c4", 120, "1.28")])
+def test_a_detector_learns_a_few_scenes_by_heart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str, iterations: int, lr: str
+) -> None:
     root = coco(tmp_path / "coco", train=6)
     torch.set_num_threads(2)
     words = ["--validation", str(root / "annotations" / "instances_train2017.json"), "--head", head]
-    words += ["--iterations", "150", "--schedule.milestone_steps", "120", "--schedule.warmup_steps", "10"]
-    words += ["--task.width", "64", "--task.smallest", "80", "--task.precise_batches", "10", "--optimizer.lr", "2.56"]
+    words += ["--iterations", str(iterations), "--schedule.milestone_steps", str(iterations * 4 // 5)]
+    words += ["--schedule.warmup_steps", "10", "--optimizer.lr", lr]
+    words += ["--task.width", "64", "--task.smallest", "80", "--task.precise_batches", "10"]
     try:
         results = run(monkeypatch, "resnet18_byol", root, tmp_path / "out", *words)
     finally:
