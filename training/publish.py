@@ -2,7 +2,8 @@
 
 Makes the weights (safetensors), config.json and the card; sends them to the Hub in one commit, with a tag; downloads
 them into an empty cache and compares every bit before it says done. HF_ENDPOINT names another Hub. With --enter, the
-card and the results it is written from are put into this repository too, which goes without --repo as well.
+card and the results it is written from are put into this repository too, which goes without --repo as well; with --ship
+the weights are, too, to be part of the package.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from publishing.exchange import Request, connect, publish, verify
 from publishing.files import write_files
 from publishing.material import Material, MaterialError, read_material
 from publishing.refusals import NAME, PublishError
+from publishing.shipping import check_worth, ship
 
 import ssl_backbones
 from ssl_backbones.hub.model_card import Terms
 from ssl_backbones.registry import LICENCE, describe, list_models
+from ssl_backbones.tags import WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[1]
 REFUSALS = (
@@ -57,6 +60,7 @@ class Options:
     dataset: str | None
     out: Path | None
     enter: bool
+    ship: bool
     replace: bool
     dry_run: bool
     yes: bool
@@ -69,20 +73,24 @@ class Options:
 
 def make(options: Options) -> None:
     """Do what is asked for; MaterialError or PublishError before, or instead of, saying done."""
-    if not options.repo and not options.enter:
+    if not (options.repo or options.enter or options.ship):
         raise PublishError(
             "there is nothing to do: name a repository with --repo org/name, or enter the card with --enter"
         )
     material = read_material(options.run, options.evaluation, options.with_state)
     check_terms(material, options)
+    if options.ship:
+        check_worth(material.evaluations)
     with tempfile.TemporaryDirectory(prefix="publish-") as place:
         folder = options.out or Path(place)
         name = options.repo.partition("/")[2] if options.repo else str(material.recipe["name"])
         source = f"hf-hub:{options.repo}" if options.repo else name
         files = write_files(material, folder, name=name, source=source, terms=options.terms)
         introduce(folder, files, options)
-        if options.enter:
+        if options.enter or options.ship:
             enter(folder, files, name)
+        if options.ship:
+            print(f"Ships as {ship(material, folder / 'model.safetensors', WEIGHTS).name}")
         if options.repo and not options.dry_run:
             agreed(options)
             release(material, options, folder, files)
@@ -181,6 +189,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     add("--dataset", metavar="ORG/NAME", help="their id on the Hub, for the card's list of data sets")
     add("--out", type=Path, metavar="FOLDER", help="keep the files here as well, in a new folder")
     add("--enter", action="store_true", help="put card and results into this repository")
+    add("--ship", action="store_true", help="put the weights into the package, with their card")
     add("--replace", action="store_true", help="overwrite the files of a repository that holds others")
     add("--dry_run", action="store_true", help="make and list the files, and publish nothing")
     add("--yes", action="store_true", help="do not ask before publishing")

@@ -1,0 +1,81 @@
+"""Weights that ship: small, registered, above random weights; and found by their name once they are there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from published import refused
+from publishing.material import Material, MaterialError
+from publishing.shipping import LARGEST, ship
+from torch import nn
+
+import ssl_backbones
+from ssl_backbones.registry import TAGS, list_models
+from ssl_backbones.tags import WEIGHTS
+
+NAME = "resnet8_byol.imagenette32_60ep"
+FILES = sorted(WEIGHTS.glob("*.safetensors"))
+
+
+def evaluation(protocol: str, correct: int, random: bool = False) -> dict[str, Any]:
+    """Results of 100 images, good to five points."""
+    share = correct / 100
+    number = {"value": share, "low": share - 0.05, "high": share + 0.05, "correct": correct, "of": 100}
+    return {"protocol": protocol, "numbers": {"top-1": number}, "random_weights": random}
+
+
+WORTH = [evaluation(name, 60) for name in ("knn", "logistic")]
+RANDOM = [evaluation(name, 40, random=True) for name in ("knn", "logistic")]
+
+
+def material(evaluations: list[dict[str, Any]], name: str = NAME) -> Material:
+    return Material(Path("run"), {"name": name}, {}, tuple(evaluations), nn.Identity(), None)
+
+
+def test_what_is_worth_it_is_put_in_place(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    placed = ship(material([*WORTH, *RANDOM]), tmp_path / "model.safetensors", tmp_path / "_weights")
+    assert placed.read_bytes() == b"weights"
+    assert placed.name == f"{NAME}.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "name", "size", "told"),
+    [
+        ([*WORTH, *RANDOM], "resnet8_byol.mine", 7, "no registered name"),
+        ([*WORTH, *RANDOM], NAME, LARGEST + 1, "2,000,001 bytes, but 2,000,000 may ship"),
+        (WORTH, NAME, 7, "evaluate it by knn"),
+        ([*WORTH, RANDOM[0]], NAME, 7, "evaluate it by logistic"),
+        ([WORTH[0], evaluation("logistic", 45), *RANDOM], NAME, 7, "in logistic, top-1 it does not surely"),
+    ],
+)
+def test_what_may_not_ship_is_refused(
+    evaluations: list[dict[str, Any]], name: str, size: int, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(bytes(size))
+    with pytest.raises(MaterialError, match=told):
+        ship(material(evaluations, name), tmp_path / "model.safetensors", tmp_path / "_weights")
+    assert not list((tmp_path / "_weights").glob("*"))
+
+
+def test_nothing_is_written_for_what_may_not_ship(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is no run's folder" in refused(capsys, tmp_path, "--ship")
+
+
+def test_what_ships_has_a_tag_and_is_small() -> None:
+    assert {path.stem for path in FILES} <= {tag.name for tag in TAGS}
+    assert all(path.stat().st_size <= LARGEST for path in FILES)
+    assert sum(path.stat().st_size for path in FILES) <= 4 * LARGEST
+
+
+@pytest.mark.parametrize("name", [path.stem for path in FILES])
+def test_a_name_that_ships_is_loaded_without_a_network(name: str) -> None:
+    model = ssl_backbones.create_model(name, pretrained=True).eval()
+    features = model(torch.rand(2, 3, 32, 32))
+    assert features.shape == (2, 64)
+    assert features.std() > 0
+    assert name in list_models(pretrained=True)
+    assert ssl_backbones.describe(name).source == "ships with the package"

@@ -1,0 +1,49 @@
+"""Weights that go into the package itself: small, registered, and shown to be better than none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from publishing.material import Material, MaterialError
+from ssl_backbones.hub.evaluations import beats_random, beside_random
+from ssl_backbones.hub.export import write_file
+from ssl_backbones.registry import list_models
+
+LARGEST = 2 * 10**6
+"""Bytes of a file in the package, at most."""
+QUESTIONS = ("knn", "logistic")
+"""The protocols by which weights must be above random ones, by more than the two intervals."""
+
+
+def ship(material: Material, weights: Path, folder: Path) -> Path:
+    """Put a file of weights where the package looks for them; or MaterialError, with nothing written."""
+    name = str(material.recipe["name"])
+    if name not in list_models(include_tags=True):
+        raise MaterialError(
+            f"{name!r} is no registered name, so nobody could ask for it: add its tag to the table first"
+        )
+    size = weights.stat().st_size
+    if size > LARGEST:
+        raise MaterialError(f"the weights have {size:,} bytes, but {LARGEST:,} may ship: publish them with --repo")
+    check_worth(material.evaluations)
+    folder.mkdir(exist_ok=True)
+    write_file(folder / f"{name}.safetensors", weights.read_bytes())
+    return folder / f"{name}.safetensors"
+
+
+def check_worth(evaluations: Sequence[dict[str, Any]]) -> None:
+    """Refuse weights that were not shown to be above random ones by every one of QUESTIONS."""
+    compared = {results["protocol"] for results, baseline in beside_random(evaluations) if baseline}
+    for protocol in QUESTIONS:
+        if protocol not in compared:
+            raise MaterialError(
+                f"what ships must be shown to beat random weights: evaluate it by {protocol}, once more with --random, "
+                "and name both folders with --evaluation"
+            )
+    if equal := beats_random(evaluations):
+        raise MaterialError(
+            f"what ships must beat random weights, and in {', '.join(equal)} it does not surely: train it longer, or "
+            "enter its card alone with --enter"
+        )
