@@ -65,6 +65,8 @@ def _fault(config: dict[str, Any]) -> str | None:
     architecture = config.get("architecture")
     if not isinstance(architecture, str) or not timm.is_model(architecture):
         return f"timm knows no architecture {architecture!r}"
+    if not isinstance(config.get("model_args", {}), dict):
+        return "its model_args is no object, as in what transformers writes"
     cfg = config.get("pretrained_cfg", {})
     if not isinstance(cfg, dict):
         return "its pretrained_cfg is no object"

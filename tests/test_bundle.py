@@ -147,6 +147,7 @@ def test_a_runs_folder_is_described(run: Path, capsys):
         ('{"architecture": 8}', "no architecture 8"),
         ('{"architecture": "resnet9"}', "no architecture 'resnet9'"),
         ('{"architecture": "resnet8", "pretrained_cfg": 1}', "pretrained_cfg is no object"),
+        ('{"architecture": "resnet8", "model_args": null}', "model_args is no object"),
         ('{"architecture": "resnet8", "pretrained_cfg": {"colour": 1}}', "'colour'"),
         ('{"architecture": "resnet8", "pretrained_cfg": {"mean": "grey"}}', "its mean is 'grey'"),
         ('{"architecture": "resnet8", "pretrained_cfg": {"input_size": [3, -1, 2]}}', "its input_size is"),

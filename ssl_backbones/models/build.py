@@ -43,6 +43,9 @@ def build(network: type[nn.Module], variant: str, pretrained: bool, **kwargs: An
         raise PretrainedWeightsError(f"the weights of {name!r} should be in {str(cfg.file)!r}, but nothing is there")
     with explain_weights(name):
         model = build_model_with_cfg(network, variant, True, pretrained_filter_fn=whole_backbone, **kwargs)
+    for tensor in model.state_dict(keep_vars=True).values():
+        # transformers 5 resets the running statistics of a timm model that it has just had loaded, but for this mark.
+        tensor._is_hf_initialized = True
     if not cfg.state_dict:
         described: Any = model.pretrained_cfg
         described.pop("state_dict", None)  # timm would keep a second copy of all weights with the model
