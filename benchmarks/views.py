@@ -9,20 +9,17 @@ alike, and CPU time is what counts. The figures go to benchmarks/results/views.j
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
 import random
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from timing import circumstances, quartiles
 
 from ssl_backbones.data import open_images
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView
@@ -31,6 +28,7 @@ PHOTOS = Path(__file__).parents[1] / "training" / "sample_photos" / "train.parqu
 RESULTS = Path(__file__).parent / "results" / "views.json"
 CASES = ((32, 96), (64, 96), (96, 96), (224, 256))
 """Sides of the view and of the square photo it is made from, in pixels."""
+PACKAGES = ("pillow", "opencv-python-headless", "torch", "torchvision", "lightly")
 TARGET = 5.0
 """How many times as fast as lightly the fast engine has to be."""
 
@@ -79,38 +77,6 @@ def measure(size: int, side: int, count: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def quartiles(values: np.ndarray, digits: int) -> dict[str, float]:
-    """The median and the quartiles."""
-    low, median, high = np.percentile(values, (25, 50, 75))
-    return {"q1": round(low, digits), "median": round(median, digits), "q3": round(high, digits)}
-
-
-def circumstances() -> dict[str, Any]:
-    """Where, when and with what this is measured."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "hardware": models[0] if models else platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": 1,
-        "load_before": [round(load, 1) for load in os.getloadavg()],
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "python": platform.python_version(),
-        "versions": {
-            name: installed(name) for name in ("pillow", "opencv-python-headless", "torch", "torchvision", "lightly")
-        },
-    }
-
-
-def installed(name: str) -> str:
-    """A package's version, or that there is none."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
-
-
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -119,7 +85,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="the file to write")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    results = circumstances() | {"photos": options.photos, "rounds": options.rounds, "target": TARGET}
+    results = circumstances(PACKAGES) | {"photos": options.photos, "rounds": options.rounds, "target": TARGET}
     print(json.dumps(results, indent=2))
     results["measured"] = [measure(size, side, options.photos, options.rounds) for size, side in CASES]
     for row in results["measured"]:

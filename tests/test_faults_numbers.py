@@ -49,7 +49,7 @@ def test_the_first_step_beyond_what_is_allowed_is_noted(steps: list[str], allowe
     watch.allowed = allowed
     for number, kind in enumerate(steps):
         loss = torch.tensor(math.nan if kind == "loss" else 1.0)
-        gradient = torch.tensor([1.0, math.inf if kind == "gradient" else 3e38])
+        gradient = torch.tensor([1.0, math.inf if kind == "gradient" else 1e18])
         watch.observe(number, [torch.tensor(2.0), loss], [gradient, None])
         in_a_row = 0 if kind == "good" else in_a_row + 1
         if expected is None and in_a_row > allowed:

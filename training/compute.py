@@ -77,6 +77,8 @@ def laid_out(content: Any, layout: Layout) -> Any:
     """Nested content with every image tensor in the layout."""
     if isinstance(content, Tensor):
         return content.contiguous(memory_format=MEMORY_FORMATS[layout]) if content.ndim == 4 else content
+    if isinstance(content, tuple) and hasattr(content, "_fields"):
+        return type(content)(*(laid_out(value, layout) for value in content))
     if isinstance(content, list | tuple):
         return type(content)(laid_out(value, layout) for value in content)
     if isinstance(content, dict):

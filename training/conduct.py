@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 
+from cache import ImageCacheError
 from checkpoint import CheckpointError
 from compute import PrecisionError
 from log import RunLog
@@ -20,6 +21,7 @@ from ssl_backbones.distributed import rank
 
 REFUSALS = (
     CheckpointError,
+    ImageCacheError,
     ImageSourceError,
     NoRoomError,
     NotFiniteError,

@@ -18,7 +18,7 @@ from recipe import FREE, Recipe
 from results import versions
 from run_folder import differences, replace_file, write_json
 
-from ssl_backbones.data import Batches, Request
+from ssl_backbones.data import Batches, CachedImages, Images, Request
 from ssl_backbones.hub.card import draft_card
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.visualizers import alignment_figure, alignment_maps
@@ -84,7 +84,7 @@ def results_of(loop: Loop, before: Measured, after: Measured) -> dict[str, Any]:
         "seed": loop.recipe.seed,
         "steps": loop.step,
         "epochs": loop.recipe.epochs,
-        "data": {"images": len(loop.images), "fingerprint": loop.images.fingerprint},
+        "data": {"images": len(loop.images), "fingerprint": loop.images.fingerprint, **reencoded(loop.images)},
         "unreadable": sorted(loop.unreadable.photos),
         "unreadable_beside": sorted(
             key for account in loop.accounts.values() if account is not loop.unreadable for key in account.photos
@@ -99,6 +99,11 @@ def results_of(loop: Loop, before: Measured, after: Measured) -> dict[str, Any]:
         },
         "versions": versions(),
     }
+
+
+def reencoded(images: Images) -> dict[str, Any]:
+    """What was done to the pixels of photos out of a cache, if anything was."""
+    return {"reencoded": images.index["content"]} if isinstance(images, CachedImages) and images.encoded else {}
 
 
 def draw_maps(loop: Loop) -> Path | None:

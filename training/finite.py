@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -27,10 +26,14 @@ class FiniteWatch:
 
     @torch.no_grad()
     def observe(self, step: int, losses: Sequence[Tensor], gradients: Iterable[Tensor | None]) -> None:
-        """Take in the losses of a step's micro-batches and the gradients that they led to; nothing is waited for."""
-        largest = get_total_norm([gradient for gradient in gradients if gradient is not None], math.inf)
+        """Take in the losses of a step's micro-batches and the gradients that they led to; nothing is waited for.
+
+        Gradients are told by their 2-norm: torch's maximum takes twenty times as long on a CPU, a tenth of a small
+        network's step. A norm beyond float32, above 1e19, counts as none.
+        """
+        norm = get_total_norm([gradient for gradient in gradients if gradient is not None])
         bad_loss = ~torch.stack(list(losses)).isfinite().all()
-        bad = bad_loss | ~largest.isfinite()
+        bad = bad_loss | ~norm.isfinite()
         first, loss_too, in_a_row, in_all = self.noted
         in_a_row, in_all = torch.where(bad, in_a_row + 1, 0), in_all + bad
         beyond = (first < 0) & (in_a_row > self.allowed)

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from ssl_backbones.data.batches import Batch, Batches, Request
-from ssl_backbones.views.randomness import permutation
+from ssl_backbones.data.batches import Batch, Batches, Exchange, Request
+from ssl_backbones.views.randomness import permutation, seed_of
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,29 @@ class Order:
         order = permutation(self.seed, epoch, self.images)
         for step in range(start_step, self.steps_per_epoch):
             for micro_batch in range(self.accumulation):
-                yield Request(epoch, self.indices(order, step, micro_batch))
+                exchange = self.exchange(order, epoch, step, micro_batch)
+                yield Request(epoch, self.indices(order, step, micro_batch), exchange)
 
     def indices(self, order: np.ndarray, step: int, micro_batch: int = 0) -> np.ndarray:
         """This rank's images of a micro-batch, out of the epoch's permutation (N,)."""
-        size = self.batch_size // (self.world_size * self.accumulation)
-        start = step * self.batch_size + (micro_batch * self.world_size + self.rank) * size
+        return self.share(self.micro_batch(order, step, micro_batch))
+
+    def exchange(self, order: np.ndarray, epoch: int, step: int, micro_batch: int = 0) -> Exchange:
+        """This rank's share of a micro-batch that is shuffled: by (seed, epoch, step, micro-batch) and nothing else."""
+        everyone = self.micro_batch(order, step, micro_batch)
+        shuffled = permutation(seed_of(self.seed, epoch, step, micro_batch), 0, len(everyone))
+        return Exchange(self.share(everyone[shuffled]), np.argsort(shuffled))
+
+    def micro_batch(self, order: np.ndarray, step: int, micro_batch: int) -> np.ndarray:
+        """The images of a micro-batch over all ranks."""
+        size = self.batch_size // self.accumulation
+        start = step * self.batch_size + micro_batch * size
         return order[start : start + size]
+
+    def share(self, everyone: np.ndarray) -> np.ndarray:
+        """This rank's part of what is shared by all."""
+        size = len(everyone) // self.world_size
+        return everyone[self.rank * size : (self.rank + 1) * size]
 
 
 class Requests:

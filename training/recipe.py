@@ -196,7 +196,7 @@ class Promise:
 
 FREE = frozenset(
     {"promise", "monitoring", "checkpoints", "unreadable_share", "log_every", "trackers"}
-    | {"compile", "workers", "data", "validation", "out"}
+    | {"compile", "workers", "data", "validation", "out", "cache", "cache_limit"}
 )
 """Fields that may change when a run goes on; data are held to their fingerprint instead of their place."""
 
@@ -314,9 +314,18 @@ class Recipe(Run):
     monitoring: Monitoring = field(default_factory=Monitoring)
     engine: Literal["pillow", "opencv"] = "pillow"
     """What makes the pixels of augmented views: the reference, or the faster one, within a few levels of it."""
+    cache: str = ""
+    """A folder that keeps the photos as pixels, so that each is decoded once for all epochs and runs; none if empty."""
+    cache_limit: float = 8.0
+    """GB of pixels up to which photos are kept there."""
+    reencode: int = 0
+    """Keep photos in the cache as JPEG scaled to this short side, whatever their size: other pixels. 0 for never."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check(0 <= self.cache_limit < math.inf, "cache_limit", self.cache_limit, "at least 0")
+        check(self.reencode >= 0, "reencode", self.reencode, "at least 0")
+        check(not self.reencode or bool(self.cache), "reencode", self.reencode, "0 without a folder for the cache")
         arch, _, method = self.model.partition("_")
         expected = f"{arch}_{self.method.name}, as this recipe's method is {self.method.name}"
         check(method == self.method.name, "model", self.model, expected)

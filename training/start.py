@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate.utils import broadcast_object_list
+from cache import Caching, cached
 from checkpoint import Checkpoint, load_latest
 from compute import Compute, check_precision, choose
 from embed import to_device
@@ -107,10 +108,22 @@ def open_data(recipe: Recipe) -> tuple[Images, Images | None]:
         )
     images = open_images(recipe.data)
     require_batch(images, recipe.batch_size)
+    validation = open_validation(recipe, images)
+    how = Caching.of(recipe)
+    if how is None:
+        return images, validation
+    images = cached(images, recipe.data, how)
+    if validation is not None:
+        validation = cached(validation, recipe.validation or recipe.data, how, "-validation")
+    return images, validation
+
+
+def open_validation(recipe: Recipe, images: Images) -> Images | None:
+    """The labelled images to ask about: those that the recipe names, or those beside the ones to train on, if any."""
     if not recipe.validation:
-        return images, validation_of(recipe.data, images)
+        return validation_of(recipe.data, images)
     validation = open_images(recipe.validation)
-    return images, relabelled(validation, images.classes) if images.labels is not None else validation
+    return relabelled(validation, images.classes) if images.labels is not None else validation
 
 
 @contextmanager

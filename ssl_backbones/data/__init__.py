@@ -1,6 +1,7 @@
 """Photos, wherever they lie: opened, named, decoded, and counted where they cannot be."""
 
 from ssl_backbones.data.batches import Batch, Batches, Request
+from ssl_backbones.data.cached import CachedImages
 from ssl_backbones.data.checks import relabelled, require_batch, require_labels
 from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.data.folder import ImageFolder
@@ -12,6 +13,7 @@ from ssl_backbones.data.unreadable import TooManyUnreadableError, Unreadable
 __all__ = [
     "Batch",
     "Batches",
+    "CachedImages",
     "DecodePolicy",
     "ImageFolder",
     "ImageSourceError",

@@ -16,11 +16,23 @@ ATTEMPTS = 100
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """Another share of a global batch than a process's own: all shares together are all its images, shuffled."""
+
+    indices: np.ndarray
+    """(B,): the images of the share."""
+    places: np.ndarray
+    """(G,): where each image of the global batch stands among the shares of all processes in rank order."""
+
+
+@dataclass(frozen=True)
 class Request:
     """What a sampler asks of a worker: the images of one batch, in one epoch."""
 
     epoch: int
     indices: np.ndarray
+    exchange: Exchange | None = None
+    """For what is to be made of other images than the process's own."""
 
 
 @dataclass(frozen=True)

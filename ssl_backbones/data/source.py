@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ssl_backbones.data.cached import INDEX, PIXELS, CachedImages
 from ssl_backbones.data.checks import relabelled
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
 from ssl_backbones.data.folder import ImageFolder, images_below
@@ -100,8 +101,10 @@ def kept_out_on_hub(name: str, policy: DecodePolicy) -> Images | None:
     return hub_dataset.load(f"{identity}:{kept}", policy) if kept else None
 
 
-def open_folder(path: Path, policy: DecodePolicy) -> ImageFolder:
-    """The images of a folder, or of its folder `train` if all it holds is splits."""
+def open_folder(path: Path, policy: DecodePolicy) -> Images:
+    """The images of a folder, or of its folder `train` if all it holds is splits; of a cache, the photos."""
+    if (path / INDEX).is_file() and (path / PIXELS).is_file():
+        return CachedImages(path)
     part = training_folder(path)
     if part != path:
         logger.warning("%s holds splits: taking %s", path, part.name)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ssl_backbones.checks import check_choice, check_positive, check_share
 from ssl_backbones.data import Images, require_labels
+from ssl_backbones.data.exchanged import Exchanged, taken_apart
 from ssl_backbones.distributed import gather, world_size
 from ssl_backbones.losses import multi_positive_info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
@@ -129,13 +130,20 @@ class Flags(Method):
         rows = partners_of(images, self.config.pairs)[:, columns] if columns else np.empty((len(images), 0), np.int64)
         by_class = self.config.mask == "class"
         numbers = require_labels(images, "FLAGS with mask='class'") if by_class else np.arange(len(images))
-        return PairedBatches(images, self.transform(size), seed, rows, numbers)
+        exchanged = self.config.key_bn == "shuffle" and self.config.passes == "separate"  # or views are shuffled too
+        return PairedBatches(images, self.transform(size), seed, rows, numbers, exchanged)
 
-    def forward(self, batch: tuple[list[Tensor], Tensor]) -> dict[str, Tensor | float]:
-        """Score a view of each image and its key views (B, 3, S, S), with the numbers of images and partners."""
-        (query_view, *key_views), numbers = batch
+    def forward(self, batch: tuple[list[Tensor] | Exchanged, Tensor]) -> dict[str, Tensor | float]:
+        """Score a view of each image and its key views (B, 3, S, S), with the numbers of images and partners.
+
+        The numbers are of the images whose key views these are.
+        """
+        shown, numbers = batch
+        (query_view, *key_views), places = taken_apart(shown)
         features = pooled(feature_map(self.backbone, query_view))
-        keys = self.keys(key_views)
+        keys = self.keys(key_views, places)
+        if places is not None and self.config.mask != "none":
+            numbers = own_rows(gather(numbers)[places], len(numbers))
         losses = {
             f"{branch.name}_branch_loss": self.loss(
                 branch, self.heads[branch.name](features), keys[branch.name], numbers
@@ -148,7 +156,7 @@ class Flags(Method):
         chance = len(losses) * math.log(1 + self.config.queue_size)
         return {"loss": loss, "chance": chance, **{name: value.detach() for name, value in losses.items()}}
 
-    def keys(self, views: list[Tensor]) -> dict[str, Tensor]:
+    def keys(self, views: list[Tensor], places: Tensor | None = None) -> dict[str, Tensor]:
         """The keys (P, G, D) of each branch: of its key views, of the images of all processes."""
         encoder, shuffle = self.key_encoder, self.config.key_bn == "shuffle"
 
@@ -160,7 +168,8 @@ class Flags(Method):
             everything = encode_keys(encode, torch.cat(views), shuffle)
             by_head = [by_view(keys, len(views)) for keys in everything]
         else:
-            by_head = list(map(torch.stack, zip(*(encode_keys(encode, view, shuffle) for view in views), strict=True)))
+            by_view_and_head = [encode_keys(encode, view, shuffle, places) for view in views]
+            by_head = list(map(torch.stack, zip(*by_view_and_head, strict=True)))
         found = zip(self.config.branches, by_head, strict=True)
         return {branch.name: keys[branch.first : branch.first + branch.count] for branch, keys in found}
 

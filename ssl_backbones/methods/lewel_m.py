@@ -15,6 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ssl_backbones.checks import check_choice, check_positive, check_share
+from ssl_backbones.data import Images
+from ssl_backbones.data.batches import Batches
+from ssl_backbones.data.exchanged import Exchanged, ExchangedBatches, taken_apart
 from ssl_backbones.distributed import rank
 from ssl_backbones.losses import AlignedNegatives, aligned_info_nce, aligned_negative_count, info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
@@ -86,9 +89,15 @@ class LewelM(Method):
     def transform(self, size: int) -> MultiView:
         return MultiView(self.config.views, size)
 
-    def forward(self, batch: list[Tensor]) -> dict[str, Tensor | float]:
-        view1, view2 = batch
-        directions = [(view1, view2), (view2, view1)] if self.config.symmetric else [(view1, view2)]
+    def dataset(self, images: Images, size: int, seed: int) -> Batches:
+        """Batches whose keys are shuffled where they are to be; each view of both kinds would have to be made twice."""
+        exchanged = self.config.key_bn == "shuffle" and not self.config.symmetric
+        return (ExchangedBatches if exchanged else Batches)(images, self.transform(size), seed)
+
+    def forward(self, batch: list[Tensor] | Exchanged) -> dict[str, Tensor | float]:
+        (view1, view2), places = taken_apart(batch)
+        both = [(view1, view2, places), (view2, view1, places)]
+        directions = both if self.config.symmetric else both[:1]
         scored = [self.losses(*views) for views in directions]
         global_loss = torch.stack([losses[0] for losses in scored]).sum()
         aligned_loss = torch.stack([losses[1] for losses in scored]).sum()
@@ -100,11 +109,13 @@ class LewelM(Method):
             "chance": sum(losses[2] for losses in scored),
         }
 
-    def losses(self, query_view: Tensor, key_view: Tensor) -> tuple[Tensor, Tensor, float]:
+    def losses(
+        self, query_view: Tensor, key_view: Tensor, places: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, float]:
         """The global loss, the aligned one, and what their mixture is for a network that tells nothing apart. Eq. 4."""
         config = self.config
         queries = embed(self, query_view)
-        keys, aligned_keys = encode_keys(self.keys, key_view, shuffle=config.key_bn == "shuffle")
+        keys, aligned_keys = encode_keys(self.keys, key_view, config.key_bn == "shuffle", places)
         self.queue.offer(keys)
         images, first = len(query_view), rank() * len(query_view)
         if not config.gather_aligned_keys:

@@ -9,6 +9,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ssl_backbones.checks import check_choice, check_positive, check_share
+from ssl_backbones.data import Images
+from ssl_backbones.data.batches import Batches
+from ssl_backbones.data.exchanged import Exchanged, ExchangedBatches, taken_apart
 from ssl_backbones.losses import info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, pooled, width_of
@@ -72,19 +75,24 @@ class MoCoV2(Method):
     def transform(self, size: int) -> MultiView:
         return MultiView(self.config.views, size)
 
-    def forward(self, batch: list[Tensor]) -> dict[str, Tensor | float]:
-        view1, view2 = batch
-        loss = self.loss(view1, view2)
+    def dataset(self, images: Images, size: int, seed: int) -> Batches:
+        """Batches whose keys are shuffled where they are to be; each view of both kinds would have to be made twice."""
+        exchanged = self.config.key_bn == "shuffle" and not self.config.symmetric
+        return (ExchangedBatches if exchanged else Batches)(images, self.transform(size), seed)
+
+    def forward(self, batch: list[Tensor] | Exchanged) -> dict[str, Tensor | float]:
+        (view1, view2), places = taken_apart(batch)
+        loss = self.loss(view1, view2, places)
         if self.config.symmetric:
             loss = loss + self.loss(view2, view1)
         directions = 2 if self.config.symmetric else 1
         return {"loss": loss, "chance": directions * math.log(1 + len(self.queue))}
 
-    def loss(self, query_view: Tensor, key_view: Tensor) -> Tensor:
+    def loss(self, query_view: Tensor, key_view: Tensor, places: Tensor | None = None) -> Tensor:
         """InfoNCE of one view's embeddings against the other's and the queue as the step began."""
         queries = embed(self, query_view)
         shuffle = self.config.key_bn == "shuffle"
-        (keys,) = encode_keys(lambda view: (embed(self.key_encoder, view),), key_view, shuffle)
+        (keys,) = encode_keys(lambda view: (embed(self.key_encoder, view),), key_view, shuffle, places)
         self.queue.offer(keys)
         return info_nce(queries, own_rows(keys, len(queries)), self.queue.keys, self.config.temperature)
 

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssl_backbones.data.batches import Batch, Batches, Request
+from ssl_backbones.data.exchanged import Exchanged, taken_apart
 from ssl_backbones.data.images import Images, UnreadableImageError
 from ssl_backbones.views import MultiView
 
@@ -21,26 +22,44 @@ class PairedBatches(Batches):
     `partners` (N, P) are rows of the images, and the transform has 2 + P policies. With the views come `numbers` (N,)
     of the images shown, (B, 1 + P): of the image and its partners. In place of a partner that cannot be read stands the
     image itself; in place of an image that cannot, another with that one's partners.
+
+    Where batches are `exchanged`, the first view is of the process's own images, and the others and the numbers are of
+    the images that it took over.
     """
 
     def __init__(
-        self, images: Images, transform: MultiView, seed: int, partners: np.ndarray, numbers: np.ndarray
+        self,
+        images: Images,
+        transform: MultiView,
+        seed: int,
+        partners: np.ndarray,
+        numbers: np.ndarray,
+        exchanged: bool = False,
     ) -> None:
         super().__init__(images, transform, seed)
         self.single = [replace(transform, policies=(policy,)) for policy in transform.policies]
         self.partners = partners
         self.numbers = numbers
+        self.exchanged = exchanged
 
     def __getitem__(self, request: Request) -> Batch:
         unreadable: dict[str, str] = {}
-        shown = [self.family(int(index), unreadable) for index in request.indices]
-        parameters = self.transform.draw(self.seed, request.epoch, request.indices)
-        views = []
-        for view, (transform, drawn) in enumerate(zip(self.single, parameters, strict=True)):
-            photos = [family[max(0, view - 1)][1] for family in shown]
-            views.append(transform.on_host(photos, (drawn,)))
-        rows = np.array([[row for row, _ in family] for family in shown])
-        return Batch((views, torch.from_numpy(self.numbers[rows])), unreadable)
+        exchange = request.exchange if self.exchanged else None
+        own, others = request.indices, request.indices if exchange is None else exchange.indices
+        families = {index: self.family(index, unreadable) for index in dict.fromkeys(others.tolist())}
+        shown = [families[index] for index in others.tolist()]
+        photos = [[families[at][0][1] if at in families else self.read(at, unreadable) for at in own.tolist()]]
+        photos += [[family[partner][1] for family in shown] for partner in range(1 + self.partners.shape[1])]
+        first, *_ = self.transform.draw(self.seed, request.epoch, own)
+        _, *rest = self.transform.draw(self.seed, request.epoch, others)
+        views = [
+            transform.on_host(of_view, (drawn,))
+            for transform, of_view, drawn in zip(self.single, photos, (first, *rest), strict=True)
+        ]
+        numbers = torch.from_numpy(self.numbers[np.array([[row for row, _ in family] for family in shown])])
+        if exchange is None:
+            return Batch((views, numbers), unreadable)
+        return Batch((Exchanged(views, torch.from_numpy(exchange.places)), numbers), unreadable)
 
     def family(self, index: int, unreadable: dict[str, str]) -> list[tuple[int, Image.Image]]:
         """The image at an index and its partners, each with its row."""
@@ -54,7 +73,9 @@ class PairedBatches(Batches):
                 family.append((row, photo))
         return family
 
-    def on_device(self, content: Any) -> tuple[list[Tensor], Tensor]:
+    def on_device(self, content: Any) -> tuple[list[Tensor] | Exchanged, Tensor]:
         """The normalised views (B, 3, S, S), and the numbers."""
-        views, numbers = content
-        return [transform.on_device(view)[0] for transform, view in zip(self.single, views, strict=True)], numbers
+        shown, numbers = content
+        levels, places = taken_apart(shown)
+        views = [transform.on_device(view)[0] for transform, view in zip(self.single, levels, strict=True)]
+        return views if places is None else Exchanged(views, places), numbers

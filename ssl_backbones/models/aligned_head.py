@@ -11,10 +11,10 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from ssl_backbones.checks import check_choice, check_positive
 from ssl_backbones.models.heads import MLPHead
+from ssl_backbones.models.unit_softmax import at_least_single, unit_softmax
 
 Alignment = Literal["predicted", "random", "uniform"]
 SemanticHead = Literal["separate", "shared"]
@@ -115,13 +115,13 @@ class AlignedHead(nn.Module):
 
     def align(self, scores: Tensor) -> Tensor:
         """Maps (B, P, c) from scores of the same shape: a softmax over positions, in single precision at least."""
-        scores = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
+        if self.config.alignment == "predicted" and self.config.map_l2_norm:
+            return unit_softmax(scores, self.config.map_scale)
+        scores = at_least_single(scores)
         if self.config.alignment == "uniform":
             return torch.full_like(scores, 1 / scores.shape[1])
         if self.config.alignment == "random":
             return torch.randn_like(scores).softmax(1)
-        if self.config.map_l2_norm:
-            scores = normalize(scores, dim=2, eps=1e-12)
         return (scores / self.config.map_scale).softmax(1)
 
 

@@ -30,7 +30,7 @@ class CrossReplicaBatchNorm(nn.modules.batchnorm._BatchNorm):
         axes = [axis for axis in range(rows.ndim) if axis != 1]
         shape = [1, -1, *[1] * (rows.ndim - 2)]
         wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        count = all_reduce_sum(wide.new_tensor(float(rows.numel() // rows.shape[1])))
+        count = all_reduce_sum(wide.new_full((), rows.numel() // rows.shape[1]))
         mean = all_reduce_sum(wide.sum(axes)) / count
         centred = wide - mean.view(shape)
         variance = all_reduce_sum(centred.square().sum(axes)) / count

@@ -36,11 +36,16 @@ def guard_batch_norm(method: nn.Module, key_bn: KeyBN, splits: int) -> None:
 
 
 @torch.no_grad()
-def encode_keys(encode: Callable[[Tensor], tuple[Tensor, ...]], view: Tensor, shuffle: bool) -> tuple[Tensor, ...]:
+def encode_keys(
+    encode: Callable[[Tensor], tuple[Tensor, ...]], view: Tensor, shuffle: bool, places: Tensor | None = None
+) -> tuple[Tensor, ...]:
     """The keys (G, ...) of all processes' views (B, 3, H, W), in rank order.
 
-    Shuffled, each is encoded among other images than its query.
+    Shuffled, each is encoded among other images than its query: the views change processes here, unless they are of
+    images that have done so already, and stand at these `places` (G,).
     """
+    if places is not None:
+        return tuple(gather(part)[places] for part in encode(view))
     if not shuffle:
         return tuple(gather(part) for part in encode(view))
     everyone = gather(view)

@@ -39,6 +39,7 @@ class Shadow(nn.Module):
         """Move to momentum * self + (1 - momentum) * online."""
         mine: list[Tensor] = []
         theirs: list[Tensor] = []
+        counts: list[tuple[Tensor, Tensor]] = []
         for name, module in online.items():
             mine += self.get_submodule(name).parameters()
             theirs += module.parameters()
@@ -48,5 +49,7 @@ class Shadow(nn.Module):
                         mine.append(old)
                         theirs.append(new)
                     else:
-                        old.copy_(new)
+                        counts.append((old, new))
+        if counts:
+            torch._foreach_copy_([old for old, _ in counts], [new for _, new in counts])
         torch._foreach_lerp_(mine, theirs, 1 - momentum)

@@ -1,0 +1,248 @@
+"""Whole training, photos to weights: python benchmarks/end_to_end.py [--data FOLDER]
+
+Against: BYOL on the same photos, network, widths and passes in two loops, each a step in turn in one process: the real
+loop's steps (loader, `Loop.descend`, the log every ten steps), and lightly's documented loop with its own transform,
+modules and loss, where lightly is installed; both in fp32 and in bf16. The network's bare passes (no views, heads or
+targets that move) take their turn as well. Batches are made in the process itself, so that all of the work is counted;
+with one thread on a CPU it is CPU time. lightly runs in fp32 by default on a CPU, and that is what the targets compare
+with; its steps in bf16 are given beside it.
+
+Whole: the real run (`start.prepare` to `conduct`, with its monitoring and checkpoints) by itself, with the workers that
+it finds fitting: images a second, the share of time in which the loop waited for its batches, mean over median step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).parents[1] / "training"))
+
+import numpy as np
+import peer
+import torch
+from compute import Compute, choose
+from conduct import conduct
+from embed import to_device
+from loop import Loop
+from monitor import Monitor
+from processes import accelerator_of, meet
+from start import prepare
+from steps import CASES, QUICK, Bare, Case, Step, anew, loop_of, recipe_of
+from timing import circumstances, clock_of, in_turn, quartiles, say_verdicts, verdict, write
+
+from ssl_backbones.data import Batch, Images, open_images
+from ssl_backbones.methods import BYOLConfig, MethodConfig
+from ssl_backbones.views import BYOL_VIEWS, check_engine, made_by
+
+PHOTOS = Path(__file__).parents[1] / "training" / "sample_photos" / "train.parquet"
+RESULTS = Path(__file__).parent / "results" / "end_to_end.json"
+PACKAGES = ("torch", "torchvision", "timm", "accelerate", "pillow", "opencv-python-headless", "lightly")
+PRECISIONS = ("fp32", "bf16")
+TARGETS = {
+    ("resnet18@64", "bf16"): 1.6,
+    ("resnet18-3x3@32", "bf16"): 2.8,
+    ("resnet8@96", "bf16"): 3.5,
+    ("resnet18@64", "fp32"): 1.0,
+    ("resnet18-3x3@32", "fp32"): 1.05,
+    ("resnet8@96", "fp32"): 1.5,
+}
+"""How many times as fast as lightly's loop in fp32, at least."""
+BARE_TARGET, STALL_TARGET = 1.05, 1.03
+"""A whole step to its bare passes, and the mean step to the median one, at most."""
+LOG_EVERY = 10
+
+
+def config_of(case: Case) -> MethodConfig:
+    """BYOL as lightly's loop has it: BYOL's views, and a target normalised with the batch's statistics."""
+    return case.config(BYOLConfig, target_bn="plain", views=BYOL_VIEWS)
+
+
+def chosen(case: Case, images: Images, precision: str, device: torch.device) -> Compute:
+    """The precision with the layout that is faster in it here."""
+    method = config_of(case).build(case.network()).train()
+    dataset = method.dataset(images, case.size, 0)
+    content = dataset.on_device(to_device(Step.batch_of(dataset, case.batch).content, device))
+    return choose(method, content, device, precision)
+
+
+def real_steps(loop: Loop) -> Iterator[float]:
+    """A step of the loop each time that it is asked for; the seconds that it waited for its batch."""
+    batches = loop.loader.steps(0, loop.total_steps)
+    while True:
+        start = time.perf_counter()
+        micro_batches = next(batches)
+        waited = time.perf_counter() - start
+        loop.descend(micro_batches)
+        if loop.step % LOG_EVERY == 0:
+            loop.require_finite_steps()
+            loop.window.close()
+        yield waited
+
+
+def against(case: Case, images: Images, workers: int, rounds: int, device: torch.device) -> dict[str, Any]:
+    """Each loop's step in each precision, and the bare passes, in turn."""
+    found = {precision: chosen(case, images, precision, device) for precision in PRECISIONS}
+    print(f"{case.name}, batch {case.batch}: {'; '.join(map(str, found.values()))}", flush=True)
+    ways: dict[str, Callable[[], object]] = {}
+    for precision, compute in found.items():
+        anew()
+        accelerator = accelerator_of(compute.precision, (), "unused")
+        recipe = recipe_of(case, config_of(case), compute, workers=workers)
+        loop = loop_of(recipe, case, images, compute, accelerator)
+        passes = Step(loop, case.batch).passes()
+        ways[f"ours {precision}"] = real_steps(loop).__next__
+        ways[f"bare {precision}"] = Bare(case, passes, compute, device)
+        if peer.INSTALLED:
+            ways[f"lightly {precision}"] = peer.steps(case, images, precision, workers, device).__next__
+    kind, clock = clock_of(device)
+    seconds = in_turn(ways, rounds, clock)
+    ratios = {f"ours {p} / bare {p}": seconds[f"ours {p}"] / seconds[f"bare {p}"] for p in PRECISIONS}
+    if peer.INSTALLED:
+        for ours, theirs in (("bf16", "fp32"), ("fp32", "fp32"), ("bf16", "bf16")):
+            name = f"lightly {theirs} / ours {ours}"
+            ratios[name] = seconds[f"lightly {theirs}"] / seconds[f"ours {ours}"]
+    return {
+        "clock": kind,
+        "layouts": {precision: compute.layout for precision, compute in found.items()},
+        "ms": {name: quartiles(values * 1e3, 2) for name, values in seconds.items()},
+        "images_per_second": {name: round(case.batch / float(np.median(took)), 1) for name, took in seconds.items()},
+        "mean_to_median": {name: round(float(took.mean() / np.median(took)), 3) for name, took in seconds.items()},
+        "ratios": {name: quartiles(values, 3) for name, values in ratios.items()},
+    }
+
+
+class Watched:
+    """The steps of a loader, with when each was asked for and when it was there."""
+
+    def __init__(self, steps: Callable[[int, int], Iterator[list[Batch]]], clock: Callable[[], float]) -> None:
+        self.steps, self.clock = steps, clock
+        self.asked: list[float] = []
+        self.there: list[float] = []
+
+    def __call__(self, first: int, last: int) -> Iterator[list[Batch]]:
+        steps = self.steps(first, last)
+        while True:
+            self.asked.append(self.clock())
+            batches = next(steps, None)
+            if batches is None:
+                return
+            self.there.append(self.clock())
+            yield batches
+
+
+def whole(case: Case, images: Images, compute: Compute, workers: int | None, steps: int) -> dict[str, Any]:
+    """A real run of so many steps; the first tenth of them, in which workers start, is left out."""
+    anew()
+    with tempfile.TemporaryDirectory(prefix="run-") as folder:
+        recipe = recipe_of(case, config_of(case), compute, workers=workers, max_steps=steps, out=f"{folder}/run")
+        method = config_of(case).build(case.network())
+        monitor = Monitor(images, None, recipe.monitoring, recipe.seed)
+        begun = prepare(recipe, method, images, monitor, meet())
+        assert isinstance(begun, tuple)
+        loop = begun[0]
+        watched = Watched(loop.loader.steps, time.perf_counter)
+        loop.loader.steps = watched  # type: ignore[method-assign]
+        start = time.perf_counter()
+        conduct(begun, lambda loop, before, after: "")
+        minutes = (time.perf_counter() - start) / 60
+    anew()
+    skipped = max(1, steps // 10)
+    asked, there = np.array(watched.asked)[skipped:], np.array(watched.there)[skipped:]
+    took, waited = np.diff(asked), there - asked[:-1]
+    return {
+        "steps": len(took),
+        "workers": loop.loader.workers,
+        "precision": compute.precision,
+        "layout": compute.layout,
+        "images_per_second": round(case.batch * len(took) / float(took.sum()), 1),
+        "waited_share": round(float(waited.sum() / took.sum()), 4),
+        "step_ms": quartiles(took * 1e3, 1),
+        "mean_to_median": round(float(took.mean() / np.median(took)), 3),
+        "minutes_with_monitoring": round(minutes, 2),
+    }
+
+
+def verdicts(measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every target, and what came of it."""
+    found = []
+    for row in measured:
+        ratios = row["against"]["ratios"]
+        for precision in PRECISIONS:
+            name, target = f"lightly fp32 / ours {precision}", TARGETS.get((row["case"], precision))
+            if target is not None and name in ratios:
+                found.append(verdict(f"{row['case']}, {name}", ratios[name]["median"], target, at_most=False))
+            name = f"ours {precision} / bare {precision}"
+            found.append(verdict(f"{row['case']}, {name}", ratios[name]["median"], BARE_TARGET))
+        stall = row["whole"]["mean_to_median"]
+        found.append(verdict(f"{row['case']}, whole run, mean / median step", stall, STALL_TARGET))
+    return found
+
+
+def say(row: dict[str, Any]) -> None:
+    """Print a case."""
+    pairs, run = row["against"], row["whole"]
+    print(f"{row['case']}, {pairs['clock']} of a step (layouts {pairs['layouts']}):")
+    for name, took in pairs["ms"].items():
+        rate = pairs["images_per_second"][name]
+        print(f"  {name:14} {took['median']:9.1f} ms [{took['q1']:.1f}, {took['q3']:.1f}]  {rate:.1f} images/s")
+    for name, ratio in pairs["ratios"].items():
+        print(f"  {name}: {ratio['median']:.3f} [{ratio['q1']:.3f}, {ratio['q3']:.3f}]")
+    print(
+        f"  a whole run, {run['workers']} workers, {run['precision']}: {run['images_per_second']} images/s, waited "
+        f"{run['waited_share']:.1%} of the time, mean / median step {run['mean_to_median']:.3f}"
+    )
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES)[:3])
+    parser.add_argument("--data", default=str(PHOTOS), help="photos to train on (those that ship with the repository)")
+    parser.add_argument("--engine", default="opencv", choices=("pillow", "opencv", "device"), help="of our views")
+    parser.add_argument("--rounds", type=int, default=9, help="of every way, in turn (9)")
+    parser.add_argument("--steps", type=int, default=60, help="of the whole run (60)")
+    parser.add_argument("--workers", type=int, help="of the whole run, instead of what it finds fitting")
+    parser.add_argument("--workers-in-turn", type=int, default=0, help="of each loop that takes its turn (0)")
+    parser.add_argument("--batch", type=int, help="images a step, instead of each case's own")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="one tiny case, for a test")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the file to write")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    check_engine(options.engine)
+    device, images = meet(), open_images(options.data)
+    cases = [QUICK] if options.quick else [CASES[name] for name in options.cases]
+    results: dict[str, Any] = circumstances(PACKAGES, device) | {
+        "data": os.path.basename(options.data),
+        "images": len(images),
+        "engine": options.engine,
+        "rounds": options.rounds,
+        "measured": [],
+    }
+    print({name: value for name, value in results.items() if name != "measured"})
+    if not peer.INSTALLED:
+        print("lightly is not installed: nothing is compared with it")
+    for case in cases:
+        resized = dataclasses.replace(case, batch=options.batch or case.batch)
+        with made_by(options.engine):
+            pairs = against(resized, images, options.workers_in_turn, options.rounds, device)
+            layout = pairs["layouts"]["bf16"]
+            run = whole(resized, images, Compute("bf16", layout, {}), options.workers, options.steps)
+        shape = {"case": case.name, "size": case.size, "batch": resized.batch, "widths": dict(case.widths)}
+        results["measured"].append({**shape, "against": pairs, "whole": run})
+        say(results["measured"][-1])
+        results["verdicts"] = verdicts(results["measured"])
+        write(results, options.out)
+    say_verdicts(results["verdicts"])
+
+
+if __name__ == "__main__":
+    main()

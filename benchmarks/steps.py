@@ -1,0 +1,242 @@
+"""The training step as the loop takes it, and the bare passes of a backbone that it cannot do without."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.append(str(Path(__file__).parents[1] / "training"))
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+from compute import DTYPES, MEMORY_FORMATS, Compute
+from loop import Loop
+from monitor import Monitor
+from PIL import Image
+from recipe import Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
+from run_folder import RunFolder
+from timm.models import create_model as timm_model
+from torch import Tensor, nn
+
+import ssl_backbones
+from ssl_backbones import methods
+from ssl_backbones.data import Batch, Batches, Images, Request
+from ssl_backbones.distributed import world_size
+from ssl_backbones.methods import MethodConfig
+from ssl_backbones.mining import Pairs
+
+CONFIGS: dict[str, type[MethodConfig]] = {
+    value.name: value
+    for value in (getattr(methods, name) for name in methods.__all__)
+    if isinstance(value, type) and issubclass(value, MethodConfig) and value is not MethodConfig
+}
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Case:
+    """A backbone at a size of image, with the widths of the heads on it."""
+
+    name: str
+    backbone: str
+    size: int
+    batch: int
+    widths: Mapping[str, int] = field(default_factory=dict)
+    """Of every head that has such a field; those of the papers where it is empty."""
+    small_stem: bool = False
+    """Whether the stem is one 3x3 convolution that keeps every pixel."""
+
+    def network(self) -> nn.Module:
+        """A new backbone without head, the same each time."""
+        torch.manual_seed(0)
+        if not self.small_stem:
+            headless: nn.Module = ssl_backbones.create_model(self.backbone, num_classes=0)
+            return headless
+        model: nn.Module = timm_model(self.backbone, num_classes=0)
+        model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        model.maxpool = nn.Identity()
+        return model
+
+    def config(self, kind: type[MethodConfig], **choices: Any) -> MethodConfig:
+        """A method's configuration with this case's widths, and with those of the choices that it knows."""
+        splits = max(2, self.batch // 8)  # as many images in a group as there are in the papers' batch of 64
+        known = {one.name for one in dataclasses.fields(kind)}
+        wanted = {
+            "bn_splits": splits,
+            "classes": CLASSES,
+            "clusters": min(CLASSES, self.batch),
+            **self.widths,
+            **choices,
+        }
+        return kind(**{name: value for name, value in wanted.items() if name in known})
+
+
+SMALL_HEADS = {"hidden_dim": 512, "projection_dim": 128, "aligned_dim": 128}
+CASES = {
+    case.name: case
+    for case in (
+        Case("resnet18@64", "resnet18", 64, 64, SMALL_HEADS),
+        Case("resnet18-3x3@32", "resnet18", 32, 64, SMALL_HEADS, small_stem=True),
+        Case("resnet8@96", "resnet8", 96, 64, {**SMALL_HEADS, "hidden_dim": 256}),
+        Case("resnet50@224", "resnet50", 224, 8),
+    )
+}
+QUICK = Case("quick", "resnet8", 16, 8, {"hidden_dim": 16, "projection_dim": 16, "aligned_dim": 16, "queue_size": 64})
+"""What a test has the time for."""
+
+
+class Noise(Images):
+    """Photos that show nothing, in classes, as quick to open as can be."""
+
+    classes = tuple(f"class {number}" for number in range(CLASSES))
+
+    def __init__(self, count: int, size: int) -> None:
+        self.pixels = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+        self.keys = [f"{number}.png" for number in range(count)]
+        self.labels = np.arange(count) % CLASSES
+        self.fingerprint = f"{count} x {size}"
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return Image.fromarray(self.pixels[index])
+
+
+@contextmanager
+def pairs_of(images: Images) -> Iterator[str]:
+    """A file of pairs for methods that want one: of each image, the four that follow it."""
+    rows = (np.arange(len(images))[:, None] + np.arange(1, 5)) % len(images)
+    with tempfile.TemporaryDirectory(prefix="pairs-") as folder:
+        path = f"{folder}/pairs.parquet"
+        Pairs(rows, {}).write(path, images, overwrite=True)
+        yield path
+
+
+def anew() -> None:
+    """Let Accelerate forget the precision of the run before, but not the processes, which have met already."""
+    AcceleratorState._reset_state(reset_partial_state=False)
+    if world_size() == 1:
+        PartialState._reset_state()
+
+
+def recipe_of(case: Case, config: MethodConfig, compute: Compute, **fields: Any) -> Recipe:
+    """A run of a method that does nothing but train, without an end in sight."""
+    usual: dict[str, Any] = {
+        "name": f"{case.name} {config.name}",
+        "model": f"{case.backbone}_{config.name}",
+        "method": config,
+        "promise": Promise("no paper", "none", "a benchmark's", 1, "any", None, "none"),
+        "size": case.size,
+        "epochs": 100_000,
+        "batch_size": case.batch * world_size(),
+        "optimizer": OptimizerConfig("sgd", 1e-3),
+        "schedule": ScheduleConfig("constant"),
+        "precision": compute.precision,
+        "layout": compute.layout,
+        "workers": 0,
+        "monitoring": Monitoring(knn_every=0),
+    }
+    return Recipe(**usual | fields)
+
+
+def loop_of(recipe: Recipe, case: Case, images: Images, compute: Compute, accelerator: Accelerator) -> Loop:
+    """The loop before its first step; it has a folder in name only, and writes nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # few images make small groups
+        method = recipe.method.build(case.network())
+    monitor = Monitor(images, None, recipe.monitoring, recipe.seed)
+    return Loop(recipe, images, monitor, method, compute, accelerator, RunFolder(Path("unused")))
+
+
+class Step:
+    """One step of the real loop, on the same batch each time: `Loop.descend`.
+
+    That is: the learning rate, the batch to the device, cast, normalised and laid out, the method's forward under the
+    precision, the backward, the watch for numbers that are none, the optimiser, the targets and queues, the log's sums.
+    """
+
+    def __init__(self, loop: Loop, batch: int) -> None:
+        self.loop = loop
+        self.batches = [self.batch_of(loop.dataset, batch)]
+
+    @staticmethod
+    def batch_of(dataset: Batches, count: int) -> Batch:
+        """The first so many images as a worker hands them over."""
+        return dataset[Request(0, np.arange(count))]
+
+    def __call__(self) -> None:
+        self.loop.descend(self.batches)
+
+    def held(self) -> int:
+        """Bytes that stay between steps: weights, buffers (targets and queues among them), the optimiser's state."""
+        tensors = [*self.loop.method.parameters(), *self.loop.method.buffers()]
+        tensors += [value for state in self.loop.optimizer.state.values() for value in state.values()]
+        return sum(value.nbytes for value in tensors if isinstance(value, Tensor))
+
+    def passes(self) -> tuple[Pass, ...]:
+        """Each time that a step sends images through the backbone or a copy of it, in order."""
+        found: list[Pass] = []
+
+        def note(backbone: nn.Module, images: Tensor) -> None:
+            learns = torch.is_grad_enabled() and backbone is self.loop.method.backbone
+            found.append(Pass(tuple(images.shape), learns, backbone.training))
+
+        stems = [
+            (module, module.conv1)
+            for path, module in self.loop.method.named_modules()
+            if path.rpartition(".")[2] == "backbone"
+        ]
+        hooks = [
+            stem.register_forward_pre_hook(lambda _, inputs, backbone=backbone: note(backbone, inputs[0]))
+            for backbone, stem in stems
+        ]
+        self()
+        for hook in hooks:
+            hook.remove()
+        return tuple(found)
+
+
+class Pass(NamedTuple):
+    """Images that go through a backbone."""
+
+    shape: tuple[int, ...]
+    learns: bool
+    """Whether a backward pass follows; otherwise they go through a copy without gradient."""
+    training: bool
+    """Whether its BatchNorms take the batch's statistics."""
+
+
+class Bare:
+    """What the passes of a step cost by themselves: the backbone's forwards in the same number, order and mode on noise
+    that is ready on the device, one backward from the mean of the feature maps, and the optimiser on the backbone.
+
+    No heads, no loss, no targets that move, no views, no log.
+    """
+
+    def __init__(self, case: Case, passes: tuple[Pass, ...], compute: Compute, device: torch.device) -> None:
+        layout = MEMORY_FORMATS[compute.layout]
+        self.passes, self.dtype, self.device = passes, DTYPES.get(compute.precision), device
+        self.online = case.network().to(device, memory_format=layout).train()  # type: ignore[call-overload]
+        self.copy = copy.deepcopy(self.online).requires_grad_(False)
+        self.images = [torch.randn(one.shape, device=device).contiguous(memory_format=layout) for one in passes]
+        self.optimizer = torch.optim.SGD(self.online.parameters(), 1e-3, momentum=0.9, weight_decay=1e-4)
+
+    def __call__(self) -> None:
+        total = torch.zeros((), device=self.device)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+            for one, images in zip(self.passes, self.images, strict=True):
+                network = (self.online if one.learns else self.copy).train(one.training)
+                with torch.set_grad_enabled(one.learns):
+                    mean = network.forward_features(images).mean(dtype=torch.float32)  # type: ignore[operator]
+                total = total + mean
+        total.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()

@@ -1,0 +1,148 @@
+"""Photos that were decoded once, out of one memory-mapped file.
+
+A cache is a folder that was written as a whole (`training/cache.py`):
+
+    pixels.npy    uint8: (N, H, W, 3) where all photos have one shape, and photo behind photo in one row where not
+    photos.npz    of each photo: its key, its label, where it ends in the row, its height and width
+    INDEX.json    what the photos are of, and the sha256 of the files above and of itself
+
+A cache of kind "pixels" gives what decoding gave, to the last bit. One of kind "jpeg" holds photos scaled down and
+encoded anew, which are others than the source's, and its index says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ssl_backbones.data.decode import decode
+from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
+from ssl_backbones.data.keys import PathKeys
+
+SCHEMA = 1
+INDEX, PHOTOS, PIXELS = "INDEX.json", "photos.npz", "pixels.npy"
+HEADER = 128
+"""Bytes in front of the pixels."""
+
+
+class CachedImages(Images):
+    """The photos of a cache, under the names, labels and fingerprint of the source that it was made of.
+
+    Processes share the file's pages; a pickle names the folder. A photo that could not be read when the cache was made
+    is as unreadable here, for the same reason.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Looks at the index alone; `verify` looks at every byte."""
+        self.folder = Path(folder)
+        self.index = read_index(self.folder)
+        try:
+            with np.load(self.folder / PHOTOS, allow_pickle=False) as photos:
+                self.keys = keys_of(photos["keys"], photos["key_ends"])
+                self.labels = photos["labels"] if self.index["labelled"] else None
+                self.ends, self.shapes = photos["ends"], photos["shapes"]
+        except (OSError, ValueError, KeyError) as error:
+            raise torn(self.folder, f"{PHOTOS} cannot be read") from error
+        self.classes = self.index["classes"]
+        self.fingerprint = self.index["of"]["fingerprint"]
+        self.unreadable = {int(at): reason for at, reason in self.index["unreadable"].items()}
+        self.encoded = self.index["content"]["kind"] != "pixels"
+        self.content: np.ndarray | None = None
+
+    def __getitem__(self, index: int) -> Image.Image:
+        at = range(len(self))[index]
+        if at in self.unreadable:
+            raise UnreadableImageError(self.unreadable[at])
+        if self.content is None:
+            self.content = mapped(self.folder)
+        content = self.content[self.ends[at] : self.ends[at + 1]]
+        if self.encoded:
+            return decode(content.tobytes(), self.keys[at])
+        height, width = self.shapes[at].tolist()
+        return Image.frombytes("RGB", (width, height), content)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "content": None}
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """What a cache's INDEX.json says, itself unharmed and of this version; the files it lists are not looked at."""
+    try:
+        index = json.loads((folder / INDEX).read_bytes())
+    except FileNotFoundError:
+        raise torn(folder, f"{INDEX} is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise torn(folder, f"{INDEX} cannot be read") from error
+    if not isinstance(index, dict) or index.get("sha256") != digest(index):
+        raise torn(folder, f"{INDEX} was changed")
+    if index["schema"] != SCHEMA:
+        raise ImageSourceError(
+            f"the cache in {folder} has format {index['schema']}, and this version reads {SCHEMA}: delete the folder, "
+            "and the cache is made anew"
+        )
+    return index
+
+
+def digest(index: Mapping[str, Any]) -> str:
+    """The sha256 of an index without its own; every schema keeps this rule."""
+    content = {key: value for key, value in index.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def verify(folder: Path) -> None:
+    """ImageSourceError where a byte of a cache is not what was written. It reads all of it, at a GB or so a second."""
+    index = read_index(folder)
+    try:
+        found = hashlib.sha256((folder / PHOTOS).read_bytes()).hexdigest()
+        if found != index["files"][PHOTOS]:
+            raise torn(folder, f"{PHOTOS} was changed")
+        with open(folder / PIXELS, "rb") as file:
+            size = file.seek(0, 2)
+            expected = HEADER + sum(block["bytes"] for block in index["files"][PIXELS])
+            if size != expected:
+                raise torn(folder, f"{PIXELS} has {size} bytes instead of {expected}")
+            file.seek(HEADER)
+            for block in index["files"][PIXELS]:
+                if hash_of(file, block["bytes"]) != block["sha256"]:
+                    raise torn(folder, f"{PIXELS} was changed")
+    except OSError as error:
+        raise torn(folder, f"{error.filename} cannot be read, {error.strerror}") from error
+    mapped(folder)
+
+
+def hash_of(file: Any, count: int) -> str:
+    """The sha256 of the next bytes of a file."""
+    found = hashlib.sha256()
+    while count > 0 and (piece := file.read(min(count, 2**22))):
+        found.update(piece)
+        count -= len(piece)
+    return found.hexdigest()
+
+
+def mapped(folder: Path) -> np.ndarray:
+    """All bytes of the pixels in one row, none of them read yet."""
+    try:
+        pixels = np.load(folder / PIXELS, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise torn(folder, f"{PIXELS} cannot be mapped") from error
+    return np.asarray(pixels).reshape(-1)  # an np.memmap is slow to slice
+
+
+def keys_of(block: np.ndarray, ends: np.ndarray) -> PathKeys:
+    """Keys, of their bytes and where each ends."""
+    keys = PathKeys([])
+    keys.block, keys.ends = block.tobytes(), ends
+    return keys
+
+
+def torn(folder: Path, what: str) -> ImageSourceError:
+    """The error of a cache that is not what was written."""
+    return ImageSourceError(
+        f"the cache in {folder} is not what was written ({what}): delete the folder, and the same command makes it anew"
+    )

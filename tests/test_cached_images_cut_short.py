@@ -1,0 +1,180 @@
+"""However the making of a cache was cut short, it goes on; what is torn, or of a changed source, is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import cache_file
+import hostile
+import pytest
+from cache import Caching, ImageCacheError, cached
+from cache_sources import COUNT, alike, counted, kept, making, pixels_sha, same, small_blocks
+from conduct import REFUSALS
+
+from ssl_backbones.data import (
+    Images,
+    ImageSourceError,
+    open_images,
+)
+
+__all__ = ["small_blocks"]
+
+
+def test_a_killed_making_goes_on_after_its_last_whole_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = alike(tmp_path / "data")
+    notes = tmp_path / "cache" / f".tmp-{kept(tmp_path).place('data').name}" / "blocks.jsonl"
+    process = making(tmp_path / "data", tmp_path, 0.15)
+    while not notes.exists() or notes.read_bytes().count(b"\n") < 3:
+        assert process.is_alive()
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not kept(tmp_path).place("data").exists()
+    read = counted(images, monkeypatch)
+    assert same(images, cached(images, "data", kept(tmp_path)))
+    assert 0 < len(read) <= COUNT - 8
+    assert f"is gone on with after {COUNT - len(read)} of {COUNT} photos" in capsys.readouterr().out
+    whole = Caching(tmp_path / "whole")
+    cached(images, "data", whole)
+    assert pixels_sha(whole.place("data")) == pixels_sha(kept(tmp_path).place("data"))
+    assert not list((tmp_path / "cache").glob(".tmp-*"))
+
+
+class Cut(Exception):
+    """What ends the making without a word."""
+
+
+def cut_after(blocks: int, images: Images, how: Caching) -> Path:
+    """The unfinished folder of a making that ended after so many blocks."""
+    with pytest.MonkeyPatch.context() as patch:
+        add = cache_file.UnfinishedCache.add
+
+        def until(self: Any, indices: range) -> None:
+            if len(self.blocks) == blocks:
+                raise Cut
+            add(self, indices)
+
+        patch.setattr(cache_file.UnfinishedCache, "add", until)
+        with pytest.raises(Cut):
+            cached(images, "data", how)
+    return how.folder / f".tmp-{how.place('data').name}"
+
+
+def append(path: Path, content: bytes) -> None:
+    path.write_bytes(path.read_bytes() + content)
+
+
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+LEFT = {
+    "nothing more": (lambda folder: None, 12),
+    "pixels that are not noted": (lambda folder: append(folder / "pixels.npy", b"\7" * 5000), 12),
+    "half a note": (lambda folder: append(folder / "blocks.jsonl", b'{"bytes": 12'), 12),
+    "a byte that was changed": (lambda folder: flip(folder / "pixels.npy", 128 + 6 * 32 * 48 * 3), 4),
+    "pixels that are missing": (lambda folder: os.truncate(folder / "pixels.npy", 128 + 9 * 32 * 48 * 3), 8),
+    "no notes": (lambda folder: (folder / "blocks.jsonl").unlink(), 0),
+    "no pixels": (lambda folder: (folder / "pixels.npy").unlink(), 0),
+}
+
+
+@pytest.mark.parametrize("left", LEFT)
+def test_what_is_whole_is_kept_and_the_rest_made_again(
+    left: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = alike(tmp_path / "data")
+    spoil, whole = LEFT[left]
+    spoil(cut_after(3, images, kept(tmp_path)))
+    read = counted(images, monkeypatch)
+    assert same(images, cached(images, "data", kept(tmp_path)))
+    assert sorted(read) == list(range(whole, COUNT))
+
+
+@pytest.mark.parametrize("moment", ["write_header", "photo_arrays", "write_file", "sync_folder", "rename"])
+def test_a_kill_at_the_end_costs_nothing(moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = alike(tmp_path / "data")
+
+    def cut(*given: object) -> None:
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_file.os if moment == "rename" else cache_file, moment, cut)
+        with pytest.raises(Cut):
+            cached(images, "data", kept(tmp_path))
+    read = counted(images, monkeypatch)
+    assert same(images, cached(images, "data", kept(tmp_path)))
+    assert read == []
+
+
+def test_an_unfinished_cache_of_other_photos_is_named_and_begun_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut_after(3, alike(tmp_path / "data"), kept(tmp_path))
+    (tmp_path / "data" / "cat" / "more.jpg").write_bytes(hostile.photo(seed=77))
+    images = open_images(tmp_path / "data")
+    assert same(images, cached(images, "data", kept(tmp_path)))
+    assert "not gone on with: it was begun with other photos" in capsys.readouterr().out
+
+
+def test_a_changed_source_is_refused_and_the_cache_left_as_it_is(tmp_path: Path) -> None:
+    place = kept(tmp_path).place("data")
+    cached(alike(tmp_path / "data"), "data", kept(tmp_path))
+    before = pixels_sha(place)
+    (tmp_path / "data" / "cat" / "more.jpg").write_bytes(hostile.photo(seed=77))
+    with pytest.raises(
+        ImageCacheError, match=r"data is not what .* made of .*31 photos instead of 30.*: delete .*anew"
+    ):
+        cached(open_images(tmp_path / "data"), "data", kept(tmp_path))
+    assert pixels_sha(place) == before
+    assert issubclass(ImageCacheError, REFUSALS)
+
+
+def test_photos_changed_without_a_change_of_size_are_refused(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for at in range(COUNT):
+        (data / f"{at:02}.bmp").write_bytes(hostile.encode(hostile.noise(seed=at), "BMP"))
+    fingerprint = cached(open_images(data), "data", kept(tmp_path)).fingerprint
+    for at in range(COUNT):
+        (data / f"{at:02}.bmp").write_bytes(hostile.encode(hostile.noise(seed=at + 1), "BMP"))
+    assert open_images(data).fingerprint == fingerprint
+    with pytest.raises(ImageCacheError, match=r"'00.bmp' is decoded to other pixels than those in the cache"):
+        cached(open_images(data), "data", kept(tmp_path))
+
+
+TORN = {
+    "short pixels": lambda place: os.truncate(place / "pixels.npy", 5000),
+    "a changed pixel": lambda place: flip(place / "pixels.npy", 70_000),
+    "a changed header": lambda place: flip(place / "pixels.npy", 3),
+    "no pixels": lambda place: (place / "pixels.npy").unlink(),
+    "short photos": lambda place: os.truncate(place / "photos.npz", 100),
+    "a changed index": lambda place: (place / "INDEX.json").write_text(
+        (place / "INDEX.json").read_text().replace('"cat"', '"cow"')
+    ),
+    "half an index": lambda place: os.truncate(place / "INDEX.json", 100),
+    "no index": lambda place: (place / "INDEX.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("what", TORN)
+def test_a_torn_cache_is_refused(what: str, tmp_path: Path) -> None:
+    images = alike(tmp_path / "data")
+    cached(images, "data", kept(tmp_path))
+    place = kept(tmp_path).place("data")
+    TORN[what](place)
+    with pytest.raises(ImageSourceError, match=r"cache in .* is not what was written \(.*\): delete the folder"):
+        cached(images, "data", kept(tmp_path))
+    for path in place.iterdir():
+        path.unlink()
+    place.rmdir()
+    assert same(images, cached(images, "data", kept(tmp_path)))
