@@ -27,8 +27,9 @@ def evaluation(protocol: str, correct: int, random: bool = False) -> dict[str, A
     return {"protocol": protocol, "numbers": {"top-1": number}, "random_weights": random}
 
 
-WORTH = [evaluation(name, 60) for name in ("knn", "logistic")]
-RANDOM = [evaluation(name, 40, random=True) for name in ("knn", "logistic")]
+PROTOCOLS = ("knn", "logistic regression on cached features")
+WORTH = [evaluation(name, 60) for name in PROTOCOLS]
+RANDOM = [evaluation(name, 40, random=True) for name in PROTOCOLS]
 
 
 def material(evaluations: list[dict[str, Any]], name: str = NAME) -> Material:
@@ -49,7 +50,12 @@ def test_what_is_worth_it_is_put_in_place(tmp_path: Path) -> None:
         ([*WORTH, *RANDOM], NAME, LARGEST + 1, "2,000,001 bytes, but 2,000,000 may ship"),
         (WORTH, NAME, 7, "evaluate it by knn"),
         ([*WORTH, RANDOM[0]], NAME, 7, "evaluate it by logistic"),
-        ([WORTH[0], evaluation("logistic", 45), *RANDOM], NAME, 7, "in logistic, top-1 it does not surely"),
+        (
+            [WORTH[0], evaluation(PROTOCOLS[1], 45), *RANDOM],
+            NAME,
+            7,
+            "features, top-1 it does not surely",
+        ),
     ],
 )
 def test_what_may_not_ship_is_refused(
