@@ -23,6 +23,7 @@ from start import UnfitError, start
 
 from ssl_backbones import views
 from ssl_backbones.data import open_images
+from ssl_backbones.data.exchanged import taken_apart
 from ssl_backbones.methods import FlagsConfig, LewelMConfig, MoCoV2Config
 from ssl_backbones.views import MultiView, Policy, made_by, uniform
 from ssl_backbones.views import pillow_engine as pillow
@@ -220,7 +221,7 @@ def test_without_opencv_the_engine_is_refused(monkeypatch, tmp_path):
 def test_a_runs_views_are_made_by_its_engine(kind, tmp_path):
     data = photo_folder(tmp_path / "photos")
     made = {}
-    for engine in ("pillow", "opencv"):
+    for engine in ("pillow", "opencv", "device"):
         forget()
         begun = start(tiny(kind, data, tmp_path / engine, engine=engine))
         assert not isinstance(begun, RunFolder)
@@ -229,21 +230,23 @@ def test_a_runs_views_are_made_by_its_engine(kind, tmp_path):
             assert loop.dataset.transform.engine == engine
             (batch,) = next(loop.loader.steps(0, 1))
         shown = loop.dataset.on_device(batch.content)
-        made[engine] = shown[0] if kind is FlagsConfig else shown
+        made[engine] = taken_apart(shown[0] if kind is FlagsConfig else shown)[0]
     forget()
-    differences = [(a - b).abs() for a, b in zip(made["pillow"], made["opencv"], strict=True)]
-    assert all(0 < difference.mean() < 0.02 for difference in differences)
+    for engine in ("opencv", "device"):
+        differences = [(a - b).abs() for a, b in zip(made["pillow"], made[engine], strict=True)]
+        assert all(0 < difference.mean() < 0.02 for difference in differences)
 
 
-def test_an_opencv_run_that_is_stopped_goes_on_bit_identical_in_workers_too(tmp_path):
+@pytest.mark.parametrize("engine", ["opencv", "device"])
+def test_a_run_by_another_engine_that_is_stopped_goes_on_bit_identical_in_workers_too(engine, tmp_path):
     data = photo_folder(tmp_path / "photos")
-    whole = tiny(MoCoV2Config, data, tmp_path / "whole", engine="opencv")
+    whole = tiny(MoCoV2Config, data, tmp_path / "whole", engine=engine)
     run(whole)
     parted = replace(whole, out=str(tmp_path / "parted"), workers=1)
     stop(parted, 2)
     run(parted)
     assert outcome(tmp_path / "parted")["backbone"] == outcome(tmp_path / "whole")["backbone"]
-    assert json.loads((tmp_path / "whole" / "recipe.json").read_text())["engine"] == "opencv"
+    assert json.loads((tmp_path / "whole" / "recipe.json").read_text())["engine"] == engine
 
 
 # Runs that were begun before there was a choice

@@ -18,6 +18,7 @@ import ssl_backbones.methods  # noqa: F401 - makes every method's configuration 
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.optimizers.lars import Trust
 from ssl_backbones.schedules import Per, linear_warmup, polynomial_decay, step_decay, warmup_cosine
+from ssl_backbones.views import Engine
 
 
 def check(holds: bool, name: str, value: object, expected: str) -> None:
@@ -312,8 +313,9 @@ class Recipe(Run):
     method: MethodConfig
     promise: Annotated[Promise, tyro.conf.Suppress]
     monitoring: Monitoring = field(default_factory=Monitoring)
-    engine: Literal["pillow", "opencv"] = "pillow"
-    """What makes the pixels of augmented views: the reference, or the faster one, within a few levels of it."""
+    engine: Engine = "pillow"
+    """What makes the pixels of augmented views: the reference, the faster one, or the network's device, from whole photos
+    that are sent there; all within a few levels."""
     cache: str = ""
     """A folder that keeps the photos as pixels, so that each is decoded once for all epochs and runs; none if empty."""
     cache_limit: float = 8.0
