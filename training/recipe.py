@@ -314,8 +314,8 @@ class Recipe(Run):
     promise: Annotated[Promise, tyro.conf.Suppress]
     monitoring: Monitoring = field(default_factory=Monitoring)
     engine: Engine = "pillow"
-    """What makes the pixels of augmented views: the reference, the faster one, or the network's device, from whole photos
-    that are sent there; all within a few levels."""
+    """What makes the pixels of augmented views: the reference, the faster one, or the network's device, to which whole
+    photos are sent for that; all within a few levels."""
     cache: str = ""
     """A folder that keeps the photos as pixels, so that each is decoded once for all epochs and runs; none if empty."""
     cache_limit: float = 8.0
