@@ -165,7 +165,7 @@ _SHIPPED: dict[str, tuple[float | None, str]] = {
     "patch_relnet.imagenette32_30ep": (None, ""),
     "moco_v2.clothing10_32_200ep": (None, ""),
 }
-"""ResNet-8 at 32 px, by method and tag: logistic regression on its features, top-1 in %, and what is to be said of it."""
+"""ResNet-8 at 32 px, by method and tag: logistic regression on its features, top-1 in %, and what is to be said."""
 
 
 def _shipped_tags() -> Iterator[Tag]:

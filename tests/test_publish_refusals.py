@@ -86,7 +86,8 @@ def test_a_token_that_will_not_do(
     assert token is None or token not in said
 
 
-def test_offline(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+def test_offline(made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE is set, so nothing can be published: unset it, or keep the files with --out" in refused(
         capsys, made.run
     )
