@@ -13,8 +13,18 @@ from card_numbers import unfounded
 from conftest import ROOT, photo
 from published import Made, make, snippets
 
-from ssl_backbones.hub.evaluations import beats_random, beside_random, headlines, in_words, index, linear, rows
+from ssl_backbones.hub.evaluations import (
+    beats_random,
+    beside_random,
+    difference,
+    headlines,
+    in_words,
+    index,
+    linear,
+    rows,
+)
 from ssl_backbones.hub.model_card import Terms, model_card
+from ssl_backbones.metrics import wilson_interval
 from ssl_backbones.registry import list_models
 
 CARDS = sorted(path for path in (ROOT / "model_cards").glob("*.md") if path.name != "README.md")
@@ -108,7 +118,7 @@ class TestEvaluations:
         everything = [random, knn, elsewhere, linear_one]
         assert list(beside_random(everything)) == [(knn, random), (linear_one, None)]
         assert list(rows(everything)) == [
-            ("knn, top-1, val", "40.0 % [35.0, 45.0]", "60.0 % [55.0, 65.0]", "+20.0 points"),
+            ("knn, top-1, val", "40.0 % [35.0, 45.0]", "60.0 % [55.0, 65.0]", "+20.0 points [+12.9, +27.1]"),
             ("linear (moco_v2), top-1, val", "not measured", "70.0 % [65.0, 75.0]", "not measured"),
         ]
         assert linear(everything) == "70.0 % [65.0, 75.0] (linear (moco_v2), top-1, on val)"
@@ -117,9 +127,14 @@ class TestEvaluations:
             ("linear (moco_v2), top-1", 70.0),
         ]
 
-    @pytest.mark.parametrize(("correct", "equal"), [(60, []), (50, ["knn, top-1"]), (30, ["knn, top-1"])])
+    @pytest.mark.parametrize(("correct", "equal"), [(60, []), (48, []), (47, ["knn, top-1"]), (30, ["knn, top-1"])])
     def test_what_is_not_above_random_weights_is_named(self, correct: int, equal: list[str]) -> None:
         assert beats_random([evaluation("knn", correct), evaluation("knn", 40, random=True)]) == equal
+
+    def test_the_interval_of_a_difference_is_newcombes(self) -> None:
+        """Newcombe, 1998, table II: 56 of 70 against 48 of 80, by his method 10."""
+        one, other = (vars(wilson_interval(*counts)) for counts in ((56, 70), (48, 80)))
+        assert difference(one, other) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
 
     def test_of_a_sweep_the_standard_cells_and_never_each_class(self) -> None:
         numbers = {name: {"value": 0.5} for name in ("k=1", "k=20", "k=200", "chosen", "iou/dog")}

@@ -51,7 +51,7 @@ def test_what_is_worth_it_is_put_in_place(tmp_path: Path) -> None:
         (WORTH, NAME, 7, "evaluate it by knn"),
         ([*WORTH, RANDOM[0]], NAME, 7, "evaluate it by logistic"),
         (
-            [WORTH[0], evaluation(PROTOCOLS[1], 45), *RANDOM],
+            [WORTH[0], evaluation(PROTOCOLS[1], 47), *RANDOM],
             NAME,
             7,
             "features, top-1 it does not surely",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import hypot
 from pathlib import PurePath
 from typing import Any
 
@@ -56,11 +57,25 @@ def in_words(number: Mapping[str, Any] | None) -> str:
 
 
 def gain(number: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> str:
-    """By how much a number is above that of random weights; in points, where it is a share."""
+    """By how much a number is above that of random weights, in points with its interval where it is a share."""
     if baseline is None:
         return NOT_MEASURED
-    above = number["value"] - baseline["value"]
-    return f"{100 * above:+.1f} points" if is_share(number) else f"{above:+.3g}"
+    if not is_share(number):
+        return f"{number['value'] - baseline['value']:+.3g}"
+    above, low, high = (f"{100 * value:+.1f}" for value in difference(number, baseline))
+    return f"{above} points [{low}, {high}]"
+
+
+def difference(number: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float, float, float]:
+    """By how much one share is above another, and the ends of that difference's interval, out of both their own.
+
+    Newcombe's method 10 (1998, Interval estimation for the difference between independent proportions), which is wider
+    than need be where both were asked about the same images.
+    """
+    above = number["value"] - other["value"]
+    below = hypot(number["value"] - number["low"], other["high"] - other["value"])
+    beyond = hypot(number["high"] - number["value"], other["value"] - other["low"])
+    return above, above - below, above + beyond
 
 
 def percent(value: float) -> str:
@@ -89,12 +104,12 @@ def rows(evaluations: Sequence[Results]) -> Iterator[tuple[str, str, str, str]]:
 
 
 def beats_random(evaluations: Sequence[Results]) -> list[str]:
-    """Of what was measured of both, what is not above random weights by more than the two intervals."""
+    """Of what was measured of both, what is not surely above random weights: zero is in the difference's interval."""
     equal = []
     for results, baseline in beside_random(evaluations):
         for name, number in headlines(results).items():
             other = baseline["numbers"].get(name) if baseline else None
-            if other and is_share(number) and number.get("low", number["value"]) <= other.get("high", other["value"]):
+            if other and is_share(number) and difference(number, other)[1] <= 0:
                 equal.append(f"{results['protocol']}, {name}")
     return equal
 

@@ -147,7 +147,7 @@ def verdict(results: Mapping[str, Any], evaluations: Sequence[Results]) -> str:
     if "gain" not in knn and not any(row[1] != NOT_MEASURED for row in rows(evaluations)):
         return f"Whether it beats the same network with random weights: {NOT_MEASURED}."
     margin = f" by {share(knn['gain'], unit='points')} of k-NN accuracy in the run's own test" if "gain" in knn else ""
-    return f"It beats the same network with random weights{margin}, by more than the intervals leave open."
+    return f"It beats the same network with random weights{margin}, and surely so: no difference's interval holds zero."
 
 
 def limits(known: Description, recipe: Mapping[str, Any], terms: Terms) -> str:

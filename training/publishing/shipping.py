@@ -14,7 +14,7 @@ from ssl_backbones.registry import list_models
 LARGEST = 2 * 10**6
 """Bytes of a file in the package, at most."""
 QUESTIONS = ("knn", "logistic")
-"""How the protocols begin by which weights must be above random ones, by more than the two intervals."""
+"""How the protocols begin by which weights must be surely above random ones."""
 
 
 def ship(material: Material, weights: Path, folder: Path) -> Path:
