@@ -64,7 +64,7 @@ class Loop:
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
             accumulation=recipe.accumulation,
-            workers=reading_workers(recipe.workers),
+            workers=0 if images.in_process else reading_workers(recipe.workers),
         )
         self.total_steps = recipe.total_steps(self.loader.steps_per_epoch)
         self.step = 0

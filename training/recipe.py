@@ -197,7 +197,7 @@ class Promise:
 
 FREE = frozenset(
     {"promise", "monitoring", "checkpoints", "unreadable_share", "log_every", "trackers"}
-    | {"compile", "workers", "data", "validation", "out", "cache", "cache_limit"}
+    | {"compile", "workers", "data", "validation", "out", "cache", "cache_limit", "resident"}
 )
 """Fields that may change when a run goes on; data are held to their fingerprint instead of their place."""
 
@@ -322,12 +322,17 @@ class Recipe(Run):
     """GB of pixels up to which photos are kept there."""
     reencode: int = 0
     """Keep photos in the cache as JPEG scaled to this short side, whatever their size: other pixels. 0 for never."""
+    resident: bool = False
+    """Bring the cache to the network's device as a whole, where its views are made (engine device); the same views."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(0 <= self.cache_limit < math.inf, "cache_limit", self.cache_limit, "at least 0")
         check(self.reencode >= 0, "reencode", self.reencode, "at least 0")
         check(not self.reencode or bool(self.cache), "reencode", self.reencode, "0 without a folder for the cache")
+        way_out = "false without a cache and the engine device, which makes views where the photos are then"
+        check(not self.resident or (bool(self.cache) and self.engine == "device"), "resident", self.resident, way_out)
+        check(not self.resident or not self.workers, "workers", self.workers, "0 or None where photos are resident")
         arch, _, method = self.model.partition("_")
         expected = f"{arch}_{self.method.name}, as this recipe's method is {self.method.name}"
         check(method == self.method.name, "model", self.model, expected)

@@ -21,6 +21,7 @@ from monitor import Judge, Monitor
 from optimization import parameter_groups
 from processes import accelerator_of, check_trackers, first_decides, meet
 from recipe import FREE, Recipe, Run
+from residence import resident
 from room import within_memory
 from run_folder import RunFolder, claim
 
@@ -45,6 +46,7 @@ def start(recipe: Recipe) -> tuple[Loop, RunLog] | RunFolder:
         check_order(recipe, images)
         check_engine(recipe.engine)
         method = build(recipe)
+    images = resident(images, recipe, device)
     monitor = Monitor(images, validation, recipe.monitoring, recipe.seed)
     with made_by(recipe.engine):
         return prepare(recipe, method, images, monitor, device)

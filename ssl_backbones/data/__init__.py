@@ -7,6 +7,7 @@ from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.data.folder import ImageFolder
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
 from ssl_backbones.data.numbered import NumberedBatches
+from ssl_backbones.data.resident import ResidentImages
 from ssl_backbones.data.source import open_images, validation_of
 from ssl_backbones.data.unreadable import TooManyUnreadableError, Unreadable
 
@@ -20,6 +21,7 @@ __all__ = [
     "Images",
     "NumberedBatches",
     "Request",
+    "ResidentImages",
     "TooManyUnreadableError",
     "Unreadable",
     "UnreadableImageError",

@@ -23,22 +23,28 @@ from torch import Tensor
 
 from ssl_backbones.views.pillow_engine import pixels
 from ssl_backbones.views.policy import BRIGHTNESS, CONTRAST, HUE, SATURATION, Parameters, Policy
+from ssl_backbones.views.resident import residents
 
 
 def pack(images: Sequence[Image.Image], views: Sequence[tuple[Policy, Parameters]]) -> dict[str, Any]:
-    """The photos (B, H, W, 3) on canvases of one size, and for each view its parameters as tensors."""
+    """The photos, or the rows of those that lie on the device already, and for each view its parameters as tensors."""
     sizes = np.array([image.size for image in images], dtype=np.int64).reshape(-1, 2)
-    width, height = sizes.max(axis=0, initial=0)
+    width, height = sizes.max(axis=0, initial=0).tolist()
+    plans = [_plan(policy, drawn, sizes) for policy, drawn in views]
+    if (found := residents(images)) is not None:
+        pixels_there, rows = found
+        return {"rows": rows, "pixels": pixels_there, "canvas": (height, width), "views": plans}
     photos = np.zeros((len(images), height, width, 3), dtype=np.uint8)
     for photo, image in zip(photos, images, strict=True):
         photo[: image.height, : image.width] = pixels(image)
-    return {"photos": torch.from_numpy(photos), "views": [_plan(policy, drawn, sizes) for policy, drawn in views]}
+    return {"photos": torch.from_numpy(photos), "views": plans}
 
 
 def render(batch: dict[str, Any], policies: Sequence[Policy], size: int) -> list[Tensor]:
     """A view per policy, in whole grey levels: (B, 3, S, S) float32."""
-    with torch.no_grad(), torch.autocast(batch["photos"].device.type, enabled=False):
-        photos = batch["photos"].permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    levels = batch["photos"] if "photos" in batch else batch["pixels"].canvases(batch["rows"], *batch["canvas"])
+    with torch.no_grad(), torch.autocast(levels.device.type, enabled=False):
+        photos = levels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
         return [_view(photos, plan, policy, size) for plan, policy in zip(batch["views"], policies, strict=True)]
 
 

@@ -1,0 +1,48 @@
+"""A cache whose pixels were brought to a device as a whole."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ssl_backbones.data.cached import CachedImages, mapped
+from ssl_backbones.data.images import ImageSourceError
+from ssl_backbones.views.resident import ResidentPhoto, ResidentPixels
+
+AT_ONCE = 2**26
+"""Pixels that are on their way to the device."""
+
+
+class ResidentImages(CachedImages):
+    """The photos of a cache of pixels: on the device for views that are made there, on the host for all others.
+
+    They belong to this process, so no worker can read them.
+    """
+
+    in_process = True
+
+    def __init__(self, images: CachedImages, device: torch.device) -> None:
+        """ImageSourceError where the cache holds files instead of pixels."""
+        if images.encoded:
+            raise ImageSourceError(
+                f"the cache in {images.folder} holds JPEG, and only pixels can lie on a device: keep them as they are "
+                "(reencode 0)"
+            )
+        super().__init__(images.folder)
+        self.keys, self.labels, self.classes = images.keys, images.labels, images.classes
+        rows = mapped(self.folder).reshape(-1, 3)
+        levels = torch.empty(rows.shape, dtype=torch.uint8, device=device)
+        for start in range(0, len(rows), AT_ONCE):
+            levels[start : start + AT_ONCE] = torch.from_numpy(np.array(rows[start : start + AT_ONCE]))
+        starts, sizes = (torch.from_numpy(np.array(values, np.int64)) for values in (self.ends[:-1] // 3, self.shapes))
+        self.pixels = ResidentPixels(levels, starts.to(device), sizes.to(device))
+
+    def __getitem__(self, index: int) -> Image.Image:
+        at = range(len(self))[index]
+        if at in self.unreadable:
+            return super().__getitem__(at)  # says why
+        height, width = self.shapes[at].tolist()
+        return ResidentPhoto(self.pixels, at, (width, height), partial(super().__getitem__, at))

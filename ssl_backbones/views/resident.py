@@ -1,0 +1,56 @@
+"""Photos that stay where the network is: a batch is named by its rows, and no pixel travels for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+class ResidentPixels:
+    """The pixels of N photos of any sizes on a device, photo behind photo."""
+
+    def __init__(self, levels: Tensor, starts: Tensor, sizes: Tensor) -> None:
+        """From levels (P, 3), uint8, and for each photo its first pixel (N,) and its height and width (N, 2)."""
+        self.levels, self.starts, self.sizes = levels, starts, sizes
+
+    def canvases(self, rows: Tensor, height: int, width: int) -> Tensor:
+        """Photos (B,) in the upper left of black canvases (B, H, W, 3)."""
+        down = torch.arange(height, device=rows.device)[:, None]
+        right = torch.arange(width, device=rows.device)
+        start = self.starts[rows, None, None]
+        own_height, own_width = (side[:, None, None] for side in self.sizes[rows].T)
+        inside = (down < own_height) & (right < own_width)
+        at = torch.where(inside, start + down * own_width + right, 0)
+        photos: Tensor = self.levels.index_select(0, at.flatten()).view(*inside.shape, 3) * inside[..., None]
+        return photos
+
+
+class ResidentPhoto(Image.Image):
+    """One of those photos. Whoever works on it on the host reads it only then."""
+
+    def __init__(
+        self, pixels: ResidentPixels, row: int, size: tuple[int, int], read: Callable[[], Image.Image]
+    ) -> None:
+        """`size` is width and height, as Pillow has it, and `read` gives the photo as RGB."""
+        super().__init__()
+        self._mode, self._size = "RGB", size
+        self.pixels, self.row = pixels, row
+        self.read: Callable[[], Image.Image] | None = read
+
+    def load(self) -> Any:
+        """Have the pixels on the host: what Pillow calls before it works on any of its photos."""
+        if self.read is not None:
+            self.im, self.read = self.read().im, None
+        return super().load()
+
+
+def residents(images: Sequence[Image.Image]) -> tuple[ResidentPixels, Tensor] | None:
+    """Where photos lie on a device, and their rows there (B,); None where any of them lies elsewhere."""
+    found = [image for image in images if isinstance(image, ResidentPhoto)]
+    if not found or len(found) < len(images) or any(photo.pixels is not found[0].pixels for photo in found):
+        return None
+    return found[0].pixels, torch.tensor([photo.row for photo in found])
