@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import sys
 import time
@@ -17,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timing import circumstances, write
 
 from ssl_backbones.mining import mine
 
 PHOTOS, CLASSES, WIDTH = 1_281_167, 1000, 1024
 MINUTES, GIGABYTES = 15.0, 8.0
 RESULTS = Path(__file__).parent / "results" / "mining.json"
+PACKAGES = ("torch", "numpy", "ssl-backbones")
 
 
 def peak() -> float:
@@ -60,19 +60,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="the file to write")
     options = parser.parse_args()
     torch.set_num_threads(2)
-    load = os.getloadavg()[0]
-    results = measure(options.share) | {
+    results = circumstances(PACKAGES) | {
         "share": options.share,
-        "threads": torch.get_num_threads(),
-        "load_before": round(load, 1),
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "torch": str(torch.__version__),
+        **measure(options.share),
         "budget": {"minutes": MINUTES, "gb": GIGABYTES},
     }
     results["within_budget"] = results["whole_minutes"] <= MINUTES and results["whole_gb"] <= GIGABYTES
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(results, indent=2) + "\n")
+    write(results, options.out)
     print(json.dumps(results, indent=2))
 
 

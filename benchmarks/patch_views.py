@@ -7,21 +7,19 @@ it: workers do that meanwhile. The figures go to benchmarks/results/patch_views.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from timing import circumstances, clock_of, in_turn, quartiles, write
 
 import ssl_backbones
 from ssl_backbones.methods import PatchRotNetConfig
 
 RESULTS = Path(__file__).parent / "results" / "patch_views.json"
+PACKAGES = ("torch", "timm", "numpy")
 TARGET = 0.10
 
 
@@ -44,47 +42,11 @@ def measure(size: int, batch_size: int, rounds: int, device: torch.device) -> di
         method(views)["loss"].backward()
         optimizer.step()
 
-    work = {"views": lambda: transform.on_device(host), "step": step}
-    for warm_up in work.values():
-        warm_up()
-    seconds: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(rounds):
-        for name, run in work.items():
-            seconds[name].append(timed(run, device))
-    found = {name: quartiles(values) for name, values in seconds.items()}
+    _, clock = clock_of(device)
+    seconds = in_turn({"views": lambda: transform.on_device(host), "step": step}, rounds, clock)
+    found = {name: quartiles(values * 1e3, 3) for name, values in seconds.items()}
     share = found["views"]["median"] / found["step"]["median"]
     return {"size": size, "batch": batch_size, "rounds": rounds, "ms": found, "share_of_a_step": round(share, 4)}
-
-
-def timed(run: Callable[[], object], device: torch.device) -> float:
-    """How long something takes, in seconds."""
-    wait_for(device)
-    start = time.perf_counter()
-    run()
-    wait_for(device)
-    return time.perf_counter() - start
-
-
-def wait_for(device: torch.device) -> None:
-    """Return once the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def quartiles(seconds: list[float]) -> dict[str, float]:
-    """The median and the quartiles, in ms."""
-    low, median, high = np.percentile(seconds, (25, 50, 75)) * 1000
-    return {"q1": round(low, 3), "median": round(median, 3), "q3": round(high, 3)}
-
-
-def hardware(device: torch.device) -> str:
-    """What it ran on, in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else platform.machine()}, {torch.get_num_threads()} thread(s)"
 
 
 def main() -> None:
@@ -97,14 +59,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     device = torch.device(options.device)
-    results = {
-        "hardware": hardware(device),
-        "torch": str(torch.__version__),
+    results = circumstances(PACKAGES, device) | {
+        "time": clock_of(device)[0],
         "precision": "fp32, channels last",
         "target": TARGET,
         "measured": [measure(size, options.batch, options.rounds, device) for size in options.sizes],
     }
-    print(f"{results['hardware']}, torch {results['torch']}, {results['precision']}")
     for row in results["measured"]:
         views, step = (row["ms"][name] for name in ("views", "step"))
         print(
@@ -112,8 +72,7 @@ def main() -> None:
             f"{views['q3']:.1f}], step {step['median']:.1f} ms [{step['q1']:.1f}, {step['q3']:.1f}]: "
             f"{row['share_of_a_step']:.1%} of a step (target: at most {TARGET:.0%})"
         )
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(results, indent=2) + "\n")
+    write(results, options.out)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,14 @@ def test_steps_are_held_against_bare_passes_and_bases(tmp_path: Path) -> None:
     assert "x moco_v2" in said
 
 
+def test_targets_are_moved_in_three_ways(tmp_path: Path) -> None:
+    written, said = quick("ema", tmp_path / "ema.json", "--rounds", "2")
+    (row,) = written["measured"]
+    assert set(row["ms"]) == {"ours", "state dict", "in place"}
+    assert row["numbers"] > 70_000
+    assert "times as fast as by state dict" in said
+
+
 def test_the_aligned_branch_is_measured_knob_by_knob(tmp_path: Path) -> None:
     written, said = quick("aligned_cost", tmp_path / "cost.json", "--rounds", "2")
     assert [row["knob"] for row in written["measured"]] == list(aligned_cost.KNOBS)
