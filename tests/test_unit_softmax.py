@@ -45,6 +45,15 @@ def test_maps_and_gradients_are_those_of_the_literal_form(batch: int, positions:
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
 
 
+def test_a_few_images_at_a_time_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = scores_of(5, 20, 6, dtype=torch.float32)
+    ((maps, gradient), _) = both(scores, 0.3)
+    monkeypatch.setattr(module, "AT_ONCE", 2 * 20 * 6)
+    ((again, same), _) = both(scores, 0.3)
+    assert torch.equal(again, maps)
+    assert torch.equal(same, gradient)
+
+
 def test_gradients_are_those_of_finite_differences() -> None:
     scores = scores_of(2, 5, 3).requires_grad_()
     assert torch.autograd.gradcheck(lambda scores: UnitSoftmax.apply(scores, 0.5), scores)

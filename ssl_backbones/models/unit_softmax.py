@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ EPS = 1e-12
 """No score is divided by less."""
 FEW = 16
 """On a grid of so few positions the plain form is as fast."""
+AT_ONCE = 2**17
+"""Scores that a CPU's cache holds in all the forms that are made of them."""
 SHARPEST = 0.05
 """Of a smaller scale, the exponentials need their largest taken off first: they may not fit single precision."""
 
@@ -46,10 +49,13 @@ class UnitSoftmax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, scale: float) -> Tensor:
-        wide = at_least_single(scores)
-        inverse = wide.norm(dim=2, keepdim=True).clamp_min_(EPS).reciprocal_()  # (B, P, 1)
-        maps = wide.mul(inverse / scale).exp_()
-        maps.div_(maps.sum(1, keepdim=True))
+        maps = torch.empty_like(scores, dtype=at_least_single(scores[:0]).dtype, memory_format=torch.contiguous_format)
+        inverse = maps.new_empty(*maps.shape[:2], 1)  # 1 / |x|: (B, P, 1)
+        for x, s, inv in by_parts(scores, maps, inverse):
+            s.copy_(x)
+            inv.copy_(s.norm(dim=2, keepdim=True)).clamp_min_(EPS).reciprocal_()
+            s.mul_(inv / scale).exp_()
+            s.div_(s.sum(1, keepdim=True))
         ctx.save_for_backward(scores, inverse, maps)
         ctx.scale = scale
         return maps
@@ -58,10 +64,18 @@ class UnitSoftmax(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         scores, inverse, maps = ctx.saved_tensors
-        of_logits = gradient.contiguous() * maps  # as pooling leaves it, its rows lie apart
-        of_logits.addcmul_(maps, of_logits.sum(1, keepdim=True), value=-1)
-        wide = at_least_single(scores)
-        along = (of_logits * wide).sum(2, keepdim=True).mul_(inverse.square())  # (B, P, 1): <u, D> / |x|
-        along.masked_fill_(inverse >= 1 / EPS, 0)  # so short a position is only scaled
-        of_logits.addcmul_(wide, along, value=-1).mul_(inverse / ctx.scale)
-        return of_logits.to(scores.dtype), None
+        of_scores = torch.empty_like(scores, memory_format=torch.contiguous_format)
+        for found, g, x, inv, s in by_parts(of_scores, gradient, scores, inverse, maps):
+            d = g.contiguous() * s  # as pooling leaves it, its rows lie apart
+            d.addcmul_(s, d.sum(1, keepdim=True), value=-1)
+            wide = at_least_single(x)
+            along = (d * wide).sum(2, keepdim=True).mul_(inv.square())  # (B, P, 1): <u, D> / |x|
+            along.masked_fill_(inv >= 1 / EPS, 0)  # so short a position is only scaled
+            found.copy_(d.addcmul_(wide, along, value=-1).mul_(inv / ctx.scale))
+        return of_scores, None
+
+
+def by_parts(scores: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Tensors (B, ...) a few images at a time on a CPU, for whose cache the whole is too large; elsewhere at once."""
+    images = max(1, AT_ONCE // scores[0].numel()) if scores.device.type == "cpu" else len(scores)
+    return zip(*(torch.split(tensor, images) for tensor in (scores, *others)), strict=True)
