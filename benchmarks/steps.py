@@ -20,6 +20,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from compute import DTYPES, MEMORY_FORMATS, Compute
+from loader import Order
 from loop import Loop
 from monitor import Monitor
 from PIL import Image
@@ -30,8 +31,8 @@ from torch import Tensor, nn
 
 import ssl_backbones
 from ssl_backbones import methods
-from ssl_backbones.data import Batch, Batches, Images, Request
-from ssl_backbones.distributed import world_size
+from ssl_backbones.data import Batch, Batches, Images
+from ssl_backbones.distributed import rank, world_size
 from ssl_backbones.methods import MethodConfig
 from ssl_backbones.mining import Pairs
 
@@ -169,8 +170,9 @@ class Step:
 
     @staticmethod
     def batch_of(dataset: Batches, count: int) -> Batch:
-        """The first so many images as a worker hands them over."""
-        return dataset[Request(0, np.arange(count))]
+        """So many images as a worker hands them over: this process's share of what all ask for first."""
+        order = Order(len(dataset), count * world_size(), 0, rank(), world_size())
+        return dataset[next(order.requests(epoch=0))]
 
     def __call__(self) -> None:
         self.loop.descend(self.batches)

@@ -93,11 +93,11 @@ def test_collectives_are_counted_and_worked_out(tmp_path: Path) -> None:
         return found
 
     assert called("byol") == {collectives.GRADIENTS: 1, "StopSignals.agreed": 1}
-    shuffled = {"gather": 2, "same_permutation": 1}  # the images, the keys, and their order
-    assert called("moco_v2") == called("byol") | shuffled
-    assert called("lewel_m") == called("byol") | shuffled | {"gather": 3}
-    images = max(call["payload_bytes"] for call in rows["moco_v2"]["counted"] if call["caller"] == "gather")
-    assert images == 8 * 3 * 16 * 16 * 4
+    assert called("moco_v2") == called("byol") | {"gather": 1}  # the keys
+    assert called("lewel_m") == called("byol") | {"gather": 2}
+    images = 8 * 3 * 16 * 16  # as levels; no process sends any
+    for row in (rows["moco_v2"], rows["flags"]):
+        assert max(call["payload_bytes"] for call in row["counted"] if call["caller"] == "gather") < images
 
 
 def test_bytes_grow_with_processes_as_the_formulas_say() -> None:
