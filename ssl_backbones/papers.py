@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import ChainMap
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -12,13 +14,24 @@ class Paper:
 
     label: str
     title: str
-    authors: str
+    authors: str | None = None
     year: int | None = None
     url: str | None = None
+    labels: str | None = None
+    """How it uses labels, after "pretrained"; None for a method that uses none."""
+    labels_from: str | None = None
+    """Its choice that names the file with what labels say; where a run leaves that empty, it uses none."""
 
     def __str__(self) -> str:
+        if self.authors is None:
+            return f"{self.title}, authors not recorded"
         authors = f"{self.authors}, {self.year}" if self.year else self.authors
         return ". ".join(part for part in (authors, self.title, self.url) if part)
+
+    def labels_in(self, choices: Mapping[str, Any]) -> str | None:
+        """How a run with these choices of the method used labels; None where it used none."""
+        left_out = self.labels_from is not None and not choices.get(self.labels_from)
+        return None if left_out else self.labels
 
 
 _LEWEL = (
@@ -99,8 +112,8 @@ METHODS = {
     "rotnet": Paper("RotNet", *_ROTNET),
     "deep_infomax": Paper("Deep InfoMax", *_DEEP_INFOMAX),
     "deepcluster": Paper("DeepCluster", *_DEEPCLUSTER),
-    "supervised": Paper("supervised", *_RESNET),
-    "flags": Paper("FLAGS", "FLAGS", "Authors not recorded"),
+    "supervised": Paper("supervised", *_RESNET, labels="with labels"),
+    "flags": Paper("FLAGS", "FLAGS", labels="with pairs that labels chose", labels_from="pairs"),
     "aligned": Paper("LEWEL's aligned branch", *_LEWEL),
     "simclr": Paper("SimCLR", *_SIMCLR),
     "simsiam": Paper("SimSiam", *_SIMSIAM),

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ssl_backbones.photos import CLOTHING, IMAGENETTE, IN1K, IN100, STL10, STL10_LABELLED, TINY
+from ssl_backbones.photos import Data as Data
 from ssl_backbones.zoo import ORIGINS
 from ssl_backbones.zoo import Origin as Origin
 
@@ -13,23 +15,6 @@ LICENCE = "apache-2.0"
 """Of what the recipes of this repository make."""
 WEIGHTS = Path(__file__).parent / "_weights"
 """What ships with the package: a safetensors file for each of some tags, by their names."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """Images to pretrain on, and what their owners allow."""
-
-    name: str
-    terms: str
-
-
-IN1K = Data("ImageNet-1k", "non-commercial research")
-IN100 = Data("ImageNet-100", "non-commercial research")
-IMAGENETTE = Data("Imagenette", "non-commercial research")
-STL10 = Data("STL-10, unlabelled", "non-commercial research")
-STL10_LABELLED = Data("STL-10, labelled", "non-commercial research")
-TINY = Data("Tiny-ImageNet", "non-commercial research")
-CLOTHING = Data("Clothing dataset (small), training photos", "CC0")
 
 
 @dataclass(frozen=True)

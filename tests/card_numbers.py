@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_backbones.hub.evaluations import beside_random, gain, headlines
+from ssl_backbones.photos import known_by
 from ssl_backbones.registry import METHODS, describe, list_models
 
 NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)*(?:e-?\d+)?(?![\w])")
@@ -46,7 +47,11 @@ def unfounded(card: str, name: str, records: Path) -> list[str]:
     """The numbers of a card that neither the results in its folder hold, nor the registry, nor the papers' names."""
     found = [json.loads(path.read_bytes()) for path in sorted(records.rglob("*.json"))]
     registered = vars(describe(name)) if name in list_models(include_tags=True) else {}
-    known = spellings(found, registered, [str(paper) for paper in METHODS.values()], name) | CONFIDENCE | {"2.0"}
+    photos = [known_by(value["data"]["fingerprint"]) for value in found if isinstance(value.get("data"), dict)]
+    origins = [data.origin for data in photos if data]
+    known = (
+        spellings(found, registered, origins, [str(paper) for paper in METHODS.values()], name) | CONFIDENCE | {"2.0"}
+    )
     known |= {str(len(value["unreadable"])) for value in found if "unreadable" in value}
     known |= set(NUMBER.findall(" ".join(gains([value for value in found if "numbers" in value]))))
     return sorted(set(NUMBER.findall(ASIDE.sub("", card))) - known)

@@ -26,6 +26,8 @@ from writable_hub import writable_hub
 from ssl_backbones.methods import MoCoV2Config
 
 TERMS = ("--images_terms", "CC0")
+NAMED = re.compile(r"`((?:[\w.-]+/)*[\w.-]+\.(?:json|safetensors))`")
+"""A file that a card names."""
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,22 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         cached(alike(tmp_path / "data"), "data", kept(tmp_path))
 
 
+def test_a_whole_cache_is_used_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = alike(tmp_path / "data")
+    cached(images, "data", kept(tmp_path))
+    lock = kept(tmp_path).place("data").with_name(f".lock-{kept(tmp_path).place('data').name}")
+    lock.unlink()
+
+    def locked(path: Any, *_: Any, **__: Any) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(cache.os, "open", locked)
+    assert same(images, cached(images, "data", kept(tmp_path)))
+    assert not lock.exists()
+    with pytest.raises(ImageCacheError, match=r"photos cannot be kept in .* \(Permission denied\): name a folder"):
+        cached(images, "others", kept(tmp_path))
+
+
 def test_too_many_unreadable_photos_end_the_making_by_name(tmp_path: Path) -> None:
     images = mixed(tmp_path / "data")
     with pytest.raises(TooManyUnreadableError, match=r"(?s)2 of 18 photos cannot be read.*empty\.jpg.*torn\.jpg"):

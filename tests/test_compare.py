@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import sys
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +41,7 @@ def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     for name in ("pretrain.py", "evaluate.py"):
         (folder / name).write_text(SCRIPT)
-    (folder / "make.py").write_text("import sys, pathlib; pathlib.Path(sys.argv[1]).write_text('made')")
+    (folder / "make.py").write_text("import sys, pathlib; pathlib.Path(sys.argv[2]).write_text(sys.argv[1])")
     monkeypatch.setattr(compare, "SCRIPTS", folder)
     return folder
 
@@ -48,8 +52,8 @@ def grid_file(tmp_path: Path, **changes: Any) -> Path:
     lines += [f"{name} = {json.dumps(value)}" for name, value in changes.items()]
     lines += ["[[rows]]", 'label = "Random weights"', 'model = "resnet8"', "random = true"]
     lines += ["[[rows]]", 'label = "BYOL"', f'recipe = "{RECIPES[0]}"']
-    lines += ["[[rows]]", 'label = "MoCo v2"', f'recipe = "{RECIPES[1]}"', 'options = "--method.pairs {out}/made.txt"']
-    lines += ['makes = "{out}/made.txt"', 'by = "make.py {out}/made.txt"']
+    lines += ["[[rows]]", 'label = "MoCo v2"', f'recipe = "{RECIPES[1]}"', 'options = "--method.pairs {made}"']
+    lines += ['makes = "made.txt"', 'by = "make.py {run:BYOL} {made}"']
     lines += ["[[columns]]", 'label = "k-NN"', 'number = "top1"', 'protocol = "evaluate.py knn"']
     lines += ['options = "--size 32"', 'note = "20 neighbours."']
     path = tmp_path / "grid.toml"
@@ -60,21 +64,23 @@ def grid_file(tmp_path: Path, **changes: Any) -> Path:
 def test_a_grid_becomes_a_table_and_nothing_is_done_twice(scripts: Path, tmp_path: Path) -> None:
     path = grid_file(tmp_path)
     compare.main([str(path)])
-    out = tmp_path / "out"
+    grid, out = read_grid(path), tmp_path / "out"
     table = (out / "table.md").read_text()
     assert "| Random weights | 25.0 ± 63.5 |" in table  # .2 and .3: Student's t of one degree of freedom, 12.7 x .05
     assert "| BYOL | **55.0 ± 63.5** |" in table
     assert "k-NN: 20 neighbours." in table
     assert "mean over seeds 0, 1" in table
-    assert (out / "made.txt").read_text() == "made"
     assert (out / "table.png").read_bytes().startswith(b"\x89PNG")
     cells = {row["label"]: row["cells"]["k-NN"] for row in json.loads((out / "table.json").read_bytes())["rows"]}
     assert cells["MoCo v2"] == pytest.approx(cells["BYOL"])
     calls = [line for file in sorted(out.rglob("calls.txt")) for line in file.read_text().splitlines()]
     assert len(calls) == 2 * (1 + 2 * 2)
-    moco = out / RECIPES[1]
-    assert f"{RECIPES[1]} --data photos --seed 1 --out {moco / 'seed1'} --method.pairs {out}/made.txt" in calls
-    assert any(call.startswith(f"knn {moco / 'seed0'} --data photos --seed 0") for call in calls)
+    byol, moco = grid.rows[1:]
+    for seed in (0, 1):
+        made, run = grid.made_file(moco, seed), grid.run_folder(moco, seed)
+        assert made.read_text() == str(grid.run_folder(byol, seed))
+        assert f"{RECIPES[1]} --data photos --seed {seed} --out {run} --method.pairs {made}" in calls
+        assert any(call.startswith(f"knn {run} --data photos --seed {seed}") for call in calls)
     assert any(call.startswith("knn resnet8 --random") for call in calls)
     compare.main([str(path)])
     assert len([line for file in out.rglob("calls.txt") for line in file.read_text().splitlines()]) == len(calls)
@@ -110,6 +116,82 @@ def test_other_words_write_elsewhere(tmp_path: Path) -> None:
         read_grid(tmp_path / "grid.toml", data="others").cell_folder(row, column, 0),
     }
     assert len(folders) == 5
+    assert re.fullmatch(r"seed0\.\w{8}", grid.run_folder(row, 0).name)
+    assert re.fullmatch(rf"{grid.run_folder(row, 0).name}\.knn\.\w{{8}}", grid.cell_folder(row, column, 0).name)
+    assert grid.cell_folder(grid.rows[0], column, 0).parent.name == "resnet8.random"
+
+
+def test_other_runs_lie_elsewhere_and_those_made_of_them_too(tmp_path: Path) -> None:
+    path = grid_file(tmp_path)
+    grid = read_grid(path)
+    longer = path.read_text().replace(f'recipe = "{RECIPES[0]}"', f'recipe = "{RECIPES[0]}"\noptions = "--epochs 9"')
+    (tmp_path / "longer.toml").write_text(longer)
+    others = [
+        read_grid(tmp_path / "longer.toml"),
+        read_grid(path, data="others"),
+        read_grid(path, validation="others"),
+        replace(grid, options="--epochs 9"),
+    ]
+    for other in others:
+        for one, same in zip(grid.rows[1:], other.rows[1:], strict=True):
+            assert grid.run_folder(one, 0) != other.run_folder(same, 0)
+            assert grid.cell_folder(one, grid.columns[0], 0) != other.cell_folder(same, grid.columns[0], 0)
+    made = {other.made_file(other.rows[2], seed) for other in (grid, *others[:3]) for seed in (0, 1)}
+    assert len(made) == 8
+    moved = read_grid(path, out=str(tmp_path / "moved"))
+    assert moved.run_folder(moved.rows[2], 0).name == grid.run_folder(grid.rows[2], 0).name
+    assert moved.made_file(moved.rows[2], 0).name == grid.made_file(grid.rows[2], 0).name
+
+
+def test_rows_of_one_recipe_and_other_options_are_told_apart(scripts: Path, tmp_path: Path) -> None:
+    path = grid_file(tmp_path)
+    row = f'[[rows]]\nlabel = "long"\nrecipe = "{RECIPES[0]}"\noptions = "--seed 9"\n'
+    path.write_text(path.read_text().replace("[[columns]]", f"{row}[[columns]]"))
+    compare.main([str(path), "--seeds", "0"])
+    calls = [line for file in (tmp_path / "out").rglob("calls.txt") for line in file.read_text().splitlines()]
+    assert sum(call.startswith(RECIPES[0]) for call in calls) == 2
+    compare.main([str(path), "--seeds", "0", "--data", "others", "--rows", "long"])
+    calls = [line for file in (tmp_path / "out").rglob("calls.txt") for line in file.read_text().splitlines()]
+    assert sum(call.startswith(f"{RECIPES[0]} --data others") for call in calls) == 1
+
+
+def test_a_column_that_fails_leaves_the_others(
+    scripts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = grid_file(tmp_path)
+    second = '[[columns]]\nlabel = "linear"\nnumber = "top1"\nprotocol = "evaluate.py logistic"'
+    path.write_text(path.read_text().replace('"--size 32"', '"--fail"') + f"\n{second}")
+    with pytest.raises(SystemExit):
+        compare.main([str(path), "--seeds", "0"])
+    assert "| BYOL | not measured | **50.0 ± 2.0** |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("broken", ["make.py", "pretrain.py"])
+def test_without_its_backbone_a_row_ends(broken: str, scripts: Path, tmp_path: Path) -> None:
+    (scripts / broken).write_text("raise SystemExit(3)")
+    with pytest.raises(SystemExit):
+        compare.main([str(grid_file(tmp_path)), "--seeds", "0", "--rows", "MoCo v2"])
+    assert not list((tmp_path / "out").rglob("calls.txt"))
+
+
+@pytest.mark.parametrize("module", ["matplotlib", "scipy"])
+def test_what_the_table_needs_is_asked_for_before_any_work(
+    module: str, scripts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name == module or name.startswith(f"{module}.")]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(SystemExit) as end:
+        compare.main([str(grid_file(tmp_path))])
+    assert end.value.code == 2
+    said = capsys.readouterr()
+    assert said.err == f"compare.py: {module} is not installed: pip install 'ssl-backbones[viz]'\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_the_table_needs_is_in_the_extra_that_is_named() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert {"matplotlib", "scipy"} <= {re.split(r"\W", line)[0] for line in project["optional-dependencies"]["viz"]}
 
 
 def test_only_some_rows(scripts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,6 +216,10 @@ COLUMN = '[[columns]]\nlabel = "k-NN"\nnumber = "top1"\nprotocol = "evaluate.py 
         (f'data = "d"\nout = "o"\n[[rows]]\n{ROW}\n[[rows]]\n{ROW}\n{COLUMN}', "the row 'A' stands twice"),
         (f'data = "d"\nout = "o"\n[[rows]]\nlabel = "A"\n{COLUMN}', "either a recipe or a model"),
         (f'data = "d"\nout = "o"\n[[rows]]\n{ROW}\nmakes = "m"\n{COLUMN}', "what is made and by what"),
+        (f'data = "d"\nout = "o"\n[[rows]]\n{ROW}\nmakes = "a/m"\nby = "m {{made}}"\n{COLUMN}', "file's name alone"),
+        (f'data = "d"\nout = "o"\n[[rows]]\n{ROW}\nmakes = "{{out}}"\nby = "m {{made}}"\n{COLUMN}', "name alone"),
+        (f'data = "d"\nout = "o"\n[[rows]]\n{ROW}\nmakes = "m"\nby = "m o/m"\n{COLUMN}', "say {made} where"),
+        (f'data = "d"\nout = "o"\n[[rows]]\n{ROW}\noptions = "{{run:A}}"\n{COLUMN}', "{run:A} in '{run:A}' names no"),
         (f'data = "d"\nout = "o"\n[[rows]]\nlabel = "A"\nrecipe = "resnet8_boyl.x"\n{COLUMN}', "is not a recipe"),
         (f'data = "d"\nout = "o"\n[[rows]]\n{ROW}\ncolour = "m"\n{COLUMN}', "colour is not a field of Row"),
     ],
@@ -153,8 +239,11 @@ def test_a_grid_that_cannot_be_read(
 
 def test_words_in_braces_and_unknown_scripts_and_numbers(scripts: Path, tmp_path: Path) -> None:
     grid = read_grid(grid_file(tmp_path))
-    with pytest.raises(GridError, match=r"\{seeds\} in '--a \{seeds\}' stands for nothing"):
+    with pytest.raises(GridError, match=r"\{seeds\} in '--a \{seeds\}' stands for nothing: choose from \{data\}, "):
         grid.filled("--a {seeds}", 0)
+    for unknown in ("{made}", "{run:BYOL}"):
+        with pytest.raises(GridError, match="stands for nothing"):
+            grid.filled(unknown, 0, grid.rows[1])
     assert grid.filled("--a '{data} x' {seed}", 7) == ["--a", "photos x", "7"]
     with pytest.raises(GridError, match=r"'evaluat\.py' is no script"):
         compare.launched(grid, "evaluat.py")
@@ -190,6 +279,12 @@ def test_the_best_of_a_column_is_bold_where_there_is_something_to_beat(tmp_path:
 def test_the_grid_that_ships_holds_every_method_of_the_table() -> None:
     grid = read_grid(Path(__file__).parents[1] / "benchmarks" / "imagenette.toml")
     assert len(grid.rows) == 17
+    for row in grid.rows:
+        for job in compare.jobs(grid, row, seed=1):  # all words in braces are known
+            assert not re.search(r"\{\w", " ".join(job.words))
+    words = next(compare.jobs(grid, grid.rows[14], seed=1)).words
+    assert str(grid.run_folder(grid.rows[10], 1)) in words
+    assert grid.made_file(grid.rows[14], 1) == grid.made_file(grid.rows[15], 1)
     family = "Imagenette at equal cost (no paper)"
     assert {row.recipe for row in grid.rows[1:]} == {
         name for name, recipe in recipes.RECIPES.items() if recipe.promise.paper == family

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from drawn_objects import coco, parquet, voc
 from runs import forget
+from tasks.box_metrics import require_evaluators
 from tasks.detect_run import PRESETS, DetectRun
 
 QUICK = ["--preset", "small", "--random", "--workers", "0", "--batch_size", "2", "--iteration_images", "2"]
@@ -89,6 +91,35 @@ def test_what_does_not_fit_is_refused_in_a_sentence_before_a_folder_is_made(
     assert said.startswith("detect.py: ")
     assert said.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "words"), [("pycocotools", []), ("torchmetrics", ["--metric", "coco"]), ("torchmetrics", None)]
+)
+def test_what_judges_detections_is_asked_for_before_training(
+    module: str,
+    words: list[str] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    root = voc(tmp_path / "voc") if words is not None else parquet(tmp_path / "data")
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, "resnet8", root, tmp_path / "out", *(words if words is not None else ["--head", "mask_fpn"]))
+    assert ended.value.code == 2
+    expected = (
+        f"detect.py: {module}, which detections are judged by, is not installed: pip install 'ssl-backbones[eval]'"
+    )
+    assert capsys.readouterr().err == f"{expected}\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_vocs_metric_asks_for_pycocotools_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
+    require_evaluators("voc", masks=False)
+    with pytest.raises(ValueError, match="torchmetrics, which"):
+        require_evaluators("voc", masks=True)
 
 
 @pytest.mark.parametrize(

@@ -171,8 +171,9 @@ def on_a_rank(rank: int, data: str, out: str) -> dict[str, Any]:
         patch.setenv("ACCELERATE_USE_CPU", "true")
         for protocol, words in QUICK.items():
             runs.forget()
-            options = evaluate.parse(
+            options = evaluate.read(
                 OPTIONS[protocol],
+                None,
                 [*ASKED, "--batch_size", "7", "--data", data, "--out", f"{out}/{protocol}", *words],
                 "evaluate.py",
                 "",

@@ -16,8 +16,9 @@ TRAINING = ROOT / "training"
 
 BELOW = {
     "papers": set(),
+    "photos": set(),
     "zoo": set(),
-    "tags": {"zoo"},
+    "tags": {"photos", "zoo"},
     "errors": {"tags"},
     "configs": {"errors"},
     "description": {"papers", "tags"},
@@ -38,7 +39,7 @@ BELOW = {
     "models": {"registry", "fetch", "distributed", "checks"},
     "methods": {"models", "losses", "views", "data", "schedules", "distributed", "checks", "clustering", "mining"}
     | {"registry"},
-    "hub": {"registry"},
+    "hub": {"photos", "registry"},
     "__init__": {"models", "registry"},
     "commands": {"registry", "convert", "fetch", "hub"},
     "__main__": {"registry", "commands", "convert", "hub"},

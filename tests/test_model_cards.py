@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +13,24 @@ import timm
 import yaml
 from card_numbers import unfounded
 from conftest import ROOT, photo
-from published import Made, make, snippets
+from published import NAMED, Made, make, snippets
 
 from ssl_backbones.hub.evaluations import (
     beats_random,
     beside_random,
+    commands,
     difference,
     headlines,
     in_words,
     index,
     linear,
     rows,
+    stands_for,
 )
 from ssl_backbones.hub.model_card import Terms, model_card
+from ssl_backbones.hub.sidecar import KEPT
 from ssl_backbones.metrics import wilson_interval
+from ssl_backbones.photos import IMAGENETTE
 from ssl_backbones.registry import list_models
 
 CARDS = sorted(path for path in (ROOT / "model_cards").glob("*.md") if path.name != "README.md")
@@ -54,6 +60,32 @@ def test_a_card_says_what_it_has_to(card: Path) -> None:
     for heading in ("How to load", "Input", "Training", "Evaluation", "Limits", "Licence"):
         assert f"## {heading}" in text
     assert len(snippets(text)) == 3
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.stem)
+def test_the_files_that_a_card_names_are_there(card: Path) -> None:
+    named = NAMED.findall(card.read_text(encoding="utf-8"))
+    assert len(named) >= 2
+    assert all((ROOT / path).is_file() for path in named)
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.stem)
+def test_a_card_names_no_folder_of_somebodys(card: Path) -> None:
+    text = card.read_text(encoding="utf-8")
+    assert "runs/" not in text
+    assert not re.search(r"--data (?!DATA)", text)
+    assert card.stem in text.partition("Measured by these commands")[2]
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.stem)
+def test_images_are_prepared_as_the_card_says(card: Path) -> None:
+    cfg = ours().get(card.stem)
+    told = json.loads((RESULTS / card.stem / "config.json").read_bytes())["pretrained_cfg"]
+    if cfg is None:
+        pytest.skip("its weights are loaded from their repository")
+    assert {name: told[name] for name in KEPT} == {
+        name: list(value) if isinstance(value := getattr(cfg, name), tuple) else value for name in KEPT
+    }
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.stem)
@@ -93,6 +125,9 @@ def test_a_card_is_entered_with_what_it_is_written_from(entered: tuple[str, Path
     assert unfounded(card, "resnet8_tiny.photos", records) == []
     assert 'create_model("resnet8_tiny.photos", pretrained=True)' in card
     assert "Of the images (drawn photos): CC0." in card
+    assert {f"benchmarks/results/resnet8_tiny.photos/{name}.json" for name in ("config", "recipe")} == {
+        *NAMED.findall(card)
+    }
 
 
 @pytest.mark.parametrize("invented", ["It reaches 93.71 %.", "Trained for 7777 epochs.", "Rank: 61.7."])
@@ -146,6 +181,35 @@ class TestEvaluations:
         assert in_words({"value": 0.61284, "low": 0.59, "high": 0.63}) == "0.613 [0.59, 0.63]"
         assert in_words({"value": 12.3456}) == "12.3"
         assert in_words(None) == "not measured"
+
+    @pytest.mark.parametrize(
+        ("command", "told"),
+        [
+            (
+                "evaluate.py knn runs/x --data my/photos --out o/knn",
+                "evaluate.py knn org_x.tag --data DATA --out o/knn",
+            ),
+            ("evaluate.py knn runs/x --data=photos", "evaluate.py knn org_x.tag --data=DATA"),
+            (
+                "transfer.py --model runs/x --validation 'my val' --data d --layer runs/y",
+                "transfer.py --model org_x.tag --validation VALIDATION --data DATA --layer runs/y",
+            ),
+        ],
+    )
+    def test_a_command_names_what_everybody_has(self, command: str, told: str) -> None:
+        asked = evaluation("knn", 60) | {"model": "runs/x", "command": command}
+        assert commands([asked], "org_x.tag") == f"```\npython training/{told}\n```"
+        assert f"training/{command.split()[0]}" in commands([asked], "runs/x")
+
+    def test_random_weights_keep_the_name_of_their_network(self) -> None:
+        words = "evaluate.py knn resnet8 --random --data photos"
+        asked = evaluation("knn", 40, random=True) | {"model": "resnet8", "command": words}
+        assert "evaluate.py knn resnet8 --random --data DATA" in commands([asked], "org_x.tag")
+
+    def test_where_the_photos_come_from_is_told_where_it_is_known(self) -> None:
+        unknown, known = evaluation("knn", 60), evaluation("knn", 60, images=IMAGENETTE.fingerprints[0])
+        assert stands_for([unknown, unknown]) == "DATA is val"
+        assert stands_for([known]) == f"DATA is val ({IMAGENETTE.origin})"
 
     @pytest.mark.parametrize(
         ("evaluations", "said"),

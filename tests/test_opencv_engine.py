@@ -17,9 +17,11 @@ from conftest import photo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from recipe import Recipe
 from run_folder import RunFolder, RunFolderError
 from runs import forget, outcome, photo_folder, run, state, stop, tiny
-from start import UnfitError, start
+from small_methods import CONFIGS
+from start import UnfitError, build, require_engine, start
 
 from ssl_backbones import views
 from ssl_backbones.data import open_images
@@ -215,6 +217,23 @@ def test_without_opencv_the_engine_is_refused(monkeypatch, tmp_path):
         start(tiny(MoCoV2Config, data, tmp_path / "run", engine="opencv"))
     assert not (tmp_path / "run").exists()
     run(tiny(MoCoV2Config, data, tmp_path / "run", epochs=1))
+
+
+@pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("engine", ["opencv", "device"])
+def test_a_method_has_the_engine_or_refuses_it(engine, kind, tmp_path):
+    data = photo_folder(tmp_path / "photos")
+    recipe = tiny(kind, data, tmp_path / "run", engine=engine)
+    assert Recipe.from_dict(recipe.to_dict()) == recipe  # what a run has left can be read all the same
+    with made_by(engine):
+        transform = build(recipe).transform(16)
+    if isinstance(transform, MultiView):
+        assert transform.engine == engine
+        require_engine(recipe, build(recipe))
+        return
+    with pytest.raises(UnfitError, match=f"engine is '{engine}', but {kind.name} makes its views by pillow alone"):
+        start(recipe)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("kind", [LewelMConfig, FlagsConfig])

@@ -189,7 +189,7 @@ class TestMaterial:
     def test_images_of_which_nobody_says_the_terms(self, made: Made, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             publish.main([str(made.run), "--repo", "org/name", "--yes"])
-        assert "the terms of its images are not known: say what their owners allow" in capsys.readouterr().err
+        assert "so their terms are not known: say what their owners allow" in capsys.readouterr().err
 
     def test_nothing_to_do(self, made: Made, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loader import Loader
 from runs import outcome, photo_folder, run, tiny
+from start import UnfitError
 
 from ssl_backbones.data import Batches, CachedImages, ImageSourceError, ResidentImages, UnreadableImageError
 from ssl_backbones.methods import BYOLConfig, FlagsConfig, MethodConfig, MoCoV2Config, PatchRotNetConfig
@@ -75,13 +76,23 @@ def test_a_batch_of_resident_photos_is_named_and_not_sent(tmp_path: Path) -> Non
             torch.testing.assert_close(same, view, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("kind", [BYOLConfig, MoCoV2Config, FlagsConfig, PatchRotNetConfig], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [BYOLConfig, MoCoV2Config, FlagsConfig], ids=lambda kind: kind.name)
 def test_a_run_on_resident_photos_is_the_same_run(kind: type[MethodConfig], tmp_path: Path) -> None:
     data = photo_folder(tmp_path / "photos")
     choices = {"engine": "device", "cache": str(tmp_path / "cache")}
     run(tiny(kind, data, tmp_path / "sent", **choices))
     run(tiny(kind, data, tmp_path / "named", **choices, resident=True, workers=None))
     assert outcome(tmp_path / "sent") == outcome(tmp_path / "named")
+
+
+def test_a_method_whose_views_the_device_does_not_make_is_refused_before_the_cache_is_made(tmp_path: Path) -> None:
+    data = photo_folder(tmp_path / "photos")
+    choices = {"engine": "device", "cache": str(tmp_path / "cache"), "resident": True}
+    message = "engine is 'device', but patch_rotnet makes its views by pillow alone: leave out --engine and --resident"
+    with pytest.raises(UnfitError, match=message):
+        run(tiny(PatchRotNetConfig, data, tmp_path / "run", **choices))
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize(

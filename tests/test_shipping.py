@@ -13,6 +13,7 @@ from publishing.shipping import LARGEST, ship
 from torch import nn
 
 import ssl_backbones
+from ssl_backbones.photos import CLOTHING, IMAGENETTE
 from ssl_backbones.registry import TAGS, list_models
 from ssl_backbones.tags import WEIGHTS
 
@@ -32,8 +33,11 @@ WORTH = [evaluation(name, 60) for name in PROTOCOLS]
 RANDOM = [evaluation(name, 40, random=True) for name in PROTOCOLS]
 
 
-def material(evaluations: list[dict[str, Any]], name: str = NAME) -> Material:
-    return Material(Path("run"), {"name": name}, {}, tuple(evaluations), nn.Identity(), None)
+def material(
+    evaluations: list[dict[str, Any]], name: str = NAME, fingerprint: str = IMAGENETTE.fingerprints[0]
+) -> Material:
+    results = {"data": {"fingerprint": fingerprint}}
+    return Material(Path("run"), {"name": name}, results, tuple(evaluations), nn.Identity(), None)
 
 
 def test_what_is_worth_it_is_put_in_place(tmp_path: Path) -> None:
@@ -65,6 +69,16 @@ def test_what_may_not_ship_is_refused(
     with pytest.raises(MaterialError, match=told):
         ship(material(evaluations, name), tmp_path / "model.safetensors", tmp_path / "_weights")
     assert not list((tmp_path / "_weights").glob("*"))
+
+
+@pytest.mark.parametrize("fingerprint", ["mine", CLOTHING.fingerprints[0]])
+def test_weights_of_other_photos_than_their_name_says_do_not_ship(fingerprint: str, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    with pytest.raises(MaterialError, match="says Imagenette, and the photos are not known to be those"):
+        ship(
+            material([*WORTH, *RANDOM], fingerprint=fingerprint), tmp_path / "model.safetensors", tmp_path / "_weights"
+        )
+    assert not (tmp_path / "_weights").exists()
 
 
 def test_nothing_is_written_for_what_may_not_ship(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

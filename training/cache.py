@@ -109,6 +109,8 @@ def spread(count: int, most: int) -> list[int]:
 
 def making_of(images: Images, source: str, place: Path, how: Caching, expected: int) -> Iterator[bool]:
     """Makes a cache where there is none, and halts after every block: others that wait hear that it goes on."""
+    if place.exists():
+        return  # a whole one is only read: its folder may be another's, or cannot be written to
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(place.with_name(f".lock-{place.name}"), os.O_RDWR | os.O_CREAT, 0o666)

@@ -20,8 +20,9 @@ from run_folder import replace_file, sync_folder, write_file
 
 import ssl_backbones
 from ssl_backbones.data import Images, UnreadableImageError
-from ssl_backbones.data.cached import HEADER, INDEX, PHOTOS, PIXELS, SCHEMA, digest, hash_of
+from ssl_backbones.data.cached import HEADER, INDEX, PHOTOS, PIXELS, SCHEMA, hash_of
 from ssl_backbones.data.keys import PathKeys
+from ssl_backbones.data.sealed import digest
 
 BLOCK = 1024
 """Photos that a kill may cost."""

@@ -25,6 +25,8 @@ import torch
 from run_folder import replace_file, sync_folder, write_file
 from torch import Tensor
 
+from ssl_backbones.data.sealed import digest
+
 SCHEMA = 1
 MANIFEST = "MANIFEST.json"
 PART = re.compile(r"(?!rank-)[A-Za-z0-9_][A-Za-z0-9_-]*")
@@ -208,12 +210,6 @@ def entry(path: Path) -> dict[str, Any]:
     """What the manifest says of a file: its size in bytes and its sha256."""
     with open(path, "rb") as file:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def digest(manifest: Mapping[str, Any]) -> str:
-    """The sha256 of a manifest without its own; every schema keeps this rule."""
-    content = {key: value for key, value in manifest.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def set_aside(path: Path) -> None:

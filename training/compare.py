@@ -2,7 +2,8 @@
 
 A grid is a TOML file of rows (a recipe to run, or a model as it is) and columns (an evaluation, and the number of it
 that is shown); benchmarks/imagenette.toml is one. What is finished is not done again, so the same command goes on with
-a comparison that was stopped. Leaves table.md, table.json and table.png beside the runs.
+a comparison that was stopped; what is run by other words or on other data lies in another folder. Leaves table.md,
+table.json and table.png beside the runs.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
-from comparison.figure import draw
+from arguments import Parser
+from comparison.figure import canvas, draw
 from comparison.grid import Column, Grid, GridError, Row, only, read_grid
-from comparison.table import collect, markdown, plain
+from comparison.table import collect, markdown, plain, student
 from run_folder import replace_file, write_json
 
 SCRIPTS = Path(__file__).parent
@@ -33,6 +34,8 @@ class Job:
     done: Path
     """The file that it leaves when it has finished."""
     log: Path
+    needed: bool = False
+    """Whether nothing that follows it in its row can be done without it."""
 
 
 def jobs(grid: Grid, row: Row, seed: int) -> Iterator[Job]:
@@ -40,12 +43,12 @@ def jobs(grid: Grid, row: Row, seed: int) -> Iterator[Job]:
     model = [row.model, *(["--random"] if row.random else [])]
     if row.recipe:
         if row.makes:
-            made = Path(grid.filled(row.makes, seed)[0])
-            script, *words = grid.filled(row.by, seed)
-            yield Job([sys.executable, str(SCRIPTS / script), *words], made, Path(f"{made}.log"))
+            made = grid.made_file(row, seed)
+            script, *words = grid.filled(row.by, seed, row)
+            yield Job([sys.executable, str(SCRIPTS / script), *words], made, Path(f"{made}.log"), needed=True)
         run = grid.run_folder(row, seed)
         model = [str(run)]
-        yield Job(pretrain_words(grid, row, seed, run), run / "results.json", Path(f"{run}.log"))
+        yield Job(pretrain_words(grid, row, seed, run), run / "results.json", Path(f"{run}.log"), needed=True)
     for column in grid.columns:
         folder = grid.cell_folder(row, column, seed)
         yield Job(evaluation_words(grid, column, model, seed, folder), folder / "results.json", Path(f"{folder}.log"))
@@ -55,7 +58,7 @@ def pretrain_words(grid: Grid, row: Row, seed: int, run: Path) -> list[str]:
     """What pretrains a row's backbone."""
     words = [*launched(grid, "pretrain.py"), row.recipe, "--data", grid.data, "--seed", str(seed), "--out", str(run)]
     words += ["--validation", grid.validation] if grid.validation else []
-    return [*words, *grid.filled(grid.options, seed), *grid.filled(row.options, seed)]
+    return [*words, *grid.filled(grid.options, seed), *grid.filled(row.options, seed, row)]
 
 
 def evaluation_words(grid: Grid, column: Column, model: list[str], seed: int, folder: Path) -> list[str]:
@@ -76,6 +79,8 @@ def launched(grid: Grid, script: str) -> list[str]:
 
 def compare(grid: Grid) -> list[Job]:
     """Do all that is not done yet, seed by seed, keeping the table up to date; the jobs that failed."""
+    canvas(1, 1)  # refuses, as the next line does, a library that the table would miss after all the work
+    student()
     failed: list[Job] = []
     for seed in grid.seeds:
         for row in grid.rows:
@@ -89,7 +94,8 @@ def compare(grid: Grid) -> list[Job]:
                 if code or not job.done.exists():
                     failed.append(job)
                     print(f"  ended with {code}; see {job.log}", flush=True)
-                    break
+                    if job.needed:
+                        break
             leave(grid)
     return failed
 
@@ -101,14 +107,6 @@ def leave(grid: Grid) -> None:
     replace_file(out / "table.md", markdown(grid, table).encode())
     write_json(out / "table.json", plain(grid, table))
     draw(grid, table, out / "table.png")
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, with one sentence for what it refuses."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"compare.py: {message}; --help lists the options", file=sys.stderr)
-        raise SystemExit(2)
 
 
 def parse(argv: Sequence[str] | None = None) -> Grid:

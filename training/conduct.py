@@ -8,6 +8,7 @@ from contextlib import closing
 from cache import ImageCacheError
 from checkpoint import CheckpointError
 from compute import PrecisionError
+from loader import LostReaderError, readers_alive
 from log import RunLog
 from loop import Loop, NotFiniteError, Stopped
 from monitor import Measured
@@ -23,6 +24,7 @@ REFUSALS = (
     CheckpointError,
     ImageCacheError,
     ImageSourceError,
+    LostReaderError,
     NoRoomError,
     NotFiniteError,
     OtherRankError,
@@ -51,7 +53,7 @@ def conduct(begun: tuple[Loop, RunLog] | RunFolder, leave: Leave) -> RunFolder:
     loop, log = begun
     with loop.folder, closing(log):
         try:
-            with one_for_all(lambda: whence(loop)):
+            with one_for_all(lambda: whence(loop)), readers_alive(lambda: whence(loop)):
                 finish(loop, log, leave)
         except TOGETHER:
             loop.accelerator.end_training()

@@ -8,8 +8,6 @@ that was stopped.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -18,21 +16,20 @@ from typing import Any, get_args
 
 import processes
 import torch
-import tyro
-from command_line import refuse, sentence_of
 from conduct import REFUSALS as LOOP_REFUSALS
-from options import misread, options, unknown_word
 from processes import meet
 from start import fitting
 from subject import weights_sha256
 from tasks.annotations import AnnotatedImages
+from tasks.box_metrics import require_evaluators
 from tasks.detect_run import PRESETS, DetectRun
 from tasks.detection import Detection
-from tasks.detection_judge import DetectionJudge
+from tasks.detection_judge import DetectionJudge, style_of
 from tasks.detectors import Head
 from tasks.open_annotated import open_annotated, open_kept_out
 from torch import nn
 from transfer import carry_out
+from typed_words import options, read, refuse, taken
 
 import ssl_backbones
 from ssl_backbones.data import require_batch
@@ -67,8 +64,11 @@ def open_data(run: DetectRun) -> tuple[AnnotatedImages, AnnotatedImages]:
         tested = open_annotated(run.validation, column=column, kept_out=True, classes=images.classes)
     else:
         tested = open_kept_out(run.data, images, column)
-    if run.task.head.startswith("mask"):
+    masks = run.task.head.startswith("mask")
+    if masks:
         tested.require_masks(f"the head {run.task.head}")
+    with fitting():
+        require_evaluators(style_of(run, tested), masks)
     return images, tested
 
 
@@ -106,9 +106,9 @@ def parse(argv: Sequence[str] | None = None) -> DetectRun:
     """The run of a command line. What cannot be read ends the process: one sentence, exit code 2."""
     words = list(sys.argv[1:] if argv is None else argv)
     model = words.pop(0) if words and not words[0].startswith("-") else ""
-    preset, words = taken(words, "preset", tuple(PRESETS), USUAL)
+    preset, words = taken(words, "preset", PRESETS, USUAL, "detect.py", shown=repr)
     run = PRESETS[preset]
-    head, words = taken(words, "head", get_args(Head), run.task.head)
+    head, words = taken(words, "head", get_args(Head), run.task.head, "detect.py", shown=repr)
     made = altered(replace(run, task=replace(run.task, head=head)), words)  # type: ignore[arg-type]
     if not model:
         refuse("detect.py: name a MODEL first: a registered name, hf-hub:org/name, or the folder of a run.")
@@ -118,44 +118,17 @@ def parse(argv: Sequence[str] | None = None) -> DetectRun:
     return replace(made, model=model)
 
 
-def taken(words: list[str], option: str, choices: Sequence[str], usual: str) -> tuple[str, list[str]]:
-    """What the words choose by an option, and the other words."""
-    for at, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        if name != f"--{option}":
-            continue
-        if not equals:
-            value = words[at + 1] if at + 1 < len(words) else ""
-        if value not in choices:
-            refuse(f"detect.py: --{option} is {value or 'left empty'!r}, but must be one of {', '.join(choices)}.")
-        return value, words[:at] + words[at + (1 if equals else 2) :]
-    return usual, words
-
-
 def altered(run: DetectRun, words: list[str]) -> DetectRun:
     """The run with the options' values."""
-    types, said = settable(), io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            made, unknown = tyro.cli(
-                DetectRun,
-                default=run,
-                args=words,
-                description=f"{__doc__}\n--preset is one of {', '.join(PRESETS)} ({USUAL} where none is named), --head "
-                f"one of {', '.join(get_args(Head))}.",
-                return_unknown_args=True,
-                use_underscores=True,
-                config=(tyro.conf.AvoidSubcommands,),
-            )
-    except SystemExit as end:
-        if end.code == 0:
-            raise
-        refuse(f"detect.py: {misread(types, words) or sentence_of(end) or said.getvalue()}")
-    except ValueError as error:
-        refuse(f"detect.py: {error}")
-    if unknown:
-        refuse(f"detect.py: {unknown_word(types, words, unknown[0])}")
-    return made
+    return read(
+        DetectRun,
+        run,
+        words,
+        "detect.py",
+        f"{__doc__}\n--preset is one of {', '.join(PRESETS)} ({USUAL} where none is named), --head "
+        f"one of {', '.join(get_args(Head))}.",
+        types=settable(),
+    )
 
 
 def settable() -> dict[str, Any]:

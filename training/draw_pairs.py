@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
+from arguments import Parser
 from PIL import Image
 
 from ssl_backbones.data import Images, ImageSourceError, UnreadableImageError, open_images
@@ -61,14 +61,6 @@ def class_of(images: Images, row: int) -> str:
     """The name of a photo's class."""
     assert images.labels is not None  # pairs are mined within classes
     return str(images.classes[images.labels[row]])
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, with one sentence for what it refuses."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"draw_pairs.py: {message}; --help lists the options", file=sys.stderr)
-        raise SystemExit(2)
 
 
 def parse(argv: Sequence[str] | None = None) -> Options:

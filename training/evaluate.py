@@ -15,12 +15,11 @@ from types import ModuleType
 import conduct
 import processes
 import torch
-from command_line import refuse
 from features import CacheError
-from options import parse
 from presets import parse_preset
 from subject import LayerError
 from typed_values import nearest
+from typed_words import read, refuse
 
 from ssl_backbones import PretrainedWeightsError, UnknownModelError
 
@@ -64,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if words[0] in TRAINED:
         options = parse_preset(protocol.PRESETS, words[1:], program, said)
     else:
-        options = parse(protocol.Options, words[1:], program, said)
+        options = read(protocol.Options, None, words[1:], program, said)
     try:
         protocol.run(options)
     except REFUSALS as error:

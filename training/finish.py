@@ -21,6 +21,7 @@ from run_folder import differences, replace_file, write_json
 from ssl_backbones.data import Batches, CachedImages, Images, Request
 from ssl_backbones.hub.card import draft_card
 from ssl_backbones.hub.export import save_backbone
+from ssl_backbones.photos import are_those
 from ssl_backbones.visualizers import alignment_figure, alignment_maps
 from ssl_backbones.visualizers.alignment import HasAlignmentMaps
 
@@ -42,8 +43,8 @@ def leave(loop: Loop, before: Measured, after: Measured) -> dict[str, Any]:
         input_size=(3, recipe.size, recipe.size),
         crop_pct=crop.crop_pct,
         interpolation=crop.interpolation,
-        tag=None if results["altered"] else recipe.name.partition(".")[2] or recipe.name,
-        description=description(results),
+        tag=earned_tag(recipe, results),
+        description=description(recipe, results),
     )
     config = json.loads((folder.backbone / "config.json").read_text())
     draw_maps(loop)
@@ -59,7 +60,10 @@ def architecture_of(recipe: Recipe) -> str:
 
 
 def altered(recipe: Recipe) -> dict[str, list[Any]]:
-    """The fields in which a run differs from the recipe it is named after: that one's value, and the run's."""
+    """The fields in which a run differs from the recipe it is named after: that one's value, and the run's.
+
+    Which photos it was is not a field's affair but their fingerprint's, which stands beside these.
+    """
     free = {*FREE, "seed"}
     changed = (
         differences(recipes.get(recipe.name).to_dict(), recipe.to_dict()) if recipe.name in recipes.names() else {}
@@ -67,11 +71,19 @@ def altered(recipe: Recipe) -> dict[str, list[Any]]:
     return {name: [old, new] for name, (old, new) in changed.items() if name.partition(".")[0] not in free}
 
 
-def description(results: dict[str, Any]) -> str:
+def earned_tag(recipe: Recipe, results: dict[str, Any]) -> str | None:
+    """The recipe's tag, where nothing of it was altered and the photos are known to be those it is written for."""
+    own = are_those(recipe.promise.data, results["data"]["fingerprint"])
+    return (recipe.name.partition(".")[2] or recipe.name) if own and not results["altered"] else None
+
+
+def description(recipe: Recipe, results: dict[str, Any]) -> str:
     """The backbone in a sentence, as its config.json has it."""
+    images = f"{results['data']['images']} images"
+    if not are_those(recipe.promise.data, results["data"]["fingerprint"]):
+        images += f", not known to be {recipe.promise.data},"
     changed = f", altered in {', '.join(results['altered'])}" if results["altered"] else ""
-    images = results["data"]["images"]
-    return f"{results['model']}, pretrained on {images} images by the recipe {results['recipe']}{changed}"
+    return f"{recipe.model}, pretrained on {images} by the recipe {recipe.name}{changed}"
 
 
 def results_of(loop: Loop, before: Measured, after: Measured) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -18,6 +19,9 @@ from torch.utils.data import DataLoader
 
 from ssl_backbones.data.batches import Batch, Batches, Exchange, Request
 from ssl_backbones.views.randomness import permutation, seed_of
+
+DIED = re.compile(r"DataLoader worker \(pid")
+"""How torch begins when it hears that a worker is gone."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,10 @@ class Order:
         """This rank's part of what is shared by all."""
         size = len(everyone) // self.world_size
         return everyone[self.rank * size : (self.rank + 1) * size]
+
+
+class LostReaderError(RuntimeError):
+    """A process that read images and is gone."""
 
 
 class Requests:
@@ -160,11 +168,38 @@ class Loader:
         with signals_waiting():
             batches = iter(data_loader)
         for _ in range(first, last):
-            yield [Batch(*next(batches)) for _ in range(self.order.accumulation)]
+            with ends_by_words():
+                step = [Batch(*next(batches)) for _ in range(self.order.accumulation)]
+            yield step
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[list[Batch]]:
         """The steps of one epoch from its step `start_step` on."""
         return self.steps(epoch * self.steps_per_epoch + start_step, (epoch + 1) * self.steps_per_epoch)
+
+
+@contextmanager
+def ends_by_words() -> Iterator[None]:
+    """A worker that dies while it hands over a batch leaves a broken pipe, which does not say so."""
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:
+        if str(error).startswith("Caught "):
+            raise  # by the images' own code, in a worker that lives
+        raise LostReaderError("it ended in the middle of a batch") from error
+
+
+@contextmanager
+def readers_alive(progress: Callable[[], str]) -> Iterator[None]:
+    """Make a sentence of the death of a process that reads images, with how far the run had come."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, LostReaderError) or DIED.match(str(error))):
+            raise
+        raise LostReaderError(
+            f"a process that reads images is gone ({str(error).strip().rstrip('.')}; where memory was short, fewer "
+            f"--workers take less), {progress()}"
+        ) from error
 
 
 def as_tuple(batch: Batch) -> tuple[Any, dict[str, str]]:

@@ -12,10 +12,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from annotated import Annotated, open_annotated
+from arguments import Parser, at_least
 from localised import CENTRE, UNIFORM, Row, centre_of, table
 from results import write_results
 from run_folder import replace_file
@@ -210,14 +211,6 @@ def write(
     )
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse, with one sentence for what it refuses."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"localise.py: {message}; --help lists the options", file=sys.stderr)
-        raise SystemExit(2)
-
-
 def parse(argv: Sequence[str] | None = None) -> Options:
     """The options of a command line. What cannot be read ends the process: one sentence, exit code 2."""
     parser = Parser("localise.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -237,17 +230,6 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     add("--overwrite", action="store_true", help="replace results that are there")
     chosen: dict[str, Any] = vars(parser.parse_args(argv))
     return Options(**chosen | {"models": tuple(chosen["models"])})
-
-
-def at_least(smallest: int) -> Callable[[str], int]:
-    """What reads a whole number from `smallest` on."""
-
-    def read(word: str) -> int:
-        if not word.lstrip("-").isdecimal() or int(word) < smallest:
-            raise argparse.ArgumentTypeError(f"{word!r} is no whole number from {smallest} on")
-        return int(word)
-
-    return read
 
 
 def share(word: str) -> float:

@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from alarm import ChanceAlarm, CollapseAlarm
-from compute import Compute, laid_out
+from compute import MEMORY_FORMATS, Compute, laid_out
 from embed import embed, to_device
 from finite import FiniteWatch, NotFiniteError, all_finite
 from loader import Loader
@@ -83,9 +83,8 @@ class Loop:
     def place(self, method: Method) -> None:
         """Bring the method to its device and layout, and wrap it for the processes and the precision."""
         self.method = method.train()
-        laid_out_weights = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
         method.to(self.accelerator.device)
-        method.to(memory_format=laid_out_weights[self.compute.layout])  # type: ignore[call-overload]
+        method.to(memory_format=MEMORY_FORMATS[self.compute.layout])  # type: ignore[call-overload]
         self.optimizer = build_optimizer(method, self.recipe)
         if self.recipe.compile:
             method.compile()

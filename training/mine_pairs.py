@@ -13,11 +13,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import timm
 import torch
+from arguments import Parser, at_least
 from embed import embed
 from subject import LayerError, PooledLayer, weights_sha256
 from torch import Tensor
@@ -138,14 +139,6 @@ def about(options: Options, layer: PooledLayer, size: int, mined: Mined, images:
     }
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse, with one sentence for what it refuses."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"mine_pairs.py: {message}; --help lists the options", file=sys.stderr)
-        raise SystemExit(2)
-
-
 def parse(argv: Sequence[str] | None = None) -> Options:
     """The options of a command line. What cannot be read ends the process: one sentence, exit code 2."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -164,17 +157,6 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     add("--batch_size", type=at_least(1), default=256, help="photos embedded at once (256)")
     add("--workers", type=at_least(0), default=min(8, cores - 1), help="processes that read photos")
     return Options(**vars(parser.parse_args(argv)))
-
-
-def at_least(smallest: int) -> Any:
-    """What reads a whole number from `smallest` on."""
-
-    def read(word: str) -> int:
-        if not word.lstrip("-").isdecimal() or int(word) < smallest:
-            raise argparse.ArgumentTypeError(f"{word!r} is no whole number from {smallest} on")
-        return int(word)
-
-    return read
 
 
 def summary(pairs: Pairs, out: Path) -> str:

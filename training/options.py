@@ -1,20 +1,13 @@
-"""What every evaluation is asked with, and the reading of a command line into a typed value of it."""
+"""What every evaluation is asked with."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Literal
 
 import tyro
-from command_line import canonical, negative, refuse, sentence_of, spoken
 from recipe import check
-from typed_values import in_words, nearest, readable
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,83 +56,3 @@ class Question:
 
 FREE = frozenset({"model", "cache", "batch_size", "workers", "unreadable_share", "data", "validation", "out"})
 """Options that may differ when a folder is come back to: weights and data are held to what they are, not to names."""
-
-
-def parse(kind: type[T], words: Sequence[str], program: str, description: str) -> T:
-    """The options of a command line. What cannot be read ends the process: one sentence, exit code 2."""
-    words = list(words)
-    types = options(kind)
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            made, unknown = tyro.cli(
-                kind,
-                args=words,
-                prog=program,
-                description=description,
-                return_unknown_args=True,
-                use_underscores=True,
-                config=(tyro.conf.AvoidSubcommands,),
-            )
-    except SystemExit as end:
-        if end.code == 0:
-            raise
-        refuse(f"{program}: {misread(types, words) or missing(kind, words) or sentence_of(end) or said.getvalue()}")
-    except ValueError as error:
-        refuse(f"{program}: {error}")
-    if unknown:
-        refuse(f"{program}: {unknown_word(types, words, unknown[0])}")
-    return made
-
-
-def options(kind: type[Any], prefix: str = "") -> dict[str, Any]:
-    """The type of every option by its dotted name; what stands without a name is none."""
-    plain, marked = get_type_hints(kind), get_type_hints(kind, include_extras=True)
-    found: dict[str, Any] = {}
-    for field in fields(kind):
-        if is_dataclass(plain[field.name]):
-            found |= options(plain[field.name], f"{prefix}{field.name}.")
-        elif not positional(marked[field.name]):
-            found[prefix + field.name] = plain[field.name]
-    return found
-
-
-def positional(hint: Any) -> bool:
-    """Whether a field stands without its name on the command line."""
-    return bool(hint == tyro.conf.Positional[str])
-
-
-def misread(types: dict[str, Any], words: list[str]) -> str:
-    """The sentence on the first option whose value is none of its type, or nothing."""
-    for option, values in spoken(words):
-        declared = types.get(option)
-        if declared not in (None, bool) and not readable(declared, values):
-            return f"--{option} is {' '.join(values) or 'left empty'}, but must be {in_words(declared)}."
-    return ""
-
-
-def missing(kind: type[Any], words: list[str]) -> str:
-    """The sentence on the first thing that has to be said and is not, or nothing."""
-    given = {option for option, _ in spoken(words)}
-    marked = get_type_hints(kind, include_extras=True)
-    for field in fields(kind):
-        if field.default is not MISSING or field.default_factory is not MISSING:
-            continue
-        if positional(marked[field.name]):
-            if not words or words[0].startswith("-"):
-                return f"the {field.name.upper()} is missing: it comes before the options; --help lists them."
-        elif field.name not in given:
-            return f"--{field.name} is missing; --help says what it is."
-    return ""
-
-
-def unknown_word(types: dict[str, Any], words: list[str], word: str) -> str:
-    """The sentence on a word that is neither an option nor the value of one."""
-    if word.startswith("--"):
-        option = canonical(word)
-        near = nearest("--" + option, ["--" + name for name in types])
-        return f"--{option} is no option here{near or '; --help lists them'}."
-    for option, values in spoken(words):
-        if types.get(option) is bool and word in values:
-            return f"--{option} takes no value: write --{option}, or --{negative(option)} for its opposite."
-    return f"{word!r} belongs to no option; --help lists them."

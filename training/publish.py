@@ -1,9 +1,9 @@
 """Publish what a run left: python training/publish.py RUN --repo org/name [--evaluation FOLDER ...] [--yes]
 
 Makes the weights (safetensors), config.json and the card; sends them to the Hub in one commit, with a tag; downloads
-them into an empty cache and compares every bit before it says done. HF_ENDPOINT names another Hub. With --enter, the
-card and the results it is written from are put into this repository too, which goes without --repo as well; with --ship
-the weights are, too, to be part of the package.
+them into an empty cache and compares every bit before it says done. HF_ENDPOINT names another Hub. With --enter, a card
+and the results it is written from are put into this repository after that, by the recipe's name, which goes without
+--repo as well; with --ship the weights are, too, to be part of the package. With --dry_run, nothing is.
 """
 
 from __future__ import annotations
@@ -16,20 +16,23 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal
 
+from arguments import Parser
 from huggingface_hub import constants
 from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 from huggingface_hub.utils import logging as hub_logging
 from publishing.exchange import Request, connect, publish, verify
-from publishing.files import write_files
+from publishing.files import card_of, check_empty, write_files
 from publishing.material import Material, MaterialError, read_material
 from publishing.refusals import NAME, PublishError
-from publishing.shipping import check_worth, ship
+from publishing.shipping import check_ships, ship
 
 import ssl_backbones
-from ssl_backbones.hub.model_card import Terms
-from ssl_backbones.registry import LICENCE, describe, list_models
+from ssl_backbones.hub.export import write_file
+from ssl_backbones.hub.model_card import Terms, in_this_repository
+from ssl_backbones.photos import known_by
+from ssl_backbones.registry import LICENCE
 from ssl_backbones.tags import WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,28 +75,56 @@ class Options:
 
 
 def make(options: Options) -> None:
-    """Do what is asked for; MaterialError or PublishError before, or instead of, saying done."""
+    """Do what is asked for; MaterialError or PublishError, with nothing written, for what may not be done."""
+    check_options(options)
+    material = read_material(options.run, options.evaluation, options.with_state)
+    check_terms(material, options.images_terms)
+    with tempfile.TemporaryDirectory(prefix="publish-") as place:
+        folder = Path(place)
+        name = options.repo.partition("/")[2] if options.repo else material.name
+        source = f"hf-hub:{options.repo}" if options.repo else name
+        files = write_files(material, folder, name=name, source=source, terms=options.terms)
+        if options.ship:
+            check_ships(material, folder / "model.safetensors")
+        if options.out:
+            shutil.copytree(folder, options.out, dirs_exist_ok=True)
+        introduce(folder, files, options)
+        if options.dry_run:
+            return
+        if options.repo:
+            agreed(options)
+            release(material, options, folder, files)
+        if options.ship:
+            print(f"Ships as {ship(material, folder / 'model.safetensors', WEIGHTS).name}")
+        if options.enter or options.ship:
+            enter(folder, files, material.name, entered_card(material, options, files))
+
+
+def check_options(options: Options) -> None:
+    """Refuse what cannot be done whatever the run holds."""
     if not (options.repo or options.enter or options.ship):
         raise PublishError(
             "there is nothing to do: name a repository with --repo org/name, or enter the card with --enter"
         )
-    material = read_material(options.run, options.evaluation, options.with_state)
-    check_terms(material, options)
-    if options.ship:
-        check_worth(material.evaluations)
-    with tempfile.TemporaryDirectory(prefix="publish-") as place:
-        folder = options.out or Path(place)
-        name = options.repo.partition("/")[2] if options.repo else str(material.recipe["name"])
-        source = f"hf-hub:{options.repo}" if options.repo else name
-        files = write_files(material, folder, name=name, source=source, terms=options.terms)
-        introduce(folder, files, options)
-        if options.enter or options.ship:
-            enter(folder, files, name)
-        if options.ship:
-            print(f"Ships as {ship(material, folder / 'model.safetensors', WEIGHTS).name}")
-        if options.repo and not options.dry_run:
-            agreed(options)
-            release(material, options, folder, files)
+    if options.repo:
+        try:
+            validate_repo_id(options.repo)
+        except ValueError:
+            raise PublishError(f"{options.repo!r}: {NAME}") from None
+        if "/" not in options.repo:
+            raise PublishError(f"{options.repo!r} names no owner: {NAME}")
+    if options.out:
+        check_empty(options.out)
+    if (options.enter or options.ship) and not (ROOT / "model_cards").is_dir():
+        raise PublishError(f"{ROOT} has no model_cards to enter a card into: run this in a copy of the repository")
+
+
+def entered_card(material: Material, options: Options, files: Sequence[str]) -> str:
+    """The card for this repository: where the records lie in it, and loaded by the recipe's name where it ships."""
+    source = f"hf-hub:{options.repo}" if options.repo and not options.ship else material.name
+    state = [name for name in files if name.startswith("checkpoints/")] if options.repo else []
+    places = in_this_repository(material.name, options.ship, options.repo)
+    return card_of(material, name=material.name, source=source, terms=options.terms, state=state, places=places)
 
 
 def release(material: Material, options: Options, folder: Path, files: Sequence[str]) -> None:
@@ -111,22 +142,13 @@ def release(material: Material, options: Options, folder: Path, files: Sequence[
     )
 
 
-def check_terms(material: Material, options: Options) -> None:
+def check_terms(material: Material, said: str | None) -> None:
     """Refuse to publish what was trained on images of which nobody says what their owners allow."""
-    name = str(material.recipe["name"])
-    registered = name in list_models(include_tags=True) and describe(name).data_terms
-    if not options.images_terms and not registered:
+    if not said and known_by(material.fingerprint) is None:
         raise MaterialError(
-            f"the recipe {name!r} is not registered, so the terms of its images are not known: say what their owners "
-            'allow, as in --images_terms "CC0", and what they are called with --images'
+            "the images are none that are known by their fingerprint, so their terms are not known: say what their "
+            'owners allow, as in --images_terms "CC0", and what they are called with --images'
         )
-    if options.repo:
-        try:
-            validate_repo_id(options.repo)
-        except ValueError:
-            raise PublishError(f"{options.repo!r}: {NAME}") from None
-        if "/" not in options.repo:
-            raise PublishError(f"{options.repo!r} names no owner: {NAME}")
 
 
 def introduce(folder: Path, files: Sequence[str], options: Options) -> None:
@@ -151,25 +173,16 @@ def agreed(options: Options) -> None:
         raise PublishError("nothing was published, as you said; --dry_run --out FOLDER keeps the files to look at")
 
 
-def enter(folder: Path, files: Sequence[str], name: str, root: Path | None = None) -> None:
-    """Put the card and what it is written from into this repository; a card that is there already is written anew."""
-    root = root or ROOT
-    records = root / "benchmarks" / "results" / name
+def enter(folder: Path, files: Sequence[str], name: str, card: str) -> None:
+    """Put a card and what it is written from into this repository; what is there already is written anew."""
+    records = ROOT / "benchmarks" / "results" / name
     shutil.rmtree(records, ignore_errors=True)
     for file in files:
         if file.endswith(".json") and not file.startswith("checkpoints/"):
             (records / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / file, records / file)
-    shutil.copyfile(folder / "README.md", root / "model_cards" / f"{name}.md")
+    write_file(ROOT / "model_cards" / f"{name}.md", card.encode())
     print(f"Entered model_cards/{name}.md and benchmarks/results/{name}/")
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, with one sentence for what it refuses."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"publish.py: {message}; --help lists the options", file=sys.stderr)
-        raise SystemExit(2)
 
 
 def parse(argv: Sequence[str] | None = None) -> Options:
@@ -185,13 +198,17 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     add("--evaluation", type=Path, nargs="+", default=[], metavar="FOLDER", help="of these weights, or of random ones")
     add("--licence", default=LICENCE, help=f"of the weights, as the Hub abbreviates it ({LICENCE})")
     add("--images", metavar="NAME", help="what the images are called (what the recipe is written for)")
-    add("--images_terms", metavar="TERMS", help="what their owners allow (what is registered)")
+    add(
+        "--images_terms",
+        metavar="TERMS",
+        help="what their owners allow (what is known of photos that are known by their fingerprint)",
+    )
     add("--dataset", metavar="ORG/NAME", help="their id on the Hub, for the card's list of data sets")
     add("--out", type=Path, metavar="FOLDER", help="keep the files here as well, in a new folder")
     add("--enter", action="store_true", help="put card and results into this repository")
     add("--ship", action="store_true", help="put the weights into the package, with their card")
     add("--replace", action="store_true", help="overwrite the files of a repository that holds others")
-    add("--dry_run", action="store_true", help="make and list the files, and publish nothing")
+    add("--dry_run", action="store_true", help="make and list the files; publish, ship and enter nothing")
     add("--yes", action="store_true", help="do not ask before publishing")
     return Options(**vars(parser.parse_args(argv)))
 

@@ -315,7 +315,7 @@ class Recipe(Run):
     monitoring: Monitoring = field(default_factory=Monitoring)
     engine: Engine = "pillow"
     """What makes the pixels of augmented views: the reference, the faster one, or the network's device, to which whole
-    photos are sent for that; all within a few levels."""
+    photos are sent for that; all within a few levels. Methods whose views follow no policy have the reference alone."""
     cache: str = ""
     """A folder that keeps the photos as pixels, so that each is decoded once for all epochs and runs; none if empty."""
     cache_limit: float = 8.0

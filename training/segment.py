@@ -7,8 +7,6 @@ the original size of every validation photo. The same command goes on with a run
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -18,10 +16,7 @@ from typing import Any
 import numpy as np
 import processes
 import torch
-import tyro
-from command_line import refuse, sentence_of
 from conduct import REFUSALS as LOOP_REFUSALS
-from options import misread, options, unknown_word
 from processes import first_decides, meet
 from start import fitting
 from subject import weights_sha256
@@ -32,6 +27,7 @@ from tasks.segmentation import Segmentation
 from tasks.segmentation_judge import SegmentationJudge
 from tasks.survey import class_names, require_known, survey
 from transfer import carry_out
+from typed_words import options, read, refuse, taken
 
 import ssl_backbones
 from ssl_backbones.data import require_batch
@@ -96,7 +92,7 @@ def parse(argv: Sequence[str] | None = None) -> SegmentRun:
     """The run of a command line. What cannot be read ends the process: one sentence, exit code 2."""
     words = list(sys.argv[1:] if argv is None else argv)
     model = words.pop(0) if words and not words[0].startswith("-") else ""
-    preset, words = preset_in(words)
+    preset, words = taken(words, "preset", PRESETS, USUAL, "segment.py", shown=repr)
     run = PRESETS[preset]
     made = altered(run, words)
     if not model:
@@ -107,41 +103,16 @@ def parse(argv: Sequence[str] | None = None) -> SegmentRun:
     return replace(made, model=model)
 
 
-def preset_in(words: list[str]) -> tuple[str, list[str]]:
-    """The preset that the words name, and the other words."""
-    for at, word in enumerate(words):
-        if word.partition("=")[0] != "--preset":
-            continue
-        value = word.partition("=")[2] or (words[at + 1] if at + 1 < len(words) and "=" not in word else "")
-        if value not in PRESETS:
-            refuse(f"segment.py: --preset is {value or 'left empty'!r}, but must be one of {', '.join(PRESETS)}.")
-        return value, words[:at] + words[at + (1 if "=" in word else 2) :]
-    return USUAL, words
-
-
 def altered(run: SegmentRun, words: list[str]) -> SegmentRun:
     """The run with the options' values."""
-    types, said = settable(SegmentRun), io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            made, unknown = tyro.cli(
-                SegmentRun,
-                default=run,
-                args=words,
-                description=f"{__doc__}\n--preset is one of {', '.join(PRESETS)} ({USUAL} where none is named).",
-                return_unknown_args=True,
-                use_underscores=True,
-                config=(tyro.conf.AvoidSubcommands,),
-            )
-    except SystemExit as end:
-        if end.code == 0:
-            raise
-        refuse(f"segment.py: {misread(types, words) or sentence_of(end) or said.getvalue()}")
-    except ValueError as error:
-        refuse(f"segment.py: {error}")
-    if unknown:
-        refuse(f"segment.py: {unknown_word(types, words, unknown[0])}")
-    return made
+    return read(
+        SegmentRun,
+        run,
+        words,
+        "segment.py",
+        f"{__doc__}\n--preset is one of {', '.join(PRESETS)} ({USUAL} where none is named).",
+        types=settable(SegmentRun),
+    )
 
 
 def settable(kind: type[SegmentRun]) -> dict[str, Any]:

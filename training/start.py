@@ -41,11 +41,13 @@ class UnfitError(ValueError):
 def start(recipe: Recipe) -> tuple[Loop, RunLog] | RunFolder:
     """The loop of a recipe and its log, where an earlier run left off; or the finished run's folder."""
     device = meet_for(recipe)
+    with fitting():
+        check_engine(recipe.engine)
+        method = build(recipe)
+        require_engine(recipe, method)
     images, validation = open_data(recipe)
     with fitting():
         check_order(recipe, images)
-        check_engine(recipe.engine)
-        method = build(recipe)
     images = resident(images, recipe, device)
     monitor = Monitor(images, validation, recipe.monitoring, recipe.seed)
     with made_by(recipe.engine):
@@ -147,6 +149,16 @@ def build(recipe: Recipe) -> Method:
     """The recipe's method around a new backbone, the same in every process."""
     torch.manual_seed(recipe.seed)
     return recipe.method.build(ssl_backbones.create_model(recipe.model, num_classes=0))
+
+
+def require_engine(recipe: Recipe, method: Method) -> None:
+    """ValueError where the method's views are not made by the engine that the recipe names."""
+    engines = method.transform(recipe.size).engines
+    if recipe.engine not in engines:
+        raise ValueError(
+            f"engine is {recipe.engine!r}, but {recipe.method.name} makes its views by {' or '.join(engines)} alone: "
+            f"leave out --engine{' and --resident' if recipe.resident else ''}"
+        )
 
 
 def check_data(images: Images, fingerprint: str, folder: RunFolder) -> None:

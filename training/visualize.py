@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 import torch
+from arguments import Parser, at_least
 from look import Photos, Viewer, looked_at_views, magnified, view_pairs
-from mine_pairs import at_least
 from page import FEW, draw_page, read, run_section, usual_projection
 from PIL import Image
 
@@ -185,14 +185,6 @@ def leave_projector(out: Path, photos: Photos) -> list[Path]:
     columns = {"name": [photos.name(at) for at in count], "class": [photos.class_of(at) for at in count]}
     write_projector(folder, photos.features, columns, photos.shown)
     return sorted(folder.iterdir())
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, with one sentence for what it refuses."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"visualize.py: {message}; --help lists the options", file=sys.stderr)
-        raise SystemExit(2)
 
 
 def parse(argv: Sequence[str] | None = None) -> Options:

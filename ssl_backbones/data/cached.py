@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from PIL import Image
 from ssl_backbones.data.decode import decode
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
 from ssl_backbones.data.keys import PathKeys
+from ssl_backbones.data.sealed import digest
 
 SCHEMA = 1
 INDEX, PHOTOS, PIXELS = "INDEX.json", "photos.npz", "pixels.npy"
@@ -87,12 +87,6 @@ def read_index(folder: Path) -> dict[str, Any]:
             "and the cache is made anew"
         )
     return index
-
-
-def digest(index: Mapping[str, Any]) -> str:
-    """The sha256 of an index without its own; every schema keeps this rule."""
-    content = {key: value for key, value in index.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def verify(folder: Path) -> None:

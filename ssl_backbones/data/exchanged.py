@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ssl_backbones.data.batches import Batch, Batches, Request
@@ -27,6 +28,34 @@ class Exchanged(NamedTuple):
     """(G,): where each image of the global batch stands among the images taken over by all processes."""
 
 
+class ViewsApart:
+    """A transform's views, each made of photos of its own."""
+
+    def __init__(self, transform: MultiView) -> None:
+        self.transform = transform
+        self.single = [replace(transform, policies=(policy,)) for policy in transform.policies]
+
+    def on_host(self, photos: Sequence[Sequence[Image.Image]], seed: int, request: Request) -> list[Any] | Exchanged:
+        """A view of each row of B photos: the first drawn for the images asked for, the others for those in exchange.
+
+        Where nothing is in exchange, all are drawn for the images asked for.
+        """
+        exchange = request.exchange
+        first, *_ = self.transform.draw(seed, request.epoch, request.indices)
+        _, *others = self.transform.draw(seed, request.epoch, (exchange or request).indices)
+        views = [
+            single.on_host(row, (drawn,))
+            for single, row, drawn in zip(self.single, photos, (first, *others), strict=True)
+        ]
+        return views if exchange is None else Exchanged(views, torch.from_numpy(exchange.places))
+
+    def on_device(self, shown: Sequence[Any] | Exchanged) -> list[Tensor] | Exchanged:
+        """The same views, normalised (B, 3, S, S), from what the host made of them."""
+        made, places = taken_apart(shown)
+        views = [single.on_device(view)[0] for single, view in zip(self.single, made, strict=True)]
+        return views if places is None else Exchanged(views, places)
+
+
 class ExchangedBatches(Batches):
     """Batches whose first view is of the images asked for, and whose other views are of those in exchange.
 
@@ -35,32 +64,20 @@ class ExchangedBatches(Batches):
 
     def __init__(self, images: Images, transform: MultiView, seed: int) -> None:
         super().__init__(images, transform, seed)
-        first, *others = transform.policies
-        self.parts = replace(transform, policies=(first,)), replace(transform, policies=tuple(others))
+        self.apart = ViewsApart(transform)
 
     def __getitem__(self, request: Request) -> Batch:
         if request.exchange is None:
             return super().__getitem__(request)
         unreadable: dict[str, str] = {}
-        shares = request.indices.tolist(), request.exchange.indices.tolist()
-        photos = {index: self.read(index, unreadable) for index in dict.fromkeys(shares[0] + shares[1])}
-        views = []
-        for transform, share, drawn in zip(self.parts, shares, self.drawn(request), strict=True):
-            views.append(transform.on_host([photos[index] for index in share], drawn))
-        return Batch(Exchanged(views, torch.from_numpy(request.exchange.places)), unreadable)
-
-    def drawn(self, request: Request) -> tuple[Any, Any]:
-        """The random choices for the first view, and for the others."""
-        assert request.exchange is not None
-        first, *_ = self.transform.draw(self.seed, request.epoch, request.indices)
-        _, *others = self.transform.draw(self.seed, request.epoch, request.exchange.indices)
-        return (first,), tuple(others)
+        own, others = request.indices.tolist(), request.exchange.indices.tolist()
+        photos = {index: self.read(index, unreadable) for index in dict.fromkeys(own + others)}
+        first, rest = ([photos[index] for index in share] for share in (own, others))
+        shown = [first, *[rest] * (len(self.apart.single) - 1)]
+        return Batch(self.apart.on_host(shown, self.seed, request), unreadable)
 
     def on_device(self, content: Any) -> Any:
-        if not isinstance(content, Exchanged):
-            return super().on_device(content)
-        first, others = (part.on_device(views) for part, views in zip(self.parts, content.views, strict=True))
-        return Exchanged([*first, *others], content.places)
+        return self.apart.on_device(content) if isinstance(content, Exchanged) else super().on_device(content)
 
 
 def taken_apart(shown: Sequence[Tensor] | Exchanged) -> tuple[Sequence[Tensor], Tensor | None]:

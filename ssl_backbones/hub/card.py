@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import PurePath
 from typing import Any
 
 import timm
 from huggingface_hub import EvalResult, ModelCardData
 
-from ssl_backbones.registry import LICENCE, Description, describe, list_models
-
-NOT_MEASURED = "not measured"
+from ssl_backbones.hub.markdown import NOT_MEASURED, number, percent, share, table
+from ssl_backbones.hub.training_section import data_name, fingerprint, training
+from ssl_backbones.photos import known_by
+from ssl_backbones.registry import LICENCE, PAPERS, Description, describe, list_models
 
 
 def draft_card(recipe: Mapping[str, Any], results: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> str:
@@ -27,10 +27,11 @@ def draft_card(recipe: Mapping[str, Any], results: Mapping[str, Any], config: Ma
         front_matter(recipe, results, known),
         opening(recipe, known),
         loading(str(recipe["model"]).partition("_")[0], ".", "local-dir:./backbone", "`.` is the folder of this card."),
-        preprocessing(recipe, config, "backbone/"),
-        training(recipe, results),
-        evaluation(results, known),
-        limits(known),
+        preprocessing(recipe, config, "How images are prepared stands in `backbone/config.json`, where timm reads it."),
+        left_out("`backbone/model.safetensors`", "Such parts, if any, are in the run's `checkpoints/`."),
+        training(recipe, results, "recipe.json"),
+        evaluation(recipe, results, known),
+        limits(results, known),
     )
     return "\n\n".join(parts) + "\n"
 
@@ -49,14 +50,11 @@ def facts_of(recipe: Mapping[str, Any]) -> Description:
 
 def front_matter(recipe: Mapping[str, Any], results: Mapping[str, Any], known: Description) -> str:
     """The block that the Hub reads; its model-index holds what results.json holds."""
-    method = str(recipe["model"]).partition("_")[2]
-    paper = re.search(r"arxiv\.org/abs/([\w.]+)", known.paper or "")
-    tags = ["timm", "self-supervised-learning", method.replace("_", "-")]
     data = ModelCardData(
         library_name="timm" if known.backbone not in list_ours() else "ssl-backbones",
         license=known.licence or "apache-2.0",
         pipeline_tag="image-feature-extraction",
-        tags=[tag for tag in tags if tag] + ([f"arxiv:{paper[1]}"] if paper else []),
+        tags=tags_for(recipe),
         model_name=str(recipe["name"]),
         eval_results=[measured(recipe, results["knn"])] if "knn" in results else None,
     )
@@ -81,10 +79,34 @@ def measured(recipe: Mapping[str, Any], knn: Mapping[str, Any]) -> EvalResult:
     )
 
 
+def method_of(recipe: Mapping[str, Any]) -> str:
+    """The suffix of a model's name."""
+    return str(recipe["model"]).partition("_")[2]
+
+
+def tags_for(recipe: Mapping[str, Any]) -> list[str]:
+    """What the Hub's pages sort it under; learnt without labels only where that is known."""
+    method = method_of(recipe)
+    paper = PAPERS.get(method)
+    alone = paper is not None and paper.labels_in(recipe.get("method", {})) is None
+    arxiv = re.search(r"arxiv\.org/abs/([\w.]+)", (paper and paper.url) or "")
+    tags = ["timm", "self-supervised-learning" if alone else "", method.replace("_", "-")]
+    return [tag for tag in tags if tag] + ([f"arxiv:{arxiv[1]}"] if arxiv else [])
+
+
+def pretrained(recipe: Mapping[str, Any], known: Description) -> str:
+    """How it was pretrained: by which method, and whether labels were used, where that is known."""
+    method = method_of(recipe)
+    paper = PAPERS.get(method)
+    if paper is None:
+        return f"by {known.method or method or 'a method that is not registered'}"
+    labels = paper.labels_in(recipe.get("method", {}))
+    return f"{labels} ({paper.label})" if labels else f"without labels by {paper.label}"
+
+
 def opening(recipe: Mapping[str, Any], known: Description) -> str:
     """What it is, in a paragraph."""
-    method = known.method or str(recipe["model"]).partition("_")[2] or "a method that is not registered"
-    sentence = f"A {known.backbone} image backbone, pretrained without labels by {method}."
+    sentence = f"A {known.backbone} image backbone, pretrained {pretrained(recipe, known)}."
     paper = f"\n\nThe method: {known.paper}" if known.paper else ""
     return (
         f"# {recipe['name']}\n\n{sentence} This card is a draft that a run wrote; check it before you publish.{paper}"
@@ -129,74 +151,27 @@ model = timm.create_model("{theirs}", pretrained=True, features_only=True)
 ```"""
 
 
-def preprocessing(recipe: Mapping[str, Any], config: Mapping[str, Any] | None, place: str) -> str:
-    """What an image has to go through, and what the file does not hold; `place` is where that lies, with a slash."""
+def preprocessing(recipe: Mapping[str, Any], config: Mapping[str, Any] | None, stands: str) -> str:
+    """What an image has to go through; `stands` says where timm knows that from."""
     cfg = (config or {}).get("pretrained_cfg", {})
-    side = f"It was trained on views of {recipe['size']} x {recipe['size']} pixels."
-    prepared = (
-        f"`{place}config.json` states mean, standard deviation, crop and interpolation; timm reads them from there."
-    )
     rows = [(name, cfg.get(name)) for name in ("input_size", "mean", "std", "interpolation", "crop_pct")]
     return f"""## Input
 
-{side}
-{prepared}
+It was trained on views of {recipe["size"]} x {recipe["size"]} pixels.
+{stands}
 
-{table(("", "value"), rows)}
-
-What is not in `{place}model.safetensors`: a classifier, the projection and prediction heads, the momentum networks and
-the queue. Where the method has them, they are in the run's checkpoints."""
+{table(("", "value"), rows)}"""
 
 
-def training(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """The recipe, the command, the data and the machine."""
-    optimizer, schedule, promise = (recipe.get(part, {}) for part in ("optimizer", "schedule", "promise"))
-    data, compute = results.get("data", {}), results.get("compute", {})
-    unreadable = results.get("unreadable")
-    rows = [
-        ("data", data_name(recipe)),
-        ("images", data.get("images")),
-        ("fingerprint of the data", data.get("fingerprint")),
-        ("unreadable images left out", None if unreadable is None else len(unreadable)),
-        ("epochs", results.get("epochs", recipe.get("epochs"))),
-        ("optimiser's steps", results.get("steps")),
-        ("batch", recipe.get("batch_size")),
-        ("optimiser", optimizer.get("kind")),
-        ("learning rate", joined(optimizer.get("lr"), optimizer.get("lr_rule"))),
-        ("weight decay", optimizer.get("weight_decay")),
-        ("schedule", joined(schedule.get("kind"), f"{schedule.get('warmup_epochs')} epochs of warm-up")),
-        ("seed", results.get("seed", recipe.get("seed"))),
-        ("device", joined(compute.get("device"), f"{compute.get('processes')} process(es)")),
-        ("precision", compute.get("precision")),
-        ("date", results.get("date")),
-        *sorted(results.get("versions", {}).items()),
-    ]
-    return f"""## Training
-
-{table(("", "this run"), rows)}
-
-`recipe.json` beside this card holds every field, those altered for this run too.
-The recipe's own source: {promise.get("paper", "not recorded")},
-{promise.get("table", "not recorded")}; it is written for {promise.get("data", "data that are not recorded")}.
-
-```
-accelerate launch training/pretrain.py {recipe["name"]} --data DATA
-```
-
-{alterations(results)}"""
+def left_out(weights: str, rest: str) -> str:
+    """What the file of the weights does not hold, and in the words of `rest` what became of that."""
+    return f"""{weights} holds the backbone alone:
+no classifier, no projection or prediction head, no momentum network and no queue. {rest}"""
 
 
-def alterations(results: Mapping[str, Any]) -> str:
-    """In which fields the run differs from the recipe that it is named after."""
-    if "altered" not in results:
-        return "That is the recipe unaltered: give it each field that differs in `recipe.json`, as --FIELD VALUE."
-    changed = [f"- `{name}`: {new} instead of {old}" for name, (old, new) in results["altered"].items()]
-    return (
-        "\n".join(["Altered in this run, as --FIELD VALUE:\n", *changed]) if changed else "Nothing of it was altered."
-    )
-
-
-def evaluation(results: Mapping[str, Any], known: Description, linear: str = NOT_MEASURED) -> str:
+def evaluation(
+    recipe: Mapping[str, Any], results: Mapping[str, Any], known: Description, linear: str = NOT_MEASURED
+) -> str:
     """What was measured, beside random weights, beside chance and the paper; `linear` is what came of it here."""
     knn, std, rank = (results.get(name, {}) for name in ("knn", "std", "rank"))
     neighbours = f"k-NN accuracy, k={knn['k']}" if knn else "k-NN accuracy"
@@ -210,11 +185,6 @@ def evaluation(results: Mapping[str, Any], known: Description, linear: str = NOT
     protocol = (
         f"\n\nNeighbours: {knn['protocol']}, {knn['queries']} queries, {knn['bank']} images in the bank." if knn else ""
     )
-    where = (
-        f"linear evaluation, top-1, {known.data}, {known.epochs} epochs" if known.data else "linear evaluation, top-1"
-    )
-    paper = NOT_MEASURED if known.paper_number is None else f"{known.paper_number} %"
-    ours = NOT_MEASURED if known.our_number is None else f"{known.our_number} %"
     notes = f"\n\n{known.notes}" if known.notes else ""
     return f"""## Evaluation
 
@@ -222,18 +192,33 @@ def evaluation(results: Mapping[str, Any], known: Description, linear: str = NOT
 
 In brackets: 95% confidence intervals; of the gain, over the same images before and after.{protocol}
 
-{table(("", "the paper", "this project"), [(where, paper, ours)])}
-
-This run's own linear evaluation: {linear}.{notes}"""
+{beside_the_paper(recipe, known)}This run's own linear evaluation: {linear}.{notes}"""
 
 
-def limits(known: Description) -> str:
-    """What it is not good for, and what its licence leaves open."""
-    terms = (
-        f"The recipe is written for {known.data}, whose terms are: {known.data_terms}."
-        if known.data
-        else "The terms of the images it was trained on are not recorded."
+def beside_the_paper(recipe: Mapping[str, Any], known: Description) -> str:
+    """What the recipe gave its authors and this project; nothing for a recipe that is no paper's."""
+    if "no paper" in recipe.get("promise", {}).get("paper", ""):
+        return ""
+    where = (
+        f"linear evaluation, top-1, {known.data}, {known.epochs} epochs" if known.data else "linear evaluation, top-1"
     )
+    paper = NOT_MEASURED if known.paper_number is None else f"{known.paper_number} %"
+    ours = NOT_MEASURED if known.our_number is None else f"{known.our_number} %"
+    return f"{table(('', 'the paper', 'this project'), [(where, paper, ours)])}\n\n"
+
+
+def limits(results: Mapping[str, Any], known: Description) -> str:
+    """What it is not good for, and what its licence leaves open."""
+    data = known_by(fingerprint(results))
+    if data:
+        terms = f"The images it was trained on are {data.name}, whose terms are: {data.terms}."
+    elif known.data:
+        terms = (
+            f"The recipe is written for {known.data}, whose terms are: {known.data_terms}. Whether the run's photos "
+            "are those is not known."
+        )
+    else:
+        terms = "The terms of the images it was trained on are not recorded."
     return f"""## Limits
 
 It gives features, not classes: it has no classifier, and it knows what its training images show and what the
@@ -244,37 +229,3 @@ augmentations leave. Biases of the images are in the features. At sizes far from
 The licence named at the top is that of the code, or of the weights where the registry states one.
 {terms}
 Whether such terms bind weights is not settled; check them before you publish."""
-
-
-def data_name(recipe: Mapping[str, Any]) -> str:
-    """The last part of where the data lay; never the path, which is a machine's own affair."""
-    return PurePath(str(recipe.get("data", ""))).name or "not recorded"
-
-
-def table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    """A Markdown table; None reads as not recorded."""
-    cells = [["not recorded" if cell is None else str(cell) for cell in row] for row in rows]
-    lines = ["|".join(["", *(f" {cell} " for cell in row), ""]) for row in [list(head), *cells]]
-    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
-
-
-def joined(*parts: Any) -> str | None:
-    """Parts with commas between, or None where the first is missing."""
-    return None if parts[0] is None else ", ".join(str(part) for part in parts if part is not None)
-
-
-def percent(value: float) -> float:
-    """A share in [0, 1] as a percentage with one decimal."""
-    return round(100 * value, 1)
-
-
-def share(value: float | None, interval: tuple[float, float] | None = None, unit: str = "%") -> str:
-    """A share, or a difference of two in points, in words; with its interval where there is one."""
-    if value is None:
-        return NOT_MEASURED
-    return f"{percent(value)} {unit}" + (f" [{percent(interval[0])}, {percent(interval[1])}]" if interval else "")
-
-
-def number(value: float | None) -> str:
-    """A plain figure with three digits, or that it was not measured."""
-    return NOT_MEASURED if value is None else f"{value:.3g}"

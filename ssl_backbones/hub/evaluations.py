@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from math import hypot
 from pathlib import PurePath
 from typing import Any
 
 from huggingface_hub import EvalResult
+
+from ssl_backbones.photos import known_by
 
 NOT_MEASURED = "not measured"
 Results = Mapping[str, Any]
@@ -139,7 +142,31 @@ def index(evaluations: Sequence[Results]) -> list[EvalResult]:
     ]
 
 
-def commands(evaluations: Sequence[Results]) -> str:
-    """How each was measured, to be measured again."""
-    lines = [f"python training/{results['command']}" for results in evaluations if results.get("command")]
+PLACEHOLDERS = {"--data": "DATA", "--validation": "VALIDATION"}
+"""What a command tells in place of where somebody's photos lay."""
+
+
+def commands(evaluations: Sequence[Results], source: str) -> str:
+    """How each was measured, to be measured again of the backbone that is loaded by `source`."""
+    lines = [f"python training/{retold(results, source)}" for results in evaluations if results.get("command")]
     return "\n".join(["```", *dict.fromkeys(lines), "```"]) if lines else ""
+
+
+def retold(results: Results, source: str) -> str:
+    """A command with the backbone's public name for the folder that was asked about, and DATA for the photos' own."""
+    words = shlex.split(str(results["command"]))
+    model = None if is_random(results) else results.get("model")
+    told = []
+    for before, word in zip(["", *words], words, strict=False):
+        option, equals, _ = word.partition("=")
+        if equals and option in PLACEHOLDERS:
+            told.append(f"{option}={PLACEHOLDERS[option]}")
+        else:
+            told.append(PLACEHOLDERS.get(before, source if word == model else word))
+    return shlex.join(told)
+
+
+def stands_for(evaluations: Sequence[Results]) -> str:
+    """Which photos DATA is in the commands, and where they come from as far as that is known."""
+    found = {place(results): known_by((results.get("data") or {}).get("fingerprint")) for results in evaluations}
+    return "DATA is " + " or ".join(f"{name} ({data.origin})" if data else name for name, data in found.items())

@@ -9,25 +9,26 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from ssl_backbones.hub.card import (
-    NOT_MEASURED,
-    data_name,
     evaluation,
     facts_of,
+    left_out,
     list_ours,
     loading,
     measured,
     preprocessing,
-    share,
-    table,
-    training,
+    pretrained,
+    tags_for,
 )
-from ssl_backbones.hub.evaluations import Results, beats_random, commands, index, linear, rows
-from ssl_backbones.registry import LICENCE, PAPERS, Description
+from ssl_backbones.hub.evaluations import Results, beats_random, commands, index, linear, rows, stands_for
+from ssl_backbones.hub.markdown import NOT_MEASURED, share, table
+from ssl_backbones.hub.training_section import data_name, fingerprint, training
+from ssl_backbones.photos import known_by
+from ssl_backbones.registry import LICENCE, Description
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What a person says of the weights and of the images; where nothing is said, the registry's word counts."""
+    """What a person says of the weights and of the images; photos known by their fingerprint speak for themselves."""
 
     licence: str = LICENCE
     """Of the weights, as the Hub abbreviates it."""
@@ -37,6 +38,44 @@ class Terms:
     """What their owners allow."""
     dataset: str | None = None
     """Their id on the Hub, if they have one."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the files that a card names lie, for who reads that card there."""
+
+    weights: str
+    """Their file, as a sentence begins with it."""
+    preparation: str
+    """A sentence on where timm knows from how images are prepared."""
+    recipe: str
+    """Of recipe.json."""
+    state: str
+    """Where the state of training lies, if it is published."""
+
+
+ON_THE_HUB = Places(
+    "`model.safetensors`",
+    "How images are prepared stands in `config.json`, where timm reads it.",
+    "recipe.json",
+    "beside it",
+)
+"""Beside the card."""
+
+
+def in_this_repository(name: str, ships: bool, published: str | None) -> Places:
+    """Of a card in model_cards/: the records lie among the results, weights that ship in the package.
+
+    `published` is the repository on the Hub that the training state is in, if there is one.
+    """
+    records = f"benchmarks/results/{name}"
+    knows = "; timm knows it from the package" if ships else ""
+    return Places(
+        f"`ssl_backbones/_weights/{name}.safetensors`" if ships else "The file of the weights",
+        f"How images are prepared stands in `{records}/config.json`{knows}.",
+        f"{records}/recipe.json",
+        f"in {published} on the Hub",
+    )
 
 
 def model_card(
@@ -49,12 +88,13 @@ def model_card(
     terms: Terms,
     evaluations: Sequence[Results] = (),
     state: Sequence[str] = (),
+    places: Places = ON_THE_HUB,
 ) -> str:
     """Markdown with the Hub's front matter.
 
     `recipe`, `results` and `config` are a run's recipe.json, results.json and backbone/config.json; `evaluations` the
     results of others about the same weights, and about random ones. `source` is what the backbone is loaded by, and
-    `state` names the files of the training state, where they lie beside it.
+    `state` names the files of the training state, where they lie beside it; `places` is where the others do.
     """
     known = replace(facts_of(recipe), name=name, licence=terms.licence)
     remark = f"`{name}` is its name, {'on the Hub' if source.startswith('hf-hub:') else 'in this package'}."
@@ -62,12 +102,12 @@ def model_card(
         front_matter(recipe, results, known, terms, evaluations),
         opening(recipe, known),
         loading(known.backbone, source, source, remark),
-        preprocessing(recipe, config, ""),
-        continuing(state),
-        training(recipe, results),
-        evaluated(results, known, evaluations),
+        preprocessing(recipe, config, places.preparation),
+        left_out(places.weights, continuing(state, places.state)),
+        training(recipe, results, places.recipe),
+        evaluated(recipe, results, known, evaluations, source),
         verdict(results, evaluations),
-        limits(known, recipe, terms),
+        limits(recipe, results, known, terms),
     )
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -81,16 +121,12 @@ def front_matter(
 ) -> str:
     """The block that the Hub reads; its model-index holds what the results files hold."""
     ours = known.backbone in list_ours()
-    method = method_of(recipe)
-    paper = PAPERS.get(method)
-    url = (paper.url if paper else None) or ""
-    arxiv = url.rpartition("/")[2] if "arxiv.org/abs/" in url else None
     found = ([measured(recipe, results["knn"])] if "knn" in results else []) + index(evaluations)
     data = ModelCardData(
         library_name="ssl-backbones" if ours else "timm",
         license=terms.licence,
         pipeline_tag="image-feature-extraction",
-        tags=["timm", "self-supervised-learning", method.replace("_", "-")] + ([f"arxiv:{arxiv}"] if arxiv else []),
+        tags=tags_for(recipe),
         datasets=[terms.dataset] if terms.dataset else None,
         model_name=known.name,
         eval_results=found or None,
@@ -98,42 +134,42 @@ def front_matter(
     return f"---\n{data.to_yaml()}\n---"
 
 
-def method_of(recipe: Mapping[str, Any]) -> str:
-    """The suffix of a model's name."""
-    return str(recipe["model"]).partition("_")[2]
-
-
 def opening(recipe: Mapping[str, Any], known: Description) -> str:
     """What it is, in a paragraph."""
-    method = method_of(recipe)
-    how = "with labels" if method == "supervised" else f"by {known.method or method}"
     paper = f"\n\nThe method: {known.paper}" if known.paper else ""
-    what = f"A {known.backbone} image backbone, pretrained {how} with the recipe {recipe['name']}."
+    how = pretrained(recipe, known)
+    what = f"A {known.backbone} image backbone, pretrained {how}, as in the recipe {recipe['name']}."
     return f"# {known.name}\n\n{what}{paper}"
 
 
-def continuing(state: Sequence[str]) -> str:
+def continuing(state: Sequence[str], place: str) -> str:
     """What there is to train on with."""
     if not state:
-        return "The heads, the queue and the optimiser's state are not published with it."
+        return "Such parts and the optimiser's state are not published."
     files = "\n".join(f"- `{name}`" for name in state)
-    return f"""The whole state of training lies beside it, as a run's folder has it:
+    return f"""The whole state of training lies {place}, as a run's folder has it:
 
 {files}
 
 `ssl_backbones.methods.method_from_run(FOLDER)` gives the method with its heads, its queue and its momentum networks,
-where FOLDER is a copy of this repository (`hf download`)."""
+where FOLDER is a copy of that repository (`hf download`)."""
 
 
-def evaluated(results: Mapping[str, Any], known: Description, evaluations: Sequence[Results]) -> str:
+def evaluated(
+    recipe: Mapping[str, Any],
+    results: Mapping[str, Any],
+    known: Description,
+    evaluations: Sequence[Results],
+    source: str,
+) -> str:
     """What was measured in the run and after it, beside random weights and beside the paper."""
-    own = evaluation(results, known, linear(evaluations) or NOT_MEASURED)
+    own = evaluation(recipe, results, known, linear(evaluations) or NOT_MEASURED)
     found = list(rows(evaluations))
     if not found:
         return f"{own}\n\nOther evaluations: {NOT_MEASURED}."
     compared = table(("", "random weights", "this backbone", "gain"), found)
-    how = f"Evaluations of these weights, each to be found again with its command:\n\n{compared}"
-    return f"{own}\n\n{how}\n\n{commands(evaluations)}"
+    again = f"Measured by these commands, where {stands_for(evaluations)}:\n\n{commands(evaluations, source)}"
+    return f"{own}\n\nEvaluations of these weights:\n\n{compared}\n\n{again}"
 
 
 def verdict(results: Mapping[str, Any], evaluations: Sequence[Results]) -> str:
@@ -150,13 +186,14 @@ def verdict(results: Mapping[str, Any], evaluations: Sequence[Results]) -> str:
     return f"It beats the same network with random weights{margin}, and surely so: no difference's interval holds zero."
 
 
-def limits(known: Description, recipe: Mapping[str, Any], terms: Terms) -> str:
+def limits(recipe: Mapping[str, Any], results: Mapping[str, Any], known: Description, terms: Terms) -> str:
     """What it is not good for, and what the licences leave open."""
     side = f"{recipe['size']} x {recipe['size']} pixels"
+    data = known_by(fingerprint(results))
     if terms.images_terms:
         images = f"Of the images ({terms.images or data_name(recipe)}): {terms.images_terms}."
-    elif known.data:
-        images = f"Of the images, which are those that the recipe is written for ({known.data}): {known.data_terms}."
+    elif data:
+        images = f"Of the images, which are {data.name}: {data.terms}."
     else:
         images = "Of the images: not stated."
     return f"""## Limits

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ssl_backbones.data.sealed import digest
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.registry import create_model
 
@@ -131,8 +132,7 @@ def load(method: Method, checkpoint: Path) -> None:
 def read_state(checkpoint: Path) -> dict[str, Tensor]:
     """The tensors of the method in a checkpoint, once they are found to be what was written."""
     manifest = read_json(checkpoint / "MANIFEST.json")
-    content = {key: value for key, value in manifest.items() if key != "sha256"}
-    if manifest.get("sha256") != hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest():
+    if manifest.get("sha256") != digest(manifest):
         raise RunError(f"{checkpoint / 'MANIFEST.json'} is not what was written: {before(checkpoint)}")
     if manifest["schema"] != SCHEMA:
         raise RunError(

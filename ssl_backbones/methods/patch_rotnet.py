@@ -13,43 +13,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_choice, check_positive, check_share
 from ssl_backbones.losses import accuracy, cross_entropy
 from ssl_backbones.methods.method import Method, MethodConfig
+from ssl_backbones.methods.patch_choices import PatchChoices
 from ssl_backbones.models.backbone import feature_map, pooled, width_of
-from ssl_backbones.models.classifier import Classifier, classifier
-from ssl_backbones.views import CropFlip, PatchViews, Positions, check_ratio
+from ssl_backbones.models.classifier import classifier
+from ssl_backbones.views import CropFlip, PatchViews
 
 VIEWS = 8
 
 
 @dataclass(frozen=True)
-class PatchRotNetConfig(MethodConfig):
+class PatchRotNetConfig(PatchChoices, MethodConfig):
     """Patch RotNet's choices."""
 
     name: ClassVar[str] = "patch_rotnet"
-    ratio: float = 0.4
-    """The patch's share of the image's side."""
-    positions: Positions = "per image"
-    """Whether the four patches of an image lie at one place or at four."""
-    antialias: bool = False
-    """Of the resize that makes a patch."""
-    head: Classifier = "linear"
-    """One linear layer, or a hidden one before it with BatchNorm and a leaky ReLU."""
-    hidden_dim: int = 256
-    """The width inside the head, where it is an "mlp"."""
-    crop_padding: float = 1 / 8
-    """Black around a photo before a crop of its own size, as a share of the side; 0 for no crop."""
-    flip_p: float = 0.5
-    """Chance of a mirror image."""
-
-    def __post_init__(self) -> None:
-        check_ratio(self.ratio)
-        check_choice("positions", self.positions, Positions)
-        check_choice("head", self.head, Classifier)
-        check_positive(hidden_dim=self.hidden_dim)
-        check_share("crop_padding", self.crop_padding)
-        check_share("flip_p", self.flip_p)
 
     def build(self, backbone: nn.Module) -> PatchRotNet:
         return PatchRotNet(backbone, self)

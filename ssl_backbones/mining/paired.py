@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssl_backbones.data.batches import Batch, Batches, Request
-from ssl_backbones.data.exchanged import Exchanged, taken_apart
+from ssl_backbones.data.exchanged import Exchanged, ViewsApart
 from ssl_backbones.data.images import Images, UnreadableImageError
 from ssl_backbones.views import MultiView
 
@@ -37,29 +37,21 @@ class PairedBatches(Batches):
         exchanged: bool = False,
     ) -> None:
         super().__init__(images, transform, seed)
-        self.single = [replace(transform, policies=(policy,)) for policy in transform.policies]
+        self.apart = ViewsApart(transform)
         self.partners = partners
         self.numbers = numbers
         self.exchanged = exchanged
 
     def __getitem__(self, request: Request) -> Batch:
         unreadable: dict[str, str] = {}
-        exchange = request.exchange if self.exchanged else None
-        own, others = request.indices, request.indices if exchange is None else exchange.indices
+        request = request if self.exchanged else replace(request, exchange=None)
+        own, others = request.indices, (request.exchange or request).indices
         families = {index: self.family(index, unreadable) for index in dict.fromkeys(others.tolist())}
         shown = [families[index] for index in others.tolist()]
         photos = [[families[at][0][1] if at in families else self.read(at, unreadable) for at in own.tolist()]]
         photos += [[family[partner][1] for family in shown] for partner in range(1 + self.partners.shape[1])]
-        first, *_ = self.transform.draw(self.seed, request.epoch, own)
-        _, *rest = self.transform.draw(self.seed, request.epoch, others)
-        views = [
-            transform.on_host(of_view, (drawn,))
-            for transform, of_view, drawn in zip(self.single, photos, (first, *rest), strict=True)
-        ]
         numbers = torch.from_numpy(self.numbers[np.array([[row for row, _ in family] for family in shown])])
-        if exchange is None:
-            return Batch((views, numbers), unreadable)
-        return Batch((Exchanged(views, torch.from_numpy(exchange.places)), numbers), unreadable)
+        return Batch((self.apart.on_host(photos, self.seed, request), numbers), unreadable)
 
     def family(self, index: int, unreadable: dict[str, str]) -> list[tuple[int, Image.Image]]:
         """The image at an index and its partners, each with its row."""
@@ -76,6 +68,4 @@ class PairedBatches(Batches):
     def on_device(self, content: Any) -> tuple[list[Tensor] | Exchanged, Tensor]:
         """The normalised views (B, 3, S, S), and the numbers."""
         shown, numbers = content
-        levels, places = taken_apart(shown)
-        views = [transform.on_device(view)[0] for transform, view in zip(self.single, levels, strict=True)]
-        return views if places is None else Exchanged(views, places), numbers
+        return self.apart.on_device(shown), numbers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ class MultiView(Transform):
     the whole photos, padded to the largest of the batch, so it wants photos of moderate and similar size. Where no
     engine is named it is the one of `made_by`, and "pillow" outside of that.
     """
+
+    engines: ClassVar[tuple[Engine, ...]] = get_args(Engine)
 
     policies: tuple[Policy, ...]
     size: int

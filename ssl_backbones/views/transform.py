@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
+
+from ssl_backbones.views.engine import Engine
 
 
 class Transform(ABC):
@@ -17,6 +19,9 @@ class Transform(ABC):
     tensors; `on_device` runs where the network is and returns normalised floats. How the work is split between the two
     is the transform's affair: the same parameters give the same views either way.
     """
+
+    engines: ClassVar[tuple[Engine, ...]] = ("pillow",)
+    """What its pixels can be made by; one that has several is told which by `made_by`."""
 
     @abstractmethod
     def draw(self, seed: int, epoch: int, indices: np.ndarray) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from comparison.grid import Grid, GridError
 from comparison.table import Table
@@ -13,14 +14,8 @@ LINE = "#c8d3dc"
 
 def draw(grid: Grid, table: Table, path: Path) -> None:
     """Leave the picture in a file whose ending says its format (png, pdf, svg)."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise GridError("matplotlib is not installed: pip install 'ssl-backbones[viz]'") from error
     rows, columns = len(grid.rows), len(grid.columns)
-    figure = Figure(figsize=(2.4 + 3.2 * columns, 0.9 + 0.3 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(width=2.4 + 3.2 * columns, height=0.9 + 0.3 * rows)
     panels = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
     for panel, column in zip(panels, grid.columns, strict=True):
         scale = 100 if column.percent else 1
@@ -39,3 +34,15 @@ def draw(grid: Grid, table: Table, path: Path) -> None:
         panel.spines[["top", "right", "left"]].set_visible(False)
     panels[0].set_ylim(rows - 0.4, -0.6)
     figure.savefig(path, dpi=160)
+
+
+def canvas(width: float, height: float) -> Any:
+    """An empty figure of so many inches; GridError where matplotlib is not installed."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise GridError("matplotlib is not installed: pip install 'ssl-backbones[viz]'") from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure

@@ -7,7 +7,7 @@ import re
 import shlex
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,10 @@ class Row:
     random: bool = False
     """Whether that model has random weights, drawn by the seed."""
     options: str = ""
-    """What else is said to pretrain.py, after what the grid says for all; words in braces are filled in."""
+    """What else is said to pretrain.py, after what the grid says for all. Words in braces are filled in; {run:LABEL} is
+    the folder of the run, with the same seed, of a row above."""
     makes: str = ""
-    """A file that the recipe needs and `by` makes."""
+    """The name of a file that the recipe needs; {made} stands for where it lies, which is below `out`."""
     by: str = ""
     """The script of this folder, and its words, that makes the file where it is not there."""
 
@@ -86,22 +87,40 @@ class Grid:
             check_row(row)
 
     def run_folder(self, row: Row, seed: int) -> Path:
-        """Where a row's pretraining writes."""
-        return Path(self.out) / row.recipe / f"seed{seed}"
+        """Where a row's pretraining writes; one of other words writes elsewhere, so that no old one is taken for it."""
+        return Path(self.out) / row.recipe / f"seed{seed}.{self.run_digest(row)}"
+
+    def run_digest(self, row: Row) -> str:
+        """What tells a row's pretraining from others of its recipe, whatever the seed."""
+        return self.digest(row.recipe, self.options, row.options, row.makes, row.by)
+
+    def made_file(self, row: Row, seed: int) -> Path:
+        """Where the file lies that a row needs; rows that make it by the same words share it."""
+        digest = self.digest(row.makes, row.by.replace("{seed}", str(seed)))
+        return Path(self.out) / f"{Path(row.makes).stem}.{digest}{Path(row.makes).suffix}"
 
     def cell_folder(self, row: Row, column: Column, seed: int) -> Path:
-        """Where an evaluation writes; one of other words writes elsewhere, so that no old number is taken for it."""
-        words = [column.protocol, column.options, self.data, self.validation, row.model]
-        digest = hashlib.sha256("\0".join(words).encode()).hexdigest()[:8]
-        of = row.recipe or f"{slug(row.model)}{'.random' if row.random else ''}"
-        return Path(self.out) / of / f"seed{seed}.{slug(column.protocol.partition(' ')[2])}.{digest}"
+        """Where an evaluation writes, named after what it asks and, of a recipe, after the run that it asks about."""
+        digest = self.digest(column.protocol, column.options, row.model)
+        name = f"{slug(column.protocol.partition(' ')[2])}.{digest}"
+        if row.recipe:
+            run = self.run_folder(row, seed)
+            return run.with_name(f"{run.name}.{name}")
+        return Path(self.out) / f"{slug(row.model)}{'.random' if row.random else ''}" / f"seed{seed}.{name}"
 
-    def filled(self, text: str, seed: int) -> list[str]:
-        """The words of an option's text, with {data}, {out} and {seed} filled in."""
+    def digest(self, *texts: str) -> str:
+        """Eight letters that stand for the texts and the data. Braces are in them as they stand: `out` may be moved."""
+        return hashlib.sha256("\0".join((self.data, self.validation, *texts)).encode()).hexdigest()[:8]
+
+    def filled(self, text: str, seed: int, row: Row | None = None) -> list[str]:
+        """The words of an option's text, with {data}, {out}, {seed} and, where the row makes one, {made} filled in."""
         known = {"data": self.data, "out": self.out, "seed": str(seed)}
-        unknown = [name for name in re.findall(r"\{(\w*)\}", text) if name not in known]
+        if row and row.makes:
+            known["made"] = str(self.made_file(row, seed))
+        unknown = [name for name in re.findall(r"\{(\w*|run:[^{}]*)\}", text) if name not in known]
         if unknown:
-            raise GridError(f"{{{unknown[0]}}} in {text!r} stands for nothing: write {{data}}, {{out}} or {{seed}}")
+            names = ", ".join(f"{{{name}}}" for name in known)
+            raise GridError(f"{{{unknown[0]}}} in {text!r} stands for nothing: choose from {names}")
         return [re.sub(r"\{(\w+)\}", lambda name: known[name[1]], word) for word in shlex.split(text)]
 
 
@@ -113,6 +132,11 @@ def check_row(row: Row) -> None:
         raise GridError(f"the row {row.label!r} has random weights, which a recipe has not: name a model")
     if bool(row.makes) != bool(row.by):
         raise GridError(f"the row {row.label!r} must say both what is made and by what, or neither")
+    if row.makes and (Path(row.makes).name != row.makes or "{" in row.makes or "{made}" not in row.by):
+        raise GridError(
+            f"the row {row.label!r} makes {row.makes!r} by {row.by!r}: give a file's name alone, such as pairs.parquet,"
+            " and say {made} where the script is told its path"
+        )
     if row.recipe:
         try:
             recipes.get(row.recipe)
@@ -134,12 +158,34 @@ def read_grid(path: Path, **overrides: Any) -> Grid:
     except ValueError as error:
         raise GridError(f"{path} is not TOML ({error})") from error
     try:
-        grid: Grid = from_plain(Grid, {"title": path.stem} | plain | stated(overrides))
+        grid = with_runs(from_plain(Grid, {"title": path.stem} | plain | stated(overrides)))
     except GridError as error:
         raise GridError(f"{path}: {error}") from error
     except ValueError as error:
         raise GridError(f"{path}: {str(error).rstrip('.')}") from error
     return grid
+
+
+def with_runs(grid: Grid) -> Grid:
+    """The grid with a run's folder, of the same seed, in place of each {run:LABEL} of the rows below that run's."""
+    folders: dict[str, str] = {}
+    rows: list[Row] = []
+    for row in grid.rows:
+        told = replace(row, options=with_folders(row.options, folders), by=with_folders(row.by, folders))
+        rows.append(told)
+        if row.recipe:
+            folders[row.label] = f"{{out}}/{row.recipe}/seed{{seed}}.{grid.run_digest(told)}"
+    return replace(grid, rows=tuple(rows))
+
+
+def with_folders(text: str, folders: Mapping[str, str]) -> str:
+    """The text with the folders by their rows' labels."""
+    for label in re.findall(r"\{run:([^{}]*)\}", text):
+        if label not in folders:
+            above = ", ".join(map(repr, folders)) or "none"
+            raise GridError(f"{{run:{label}}} in {text!r} names no recipe's row above its own: choose from {above}")
+        text = text.replace(f"{{run:{label}}}", folders[label])
+    return text
 
 
 def stated(overrides: dict[str, Any]) -> dict[str, Any]:

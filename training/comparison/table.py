@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from scipy.stats import t as student
-
 from comparison.grid import Column, Grid, GridError, Row
 
 CONFIDENCE = 0.95
@@ -64,8 +62,17 @@ def cell_of(numbers: Sequence[Mapping[str, Any]]) -> Cell:
     mean = fmean(values)
     if len(values) == 1:
         return Cell(mean, numbers[0].get("low"), numbers[0].get("high"), 1, "images")
-    reach = student.ppf(0.5 + CONFIDENCE / 2, len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    reach = student().ppf(0.5 + CONFIDENCE / 2, len(values) - 1) * stdev(values) / math.sqrt(len(values))
     return Cell(mean, mean - reach, mean + reach, len(values), "seeds")
+
+
+def student() -> Any:
+    """Student's t distribution; GridError where scipy is not installed."""
+    try:
+        from scipy.stats import t
+    except ImportError as error:
+        raise GridError("scipy is not installed: pip install 'ssl-backbones[viz]'") from error
+    return t
 
 
 def markdown(grid: Grid, table: Table) -> str:

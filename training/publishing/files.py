@@ -11,7 +11,7 @@ from typing import Any
 
 from publishing.material import Material, MaterialError
 from ssl_backbones.hub.export import save_backbone, write_file
-from ssl_backbones.hub.model_card import Terms, model_card
+from ssl_backbones.hub.model_card import ON_THE_HUB, Places, Terms, model_card
 from ssl_backbones.hub.sidecar import preparation
 from ssl_backbones.registry import PAPERS
 
@@ -23,11 +23,6 @@ PLACE = re.compile(r"""(?<![^\s'"=,(\[])(?:/|~|\.\.?/)[^\s'"=,)\]]+""")
 
 def write_files(material: Material, folder: Path, *, name: str, source: str, terms: Terms) -> list[str]:
     """Write all that is published into an empty folder; the files' names, in order."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise MaterialError(
-            f"{folder} is not empty: name a new folder with --out, so that it holds what is published alone"
-        )
     state = copy_state(material.checkpoint, folder) if material.checkpoint else []
     cfg = material.config.get("pretrained_cfg", {})
     paper = PAPERS.get(str(material.recipe["model"]).partition("_")[2])
@@ -39,20 +34,46 @@ def write_files(material: Material, folder: Path, *, name: str, source: str, ter
         "paper_ids": paper.url if paper else None,
     }
     save_backbone(material.backbone, folder, material.architecture, **preparation(material.backbone), **about)
-    recipe, results = without_places(material.recipe), without_places(material.results)
-    evaluations = [without_places(found) for found in material.evaluations]
-    write(folder / "recipe.json", recipe)
-    write(folder / "results.json", results)
-    for path, found in zip(evaluation_files(evaluations), evaluations, strict=True):
-        write(folder / path, found)
-    config = json.loads((folder / "config.json").read_bytes())
-    card = model_card(
-        recipe, results, config, name=name, source=source, terms=terms, evaluations=evaluations, state=state
-    )
+    write(folder / "recipe.json", without_places(material.recipe))
+    write(folder / "results.json", without_places(material.results))
+    for path, found in zip(evaluation_files(material.evaluations), material.evaluations, strict=True):
+        write(folder / path, without_places(found))
+    card = card_of(material, name=name, source=source, terms=terms, state=state)
     write_file(folder / "README.md", card.encode())
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     check_no_token(folder, files)
     return files
+
+
+def card_of(
+    material: Material,
+    *,
+    name: str,
+    source: str,
+    terms: Terms,
+    state: Sequence[str] = (),
+    places: Places = ON_THE_HUB,
+) -> str:
+    """The card of the material, with the paths in it cut to their last part."""
+    return model_card(
+        without_places(material.recipe),
+        without_places(material.results),
+        {"pretrained_cfg": preparation(material.backbone)},
+        name=name,
+        source=source,
+        terms=terms,
+        evaluations=[without_places(found) for found in material.evaluations],
+        state=state,
+        places=places,
+    )
+
+
+def check_empty(folder: Path) -> None:
+    """Refuse to keep the files among others."""
+    if folder.is_dir() and any(folder.iterdir()):
+        raise MaterialError(
+            f"{folder} is not empty: name a new folder with --out, so that it holds what is published alone"
+        )
 
 
 def copy_state(checkpoint: Path, folder: Path) -> list[str]:

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from checkpoint import CheckpointError, listed, verify
-from mine_pairs import weights_sha256
+from subject import weights_sha256
 from torch import nn
 
 import ssl_backbones
 from ssl_backbones.hub.evaluations import is_random
+from ssl_backbones.hub.training_section import fingerprint
 
 
 class MaterialError(ValueError):
@@ -33,6 +34,16 @@ class Material:
     """With the weights of the run, on the CPU."""
     checkpoint: Path | None
     """The newest whole one, where the training state is to be published."""
+
+    @property
+    def name(self) -> str:
+        """The recipe's."""
+        return str(self.recipe["name"])
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the photos that were trained on."""
+        return fingerprint(self.results)
 
     @property
     def architecture(self) -> str:

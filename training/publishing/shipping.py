@@ -9,7 +9,8 @@ from typing import Any
 from publishing.material import Material, MaterialError
 from ssl_backbones.hub.evaluations import beats_random, beside_random
 from ssl_backbones.hub.export import write_file
-from ssl_backbones.registry import list_models
+from ssl_backbones.photos import are_those
+from ssl_backbones.registry import describe, list_models
 
 LARGEST = 2 * 10**6
 """Bytes of a file in the package, at most."""
@@ -19,18 +20,28 @@ QUESTIONS = ("knn", "logistic")
 
 def ship(material: Material, weights: Path, folder: Path) -> Path:
     """Put a file of weights where the package looks for them; or MaterialError, with nothing written."""
-    name = str(material.recipe["name"])
-    if name not in list_models(include_tags=True):
+    check_ships(material, weights)
+    folder.mkdir(exist_ok=True)
+    write_file(folder / f"{material.name}.safetensors", weights.read_bytes())
+    return folder / f"{material.name}.safetensors"
+
+
+def check_ships(material: Material, weights: Path) -> None:
+    """Refuse a file of weights that may not be part of the package."""
+    if material.name not in list_models(include_tags=True):
         raise MaterialError(
-            f"{name!r} is no registered name, so nobody could ask for it: add its tag to the table first"
+            f"{material.name!r} is no registered name, so nobody could ask for it: add its tag to the table first"
         )
     size = weights.stat().st_size
     if size > LARGEST:
         raise MaterialError(f"the weights have {size:,} bytes, but {LARGEST:,} may ship: publish them with --repo")
+    data = describe(material.name).data or ""
+    if not are_those(data, material.fingerprint):
+        raise MaterialError(
+            f"{material.name!r} says {data}, and the photos are not known to be those: record their fingerprint in "
+            "ssl_backbones/photos.py if they are, or publish the weights with --repo"
+        )
     check_worth(material.evaluations)
-    folder.mkdir(exist_ok=True)
-    write_file(folder / f"{name}.safetensors", weights.read_bytes())
-    return folder / f"{name}.safetensors"
 
 
 def check_worth(evaluations: Sequence[dict[str, Any]]) -> None:

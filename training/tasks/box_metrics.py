@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +26,16 @@ MOST = 100
 """Detections of a photo and class that COCO looks at."""
 
 Style = Literal["voc", "coco"]
+
+
+def require_evaluators(style: Style, masks: bool) -> None:
+    """ValueError where a library is missing that detections are judged by."""
+    needed = ["pycocotools", *(["torchmetrics"] if masks or style == "coco" else [])]
+    for name in needed:
+        if find_spec(name) is None:
+            raise ValueError(
+                f"{name}, which detections are judged by, is not installed: pip install 'ssl-backbones[eval]'"
+            )
 
 
 @dataclass(frozen=True)

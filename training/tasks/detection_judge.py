@@ -59,7 +59,7 @@ class DetectionJudge:
 
     def __init__(self, run: DetectRun, images: AnnotatedImages, validation: AnnotatedImages) -> None:
         self.run, self.training, self.images = run, images, validation
-        self.style: Style = validation.metric if run.metric == "auto" else run.metric
+        self.style = style_of(run, validation)
         self.numbers: dict[str, Number] = {}
         self.unreadable = Unreadable(len(validation), run.unreadable_share)
 
@@ -131,6 +131,12 @@ class DetectionJudge:
             found |= share
         nothing = empty(method.with_masks)
         return [found.get(index, nothing) for index in range(len(self.images))]
+
+
+def style_of(run: DetectRun, validation: AnnotatedImages) -> Style:
+    """Whose average precision of boxes the run asks for."""
+    style: Style = validation.metric if run.metric == "auto" else run.metric
+    return style
 
 
 def in_words(number: Number) -> str:

@@ -1,0 +1,154 @@
+"""A card's section on training: what was run on which photos, in what it differs from its recipe, and the command."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import PurePath
+from typing import Any
+
+from ssl_backbones.hub.markdown import joined, table
+from ssl_backbones.photos import are_those, known_by
+from ssl_backbones.registry import list_models
+
+
+def training(recipe: Mapping[str, Any], results: Mapping[str, Any], record: str) -> str:
+    """The recipe, the command, the data and the machine; `record` is where recipe.json lies."""
+    promise = recipe.get("promise", {})
+    paper, table_of = (promise.get(name, "not recorded") for name in ("paper", "table"))
+    left_open = f"\nWhat it leaves open: {by_name(promise['not_stated'])}" if promise.get("not_stated") else ""
+    return f"""## Training
+
+{settings(recipe, results)}
+
+`{record}` holds every field, those altered for this run too.
+The recipe's own source: {paper}, {table_of}.{left_open}
+{photos(recipe, results)}
+
+```
+{command(recipe, results)}
+```
+
+{alterations(results, record)}"""
+
+
+def by_name(text: str) -> str:
+    """A text in which weights that anybody can load go by their name, and not by the run's folder where they lay."""
+    published = list_models(pretrained=True)
+    return re.sub(r"\bruns/([\w.]*\w)", lambda found: found[1 if found[1] in published else 0], text)
+
+
+def settings(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    """The table of what the run was."""
+    optimizer, schedule = recipe.get("optimizer", {}), recipe.get("schedule", {})
+    data, compute = results.get("data", {}), results.get("compute", {})
+    unreadable = results.get("unreadable")
+    rows = [
+        ("data", data_name(recipe)),
+        ("images", data.get("images")),
+        ("fingerprint of the data", data.get("fingerprint")),
+        ("unreadable images left out", None if unreadable is None else len(unreadable)),
+        ("epochs", results.get("epochs", recipe.get("epochs"))),
+        ("optimiser's steps", results.get("steps")),
+        ("batch", recipe.get("batch_size")),
+        ("optimiser", optimizer.get("kind")),
+        ("learning rate", joined(optimizer.get("lr"), optimizer.get("lr_rule"))),
+        ("weight decay", optimizer.get("weight_decay")),
+        ("schedule", joined(schedule.get("kind"), f"{schedule.get('warmup_epochs')} epochs of warm-up")),
+        ("seed", results.get("seed", recipe.get("seed"))),
+        ("device", joined(compute.get("device"), f"{compute.get('processes')} process(es)")),
+        ("precision", compute.get("precision")),
+        ("date", results.get("date")),
+        *sorted(results.get("versions", {}).items()),
+    ]
+    return table(("", "this run"), rows)
+
+
+def data_name(recipe: Mapping[str, Any]) -> str:
+    """The last part of where the data lay; never the path, which is a machine's own affair."""
+    return PurePath(str(recipe.get("data", ""))).name or "not recorded"
+
+
+def fingerprint(results: Mapping[str, Any]) -> str | None:
+    """That of the photos that were trained on."""
+    found: str | None = results.get("data", {}).get("fingerprint")
+    return found
+
+
+def photos(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    """Whether the photos are those that the recipe is written for, as far as their fingerprint tells; and whose."""
+    meant = recipe.get("promise", {}).get("data")
+    if not meant:
+        return "What photos it is written for is not recorded."
+    known = known_by(fingerprint(results))
+    same = are_those(meant, fingerprint(results))
+    if known and same:
+        return f"It is written for {meant}, and the photos are those, by their fingerprint: {known.origin}."
+    if known or same is False:
+        whose = f"{known.name} instead" if known else "not the copy of those that is known"
+        told = f"by their fingerprint, the photos are {whose}"
+    else:
+        told = "whether the photos are those is not recorded"
+    return f"It is written for {meant}; {told}, so the weights do not bear the recipe's tag."
+
+
+def command(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    """How to run it again, where DATA stands for the photos: the recipe with all of it that an option can alter."""
+    words = [word for name, (_, new) in leaves(results) for word in option(name, new)]
+    seed = results.get("seed", recipe.get("seed"))
+    words += ["--cache", "CACHE"] if recipe.get("reencode") else []  # which photos are kept in as other pixels
+    words += ["--seed", str(seed)] if seed else []
+    return shlex.join(["accelerate", "launch", "training/pretrain.py", str(recipe["name"]), "--data", "DATA", *words])
+
+
+def alterations(results: Mapping[str, Any], record: str) -> str:
+    """In which fields the run differs from the recipe that it is named after, and what that one has there."""
+    if "altered" not in results:
+        return f"That is the recipe unaltered: give it each field that differs in `{record}`, as --FIELD VALUE."
+    changed = [f"`{name}` ({was(old, new, record)})" for name, (old, new) in leaves(results)]
+    return f"Altered from the recipe: {', '.join(changed)}." if changed else "No field of the recipe was altered."
+
+
+def leaves(results: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Each altered field by its dotted name, as options have it, with the recipe's value and the run's."""
+    for name, (old, new) in results.get("altered", {}).items():
+        yield from parts(name, old, new)
+
+
+def parts(name: str, old: Any, new: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """A field that holds as many parts in both is altered in some of those; any other as a whole."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        pairs = [(key, old.get(key), new[key]) for key in new]
+    elif nested(old) and nested(new) and len(old) == len(new):
+        pairs = [(str(at), *both) for at, both in enumerate(zip(old, new, strict=True))]
+    else:
+        yield name, (old, new)
+        return
+    for key, before, after in pairs:
+        if before != after:
+            yield from parts(f"{name}.{key}", before, after)
+
+
+def nested(value: Any) -> bool:
+    """Whether a value is a list of things that have fields of their own."""
+    return isinstance(value, list) and any(isinstance(item, dict) for item in value)
+
+
+def option(name: str, value: Any) -> list[str]:
+    """A field's value as the words of a command line; none for what no words can say."""
+    if nested(value) or isinstance(value, dict):
+        return []
+    if isinstance(value, bool):
+        part, dot, last = name.rpartition(".")
+        return [f"--{name}" if value else f"--{part}{dot}no_{last}"]
+    return [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+
+
+def was(old: Any, new: Any, record: str) -> str:
+    """What a recipe has in a field, in words; of what options cannot alter, where to look it up."""
+    if not option("", new):
+        return f"see `{record}`, no option says it"
+    if old in ("", []):
+        return "was empty"
+    return f"was {' '.join(map(str, old)) if isinstance(old, list) else old}"

@@ -1,0 +1,40 @@
+"""What can be chosen about a method that turns an image and a small copy of it inside.
+
+Pham et al., Self-supervised Learning with Local Attention-Aware Feature, 2021. https://arxiv.org/abs/2108.00475
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ssl_backbones.checks import check_choice, check_positive, check_share
+from ssl_backbones.models.classifier import Classifier
+from ssl_backbones.views import Positions, check_ratio
+
+
+@dataclass(frozen=True)
+class PatchChoices:
+    """How the eight views of an image are made, and what names their classes."""
+
+    ratio: float = 0.4
+    """The patch's share of the image's side."""
+    positions: Positions = "per image"
+    """Whether the four patches of an image lie at one place or at four."""
+    antialias: bool = False
+    """Of the resize that makes a patch."""
+    head: Classifier = "linear"
+    """One linear layer, or a hidden one before it with BatchNorm and a leaky ReLU."""
+    hidden_dim: int = 256
+    """The width inside the head, where it is an "mlp"."""
+    crop_padding: float = 1 / 8
+    """Black around a photo before a crop of its own size, as a share of the side; 0 for no crop."""
+    flip_p: float = 0.5
+    """Chance of a mirror image."""
+
+    def __post_init__(self) -> None:
+        check_ratio(self.ratio)
+        check_choice("positions", self.positions, Positions)
+        check_choice("head", self.head, Classifier)
+        check_positive(hidden_dim=self.hidden_dim)
+        check_share("crop_padding", self.crop_padding)
+        check_share("flip_p", self.flip_p)
