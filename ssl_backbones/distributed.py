@@ -27,6 +27,11 @@ def gather(rows: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def own_rows(everyone: Tensor, count: int) -> Tensor:
+    """This process's rows (count, ...) of those of all processes in rank order (world * count, ...)."""
+    return everyone[rank() * count : (rank() + 1) * count]
+
+
 @torch.no_grad()
 def same_permutation(size: int, device: torch.device) -> Tensor:
     """A random order of `size` rows, the same in every process: the one that rank 0 drew."""

@@ -19,8 +19,6 @@ from ssl_backbones.models.batch_norm import synchronise_batch_norm
 
 BATCH, STEPS = 8, 3
 SYNCHRONISED = {"target_bn": "sync", "key_bn": "sync", "sync_bn": True}
-WITHOUT_NOISE = {"prior_weight": 0.0, "components": 4}
-"""Deep InfoMax holds embeddings against noise that every process draws for itself."""
 NAMES = {kind.name: kind for kind in CONFIGS}
 
 ROWS_KNOW_EACH_OTHER = {"simclr", "barlow_twins", "vicreg", "deep_infomax", "aligned", "lewel_m", "deepcluster"}
@@ -29,7 +27,7 @@ ROWS_KNOW_EACH_OTHER = {"simclr", "barlow_twins", "vicreg", "deep_infomax", "ali
 
 def synchronised(kind: type[MethodConfig]) -> Method:
     """A method all of whose batch statistics are those of the whole batch, in double precision."""
-    method = small_method(kind, **SYNCHRONISED, **WITHOUT_NOISE)
+    method = small_method(kind, **SYNCHRONISED, components=4)
     synchronise_batch_norm(method)
     return method.double()
 

@@ -12,11 +12,11 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from ssl_backbones.checks import check_choice, check_positive, check_share
+from ssl_backbones.distributed import own_rows, share_first, world_size
 from ssl_backbones.losses import discriminator_loss, generator_loss
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import pooled, width_of
@@ -94,7 +94,9 @@ class DeepInfoMax(Method):
 
     def prior_loss(self, embeddings: Tensor) -> Tensor:
         """What the two players of the prior descend, each by its own weights, on embeddings (B, D)."""
-        noise = torch.rand_like(embeddings)
+        noise = embeddings.new_empty(world_size() * len(embeddings), embeddings.shape[1]).uniform_()
+        share_first(noise)  # as one process would draw it for the whole batch
+        noise = own_rows(noise, len(embeddings))
         if self.config.prior == "cooperative":
             return discriminator_loss(self.prior_discriminator(noise), self.prior_discriminator(embeddings))
         embeddings = embeddings.sigmoid()

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from ssl_backbones.checks import check_choice, check_positive, check_share
 from ssl_backbones.data import Images, require_labels
 from ssl_backbones.data.exchanged import Exchanged, taken_apart
-from ssl_backbones.distributed import gather, world_size
+from ssl_backbones.distributed import gather, own_rows, world_size
 from ssl_backbones.losses import multi_positive_info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.mining import PairedBatches, Pairs, PairsError
 from ssl_backbones.models.backbone import feature_map, pooled, width_of
 from ssl_backbones.models.heads import moco_head
-from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm, own_rows
+from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Queue
 from ssl_backbones.models.shadow import Shadow, Statistics
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy

@@ -12,11 +12,12 @@ from ssl_backbones.checks import check_choice, check_positive, check_share
 from ssl_backbones.data import Images
 from ssl_backbones.data.batches import Batches
 from ssl_backbones.data.exchanged import Exchanged, ExchangedBatches, taken_apart
+from ssl_backbones.distributed import own_rows
 from ssl_backbones.losses import info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, pooled, width_of
 from ssl_backbones.models.heads import moco_head
-from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm, own_rows
+from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Queue
 from ssl_backbones.models.shadow import Shadow, Statistics
 from ssl_backbones.schedules import ema_momentum

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.distributed import gather, rank, same_permutation, world_size
+from ssl_backbones.distributed import gather, own_rows, same_permutation, world_size
 from ssl_backbones.models.batch_norm import split_batch_norm, synchronise_batch_norm
 
 KeyBN = Literal["shuffle", "sync", "ema", "plain"]
@@ -50,10 +50,5 @@ def encode_keys(
         return tuple(gather(part) for part in encode(view))
     everyone = gather(view)
     order = same_permutation(len(everyone), view.device)
-    mine = order[rank() * len(view) : (rank() + 1) * len(view)]
+    mine = own_rows(order, len(view))
     return tuple(gather(part)[order.argsort()] for part in encode(everyone[mine]))
-
-
-def own_rows(everyone: Tensor, count: int) -> Tensor:
-    """This process's rows (count, ...) of what all processes gathered (G, ...)."""
-    return everyone[rank() * count : (rank() + 1) * count]
