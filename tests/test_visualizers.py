@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import timm
@@ -12,11 +14,14 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 from torch import Tensor, nn
 
+import ssl_backbones
 from ssl_backbones.methods import LewelB, LewelBConfig
 from ssl_backbones.visualizers import (
     DAWN,
+    CoarseMapWarning,
     alignment_figure,
     alignment_maps,
+    grad_cam,
     grid,
     most_distinct,
     overlay,
@@ -247,3 +252,12 @@ def test_a_figure_shows_the_photo_then_its_most_distinct_maps(photos: list[Image
     assert every.size == alignment_figure(photos[:2], maps, k=3, side=32).size
     with pytest.raises(ValueError, match=r"\(2, 3, 8, 8\) for 1 photos"):
         alignment_figure(photos[:1], maps)
+
+
+def test_a_map_of_few_places_is_told_of() -> None:
+    network = ssl_backbones.create_model("resnet8", num_classes=0)
+    with pytest.warns(CoarseMapWarning, match="6 x 6 places, fewer than 7 x 7: take larger images"):
+        grad_cam(network, torch.randn(1, 3, 24, 24))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        grad_cam(network, torch.randn(1, 3, 28, 28))

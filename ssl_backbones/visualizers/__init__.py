@@ -9,7 +9,7 @@ from ssl_backbones.visualizers.figures import Panels, alignment_panels, save_fig
 from ssl_backbones.visualizers.gallery import Picture, Section, Strip, gallery
 from ssl_backbones.visualizers.grad_cam import grad_cam, raw_grad_cam
 from ssl_backbones.visualizers.grid import grid
-from ssl_backbones.visualizers.inspection import LayerError
+from ssl_backbones.visualizers.inspection import CoarseMapWarning, LayerError
 from ssl_backbones.visualizers.markup import data_url
 from ssl_backbones.visualizers.neighbours import nearest, neighbour_sheet
 from ssl_backbones.visualizers.overlay import overlay, stretched
@@ -35,6 +35,7 @@ __all__ = [
     "AlignmentPeak",
     "ClassLogit",
     "Cluster",
+    "CoarseMapWarning",
     "CosineTo",
     "Curve",
     "Direction",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,6 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+FINE = 7
+"""Places along a map's shorter side, from which on it can show where something is."""
+
+
+class CoarseMapWarning(UserWarning):
+    """A map of so few places that most of what is drawn of it lies between them."""
 
 
 class LayerError(ValueError):
@@ -149,7 +157,14 @@ def wide(values: Tensor) -> Tensor:
 
 
 def enlarged(maps: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
-    """Maps (B, h, w) at a size (H, W), each divided by its highest value; what is below zero, and a map of it, is 0."""
+    """Maps (B, h, w) at a size (H, W), each divided by its highest value; what is below zero, and a map of it, is 0.
+
+    CoarseMapWarning, once from each place that calls, where h or w is below 7.
+    """
+    h, w = maps.shape[-2:]
+    if min(h, w) < FINE:
+        sentence = f"a map has {h} x {w} places, fewer than {FINE} x {FINE}: take larger images or an earlier layer"
+        warnings.warn(sentence, CoarseMapWarning, stacklevel=3)
     large = F.interpolate(maps.clamp_min(0)[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
     peaks = large.amax((1, 2), keepdim=True)
     return torch.where(peaks > 0, large / peaks, 0.0).clamp(0, 1)
