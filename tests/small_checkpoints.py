@@ -1,0 +1,53 @@
+"""Checkpoints of a few numbers, how to damage and compare them, and a process to save them in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import checkpoint
+import torch
+from checkpoint import save
+from torch import Tensor
+
+TRAINING = Path(checkpoint.__file__).parent
+
+
+def state(step: int) -> dict[str, dict[str, Tensor]]:
+    """A small state that tells which step it is of."""
+    return {
+        "method": {"weight": torch.full((3, 2), float(step)), "steps": torch.tensor(step)},
+        "optimizer": {"momentum_buffer@weight": torch.arange(6.0) + step},
+    }
+
+
+def put(folder: Path, step: int, **more: Any) -> Path:
+    return save(folder, step, state(step), {"epoch": step // 10, "best": 0.1 * step}, **more)
+
+
+def steps(folder: Path) -> list[int]:
+    return sorted(int(path.name[5:]) for path in folder.glob("step-*"))
+
+
+def equal(one: dict[str, dict[str, Tensor]], other: dict[str, dict[str, Tensor]]) -> bool:
+    """Whether the same parts hold the same names with the same bits."""
+    same = one.keys() == other.keys() and all(one[part].keys() == other[part].keys() for part in one)
+    pairs = ((one[part][name], other[part][name]) for part in one for name in one[part]) if same else ()
+    return same and all(a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
+
+
+def flip(path: Path, at: int = -1) -> None:
+    """Change one bit."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def in_a_process(program: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
+    """A program run on its own, so that it may fork and be killed."""
+    environment = os.environ | {"PYTHONPATH": str(TRAINING), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", "-c", program, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)

@@ -1,0 +1,101 @@
+"""Features of images: in their order, in single precision, and with the backbone left as it was."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import subprocess
+import threading
+import time
+from typing import Any
+
+import embed as embed_module
+import loader as loader_module
+import numpy as np
+import pytest
+import torch
+from embed import embed, to_device
+from tinted import CPU, Colours, tints
+from torch import Tensor
+
+import ssl_backbones
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_features_come_in_order_and_without_training(workers: int) -> None:
+    backbone = Colours().train()
+    backbone.norm.eval()  # a part that is kept still stays still
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    indices = np.array([5, 3, 3, 0, 11, 7, 2])
+    features, unreadable = embed(backbone, tints(12), indices, CPU, batch_size=3, workers=workers)
+    assert (features.shape, features.dtype, features.requires_grad, unreadable) == ((7, 3), torch.float32, False, {})
+    one_by_one = [embed(backbone, tints(12), np.array([index]), CPU)[0] for index in indices]
+    torch.testing.assert_close(features, torch.cat(one_by_one))
+    assert (features[1] == features[2]).all()
+    assert (features[0] != features[1]).any()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (backbone.training, backbone.norm.training) == (True, False)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
+
+
+def signal_workers() -> None:
+    """Let another process signal every worker, as a terminal or a cluster does that means the whole run."""
+    pids = [str(child.pid) for child in multiprocessing.active_children()]
+    for name in ("INT", "USR1", "TERM"):
+        subprocess.run(["kill", f"-{name}", *pids], check=True)
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this platform does not tell who sent a signal")
+@pytest.mark.parametrize("module", [embed_module, loader_module], ids=lambda module: module.__name__)
+def test_workers_that_have_just_begun_are_not_ended_by_signals(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(worker: int) -> None:
+        time.sleep(0.6)
+        obey_parent_alone(worker)
+
+    obey_parent_alone = loader_module.obey_parent_alone
+    monkeypatch.setattr(module, "obey_parent_alone", late)
+    signalled = threading.Timer(0.3, signal_workers)
+    signalled.start()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    if module is embed_module:
+        assert len(embed(Colours(), tints(12), np.arange(12), CPU, batch_size=3, workers=2)[0]) == 12
+    else:
+        assert len(list(loader_module.Loader(tints(12), 3, 0, workers=2).steps(0, 4))) == 4
+    assert not signalled.is_alive()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) == mask
+
+
+def test_half_precision_features_come_in_single() -> None:
+    model = ssl_backbones.create_model("resnet8", num_classes=0)
+    indices = np.arange(4)
+    half, _ = embed(model, tints(4), indices, CPU, autocast=torch.autocast("cpu", torch.bfloat16))
+    whole, _ = embed(model, tints(4), indices, CPU)
+    assert half.dtype == torch.float32
+    assert not torch.equal(half, whole)
+    torch.testing.assert_close(half, whole, rtol=0.1, atol=0.1)
+
+
+def test_photos_that_cannot_be_read_are_reported() -> None:
+    features, unreadable = embed(Colours(), tints(9, unreadable=[4]), np.arange(9), CPU, batch_size=2)
+    assert len(features) == 9
+    assert unreadable == {"04.png": "04.png is torn"}
+
+
+def test_a_backbone_that_fails_is_put_back() -> None:
+    class Failing(Colours):
+        def forward(self, images: Tensor) -> Tensor:
+            raise RuntimeError("no")
+
+    backbone = Failing()
+    with pytest.raises(RuntimeError, match="no"):
+        embed(backbone, tints(2), np.arange(2), CPU)
+    assert backbone.training
+
+
+def test_nested_content_moves_with_its_shape() -> None:
+    content = {"a": [torch.zeros(1), (torch.ones(2), "text")], "b": 3}
+    moved = to_device(content, torch.device("meta"))
+    assert moved["a"][0].device.type == moved["a"][1][0].device.type == "meta"
+    assert (moved["a"][1][1], moved["b"], type(moved["a"][1])) == ("text", 3, tuple)

@@ -1,0 +1,158 @@
+"""Folders of every shape open as images with keys, labels and a fingerprint."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import hostile
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from photo_sources import fill, same, structs, write
+
+from ssl_backbones.data import DecodePolicy, UnreadableImageError, open_images
+from ssl_backbones.data.keys import PathKeys, RowKeys, fingerprint_of
+
+# Keys
+
+
+@given(st.lists(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"))))
+def test_path_keys_are_the_list_they_were_made_of(paths):
+    keys = PathKeys(paths)
+    assert list(keys) == paths
+    assert keys[:2] == paths[:2]
+    assert keys[::-1] == paths[::-1]
+    assert list(pickle.loads(pickle.dumps(keys))) == paths
+    with pytest.raises(IndexError):
+        keys[len(paths)]
+
+
+@given(st.lists(st.integers(0, 4)))
+def test_row_keys_count_rows_in_each_table(counts):
+    names = [f"t{number}" for number in range(len(counts))]
+    assert list(RowKeys(names, counts)) == [
+        f"{name}:{row}" for name, n in zip(names, counts, strict=True) for row in range(n)
+    ]
+
+
+def test_the_fingerprint_tells_keys_labels_and_sizes_apart():
+    zero, one, sizes = np.array([0, 0]), np.array([0, 1]), np.array([5, 6])
+    prints = [
+        fingerprint_of(["a", "b"], zero, sizes),
+        fingerprint_of(["a", "c"], zero, sizes),
+        fingerprint_of(["ab", ""], zero, sizes),
+        fingerprint_of(["a", "b"], one, sizes),
+        fingerprint_of(["a", "b"], None, sizes),
+        fingerprint_of(["a", "b"], zero, sizes + 1),
+    ]
+    assert len(set(prints)) == len(prints)
+    assert fingerprint_of(["a", "b"], zero.astype(np.int32), sizes) == prints[0]
+    assert all(len(text) == 64 for text in prints)
+
+
+# Folders
+
+
+def test_class_folders_are_labels_however_deep_the_images_lie(tmp_path):
+    images = open_images(fill(tmp_path, "dog/1.JPG", "cat/a/b/2.jpeg", "cat/3.jpg", "dog/notes.txt", "dog/.hidden.jpg"))
+    assert list(images.keys) == ["cat/3.jpg", "cat/a/b/2.jpeg", "dog/1.JPG"]
+    assert images.classes == ["cat", "dog"]
+    assert images.labels.tolist() == [0, 0, 1]
+    assert images.labels.dtype == np.int64
+    assert images[2].size == (48, 32)
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        pytest.param(["1.jpg", "2.jpg"], id="flat"),
+        pytest.param(["1.jpg", "cat/2.jpg", "dog/3.jpg"], id="an image beside the folders"),
+        pytest.param(["all/1.jpg", "all/2.jpg"], id="one folder"),
+        pytest.param(["all/cat/1.jpg", "all/dog/2.jpg"], id="one folder of folders"),
+    ],
+)
+def test_other_folders_have_no_labels(tmp_path, paths):
+    images = open_images(fill(tmp_path, *paths))
+    assert list(images.keys) == paths
+    assert images.labels is None
+    assert list(images.classes) == []
+
+
+def test_an_empty_class_keeps_its_place_and_is_named(tmp_path, caplog):
+    images = open_images(fill(tmp_path, "a/1.jpg", "b/", "c/2.jpg", ".cache/3.jpg"))
+    assert images.classes == ["a", "b", "c"]
+    assert images.labels.tolist() == [0, 2]
+    assert "no image in 'b'" in caplog.text
+
+
+NAMES = [
+    "ключ 1.jpg",
+    "写真.jpg",
+    "with\nnewline.jpg",
+    "é.jpg",
+    "e\u0301.jpg",
+    "a:b;c'd\".jpg",
+    "<img src=x>.jpg",
+    " .jpg",
+]
+
+
+def test_names_in_every_script_and_none_at_all(tmp_path):
+    fill(tmp_path, *NAMES)
+    with open(os.fsencode(tmp_path) + b"/latin-\xe9.jpg", "wb") as file:
+        file.write(hostile.photo())
+    images = open_images(tmp_path)
+    assert sorted(images.keys) == sorted([*NAMES, "latin-\udce9.jpg"])
+    assert all(images[index].size == (48, 32) for index in range(len(images)))
+    assert len(images.fingerprint) == 64
+    json.dumps(list(images.keys))
+
+
+def test_circles_of_links_end_and_other_links_are_followed(tmp_path):
+    root = fill(tmp_path / "root", "a/1.jpg", "b/2.jpg")
+    fill(tmp_path / "outside", "3.jpg")
+    (root / "a" / "up").symlink_to("..")
+    (root / "a" / "self.jpg").symlink_to("self.jpg")
+    (root / "b" / "to a").symlink_to("../a")
+    (root / "c").symlink_to(tmp_path / "outside")
+    (root / "c" / "lost.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(root / "a" / "pipe.jpg")
+    images = open_images(root)
+    assert {"a/1.jpg", "b/2.jpg", "b/to a/1.jpg", "c/3.jpg", "c/lost.jpg", "a/self.jpg"} <= set(images.keys)
+    assert "a/pipe.jpg" not in images.keys
+    assert len(images) < 20
+    with pytest.raises(UnreadableImageError, match=r"c/lost\.jpg"):
+        images[list(images.keys).index("c/lost.jpg")]
+    assert len(images.fingerprint) == 64
+
+
+def test_a_copy_of_a_folder_has_its_fingerprint_and_a_changed_one_has_not(tmp_path):
+    one = fill(tmp_path / "one", "a/1.jpg", "b/2.jpg", "b/3.jpg")
+    two = Path(shutil.copytree(one, tmp_path / "elsewhere" / "two"))
+    assert same(open_images(one), open_images(two))
+    assert same(open_images(one), pickle.loads(pickle.dumps(open_images(one))))
+    (two / "b" / "3.jpg").write_bytes(b"shorter")
+    assert open_images(one).fingerprint != open_images(two).fingerprint
+
+
+def test_an_unreadable_file_of_a_folder_is_named_by_its_path(tmp_path):
+    fill(tmp_path, "1.jpg").joinpath("2.jpg").write_bytes(b"<html>")
+    with pytest.raises(UnreadableImageError, match=r"/2\.jpg' cannot be read: .*b'<html>'"):
+        open_images(tmp_path)[1]
+
+
+def test_the_policy_reaches_the_decoder(tmp_path):
+    file = write(tmp_path / "x.parquet", image=structs(1))
+    for images in (open_images(fill(tmp_path / "f", "1.jpg"), DecodePolicy(9)), open_images(file, DecodePolicy(9))):
+        with pytest.raises(UnreadableImageError, match="more than the 9 allowed"):
+            images[0]
+
+
+def test_a_million_paths_pickle_into_little_more_than_their_letters(tmp_path):
+    keys = PathKeys(f"n{number // 1300:08d}/n_{number:08d}.JPEG" for number in range(20_000))
+    assert len(pickle.dumps(keys)) < 20_000 * (24 + 10)

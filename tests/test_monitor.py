@@ -1,0 +1,90 @@
+"""What a run measures of its features: their spread, and k-NN where there are labels to ask about."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monitor import Monitor
+from recipe import Monitoring
+from tinted import Tints
+from torch import Tensor
+
+from ssl_backbones.data import Images
+from ssl_backbones.metrics import knn_accuracy
+
+
+def colours(images: Images, indices: np.ndarray) -> Tensor:
+    """An embedding in which red is far from green."""
+    assert images.labels is not None
+    spread = torch.from_numpy(indices).double() / 100
+    red = torch.from_numpy(images.labels[indices]).double()
+    return torch.stack([red, 1 - red, spread], 1).float()
+
+
+def test_a_monitor_without_labels_tells_the_spread() -> None:
+    monitor = Monitor(Tints(40), None, Monitoring(), seed=0)
+    generator = torch.Generator().manual_seed(0)
+    measured = monitor.measure(lambda images, indices: torch.randn(len(indices), 4, generator=generator))
+    assert measured.correct is None
+    assert measured.scalars.keys() == {"std", "rank"}
+    assert 0.8 < measured.scalars["std"] < 1.2
+    assert 3 < measured.scalars["rank"] < 4.01
+    assert monitor.results(measured, measured).keys() == {"std", "rank"}
+
+
+def test_a_monitor_holds_the_images_against_one_another() -> None:
+    labels = [number % 2 for number in range(30)]
+    monitor = Monitor(Tints(30, labels), None, Monitoring(k=3, bank=20), seed=0)
+    assert len(monitor.bank) == 20
+    assert (np.diff(monitor.bank) > 0).all()
+    measured = monitor.measure(colours)
+    assert measured.scalars["knn"] == 1
+    results = monitor.results(measured, measured)["knn"]
+    assert (results["queries"], results["bank"], results["gain"]) == (20, 20, 0)
+    assert results["protocol"] == "each image against the others"
+    alone = torch.eye(30)
+    assert monitor.measure(lambda _, indices: alone[indices]).scalars["knn"] == pytest.approx(
+        knn_accuracy(
+            alone[monitor.bank],
+            torch.tensor(labels)[monitor.bank],
+            alone[monitor.bank],
+            torch.tensor(labels)[monitor.bank],
+            k=3,
+            exclude_self=True,
+        )
+    )
+
+
+def test_a_monitor_asks_the_validation_images() -> None:
+    train, validation = Tints(20, [0] * 14 + [1] * 6), Tints(8, [0, 1, 1, 1, 1, 1, -1, -1])
+    monitor = Monitor(train, validation, Monitoring(k=3), seed=0)
+    measured = monitor.measure(colours)
+    assert measured.correct is not None
+    assert measured.correct.tolist() == [True] * 6
+    results = monitor.results(measured, measured)["knn"]
+    assert results["chance"] == pytest.approx(5 / 6)
+    assert (results["queries"], results["protocol"]) == (6, "held-out queries")
+
+
+def test_only_labelled_images_are_asked_about() -> None:
+    labelled, unlabelled, unknown = Tints(8, [0, 1] * 4), Tints(9), Tints(10, [-1] * 10)
+    assert Monitor(unlabelled, labelled, Monitoring(), 0).bank_images is labelled
+    assert Monitor(labelled, unlabelled, Monitoring(), 0).query_images is None
+    assert Monitor(labelled, unknown, Monitoring(), 0).query_images is None
+    assert not Monitor(unknown, None, Monitoring(), 0).labelled
+    some = Monitor(Tints(6, [-1, 0, 1, 0, 1, -1]), None, Monitoring(k=1), 0)
+    assert some.measure(colours).correct.tolist() == [True] * 4
+
+
+def test_answers_to_other_questions_are_not_compared() -> None:
+    train, validation = Tints(20, [0, 1] * 10), Tints(8, [0, 1] * 4)
+    asked = Monitor(train, validation, Monitoring(k=3), 0).question
+    assert asked == Monitor(train, validation, Monitoring(k=3, knn_every=1), 0).question
+    for other in (
+        Monitor(train, validation, Monitoring(k=4), 0),
+        Monitor(train, validation, Monitoring(k=3, bank=5), 0),
+        Monitor(train, Tints(8, [1, 0] * 4), Monitoring(k=3), 0),
+        Monitor(train, None, Monitoring(k=3), 0),
+    ):
+        assert other.question != asked

@@ -1,0 +1,133 @@
+"""The processes of a run and the system around them: signals, trackers, launchers, and that two of them agree."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import loop as loop_module
+import numpy as np
+import processes
+import pytest
+import torch
+from conftest import ROOT
+from embed import embed
+from processes import OtherRankError, StopSignals, TrackerError, accelerator_of, check_trackers, first_decides, meet
+from runs import forget
+from tinted import CPU, Colours, tints
+from two_processes import run_two_processes
+from window import Window
+
+
+def test_a_first_signal_is_noted_and_a_second_ends_the_process() -> None:
+    waiting = (
+        "import sys, time; sys.path.insert(0, sys.argv[1]); from processes import StopSignals\n"
+        "stop = StopSignals()\nprint(stop.agreed(), flush=True)\n"
+        "while stop.agreed() is None: time.sleep(0.01)\n"
+        "print(stop.agreed(), flush=True)\ntime.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", waiting, str(ROOT / "training")], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "None\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "143\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143)], ids=str
+)
+def test_signals_are_what_they_were_afterwards(number: signal.Signals, code: int) -> None:
+    before = {name: signal.getsignal(name) for name in processes.STOPPING}
+    stop = StopSignals()
+    assert stop.agreed() is None
+    assert signal.getsignal(number) == stop.note
+    signal.raise_signal(number)
+    assert stop.agreed() == code
+    assert {name: signal.getsignal(name) for name in processes.STOPPING} == before
+    stop = StopSignals()
+    stop.restore()
+    assert {name: signal.getsignal(name) for name in processes.STOPPING} == before
+
+
+def test_a_tracker_is_there_or_refused() -> None:
+    check_trackers(("tensorboard",))
+    check_trackers(("all",))
+    check_trackers(())
+    with pytest.raises(TrackerError, match=r"'clearml' cannot track the run \(its package .* ready here: tensorboard"):
+        check_trackers(("tensorboard", "clearml"))
+    with pytest.raises(TrackerError, match="knows no such tracker"):
+        check_trackers(("tensorbored",))
+
+
+def test_the_launchers_settings_do_not_change_the_loss(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    forget()
+    accelerator = accelerator_of("fp32", (), str(tmp_path))
+    found = accelerator.gradient_accumulation_steps, accelerator.mixed_precision
+    forget()
+    assert found == (1, "no")
+
+
+def test_one_process_reads_beside_each_that_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert loop_module.reading_workers(None) == 2
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+    assert loop_module.reading_workers(None) == 0
+    assert loop_module.reading_workers(7) == 7
+
+
+def on_two(rank: int) -> dict[str, Any]:
+    """What the parts do where there are two processes."""
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    assert meet().type == "cpu"
+    decided = first_decides(lambda: f"by {rank}")
+    refused = ""
+    try:
+        first_decides(lambda: [][rank])
+    except (IndexError, OtherRankError) as error:
+        refused = f"{type(error).__name__}: {error}"
+    stop = StopSignals()
+    quiet = stop.agreed()
+    if rank == 1:
+        signal.raise_signal(signal.SIGINT)
+    told = stop.agreed()
+    stop.restore()
+    window = Window(CPU)
+    window.add({"loss": torch.tensor(float(rank)), "chance": 2.0})
+    backbone = Colours()
+    backbone.norm.running_mean += rank  # the first process's are those that count
+    features, unreadable = embed(backbone, tints(9, unreadable=[8]), np.arange(7), CPU, batch_size=2)
+    return {
+        "decided": decided,
+        "refused": refused,
+        "signals": [quiet, told],
+        "means": window.close(),
+        "features": features,
+        "running_mean": backbone.norm.running_mean,
+        "trackers": accelerator_of("fp32", (), ".").num_processes,
+        "unreadable": dict(unreadable),
+    }
+
+
+def test_two_processes_agree() -> None:
+    first, second = run_two_processes(on_two)
+    assert first["decided"] == second["decided"] == "by 0"
+    assert first["refused"] == "IndexError: list index out of range"
+    assert second["refused"] == "OtherRankError: list index out of range"
+    assert first["signals"] == second["signals"] == [None, 130]
+    assert first["means"] == second["means"] == {"loss": 0.5, "chance": 2.0}
+    assert first["trackers"] == second["trackers"] == 2
+    alone, _ = embed(Colours(), tints(9), np.arange(7), CPU)
+    assert torch.equal(first["features"], second["features"])
+    torch.testing.assert_close(first["features"], alone)
+    assert second["running_mean"].tolist() == [1, 1, 1]

@@ -1,0 +1,90 @@
+"""pretrain.py as a program, alone and under torchrun: told to end, it saves, and it can be started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import checkpoint
+import pytest
+from conftest import ROOT
+from whole_runs import data
+
+__all__ = ["data"]
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-W", "error::FutureWarning", str(ROOT / "training" / "pretrain.py"), *words]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
+
+
+def wait_for(line: str, process: subprocess.Popen[str]) -> str:
+    """What a process printed until a line came."""
+    assert process.stdout is not None
+    seen = ""
+    for printed in process.stdout:
+        seen += printed
+        if re.search(line, printed):
+            return seen
+    raise AssertionError(f"{line!r} never came: {seen}")
+
+
+def small_program(data: Path, out: Path, epochs: int) -> list[str]:
+    """What is said to the program for a run of one line of the log a step."""
+    small = f"--size 16 --epochs {epochs} --batch-size 8 --method.bn-splits 2 --log-every 1 --workers 2"
+    small += " --precision fp32 --layout contiguous --schedule.warmup-epochs 0"
+    return ["sample", *small.split(), "--data", str(data), "--out", str(out)]
+
+
+def started(words: list[str], **more: Any) -> subprocess.Popen[str]:
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(words, text=True, env=environment(), **both, **more)
+
+
+def test_a_program_told_to_end_saves_and_can_be_started_again(data: Path, tmp_path: Path) -> None:
+    words = command(*small_program(data, tmp_path / "run", 200))
+    with started(words, start_new_session=True) as process:
+        wait_for("step 1/600", process)
+        os.killpg(process.pid, signal.SIGTERM)  # as a cluster does, to the workers as well
+        began = time.monotonic()
+        said = process.communicate(timeout=30)[0]
+    assert process.returncode == 143, said
+    assert time.monotonic() - began < 10
+    step = int(re.search(r"Stopped after step (\d+) of 600", said)[1])
+    assert checkpoint.load_latest(tmp_path / "run" / "checkpoints").step == step
+    assert "Traceback" not in said
+    with started(words) as process:
+        wait_for(f"Going on after step {step} of 600", process)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=30)[0]
+    assert process.returncode in (130, -signal.SIGINT), said
+
+
+@pytest.mark.slow
+def test_torchrun_ends_both_processes_and_finishes_later(data: Path, tmp_path: Path) -> None:
+    """Without ACCELERATE_USE_CPU: where there is no accelerator, there is nothing else to use."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = [*torchrun, str(ROOT / "training" / "pretrain.py"), *small_program(data, tmp_path / "run", 40)]
+    with started(words) as process:
+        wait_for(r"step \d+/120", process)
+        process.terminate()
+        said = process.communicate(timeout=60)[0]
+    step = int(re.search(r"Stopped after step (\d+) of 120", said)[1])
+    assert 0 < step < 120
+    assert checkpoint.load_latest(tmp_path / "run" / "checkpoints").step == step
+    with started(words) as process:
+        said = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, said
+    assert "on 2 processes (cpu)" in said
+    assert f"Going on after step {step} of 120" in said
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["compute"]["processes"] == 2

@@ -1,0 +1,146 @@
+"""A run of every method: what it leaves, that it goes on where it stopped, and that no step waits for the device."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import runs
+import timm
+import torch
+from log import read_log
+from PIL import Image
+from recipe import Recipe
+from runs import STEPS, elsewhere, outcome, run, state, stop, tiny
+from small_methods import CONFIGS
+from whole_runs import Whole, contents, data, watched
+
+import ssl_backbones
+from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, MoCoV2Config
+from ssl_backbones.schedules import ema_momentum
+from ssl_backbones.visualizers.alignment import HasAlignmentMaps
+
+__all__ = ["data"]
+
+
+@pytest.fixture(scope="module", params=CONFIGS, ids=lambda kind: kind.__name__)
+def whole(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """A run of every method there is."""
+    return watched(tiny(request.param, data, tmp_path_factory.mktemp("whole") / "run"))
+
+
+# What a run leaves
+
+
+def test_the_backbone_loads_in_plain_timm_and_here(whole: Whole) -> None:
+    folder = whole.path / "backbone"
+    trained = {
+        name.removeprefix("method/backbone."): tensor
+        for name, tensor in state(whole.path).items()
+        if name.startswith("method/backbone.")
+    }
+    for model in (
+        timm.create_model(f"local-dir:{folder}", pretrained=True),
+        ssl_backbones.create_model(str(folder), pretrained=True),
+        ssl_backbones.create_model(str(whole.path), pretrained=True),
+    ):
+        loaded = model.state_dict()
+        assert loaded.keys() == trained.keys()
+        assert all(torch.equal(loaded[name], trained[name]) for name in trained)
+        assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 64)
+
+
+def test_the_weights_are_not_those_it_began_with(whole: Whole) -> None:
+    torch.manual_seed(whole.recipe.seed)
+    began = ssl_backbones.create_model("resnet8", num_classes=0).state_dict()
+    ended = timm.create_model(f"local-dir:{whole.path / 'backbone'}", pretrained=True).state_dict()
+    assert not any(torch.equal(began[name], ended[name]) for name in began if name.endswith("conv1.weight"))
+
+
+def test_the_folder_holds_what_is_promised_and_no_pickle(whole: Whole) -> None:
+    began, halfway, _ = (line["knn"] for line in read_log(whole.path / "log.jsonl") if "knn" in line)
+    steps = [f"checkpoints/step-{step:08}" for step in (STEPS // 2 if halfway > began else 0, STEPS)]
+    has_maps = isinstance(whole.recipe.method.build(ssl_backbones.create_model("resnet8")), HasAlignmentMaps)
+    expected = {"README.md", "gallery.html", "log.jsonl", "speed.jsonl", "results.json", "backbone/config.json"} | {
+        "backbone/model.safetensors",
+        *(f"{step}/{name}" for step in steps for name in ("MANIFEST.json", "method.safetensors")),
+        *(f"{step}/{name}.safetensors" for step in steps for name in ("optimizer", "before", "rank-00000")),
+        *(["alignment_maps.png"] if has_maps else []),
+    }
+    found = contents(whole.path)
+    assert found.keys() == expected
+    assert not any(bytes_.startswith((b"\x80\x02", b"\x80\x04", b"PK")) for _, bytes_ in found.values())
+    assert Recipe.from_dict(json.loads((whole.path / "recipe.json").read_text())) == whole.recipe
+
+
+def test_the_log_says_how_it_went(whole: Whole) -> None:
+    lines = read_log(whole.path / "log.jsonl")
+    measured = [line for line in lines if "knn" in line]
+    trained = [line for line in lines if "loss" in line]
+    assert lines == sorted(lines, key=lambda line: line["step"])
+    assert [(line["step"], line["epoch"]) for line in measured] == [(0, 0), (3, 1), (6, 2)]
+    assert all(line.keys() == {"step", "epoch", "std", "rank", "knn"} for line in measured)
+    assert [(line["step"], line["epoch"]) for line in trained] == [(2, 0), (4, 1), (6, 1)]
+    parts = {"global_loss", "aligned_loss"}
+    for line in trained:
+        assert parts <= line.keys() or not parts & line.keys()
+        if parts <= line.keys():
+            assert line["loss"] == pytest.approx((line["global_loss"] + line["aligned_loss"]) / 2, rel=1e-5)
+        assert line["lr"] == whole.recipe.lr(line["step"] - 1, STEPS // 2)
+        method, progress = whole.recipe.method, (line["step"] - 1) / STEPS
+        if isinstance(method, BYOLConfig | LewelBConfig):
+            assert line["target_momentum"] == ema_momentum(progress, method.target_momentum)
+        if isinstance(method, MoCoV2Config | LewelMConfig):
+            assert line["key_momentum"] == method.momentum
+    speeds = read_log(whole.path / "speed.jsonl")
+    assert [line["step"] for line in speeds] == [line["step"] for line in lines]
+    assert speeds[-2]["images_per_second"] > 0
+
+
+def test_the_results_are_those_of_the_log(whole: Whole) -> None:
+    results = json.loads((whole.path / "results.json").read_text())
+    before, *_, after = (line for line in read_log(whole.path / "log.jsonl") if "knn" in line)
+    for name in ("std", "rank"):
+        assert results[name] == {"before": before[name], "after": after[name]}
+    assert (results["knn"]["before"], results["knn"]["after"]) == (before["knn"], after["knn"])
+    assert results["knn"]["chance"] == 0.5
+    assert results["knn"]["gain"] == pytest.approx(after["knn"] - before["knn"])
+    assert results["knn"]["gain_95"][0] <= results["knn"]["gain"] <= results["knn"]["gain_95"][1]
+    assert (results["steps"], results["unreadable"], results["data"]["images"]) == (STEPS, [], runs.PHOTOS)
+    card = (whole.path / "README.md").read_text()
+    assert whole.recipe.name in card
+    assert f"{100 * after['knn']:.1f}" in card
+
+
+def test_the_card_and_the_picture_can_be_read(whole: Whole) -> None:
+    picture = whole.path / "alignment_maps.png"
+    if picture.exists():
+        with Image.open(picture) as image:
+            assert image.size[1] > 6 * 100
+
+
+# Stopped and started again
+
+
+def test_every_method_goes_on_where_it_stopped(whole: Whole, tmp_path: Path) -> None:
+    recipe = elsewhere(whole.recipe, tmp_path / "run")
+    stop(recipe, 5)
+    assert not (tmp_path / "run" / "results.json").exists()
+    assert state(tmp_path / "run").keys() >= state(whole.path).keys()
+    run(recipe)
+    assert outcome(tmp_path / "run") == outcome(whole.path)
+
+
+def test_a_finished_run_is_left_alone(whole: Whole, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(whole.path)
+    run(whole.recipe)
+    assert contents(whole.path) == before
+    assert "holds the finished run" in capsys.readouterr().out
+
+
+# How a step is made
+
+
+def test_nothing_is_read_from_the_device_between_two_lines_of_the_log(whole: Whole) -> None:
+    assert whole.read == [[]] * STEPS

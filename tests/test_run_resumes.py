@@ -1,0 +1,204 @@
+"""Stopped or killed at any step and started again, a run ends as one that never was; or says why it cannot."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import checkpoint
+import pretrain as pretrain_module
+import pytest
+import runs
+import start as start_module
+import torch
+from accelerate import Accelerator
+from recipe import Checkpoints, Monitoring, OptimizerConfig
+from run_folder import RunFolderError
+from runs import STEPS, asked_to_stop, elsewhere, killed, outcome, photo_folder, run, stop, tiny
+from whole_runs import NoisyConfig, Whole, contents, data, watched
+
+from ssl_backbones.data import ImageSourceError
+from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, MethodConfig
+
+__all__ = ["data"]
+
+
+@pytest.fixture(scope="module")
+def noisy(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    return watched(tiny(NoisyConfig, data, tmp_path_factory.mktemp("noisy") / "run"))
+
+
+@pytest.fixture(scope="module")
+def whole_lewel_m(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    return watched(tiny(LewelMConfig, data, tmp_path_factory.mktemp("lewel_m") / "run"))
+
+
+@pytest.mark.parametrize("happens", [asked_to_stop, killed])
+@pytest.mark.parametrize("step", range(1, STEPS + 1))
+def test_it_goes_on_from_any_step(step: int, happens: Callable[[], None], noisy: Whole, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(elsewhere(noisy.recipe, tmp_path / "run"), checkpoints=Checkpoints(2, 0))
+    if step == STEPS and happens is asked_to_stop:  # nothing is left to stop
+        with runs.after(step, happens):
+            run(recipe)
+    else:
+        stop(recipe, step, happens)
+        run(recipe)
+    assert outcome(tmp_path / "run") == outcome(noisy.path)
+
+
+def test_it_goes_on_after_it_was_killed_while_leaving(
+    noisy: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = elsewhere(noisy.recipe, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain_module, "leave", lambda *_: killed())
+        with pytest.raises(runs.Killed):
+            run(recipe)
+    assert checkpoint.load_latest(tmp_path / "run" / "checkpoints").step == STEPS
+    run(recipe)
+    assert outcome(tmp_path / "run") == outcome(noisy.path)
+
+
+def test_it_goes_on_as_often_as_one_likes(noisy: Whole, tmp_path: Path) -> None:
+    recipe = elsewhere(noisy.recipe, tmp_path / "run")
+    for step in range(1, STEPS):
+        stop(recipe, step)
+    run(recipe)
+    assert outcome(tmp_path / "run") == outcome(noisy.path)
+
+
+@pytest.mark.parametrize(("first", "then"), [(2, 0), (0, 2), (2, 1)])
+def test_the_number_of_workers_changes_nothing(first: int, then: int, noisy: Whole, tmp_path: Path) -> None:
+    recipe = elsewhere(noisy.recipe, tmp_path / "run")
+    stop(dataclasses.replace(recipe, workers=first), 2)
+    run(dataclasses.replace(recipe, workers=then))
+    assert outcome(tmp_path / "run") == outcome(noisy.path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"optimizer": OptimizerConfig("lars", 1.0, exclude_norm_and_bias=True), "layout": "channels_last"},
+        {"optimizer": OptimizerConfig("adamw", 0.01, "absolute"), "precision": "bf16"},
+        {"accumulation": 2, "log_every": 5},
+        {"precision": "auto", "layout": "auto"},
+    ],
+    ids=["lars", "adamw and bf16", "accumulation", "auto"],
+)
+def test_it_goes_on_however_it_is_computed(fields: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    recipe = tiny(LewelBConfig, data, tmp_path / "whole", **fields)
+    if recipe.precision == "auto":  # one choice for both runs: another one would be another run
+        stop(recipe, 1)
+        (tmp_path / "run").mkdir()
+        subprocess.run(["cp", "-r", f"{tmp_path}/whole/.", str(tmp_path / "run")], check=True)
+    run(recipe)
+    stop(elsewhere(recipe, tmp_path / "run"), 4)
+    run(elsewhere(recipe, tmp_path / "run"))
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_a_gradient_scaler_goes_on_with_its_scale(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under fp16, which no CPU trains in; a scale of two's powers changes no number."""
+    accelerator_of = start_module.accelerator_of
+
+    def scaling(*args: Any) -> Accelerator:
+        accelerator = accelerator_of(*args)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=3)
+        return accelerator
+
+    monkeypatch.setattr(start_module, "accelerator_of", scaling)
+    recipe = tiny(LewelBConfig, data, tmp_path / "whole", epochs=4)
+    run(recipe)
+    stop(elsewhere(recipe, tmp_path / "run"), 8)
+    scaler = checkpoint.load_latest(tmp_path / "run" / "checkpoints").scalars["scaler"]
+    assert (scaler["scale"], scaler["_growth_tracker"]) == (2.0**12, 2)
+    run(elsewhere(recipe, tmp_path / "run"))
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    ends = (checkpoint.load_latest(tmp_path / name / "checkpoints").scalars["scaler"] for name in ("run", "whole"))
+    assert next(ends) == next(ends)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("kind", [BYOLConfig, LewelMConfig], ids=lambda kind: kind.__name__)
+def test_a_compiled_run_goes_on_where_it_stopped(kind: type[MethodConfig], data: Path, tmp_path: Path) -> None:
+    recipe = tiny(kind, data, tmp_path / "whole", precision="bf16", compile=True)
+    run(recipe)
+    stop(elsewhere(recipe, tmp_path / "run"), 4)
+    run(elsewhere(recipe, tmp_path / "run"))
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "forgotten",
+    ["method/queue.keys", "method/queue.pointer", "method/key_encoder", "method/backbone", "optimizer/", "own/window"],
+)
+def test_whatever_is_not_restored_is_missed(
+    forgotten: str, whole_lewel_m: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = elsewhere(whole_lewel_m.recipe, tmp_path / "run")
+    stop(recipe, 5)
+    part, _, prefix = forgotten.partition("/")
+
+    def forgetful(*args: Any, **more: Any) -> checkpoint.Checkpoint | None:
+        saved = checkpoint.load_latest(*args, **more)
+        assert saved is not None
+        named = saved.own if part == "own" else saved.tensors[part]
+        gone = [name for name in named if name.startswith(prefix)]
+        assert gone
+        named.update({name: torch.zeros_like(named[name]) for name in gone})
+        return saved
+
+    monkeypatch.setattr(start_module, "load_latest", forgetful)
+    run(recipe)
+    assert outcome(tmp_path / "run") != outcome(whole_lewel_m.path)
+
+
+def test_a_stop_is_announced_and_has_its_exit_code(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tiny(BYOLConfig, data, tmp_path / "run")
+    before = signal.getsignal(signal.SIGTERM)
+    for number, code, step in ((signal.SIGTERM, 143, 2), (signal.SIGINT, 130, 3), (signal.SIGUSR1, 143, 4)):
+        with runs.after(step, lambda number=number: signal.raise_signal(number)), pytest.raises(SystemExit) as end:
+            run(recipe)
+        assert end.value.code == code
+        assert f"Stopped after step {step} of {STEPS}; the same command goes on" in capsys.readouterr().out
+        assert signal.getsignal(signal.SIGTERM) is before
+    run(recipe)
+    assert f"Going on after step 4 of {STEPS}." in capsys.readouterr().out
+
+
+def test_another_recipe_or_other_data_is_refused(noisy: Whole, data: Path, tmp_path: Path) -> None:
+    recipe = elsewhere(noisy.recipe, tmp_path / "run")
+    stop(recipe, 1)
+    other = photo_folder(tmp_path / "other", classes=("bag", "coat"))
+    for there in (tmp_path / "run", noisy.path):
+        before = contents(there)
+        with pytest.raises(RunFolderError, match=r"another recipe \(seed is 5 there and 6 here\)"):
+            run(dataclasses.replace(recipe, seed=6, out=str(there)))
+        with pytest.raises(ImageSourceError, match=r"not those that the run in .* began with"):
+            run(dataclasses.replace(recipe, data=str(other), out=str(there)))
+        assert contents(there) == before
+
+
+def test_the_same_data_may_lie_elsewhere(noisy: Whole, tmp_path: Path) -> None:
+    recipe = elsewhere(noisy.recipe, tmp_path / "run")
+    stop(recipe, 4)
+    run(dataclasses.replace(recipe, data=str(photo_folder(tmp_path / "moved"))))
+    assert outcome(tmp_path / "run") == outcome(noisy.path)
+
+
+def test_what_is_measured_may_change_on_the_way(data: Path, tmp_path: Path) -> None:
+    k5 = tiny(BYOLConfig, data, tmp_path / "k5", monitoring=Monitoring(k=5, bank=20))
+    run(k5)
+    recipe = tiny(BYOLConfig, data, tmp_path / "run")
+    stop(recipe, 4)
+    run(elsewhere(k5, tmp_path / "run"))
+    assert outcome(tmp_path / "run")["results"] == outcome(tmp_path / "k5")["results"]
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["monitoring"]["k"] == 5

@@ -1,0 +1,77 @@
+"""How a run makes its steps: micro-batches add up, gradients are exchanged once, and logs and trackers are told."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from log import read_log
+from runs import STEPS, elsewhere, run, state, stop, tiny
+from whole_runs import NoisyConfig, data
+
+from ssl_backbones.methods import BYOLConfig, MoCoV2Config
+
+__all__ = ["data"]
+
+
+def test_micro_batches_add_up_to_the_batch(data: Path, tmp_path: Path) -> None:
+    once = tiny(NoisyConfig, data, tmp_path / "once", {"noise": False})
+    runs_ = [run(dataclasses.replace(elsewhere(once, tmp_path / f"{n}"), accumulation=n)).path for n in (1, 2, 4)]
+    first, *others = ([state(path), read_log(path / "log.jsonl")] for path in runs_)
+    for tensors, log in others:
+        torch.testing.assert_close(tensors, first[0], rtol=1e-4, atol=1e-5)
+        assert [line.keys() for line in log] == [line.keys() for line in first[1]]
+        for line, expected in zip(log, first[1], strict=True):
+            assert line == pytest.approx(expected, rel=1e-4)
+            assert line.get("half", 0) == pytest.approx(line.get("loss", 0) / 2)
+            assert line.get("one", 1) == 1
+
+
+def test_processes_exchange_gradients_once_a_step(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, no_sync = [], Accelerator.no_sync
+    monkeypatch.setattr(Accelerator, "no_sync", lambda *args: (alone.append(1), no_sync(*args))[1])
+    run(tiny(NoisyConfig, data, tmp_path / "run", accumulation=4))
+    assert len(alone) == 3 * STEPS
+
+
+def test_the_last_step_is_logged_wherever_it_falls(data: Path, tmp_path: Path) -> None:
+    lines = read_log(run(tiny(BYOLConfig, data, tmp_path / "run", log_every=4)).path / "log.jsonl")
+    assert [line["step"] for line in lines if "loss" in line] == [4, 6]
+
+
+def test_methods_take_one_step_for_all_micro_batches(data: Path, tmp_path: Path) -> None:
+    """Batch statistics are those of a micro-batch, so the numbers differ; the counters do not."""
+    recipe = tiny(MoCoV2Config, data, tmp_path / "run", accumulation=2)
+    path = run(recipe).path
+    lines = [line for line in read_log(path / "log.jsonl") if "loss" in line]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert [line["lr"] for line in lines] == [recipe.lr(step - 1, 3) for step in (2, 4, 6)]
+    assert state(path)["method/queue.pointer"].item() == STEPS * 8 % 24
+
+
+def test_a_tracker_is_told(data: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    path = run(tiny(MoCoV2Config, data, tmp_path / "run", trackers=("tensorboard",))).path
+    events = EventAccumulator(str(path / "ssl-backbones")).Reload()
+    lines = [line for line in read_log(path / "log.jsonl") if "loss" in line]
+    for name in ("loss", "lr", "key_momentum"):
+        told = [(event.step, event.value) for event in events.Scalars(name)]
+        assert told == [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in lines]
+    assert {"std", "rank", "knn", "images_per_second"} <= set(events.Tags()["scalars"])
+
+
+def test_a_tracker_keeps_what_it_was_told_when_the_run_is_stopped(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    ended, end_training = [], Accelerator.end_training
+    monkeypatch.setattr(Accelerator, "end_training", lambda self: (ended.append(self), end_training(self)))
+    stop(tiny(MoCoV2Config, data, tmp_path / "run", trackers=("tensorboard",)), 4)
+    assert len(ended) == 1
+    events = EventAccumulator(str(tmp_path / "run" / "ssl-backbones")).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [2, 4]
