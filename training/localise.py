@@ -36,7 +36,7 @@ from ssl_backbones.metrics import (
 from ssl_backbones.views.normalise import normalise
 from ssl_backbones.visualizers import LayerError, alignment_maps, feature_norm, grad_cam, principal_component
 from ssl_backbones.visualizers.alignment import HasAlignmentMaps
-from ssl_backbones.visualizers.inspection import enlarged
+from ssl_backbones.visualizers.inspection import enlarged, find_layer, network_of
 
 MAPS: dict[str, Callable[..., Tensor]] = {
     "grad_cam": grad_cam,
@@ -85,7 +85,13 @@ def localise(options: Options) -> list[Row]:
     if options.control:
         subjects += [opened(model, replace(options, random=True), device) for model in options.models[:1]]
     photos = open_annotated(options.data, options.size)
-    found = [row for subject in subjects for row in rows_of(subject, photos, options)]
+    for subject in subjects:
+        find_layer(network_of(subject.network), options.layer)  # refuses, before the work, one that is not there
+    found: list[Row] = []
+    for subject in subjects:
+        for row in rows_of(subject, photos, options):
+            print(f"measured on {len(photos.levels)} photos: {row.model}, {row.map}", file=sys.stderr, flush=True)
+            found.append(row)
     write(found, subjects, photos, options, device)
     return found
 

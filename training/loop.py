@@ -117,7 +117,7 @@ class Loop:
             self.after_step(epoch)
         after = self.measure()
         if not was_over:
-            self.tell(self.recipe.epochs, after.scalars)
+            self.tell(-(-self.step // self.loader.steps_per_epoch), after.scalars)
             self.save()
         return self.before, after
 

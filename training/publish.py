@@ -159,6 +159,7 @@ def introduce(folder: Path, files: Sequence[str], options: Options) -> None:
         print(f"{options.repo} at {constants.ENDPOINT}, {seen}{gated}, tag {options.tag}:")
     for name in files:
         print(f"  {(folder / name).stat().st_size:>12,} bytes  {name}")
+    print(f"Licence of the weights, as --licence has it: {options.licence}")
     if options.out:
         print(f"Kept in {options.out}")
 

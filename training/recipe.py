@@ -330,8 +330,9 @@ class Recipe(Run):
         check(0 <= self.cache_limit < math.inf, "cache_limit", self.cache_limit, "at least 0")
         check(self.reencode >= 0, "reencode", self.reencode, "at least 0")
         check(not self.reencode or bool(self.cache), "reencode", self.reencode, "0 without a folder for the cache")
-        way_out = "false without a cache and the engine device, which makes views where the photos are then"
-        check(not self.resident or (bool(self.cache) and self.engine == "device"), "resident", self.resident, way_out)
+        placed = bool(self.cache) and self.engine == "device"
+        way_out = "false, or come with a cache (--cache FOLDER) and views made on the device (--engine device)"
+        check(not self.resident or placed, "resident", self.resident, way_out)
         check(not self.resident or not self.workers, "workers", self.workers, "0 or None where photos are resident")
         arch, _, method = self.model.partition("_")
         expected = f"{arch}_{self.method.name}, as this recipe's method is {self.method.name}"

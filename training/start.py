@@ -219,8 +219,10 @@ def introduce(loop: Loop, log: RunLog, saved: Checkpoint | None) -> None:
     """Say what is about to happen."""
     run, processes = loop.recipe, loop.accelerator.num_processes
     log.say(f"{run.title} on {len(loop.images)} images of {run.data}, into {loop.folder.path}")
+    whole = run.epochs * loop.loader.steps_per_epoch
+    cut = f", of which the first {loop.total_steps} are made" if loop.total_steps < whole else ""
     log.say(
-        f"{run.epochs} epochs of {loop.loader.steps_per_epoch} steps, {run.batch_size} images a step on "
+        f"{run.epochs} epochs of {loop.loader.steps_per_epoch} steps{cut}, {run.batch_size} images a step on "
         f"{processes} process{'es' if processes > 1 else ''} ({loop.accelerator.device.type}), {loop.compute}"
     )
     log.say(run.lr_sentence())

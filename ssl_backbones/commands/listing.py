@@ -37,8 +37,8 @@ def row(model: Description) -> tuple[str, ...]:
     """What is known of a model, a cell each."""
     origin = model.origin
     theirs = origin.number if origin else None
-    licence = model.terms if model.licence else None
+    images = f" (images: {model.data_terms})" if model.data_terms else ""
+    licence = f"{model.terms}{images}" if model.licence else None
     known = (model.method, model.data, model.epochs, model.paper_number, theirs, model.our_number, licence)
-    where = (origin.publisher if model.source else f"{origin.publisher}, by hand") if origin else "published"
-    weights = where if model.source or origin else "-"
-    return (model.name, *("-" if fact is None else str(fact) for fact in known), weights)
+    where = (origin.publisher if model.source else f"{origin.publisher}, by hand") if origin else model.source or "-"
+    return (model.name, *("-" if fact is None else str(fact) for fact in known), where)

@@ -49,7 +49,7 @@ def stages(model: nn.Module, architecture: str, format: str) -> Mapping[str, Any
     stem = weights.get("conv1.weight")
     if stem is None or tuple(stem.shape) != (64, 3, 7, 7) or "layer4.0.conv1.weight" not in weights:
         raise ExportError(
-            f"{format} knows no network like {architecture!r}: it takes ResNets of four stages with a stem of 7 x 7, "
+            f"{architecture!r} is not for {format}, which takes ResNets of four stages with a stem of 7 x 7, "
             "such as resnet18 and resnet50; any network can be exported with --format onnx"
         )
     return {key: value for key, value in weights.items() if not key.startswith("fc.")}
