@@ -91,3 +91,12 @@ def test_an_end_of_file_in_the_images_own_code_keeps_its_words(monkeypatch: pyte
     monkeypatch.setattr(loader_module, "DataLoader", breaks)
     with pytest.raises(EOFError, match="Caught"):
         list(Loader(Slow(), 2, seed=0, workers=1).epoch(0))
+
+
+def test_an_end_of_file_without_readers_is_the_images_own() -> None:
+    class Torn(Slow):
+        def __getitem__(self, request: object) -> Batch:
+            raise EOFError("no data left")
+
+    with pytest.raises(EOFError, match="no data left"):
+        list(Loader(Torn(), 2, seed=0, workers=0).epoch(0))

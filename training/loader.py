@@ -8,7 +8,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -168,7 +168,7 @@ class Loader:
         with signals_waiting():
             batches = iter(data_loader)
         for _ in range(first, last):
-            with ends_by_words():
+            with ends_by_words() if self.workers else nullcontext():
                 step = [Batch(*next(batches)) for _ in range(self.order.accumulation)]
             yield step
 

@@ -156,4 +156,6 @@ def round_numbers(low: float, high: float) -> list[float]:
     rough = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough)
-    return [step * index for index in range(math.floor(low / step), math.ceil(high / step) + 1)]
+    first, last = math.floor(low / step), math.ceil(high / step)
+    first, last = min(first, -1) if low < 0 else first, max(last, 1) if high > 0 else last  # a share may vanish
+    return [step * index for index in range(first, last + 1)]
