@@ -29,18 +29,16 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-sys.path.append(str(Path(__file__).parents[1] / "training"))
-
 import torch
 import torch.distributed as dist
-from compute import Compute
-from loop import Loop
-from processes import StopSignals, accelerator_of
 from steps import CASES, CONFIGS, QUICK, Case, Noise, Step, anew, loop_of, pairs_of, recipe_of
 from timing import circumstances, write
 from torch import Tensor, multiprocessing
 
 from ssl_backbones.models.batch_norm import CrossReplicaBatchNorm
+from ssl_backbones.train.loop import Loop
+from ssl_backbones.train.precision import Compute
+from ssl_backbones.train.processes import StopSignals, accelerator_of
 
 RESULTS = Path(__file__).parent / "results" / "collectives.json"
 PACKAGES = ("torch", "accelerate", "timm")

@@ -16,30 +16,27 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).parents[1] / "training"))
-
 import numpy as np
 import peer
 import torch
-from compute import Compute, choose
-from conduct import conduct
-from embed import to_device
-from loop import Loop
-from monitor import Monitor
-from processes import accelerator_of, meet
-from start import prepare
 from steps import CASES, QUICK, Bare, Case, Step, anew, loop_of, recipe_of
 from timing import circumstances, clock_of, in_turn, quartiles, say_verdicts, verdict, write
 
 from ssl_backbones.data import Batch, Images, open_images
 from ssl_backbones.methods import BYOLConfig, MethodConfig
+from ssl_backbones.train.conduct import conduct
+from ssl_backbones.train.embed import to_device
+from ssl_backbones.train.loop import Loop
+from ssl_backbones.train.monitor import Monitor
+from ssl_backbones.train.precision import Compute, choose
+from ssl_backbones.train.processes import accelerator_of, meet
+from ssl_backbones.train.start import prepare
 from ssl_backbones.views import BYOL_VIEWS, check_engine, made_by
 
 PHOTOS = Path(__file__).parents[1] / "training" / "sample_photos" / "train.parquet"

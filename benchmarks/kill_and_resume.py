@@ -26,17 +26,17 @@ from typing import Any
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[threads] = "1"
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "training"), str(ROOT / "tests"), str(ROOT / "benchmarks")]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
-import checkpoint  # noqa: E402
 import torch  # noqa: E402
 from killing import Attempt, where_it_died  # noqa: E402
-from recipe import Checkpoints, Recipe  # noqa: E402
-from run_folder import write_json  # noqa: E402
 from runs import photo_folder, tiny  # noqa: E402
 from small_methods import CONFIGS  # noqa: E402
 
+from ssl_backbones.files import write_json  # noqa: E402
 from ssl_backbones.methods import MethodConfig  # noqa: E402
+from ssl_backbones.recipes.recipe import Checkpoints, Recipe  # noqa: E402
+from ssl_backbones.runs import checkpoint  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "kill_and_resume.json"
 EPOCHS, PHOTOS = 4, 26

@@ -15,9 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from conduct import REFUSALS
-from pretrain import pretrain
-from recipe import Recipe
+
+from ssl_backbones.commands.pretrain import pretrain
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.train.conduct import REFUSALS
 
 PATIENCE = 60.0
 """Seconds within which a process must end after another of the same run was killed."""

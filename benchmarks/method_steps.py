@@ -15,22 +15,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).parents[1] / "training"))
-
 import numpy as np
 import torch
-from compute import choose
-from embed import to_device
-from processes import accelerator_of, meet
 from steps import CASES, CONFIGS, QUICK, Bare, Case, Noise, Pass, Step, anew, loop_of, pairs_of, recipe_of
 from timing import circumstances, clock_of, in_turn, quartiles, say_verdicts, verdict, write
 from torch.profiler import ProfilerActivity, profile
+
+from ssl_backbones.train.embed import to_device
+from ssl_backbones.train.precision import choose
+from ssl_backbones.train.processes import accelerator_of, meet
 
 RESULTS = Path(__file__).parent / "results" / "method_steps.json"
 PACKAGES = ("torch", "timm", "accelerate", "numpy")

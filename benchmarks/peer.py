@@ -12,12 +12,12 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from compute import DTYPES
 from steps import Case
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ssl_backbones.data import Images
+from ssl_backbones.train.precision import DTYPES
 
 INSTALLED = find_spec("lightly") is not None
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,13 +21,11 @@ import numpy as np
 import torch
 from timing import circumstances, in_turn, quartiles, write
 
-TRAINING = Path(__file__).parents[1] / "training"
-sys.path.insert(0, str(TRAINING))
-
-from cache import Caching, cached  # noqa: E402
+PHOTOS = Path(__file__).parents[1] / "training" / "sample_photos" / "train.parquet"
 
 from ssl_backbones.data import CachedImages, Images, open_images  # noqa: E402
 from ssl_backbones.data.cached import PIXELS  # noqa: E402
+from ssl_backbones.train.cache import Caching, cached  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "reading.json"
 PACKAGES = ("pillow", "numpy", "pyarrow", "datasets", "ssl-backbones")
@@ -72,8 +69,7 @@ def measure(images: Images, found: CachedImages, batch: int, rounds: int) -> dic
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sample = TRAINING / "sample_photos" / "train.parquet"
-    parser.add_argument("--data", nargs="*", default=[str(sample)], help="what to read (the sample photos)")
+    parser.add_argument("--data", nargs="*", default=[str(PHOTOS)], help="what to read (the sample photos)")
     parser.add_argument("--batch", type=int, default=256, help="photos of a batch (256)")
     parser.add_argument("--rounds", type=int, default=21, help="batches of every way, in turn (21)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the file to write")

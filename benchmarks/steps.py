@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -13,19 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.append(str(Path(__file__).parents[1] / "training"))
-
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
-from compute import DTYPES, MEMORY_FORMATS, Compute
-from loader import Order
-from loop import Loop
-from monitor import Monitor
 from PIL import Image
-from recipe import Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
-from run_folder import RunFolder
 from timm.models import create_model as timm_model
 from torch import Tensor, nn
 
@@ -35,6 +26,12 @@ from ssl_backbones.data import Batch, Batches, Images
 from ssl_backbones.distributed import rank, world_size
 from ssl_backbones.methods import MethodConfig
 from ssl_backbones.mining import Pairs
+from ssl_backbones.recipes.recipe import Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
+from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.train.loader import Order
+from ssl_backbones.train.loop import Loop
+from ssl_backbones.train.monitor import Monitor
+from ssl_backbones.train.precision import DTYPES, MEMORY_FORMATS, Compute
 
 CONFIGS: dict[str, type[MethodConfig]] = {
     value.name: value

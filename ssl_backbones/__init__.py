@@ -1,7 +1,7 @@
 """Self-supervised ResNet backbones for timm, and the means to make them."""
 
 from ssl_backbones import models as models
-from ssl_backbones.registry import (
+from ssl_backbones.registry.registry import (
     Description,
     PretrainedWeightsError,
     UnknownModelError,

@@ -10,7 +10,7 @@ from ssl_backbones.commands import COMMANDS
 from ssl_backbones.convert import ConversionError
 from ssl_backbones.hub.bundle import BundleError
 from ssl_backbones.hub.sidecar import ExportError
-from ssl_backbones.registry import PretrainedWeightsError, UnknownModelError
+from ssl_backbones.registry.registry import PretrainedWeightsError, UnknownModelError
 
 REFUSALS = (BundleError, ConversionError, ExportError, PretrainedWeightsError, UnknownModelError, OSError)
 """Errors whose message is all that a person needs."""

@@ -23,3 +23,9 @@ def check_positive(**values: float) -> None:
     for name, value in values.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive{' and finite' if value > 0 else ''}, not {value}")
+
+
+def check(holds: bool, name: str, value: object, expected: str) -> None:
+    """Refuse a value in a sentence."""
+    if not holds:
+        raise ValueError(f"{name} is {value!r}, but must be {expected}.")

@@ -88,3 +88,9 @@ def gather_with_gradient(rows: Tensor) -> Tensor:
         return rows
     everyone: Tensor = AllGather.apply(rows)
     return everyone
+
+
+def say(sentence: str) -> None:
+    """Tell a person, once for all processes."""
+    if rank() == 0:
+        print(sentence, flush=True)

@@ -12,14 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cache
-import cache_file
 import hostile
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from cache import Caching, cached
 from PIL import Image
 
 from ssl_backbones.data import (
@@ -28,6 +25,8 @@ from ssl_backbones.data import (
     hub_dataset,
     open_images,
 )
+from ssl_backbones.train import cache, cache_file
+from ssl_backbones.train.cache import Caching, cached
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ssl_backbones.hub.evaluations import beside_random, gain, headlines
-from ssl_backbones.photos import known_by
-from ssl_backbones.registry import METHODS, describe, list_models
+from ssl_backbones.registry.photos import known_by
+from ssl_backbones.registry.registry import METHODS, describe, list_models
 
 NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)*(?:e-?\d+)?(?![\w])")
 CONFIDENCE = {"95"}

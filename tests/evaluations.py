@@ -7,13 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import evaluate
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import runs
 from conftest import photo
 from runs import photo_folder
+
+from ssl_backbones.commands import evaluate
 
 TRAIN, VALIDATION = 60, 31
 ASKED = ("resnet8", "--random", "--size", "16", "--workers", "0")

@@ -15,8 +15,9 @@ import runs
 import torch
 from accelerate import Accelerator
 from PIL import Image
-from recipe import Checkpoints, ScheduleConfig
-from tasks.labelled_run import LabelledRun
+
+from ssl_backbones.evaluate.classification.labelled_run import LabelledRun
+from ssl_backbones.recipes.recipe import Checkpoints, ScheduleConfig
 
 COLOURS = {"blue": (30, 40, 200), "green": (40, 180, 60), "red": (210, 50, 40)}
 PER_CLASS = 12
@@ -96,7 +97,10 @@ def on_a_rank(rank: int, asked: list[tuple[str, LabelledRun]]) -> list[dict[str,
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCELERATE_USE_CPU", "true")
         patch.setattr(Accelerator, "end_training", lambda accelerator: None)
-        found = [run(import_module(f"protocols.{protocol}"), options)["numbers"] for protocol, options in asked]
+        found = [
+            run(import_module(f"ssl_backbones.evaluate.protocols.{protocol}"), options)["numbers"]
+            for protocol, options in asked
+        ]
     return [{name: number["value"] for name, number in numbers.items()} for numbers in found]
 
 

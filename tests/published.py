@@ -10,9 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import evaluate
 import huggingface_hub
-import publish
 import pytest
 import runs
 import safetensors.torch
@@ -23,6 +21,7 @@ from huggingface_hub.utils import _http
 from runs import photo_folder, run, tiny
 from writable_hub import writable_hub
 
+from ssl_backbones.commands import evaluate, publish
 from ssl_backbones.methods import MoCoV2Config
 
 TERMS = ("--images_terms", "CC0")

@@ -12,22 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import checkpoint
 import pytest
-import start as start_module
 import torch
 from accelerate.state import AcceleratorState, PartialState
-from conduct import finish
 from conftest import photo
-from loop import Loop
-from pretrain import left, pretrain
-from recipe import Checkpoints, Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
-from run_folder import RunFolder
 from small_methods import mined, small_config
 
+from ssl_backbones.commands.pretrain import left, pretrain
 from ssl_backbones.data import open_images
 from ssl_backbones.distributed import world_size
 from ssl_backbones.methods import MethodConfig
+from ssl_backbones.recipes.recipe import Checkpoints, Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
+from ssl_backbones.runs import checkpoint
+from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.train import start as start_module
+from ssl_backbones.train.conduct import finish
+from ssl_backbones.train.loop import Loop
 from ssl_backbones.views import CenterCrop, MultiView
 
 PHOTOS, BATCH, EPOCHS = 26, 8, 2

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-from tasks.masks import IGNORED, Scenes
+
+from ssl_backbones.evaluate.segmentation.masks import IGNORED, Scenes
 
 COLOURS = np.array([(90, 90, 90), (220, 40, 40), (40, 60, 220), (60, 200, 60)], np.uint8)
 

@@ -8,12 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import checkpoint
 import torch
-from checkpoint import save
+from conftest import ROOT
 from torch import Tensor
 
-TRAINING = Path(checkpoint.__file__).parent
+from ssl_backbones.runs.checkpoint import save
 
 
 def state(step: int) -> dict[str, dict[str, Tensor]]:
@@ -48,6 +47,6 @@ def flip(path: Path, at: int = -1) -> None:
 
 def in_a_process(program: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
     """A program run on its own, so that it may fork and be killed."""
-    environment = os.environ | {"PYTHONPATH": str(TRAINING), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", "-c", program, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)

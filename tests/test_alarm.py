@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
-from alarm import Alarm, ChanceAlarm, CollapseAlarm
 from hypothesis import given
 from hypothesis import strategies as st
+
+from ssl_backbones.train.alarm import Alarm, ChanceAlarm, CollapseAlarm
 
 MOCO = math.log(65537)
 PER_EPOCH = 1251

@@ -7,13 +7,11 @@ import json
 from collections.abc import Callable
 
 import pytest
-import recipes
 import torch
-from command_line import parse
-from recipe import Recipe
 from small_methods import small_method, views
 from torch import Tensor, nn
 
+from ssl_backbones import recipes
 from ssl_backbones.losses import barlow_twins, cosine_distance, nt_xent, vicreg
 from ssl_backbones.methods import (
     Aligned,
@@ -24,6 +22,8 @@ from ssl_backbones.methods import (
     Objective,
     VICRegObjective,
 )
+from ssl_backbones.recipes.command_line import parse
+from ssl_backbones.recipes.recipe import Recipe
 
 OBJECTIVES: list[Objective] = [
     NTXentObjective(0.5),

@@ -8,18 +8,12 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import cache
-import cache_file
 import hostile
 import numpy as np
 import pytest
 import torch
-from cache import Caching, ImageCacheError, cached
 from cache_sources import COUNT, SOURCES, alike, counted, kept, making, mixed, same, seen, small_blocks
-from loader import Loader
 from PIL import Image
-from processes import meet
-from recipe import FREE
 from runs import outcome, photo_folder, run, stop, tiny
 from two_processes import run_two_processes
 
@@ -32,6 +26,11 @@ from ssl_backbones.data import (
     relabelled,
 )
 from ssl_backbones.methods import BYOLConfig
+from ssl_backbones.recipes.recipe import FREE
+from ssl_backbones.train import cache, cache_file
+from ssl_backbones.train.cache import Caching, ImageCacheError, cached
+from ssl_backbones.train.loader import Loader
+from ssl_backbones.train.processes import meet
 from ssl_backbones.views import CenterCrop
 
 __all__ = ["small_blocks"]

@@ -8,18 +8,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cache_file
 import hostile
 import pytest
-from cache import Caching, ImageCacheError, cached
 from cache_sources import COUNT, alike, counted, kept, making, pixels_sha, same, small_blocks
-from conduct import REFUSALS
 
 from ssl_backbones.data import (
     Images,
     ImageSourceError,
     open_images,
 )
+from ssl_backbones.train import cache_file
+from ssl_backbones.train.cache import Caching, ImageCacheError, cached
+from ssl_backbones.train.conduct import REFUSALS
 
 __all__ = ["small_blocks"]
 

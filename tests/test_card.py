@@ -14,11 +14,11 @@ import timm
 import yaml
 from card_numbers import CONFIDENCE, NUMBER, spellings
 from PIL import Image
-from recipes import RECIPES
 
 from ssl_backbones.hub.card import draft_card
 from ssl_backbones.hub.export import save_backbone
-from ssl_backbones.registry import METHODS, describe
+from ssl_backbones.recipes import RECIPES
+from ssl_backbones.registry.registry import METHODS, describe
 
 RESULTS: dict[str, Any] = {
     "recipe": "sample",

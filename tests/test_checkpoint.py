@@ -8,14 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import checkpoint
 import pytest
 import torch
-from checkpoint import CheckpointError, load_latest, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_checkpoints import equal, flip, put, state, steps
 from torch import nn
+
+from ssl_backbones.runs import checkpoint
+from ssl_backbones.runs.checkpoint import CheckpointError, load_latest, save
 
 
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import checkpoint
 import pytest
 import torch
-from checkpoint import CheckpointError, load_latest
 from small_checkpoints import equal, in_a_process, put, state, steps
+
+from ssl_backbones.runs import checkpoint
+from ssl_backbones.runs.checkpoint import CheckpointError, load_latest
 
 
 class Killed(BaseException):
@@ -106,7 +107,7 @@ KILLS = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-from checkpoint import load_latest, save
+from ssl_backbones.runs.checkpoint import load_latest, save
 folder, random_ = Path(sys.argv[1]), random.Random(0)
 reached = 0
 save(folder, 0, {"part": {"x": torch.zeros(50_000)}}, {"step": 0})

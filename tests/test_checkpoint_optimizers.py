@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoint import CheckpointError, load_latest, save
-from optimizer_state import load_optimizer, optimizer_tensors
 from small_checkpoints import equal
 from torch import Tensor, nn
+
+from ssl_backbones.runs.checkpoint import CheckpointError, load_latest, save
+from ssl_backbones.runs.optimizer_state import load_optimizer, optimizer_tensors
 
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),

@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import checkpoint
 import pytest
 import torch
-from checkpoint import CheckpointError, load_latest
 from small_checkpoints import equal, flip, in_a_process, put, state, steps
+
+from ssl_backbones.runs import checkpoint
+from ssl_backbones.runs.checkpoint import CheckpointError, load_latest
 
 
 class Pair:
@@ -113,7 +114,7 @@ from datetime import timedelta
 from pathlib import Path
 import torch
 import torch.distributed as dist
-from checkpoint import load_latest, save
+from ssl_backbones.runs.checkpoint import load_latest, save
 folder, meet = Path(sys.argv[1]), sys.argv[2]
 child = os.fork()
 rank = 1 if child == 0 else 0

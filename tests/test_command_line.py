@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import recipes
-from command_line import options, parse
+
+from ssl_backbones import recipes
+from ssl_backbones.recipes.command_line import options, parse
 
 LEWEL_B = "resnet50_lewel_b.in1k_400ep"
 

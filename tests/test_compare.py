@@ -11,11 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import compare
 import pytest
-import recipes
-from comparison.grid import Column, Grid, GridError, Row, read_grid
-from comparison.table import cell_of, collect, markdown, printed
+
+from ssl_backbones import recipes
+from ssl_backbones.commands import compare
+from ssl_backbones.evaluate.comparison.grid import Column, Grid, GridError, Row, read_grid
+from ssl_backbones.evaluate.comparison.table import cell_of, collect, markdown, printed
 
 SCRIPT = """
 import json, sys, pathlib

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-import compute
 import pytest
 import torch
-from compute import Compute, PrecisionError, available, check_precision, choose, laid_out, seconds_per_step
 from small_methods import CONFIGS, batch_of, small_method
 from tinted import CPU
 from torch import nn
 
 from ssl_backbones.methods import MethodConfig
+from ssl_backbones.train import precision as compute
+from ssl_backbones.train.precision import (
+    Compute,
+    PrecisionError,
+    available,
+    check_precision,
+    choose,
+    laid_out,
+    seconds_per_step,
+)
 
 
 @pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)

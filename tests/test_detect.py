@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import detect as script
 import pytest
 import torch
 from drawn_objects import coco, parquet, voc
 from runs import forget
-from tasks.box_metrics import require_evaluators
-from tasks.detect_run import PRESETS, DetectRun
+
+from ssl_backbones.commands import detect as script
+from ssl_backbones.evaluate.detection.box_metrics import require_evaluators
+from ssl_backbones.evaluate.detection.detect_run import PRESETS, DetectRun
 
 QUICK = ["--preset", "small", "--random", "--workers", "0", "--batch_size", "2", "--iteration_images", "2"]
 QUICK += ["--size", "80", "--task.smallest", "64", "--task.longest", "96", "--task.width", "16", "--task.anchors", "32"]

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from drawn_objects import NAMES, coco, parquet, png, scene, voc, xml
 from PIL import Image
-from tasks.annotations import AnnotatedImages
-from tasks.box_views import BoxBatches, ResizeFlip
-from tasks.open_annotated import open_annotated, open_kept_out
 
 from ssl_backbones.data import ImageSourceError, Request
+from ssl_backbones.evaluate.detection.annotations import AnnotatedImages
+from ssl_backbones.evaluate.detection.box_views import BoxBatches, ResizeFlip
+from ssl_backbones.evaluate.detection.open_annotated import open_annotated, open_kept_out
 
 KINDS: dict[str, Callable[[Path], Path]] = {"voc": voc, "coco": coco, "parquet": parquet}
 

@@ -11,7 +11,8 @@ import pytest
 from pycocotools import mask as runs
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from tasks.box_metrics import (
+
+from ssl_backbones.evaluate.detection.box_metrics import (
     COCO_POINTS,
     THRESHOLDS,
     VOC_POINTS,
@@ -214,7 +215,7 @@ def test_the_interval_is_seeded_holds_the_value_and_shrinks_with_photos() -> Non
 
 
 def test_a_photo_drawn_twice_counts_as_two() -> None:
-    from tasks.box_metrics import matched
+    from ssl_backbones.evaluate.detection.box_metrics import matched
 
     found, there = drawn(2, photos=5, crowds=False)
     weights = np.array([2, 0, 1, 1, 3])

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tasks.detection import Detection, DetectionConfig
-from tasks.precise_bn import precise_statistics
-from tasks.rcnn import AlignedRoIAlign, Proposals, RegionHeads, box_predictor
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 import ssl_backbones
 from ssl_backbones.data import ImageSourceError
+from ssl_backbones.evaluate.detection.detection import Detection, DetectionConfig
+from ssl_backbones.evaluate.detection.precise_bn import precise_statistics
+from ssl_backbones.evaluate.detection.rcnn import AlignedRoIAlign, Proposals, RegionHeads, box_predictor
 
 HEADS = ("faster_fpn", "mask_fpn", "faster_c4", "mask_c4")
 SIZES = [(96, 96), (80, 96)]

@@ -9,21 +9,22 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import detect as script
 import numpy as np
 import pytest
 import torch
 from drawn_objects import parquet
-from loop import Loop
-from run_folder import RunFolder
 from runs import Killed, after, asked_to_stop, forget, killed, sha, state
-from start import meet_for, prepare
-from tasks.box_metrics import Found, Style
-from tasks.detection import Detection
-from tasks.detection_judge import DetectionJudge, training_batches
-from tasks.packed_masks import unpacked
-from tasks.precise_bn import precise_statistics
 from two_processes import run_two_processes
+
+from ssl_backbones.commands import detect as script
+from ssl_backbones.evaluate.detection.box_metrics import Found, Style
+from ssl_backbones.evaluate.detection.detection import Detection
+from ssl_backbones.evaluate.detection.detection_judge import DetectionJudge, training_batches
+from ssl_backbones.evaluate.detection.packed_masks import unpacked
+from ssl_backbones.evaluate.detection.precise_bn import precise_statistics
+from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.train.loop import Loop
+from ssl_backbones.train.start import meet_for, prepare
 
 PHOTOS = 5
 """In the test, of three shapes: two processes do not share them evenly."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import draw_pairs
 import numpy as np
 import pytest
 from PIL import Image
 
+from ssl_backbones.commands import draw_pairs
 from ssl_backbones.data import open_images
 from ssl_backbones.mining import Pairs
 

@@ -9,16 +9,16 @@ import threading
 import time
 from typing import Any
 
-import embed as embed_module
-import loader as loader_module
 import numpy as np
 import pytest
 import torch
-from embed import embed, to_device
 from tinted import CPU, Colours, tints
 from torch import Tensor
 
 import ssl_backbones
+from ssl_backbones.train import embed as embed_module
+from ssl_backbones.train import loader as loader_module
+from ssl_backbones.train.embed import embed, to_device
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -7,14 +7,14 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import publish
 import pytest
 from published import NAMED, TERMS, Made, here, make, publishing, refused
-from publishing import shipping
 
-from ssl_backbones import photos
-from ssl_backbones.photos import IMAGENETTE
-from ssl_backbones.registry import describe
+from ssl_backbones.commands import publish
+from ssl_backbones.hub.publishing import shipping
+from ssl_backbones.registry import photos
+from ssl_backbones.registry.photos import IMAGENETTE
+from ssl_backbones.registry.registry import describe
 
 NAME = "resnet8_moco_v2.imagenette32_60ep"
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # of the Hub's own client

@@ -6,23 +6,23 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import evaluate
 import numpy as np
 import pytest
 import runs
 import torch
 from evaluations import ASKED, QUICK, TRAIN, VALIDATION, evaluated, labelled_photos, parquet, refusal
-from features import Extraction, features_of
-from protocols import diagnose, knn, logistic, mlp
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from subject import open_subject
 from two_processes import run_two_processes
 
+from ssl_backbones.commands import evaluate
 from ssl_backbones.data import open_images
 from ssl_backbones.distributed import world_size
+from ssl_backbones.evaluate.features import Extraction, features_of
+from ssl_backbones.evaluate.protocols import diagnose, knn, logistic, mlp
+from ssl_backbones.evaluate.subject import open_subject
 from ssl_backbones.metrics import wilson_interval
 
 OPTIONS = {"knn": knn.Options, "logistic": logistic.Options, "mlp": mlp.Options, "diagnose": diagnose.Options}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import evaluate
 import pytest
 from evaluations import evaluated, labelled_photos, parquet, refusal
 from runs import photo_folder
+
+from ssl_backbones.commands import evaluate
 
 
 @pytest.fixture(scope="module")

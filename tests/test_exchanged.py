@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loader import Order
 from PIL import Image
 from small_methods import Drawn, converted, mined, small_method
 from torch import Tensor
@@ -21,6 +20,7 @@ from ssl_backbones.data import Batches, Request, UnreadableImageError
 from ssl_backbones.data.exchanged import Exchanged
 from ssl_backbones.methods import FlagsConfig, LewelMConfig, MethodConfig, MoCoV2Config
 from ssl_backbones.models import key_encoder
+from ssl_backbones.train.loader import Order
 
 PHOTOS, BATCH, SEED = 16, 8, 5
 CASES: list[tuple[type[MethodConfig], dict[str, Any]]] = [

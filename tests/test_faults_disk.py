@@ -8,15 +8,15 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import checkpoint
 import pytest
 import torch
-from checkpoint import CheckpointError
-from recipe import Checkpoints
-from run_folder import RunFolderError, claim
 from runs import elsewhere, outcome, photo_folder, run, tiny
 
 from ssl_backbones.methods import BYOLConfig
+from ssl_backbones.recipes.recipe import Checkpoints
+from ssl_backbones.runs import checkpoint
+from ssl_backbones.runs.checkpoint import CheckpointError
+from ssl_backbones.runs.run_folder import RunFolderError, claim
 
 Mount = Callable[[str], Path]
 

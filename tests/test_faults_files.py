@@ -13,15 +13,15 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import checkpoint
 import pytest
 import torch
-from checkpoint import CheckpointError
 from safetensors.torch import load_file, save
 
 import ssl_backbones
 from ssl_backbones.hub.export import save_backbone
-from ssl_backbones.registry import PretrainedWeightsError, UnknownModelError
+from ssl_backbones.registry.registry import PretrainedWeightsError, UnknownModelError
+from ssl_backbones.runs import checkpoint
+from ssl_backbones.runs.checkpoint import CheckpointError
 
 
 class Harmful:

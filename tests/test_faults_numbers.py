@@ -10,27 +10,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import checkpoint
 import hostile
-import pretrain as pretrain_module
 import pytest
-import start as start_module
 import torch
 from accelerate import Accelerator
-from finite import SKIPS, FiniteWatch, NotFiniteError
 from hypothesis import given
 from hypothesis import strategies as st
-from log import read_log
-from loop import Loop
-from monitor import Measured, Monitor
-from recipe import Checkpoints, OptimizerConfig, Recipe
-from room import NoRoomError
-from run_folder import RunFolderError
 from runs import elsewhere, outcome, photo_folder, run, stop, tiny
 from small_methods import small_method, views
 
+from ssl_backbones.commands import pretrain as pretrain_module
 from ssl_backbones.data import TooManyUnreadableError
 from ssl_backbones.methods import BYOLConfig, LewelBConfig, MethodConfig, MoCoV2Config, SimCLRConfig
+from ssl_backbones.recipes.recipe import Checkpoints, OptimizerConfig, Recipe
+from ssl_backbones.runs import checkpoint
+from ssl_backbones.runs.log import read_log
+from ssl_backbones.runs.run_folder import RunFolderError
+from ssl_backbones.train import start as start_module
+from ssl_backbones.train.finite import SKIPS, FiniteWatch, NotFiniteError
+from ssl_backbones.train.loop import Loop
+from ssl_backbones.train.memory import NoRoomError
+from ssl_backbones.train.monitor import Measured, Monitor
 
 CPU = torch.device("cpu")
 
@@ -147,7 +147,7 @@ def test_a_scaler_may_leave_steps_out_and_they_are_counted(scaling: None, data: 
 def test_a_scaler_that_leaves_out_too_many_steps_is_stopped(
     scaling: None, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finite.SKIPS", 2)
+    monkeypatch.setattr("ssl_backbones.train.finite.SKIPS", 2)
     with (
         poisoned("gradient", range(1, 6)),
         pytest.raises(NotFiniteError, match="for 3 steps in a row, the last step 4, on"),

@@ -12,18 +12,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import checkpoint
 import pytest
 from conftest import ROOT
 from runs import photo_folder
+
+from ssl_backbones.runs import checkpoint
 
 PROGRAM = """
 import sys
 from datetime import timedelta
 sys.path.insert(0, sys.argv.pop(1))
-import processes
+from ssl_backbones.train import processes
 processes.PATIENCE = timedelta(seconds=int(sys.argv.pop(1)))
-import pretrain
+from ssl_backbones.commands import pretrain
 pretrain.main()
 """
 SMALL = "sample --size 16 --batch-size 8 --method.bn-splits 2 --log-every 1 --workers 0 --precision fp32"
@@ -50,7 +51,7 @@ class Both:
             more = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
             more |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": 1}
             environment = os.environ | {name: str(value) for name, value in more.items()}
-            words = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(ROOT / "training"), str(patience), *given]
+            words = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(ROOT), str(patience), *given]
             with open(file, "w") as said:
                 self.ranks.append(subprocess.Popen(words, stdout=said, stderr=said, env=environment))
 
@@ -125,7 +126,7 @@ def test_two_processes_go_on_as_one_and_say_what_cannot_be_the_same(data: Path, 
         rank.send_signal(signal.SIGTERM)
     assert {rank.wait(timeout=60) for rank in pair.ranks} == {143}
     words = [*SMALL.split(), "--epochs", "60", "--data", str(data), "--out", str(tmp_path / "run")]
-    alone = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(ROOT / "training"), "600", *words]
+    alone = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(ROOT), "600", *words]
     done = subprocess.run(alone, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "The rest may not be bit-identical to a run never stopped: world_size 2 -> 1" in done.stdout

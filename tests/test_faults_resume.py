@@ -8,16 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import checkpoint
 import pytest
 import torch
 from conftest import ROOT
-from recipe import Checkpoints
-from run_folder import replace_file
 from runs import elsewhere, outcome, photo_folder, run, stop, tiny
 from small_methods import CONFIGS
 
+from ssl_backbones.files import replace_file
 from ssl_backbones.methods import LewelBConfig, LewelMConfig
+from ssl_backbones.recipes.recipe import Checkpoints
+from ssl_backbones.runs import checkpoint
 
 sys.path.append(str(ROOT / "benchmarks"))
 import fuzz_reader

@@ -6,17 +6,17 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import features as features_module
 import numpy as np
 import pytest
 import torch
-from features import CacheError, Extraction, Features, features_of
-from processes import meet
 from runs import photo_folder
-from subject import Subject, open_subject
 from two_processes import run_two_processes
 
 from ssl_backbones.data import Images, TooManyUnreadableError, open_images
+from ssl_backbones.evaluate import features as features_module
+from ssl_backbones.evaluate.features import CacheError, Extraction, Features, features_of
+from ssl_backbones.evaluate.subject import Subject, open_subject
+from ssl_backbones.train.processes import meet
 from ssl_backbones.views import MOCO_V2_SMALL_VIEWS, MultiView
 
 CPU = torch.device("cpu")

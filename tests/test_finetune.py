@@ -10,16 +10,16 @@ import labelled_runs
 import pytest
 import torch
 from labelled_runs import divided, killed_at, outcome, small, weights
-from optimization import build_optimizer, set_hyperparameters
-from protocols import finetune
-from start import UnfitError
-from tasks.finetune import Finetune, FinetuneConfig
-from tasks.labelled_views import LabelledViews
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 import ssl_backbones
 from ssl_backbones.data import Batches, Request, open_images
+from ssl_backbones.evaluate.classification.finetune import Finetune, FinetuneConfig
+from ssl_backbones.evaluate.classification.labelled_views import LabelledViews
+from ssl_backbones.evaluate.protocols import finetune
+from ssl_backbones.train.optimization import build_optimizer, set_hyperparameters
+from ssl_backbones.train.start import UnfitError
 from ssl_backbones.views import permutation
 
 

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import checkpoint
 import numpy as np
 import pytest
 import safetensors.torch
@@ -19,6 +18,7 @@ from small_methods import CONFIGS, small_method
 
 from ssl_backbones.methods import LewelBConfig, MethodConfig, RunError, method_from_run
 from ssl_backbones.methods.from_run import method_config
+from ssl_backbones.runs import checkpoint
 from ssl_backbones.visualizers import alignment_maps, alignment_panels, grid, most_distinct, overlay, stretched
 
 

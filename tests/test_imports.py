@@ -1,4 +1,4 @@
-"""Imports point one way, and importing the library costs no more than it must."""
+"""Imports point one way, from the scripts down to the lowest room, and the library is imported with little else."""
 
 from __future__ import annotations
 
@@ -6,58 +6,43 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "ssl_backbones"
-TRAINING = ROOT / "training"
+SCRIPTS = {path.stem for folder in ("training", "benchmarks") for path in (ROOT / folder).glob("*.py")}
 
-BELOW = {
-    "papers": set(),
-    "photos": set(),
-    "zoo": set(),
-    "tags": {"photos", "zoo"},
-    "errors": {"tags"},
-    "configs": {"errors"},
-    "description": {"papers", "tags"},
-    "registry": {"tags", "papers", "errors", "configs", "description"},
-    "convert": set(),
-    "fetch": {"registry", "convert"},
-    "checks": set(),
-    "clustering": set(),
-    "distributed": set(),
-    "schedules": set(),
-    "losses": set(),
-    "metrics": set(),
-    "optimizers": set(),
-    "views": set(),
-    "visualizers": {"methods"},
-    "data": {"views"},
-    "mining": {"data", "views", "checks"},
-    "models": {"registry", "fetch", "distributed", "checks"},
-    "methods": {"models", "losses", "views", "data", "schedules", "distributed", "checks", "clustering", "mining"}
-    | {"registry"},
-    "hub": {"photos", "registry"},
-    "__init__": {"models", "registry"},
-    "commands": {"registry", "convert", "fetch", "hub"},
-    "__main__": {"registry", "commands", "convert", "hub"},
-}
-"""Each part of the package, and the other parts it may know. A new part is entered here, or the test fails."""
+FLOORS = (
+    {"checks", "clustering", "convert", "distributed", "files", "losses", "metrics", "optimizers", "registry"}
+    | {"schedules", "views"},
+    {"data", "fetch", "typed"},
+    {"mining", "models"},
+    {"__init__", "methods"},
+    {"recipes", "runs"},
+    {"hub", "visualizers"},
+    {"train"},
+    {"evaluate"},
+    {"commands"},
+    {"__main__"},
+)
+"""The rooms of the package, lowest floor first: a room imports from lower floors. A new room is entered here."""
 
 LATE = {"accelerate", "datasets", "matplotlib", "cv2", "sklearn", "tyro", "tensorboard"}
-"""Not part of a plain installation: to be imported, if at all, inside the function that needs them."""
+"""Not part of a plain installation: imported with the module only in the rooms of WITH_EXTRA, elsewhere where used."""
 
-ABOVE = {path.stem for path in TRAINING.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()} | {
-    "training"
-}
-"""Modules of the scripts, which import the library and are never imported by it."""
+WITH_EXTRA = {"typed", "recipes", "runs", "train", "evaluate", "commands"}
+"""Rooms that need the extra for training; `create_model` and the methods import none of them."""
+
+TYRO = "ssl_backbones.typed.words"
+"""The one module of its room that does."""
 
 
-def imported(nodes: Iterator[ast.AST]) -> Iterator[tuple[int, str]]:
-    """Line and dotted name of all that the import statements among nodes bring in."""
-    for node in nodes:
+def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of all that the import statements of a tree bring in."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -73,91 +58,134 @@ def at_import(node: ast.AST) -> Iterator[ast.AST]:
             yield from at_import(child)
 
 
-def wrong_imports(part: str, source: str) -> list[str]:
-    """What a file of a part of the package imports that it may not."""
+def floor_of(room: str) -> int | None:
+    """The number of a room's floor; None for what is no room."""
+    return next((number for number, rooms in enumerate(FLOORS) if room in rooms), None)
+
+
+def room_meant(name: str) -> str:
+    """The room that a dotted name of the package lies in; `__init__` for what the package itself offers."""
+    _, *rest = name.split(".")
+    return rest[0] if rest and floor_of(rest[0]) is not None else "__init__"
+
+
+def wrong_imports(room: str, source: str) -> list[str]:
+    """What a file of a room imports that it may not, a sentence each."""
     tree = ast.parse(source)
+    own = floor_of(room)
+    assert own is not None, f"{room} is new: enter it in FLOORS"
     found = []
-    for line, name in imported(ast.walk(tree)):
-        first, *rest = name.split(".")
+    for line, name in imported(tree):
+        first = name.split(".")[0]
         if not first:
             found.append(f"line {line}: {name} is relative; name it from ssl_backbones on")
-        elif first in ABOVE:
-            found.append(f"line {line}: {name} belongs to training, which imports the library and not the reverse")
-        elif first == "ssl_backbones" and (not rest or rest[0] not in BELOW):
-            found.append(f"line {line}: {name} brings in the whole package; import from the part that is meant")
-        elif first == "ssl_backbones" and rest[0] not in BELOW[part] | {part}:
-            found.append(f"line {line}: {part} may not know {rest[0]}")
-    for line, name in imported(at_import(tree)):
-        if name.split(".")[0] in LATE:
-            found.append(f"line {line}: {name} is imported with the module; import it where it is used")
+        elif first in SCRIPTS | {"training", "benchmarks", "tests"}:
+            found.append(f"line {line}: {name} is a script, which imports the package and not the reverse")
+        elif first == "ssl_backbones" and room_meant(name) != room:
+            there = floor_of(room_meant(name))
+            if there is None or there >= own:
+                found.append(f"line {line}: {room} may not know {room_meant(name)}")
+    for node in at_import(tree):
+        for line, name in imported(node) if isinstance(node, ast.Import | ast.ImportFrom) else ():
+            if name.split(".")[0] in LATE and room not in WITH_EXTRA:
+                found.append(f"line {line}: {name} is imported with the module; import it where it is used")
     return found
 
 
-def part_of(path: Path) -> str:
-    """The part of the package that a file belongs to."""
+def room_of(path: Path) -> str:
+    """The room of the package that a file lies in."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in SOURCES}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_import_points_upward(path: Path) -> None:
-    assert part_of(path) in BELOW, f"{part_of(path)} is new: say in BELOW which parts it may import"
-    assert wrong_imports(part_of(path), path.read_text(encoding="utf-8")) == []
+    assert wrong_imports(room_of(path), path.read_text(encoding="utf-8")) == []
 
 
-def test_the_order_has_no_cycle() -> None:
-    done: set[str] = set()
-    while rest := {part for part in BELOW if part not in done}:
-        free = {part for part in rest if BELOW[part] <= done}
-        assert free, f"{sorted(rest)} import one another in a circle"
-        done |= free
+def graph() -> dict[str, set[str]]:
+    """Each module of the package and those that it imports, for a type checker's eyes only included."""
+    found: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        names = [name for _, name in imported(ast.parse(path.read_text(encoding="utf-8")))]
+        meant = {name if name in MODULES else name.rpartition(".")[0] for name in names}
+        found[module] = (meant & MODULES.keys()) - {module}
+    return found
+
+
+@pytest.mark.xfail(strict=True, reason="loop, monitor and run_state still know one another")
+def test_no_module_imports_in_a_circle() -> None:
+    try:
+        TopologicalSorter(graph()).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "training").glob("*.py")), ids=lambda path: path.name)
+def test_a_script_is_thin(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert source.count("\n") <= 30
+    assert [name.split(".")[:2] for _, name in imported(ast.parse(source))] == [["ssl_backbones", "commands"]]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.name)
+def test_a_benchmark_imports_no_script(path: Path) -> None:
+    names = {name.split(".")[0] for _, name in imported(ast.parse(path.read_text(encoding="utf-8")))}
+    assert not names & {"training", *(script.stem for script in (ROOT / "training").glob("*.py"))}
 
 
 @pytest.mark.parametrize(
-    ("part", "source", "complaint"),
+    ("room", "source", "complaint"),
     [
         ("losses", "from ssl_backbones.methods import BYOL", "losses may not know methods"),
         ("registry", "def f():\n    from ssl_backbones.models import heads", "registry may not know models"),
         ("views", "from ssl_backbones import data", "views may not know data"),
-        ("hub", "import ssl_backbones", "the whole package"),
-        ("hub", "from ssl_backbones import create_model", "the whole package"),
+        ("models", "import ssl_backbones", "models may not know __init__"),
+        ("data", "from ssl_backbones import create_model", "data may not know __init__"),
         ("data", "from .images import Images", "relative"),
-        ("methods", "def f():\n    from loop import Loop", "belongs to training"),
-        ("methods", "import training.recipe", "belongs to training"),
+        ("train", "from ssl_backbones.evaluate.subject import Subject", "train may not know evaluate"),
+        ("methods", "def f():\n    from pretrain import main", "is a script"),
+        ("methods", "import training.pretrain", "is a script"),
         ("data", "import datasets", "with the module"),
         ("data", "try:\n    from datasets import load_dataset\nexcept ImportError:\n    pass", "with the module"),
         ("visualizers", "class A:\n    import matplotlib.pyplot as plt", "with the module"),
     ],
 )
-def test_a_wrong_import_is_seen(part: str, source: str, complaint: str) -> None:
-    assert [complaint in found for found in wrong_imports(part, source)] == [True]
+def test_a_wrong_import_is_seen(room: str, source: str, complaint: str) -> None:
+    assert [complaint in found for found in wrong_imports(room, source)] == [True]
 
 
 @pytest.mark.parametrize(
-    ("part", "source"),
+    ("room", "source"),
     [
         (
             "data",
-            "import numpy\nfrom ssl_backbones.views.transform import Transform\nfrom ssl_backbones.data import keys",
+            "import numpy\nfrom ssl_backbones.views import engine\nfrom ssl_backbones.data import keys",
         ),
         ("data", "def f():\n    from datasets import load_dataset"),
+        ("train", "import accelerate\nimport ssl_backbones"),
         ("__init__", "from ssl_backbones import models as models"),
     ],
 )
-def test_a_right_import_is_let_through(part: str, source: str) -> None:
-    assert wrong_imports(part, source) == []
+def test_a_right_import_is_let_through(room: str, source: str) -> None:
+    assert wrong_imports(room, source) == []
 
 
-def test_importing_everything_brings_in_nothing_heavy() -> None:
-    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sorted(PACKAGE.rglob("*.py"))]
-    modules = [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]
+def test_importing_the_library_brings_in_nothing_heavy() -> None:
+    light = sorted(
+        module
+        for module, path in MODULES.items()
+        if room_of(path) not in WITH_EXTRA - {"typed"} | {"__main__", "hub", "visualizers"} and module != TYRO
+    )
     code = (
         "import importlib, sys\n"
-        f"for name in {modules!r}: importlib.import_module(name)\n"
-        f"print(sorted({LATE | ABOVE!r} & set(sys.modules)))\n"
+        f"for name in {light!r}: importlib.import_module(name)\n"
+        f"print(sorted({LATE!r} & set(sys.modules)))\n"
     )
     # From another folder, with nothing but what is installed: that is how the library is used.
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=PACKAGE, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"

@@ -7,17 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import checkpoint
-import kept_epochs
 import numpy as np
 import pytest
 import torch
-from checkpoint import CheckpointError
 from evaluations import evaluated, labelled_photos, refusal
-from processes import meet
-from protocols import mlp
 from runs import Killed, asked_to_stop, forget, killed
 from two_processes import run_two_processes
+
+from ssl_backbones.evaluate.protocols import kept_epochs, mlp
+from ssl_backbones.runs import checkpoint
+from ssl_backbones.runs.checkpoint import CheckpointError
+from ssl_backbones.train.processes import meet
 
 EPOCHS = 5
 Weights = dict[str, torch.Tensor]

@@ -6,11 +6,12 @@ import dataclasses
 from typing import Any
 
 import pytest
-import recipes
 import timm
 import torch
-from command_line import listing
-from recipes import lewel_ablations
+
+from ssl_backbones import recipes
+from ssl_backbones.recipes import lewel_ablations
+from ssl_backbones.recipes.command_line import listing
 
 TURNED: dict[str, dict[str, Any]] = {
     "lewel_m.in100_240ep_aligned_only": {"aligned_weight": 1.0},

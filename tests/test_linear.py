@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 from labelled_runs import Chance, divided, killed_at, outcome, small, weights
-from protocols import linear
-from recipe import OptimizerConfig
-from tasks.labelled_views import LabelledViews
-from tasks.linear import LinearConfig, LinearProbe
-from tasks.subset import Embedded
 from torch.nn.functional import cross_entropy
 
 import ssl_backbones
 from ssl_backbones.data import Batches, Request, TooManyUnreadableError, open_images
+from ssl_backbones.evaluate.classification.labelled_views import LabelledViews
+from ssl_backbones.evaluate.classification.linear import LinearConfig, LinearProbe
+from ssl_backbones.evaluate.classification.subset import Embedded
+from ssl_backbones.evaluate.protocols import linear
 from ssl_backbones.metrics import wilson_interval
+from ssl_backbones.recipes.recipe import OptimizerConfig
 from ssl_backbones.views import permutation
 
 

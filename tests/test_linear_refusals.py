@@ -9,13 +9,13 @@ from typing import Any
 import labelled_runs
 import pytest
 from labelled_runs import divided, small, tinted
-from protocols import linear
-from recipe import ScheduleConfig
-from start import UnfitError
-from tasks.labelled_views import LabelledViews
-from tasks.linear import LinearConfig
 
 from ssl_backbones.data import ImageSourceError
+from ssl_backbones.evaluate.classification.labelled_views import LabelledViews
+from ssl_backbones.evaluate.classification.linear import LinearConfig
+from ssl_backbones.evaluate.protocols import linear
+from ssl_backbones.recipes.recipe import ScheduleConfig
+from ssl_backbones.train.start import UnfitError
 
 
 @pytest.fixture(scope="module")

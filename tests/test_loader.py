@@ -18,11 +18,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loader import Loader, Order, Requests, as_tuple, obey_parent_alone
 from PIL import Image
 
 from ssl_backbones.data.batches import Batch, Batches
 from ssl_backbones.data.images import Images, UnreadableImageError
+from ssl_backbones.train.loader import Loader, Order, Requests, as_tuple, obey_parent_alone
 from ssl_backbones.views.transform import Transform
 
 

@@ -7,19 +7,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-import localise
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from annotated import middle, open_annotated
 from conftest import photo
-from localised import CENTRE, Row, table
 from PIL import Image
 from runs import photo_folder, run, tiny
 
+from ssl_backbones.commands import localise
 from ssl_backbones.data import ImageSourceError
+from ssl_backbones.evaluate.annotated import middle, open_annotated
+from ssl_backbones.evaluate.localised import CENTRE, Row, table
 from ssl_backbones.methods import LewelBConfig
 from ssl_backbones.metrics import pointing_game
 

@@ -16,8 +16,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from log import RunLog, as_line, as_time, number, read_log
-from run_folder import RunFolderError
+
+from ssl_backbones.runs.log import RunLog, as_line, as_time, number, read_log
+from ssl_backbones.runs.run_folder import RunFolderError
 
 
 class Terminal(io.StringIO):

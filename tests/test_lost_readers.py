@@ -7,15 +7,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import loader as loader_module
 import pytest
 import torch
-from loader import Loader, LostReaderError, readers_alive
+from conftest import ROOT
 
 from ssl_backbones.data.batches import Batch
+from ssl_backbones.train import loader as loader_module
+from ssl_backbones.train.loader import Loader, LostReaderError, readers_alive
 
 
 class Slow:
@@ -31,7 +31,7 @@ class Slow:
 KILLED = """
 import multiprocessing, time
 import torch
-from loader import Loader
+from ssl_backbones.train.loader import Loader
 from ssl_backbones.data.batches import Batch
 
 class Slow:
@@ -55,7 +55,7 @@ except RuntimeError as error:
 
 def test_a_worker_that_is_killed_ends_the_epoch() -> None:
     """In a process of its own: torch raises the error wherever the main thread happens to be."""
-    environment = os.environ | {"PYTHONPATH": str(Path(loader_module.__file__).parent)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "ignore", "-c", KILLED]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
     assert re.search("worker .*(killed|exited)|ended in the middle", done.stdout), done

@@ -9,7 +9,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from compute import MEMORY_FORMATS, laid_out
 from PIL import Image
 from small_methods import CONFIGS, batch_of, mined, small_config, small_method, views
 from torch import Tensor
@@ -24,6 +23,7 @@ from ssl_backbones.methods import (
     MethodConfig,
     MoCoV2Config,
 )
+from ssl_backbones.train.precision import MEMORY_FORMATS, laid_out
 
 every_method = pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
 

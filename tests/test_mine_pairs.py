@@ -7,20 +7,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import mine_pairs
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import photo
-from embed import embed
-from loader import Loader
 from small_methods import small_method
 
 import ssl_backbones
+from ssl_backbones.commands import mine_pairs
 from ssl_backbones.data import Batches, ImageSourceError, open_images
 from ssl_backbones.methods import FlagsConfig
 from ssl_backbones.mining import Pairs, PairsError
+from ssl_backbones.train.embed import embed
+from ssl_backbones.train.loader import Loader
 from ssl_backbones.views import CenterCrop
 
 CLASSES = {"bag": 12, "hat": 9, "shoe": 8}

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import publish
 import pytest
 import timm
 import yaml
@@ -15,6 +14,7 @@ from card_numbers import unfounded
 from conftest import ROOT, photo
 from published import NAMED, Made, make, snippets
 
+from ssl_backbones.commands import publish
 from ssl_backbones.hub.evaluations import (
     beats_random,
     beside_random,
@@ -30,8 +30,8 @@ from ssl_backbones.hub.evaluations import (
 from ssl_backbones.hub.model_card import Terms, model_card
 from ssl_backbones.hub.sidecar import KEPT
 from ssl_backbones.metrics import wilson_interval
-from ssl_backbones.photos import IMAGENETTE
-from ssl_backbones.registry import list_models
+from ssl_backbones.registry.photos import IMAGENETTE
+from ssl_backbones.registry.registry import list_models
 
 CARDS = sorted(path for path in (ROOT / "model_cards").glob("*.md") if path.name != "README.md")
 RESULTS = ROOT / "benchmarks" / "results"

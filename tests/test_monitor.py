@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from monitor import Monitor
-from recipe import Monitoring
 from tinted import Tints
 from torch import Tensor
 
 from ssl_backbones.data import Images
 from ssl_backbones.metrics import knn_accuracy
+from ssl_backbones.recipes.recipe import Monitoring
+from ssl_backbones.train.monitor import Monitor
 
 
 def colours(images: Images, indices: np.ndarray) -> Tensor:

@@ -17,16 +17,16 @@ from conftest import photo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from recipe import Recipe
-from run_folder import RunFolder, RunFolderError
 from runs import forget, outcome, photo_folder, run, state, stop, tiny
 from small_methods import CONFIGS
-from start import UnfitError, build, require_engine, start
 
 from ssl_backbones import views
 from ssl_backbones.data import open_images
 from ssl_backbones.data.exchanged import taken_apart
 from ssl_backbones.methods import FlagsConfig, LewelMConfig, MoCoV2Config
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.runs.run_folder import RunFolder, RunFolderError
+from ssl_backbones.train.start import UnfitError, build, require_engine, start
 from ssl_backbones.views import MultiView, Policy, made_by, uniform
 from ssl_backbones.views import pillow_engine as pillow
 from ssl_backbones.views.policy import UNIFORMS

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import recipes
 import torch
 from small_methods import Drawn, batch_of, small_config, small_method
 from torch import Tensor, nn
 
-from ssl_backbones import registry
+from ssl_backbones import recipes
 from ssl_backbones.data import ImageSourceError, NumberedBatches, Request, UnreadableImageError
 from ssl_backbones.losses import accuracy, cross_entropy
 from ssl_backbones.methods import (
@@ -24,6 +23,7 @@ from ssl_backbones.methods import (
     RotNetConfig,
     SupervisedConfig,
 )
+from ssl_backbones.registry import registry
 
 SELF_SUPERVISED = [PatchRotNetConfig, PatchRelNetConfig, RotNetConfig]
 every_turn = pytest.mark.parametrize("kind", SELF_SUPERVISED, ids=lambda kind: kind.__name__)
@@ -245,7 +245,7 @@ def stated() -> dict[str, float]:
 
 
 def test_every_row_of_the_tables_is_a_recipe_and_a_tag() -> None:
-    from recipes import patch
+    from ssl_backbones.recipes import patch
 
     ours = {recipe.name: recipe for recipe in patch.RECIPES}
     tags = {tag.name: tag for tag in registry.TAGS if tag.name in ours}

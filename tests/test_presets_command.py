@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import evaluate
 import labelled_runs
 import pytest
 import runs
-from presets import parse_preset
-from protocols import finetune, linear, semi
+
+from ssl_backbones.commands import evaluate
+from ssl_backbones.evaluate.presets import parse_preset
+from ssl_backbones.evaluate.protocols import finetune, linear, semi
 
 SAID = ["resnet8", "--data", "photos", "--out", "run"]
 

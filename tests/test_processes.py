@@ -9,30 +9,37 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import loop as loop_module
 import numpy as np
-import processes
 import pytest
 import torch
 from conftest import ROOT
-from embed import embed
-from processes import OtherRankError, StopSignals, TrackerError, accelerator_of, check_trackers, first_decides, meet
 from runs import forget
 from tinted import CPU, Colours, tints
 from two_processes import run_two_processes
-from window import Window
+
+from ssl_backbones.train import loop as loop_module
+from ssl_backbones.train import processes
+from ssl_backbones.train.embed import embed
+from ssl_backbones.train.processes import (
+    OtherRankError,
+    StopSignals,
+    TrackerError,
+    accelerator_of,
+    check_trackers,
+    first_decides,
+    meet,
+)
+from ssl_backbones.train.running_means import Window
 
 
 def test_a_first_signal_is_noted_and_a_second_ends_the_process() -> None:
     waiting = (
-        "import sys, time; sys.path.insert(0, sys.argv[1]); from processes import StopSignals\n"
+        "import sys, time; sys.path.insert(0, sys.argv[1]); from ssl_backbones.train.processes import StopSignals\n"
         "stop = StopSignals()\nprint(stop.agreed(), flush=True)\n"
         "while stop.agreed() is None: time.sleep(0.01)\n"
         "print(stop.agreed(), flush=True)\ntime.sleep(60)"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", waiting, str(ROOT / "training")], stdout=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen([sys.executable, "-c", waiting, str(ROOT)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "None\n"
         process.send_signal(signal.SIGTERM)

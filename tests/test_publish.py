@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import hf_xet
-import publish
 import pytest
 import safetensors.torch
 import timm
@@ -20,11 +19,12 @@ from conftest import ROOT, photo
 from hub_state import WRITER, Repository, State
 from huggingface_hub import constants
 from published import TERMS, Made, altered_copy, download, here, make, publishing, refused, snippets
-from publishing.files import last_part
 from runs import sha, state
 
 import ssl_backbones
+from ssl_backbones.commands import publish
 from ssl_backbones.hub.export import save_backbone
+from ssl_backbones.hub.publishing.files import last_part
 from ssl_backbones.methods import method_from_run
 
 NAME = "org/resnet8_moco_v2.photos"

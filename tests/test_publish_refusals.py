@@ -10,13 +10,14 @@ import sys
 import time
 from pathlib import Path
 
-import publish
 import pytest
 import safetensors.torch
 from conftest import ROOT
 from hub_state import READER, STRANGER, WRITER
 from huggingface_hub import constants
 from published import TERMS, Made, altered_copy, evaluate_run, here, make, publishing, refused
+
+from ssl_backbones.commands import publish
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # of the Hub's own client
 BEFORE = ("whoami", "info", "create", "preupload", "batch", "put", "verify", "commit")

@@ -12,12 +12,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from optimization import build_optimizer, parameter_groups, set_hyperparameters
-from recipe import FREE, Checkpoints, Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
 from torch import nn
 
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.optimizers import LARS
+from ssl_backbones.recipes.recipe import FREE, Checkpoints, Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
+from ssl_backbones.train.optimization import build_optimizer, parameter_groups, set_hyperparameters
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ import json
 from typing import Any
 
 import pytest
-import recipes
 import timm
 import torch
-from recipe import Recipe
 
-from ssl_backbones import methods, registry
+from ssl_backbones import methods, recipes
 from ssl_backbones.methods import BYOLConfig, FlagsConfig, LewelBConfig, LewelMConfig, MoCoV2Config
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.registry import registry
 
 NAMES = recipes.names()
 CONFIGS = {

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 import ssl_backbones
 from ssl_backbones import PretrainedWeightsError, UnknownModelError, __main__, methods
 from ssl_backbones.models.build import whole_backbone
-from ssl_backbones.registry import METHODS, PAPERS, TAGS, Description, Tag, explain_weights, tags_of
+from ssl_backbones.registry.registry import METHODS, PAPERS, TAGS, Description, Tag, explain_weights, tags_of
 
 
 def test_import_registers_and_stays_light():
@@ -62,7 +62,7 @@ def test_tags_are_the_names_of_recipes_and_of_what_others_publish():
 
 def test_a_published_tag_becomes_the_one_of_the_bare_name(monkeypatch):
     published = dataclasses.replace(TAGS[3], hf_hub_id="org/name@0123")
-    monkeypatch.setattr("ssl_backbones.registry.TAGS", (*TAGS[:3], published, *TAGS[4:]))
+    monkeypatch.setattr("ssl_backbones.registry.registry.TAGS", (*TAGS[:3], published, *TAGS[4:]))
     assert tags_of(published.architecture)[0] is published
     assert published.source == "https://huggingface.co/org/name"
 

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import residence
 import torch
-from cache import Caching, cached
 from cache_sources import SOURCES, mixed, small_blocks
 from hypothesis import given
 from hypothesis import strategies as st
-from loader import Loader
 from runs import outcome, photo_folder, run, tiny
-from start import UnfitError
 
 from ssl_backbones.data import Batches, CachedImages, ImageSourceError, ResidentImages, UnreadableImageError
 from ssl_backbones.methods import BYOLConfig, FlagsConfig, MethodConfig, MoCoV2Config, PatchRotNetConfig
+from ssl_backbones.train import residence
+from ssl_backbones.train.cache import Caching, cached
+from ssl_backbones.train.loader import Loader
+from ssl_backbones.train.start import UnfitError
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView
 from ssl_backbones.views.resident import ResidentPhoto, ResidentPixels
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import alarm
 import pytest
-from log import read_log
-from loop import Loop
-from recipe import OptimizerConfig
 from runs import photo_folder, run, stop, tiny
 from whole_runs import data
 
 from ssl_backbones.methods import BYOLConfig, MoCoV2Config
+from ssl_backbones.recipes.recipe import OptimizerConfig
+from ssl_backbones.runs.log import read_log
+from ssl_backbones.train import alarm
+from ssl_backbones.train.loop import Loop
 
 __all__ = ["data"]
 

@@ -12,10 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import checkpoint
 import pytest
 from conftest import ROOT
 from whole_runs import data
+
+from ssl_backbones.runs import checkpoint
 
 __all__ = ["data"]
 

@@ -9,15 +9,15 @@ import pytest
 import runs
 import timm
 import torch
-from log import read_log
 from PIL import Image
-from recipe import Recipe
 from runs import STEPS, elsewhere, outcome, run, state, stop, tiny
 from small_methods import CONFIGS
 from whole_runs import Whole, contents, data, watched
 
 import ssl_backbones
 from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, MoCoV2Config
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.runs.log import read_log
 from ssl_backbones.schedules import ema_momentum
 from ssl_backbones.visualizers.alignment import HasAlignmentMaps
 

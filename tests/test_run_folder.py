@@ -10,17 +10,19 @@ import sys
 from pathlib import Path
 
 import pytest
-import run_folder
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
-from run_folder import RunFolder, RunFolderError, claim, differences, write_json
+
+from ssl_backbones.files import write_json
+from ssl_backbones.runs import run_folder
+from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, claim, differences
 
 RECIPE = {"name": "sample", "lr": 0.3, "method": {"groups": 4, "widths": [1, 2]}}
-TRAINING = Path(run_folder.__file__).parent
 
 HOLDER = """
 import sys, time
-from run_folder import claim
+from ssl_backbones.runs.run_folder import claim
 folder = claim(sys.argv[1], {"lr": 1})
 print("claimed", flush=True)
 if len(sys.argv) > 2:
@@ -34,7 +36,7 @@ time.sleep(60)
 
 def holder(folder: Path, *more: str) -> subprocess.Popen[str]:
     """A process that has claimed the folder and keeps it."""
-    environment = os.environ | {"PYTHONPATH": str(TRAINING)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", HOLDER, str(folder), *more]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None

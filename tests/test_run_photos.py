@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import checkpoint
 import hostile
 import pytest
 import runs
-from log import read_log
 from runs import outcome, photo_folder, run, stop, tiny
 from whole_runs import data
 
 from ssl_backbones.data import TooManyUnreadableError
 from ssl_backbones.data.unreadable import Unreadable
 from ssl_backbones.methods import BYOLConfig, LewelMConfig
+from ssl_backbones.runs import checkpoint
+from ssl_backbones.runs.log import read_log
 
 __all__ = ["data"]
 

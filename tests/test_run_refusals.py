@@ -9,19 +9,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-import checkpoint
-import pretrain as pretrain_module
 import pytest
 import runs
-import start as start_module
 import torch
 from conftest import ROOT
-from loop import Loop, NotFiniteError
-from recipe import Checkpoints
 from runs import photo_folder, run, tiny
 from whole_runs import data
 
+from ssl_backbones.commands import pretrain as pretrain_module
 from ssl_backbones.methods import BYOLConfig
+from ssl_backbones.recipes.recipe import Checkpoints
+from ssl_backbones.runs import checkpoint
+from ssl_backbones.train import start as start_module
+from ssl_backbones.train.loop import Loop, NotFiniteError
 
 __all__ = ["data"]
 
@@ -120,9 +120,10 @@ def test_a_mistake_does_not_take_the_folder(data: Path, tmp_path: Path) -> None:
 def test_another_process_in_the_folder_is_named(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    holding = "import sys; sys.path.insert(0, sys.argv[1]); from run_folder import claim; claim(sys.argv[2], {}); "
+    holding = "import sys; sys.path.insert(0, sys.argv[1]); from ssl_backbones.runs.run_folder import claim"
+    holding += "; claim(sys.argv[2], {}); "
     with subprocess.Popen(
-        [sys.executable, "-c", holding + "print('held', flush=True); input()", ROOT / "training", tmp_path / "run"],
+        [sys.executable, "-c", holding + "print('held', flush=True); input()", ROOT, tmp_path / "run"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as other:

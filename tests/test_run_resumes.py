@@ -10,20 +10,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import checkpoint
-import pretrain as pretrain_module
 import pytest
 import runs
-import start as start_module
 import torch
 from accelerate import Accelerator
-from recipe import Checkpoints, Monitoring, OptimizerConfig
-from run_folder import RunFolderError
 from runs import STEPS, asked_to_stop, elsewhere, killed, outcome, photo_folder, run, stop, tiny
 from whole_runs import NoisyConfig, Whole, contents, data, watched
 
+from ssl_backbones.commands import pretrain as pretrain_module
 from ssl_backbones.data import ImageSourceError
 from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, MethodConfig
+from ssl_backbones.recipes.recipe import Checkpoints, Monitoring, OptimizerConfig
+from ssl_backbones.runs import checkpoint
+from ssl_backbones.runs.run_folder import RunFolderError
+from ssl_backbones.train import start as start_module
 
 __all__ = ["data"]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from log import read_log
 from runs import STEPS, elsewhere, run, state, stop, tiny
 from whole_runs import NoisyConfig, data
 
 from ssl_backbones.methods import BYOLConfig, MoCoV2Config
+from ssl_backbones.runs.log import read_log
 
 __all__ = ["data"]
 

@@ -11,7 +11,6 @@ import pytest
 import runs
 import timm
 import torch
-from log import read_log
 from runs import tiny
 from small_methods import CONFIGS
 from torch import Tensor
@@ -19,6 +18,7 @@ from two_processes import run_two_processes
 from whole_runs import data
 
 from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, MethodConfig, MoCoV2Config
+from ssl_backbones.runs.log import read_log
 
 __all__ = ["data"]
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import segment
 from runs import Killed, after, asked_to_stop, forget, killed, sha, state
 from scenes import palette, parquet_folder, scene, voc_folder
-from tasks.iou import iou, mean_iou
-from tasks.segment_run import PRESETS, SegmentRun
+
+from ssl_backbones.commands import segment
+from ssl_backbones.evaluate.segmentation.iou import iou, mean_iou
+from ssl_backbones.evaluate.segmentation.segment_run import PRESETS, SegmentRun
 
 SHORT = [
     *("--preset", "small", "--size", "24", "--task.short_side", "0", "--task.channels", "8", "--iterations", "5"),

@@ -9,7 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tasks.iou import (
+from torch import Tensor
+
+from ssl_backbones.evaluate.segmentation.iou import (
     Overlaps,
     confusion_of,
     estimates,
@@ -19,8 +21,7 @@ from tasks.iou import (
     pixel_accuracy,
     resampled,
 )
-from tasks.masks import IGNORED
-from torch import Tensor
+from ssl_backbones.evaluate.segmentation.masks import IGNORED
 
 
 def maps(seed: int, classes: int, count: int = 3, side: int = 12) -> list[tuple[Tensor, Tensor]]:

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from scenes import DrawnScenes, palette, parquet_folder, png, scene, voc_folder
-from tasks.masks import decode_mask, open_scenes, scenes_kept_out
-from tasks.survey import class_names, require_known, survey
 
 from ssl_backbones.data import DecodePolicy, ImageSourceError, UnreadableImageError
+from ssl_backbones.evaluate.segmentation.masks import decode_mask, open_scenes, scenes_kept_out
+from ssl_backbones.evaluate.segmentation.survey import class_names, require_known, survey
 
 MASK = scene(5)[1]
 

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 from scenes import DrawnScenes
-from start import UnfitError
-from tasks.fcn import FCNHead, dilated, enlarged, widths_of
-from tasks.iou import mean_iou
-from tasks.masks import IGNORED
-from tasks.scene_views import Scene
-from tasks.segment_run import PRESETS
-from tasks.segmentation import Segmentation, SegmentationConfig, mean_loss
-from tasks.segmentation_judge import overlaps
 from torch import Tensor, nn
 from two_processes import run_two_processes
 
 import ssl_backbones
 from ssl_backbones.data import Request
+from ssl_backbones.evaluate.segmentation.fcn import FCNHead, dilated, enlarged, widths_of
+from ssl_backbones.evaluate.segmentation.iou import mean_iou
+from ssl_backbones.evaluate.segmentation.masks import IGNORED
+from ssl_backbones.evaluate.segmentation.scene_views import Scene
+from ssl_backbones.evaluate.segmentation.segment_run import PRESETS
+from ssl_backbones.evaluate.segmentation.segmentation import Segmentation, SegmentationConfig, mean_loss
+from ssl_backbones.evaluate.segmentation.segmentation_judge import overlaps
+from ssl_backbones.train.start import UnfitError
 
 SMALL = {"classes": 4, "channels": 8, "convs": 1, "concat": False, "dropout": 0.0, "auxiliary": 0.0}
 

@@ -13,10 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scenes import DrawnScenes, scene
-from tasks.masks import IGNORED
-from tasks.scene_views import BILINEAR, TRIES, Placement, ScaleCropFlip, Scene, SceneBatches, WholeScene, scaled_size
 
 from ssl_backbones.data import Request
+from ssl_backbones.evaluate.segmentation.masks import IGNORED
+from ssl_backbones.evaluate.segmentation.scene_views import (
+    BILINEAR,
+    TRIES,
+    Placement,
+    ScaleCropFlip,
+    Scene,
+    SceneBatches,
+    WholeScene,
+    scaled_size,
+)
 from ssl_backbones.views import uniform
 
 PLAIN = {"mean": (0.5, 0.5, 0.5), "std": (1.0, 1.0, 1.0)}

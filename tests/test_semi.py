@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from labelled_runs import divided, killed_at, outcome, small
-from protocols import semi
-from recipe import ScheduleConfig
 from small_methods import Drawn
-from tasks.finetune import FinetuneConfig
-from tasks.subset import Subset, as_list, at, labelled_rows, listed, stratified
 
 from ssl_backbones.data import ImageSourceError, open_images
+from ssl_backbones.evaluate.classification.finetune import FinetuneConfig
+from ssl_backbones.evaluate.classification.subset import Subset, as_list, at, labelled_rows, listed, stratified
+from ssl_backbones.evaluate.protocols import semi
+from ssl_backbones.recipes.recipe import ScheduleConfig
 
 
 @pytest.fixture(scope="module")

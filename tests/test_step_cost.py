@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from compute import laid_out
 from small_methods import CONFIGS, batch_of, small_method
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -27,6 +26,7 @@ from ssl_backbones.methods import (
 from ssl_backbones.methods.aligned import AlignedConfig
 from ssl_backbones.models.shadow import Shadow
 from ssl_backbones.optimizers import LARS
+from ssl_backbones.train.precision import laid_out
 
 PASSES: dict[type[MethodConfig], tuple[int, int]] = {
     AlignedConfig: (2, 0),

@@ -14,7 +14,7 @@ from timm.optim import create_optimizer_v2
 
 import ssl_backbones
 from ssl_backbones.models.ssl_resnet import BACKBONES
-from ssl_backbones.registry import METHODS, TAGS
+from ssl_backbones.registry.registry import METHODS, TAGS
 
 NAMES = ssl_backbones.list_models()
 BARE = [name for name in NAMES if "_" not in name]

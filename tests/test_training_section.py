@@ -7,20 +7,20 @@ import shlex
 from dataclasses import replace
 from typing import Any
 
-import command_line
-import finish
 import pytest
-import recipes
 from conftest import ROOT
-from recipe import Recipe
 
-from ssl_backbones import photos
+from ssl_backbones import recipes
 from ssl_backbones.data import open_images
 from ssl_backbones.hub.card import draft_card
 from ssl_backbones.hub.model_card import Terms, model_card
 from ssl_backbones.hub.training_section import alterations, command, training
-from ssl_backbones.photos import CLOTHING, DATA, IMAGENETTE, SAMPLE, are_those, known_by
-from ssl_backbones.registry import METHODS
+from ssl_backbones.recipes import command_line
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.registry import photos
+from ssl_backbones.registry.photos import CLOTHING, DATA, IMAGENETTE, SAMPLE, are_those, known_by
+from ssl_backbones.registry.registry import METHODS
+from ssl_backbones.train import finish
 
 IMAGENETTE_RECIPE = recipes.get("resnet8_byol.imagenette96_100ep")
 IMAGENET_RECIPE = recipes.get("resnet50_lewel_b.in1k_400ep")

@@ -7,24 +7,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import finish
 import numpy as np
 import pytest
 import torch
-import visualize
 from conftest import photo
-from look import Viewer, look_at, looked_at_views, view_pairs
-from page import agreement, heat_alt
 from PIL import Image
 from runs import photo_folder, run, tiny
 from small_methods import small_method
 from test_gallery import Page
 
 from ssl_backbones import create_model
+from ssl_backbones.commands import visualize
 from ssl_backbones.data import ImageSourceError, open_images
 from ssl_backbones.methods import LewelBConfig, Method, MethodConfig, PatchRotNetConfig, RotNetConfig
+from ssl_backbones.train import finish
 from ssl_backbones.views import CenterCrop
 from ssl_backbones.visualizers import save_figure, scatter_figure, view_panels
+from ssl_backbones.visualizers.look import Viewer, look_at, looked_at_views, view_pairs
+from ssl_backbones.visualizers.page import agreement, heat_alt
 
 
 @pytest.fixture(scope="module")

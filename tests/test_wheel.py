@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT
 
 import ssl_backbones
-from ssl_backbones.tags import TAGS
+from ssl_backbones.registry.tags import TAGS
 
 LARGEST, ALL = 2_000_000, 8_000_000
 """Bytes of weights that ship, of one backbone and together."""

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tinted import CPU
-from window import Window
+
+from ssl_backbones.train.running_means import Window
 
 numbers = st.floats(-1e6, 1e6, width=32)
 

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from loop import Loop
-from recipe import Recipe
 from runs import photo_folder, run
 from torch import Tensor, nn
 
 from ssl_backbones.methods import Method, MethodConfig
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.train.loop import Loop
 from ssl_backbones.views import LEWEL_B_VIEWS, MultiView
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from ssl_backbones.registry import UnknownModelError, describe
+from ssl_backbones.registry.registry import UnknownModelError, describe
 
 
 def add(commands: Any) -> None:

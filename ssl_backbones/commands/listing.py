@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from ssl_backbones.registry import Description, describe, list_models
+from ssl_backbones.registry.registry import Description, describe, list_models
 
 HEAD = ("name", "method", "data", "epochs", "paper", "theirs", "ours", "licence", "weights")
 

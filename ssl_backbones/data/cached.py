@@ -23,7 +23,7 @@ from PIL import Image
 from ssl_backbones.data.decode import decode
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
 from ssl_backbones.data.keys import PathKeys
-from ssl_backbones.data.sealed import digest
+from ssl_backbones.files import digest
 
 SCHEMA = 1
 INDEX, PHOTOS, PIXELS = "INDEX.json", "photos.npz", "pixels.npy"

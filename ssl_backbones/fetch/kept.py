@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ssl_backbones.registry import PretrainedWeightsError
+from ssl_backbones.registry.registry import PretrainedWeightsError
 
 RECORD = "record.json"
 CHECKPOINT = "checkpoint"

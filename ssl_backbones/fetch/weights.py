@@ -12,7 +12,7 @@ from torch import Tensor
 from ssl_backbones.convert import ConversionError, Converted, convert
 from ssl_backbones.fetch.download import DownloadError, download
 from ssl_backbones.fetch.kept import CHECKPOINT, Kept, check_md5, digest, folder_of, recall
-from ssl_backbones.registry import TAGS, Origin, PretrainedWeightsError, Tag
+from ssl_backbones.registry.registry import TAGS, Origin, PretrainedWeightsError, Tag
 
 
 def published_weights(

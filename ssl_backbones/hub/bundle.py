@@ -12,7 +12,7 @@ from typing import Any
 
 from ssl_backbones.hub.export import save_backbone, write_file
 from ssl_backbones.hub.sidecar import preparation
-from ssl_backbones.registry import create_model, describe
+from ssl_backbones.registry.registry import create_model, describe
 
 MANIFEST = "bundle.json"
 SCHEMA = 1

@@ -12,8 +12,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from ssl_backbones.hub.markdown import NOT_MEASURED, number, percent, share, table
 from ssl_backbones.hub.training_section import data_name, fingerprint, training
-from ssl_backbones.photos import known_by
-from ssl_backbones.registry import LICENCE, PAPERS, Description, describe, list_models
+from ssl_backbones.registry.photos import known_by
+from ssl_backbones.registry.registry import LICENCE, PAPERS, Description, describe, list_models
 
 
 def draft_card(recipe: Mapping[str, Any], results: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> str:

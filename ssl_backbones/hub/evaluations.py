@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from ssl_backbones.photos import known_by
+from ssl_backbones.registry.photos import known_by
 
 NOT_MEASURED = "not measured"
 Results = Mapping[str, Any]

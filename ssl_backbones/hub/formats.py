@@ -13,7 +13,7 @@ from ssl_backbones.hub.export_onnx import save_onnx
 from ssl_backbones.hub.export_openmmlab import save_openmmlab
 from ssl_backbones.hub.export_torchvision import save_torchvision
 from ssl_backbones.hub.sidecar import ExportError
-from ssl_backbones.registry import create_model, describe
+from ssl_backbones.registry.registry import create_model, describe
 
 FORMATS: dict[str, Callable[[nn.Module, Path, str], None]] = {
     "torchvision": save_torchvision,

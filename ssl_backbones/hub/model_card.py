@@ -22,8 +22,8 @@ from ssl_backbones.hub.card import (
 from ssl_backbones.hub.evaluations import Results, beats_random, commands, index, linear, rows, stands_for
 from ssl_backbones.hub.markdown import NOT_MEASURED, share, table
 from ssl_backbones.hub.training_section import data_name, fingerprint, training
-from ssl_backbones.photos import known_by
-from ssl_backbones.registry import LICENCE, Description
+from ssl_backbones.registry.photos import known_by
+from ssl_backbones.registry.registry import LICENCE, Description
 
 
 @dataclass(frozen=True)

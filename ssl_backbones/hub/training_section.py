@@ -9,8 +9,8 @@ from pathlib import PurePath
 from typing import Any
 
 from ssl_backbones.hub.markdown import joined, table
-from ssl_backbones.photos import are_those, known_by
-from ssl_backbones.registry import list_models
+from ssl_backbones.registry.photos import are_those, known_by
+from ssl_backbones.registry.registry import list_models
 
 
 def training(recipe: Mapping[str, Any], results: Mapping[str, Any], record: str) -> str:

@@ -15,9 +15,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ssl_backbones.data.sealed import digest
+from ssl_backbones.files import digest
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.registry import create_model
+from ssl_backbones.registry.registry import create_model
 
 SCHEMA = 1
 """Of checkpoints that are understood here."""

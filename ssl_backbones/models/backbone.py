@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from torch import Tensor, nn
 
 
@@ -35,3 +37,12 @@ def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
 def pooled(features: Tensor) -> Tensor:
     """The mean over positions, (B, C, h, w) to (B, C)."""
     return features.mean(dim=(2, 3))
+
+
+def weights_sha256(backbone: nn.Module) -> str:
+    """One sha256 over the names and values of all weights and statistics."""
+    digest = hashlib.sha256()
+    for name, value in sorted(backbone.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -9,7 +9,7 @@ from timm.models import build_model_with_cfg, resolve_pretrained_cfg
 from torch import Tensor, nn
 
 from ssl_backbones.fetch import published_weights
-from ssl_backbones.registry import PretrainedWeightsError, explain_weights
+from ssl_backbones.registry.registry import PretrainedWeightsError, explain_weights
 
 
 def headless_cfg(side: int, pooled: int, **fields: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import nn
 
 from ssl_backbones.models.build import build, headless_cfg
 from ssl_backbones.models.small_resnet import DEPTHS, build_small, small_cfg
-from ssl_backbones.registry import ELSEWHERE, METHODS, PAPERS, TAGS, Tag, tags_of
+from ssl_backbones.registry.registry import ELSEWHERE, METHODS, PAPERS, TAGS, Tag, tags_of
 
 BLOCKS: dict[str, tuple[type[nn.Module], tuple[int, ...]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),

@@ -1,0 +1,72 @@
+"""Pretrain a backbone without labels: accelerate launch training/pretrain.py [RECIPE] [--data ...] [--FIELD VALUE ...]
+
+Without arguments, the sample recipe runs on the photos that ship with the repository. The same command goes on with a
+run that was stopped. `--list` shows the recipes, `--help` the fields of one.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ssl_backbones.recipes.command_line import parse
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.train.conduct import REFUSALS, conduct
+from ssl_backbones.train.finish import leave
+from ssl_backbones.train.loop import Loop
+from ssl_backbones.train.monitor import Measured
+from ssl_backbones.train.processes import refuse
+from ssl_backbones.train.start import start
+
+
+def pretrain(recipe: Recipe) -> RunFolder:
+    """Run a recipe to its end, from where it was left; the folder with what it leaves."""
+    return conduct(start(recipe), left)
+
+
+def left(loop: Loop, before: Measured | None, after: Measured) -> str:
+    """What the run leaves, written into its folder, and in words."""
+    assert before is not None
+    return summary(leave(loop, before, after), loop.folder)
+
+
+def summary(results: dict[str, Any], folder: RunFolder) -> str:
+    """What came out, for a person."""
+    lines = []
+    if "knn" in results:
+        knn = results["knn"]
+        after, gain = (percent_interval(*knn[f"{name}_95"]) for name in ("after", "gain"))
+        lines += [
+            f"k-NN accuracy ({knn['queries']} queries, {knn['protocol']}, k={knn['k']}):",
+            f"  chance (the most frequent class)  {knn['chance']:6.1%}",
+            f"  the backbone before training      {knn['before']:6.1%}",
+            f"  the backbone after training       {knn['after']:6.1%}   95% interval {after}",
+            f"  gain                              {100 * knn['gain']:+5.1f} points, 95% interval {gain}",
+        ]
+    left = sorted(path.name for path in folder.path.iterdir() if not path.name.startswith("."))
+    lines += [
+        f"Effective rank of the features: {results['rank']['before']:.1f} before, {results['rank']['after']:.1f} after",
+        f"Left in {folder.path}: {', '.join(left)}",
+        f'Load it: ssl_backbones.create_model("{folder.path}", pretrained=True)',
+    ]
+    return "\n".join(lines)
+
+
+def percent_interval(low: float, high: float) -> str:
+    """Two bounds in percent."""
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def main() -> None:
+    """Run the command line; what is refused ends in one sentence and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    recipe = parse()
+    try:
+        pretrain(recipe)
+    except REFUSALS as error:
+        refuse("pretrain.py", error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""Publish what a run left: python training/publish.py RUN --repo org/name [--evaluation FOLDER ...] [--yes]
+
+Makes the weights (safetensors), config.json and the card; sends them to the Hub in one commit, with a tag; downloads
+them into an empty cache and compares every bit before it says done. HF_ENDPOINT names another Hub. With --enter, a card
+and the results it is written from are put into this repository after that, by the recipe's name, which goes without
+--repo as well; with --ship the weights are, too, to be part of the package. With --dry_run, nothing is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from huggingface_hub import constants
+from huggingface_hub.utils import disable_progress_bars, validate_repo_id
+from huggingface_hub.utils import logging as hub_logging
+
+import ssl_backbones
+from ssl_backbones.hub.export import write_file
+from ssl_backbones.hub.model_card import Terms, in_this_repository
+from ssl_backbones.hub.publishing.exchange import Request, connect, publish, verify
+from ssl_backbones.hub.publishing.files import card_of, check_empty, write_files
+from ssl_backbones.hub.publishing.material import Material, MaterialError, read_material
+from ssl_backbones.hub.publishing.refusals import NAME, PublishError
+from ssl_backbones.hub.publishing.shipping import check_ships, ship
+from ssl_backbones.registry.photos import known_by
+from ssl_backbones.registry.registry import LICENCE
+from ssl_backbones.registry.tags import WEIGHTS
+from ssl_backbones.typed.arguments import Parser
+
+ROOT = Path(__file__).resolve().parents[2]
+REFUSALS = (
+    MaterialError,
+    OSError,
+    PublishError,
+    ssl_backbones.PretrainedWeightsError,
+    ssl_backbones.UnknownModelError,
+)
+"""Errors whose message is all that a person needs."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked for on the command line."""
+
+    run: Path
+    repo: str | None
+    tag: str
+    private: bool
+    gated: Literal["auto", "manual"] | None
+    with_state: bool
+    evaluation: list[Path]
+    licence: str
+    images: str | None
+    images_terms: str | None
+    dataset: str | None
+    out: Path | None
+    enter: bool
+    ship: bool
+    replace: bool
+    dry_run: bool
+    yes: bool
+
+    @property
+    def terms(self) -> Terms:
+        """What is said of the weights and of the images."""
+        return Terms(self.licence, self.images, self.images_terms, self.dataset)
+
+
+def make(options: Options) -> None:
+    """Do what is asked for; MaterialError or PublishError, with nothing written, for what may not be done."""
+    check_options(options)
+    material = read_material(options.run, options.evaluation, options.with_state)
+    check_terms(material, options.images_terms)
+    with tempfile.TemporaryDirectory(prefix="publish-") as place:
+        folder = Path(place)
+        name = options.repo.partition("/")[2] if options.repo else material.name
+        source = f"hf-hub:{options.repo}" if options.repo else name
+        files = write_files(material, folder, name=name, source=source, terms=options.terms)
+        if options.ship:
+            check_ships(material, folder / "model.safetensors")
+        if options.out:
+            shutil.copytree(folder, options.out, dirs_exist_ok=True)
+        introduce(folder, files, options)
+        if options.dry_run:
+            return
+        if options.repo:
+            agreed(options)
+            release(material, options, folder, files)
+        if options.ship:
+            print(f"Ships as {ship(material, folder / 'model.safetensors', WEIGHTS).name}")
+        if options.enter or options.ship:
+            enter(folder, files, material.name, entered_card(material, options, files))
+
+
+def check_options(options: Options) -> None:
+    """Refuse what cannot be done whatever the run holds."""
+    if not (options.repo or options.enter or options.ship):
+        raise PublishError(
+            "there is nothing to do: name a repository with --repo org/name, or enter the card with --enter"
+        )
+    if options.repo:
+        try:
+            validate_repo_id(options.repo)
+        except ValueError:
+            raise PublishError(f"{options.repo!r}: {NAME}") from None
+        if "/" not in options.repo:
+            raise PublishError(f"{options.repo!r} names no owner: {NAME}")
+    if options.out:
+        check_empty(options.out)
+    if (options.enter or options.ship) and not (ROOT / "model_cards").is_dir():
+        raise PublishError(f"{ROOT} has no model_cards to enter a card into: run this in a copy of the repository")
+
+
+def entered_card(material: Material, options: Options, files: Sequence[str]) -> str:
+    """The card for this repository: where the records lie in it, and loaded by the recipe's name where it ships."""
+    source = f"hf-hub:{options.repo}" if options.repo and not options.ship else material.name
+    state = [name for name in files if name.startswith("checkpoints/")] if options.repo else []
+    places = in_this_repository(material.name, options.ship, options.repo)
+    return card_of(material, name=material.name, source=source, terms=options.terms, state=state, places=places)
+
+
+def release(material: Material, options: Options, folder: Path, files: Sequence[str]) -> None:
+    """Publish the files and prove it."""
+    assert options.repo
+    request = Request(options.repo, options.tag, options.private, options.gated, options.replace)
+    api = connect()
+    commit = publish(api, request, folder, files)
+    print(f"Sent as commit {commit}; downloading it to compare ...", flush=True)
+    verify(api, request, commit, folder, files, material.backbone)
+    print(
+        f"Done: {options.repo} holds what was meant, bit for bit, as {options.tag}.\n"
+        f'  timm.create_model("hf-hub:{options.repo}@{options.tag}", pretrained=True)\n'
+        f'  in the table of tags: hf_hub_id="{options.repo}@{commit}"'
+    )
+
+
+def check_terms(material: Material, said: str | None) -> None:
+    """Refuse to publish what was trained on images of which nobody says what their owners allow."""
+    if not said and known_by(material.fingerprint) is None:
+        raise MaterialError(
+            "the images are none that are known by their fingerprint, so their terms are not known: say what their "
+            'owners allow, as in --images_terms "CC0", and what they are called with --images'
+        )
+
+
+def introduce(folder: Path, files: Sequence[str], options: Options) -> None:
+    """Say what is about to be published where."""
+    if options.repo:
+        seen = f"private{' and ' if options.gated else ''}" if options.private else "" if options.gated else "public"
+        gated = f"gated ({options.gated})" if options.gated else ""
+        print(f"{options.repo} at {constants.ENDPOINT}, {seen}{gated}, tag {options.tag}:")
+    for name in files:
+        print(f"  {(folder / name).stat().st_size:>12,} bytes  {name}")
+    print(f"Licence of the weights, as --licence has it: {options.licence}")
+    if options.out:
+        print(f"Kept in {options.out}")
+
+
+def agreed(options: Options) -> None:
+    """Ask the person, unless --yes was said; PublishError for any answer but yes."""
+    if options.yes:
+        return
+    if not sys.stdin.isatty():
+        raise PublishError("nobody is there to be asked whether to publish: say --yes, or look first with --dry_run")
+    if input("Publish this? [y/N] ").strip().lower() not in {"y", "yes"}:
+        raise PublishError("nothing was published, as you said; --dry_run --out FOLDER keeps the files to look at")
+
+
+def enter(folder: Path, files: Sequence[str], name: str, card: str) -> None:
+    """Put a card and what it is written from into this repository; what is there already is written anew."""
+    records = ROOT / "benchmarks" / "results" / name
+    shutil.rmtree(records, ignore_errors=True)
+    for file in files:
+        if file.endswith(".json") and not file.startswith("checkpoints/"):
+            (records / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / file, records / file)
+    write_file(ROOT / "model_cards" / f"{name}.md", card.encode())
+    print(f"Entered model_cards/{name}.md and benchmarks/results/{name}/")
+
+
+def parse(argv: Sequence[str] | None = None) -> Options:
+    """The options of a command line. What cannot be read ends the process: one sentence, exit code 2."""
+    parser = Parser("publish.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="the folder of a finished run")
+    add("--repo", metavar="ORG/NAME", help="the repository, which is made if there is none")
+    add("--tag", default=f"v{ssl_backbones.__version__}", help="of the commit (v and the version of this package)")
+    add("--private", action="store_true", help="make the repository for its owners' eyes alone")
+    add("--gated", choices=("auto", "manual"), help="have people ask for access, granted at once or by hand")
+    add("--with_state", action="store_true", help="the newest checkpoint too: heads, queue, momentum, optimiser")
+    add("--evaluation", type=Path, nargs="+", default=[], metavar="FOLDER", help="of these weights, or of random ones")
+    add("--licence", default=LICENCE, help=f"of the weights, as the Hub abbreviates it ({LICENCE})")
+    add("--images", metavar="NAME", help="what the images are called (what the recipe is written for)")
+    add(
+        "--images_terms",
+        metavar="TERMS",
+        help="what their owners allow (what is known of photos that are known by their fingerprint)",
+    )
+    add("--dataset", metavar="ORG/NAME", help="their id on the Hub, for the card's list of data sets")
+    add("--out", type=Path, metavar="FOLDER", help="keep the files here as well, in a new folder")
+    add("--enter", action="store_true", help="put card and results into this repository")
+    add("--ship", action="store_true", help="put the weights into the package, with their card")
+    add("--replace", action="store_true", help="overwrite the files of a repository that holds others")
+    add("--dry_run", action="store_true", help="make and list the files; publish, ship and enter nothing")
+    add("--yes", action="store_true", help="do not ask before publishing")
+    return Options(**vars(parser.parse_args(argv)))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; what is refused ends in one sentence and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    hub_logging.set_verbosity_error()  # of its retries; what they end in is told here
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    options = parse(argv)
+    try:
+        make(options)
+    except REFUSALS as error:
+        print(f"publish.py: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

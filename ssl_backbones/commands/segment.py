@@ -1,0 +1,134 @@
+"""How well a backbone learns to tell every pixel's class: accelerate launch training/segment.py MODEL --data ...
+
+MODEL is a registered name, hf-hub:org/name, or the folder of a run. The data are a folder in Pascal VOC's layout, or
+parquet files with a column of masks. A dilated fully convolutional network is trained from the backbone, and tested at
+the original size of every validation photo. The same command goes on with a run that was stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+import ssl_backbones
+from ssl_backbones.data import require_batch
+from ssl_backbones.distributed import rank
+from ssl_backbones.evaluate.segmentation.fcn import dilated
+from ssl_backbones.evaluate.segmentation.masks import IGNORED, Scenes, open_scenes, scenes_kept_out
+from ssl_backbones.evaluate.segmentation.segment_run import PRESETS, SegmentRun
+from ssl_backbones.evaluate.segmentation.segmentation import Segmentation
+from ssl_backbones.evaluate.segmentation.segmentation_judge import SegmentationJudge
+from ssl_backbones.evaluate.segmentation.survey import class_names, require_known, survey
+from ssl_backbones.models.backbone import weights_sha256
+from ssl_backbones.train import processes
+from ssl_backbones.train.conduct import REFUSALS as LOOP_REFUSALS
+from ssl_backbones.train.processes import first_decides, meet
+from ssl_backbones.train.start import fitting
+from ssl_backbones.train.transfer import carry_out
+from ssl_backbones.typed.words import options, read, refuse, taken
+
+REFUSALS = (*LOOP_REFUSALS, ssl_backbones.PretrainedWeightsError, ssl_backbones.UnknownModelError)
+"""Errors whose message is all that a person needs."""
+USUAL = "voc_fcn_d8"
+DECIDED = ("protocol", "model", "weights_sha256", "epochs", "max_steps")
+"""Fields that are no options: the model and the iterations settle them."""
+
+
+def segment(run: SegmentRun) -> None:
+    """Train a segmentation and test it; what was found is left in the run's folder."""
+    meet()
+    scenes, validation = open_data(run)
+    names, unseen = first_decides(lambda: looked_at(run, scenes, validation))
+    run = replace(run, task=replace(run.task, classes=len(names))).on(len(scenes))
+    run, method = built(run)
+    if rank() == 0:
+        print(run.steps_sentence(len(scenes)), flush=True)
+    judge = SegmentationJudge(run, method, scenes, validation, names, unseen)
+    carry_out(run, method, scenes, judge, judge.leave)
+
+
+def open_data(run: SegmentRun) -> tuple[Scenes, Scenes]:
+    """The scenes to train on, enough for a batch, and those to be tested on."""
+    scenes = open_scenes(run.data, run.mask_column, run.train_lists)
+    require_batch(scenes, run.batch_size)
+    if run.validation:
+        return scenes, open_scenes(run.validation, run.mask_column, run.validation_lists)
+    return scenes, scenes_kept_out(run.data, run.mask_column, run.validation_lists)
+
+
+def looked_at(run: SegmentRun, scenes: Scenes, validation: Scenes) -> tuple[list[str], list[str]]:
+    """The names of the classes, and of those that validation has and training lacks; ImageSourceError for bad masks."""
+    counts, tested = survey(scenes, "training", complete=False), survey(validation, "validation", complete=True)
+    names = list(class_names(run.data, run.classes, counts))
+    if run.task.classes:
+        names = [*names, *map(str, range(len(names), run.task.classes))][: run.task.classes]
+    require_known(scenes, counts, len(names))
+    require_known(validation, tested, len(names))
+    unseen = [names[k] for k in np.flatnonzero((tested[:IGNORED] > 0) & (counts[:IGNORED] == 0))]
+    print(f"{len(names)} classes in {len(scenes)} masks, tested on {len(validation)}", flush=True)
+    if unseen:
+        print(f"No training mask holds {', '.join(unseen)}: its IoU counts all the same, as 0 or little more.")
+    return names, unseen
+
+
+def built(run: SegmentRun) -> tuple[SegmentRun, Segmentation]:
+    """The method around the model, alike in all processes, and the run with what tells the model's weights apart."""
+    torch.manual_seed(run.seed)
+    backbone = dilated(run.model, not run.random, run.task.output_stride)
+    known_by = backbone if run.random else ssl_backbones.create_model(run.model, pretrained=True, num_classes=0)
+    torch.manual_seed(run.seed)  # the head is alike whatever the backbone drew
+    with fitting():
+        method = run.task.build(backbone)
+    return replace(run, weights_sha256=weights_sha256(known_by)), method
+
+
+def parse(argv: Sequence[str] | None = None) -> SegmentRun:
+    """The run of a command line. What cannot be read ends the process: one sentence, exit code 2."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    model = words.pop(0) if words and not words[0].startswith("-") else ""
+    preset, words = taken(words, "preset", PRESETS, USUAL, "segment.py", shown=repr)
+    run = PRESETS[preset]
+    made = altered(run, words)
+    if not model:
+        refuse("segment.py: name a MODEL first: a registered name, hf-hub:org/name, or the folder of a run.")
+    for name, example in (("data", "a VOC folder or parquet files"), ("out", "a new folder")):
+        if not getattr(made, name):
+            refuse(f"segment.py: --{name} is missing: name {example} with it.")
+    return replace(made, model=model)
+
+
+def altered(run: SegmentRun, words: list[str]) -> SegmentRun:
+    """The run with the options' values."""
+    return read(
+        SegmentRun,
+        run,
+        words,
+        "segment.py",
+        f"{__doc__}\n--preset is one of {', '.join(PRESETS)} ({USUAL} where none is named).",
+        types=settable(SegmentRun),
+    )
+
+
+def settable(kind: type[SegmentRun]) -> dict[str, Any]:
+    """The type of every option by its dotted name, less what the data and the iterations decide."""
+    return {name: hint for name, hint in options(kind).items() if name not in DECIDED}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; what is refused ends in one sentence and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    run = parse(argv)
+    try:
+        segment(run)
+    except REFUSALS as error:
+        processes.refuse("segment.py", error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""Look at what a network has learned: python training/visualize.py MODEL --images ... --out gallery/
+
+Leaves index.html, a page that needs nothing else; the figures of the papers; and files for TensorBoard's projector.
+MODEL is a registered name, hf-hub:org/name, or the folder of a run, which also tells of its curves and its maps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from PIL import Image
+
+import ssl_backbones
+from ssl_backbones.data import ImageSourceError, UnreadableImageError, open_images
+from ssl_backbones.methods import RunError, method_from_run
+from ssl_backbones.typed.arguments import Parser, at_least
+from ssl_backbones.views import CenterCrop
+from ssl_backbones.visualizers import (
+    HasAlignmentMaps,
+    LayerError,
+    MissingExtraError,
+    Panels,
+    Projection,
+    alignment_figure,
+    alignment_maps,
+    alignment_panels,
+    embed_2d,
+    neighbour_sheet,
+    save_figure,
+    scatter_figure,
+    thumbnail_map,
+    view_panels,
+    write_projector,
+)
+from ssl_backbones.visualizers.look import Photos, Viewer, looked_at_views, magnified, view_pairs
+from ssl_backbones.visualizers.page import FEW, draw_page, read, run_section, usual_projection
+
+PRINTED = 6
+"""Photos in a figure of rows."""
+
+
+class OutError(ValueError):
+    """A place where nothing can be written, or something lies already."""
+
+
+REFUSALS = (
+    ImageSourceError,
+    LayerError,
+    MissingExtraError,
+    OutError,
+    RunError,
+    UnreadableImageError,
+    ssl_backbones.PretrainedWeightsError,
+    ssl_backbones.UnknownModelError,
+)
+"""Errors whose message is all that a person needs."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked for on the command line."""
+
+    model: str
+    images: str
+    out: Path
+    size: int | None
+    count: int
+    bank: int
+    map: Projection | None
+    pdf: bool
+    random: bool
+    overwrite: bool
+    seed: int
+
+
+def visualize(options: Options) -> list[Path]:
+    """The files left in the folder that is asked for, the page first."""
+    claim_out(options)
+    source = open_images(options.images)
+    viewer = viewer_of(options)
+    projection = options.map or usual_projection()
+    page = options.out / "index.html"
+    photos = draw_page(
+        page,
+        viewer,
+        source,
+        count=options.count,
+        bank=options.bank,
+        opening=[run_section(Path(options.model))] if is_run(options.model) else [],
+        projection=projection,
+    )
+    return [page, *draw_figures(options, viewer, photos, projection), *leave_projector(options.out, photos)]
+
+
+def claim_out(options: Options) -> None:
+    """Make the folder; OutError where that fails, or a page lies there that nobody said to replace."""
+    page = options.out / "index.html"
+    if page.exists() and not options.overwrite:
+        raise OutError(f"{page} exists: choose another folder with --out, or replace it with --overwrite")
+    try:
+        (options.out / "figures").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutError(f"{options.out} cannot be written to ({error.strerror}): choose another --out") from error
+    if options.pdf:
+        scatter_figure(torch.zeros(1, 2).numpy())  # MissingExtraError before there is work to lose
+
+
+def is_run(model: str) -> bool:
+    """Whether a model is named by the folder of a pretraining run."""
+    return bool(model) and "method" in read(Path(model) / "recipe.json")
+
+
+def viewer_of(options: Options) -> Viewer:
+    """The method of a run with its heads where they are there to be had, or the backbone."""
+    torch.manual_seed(options.seed)
+    folder = Path(options.model)
+    model: Any
+    if is_run(options.model) and (options.random or any(folder.glob("checkpoints/step-*"))):
+        model = method_from_run(folder, trained=not options.random)
+        cfg, trained_at = model.backbone.pretrained_cfg, read(folder / "recipe.json").get("size")
+    else:
+        model = ssl_backbones.create_model(options.model, pretrained=not options.random, num_classes=0)
+        cfg, trained_at = model.pretrained_cfg, None
+    size = options.size or trained_at or cfg["input_size"][-1]
+    crop = CenterCrop(size, cfg["crop_pct"], cfg["interpolation"], tuple(cfg["mean"]), tuple(cfg["std"]))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name = str(read(folder / "recipe.json").get("name", options.model)) if is_run(options.model) else options.model
+    title = f"{name} with random weights" if options.random else name
+    return Viewer(title, model.to(device).eval(), crop, device, options.seed)
+
+
+def draw_figures(options: Options, viewer: Viewer, photos: Photos, projection: Projection) -> Iterator[Path]:
+    """The figures of the papers and a sheet of neighbours, each as it is made."""
+    save = partial(saved, options.out / "figures", options.pdf)
+    chosen = photos.some(min(PRINTED, options.count))
+    views = looked_at_views(viewer, photos, chosen[0])
+    large = [view.resize((144, 144), Image.Resampling.BICUBIC) for view in views.pictures]
+    yield from save("views", view_panels(large, views.heats, views.titles, [f"as {told}" for told in views.told]))
+    pairs = view_pairs(viewer, photos, chosen) if isinstance(viewer.model, HasAlignmentMaps) else None
+    if pairs:
+        yield from save("alignment_of_views", alignment_panels(*pairs))
+    if isinstance(viewer.model, HasAlignmentMaps):
+        maps = alignment_maps(viewer.model, magnified(viewer, photos, chosen)).float()
+        yield written(
+            options.out / "figures" / "alignment.png", alignment_figure([photos.shown[at] for at in chosen], maps).save
+        )
+    if len(photos.indices) > 1:
+        k = min(8, len(photos.indices) - 1)
+        sheet = neighbour_sheet(photos.shown, photos.features, chosen, k=k)
+        yield written(options.out / "figures" / "neighbours.png", sheet.save)
+    if len(photos.indices) >= FEW:
+        places = embed_2d(torch.nn.functional.normalize(photos.features, dim=1), projection, seed=options.seed).places
+        drawn = thumbnail_map(photos.shown, places, photos.labels, photos.source.classes)
+        yield written(options.out / "figures" / "features.png", drawn.save)
+        if options.pdf:
+            figure = scatter_figure(places, photos.labels, photos.source.classes, title=viewer.name)
+            yield written(options.out / "figures" / "features.pdf", partial(save_figure, figure))
+
+
+def saved(folder: Path, pdf: bool, name: str, panels: Panels) -> Iterator[Path]:
+    """A figure as PNG, and as PDF where that is asked for."""
+    yield written(folder / f"{name}.png", panels.picture().save)
+    if pdf:
+        yield written(folder / f"{name}.pdf", partial(save_figure, panels.figure()))
+
+
+def written(path: Path, save: Callable[[Path], Any]) -> Path:
+    """The path, once something is saved there."""
+    save(path)
+    return path
+
+
+def leave_projector(out: Path, photos: Photos) -> list[Path]:
+    """The files of TensorBoard's projector."""
+    folder = out / "projector"
+    count = range(len(photos.indices))
+    columns = {"name": [photos.name(at) for at in count], "class": [photos.class_of(at) for at in count]}
+    write_projector(folder, photos.features, columns, photos.shown)
+    return sorted(folder.iterdir())
+
+
+def parse(argv: Sequence[str] | None = None) -> Options:
+    """The options of a command line. What cannot be read ends the process: one sentence, exit code 2."""
+    parser = Parser("visualize.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a registered name, hf-hub:org/name, or the folder of a run")
+    add("--images", required=True, help="a folder of images, parquet files, or a Hub dataset id; labels are optional")
+    add("--out", required=True, type=Path, help="the folder to write, such as gallery/")
+    add("--size", type=at_least(8), help="side of a photo for its features; maps are made at twice that")
+    add("--count", type=at_least(1), default=24, help="photos that are shown (24)")
+    add("--bank", type=at_least(1), default=300, help="photos among which neighbours are sought, and on the map (300)")
+    add("--map", choices=get_args(Projection), help="how features are laid out (tsne where scikit-learn is installed)")
+    add("--pdf", action="store_true", help="the figures as PDF too, which needs matplotlib")
+    add("--random", action="store_true", help="random weights instead of the model's, to compare with")
+    add("--overwrite", action="store_true", help="replace a page that lies in the folder")
+    add("--seed", type=at_least(0), default=0, help="of the map, of views, and of random weights (0)")
+    return Options(**vars(parser.parse_args(argv)))
+
+
+def summary(files: Sequence[Path]) -> str:
+    """What was done, for a person."""
+    page, *others = files
+    size = page.stat().st_size / 1e6
+    beside = ", ".join(str(path.relative_to(page.parent)) for path in others)
+    return f"Open {page} ({size:.1f} MB, complete in itself). Beside it: {beside}."
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; what is refused ends in one sentence and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    options = parse(argv)
+    try:
+        files = visualize(options)
+    except REFUSALS as error:
+        print(f"visualize.py: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    print(summary(files))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Fine-tuning: the whole network learns to name classes, from where the backbone stands.
+
+The semi-supervised protocols of LEWEL (Huang et al., 2022. https://arxiv.org/abs/2203.14415), with one new layer, and
+the transfer of Pham et al., 2021 (https://arxiv.org/abs/2108.00475), with two.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ssl_backbones.checks import check
+from ssl_backbones.data import Images, NumberedBatches
+from ssl_backbones.distributed import world_size
+from ssl_backbones.evaluate.classification.labelled_views import LabelledViews, numbered
+from ssl_backbones.evaluate.classification.linear import check_head, linear_layer, output_width
+from ssl_backbones.losses import accuracy, cross_entropy
+from ssl_backbones.methods.method import Method, MethodConfig
+from ssl_backbones.models.batch_norm import synchronise_batch_norm
+from ssl_backbones.views import CenterCrop, Transform
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(MethodConfig):
+    """The choices of fine-tuning."""
+
+    name: ClassVar[str] = "finetune"
+    classes: int = 0
+    """How many the head tells apart; 0 for those of the data."""
+    hidden: int = 0
+    """Width of a layer with ReLU before the last; 0 for none."""
+    head_std: float | None = None
+    """Standard deviation of the last layer's first weights, its biases being 0; None for torch's own first values."""
+    views: LabelledViews = field(default_factory=LabelledViews)
+
+    def __post_init__(self) -> None:
+        check_head(self.classes, self.head_std)
+        check(self.hidden >= 0, "task.hidden", self.hidden, "at least 0")
+
+    def build(self, backbone: nn.Module) -> Finetune:
+        return Finetune(backbone, self)
+
+
+class Finetune(Method):
+    """Backbone and head learn from labels; BatchNorm goes over all processes."""
+
+    def __init__(self, backbone: nn.Module, config: FinetuneConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone.requires_grad_(True)
+        width = output_width(backbone)
+        hidden = [nn.Linear(width, config.hidden), nn.ReLU()] if config.hidden else []
+        last = linear_layer(config.hidden or width, config.classes, config.head_std)
+        self.head = nn.Sequential(*hidden, last)
+        if world_size() > 1:
+            try:
+                synchronise_batch_norm(self)
+            except TypeError as error:
+                raise ValueError(f"{error}: train it in one process, or take a plain ResNet") from error
+
+    def transform(self, size: int) -> Transform:
+        return self.config.views.to_train(self.backbone, size)
+
+    def to_test(self, size: int) -> CenterCrop:
+        """How images to be asked about are shown."""
+        return self.config.views.to_test(self.backbone, size)
+
+    def dataset(self, images: Images, size: int, seed: int) -> NumberedBatches:
+        """Batches of images with their labels."""
+        return numbered(images, self.transform(size), seed, self.config.classes, "fine-tuning")
+
+    def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor | float]:
+        """Score images (B, 3, S, S) and their labels (B,)."""
+        images, labels = batch
+        logits = self.logits(images)
+        loss = cross_entropy(logits, labels)
+        return {"loss": loss, "accuracy": accuracy(logits, labels), "chance": math.log(self.config.classes)}
+
+    def logits(self, images: Tensor) -> Tensor:
+        """How much each image (B, 3, S, S) looks like each class, (B, classes)."""
+        logits: Tensor = self.head(self.backbone(images))
+        return logits

@@ -1,0 +1,235 @@
+"""A task that is learnt from labels, from what was asked to results.json: what linear, finetune and semi share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+
+from ssl_backbones.checks import check
+from ssl_backbones.data import Images, require_batch
+from ssl_backbones.distributed import say
+from ssl_backbones.evaluate.classification.accuracy_judge import AccuracyJudge
+from ssl_backbones.evaluate.classification.finetune import FinetuneConfig
+from ssl_backbones.evaluate.classification.linear import LinearConfig
+from ssl_backbones.evaluate.classification.subset import as_list, at, labelled_rows
+from ssl_backbones.evaluate.evaluation import chance, read
+from ssl_backbones.evaluate.labelled import open_labelled, require_asked
+from ssl_backbones.evaluate.results import Number, percent, proportion, write_results
+from ssl_backbones.evaluate.subject import Subject, open_subject
+from ssl_backbones.files import replace_file
+from ssl_backbones.recipes.recipe import FREE
+from ssl_backbones.runs.log import read_log
+from ssl_backbones.runs.run_folder import differences
+from ssl_backbones.train.loop import Loop
+from ssl_backbones.train.monitor import Measured
+from ssl_backbones.train.processes import first_decides, meet
+from ssl_backbones.train.start import fitting
+from ssl_backbones.train.transfer import Transfer, carry_out
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledRun(Transfer):
+    """A network trained to name the classes of images and asked about others."""
+
+    protocol: Annotated[str, tyro.conf.Suppress] = ""
+    model: tyro.conf.Positional[str] = ""
+    """A registered name, hf-hub:org/name, or the folder of a run."""
+    weights_sha256: Annotated[str, tyro.conf.Suppress] = ""
+    asked_about: Annotated[str, tyro.conf.Suppress] = ""
+    """The fingerprint of the validation images, so that a run does not go on with others."""
+    task: LinearConfig | FinetuneConfig
+    size: int = 0
+    """Side of a view, in pixels; 0 for what the model's description says."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
+    """What numbers the network is computed in; the fastest here, as measured on a few steps, under auto."""
+    layout: Literal["auto", "contiguous", "channels_last"] = "contiguous"
+    """How images and weights lie in memory; likewise."""
+    random: bool = False
+    """Random weights instead of the model's: what training is held against."""
+    judge_every: int = 0
+    """Epochs between two tests, the best of which is reported beside the last; 0 for the last alone."""
+    source_reports: Annotated[Literal["last", "best"], tyro.conf.Suppress] = "last"
+    """Which of the two the protocol's source reports."""
+
+    def __post_init__(self) -> None:
+        check(self.size >= 0, "size", self.size, "at least 1, or 0 for what the model's description says")
+        check(self.judge_every >= 0, "judge_every", self.judge_every, "at least 0")
+        if self.size:
+            super().__post_init__()
+        else:
+            replace(self, size=1)  # checks all the rest
+
+    @property
+    def title(self) -> str:
+        return f"{self.protocol} of {self.model}{' from random weights' if self.random else ''}"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The images of a run, all of them labelled: to learn from, and to be asked about."""
+
+    whole: Images
+    """The source to learn from, before any of it is left out."""
+    rows: np.ndarray
+    """Its rows that are learnt from."""
+    validation: Images
+    source: str
+    """Of the validation images."""
+
+    @property
+    def images(self) -> Images:
+        """What is learnt from."""
+        return at(self.whole, self.rows)
+
+
+Prepare = Callable[["LabelledRun", Subject, Asked], Images]
+"""What a run learns from, where it is no plain images."""
+
+
+def open_asked(run: LabelledRun) -> Asked:
+    """The labelled images that a run names."""
+    meet()
+    images, validation, source = open_labelled(run.data, run.validation, run.protocol)
+    require_asked(validation, run.data, run.protocol)
+    assert validation is not None
+    return Asked(images, labelled_rows(images), at(validation, labelled_rows(validation)), source)
+
+
+def carry(
+    run: LabelledRun,
+    presets: Mapping[str, LabelledRun],
+    asked: Asked,
+    *,
+    prepare: Prepare | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train and test as the run says, from where it was left; its results, in every process.
+
+    `more` is told beside the numbers. A text in it that is called "subset" is written out as subset.txt.
+    """
+    more = {"altered": altered(run, presets), **(more or {})}
+    require_batch(asked.images, run.batch_size)
+    subject = open_subject(run.model, meet(), size=run.size or None, random=run.random, seed=run.seed)
+    run = settled(run, subject, asked)
+    torch.manual_seed(run.seed)  # the head is alike whatever the backbone drew
+    with fitting():
+        method = run.task.build(subject.network)
+    images = prepare(run, subject, asked) if prepare else asked.images
+    for sentence in rates(run):
+        say(sentence)
+    judge = AccuracyJudge(method, asked.validation, run.size, run.judge_every)
+
+    def leave(loop: Loop, before: Measured | None, after: Measured) -> str:
+        return left(loop, run, asked, judge, more)
+
+    folder = carry_out(run, method, images, judge, leave)
+    return first_decides(lambda: read(folder.results))
+
+
+def settled(run: LabelledRun, subject: Subject, asked: Asked) -> LabelledRun:
+    """The run with what the model and the data say where it leaves that open."""
+    return replace(
+        run,
+        size=subject.crop.size,
+        weights_sha256=subject.weights_sha256,
+        asked_about=asked.validation.fingerprint,
+        task=replace(run.task, classes=run.task.classes or len(asked.whole.classes)),
+    )
+
+
+def altered(run: LabelledRun, presets: Mapping[str, LabelledRun]) -> dict[str, list[Any]]:
+    """The fields in which a run differs from the preset it is named after: that one's value, and the run's."""
+    preset = next(preset for preset in presets.values() if preset.protocol == run.protocol)
+    changed = differences(preset.to_dict(), run.to_dict())
+    free = {*FREE, "model", "random", "seed"}
+    return {name: [old, new] for name, (old, new) in changed.items() if name.partition(".")[0] not in free}
+
+
+def rates(run: LabelledRun) -> list[str]:
+    """What is to be said of learning rates that the loop does not say."""
+    rate, rule = run.optimizer.backbone_lr, run.optimizer.lr_rule
+    if rate is None or isinstance(run.task, LinearConfig):
+        return []
+    scaled = rate if rule == "absolute" else rate * run.batch_size / 256
+    how = "as given" if rule == "absolute" else f"{rate:g} per 256 images x {run.batch_size} images"
+    return [f"Learning rate of the backbone {scaled:g} ({how}); the head's follows."]
+
+
+def left(loop: Loop, run: LabelledRun, asked: Asked, judge: AccuracyJudge, more: Mapping[str, Any]) -> str:
+    """Write results.json, and which images were named rightly; the sentences that sum it up."""
+    images, validation, right = loop.images, judge.validation, judge.answers()
+    curve = tested(loop)
+    numbers = numbers_of(right, curve, run.judge_every)
+    labels = torch.from_numpy(np.asarray(validation.labels)[judge.readable])
+    folder = loop.folder.path
+    keys = np.array([key for key, kept in zip(validation.keys, judge.readable, strict=True) if kept])
+    np.savez_compressed(folder / "per_image.npz", keys=keys, **{name: hits.numpy() for name, hits in right.items()})  # type: ignore[arg-type]
+    if "subset" in more:
+        replace_file(folder / "subset.txt", as_list(asked.images))
+    write_results(
+        folder,
+        protocol=run.protocol,
+        model=run.model,
+        weights_sha256=run.weights_sha256,
+        data=images,
+        validation=validation,
+        sources=(run.data, asked.source),
+        numbers=numbers,
+        settings=run.to_dict(),
+        seed=run.seed,
+        device=loop.accelerator.device,
+        precision=loop.compute.precision,
+        more={
+            "random_weights": run.random,
+            "source_reports": run.source_reports,
+            "steps": loop.step,
+            "chance": chance(labels),
+            "tests": curve,
+            "not_learnt_from": len(asked.whole) - len(images),
+            "unreadable": sorted(loop.unreadable.photos),
+            **more,
+        },
+    )
+    return summary(run, numbers, len(images), len(labels), chance(labels), str(folder))
+
+
+def tested(loop: Loop) -> list[dict[str, Any]]:
+    """Every test of the run, in order, as its log has them: a run that was stopped in between has them all."""
+    lines = read_log(loop.folder.log)
+    told = ("step", "epoch", "top-1", "top-5")
+    return [{name: line[name] for name in told if name in line} for line in lines if "top-1" in line]
+
+
+def numbers_of(right: Mapping[str, Tensor], curve: list[dict[str, Any]], every: int) -> dict[str, Number]:
+    """The accuracies after the last epoch, and, where there were more tests, those of the best by top-1.
+
+    The best is picked by the very images that it is reported on, so it flatters, the more the more tests there are.
+    """
+    numbers: dict[str, Number] = {name: proportion(int(hits.sum()), len(hits)) for name, hits in right.items()}
+    if every:
+        best = max(curve, key=lambda line: line["top-1"])  # the first of equals
+        for name, hits in right.items():
+            found = proportion(round(best[name] * len(hits)), len(hits))
+            numbers[f"{name}, best of every {every} epochs"] = found | {"epoch": best["epoch"]}
+    return numbers
+
+
+def summary(
+    run: LabelledRun, numbers: Mapping[str, Number], images: int, asked: int, chance: float, folder: str
+) -> str:
+    """What came out, for a person."""
+    width = max(map(len, [*numbers, "chance (the most frequent class)"]))
+    lines = [f"{run.title}, learnt from {images} images, asked about {asked}:"]
+    lines += [f"  {'chance (the most frequent class)':<{width}}  {chance:.1%}"]
+    lines += [
+        f"  {name:<{width}}  {percent(number)}" + (f", epoch {number['epoch']}" if "epoch" in number else "")
+        for name, number in numbers.items()
+    ]
+    lines += [f"The protocol's source reports the {run.source_reports}. All of it is in {folder}/results.json"]
+    return "\n".join(lines)

@@ -1,0 +1,109 @@
+"""How labelled images are shown: cropped and mirrored by chance to be learnt from, by the middle to be asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from torch import Tensor, nn
+
+from ssl_backbones.checks import check
+from ssl_backbones.data import Images, ImageSourceError, NumberedBatches, require_labels
+from ssl_backbones.typed.values import check_types
+from ssl_backbones.views import CenterCrop, MultiView, Parameters, Policy, Transform
+
+
+@dataclass(frozen=True)
+class LabelledViews:
+    """How labelled images are shown, in training and in testing."""
+
+    augment: bool = True
+    """Show crops and mirror images by chance in training; without it, the middle, as in testing."""
+    area: tuple[float, float] = (0.08, 1.0)
+    """A crop's share of the photo, drawn uniformly."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Its width over height, drawn uniformly in the logarithm."""
+    flip_p: float = 0.5
+    """Chance of a mirror image."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """Of the crop's resize."""
+    test_crop_pct: float | None = None
+    """The middle's share of the resized photo's short side; None for what the backbone's description says."""
+    test_interpolation: Literal["bilinear", "bicubic"] | None = None
+    """Of that resize; None for what the backbone's description says."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "task.views.")
+        pct = self.test_crop_pct
+        check(pct is None or 0 < pct <= 1, "task.views.test_crop_pct", pct, "above 0 and at most 1, or None")
+        _ = self.policy  # refuses what cannot be drawn
+
+    @property
+    def policy(self) -> Policy:
+        """The random part: RandomResizedCrop and RandomHorizontalFlip, as torchvision calls them."""
+        return Policy(
+            area=self.area,
+            ratio=self.ratio,
+            interpolation=self.interpolation,
+            flip_p=self.flip_p,
+            jitter_p=0.0,
+            grey_p=0.0,
+            blur_p=0.0,
+        )
+
+    def to_test(self, backbone: nn.Module, size: int) -> CenterCrop:
+        """What images to be asked about are shown as."""
+        cfg: Any = backbone.pretrained_cfg
+        return CenterCrop(
+            size,
+            self.test_crop_pct or cfg["crop_pct"],
+            self.test_interpolation or cfg["interpolation"],
+            tuple(cfg["mean"]),
+            tuple(cfg["std"]),
+        )
+
+    def to_train(self, backbone: nn.Module, size: int) -> Transform:
+        """What images to learn from are shown as."""
+        middle = self.to_test(backbone, size)
+        if not self.augment:
+            return middle
+        return SingleView(MultiView((self.policy,), size, mean=middle.mean, std=middle.std))
+
+
+@dataclass(frozen=True)
+class SingleView(Transform):
+    """The one view of each image, (B, 3, S, S), where `views` makes a list of one."""
+
+    views: MultiView
+
+    def draw(self, seed: int, epoch: int, indices: np.ndarray) -> tuple[Parameters, ...]:
+        """The crop and the flip of each image."""
+        return self.views.draw(seed, epoch, indices)
+
+    def on_host(self, images: Sequence[Image.Image], parameters: tuple[Parameters, ...]) -> Any:
+        """Levels (B, S, S, 3), uint8, in a list of one."""
+        return self.views.on_host(images, parameters)
+
+    def on_device(self, batch: Any) -> Tensor:
+        """Normalised images (B, 3, S, S)."""
+        (view,) = self.views.on_device(batch)
+        return view
+
+
+def numbered(images: Images, transform: Transform, seed: int, classes: int, task: str) -> NumberedBatches:
+    """Batches with the label of each image; ImageSourceError where there are none, or more than the head's classes."""
+    return NumberedBatches(images, transform, seed, fitting_labels(images, classes, task))
+
+
+def fitting_labels(images: Images, classes: int, task: str) -> np.ndarray:
+    """The labels (N,), each of which a head of so many classes can name."""
+    labels = require_labels(images, task)
+    if len(images.classes) > classes:
+        raise ImageSourceError(
+            f"the data have {len(images.classes)} classes and the head tells {classes} apart: "
+            f"set --task.classes to {len(images.classes)}, or to 0 for as many as the data have"
+        )
+    return labels

@@ -1,0 +1,123 @@
+"""A linear probe: which class does a frozen backbone's output show, if all that may be learnt is one layer?
+
+He et al., 2020 (https://arxiv.org/abs/1911.05722), section 4.1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ssl_backbones.checks import check
+from ssl_backbones.data import Batch, Batches, Images, Request
+from ssl_backbones.evaluate.classification.labelled_views import LabelledViews, fitting_labels, numbered
+from ssl_backbones.evaluate.classification.subset import Embedded
+from ssl_backbones.losses import accuracy, cross_entropy
+from ssl_backbones.methods.method import Method, MethodConfig
+from ssl_backbones.models.backbone import width_of
+from ssl_backbones.views import CenterCrop, Transform
+
+
+@dataclass(frozen=True)
+class LinearConfig(MethodConfig):
+    """The choices of a linear probe."""
+
+    name: ClassVar[str] = "linear"
+    classes: int = 0
+    """How many the layer tells apart; 0 for those of the data."""
+    head_std: float | None = 0.01
+    """Standard deviation of the layer's first weights, its biases being 0; None for torch's own first values."""
+    views: LabelledViews = field(default_factory=LabelledViews)
+
+    def __post_init__(self) -> None:
+        check_head(self.classes, self.head_std)
+
+    def build(self, backbone: nn.Module) -> LinearProbe:
+        return LinearProbe(backbone, self)
+
+
+class LinearProbe(Method):
+    """One layer learns; the backbone stays as it is, its batch statistics too: it is in eval mode throughout."""
+
+    def __init__(self, backbone: nn.Module, config: LinearConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone.requires_grad_(False)
+        self.head = linear_layer(output_width(backbone), config.classes, config.head_std)
+        self.train()
+
+    def train(self, mode: bool = True) -> LinearProbe:
+        """Training mode, for all but the backbone."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def transform(self, size: int) -> Transform:
+        return self.config.views.to_train(self.backbone, size)
+
+    def to_test(self, size: int) -> CenterCrop:
+        """How images to be asked about are shown."""
+        return self.config.views.to_test(self.backbone, size)
+
+    def dataset(self, images: Images, size: int, seed: int) -> Batches:
+        """Batches of images, or of their features where those are known, with labels."""
+        if isinstance(images, Embedded):
+            return FeatureBatches(images, self.transform(size), seed, self.config.classes)
+        return numbered(images, self.transform(size), seed, self.config.classes, "a linear probe")
+
+    def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor | float]:
+        """Score images (B, 3, S, S), or their features (B, D), and their labels (B,)."""
+        shown, labels = batch
+        logits = self.head(shown) if shown.ndim == 2 else self.logits(shown)
+        loss = cross_entropy(logits, labels)
+        return {"loss": loss, "accuracy": accuracy(logits, labels), "chance": math.log(self.config.classes)}
+
+    def logits(self, images: Tensor) -> Tensor:
+        """How much each image (B, 3, S, S) looks like each class, (B, classes)."""
+        with torch.no_grad():
+            features = self.backbone(images)
+        logits: Tensor = self.head(features)
+        return logits
+
+
+class FeatureBatches(Batches):
+    """Batches of a pair: features (B, D), and labels (B,)."""
+
+    images: Embedded
+
+    def __init__(self, images: Embedded, transform: Transform, seed: int, classes: int) -> None:
+        super().__init__(images, transform, seed)
+        self.labels = torch.from_numpy(fitting_labels(images, classes, "a linear probe")).long()
+
+    def __getitem__(self, request: Request) -> Batch:
+        rows = torch.from_numpy(request.indices)
+        return Batch((self.images.features[rows], self.labels[rows]))
+
+    def on_device(self, content: Any) -> Any:
+        """The pair as it is."""
+        return content
+
+
+def check_head(classes: int, std: float | None) -> None:
+    """Refuse a head that cannot be made."""
+    check(classes >= 0, "task.classes", classes, "at least 1, or 0 for those of the data")
+    check(std is None or 0 < std < math.inf, "task.head_std", std, "above 0, or None")
+
+
+def linear_layer(width: int, classes: int, std: float | None) -> nn.Linear:
+    """Rows (B, D) to logits (B, classes): weights N(0, std) and biases 0, or both as torch draws them."""
+    layer = nn.Linear(width, classes)
+    if std is not None:
+        nn.init.normal_(layer.weight, std=std)
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def output_width(backbone: nn.Module) -> int:
+    """How many numbers D the whole backbone makes of an image: of some of timm's, more than its last map's channels."""
+    width = width_of(backbone)
+    return int(getattr(backbone, "head_hidden_size", None) or width)

@@ -1,0 +1,222 @@
+"""Average precision of detections: COCO's through a maintained evaluator, VOC's here, and how sure either is.
+
+Everingham et al., 2010 (VOC, eleven points). https://doi.org/10.1007/s11263-009-0275-4
+Lin et al., 2014 (COCO, a hundred and one). https://arxiv.org/abs/1405.0312
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_backbones.evaluate.detection.packed_masks import Runs, unpacked
+
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+"""Overlaps at which a detection counts as right."""
+AT = {"AP50": 0, "AP75": 5}
+VOC_POINTS = np.arange(0.0, 1.1, 0.1)
+COCO_POINTS = np.linspace(0.0, 1.0, 101)
+RESAMPLES = 200
+MOST = 100
+"""Detections of a photo and class that COCO looks at."""
+
+Style = Literal["voc", "coco"]
+
+
+def require_evaluators(style: Style, masks: bool) -> None:
+    """ValueError where a library is missing that detections are judged by."""
+    needed = ["pycocotools", *(["torchmetrics"] if masks or style == "coco" else [])]
+    for name in needed:
+        if find_spec(name) is None:
+            raise ValueError(
+                f"{name}, which detections are judged by, is not installed: pip install 'ssl-backbones[eval]'"
+            )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in a photo, or what is there."""
+
+    boxes: NDArray[np.float64]
+    """(N, 4)"""
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    """(N,); of what is there, anything."""
+    ignored: NDArray[np.bool_]
+    """(N,): what counts neither as found nor as missed; of detections, anything."""
+    area: NDArray[np.float64]
+    """(N,): of what is there, where the annotation says; 0 where not."""
+    masks: list[Runs] | None = None
+
+
+@dataclass(frozen=True)
+class Matches:
+    """A class's D detections in all photos, held against what is there."""
+
+    photo: NDArray[np.int64]
+    """(D,)"""
+    score: NDArray[np.float64]
+    """(D,)"""
+    hit: NDArray[np.int8]
+    """(D, T): 1 where right, 0 where wrong, -1 where it counts as neither, at each threshold."""
+    there: NDArray[np.int64]
+    """(photos,): objects to be found."""
+
+    def average_precision(self, weights: NDArray[np.int64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The mean over recalls `points` of the best precision from there on, (T,), each photo counted as often as its
+        weight (photos,) says; NaN where nothing is to be found."""
+        total = weights @ self.there
+        if total == 0:
+            return np.full(len(THRESHOLDS), np.nan)
+        order = np.argsort(-self.score, kind="stable")
+        weight = weights[self.photo[order]][:, None]
+        right = np.cumsum(weight * (self.hit[order] == 1), axis=0)
+        wrong = np.cumsum(weight * (self.hit[order] == 0), axis=0)
+        recall = right / total
+        precision = right / np.maximum(right + wrong, 1)
+        best = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+        best = np.vstack([best, np.zeros(len(THRESHOLDS))])
+        reached = [np.searchsorted(recall[:, at], points, side="left") for at in range(len(THRESHOLDS))]
+        return np.array([best[rows, at].mean() for at, rows in enumerate(reached)])
+
+
+def overlaps(found: Sequence[Any], there: Sequence[Any], crowd: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Intersection over union (N, M) of boxes or masks; over the detection alone where what is there is a crowd."""
+    from pycocotools import mask as runs
+
+    if not len(found) or not len(there):
+        return np.zeros((len(found), len(there)))
+    if isinstance(found[0], dict):
+        return np.asarray(runs.iou(list(found), list(there), crowd.astype(np.uint8)))
+    first, second = (np.array(boxes, np.float64) for boxes in (found, there))
+    wide = [np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]]) for boxes in (first, second)]
+    return np.asarray(runs.iou(*wide, crowd.astype(np.uint8)))
+
+
+def voc_hits(overlap: NDArray[np.float64], ignored: NDArray[np.bool_]) -> NDArray[np.int8]:
+    """Which of D detections, the surest first, are right (D, T): each is held against the object (M,) it overlaps most
+    with, which counts once and only beyond the threshold; on a difficult one it counts as neither."""
+    hit = np.zeros((len(overlap), len(THRESHOLDS)), np.int8)
+    if not overlap.shape[1]:
+        return hit
+    nearest = overlap.argmax(axis=1)
+    for at, threshold in enumerate(THRESHOLDS):
+        taken = np.zeros(overlap.shape[1], np.bool_)
+        for row, column in enumerate(nearest):
+            if overlap[row, column] > threshold:
+                hit[row, at] = -1 if ignored[column] else int(not taken[column])
+                taken[column] = True
+    return hit
+
+
+def coco_hits(overlap: NDArray[np.float64], ignored: NDArray[np.bool_]) -> NDArray[np.int8]:
+    """The same by COCO's rule: each takes the object that it overlaps most with among those not taken; a crowd, only
+    where there is no other, and as often as one likes."""
+    hit = np.zeros((len(overlap), len(THRESHOLDS)), np.int8)
+    for at, threshold in enumerate(THRESHOLDS):
+        taken = np.zeros(overlap.shape[1], np.bool_)
+        for row, each in enumerate(overlap):
+            for group in (~ignored & ~taken, ignored):
+                near = np.where(group, each, -1.0)
+                if near.size and near.max() >= min(threshold, 1 - 1e-10):
+                    # Among equals COCO takes the last.
+                    column = near.size - 1 - int(near[::-1].argmax())
+                    taken[column] = True
+                    hit[row, at] = -1 if ignored[column] else 1
+                    break
+    return hit
+
+
+def matched(found: Sequence[Found], there: Sequence[Found], label: int, style: Style, masks: bool = False) -> Matches:
+    """A class's detections in all photos, held against what is there by the rule of a benchmark."""
+    photos, scores, hits = [], [], [np.zeros((0, len(THRESHOLDS)), np.int8)]
+    count = np.zeros(len(there), np.int64)
+    for photo, (each, truth) in enumerate(zip(found, there, strict=True)):
+        rows = np.flatnonzero(each.labels == label)
+        rows = rows[np.argsort(-each.scores[rows], kind="stable")]
+        rows = rows[:MOST] if style == "coco" else rows
+        columns = np.flatnonzero(truth.labels == label)
+        ignored = truth.ignored[columns]
+        count[photo] = (~ignored).sum()
+        shapes = [
+            [side.masks[at] for at in wanted] if masks and side.masks is not None else side.boxes[wanted]
+            for side, wanted in ((each, rows), (truth, columns))
+        ]
+        crowd = ignored if style == "coco" else np.zeros(len(ignored), np.bool_)
+        overlap = overlaps(*shapes, crowd)
+        hits.append((coco_hits if style == "coco" else voc_hits)(overlap, ignored))
+        photos.append(np.full(len(rows), photo))
+        scores.append(each.scores[rows])
+    return Matches(np.concatenate(photos), np.concatenate(scores), np.concatenate(hits), count)
+
+
+def summary(precision: NDArray[np.float64]) -> dict[str, float]:
+    """AP, AP50 and AP75 of the precisions (K, T) of classes that can be found; NaN where there is none."""
+    known = precision[~np.isnan(precision).any(axis=1)]
+    if not len(known):
+        return dict.fromkeys(("AP", *AT), float("nan"))
+    return {"AP": float(known.mean())} | {name: float(known[:, at].mean()) for name, at in AT.items()}
+
+
+def measure(
+    found: Sequence[Found], there: Sequence[Found], classes: int, style: Style, *, seed: int, masks: bool = False
+) -> dict[str, dict[str, float]]:
+    """AP, AP50 and AP75 as value, low and high: the 95% interval over photos drawn anew.
+
+    The interval is the middle 95% of RESAMPLES draws of as many photos, with replacement; classes that a draw has none
+    of are left out of its mean, as those that the photos have none of are.
+    """
+    points = VOC_POINTS if style == "voc" else COCO_POINTS
+    matches = [matched(found, there, label, style, masks) for label in range(classes)]
+    whole = np.ones(len(there), np.int64)
+    value = summary(np.array([each.average_precision(whole, points) for each in matches]))
+    stream = np.random.Generator(np.random.PCG64(seed))
+    drawn = [np.bincount(stream.integers(0, len(there), len(there)), minlength=len(there)) for _ in range(RESAMPLES)]
+    present = [each for each in matches if each.there.any()]
+    resampled = [
+        summary(np.array([each.average_precision(weights, points) for each in present]).reshape(-1, len(THRESHOLDS)))
+        for weights in drawn
+    ]
+    bounds = {
+        name: np.nanpercentile([each[name] for each in resampled], [2.5, 97.5]) if present else (np.nan, np.nan)
+        for name in value
+    }
+    return {
+        name: {"value": value[name], "low": float(bounds[name][0]), "high": float(bounds[name][1])} for name in value
+    }
+
+
+def coco_evaluated(found: Sequence[Found], there: Sequence[Found], masks: bool) -> dict[str, float]:
+    """AP, AP50 and AP75 of boxes, and with `mask_` before them of masks, as torchmetrics has them from pycocotools."""
+    import torch
+    from torchmetrics.detection import MeanAveragePrecision
+
+    metric = MeanAveragePrecision(
+        iou_type=("bbox", "segm") if masks else "bbox",
+        iou_thresholds=THRESHOLDS.tolist(),
+        rec_thresholds=COCO_POINTS.tolist(),
+        backend="pycocotools",
+    )
+    metric.warn_on_many_detections = False
+
+    def plain(side: Found, **more: Any) -> dict[str, Any]:
+        fields = {"boxes": torch.from_numpy(side.boxes).float(), "labels": torch.from_numpy(side.labels)} | more
+        if masks and side.masks is not None:
+            fields["masks"] = torch.from_numpy(unpacked(side.masks)).bool()
+        return fields
+
+    for each, truth in zip(found, there, strict=True):
+        known = {"iscrowd": torch.from_numpy(truth.ignored).int(), "area": torch.from_numpy(truth.area)}
+        metric.update([plain(each, scores=torch.from_numpy(each.scores))], [plain(truth, **known)])
+    computed = metric.compute()
+    names = {"AP": "map", "AP50": "map_50", "AP75": "map_75"}
+    if not masks:
+        return {name: float(computed[key]) for name, key in names.items()}
+    return {name: float(computed[f"bbox_{key}"]) for name, key in names.items()} | {
+        f"mask_{name}": float(computed[f"segm_{key}"]) for name, key in names.items()
+    }

@@ -1,0 +1,123 @@
+"""Detection on top of a backbone, boxes alone or masks as well: everything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ssl_backbones.checks import check_positive
+from ssl_backbones.data import Images, ImageSourceError
+from ssl_backbones.evaluate.detection.annotations import AnnotatedImages
+from ssl_backbones.evaluate.detection.box_views import BoxBatches, ResizeFlip, Target
+from ssl_backbones.evaluate.detection.detectors import Head, Sampling, build_detector
+from ssl_backbones.methods.method import Method, MethodConfig
+
+
+@dataclass(frozen=True)
+class DetectionConfig(MethodConfig):
+    """The choices of a detector; the defaults are those of MoCo's protocol on VOC."""
+
+    name: ClassVar[str] = "detection"
+    head: Head = "faster_fpn"
+    """What stands on the backbone."""
+    classes: int = 20
+    """How many it tells apart: those of the data, or more."""
+    smallest: int = 480
+    """The smallest short side of a photo in training, in pixels; the largest, which is that of the test, is the run's
+    size."""
+    longest: int = 1333
+    """The largest long side of a photo, in pixels."""
+    regions: int = 512
+    """Regions of a photo that are scored in training."""
+    anchors: int = 256
+    """Anchors of a photo that are scored in training."""
+    test_proposals: int = 1000
+    """Proposals of a photo that are looked at in a test."""
+    width: int = 256
+    """Channels of a pyramid."""
+    precise_batches: int = 200
+    """Batches of training photos from which batch statistics are taken anew before a test; 0 for none."""
+
+    def __post_init__(self) -> None:
+        check_positive(
+            classes=self.classes,
+            smallest=self.smallest,
+            longest=self.longest,
+            regions=self.regions,
+            anchors=self.anchors,
+            test_proposals=self.test_proposals,
+            width=self.width,
+        )
+        if self.precise_batches < 0:
+            raise ValueError(f"precise_batches is {self.precise_batches}, but must be at least 0")
+
+    def build(self, backbone: nn.Module) -> Detection:
+        return Detection(backbone, self)
+
+
+class Detection(Method):
+    """Objects are found and told apart. Batch statistics are each process's own unless they are made to be shared."""
+
+    def __init__(self, backbone: nn.Module, config: DetectionConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or DetectionConfig()
+        self.backbone = backbone
+        self.detector = build_detector(
+            backbone,
+            config.head,
+            config.classes,
+            Sampling(config.regions, config.anchors, config.test_proposals),
+            config.width,
+        )
+
+    @property
+    def with_masks(self) -> bool:
+        """Whether objects have masks."""
+        return self.config.head.startswith("mask")
+
+    def transform(self, size: int) -> ResizeFlip:
+        return self.resize(size, self.config.smallest, 0.5)
+
+    def test_transform(self, size: int) -> ResizeFlip:
+        """What is made of a photo to find objects in: nothing by chance."""
+        return self.resize(size, size, 0.0)
+
+    def resize(self, size: int, smallest: int, flip_p: float) -> ResizeFlip:
+        """Photos normalised as the backbone expects them."""
+        cfg: Any = self.backbone.pretrained_cfg
+        return ResizeFlip(size, smallest, self.config.longest, flip_p, tuple(cfg["mean"]), tuple(cfg["std"]))
+
+    def dataset(self, images: Images, size: int, seed: int) -> BoxBatches:
+        """Batches of photos and their objects; ImageSourceError where the head cannot tell what is in them."""
+        return BoxBatches(self.checked(images), self.transform(size), seed, self.with_masks)
+
+    def checked(self, images: Images) -> AnnotatedImages:
+        """The photos, if they have what the head learns from."""
+        if not isinstance(images, AnnotatedImages):
+            raise ImageSourceError("detection needs photos with objects: give VOC, COCO or parquet annotations")
+        if len(images.classes) > self.config.classes:
+            raise ImageSourceError(
+                f"{images.source} has {len(images.classes)} classes and the head tells {self.config.classes} apart: "
+                f"set --classes to {len(images.classes)}"
+            )
+        if self.with_masks:
+            images.require_masks(f"the head {self.config.head}")
+        return images
+
+    def forward(self, batch: tuple[tuple[Tensor, list[tuple[int, int]]], list[Target]]) -> dict[str, Tensor | float]:
+        """Score photos (B, 3, H, W) with their sizes, and their objects."""
+        (images, sizes), targets = batch
+        losses, _ = self.detector(images, sizes, targets)
+        return {"loss": torch.stack(list(losses.values())).sum()} | {
+            name.removeprefix("loss_"): value.detach() for name, value in losses.items()
+        }
+
+    @torch.no_grad()
+    def find(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
+        """Boxes, labels from 1, scores and masks (N, 1, 28, 28) or (N, 1, 14, 14) of photos; in eval mode."""
+        detections: list[dict[str, Tensor]] = self.detector(images, list(sizes))[1]
+        return detections

@@ -1,0 +1,208 @@
+"""What a detector finds in the photos kept for the test, and what that is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+from ssl_backbones.data import Batch, Batches, Request, Unreadable
+from ssl_backbones.distributed import rank, world_size
+from ssl_backbones.evaluate.detection.annotations import AnnotatedImages
+from ssl_backbones.evaluate.detection.box_metrics import RESAMPLES, Found, Style, coco_evaluated, measure
+from ssl_backbones.evaluate.detection.box_views import ResizeFlip
+from ssl_backbones.evaluate.detection.detect_run import DetectRun
+from ssl_backbones.evaluate.detection.detection import Detection
+from ssl_backbones.evaluate.detection.packed_masks import packed
+from ssl_backbones.evaluate.detection.precise_bn import precise_statistics
+from ssl_backbones.evaluate.results import write_results
+from ssl_backbones.train.embed import batches, to_device
+from ssl_backbones.train.monitor import Measured
+from ssl_backbones.views import seed_of
+
+if TYPE_CHECKING:
+    from ssl_backbones.train.loop import Loop
+
+Number = dict[str, float]
+METRICS = {"voc": "VOC's AP of eleven points", "coco": "COCO's AP"}
+
+
+class TestBatches(Batches):
+    """Batches of photos with what each measures and which it is; one that cannot be read is left out."""
+
+    def __init__(self, images: AnnotatedImages, transform: ResizeFlip) -> None:
+        super().__init__(images, transform, 0)
+
+    def __getitem__(self, request: Request) -> Batch:
+        unreadable: dict[str, str] = {}
+        found = [(int(index), *self.find(int(index), unreadable)) for index in request.indices]
+        read = [(index, photo) for index, row, photo in found if row == index]
+        scaling = self.transform.draw(self.seed, 0, np.array([index for index, _ in read], np.int64))
+        levels = self.transform.on_host([photo for _, photo in read], scaling)
+        return Batch((levels, [(index, *photo.size) for index, photo in read]), unreadable)
+
+    def on_device(self, content: Any) -> Any:
+        """Photos with their sizes, and the number, width and height of each."""
+        levels, origins = content
+        return self.transform.on_device(levels) if levels else None, origins
+
+
+class DetectionJudge:
+    """Tests a detector once, when it is trained, and writes what was found."""
+
+    every = 0
+    at_start = False
+
+    def __init__(self, run: DetectRun, images: AnnotatedImages, validation: AnnotatedImages) -> None:
+        self.run, self.training, self.images = run, images, validation
+        self.style = style_of(run, validation)
+        self.numbers: dict[str, Number] = {}
+        self.unreadable = Unreadable(len(validation), run.unreadable_share)
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """What two answers must have in common to be compared, as JSON has it."""
+        return {"metric": self.style, "images": self.images.fingerprint}
+
+    def judge(self, loop: Loop) -> Measured:
+        """AP, AP50 and AP75 with statistics taken anew, the same in every process."""
+        method = loop.method
+        assert isinstance(method, Detection)
+        with precise_statistics(method, training_batches(loop, method.config.precise_batches)):
+            found = self.find(method, loop)
+        there = [truth(self.images, index, method.with_masks) for index in range(len(self.images))]
+        self.numbers = numbers_of(found, there, len(self.images.classes), self.style, self.run.seed, method.with_masks)
+        return Measured({name: number["value"] for name, number in self.numbers.items()})
+
+    def leave(self, loop: Loop, before: Measured | None, after: Measured) -> str:
+        """Write results.json; the sentences that sum it up."""
+        run, path = self.run, loop.folder.path
+        write_results(
+            path,
+            protocol=run.protocol,
+            model=run.model,
+            weights_sha256=run.weights_sha256,
+            data=self.training,
+            numbers=self.numbers,
+            settings=run.to_dict(),
+            seed=run.seed,
+            device=loop.accelerator.device,
+            precision=loop.compute.precision,
+            validation=self.images,
+            sources=(run.data, run.validation or run.data),
+            more={
+                "random_weights": run.random,
+                "steps": loop.step,
+                "metric": METRICS[self.style],
+                "interval": f"2.5th and 97.5th percentiles of {RESAMPLES} resamples of the photos, seed {run.seed}",
+                "classes": list(self.training.classes),
+                "boxes_left_out": {"data": self.training.dropped, "validation": self.images.dropped},
+                "unreadable": sorted({*loop.unreadable.photos, *self.unreadable.photos}),
+            },
+        )
+        lines = [f"  {name:<10} {in_words(found)}" for name, found in self.numbers.items()]
+        return "\n".join([f"{METRICS[self.style]}, {len(self.images)} photos:", *lines, f"Left in {path}/results.json"])
+
+    def find(self, method: Detection, loop: Loop) -> list[Found]:
+        """What is found in each photo; the processes share the photos.
+
+        They are shown one by one: beside a larger photo one is padded further, and what is found in it changes.
+        """
+        dataset = TestBatches(self.images, method.test_transform(loop.recipe.size))
+        mine = np.arange(rank(), len(self.images), world_size())
+        found: dict[int, Found] = {}
+        left_out: dict[str, str] = {}
+        for batch in batches(dataset, mine, 1, loop.loader.workers):
+            left_out |= batch.unreadable
+            shown, origins = dataset.on_device(to_device(batch.content, loop.accelerator.device))
+            if not origins:
+                continue
+            with loop.accelerator.autocast():
+                detections = method.find(*shown)
+            for detection, size, (index, width, height) in zip(detections, shown[1], origins, strict=True):
+                found[index] = restored(detection, size, (height, width))
+        for each in gather_object([left_out]) if world_size() > 1 else [left_out]:
+            self.unreadable.add(each)
+        for share in gather_object([found]) if world_size() > 1 else [found]:
+            found |= share
+        nothing = empty(method.with_masks)
+        return [found.get(index, nothing) for index in range(len(self.images))]
+
+
+def style_of(run: DetectRun, validation: AnnotatedImages) -> Style:
+    """Whose average precision of boxes the run asks for."""
+    style: Style = validation.metric if run.metric == "auto" else run.metric
+    return style
+
+
+def in_words(number: Number) -> str:
+    """A precision in points, and its interval."""
+    value, low, high = (100 * number[name] for name in ("value", "low", "high"))
+    return f"{value:6.2f}   95% interval {low:.2f} to {high:.2f}"
+
+
+def training_batches(loop: Loop, count: int) -> Iterator[Any]:
+    """Some batches of training photos from beyond the run's last epoch, the same whenever they are asked for."""
+    first = loop.recipe.epochs * loop.loader.steps_per_epoch
+    for step, micro_batches in enumerate(loop.loader.steps(first, first + count), start=first):
+        torch.manual_seed(seed_of(loop.recipe.seed, step, rank()))
+        for batch in micro_batches:
+            with loop.accelerator.autocast():
+                yield loop.dataset.on_device(to_device(batch.content, loop.accelerator.device))
+
+
+def empty(masks: bool) -> Found:
+    """Nothing."""
+    none = np.zeros(0)
+    return Found(np.zeros((0, 4)), none.astype(np.int64), none, none.astype(np.bool_), none, [] if masks else None)
+
+
+def restored(detection: dict[str, torch.Tensor], size: tuple[int, int], original: tuple[int, int]) -> Found:
+    """What was found in a photo of one height and width, as it lies in it at another."""
+    scale = torch.tensor([original[1] / size[1], original[0] / size[0]] * 2, device=detection["boxes"].device)
+    boxes = detection["boxes"].float() * scale
+    count = len(boxes)
+    masks = None
+    if "masks" in detection:
+        pasted = paste_masks_in_image(detection["masks"].cpu(), boxes.cpu(), original)
+        masks = packed((pasted[:, 0] >= 0.5).numpy().astype(np.uint8))
+    return Found(
+        boxes.double().cpu().numpy(),
+        detection["labels"].cpu().numpy() - 1,
+        detection["scores"].double().cpu().numpy(),
+        np.zeros(count, np.bool_),
+        np.zeros(count),
+        masks,
+    )
+
+
+def truth(images: AnnotatedImages, index: int, with_masks: bool) -> Found:
+    """What is there in a photo."""
+    objects, masks = images.drawn(index) if with_masks else (images.objects[index], None)
+    return Found(
+        objects.boxes.astype(np.float64),
+        objects.labels,
+        np.zeros(len(objects)),
+        objects.ignored,
+        objects.area.astype(np.float64),
+        None if masks is None else packed(masks),
+    )
+
+
+def numbers_of(
+    found: list[Found], there: list[Found], classes: int, style: Style, seed: int, masks: bool
+) -> dict[str, Number]:
+    """AP, AP50 and AP75 of boxes and, by COCO's rule alone, mask_AP and so on; COCO's as pycocotools has them."""
+    numbers = measure(found, there, classes, style, seed=seed)
+    if masks:
+        drawn = measure(found, there, classes, "coco", seed=seed, masks=True)
+        numbers |= {f"mask_{name}": number for name, number in drawn.items()}
+    evaluated = coco_evaluated(found, there, masks) if masks or style == "coco" else {}
+    for name, value in evaluated.items():
+        if style == "coco" or name.startswith("mask_"):
+            numbers[name] = numbers[name] | {"value": value}
+    return numbers

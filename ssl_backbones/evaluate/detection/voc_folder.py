@@ -1,0 +1,135 @@
+"""Pascal VOC's folders: JPEGImages, Annotations/*.xml and ImageSets/Main/*.txt. Everingham et al., 2010."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+from ssl_backbones.data import ImageSourceError
+from ssl_backbones.evaluate.detection.annotations import AnnotatedImages, Gathered, ListedImages, Objects, label_of
+
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+TRAIN, VALIDATION = ("trainval", "train"), ("test", "val")
+"""Lists of photos, the one to take first."""
+OBJECT = "object"
+
+
+def is_voc(path: Path) -> bool:
+    """Whether a folder has the form of VOC's."""
+    return (path / "Annotations").is_dir() and (path / "JPEGImages").is_dir()
+
+
+def open_voc(
+    parts: Sequence[tuple[Path, str]], *, kept_out: bool = False, classes: Sequence[str] | None = None
+) -> AnnotatedImages:
+    """The photos of one or several folders, each with the name of its list or "" for the usual one.
+
+    Classes are VOC's twenty, or those found where there are others among them, or those given.
+    """
+    lists = [list_of(root, split, VALIDATION if kept_out else TRAIN) for root, split in parts]
+    named = [(root, name) for (root, _), file in zip(parts, lists, strict=True) for name in names_in(file)]
+    files = [root / "Annotations" / f"{name}.xml" for root, name in named]
+    trees = [read_xml(file) for file in files]
+    if classes is None:
+        found = {
+            text(item, "name", file) for tree, file in zip(trees, files, strict=True) for item in tree.iter(OBJECT)
+        }
+        classes = VOC_CLASSES if found <= set(VOC_CLASSES) else sorted(found)
+    read = [objects_of(tree, classes, file) for tree, file in zip(trees, files, strict=True)]
+    shared = Path(os.path.commonpath([root for root, _ in parts]))
+    photos = [Path(os.path.relpath(root / "JPEGImages" / f"{name}.jpg", shared)).as_posix() for root, name in named]
+    return AnnotatedImages(
+        ListedImages(shared, photos),
+        [objects for objects, _ in read],
+        classes,
+        "voc",
+        source=" and ".join(repr(str(file)) for file in lists),
+        dropped=sum(dropped for _, dropped in read),
+    )
+
+
+def list_of(root: Path, split: str, usual: Sequence[str]) -> Path:
+    """The file that lists a split's photos."""
+    folder = root / "ImageSets" / "Main"
+    names = [split] if split else usual
+    files = [folder / f"{name}.txt" for name in names]
+    found = next((file for file in files if file.is_file()), None)
+    if found is None:
+        there = ", ".join(sorted(file.stem for file in folder.glob("*.txt") if "_" not in file.stem)) or "none"
+        raise ImageSourceError(
+            f"{str(files[0])!r} does not exist: name a list of photos after the folder, as in {root}:trainval "
+            f"(lists there: {there})"
+        )
+    return found
+
+
+def names_in(file: Path) -> list[str]:
+    """The photos that a list names, the first word of each line."""
+    names = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not names:
+        raise ImageSourceError(f"{str(file)!r} is empty: list a photo a line")
+    return names
+
+
+def read_xml(file: Path) -> Element:
+    """The root of an annotation; a document type, and with it any entity, is refused."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ImageSourceError(
+            f"{str(file)!r} cannot be read ({error.strerror}): add the annotation, or take its photo off the list"
+        ) from error
+    builder, parser = TreeBuilder(), expat.ParserCreate()
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+
+    def refuse(*declared: object) -> None:
+        raise ImageSourceError(f"{str(file)!r} declares a document type, which no annotation needs: take it out")
+
+    parser.StartDoctypeDeclHandler = refuse
+    try:
+        parser.Parse(content, True)
+    except expat.ExpatError as error:
+        raise ImageSourceError(f"{str(file)!r} cannot be read as XML ({error}): write the annotation anew") from error
+    return builder.close()
+
+
+def objects_of(tree: Element, classes: Sequence[str], file: Path) -> tuple[Objects, int]:
+    """The objects of an annotation, and how many boxes were left out."""
+    size = tree.find("size")
+    width, height = (number(size, side, file) if size is not None else float("inf") for side in ("width", "height"))
+    gathered = Gathered(width, height)
+    for place, item in enumerate(tree.iter(OBJECT)):
+        label = label_of(text(item, "name", file), classes, file)
+        box = item.find("bndbox")
+        if box is None:
+            raise ImageSourceError(f"{str(file)!r} has an object without bndbox: give it one, or take it out")
+        left, top, right, bottom = (number(box, side, file) for side in ("xmin", "ymin", "xmax", "ymax"))
+        difficult = item.findtext("difficult", "0").strip() == "1"
+        # VOC counts pixels from 1 and includes the last.
+        gathered.add([left - 1, top - 1, right, bottom], label, ignored=difficult, source=place)
+    return gathered.objects(), gathered.dropped
+
+
+def text(item: Element, name: str, file: Path) -> str:
+    """What stands in a part of an element."""
+    found = item.findtext(name)
+    if found is None or not found.strip():
+        raise ImageSourceError(f"{str(file)!r} has an {item.tag} without {name}: give it one, or take it out")
+    return found.strip()
+
+
+def number(item: Element, name: str, file: Path) -> float:
+    """The number in a part of an element."""
+    found = text(item, name, file)
+    try:
+        return float(found)
+    except ValueError:
+        raise ImageSourceError(f"{str(file)!r} has {found!r} as {name}, which is no number: correct it") from None

@@ -1,0 +1,151 @@
+"""An evaluation on frozen features from what was asked to results.json: what all such protocols have in common."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ssl_backbones.data import Images
+from ssl_backbones.distributed import rank, say
+from ssl_backbones.evaluate.features import Extraction, features_of
+from ssl_backbones.evaluate.labelled import Labelled, labelled
+from ssl_backbones.evaluate.question import FREE, Question
+from ssl_backbones.evaluate.results import Number, proportion, write_results
+from ssl_backbones.evaluate.subject import Subject, open_subject
+from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, claim
+from ssl_backbones.train.loader import reading_workers
+from ssl_backbones.train.precision import check_precision
+from ssl_backbones.train.processes import first_decides, meet
+from ssl_backbones.typed.values import to_plain
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One question about one backbone, with the folder for its answer."""
+
+    protocol: str
+    options: Question
+    subject: Subject
+    images: Images
+    validation: Images | None
+    validation_source: str
+    folder: RunFolder
+
+    @property
+    def extraction(self) -> Extraction:
+        """How features are made."""
+        return Extraction(
+            self.options.cache_folder,
+            self.options.precision,
+            self.options.batch_size,
+            reading_workers(self.options.workers),
+            self.options.unreadable_share,
+        )
+
+    def learnt_from(self) -> Labelled:
+        """The features and labels to learn from."""
+        return labelled(features_of(self.subject, self.images, self.extraction), self.images, self.options.data)
+
+    def asked_about(self) -> Labelled | None:
+        """The features and labels to answer about, if there are any."""
+        if self.validation is None:
+            return None
+        features = features_of(self.subject, self.validation, self.extraction)
+        return labelled(features, self.validation, self.validation_source)
+
+    def leave(self, numbers: Mapping[str, Number], more: Mapping[str, Any]) -> dict[str, Any]:
+        """Let the first process write the results; what they hold, in every process."""
+        return first_decides(
+            lambda: write_results(
+                self.folder.path,
+                protocol=self.protocol,
+                model=self.options.model,
+                weights_sha256=self.subject.weights_sha256,
+                data=self.images,
+                validation=self.validation,
+                sources=(self.options.data, self.validation_source),
+                numbers=numbers,
+                settings=settings(self.options, self.subject),
+                seed=self.options.seed,
+                device=self.subject.device,
+                precision=self.options.precision,
+                more=more,
+            )
+        )
+
+
+@contextmanager
+def evaluation(
+    protocol: str, options: Question, images: Images, validation: Images | None = None, source: str = ""
+) -> Iterator[Evaluation | dict[str, Any]]:
+    """The evaluation, its folder locked while it lasts; or the results that the folder holds already.
+
+    The folder of another question is refused.
+    """
+    device = meet()
+    check_precision(options.precision, device)
+    subject = open_subject(
+        options.model,
+        device,
+        size=options.size or None,
+        layer=options.layer or None,
+        random=options.random,
+        seed=options.seed,
+    )
+    kept = first_decides(lambda: claim(options.out, identity(protocol, options, subject, images, validation)))
+    folder = kept if rank() == 0 else RunFolder(kept.path, kept.resumed)
+    with folder:
+        if first_decides(folder.results.exists):
+            say(f"{folder.path} holds the finished evaluation; choose another folder with --out to do it again.")
+            yield first_decides(lambda: read(folder.results))
+        else:
+            yield Evaluation(protocol, options, subject, images, validation, source, folder)
+
+
+def identity(
+    protocol: str, options: Question, subject: Subject, images: Images, validation: Images | None
+) -> dict[str, Any]:
+    """What two evaluations must have in common to be the same, as JSON has it."""
+    return {
+        "protocol": protocol,
+        "weights_sha256": subject.weights_sha256,
+        "images": images.fingerprint,
+        "validation": validation.fingerprint if validation else None,
+        "options": {name: value for name, value in to_plain(options).items() if name not in FREE},
+    }
+
+
+def settings(options: Question, subject: Subject) -> dict[str, Any]:
+    """The options and what they come to, as results.json has them."""
+    told, crop = {*FREE, "seed"}, subject.crop
+    plain = {name: value for name, value in to_plain(options).items() if name not in told}
+    return plain | {"size": crop.size, "crop_pct": crop.crop_pct, "interpolation": crop.interpolation}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The results in a file."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise RunFolderError(f"{path} cannot be read ({error}); delete it, or choose another folder") from error
+    return found
+
+
+def one_by_one(right: Tensor, labels: Tensor, classes: list[str]) -> dict[str, Number]:
+    """The accuracy of each class that was asked about, by its name, from what was answered rightly (M,)."""
+    return {
+        name: proportion(int(right[labels == label].sum()), int((labels == label).sum()))
+        for label, name in enumerate(classes)
+        if (labels == label).any()
+    }
+
+
+def chance(labels: Tensor) -> float:
+    """The accuracy of always naming the most frequent class."""
+    return int(labels.bincount().max()) / len(labels)

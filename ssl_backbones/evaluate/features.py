@@ -1,0 +1,256 @@
+"""Features of all images of a source, extracted once: shared out among the processes, kept in files that name them.
+
+A file holds the features of BLOCK images and, in its header, what they are of (weights, layer, images, preparation,
+precision) with a digest of the values. An extraction that was stopped goes on after the last whole file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ssl_backbones.data import Batches, Images, Unreadable
+from ssl_backbones.distributed import say, share_first, world_size
+from ssl_backbones.evaluate.subject import Subject
+from ssl_backbones.files import replace_file
+from ssl_backbones.train.embed import embed
+from ssl_backbones.train.precision import DTYPES, Precision, check_precision
+from ssl_backbones.train.processes import first_decides
+from ssl_backbones.views import MultiView, Transform
+
+BLOCK = 16_384
+"""Images of a file: what a stop may cost."""
+DIGITS = 16
+"""Of the key that a file is named by."""
+
+
+class CacheError(OSError):
+    """A folder for features that cannot be written to."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a backbone makes of N images of a source."""
+
+    rows: Tensor
+    """(N, D) in single precision, on the CPU."""
+    readable: np.ndarray
+    """(N,) bool. The row of an image that could not be read is that of another: leave it out."""
+    unreadable: tuple[str, ...]
+    """The keys of those images."""
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How features are made and where they are kept; of these, only precision and seed show in the values."""
+
+    cache: Path | None = None
+    """A folder for the files; None to keep nothing."""
+    precision: Precision = "fp32"
+    batch_size: int = 256
+    workers: int = 0
+    """Processes that read images, per process."""
+    unreadable_share: float = 0.01
+    """More unreadable images than this share are refused."""
+    seed: int = 0
+    """Of transforms that draw."""
+
+
+def features_of(
+    subject: Subject,
+    images: Images,
+    how: Extraction,
+    *,
+    only: np.ndarray | None = None,
+    views: MultiView | None = None,
+) -> Features:
+    """The features of all images, or of those at `only` (n,), in every process, the same for any number of them.
+
+    With `views`, those of V views of each image stand in a row side by side, (N, V D), instead of the middle crop's.
+    """
+    check_precision(how.precision, subject.device)
+    transform: Transform = views or subject.crop
+    chosen = np.arange(len(images)) if only is None else only.astype(np.int64)
+    question = {
+        **subject.identity,
+        "images": images.fingerprint,
+        "only": None if only is None else hashlib.sha256(chosen.astype("<i8").tobytes()).hexdigest(),
+        "transform": repr(transform),
+        "precision": how.precision,
+        "seed": how.seed,
+    }
+    extractor = Extractor(
+        SideBySide(subject.network) if views else subject.network,
+        Batches(images, transform, how.seed),
+        subject.device,
+        how,
+    )
+    store = Store(how.cache, question)
+    unreadable = Unreadable(len(chosen), how.unreadable_share)
+    blocks = []
+    for start in range(0, len(chosen), BLOCK):
+        indices = chosen[start : start + BLOCK]
+        block = store.read(start // BLOCK, len(indices), subject.device)
+        if block is None:
+            block = extractor.block(indices)
+            say(f"{subject.name}: {start + len(indices)} of {len(chosen)} images embedded")
+            store.write(start // BLOCK, block)
+        unreadable.add(block[1])
+        blocks.append(block[0])
+    if store.found:
+        say(f"{subject.name}: the features of {images.fingerprint[:8]} were in {how.cache}")
+    lost = unreadable.photos
+    readable = np.array([images.keys[row] not in lost for row in chosen]) if lost else np.ones(len(chosen), bool)
+    return Features(blocks[0] if len(blocks) == 1 else torch.cat(blocks), readable, tuple(sorted(lost)))
+
+
+class SideBySide(nn.Module):
+    """A network that takes views one after the other."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, views: list[Tensor]) -> Tensor:
+        """Features (B, V D) of V views (B, 3, S, S)."""
+        return torch.cat([self.network(view) for view in views], dim=1)
+
+
+Block = tuple[Tensor, dict[str, str]]
+"""Features (n, D) of some images, and what of them could not be read: key to reason."""
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """Makes features that are no others with more processes: every image has its place in a batch of one size."""
+
+    network: nn.Module
+    dataset: Batches
+    device: torch.device
+    how: Extraction
+
+    def block(self, indices: np.ndarray) -> Block:
+        """The features of the images at `indices`, in every process."""
+        batch = min(self.how.batch_size, len(indices))
+        whole = batch * world_size()
+        padded = np.resize(indices, -(-len(indices) // whole) * whole)
+        dtype = DTYPES.get(self.how.precision)
+        rows, mine = embed(
+            self.network,
+            self.dataset,
+            padded,
+            self.device,
+            batch_size=batch,
+            workers=self.how.workers,
+            autocast=torch.autocast(self.device.type, dtype) if dtype else None,
+        )
+        everyone: Sequence[Any] = gather_object([mine]) if world_size() > 1 else [mine]
+        unreadable = {key: reason for part in everyone for key, reason in part.items()}
+        return rows[: len(indices)].contiguous(), unreadable
+
+
+class Store:
+    """The files of one question, read and written by the first process for all. It says what it does not take."""
+
+    def __init__(self, folder: Path | None, question: dict[str, Any]) -> None:
+        self.folder, self.found = folder, 0
+        self.question = json.dumps(question, sort_keys=True)
+        self.key = hashlib.sha256(self.question.encode()).hexdigest()[:DIGITS]
+        if folder is not None:
+            first_decides(lambda: make(folder))
+
+    def path(self, number: int) -> Path:
+        """The file of a block."""
+        assert self.folder is not None
+        return self.folder / f"{self.key}-{number:05}.safetensors"
+
+    def read(self, number: int, count: int, device: torch.device) -> Block | None:
+        """What a block's file holds, in every process; None where there is none, or none to rely on."""
+        if self.folder is None:
+            return None
+        found: list[Block] = []
+
+        def look() -> tuple[tuple[int, ...], dict[str, str]] | None:
+            path = self.path(number)
+            if not path.exists():
+                return None
+            try:
+                found.append(load(path, self.question, number, count))
+            except (SafetensorError, OSError, KeyError, ValueError) as error:
+                say(f"{path} is not used ({error}): its images are embedded again")
+                return None
+            return tuple(found[0][0].shape), found[0][1]
+
+        answer = first_decides(look)
+        if answer is None:
+            return None
+        self.found += 1
+        if world_size() == 1:
+            return found[0]
+        rows = found[0][0].to(device) if found else torch.empty(answer[0], device=device)
+        share_first(rows)
+        return rows.cpu(), answer[1]
+
+    def write(self, number: int, block: Block) -> None:
+        """Keep a block, if anything is kept."""
+        if self.folder is not None:
+            first_decides(lambda: keep(self.path(number), self.question, number, block))
+
+
+def make(folder: Path) -> None:
+    """The folder, or CacheError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CacheError(unwritable(folder, error)) from error
+
+
+def load(path: Path, question: str, number: int, count: int) -> Block:
+    """The block that a file holds, if it is the answer to the question and whole."""
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata() or {}
+        rows: Tensor = file.get_tensor("features")
+    if (header.get("question"), header.get("block")) != (question, str(number)) or len(rows) != count:
+        raise ValueError("it holds the features of something else")
+    if header.get("sha256") != digest(rows):
+        raise ValueError("its values are not those that were written")
+    return rows, json.loads(header["unreadable"])
+
+
+def keep(path: Path, question: str, number: int, block: Block) -> None:
+    """Put a file in place as a whole, or CacheError."""
+    rows, unreadable = block
+    header = {
+        "question": question,
+        "block": str(number),
+        "sha256": digest(rows),
+        "unreadable": json.dumps(unreadable),
+    }
+    try:
+        replace_file(path, save({"features": rows}, header))
+    except OSError as error:
+        raise CacheError(unwritable(path.parent, error)) from error
+
+
+def unwritable(folder: Path, error: OSError) -> str:
+    """The sentence on a folder that features cannot be kept in."""
+    return (
+        f"features cannot be kept in {folder} ({error.strerror or error}): name a folder that can be written to "
+        "with --cache"
+    )
+
+
+def digest(rows: Tensor) -> str:
+    """A sha256 over the values."""
+    return hashlib.sha256(rows.numpy().data).hexdigest()

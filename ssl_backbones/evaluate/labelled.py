@@ -1,0 +1,116 @@
+"""The labelled images that an evaluation learns from, and those it answers about: what does not fit is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_backbones.data import Images, ImageSourceError, open_images, relabelled, validation_of
+from ssl_backbones.evaluate.features import Features
+
+SHOWN = 5
+"""Names that a sentence lists, at most."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Features (N, D) and labels (N,) of the images that have both, and the account of the others."""
+
+    rows: Tensor
+    labels: Tensor
+    unlabelled: int
+    unreadable: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def account(self) -> dict[str, Any]:
+        """How many images count, and which do not, as results.json has it."""
+        return {"images": len(self), "unlabelled": self.unlabelled, "unreadable": list(self.unreadable)}
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Features and labels on a device."""
+        return self.rows.to(device), self.labels.to(device)
+
+
+def labelled(features: Features, images: Images, source: str) -> Labelled:
+    """Of all images of a source, those with a label that could be read."""
+    labels = labels_of(images, source, "an evaluation")
+    counts = features.readable & (labels >= 0)
+    kept = torch.from_numpy(np.flatnonzero(counts))
+    if not len(kept):
+        raise ImageSourceError(f"none of the {len(images)} photos of {source} with a label can be read: mend them")
+    rows = features.rows if bool(counts.all()) else features.rows[kept]
+    return Labelled(rows, torch.from_numpy(labels)[kept].long(), int((labels < 0).sum()), features.unreadable)
+
+
+def open_labelled(data: str, validation: str, protocol: str) -> tuple[Images, Images | None, str]:
+    """The images to learn from, those to answer about, if any, with the same numbers for the classes, and their source.
+
+    Raises ImageSourceError, in a sentence that names the source, where labels are absent or do not fit.
+    """
+    images = open_images(data)
+    present = np.unique(known(labels_of(images, data, protocol)))
+    if len(present) < 2:
+        only = f"the only one is {images.classes[int(present[0])]!r}" if len(present) else "no photo has a label"
+        raise ImageSourceError(f"{protocol} needs photos of at least two classes, and in {data} {only}: add some")
+    source = validation or f"the split kept beside {data}"
+    try:
+        asked = open_images(validation) if validation else validation_of(data, images)
+        if asked is None:
+            return images, None, ""
+        if len(known(labels_of(asked, source, protocol))) == 0:
+            raise ImageSourceError("no photo has a label, so there is nothing to answer: label some")
+        require_known(asked, images, present)
+        return images, relabelled(asked, images.classes), source
+    except ImageSourceError as error:
+        raise error if source in str(error) else ImageSourceError(f"{source}: {error}") from error
+
+
+def require_known(asked: Images, images: Images, present: np.ndarray) -> None:
+    """Refuse photos of classes that there is nothing to learn of."""
+    learnt = {images.classes[int(label)] for label in present}
+    assert asked.labels is not None
+    shown = [asked.classes[int(label)] for label in np.unique(known(asked.labels))]
+    if lacking := [name for name in shown if name not in learnt]:
+        more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
+        raise ImageSourceError(
+            f"there are photos of {', '.join(map(repr, lacking[:SHOWN]))}{more}, and none to learn from "
+            f"(of {len(learnt)} classes): leave them out, or add some to the data"
+        )
+
+
+def labels_of(images: Images, source: str, protocol: str) -> np.ndarray:
+    """The labels (N,), -1 for a photo without one; ImageSourceError where there are none, or others."""
+    if images.labels is None:
+        raise ImageSourceError(
+            f"{protocol} needs labels, and the {len(images)} photos of {source} have none: put each class into a "
+            "folder of its own, or give parquet files with a column 'label'"
+        )
+    wrong = np.flatnonzero((images.labels < -1) | (images.labels >= len(images.classes)))
+    if len(wrong):
+        first = int(wrong[0])
+        raise ImageSourceError(
+            f"the label of {images.keys[first]!r} in {source} is {int(images.labels[first])}, but must be one of 0 to "
+            f"{len(images.classes) - 1}, or -1 for none ({len(wrong)} photos are wrong): label them or leave them out"
+        )
+    return images.labels
+
+
+def known(labels: np.ndarray) -> np.ndarray:
+    """The labels of photos that have one."""
+    return labels[labels >= 0]
+
+
+def require_asked(validation: Images | None, data: str, protocol: str) -> None:
+    """Refuse an evaluation that would answer about the images it learnt from."""
+    if validation is None:
+        raise ImageSourceError(
+            f"{protocol} asks about images that were not learnt from, and beside {data} there are none: name labelled "
+            "ones with --validation"
+        )

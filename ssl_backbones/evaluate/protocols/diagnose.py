@@ -1,0 +1,114 @@
+"""What features are like, without labels: spread, effective rank, alignment and uniformity.
+
+std         deviation of unit features times sqrt(D): 1 when they point everywhere, 0 when all are alike
+rank        RankMe (Garrido et al., 2023. https://arxiv.org/abs/2210.02885), from 1 to the number of features
+alignment   E |x - y|^2 over two views of each image (Wang and Isola, 2020. https://arxiv.org/abs/2005.10242): 0 is best
+uniformity  log E exp(-2 |x - y|^2) over pairs of images (the same): the lower, the more evenly spread
+
+Alignment is of the two augmented views of MoCo v2, the others of each image's middle crop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_backbones.checks import check
+from ssl_backbones.data import ImageSourceError, open_images
+from ssl_backbones.distributed import say
+from ssl_backbones.evaluate.evaluation import evaluation
+from ssl_backbones.evaluate.features import Features, features_of
+from ssl_backbones.evaluate.question import Question
+from ssl_backbones.evaluate.results import Number
+from ssl_backbones.metrics import alignment, effective_rank, feature_std, jackknife_interval, uniformity
+from ssl_backbones.metrics.jackknife import GROUPS
+from ssl_backbones.views import MOCO_V2_SMALL_VIEWS, MOCO_V2_VIEWS, CenterCrop, MultiView, permutation
+
+SMALL = 64
+"""Pixels up to which views are not blurred."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Question):
+    """What is asked with."""
+
+    images: int = 10_000
+    """Images that are looked at, drawn by the seed; RankMe wants four times as many as there are features."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.images >= 2 * GROUPS, "images", self.images, f"at least {2 * GROUPS}")
+
+
+def run(options: Options) -> dict[str, Any]:
+    """The four numbers, with the intervals of a jackknife over the images."""
+    images = open_images(options.data)
+    if len(images) < 2 * GROUPS:
+        raise ImageSourceError(
+            f"{options.data} has {len(images)} photos, and to say how sure the numbers are takes {2 * GROUPS}: add some"
+        )
+    with evaluation("diagnose", options, images) as asked:
+        if isinstance(asked, dict):
+            return asked
+        drawn = np.sort(permutation(options.seed, 0, len(images))[: options.images])
+        sample = drawn if len(drawn) < len(images) else None
+        views = views_of(asked.subject.crop)
+        middle = features_of(asked.subject, images, asked.extraction, only=sample)
+        pairs = features_of(asked.subject, images, asked.extraction, only=sample, views=views)
+        numbers = measured(middle, pairs, options)
+        left = asked.leave(
+            numbers,
+            {
+                "looked_at": {
+                    "images": int((middle.readable & pairs.readable).sum()),
+                    "features": middle.rows.shape[1],
+                    "unreadable": sorted({*middle.unreadable, *pairs.unreadable}),
+                },
+                "views": repr(views),
+                "interval": f"delete-a-group jackknife over the images, {GROUPS} groups",
+            },
+        )
+    say(summary(left))
+    return left
+
+
+def views_of(crop: CenterCrop) -> MultiView:
+    """The two views of MoCo v2 at the size of the crop; small ones without blur."""
+    policies = MOCO_V2_SMALL_VIEWS if crop.size <= SMALL else MOCO_V2_VIEWS
+    return MultiView(policies, crop.size, mean=crop.mean, std=crop.std)
+
+
+def measured(middle: Features, pairs: Features, options: Options) -> dict[str, Number]:
+    """Each number with its interval, from the features (N, D) of middle crops and (N, 2 D) of two views."""
+    kept = torch.from_numpy(np.flatnonzero(middle.readable & pairs.readable))
+    rows, (first, second) = middle.rows[kept], pairs.rows[kept].chunk(2, dim=1)
+    order = permutation(options.seed, 1, len(kept))
+    metrics: dict[str, Callable[[Tensor], float]] = {
+        "std": lambda chosen: feature_std(rows[chosen]),
+        "rank": lambda chosen: effective_rank(rows[chosen]),
+        "alignment": lambda chosen: alignment(first[chosen], second[chosen]),
+        "uniformity": lambda chosen: uniformity(rows[chosen]),
+    }
+    found: dict[str, Number] = {}
+    for name, metric in metrics.items():
+        interval = jackknife_interval(metric, order)
+        found[name] = {"value": interval.value, "low": interval.low, "high": interval.high}
+    return found
+
+
+def summary(left: dict[str, Any]) -> str:
+    """What came out, for a person."""
+    looked_at = left["looked_at"]
+    lines = [f"{left['model']} on {looked_at['images']} images, {looked_at['features']} features (95% interval):"]
+    lines += [
+        f"  {name:<10} {number['value']:8.3f}   {number['low']:.3f} to {number['high']:.3f}"
+        for name, number in left["numbers"].items()
+    ]
+    if looked_at["images"] < 4 * looked_at["features"]:
+        lines += ["  Fewer images than four times the features: their number limits the rank."]
+    return "\n".join(lines)

@@ -1,0 +1,155 @@
+"""k-NN on frozen features: weighted votes by cosine similarity, k and temperature swept.
+
+Wu et al., 2018. https://arxiv.org/abs/1805.01978. Every k and temperature is reported; none of them is picked by what
+it gives on the images asked about. Without such images, each image is held against all the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+
+from ssl_backbones.checks import check
+from ssl_backbones.data import ImageSourceError
+from ssl_backbones.distributed import say
+from ssl_backbones.evaluate.evaluation import Evaluation, chance, evaluation, one_by_one
+from ssl_backbones.evaluate.labelled import Labelled, open_labelled
+from ssl_backbones.evaluate.question import Question
+from ssl_backbones.evaluate.results import Number, percent, proportion
+from ssl_backbones.metrics import knn_sweep
+from ssl_backbones.views import permutation
+
+PAPER, TRAINING = (200, 0.07), (20, 0.07)
+"""k and temperature of Wu et al., and of the accuracy that is logged while a backbone is trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Question):
+    """What is asked with."""
+
+    ks: tuple[int, ...] = (1, 5, 10, 20, 50, 100, 200)
+    """Neighbours that vote; 20 and 200 are tried in any case."""
+    temperatures: tuple[float, ...] = (0.03, 0.07, 0.1, 0.2)
+    """Temperatures of the votes; 0.07 is tried in any case."""
+    choose_by: int = 10_000
+    """Images to learn from that are held against the others, to choose one k and temperature by; 0 for no choice."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(bool(self.ks) and min(self.ks) >= 1, "ks", self.ks, "at least 1 each")
+        positive = bool(self.temperatures) and min(self.temperatures) > 0
+        check(positive, "temperatures", self.temperatures, "above 0 each")
+        check(self.choose_by >= 0, "choose_by", self.choose_by, "at least 0")
+
+
+def run(options: Options) -> dict[str, Any]:
+    """The accuracy for every k and temperature, with its interval; that of the paper's, class by class."""
+    images, validation, source = open_labelled(options.data, options.validation, "k-NN")
+    with evaluation("knn", options, images, validation, source) as asked:
+        if isinstance(asked, dict):
+            return asked
+        bank, queries = asked.learnt_from(), asked.asked_about()
+        if len(bank) < 2:
+            raise ImageSourceError(f"{options.data} has one labelled photo, and k-NN needs at least two: add some")
+        grid = Grid(options, asked, bank)
+        if queries is None:
+            sample = np.arange(len(bank))
+            numbers, more = results(grid, grid.among_themselves(sample), bank.labels)
+            kind, chosen = "each image against the others", {}
+        else:
+            numbers, more = results(grid, grid.named(queries), queries.labels)
+            kind, chosen = "held-out queries", chosen_by_bank(grid, numbers, options)
+        account = {"bank": bank.account, "queries": (queries or bank).account, "kind": kind, "chosen": chosen or None}
+        if chosen:
+            numbers["chosen"] = numbers[chosen["name"]]
+        left = asked.leave(numbers, more | account)
+    say(summary(left))
+    return left
+
+
+class Grid:
+    """Every k with every temperature, on one bank."""
+
+    def __init__(self, options: Options, asked: Evaluation, bank: Labelled) -> None:
+        standard = (PAPER, TRAINING)
+        self.ks = sorted({*options.ks, *(k for k, _ in standard)})
+        self.temperatures = sorted({*options.temperatures, *(temperature for _, temperature in standard)})
+        self.classes = list(asked.images.classes)
+        self.rows, self.labels = bank.on(asked.subject.device)
+
+    @property
+    def cells(self) -> list[tuple[int, float]]:
+        """k and temperature, in the order of what is named, (K * T)."""
+        return list(product(self.ks, self.temperatures))
+
+    def named(self, queries: Labelled) -> torch.Tensor:
+        """The class (K * T, M) of each query by each cell."""
+        return self.sweep(queries.rows, None)
+
+    def among_themselves(self, sample: np.ndarray) -> torch.Tensor:
+        """The class (K * T, M) of some rows of the bank by all the others."""
+        itself = torch.from_numpy(sample)
+        return self.sweep(self.rows[itself.to(self.rows.device)].cpu(), itself)
+
+    def sweep(self, queries: torch.Tensor, itself: torch.Tensor | None) -> torch.Tensor:
+        """The class (K * T, M) of each query, on the CPU."""
+        return knn_sweep(
+            self.rows,
+            self.labels,
+            queries,
+            ks=self.ks,
+            temperatures=self.temperatures,
+            num_classes=len(self.classes),
+            itself=itself,
+        ).flatten(0, 1)
+
+
+def name_of(k: int, temperature: float) -> str:
+    """What a cell's number is called."""
+    return f"k={k}, T={temperature:g}"
+
+
+def results(grid: Grid, named: torch.Tensor, labels: torch.Tensor) -> tuple[dict[str, Number], dict[str, Any]]:
+    """The number of every cell, and the classes one by one by the paper's."""
+    right = named == labels
+    numbers: dict[str, Number] = {
+        name_of(*cell): proportion(int(row.sum()), len(labels)) | {"k": cell[0], "temperature": cell[1]}
+        for cell, row in zip(grid.cells, right, strict=True)
+    }
+    paper = right[grid.cells.index(PAPER)]
+    more = {
+        "chance": chance(labels),
+        "standard": {"paper": name_of(*PAPER), "training": name_of(*TRAINING)},
+        "per_class": {"of": name_of(*PAPER), "classes": one_by_one(paper, labels, grid.classes)},
+    }
+    return numbers, more
+
+
+def chosen_by_bank(grid: Grid, numbers: dict[str, Number], options: Options) -> dict[str, Any]:
+    """The cell that is best on the bank's own images, each held against the others: the queries have no say in it."""
+    count = min(options.choose_by, len(grid.labels))
+    if not count:
+        return {}
+    sample = np.sort(permutation(options.seed, 0, len(grid.labels))[:count])
+    right = grid.among_themselves(sample) == grid.labels.cpu()[torch.from_numpy(sample)]
+    best = int(right.sum(dim=1).argmax())
+    name = name_of(*grid.cells[best])
+    by = {"by": "leave-one-out on the bank", "images": count, "there": proportion(int(right[best].sum()), count)}
+    return {"name": name, **by}
+
+
+def summary(left: dict[str, Any]) -> str:
+    """What came out, for a person."""
+    numbers, chosen = left["numbers"], left["chosen"]
+    lines = [f"k-NN of {left['model']}, {left['queries']['images']} images ({left['kind']}):"]
+    lines += [f"  chance (the most frequent class)  {left['chance']:.1%}"]
+    for label, cell in (("as in the paper", PAPER), ("as in training", TRAINING)):
+        lines += [f"  {label + ', ' + name_of(*cell):<32}  {percent(numbers[name_of(*cell)])}"]
+    if chosen:
+        label = f"chosen on the bank, {chosen['name']}"
+        lines += [f"  {label:<32}  {percent(numbers['chosen'])}"]
+    return "\n".join(lines)

@@ -1,0 +1,93 @@
+"""A linear probe on the frozen backbone: one layer learns, batch statistics stay as they are.
+
+Presets: moco_v2 (He et al., 2020), lewel_m and lewel_b (Huang et al., 2022), flags, and patch (the one-layer probe that
+Pham et al.'s baselines were measured with), which shows every image the same way each time, so that features are
+extracted once. The accuracy is the last epoch's; with --judge_every, the best test's is reported beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ssl_backbones.data import Images, require_batch
+from ssl_backbones.evaluate.classification.labelled_run import Asked, LabelledRun, carry, open_asked
+from ssl_backbones.evaluate.classification.labelled_views import LabelledViews
+from ssl_backbones.evaluate.classification.linear import LinearConfig
+from ssl_backbones.evaluate.classification.subset import Embedded, known_features
+from ssl_backbones.evaluate.features import Extraction, features_of
+from ssl_backbones.evaluate.subject import Subject
+from ssl_backbones.recipes.recipe import OptimizerConfig, ScheduleConfig
+from ssl_backbones.train.loader import reading_workers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(LabelledRun):
+    """What is asked with."""
+
+    task: LinearConfig = field(default_factory=LinearConfig)
+
+
+MOCO = Options(
+    protocol="linear (moco_v2)",
+    epochs=100,
+    batch_size=256,
+    optimizer=OptimizerConfig("sgd", 30.0, momentum=0.9, weight_decay=0.0),
+    schedule=ScheduleConfig("step", milestones=(60, 80)),
+)
+PRESETS = {
+    # He et al., 2020, section 4.1, and the settings of MoCo v2's repository.
+    "moco_v2": MOCO,
+    # Huang et al., 2022, section 4.1: LARS, 90 epochs, batch 4096, learning rate 0.2 per 256, no decay, cosine. There
+    # is no code; whether the bias is adapted, and how often the cosine moves, is not stated. It is, and by the epoch.
+    "lewel_m": Options(
+        protocol="linear (lewel_m)",
+        epochs=90,
+        batch_size=4096,
+        optimizer=OptimizerConfig("lars", 0.2, momentum=0.9, weight_decay=0.0),
+        schedule=ScheduleConfig("cosine", per="epoch"),
+    ),
+    # Huang et al., 2022, section 4.1 and their code.
+    "lewel_b": Options(
+        protocol="linear (lewel_b)",
+        epochs=50,
+        batch_size=256,
+        optimizer=OptimizerConfig("sgd", 0.4, momentum=0.9, weight_decay=0.0),
+        schedule=ScheduleConfig("step", milestones=(30, 40)),
+    ),
+    # FLAGS: MoCo's protocol, of which "the top accuracy is shown": the best epoch's.
+    "flags": replace(MOCO, protocol="linear (flags)", judge_every=1, source_reports="best"),
+    # The code that Pham et al.'s baselines were run with: Adam, no decay, no augmentation, torch's own first weights.
+    "patch": Options(
+        protocol="linear (patch)",
+        epochs=100,
+        batch_size=32,
+        optimizer=OptimizerConfig("adam", 1e-3, lr_rule="absolute", weight_decay=0.0),
+        schedule=ScheduleConfig("constant"),
+        task=LinearConfig(head_std=None, views=LabelledViews(augment=False)),
+        log_every=100,
+    ),
+}
+
+
+def run(options: Options) -> dict[str, Any]:
+    """The accuracy on the images asked about."""
+    asked = open_asked(options)
+    if options.task.views.augment:
+        return carry(options, PRESETS, asked)
+    prepare = partial(embedded, reading_workers(options.workers))
+    return carry(replace(options, workers=0), PRESETS, asked, prepare=prepare)  # there is nothing to read any more
+
+
+def embedded(workers: int, run: LabelledRun, subject: Subject, asked: Asked) -> Images:
+    """The features of the images, which are shown alike in every epoch: extracted once, kept beside the run."""
+    crop = run.task.views.to_test(subject.network, run.size)
+    cache = Path(run.out).absolute().parent / "features"
+    precision = "fp32" if run.precision == "auto" else run.precision
+    how = Extraction(cache, precision, workers=workers, unreadable_share=run.unreadable_share)
+    found = features_of(replace(subject, crop=crop), asked.whole, how)
+    images: Embedded = known_features(found.rows, found.readable, asked.whole, asked.rows)
+    require_batch(images, run.batch_size)
+    return images

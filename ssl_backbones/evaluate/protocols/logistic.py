@@ -1,0 +1,107 @@
+"""Multinomial logistic regression on frozen features: the linear classifier that images without augmentation allow.
+
+Features are brought to mean 0 and deviation 1 by those learnt from. The weight decay is the best on a held-out part of
+the images to learn from, the same share of each class; with it, the classifier is fitted once more on all of them, by
+L-BFGS. The images asked about have no say in it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_backbones.checks import check
+from ssl_backbones.data import ImageSourceError
+from ssl_backbones.distributed import say
+from ssl_backbones.evaluate.evaluation import chance, evaluation, one_by_one
+from ssl_backbones.evaluate.labelled import open_labelled, require_asked
+from ssl_backbones.evaluate.protocols.logistic_regression import Classifier, fit
+from ssl_backbones.evaluate.question import Question
+from ssl_backbones.evaluate.results import percent, proportion
+from ssl_backbones.views import permutation
+
+HALF_DECADES = tuple(float(f"{10 ** (half / 2):.2g}") for half in range(-12, 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Question):
+    """What is asked with."""
+
+    weight_decays: tuple[float, ...] = HALF_DECADES
+    """Weight decays l to choose from: the mean cross-entropy plus l/2 |W|^2 is made least, the bias left free."""
+    held_out: float = 0.2
+    """Share of each class to choose the weight decay by."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive = bool(self.weight_decays) and min(self.weight_decays) > 0 and max(self.weight_decays) < math.inf
+        check(positive, "weight_decays", self.weight_decays, "above 0 each")
+        check(0 < self.held_out < 1, "held_out", self.held_out, "above 0 and below 1")
+
+
+def run(options: Options) -> dict[str, Any]:
+    """The accuracy on the images asked about, and how the weight decay was chosen."""
+    images, validation, source = open_labelled(options.data, options.validation, "logistic regression")
+    require_asked(validation, options.data, "logistic regression")
+    with evaluation("logistic regression on cached features", options, images, validation, source) as asked:
+        if isinstance(asked, dict):
+            return asked
+        learnt, queries = asked.learnt_from(), asked.asked_about()
+        assert queries is not None
+        rows, labels = learnt.on(asked.subject.device)
+        chosen, tried = choose(rows, labels, len(images.classes), options)
+        classifier = fit(rows, labels, len(images.classes), chosen)
+        right = classifier.predict(queries.rows.to(rows.device)).cpu() == queries.labels
+        left = asked.leave(
+            {"top-1": proportion(int(right.sum()), len(right))},
+            {
+                "chance": chance(queries.labels),
+                "weight_decay": {
+                    "chosen": chosen,
+                    "by": f"{options.held_out:g} of each class, held out",
+                    "tried": tried,
+                },
+                "converged": classifier.converged,
+                "learnt_from": learnt.account,
+                "asked_about": queries.account,
+                "per_class": {"of": "top-1", "classes": one_by_one(right, queries.labels, list(images.classes))},
+            },
+        )
+    say(f"logistic regression of {left['model']}: {percent(left['numbers']['top-1'])}, weight decay {chosen:g}")
+    return left
+
+
+def choose(rows: Tensor, labels: Tensor, classes: int, options: Options) -> tuple[float, dict[str, dict[str, Any]]]:
+    """The weight decay that is best on a held-out part, the larger of equals, and the accuracy there of each."""
+    held_out = torch.from_numpy(held_out_part(labels.cpu().numpy(), options.held_out, options.seed)).to(rows.device)
+    if not held_out.any():
+        raise ImageSourceError(
+            f"no class of {options.data} has enough photos to hold out {options.held_out:g} of it: add some, or raise "
+            "--held_out"
+        )
+    if len(options.weight_decays) == 1:
+        return options.weight_decays[0], {}
+    tried: dict[str, dict[str, Any]] = {}
+    start: Classifier | None = None
+    for weight_decay in sorted(options.weight_decays, reverse=True):
+        start = fit(rows[~held_out], labels[~held_out], classes, weight_decay, start)
+        right = start.predict(rows[held_out]) == labels[held_out]
+        tried[f"{weight_decay:g}"] = proportion(int(right.sum()), len(right))
+        say(f"weight decay {weight_decay:g}: {percent(tried[f'{weight_decay:g}'])} held out")
+    best = max(sorted(options.weight_decays, reverse=True), key=lambda decay: tried[f"{decay:g}"]["value"])
+    return best, tried
+
+
+def held_out_part(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Which images (N,) are held out: the share of each class, rounded down, drawn by the seed."""
+    order = permutation(seed, 0, len(labels))
+    chosen = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        of_class = order[labels[order] == label]
+        chosen[of_class[: int(share * len(of_class))]] = True
+    return chosen

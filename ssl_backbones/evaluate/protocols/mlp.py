@@ -1,0 +1,142 @@
+"""Two fully-connected layers on frozen features: D - 256 - ReLU - C, by Adam on images without augmentation.
+
+Pham et al., 2021 (https://arxiv.org/abs/2108.00475), who call it a linear evaluation; what two layers find need not lie
+in the features linearly, so it has a name of its own. With --layers 1 it is a linear probe. The classifier is the one
+after the last epoch.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ssl_backbones.checks import check
+from ssl_backbones.distributed import say
+from ssl_backbones.evaluate.evaluation import chance, evaluation, one_by_one
+from ssl_backbones.evaluate.labelled import open_labelled, require_asked
+from ssl_backbones.evaluate.protocols.kept_epochs import kept_epochs
+from ssl_backbones.evaluate.question import Question
+from ssl_backbones.evaluate.results import percent, proportion
+from ssl_backbones.train.finite import NotFiniteError
+from ssl_backbones.train.processes import first_decides
+from ssl_backbones.views import permutation
+
+LINES = 10
+"""Told of the progress, at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Question):
+    """What is asked with."""
+
+    layers: Literal[1, 2] = 2
+    """Fully-connected layers."""
+    hidden: int = 256
+    """Width of the first of two."""
+    epochs: int = 100
+    """How often every image is seen."""
+    train_batch_size: int = 32
+    """Images per step."""
+    lr: float = 1e-3
+    """Of Adam, from the first step to the last."""
+    weight_decay: float = 0.0
+    """Added to the gradient."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("hidden", "epochs", "train_batch_size"):
+            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        check(0 < self.lr < float("inf"), "lr", self.lr, "above 0")
+        check(0 <= self.weight_decay < float("inf"), "weight_decay", self.weight_decay, "at least 0")
+
+    @property
+    def protocol(self) -> str:
+        """What it is called: one layer is linear, two are not."""
+        return "mlp" if self.layers == 2 else "linear probe on cached features"
+
+
+def run(options: Options) -> dict[str, Any]:
+    """The accuracy on the images asked about after the last epoch."""
+    images, validation, source = open_labelled(options.data, options.validation, options.protocol)
+    require_asked(validation, options.data, options.protocol)
+    with evaluation(options.protocol, options, images, validation, source) as asked:
+        if isinstance(asked, dict):
+            return asked
+        learnt, queries = asked.learnt_from(), asked.asked_about()
+        assert queries is not None
+        head = train(*learnt.on(asked.subject.device), len(images.classes), options, asked.folder.checkpoints)
+        rows, labels = queries.on(asked.subject.device)
+        right = (predict(head, rows) == labels).cpu()
+        left = asked.leave(
+            {"top-1": proportion(int(right.sum()), len(right))},
+            {
+                "chance": chance(queries.labels),
+                "learnt_from": learnt.account,
+                "asked_about": queries.account,
+                "per_class": {"of": "top-1", "classes": one_by_one(right, queries.labels, list(images.classes))},
+            },
+        )
+        first_decides(lambda: shutil.rmtree(asked.folder.checkpoints, ignore_errors=True))  # half-trained heads
+    say(f"{options.protocol} of {left['model']}: {percent(left['numbers']['top-1'])}")
+    return left
+
+
+def head_of(width: int, classes: int, options: Options) -> nn.Sequential:
+    """Features (B, D) to logits (B, C); weights are drawn by the seed as torch draws them."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        widths = [width, *[options.hidden] * (options.layers - 1), classes]
+        layers = [module for inner, outer in pairwise(widths) for module in (nn.Linear(inner, outer), nn.ReLU())]
+    return nn.Sequential(*layers[:-1])
+
+
+def train(rows: Tensor, labels: Tensor, classes: int, options: Options, folder: Path | None = None) -> nn.Sequential:
+    """The head after the last epoch on features (N, D) with labels (N,); the order of an epoch is counted.
+
+    A training that was stopped goes on from what the folder holds of it.
+    """
+    head = head_of(rows.shape[1], classes, options).to(rows.device)
+    optimizer = torch.optim.Adam(head.parameters(), options.lr, weight_decay=options.weight_decay)
+    with closing(kept_epochs(options.epochs, head, optimizer, folder)) as epochs:
+        for epoch in epochs:
+            mean = one_epoch(head, optimizer, rows, labels, permutation(options.seed, epoch, len(rows)), options)
+            if not mean < float("inf"):
+                raise NotFiniteError(f"the loss is {mean} after epoch {epoch + 1}: lower --lr, or look at the features")
+            if (epoch + 1) % max(1, -(-options.epochs // LINES)) == 0 or epoch + 1 == options.epochs:
+                say(f"epoch {epoch + 1} of {options.epochs}: loss {mean:.4f}")
+    return head
+
+
+def one_epoch(
+    head: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rows: Tensor,
+    labels: Tensor,
+    order: NDArray[np.int64],
+    options: Options,
+) -> float:
+    """The mean loss of an epoch that shows features (N, D) with labels (N,) in an order (N,)."""
+    total = rows.new_zeros(())
+    for chosen in torch.split(torch.from_numpy(order).to(rows.device), options.train_batch_size):
+        loss = cross_entropy(head(rows[chosen]), labels[chosen])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += len(chosen) * loss.detach()
+    return float(total) / len(rows)
+
+
+@torch.no_grad()
+def predict(head: nn.Module, rows: Tensor) -> Tensor:
+    """The class (N,) of features (N, D)."""
+    return torch.cat([head(part).argmax(dim=1) for part in torch.split(rows, 1 << 16)])

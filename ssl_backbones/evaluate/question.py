@@ -1,0 +1,59 @@
+"""What every evaluation is asked with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from ssl_backbones.checks import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked about, of which images, and where the answer goes."""
+
+    model: tyro.conf.Positional[str]
+    """A registered name, hf-hub:org/name, or the folder of a run."""
+    data: str
+    """Images to learn from: a folder, parquet files, or a Hub dataset id."""
+    validation: str = ""
+    """Images to answer about; without them, those that the data name as such."""
+    out: str
+    """The folder for results.json."""
+    cache: str = ""
+    """The folder that keeps features; one called features beside --out where it is not given."""
+    layer: str = ""
+    """A layer as timm names it, whose mean over positions is taken; the network's own output where it is not given."""
+    size: int = 0
+    """Side of the middle crop, in pixels; 0 for what the model's description says."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """What numbers the network is computed in."""
+    random: bool = False
+    """Random weights instead of the model's: what training is held against."""
+    seed: int = 0
+    """Of all that is drawn."""
+    batch_size: int = 256
+    """Images embedded at once, per process."""
+    workers: int | None = None
+    """Processes that read images, per process; None for what the machine has cores for."""
+    unreadable_share: float = 0.01
+    """More unreadable images than this share are refused."""
+
+    def __post_init__(self) -> None:
+        check(self.size >= 0, "size", self.size, "at least 0")
+        check(0 <= self.seed < 2**63, "seed", self.seed, "at least 0 and below 2^63")
+        check(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        check(self.workers is None or self.workers >= 0, "workers", self.workers, "at least 0, or None")
+        check(0 <= self.unreadable_share <= 1, "unreadable_share", self.unreadable_share, "at least 0 and at most 1")
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where features are kept: evaluations that lie side by side share them."""
+        return Path(self.cache) if self.cache else Path(self.out).absolute().parent / "features"
+
+
+FREE = frozenset({"model", "cache", "batch_size", "workers", "unreadable_share", "data", "validation", "out"})
+"""Options that may differ when a folder is come back to: weights and data are held to what they are, not to names."""

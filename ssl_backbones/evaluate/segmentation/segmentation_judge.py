@@ -1,0 +1,166 @@
+"""What a trained segmentation is worth: every validation photo at its original size, in one confusion matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ssl_backbones.data import Batch, UnreadableImageError
+from ssl_backbones.distributed import gather, rank, world_size
+from ssl_backbones.evaluate.results import percent, write_results
+from ssl_backbones.evaluate.segmentation.iou import (
+    Estimate,
+    Overlaps,
+    confusion_of,
+    estimates,
+    marginals,
+    mean_iou,
+    pixel_accuracy,
+)
+from ssl_backbones.evaluate.segmentation.masks import Scenes
+from ssl_backbones.evaluate.segmentation.scene_views import SceneBatches
+from ssl_backbones.evaluate.segmentation.segment_run import SegmentRun
+from ssl_backbones.evaluate.segmentation.segmentation import Segmentation
+from ssl_backbones.evaluate.segmentation.survey import shown
+from ssl_backbones.train.embed import batches, evaluated, to_device
+from ssl_backbones.train.monitor import Measured
+
+if TYPE_CHECKING:
+    from ssl_backbones.train.loop import Loop
+
+SOME = 5
+"""Classes shown at each end of the list."""
+
+
+class SegmentationJudge:
+    """Tests a segmentation while it trains and at its end, and writes what was found at the end."""
+
+    at_start = False
+
+    def __init__(
+        self,
+        run: SegmentRun,
+        method: Segmentation,
+        scenes: Scenes,
+        validation: Scenes,
+        classes: Sequence[str],
+        unseen: Sequence[str] = (),
+    ) -> None:
+        self.run, self.method, self.scenes, self.validation = run, method, scenes, validation
+        self.classes, self.unseen, self.every = list(classes), list(unseen), run.judge_every
+        self.overlaps: Overlaps | None = None
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """What two answers must have in common to be compared."""
+        return {"validation": self.validation.fingerprint, "classes": self.classes}
+
+    def judge(self, loop: Loop) -> Measured:
+        """The mean IoU and the pixel accuracy now."""
+        self.overlaps = found = overlaps(
+            self.method,
+            self.validation,
+            loop.accelerator.device,
+            workers=loop.loader.workers,
+            autocast=loop.accelerator.autocast(),
+        )
+        total = found.images.sum(axis=0)
+        return Measured({"miou": float(mean_iou(total)), "val_pixel_accuracy": float(pixel_accuracy(total))})
+
+    def leave(self, loop: Loop, before: Measured | None, after: Measured) -> str:
+        """Write results.json, and what was found in each photo; the sentences that sum it up."""
+        run, found = self.run, self.overlaps
+        assert found is not None
+        miou, accuracy, each = estimates(found, run.resamples, run.seed)
+        numbers = {"miou": number(miou), "pixel_accuracy": number(accuracy)} | {
+            f"iou/{name}": number(value) for name, value in zip(self.classes, each, strict=True) if value is not None
+        }
+        per_image = loop.folder.path / "per_image.npz"
+        np.savez_compressed(per_image, pixels=found.images, keys=np.array(list(self.validation.keys)))
+        write_results(
+            loop.folder.path,
+            protocol=run.protocol,
+            model=run.model,
+            weights_sha256=run.weights_sha256,
+            data=self.scenes,
+            numbers=numbers,
+            settings=run.to_dict(),
+            seed=run.seed,
+            device=loop.accelerator.device,
+            precision=loop.compute.precision,
+            validation=self.validation,
+            sources=(run.data, run.validation or run.data),
+            more={
+                "random_weights": run.random,
+                "steps": loop.step,
+                "interval": f"2.5th and 97.5th percentiles of {run.resamples} resamples of the photos, seed {run.seed}",
+                "classes": self.classes,
+                "absent": [name for name, value in zip(self.classes, each, strict=True) if value is None],
+                "not_in_training": self.unseen,
+                "confusion": found.confusion.tolist(),
+                "unreadable": sorted(loop.unreadable.photos),
+            },
+        )
+        return self.summary(numbers, str(loop.folder.path))
+
+    def summary(self, numbers: dict[str, dict[str, float]], path: str) -> str:
+        """What was found, for a person."""
+        each = sorted(
+            ((name.partition("/")[2], number) for name, number in numbers.items() if name.startswith("iou/")),
+            key=lambda item: -item[1]["value"],
+        )
+        lines = [
+            f"Mean IoU of {len(each)} classes on {len(self.validation)} photos: {percent(numbers['miou'])}",
+            f"Pixel accuracy: {percent(numbers['pixel_accuracy'])}",
+            *(f"  {name:<16} {percent(number)}" for name, number in each[:SOME]),
+            *([f"  and {len(each) - SOME} classes more"] if len(each) > SOME else []),
+            f"All of it is in {path}/results.json",
+        ]
+        return "\n".join(lines)
+
+
+@torch.no_grad()
+def overlaps(
+    method: Segmentation,
+    scenes: Scenes,
+    device: torch.device,
+    *,
+    workers: int = 0,
+    autocast: AbstractContextManager[Any] | None = None,
+) -> Overlaps:
+    """What the method finds in the scenes, in every process: each photo whole, its scores brought to its own size.
+
+    Processes share out the photos, and all predict with the first one's batch statistics.
+    """
+    classes = method.config.classes
+    mine = np.arange(rank(), len(scenes), world_size())
+    share = -(-len(scenes) // world_size())
+    confusion = torch.zeros(classes, classes, dtype=torch.long, device=device)
+    images = torch.zeros(share, 3, classes, dtype=torch.long, device=device)
+    dataset = SceneBatches(scenes, method.whole(), seed=0)
+    with evaluated(method), autocast or nullcontext():
+        for row, batch in enumerate(progress(batches(dataset, mine, 1, workers), len(mine))):
+            if batch.unreadable:
+                raise UnreadableImageError(next(iter(batch.unreadable.values())))
+            photo, mask = dataset.on_device(to_device(batch.content, device))
+            predicted = method.scores(photo, mask.shape[1:]).argmax(dim=1)
+            one = confusion_of(predicted, mask, classes)
+            confusion += one
+            images[row] = marginals(one)
+    everyone = gather(images).view(world_size(), share, 3, classes).transpose(0, 1).flatten(0, 1)[: len(scenes)]
+    total = gather(confusion[None]).sum(dim=0)
+    return Overlaps(total.cpu().numpy(), everyone.cpu().numpy())
+
+
+def progress(seen: Iterator[Batch], count: int) -> Iterator[Batch]:
+    """The batches, counted by the first process where somebody watches."""
+    return shown(seen, count, "testing") if rank() == 0 else seen
+
+
+def number(found: Estimate) -> dict[str, float]:
+    """An estimate as results.json has it."""
+    return {"value": found.value, "low": found.low, "high": found.high}

@@ -1,0 +1,89 @@
+"""The backbone that is asked about: made by name, put on its device, told apart by its weights."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import ssl_backbones
+from ssl_backbones.models.backbone import weights_sha256
+from ssl_backbones.views import CenterCrop
+
+
+class LayerError(ValueError):
+    """A layer that the model does not have."""
+
+
+class PooledLayer(nn.Module):
+    """A backbone up to one of its layers, by the name that timm has for it, and the mean over positions."""
+
+    def __init__(self, backbone: nn.Module, layer: str) -> None:
+        super().__init__()
+        self.backbone = backbone
+        infos: Any = getattr(backbone, "feature_info", [])
+        names = [info["module"] for info in infos]
+        if layer not in names:
+            raise LayerError(
+                f"a {type(backbone).__name__} has no layer {layer!r}: choose one of {', '.join(names) or 'none'} with "
+                "--layer"
+            )
+        self.index = names.index(layer)
+        self.width: int = infos[self.index]["num_chs"]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, C) of images (B, 3, H, W)."""
+        (features,) = self.backbone.forward_intermediates(  # type: ignore[operator]
+            images, indices=[self.index], stop_early=True, intermediates_only=True
+        )
+        pooled: Tensor = features.mean(dim=(2, 3))
+        return pooled
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A backbone in eval mode whose output (B, D) is measured, and what it expects of images."""
+
+    name: str
+    """What it was asked for by."""
+    network: nn.Module
+    """The whole backbone, or it up to a layer with the mean over positions."""
+    layer: str | None
+    """That layer, as timm names it."""
+    device: torch.device
+    crop: CenterCrop
+    """How its images are prepared."""
+    weights_sha256: str
+    """Of the whole backbone."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its features depend on beside the images and how they are prepared, as JSON has it."""
+        return {"weights": self.weights_sha256, "layer": self.layer}
+
+
+def open_subject(
+    model: str | os.PathLike[str],
+    device: torch.device,
+    *,
+    size: int | None = None,
+    layer: str | None = None,
+    random: bool = False,
+    seed: int = 0,
+) -> Subject:
+    """The backbone of a registered name, `hf-hub:org/name` or a run's folder, the same in every process.
+
+    Images are prepared as its description says, at `size` where that is given. With `random` its weights are drawn.
+    """
+    torch.manual_seed(seed)
+    backbone = ssl_backbones.create_model(model, pretrained=not random, num_classes=0).eval()
+    network = PooledLayer(backbone, layer).eval() if layer else backbone
+    network.to(device)
+    cfg: Any = backbone.pretrained_cfg
+    crop = CenterCrop(
+        size or cfg["input_size"][-1], cfg["crop_pct"], cfg["interpolation"], tuple(cfg["mean"]), tuple(cfg["std"])
+    )
+    return Subject(os.fspath(model), network, layer, device, crop, weights_sha256(backbone))

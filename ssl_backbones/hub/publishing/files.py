@@ -1,0 +1,123 @@
+"""The files of a repository, written into a folder: weights, configuration, card, and what was recorded."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ssl_backbones.hub.export import save_backbone, write_file
+from ssl_backbones.hub.model_card import ON_THE_HUB, Places, Terms, model_card
+from ssl_backbones.hub.publishing.material import Material, MaterialError
+from ssl_backbones.hub.sidecar import preparation
+from ssl_backbones.registry.registry import PAPERS
+
+TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
+"""What an access token of the Hub looks like."""
+PLACE = re.compile(r"""(?<![^\s'"=,(\[])(?:/|~|\.\.?/)[^\s'"=,)\]]+""")
+"""A path of a machine, in a text."""
+
+
+def write_files(material: Material, folder: Path, *, name: str, source: str, terms: Terms) -> list[str]:
+    """Write all that is published into an empty folder; the files' names, in order."""
+    state = copy_state(material.checkpoint, folder) if material.checkpoint else []
+    cfg = material.config.get("pretrained_cfg", {})
+    paper = PAPERS.get(str(material.recipe["model"]).partition("_")[2])
+    about = {
+        "license": terms.licence,
+        "tag": cfg.get("tag"),
+        "description": cfg.get("description"),
+        "paper_name": paper.title if paper else None,
+        "paper_ids": paper.url if paper else None,
+    }
+    save_backbone(material.backbone, folder, material.architecture, **preparation(material.backbone), **about)
+    write(folder / "recipe.json", without_places(material.recipe))
+    write(folder / "results.json", without_places(material.results))
+    for path, found in zip(evaluation_files(material.evaluations), material.evaluations, strict=True):
+        write(folder / path, without_places(found))
+    card = card_of(material, name=name, source=source, terms=terms, state=state)
+    write_file(folder / "README.md", card.encode())
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    check_no_token(folder, files)
+    return files
+
+
+def card_of(
+    material: Material,
+    *,
+    name: str,
+    source: str,
+    terms: Terms,
+    state: Sequence[str] = (),
+    places: Places = ON_THE_HUB,
+) -> str:
+    """The card of the material, with the paths in it cut to their last part."""
+    return model_card(
+        without_places(material.recipe),
+        without_places(material.results),
+        {"pretrained_cfg": preparation(material.backbone)},
+        name=name,
+        source=source,
+        terms=terms,
+        evaluations=[without_places(found) for found in material.evaluations],
+        state=state,
+        places=places,
+    )
+
+
+def check_empty(folder: Path) -> None:
+    """Refuse to keep the files among others."""
+    if folder.is_dir() and any(folder.iterdir()):
+        raise MaterialError(
+            f"{folder} is not empty: name a new folder with --out, so that it holds what is published alone"
+        )
+
+
+def copy_state(checkpoint: Path, folder: Path) -> list[str]:
+    """Copy a checkpoint to where a run's folder has it."""
+    target = folder / "checkpoints" / checkpoint.name
+    shutil.copytree(checkpoint, target)
+    return sorted(path.relative_to(folder).as_posix() for path in target.iterdir())
+
+
+def evaluation_files(evaluations: Sequence[dict[str, Any]]) -> list[str]:
+    """A file for each evaluation, named by its protocol."""
+    names: list[str] = []
+    for found in evaluations:
+        stem = re.sub(r"[^a-z0-9]+", "_", str(found["protocol"]).lower()).strip("_") or "evaluation"
+        number = sum(re.fullmatch(rf"evaluations/{stem}(_\d+)?\.json", name) is not None for name in names)
+        names.append(f"evaluations/{stem}_{number + 1}.json" if number else f"evaluations/{stem}.json")
+    return names
+
+
+def without_places(value: Any) -> Any:
+    """A JSON value whose paths are cut to their last part: where files lay is a machine's own affair."""
+    if isinstance(value, dict):
+        return {key: without_places(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [without_places(part) for part in value]
+    return last_part(value) if isinstance(value, str) else value
+
+
+def last_part(text: str) -> str:
+    """A text, such as a command, in which every path that begins at a root, at a home or above is its last part."""
+    return PLACE.sub(lambda found: Path(found[0]).name or ".", text)
+
+
+def check_no_token(folder: Path, files: Sequence[str]) -> None:
+    """Refuse to publish what looks like somebody's access token."""
+    for name in files:
+        if Path(name).suffix in {".json", ".md"} and TOKEN.search((folder / name).read_text(encoding="utf-8")):
+            raise MaterialError(
+                f"{name} would hold what looks like an access token: take it out of the run's recipe.json and results, "
+                "and revoke the token"
+            )
+
+
+def write(path: Path, value: Any) -> None:
+    """Put a value in place as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())

@@ -1,0 +1,120 @@
+"""What there is to publish: a finished run, and the evaluations of its weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import ssl_backbones
+from ssl_backbones.hub.evaluations import is_random
+from ssl_backbones.hub.training_section import fingerprint
+from ssl_backbones.models.backbone import weights_sha256
+from ssl_backbones.runs.checkpoint import CheckpointError, listed, verify
+
+
+class MaterialError(ValueError):
+    """A folder that cannot be published; the message says what would be needed."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """A finished run and what was found about its weights."""
+
+    folder: Path
+    recipe: dict[str, Any]
+    results: dict[str, Any]
+    evaluations: tuple[dict[str, Any], ...]
+    backbone: nn.Module
+    """With the weights of the run, on the CPU."""
+    checkpoint: Path | None
+    """The newest whole one, where the training state is to be published."""
+
+    @property
+    def name(self) -> str:
+        """The recipe's."""
+        return str(self.recipe["name"])
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the photos that were trained on."""
+        return fingerprint(self.results)
+
+    @property
+    def architecture(self) -> str:
+        """The network's own name, which plain timm knows where it is timm's."""
+        return str(self.recipe["model"]).partition("_")[0]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """How the run's own folder describes the backbone."""
+        return read_object(self.folder / "backbone" / "config.json")
+
+
+def read_material(run: Path, evaluations: Sequence[Path] = (), with_state: bool = False) -> Material:
+    """The run's files and those of its evaluations, once all are found to fit together; or MaterialError."""
+    if not (run / "recipe.json").is_file():
+        raise MaterialError(
+            f"{run} is no run's folder, it holds no recipe.json: name one that training/pretrain.py wrote"
+        )
+    if not (run / "results.json").is_file():
+        raise MaterialError(f"the run in {run} is not finished, it holds no results.json: end it with its own command")
+    recipe, results = read_object(run / "recipe.json"), read_object(run / "results.json")
+    missing = sorted({"name", "model", "size"} - recipe.keys())
+    if missing or "data" not in results:
+        raise MaterialError(
+            f"{run} was not written by training/pretrain.py, it lacks {(missing or ['data'])[0]!r}: name another"
+        )
+    backbone = ssl_backbones.create_model(run, pretrained=True, num_classes=0).eval()
+    broken = [name for name, value in backbone.state_dict().items() if not torch.isfinite(value).all()]
+    if broken:
+        raise MaterialError(
+            f"the backbone in {run} holds numbers that are not finite, first in {broken[0]!r}: train it anew"
+        )
+    digest = weights_sha256(backbone)
+    found = tuple(read_evaluation(path, digest) for path in evaluations)
+    return Material(run, recipe, results, found, backbone, newest(run) if with_state else None)
+
+
+def read_evaluation(path: Path, digest: str) -> dict[str, Any]:
+    """The results in an evaluation's folder, which are those of these weights, or of random ones to compare with."""
+    results = read_object(path / "results.json")
+    if not {"protocol", "numbers", "weights_sha256"} <= results.keys():
+        raise MaterialError(f"{path} holds no evaluation: name a folder that training/evaluate.py or another wrote")
+    if results["weights_sha256"] != digest and not is_random(results):
+        raise MaterialError(
+            f"the evaluation in {path} is of other weights ({str(results['weights_sha256'])[:12]} instead of "
+            f"{digest[:12]}): evaluate the run's folder itself, or leave it out"
+        )
+    return results
+
+
+def newest(run: Path) -> Path:
+    """The newest checkpoint that is whole; a damaged one is not published."""
+    reasons = []
+    for _, path in listed(run / "checkpoints"):
+        try:
+            verify(path)
+        except CheckpointError as error:
+            reasons.append(f"{path.name}: {error}")
+        else:
+            return path
+    why = f"none of its checkpoints is whole ({'; '.join(reasons)})" if reasons else "it holds no checkpoint"
+    raise MaterialError(f"the training state of {run} cannot be published, {why}: leave --with_state out")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
+        raise MaterialError(f"{path} cannot be read ({reason}): restore it, or name another folder") from error
+    if not isinstance(value, dict):
+        raise MaterialError(f"{path} holds no object: restore it, or name another folder")
+    return value

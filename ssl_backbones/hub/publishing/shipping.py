@@ -1,0 +1,60 @@
+"""Weights that go into the package itself: small, registered, and shown to be better than none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ssl_backbones.hub.evaluations import beats_random, beside_random
+from ssl_backbones.hub.export import write_file
+from ssl_backbones.hub.publishing.material import Material, MaterialError
+from ssl_backbones.registry.photos import are_those
+from ssl_backbones.registry.registry import describe, list_models
+
+LARGEST = 2 * 10**6
+"""Bytes of a file in the package, at most."""
+QUESTIONS = ("knn", "logistic")
+"""How the protocols begin by which weights must be surely above random ones."""
+
+
+def ship(material: Material, weights: Path, folder: Path) -> Path:
+    """Put a file of weights where the package looks for them; or MaterialError, with nothing written."""
+    check_ships(material, weights)
+    folder.mkdir(exist_ok=True)
+    write_file(folder / f"{material.name}.safetensors", weights.read_bytes())
+    return folder / f"{material.name}.safetensors"
+
+
+def check_ships(material: Material, weights: Path) -> None:
+    """Refuse a file of weights that may not be part of the package."""
+    if material.name not in list_models(include_tags=True):
+        raise MaterialError(
+            f"{material.name!r} is no registered name, so nobody could ask for it: add its tag to the table first"
+        )
+    size = weights.stat().st_size
+    if size > LARGEST:
+        raise MaterialError(f"the weights have {size:,} bytes, but {LARGEST:,} may ship: publish them with --repo")
+    data = describe(material.name).data or ""
+    if not are_those(data, material.fingerprint):
+        raise MaterialError(
+            f"{material.name!r} says {data}, and the photos are not known to be those: record their fingerprint in "
+            "ssl_backbones/photos.py if they are, or publish the weights with --repo"
+        )
+    check_worth(material.evaluations)
+
+
+def check_worth(evaluations: Sequence[dict[str, Any]]) -> None:
+    """Refuse weights that were not shown to be above random ones by every one of QUESTIONS."""
+    compared = {results["protocol"] for results, baseline in beside_random(evaluations) if baseline}
+    for protocol in QUESTIONS:
+        if not any(asked.startswith(protocol) for asked in compared):
+            raise MaterialError(
+                f"what ships must be shown to beat random weights: evaluate it by {protocol}, once more with --random, "
+                "and name both folders with --evaluation"
+            )
+    if equal := beats_random(evaluations):
+        raise MaterialError(
+            f"what ships must beat random weights, and in {', '.join(equal)} it does not surely: train it longer, or "
+            "enter its card alone with --enter"
+        )

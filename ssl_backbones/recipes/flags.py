@@ -1,0 +1,84 @@
+"""FLAGS: contrast with one's own augmentation and with images of the same class, mined beforehand.
+
+Title, authors and address of the paper are not recorded here. Every recipe but MoCo's asks for --method.pairs.
+"""
+
+from __future__ import annotations
+
+from ssl_backbones.methods import FlagsConfig
+from ssl_backbones.recipes.recipe import Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
+from ssl_backbones.views import MOCO_V2_SMALL_VIEWS
+
+PAPER = "FLAGS"
+OPEN = (
+    "Views, queue, temperature, weight decay and momentum are those of MoCo v2, which the paper's MoCo row fits. The "
+    "paper keeps 50 images of each class out of the training images and uses labels, to mine pairs."
+)
+MINED = (
+    f"{OPEN} Its 1024-d features are taken to be layer3's, of MoCo v2 after 800 epochs: python training/mine_pairs.py "
+    "resnet50_moco_v2.in1k_800ep --layer layer3."
+)
+
+
+def large(variant: str, method: FlagsConfig, table: str, accuracy: float, not_stated: str) -> Recipe:
+    """A ResNet-50 under FLAGS."""
+    return Recipe(
+        name=f"resnet50_flags.in1k_200ep_{variant}",
+        model="resnet50_flags",
+        method=method,
+        epochs=200,
+        batch_size=256,
+        optimizer=OptimizerConfig("sgd", 0.03, weight_decay=1e-4),
+        promise=Promise(
+            paper=PAPER,
+            table=table,
+            data="ImageNet-1k",
+            epochs=200,
+            hardware="not stated",
+            hours=None,
+            result=f"{accuracy} top-1, linear (paper, the best epoch); here: not measured",
+            not_stated=not_stated,
+        ),
+    )
+
+
+def small(variant: str, local_branch: bool) -> Recipe:
+    """A ResNet-8 under FLAGS on Imagenette's photos at 64 px, with what MoCo v2 has there."""
+    return Recipe(
+        name=f"resnet8_flags.imagenette96_100ep_{variant}",
+        model="resnet8_flags",
+        method=FlagsConfig(
+            local_branch=local_branch,
+            hidden_dim=512,
+            projection_dim=128,
+            queue_size=4096,
+            momentum=0.99,
+            views=MOCO_V2_SMALL_VIEWS,
+        ),
+        size=64,
+        epochs=100,
+        batch_size=128,
+        optimizer=OptimizerConfig("sgd", 0.12, weight_decay=5e-4, exclude_norm_and_bias=True),
+        schedule=ScheduleConfig(warmup_epochs=1, per="step"),
+        monitoring=Monitoring(knn_every=5),
+        promise=Promise(
+            paper="Small images (no paper)",
+            table="resnet8 at 64 px",
+            data="Imagenette",
+            epochs=100,
+            hardware="2 CPU cores",
+            hours=None,
+            result="not measured",
+            not_stated="Pairs by a backbone of this size: python training/mine_pairs.py "
+            "runs/resnet8_moco_v2.imagenette96_100ep --layer layer3.",
+        ),
+    )
+
+
+RECIPES = (
+    large("global", FlagsConfig(local_branch=False), "Table 1, augmentation and global pair", 78.45, MINED),
+    large("global_local", FlagsConfig(), "Table 1, augmentation, global and local pair", 77.75, MINED),
+    large("moco", FlagsConfig(global_pair=False, local_branch=False), "Table 1, MoCo with the same loss", 67.16, OPEN),
+    small("global", local_branch=False),
+    small("global_local", local_branch=True),
+)

@@ -1,0 +1,91 @@
+"""Every method at about equal cost: ResNet-8 on Imagenette's photos at 32 px. No paper; the settings are our own.
+
+A row trains for about six minutes of one core, so a method whose steps cost more sees the photos less often.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ssl_backbones.methods import (
+    DeepClusterConfig,
+    DeepInfoMaxConfig,
+    FlagsConfig,
+    PatchRelNetConfig,
+    PatchRotNetConfig,
+    RotNetConfig,
+    SupervisedConfig,
+)
+from ssl_backbones.methods.method import MethodConfig
+from ssl_backbones.recipes.recipe import Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
+from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, METHODS, PREDICTIVE
+from ssl_backbones.views import MOCO_V2_SMALL_VIEWS
+
+ADAM = OptimizerConfig("adam", 1e-3, lr_rule="absolute", weight_decay=0.0)
+LABELLED = OptimizerConfig("sgd", 0.1, lr_rule="absolute", weight_decay=5e-4)
+
+FLAGS: dict[str, Any] = {
+    **HEADS["resnet8"],
+    "queue_size": 4096,
+    "momentum": 0.99,
+    "views": MOCO_V2_SMALL_VIEWS,
+}
+MINED = (
+    "Pairs by this table's MoCo v2, with the labels of the photos: "
+    "python training/mine_pairs.py runs/resnet8_moco_v2.imagenette32_26ep --layer layer3."
+)
+
+
+def row(
+    method: MethodConfig,
+    epochs: int,
+    batch_size: int,
+    optimizer: OptimizerConfig,
+    end: str = "",
+    schedule: ScheduleConfig = ScheduleConfig(warmup_epochs=1, per="step"),  # noqa: B008 - frozen
+    not_stated: str = "",
+) -> Recipe:
+    """A method's row of the table."""
+    return Recipe(
+        name=f"resnet8_{method.name}.imagenette32_{epochs}ep{end}",
+        model=f"resnet8_{method.name}",
+        method=method,
+        size=32,
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        schedule=schedule,
+        monitoring=Monitoring(knn_every=0),
+        promise=Promise(
+            paper="Imagenette at equal cost (no paper)",
+            table="resnet8 at 32 px",
+            data="Imagenette",
+            epochs=epochs,
+            hardware="1 CPU core",
+            hours=0.1,
+            result="measured, seed 0, beside all others: benchmarks/results/imagenette_table.json",
+            not_stated=not_stated,
+        ),
+    )
+
+
+CONSTANT = ScheduleConfig("constant")
+PATCHES = tuple(
+    row(config(ratio=share / 100), 8, 64, ADAM, end=f"_r{share}", schedule=CONSTANT)
+    for config in (PatchRotNetConfig, PatchRelNetConfig)
+    for share in (30, 40, 50)
+)
+RECIPES = (
+    row(RotNetConfig(), 16, 64, ADAM, schedule=CONSTANT),
+    *PATCHES,
+    row(DeepInfoMaxConfig(), 6, 64, replace(ADAM, weight_decay=1e-4), schedule=CONSTANT),
+    row(DeepClusterConfig(), 50, 64, ADAM, schedule=CONSTANT),
+    row(METHODS["moco_v2"](HEADS["resnet8"]), 26, 128, CONTRASTIVE),
+    row(METHODS["byol"](HEADS["resnet8"]), 22, 64, PREDICTIVE),
+    row(replace(METHODS["lewel_m"](HEADS["resnet8"]), groups=8), 20, 128, CONTRASTIVE),
+    row(METHODS["lewel_b"](HEADS["resnet8"]), 15, 64, PREDICTIVE),
+    row(FlagsConfig(local_branch=False, **FLAGS), 18, 128, CONTRASTIVE, end="_global", not_stated=MINED),
+    row(FlagsConfig(local_branch=True, **FLAGS), 13, 128, CONTRASTIVE, end="_global_local", not_stated=MINED),
+    row(SupervisedConfig(), 56, 128, LABELLED),
+)

@@ -1,0 +1,338 @@
+"""A run as one typed value: what is trained, how, on what, and what is promised of it.
+
+`Run` is what the loop reads; `Recipe` is a run that pretrains a backbone.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+import ssl_backbones.methods  # noqa: F401 - makes every method's configuration known by name
+from ssl_backbones.checks import check
+from ssl_backbones.methods.method import MethodConfig
+from ssl_backbones.optimizers.lars import Trust
+from ssl_backbones.schedules import Per, linear_warmup, polynomial_decay, step_decay, warmup_cosine
+from ssl_backbones.typed.values import check_types, from_plain, to_plain
+from ssl_backbones.views import Engine
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Which optimiser, and what of its choices apply to it."""
+
+    kind: Literal["sgd", "lars", "adamw", "adam"] = "sgd"
+    """Which one."""
+    lr: float = 0.03
+    """Learning rate: for 256 images, or as it is (see lr_rule)."""
+    lr_rule: Literal["per 256", "absolute"] = "per 256"
+    """Whether the learning rate grows with the global batch or is taken as it is."""
+    momentum: float = 0.9
+    """Of SGD and LARS."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Of Adam and AdamW."""
+    weight_decay: float = 1e-4
+    """Added to the gradient; AdamW takes it off the weights instead."""
+    exclude_norm_and_bias: bool = False
+    """No weight decay on, and no LARS adaptation of, normalisation layers and biases."""
+    exclude_head_norm: bool = True
+    """Where those are excluded, also the scale of the heads' normalisation layers (those outside the backbone)."""
+    norm_and_bias_lr: float | None = None
+    """Learning rate of those excluded, by the same rule; None for that of the rest."""
+    backbone_lr: float | None = None
+    """Learning rate of the backbone, by the same rule; None for that of the rest."""
+    constant_part: str | None = None
+    """Part of the method whose learning rate stays at its peak after the warm-up, such as predictor; None for none."""
+    trust: Trust = "sum"
+    """What LARS measures a step against: |g| + wd |w|, or |g + wd w|."""
+    trust_coefficient: float = 1e-3
+    """Of LARS."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "optimizer.")
+        check(self.lr > 0 and math.isfinite(self.lr), "optimizer.lr", self.lr, "above 0")
+        check(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "at least 0 and below 1")
+        check(all(0 <= beta < 1 for beta in self.betas), "optimizer.betas", self.betas, "at least 0 and below 1 each")
+        check(0 <= self.weight_decay < math.inf, "optimizer.weight_decay", self.weight_decay, "at least 0")
+        for name in ("norm_and_bias_lr", "backbone_lr"):
+            rate = getattr(self, name)
+            check(rate is None or 0 < rate < math.inf, f"optimizer.{name}", rate, "above 0, or None")
+        check(self.trust_coefficient > 0, "optimizer.trust_coefficient", self.trust_coefficient, "above 0")
+
+    def effective_lr(self, batch_size: int) -> float:
+        """The learning rate at its peak, for a global batch."""
+        return self.lr if self.lr_rule == "absolute" else self.lr * batch_size / 256
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """What the learning rate is multiplied by along the run."""
+
+    kind: Literal["cosine", "step", "constant", "poly"] = "cosine"
+    """Which one."""
+    warmup_epochs: int = 0
+    """Epochs of linear rise, step by step, before anything else."""
+    warmup_steps: int = 0
+    """The same in optimiser steps, for a run that counts those; under cosine, epochs alone."""
+    per: Per = "epoch"
+    """How often the cosine moves."""
+    milestones: tuple[int, ...] = ()
+    """Epochs at which the step schedule decays."""
+    milestone_steps: tuple[int, ...] = ()
+    """The same in optimiser steps, for a run that counts those."""
+    decay: float = 0.1
+    """What the step schedule multiplies by at each milestone."""
+    power: float = 0.9
+    """Of the polynomial schedule, which falls to nothing at the end of the run."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "schedule.")
+        check(self.warmup_epochs >= 0, "schedule.warmup_epochs", self.warmup_epochs, "at least 0")
+        for name, unit in (("milestones", "epochs"), ("milestone_steps", "steps")):
+            values = getattr(self, name)
+            rising = all(0 < a < b for a, b in zip((0.5, *values), values, strict=False))
+            check(rising, f"schedule.{name}", values, f"{unit} in rising order, the first at least 1")
+        twice = bool(self.milestones and self.milestone_steps)
+        check(not twice, "schedule.milestone_steps", self.milestone_steps, "empty where milestones are epochs")
+        steps = self.warmup_steps
+        check(steps >= 0, "schedule.warmup_steps", steps, "at least 0")
+        alone = steps == 0 or (self.warmup_epochs == 0 and self.kind != "cosine")
+        check(alone, "schedule.warmup_steps", steps, "0 under cosine and where the warm-up counts epochs")
+        check(0 < self.decay <= 1, "schedule.decay", self.decay, "above 0 and at most 1")
+        check(0 < self.power < math.inf, "schedule.power", self.power, "above 0")
+
+    def rise(self, step: int, steps_per_epoch: int) -> float:
+        """The factor in (0, 1] of the warm-up alone."""
+        return linear_warmup(step, 1, self.warmup_steps) * linear_warmup(step, steps_per_epoch, self.warmup_epochs)
+
+    def factor(self, step: int, steps_per_epoch: int, epochs: int, total_steps: int) -> float:
+        """The factor in (0, 1] for an optimiser step, counted from 0."""
+        if self.kind == "cosine":
+            return warmup_cosine(step, steps_per_epoch, epochs, self.warmup_epochs, self.per)
+        rise = self.rise(step, steps_per_epoch)
+        if self.kind == "poly":
+            return rise * polynomial_decay(step, total_steps, self.power)
+        if self.kind == "step":
+            decayed = step_decay(step, steps_per_epoch, self.milestones, self.decay)
+            return rise * decayed * step_decay(step, 1, self.milestone_steps, self.decay)
+        return rise
+
+
+@dataclass(frozen=True)
+class Monitoring:
+    """What is measured while training; it changes nothing in the weights."""
+
+    knn_every: int = 10
+    """Epochs between two k-NN accuracies where labels exist; 0 for none but the first and the last."""
+    k: int = 20
+    """Neighbours."""
+    bank: int = 50_000
+    """The most images whose features are kept as neighbours."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "monitoring.")
+        check(self.knn_every >= 0, "monitoring.knn_every", self.knn_every, "at least 0")
+        check(self.k >= 1, "monitoring.k", self.k, "at least 1")
+        check(self.bank >= 1, "monitoring.bank", self.bank, "at least 1")
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """When the full state is written; whichever comes first."""
+
+    every_steps: int = 0
+    """Optimiser steps between two checkpoints; 0 for no such rule."""
+    every_minutes: float = 15.0
+    """Minutes between two checkpoints; 0 for no such rule."""
+    keep: int = 2
+    """How many of the last ones stay."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "checkpoints.")
+        check(self.every_steps >= 0, "checkpoints.every_steps", self.every_steps, "at least 0")
+        check(0 <= self.every_minutes < math.inf, "checkpoints.every_minutes", self.every_minutes, "at least 0")
+        check(self.keep >= 1, "checkpoints.keep", self.keep, "at least 1")
+
+
+@dataclass(frozen=True)
+class Promise:
+    """Where a recipe is from and what it should give."""
+
+    paper: str
+    table: str
+    """Table or section of the paper, or where else the settings stand."""
+    data: str
+    epochs: int
+    hardware: str
+    hours: float | None
+    """Of that hardware; None where nobody states it."""
+    result: str
+    """The expected result, and whose it is."""
+    not_stated: str = ""
+    """What the source leaves open, and how it is settled here."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "promise.")
+
+
+FREE = frozenset(
+    {"promise", "monitoring", "checkpoints", "unreadable_share", "log_every", "trackers"}
+    | {"compile", "workers", "data", "validation", "out", "cache", "cache_limit", "resident"}
+)
+"""Fields that may change when a run goes on; data are held to their fingerprint instead of their place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(ABC):
+    """All that the loop asks about a run; checked when it is made."""
+
+    size: int = 224
+    """Side of a view, in pixels."""
+    epochs: int = 200
+    """How often every image is seen."""
+    max_steps: int = 0
+    """Optimiser steps after which the run ends within its epochs; 0 for all of them."""
+    batch_size: int = 256
+    """Images per optimiser step, over all processes and accumulated parts."""
+    accumulation: int = 1
+    """Parts that a process's share of the batch is scored in, one after the other."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """What numbers the network is computed in; the fastest here, as measured on a few steps, under auto."""
+    layout: Literal["auto", "contiguous", "channels_last"] = "auto"
+    """How images and weights lie in memory; likewise."""
+    seed: int = 0
+    """Of the weights, the order of the images, and the augmentations."""
+    compile: bool = False
+    """Compile the network (minutes at the start; pays on a GPU)."""
+    workers: int | None = None
+    """Processes that read images, per training process; None for what the loop finds fitting."""
+    unreadable_share: float = 0.01
+    """The run stops when more than this share of the images cannot be read."""
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    log_every: int = 10
+    """Optimiser steps between two lines of the log."""
+    trackers: tuple[str, ...] = ()
+    """Trackers that Accelerate knows, such as tensorboard."""
+    data: str = ""
+    """A folder of images, parquet files, or a Hub dataset id."""
+    validation: str = ""
+    """Labelled images to ask about; without them, those that the data name, or a part of the data itself."""
+    out: str = ""
+    """The run's folder; for a recipe, runs/<name> where it is not given."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("size", "epochs", "batch_size", "accumulation", "log_every"):
+            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        check(self.max_steps >= 0, "max_steps", self.max_steps, "at least 0")
+        share = self.batch_size % self.accumulation == 0
+        check(share, "accumulation", self.accumulation, f"a divisor of the batch size, {self.batch_size}")
+        check(0 <= self.seed < 2**63, "seed", self.seed, "at least 0 and below 2^63")
+        check(self.workers is None or self.workers >= 0, "workers", self.workers, "at least 0, or None")
+        check(0 <= self.unreadable_share <= 1, "unreadable_share", self.unreadable_share, "at least 0 and at most 1")
+        warmup = self.schedule.warmup_epochs
+        way_out = f"below the {self.epochs} epochs of the run (lower it together with --epochs)"
+        check(warmup == 0 or warmup < self.epochs, "schedule.warmup_epochs", warmup, way_out)
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What is run, in a few words."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the run writes."""
+        return Path(self.out)
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimiser steps from the first to the last."""
+        return min(self.max_steps or math.inf, self.epochs * steps_per_epoch)
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate that the schedule's factor multiplies."""
+        return self.optimizer.effective_lr(self.batch_size)
+
+    def lr_sentence(self) -> str:
+        """The rule behind the learning rate, and its result."""
+        if self.optimizer.lr_rule == "absolute":
+            return f"Learning rate {self.peak_lr:g}, as given, whatever the batch ({self.batch_size} images)."
+        return f"Learning rate {self.optimizer.lr:g} per 256 images x {self.batch_size} images = {self.peak_lr:g}."
+
+    def lr(self, step: int, steps_per_epoch: int) -> float:
+        """The learning rate of an optimiser step, counted from 0."""
+        return self.peak_lr * self.schedule.factor(
+            step, steps_per_epoch, self.epochs, self.total_steps(steps_per_epoch)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, as JSON has it."""
+        plain: dict[str, Any] = to_plain(self)
+        return plain
+
+    @classmethod
+    def completed(cls, plain: dict[str, Any]) -> dict[str, Any]:
+        """What `to_dict` wrote, with the fields that have come since at their defaults; what does not fit, as it is."""
+        try:
+            run: Run = from_plain(cls, plain)
+        except ValueError:
+            return plain
+        return run.to_dict()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Run):
+    """A run that pretrains a backbone."""
+
+    name: str
+    """What the run is called."""
+    model: str
+    """A registered name, <arch>_<method>."""
+    method: MethodConfig
+    promise: Annotated[Promise, tyro.conf.Suppress]
+    monitoring: Monitoring = field(default_factory=Monitoring)
+    engine: Engine = "pillow"
+    """What makes the pixels of augmented views: the reference, the faster one, or the network's device, to which whole
+    photos are sent for that; all within a few levels. Methods whose views follow no policy have the reference alone."""
+    cache: str = ""
+    """A folder that keeps the photos as pixels, so that each is decoded once for all epochs and runs; none if empty."""
+    cache_limit: float = 8.0
+    """GB of pixels up to which photos are kept there."""
+    reencode: int = 0
+    """Keep photos in the cache as JPEG scaled to this short side, whatever their size: other pixels. 0 for never."""
+    resident: bool = False
+    """Bring the cache to the network's device as a whole, where its views are made (engine device); the same views."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(0 <= self.cache_limit < math.inf, "cache_limit", self.cache_limit, "at least 0")
+        check(self.reencode >= 0, "reencode", self.reencode, "at least 0")
+        check(not self.reencode or bool(self.cache), "reencode", self.reencode, "0 without a folder for the cache")
+        placed = bool(self.cache) and self.engine == "device"
+        way_out = "false, or come with a cache (--cache FOLDER) and views made on the device (--engine device)"
+        check(not self.resident or placed, "resident", self.resident, way_out)
+        check(not self.resident or not self.workers, "workers", self.workers, "0 or None where photos are resident")
+        arch, _, method = self.model.partition("_")
+        expected = f"{arch}_{self.method.name}, as this recipe's method is {self.method.name}"
+        check(method == self.method.name, "model", self.model, expected)
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}: {self.model}"
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.out or f"runs/{self.name}")
+
+    @staticmethod
+    def from_dict(plain: dict[str, Any]) -> Recipe:
+        """The recipe that `to_dict` wrote; ValueError names what does not fit."""
+        recipe: Recipe = from_plain(Recipe, plain)
+        return recipe

@@ -1,0 +1,76 @@
+"""The weights that ship with the package: ResNet-8 until its k-NN curve is flat. No paper; the settings are our own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ssl_backbones.methods import FlagsConfig, PatchRelNetConfig, PatchRotNetConfig
+from ssl_backbones.methods.method import MethodConfig
+from ssl_backbones.recipes.imagenette import ADAM, FLAGS
+from ssl_backbones.recipes.recipe import Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
+from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, METHODS, PREDICTIVE
+
+IMAGENETTE, CLOTHING = "imagenette32", "clothing10_32"
+PHOTOS = {
+    IMAGENETTE: "Imagenette",
+    CLOTHING: "Clothing dataset (small), training photos",
+}
+
+
+def shipped(
+    method: MethodConfig,
+    epochs: int,
+    batch_size: int,
+    optimizer: OptimizerConfig,
+    photos: str = IMAGENETTE,
+    not_stated: str = "",
+) -> Recipe:
+    """A method's run, long enough for a curve that is flat at its end."""
+    name = f"resnet8_{method.name}.{photos}_{epochs}ep"
+    return Recipe(
+        name=name,
+        model=f"resnet8_{method.name}",
+        method=method,
+        size=32,
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        schedule=ScheduleConfig(warmup_epochs=1, per="step"),
+        monitoring=Monitoring(knn_every=max(1, epochs // 15)),
+        promise=Promise(
+            paper="Weights that ship (no paper)",
+            table="resnet8 at 32 px",
+            data=PHOTOS[photos],
+            epochs=epochs,
+            hardware="1 CPU core",
+            hours=None,
+            result=f"our own, in model_cards/{name}.md",
+            not_stated=not_stated,
+        ),
+    )
+
+
+RECIPES = (
+    shipped(METHODS["moco_v2"](HEADS["resnet8"]), 60, 128, CONTRASTIVE),
+    shipped(METHODS["byol"](HEADS["resnet8"]), 60, 64, PREDICTIVE),
+    shipped(replace(METHODS["lewel_m"](HEADS["resnet8"]), groups=8), 60, 128, CONTRASTIVE),
+    shipped(METHODS["lewel_b"](HEADS["resnet8"]), 60, 64, PREDICTIVE),
+    shipped(
+        FlagsConfig(local_branch=False, **FLAGS),
+        60,
+        128,
+        CONTRASTIVE,
+        not_stated="Pairs by the MoCo v2 of this family, with the labels of the photos: "
+        "python training/mine_pairs.py runs/resnet8_moco_v2.imagenette32_60ep --layer layer3.",
+    ),
+    shipped(PatchRotNetConfig(ratio=0.4), 30, 64, ADAM),
+    shipped(PatchRelNetConfig(ratio=0.4), 30, 64, ADAM),
+    shipped(
+        replace(METHODS["moco_v2"](HEADS["resnet8"]), queue_size=1024),
+        200,
+        64,
+        CONTRASTIVE,
+        photos=CLOTHING,
+        not_stated="The queue is shorter than the photos are many, or it would hold some of them twice.",
+    ),
+)

@@ -1,0 +1,45 @@
+"""SimCLR. Chen et al., 2020. https://arxiv.org/abs/2002.05709"""
+
+from __future__ import annotations
+
+from ssl_backbones.methods import SimCLRConfig
+from ssl_backbones.recipes.recipe import OptimizerConfig, Promise, Recipe, ScheduleConfig
+
+SIMCLR = "SimCLR (Chen et al., 2020, https://arxiv.org/abs/2002.05709)"
+
+
+def simclr(epochs: int, table: str, result: str, hours: float, not_stated: str) -> Recipe:
+    """SimCLR at the batch of the paper's section 2.4."""
+    return Recipe(
+        name=f"resnet50_simclr.in1k_{epochs}ep",
+        model="resnet50_simclr",
+        method=SimCLRConfig(),
+        epochs=epochs,
+        batch_size=4096,
+        optimizer=OptimizerConfig("lars", 0.3, weight_decay=1e-6, exclude_norm_and_bias=True, trust="update"),
+        schedule=ScheduleConfig(warmup_epochs=10, per="step"),
+        promise=Promise(
+            paper=SIMCLR,
+            table=table,
+            data="ImageNet-1k",
+            epochs=epochs,
+            hardware="128 TPU v3 cores",
+            hours=hours,
+            result=result,
+            not_stated=not_stated,
+        ),
+    )
+
+
+HEAD = "The normalised head and what LARS leaves plain follow the authors' code; initial weights follow this library."
+
+RECIPES = (
+    simclr(
+        1000,
+        "Table 6",
+        "69.3 top-1, linear (paper); here: not measured",
+        15.0,
+        f"{HEAD} The hours are ten times those of 100 epochs.",
+    ),
+    simclr(100, "section 2.4", "about 64.5 top-1, linear (authors' code); here: not measured", 1.5, HEAD),
+)

@@ -1,0 +1,73 @@
+"""Small networks on small photos: what two CPU cores can train. No paper; the settings are this project's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, MoCoV2Config
+from ssl_backbones.methods.method import MethodConfig
+from ssl_backbones.recipes.recipe import Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
+from ssl_backbones.views import LEWEL_B_SMALL_VIEWS, MOCO_V2_SMALL_VIEWS
+
+HEADS: dict[str, dict[str, Any]] = {
+    "resnet8": {"hidden_dim": 512, "projection_dim": 128},
+    "resnet18": {"hidden_dim": 1024, "projection_dim": 128},
+}
+EPOCHS = 100
+
+
+def byol(heads: dict[str, Any]) -> MethodConfig:
+    """BYOL for a short run: a target that follows more closely, and LEWEL_B's views and initialisation."""
+    return BYOLConfig(**heads, predictor_init="kaiming", target_momentum=0.95, views=LEWEL_B_SMALL_VIEWS)
+
+
+def moco_v2(heads: dict[str, Any]) -> MethodConfig:
+    """MoCo v2 with a queue smaller than the data."""
+    return MoCoV2Config(**heads, queue_size=4096, momentum=0.99, views=MOCO_V2_SMALL_VIEWS)
+
+
+def lewel_b(heads: dict[str, Any]) -> MethodConfig:
+    """LEWEL_B, with all that BYOL has here."""
+    return LewelBConfig(**heads, aligned_dim=heads["projection_dim"], target_momentum=0.95, views=LEWEL_B_SMALL_VIEWS)
+
+
+def lewel_m(heads: dict[str, Any]) -> MethodConfig:
+    """LEWEL_M with MoCo v2's queue here."""
+    return LewelMConfig(
+        **heads, aligned_dim=heads["projection_dim"], queue_size=4096, momentum=0.99, views=MOCO_V2_SMALL_VIEWS
+    )
+
+
+PREDICTIVE = OptimizerConfig("sgd", 0.6, weight_decay=1e-4, exclude_norm_and_bias=True)
+CONTRASTIVE = OptimizerConfig("sgd", 0.12, weight_decay=5e-4, exclude_norm_and_bias=True)
+OPTIMIZER = {"byol": PREDICTIVE, "lewel_b": PREDICTIVE, "moco_v2": CONTRASTIVE, "lewel_m": CONTRASTIVE}
+BATCH = {"byol": 64, "lewel_b": 64, "moco_v2": 128, "lewel_m": 128}
+"""Methods without negatives want many steps rather than large ones."""
+METHODS = {"byol": byol, "moco_v2": moco_v2, "lewel_b": lewel_b, "lewel_m": lewel_m}
+
+
+def small(arch: str, method: str) -> Recipe:
+    """A network and a method on Imagenette's photos at 64 px."""
+    return Recipe(
+        name=f"{arch}_{method}.imagenette96_{EPOCHS}ep",
+        model=f"{arch}_{method}",
+        method=METHODS[method](HEADS[arch]),
+        size=64,
+        epochs=EPOCHS,
+        batch_size=BATCH[method],
+        optimizer=OPTIMIZER[method],
+        schedule=ScheduleConfig(warmup_epochs=1, per="step"),
+        monitoring=Monitoring(knn_every=5),
+        promise=Promise(
+            paper="Small images (no paper)",
+            table=f"{arch} at 64 px",
+            data="Imagenette",
+            epochs=EPOCHS,
+            hardware="2 CPU cores",
+            hours=None,
+            result="not measured",
+        ),
+    )
+
+
+RECIPES = tuple(small(arch, method) for arch in HEADS for method in METHODS)

@@ -1,0 +1,123 @@
+"""What is known of a model, and how it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ssl_backbones.registry.papers import PAPERS
+from ssl_backbones.registry.tags import Origin, Tag
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of a model; None where it does not apply, or was not measured."""
+
+    name: str
+    backbone: str
+    method: str | None = None
+    paper: str | None = None
+    data: str | None = None
+    data_terms: str | None = None
+    epochs: int | None = None
+    licence: str | None = None
+    """Of the weights."""
+    source: str | None = None
+    """Where they are fetched from."""
+    origin: Origin | None = None
+    """Whose they are, where others trained them."""
+    paper_number: float | None = None
+    our_number: float | None = None
+    """Linear evaluation, top-1 in %, as the paper gives it, and as it was measured with this repository."""
+    notes: str = ""
+
+    @property
+    def non_commercial(self) -> bool:
+        """Whether the licence of the weights itself forbids commercial use; the terms of the images are another."""
+        return "-nc-" in (self.licence or "")
+
+    @property
+    def terms(self) -> str:
+        """The licence of the weights, marked where it forbids commercial use."""
+        return f"{self.licence}, NON-COMMERCIAL" if self.non_commercial else self.licence or "not stated"
+
+    def __str__(self) -> str:
+        origin = self.origin
+        facts = {
+            "backbone": self.backbone,
+            "method": self.method or "none",
+            "paper": self.paper or "none",
+            "data": self._data,
+            "licence": self._licence,
+            "origin": origin.publisher if origin else None,
+            "source": self.source or (f"by hand, from {origin.page}" if origin else "no weights published"),
+            "paper's top-1": _percent(self.paper_number) or (None if origin else "not measured"),
+            "their top-1": _percent(origin.number) if origin else None,
+            "our top-1": _percent(self.our_number) or "not measured",
+            "notes": " ".join(note for note in (self.notes, origin.notes if origin else "") if note),
+        }
+        known = {label: fact for label, fact in facts.items() if fact}
+        width = max(map(len, known))
+        return "\n".join([self.name, *(f"  {label:{width}}  {fact}" for label, fact in known.items())])
+
+    @property
+    def _data(self) -> str:
+        epochs = f", {self.epochs} epochs" if self.epochs else ""
+        return f"{self.data}{epochs}" if self.data else "not recorded" if self.licence else "not pretrained"
+
+    @property
+    def _licence(self) -> str:
+        images = f"; the images: {self.data_terms}" if self.data_terms else ""
+        return f"{self.terms}{images}" if self.licence else "not stated" if self.source else "none"
+
+
+def _percent(number: float | None) -> str | None:
+    """A figure of linear evaluation in words."""
+    return None if number is None else f"{number} %, linear"
+
+
+def describe_tag(tag: Tag, method: str | None, paper: str | None) -> Description:
+    """What the table of tags says of one."""
+    return Description(
+        name=tag.name,
+        backbone=tag.backbone,
+        method=method,
+        paper=paper,
+        data=tag.data.name,
+        data_terms=tag.data.terms,
+        epochs=tag.epochs,
+        licence=tag.licence,
+        source=tag.source,
+        origin=tag.origin,
+        paper_number=tag.paper_number,
+        our_number=tag.our_number,
+        notes=tag.notes,
+    )
+
+
+def describe_config(name: str, source: str, config: Mapping[str, Any], run: Mapping[str, Any]) -> Description:
+    """What a folder or a repository says of itself in config.json, and a run in its results."""
+    cfg = config.get("pretrained_cfg", config)
+    method = str(run.get("model", "")).partition("_")[2]
+    paper = PAPERS.get(method)
+    images = run.get("data", {}).get("images")
+    told = (cfg.get("description"), f"The images are prepared {preparation(cfg)}." if "mean" in cfg else None)
+    return Description(
+        name=name,
+        backbone=config["architecture"],
+        method=paper.label if paper else "not recorded",
+        paper=str(paper) if paper else cfg.get("paper_name"),
+        data=f"{images} images" if images else None,
+        epochs=run.get("epochs"),
+        licence=cfg.get("license"),
+        source=source,
+        notes=" ".join(f"{part.rstrip('.')}." for part in told if part),
+    )
+
+
+def preparation(cfg: Mapping[str, Any]) -> str:
+    """How a configuration has images prepared, in words."""
+    side = cfg.get("input_size", ["?"])[-1]
+    crop, interpolation = cfg.get("crop_pct", "?"), cfg.get("interpolation", "?")
+    return f"at {side} px, crop {crop}, {interpolation}, mean {list(cfg['mean'])}, std {list(cfg.get('std', []))}"

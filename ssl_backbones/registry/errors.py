@@ -1,0 +1,74 @@
+"""What is said when a name means nothing, or the weights behind it cannot be had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.error import URLError
+
+from huggingface_hub import errors as hub
+from safetensors import SafetensorError
+
+from ssl_backbones.registry.tags import TAGS
+
+
+class UnknownModelError(ValueError):
+    """No model is called that; the message offers names that are near."""
+
+
+class PretrainedWeightsError(RuntimeError):
+    """The weights asked for could not be had; the message says why, and which other ways there are."""
+
+    @classmethod
+    def unpublished(cls, name: str) -> PretrainedWeightsError:
+        recipe = name if any(tag.name == name for tag in TAGS) else "RECIPE"
+        return cls(
+            f"no weights are published for {name!r}: pretrain it (accelerate launch training/pretrain.py {recipe} "
+            "--data FOLDER), name the folder that such a run wrote, pass pretrained_cfg_overlay=dict(file=PATH) for "
+            "weights of your own, or take random ones with pretrained=False"
+        )
+
+
+_TRANSPORT: type[Exception] = next(
+    kind for kind in reversed(hub.HfHubHTTPError.__mro__) if kind.__module__.startswith(("httpx", "requests"))
+)
+"""What every error of the HTTP library is, whichever one the Hub's client is built on."""
+_REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (hub.GatedRepoError, "the repository asks to accept its terms on its page, and to log in (`hf auth login`)"),
+    (hub.RepositoryNotFoundError, "there is no such repository, or it is private (then log in with `hf auth login`)"),
+    (hub.RevisionNotFoundError, "the repository has no such revision"),
+    (hub.LocalEntryNotFoundError, "the Hub could not be reached and the file is not in the local cache"),
+    (hub.OfflineModeIsEnabled, "HF_HUB_OFFLINE is set and the file is not in the local cache"),
+    (hub.EntryNotFoundError, "the repository does not hold the file"),
+    (hub.HfHubHTTPError, "the Hub refused or failed"),
+    (_TRANSPORT, "the connection to the Hub broke or stalled"),
+    (hub.HFValidationError, "that is not the name of a repository"),
+    (URLError, "the address could not be reached"),
+    (SafetensorError, "the file is damaged"),
+)
+"""What went wrong, in words; the first type that fits counts."""
+_NOT_THE_WEIGHTS = ("Error(s) in loading state_dict", "No suitable checkpoints")
+"""How torch and timm begin when a folder or a repository lacks weights, or has others'."""
+
+
+@contextmanager
+def explain_weights(name: str) -> Iterator[None]:
+    """Turn what the Hub, the network or a damaged file raises into one PretrainedWeightsError with the ways out."""
+    try:
+        yield
+    except tuple(kind for kind, _ in _REASONS) as error:
+        reason = next(reason for kind, reason in _REASONS if isinstance(error, kind))
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        mirror = "" if isinstance(error, SafetensorError) else "a mirror with HF_ENDPOINT set before Python starts, "
+        raise PretrainedWeightsError(
+            f"could not load the weights of {name!r}: {reason}{f' (HTTP {status})' if status else ''}; take {mirror}"
+            "a local file with pretrained_cfg_overlay=dict(file=PATH), or random weights with pretrained=False"
+        ) from error
+    except RuntimeError as error:
+        if not str(error).startswith(_NOT_THE_WEIGHTS):
+            raise
+        detail = " ".join(str(error).split())
+        raise PretrainedWeightsError(
+            f"the weights of {name!r} are missing, or not those of the architecture it names ({detail[:300]}): restore "
+            "the file from where it came from, or write the folder anew with `ssl-backbones convert FILE --out DIR`"
+        ) from error

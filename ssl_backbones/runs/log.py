@@ -1,0 +1,239 @@
+"""What a run tells: to files that read back exactly, to a terminal, and to trackers.
+
+`log.jsonl` holds one JSON object a line, and only what the run's counters decide, so that the file of a run that was
+killed and resumed equals the file of one that was not. What time decides goes to `speed.jsonl`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from io import BufferedWriter
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from ssl_backbones.files import replace_file
+from ssl_backbones.runs.run_folder import RunFolderError
+
+Tracker = Callable[[dict[str, float], int], Any]
+"""Called with the values of a step and the step: `accelerator.log` and every tracker's `log` are."""
+
+NOT_NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+"""JSON knows no such numbers, so they are written as these strings."""
+
+
+class Bar(tqdm):  # type: ignore[misc]
+    """tqdm without its thread: workers are forked beside it."""
+
+    monitor_interval = 0
+
+
+class LineFile:
+    """A file of JSON lines that grows, and that a kill can tear only in its last line."""
+
+    def __init__(self, path: Path, step: int | None) -> None:
+        """Go on after the lines of steps up to `step`; None starts an empty file."""
+        self.path = path
+        kept = kept_lines(path, step)
+        if not path.exists() or path.read_bytes() != kept:
+            replace_file(path, kept)
+        self.file: BufferedWriter = open(path, "ab")  # noqa: SIM115 - closed by close
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Hand a line to the system, which keeps it if this process is killed."""
+        try:
+            self.file.write(as_line(values))
+            self.file.flush()
+        except OSError as error:
+            raise RunFolderError(
+                f"{self.path} cannot be written ({error.strerror}); make room or mend the folder, and resume the run"
+            ) from error
+
+    def sync(self) -> None:
+        """Wait until the lines are on the disk."""
+        os.fsync(self.file.fileno())
+
+    def close(self) -> None:
+        with suppress(OSError):  # every line was flushed when it was written, and a failure raised there
+            self.file.close()
+
+
+class RunLog:
+    """The log of a run, in `folder`; only the process with `main` writes or prints anything.
+
+    Steps count those completed. Whatever belongs to a step is written before the checkpoint of that step is made.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        total_steps: int,
+        batch_size: int,
+        *,
+        trackers: Sequence[Tracker] = (),
+        resumed_at: int | None = None,
+        main: bool = True,
+        stream: TextIO | None = None,
+        every_seconds: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`resumed_at` is the step of the checkpoint, whose later lines are dropped; None for a run that starts.
+
+        Where `stream` (stdout) is a terminal it shows a bar, elsewhere a line every so many seconds.
+        """
+        self.main = main
+        self.stream = stream or sys.stdout
+        self.trackers = list(trackers)
+        self.failed: set[int] = set()
+        self.batch_size = batch_size
+        self.every_seconds = every_seconds
+        self.clock = clock
+        self.total_steps = total_steps
+        self.step = self.first_step = resumed_at or 0
+        self.started = clock()
+        self.written_at = self.printed_at = (self.started, self.step)
+        if not main:
+            return
+        self.lines = LineFile(folder / "log.jsonl", resumed_at)
+        self.speeds = LineFile(folder / "speed.jsonl", resumed_at)
+        self.bar = Bar(
+            total=total_steps * batch_size,
+            initial=self.step * batch_size,
+            unit=" images",
+            unit_scale=True,
+            dynamic_ncols=True,
+            file=self.stream,
+            disable=not self.stream.isatty(),
+        )
+
+    def advance(self) -> None:
+        """Count a step; call it at every one."""
+        self.step += 1
+        if self.main:
+            self.bar.update(self.batch_size)
+
+    def write(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Record what the counters decided at the current step, in the files, the trackers and the terminal."""
+        if not self.main:
+            return
+        plain = {name: as_number(value) for name, value in values.items()}
+        self.lines.write({"step": self.step, "epoch": epoch} | plain)
+        (then, before), now = self.written_at, self.clock()
+        speed: dict[str, float] = {"seconds": now - self.started}
+        if self.step > before and now > then:
+            speed["images_per_second"] = (self.step - before) * self.batch_size / (now - then)
+            self.written_at = (now, self.step)
+        self.speeds.write({"step": self.step} | speed)
+        self.track(plain | speed)
+        self.show(epoch, plain)
+
+    def track(self, values: dict[str, float]) -> None:
+        """Hand the values to every tracker; one that fails is mentioned once and does not stop the run."""
+        for number, tracker in enumerate(self.trackers):
+            try:
+                tracker(dict(values), self.step)
+            except Exception as error:  # a tracker is somebody else's program, on somebody else's network
+                if number not in self.failed:
+                    self.failed.add(number)
+                    self.say(f"warning: a tracker failed, and training goes on ({type(error).__name__}: {error})")
+
+    def show(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Update the bar, or print a line when it is time for one."""
+        if not self.bar.disable:
+            self.bar.set_postfix_str(f"epoch {epoch}, {shown(values)}")
+            return
+        (then, before), now = self.printed_at, self.clock()
+        last = self.step >= self.total_steps
+        if before > self.first_step and now - then < self.every_seconds and not last:
+            return
+        rate = (self.step - before) / max(now - then, 1e-9)
+        pace = (self.step - self.first_step) / max(now - self.started, 1e-9)
+        left = f", {as_time((self.total_steps - self.step) / pace)} left" if pace > 0 and not last else ""
+        speed = f", {rate * self.batch_size:.0f} images/s{left}" if rate > 0 else ""
+        self.say(f"step {self.step}/{self.total_steps}, epoch {epoch}: {shown(values)}{speed}")
+        self.printed_at = (now, self.step)
+
+    def say(self, sentence: str) -> None:
+        """Print a sentence, above the bar where there is one."""
+        if self.main:
+            self.bar.write(sentence, file=self.stream)
+            self.stream.flush()
+
+    def sync(self) -> None:
+        """Wait until all that was written is on the disk; before a checkpoint, so that no line is lost with a host."""
+        if self.main:
+            self.lines.sync()
+            self.speeds.sync()
+
+    def close(self) -> None:
+        if self.main:
+            self.bar.close()
+            self.lines.close()
+            self.speeds.close()
+
+
+def as_line(values: Mapping[str, Any]) -> bytes:
+    """The values as one line of JSON whose numbers read back equal."""
+    return (json.dumps({name: as_json(value) for name, value in values.items()}, allow_nan=False) + "\n").encode()
+
+
+def as_number(value: Any) -> int | float:
+    """A Python number out of one of Python, numpy or torch."""
+    return value if type(value) in (int, float) else float(value)
+
+
+def as_json(value: Any) -> Any:
+    """The value, or its name where JSON has no such number."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log, as they were written; a torn line is left out."""
+    lines = (parsed(line) for line in path.read_bytes().splitlines(keepends=True))
+    return [{name: number(value) for name, value in line.items()} for line in lines if line is not None]
+
+
+def number(value: Any) -> Any:
+    """The number that a string stands for, or the value itself."""
+    return NOT_NUMBERS.get(value, value) if isinstance(value, str) else value
+
+
+def parsed(line: bytes) -> dict[str, Any] | None:
+    """A whole line's values, or None."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) and isinstance(values.get("step"), int) else None
+
+
+def kept_lines(path: Path, step: int | None) -> bytes:
+    """The whole lines of a file up to a step, byte for byte; none for step None."""
+    if step is None or not path.exists():
+        return b""
+    lines = [(line, parsed(line)) for line in path.read_bytes().splitlines(keepends=True)]
+    return b"".join(line for line, values in lines if values is not None and values["step"] <= step)
+
+
+def shown(values: Mapping[str, float]) -> str:
+    """The values in few digits, for a person."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+
+
+def as_time(seconds: float) -> str:
+    """A duration as a person says it: 42 s, 7 min, 3 h 20 min."""
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,246 @@
+"""The folder a run lives in: whose it is, what lies where, and files that are never half written."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from ssl_backbones.files import write_file, write_json
+
+logger = logging.getLogger(__name__)
+
+OURS = frozenset({".lock", ".probe", ".tmp-recipe.json"})
+"""What a run killed while it claimed the folder may leave."""
+
+
+class RunFolderError(RuntimeError):
+    """A folder that this run may not write to, and why."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where the parts of a run lie. The process that writes them gets one from `claim`; others may make their own."""
+
+    path: Path
+    resumed: bool = False
+    """Whether the same recipe has been here before."""
+    lock: int | None = None
+    """The open lock file of the process that claimed the folder."""
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.json"
+
+    @property
+    def results(self) -> Path:
+        """Written last: a run that has it is finished."""
+        return self.path / "results.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def begun(self) -> bool:
+        """Whether a run has left something here that another recipe would spoil: a checkpoint of trained weights."""
+        steps = (path.name.removeprefix("step-") for path in self.checkpoints.glob("step-*"))
+        return self.results.exists() or any(step.strip("0") for step in steps)
+
+    @property
+    def backbone(self) -> Path:
+        return self.path / "backbone"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.jsonl"
+
+    @property
+    def speed(self) -> Path:
+        return self.path / "speed.jsonl"
+
+    def release(self) -> None:
+        """Let another process claim the folder; the end of the process does so too, however it ends."""
+        if self.lock is not None:
+            os.ftruncate(self.lock, 0)
+            os.close(self.lock)
+            object.__setattr__(self, "lock", None)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.release()
+
+
+def claim(
+    path: str | Path,
+    recipe: Mapping[str, Any],
+    *,
+    resume: Literal["auto", "never", "must"] = "auto",
+    may_differ: Collection[str] = (),
+    complete: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> RunFolder:
+    """The folder, owned by this process until it ends, with `recipe` (plain JSON) written in it; or RunFolderError.
+
+    `resume` says what to do about an earlier run: "auto" goes on with one of the same recipe, "never" refuses any,
+    "must" refuses a folder without one. Fields in `may_differ` (dotted names, or the prefix of some) may have changed;
+    `complete` gives an earlier recipe the fields that it was written without. A run that failed before it had trained
+    anything gives its folder up to another recipe. That of a finished one stays as it is.
+    """
+    path = Path(path)
+    recipe = json.loads(json.dumps(recipe, allow_nan=False))
+    check_ours(path)
+    probe(path)
+    descriptor = lock(path)
+    try:
+        folder = RunFolder(path, resumed=(path / "recipe.json").exists(), lock=descriptor)
+        check_policy(folder, resume)
+        changed = changed_fields(folder, recipe, may_differ, complete) if folder.resumed else ""
+        if changed:
+            folder = given_up(folder, changed)
+        if not folder.results.exists():
+            write_json(folder.recipe, recipe)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return folder
+
+
+def probe(path: Path) -> None:
+    """Make the folder and write to it once, so that a run fails before its first step and not at its first save."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        write_file(path / ".probe", bytes(4096))
+        (path / ".probe").unlink()
+    except OSError as error:
+        raise RunFolderError(
+            f"{path} cannot be written to ({error.strerror or error}); give the run a folder that can, with --out"
+        ) from error
+
+
+def check_ours(path: Path) -> None:
+    """Refuse a folder that holds something else than a run, before anything is written to it."""
+    if not path.is_dir() or (path / "recipe.json").exists():
+        return
+    others = sorted(entry.name for entry in path.iterdir() if entry.name not in OURS)
+    if others:
+        some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        raise RunFolderError(
+            f"{path} is not a run's folder: it holds {some} but no recipe.json; "
+            "choose a new or an empty folder with --out"
+        )
+
+
+def check_policy(folder: RunFolder, resume: str) -> None:
+    """Refuse an earlier run where none is wanted, or the lack of one."""
+    if folder.resumed and resume == "never":
+        raise RunFolderError(f"{folder.path} already holds a run; choose another folder with --out, or allow resuming")
+    if not folder.resumed and resume == "must":
+        raise RunFolderError(f"{folder.path} holds no run to resume; check --out, or start a new run there")
+
+
+def changed_fields(
+    folder: RunFolder,
+    recipe: Mapping[str, Any],
+    may_differ: Collection[str],
+    complete: Callable[[dict[str, Any]], dict[str, Any]],
+) -> str:
+    """In which fields a recipe is another than the folder's own, in words; empty where it is the same."""
+    try:
+        there = complete(json.loads(folder.recipe.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(
+            f"{folder.recipe} cannot be read ({error}); restore it, or choose another folder with --out"
+        ) from error
+    changed = [
+        f"{name} is {json.dumps(old)} there and {json.dumps(new)} here"
+        for name, (old, new) in differences(there, recipe).items()
+        if not any(name == free or name.startswith(f"{free}.") for free in may_differ)
+    ]
+    return "; ".join(changed[:8]) + (f"; and {len(changed) - 8} more" if len(changed) > 8 else "")
+
+
+def given_up(folder: RunFolder, changed: str) -> RunFolder:
+    """The folder of a run that trained nothing, emptied for one of another recipe; refuses to go on with any other."""
+    if folder.begun:
+        raise RunFolderError(
+            f"{folder.path} holds the run of another recipe ({changed}); "
+            "choose another folder with --out, or give the fields their old values to resume"
+        )
+    logger.warning("the run in %s ended before it had trained anything: begun anew (%s)", folder.path, changed)
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    return RunFolder(folder.path, lock=folder.lock)
+
+
+def differences(there: Any, here: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
+    """The leaves at which two JSON values differ, by dotted name: the value there and the value here."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        found: dict[str, tuple[Any, Any]] = {}
+        for key in sorted({*there, *here}):
+            found |= differences(there.get(key), here.get(key), f"{name}.{key}" if name else key)
+        return found
+    same = there == here and isinstance(there, bool) == isinstance(here, bool)
+    return {} if same else {name: (there, here)}
+
+
+def lock(path: Path) -> int:
+    """The open descriptor of the folder's lock, which the system drops when the process ends, even by SIGKILL.
+
+    The lock belongs to this process alone: workers forked from it do not hold it, so none can outlive its owner.
+    """
+    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        owner = read_owner(descriptor)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            taken = False
+        except OSError as error:
+            # Some cluster file systems have no locks; there the owner's note has to do.
+            taken = error.errno in (errno.EACCES, errno.EAGAIN) or may_be_alive(owner)
+        if taken:
+            raise RunFolderError(
+                f"{path} is in use by process {owner.get('pid', '(unknown)')} on {owner.get('host', 'a host')}; "
+                "wait for it or stop it, or choose another folder with --out (if it is surely gone, delete .lock)"
+            )
+        note = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(note).encode(), 0)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_owner(descriptor: int) -> dict[str, Any]:
+    """The note of the process that took the lock last; empty where there is none."""
+    try:
+        note = json.loads(os.pread(descriptor, 4096, 0))
+    except ValueError:
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def may_be_alive(owner: Mapping[str, Any]) -> bool:
+    """Whether the owner of a lock may still run: certain on this host, assumed on any other."""
+    if not owner or owner.get("pid") == os.getpid():
+        return False
+    if owner.get("host") != socket.gethostname():
+        return True
+    try:
+        os.kill(int(owner["pid"]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

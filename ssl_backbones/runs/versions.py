@@ -1,0 +1,22 @@
+"""The versions that a run or an evaluation was computed with."""
+
+from __future__ import annotations
+
+import platform
+
+import accelerate
+import timm
+import torch
+
+import ssl_backbones
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    return {
+        "ssl-backbones": ssl_backbones.__version__,
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "accelerate": accelerate.__version__,
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,217 @@
+"""Makes the cache of `--cache`: the photos of a source, decoded once, where every later epoch and run maps them.
+
+A cache grows in `.tmp-NAME/`, block by block, and a block counts once `blocks.jsonl` has its line: after a kill the
+making goes on behind the last whole one. The finished folder is renamed to NAME, and never changed or made anew without
+being told to: a source that is no longer what the cache was made of is refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ssl_backbones.data import Images, UnreadableImageError
+from ssl_backbones.data.cached import INDEX, CachedImages, read_index, verify
+from ssl_backbones.data.unreadable import Unreadable
+from ssl_backbones.distributed import rank
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.runs.checkpoint import wait_for
+from ssl_backbones.runs.log import Bar
+from ssl_backbones.train.cache_file import BLOCK, UnfinishedCache, content_of
+from ssl_backbones.train.processes import first_decides
+
+SAMPLE = 64
+"""Photos whose size stands for all, and of which a few are held against the source whenever a cache is used."""
+COMPARED = 16
+WAIT = 0.5
+"""Seconds between two looks at a cache that another process makes."""
+
+
+class ImageCacheError(RuntimeError):
+    """A cache of photos that cannot be made, or must not be used; the message is one sentence, with the way out."""
+
+
+@dataclass(frozen=True)
+class Caching:
+    """Where caches are kept, and of what."""
+
+    folder: Path
+    limit: float = 8.0
+    """GB of pixels up to which a source is kept."""
+    side: int = 0
+    """Short side that photos are scaled down to and encoded anew with; 0 for their pixels as they are."""
+    unreadable_share: float = 0.01
+    """More unreadable photos than this share are refused."""
+
+    @staticmethod
+    def of(recipe: Recipe) -> Caching | None:
+        """What a recipe asks for; None where it asks for no cache."""
+        if not recipe.cache:
+            return None
+        return Caching(Path(recipe.cache), recipe.cache_limit, recipe.reencode, recipe.unreadable_share)
+
+    def place(self, source: str, part: str = "") -> Path:
+        """The folder of a source's cache, named after it; `part` tells apart what one name opens."""
+        there = str(Path(source).expanduser().absolute()) if Path(source).expanduser().exists() else source
+        name = re.sub(r"[^A-Za-z0-9]+", "_", "_".join(Path(source).parts[-2:])).strip("_")[-60:] or "photos"
+        kind = f"-jpeg{self.side}" if self.side else ""
+        return self.folder / f"{name}-{hashlib.sha256(there.encode()).hexdigest()[:8]}{part}{kind}"
+
+
+def cached(images: Images, source: str, how: Caching, part: str = "") -> Images:
+    """The same photos out of a cache, made if there is none yet; the images themselves where they are too large.
+
+    All processes call it: the first makes, the others wait. TooManyUnreadableError as a run would raise it.
+    """
+    place = how.place(source, part)
+    expected = 0 if first_decides(place.exists) else first_decides(lambda: expected_bytes(images, how))
+    if not how.side and expected > how.limit * 1e9:
+        say(
+            f"{source} is not cached: its {len(images)} photos take about {expected / 1e9:.1f} GB as pixels, and "
+            f"--cache_limit is {how.limit:g}"
+        )
+        return images
+    making = making_of(images, source, place, how, expected) if rank() == 0 else iter(())
+    while first_decides(lambda: next(making, False)):
+        pass
+    first_decides(lambda: check(images, source, place))
+    wait_for(place / INDEX)
+    found = CachedImages(place)
+    found.keys, found.labels, found.classes = images.keys, images.labels, images.classes
+    return found
+
+
+def expected_bytes(images: Images, how: Caching) -> int:
+    """About how many bytes a cache takes, from some of the photos."""
+    sizes = []
+    for at in spread(len(images), SAMPLE):
+        try:
+            sizes.append(len(content_of(images[at], how.side)))
+        except UnreadableImageError:
+            continue
+    return round(sum(sizes) / len(sizes) * len(images)) if sizes else 0
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Some of the numbers below `count`, evenly spread."""
+    return sorted({int(at) for at in np.linspace(0, count - 1, min(most, count))})
+
+
+def making_of(images: Images, source: str, place: Path, how: Caching, expected: int) -> Iterator[bool]:
+    """Makes a cache where there is none, and halts after every block: others that wait hear that it goes on."""
+    if place.exists():
+        return  # a whole one is only read: its folder may be another's, or cannot be written to
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(place.with_name(f".lock-{place.name}"), os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise ImageCacheError(
+            f"photos cannot be kept in {how.folder} ({error.strerror}): name a folder that can be written to with "
+            "--cache, or leave it out"
+        ) from error
+    try:
+        yield from own_turn(descriptor, place)
+        if not place.exists():
+            yield from grow(images, source, place, how, expected)
+    finally:
+        os.close(descriptor)
+
+
+def own_turn(descriptor: int, place: Path) -> Iterator[bool]:
+    """Halts until no other process makes this cache; the system ends its claim with it, even by SIGKILL."""
+    told = False
+    while True:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                return  # some cluster file systems have no locks
+        if not told:
+            say(f"another process makes the cache in {place}: waiting for it")
+        told = True
+        time.sleep(WAIT)
+        yield True
+
+
+def grow(images: Images, source: str, place: Path, how: Caching, expected: int) -> Iterator[bool]:
+    """All blocks that are missing, one at a time, and the name that makes the folder a cache."""
+    account = Unreadable(len(images), how.unreadable_share)
+    try:
+        unfinished = UnfinishedCache(place, images, source, how.side)
+        for reason in unfinished.dropped:
+            say(f"the unfinished cache beside {place} is not gone on with: {reason}")
+        require_room(place, expected * (1 - unfinished.done / len(images)))
+        if unfinished.done:
+            say(f"the cache in {place} is gone on with after {unfinished.done} of {len(images)} photos")
+        with Bar(total=len(images), initial=unfinished.done, unit=" photos", desc="cache", disable=None) as bar:
+            account.add(unfinished.unreadable_keys())
+            for start in range(unfinished.done, len(images), BLOCK):
+                indices = range(start, min(start + BLOCK, len(images)))
+                unfinished.add(indices)
+                account.add(unfinished.unreadable_keys())
+                bar.update(len(indices))
+                yield True
+        unfinished.finish()
+    except OSError as error:
+        raise ImageCacheError(
+            f"the cache in {place} cannot be written ({error.strerror or error}): make room or mend the folder and "
+            "start the same command again, which goes on from there, or leave out --cache"
+        ) from error
+    say(f"{len(images)} photos of {source} are kept in {place}")
+
+
+def require_room(place: Path, needed: float) -> None:
+    """Refuse a disk that is too full, before any work."""
+    free = shutil.disk_usage(place.parent).free
+    if needed > free:
+        raise ImageCacheError(
+            f"the cache in {place} needs about {needed / 1e6:.1f} MB more and {free / 1e6:.1f} MB are free: make room, "
+            "name a folder on another disk with --cache, or leave it out"
+        )
+
+
+def check(images: Images, source: str, place: Path) -> None:
+    """Refuse a cache that was harmed, or is not of these photos any more."""
+    index = read_index(place)
+    way_out = f"delete {place}, and the same command makes it anew, or name another folder with --cache"
+    if index["of"]["fingerprint"] != images.fingerprint:
+        raise ImageCacheError(
+            f"{source} is not what the cache in {place} was made of (fingerprint {images.fingerprint[:12]} instead of "
+            f"{index['of']['fingerprint'][:12]}, {len(images)} photos instead of {index['of']['photos']}): {way_out}"
+        )
+    verify(place)
+    found = CachedImages(place)
+    if found.encoded:
+        return
+    for at in [*spread(len(images), COMPARED), *list(found.unreadable)[:COMPARED]]:
+        if pixels(images, at) != pixels(found, at):
+            raise ImageCacheError(
+                f"{images.keys[at]!r} is decoded to other pixels than those in the cache in {place} (the photo was "
+                f"changed, or Pillow, which was {index['made_with']['pillow']}): {way_out}"
+            )
+
+
+def pixels(images: Images, at: int) -> tuple[tuple[int, int], bytes] | None:
+    """A photo's size and bytes; None where it cannot be read."""
+    try:
+        photo = images[at]
+    except UnreadableImageError:
+        return None
+    return photo.size, photo.tobytes()
+
+
+def say(sentence: str) -> None:
+    """Tell a person, once for all processes."""
+    if rank() == 0:
+        print(sentence, flush=True)

@@ -1,0 +1,239 @@
+"""A cache of photos in the making: its files, as they grow block by block."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+from PIL import Image, features
+
+import ssl_backbones
+from ssl_backbones.data import Images, UnreadableImageError
+from ssl_backbones.data.cached import HEADER, INDEX, PHOTOS, PIXELS, SCHEMA, hash_of
+from ssl_backbones.data.keys import PathKeys
+from ssl_backbones.files import digest, replace_file, sync_folder, write_file
+
+BLOCK = 1024
+"""Photos that a kill may cost."""
+AT_ONCE = 32
+"""Photos in memory."""
+THREADS = min(8, os.cpu_count() or 1)
+QUALITY = 90
+"""Of photos that are encoded anew."""
+NOTES = "blocks.jsonl"
+
+
+@dataclass(frozen=True)
+class Block:
+    """What is noted of the photos of a block."""
+
+    bytes: int
+    sha256: str
+    sizes: list[int]
+    """Bytes of each photo; 0 where it could not be read."""
+    shapes: list[tuple[int, int]]
+    """Height and width."""
+    unreadable: dict[str, str]
+    """Index to reason."""
+
+
+class UnfinishedCache:
+    """The folder `.tmp-NAME` of a cache: what is whole of it, and what makes it more."""
+
+    def __init__(self, place: Path, images: Images, source: str, side: int) -> None:
+        """Takes up what an earlier process left, as far as it is whole and of the same photos."""
+        self.place, self.images, self.side = place, images, side
+        self.folder = place.with_name(f".tmp-{place.name}")
+        self.question = {
+            "schema": SCHEMA,
+            "of": {"source": Path(source).name, "fingerprint": images.fingerprint, "photos": len(images)},
+            "content": kind_of(side),
+            "made_with": made_with(),
+        }
+        self.dropped: list[str] = []
+        """Why something that was there is of no use."""
+        self.folder.mkdir(exist_ok=True)
+        self.blocks = self.whole_blocks()
+        replace_file(self.folder / NOTES, b"".join(map(as_line, [self.question, *map(asdict, self.blocks)])))
+        with open(self.folder / PIXELS, "ab") as file:
+            file.truncate(HEADER + sum(block.bytes for block in self.blocks))
+
+    @property
+    def done(self) -> int:
+        """How many photos are whole."""
+        return sum(len(block.sizes) for block in self.blocks)
+
+    def unreadable_keys(self) -> dict[str, str]:
+        """Key to reason of the photos that could not be read so far."""
+        return {self.images.keys[int(at)]: why for block in self.blocks for at, why in block.unreadable.items()}
+
+    def whole_blocks(self) -> list[Block]:
+        """The blocks before the first that is not what was noted of it."""
+        notes, pixels = self.folder / NOTES, self.folder / PIXELS
+        if not notes.exists() or not pixels.exists():
+            return []
+        lines = readable_lines(notes)
+        if next(lines, None) != self.question:
+            self.dropped.append("it was begun with other photos, or by another version")
+            return []
+        blocks: list[Block] = []
+        with open(pixels, "rb") as file:
+            file.seek(HEADER)
+            for line in lines:
+                block = Block(**line)
+                if hash_of(file, block.bytes) != block.sha256:
+                    whole = sum(len(block.sizes) for block in blocks)
+                    self.dropped.append(f"what lies behind its first {whole} photos is not what was written")
+                    break
+                blocks.append(block)
+        return blocks
+
+    def add(self, indices: Iterable[int]) -> None:
+        """Decode the photos of another block, write them, and note it once they are on the disk."""
+        sizes: list[int] = []
+        shapes: list[tuple[int, int]] = []
+        unreadable: dict[str, str] = {}
+        found = hashlib.sha256()
+        with open(self.folder / PIXELS, "ab") as file:
+            for at, content, shape in self.contents(list(indices)):
+                if isinstance(content, str):
+                    unreadable[str(at)], content = content, b""
+                file.write(content)
+                found.update(content)
+                sizes.append(len(content))
+                shapes.append(shape)
+            file.flush()
+            os.fsync(file.fileno())
+        block = Block(sum(sizes), found.hexdigest(), sizes, shapes, unreadable)
+        with open(self.folder / NOTES, "ab") as file:
+            file.write(as_line(asdict(block)))
+            file.flush()
+            os.fsync(file.fileno())
+        self.blocks.append(block)
+
+    def contents(self, indices: list[int]) -> Iterator[tuple[int, bytes | str, tuple[int, int]]]:
+        """Of each photo in turn: its index, its bytes or else why it cannot be read, its height and width."""
+        with ThreadPoolExecutor(THREADS) as pool:
+            for start in range(0, len(indices), AT_ONCE):
+                yield from pool.map(self.content, indices[start : start + AT_ONCE])
+
+    def content(self, at: int) -> tuple[int, bytes | str, tuple[int, int]]:
+        """One photo."""
+        try:
+            photo = self.images[at]
+        except UnreadableImageError as error:
+            return at, str(error), (0, 0)
+        return at, content_of(photo, self.side), (photo.height, photo.width)
+
+    def finish(self) -> None:
+        """Write the header and the index, and give the folder its name."""
+        sizes = [size for block in self.blocks for size in block.sizes]
+        shapes = np.array([shape for block in self.blocks for shape in block.shapes], np.int64)
+        same = not self.side and (shapes == shapes[0]).all()
+        shape = (len(sizes), *map(int, shapes[0]), 3) if same else (sum(sizes),)
+        write_header(self.folder / PIXELS, shape)
+        photos = photo_arrays(self.images, sizes, shapes)
+        write_file(self.folder / PHOTOS, photos)
+        index = {
+            **self.question,
+            "classes": list(self.images.classes),
+            "labelled": self.images.labels is not None,
+            "unreadable": {at: why for block in self.blocks for at, why in block.unreadable.items()},
+            "date": datetime.now(UTC).date().isoformat(),
+            "files": {
+                PIXELS: [{"bytes": block.bytes, "sha256": block.sha256} for block in self.blocks],
+                PHOTOS: hashlib.sha256(photos).hexdigest(),
+            },
+        }
+        write_file(self.folder / INDEX, json.dumps(index | {"sha256": digest(index)}, indent=1).encode())
+        sync_folder(self.folder)
+        os.rename(self.folder, self.place)
+        sync_folder(self.place.parent)
+        (self.place / NOTES).unlink()  # not before: without its notes an unfinished cache is worth nothing
+
+
+def content_of(photo: Image.Image, side: int) -> bytes:
+    """A photo's pixels, or with a side the JPEG of the photo scaled down until its short side is that."""
+    if not side:
+        return photo.tobytes()
+    short = min(photo.size)
+    if short > side:
+        width, height = (max(side, round(length * side / short)) for length in photo.size)
+        photo = photo.resize((width, height), Image.Resampling.BICUBIC)
+    out = io.BytesIO()
+    photo.save(out, "JPEG", quality=QUALITY)
+    return out.getvalue()
+
+
+def kind_of(side: int) -> dict[str, Any]:
+    """What is kept of each photo, as the index says it."""
+    if not side:
+        return {"kind": "pixels"}
+    return {
+        "kind": "jpeg",
+        "short_side": side,
+        "quality": QUALITY,
+        "note": "scaled down and encoded anew: these are other pixels than the source's",
+    }
+
+
+def made_with() -> dict[str, str | None]:
+    """Of what the pixels depend on."""
+    return {
+        "ssl-backbones": ssl_backbones.__version__,
+        "pillow": PIL.__version__,
+        "libjpeg_turbo": features.version_feature("libjpeg_turbo"),
+    }
+
+
+def write_header(path: Path, shape: tuple[int, ...]) -> None:
+    """Put the header of an .npy file in front of the pixels."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    if len(header.getvalue()) != HEADER:
+        raise ValueError(f"the header of {shape} has {len(header.getvalue())} bytes instead of {HEADER}")
+    with open(path, "r+b") as file:
+        file.write(header.getvalue())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def photo_arrays(images: Images, sizes: list[int], shapes: np.ndarray) -> bytes:
+    """The file of what belongs to each photo."""
+    keys = images.keys if isinstance(images.keys, PathKeys) else PathKeys(images.keys)
+    arrays: dict[str, np.ndarray] = {
+        "keys": np.frombuffer(keys.block, np.uint8),
+        "key_ends": keys.ends,
+        "ends": np.cumsum([0, *sizes], dtype=np.int64),
+        "shapes": shapes,
+        "labels": np.empty(0, np.int64) if images.labels is None else images.labels,
+    }
+    out = io.BytesIO()
+    np.savez(out, allow_pickle=False, **arrays)
+    return out.getvalue()
+
+
+def as_line(value: Any) -> bytes:
+    """A value as a line of JSON."""
+    return json.dumps(value).encode() + b"\n"
+
+
+def readable_lines(path: Path) -> Iterator[Any]:
+    """The values of a file of JSON lines, up to the first that is torn."""
+    for line in path.read_bytes().splitlines(keepends=True):
+        if not line.endswith(b"\n"):
+            return
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return

@@ -1,0 +1,75 @@
+"""A run from where it stands to what it leaves, and the ends that it may come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+
+from ssl_backbones.data import ImageSourceError, TooManyUnreadableError, UnreadableImageError
+from ssl_backbones.distributed import rank
+from ssl_backbones.runs.checkpoint import CheckpointError
+from ssl_backbones.runs.log import RunLog
+from ssl_backbones.runs.run_folder import RunFolder, RunFolderError
+from ssl_backbones.train.cache import ImageCacheError
+from ssl_backbones.train.loader import LostReaderError, readers_alive
+from ssl_backbones.train.loop import Loop, NotFiniteError
+from ssl_backbones.train.memory import NoRoomError
+from ssl_backbones.train.monitor import Measured
+from ssl_backbones.train.precision import PrecisionError
+from ssl_backbones.train.processes import OtherRankError, Stopped, TrackerError, one_for_all
+from ssl_backbones.train.start import UnfitError
+
+REFUSALS = (
+    CheckpointError,
+    ImageCacheError,
+    ImageSourceError,
+    LostReaderError,
+    NoRoomError,
+    NotFiniteError,
+    OtherRankError,
+    PrecisionError,
+    RunFolderError,
+    TooManyUnreadableError,
+    TrackerError,
+    UnfitError,
+    UnreadableImageError,
+)
+"""Errors whose message is all that a person needs."""
+TOGETHER = (NotFiniteError, Stopped, TooManyUnreadableError)
+"""Ends that all processes come to after the same step."""
+
+Leave = Callable[[Loop, Measured | None, Measured], str]
+"""Writes what a run leaves, given what was measured at both of its ends; returns what a person wants to read of it."""
+
+
+def conduct(begun: tuple[Loop, RunLog] | RunFolder, leave: Leave) -> RunFolder:
+    """Train to the end, and let the first process write what the run leaves, results.json last; its folder."""
+    if isinstance(begun, RunFolder):
+        begun.release()
+        if rank() == 0:
+            print(f"{begun.path} holds the finished run; choose another folder with --out to run it again.")
+        return begun
+    loop, log = begun
+    with loop.folder, closing(log):
+        try:
+            with one_for_all(lambda: whence(loop)), readers_alive(lambda: whence(loop)):
+                finish(loop, log, leave)
+        except TOGETHER:
+            loop.accelerator.end_training()
+            raise
+        loop.accelerator.end_training()
+    return loop.folder
+
+
+def whence(loop: Loop) -> str:
+    """From where the run can be gone on with."""
+    saved = "nothing was saved yet" if loop.saved_step is None else f"and step {loop.saved_step} is saved"
+    return f"after step {loop.step} of {loop.total_steps}, {saved}: the same command goes on from there"
+
+
+def finish(loop: Loop, log: RunLog, leave: Leave) -> None:
+    """Train to the last step, and let the first process write what the run leaves."""
+    before, after = loop.run(log)
+    if loop.accelerator.is_main_process:
+        log.say(leave(loop, before, after))
+    loop.accelerator.wait_for_everyone()

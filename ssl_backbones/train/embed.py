@@ -1,0 +1,96 @@
+"""The backbone's features of many images, shared out among the processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ssl_backbones.data.batches import Batch, Batches, Request
+from ssl_backbones.distributed import gather, rank, world_size
+from ssl_backbones.train.loader import obey_parent_alone, signals_waiting
+
+
+@torch.no_grad()
+def embed(
+    backbone: nn.Module,
+    dataset: Batches,
+    indices: np.ndarray,
+    device: torch.device,
+    *,
+    batch_size: int = 256,
+    workers: int = 0,
+    autocast: AbstractContextManager[Any] | None = None,
+) -> tuple[Tensor, Mapping[str, str]]:
+    """The features (N, D) of the images at `indices`, on the CPU in single precision, and what could not be read.
+
+    Every process gets all of them. The backbone is in eval mode meanwhile, with the batch statistics of the first
+    process, which are those that get published; afterwards it is as it was.
+    """
+    share = -(-len(indices) // world_size())
+    mine = np.resize(indices, share * world_size())[rank() * share : (rank() + 1) * share]
+    unreadable: dict[str, str] = {}
+    features: list[Tensor] = []
+    with evaluated(backbone), autocast or nullcontext():
+        for batch in batches(dataset, mine, batch_size, workers):
+            unreadable |= batch.unreadable
+            features.append(backbone(dataset.on_device(to_device(batch.content, device))).float())
+    return gather(torch.cat(features))[: len(indices)].cpu(), unreadable
+
+
+@contextmanager
+def evaluated(backbone: nn.Module) -> Iterator[None]:
+    """The backbone in eval mode with the first process's buffers for a while; every part of it is put back."""
+    modes = [(module, module.training) for module in backbone.modules()]
+    buffers = list(backbone.buffers()) if world_size() > 1 else []
+    own = [buffer.clone() for buffer in buffers]
+    for buffer in buffers:
+        dist.broadcast(buffer, src=0)
+    backbone.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for buffer, kept in zip(buffers, own, strict=True):
+            buffer.copy_(kept)
+
+
+def batches(dataset: Batches, indices: np.ndarray, batch_size: int, workers: int) -> Iterator[Batch]:
+    """The images at `indices` in order, untouched by chance."""
+    requests = [Request(0, indices[start : start + batch_size]) for start in range(0, len(indices), batch_size)]
+    data_loader: DataLoader[Batch] = DataLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=requests,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=keep,
+        worker_init_fn=obey_parent_alone,
+        generator=torch.Generator().manual_seed(0),  # or it would draw from the global one
+    )
+    with signals_waiting():
+        return iter(data_loader)
+
+
+def keep(batch: Batch) -> Batch:
+    """The batch as it is."""
+    return batch
+
+
+def to_device(content: Any, device: torch.device) -> Any:
+    """Nested content with every tensor on the device."""
+    if isinstance(content, Tensor):
+        return content.to(device, non_blocking=True)
+    if isinstance(content, dict):
+        return {name: to_device(value, device) for name, value in content.items()}
+    if isinstance(content, tuple) and hasattr(content, "_fields"):
+        return type(content)(*(to_device(value, device) for value in content))
+    if isinstance(content, list | tuple):
+        return type(content)(to_device(value, device) for value in content)
+    return content

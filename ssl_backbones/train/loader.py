@@ -1,0 +1,249 @@
+"""Which images make up which batch, as a function of counters; and the workers that make the batches."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from ssl_backbones.data.batches import Batch, Batches, Exchange, Request
+from ssl_backbones.views.randomness import permutation, seed_of
+
+DIED = re.compile(r"DataLoader worker \(pid")
+"""How torch begins when it hears that a worker is gone."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order in which a rank sees the images: a pure function of (seed, epoch), with nothing to save or restore.
+
+    Step s of an epoch is the s-th run of `batch_size` images of the epoch's permutation; what does not fill a batch is
+    left to another epoch's permutation. A step is cut into `accumulation` micro-batches and those among the ranks, so
+    that the ranks' parts of the micro-batches, one micro-batch after another, make up the step in order.
+    """
+
+    images: int
+    batch_size: int
+    """Over all ranks and micro-batches."""
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    accumulation: int = 1
+
+    def __post_init__(self) -> None:
+        parts = self.world_size * self.accumulation
+        if self.batch_size < 1 or self.batch_size % parts:
+            raise ValueError(
+                f"a batch of {self.batch_size} images cannot be shared evenly by {self.world_size} processes x "
+                f"{self.accumulation} accumulation steps; choose a multiple of {parts}"
+            )
+        if self.images < self.batch_size:
+            raise ValueError(
+                f"the data has {self.images} images and one batch takes {self.batch_size}; "
+                f"choose a batch size of at most {self.images}, or add images"
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.images // self.batch_size
+
+    def requests(self, epoch: int, start_step: int = 0) -> Iterator[Request]:
+        """What this rank asks for in an epoch from a step on: `accumulation` requests a step."""
+        order = permutation(self.seed, epoch, self.images)
+        for step in range(start_step, self.steps_per_epoch):
+            for micro_batch in range(self.accumulation):
+                exchange = self.exchange(order, epoch, step, micro_batch)
+                yield Request(epoch, self.indices(order, step, micro_batch), exchange)
+
+    def indices(self, order: np.ndarray, step: int, micro_batch: int = 0) -> np.ndarray:
+        """This rank's images of a micro-batch, out of the epoch's permutation (N,)."""
+        return self.share(self.micro_batch(order, step, micro_batch))
+
+    def exchange(self, order: np.ndarray, epoch: int, step: int, micro_batch: int = 0) -> Exchange:
+        """This rank's share of a micro-batch that is shuffled: by (seed, epoch, step, micro-batch) and nothing else."""
+        everyone = self.micro_batch(order, step, micro_batch)
+        shuffled = permutation(seed_of(self.seed, epoch, step, micro_batch), 0, len(everyone))
+        return Exchange(self.share(everyone[shuffled]), np.argsort(shuffled))
+
+    def micro_batch(self, order: np.ndarray, step: int, micro_batch: int) -> np.ndarray:
+        """The images of a micro-batch over all ranks."""
+        size = self.batch_size // self.accumulation
+        start = step * self.batch_size + micro_batch * size
+        return order[start : start + size]
+
+    def share(self, everyone: np.ndarray) -> np.ndarray:
+        """This rank's part of what is shared by all."""
+        size = len(everyone) // self.world_size
+        return everyone[self.rank * size : (self.rank + 1) * size]
+
+
+class LostReaderError(RuntimeError):
+    """A process that read images and is gone."""
+
+
+class Requests:
+    """Some steps of a run, counted from 0 through all epochs, as a sampler for `DataLoader(batch_size=None)`."""
+
+    def __init__(self, order: Order, first: int, last: int) -> None:
+        """From step `first` on, up to and without step `last`."""
+        self.order, self.first, self.last = order, first, last
+
+    def __iter__(self) -> Iterator[Request]:
+        steps = self.order.steps_per_epoch
+        for epoch in range(self.first // steps, -(-self.last // steps)):
+            start, end = max(0, self.first - epoch * steps), min(steps, self.last - epoch * steps)
+            yield from islice(self.order.requests(epoch, start), max(0, end - start) * self.order.accumulation)
+
+    def __len__(self) -> int:
+        return max(0, self.last - self.first) * self.order.accumulation
+
+
+class Loader:
+    """The batches of a rank: alike for any number of workers, and from any step of an epoch on."""
+
+    def __init__(
+        self,
+        dataset: Batches,
+        batch_size: int,
+        seed: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        accumulation: int = 1,
+        workers: int = 0,
+        prefetch: int = 2,
+        pin_memory: bool | None = None,
+        start_method: str | None = None,
+    ) -> None:
+        """`batch_size` counts all ranks and micro-batches; `prefetch` is host batches per worker.
+
+        Memory is pinned where there is a CUDA device unless said otherwise. `start_method` is one of Python's ("fork",
+        "forkserver", "spawn"), by default the platform's own.
+        """
+        if start_method is not None and start_method not in multiprocessing.get_all_start_methods():
+            choices = ", ".join(multiprocessing.get_all_start_methods())
+            raise ValueError(f"workers cannot be started by {start_method!r}; this platform knows {choices}")
+        if workers < 0 or prefetch < 1:
+            raise ValueError(f"workers={workers} and prefetch={prefetch} must be at least 0 and 1")
+        self.dataset = dataset
+        self.order = Order(len(dataset), batch_size, seed, rank, world_size, accumulation)
+        self.workers = workers
+        self.prefetch = prefetch
+        self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self.start_method = start_method
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.order.steps_per_epoch
+
+    def steps(self, first: int, last: int) -> Iterator[list[Batch]]:
+        """Steps `first` to `last`, the last not among them, counted through all epochs; each its host batches.
+
+        Nothing before `first` is decoded. The workers are started here once, with the dataset as it is now, and are
+        gone when the iterator is exhausted, closed or forgotten.
+        """
+        data_loader = DataLoader(
+            self.dataset,  # type: ignore[arg-type]
+            batch_size=None,
+            sampler=Requests(self.order, first, last),
+            num_workers=self.workers,
+            collate_fn=as_tuple,
+            pin_memory=self.pin_memory,
+            worker_init_fn=obey_parent_alone,
+            multiprocessing_context=self.start_method if self.workers else None,
+            generator=torch.Generator().manual_seed(0),  # or it would draw from the global one
+            prefetch_factor=self.prefetch if self.workers else None,
+        )
+        with signals_waiting():
+            batches = iter(data_loader)
+        for _ in range(first, last):
+            with ends_by_words() if self.workers else nullcontext():
+                step = [Batch(*next(batches)) for _ in range(self.order.accumulation)]
+            yield step
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[list[Batch]]:
+        """The steps of one epoch from its step `start_step` on."""
+        return self.steps(epoch * self.steps_per_epoch + start_step, (epoch + 1) * self.steps_per_epoch)
+
+
+@contextmanager
+def ends_by_words() -> Iterator[None]:
+    """A worker that dies while it hands over a batch leaves a broken pipe, which does not say so."""
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:
+        if str(error).startswith("Caught "):
+            raise  # by the images' own code, in a worker that lives
+        raise LostReaderError("it ended in the middle of a batch") from error
+
+
+@contextmanager
+def readers_alive(progress: Callable[[], str]) -> Iterator[None]:
+    """Make a sentence of the death of a process that reads images, with how far the run had come."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, LostReaderError) or DIED.match(str(error))):
+            raise
+        raise LostReaderError(
+            f"a process that reads images is gone ({str(error).strip().rstrip('.')}; where memory was short, fewer "
+            f"--workers take less), {progress()}"
+        ) from error
+
+
+def as_tuple(batch: Batch) -> tuple[Any, dict[str, str]]:
+    """A Batch as something that the pinning of memory looks into."""
+    return batch.content, batch.unreadable
+
+
+@contextmanager
+def signals_waiting() -> Iterator[None]:
+    """Workers that are started here are not reached by signals meant for the run before they obey their parent."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def obey_parent_alone(worker: int) -> None:
+    """Leave signals meant for the run to the process that leads it: it needs its workers to finish the step.
+
+    A terminal or a cluster signals the whole group. SIGTERM ends a worker only when its own parent sent it.
+    """
+    parent = multiprocessing.parent_process()
+    for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if parent is None or not hasattr(signal, "sigwaitinfo"):
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def listen() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
+
+
+def reading_workers(asked: int | None) -> int:
+    """How many processes read images beside this one: the number asked for, or a core each but for the one it keeps."""
+    if asked is not None:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, max(0, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))

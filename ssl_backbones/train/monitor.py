@@ -1,0 +1,154 @@
+"""What the backbone's features are worth while it is trained: neighbours where there are labels, spread always."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_backbones.data.images import Images
+from ssl_backbones.metrics import effective_rank, feature_std, knn_predict, paired_gain, wilson_interval
+from ssl_backbones.recipes.recipe import Monitoring
+from ssl_backbones.views.randomness import permutation
+
+if TYPE_CHECKING:
+    from ssl_backbones.train.loop import Loop
+
+SPREAD = 4096
+"""Images over which the spread of features is measured, at most."""
+
+Embed = Callable[[Images, np.ndarray], Tensor]
+"""The backbone's features (N, D) of some of the images."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found at one time of the run."""
+
+    scalars: dict[str, float]
+    """What is worth logging. Of a backbone: std, the standard deviation of the unit features times sqrt(D), 1 when they
+    point everywhere and 0 when all are alike; rank, their effective rank; knn, the neighbours' accuracy."""
+    correct: Tensor | None = None
+    """Which queries (M,) were answered rightly; None without labels."""
+
+    @property
+    def score(self) -> float:
+        """The share of right answers, by which the best checkpoint is chosen; 0 without any."""
+        return 0.0 if self.correct is None else self.correct.double().mean().item()
+
+
+class Judge(Protocol):
+    """What measures a run while it trains; it changes nothing in the weights."""
+
+    every: int
+    """Epochs between two measurements; 0 for none but the first and the last."""
+    at_start: bool
+    """Whether there is something to measure before the first step."""
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """What two answers must have in common to be compared, as JSON has it."""
+        ...
+
+    def judge(self, loop: Loop) -> Measured:
+        """What the network is worth now."""
+        ...
+
+
+class Monitor:
+    """Which images are asked about, chosen once: a bank of neighbours, and queries held against it.
+
+    Labelled validation images are the queries; without them, the bank's own images are, each held against the others.
+    """
+
+    def __init__(self, images: Images, validation: Images | None, config: Monitoring, seed: int) -> None:
+        self.config, self.every, self.at_start = config, config.knn_every, True
+        labelled = [source for source in (images, validation) if source is not None and has_labels(source)]
+        self.bank_images = labelled[0] if labelled else images
+        self.query_images = labelled[1] if len(labelled) == 2 else None
+        order = permutation(seed, 0, len(self.bank_images))
+        self.bank = np.sort(order[: config.bank if labelled else SPREAD])
+        self.labelled = bool(labelled)
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """What two answers must have in common to be compared, as JSON has it."""
+        return {
+            "k": self.config.k,
+            "bank": [len(self.bank), self.bank_images.fingerprint],
+            "queries": self.query_images.fingerprint if self.query_images else None,
+        }
+
+    def judge(self, loop: Loop) -> Measured:
+        """What the backbone's features are worth."""
+        return self.measure(loop.embed_images)
+
+    def measure(self, embed: Embed) -> Measured:
+        """The spread of the features, and their neighbours' accuracy where there are labels."""
+        bank = embed(self.bank_images, self.bank)
+        spread = {"std": feature_std(bank[:SPREAD]), "rank": effective_rank(bank[:SPREAD])}
+        correct = self.neighbours(embed, bank)
+        return Measured(spread if correct is None else spread | {"knn": correct.double().mean().item()}, correct)
+
+    def neighbours(self, embed: Embed, bank: Tensor) -> Tensor | None:
+        """Which queries (M,) have neighbours that name their class."""
+        if not self.labelled:
+            return None
+        bank_labels = labels_of(self.bank_images, self.bank)
+        if self.query_images is None:
+            queries, query_labels = bank, bank_labels
+        else:
+            everyone = np.arange(len(self.query_images))
+            queries, query_labels = embed(self.query_images, everyone), labels_of(self.query_images, everyone)
+        known_bank, known = bank_labels >= 0, query_labels >= 0
+        predicted = knn_predict(
+            bank[known_bank],
+            bank_labels[known_bank],
+            queries[known],
+            k=self.config.k,
+            exclude_self=self.query_images is None,
+        )
+        return predicted == query_labels[known]
+
+    def chance(self) -> float:
+        """The accuracy of always naming the most frequent class of the queries."""
+        asked = self.query_images or self.bank_images
+        labels = labels_of(asked, np.arange(len(asked)) if self.query_images else self.bank)
+        counts = torch.bincount(labels[labels >= 0])
+        return (counts.max() / counts.sum()).item()
+
+    def results(self, before: Measured, after: Measured) -> dict[str, Any]:
+        """Before training and after, side by side, as results.json has them."""
+        spread = {name: {"before": before.scalars[name], "after": after.scalars[name]} for name in ("std", "rank")}
+        if before.correct is None or after.correct is None:
+            return spread
+        interval = wilson_interval(int(after.correct.sum()), len(after.correct))
+        gain = paired_gain(before.correct, after.correct)
+        knn = {
+            "k": self.config.k,
+            "bank": len(self.bank),
+            "queries": len(after.correct),
+            "protocol": "held-out queries" if self.query_images else "each image against the others",
+            "chance": self.chance(),
+            "before": before.correct.double().mean().item(),
+            "after": interval.value,
+            "after_95": [interval.low, interval.high],
+            "gain": gain.gain,
+            "gain_95": [gain.low, gain.high],
+        }
+        return {"knn": knn, **spread}
+
+
+def has_labels(images: Images) -> bool:
+    """Whether some of the images are told apart by labels: one class alone would always be right."""
+    return images.labels is not None and len(np.setdiff1d(images.labels, [-1])) > 1
+
+
+def labels_of(images: Images, indices: np.ndarray) -> Tensor:
+    """The labels (N,) of some images."""
+    assert images.labels is not None
+    return torch.from_numpy(np.asarray(images.labels)[indices]).long()

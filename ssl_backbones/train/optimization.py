@@ -1,0 +1,91 @@
+"""The optimiser a recipe asks for, and its learning rate at each step."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from ssl_backbones.optimizers import LARS
+from ssl_backbones.recipes.recipe import OptimizerConfig, Run
+
+
+class Kind(NamedTuple):
+    """What sets a parameter apart from the others."""
+
+    own_rate: bool
+    """Whether it is the backbone's, and that has a rate of its own."""
+    constant: bool
+    """Whether its rate stays at the peak after the warm-up."""
+    plain: bool
+    """Whether it is neither decayed nor adapted."""
+
+
+NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+def parameter_groups(method: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """The parameters that learn, as the groups that are decayed (and, by LARS, adapted) or left plain.
+
+    Plain are, where the recipe excludes them, biases and the scales of normalisation layers; of the latter, those
+    outside the backbone only where it excludes the heads' as well. A part whose rate is constant has two groups of its
+    own, and so has the backbone where it has a rate of its own. An empty group is left out.
+    """
+    held = config.constant_part
+    either = (False, True)
+    groups: dict[Kind, list[nn.Parameter]] = {Kind(*kind): [] for kind in product(either, either, either)}
+    seen: set[int] = set()
+    for path, module in method.named_modules():
+        in_backbone = path == "backbone" or path.startswith("backbone.")
+        norm = isinstance(module, NORMS) and (in_backbone or config.exclude_head_norm)
+        constant = held is not None and (path == held or path.startswith(f"{held}."))
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad or id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            plain = config.exclude_norm_and_bias and (norm or name.endswith("bias"))
+            own_rate = in_backbone and config.backbone_lr is not None
+            groups[Kind(own_rate, constant, plain)].append(parameter)
+    if held is not None and not any(found for kind, found in groups.items() if kind.constant):
+        raise ValueError(f"optimizer.constant_part is {held!r}, but no part of the method that learns is called that.")
+    return [{"params": parameters} | apart(config, kind) for kind, parameters in groups.items() if parameters]
+
+
+def apart(config: OptimizerConfig, kind: Kind) -> dict[str, Any]:
+    """What sets a group apart from the optimiser's defaults."""
+    found: dict[str, Any] = {"constant": True} if kind.constant else {}
+    if kind.own_rate and config.backbone_lr is not None:
+        found["lr_scale"] = config.backbone_lr / config.lr
+    if kind.plain:
+        found["weight_decay"] = 0.0
+        if config.norm_and_bias_lr is not None:
+            found["lr_scale"] = config.norm_and_bias_lr / config.lr
+        if config.kind == "lars":
+            found["adapt"] = False
+    return found
+
+
+def build_optimizer(method: nn.Module, recipe: Run) -> torch.optim.Optimizer:
+    """The recipe's optimiser over a method's parameters, at its peak learning rate."""
+    config = recipe.optimizer
+    groups, lr, decay = parameter_groups(method, config), recipe.peak_lr, config.weight_decay
+    if config.kind == "sgd":
+        return torch.optim.SGD(groups, lr, momentum=config.momentum, weight_decay=decay)
+    if config.kind == "lars":
+        return LARS(groups, lr, config.momentum, decay, config.trust_coefficient, config.trust)
+    adam = torch.optim.AdamW if config.kind == "adamw" else torch.optim.Adam
+    return adam(groups, lr, betas=config.betas, weight_decay=decay)
+
+
+def set_hyperparameters(optimizer: torch.optim.Optimizer, recipe: Run, step: int, steps_per_epoch: int) -> float:
+    """Give every group the learning rate of an optimiser step, counted from 0, and return it.
+
+    A group's "lr_scale", where it has one, multiplies its share; a "constant" one knows the warm-up alone.
+    """
+    lr = recipe.lr(step, steps_per_epoch)
+    constant_lr = recipe.peak_lr * recipe.schedule.rise(step, steps_per_epoch)
+    for group in optimizer.param_groups:
+        group["lr"] = (constant_lr if group.get("constant") else lr) * group.get("lr_scale", 1.0)
+    return lr

@@ -1,0 +1,167 @@
+"""What the processes of a run do together: start, agree, and stop."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from types import FrameType
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import GradientAccumulationPlugin, LoggerType, broadcast_object_list, parse_flag_from_env
+
+from ssl_backbones.distributed import rank, world_size
+from ssl_backbones.train.precision import Precision
+
+T = TypeVar("T")
+STOPPING = {signal.SIGTERM: 143, signal.SIGINT: 130}
+if hasattr(signal, "SIGUSR1"):
+    STOPPING[signal.SIGUSR1] = 143
+"""Signals that ask for an orderly end, and the exit code each leads to."""
+PATIENCE = timedelta(minutes=10)
+"""How long a process waits for another, before it takes it for dead; one whose connection broke is not waited for."""
+TELLING = timedelta(seconds=5)
+"""How long processes that end wait to hear whether the first one has said why."""
+LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed out|recvvalue|process group", re.I)
+"""What torch says, in many ways, when another process is gone."""
+
+
+class TrackerError(ValueError):
+    """A tracker that is not to be had here."""
+
+
+class OtherRankError(RuntimeError):
+    """What went wrong in the first process, as the others hear of it."""
+
+
+def meet() -> torch.device:
+    """Meet the other processes of the run, if there are any; the device of this one.
+
+    Accelerate hears of ACCELERATE_USE_CPU too late, and on a machine without an accelerator takes each for alone.
+    """
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    return PartialState(cpu=cpu, timeout=PATIENCE).device
+
+
+@contextmanager
+def one_for_all(progress: Callable[[], str]) -> Iterator[None]:
+    """Make a sentence of the loss of another process, with how far the run had come: none can go on alone."""
+    try:
+        yield
+    except RuntimeError as error:
+        torchs_own = type(error) is RuntimeError or isinstance(error, dist.DistError)
+        if world_size() == 1 or not (torchs_own and LOST.search(str(error))):
+            raise
+        raise OtherRankError(
+            f"another of the {world_size()} processes is gone or has not answered for {PATIENCE.seconds // 60} minutes "
+            f"(look for its own message; seen by process {rank()}), {progress()}"
+        ) from error
+
+
+def refuse(program: str, error: Exception) -> None:
+    """Print why a run ends, once for all processes that end for the same reason, and exit with code 2."""
+    if first_to_tell(str(error)):
+        print(f"{program}: {error}", file=sys.stderr, flush=True)
+    raise SystemExit(2) from None
+
+
+def first_to_tell(reason: str) -> bool:
+    """Whether this process is the one to give a reason: the first, or another whose reason the first does not share."""
+    if world_size() == 1:
+        return True
+    with suppress(RuntimeError):  # the store ends with the process that keeps it
+        store = dist.distributed_c10d._get_default_store()
+        if rank() == 0:
+            store.set("refused by 0", reason)
+            store.wait([f"heard by {other}" for other in range(1, world_size())], TELLING)
+            return True
+        store.wait(["refused by 0"], TELLING)
+        told: str = store.get("refused by 0").decode()
+        store.set(f"heard by {rank()}", "")
+        return reason != told
+    return True
+
+
+def first_decides(work: Callable[[], T]) -> T:
+    """What `work` returns in the first process, in all of them; and an error there is an error in all."""
+    if world_size() == 1:
+        return work()
+    answer: list[Any] = [None, None]
+    error: Exception | None = None
+    if rank() == 0:
+        try:
+            answer[0] = work()
+        except Exception as failure:
+            error, answer[1] = failure, str(failure)
+    broadcast_object_list(answer)
+    if error is not None:
+        raise error
+    if answer[1] is not None:
+        raise OtherRankError(answer[1])
+    decided: T = answer[0]
+    return decided
+
+
+def check_trackers(names: tuple[str, ...]) -> None:
+    """Refuse a tracker that Accelerate does not know, or whose package is missing: it would be left out in silence."""
+    here = sorted(str(tracker) for tracker in get_available_trackers())
+    for name in names:
+        if name != "all" and name not in here:
+            why = "its package is not installed" if name in LoggerType.list() else "Accelerate knows no such tracker"
+            raise TrackerError(f"{name!r} cannot track the run ({why}); ready here: {', '.join(here) or 'none'}")
+
+
+def accelerator_of(precision: Precision, trackers: tuple[str, ...], folder: str) -> Accelerator:
+    """Accelerate for devices, processes and precision. Buffers stay each process's own: methods keep them alike."""
+    # Its successor, forward_sync_buffers, is younger than the oldest torch this runs with.
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+    return Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision,
+        log_with=list(trackers) or None,
+        project_dir=folder,
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # or the launcher's would scale the loss
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+    )
+
+
+class StopSignals:
+    """Notes the signals that ask for an end, so that all processes end after the same step with their state saved.
+
+    A second signal ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        # On a device the answer would have to be waited for at every step, with all the work queued before it.
+        self.group = dist.new_group(backend="gloo", timeout=PATIENCE) if world_size() > 1 else None
+        self.before = {number: signal.signal(number, self.note) for number in STOPPING}
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        self.restore()
+
+    def agreed(self) -> int | None:
+        """The exit code with which all processes end now, or None. All of them ask after every step."""
+        code = STOPPING[signal.Signals(self.received)] if self.received is not None else 0
+        if self.group is not None:
+            highest = torch.tensor(code)
+            dist.all_reduce(highest, dist.ReduceOp.MAX, group=self.group)
+            code = int(highest)
+        return code or None
+
+    def restore(self) -> None:
+        """Put back what the signals did before."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+class Stopped(SystemExit):
+    """An orderly end before the last step, with everything saved."""

@@ -1,0 +1,157 @@
+"""Dataclasses as plain JSON values and back, every value checked against the type it is declared with."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import inspect
+import types
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from ssl_backbones.checks import check
+
+WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    types.NoneType: "None",
+}
+
+
+def to_plain(value: Any) -> Any:
+    """The value as dicts, lists, numbers, texts and None; a dataclass of an abstract family names itself as "type"."""
+    if is_dataclass(value) and not isinstance(value, type):
+        kind = {"type": type(value).__name__} if any(map(inspect.isabstract, type(value).__mro__)) else {}
+        return kind | {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, tuple | list):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def from_plain(declared: Any, plain: Any, name: str = "") -> Any:
+    """The value of a declared type that `to_plain` made plain; ValueError names what does not fit."""
+    if is_dataclass(declared):
+        return dataclass_from_plain(declared, plain, name)
+    if get_origin(declared) in (Union, types.UnionType):
+        return choice_from_plain(declared, plain, name)
+    if get_origin(declared) is tuple and isinstance(plain, list):
+        kinds = item_types(declared, len(plain))
+        if len(kinds) == len(plain):
+            return tuple(
+                from_plain(kind, item, f"{name}.{at}") for at, (kind, item) in enumerate(zip(kinds, plain, strict=True))
+            )
+    elif fits(declared, plain):
+        return float(plain) if declared is float else plain
+    raise ValueError(f"{name} is {plain!r}, but must be {in_words(declared)}.")
+
+
+def dataclass_from_plain(declared: Any, plain: Any, name: str) -> Any:
+    """A dataclass of a declared class, or of the concrete one that an abstract family's value names."""
+    if not isinstance(plain, dict):
+        raise ValueError(f"{name or declared.__name__} is {plain!r}, but must hold the fields of {declared.__name__}.")
+    if inspect.isabstract(declared):
+        family = {kind.__name__: kind for kind in concrete(declared)}
+        if plain.get("type") not in family:
+            raise ValueError(f"{name}.type is {plain.get('type')!r}, but must be one of {', '.join(sorted(family))}.")
+        declared = family[plain["type"]]
+    if plain.get("type") == declared.__name__:
+        plain = {key: item for key, item in plain.items() if key != "type"}
+    hints = get_type_hints(declared)
+    known = {field.name: hints[field.name] for field in fields(declared)}
+    for key in plain:
+        if key not in known:
+            raise ValueError(f"{join(name, key)} is not a field of {declared.__name__}{nearest(key, known)}.")
+    try:
+        return declared(**{key: from_plain(known[key], item, join(name, key)) for key, item in plain.items()})
+    except TypeError as error:
+        raise ValueError(f"{name or declared.__name__} is not complete: {error}.") from error
+
+
+def choice_from_plain(declared: Any, plain: Any, name: str) -> Any:
+    """A value of the first member of a union that takes it."""
+    for kind in get_args(declared):
+        with contextlib.suppress(ValueError):
+            return from_plain(kind, plain, name)
+    raise ValueError(f"{name} is {plain!r}, but must be {in_words(declared)}.")
+
+
+def fits(declared: Any, plain: Any) -> bool:
+    """Whether a plain value is one of a scalar type; True is no number, 1 is a float."""
+    if get_origin(declared) is Literal:
+        return any(plain == choice and type(plain) is type(choice) for choice in get_args(declared))
+    if declared is float:
+        return isinstance(plain, int | float) and not isinstance(plain, bool)
+    return type(plain) is declared
+
+
+def readable(declared: Any, words: list[str]) -> bool:
+    """Whether words from a command line spell a value of a declared type."""
+    if get_origin(declared) in (Union, types.UnionType):
+        return any(readable(kind, words) for kind in get_args(declared))
+    if get_origin(declared) is tuple:
+        kinds = item_types(declared, len(words))
+        return len(kinds) == len(words) and all(readable(kind, [word]) for kind, word in zip(kinds, words, strict=True))
+    if declared is bool:
+        return not words
+    if len(words) != 1:
+        return False
+    if get_origin(declared) is Literal:
+        return words[0] in map(str, get_args(declared))
+    if declared is types.NoneType:
+        return words[0] == "None"
+    try:
+        declared(words[0])
+    except ValueError:
+        return False
+    return True
+
+
+def in_words(declared: Any) -> str:
+    """A declared type as a reader would say it."""
+    if get_origin(declared) is Literal:
+        return "one of " + ", ".join(map(str, get_args(declared)))
+    if get_origin(declared) in (Union, types.UnionType):
+        return " or ".join(map(in_words, get_args(declared)))
+    if get_origin(declared) is tuple:
+        kinds: tuple[Any, ...] = get_args(declared)
+        return f"{'any number of' if ... in kinds else len(kinds)} values, each {in_words(kinds[0])}"
+    return WORDS.get(declared) or str(declared.__name__)
+
+
+def item_types(declared: Any, count: int) -> tuple[Any, ...]:
+    """The types of a tuple's items, as many as are declared, or `count` where any number is."""
+    kinds: tuple[Any, ...] = get_args(declared)
+    return (kinds[0],) * count if ... in kinds else kinds
+
+
+def concrete(family: type[Any]) -> Iterator[type[Any]]:
+    """Every class of a family that can be made."""
+    kind: type[Any]
+    for kind in family.__subclasses__():
+        if not inspect.isabstract(kind):
+            yield kind
+        yield from concrete(kind)
+
+
+def join(name: str, key: str) -> str:
+    """A field's name below another's."""
+    return f"{name}.{key}" if name else key
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """ "; did you mean this or that?" without the last mark, or nothing where nothing is near."""
+    near = difflib.get_close_matches(name, list(known), n=count, cutoff=0.7)
+    return f"; the nearest: {', '.join(near)}" if near else ""
+
+
+def check_types(part: Any, prefix: str = "") -> None:
+    """Refuse a part's first value that is none of its declared type."""
+    for name, declared in get_type_hints(type(part)).items():
+        value = getattr(part, name)
+        if isinstance(declared, type) and is_dataclass(declared):
+            check(isinstance(value, declared), prefix + name, value, f"a {declared.__name__}")
+        else:
+            from_plain(declared, to_plain(value), prefix + name)
