@@ -18,7 +18,7 @@ import torch
 
 from ssl_backbones.commands.pretrain import pretrain
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.train.conduct import REFUSALS
+from ssl_backbones.refusal import Refusal
 
 PATIENCE = 60.0
 """Seconds within which a process must end after another of the same run was killed."""
@@ -149,7 +149,7 @@ def run(recipe: Recipe) -> int:
     """The exit code of a recipe's run, as the command line has it."""
     try:
         pretrain(recipe)
-    except REFUSALS as error:
+    except Refusal as error:
         print(f"refused: {error}", file=sys.stderr, flush=True)
         return 2
     except SystemExit as end:

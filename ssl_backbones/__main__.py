@@ -7,13 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from ssl_backbones.commands import COMMANDS
-from ssl_backbones.convert import ConversionError
-from ssl_backbones.hub.bundle import BundleError
-from ssl_backbones.hub.sidecar import ExportError
-from ssl_backbones.registry.registry import PretrainedWeightsError, UnknownModelError
-
-REFUSALS = (BundleError, ConversionError, ExportError, PretrainedWeightsError, UnknownModelError, OSError)
-"""Errors whose message is all that a person needs."""
+from ssl_backbones.refusal import Refusal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         done: int = options.run(options)
-    except REFUSALS as error:
+    except (Refusal, OSError) as error:
         print(f"ssl-backbones: {error}", file=sys.stderr)
         return 2
     return done

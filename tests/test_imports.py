@@ -16,6 +16,7 @@ PACKAGE = ROOT / "ssl_backbones"
 SCRIPTS = {path.stem for folder in ("training", "benchmarks") for path in (ROOT / folder).glob("*.py")}
 
 FLOORS = (
+    {"refusal"},
     {"checks", "clustering", "convert", "distributed", "files", "losses", "metrics", "optimizers", "registry"}
     | {"schedules", "views"},
     {"data", "fetch", "typed"},

@@ -28,15 +28,13 @@ from ssl_backbones.evaluate.detection.detection_judge import DetectionJudge, sty
 from ssl_backbones.evaluate.detection.detectors import Head
 from ssl_backbones.evaluate.detection.open_annotated import open_annotated, open_kept_out
 from ssl_backbones.models.backbone import weights_sha256
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.train import processes
-from ssl_backbones.train.conduct import REFUSALS as LOOP_REFUSALS
 from ssl_backbones.train.processes import meet
 from ssl_backbones.train.start import fitting
 from ssl_backbones.train.transfer import carry_out
 from ssl_backbones.typed.words import options, read, refuse, taken
 
-REFUSALS = (*LOOP_REFUSALS, ssl_backbones.PretrainedWeightsError, ssl_backbones.UnknownModelError)
-"""Errors whose message is all that a person needs."""
 USUAL = "voc_24k"
 DECIDED = ("protocol", "model", "weights_sha256", "epochs", "max_steps", "task.classes")
 """Fields that are no options: the data, the model and the iterations settle them."""
@@ -142,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = parse(argv)
     try:
         detect(run)
-    except REFUSALS as error:
+    except Refusal as error:
         processes.refuse("detect.py", error)
 
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ssl_backbones.data import Images, ImageSourceError, UnreadableImageError, open_images
+from ssl_backbones.data import Images, open_images
 from ssl_backbones.mining import Pairs
 from ssl_backbones.mining.pairs import check_free
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.typed.arguments import Parser
 from ssl_backbones.visualizers import grid
 
-REFUSALS = (ImageSourceError, UnreadableImageError)
 TITLES = ("photo", "global 1", "global 2", "local 1", "local 2")
 
 
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
     try:
         picture = draw_pairs(options)
-    except REFUSALS as error:
+    except Refusal as error:
         print(f"draw_pairs.py: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     print(f"{options.out}: {picture.width} x {picture.height} pixels")

@@ -14,11 +14,9 @@ from types import ModuleType
 
 import torch
 
-from ssl_backbones import PretrainedWeightsError, UnknownModelError
-from ssl_backbones.evaluate.features import CacheError
 from ssl_backbones.evaluate.presets import parse_preset
-from ssl_backbones.evaluate.subject import LayerError
-from ssl_backbones.train import conduct, processes
+from ssl_backbones.refusal import Refusal
+from ssl_backbones.train import processes
 from ssl_backbones.typed.values import nearest
 from ssl_backbones.typed.words import read, refuse
 
@@ -37,8 +35,6 @@ TRAINED = {
 """Protocols that train by presets, which `--preset` names."""
 PROTOCOLS = FROZEN | TRAINED
 """What there is, each in a module of protocols/ under its name."""
-REFUSALS = (*conduct.REFUSALS, CacheError, LayerError, PretrainedWeightsError, UnknownModelError)
-"""Errors whose message is all that a person needs."""
 
 
 def protocol_of(words: Sequence[str]) -> ModuleType:
@@ -65,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         options = read(protocol.Options, None, words[1:], program, said)
     try:
         protocol.run(options)
-    except REFUSALS as error:
+    except Refusal as error:
         processes.refuse("evaluate.py", error)
     finally:
         if torch.distributed.is_initialized():

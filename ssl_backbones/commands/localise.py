@@ -17,14 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import ssl_backbones
-from ssl_backbones.data import ImageSourceError, UnreadableImageError
 from ssl_backbones.evaluate.annotated import Annotated, open_annotated
 from ssl_backbones.evaluate.localised import CENTRE, UNIFORM, Row, centre_of, table
 from ssl_backbones.evaluate.results import write_results
 from ssl_backbones.evaluate.subject import Subject, open_subject
 from ssl_backbones.files import replace_file
-from ssl_backbones.methods import RunError, method_from_run
+from ssl_backbones.methods import method_from_run
 from ssl_backbones.metrics import (
     centre_prior,
     deletion_auc,
@@ -32,9 +30,10 @@ from ssl_backbones.metrics import (
     insertion_auc,
     pointing_game,
 )
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.typed.arguments import Parser, at_least
 from ssl_backbones.views.normalise import normalise
-from ssl_backbones.visualizers import LayerError, alignment_maps, feature_norm, grad_cam, principal_component
+from ssl_backbones.visualizers import alignment_maps, feature_norm, grad_cam, principal_component
 from ssl_backbones.visualizers.alignment import HasAlignmentMaps
 from ssl_backbones.visualizers.inspection import enlarged, find_layer, network_of
 
@@ -44,17 +43,6 @@ MAPS: dict[str, Callable[..., Tensor]] = {
     "principal": principal_component,
 }
 """Each from a network, images and a layer to (B, H, W)."""
-
-REFUSALS = (
-    ImageSourceError,
-    LayerError,
-    RunError,
-    UnreadableImageError,
-    FileExistsError,
-    ssl_backbones.PretrainedWeightsError,
-    ssl_backbones.UnknownModelError,
-)
-"""Errors whose message is all that a person needs."""
 
 
 @dataclass(frozen=True)
@@ -255,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
     try:
         found = localise(options)
-    except REFUSALS as error:
+    except (Refusal, OSError) as error:
         print(f"localise.py: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     print(table(found))

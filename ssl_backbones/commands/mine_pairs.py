@@ -24,35 +24,22 @@ import ssl_backbones
 from ssl_backbones.data import (
     Batches,
     Images,
-    ImageSourceError,
-    TooManyUnreadableError,
     Unreadable,
-    UnreadableImageError,
     open_images,
     require_labels,
 )
-from ssl_backbones.evaluate.subject import LayerError, PooledLayer
+from ssl_backbones.evaluate.subject import PooledLayer
 from ssl_backbones.mining import Mined, Pairs, mine
 from ssl_backbones.mining.neighbours import DISJOINT_FROM, EXACT_UP_TO, SAMPLE
 from ssl_backbones.mining.pairs import check_free
 from ssl_backbones.models.backbone import weights_sha256
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.train.embed import embed
 from ssl_backbones.typed.arguments import Parser, at_least
 from ssl_backbones.views import CenterCrop
 
 BLOCK = 65_536
 """Photos embedded at a time: between two of them, features go where they stay."""
-
-
-REFUSALS = (
-    ImageSourceError,
-    LayerError,
-    TooManyUnreadableError,
-    UnreadableImageError,
-    ssl_backbones.PretrainedWeightsError,
-    ssl_backbones.UnknownModelError,
-)
-"""Errors whose message is all that a person needs."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
     try:
         pairs = mine_pairs(options)
-    except REFUSALS as error:
+    except Refusal as error:
         print(f"mine_pairs.py: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     print(summary(pairs, options.out))

@@ -11,8 +11,9 @@ from typing import Any
 
 from ssl_backbones.recipes.command_line import parse
 from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.run_folder import RunFolder
-from ssl_backbones.train.conduct import REFUSALS, conduct
+from ssl_backbones.train.conduct import conduct
 from ssl_backbones.train.finish import leave
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.monitor import Measured
@@ -64,7 +65,7 @@ def main() -> None:
     recipe = parse()
     try:
         pretrain(recipe)
-    except REFUSALS as error:
+    except Refusal as error:
         refuse("pretrain.py", error)
 
 

@@ -30,20 +30,13 @@ from ssl_backbones.hub.publishing.files import card_of, check_empty, write_files
 from ssl_backbones.hub.publishing.material import Material, MaterialError, read_material
 from ssl_backbones.hub.publishing.refusals import NAME, PublishError
 from ssl_backbones.hub.publishing.shipping import check_ships, ship
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.photos import known_by
 from ssl_backbones.registry.registry import LICENCE
 from ssl_backbones.registry.tags import WEIGHTS
 from ssl_backbones.typed.arguments import Parser
 
 ROOT = Path(__file__).resolve().parents[2]
-REFUSALS = (
-    MaterialError,
-    OSError,
-    PublishError,
-    ssl_backbones.PretrainedWeightsError,
-    ssl_backbones.UnknownModelError,
-)
-"""Errors whose message is all that a person needs."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
     try:
         make(options)
-    except REFUSALS as error:
+    except (Refusal, OSError) as error:
         print(f"publish.py: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 

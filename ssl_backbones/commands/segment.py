@@ -26,15 +26,13 @@ from ssl_backbones.evaluate.segmentation.segmentation import Segmentation
 from ssl_backbones.evaluate.segmentation.segmentation_judge import SegmentationJudge
 from ssl_backbones.evaluate.segmentation.survey import class_names, require_known, survey
 from ssl_backbones.models.backbone import weights_sha256
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.train import processes
-from ssl_backbones.train.conduct import REFUSALS as LOOP_REFUSALS
 from ssl_backbones.train.processes import first_decides, meet
 from ssl_backbones.train.start import fitting
 from ssl_backbones.train.transfer import carry_out
 from ssl_backbones.typed.words import options, read, refuse, taken
 
-REFUSALS = (*LOOP_REFUSALS, ssl_backbones.PretrainedWeightsError, ssl_backbones.UnknownModelError)
-"""Errors whose message is all that a person needs."""
 USUAL = "voc_fcn_d8"
 DECIDED = ("protocol", "model", "weights_sha256", "epochs", "max_steps")
 """Fields that are no options: the model and the iterations settle them."""
@@ -126,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = parse(argv)
     try:
         segment(run)
-    except REFUSALS as error:
+    except Refusal as error:
         processes.refuse("segment.py", error)
 
 

@@ -19,14 +19,13 @@ import torch
 from PIL import Image
 
 import ssl_backbones
-from ssl_backbones.data import ImageSourceError, UnreadableImageError, open_images
-from ssl_backbones.methods import RunError, method_from_run
+from ssl_backbones.data import open_images
+from ssl_backbones.methods import method_from_run
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.typed.arguments import Parser, at_least
 from ssl_backbones.views import CenterCrop
 from ssl_backbones.visualizers import (
     HasAlignmentMaps,
-    LayerError,
-    MissingExtraError,
     Panels,
     Projection,
     alignment_figure,
@@ -47,21 +46,8 @@ PRINTED = 6
 """Photos in a figure of rows."""
 
 
-class OutError(ValueError):
+class OutError(Refusal, ValueError):
     """A place where nothing can be written, or something lies already."""
-
-
-REFUSALS = (
-    ImageSourceError,
-    LayerError,
-    MissingExtraError,
-    OutError,
-    RunError,
-    UnreadableImageError,
-    ssl_backbones.PretrainedWeightsError,
-    ssl_backbones.UnknownModelError,
-)
-"""Errors whose message is all that a person needs."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
     try:
         files = visualize(options)
-    except REFUSALS as error:
+    except Refusal as error:
         print(f"visualize.py: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     print(summary(files))

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ssl_backbones.refusal import Refusal
+
 RESNET = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")
 """What the keys of a headless ResNet begin with."""
 
 
-class ConversionError(ValueError):
+class ConversionError(Refusal, ValueError):
     """A checkpoint that cannot be converted; the message says what it lacks and what would work."""
 
 

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from ssl_backbones.refusal import Refusal
 
-class UnreadableImageError(OSError):
+
+class UnreadableImageError(Refusal, OSError):
     """One photo that cannot be decoded; the message names it and says why."""
 
 
-class ImageSourceError(ValueError):
+class ImageSourceError(Refusal, ValueError):
     """A source of photos that cannot serve as asked; the message is one sentence, with the way out."""
 
 

@@ -6,10 +6,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from ssl_backbones.refusal import Refusal
+
 logger = logging.getLogger(__name__)
 
 
-class TooManyUnreadableError(RuntimeError):
+class TooManyUnreadableError(Refusal, RuntimeError):
     """More photos cannot be read than the run was told to bear; the message lists them."""
 
 

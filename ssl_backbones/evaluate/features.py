@@ -24,6 +24,7 @@ from ssl_backbones.data import Batches, Images, Unreadable
 from ssl_backbones.distributed import say, share_first, world_size
 from ssl_backbones.evaluate.subject import Subject
 from ssl_backbones.files import replace_file
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.train.embed import embed
 from ssl_backbones.train.precision import DTYPES, Precision, check_precision
 from ssl_backbones.train.processes import first_decides
@@ -35,7 +36,7 @@ DIGITS = 16
 """Of the key that a file is named by."""
 
 
-class CacheError(OSError):
+class CacheError(Refusal, OSError):
     """A folder for features that cannot be written to."""
 
 

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 import ssl_backbones
 from ssl_backbones.models.backbone import weights_sha256
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.views import CenterCrop
 
 
-class LayerError(ValueError):
+class LayerError(Refusal, ValueError):
     """A layer that the model does not have."""
 
 

@@ -12,13 +12,14 @@ from typing import Any
 
 from ssl_backbones.hub.export import save_backbone, write_file
 from ssl_backbones.hub.sidecar import preparation
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.registry import create_model, describe
 
 MANIFEST = "bundle.json"
 SCHEMA = 1
 
 
-class BundleError(ValueError):
+class BundleError(Refusal, ValueError):
     """A bundle that is not what was written; the message names the first file that differs."""
 
 

@@ -11,12 +11,13 @@ from typing import Any
 from torch import nn
 
 from ssl_backbones.hub.export import write_file
+from ssl_backbones.refusal import Refusal
 
 KEPT = ("input_size", "mean", "std", "interpolation", "crop_pct")
 """Of timm's configuration, how images are prepared."""
 
 
-class ExportError(ValueError):
+class ExportError(Refusal, ValueError):
     """A backbone that a format cannot hold, or a file that cannot be written; the message says what would work."""
 
 

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from ssl_backbones.files import digest
 from ssl_backbones.methods.method import Method, MethodConfig
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.registry import create_model
 
 SCHEMA = 1
 """Of checkpoints that are understood here."""
 
 
-class RunError(ValueError):
+class RunError(Refusal, ValueError):
     """A folder that no method can be made from, and what would work."""
 
 

@@ -9,14 +9,15 @@ from urllib.error import URLError
 from huggingface_hub import errors as hub
 from safetensors import SafetensorError
 
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.tags import TAGS
 
 
-class UnknownModelError(ValueError):
+class UnknownModelError(Refusal, ValueError):
     """No model is called that; the message offers names that are near."""
 
 
-class PretrainedWeightsError(RuntimeError):
+class PretrainedWeightsError(Refusal, RuntimeError):
     """The weights asked for could not be had; the message says why, and which other ways there are."""
 
     @classmethod

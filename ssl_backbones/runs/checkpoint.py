@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ssl_backbones.files import digest, replace_file, sync_folder, write_file
+from ssl_backbones.refusal import Refusal
 
 SCHEMA = 1
 MANIFEST = "MANIFEST.json"
@@ -34,7 +35,7 @@ VISIBLE_WITHIN = 30.0
 """Seconds until what one machine wrote must be seen by another that shares the file system."""
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(Refusal, RuntimeError):
     """A checkpoint that cannot be written, read or used, and what to do about it."""
 
 

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from ssl_backbones.files import write_file, write_json
+from ssl_backbones.refusal import Refusal
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ OURS = frozenset({".lock", ".probe", ".tmp-recipe.json"})
 """What a run killed while it claimed the folder may leave."""
 
 
-class RunFolderError(RuntimeError):
+class RunFolderError(Refusal, RuntimeError):
     """A folder that this run may not write to, and why."""
 
 

@@ -25,6 +25,7 @@ from ssl_backbones.data.cached import INDEX, CachedImages, read_index, verify
 from ssl_backbones.data.unreadable import Unreadable
 from ssl_backbones.distributed import rank
 from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.checkpoint import wait_for
 from ssl_backbones.runs.log import Bar
 from ssl_backbones.train.cache_file import BLOCK, UnfinishedCache, content_of
@@ -37,7 +38,7 @@ WAIT = 0.5
 """Seconds between two looks at a cache that another process makes."""
 
 
-class ImageCacheError(RuntimeError):
+class ImageCacheError(Refusal, RuntimeError):
     """A cache of photos that cannot be made, or must not be used; the message is one sentence, with the way out."""
 
 

@@ -5,36 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 
-from ssl_backbones.data import ImageSourceError, TooManyUnreadableError, UnreadableImageError
+from ssl_backbones.data import TooManyUnreadableError
 from ssl_backbones.distributed import rank
-from ssl_backbones.runs.checkpoint import CheckpointError
 from ssl_backbones.runs.log import RunLog
-from ssl_backbones.runs.run_folder import RunFolder, RunFolderError
-from ssl_backbones.train.cache import ImageCacheError
-from ssl_backbones.train.loader import LostReaderError, readers_alive
+from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.train.loader import readers_alive
 from ssl_backbones.train.loop import Loop, NotFiniteError
-from ssl_backbones.train.memory import NoRoomError
 from ssl_backbones.train.monitor import Measured
-from ssl_backbones.train.precision import PrecisionError
-from ssl_backbones.train.processes import OtherRankError, Stopped, TrackerError, one_for_all
-from ssl_backbones.train.start import UnfitError
+from ssl_backbones.train.processes import Stopped, one_for_all
 
-REFUSALS = (
-    CheckpointError,
-    ImageCacheError,
-    ImageSourceError,
-    LostReaderError,
-    NoRoomError,
-    NotFiniteError,
-    OtherRankError,
-    PrecisionError,
-    RunFolderError,
-    TooManyUnreadableError,
-    TrackerError,
-    UnfitError,
-    UnreadableImageError,
-)
-"""Errors whose message is all that a person needs."""
 TOGETHER = (NotFiniteError, Stopped, TooManyUnreadableError)
 """Ends that all processes come to after the same step."""
 

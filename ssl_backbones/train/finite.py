@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from ssl_backbones.refusal import Refusal
+
 SKIPS = 20
 """Steps in a row that a gradient scaler may skip while it looks for a scale that fits."""
 
 
-class NotFiniteError(RuntimeError):
+class NotFiniteError(Refusal, RuntimeError):
     """A loss, a gradient or a weight that is no number any more."""
 
 

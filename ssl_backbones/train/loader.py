@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ssl_backbones.data.batches import Batch, Batches, Exchange, Request
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.views.randomness import permutation, seed_of
 
 DIED = re.compile(r"DataLoader worker \(pid")
@@ -88,7 +89,7 @@ class Order:
         return everyone[self.rank * size : (self.rank + 1) * size]
 
 
-class LostReaderError(RuntimeError):
+class LostReaderError(Refusal, RuntimeError):
     """A process that read images and is gone."""
 
 

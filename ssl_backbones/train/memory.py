@@ -10,11 +10,12 @@ import torch
 
 from ssl_backbones.distributed import world_size
 from ssl_backbones.recipes.recipe import Run
+from ssl_backbones.refusal import Refusal
 
 OF_THE_HOST = re.compile(r"can't allocate memory|not enough memory|DefaultCPUAllocator")
 
 
-class NoRoomError(RuntimeError):
+class NoRoomError(Refusal, RuntimeError):
     """A batch that does not fit into memory."""
 
 

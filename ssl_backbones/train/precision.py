@@ -13,6 +13,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from ssl_backbones.refusal import Refusal
+
 Precision = Literal["fp32", "bf16", "fp16"]
 Layout = Literal["contiguous", "channels_last"]
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -22,7 +24,7 @@ MARGIN = 0.9
 """Another way than the first, the plainest, must take less than this share of its time: a wink is no reason."""
 
 
-class PrecisionError(ValueError):
+class PrecisionError(Refusal, ValueError):
     """A precision that the device lacks."""
 
 

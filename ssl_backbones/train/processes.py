@@ -19,6 +19,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import GradientAccumulationPlugin, LoggerType, broadcast_object_list, parse_flag_from_env
 
 from ssl_backbones.distributed import rank, world_size
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.train.precision import Precision
 
 T = TypeVar("T")
@@ -34,11 +35,11 @@ LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|time
 """What torch says, in many ways, when another process is gone."""
 
 
-class TrackerError(ValueError):
+class TrackerError(Refusal, ValueError):
     """A tracker that is not to be had here."""
 
 
-class OtherRankError(RuntimeError):
+class OtherRankError(Refusal, RuntimeError):
     """What went wrong in the first process, as the others hear of it."""
 
 

@@ -16,6 +16,7 @@ from ssl_backbones.data import Images, ImageSourceError, Request, open_images, r
 from ssl_backbones.distributed import rank, world_size
 from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.recipe import FREE, Recipe, Run
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.checkpoint import Checkpoint, load_latest
 from ssl_backbones.runs.log import RunLog
 from ssl_backbones.runs.run_folder import RunFolder, claim
@@ -34,7 +35,7 @@ from ssl_backbones.views import check_engine, made_by
 T = TypeVar("T")
 
 
-class UnfitError(ValueError):
+class UnfitError(Refusal, ValueError):
     """A recipe that does not fit the network, the number of processes, or the data."""
 
 

@@ -13,6 +13,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from torch import Tensor
 
+from ssl_backbones.refusal import Refusal
+
 Projection = Literal["pca", "tsne", "umap"]
 
 NEIGHBOURS = 10
@@ -23,7 +25,7 @@ FEWEST = 5
 """Photos below which there is nothing to lay out."""
 
 
-class MissingExtraError(ImportError):
+class MissingExtraError(Refusal, ImportError):
     """A picture that needs an optional library, and how to get it."""
 
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from ssl_backbones.refusal import Refusal
+
 FINE = 7
 """Places along a map's shorter side, from which on it can show where something is."""
 
@@ -22,7 +24,7 @@ class CoarseMapWarning(UserWarning):
     """A map of so few places that most of what is drawn of it lies between them."""
 
 
-class LayerError(ValueError):
+class LayerError(Refusal, ValueError):
     """A layer that has no map to show; the message says which layers have."""
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ssl_backbones import recipes
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.typed.values import from_plain
 
 
-class GridError(ValueError):
+class GridError(Refusal, ValueError):
     """A grid that cannot be read, or does not hang together."""
 
 

@@ -15,10 +15,11 @@ import ssl_backbones
 from ssl_backbones.hub.evaluations import is_random
 from ssl_backbones.hub.training_section import fingerprint
 from ssl_backbones.models.backbone import weights_sha256
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.checkpoint import CheckpointError, listed, verify
 
 
-class MaterialError(ValueError):
+class MaterialError(Refusal, ValueError):
     """A folder that cannot be published; the message says what would be needed."""
 
 

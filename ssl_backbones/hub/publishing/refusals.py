@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from huggingface_hub import constants, get_token
 from huggingface_hub import errors as hub
 
+from ssl_backbones.refusal import Refusal
 
-class PublishError(RuntimeError):
+
+class PublishError(Refusal, RuntimeError):
     """Something that was not published, or not verified; the message says what is to be done."""
 
 
