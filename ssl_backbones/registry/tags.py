@@ -13,7 +13,7 @@ from ssl_backbones.registry.zoo import Origin as Origin
 
 LICENCE = "apache-2.0"
 """Of what the recipes of this repository make."""
-WEIGHTS = Path(__file__).parent / "_weights"
+WEIGHTS = Path(__file__).parents[1] / "_weights"
 """What ships with the package: a safetensors file for each of some tags, by their names."""
 
 
