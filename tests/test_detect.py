@@ -13,7 +13,7 @@ from drawn_objects import coco, parquet, voc
 from runs import forget
 
 from ssl_backbones.commands import detect as script
-from ssl_backbones.evaluate.detection.box_metrics import require_evaluators
+from ssl_backbones.evaluate.detection.box_metrics import VOC, require_evaluators
 from ssl_backbones.evaluate.detection.detect_run import PRESETS, DetectRun
 
 QUICK = ["--preset", "small", "--random", "--workers", "0", "--batch_size", "2", "--iteration_images", "2"]
@@ -118,9 +118,9 @@ def test_what_judges_detections_is_asked_for_before_training(
 
 def test_vocs_metric_asks_for_pycocotools_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchmetrics", None)
-    require_evaluators("voc", masks=False)
+    require_evaluators(VOC, masks=False)
     with pytest.raises(ValueError, match="torchmetrics, which"):
-        require_evaluators("voc", masks=True)
+        require_evaluators(VOC, masks=True)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +130,7 @@ def test_vocs_metric_asks_for_pycocotools_alone(monkeypatch: pytest.MonkeyPatch)
         (["m", "--out", "o"], "--data is missing"),
         (["m", "--data", "d"], "--out is missing"),
         (["m", "--preset", "voc"], "--preset is 'voc', but must be one of voc_24k, coco_1x"),
+        (["m", "--metric", "map"], "metric is 'map', but must be one of auto, voc, coco"),
         (["m", "--head", "c4"], "--head is 'c4', but must be one of faster_fpn"),
         (["m", "--task.region", "3"], "the nearest: --task.regions"),
         (["m", "--iterations", "many"], "--iterations is many, but must be a whole number"),

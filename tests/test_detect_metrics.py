@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 from pycocotools import mask as runs
-from pycocotools.coco import COCO
+from pycocotools.coco import COCO as Source
 from pycocotools.cocoeval import COCOeval
 
 from ssl_backbones.evaluate.detection.box_metrics import (
+    COCO,
     COCO_POINTS,
+    METRICS,
     THRESHOLDS,
+    VOC,
     VOC_POINTS,
-    Found,
+    Instances,
     coco_evaluated,
     coco_hits,
     measure,
@@ -26,7 +29,7 @@ from ssl_backbones.evaluate.detection.box_metrics import (
 HEIGHT, WIDTH = 60, 80
 
 
-def side(boxes: Any, labels: Any, scores: Any = None, ignored: Any = None) -> Found:
+def side(boxes: Any, labels: Any, scores: Any = None, ignored: Any = None) -> Instances:
     """What was found, or is there, with masks that fill the boxes."""
     boxes = np.array(boxes, np.float64).reshape(-1, 4)
     count = len(boxes)
@@ -35,7 +38,7 @@ def side(boxes: Any, labels: Any, scores: Any = None, ignored: Any = None) -> Fo
         mask = np.zeros((HEIGHT, WIDTH), np.uint8, order="F")
         mask[top:bottom, left:right] = 1
         masks.append(runs.encode(mask))
-    return Found(
+    return Instances(
         boxes,
         np.array(labels, np.int64),
         np.zeros(count) if scores is None else np.array(scores, np.float64),
@@ -45,7 +48,7 @@ def side(boxes: Any, labels: Any, scores: Any = None, ignored: Any = None) -> Fo
     )
 
 
-def drawn(seed: int, photos: int = 10, crowds: bool = True) -> tuple[list[Found], list[Found]]:
+def drawn(seed: int, photos: int = 10, crowds: bool = True) -> tuple[list[Instances], list[Instances]]:
     """Detections near and far from what is there, some photos empty, scores with ties."""
     stream = np.random.default_rng(seed)
 
@@ -69,10 +72,10 @@ def drawn(seed: int, photos: int = 10, crowds: bool = True) -> tuple[list[Found]
     return found, there
 
 
-def cocoeval(found: list[Found], there: list[Found], kind: str) -> list[float]:
+def cocoeval(found: list[Instances], there: list[Instances], kind: str) -> list[float]:
     """AP, AP50 and AP75 of pycocotools itself."""
 
-    def content(sides: list[Found]) -> dict[str, Any]:
+    def content(sides: list[Instances]) -> dict[str, Any]:
         annotations: list[dict[str, Any]] = []
         for photo, each in enumerate(sides):
             for at, (left, top, right, bottom) in enumerate(each.boxes):
@@ -94,7 +97,7 @@ def cocoeval(found: list[Found], there: list[Found], kind: str) -> list[float]:
     with contextlib.redirect_stdout(io.StringIO()):
         sources = []
         for sides in (there, found):
-            source = COCO()
+            source = Source()
             source.dataset = content(sides)
             source.createIndex()
             sources.append(source)
@@ -113,7 +116,7 @@ def test_cocos_ap_is_pycocotools_own_and_the_intervals_ap_is_the_same(seed: int)
         expected = cocoeval(found, there, kind)
         assert 0 < expected[0] < 1
         assert [evaluated[prefix + name] for name in ("AP", "AP50", "AP75")] == pytest.approx(expected, abs=1e-6)
-        ours = measure(found, there, 3, "coco", seed=0, masks=masks)
+        ours = measure(found, there, 3, COCO, seed=0, masks=masks)
         assert [ours[name]["value"] for name in ("AP", "AP50", "AP75")] == pytest.approx(expected, abs=1e-9)
     boxes = coco_evaluated(found, there, masks=False)
     assert boxes == {name: evaluated[name] for name in boxes}
@@ -130,18 +133,18 @@ def test_vocs_ap_of_eleven_points_by_hand() -> None:
         side([[0, 0, 10, 10], [50, 0, 60, 10], [0, 0, 10, 10]], [0, 0, 0], [0.9, 0.8, 0.1]),
         side([[0, 0, 30, 30]], [0], [0.5]),
     ]
-    numbers = measure(found, there, 1, "voc", seed=0)
+    numbers = measure(found, there, 1, VOC, seed=0)
     assert numbers["AP50"]["value"] == pytest.approx(6 / 11)
     assert numbers["AP"]["value"] == pytest.approx(6 / 11)
-    assert measure(found, there, 1, "coco", seed=0)["AP50"]["value"] == pytest.approx((34 + 33 * 2 / 3) / 101)
+    assert measure(found, there, 1, COCO, seed=0)["AP50"]["value"] == pytest.approx((34 + 33 * 2 / 3) / 101)
 
 
 def test_what_is_difficult_counts_neither_as_found_nor_as_missed() -> None:
     there = [side([[0, 0, 10, 10], [20, 20, 40, 40]], [0, 0], ignored=[True, False])]
     alone = [side([[20, 20, 40, 40]], [0], [0.5])]
     both = [side([[0, 0, 10, 10], [0, 0, 10, 10], [20, 20, 40, 40]], [0, 0, 0], [0.9, 0.8, 0.5])]
-    assert measure(alone, there, 1, "voc", seed=0)["AP"]["value"] == 1.0
-    assert measure(both, there, 1, "voc", seed=0)["AP"]["value"] == 1.0
+    assert measure(alone, there, 1, VOC, seed=0)["AP"]["value"] == 1.0
+    assert measure(both, there, 1, VOC, seed=0)["AP"]["value"] == 1.0
 
 
 def test_an_overlap_at_the_threshold_is_right_for_coco_and_wrong_for_voc() -> None:
@@ -157,7 +160,7 @@ def test_voc_holds_a_detection_against_its_nearest_object_even_if_that_is_taken(
     assert coco_hits(overlap, nobody)[:, 0].tolist() == [1, 1]
 
 
-def literal_voc(found: list[Found], there: list[Found], label: int, threshold: float) -> float:
+def literal_voc(found: list[Instances], there: list[Instances], label: int, threshold: float) -> float:
     """One class's AP of eleven points, loop by loop."""
     wanted = sum(int((~truth.ignored[truth.labels == label]).sum()) for truth in there)
     listed = [
@@ -198,7 +201,7 @@ def literal_voc(found: list[Found], there: list[Found], label: int, threshold: f
 @pytest.mark.parametrize("seed", range(4))
 def test_vocs_ap_is_the_slow_literal_one(seed: int) -> None:
     found, there = drawn(seed)
-    numbers = measure(found, there, 3, "voc", seed=0)
+    numbers = measure(found, there, 3, VOC, seed=0)
     slow = np.array([[literal_voc(found, there, label, t) for t in THRESHOLDS] for label in range(3)])
     assert numbers["AP"]["value"] == pytest.approx(slow.mean())
     assert numbers["AP50"]["value"] == pytest.approx(slow[:, 0].mean())
@@ -207,10 +210,10 @@ def test_vocs_ap_is_the_slow_literal_one(seed: int) -> None:
 
 def test_the_interval_is_seeded_holds_the_value_and_shrinks_with_photos() -> None:
     found, there = drawn(1, photos=8, crowds=False)
-    once = measure(found, there, 3, "voc", seed=0)["AP50"]
-    assert once == measure(found, there, 3, "voc", seed=0)["AP50"]
-    assert once != measure(found, there, 3, "voc", seed=1)["AP50"]
-    many = measure(found * 8, there * 8, 3, "voc", seed=0)["AP50"]
+    once = measure(found, there, 3, VOC, seed=0)["AP50"]
+    assert once == measure(found, there, 3, VOC, seed=0)["AP50"]
+    assert once != measure(found, there, 3, VOC, seed=1)["AP50"]
+    many = measure(found * 8, there * 8, 3, VOC, seed=0)["AP50"]
     assert many["high"] - many["low"] < once["high"] - once["low"]
 
 
@@ -220,8 +223,8 @@ def test_a_photo_drawn_twice_counts_as_two() -> None:
     found, there = drawn(2, photos=5, crowds=False)
     weights = np.array([2, 0, 1, 1, 3])
     repeated = [photo for photo, weight in enumerate(weights) for _ in range(weight)]
-    by_weight = matched(found, there, 1, "coco").average_precision(weights, COCO_POINTS)
-    twice = matched([found[p] for p in repeated], [there[p] for p in repeated], 1, "coco")
+    by_weight = matched(found, there, 1, COCO).average_precision(weights, COCO_POINTS)
+    twice = matched([found[p] for p in repeated], [there[p] for p in repeated], 1, COCO)
     expected = twice.average_precision(np.ones(len(repeated), np.int64), COCO_POINTS)
     # Detections of one score, and a photo's copies always are, may stand in another order.
     assert by_weight == pytest.approx(expected, abs=0.05)
@@ -230,5 +233,5 @@ def test_a_photo_drawn_twice_counts_as_two() -> None:
 
 def test_a_class_that_is_nowhere_is_left_out_of_the_mean() -> None:
     there, found = [side([[0, 0, 10, 10]], [0])], [side([[0, 0, 10, 10], [5, 5, 9, 9]], [0, 1], [0.9, 0.9])]
-    for style in ("voc", "coco"):
-        assert measure(found, there, 3, style, seed=0)["AP"]["value"] == pytest.approx(1.0)  # type: ignore[arg-type]
+    for metric in METRICS.values():
+        assert measure(found, there, 3, metric, seed=0)["AP"]["value"] == pytest.approx(1.0)

@@ -17,10 +17,9 @@ from runs import Killed, after, asked_to_stop, forget, killed, sha, state
 from two_processes import run_two_processes
 
 from ssl_backbones.commands import detect as script
-from ssl_backbones.evaluate.detection.box_metrics import Found, Style
+from ssl_backbones.evaluate.detection.box_metrics import Instances, unpacked
 from ssl_backbones.evaluate.detection.detection import Detection
 from ssl_backbones.evaluate.detection.detection_judge import DetectionJudge, training_batches
-from ssl_backbones.evaluate.detection.packed_masks import unpacked
 from ssl_backbones.evaluate.detection.precise_bn import precise_statistics
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.loop import Loop
@@ -34,7 +33,7 @@ WORDS = [
     *("--schedule.warmup_steps", "1", "--task.smallest", "64", "--task.longest", "140", "--task.width", "16"),
     *("--task.anchors", "32", "--task.regions", "16", "--task.test_proposals", "20", "--log_every", "2"),
 ]
-CASES: dict[str, tuple[Style, int]] = {"voc": ("voc", 0), "coco": ("coco", 0), "precise": ("coco", 2)}
+CASES: dict[str, tuple[str, int]] = {"voc": ("voc", 0), "coco": ("coco", 0), "precise": ("coco", 2)}
 """The metric of boxes, and the batches from which statistics are taken anew."""
 Answer = tuple[dict[str, Any], dict[str, torch.Tensor]]
 """Numbers, and what was found in each photo as tensors by name."""
@@ -55,7 +54,7 @@ def run(argv: list[str], patch: pytest.MonkeyPatch) -> None:
         forget()
 
 
-def tensors_of(found: list[Found]) -> dict[str, torch.Tensor]:
+def tensors_of(found: list[Instances]) -> dict[str, torch.Tensor]:
     """What was found in each photo, as tensors by name."""
     fields: dict[str, torch.Tensor] = {}
     for photo, each in enumerate(found):

@@ -24,7 +24,7 @@ from ssl_backbones.evaluate.detection.annotations import AnnotatedImages
 from ssl_backbones.evaluate.detection.box_metrics import require_evaluators
 from ssl_backbones.evaluate.detection.detect_run import PRESETS, DetectRun
 from ssl_backbones.evaluate.detection.detection import Detection
-from ssl_backbones.evaluate.detection.detection_judge import DetectionJudge, style_of
+from ssl_backbones.evaluate.detection.detection_judge import DetectionJudge, metric_of
 from ssl_backbones.evaluate.detection.detectors import Head
 from ssl_backbones.evaluate.detection.open_annotated import open_annotated, open_kept_out
 from ssl_backbones.models.backbone import weights_sha256
@@ -66,7 +66,7 @@ def open_data(run: DetectRun) -> tuple[AnnotatedImages, AnnotatedImages]:
     if masks:
         tested.require_masks(f"the head {run.task.head}")
     with fitting():
-        require_evaluators(style_of(run, tested), masks)
+        require_evaluators(metric_of(run, tested), masks)
     return images, tested
 
 

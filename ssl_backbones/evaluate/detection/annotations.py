@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +18,6 @@ from ssl_backbones.data.keys import PathKeys, fingerprint_of
 
 logger = logging.getLogger(__name__)
 
-Metric = Literal["voc", "coco"]
-"""Which average precision a source is measured by."""
 POLICY = DecodePolicy()
 
 
@@ -118,13 +115,16 @@ class AnnotatedImages(Images):
         photos: Images,
         objects: Sequence[Objects],
         classes: Sequence[str],
-        metric: Metric,
+        metric: str,
         *,
         source: str,
         dropped: int = 0,
         masks: Callable[[int], NDArray[np.uint8]] | None = None,
     ) -> None:
-        """`masks(index)` draws the objects of a photo, (N, H, W) of 0 and 1; it has to pickle."""
+        """`metric` is the name of the source's own in METRICS of box_metrics.
+
+        `masks(index)` draws the objects of an image, (N, H, W) of 0 and 1; it has to pickle.
+        """
         self.photos, self.keys = photos, photos.keys
         self.objects, self.classes, self.metric = objects, list(classes), metric
         self.source, self.dropped, self.masks = source, dropped, masks

@@ -6,15 +6,14 @@ Lin et al., 2014 (COCO, a hundred and one). https://arxiv.org/abs/1405.0312
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from ssl_backbones.evaluate.detection.packed_masks import Runs, unpacked
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """Overlaps at which a detection counts as right."""
@@ -22,35 +21,24 @@ AT = {"AP50": 0, "AP75": 5}
 VOC_POINTS = np.arange(0.0, 1.1, 0.1)
 COCO_POINTS = np.linspace(0.0, 1.0, 101)
 RESAMPLES = 200
-MOST = 100
-"""Detections of a photo and class that COCO looks at."""
-
-Style = Literal["voc", "coco"]
-
-
-def require_evaluators(style: Style, masks: bool) -> None:
-    """ValueError where a library is missing that detections are judged by."""
-    needed = ["pycocotools", *(["torchmetrics"] if masks or style == "coco" else [])]
-    for name in needed:
-        if find_spec(name) is None:
-            raise ValueError(
-                f"{name}, which detections are judged by, is not installed: pip install 'ssl-backbones[eval]'"
-            )
+Runs = dict[str, Any]
+"""One mask as pycocotools packs it: its height and width, and its runs of pixels."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What was found in a photo, or what is there."""
+class Instances:
+    """The N objects that were detected in an image, or those that are annotated there."""
 
     boxes: NDArray[np.float64]
     """(N, 4)"""
     labels: NDArray[np.int64]
+    """(N,)"""
     scores: NDArray[np.float64]
-    """(N,); of what is there, anything."""
+    """(N,) confidences of detections; of annotated objects, anything."""
     ignored: NDArray[np.bool_]
-    """(N,): what counts neither as found nor as missed; of detections, anything."""
+    """(N,) annotated objects that count neither as found nor as missed; of detections, anything."""
     area: NDArray[np.float64]
-    """(N,): of what is there, where the annotation says; 0 where not."""
+    """(N,) pixels of annotated objects where the annotation says; 0 where not."""
     masks: list[Runs] | None = None
 
 
@@ -132,14 +120,49 @@ def coco_hits(overlap: NDArray[np.float64], ignored: NDArray[np.bool_]) -> NDArr
     return hit
 
 
-def matched(found: Sequence[Found], there: Sequence[Found], label: int, style: Style, masks: bool = False) -> Matches:
-    """A class's detections in all photos, held against what is there by the rule of a benchmark."""
+@dataclass(frozen=True)
+class BoxMetric:
+    """A benchmark's average precision: how detections are matched, and the recalls that precision is averaged over."""
+
+    name: str
+    """As --metric and annotations call it."""
+    title: str
+    hits: Callable[[NDArray[np.float64], NDArray[np.bool_]], NDArray[np.int8]]
+    """Overlaps (D, M) and the ignored among M objects to the outcome (D, T) of each detection."""
+    points: NDArray[np.float64]
+    """Recalls."""
+    most: int | None = None
+    """Detections of an image and class that are looked at, the surest; None for all."""
+    crowds: bool = False
+    """Take the overlap with an ignored object over the detection alone: it is a crowd."""
+    evaluated: bool = False
+    """Report pycocotools' own value; what is computed here is the interval."""
+
+
+VOC = BoxMetric("voc", "VOC's AP of eleven points", voc_hits, VOC_POINTS)
+COCO = BoxMetric("coco", "COCO's AP", coco_hits, COCO_POINTS, most=100, crowds=True, evaluated=True)
+"""That of masks, too."""
+METRICS = {metric.name: metric for metric in (VOC, COCO)}
+
+
+def require_evaluators(metric: BoxMetric, masks: bool) -> None:
+    """Raise ValueError where a library is missing that the metric, or that of masks, needs."""
+    for name in ("pycocotools", *(["torchmetrics"] if masks or metric.evaluated else [])):
+        if find_spec(name) is None:
+            raise ValueError(
+                f"{name}, which detections are judged by, is not installed: pip install 'ssl-backbones[eval]'"
+            )
+
+
+def matched(
+    found: Sequence[Instances], there: Sequence[Instances], label: int, metric: BoxMetric, masks: bool = False
+) -> Matches:
+    """A class's detections in all images, matched with the annotated objects by the rule of a metric."""
     photos, scores, hits = [], [], [np.zeros((0, len(THRESHOLDS)), np.int8)]
     count = np.zeros(len(there), np.int64)
     for photo, (each, truth) in enumerate(zip(found, there, strict=True)):
         rows = np.flatnonzero(each.labels == label)
-        rows = rows[np.argsort(-each.scores[rows], kind="stable")]
-        rows = rows[:MOST] if style == "coco" else rows
+        rows = rows[np.argsort(-each.scores[rows], kind="stable")][: metric.most]
         columns = np.flatnonzero(truth.labels == label)
         ignored = truth.ignored[columns]
         count[photo] = (~ignored).sum()
@@ -147,9 +170,7 @@ def matched(found: Sequence[Found], there: Sequence[Found], label: int, style: S
             [side.masks[at] for at in wanted] if masks and side.masks is not None else side.boxes[wanted]
             for side, wanted in ((each, rows), (truth, columns))
         ]
-        crowd = ignored if style == "coco" else np.zeros(len(ignored), np.bool_)
-        overlap = overlaps(*shapes, crowd)
-        hits.append((coco_hits if style == "coco" else voc_hits)(overlap, ignored))
+        hits.append(metric.hits(overlaps(*shapes, ignored & metric.crowds), ignored))
         photos.append(np.full(len(rows), photo))
         scores.append(each.scores[rows])
     return Matches(np.concatenate(photos), np.concatenate(scores), np.concatenate(hits), count)
@@ -164,15 +185,21 @@ def summary(precision: NDArray[np.float64]) -> dict[str, float]:
 
 
 def measure(
-    found: Sequence[Found], there: Sequence[Found], classes: int, style: Style, *, seed: int, masks: bool = False
+    found: Sequence[Instances],
+    there: Sequence[Instances],
+    classes: int,
+    metric: BoxMetric,
+    *,
+    seed: int,
+    masks: bool = False,
 ) -> dict[str, dict[str, float]]:
     """AP, AP50 and AP75 as value, low and high: the 95% interval over photos drawn anew.
 
     The interval is the middle 95% of RESAMPLES draws of as many photos, with replacement; classes that a draw has none
     of are left out of its mean, as those that the photos have none of are.
     """
-    points = VOC_POINTS if style == "voc" else COCO_POINTS
-    matches = [matched(found, there, label, style, masks) for label in range(classes)]
+    points = metric.points
+    matches = [matched(found, there, label, metric, masks) for label in range(classes)]
     whole = np.ones(len(there), np.int64)
     value = summary(np.array([each.average_precision(whole, points) for each in matches]))
     stream = np.random.Generator(np.random.PCG64(seed))
@@ -191,7 +218,28 @@ def measure(
     }
 
 
-def coco_evaluated(found: Sequence[Found], there: Sequence[Found], masks: bool) -> dict[str, float]:
+def average_precisions(
+    found: Sequence[Instances],
+    there: Sequence[Instances],
+    classes: int,
+    metric: BoxMetric,
+    *,
+    seed: int,
+    masks: bool,
+) -> dict[str, dict[str, float]]:
+    """AP, AP50 and AP75 of boxes and, by COCO's rule, of masks as mask_AP and so on, each with its interval."""
+    numbers = measure(found, there, classes, metric, seed=seed)
+    if masks:
+        drawn = measure(found, there, classes, COCO, seed=seed, masks=True)
+        numbers |= {f"mask_{name}": number for name, number in drawn.items()}
+    evaluated = coco_evaluated(found, there, masks) if masks or metric.evaluated else {}
+    for name, value in evaluated.items():
+        if metric.evaluated or name.startswith("mask_"):
+            numbers[name] = numbers[name] | {"value": value}
+    return numbers
+
+
+def coco_evaluated(found: Sequence[Instances], there: Sequence[Instances], masks: bool) -> dict[str, float]:
     """AP, AP50 and AP75 of boxes, and with `mask_` before them of masks, as torchmetrics has them from pycocotools."""
     import torch
     from torchmetrics.detection import MeanAveragePrecision
@@ -204,7 +252,7 @@ def coco_evaluated(found: Sequence[Found], there: Sequence[Found], masks: bool) 
     )
     metric.warn_on_many_detections = False
 
-    def plain(side: Found, **more: Any) -> dict[str, Any]:
+    def plain(side: Instances, **more: Any) -> dict[str, Any]:
         fields = {"boxes": torch.from_numpy(side.boxes).float(), "labels": torch.from_numpy(side.labels)} | more
         if masks and side.masks is not None:
             fields["masks"] = torch.from_numpy(unpacked(side.masks)).bool()
@@ -220,3 +268,25 @@ def coco_evaluated(found: Sequence[Found], there: Sequence[Found], masks: bool) 
     return {name: float(computed[f"bbox_{key}"]) for name, key in names.items()} | {
         f"mask_{name}": float(computed[f"segm_{key}"]) for name, key in names.items()
     }
+
+
+def packed(masks: NDArray[np.uint8]) -> list[Runs]:
+    """Masks (N, H, W) of 0 and 1 as runs of pixels."""
+    from pycocotools import mask as runs
+
+    if not len(masks):
+        return []
+    found: list[Runs] = runs.encode(np.asfortranarray(masks.transpose(1, 2, 0)))
+    return found
+
+
+def unpacked(masks: Sequence[Runs]) -> NDArray[np.uint8]:
+    """Masks (N, H, W) of 0 and 1; (0, 1, 1) where there are none."""
+    from pycocotools import mask as runs
+
+    if not masks:
+        return np.zeros((0, 1, 1), np.uint8)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)  # of pycocotools 2.0.11
+        drawn = runs.decode(list(masks))
+    return np.ascontiguousarray(drawn.transpose(2, 0, 1))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ssl_backbones.data import ImageSourceError
 from ssl_backbones.data.splits import TEST, TRAIN, VALIDATION
 from ssl_backbones.evaluate.detection.annotations import AnnotatedImages, Gathered, ListedImages, label_of
-from ssl_backbones.evaluate.detection.packed_masks import unpacked
+from ssl_backbones.evaluate.detection.box_metrics import unpacked
 
 PREFIX = "instances_"
 

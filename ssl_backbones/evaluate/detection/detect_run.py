@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ssl_backbones.checks import check
+from ssl_backbones.evaluate.detection.box_metrics import METRICS
 from ssl_backbones.evaluate.detection.detection import DetectionConfig
 from ssl_backbones.recipes.recipe import OptimizerConfig, ScheduleConfig
 from ssl_backbones.train.transfer import Transfer
@@ -31,8 +32,8 @@ class DetectRun(Transfer):
     """The batch that the iterations are of."""
     column: Literal["auto", "category", "voc_category"] = "auto"
     """Of the objects in parquet files, the field that is their class; VOC's where there is one, under auto."""
-    metric: Literal["auto", "voc", "coco"] = "auto"
-    """Whose average precision of boxes; that of the data, under auto."""
+    metric: str = "auto"
+    """Average precision of boxes: voc or coco; that of the data, under auto."""
     classes: int = 0
     """How many the head tells apart; 0 for those of the data."""
 
@@ -40,6 +41,7 @@ class DetectRun(Transfer):
         super().__post_init__()
         for name in ("iterations", "iteration_images"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        check(self.metric in ("auto", *METRICS), "metric", self.metric, f"one of {', '.join(('auto', *METRICS))}")
         check(self.classes >= 0, "classes", self.classes, "at least 1, or 0 for those of the data")
         smallest, longest = self.task.smallest, self.task.longest
         check(smallest <= self.size, "task.smallest", smallest, f"at most the size, {self.size}")

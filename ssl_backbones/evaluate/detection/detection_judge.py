@@ -13,11 +13,17 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from ssl_backbones.data import Batch, Batches, Request, Unreadable
 from ssl_backbones.distributed import rank, world_size
 from ssl_backbones.evaluate.detection.annotations import AnnotatedImages
-from ssl_backbones.evaluate.detection.box_metrics import RESAMPLES, Found, Style, coco_evaluated, measure
+from ssl_backbones.evaluate.detection.box_metrics import (
+    METRICS,
+    RESAMPLES,
+    BoxMetric,
+    Instances,
+    average_precisions,
+    packed,
+)
 from ssl_backbones.evaluate.detection.box_views import ResizeFlip
 from ssl_backbones.evaluate.detection.detect_run import DetectRun
 from ssl_backbones.evaluate.detection.detection import Detection
-from ssl_backbones.evaluate.detection.packed_masks import packed
 from ssl_backbones.evaluate.detection.precise_bn import precise_statistics
 from ssl_backbones.evaluate.results import write_results
 from ssl_backbones.train.embed import batches, to_device
@@ -28,7 +34,6 @@ if TYPE_CHECKING:
     from ssl_backbones.train.loop import Loop
 
 Number = dict[str, float]
-METRICS = {"voc": "VOC's AP of eleven points", "coco": "COCO's AP"}
 
 
 class TestBatches(Batches):
@@ -59,14 +64,14 @@ class DetectionJudge:
 
     def __init__(self, run: DetectRun, images: AnnotatedImages, validation: AnnotatedImages) -> None:
         self.run, self.training, self.images = run, images, validation
-        self.style = style_of(run, validation)
+        self.metric = metric_of(run, validation)
         self.numbers: dict[str, Number] = {}
         self.unreadable = Unreadable(len(validation), run.unreadable_share)
 
     @property
     def question(self) -> dict[str, Any]:
         """What two answers must have in common to be compared, as JSON has it."""
-        return {"metric": self.style, "images": self.images.fingerprint}
+        return {"metric": self.metric.name, "images": self.images.fingerprint}
 
     def judge(self, loop: Loop) -> Measured:
         """AP, AP50 and AP75 with statistics taken anew, the same in every process."""
@@ -75,7 +80,9 @@ class DetectionJudge:
         with precise_statistics(method, training_batches(loop, method.config.precise_batches)):
             found = self.find(method, loop)
         there = [truth(self.images, index, method.with_masks) for index in range(len(self.images))]
-        self.numbers = numbers_of(found, there, len(self.images.classes), self.style, self.run.seed, method.with_masks)
+        self.numbers = average_precisions(
+            found, there, len(self.images.classes), self.metric, seed=self.run.seed, masks=method.with_masks
+        )
         return Measured({name: number["value"] for name, number in self.numbers.items()})
 
     def leave(self, loop: Loop, before: Measured | None, after: Measured) -> str:
@@ -97,7 +104,7 @@ class DetectionJudge:
             more={
                 "random_weights": run.random,
                 "steps": loop.step,
-                "metric": METRICS[self.style],
+                "metric": self.metric.title,
                 "interval": f"2.5th and 97.5th percentiles of {RESAMPLES} resamples of the photos, seed {run.seed}",
                 "classes": list(self.training.classes),
                 "boxes_left_out": {"data": self.training.dropped, "validation": self.images.dropped},
@@ -105,16 +112,16 @@ class DetectionJudge:
             },
         )
         lines = [f"  {name:<10} {in_words(found)}" for name, found in self.numbers.items()]
-        return "\n".join([f"{METRICS[self.style]}, {len(self.images)} photos:", *lines, f"Left in {path}/results.json"])
+        return "\n".join([f"{self.metric.title}, {len(self.images)} photos:", *lines, f"Left in {path}/results.json"])
 
-    def find(self, method: Detection, loop: Loop) -> list[Found]:
+    def find(self, method: Detection, loop: Loop) -> list[Instances]:
         """What is found in each photo; the processes share the photos.
 
         They are shown one by one: beside a larger photo one is padded further, and what is found in it changes.
         """
         dataset = TestBatches(self.images, method.test_transform(loop.recipe.size))
         mine = np.arange(rank(), len(self.images), world_size())
-        found: dict[int, Found] = {}
+        found: dict[int, Instances] = {}
         left_out: dict[str, str] = {}
         for batch in batches(dataset, mine, 1, loop.loader.workers):
             left_out |= batch.unreadable
@@ -133,10 +140,9 @@ class DetectionJudge:
         return [found.get(index, nothing) for index in range(len(self.images))]
 
 
-def style_of(run: DetectRun, validation: AnnotatedImages) -> Style:
-    """Whose average precision of boxes the run asks for."""
-    style: Style = validation.metric if run.metric == "auto" else run.metric
-    return style
+def metric_of(run: DetectRun, validation: AnnotatedImages) -> BoxMetric:
+    """The average precision of boxes that the run names, or the one of its validation images."""
+    return METRICS[validation.metric if run.metric == "auto" else run.metric]
 
 
 def in_words(number: Number) -> str:
@@ -155,13 +161,13 @@ def training_batches(loop: Loop, count: int) -> Iterator[Any]:
                 yield loop.dataset.on_device(to_device(batch.content, loop.accelerator.device))
 
 
-def empty(masks: bool) -> Found:
+def empty(masks: bool) -> Instances:
     """Nothing."""
     none = np.zeros(0)
-    return Found(np.zeros((0, 4)), none.astype(np.int64), none, none.astype(np.bool_), none, [] if masks else None)
+    return Instances(np.zeros((0, 4)), none.astype(np.int64), none, none.astype(np.bool_), none, [] if masks else None)
 
 
-def restored(detection: dict[str, torch.Tensor], size: tuple[int, int], original: tuple[int, int]) -> Found:
+def restored(detection: dict[str, torch.Tensor], size: tuple[int, int], original: tuple[int, int]) -> Instances:
     """What was found in a photo of one height and width, as it lies in it at another."""
     scale = torch.tensor([original[1] / size[1], original[0] / size[0]] * 2, device=detection["boxes"].device)
     boxes = detection["boxes"].float() * scale
@@ -170,7 +176,7 @@ def restored(detection: dict[str, torch.Tensor], size: tuple[int, int], original
     if "masks" in detection:
         pasted = paste_masks_in_image(detection["masks"].cpu(), boxes.cpu(), original)
         masks = packed((pasted[:, 0] >= 0.5).numpy().astype(np.uint8))
-    return Found(
+    return Instances(
         boxes.double().cpu().numpy(),
         detection["labels"].cpu().numpy() - 1,
         detection["scores"].double().cpu().numpy(),
@@ -180,10 +186,10 @@ def restored(detection: dict[str, torch.Tensor], size: tuple[int, int], original
     )
 
 
-def truth(images: AnnotatedImages, index: int, with_masks: bool) -> Found:
+def truth(images: AnnotatedImages, index: int, with_masks: bool) -> Instances:
     """What is there in a photo."""
     objects, masks = images.drawn(index) if with_masks else (images.objects[index], None)
-    return Found(
+    return Instances(
         objects.boxes.astype(np.float64),
         objects.labels,
         np.zeros(len(objects)),
@@ -191,18 +197,3 @@ def truth(images: AnnotatedImages, index: int, with_masks: bool) -> Found:
         objects.area.astype(np.float64),
         None if masks is None else packed(masks),
     )
-
-
-def numbers_of(
-    found: list[Found], there: list[Found], classes: int, style: Style, seed: int, masks: bool
-) -> dict[str, Number]:
-    """AP, AP50 and AP75 of boxes and, by COCO's rule alone, mask_AP and so on; COCO's as pycocotools has them."""
-    numbers = measure(found, there, classes, style, seed=seed)
-    if masks:
-        drawn = measure(found, there, classes, "coco", seed=seed, masks=True)
-        numbers |= {f"mask_{name}": number for name, number in drawn.items()}
-    evaluated = coco_evaluated(found, there, masks) if masks or style == "coco" else {}
-    for name, value in evaluated.items():
-        if style == "coco" or name.startswith("mask_"):
-            numbers[name] = numbers[name] | {"value": value}
-    return numbers
