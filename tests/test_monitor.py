@@ -30,7 +30,8 @@ def test_a_monitor_without_labels_tells_the_spread() -> None:
     assert measured.scalars.keys() == {"std", "rank"}
     assert 0.8 < measured.scalars["std"] < 1.2
     assert 3 < measured.scalars["rank"] < 4.01
-    assert monitor.results(measured, measured).keys() == {"std", "rank"}
+    assert monitor.numbers(measured, measured).keys() == {"std before", "std", "rank before", "rank"}
+    assert monitor.about(measured) == {}
 
 
 def test_a_monitor_holds_the_images_against_one_another() -> None:
@@ -40,9 +41,10 @@ def test_a_monitor_holds_the_images_against_one_another() -> None:
     assert (np.diff(monitor.bank) > 0).all()
     measured = monitor.measure(colours)
     assert measured.scalars["knn"] == 1
-    results = monitor.results(measured, measured)["knn"]
-    assert (results["queries"], results["bank"], results["gain"]) == (20, 20, 0)
-    assert results["protocol"] == "each image against the others"
+    numbers, about = monitor.numbers(measured, measured), monitor.about(measured)
+    assert (numbers["knn"]["of"], numbers["knn"]["k"], numbers["knn gain"]["value"]) == (20, 3, 0)
+    assert (about["bank"], about["queries"]) == ({"images": 20}, {"images": 20})
+    assert about["kind"] == "each image against the others"
     alone = torch.eye(30)
     assert monitor.measure(lambda _, indices: alone[indices]).scalars["knn"] == pytest.approx(
         knn_accuracy(
@@ -62,9 +64,10 @@ def test_a_monitor_asks_the_validation_images() -> None:
     measured = monitor.measure(colours)
     assert measured.correct is not None
     assert measured.correct.tolist() == [True] * 6
-    results = monitor.results(measured, measured)["knn"]
-    assert results["chance"] == pytest.approx(5 / 6)
-    assert (results["queries"], results["protocol"]) == (6, "held-out queries")
+    about = monitor.about(measured)
+    assert about["chance"] == pytest.approx(5 / 6)
+    assert (about["queries"], about["kind"]) == ({"images": 6}, "held-out queries")
+    assert monitor.numbers(measured, measured)["knn"]["of"] == 6
 
 
 def test_only_labelled_images_are_asked_about() -> None:

@@ -16,6 +16,7 @@ from whole_runs import Whole, contents, data, watched
 
 import ssl_backbones
 from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, MoCoV2Config
+from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.schedules import ema_momentum
@@ -101,12 +102,15 @@ def test_the_log_says_how_it_went(whole: Whole) -> None:
 def test_the_results_are_those_of_the_log(whole: Whole) -> None:
     results = json.loads((whole.path / "results.json").read_text())
     before, *_, after = (line for line in read_log(whole.path / "log.jsonl") if "knn" in line)
-    for name in ("std", "rank"):
-        assert results[name] == {"before": before[name], "after": after[name]}
-    assert (results["knn"]["before"], results["knn"]["after"]) == (before["knn"], after["knn"])
-    assert results["knn"]["chance"] == 0.5
-    assert results["knn"]["gain"] == pytest.approx(after["knn"] - before["knn"])
-    assert results["knn"]["gain_95"][0] <= results["knn"]["gain"] <= results["knn"]["gain_95"][1]
+    numbers = results["numbers"]
+    for name in ("std", "rank", "knn"):
+        assert (numbers[f"{name} before"]["value"], numbers[name]["value"]) == (before[name], after[name])
+    gain = numbers["knn gain"]
+    assert gain["value"] == pytest.approx(after["knn"] - before["knn"])
+    assert gain["low"] <= gain["value"] <= gain["high"]
+    assert (results["protocol"], results["model"], results["chance"]) == ("pretraining", whole.recipe.model, 0.5)
+    trained = timm.create_model(f"local-dir:{whole.path / 'backbone'}", pretrained=True)
+    assert results["weights_sha256"] == weights_sha256(trained)
     assert (results["steps"], results["unreadable"], results["data"]["images"]) == (STEPS, [], runs.PHOTOS)
     card = (whole.path / "README.md").read_text()
     assert whole.recipe.name in card

@@ -23,16 +23,17 @@ __all__ = ["data"]
 def test_unlabelled_photos_are_enough(tmp_path: Path) -> None:
     recipe = tiny(LewelMConfig, photo_folder(tmp_path / "data", classes=()), tmp_path / "run")
     results = outcome(run(recipe).path)["results"]
-    assert "knn" not in results
-    assert results["rank"]["after"] > 1
+    assert "knn" not in results["numbers"]
+    assert results["numbers"]["rank"]["value"] > 1
     assert all("knn" not in line for line in read_log(tmp_path / "run" / "log.jsonl"))
 
 
 def test_validation_photos_are_the_queries(data: Path, tmp_path: Path) -> None:
     held_out = photo_folder(tmp_path / "held_out", 10)
     results = outcome(run(tiny(BYOLConfig, data, tmp_path / "run", validation=str(held_out))).path)["results"]
-    assert (results["knn"]["queries"], results["knn"]["bank"]) == (10, runs.PHOTOS)
-    assert results["knn"]["protocol"] == "held-out queries"
+    assert (results["queries"], results["bank"]) == ({"images": 10}, {"images": runs.PHOTOS})
+    assert results["kind"] == "held-out queries"
+    assert results["validation"]["images"] == 10
 
 
 def test_a_parquet_file_will_do(tmp_path: Path) -> None:
@@ -42,7 +43,7 @@ def test_a_parquet_file_will_do(tmp_path: Path) -> None:
     rows = [{"image": {"bytes": hostile.photo(seed=n), "path": None}, "label": n % 3 - 1} for n in range(18)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
     results = outcome(run(tiny(BYOLConfig, tmp_path / "train.parquet", tmp_path / "run")).path)["results"]
-    assert results["knn"]["queries"] == 12  # a label of -1 is none
+    assert results["queries"]["images"] == 12  # a label of -1 is none
 
 
 def test_photos_of_every_kind_are_seen(data: Path, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_run_is_shown_with_its_curves_and_its_own_maps(lewel: Path, photos: Pa
 def test_a_run_ends_with_its_page(lewel: Path) -> None:
     page = Page((lewel / "gallery.html").read_text(encoding="utf-8"))
     assert headings(page)[:3] == ["The run", "Where the network looks", "Alignment maps"]
-    after = json.loads((lewel / "results.json").read_text())["knn"]["after"]
+    after = json.loads((lewel / "results.json").read_text())["numbers"]["knn"]["value"]
     assert any(f"{after:.1%} after" in words for _, words in page.words)
     assert (lewel / "gallery.html").stat().st_size < 2e6
 

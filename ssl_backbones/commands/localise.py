@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from ssl_backbones.evaluate.annotated import Annotated, open_annotated
 from ssl_backbones.evaluate.localised import CENTRE, UNIFORM, Row, centre_of, table
-from ssl_backbones.evaluate.results import write_results
 from ssl_backbones.evaluate.subject import Subject, open_subject
 from ssl_backbones.files import replace_file
 from ssl_backbones.methods import method_from_run
@@ -31,6 +30,7 @@ from ssl_backbones.metrics import (
     pointing_game,
 )
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.runs.results import results_of, write_results
 from ssl_backbones.typed.arguments import Parser, at_least
 from ssl_backbones.views.normalise import normalise
 from ssl_backbones.visualizers import alignment_maps, feature_norm, grad_cam, principal_component
@@ -191,17 +191,19 @@ def write(
     }
     write_results(
         options.out,
-        protocol="localisation",
-        model=", ".join(subject.name for subject in subjects),
-        weights_sha256=", ".join(subject.weights_sha256 for subject in subjects),
-        data=photos.images,
-        sources=(options.data, ""),
-        numbers=numbers,
-        settings=settings,
-        seed=options.seed,
-        device=device,
-        precision="fp32",
-        more={"over_centre_prior": over, "objects_area": photos.objects.double().mean().item()},
+        results_of(
+            protocol="localisation",
+            model=", ".join(subject.name for subject in subjects),
+            weights_sha256=", ".join(subject.weights_sha256 for subject in subjects),
+            data=photos.images,
+            sources=(options.data, ""),
+            numbers=numbers,
+            settings=settings,
+            seed=options.seed,
+            device=device,
+            precision="fp32",
+            more={"over_centre_prior": over, "objects_area": photos.objects.double().mean().item()},
+        ),
     )
 
 

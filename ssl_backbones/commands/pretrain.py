@@ -12,6 +12,7 @@ from typing import Any
 from ssl_backbones.recipes.command_line import parse
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.runs.results import Number
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.conduct import conduct
 from ssl_backbones.train.finish import leave
@@ -34,29 +35,29 @@ def left(loop: Loop, before: Measured | None, after: Measured) -> str:
 
 def summary(results: dict[str, Any], folder: RunFolder) -> str:
     """What came out, for a person."""
-    lines = []
-    if "knn" in results:
-        knn = results["knn"]
-        after, gain = (percent_interval(*knn[f"{name}_95"]) for name in ("after", "gain"))
+    lines, numbers = [], results["numbers"]
+    if "knn" in numbers:
+        before, after, gain = (numbers[name] for name in ("knn before", "knn", "knn gain"))
         lines += [
-            f"k-NN accuracy ({knn['queries']} queries, {knn['protocol']}, k={knn['k']}):",
-            f"  chance (the most frequent class)  {knn['chance']:6.1%}",
-            f"  the backbone before training      {knn['before']:6.1%}",
-            f"  the backbone after training       {knn['after']:6.1%}   95% interval {after}",
-            f"  gain                              {100 * knn['gain']:+5.1f} points, 95% interval {gain}",
+            f"k-NN accuracy ({after['of']} queries, {results['kind']}, k={after['k']}):",
+            f"  chance (the most frequent class)  {results['chance']:6.1%}",
+            f"  the backbone before training      {before['value']:6.1%}",
+            f"  the backbone after training       {after['value']:6.1%}   95% interval {bounds(after)}",
+            f"  gain                              {100 * gain['value']:+5.1f} points, 95% interval {bounds(gain)}",
         ]
+    rank_before, rank = (numbers[name]["value"] for name in ("rank before", "rank"))
     left = sorted(path.name for path in folder.path.iterdir() if not path.name.startswith("."))
     lines += [
-        f"Effective rank of the features: {results['rank']['before']:.1f} before, {results['rank']['after']:.1f} after",
+        f"Effective rank of the features: {rank_before:.1f} before, {rank:.1f} after",
         f"Left in {folder.path}: {', '.join(left)}",
         f'Load it: ssl_backbones.create_model("{folder.path}", pretrained=True)',
     ]
     return "\n".join(lines)
 
 
-def percent_interval(low: float, high: float) -> str:
-    """Two bounds in percent."""
-    return f"{100 * low:.1f} to {100 * high:.1f}"
+def bounds(number: Number) -> str:
+    """The ends of a number's interval, in percent."""
+    return f"{100 * number['low']:.1f} to {100 * number['high']:.1f}"
 
 
 def main() -> None:

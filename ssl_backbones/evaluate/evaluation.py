@@ -16,8 +16,8 @@ from ssl_backbones.distributed import rank, say
 from ssl_backbones.evaluate.features import Extraction, features_of
 from ssl_backbones.evaluate.labelled import Labelled, labelled
 from ssl_backbones.evaluate.question import FREE, Question
-from ssl_backbones.evaluate.results import Number, proportion, write_results
 from ssl_backbones.evaluate.subject import Subject, open_subject
+from ssl_backbones.runs.results import Number, proportion, results_of, write_results
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, claim
 from ssl_backbones.train.loader import reading_workers
 from ssl_backbones.train.precision import check_precision
@@ -64,18 +64,20 @@ class Evaluation:
         return first_decides(
             lambda: write_results(
                 self.folder.path,
-                protocol=self.protocol,
-                model=self.options.model,
-                weights_sha256=self.subject.weights_sha256,
-                data=self.images,
-                validation=self.validation,
-                sources=(self.options.data, self.validation_source),
-                numbers=numbers,
-                settings=settings(self.options, self.subject),
-                seed=self.options.seed,
-                device=self.subject.device,
-                precision=self.options.precision,
-                more=more,
+                results_of(
+                    protocol=self.protocol,
+                    model=self.options.model,
+                    weights_sha256=self.subject.weights_sha256,
+                    data=self.images,
+                    validation=self.validation,
+                    sources=(self.options.data, self.validation_source),
+                    numbers=numbers,
+                    settings=settings(self.options, self.subject),
+                    seed=self.options.seed,
+                    device=self.subject.device,
+                    precision=self.options.precision,
+                    more=more,
+                ),
             )
         )
 

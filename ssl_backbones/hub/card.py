@@ -14,6 +14,7 @@ from ssl_backbones.hub.markdown import NOT_MEASURED, number, percent, share, tab
 from ssl_backbones.hub.training_section import data_name, fingerprint, training
 from ssl_backbones.registry.photos import known_by
 from ssl_backbones.registry.registry import LICENCE, PAPERS, Description, describe, list_models
+from ssl_backbones.runs.results import Number, upgraded
 
 
 def draft_card(recipe: Mapping[str, Any], results: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> str:
@@ -22,7 +23,7 @@ def draft_card(recipe: Mapping[str, Any], results: Mapping[str, Any], config: Ma
     `config` is the content of backbone/config.json, for the preprocessing. What the two do not hold is said to be not
     measured or not recorded; of the data no more than the last part of their path is told.
     """
-    known = facts_of(recipe)
+    known, results = facts_of(recipe), upgraded(results)
     parts = (
         front_matter(recipe, results, known),
         opening(recipe, known),
@@ -56,7 +57,7 @@ def front_matter(recipe: Mapping[str, Any], results: Mapping[str, Any], known: D
         pipeline_tag="image-feature-extraction",
         tags=tags_for(recipe),
         model_name=str(recipe["name"]),
-        eval_results=[measured(recipe, results["knn"])] if "knn" in results else None,
+        eval_results=[measured(recipe, results["numbers"]["knn"])] if "knn" in results["numbers"] else None,
     )
     return f"---\n{data.to_yaml()}\n---"
 
@@ -66,7 +67,7 @@ def list_ours() -> list[str]:
     return list(timm.list_models(module="small_resnet"))
 
 
-def measured(recipe: Mapping[str, Any], knn: Mapping[str, Any]) -> EvalResult:
+def measured(recipe: Mapping[str, Any], knn: Number) -> EvalResult:
     """The k-NN accuracy in %, as the Hub's model-index has it."""
     name = data_name(recipe)
     return EvalResult(
@@ -75,7 +76,7 @@ def measured(recipe: Mapping[str, Any], knn: Mapping[str, Any]) -> EvalResult:
         dataset_name=name,
         metric_type="accuracy",
         metric_name=f"k-NN accuracy, k={knn['k']}",
-        metric_value=percent(knn["after"]),
+        metric_value=percent(knn["value"]),
     )
 
 
@@ -173,17 +174,21 @@ def evaluation(
     recipe: Mapping[str, Any], results: Mapping[str, Any], known: Description, linear: str = NOT_MEASURED
 ) -> str:
     """What was measured, beside random weights, beside chance and the paper; `linear` is what came of it here."""
-    knn, std, rank = (results.get(name, {}) for name in ("knn", "std", "rank"))
+    numbers: Mapping[str, Number] = results["numbers"]
+    knn, gain = numbers.get("knn", {}), numbers.get("knn gain", {})
     neighbours = f"k-NN accuracy, k={knn['k']}" if knn else "k-NN accuracy"
+    told = {name: number(numbers.get(name, {}).get("value")) for name in ("rank before", "rank", "std before", "std")}
     rows = [
-        (neighbours, share(knn.get("before")), share(knn.get("after"), knn.get("after_95"))),
-        ("gain in k-NN accuracy", "", share(knn.get("gain"), knn.get("gain_95"), unit="points")),
-        ("answering with the largest class", share(knn.get("chance")), share(knn.get("chance"))),
-        ("effective rank of the features", number(rank.get("before")), number(rank.get("after"))),
-        ("standard deviation of the features", number(std.get("before")), number(std.get("after"))),
+        (neighbours, share(numbers.get("knn before", {}).get("value")), share(knn.get("value"), interval(knn))),
+        ("gain in k-NN accuracy", "", share(gain.get("value"), interval(gain), unit="points")),
+        ("answering with the largest class", share(results.get("chance")), share(results.get("chance"))),
+        ("effective rank of the features", told["rank before"], told["rank"]),
+        ("standard deviation of the features", told["std before"], told["std"]),
     ]
     protocol = (
-        f"\n\nNeighbours: {knn['protocol']}, {knn['queries']} queries, {knn['bank']} images in the bank." if knn else ""
+        f"\n\nNeighbours: {results['kind']}, {knn['of']} queries, {results['bank']['images']} images in the bank."
+        if knn
+        else ""
     )
     notes = f"\n\n{known.notes}" if known.notes else ""
     return f"""## Evaluation
@@ -193,6 +198,11 @@ def evaluation(
 In brackets: 95% confidence intervals; of the gain, over the same images before and after.{protocol}
 
 {beside_the_paper(recipe, known)}This run's own linear evaluation: {linear}.{notes}"""
+
+
+def interval(number: Number) -> tuple[float, float] | None:
+    """The ends of a number's interval, if it has one."""
+    return (number["low"], number["high"]) if "low" in number else None
 
 
 def beside_the_paper(recipe: Mapping[str, Any], known: Description) -> str:

@@ -24,6 +24,7 @@ from ssl_backbones.hub.markdown import NOT_MEASURED, share, table
 from ssl_backbones.hub.training_section import data_name, fingerprint, training
 from ssl_backbones.registry.photos import known_by
 from ssl_backbones.registry.registry import LICENCE, Description
+from ssl_backbones.runs.results import upgraded
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ def model_card(
     results of others about the same weights, and about random ones. `source` is what the backbone is loaded by, and
     `state` names the files of the training state, where they lie beside it; `places` is where the others do.
     """
+    results = upgraded(results)
     known = replace(facts_of(recipe), name=name, licence=terms.licence)
     remark = f"`{name}` is its name, {'on the Hub' if source.startswith('hf-hub:') else 'in this package'}."
     parts = (
@@ -121,7 +123,9 @@ def front_matter(
 ) -> str:
     """The block that the Hub reads; its model-index holds what the results files hold."""
     ours = known.backbone in list_ours()
-    found = ([measured(recipe, results["knn"])] if "knn" in results else []) + index(evaluations)
+    found = [measured(recipe, number) for name, number in results["numbers"].items() if name == "knn"] + index(
+        evaluations
+    )
     data = ModelCardData(
         library_name="ssl-backbones" if ours else "timm",
         license=terms.licence,
@@ -175,14 +179,14 @@ def evaluated(
 def verdict(results: Mapping[str, Any], evaluations: Sequence[Results]) -> str:
     """Whether it is worth more than random weights; said plainly where it is not, or where nobody looked."""
     equal = beats_random(evaluations)
-    knn = results.get("knn", {})
-    if "gain_95" in knn and knn["gain_95"][0] <= 0:
+    gain = results["numbers"].get("knn gain")
+    if gain and gain["low"] <= 0:
         equal = ["the run's own k-NN", *equal]
     if equal:
         return f"**It is not surely better than the same network with random weights** in: {'; '.join(equal)}."
-    if "gain" not in knn and not any(row[1] != NOT_MEASURED for row in rows(evaluations)):
+    if not gain and not any(row[1] != NOT_MEASURED for row in rows(evaluations)):
         return f"Whether it beats the same network with random weights: {NOT_MEASURED}."
-    margin = f" by {share(knn['gain'], unit='points')} of k-NN accuracy in the run's own test" if "gain" in knn else ""
+    margin = f" by {share(gain['value'], unit='points')} of k-NN accuracy in the run's own test" if gain else ""
     return f"It beats the same network with random weights{margin}, and surely so: no difference's interval holds zero."
 
 

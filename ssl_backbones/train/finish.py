@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,15 @@ import numpy as np
 from PIL import Image
 
 from ssl_backbones import recipes
-from ssl_backbones.data import Batches, CachedImages, Images, Request
-from ssl_backbones.files import replace_file, write_json
+from ssl_backbones.data import Batches, Request
+from ssl_backbones.files import replace_file
 from ssl_backbones.hub.card import draft_card
 from ssl_backbones.hub.export import save_backbone
+from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.recipes.recipe import FREE, Recipe
 from ssl_backbones.registry.photos import are_those
+from ssl_backbones.runs.results import PRETRAINING, results_of, write_results
 from ssl_backbones.runs.run_folder import differences
-from ssl_backbones.runs.versions import versions
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.monitor import Measured
 from ssl_backbones.visualizers import alignment_figure, alignment_maps
@@ -35,7 +35,7 @@ PICTURE_SCALE = 2
 def leave(loop: Loop, before: Measured, after: Measured) -> dict[str, Any]:
     """Write what the run leaves into its folder, and return the results."""
     recipe, folder = loop.recipe, loop.folder
-    results = results_of(loop, before, after)
+    results = results_of_run(loop, before, after)
     crop = loop.evaluation_crop(recipe.size)
     save_backbone(
         loop.method.backbone,
@@ -51,7 +51,7 @@ def leave(loop: Loop, before: Measured, after: Measured) -> dict[str, Any]:
     draw_maps(loop)
     draw_gallery(loop, results)
     replace_file(folder.path / "README.md", draft_card(recipe.to_dict(), results, config).encode())
-    write_json(folder.results, results)
+    write_results(folder.path, results)
     return results
 
 
@@ -87,36 +87,35 @@ def description(recipe: Recipe, results: dict[str, Any]) -> str:
     return f"{recipe.model}, pretrained on {images} by the recipe {recipe.name}{changed}"
 
 
-def results_of(loop: Loop, before: Measured, after: Measured) -> dict[str, Any]:
+def results_of_run(loop: Loop, before: Measured, after: Measured) -> dict[str, Any]:
     """What was measured, on what and with what, as results.json has it."""
-    return {
-        "recipe": loop.recipe.name,
-        "model": loop.recipe.model,
-        "date": datetime.now(UTC).date().isoformat(),
-        "altered": altered(loop.recipe),
-        "seed": loop.recipe.seed,
-        "steps": loop.step,
-        "epochs": loop.recipe.epochs,
-        "data": {"images": len(loop.images), "fingerprint": loop.images.fingerprint, **reencoded(loop.images)},
-        "unreadable": sorted(loop.unreadable.photos),
-        "unreadable_beside": sorted(
-            key for account in loop.accounts.values() if account is not loop.unreadable for key in account.photos
-        ),
-        "best_checkpoint": loop.best,
-        **loop.monitor.results(before, after),
-        "compute": {
-            "device": str(loop.accelerator.device),
-            "processes": loop.accelerator.num_processes,
-            "precision": loop.compute.precision,
-            "layout": loop.compute.layout,
+    recipe, monitor = loop.recipe, loop.monitor
+    asked = (monitor.query_images, monitor.bank_images)
+    return results_of(
+        protocol=PRETRAINING,
+        model=recipe.model,
+        weights_sha256=weights_sha256(loop.method.backbone),
+        data=loop.images,
+        validation=next((images for images in asked if images not in (None, loop.images)), None),
+        sources=(recipe.data, recipe.validation),
+        numbers=monitor.numbers(before, after),
+        seed=recipe.seed,
+        device=loop.accelerator.device,
+        precision=loop.compute.precision,
+        layout=loop.compute.layout,
+        more={
+            "recipe": recipe.name,
+            "altered": altered(recipe),
+            "steps": loop.step,
+            "epochs": recipe.epochs,
+            "unreadable": sorted(loop.unreadable.photos),
+            "unreadable_beside": sorted(
+                key for account in loop.accounts.values() if account is not loop.unreadable for key in account.photos
+            ),
+            "best_checkpoint": loop.best,
+            **monitor.about(after),
         },
-        "versions": versions(),
-    }
-
-
-def reencoded(images: Images) -> dict[str, Any]:
-    """What was done to the pixels of photos out of a cache, if anything was."""
-    return {"reencoded": images.index["content"]} if isinstance(images, CachedImages) and images.encoded else {}
+    )
 
 
 def draw_maps(loop: Loop) -> Path | None:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ssl_backbones.data.images import Images
-from ssl_backbones.metrics import effective_rank, feature_std, knn_predict, paired_gain, wilson_interval
+from ssl_backbones.metrics import effective_rank, feature_std, knn_predict, paired_gain
 from ssl_backbones.recipes.recipe import Monitoring
+from ssl_backbones.runs.results import Number, proportion
 from ssl_backbones.views.randomness import permutation
 
 if TYPE_CHECKING:
@@ -121,26 +122,31 @@ class Monitor:
         counts = torch.bincount(labels[labels >= 0])
         return (counts.max() / counts.sum()).item()
 
-    def results(self, before: Measured, after: Measured) -> dict[str, Any]:
-        """Before training and after, side by side, as results.json has them."""
-        spread = {name: {"before": before.scalars[name], "after": after.scalars[name]} for name in ("std", "rank")}
-        if before.correct is None or after.correct is None:
-            return spread
-        interval = wilson_interval(int(after.correct.sum()), len(after.correct))
-        gain = paired_gain(before.correct, after.correct)
-        knn = {
-            "k": self.config.k,
-            "bank": len(self.bank),
-            "queries": len(after.correct),
-            "protocol": "held-out queries" if self.query_images else "each image against the others",
+    def numbers(self, before: Measured, after: Measured) -> dict[str, Number]:
+        """The numbers of results.json, each after training and before it, and the gain in accuracy."""
+        found: dict[str, Number] = {}
+        if before.correct is not None and after.correct is not None:
+            gain, total = paired_gain(before.correct, after.correct), len(after.correct)
+            found = {
+                "knn before": proportion(int(before.correct.sum()), total) | {"k": self.config.k},
+                "knn": proportion(int(after.correct.sum()), total) | {"k": self.config.k},
+                "knn gain": {"value": gain.gain, "low": gain.low, "high": gain.high, "of": total},
+            }
+        for name in ("std", "rank"):
+            found[f"{name} before"] = {"value": before.scalars[name]}
+            found[name] = {"value": after.scalars[name]}
+        return found
+
+    def about(self, after: Measured) -> dict[str, Any]:
+        """How neighbours were asked, as results.json has it beside its numbers; nothing without labels."""
+        if after.correct is None:
+            return {}
+        return {
+            "kind": "held-out queries" if self.query_images else "each image against the others",
             "chance": self.chance(),
-            "before": before.correct.double().mean().item(),
-            "after": interval.value,
-            "after_95": [interval.low, interval.high],
-            "gain": gain.gain,
-            "gain_95": [gain.low, gain.high],
+            "bank": {"images": len(self.bank)},
+            "queries": {"images": len(after.correct)},
         }
-        return {"knn": knn, **spread}
 
 
 def has_labels(images: Images) -> bool:

@@ -14,6 +14,7 @@ from PIL import Image
 from ssl_backbones.data import Images
 from ssl_backbones.files import replace_file
 from ssl_backbones.runs.log import read_log
+from ssl_backbones.runs.results import upgraded
 from ssl_backbones.visualizers import (
     HasAlignmentMaps,
     Picture,
@@ -87,9 +88,9 @@ def draw_page(
 
 def run_section(folder: Path, results: Mapping[str, Any] | None = None) -> Section:
     """How a run was made and how it went, from what its folder records; `results` where they are not there yet."""
-    recipe, results = read(folder / "recipe.json"), results or read(folder / "results.json")
+    recipe, results = read(folder / "recipe.json"), upgraded(results or read(folder / "results.json"))
     lines = read_log(folder / "log.jsonl") if (folder / "log.jsonl").exists() else []
-    curves = run_curves(lines, knn_chance=results.get("knn", {}).get("chance"))
+    curves = run_curves(lines, knn_chance=results.get("chance"))
     about = "What was trained, and its numbers over the steps, as the run recorded them."
     return Section("The run", about, facts(recipe, results), curves)
 
@@ -105,18 +106,19 @@ def read(path: Path) -> dict[str, Any]:
 
 def facts(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, str]:
     """The run in a few words each; what is not recorded is left out."""
-    optimizer, knn, rank = recipe.get("optimizer", {}), results.get("knn"), results.get("rank")
-    found = {
+    optimizer = recipe.get("optimizer", {})
+    found = {name: number["value"] for name, number in results["numbers"].items()}
+    told = {
         "Network": recipe.get("model"),
         "Images": f"{results['data']['images']:,} at {recipe.get('size')} px" if "data" in results else None,
         "Epochs": f"{recipe.get('epochs')}, in batches of {recipe.get('batch_size')}",
         "Optimiser": f"{optimizer.get('kind')}, learning rate {optimizer.get('lr')} {optimizer.get('lr_rule')}",
         "Seed": recipe.get("seed"),
-        "k-NN accuracy": f"{knn['before']:.1%} before, {knn['after']:.1%} after" if knn else None,
-        "Effective rank": f"{rank['before']:.1f} before, {rank['after']:.1f} after" if rank else None,
+        "k-NN accuracy": f"{found['knn before']:.1%} before, {found['knn']:.1%} after" if "knn" in found else None,
+        "Effective rank": f"{found['rank before']:.1f} before, {found['rank']:.1f} after" if "rank" in found else None,
         "Finished": results.get("date"),
     }
-    return {name: str(value) for name, value in found.items() if value is not None}
+    return {name: str(value) for name, value in told.items() if value is not None}
 
 
 def cam_section(viewer: Viewer, photos: Photos, chosen: Sequence[int]) -> Section:

@@ -20,11 +20,11 @@ from ssl_backbones.evaluate.classification.linear import LinearConfig
 from ssl_backbones.evaluate.classification.subset import as_list, at, labelled_rows
 from ssl_backbones.evaluate.evaluation import chance, read
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
-from ssl_backbones.evaluate.results import Number, percent, proportion, write_results
 from ssl_backbones.evaluate.subject import Subject, open_subject
 from ssl_backbones.files import replace_file
 from ssl_backbones.recipes.recipe import FREE
 from ssl_backbones.runs.log import read_log
+from ssl_backbones.runs.results import Number, percent, proportion, results_of, write_results
 from ssl_backbones.runs.run_folder import differences
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.monitor import Measured
@@ -174,27 +174,29 @@ def left(loop: Loop, run: LabelledRun, asked: Asked, judge: AccuracyJudge, more:
         replace_file(folder / "subset.txt", as_list(asked.images))
     write_results(
         folder,
-        protocol=run.protocol,
-        model=run.model,
-        weights_sha256=run.weights_sha256,
-        data=images,
-        validation=validation,
-        sources=(run.data, asked.source),
-        numbers=numbers,
-        settings=run.to_dict(),
-        seed=run.seed,
-        device=loop.accelerator.device,
-        precision=loop.compute.precision,
-        more={
-            "random_weights": run.random,
-            "source_reports": run.source_reports,
-            "steps": loop.step,
-            "chance": chance(labels),
-            "tests": curve,
-            "not_learnt_from": len(asked.whole) - len(images),
-            "unreadable": sorted(loop.unreadable.photos),
-            **more,
-        },
+        results_of(
+            protocol=run.protocol,
+            model=run.model,
+            weights_sha256=run.weights_sha256,
+            data=images,
+            validation=validation,
+            sources=(run.data, asked.source),
+            numbers=numbers,
+            settings=run.to_dict(),
+            seed=run.seed,
+            device=loop.accelerator.device,
+            precision=loop.compute.precision,
+            more={
+                "random_weights": run.random,
+                "source_reports": run.source_reports,
+                "steps": loop.step,
+                "chance": chance(labels),
+                "tests": curve,
+                "not_learnt_from": len(asked.whole) - len(images),
+                "unreadable": sorted(loop.unreadable.photos),
+                **more,
+            },
+        ),
     )
     return summary(run, numbers, len(images), len(labels), chance(labels), str(folder))
 

@@ -25,7 +25,7 @@ from ssl_backbones.evaluate.detection.box_views import ResizeFlip
 from ssl_backbones.evaluate.detection.detect_run import DetectRun
 from ssl_backbones.evaluate.detection.detection import Detection
 from ssl_backbones.evaluate.detection.precise_bn import precise_statistics
-from ssl_backbones.evaluate.results import write_results
+from ssl_backbones.runs.results import results_of, write_results
 from ssl_backbones.train.embed import batches, to_device
 from ssl_backbones.train.monitor import Measured
 from ssl_backbones.views import seed_of
@@ -90,26 +90,28 @@ class DetectionJudge:
         run, path = self.run, loop.folder.path
         write_results(
             path,
-            protocol=run.protocol,
-            model=run.model,
-            weights_sha256=run.weights_sha256,
-            data=self.training,
-            numbers=self.numbers,
-            settings=run.to_dict(),
-            seed=run.seed,
-            device=loop.accelerator.device,
-            precision=loop.compute.precision,
-            validation=self.images,
-            sources=(run.data, run.validation or run.data),
-            more={
-                "random_weights": run.random,
-                "steps": loop.step,
-                "metric": self.metric.title,
-                "interval": f"2.5th and 97.5th percentiles of {RESAMPLES} resamples of the photos, seed {run.seed}",
-                "classes": list(self.training.classes),
-                "boxes_left_out": {"data": self.training.dropped, "validation": self.images.dropped},
-                "unreadable": sorted({*loop.unreadable.photos, *self.unreadable.photos}),
-            },
+            results_of(
+                protocol=run.protocol,
+                model=run.model,
+                weights_sha256=run.weights_sha256,
+                data=self.training,
+                numbers=self.numbers,
+                settings=run.to_dict(),
+                seed=run.seed,
+                device=loop.accelerator.device,
+                precision=loop.compute.precision,
+                validation=self.images,
+                sources=(run.data, run.validation or run.data),
+                more={
+                    "random_weights": run.random,
+                    "steps": loop.step,
+                    "metric": self.metric.title,
+                    "interval": f"2.5th and 97.5th percentiles of {RESAMPLES} resamples of the photos, seed {run.seed}",
+                    "classes": list(self.training.classes),
+                    "boxes_left_out": {"data": self.training.dropped, "validation": self.images.dropped},
+                    "unreadable": sorted({*loop.unreadable.photos, *self.unreadable.photos}),
+                },
+            ),
         )
         lines = [f"  {name:<10} {in_words(found)}" for name, found in self.numbers.items()]
         return "\n".join([f"{self.metric.title}, {len(self.images)} photos:", *lines, f"Left in {path}/results.json"])

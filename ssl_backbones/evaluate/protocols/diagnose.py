@@ -24,9 +24,9 @@ from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.evaluation import evaluation
 from ssl_backbones.evaluate.features import Features, features_of
 from ssl_backbones.evaluate.question import Question
-from ssl_backbones.evaluate.results import Number
 from ssl_backbones.metrics import alignment, effective_rank, feature_std, jackknife_interval, uniformity
 from ssl_backbones.metrics.jackknife import GROUPS
+from ssl_backbones.runs.results import Number
 from ssl_backbones.views import MOCO_V2_SMALL_VIEWS, MOCO_V2_VIEWS, CenterCrop, MultiView, permutation
 
 SMALL = 64

@@ -19,8 +19,8 @@ from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.evaluation import Evaluation, chance, evaluation, one_by_one
 from ssl_backbones.evaluate.labelled import Labelled, open_labelled
 from ssl_backbones.evaluate.question import Question
-from ssl_backbones.evaluate.results import Number, percent, proportion
 from ssl_backbones.metrics import knn_sweep
+from ssl_backbones.runs.results import Number, percent, proportion
 from ssl_backbones.views import permutation
 
 PAPER, TRAINING = (200, 0.07), (20, 0.07)

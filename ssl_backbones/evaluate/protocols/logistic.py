@@ -22,7 +22,7 @@ from ssl_backbones.evaluate.evaluation import chance, evaluation, one_by_one
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
 from ssl_backbones.evaluate.protocols.logistic_regression import Classifier, fit
 from ssl_backbones.evaluate.question import Question
-from ssl_backbones.evaluate.results import percent, proportion
+from ssl_backbones.runs.results import percent, proportion
 from ssl_backbones.views import permutation
 
 HALF_DECADES = tuple(float(f"{10 ** (half / 2):.2g}") for half in range(-12, 1))

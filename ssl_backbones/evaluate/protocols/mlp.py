@@ -26,7 +26,7 @@ from ssl_backbones.evaluate.evaluation import chance, evaluation, one_by_one
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
 from ssl_backbones.evaluate.protocols.kept_epochs import kept_epochs
 from ssl_backbones.evaluate.question import Question
-from ssl_backbones.evaluate.results import percent, proportion
+from ssl_backbones.runs.results import percent, proportion
 from ssl_backbones.train.finite import NotFiniteError
 from ssl_backbones.train.processes import first_decides
 from ssl_backbones.views import permutation

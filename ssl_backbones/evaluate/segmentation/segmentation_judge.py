@@ -11,7 +11,6 @@ import torch
 
 from ssl_backbones.data import Batch, UnreadableImageError
 from ssl_backbones.distributed import gather, rank, world_size
-from ssl_backbones.evaluate.results import percent, write_results
 from ssl_backbones.evaluate.segmentation.iou import (
     Estimate,
     Overlaps,
@@ -26,6 +25,7 @@ from ssl_backbones.evaluate.segmentation.scene_views import SceneBatches
 from ssl_backbones.evaluate.segmentation.segment_run import SegmentRun
 from ssl_backbones.evaluate.segmentation.segmentation import Segmentation
 from ssl_backbones.evaluate.segmentation.survey import shown
+from ssl_backbones.runs.results import percent, results_of, write_results
 from ssl_backbones.train.embed import batches, evaluated, to_device
 from ssl_backbones.train.monitor import Measured
 
@@ -83,27 +83,29 @@ class SegmentationJudge:
         np.savez_compressed(per_image, pixels=found.images, keys=np.array(list(self.validation.keys)))
         write_results(
             loop.folder.path,
-            protocol=run.protocol,
-            model=run.model,
-            weights_sha256=run.weights_sha256,
-            data=self.scenes,
-            numbers=numbers,
-            settings=run.to_dict(),
-            seed=run.seed,
-            device=loop.accelerator.device,
-            precision=loop.compute.precision,
-            validation=self.validation,
-            sources=(run.data, run.validation or run.data),
-            more={
-                "random_weights": run.random,
-                "steps": loop.step,
-                "interval": f"2.5th and 97.5th percentiles of {run.resamples} resamples of the photos, seed {run.seed}",
-                "classes": self.classes,
-                "absent": [name for name, value in zip(self.classes, each, strict=True) if value is None],
-                "not_in_training": self.unseen,
-                "confusion": found.confusion.tolist(),
-                "unreadable": sorted(loop.unreadable.photos),
-            },
+            results_of(
+                protocol=run.protocol,
+                model=run.model,
+                weights_sha256=run.weights_sha256,
+                data=self.scenes,
+                numbers=numbers,
+                settings=run.to_dict(),
+                seed=run.seed,
+                device=loop.accelerator.device,
+                precision=loop.compute.precision,
+                validation=self.validation,
+                sources=(run.data, run.validation or run.data),
+                more={
+                    "random_weights": run.random,
+                    "steps": loop.step,
+                    "interval": f"2.5th and 97.5th percentiles of {run.resamples} resamples, seed {run.seed}",
+                    "classes": self.classes,
+                    "absent": [name for name, value in zip(self.classes, each, strict=True) if value is None],
+                    "not_in_training": self.unseen,
+                    "confusion": found.confusion.tolist(),
+                    "unreadable": sorted(loop.unreadable.photos),
+                },
+            ),
         )
         return self.summary(numbers, str(loop.folder.path))
 

@@ -17,6 +17,7 @@ from ssl_backbones.hub.training_section import fingerprint
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.checkpoint import CheckpointError, listed, verify
+from ssl_backbones.runs.results import PRETRAINING, upgraded
 
 
 class MaterialError(Refusal, ValueError):
@@ -65,7 +66,7 @@ def read_material(run: Path, evaluations: Sequence[Path] = (), with_state: bool 
         )
     if not (run / "results.json").is_file():
         raise MaterialError(f"the run in {run} is not finished, it holds no results.json: end it with its own command")
-    recipe, results = read_object(run / "recipe.json"), read_object(run / "results.json")
+    recipe, results = read_object(run / "recipe.json"), upgraded(read_object(run / "results.json"))
     missing = sorted({"name", "model", "size"} - recipe.keys())
     if missing or "data" not in results:
         raise MaterialError(
@@ -85,7 +86,7 @@ def read_material(run: Path, evaluations: Sequence[Path] = (), with_state: bool 
 def read_evaluation(path: Path, digest: str) -> dict[str, Any]:
     """The results in an evaluation's folder, which are those of these weights, or of random ones to compare with."""
     results = read_object(path / "results.json")
-    if not {"protocol", "numbers", "weights_sha256"} <= results.keys():
+    if not {"protocol", "numbers", "weights_sha256"} <= results.keys() or results["protocol"] == PRETRAINING:
         raise MaterialError(f"{path} holds no evaluation: name a folder that training/evaluate.py or another wrote")
     if results["weights_sha256"] != digest and not is_random(results):
         raise MaterialError(

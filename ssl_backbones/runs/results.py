@@ -1,0 +1,145 @@
+"""results.json: the numbers that a run or an evaluation found, and what it takes to find them again.
+
+    protocol, model, weights_sha256     what was measured, and of which weights
+    numbers                             name: {value, low, high, ...}; an accuracy in [0, 1] with its 95% interval
+    settings, seed, command             how; the settings of a pretraining run are its recipe.json
+    data, validation                    {source, images, fingerprint}; validation is null where there is none
+    compute, versions, date             on what
+
+Whatever else a protocol has to tell (a sweep, the classes one by one) stands beside these under names of its own. A
+pretraining run tells its recipe, the fields of it that were altered, and how far it went; its numbers are "rank" and
+"std" and, with labels, "knn", each beside the same before training ("knn before"), and "knn gain".
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssl_backbones.data import CachedImages, Images
+from ssl_backbones.distributed import world_size
+from ssl_backbones.files import write_json
+from ssl_backbones.metrics import wilson_interval
+from ssl_backbones.runs.versions import versions
+
+Number = Mapping[str, Any]
+"""A value and, where one is known, the 95% interval around it (low, high); and what else there is to say of it."""
+
+PRETRAINING = "pretraining"
+"""The protocol of a run that makes a backbone."""
+
+
+def write_results(folder: str | Path, results: dict[str, Any]) -> dict[str, Any]:
+    """Put results.json in place as a whole, and return what it holds."""
+    write_json(Path(folder) / "results.json", results)
+    return results
+
+
+def results_of(
+    *,
+    protocol: str,
+    model: str,
+    weights_sha256: str,
+    data: Images,
+    numbers: Mapping[str, Number],
+    seed: int,
+    device: torch.device | str,
+    precision: str,
+    layout: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    validation: Images | None = None,
+    sources: tuple[str, str] = ("", ""),
+    more: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The content of results.json.
+
+    `sources` are what was given as data and as validation; `more` is what the protocol tells beside its numbers.
+    Without `settings`, neither those nor the command are told. ValueError for a number without a value, and for a name
+    in `more` that results have already.
+    """
+    for name, number in numbers.items():
+        if "value" not in number:
+            raise ValueError(f"the number {name!r} is {dict(number)}, which holds no value.")
+    results = {
+        "protocol": protocol,
+        "model": model,
+        "weights_sha256": weights_sha256,
+        "date": datetime.now(UTC).date().isoformat(),
+        **({} if settings is None else {"command": command()}),
+        "seed": seed,
+        **({} if settings is None else {"settings": dict(settings)}),
+        "data": about(data, sources[0]),
+        "validation": None if validation is None else about(validation, sources[1]),
+        "numbers": {name: dict(number) for name, number in numbers.items()},
+        "compute": {
+            "device": str(device),
+            "processes": world_size(),
+            "precision": precision,
+            **({} if layout is None else {"layout": layout}),
+        },
+        "versions": versions(),
+    }
+    taken = sorted(set(more or {}) & set(results))
+    if taken:
+        raise ValueError(f"results have {taken[0]!r} already; give what a protocol tells beside it another name.")
+    return results | dict(more or {})
+
+
+def about(images: Images, source: str) -> dict[str, Any]:
+    """Which images, wherever they lie, and what was done to the pixels of those out of a cache, if anything was."""
+    told = {"source": source, "images": len(images), "fingerprint": images.fingerprint}
+    encoded = isinstance(images, CachedImages) and images.encoded
+    return told | ({"reencoded": images.index["content"]} if encoded else {})
+
+
+def command() -> str:
+    """The words that started this process, as a shell takes them."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def proportion(correct: int, total: int) -> dict[str, float | int]:
+    """An accuracy as a number of results.json: with its 95% interval, and the counts that it is made of."""
+    interval = wilson_interval(correct, total)
+    return {"value": interval.value, "low": interval.low, "high": interval.high, "correct": correct, "of": total}
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """The results in a file, of today's shape whatever their age; OSError and ValueError where there are none."""
+    found = json.loads(path.read_bytes())
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no object, as results.json does")
+    return upgraded(found)
+
+
+def upgraded(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Results of today's shape: a pretraining run once wrote {"knn": {"before", "after", "after_95", ...}}."""
+    if "numbers" in results:
+        return dict(results)
+    told = {name: value for name, value in results.items() if name not in ("knn", "std", "rank")}
+    numbers: dict[str, Number] = {}
+    if knn := results.get("knn"):
+        total = knn["queries"]
+        for name, value in (("knn before", knn["before"]), ("knn", knn["after"])):
+            numbers[name] = proportion(round(value * total), total) | {"value": value, "k": knn["k"]}
+        (low, high), (least, most) = knn["after_95"], knn["gain_95"]
+        numbers["knn"] = {**numbers["knn"], "low": low, "high": high}
+        numbers["knn gain"] = {"value": knn["gain"], "low": least, "high": most, "of": total}
+        told |= {"kind": knn["protocol"], "chance": knn["chance"]}
+        told |= {"bank": {"images": knn["bank"]}, "queries": {"images": total}}
+    for name in ("std", "rank"):
+        if name in results:
+            numbers[f"{name} before"] = {"value": results[name]["before"]}
+            numbers[name] = {"value": results[name]["after"]}
+    return {"protocol": PRETRAINING, "validation": None} | told | {"numbers": numbers}
+
+
+def percent(number: Number) -> str:
+    """An accuracy for a person: 71.3% (69.8 to 72.7)."""
+    return f"{number['value']:.1%} ({100 * number['low']:.1f} to {100 * number['high']:.1f})"
