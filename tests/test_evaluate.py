@@ -21,8 +21,8 @@ from ssl_backbones.commands import evaluate
 from ssl_backbones.data import open_images
 from ssl_backbones.distributed import world_size
 from ssl_backbones.evaluate.features import Extraction, features_of
+from ssl_backbones.evaluate.model import open_model
 from ssl_backbones.evaluate.protocols import diagnose, knn, logistic, mlp
-from ssl_backbones.evaluate.subject import open_subject
 from ssl_backbones.metrics import wilson_interval
 
 OPTIONS = {"knn": knn.Options, "logistic": logistic.Options, "mlp": mlp.Options, "diagnose": diagnose.Options}
@@ -64,11 +64,11 @@ def test_a_protocol_leaves_its_results(
 
 def features_and_labels(data: Path) -> list[np.ndarray]:
     """What the protocols see: features and labels to learn from, and to ask about."""
-    subject = open_subject("resnet8", torch.device("cpu"), size=16, random=True)
+    model = open_model("resnet8", torch.device("cpu"), size=16, random=True)
     found = []
     for part in ("train", "val"):
         images = open_images(str(data / part))
-        found += [features_of(subject, images, Extraction()).rows.double().numpy(), np.asarray(images.labels)]
+        found += [features_of(model, images, Extraction()).rows.double().numpy(), np.asarray(images.labels)]
     return found
 
 
@@ -191,11 +191,11 @@ def test_two_processes_find_what_one_does(data: Path, tmp_path: Path) -> None:
 
 def test_on_real_photos_the_numbers_are_scikit_learns(shared_data: Path) -> None:
     folder = shared_data / "imagenette_96"
-    subject = open_subject("resnet8_byol", torch.device("cpu"), size=32, random=True)
+    model = open_model("resnet8_byol", torch.device("cpu"), size=32, random=True)
     parts = []
     for name, count in (("train", 1500), ("validation", 700)):
         images = open_images(str(folder / f"{name}.parquet"))
-        found = features_of(subject, images, Extraction(), only=np.arange(count))
+        found = features_of(model, images, Extraction(), only=np.arange(count))
         parts += [found.rows, torch.from_numpy(np.asarray(images.labels)[:count])]
     rows, labels, asked, truth = parts
     oracle = KNeighborsClassifier(20, metric="cosine", weights=lambda distance: np.exp(-distance / 0.07))

@@ -15,7 +15,7 @@ from two_processes import run_two_processes
 from ssl_backbones.data import Images, TooManyUnreadableError, open_images
 from ssl_backbones.evaluate import features as features_module
 from ssl_backbones.evaluate.features import CacheError, Extraction, Features, features_of
-from ssl_backbones.evaluate.subject import Subject, open_subject
+from ssl_backbones.evaluate.model import EvaluatedModel, open_model
 from ssl_backbones.train.processes import meet
 from ssl_backbones.views import MOCO_V2_SMALL_VIEWS, MultiView
 
@@ -28,8 +28,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
 
 
 @pytest.fixture(scope="module")
-def subject() -> Subject:
-    return open_subject("resnet8", CPU, size=16, random=True)
+def model() -> EvaluatedModel:
+    return open_model("resnet8", CPU, size=16, random=True)
 
 
 @pytest.fixture
@@ -51,86 +51,86 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-def one_at_a_time(subject: Subject, images: Images) -> torch.Tensor:
+def one_at_a_time(model: EvaluatedModel, images: Images) -> torch.Tensor:
     """The features (N, D) of images by themselves."""
     rows = []
     for image in (images[index] for index in range(len(images))):
         with torch.no_grad():
-            rows.append(subject.network(subject.crop.on_device(subject.crop.on_host([image], None))))
+            rows.append(model.network(model.crop.on_device(model.crop.on_host([image], None))))
     return torch.cat(rows)
 
 
 @pytest.mark.parametrize("batch_size", [4, 100])
 @pytest.mark.usefixtures("small_blocks")
-def test_each_row_is_its_own_images(images: Images, subject: Subject, batch_size: int) -> None:
-    found = features_of(subject, images, Extraction(batch_size=batch_size))
-    torch.testing.assert_close(found.rows, one_at_a_time(subject, images), atol=1e-5, rtol=1e-4)
+def test_each_row_is_its_own_images(images: Images, model: EvaluatedModel, batch_size: int) -> None:
+    found = features_of(model, images, Extraction(batch_size=batch_size))
+    torch.testing.assert_close(found.rows, one_at_a_time(model, images), atol=1e-5, rtol=1e-4)
     assert found.readable.all()
-    some = features_of(subject, images, Extraction(batch_size=batch_size), only=np.array([25, 3, 4]))
+    some = features_of(model, images, Extraction(batch_size=batch_size), only=np.array([25, 3, 4]))
     torch.testing.assert_close(some.rows, found.rows[[25, 3, 4]], atol=1e-5, rtol=1e-4)
 
 
-def test_views_stand_side_by_side(images: Images, subject: Subject) -> None:
+def test_views_stand_side_by_side(images: Images, model: EvaluatedModel) -> None:
     views = MultiView(MOCO_V2_SMALL_VIEWS, 16)
-    found = features_of(subject, images, Extraction(seed=3), views=views)
+    found = features_of(model, images, Extraction(seed=3), views=views)
     shown = views.on_device(views.on_host([images[7]], views.draw(3, 0, np.array([7]))))
     with torch.no_grad():
-        expected = torch.cat([subject.network(view) for view in shown], dim=1)[0]
+        expected = torch.cat([model.network(view) for view in shown], dim=1)[0]
     torch.testing.assert_close(found.rows[7], expected, atol=1e-5, rtol=1e-4)
-    assert not torch.equal(found.rows, features_of(subject, images, Extraction(seed=4), views=views).rows)
+    assert not torch.equal(found.rows, features_of(model, images, Extraction(seed=4), views=views).rows)
 
 
 @pytest.mark.usefixtures("small_blocks")
 def test_they_are_made_once(
     images: Images,
-    subject: Subject,
+    model: EvaluatedModel,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     counts = embedded(monkeypatch)
-    made = features_of(subject, images, Extraction(tmp_path / "a" / "b"))
+    made = features_of(model, images, Extraction(tmp_path / "a" / "b"))
     assert counts == [10, 10, 6]
-    again = features_of(subject, images, Extraction(tmp_path / "a" / "b", batch_size=3))
+    again = features_of(model, images, Extraction(tmp_path / "a" / "b", batch_size=3))
     assert counts == [10, 10, 6]
     assert torch.equal(made.rows, again.rows)
     assert "were in" in capsys.readouterr().out
-    features_of(subject, images, Extraction(None))
+    features_of(model, images, Extraction(None))
     assert counts == [10, 10, 6] * 2
 
 
 @pytest.mark.usefixtures("small_blocks")
 def test_what_shows_in_the_values_tells_files_apart(
-    images: Images, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Images, model: EvaluatedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     how = Extraction(tmp_path / "cache")
     others = photo_folder(tmp_path / "others", count=25)
-    asked: list[tuple[Subject, Images, Extraction, dict[str, Any]]] = [
-        (subject, images, how, {}),
-        (open_subject("resnet8", CPU, size=16, random=True, seed=1), images, how, {}),
-        (open_subject("resnet8", CPU, size=24, random=True), images, how, {}),
-        (open_subject("resnet8", CPU, size=16, random=True, layer="layer2"), images, how, {}),
-        (subject, open_images(str(others)), how, {}),
-        (subject, images, dataclasses.replace(how, precision="bf16"), {}),
-        (subject, images, how, {"only": np.arange(26)[::-1]}),
-        (subject, images, how, {"views": MultiView(MOCO_V2_SMALL_VIEWS, 16)}),
+    asked: list[tuple[EvaluatedModel, Images, Extraction, dict[str, Any]]] = [
+        (model, images, how, {}),
+        (open_model("resnet8", CPU, size=16, random=True, seed=1), images, how, {}),
+        (open_model("resnet8", CPU, size=24, random=True), images, how, {}),
+        (open_model("resnet8", CPU, size=16, random=True, layer="layer2"), images, how, {}),
+        (model, open_images(str(others)), how, {}),
+        (model, images, dataclasses.replace(how, precision="bf16"), {}),
+        (model, images, how, {"only": np.arange(26)[::-1]}),
+        (model, images, how, {"views": MultiView(MOCO_V2_SMALL_VIEWS, 16)}),
     ]
     counts = embedded(monkeypatch)
-    for subject_, images_, how_, more in asked:
+    for model_, images_, how_, more in asked:
         counts.clear()
-        features_of(subject_, images_, how_, **more)
+        features_of(model_, images_, how_, **more)
         assert sum(counts) == len(images_)
-    for subject_, images_, how_, more in asked:
+    for model_, images_, how_, more in asked:
         counts.clear()
-        features_of(subject_, images_, how_, **more)
+        features_of(model_, images_, how_, **more)
         assert counts == []
 
 
 @pytest.mark.usefixtures("small_blocks")
 def test_a_stopped_extraction_goes_on(
-    images: Images, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Images, model: EvaluatedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = features_of(subject, images, Extraction(tmp_path / "whole"))
+    whole = features_of(model, images, Extraction(tmp_path / "whole"))
     keep, kept = features_module.keep, []
 
     def stop(path: Path, *rest: Any) -> None:
@@ -142,9 +142,9 @@ def test_a_stopped_extraction_goes_on(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(features_module, "keep", stop)
         with pytest.raises(KeyboardInterrupt):
-            features_of(subject, images, Extraction(tmp_path / "stopped"))
+            features_of(model, images, Extraction(tmp_path / "stopped"))
     counts = embedded(monkeypatch)
-    resumed = features_of(subject, images, Extraction(tmp_path / "stopped"))
+    resumed = features_of(model, images, Extraction(tmp_path / "stopped"))
     assert counts == [6]
     assert torch.equal(resumed.rows, whole.rows)
 
@@ -171,65 +171,65 @@ def foreign(file: Path, other: Path) -> None:
 @pytest.mark.usefixtures("small_blocks")
 def test_a_file_that_is_not_to_be_believed_is_said_and_made_anew(
     images: Images,
-    subject: Subject,
+    model: EvaluatedModel,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     spoil: Any,
 ) -> None:
-    made = features_of(subject, images, Extraction(tmp_path))
+    made = features_of(model, images, Extraction(tmp_path))
     first, second, _ = sorted(tmp_path.iterdir())
     spoil(second, first)
     counts = embedded(monkeypatch)
     capsys.readouterr()
-    again = features_of(subject, images, Extraction(tmp_path))
+    again = features_of(model, images, Extraction(tmp_path))
     assert f"{second} is not used" in capsys.readouterr().out
     assert counts == [10]
     assert torch.equal(again.rows, made.rows)
-    features_of(subject, images, Extraction(tmp_path))
+    features_of(model, images, Extraction(tmp_path))
     assert counts == [10]
 
 
-def test_an_unreadable_image_is_marked_and_remembered(subject: Subject, tmp_path: Path) -> None:
+def test_an_unreadable_image_is_marked_and_remembered(model: EvaluatedModel, tmp_path: Path) -> None:
     folder = photo_folder(tmp_path / "photos")
     (folder / "hat" / "03.jpg").write_bytes(b"no photo")
     images = open_images(str(folder))
     row = list(images.keys).index("hat/03.jpg")
     for _ in range(2):
-        found = features_of(subject, images, Extraction(tmp_path / "cache"))
+        found = features_of(model, images, Extraction(tmp_path / "cache"))
         assert found.unreadable == ("hat/03.jpg",)
         assert np.flatnonzero(~found.readable).tolist() == [row]
     with pytest.raises(TooManyUnreadableError, match="1 of 26 photos cannot be read"):
-        features_of(subject, images, Extraction(tmp_path / "cache", unreadable_share=0.0))
+        features_of(model, images, Extraction(tmp_path / "cache", unreadable_share=0.0))
 
 
-def test_a_cache_that_cannot_be_is_refused(images: Images, subject: Subject, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_is_refused(images: Images, model: EvaluatedModel, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CacheError, match=r"features cannot be kept in .*file.*--cache"):
-        features_of(subject, images, Extraction(tmp_path / "file" / "below"))
+        features_of(model, images, Extraction(tmp_path / "file" / "below"))
 
 
 def on_a_rank(rank: int, photos: str, cache: str, kept: str) -> dict[str, Any]:
     """Features made by this process and another, and those read from what one process kept."""
     features_module.BLOCK = 10
     meet()
-    subject, images = open_subject("resnet8", CPU, size=16, random=True), open_images(photos)
+    model, images = open_model("resnet8", CPU, size=16, random=True), open_images(photos)
     found = [
-        features_of(subject, images, Extraction(Path(at), batch_size=4, unreadable_share=0.1))
+        features_of(model, images, Extraction(Path(at), batch_size=4, unreadable_share=0.1))
         for at in (cache, cache, kept)
     ]
     return {"rows": [features.rows for features in found], "unreadable": [list(f.unreadable) for f in found]}
 
 
 def test_two_processes_make_the_same_to_the_last_bit(
-    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: EvaluatedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(features_module, "BLOCK", 10)
     folder = photo_folder(tmp_path / "photos")
     for name in ("bag/00.jpg", "hat/25.jpg"):  # one in each process's share
         (folder / name).write_bytes(b"no photo")
     share = Extraction(tmp_path / "one", batch_size=4, unreadable_share=0.1)
-    alone: Features = features_of(subject, open_images(str(folder)), share)
+    alone: Features = features_of(model, open_images(str(folder)), share)
     ranks = run_two_processes(on_a_rank, str(folder), str(tmp_path / "two"), str(tmp_path / "one"))
     for rank in ranks:
         for rows, unreadable in zip(rank["rows"], rank["unreadable"], strict=True):

@@ -147,7 +147,7 @@ def test_a_benchmark_imports_no_script(path: Path) -> None:
         ("models", "import ssl_backbones", "models may not know __init__"),
         ("data", "from ssl_backbones import create_model", "data may not know __init__"),
         ("data", "from .images import Images", "relative"),
-        ("train", "from ssl_backbones.evaluate.subject import Subject", "train may not know evaluate"),
+        ("train", "from ssl_backbones.evaluate.model import EvaluatedModel", "train may not know evaluate"),
         ("methods", "def f():\n    from pretrain import main", "is a script"),
         ("methods", "import training.pretrain", "is a script"),
         ("data", "import datasets", "with the module"),

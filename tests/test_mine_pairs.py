@@ -17,6 +17,7 @@ from small_methods import small_method
 import ssl_backbones
 from ssl_backbones.commands import mine_pairs
 from ssl_backbones.data import Batches, ImageSourceError, open_images
+from ssl_backbones.evaluate.model import PooledLayer
 from ssl_backbones.methods import FlagsConfig
 from ssl_backbones.mining import Pairs, PairsError
 from ssl_backbones.train.embed import embed
@@ -66,7 +67,7 @@ def test_partners_are_the_nearest_and_the_middle_of_their_class(data: Path, mine
     images = open_images(str(data))
     rows = Pairs.read(mined, images).rows
     torch.manual_seed(0)
-    layer = mine_pairs.PooledLayer(ssl_backbones.create_model("resnet8", num_classes=0), "layer3")
+    layer = PooledLayer(ssl_backbones.create_model("resnet8", num_classes=0), "layer3")
     features, _ = embed(layer, Batches(images, CenterCrop(32, 1.0), 0), np.arange(len(images)), torch.device("cpu"))
     unit = torch.nn.functional.normalize(features, dim=1).double().numpy()
     assert images.labels is not None

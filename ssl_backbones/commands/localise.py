@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ssl_backbones.evaluate.annotated import Annotated, open_annotated
 from ssl_backbones.evaluate.localised import CENTRE, UNIFORM, Row, centre_of, table
-from ssl_backbones.evaluate.subject import Subject, open_subject
+from ssl_backbones.evaluate.model import EvaluatedModel, open_model
 from ssl_backbones.files import replace_file
 from ssl_backbones.methods import method_from_run
 from ssl_backbones.metrics import (
@@ -84,13 +84,13 @@ def localise(options: Options) -> list[Row]:
     return found
 
 
-def opened(model: str, options: Options, device: torch.device) -> Subject:
+def opened(model: str, options: Options, device: torch.device) -> EvaluatedModel:
     """The network of a name, called random where its weights are."""
-    subject = open_subject(model, device, size=options.size, random=options.random, seed=options.seed)
+    subject = open_model(model, device, size=options.size, random=options.random, seed=options.seed)
     return replace(subject, name=f"{model} (random weights)") if options.random else subject
 
 
-def rows_of(subject: Subject, photos: Annotated, options: Options) -> Iterator[Row]:
+def rows_of(subject: EvaluatedModel, photos: Annotated, options: Options) -> Iterator[Row]:
     """What the baselines and every map of a network are worth."""
     images = normalise(photos.levels, subject.crop.mean, subject.crop.std)
     count, side = len(images), options.size
@@ -102,7 +102,7 @@ def rows_of(subject: Subject, photos: Annotated, options: Options) -> Iterator[R
     yield from alignment_rows(subject, images, photos, options)
 
 
-def alignment_rows(subject: Subject, images: Tensor, photos: Annotated, options: Options) -> Iterator[Row]:
+def alignment_rows(subject: EvaluatedModel, images: Tensor, photos: Annotated, options: Options) -> Iterator[Row]:
     """The alignment maps of a run's method, if it has any: what one of them is worth on average, and a chosen one."""
     model = subject.name.removesuffix(" (random weights)")
     if not (Path(model) / "recipe.json").is_file():
@@ -126,7 +126,9 @@ def chosen_on_the_others(energy: Tensor) -> Tensor:
     return torch.stack([best[row % 2] for row in range(len(energy))])
 
 
-def measured(subject: Subject, name: str, maps: Tensor, images: Tensor, photos: Annotated, options: Options) -> Row:
+def measured(
+    subject: EvaluatedModel, name: str, maps: Tensor, images: Tensor, photos: Annotated, options: Options
+) -> Row:
     """All measures of one map (N, S, S) for each photo."""
     values = where(maps, photos, options)
     if options.curves:
@@ -169,7 +171,7 @@ def batched(ask: Callable[[Tensor], Tensor], images: Tensor, options: Options) -
 
 
 def write(
-    found: Sequence[Row], subjects: Sequence[Subject], photos: Annotated, options: Options, device: torch.device
+    found: Sequence[Row], subjects: Sequence[EvaluatedModel], photos: Annotated, options: Options, device: torch.device
 ) -> None:
     """Leave the table and the numbers in the folder."""
     options.out.mkdir(parents=True, exist_ok=True)

@@ -15,31 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 import torch
-from torch import Tensor
 
 import ssl_backbones
-from ssl_backbones.data import (
-    Batches,
-    Images,
-    Unreadable,
-    open_images,
-    require_labels,
-)
-from ssl_backbones.evaluate.subject import PooledLayer
+from ssl_backbones.data import Images, open_images, require_labels
+from ssl_backbones.evaluate.features import Extraction, features_of
+from ssl_backbones.evaluate.model import EvaluatedModel, open_model
 from ssl_backbones.mining import Mined, Pairs, mine
 from ssl_backbones.mining.neighbours import DISJOINT_FROM, EXACT_UP_TO, SAMPLE
 from ssl_backbones.mining.pairs import check_free
-from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.refusal import Refusal
-from ssl_backbones.train.embed import embed
 from ssl_backbones.typed.arguments import Parser, at_least
-from ssl_backbones.views import CenterCrop
-
-BLOCK = 65_536
-"""Photos embedded at a time: between two of them, features go where they stay."""
 
 
 @dataclass(frozen=True)
@@ -65,55 +52,29 @@ def mine_pairs(options: Options) -> Pairs:
     check_free(options.out, options.overwrite)
     images = open_images(options.data)
     labels = require_labels(images, "mining pairs")
-    torch.manual_seed(options.seed)
-    backbone = ssl_backbones.create_model(options.model, pretrained=not options.random, num_classes=0)
-    layer = PooledLayer(backbone, options.layer)
-    cfg: Any = backbone.pretrained_cfg
-    size = options.size or cfg["input_size"][-1]
-    crop = CenterCrop(size, cfg["crop_pct"], cfg["interpolation"], tuple(cfg["mean"]), tuple(cfg["std"]))
-    features = features_of(images, layer, crop, options)
+    model = open_model(options.model, size=options.size, layer=options.layer, random=options.random, seed=options.seed)
+    how = Extraction(batch_size=options.batch_size, workers=options.workers, seed=options.seed)
     mined = mine(
-        features,
+        features_of(model, images, how).rows,
         torch.from_numpy(labels),
         exact_up_to=options.exact_up_to,
         sample=options.sample,
         seed=options.seed,
     )
-    pairs = Pairs(mined.rows.numpy(), about(options, layer, size, mined, images))
+    pairs = Pairs(mined.rows.numpy(), about(options, model, mined, images))
     pairs.write(options.out, images, overwrite=options.overwrite)
     return pairs
 
 
-def features_of(images: Images, layer: PooledLayer, crop: CenterCrop, options: Options) -> Tensor:
-    """The features (N, C) of all images, in single precision and in one piece of memory."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    layer.to(device)
-    unreadable = Unreadable(len(images))
-    features = torch.empty(len(images), layer.width)
-    for start in range(0, len(images), BLOCK):
-        indices = np.arange(start, min(start + BLOCK, len(images)))
-        features[start : start + BLOCK], left_out = embed(
-            layer,
-            Batches(images, crop, options.seed),
-            indices,
-            device,
-            batch_size=options.batch_size,
-            workers=options.workers,
-        )
-        unreadable.add(left_out)
-        print(f"{indices[-1] + 1} of {len(images)} photos embedded", flush=True)
-    return features
-
-
-def about(options: Options, layer: PooledLayer, size: int, mined: Mined, images: Images) -> dict[str, Any]:
+def about(options: Options, model: EvaluatedModel, mined: Mined, images: Images) -> dict[str, Any]:
     """What a reader of the pairs may want to know, as JSON can hold it."""
     return {
         "model": options.model,
         "pretrained": not options.random,
-        "weights_sha256": weights_sha256(layer.backbone),
+        "weights_sha256": model.weights_sha256,
         "layer": options.layer,
-        "width": layer.width,
-        "size": size,
+        "width": model.network.width,
+        "size": model.crop.size,
         "seed": options.seed,
         "exact_up_to": max(options.exact_up_to, options.sample),
         "sample": options.sample,

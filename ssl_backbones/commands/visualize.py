@@ -17,13 +17,14 @@ from typing import Any, get_args
 
 import torch
 from PIL import Image
+from torch import nn
 
-import ssl_backbones
 from ssl_backbones.data import open_images
+from ssl_backbones.evaluate.model import open_model, usual_device
 from ssl_backbones.methods import method_from_run
+from ssl_backbones.models.backbone import center_crop
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.typed.arguments import Parser, at_least
-from ssl_backbones.views import CenterCrop
 from ssl_backbones.visualizers import (
     HasAlignmentMaps,
     Panels,
@@ -106,21 +107,18 @@ def is_run(model: str) -> bool:
 
 def viewer_of(options: Options) -> Viewer:
     """The method of a run with its heads where they are there to be had, or the backbone."""
-    torch.manual_seed(options.seed)
-    folder = Path(options.model)
-    model: Any
-    if is_run(options.model) and (options.random or any(folder.glob("checkpoints/step-*"))):
-        model = method_from_run(folder, trained=not options.random)
-        cfg, trained_at = model.backbone.pretrained_cfg, read(folder / "recipe.json").get("size")
+    folder, name, device = Path(options.model), options.model, usual_device()
+    recipe = read(folder / "recipe.json") if is_run(options.model) else {}
+    network: nn.Module
+    if recipe and (options.random or any(folder.glob("checkpoints/step-*"))):
+        torch.manual_seed(options.seed)
+        method = method_from_run(folder, trained=not options.random).to(device)
+        network, crop = method, center_crop(method.backbone, options.size or recipe.get("size"))
     else:
-        model = ssl_backbones.create_model(options.model, pretrained=not options.random, num_classes=0)
-        cfg, trained_at = model.pretrained_cfg, None
-    size = options.size or trained_at or cfg["input_size"][-1]
-    crop = CenterCrop(size, cfg["crop_pct"], cfg["interpolation"], tuple(cfg["mean"]), tuple(cfg["std"]))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    name = str(read(folder / "recipe.json").get("name", options.model)) if is_run(options.model) else options.model
-    title = f"{name} with random weights" if options.random else name
-    return Viewer(title, model.to(device).eval(), crop, device, options.seed)
+        found = open_model(options.model, device, size=options.size, random=options.random, seed=options.seed)
+        network, crop = found.network, found.crop
+    name = str(recipe.get("name", name))
+    return Viewer(f"{name} with random weights" if options.random else name, network, crop, device, options.seed)
 
 
 def draw_figures(options: Options, viewer: Viewer, photos: Photos, projection: Projection) -> Iterator[Path]:

@@ -15,8 +15,8 @@ from ssl_backbones.data import Images
 from ssl_backbones.distributed import rank, say
 from ssl_backbones.evaluate.features import Extraction, features_of
 from ssl_backbones.evaluate.labelled import Labelled, labelled
-from ssl_backbones.evaluate.question import FREE, Question
-from ssl_backbones.evaluate.subject import Subject, open_subject
+from ssl_backbones.evaluate.model import EvaluatedModel, open_model
+from ssl_backbones.evaluate.options import FREE, EvaluationOptions
 from ssl_backbones.runs.results import Number, proportion, results_of, write_results
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, claim
 from ssl_backbones.train.loader import reading_workers
@@ -30,8 +30,8 @@ class Evaluation:
     """One question about one backbone, with the folder for its answer."""
 
     protocol: str
-    options: Question
-    subject: Subject
+    options: EvaluationOptions
+    model: EvaluatedModel
     images: Images
     validation: Images | None
     validation_source: str
@@ -50,13 +50,13 @@ class Evaluation:
 
     def learnt_from(self) -> Labelled:
         """The features and labels to learn from."""
-        return labelled(features_of(self.subject, self.images, self.extraction), self.images, self.options.data)
+        return labelled(features_of(self.model, self.images, self.extraction), self.images, self.options.data)
 
     def asked_about(self) -> Labelled | None:
         """The features and labels to answer about, if there are any."""
         if self.validation is None:
             return None
-        features = features_of(self.subject, self.validation, self.extraction)
+        features = features_of(self.model, self.validation, self.extraction)
         return labelled(features, self.validation, self.validation_source)
 
     def leave(self, numbers: Mapping[str, Number], more: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,14 +67,14 @@ class Evaluation:
                 results_of(
                     protocol=self.protocol,
                     model=self.options.model,
-                    weights_sha256=self.subject.weights_sha256,
+                    weights_sha256=self.model.weights_sha256,
                     data=self.images,
                     validation=self.validation,
                     sources=(self.options.data, self.validation_source),
                     numbers=numbers,
-                    settings=settings(self.options, self.subject),
+                    settings=settings(self.options, self.model),
                     seed=self.options.seed,
-                    device=self.subject.device,
+                    device=self.model.device,
                     precision=self.options.precision,
                     more=more,
                 ),
@@ -84,7 +84,7 @@ class Evaluation:
 
 @contextmanager
 def evaluation(
-    protocol: str, options: Question, images: Images, validation: Images | None = None, source: str = ""
+    protocol: str, options: EvaluationOptions, images: Images, validation: Images | None = None, source: str = ""
 ) -> Iterator[Evaluation | dict[str, Any]]:
     """The evaluation, its folder locked while it lasts; or the results that the folder holds already.
 
@@ -92,7 +92,7 @@ def evaluation(
     """
     device = meet()
     check_precision(options.precision, device)
-    subject = open_subject(
+    model = open_model(
         options.model,
         device,
         size=options.size or None,
@@ -100,32 +100,32 @@ def evaluation(
         random=options.random,
         seed=options.seed,
     )
-    kept = first_decides(lambda: claim(options.out, identity(protocol, options, subject, images, validation)))
+    kept = first_decides(lambda: claim(options.out, identity(protocol, options, model, images, validation)))
     folder = kept if rank() == 0 else RunFolder(kept.path, kept.resumed)
     with folder:
         if first_decides(folder.results.exists):
             say(f"{folder.path} holds the finished evaluation; choose another folder with --out to do it again.")
             yield first_decides(lambda: read(folder.results))
         else:
-            yield Evaluation(protocol, options, subject, images, validation, source, folder)
+            yield Evaluation(protocol, options, model, images, validation, source, folder)
 
 
 def identity(
-    protocol: str, options: Question, subject: Subject, images: Images, validation: Images | None
+    protocol: str, options: EvaluationOptions, model: EvaluatedModel, images: Images, validation: Images | None
 ) -> dict[str, Any]:
     """What two evaluations must have in common to be the same, as JSON has it."""
     return {
         "protocol": protocol,
-        "weights_sha256": subject.weights_sha256,
+        "weights_sha256": model.weights_sha256,
         "images": images.fingerprint,
         "validation": validation.fingerprint if validation else None,
         "options": {name: value for name, value in to_plain(options).items() if name not in FREE},
     }
 
 
-def settings(options: Question, subject: Subject) -> dict[str, Any]:
+def settings(options: EvaluationOptions, model: EvaluatedModel) -> dict[str, Any]:
     """The options and what they come to, as results.json has them."""
-    told, crop = {*FREE, "seed"}, subject.crop
+    told, crop = {*FREE, "seed"}, model.crop
     plain = {name: value for name, value in to_plain(options).items() if name not in told}
     return plain | {"size": crop.size, "crop_pct": crop.crop_pct, "interpolation": crop.interpolation}
 

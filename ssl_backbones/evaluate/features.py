@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ssl_backbones.data import Batches, Images, Unreadable
 from ssl_backbones.distributed import say, share_first, world_size
-from ssl_backbones.evaluate.subject import Subject
+from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.files import replace_file
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.train.embed import embed
@@ -69,7 +69,7 @@ class Extraction:
 
 
 def features_of(
-    subject: Subject,
+    model: EvaluatedModel,
     images: Images,
     how: Extraction,
     *,
@@ -79,41 +79,45 @@ def features_of(
     """The features of all images, or of those at `only` (n,), in every process, the same for any number of them.
 
     With `views`, those of V views of each image stand in a row side by side, (N, V D), instead of the middle crop's.
+    Raises CacheError where they cannot be kept, and TooManyUnreadableError.
     """
-    check_precision(how.precision, subject.device)
-    transform: Transform = views or subject.crop
+    check_precision(how.precision, model.device)
+    transform: Transform = views or model.crop
     chosen = np.arange(len(images)) if only is None else only.astype(np.int64)
-    question = {
-        **subject.identity,
+    network = SideBySide(model.network) if views else model.network
+    extractor = Extractor(network, Batches(images, transform, how.seed), model.device, how)
+    store = Store(how.cache, identity(model, images, how, transform, None if only is None else chosen))
+    unreadable = Unreadable(len(chosen), how.unreadable_share)
+    rows = torch.empty(0)
+    for start in range(0, len(chosen), BLOCK):
+        indices = chosen[start : start + BLOCK]
+        block = store.read(start // BLOCK, len(indices), model.device)
+        if block is None:
+            block = extractor.block(indices)
+            say(f"{model.name}: {start + len(indices)} of {len(chosen)} images embedded")
+            store.write(start // BLOCK, block)
+        unreadable.add(block[1])
+        rows = rows if start else torch.empty(len(chosen), block[0].shape[1])
+        rows[start : start + len(indices)] = block[0]
+    if store.found:
+        say(f"{model.name}: the features of {images.fingerprint[:8]} were in {how.cache}")
+    lost = unreadable.photos
+    readable = np.array([images.keys[row] not in lost for row in chosen]) if lost else np.ones(len(chosen), bool)
+    return Features(rows, readable, tuple(sorted(lost)))
+
+
+def identity(
+    model: EvaluatedModel, images: Images, how: Extraction, transform: Transform, only: np.ndarray | None
+) -> dict[str, Any]:
+    """All that features depend on, as the header of their files has it."""
+    return {
+        **model.identity,
         "images": images.fingerprint,
-        "only": None if only is None else hashlib.sha256(chosen.astype("<i8").tobytes()).hexdigest(),
+        "only": None if only is None else hashlib.sha256(only.astype("<i8").tobytes()).hexdigest(),
         "transform": repr(transform),
         "precision": how.precision,
         "seed": how.seed,
     }
-    extractor = Extractor(
-        SideBySide(subject.network) if views else subject.network,
-        Batches(images, transform, how.seed),
-        subject.device,
-        how,
-    )
-    store = Store(how.cache, question)
-    unreadable = Unreadable(len(chosen), how.unreadable_share)
-    blocks = []
-    for start in range(0, len(chosen), BLOCK):
-        indices = chosen[start : start + BLOCK]
-        block = store.read(start // BLOCK, len(indices), subject.device)
-        if block is None:
-            block = extractor.block(indices)
-            say(f"{subject.name}: {start + len(indices)} of {len(chosen)} images embedded")
-            store.write(start // BLOCK, block)
-        unreadable.add(block[1])
-        blocks.append(block[0])
-    if store.found:
-        say(f"{subject.name}: the features of {images.fingerprint[:8]} were in {how.cache}")
-    lost = unreadable.photos
-    readable = np.array([images.keys[row] not in lost for row in chosen]) if lost else np.ones(len(chosen), bool)
-    return Features(blocks[0] if len(blocks) == 1 else torch.cat(blocks), readable, tuple(sorted(lost)))
 
 
 class SideBySide(nn.Module):

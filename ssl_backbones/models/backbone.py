@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from torch import Tensor, nn
+
+from ssl_backbones.views.center_crop import CenterCrop
 
 
 def width_of(backbone: nn.Module) -> int:
@@ -37,6 +40,13 @@ def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
 def pooled(features: Tensor) -> Tensor:
     """The mean over positions, (B, C, h, w) to (B, C)."""
     return features.mean(dim=(2, 3))
+
+
+def center_crop(backbone: nn.Module, size: int | None = None) -> CenterCrop:
+    """The middle crop that the backbone's description names, at `size` pixels where that is given."""
+    cfg: Any = backbone.pretrained_cfg
+    size = size or cfg["input_size"][-1]
+    return CenterCrop(size, cfg["crop_pct"], cfg["interpolation"], tuple(cfg["mean"]), tuple(cfg["std"]))
 
 
 def weights_sha256(backbone: nn.Module) -> str:

@@ -20,7 +20,7 @@ from ssl_backbones.evaluate.classification.linear import LinearConfig
 from ssl_backbones.evaluate.classification.subset import as_list, at, labelled_rows
 from ssl_backbones.evaluate.evaluation import chance, read
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
-from ssl_backbones.evaluate.subject import Subject, open_subject
+from ssl_backbones.evaluate.model import EvaluatedModel, open_model
 from ssl_backbones.files import replace_file
 from ssl_backbones.recipes.recipe import FREE
 from ssl_backbones.runs.log import read_log
@@ -88,7 +88,7 @@ class Asked:
         return at(self.whole, self.rows)
 
 
-Prepare = Callable[["LabelledRun", Subject, Asked], Images]
+Prepare = Callable[["LabelledRun", EvaluatedModel, Asked], Images]
 """What a run learns from, where it is no plain images."""
 
 
@@ -115,12 +115,12 @@ def carry(
     """
     more = {"altered": altered(run, presets), **(more or {})}
     require_batch(asked.images, run.batch_size)
-    subject = open_subject(run.model, meet(), size=run.size or None, random=run.random, seed=run.seed)
-    run = settled(run, subject, asked)
+    model = open_model(run.model, meet(), size=run.size or None, random=run.random, seed=run.seed)
+    run = settled(run, model, asked)
     torch.manual_seed(run.seed)  # the head is alike whatever the backbone drew
     with fitting():
-        method = run.task.build(subject.network)
-    images = prepare(run, subject, asked) if prepare else asked.images
+        method = run.task.build(model.network)
+    images = prepare(run, model, asked) if prepare else asked.images
     for sentence in rates(run):
         say(sentence)
     judge = AccuracyJudge(method, asked.validation, run.size, run.judge_every)
@@ -132,12 +132,12 @@ def carry(
     return first_decides(lambda: read(folder.results))
 
 
-def settled(run: LabelledRun, subject: Subject, asked: Asked) -> LabelledRun:
+def settled(run: LabelledRun, model: EvaluatedModel, asked: Asked) -> LabelledRun:
     """The run with what the model and the data say where it leaves that open."""
     return replace(
         run,
-        size=subject.crop.size,
-        weights_sha256=subject.weights_sha256,
+        size=model.crop.size,
+        weights_sha256=model.weights_sha256,
         asked_about=asked.validation.fingerprint,
         task=replace(run.task, classes=run.task.classes or len(asked.whole.classes)),
     )

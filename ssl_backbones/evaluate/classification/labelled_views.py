@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ssl_backbones.checks import check
 from ssl_backbones.data import Images, ImageSourceError, NumberedBatches, require_labels
+from ssl_backbones.models.backbone import center_crop
 from ssl_backbones.typed.values import check_types
 from ssl_backbones.views import CenterCrop, MultiView, Parameters, Policy, Transform
 
@@ -55,14 +56,12 @@ class LabelledViews:
         )
 
     def to_test(self, backbone: nn.Module, size: int) -> CenterCrop:
-        """What images to be asked about are shown as."""
-        cfg: Any = backbone.pretrained_cfg
-        return CenterCrop(
-            size,
-            self.test_crop_pct or cfg["crop_pct"],
-            self.test_interpolation or cfg["interpolation"],
-            tuple(cfg["mean"]),
-            tuple(cfg["std"]),
+        """The middle crop that test images are shown as."""
+        crop = center_crop(backbone, size)
+        return replace(
+            crop,
+            crop_pct=self.test_crop_pct or crop.crop_pct,
+            interpolation=self.test_interpolation or crop.interpolation,
         )
 
     def to_train(self, backbone: nn.Module, size: int) -> Transform:

@@ -23,7 +23,7 @@ from ssl_backbones.data import ImageSourceError, open_images
 from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.evaluation import evaluation
 from ssl_backbones.evaluate.features import Features, features_of
-from ssl_backbones.evaluate.question import Question
+from ssl_backbones.evaluate.options import EvaluationOptions
 from ssl_backbones.metrics import alignment, effective_rank, feature_std, jackknife_interval, uniformity
 from ssl_backbones.metrics.jackknife import GROUPS
 from ssl_backbones.runs.results import Number
@@ -34,7 +34,7 @@ SMALL = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Question):
+class Options(EvaluationOptions):
     """What is asked with."""
 
     images: int = 10_000
@@ -57,9 +57,9 @@ def run(options: Options) -> dict[str, Any]:
             return asked
         drawn = np.sort(permutation(options.seed, 0, len(images))[: options.images])
         sample = drawn if len(drawn) < len(images) else None
-        views = views_of(asked.subject.crop)
-        middle = features_of(asked.subject, images, asked.extraction, only=sample)
-        pairs = features_of(asked.subject, images, asked.extraction, only=sample, views=views)
+        views = views_of(asked.model.crop)
+        middle = features_of(asked.model, images, asked.extraction, only=sample)
+        pairs = features_of(asked.model, images, asked.extraction, only=sample, views=views)
         numbers = measured(middle, pairs, options)
         left = asked.leave(
             numbers,

@@ -18,7 +18,7 @@ from ssl_backbones.data import ImageSourceError
 from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.evaluation import Evaluation, chance, evaluation, one_by_one
 from ssl_backbones.evaluate.labelled import Labelled, open_labelled
-from ssl_backbones.evaluate.question import Question
+from ssl_backbones.evaluate.options import EvaluationOptions
 from ssl_backbones.metrics import knn_sweep
 from ssl_backbones.runs.results import Number, percent, proportion
 from ssl_backbones.views import permutation
@@ -28,7 +28,7 @@ PAPER, TRAINING = (200, 0.07), (20, 0.07)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Question):
+class Options(EvaluationOptions):
     """What is asked with."""
 
     ks: tuple[int, ...] = (1, 5, 10, 20, 50, 100, 200)
@@ -79,7 +79,7 @@ class Grid:
         self.ks = sorted({*options.ks, *(k for k, _ in standard)})
         self.temperatures = sorted({*options.temperatures, *(temperature for _, temperature in standard)})
         self.classes = list(asked.images.classes)
-        self.rows, self.labels = bank.on(asked.subject.device)
+        self.rows, self.labels = bank.on(asked.model.device)
 
     @property
     def cells(self) -> list[tuple[int, float]]:

@@ -18,7 +18,7 @@ from ssl_backbones.evaluate.classification.labelled_views import LabelledViews
 from ssl_backbones.evaluate.classification.linear import LinearConfig
 from ssl_backbones.evaluate.classification.subset import Embedded, known_features
 from ssl_backbones.evaluate.features import Extraction, features_of
-from ssl_backbones.evaluate.subject import Subject
+from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.recipes.recipe import OptimizerConfig, ScheduleConfig
 from ssl_backbones.train.loader import reading_workers
 
@@ -81,13 +81,13 @@ def run(options: Options) -> dict[str, Any]:
     return carry(replace(options, workers=0), PRESETS, asked, prepare=prepare)  # there is nothing to read any more
 
 
-def embedded(workers: int, run: LabelledRun, subject: Subject, asked: Asked) -> Images:
+def embedded(workers: int, run: LabelledRun, model: EvaluatedModel, asked: Asked) -> Images:
     """The features of the images, which are shown alike in every epoch: extracted once, kept beside the run."""
-    crop = run.task.views.to_test(subject.network, run.size)
+    crop = run.task.views.to_test(model.network, run.size)
     cache = Path(run.out).absolute().parent / "features"
     precision = "fp32" if run.precision == "auto" else run.precision
     how = Extraction(cache, precision, workers=workers, unreadable_share=run.unreadable_share)
-    found = features_of(replace(subject, crop=crop), asked.whole, how)
+    found = features_of(replace(model, crop=crop), asked.whole, how)
     images: Embedded = known_features(found.rows, found.readable, asked.whole, asked.rows)
     require_batch(images, run.batch_size)
     return images

@@ -20,8 +20,8 @@ from ssl_backbones.data import ImageSourceError
 from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.evaluation import chance, evaluation, one_by_one
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
+from ssl_backbones.evaluate.options import EvaluationOptions
 from ssl_backbones.evaluate.protocols.logistic_regression import Classifier, fit
-from ssl_backbones.evaluate.question import Question
 from ssl_backbones.runs.results import percent, proportion
 from ssl_backbones.views import permutation
 
@@ -29,7 +29,7 @@ HALF_DECADES = tuple(float(f"{10 ** (half / 2):.2g}") for half in range(-12, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Question):
+class Options(EvaluationOptions):
     """What is asked with."""
 
     weight_decays: tuple[float, ...] = HALF_DECADES
@@ -53,7 +53,7 @@ def run(options: Options) -> dict[str, Any]:
             return asked
         learnt, queries = asked.learnt_from(), asked.asked_about()
         assert queries is not None
-        rows, labels = learnt.on(asked.subject.device)
+        rows, labels = learnt.on(asked.model.device)
         chosen, tried = choose(rows, labels, len(images.classes), options)
         classifier = fit(rows, labels, len(images.classes), chosen)
         right = classifier.predict(queries.rows.to(rows.device)).cpu() == queries.labels

@@ -24,8 +24,8 @@ from ssl_backbones.checks import check
 from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.evaluation import chance, evaluation, one_by_one
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
+from ssl_backbones.evaluate.options import EvaluationOptions
 from ssl_backbones.evaluate.protocols.kept_epochs import kept_epochs
-from ssl_backbones.evaluate.question import Question
 from ssl_backbones.runs.results import percent, proportion
 from ssl_backbones.train.finite import NotFiniteError
 from ssl_backbones.train.processes import first_decides
@@ -36,7 +36,7 @@ LINES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Question):
+class Options(EvaluationOptions):
     """What is asked with."""
 
     layers: Literal[1, 2] = 2
@@ -74,8 +74,8 @@ def run(options: Options) -> dict[str, Any]:
             return asked
         learnt, queries = asked.learnt_from(), asked.asked_about()
         assert queries is not None
-        head = train(*learnt.on(asked.subject.device), len(images.classes), options, asked.folder.checkpoints)
-        rows, labels = queries.on(asked.subject.device)
+        head = train(*learnt.on(asked.model.device), len(images.classes), options, asked.folder.checkpoints)
+        rows, labels = queries.on(asked.model.device)
         right = (predict(head, rows) == labels).cpu()
         left = asked.leave(
             {"top-1": proportion(int(right.sum()), len(right))},

@@ -1,4 +1,4 @@
-"""The backbone that is asked about: made by name, put on its device, told apart by its weights."""
+"""The backbone that is evaluated: made by name, put on its device, told apart by its weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import ssl_backbones
-from ssl_backbones.models.backbone import weights_sha256
+from ssl_backbones.models.backbone import center_crop, weights_sha256
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.views import CenterCrop
 
@@ -45,8 +45,8 @@ class PooledLayer(nn.Module):
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A backbone in eval mode whose output (B, D) is measured, and what it expects of images."""
+class EvaluatedModel:
+    """A backbone in eval mode whose output (B, D) is measured, and how its images are prepared."""
 
     name: str
     """What it was asked for by."""
@@ -66,25 +66,30 @@ class Subject:
         return {"weights": self.weights_sha256, "layer": self.layer}
 
 
-def open_subject(
+def open_model(
     model: str | os.PathLike[str],
-    device: torch.device,
+    device: torch.device | None = None,
     *,
     size: int | None = None,
     layer: str | None = None,
     random: bool = False,
     seed: int = 0,
-) -> Subject:
+) -> EvaluatedModel:
     """The backbone of a registered name, `hf-hub:org/name` or a run's folder, the same in every process.
 
     Images are prepared as its description says, at `size` where that is given. With `random` its weights are drawn.
+    Without a device it lies on the usual one. Raises LayerError for a layer that it does not have, and
+    whatever `ssl_backbones.create_model` raises.
     """
     torch.manual_seed(seed)
     backbone = ssl_backbones.create_model(model, pretrained=not random, num_classes=0).eval()
     network = PooledLayer(backbone, layer).eval() if layer else backbone
+    device = device or usual_device()
     network.to(device)
-    cfg: Any = backbone.pretrained_cfg
-    crop = CenterCrop(
-        size or cfg["input_size"][-1], cfg["crop_pct"], cfg["interpolation"], tuple(cfg["mean"]), tuple(cfg["std"])
-    )
-    return Subject(os.fspath(model), network, layer, device, crop, weights_sha256(backbone))
+    name = os.fspath(model)
+    return EvaluatedModel(name, network, layer, device, center_crop(backbone, size), weights_sha256(backbone))
+
+
+def usual_device() -> torch.device:
+    """The GPU where there is one, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -12,7 +12,7 @@ from ssl_backbones.checks import check
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class EvaluationOptions:
     """What is asked about, of which images, and where the answer goes."""
 
     model: tyro.conf.Positional[str]
