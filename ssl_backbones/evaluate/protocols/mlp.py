@@ -8,28 +8,22 @@ after the last epoch.
 from __future__ import annotations
 
 import shutil
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from ssl_backbones.checks import check
 from ssl_backbones.distributed import say
+from ssl_backbones.evaluate.classification.head_training import Plan, logits_of, train_head
 from ssl_backbones.evaluate.evaluation import chance, evaluation, one_by_one
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
 from ssl_backbones.evaluate.options import EvaluationOptions
-from ssl_backbones.evaluate.protocols.kept_epochs import kept_epochs
 from ssl_backbones.runs.results import percent, proportion
-from ssl_backbones.train.finite import NotFiniteError
 from ssl_backbones.train.processes import first_decides
-from ssl_backbones.views import permutation
 
 LINES = 10
 """Told of the progress, at most."""
@@ -76,7 +70,7 @@ def run(options: Options) -> dict[str, Any]:
         assert queries is not None
         head = train(*learnt.on(asked.model.device), len(images.classes), options, asked.folder.checkpoints)
         rows, labels = queries.on(asked.model.device)
-        right = (predict(head, rows) == labels).cpu()
+        right = (logits_of(head, rows).argmax(dim=1) == labels).cpu()
         left = asked.leave(
             {"top-1": proportion(int(right.sum()), len(right))},
             {
@@ -92,7 +86,7 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def head_of(width: int, classes: int, options: Options) -> nn.Sequential:
-    """Features (B, D) to logits (B, C); weights are drawn by the seed as torch draws them."""
+    """The head from features (B, D) to logits (B, C); weights are drawn by the seed as torch draws them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         widths = [width, *[options.hidden] * (options.layers - 1), classes]
@@ -101,42 +95,11 @@ def head_of(width: int, classes: int, options: Options) -> nn.Sequential:
 
 
 def train(rows: Tensor, labels: Tensor, classes: int, options: Options, folder: Path | None = None) -> nn.Sequential:
-    """The head after the last epoch on features (N, D) with labels (N,); the order of an epoch is counted.
-
-    A training that was stopped goes on from what the folder holds of it.
-    """
+    """The head after the last epoch on features (N, D) with labels (N,), told of a few times on the way."""
     head = head_of(rows.shape[1], classes, options).to(rows.device)
     optimizer = torch.optim.Adam(head.parameters(), options.lr, weight_decay=options.weight_decay)
-    with closing(kept_epochs(options.epochs, head, optimizer, folder)) as epochs:
-        for epoch in epochs:
-            mean = one_epoch(head, optimizer, rows, labels, permutation(options.seed, epoch, len(rows)), options)
-            if not mean < float("inf"):
-                raise NotFiniteError(f"the loss is {mean} after epoch {epoch + 1}: lower --lr, or look at the features")
-            if (epoch + 1) % max(1, -(-options.epochs // LINES)) == 0 or epoch + 1 == options.epochs:
-                say(f"epoch {epoch + 1} of {options.epochs}: loss {mean:.4f}")
+    plan = Plan(options.epochs, options.train_batch_size, options.seed)
+    for epoch, loss in train_head(head, optimizer, rows, labels, plan, folder):
+        if epoch % max(1, -(-options.epochs // LINES)) == 0 or epoch == options.epochs:
+            say(f"epoch {epoch} of {options.epochs}: loss {loss:.4f}")
     return head
-
-
-def one_epoch(
-    head: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    rows: Tensor,
-    labels: Tensor,
-    order: NDArray[np.int64],
-    options: Options,
-) -> float:
-    """The mean loss of an epoch that shows features (N, D) with labels (N,) in an order (N,)."""
-    total = rows.new_zeros(())
-    for chosen in torch.split(torch.from_numpy(order).to(rows.device), options.train_batch_size):
-        loss = cross_entropy(head(rows[chosen]), labels[chosen])
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        total += len(chosen) * loss.detach()
-    return float(total) / len(rows)
-
-
-@torch.no_grad()
-def predict(head: nn.Module, rows: Tensor) -> Tensor:
-    """The class (N,) of features (N, D)."""
-    return torch.cat([head(part).argmax(dim=1) for part in torch.split(rows, 1 << 16)])

@@ -14,7 +14,8 @@ from evaluations import evaluated, labelled_photos, refusal
 from runs import Killed, asked_to_stop, forget, killed
 from two_processes import run_two_processes
 
-from ssl_backbones.evaluate.protocols import kept_epochs, mlp
+from ssl_backbones.evaluate.classification import head_training
+from ssl_backbones.evaluate.protocols import mlp
 from ssl_backbones.runs import checkpoint
 from ssl_backbones.runs.checkpoint import CheckpointError
 from ssl_backbones.train.processes import meet
@@ -26,7 +27,7 @@ Weights = dict[str, torch.Tensor]
 @contextmanager
 def in_epoch(epoch: int, happens: Callable[[], None]) -> Iterator[None]:
     """Something happens when an epoch begins, counted from 0."""
-    order = mlp.permutation
+    order = head_training.permutation
 
     def then(seed: int, at: int, size: int) -> Any:
         if at == epoch:
@@ -34,7 +35,7 @@ def in_epoch(epoch: int, happens: Callable[[], None]) -> Iterator[None]:
         return order(seed, at, size)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mlp, "permutation", then)
+        patch.setattr(head_training, "permutation", then)
         yield
 
 
@@ -56,7 +57,7 @@ def same(one: Weights, other: Weights) -> bool:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every epoch is saved."""
-    monkeypatch.setattr(kept_epochs, "EVERY", -1.0)
+    monkeypatch.setattr(head_training, "EVERY", -1.0)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -90,7 +91,7 @@ def test_it_is_saved_once_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     trained(tmp_path)
     assert not checkpoint.listed(tmp_path)
     clock = iter(np.arange(100) * 31.0)
-    monkeypatch.setattr(kept_epochs, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(head_training, "monotonic", lambda: float(next(clock)))
     trained(tmp_path)
     assert [step for step, _ in checkpoint.listed(tmp_path)] == [4, 2]
 
