@@ -1,4 +1,4 @@
-"""An evaluation on frozen features from what was asked to results.json: what all such protocols have in common."""
+"""An evaluation on frozen features, from its options to results.json: all that such protocols have in common."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ssl_backbones.typed.values import to_plain
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One question about one backbone, with the folder for its answer."""
+    """One protocol on one backbone, with the folder for its results."""
 
     protocol: str
     options: EvaluationOptions
@@ -39,7 +39,7 @@ class Evaluation:
 
     @property
     def extraction(self) -> Extraction:
-        """How features are made."""
+        """The settings of feature extraction."""
         return Extraction(
             self.options.cache_folder,
             self.options.precision,
@@ -49,18 +49,18 @@ class Evaluation:
         )
 
     def learnt_from(self) -> Labelled:
-        """The features and labels to learn from."""
+        """The features and labels to train on."""
         return labelled(features_of(self.model, self.images, self.extraction), self.images, self.options.data)
 
     def asked_about(self) -> Labelled | None:
-        """The features and labels to answer about, if there are any."""
+        """The features and labels to test on, if there are any."""
         if self.validation is None:
             return None
         features = features_of(self.model, self.validation, self.extraction)
         return labelled(features, self.validation, self.validation_source)
 
     def leave(self, numbers: Mapping[str, Number], more: Mapping[str, Any]) -> dict[str, Any]:
-        """Let the first process write the results; what they hold, in every process."""
+        """Let the first process write results.json; its content, in every process."""
         return first_decides(
             lambda: write_results(
                 self.folder.path,
@@ -113,7 +113,7 @@ def evaluation(
 def identity(
     protocol: str, options: EvaluationOptions, model: EvaluatedModel, images: Images, validation: Images | None
 ) -> dict[str, Any]:
-    """What two evaluations must have in common to be the same, as JSON has it."""
+    """All that two evaluations must share to be the same one, as JSON has it."""
     return {
         "protocol": protocol,
         "weights_sha256": model.weights_sha256,
@@ -124,7 +124,7 @@ def identity(
 
 
 def settings(options: EvaluationOptions, model: EvaluatedModel) -> dict[str, Any]:
-    """The options and what they come to, as results.json has them."""
+    """The options and the crop that they come to, as results.json has them."""
     told, crop = {*FREE, "seed"}, model.crop
     plain = {name: value for name, value in to_plain(options).items() if name not in told}
     return plain | {"size": crop.size, "crop_pct": crop.crop_pct, "interpolation": crop.interpolation}
@@ -140,7 +140,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def one_by_one(right: Tensor, labels: Tensor, classes: list[str]) -> dict[str, Number]:
-    """The accuracy of each class that was asked about, by its name, from what was answered rightly (M,)."""
+    """The accuracy of each class that was tested, by its name, from correct predictions (M,) bool and labels (M,)."""
     return {
         name: proportion(int(right[labels == label].sum()), int((labels == label).sum()))
         for label, name in enumerate(classes)
@@ -149,5 +149,5 @@ def one_by_one(right: Tensor, labels: Tensor, classes: list[str]) -> dict[str, N
 
 
 def chance(labels: Tensor) -> float:
-    """The accuracy of always naming the most frequent class."""
+    """The accuracy of always predicting the most frequent of labels (M,)."""
     return int(labels.bincount().max()) / len(labels)

@@ -42,7 +42,7 @@ class CacheError(Refusal, OSError):
 
 @dataclass(frozen=True)
 class Features:
-    """What a backbone makes of N images of a source."""
+    """A backbone's features of N images of a source."""
 
     rows: Tensor
     """(N, D) in single precision, on the CPU."""
@@ -54,7 +54,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Extraction:
-    """How features are made and where they are kept; of these, only precision and seed show in the values."""
+    """The settings of extraction; of these, only precision and seed show in the values."""
 
     cache: Path | None = None
     """A folder for the files; None to keep nothing."""
@@ -121,7 +121,7 @@ def identity(
 
 
 class SideBySide(nn.Module):
-    """A network that takes views one after the other."""
+    """A network that embeds views one after the other."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ Block = tuple[Tensor, dict[str, str]]
 
 @dataclass(frozen=True)
 class Extractor:
-    """Makes features that are no others with more processes: every image has its place in a batch of one size."""
+    """Makes features that are the same with more processes: every image has its place in a batch of one size."""
 
     network: nn.Module
     dataset: Batches
@@ -181,7 +181,7 @@ class Store:
         return self.folder / f"{self.key}-{number:05}.safetensors"
 
     def read(self, number: int, count: int, device: torch.device) -> Block | None:
-        """What a block's file holds, in every process; None where there is none, or none to rely on."""
+        """The content of a block's file, in every process; None without a file, or where it cannot be relied on."""
         if self.folder is None:
             return None
         found: list[Block] = []
@@ -208,13 +208,13 @@ class Store:
         return rows.cpu(), answer[1]
 
     def write(self, number: int, block: Block) -> None:
-        """Keep a block, if anything is kept."""
+        """Write a block into its file, if there is a folder for it."""
         if self.folder is not None:
             first_decides(lambda: keep(self.path(number), self.question, number, block))
 
 
 def make(folder: Path) -> None:
-    """The folder, or CacheError."""
+    """Make the folder; raises CacheError where that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -234,7 +234,7 @@ def load(path: Path, question: str, number: int, count: int) -> Block:
 
 
 def keep(path: Path, question: str, number: int, block: Block) -> None:
-    """Put a file in place as a whole, or CacheError."""
+    """Put a file in place as a whole; raises CacheError where that fails."""
     rows, unreadable = block
     header = {
         "question": question,

@@ -1,4 +1,4 @@
-"""The labelled images that an evaluation learns from, and those it answers about: what does not fit is refused."""
+"""The labelled images that an evaluation trains on and tests on; those that do not fit together are refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Labelled:
 
     @property
     def account(self) -> dict[str, Any]:
-        """How many images count, and which do not, as results.json has it."""
+        """The number of images that count, and those that do not, for results.json."""
         return {"images": len(self), "unlabelled": self.unlabelled, "unreadable": list(self.unreadable)}
 
     def on(self, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -49,20 +49,20 @@ class EvaluatedModel:
     """A backbone in eval mode whose output (B, D) is measured, and how its images are prepared."""
 
     name: str
-    """What it was asked for by."""
+    """As it was asked for."""
     network: nn.Module
     """The whole backbone, or it up to a layer with the mean over positions."""
     layer: str | None
     """That layer, as timm names it."""
     device: torch.device
     crop: CenterCrop
-    """How its images are prepared."""
+    """The preparation of its images."""
     weights_sha256: str
     """Of the whole backbone."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What its features depend on beside the images and how they are prepared, as JSON has it."""
+        """All that its features depend on beside the prepared images, as JSON has it."""
         return {"weights": self.weights_sha256, "layer": self.layer}
 
 

@@ -1,4 +1,4 @@
-"""What every evaluation is asked with."""
+"""The options that all evaluations on frozen features share."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ssl_backbones.checks import check
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
-    """What is asked about, of which images, and where the answer goes."""
+    """The model, the images, and the folder for the results."""
 
     model: tyro.conf.Positional[str]
     """A registered name, hf-hub:org/name, or the folder of a run."""
     data: str
-    """Images to learn from: a folder, parquet files, or a Hub dataset id."""
+    """Images to train on: a folder, parquet files, or a Hub dataset id."""
     validation: str = ""
-    """Images to answer about; without them, those that the data name as such."""
+    """Images to test on; without them, those that the data name as such."""
     out: str
     """The folder for results.json."""
     cache: str = ""
@@ -30,9 +30,9 @@ class EvaluationOptions:
     size: int = 0
     """Side of the middle crop, in pixels; 0 for what the model's description says."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """What numbers the network is computed in."""
+    """Number format that the network is computed in."""
     random: bool = False
-    """Random weights instead of the model's: what training is held against."""
+    """Random weights instead of the model's, as a baseline."""
     seed: int = 0
     """Of all that is drawn."""
     batch_size: int = 256
@@ -51,7 +51,7 @@ class EvaluationOptions:
 
     @property
     def cache_folder(self) -> Path:
-        """Where features are kept: evaluations that lie side by side share them."""
+        """The folder for features: evaluations that lie side by side share it."""
         return Path(self.cache) if self.cache else Path(self.out).absolute().parent / "features"
 
 

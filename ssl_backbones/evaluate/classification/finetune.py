@@ -29,7 +29,7 @@ class FinetuneConfig(MethodConfig):
 
     name: ClassVar[str] = "finetune"
     classes: int = 0
-    """How many the head tells apart; 0 for those of the data."""
+    """Number of classes; 0 for those of the data."""
     hidden: int = 0
     """Width of a layer with ReLU before the last; 0 for none."""
     head_std: float | None = None
@@ -65,7 +65,7 @@ class Finetune(Method):
         return self.config.views.to_train(self.backbone, size)
 
     def to_test(self, size: int) -> CenterCrop:
-        """How images to be asked about are shown."""
+        """The transform of test images."""
         return self.config.views.to_test(self.backbone, size)
 
     def dataset(self, images: Images, size: int, seed: int) -> NumberedBatches:
@@ -80,6 +80,6 @@ class Finetune(Method):
         return {"loss": loss, "accuracy": accuracy(logits, labels), "chance": math.log(self.config.classes)}
 
     def logits(self, images: Tensor) -> Tensor:
-        """How much each image (B, 3, S, S) looks like each class, (B, classes)."""
+        """The scores (B, classes) of images (B, 3, S, S)."""
         logits: Tensor = self.head(self.backbone(images))
         return logits

@@ -1,4 +1,4 @@
-"""How labelled images are shown: cropped and mirrored by chance to be learnt from, by the middle to be asked about."""
+"""Views of labelled images: random crops and flips to train on, the middle crop to test on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ssl_backbones.views import CenterCrop, MultiView, Parameters, Policy, Trans
 
 @dataclass(frozen=True)
 class LabelledViews:
-    """How labelled images are shown, in training and in testing."""
+    """The choices of these views."""
 
     augment: bool = True
     """Show crops and mirror images by chance in training; without it, the middle, as in testing."""
@@ -56,7 +56,7 @@ class LabelledViews:
         )
 
     def to_test(self, backbone: nn.Module, size: int) -> CenterCrop:
-        """The middle crop that test images are shown as."""
+        """The transform of test images."""
         crop = center_crop(backbone, size)
         return replace(
             crop,
@@ -65,7 +65,7 @@ class LabelledViews:
         )
 
     def to_train(self, backbone: nn.Module, size: int) -> Transform:
-        """What images to learn from are shown as."""
+        """The transform of training images."""
         middle = self.to_test(backbone, size)
         if not self.augment:
             return middle

@@ -1,4 +1,4 @@
-"""A linear probe: which class does a frozen backbone's output show, if all that may be learnt is one layer?
+"""A linear probe: one layer learns to classify the output of a frozen backbone.
 
 He et al., 2020 (https://arxiv.org/abs/1911.05722), section 4.1.
 """
@@ -28,7 +28,7 @@ class LinearConfig(MethodConfig):
 
     name: ClassVar[str] = "linear"
     classes: int = 0
-    """How many the layer tells apart; 0 for those of the data."""
+    """Number of classes; 0 for those of the data."""
     head_std: float | None = 0.01
     """Standard deviation of the layer's first weights, its biases being 0; None for torch's own first values."""
     views: LabelledViews = field(default_factory=LabelledViews)
@@ -60,7 +60,7 @@ class LinearProbe(Method):
         return self.config.views.to_train(self.backbone, size)
 
     def to_test(self, size: int) -> CenterCrop:
-        """How images to be asked about are shown."""
+        """The transform of test images."""
         return self.config.views.to_test(self.backbone, size)
 
     def dataset(self, images: Images, size: int, seed: int) -> Batches:
@@ -77,7 +77,7 @@ class LinearProbe(Method):
         return {"loss": loss, "accuracy": accuracy(logits, labels), "chance": math.log(self.config.classes)}
 
     def logits(self, images: Tensor) -> Tensor:
-        """How much each image (B, 3, S, S) looks like each class, (B, classes)."""
+        """The scores (B, classes) of images (B, 3, S, S)."""
         with torch.no_grad():
             features = self.backbone(images)
         logits: Tensor = self.head(features)
@@ -118,6 +118,6 @@ def linear_layer(width: int, classes: int, std: float | None) -> nn.Linear:
 
 
 def output_width(backbone: nn.Module) -> int:
-    """How many numbers D the whole backbone makes of an image: of some of timm's, more than its last map's channels."""
+    """The number D of the whole backbone's outputs: of some of timm's, more than its last map's channels."""
     width = width_of(backbone)
     return int(getattr(backbone, "head_hidden_size", None) or width)

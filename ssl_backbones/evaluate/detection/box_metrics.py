@@ -87,7 +87,7 @@ def overlaps(found: Sequence[Any], there: Sequence[Any], crowd: NDArray[np.bool_
 
 
 def voc_hits(overlap: NDArray[np.float64], ignored: NDArray[np.bool_]) -> NDArray[np.int8]:
-    """Which of D detections, the surest first, are right (D, T): each is held against the object (M,) it overlaps most
+    """Outcome (D, T) of D detections, the surest first: each is matched with the object (M,) it overlaps most
     with, which counts once and only beyond the threshold; on a difficult one it counts as neither."""
     hit = np.zeros((len(overlap), len(THRESHOLDS)), np.int8)
     if not overlap.shape[1]:

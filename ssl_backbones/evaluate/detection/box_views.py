@@ -29,7 +29,7 @@ Target = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Scaling:
-    """What happens to each of B photos."""
+    """Short sides and flips of B images."""
 
     short: NDArray[np.int64]
     """(B,) the short side, in pixels."""
@@ -134,7 +134,7 @@ class BoxBatches(Batches):
         return target
 
     def on_device(self, content: Any) -> tuple[Any, list[Target]]:
-        """What the detector takes: photos with their sizes, and what is in them."""
+        """Images with their sizes, and their objects, as the detector takes them."""
         levels, targets = content
         return self.transform.on_device(levels), targets
 

@@ -124,7 +124,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def photo_folder(file: Path, images: Sequence[dict[str, Any]]) -> Path:
-    """Where the photos lie: in a folder named as the file, in images, or beside both."""
+    """The folder of the images: named as the file, or images, or beside both."""
     root, split = file.parent.parent, file.stem.removeprefix(PREFIX)
     folders = [root / split, root / "images" / split, root / "images", file.parent / "images", root, file.parent]
     first = next((image["file_name"] for image in images), "")

@@ -23,9 +23,9 @@ class DetectionConfig(MethodConfig):
 
     name: ClassVar[str] = "detection"
     head: Head = "faster_fpn"
-    """What stands on the backbone."""
+    """Detector on top of the backbone."""
     classes: int = 20
-    """How many it tells apart: those of the data, or more."""
+    """Number of classes: those of the data, or more."""
     smallest: int = 480
     """The smallest short side of a photo in training, in pixels; the largest, which is that of the test, is the run's
     size."""
@@ -76,14 +76,14 @@ class Detection(Method):
 
     @property
     def with_masks(self) -> bool:
-        """Whether objects have masks."""
+        """True if the head predicts masks."""
         return self.config.head.startswith("mask")
 
     def transform(self, size: int) -> ResizeFlip:
         return self.resize(size, self.config.smallest, 0.5)
 
     def test_transform(self, size: int) -> ResizeFlip:
-        """What is made of a photo to find objects in: nothing by chance."""
+        """The transform of test images: nothing by chance."""
         return self.resize(size, size, 0.0)
 
     def resize(self, size: int, smallest: int, flip_p: float) -> ResizeFlip:

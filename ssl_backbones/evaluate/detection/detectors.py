@@ -78,7 +78,7 @@ class Pyramid(nn.Module):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How much of a photo is scored."""
+    """Numbers of regions, anchors and proposals of an image that are scored."""
 
     regions: int
     """In training, by the heads."""

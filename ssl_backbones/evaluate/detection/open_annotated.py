@@ -1,4 +1,4 @@
-"""What `--data` names, opened with its objects: VOC's folders, COCO's annotations, or parquet files."""
+"""Annotated images by what `--data` names: VOC's folders, COCO's annotations, or parquet files."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def open_kept_out(spec: str, like: AnnotatedImages, column: Column | None = None
 
 
 def has_list(root: Path, name: str) -> bool:
-    """Whether a VOC folder has a list of this name."""
+    """True if a VOC folder has a list of this name."""
     return (root / "ImageSets" / "Main" / f"{name}.txt").is_file()
 
 

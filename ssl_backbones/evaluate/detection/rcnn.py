@@ -143,7 +143,7 @@ class RegionHeads(RoIHeads):
 
     @property
     def with_masks(self) -> bool:
-        """Whether there is a head for masks."""
+        """True if there is a head for masks."""
         return self.mask_predictor is not None
 
     def predicted(self, regions: Tensor) -> tuple[Tensor, Tensor]:

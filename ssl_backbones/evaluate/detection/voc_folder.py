@@ -21,7 +21,7 @@ OBJECT = "object"
 
 
 def is_voc(path: Path) -> bool:
-    """Whether a folder has the form of VOC's."""
+    """True if a folder has the form of VOC's."""
     return (path / "Annotations").is_dir() and (path / "JPEGImages").is_dir()
 
 
@@ -119,7 +119,7 @@ def objects_of(tree: Element, classes: Sequence[str], file: Path) -> tuple[Objec
 
 
 def text(item: Element, name: str, file: Path) -> str:
-    """What stands in a part of an element."""
+    """The text of a part of an element."""
     found = item.findtext(name)
     if found is None or not found.strip():
         raise ImageSourceError(f"{str(file)!r} has an {item.tag} without {name}: give it one, or take it out")

@@ -1,4 +1,4 @@
-"""What features are like, without labels: spread, effective rank, alignment and uniformity.
+"""Measures of features without labels: spread, effective rank, alignment and uniformity.
 
 std         deviation of unit features times sqrt(D): 1 when they point everywhere, 0 when all are alike
 rank        RankMe (Garrido et al., 2023. https://arxiv.org/abs/2210.02885), from 1 to the number of features
@@ -35,7 +35,7 @@ SMALL = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Options(EvaluationOptions):
-    """What is asked with."""
+    """The options of the measures."""
 
     images: int = 10_000
     """Images that are looked at, drawn by the seed; RankMe wants four times as many as there are features."""
@@ -102,7 +102,7 @@ def measured(middle: Features, pairs: Features, options: Options) -> dict[str, N
 
 
 def summary(left: dict[str, Any]) -> str:
-    """What came out, for a person."""
+    """The numbers in words."""
     looked_at = left["looked_at"]
     lines = [f"{left['model']} on {looked_at['images']} images, {looked_at['features']} features (95% interval):"]
     lines += [

@@ -29,7 +29,7 @@ PAPER, TRAINING = (200, 0.07), (20, 0.07)
 
 @dataclass(frozen=True, kw_only=True)
 class Options(EvaluationOptions):
-    """What is asked with."""
+    """The options of k-NN."""
 
     ks: tuple[int, ...] = (1, 5, 10, 20, 50, 100, 200)
     """Neighbours that vote; 20 and 200 are tried in any case."""
@@ -109,7 +109,7 @@ class Grid:
 
 
 def name_of(k: int, temperature: float) -> str:
-    """What a cell's number is called."""
+    """The name of a cell's number."""
     return f"k={k}, T={temperature:g}"
 
 
@@ -143,7 +143,7 @@ def chosen_by_bank(grid: Grid, numbers: dict[str, Number], options: Options) -> 
 
 
 def summary(left: dict[str, Any]) -> str:
-    """What came out, for a person."""
+    """The main numbers in words."""
     numbers, chosen = left["numbers"], left["chosen"]
     lines = [f"k-NN of {left['model']}, {left['queries']['images']} images ({left['kind']}):"]
     lines += [f"  chance (the most frequent class)  {left['chance']:.1%}"]

@@ -25,7 +25,7 @@ from ssl_backbones.train.loader import reading_workers
 
 @dataclass(frozen=True, kw_only=True)
 class Options(LabelledRun):
-    """What is asked with."""
+    """The options of a linear probe."""
 
     task: LinearConfig = field(default_factory=LinearConfig)
 

@@ -30,7 +30,7 @@ HALF_DECADES = tuple(float(f"{10 ** (half / 2):.2g}") for half in range(-12, 1))
 
 @dataclass(frozen=True, kw_only=True)
 class Options(EvaluationOptions):
-    """What is asked with."""
+    """The options of logistic regression."""
 
     weight_decays: tuple[float, ...] = HALF_DECADES
     """Weight decays l to choose from: the mean cross-entropy plus l/2 |W|^2 is made least, the bias left free."""
@@ -98,7 +98,7 @@ def choose(rows: Tensor, labels: Tensor, classes: int, options: Options) -> tupl
 
 
 def held_out_part(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Which images (N,) are held out: the share of each class, rounded down, drawn by the seed."""
+    """Mask (N,) bool of the held-out images: the share of each class, rounded down, drawn by the seed."""
     order = permutation(seed, 0, len(labels))
     chosen = np.zeros(len(labels), bool)
     for label in np.unique(labels):

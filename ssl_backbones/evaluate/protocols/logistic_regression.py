@@ -27,7 +27,7 @@ class Classifier:
     bias: Tensor
     """(C,)"""
     converged: bool
-    """Whether the gradient vanished."""
+    """True if the gradient vanished."""
 
     def logits(self, rows: Tensor) -> Tensor:
         """Scores (n, C) of features (n, D)."""

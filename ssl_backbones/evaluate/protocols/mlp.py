@@ -31,14 +31,14 @@ LINES = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Options(EvaluationOptions):
-    """What is asked with."""
+    """The options of the classifier and its training."""
 
     layers: Literal[1, 2] = 2
     """Fully-connected layers."""
     hidden: int = 256
     """Width of the first of two."""
     epochs: int = 100
-    """How often every image is seen."""
+    """Passes over all images."""
     train_batch_size: int = 32
     """Images per step."""
     lr: float = 1e-3
@@ -55,7 +55,7 @@ class Options(EvaluationOptions):
 
     @property
     def protocol(self) -> str:
-        """What it is called: one layer is linear, two are not."""
+        """Its name in results.json: one layer is linear, two are not."""
         return "mlp" if self.layers == 2 else "linear probe on cached features"
 
 

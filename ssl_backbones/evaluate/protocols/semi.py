@@ -26,7 +26,7 @@ from ssl_backbones.recipes.recipe import OptimizerConfig, ScheduleConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Options(LabelledRun):
-    """What is asked with."""
+    """The options of semi-supervised fine-tuning."""
 
     task: FinetuneConfig = field(default_factory=FinetuneConfig)
     share: float = 0.01

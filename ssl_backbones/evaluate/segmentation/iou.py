@@ -19,7 +19,7 @@ BLOCK = 100
 
 @dataclass(frozen=True)
 class Overlaps:
-    """What was found in N images of K classes, pixels ignored left out."""
+    """Predicted against true classes of N images and K classes, ignored pixels left out."""
 
     confusion: NDArray[np.int64]
     """(K, K) pixels of all images, by true and by predicted class."""

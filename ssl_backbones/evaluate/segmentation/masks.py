@@ -43,7 +43,7 @@ class Scenes(Images):
 
     @abstractmethod
     def place(self, index: int) -> str:
-        """Where the mask lies, for a person to find it."""
+        """The mask's place, for a person to find it."""
 
 
 class VocScenes(Scenes):

@@ -1,4 +1,4 @@
-"""What is made of a photo and its mask: one geometry for both, the photo smoothed and the mask never mixed."""
+"""Views of an image and its mask: one geometry for both, the image smoothed and the mask never mixed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Scene(NamedTuple):
 
 @dataclass(frozen=True)
 class Placement:
-    """How B scenes are scaled, where their crops lie, and which are mirrored."""
+    """Scales, proposed places of crops, and flips of B scenes."""
 
     scale: NDArray[np.float64]
     """(B,)"""

@@ -1,4 +1,4 @@
-"""Semantic segmentation: which class does each pixel show?
+"""Semantic segmentation: a class for each pixel.
 
 A fully convolutional head on a dilated backbone, as LEWEL and MoCo transfer to Pascal VOC. Huang et al., 2022
 (https://arxiv.org/abs/2203.14415); He et al., 2020, appendix (https://arxiv.org/abs/1911.05722).
@@ -30,7 +30,7 @@ class SegmentationConfig(MethodConfig):
 
     name: ClassVar[str] = "segmentation"
     classes: int = 0
-    """How many the head tells apart, the background among them; 0 for as many as the data have."""
+    """Number of classes, the background among them; 0 for as many as the data have."""
     output_stride: int = 8
     """Pixels for each position of the last feature map, by dilation where the network strides further; 0: its own."""
     channels: int = 512
@@ -115,7 +115,7 @@ class Segmentation(Method):
         return ScaleCropFlip(size, chosen.short_side, chosen.scale, chosen.max_share, chosen.flip_p, **self.colours)
 
     def whole(self) -> WholeScene:
-        """How photos are shown to be segmented."""
+        """The transform of test images: whole, without augmentation."""
         return WholeScene(self.config.short_side, **self.colours)
 
     def dataset(self, images: Scenes, size: int, seed: int) -> SceneBatches:  # type: ignore[override]

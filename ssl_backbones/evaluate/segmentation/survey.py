@@ -1,4 +1,4 @@
-"""What the masks hold, looked at once before any work: a run should not fail on its last photo."""
+"""A look at all masks before any work: a run should not fail on its last image."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ THREADS = 4
 
 
 def survey(scenes: Scenes, what: str, complete: bool) -> np.ndarray:
-    """How many pixels have each value (256,); ImageSourceError for a mask that is no mask of its photo.
+    """Count the pixels of each value (256,) in all masks; raises ImageSourceError for one that does not fit its image.
 
-    A photo that cannot be read is refused where the scenes have to be complete, and else left to the run's own account.
+    An image that cannot be read is refused where the scenes have to be complete, else left to the run's own account.
     """
     counts = np.zeros(256, np.int64)
 
@@ -43,7 +43,7 @@ def survey(scenes: Scenes, what: str, complete: bool) -> np.ndarray:
 
 
 def values_in(scenes: Scenes, index: int, complete: bool) -> np.ndarray:
-    """How many pixels of a mask have each value (256,), once the mask has been found to be that of its photo."""
+    """Count the pixels of each value (256,) in one mask; raises ImageSourceError where it does not fit its image."""
     try:
         mask = scenes.mask(index)
     except UnreadableImageError as error:
@@ -118,7 +118,7 @@ def folder_of(spec: str) -> Path:
 
 
 def read_table(path: Path) -> Any:
-    """What a json file holds."""
+    """The content of a json file."""
     try:
         return json.loads(path.read_bytes())
     except ValueError as error:
@@ -126,7 +126,7 @@ def read_table(path: Path) -> Any:
 
 
 def is_table(part: Any) -> bool:
-    """Whether names are listed, or given to numbers."""
+    """True for a list of names, and for a table from numbers to names."""
     if isinstance(part, dict):
         return bool(part) and all(key.isdecimal() and isinstance(name, str) for key, name in part.items())
     return isinstance(part, list) and bool(part) and all(isinstance(name, str) for name in part)
