@@ -1,46 +1,229 @@
-"""Files written whole or not at all, and the digests by which they are known."""
+"""Files written whole or not at all and never through a link, read within bounds, and known by their digests."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import math
 import os
-from collections.abc import Mapping
+import secrets
+import stat
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from ssl_backbones.refusal import Refusal
+
+PRIVATE = ".tmp-"
+"""The beginning of the names of files that are being written; one that is left over was killed in the making."""
+LARGEST = 64 * 2**20
+"""Bytes of JSON that are read unless a caller expects more."""
+DEEPEST = 64
+"""Objects and lists that may lie within one another in such a file."""
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file and wait until it is on the disk; its mode is what the umask leaves of 0666."""
-    with open(path, "wb") as file:
+class UnwritableError(Refusal, OSError):
+    """A file that could not be written, with the system's reason in `strerror`."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.filename} could not be written ({self.strerror}): make room or mend the folder, and start the same "
+            "command again"
+        )
+
+
+class UnreadableError(Refusal, ValueError):
+    """A file that cannot be read, or holds something else than it should; the message says why and what to do."""
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A new file to write to, which takes the place of `path` once the block has ended without an error.
+
+    Whoever looks sees the old content or the new, never a part. The new file has a private name in the same folder
+    (`file.name`) and replaces a link that lies at `path` instead of following it. Raises UnwritableError where the
+    system cannot write it; after any error inside the block the old file is there unchanged.
+    """
+    path = Path(path)
+    private = path.with_name(f"{PRIVATE}{secrets.token_hex(8)}")
+    try:
+        with telling(path):
+            file = open(private, "xb")  # noqa: SIM115 - exclusively: a link of that name is an error, not followed
+        with telling(path, DISK_ERRORS), file:  # closing it writes what is left, and may fail too
+            yield file
+            with telling(path):
+                file.flush()
+                os.fsync(file.fileno())
+        with telling(path):
+            os.replace(private, path)
+            sync_folder(path.parent)
+    finally:
+        with suppress(OSError):
+            private.unlink()
+
+
+@contextmanager
+def telling(path: Path, numbers: Container[int | None] | None = None) -> Iterator[None]:
+    """Turn the system's errors, or those of these numbers, into UnwritableError."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, UnwritableError) or (numbers is not None and error.errno not in numbers):
+            raise
+        raise UnwritableError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def write_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Put a file in place whole or not at all, on the disk when this returns; its mode is 0666 less the umask.
+
+    Raises UnwritableError.
+    """
+    with replacing(path) as file, telling(Path(path)):
+        file.write(content)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Put a value in place as JSON that reads back equal; ValueError for NaN and infinity, which JSON lacks."""
+    write_file(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def create_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file that must not be there yet, in a folder that gets its own name only when it is complete."""
+    with open(path, "xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
 
+def without_links(path: str, flags: int) -> int:
+    """Open a file for `open(path, mode, opener=without_links)`; OSError where its name is a symbolic link."""
+    try:
+        return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "it is a link, and nothing is written through links", path) from error
+        raise
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder inside one of ours, or take the one that is there; OSError where a link leads out of ours."""
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link, and nothing is written through links", str(path))
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder and try to write a file to it; OSError where that fails."""
+    folder.mkdir(parents=True, exist_ok=True)
+    private = folder / f"{PRIVATE}{secrets.token_hex(8)}"
+    try:
+        create_file(private, bytes(4096))
+    finally:
+        with suppress(OSError):
+            private.unlink()
+
+
+def clear_leftovers(folder: Path, before: float = math.inf) -> None:
+    """Delete what killed processes left half written in a folder, where it was last changed before a time in seconds.
+
+    Without a time, the folder has to be this process's own: another could be writing there. Folders are left alone.
+    """
+    for path in folder.glob(f"{PRIVATE}*"):
+        with suppress(OSError):
+            state = path.lstat()
+            if state.st_mtime < before and not stat.S_ISDIR(state.st_mode):
+                path.unlink()
+
+
 def sync_folder(path: Path) -> None:
     """Wait until the names in a folder are on the disk."""
+    if os.name != "posix":
+        return  # Windows opens no folders
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems keep names by themselves, and refuse to be asked
+            raise
     finally:
         os.close(descriptor)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Put a file in place as a whole: whoever looks sees the old content or the new, never a part."""
-    beside = path.with_name(f".tmp-{path.name}")
-    write_file(beside, content)
-    os.replace(beside, path)
-    sync_folder(path.parent)
+def file_digest(path: str | os.PathLike[str], kind: str = "sha256") -> str:
+    """The digest of a file's content in hexadecimal digits; of md5 no safety is expected."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Put a value in place as JSON that reads back equal; NaN and infinity, which JSON lacks, are a ValueError."""
-    replace_file(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
-
-
-def digest(sealed: Mapping[str, Any]) -> str:
-    """The sha256 of an object without its own; every schema keeps this rule."""
+def object_digest(sealed: Mapping[str, Any]) -> str:
+    """The sha256 of a JSON object without its own entry "sha256"; every schema keeps this rule."""
     content = {key: value for key, value in sealed.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_object(
+    path: str | os.PathLike[str],
+    way_out: str,
+    refusal: type[Exception] = UnreadableError,
+    largest: int = LARGEST,
+) -> dict[str, Any]:
+    """The object in a JSON file; `refusal` with a sentence that names the file, what is wrong, and the way out."""
+    try:
+        return object_in(content_of(Path(path), largest))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise refusal(f"{os.fspath(path)} cannot be read ({reason}): {way_out}") from error
+
+
+def content_of(path: Path, largest: int) -> bytes:
+    """The bytes of a regular file; ValueError where they are more than `largest`, or it is none."""
+    if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # a pipe would be waited for
+        raise ValueError("it is no regular file")
+    with open(path, "rb") as file:
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise ValueError(f"it has more than the {largest:,} bytes that such a file may have")
+    return content
+
+
+def object_in(content: bytes | str) -> dict[str, Any]:
+    """The object that is written as JSON; ValueError says why it is none: not JSON, not finite, too deep, a list."""
+    try:
+        value = json.loads(content, parse_constant=not_finite, parse_float=finite)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no JSON: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError("it is no JSON: it is not written in UTF-8") from error
+    except RecursionError as error:
+        raise ValueError(f"it is nested more than {DEEPEST} deep") from error
+    if not isinstance(value, dict):
+        raise ValueError("it holds no object")
+    check_depth(value)
+    return value
+
+
+def not_finite(name: str) -> float:
+    """Refuse a number that JSON lacks."""
+    raise ValueError(f"it holds {name}, which is no number of JSON")
+
+
+def finite(digits: str) -> float:
+    """The number; ValueError where it is too large to be one."""
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"it holds a number that is too large, {digits[:20]}")
+    return number
+
+
+def check_depth(value: Any) -> None:
+    """Refuse a JSON value that later code, which walks through it by recursion, would not get to the end of."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inner = (part for whole in level for part in (whole.values() if isinstance(whole, dict) else whole))
+        level = [part for part in inner if isinstance(part, dict | list)]
+        if not level:
+            return
+    raise ValueError(f"it is nested more than {DEEPEST} deep")

@@ -151,10 +151,10 @@ def test_a_whole_cache_is_used_where_nothing_can_be_written(tmp_path: Path, monk
     lock = kept(tmp_path).place("data").with_name(f".lock-{kept(tmp_path).place('data').name}")
     lock.unlink()
 
-    def locked(path: Any, *_: Any, **__: Any) -> int:
+    def locked(path: Any) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(cache.os, "open", locked)
+    monkeypatch.setattr(cache, "Lock", locked)
     assert same(images, cached(images, "data", kept(tmp_path)))
     assert not lock.exists()
     with pytest.raises(ImageCacheError, match=r"photos cannot be kept in .* \(Permission denied\): name a folder"):

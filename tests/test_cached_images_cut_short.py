@@ -99,12 +99,35 @@ def test_what_is_whole_is_kept_and_the_rest_made_again(
     assert sorted(read) == list(range(whole, COUNT))
 
 
+@pytest.mark.parametrize(
+    "link", [".tmp-{}", ".tmp-{}/pixels.npy", ".tmp-{}/blocks.jsonl", ".tmp-{}/photos.npz", ".lock-{}"]
+)
+def test_nothing_is_written_through_a_link(tmp_path: Path, link: str) -> None:
+    images = alike(tmp_path / "data")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").write_text("precious")
+    place = tmp_path / "cache" / link.format(kept(tmp_path).place("data").name)
+    place.parent.mkdir(parents=True)
+    place.symlink_to(elsewhere if link == ".tmp-{}" else elsewhere / "precious")
+    if link.endswith((".jsonl", ".npz")):  # replaced as a whole
+        assert same(images, cached(images, "data", kept(tmp_path)))
+    else:
+        with pytest.raises(ImageCacheError, match=r"\(it is a link, and nothing is written through links\)"):
+            cached(images, "data", kept(tmp_path))
+    assert {path.name: path.read_text() for path in elsewhere.iterdir()} == {"precious": "precious"}
+
+
 @pytest.mark.parametrize("moment", ["write_header", "photo_arrays", "write_file", "sync_folder", "rename"])
 def test_a_kill_at_the_end_costs_nothing(moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = alike(tmp_path / "data")
 
-    def cut(*given: object) -> None:
-        raise Cut
+    write_file = cache_file.write_file
+
+    def cut(*given: Any) -> None:
+        if moment != "write_file" or given[0].name != cache_file.NOTES:
+            raise Cut
+        write_file(*given)
 
     with monkeypatch.context() as patch:
         patch.setattr(cache_file.os if moment == "rename" else cache_file, moment, cut)
@@ -170,7 +193,7 @@ def test_a_torn_cache_is_refused(what: str, tmp_path: Path) -> None:
     cached(images, "data", kept(tmp_path))
     place = kept(tmp_path).place("data")
     TORN[what](place)
-    with pytest.raises(ImageSourceError, match=r"cache in .* is not what was written \(.*\): delete the folder"):
+    with pytest.raises(ImageSourceError, match=r"(is not what was written|cannot be read) \(.*\): delete the folder"):
         cached(images, "data", kept(tmp_path))
     for path in place.iterdir():
         path.unlink()

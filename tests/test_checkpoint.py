@@ -203,7 +203,7 @@ def test_no_flipped_bit_of_a_manifest_passes(tmp_path_factory: pytest.TempPathFa
 def resealed(path: Path, **changes: Any) -> None:
     """Change a manifest, and make its checksum fit, as another version or an attacker would."""
     manifest = json.loads((path / "MANIFEST.json").read_text()) | changes
-    manifest["sha256"] = checkpoint.digest(manifest)
+    manifest["sha256"] = checkpoint.object_digest(manifest)
     (path / "MANIFEST.json").write_text(json.dumps(manifest))
 
 

@@ -42,7 +42,7 @@ def lit(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Fuse], None]]:
     """Light a fuse under everything through which a save touches the disk."""
 
     def light(fuse: Fuse) -> None:
-        for name in ("fsync", "rename", "replace", "mkdir", "unlink", "rmdir"):
+        for name in ("open", "fsync", "rename", "replace", "mkdir", "unlink", "rmdir"):
             monkeypatch.setattr(os, name, fuse(getattr(os, name)))
         monkeypatch.setattr(builtins, "open", fuse(open))
         monkeypatch.setattr(shutil, "rmtree", fuse(shutil.rmtree))
@@ -142,7 +142,7 @@ def test_a_full_disk_is_one_sentence_and_harms_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     put(tmp_path, 1)
-    original, written = checkpoint.write_file, []
+    original, written = checkpoint.create_file, []
 
     def full(path: Path, content: bytes) -> None:
         written.append(path)
@@ -151,7 +151,7 @@ def test_a_full_disk_is_one_sentence_and_harms_nothing(
             raise OSError(28, "No space left on device", str(path))
         original(path, content)
 
-    monkeypatch.setattr(checkpoint, "write_file", full)
+    monkeypatch.setattr(checkpoint, "create_file", full)
     if at == 3:
         put(tmp_path, 2)
         return

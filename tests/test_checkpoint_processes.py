@@ -67,7 +67,7 @@ def test_ranks_share_a_checkpoint_and_keep_their_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bad", [0, 1])
 def test_when_one_rank_cannot_write_both_raise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: int) -> None:
-    pair, original = Pair(), checkpoint.replace_file
+    pair, original = Pair(), checkpoint.write_file
     pair.save(tmp_path, 1)
 
     def failing(path: Path, content: bytes) -> None:
@@ -76,13 +76,13 @@ def test_when_one_rank_cannot_write_both_raise(tmp_path: Path, monkeypatch: pyte
         original(path, content)
 
     monkeypatch.setattr(checkpoint, "VISIBLE_WITHIN", 0.3)
-    monkeypatch.setattr(checkpoint, "replace_file", failing)
+    monkeypatch.setattr(checkpoint, "write_file", failing)
     said = pair.save(tmp_path, 2)
     assert all(isinstance(error, CheckpointError) for error in said)
     assert ["No space left" in str(error) for error in said] == [bad == 0, bad == 1]
     assert "did not appear within 0.3 s" in str(said[1 - bad])
     assert [entry.name for entry in tmp_path.iterdir()] == ["step-00000001"]
-    monkeypatch.setattr(checkpoint, "replace_file", original)
+    monkeypatch.setattr(checkpoint, "write_file", original)
     pair.save(tmp_path, 2)
     assert [loaded.own["mean"].item() for loaded in pair.load(tmp_path)] == [20, 21]
 

@@ -14,7 +14,7 @@ from conftest import ROOT
 from runs import elsewhere, outcome, photo_folder, run, stop, tiny
 from small_methods import CONFIGS
 
-from ssl_backbones.files import replace_file
+from ssl_backbones.files import write_file
 from ssl_backbones.methods import LewelBConfig, LewelMConfig
 from ssl_backbones.recipes.recipe import Checkpoints
 from ssl_backbones.runs import checkpoint
@@ -68,7 +68,7 @@ def test_the_comparison_of_two_runs_sees_a_difference(damage: str, data: Path, t
     newest = tmp_path / "two" / "checkpoints" / "step-00000006"
     if damage == "log":
         log = tmp_path / "two" / "log.jsonl"
-        replace_file(log, log.read_bytes() + log.read_bytes().splitlines(keepends=True)[-1])
+        write_file(log, log.read_bytes() + log.read_bytes().splitlines(keepends=True)[-1])
     else:
         saved = checkpoint.load_latest(newest.parent)
         assert saved is not None

@@ -18,7 +18,8 @@ SCRIPTS = {path.stem for folder in ("training", "benchmarks") for path in (ROOT 
 
 FLOORS = (
     {"refusal"},
-    {"checks", "clustering", "convert", "distributed", "files", "losses", "metrics", "optimizers", "registry"}
+    {"files"},
+    {"checks", "clustering", "convert", "distributed", "locks", "losses", "metrics", "optimizers", "registry"}
     | {"schedules", "views"},
     {"data", "fetch", "typed"},
     {"mining", "models"},

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ssl_backbones import locks
 from ssl_backbones.files import write_json
 from ssl_backbones.runs import run_folder
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, claim, differences
@@ -133,10 +136,11 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_claim_leaves_is_no_obstacle(tmp_path: Path) -> None:
-    for name in (".lock", ".probe", ".tmp-recipe.json"):
+    for name in (".lock", ".probe", ".tmp-recipe.json", ".tmp-0123456789abcdef"):
         (tmp_path / name).write_text("{")
     with claim(tmp_path, RECIPE) as folder:
         assert not folder.resumed
+    assert not list(tmp_path.glob(".tmp-*"))
 
 
 def test_a_damaged_recipe_is_not_resumed(tmp_path: Path) -> None:
@@ -152,10 +156,10 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(RunFolderError, match="cannot be written to"):
             claim(path, RECIPE)
 
-    def full(path: Path, content: bytes) -> None:
+    def full(path: Path) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(run_folder, "write_file", full)
+    monkeypatch.setattr(run_folder, "check_writable", full)
     with pytest.raises(RunFolderError, match="No space left"):
         claim(tmp_path / "run", RECIPE)
 
@@ -204,12 +208,12 @@ def test_without_locks_the_note_decides(
     def unsupported(descriptor: int, kind: int) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(run_folder.fcntl, "lockf", unsupported)
+    monkeypatch.setattr(locks.fcntl, "lockf", unsupported)
     if pid == "dead":
         gone = subprocess.Popen([sys.executable, "-c", ""])
         gone.wait()
         pid = gone.pid
-    note = {"pid": os.getppid() if pid == "init" else pid, "host": host or run_folder.socket.gethostname()}
+    note = {"pid": os.getppid() if pid == "init" else pid, "host": host or locks.socket.gethostname()}
     (tmp_path / ".lock").write_text(json.dumps(note))
     if refused:
         with pytest.raises(RunFolderError, match=f"in use by process {note['pid']} on {note['host']}"):
@@ -219,19 +223,36 @@ def test_without_locks_the_note_decides(
         claim(tmp_path, RECIPE).release()
 
 
-def test_json_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = RunFolder(tmp_path).results
-    write_json(path, {"knn": 0.1})
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A folder outside the run's, which is found unchanged in the end."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "precious").write_text("precious")
+    yield folder
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"precious": "precious"}
 
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, "replace", killed)
-    with pytest.raises(KeyboardInterrupt):
-        write_json(path, {"knn": 0.2})
-    assert json.loads(path.read_text()) == {"knn": 0.1}
-    with pytest.raises(ValueError, match="JSON compliant"):
-        write_json(path, float("nan"))
+@pytest.mark.parametrize("target", ["precious", "not yet"])
+@pytest.mark.parametrize("name", [".probe", ".tmp-recipe.json", ".tmp-0123456789abcdef", "recipe.json", "results.json"])
+def test_a_link_in_the_folder_is_not_written_through(tmp_path: Path, elsewhere: Path, name: str, target: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(elsewhere / target)
+    if name == "recipe.json" and target == "precious":
+        with pytest.raises(RunFolderError, match=r"recipe\.json cannot be read \(it is no JSON"):
+            claim(tmp_path / "run", RECIPE)
+        return
+    with contextlib.suppress(RunFolderError), claim(tmp_path / "run", RECIPE) as folder:
+        write_json(folder.results, {"knn": 0.5})
+
+
+@pytest.mark.parametrize("name", [".lock", "backbone", "checkpoints"])
+def test_a_link_in_place_of_a_part_of_the_folder_is_refused(tmp_path: Path, elsewhere: Path, name: str) -> None:
+    claim(tmp_path / "run", RECIPE).release()
+    (tmp_path / "run" / name).unlink(missing_ok=True)
+    (tmp_path / "run" / name).symlink_to(elsewhere / "not yet" if name == ".lock" else elsewhere)
+    with pytest.raises(RunFolderError, match="is a link, and nothing is written through links"):
+        claim(tmp_path / "run", RECIPE)
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077])

@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import timm
@@ -75,8 +75,8 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with serving() as server:
 
-        def redirected(url: str, path: Path) -> None:
-            download(url.replace(PUBLISHER, server.url), path)
+        def redirected(url: str, file: BinaryIO) -> None:
+            download(url.replace(PUBLISHER, server.url), file)
 
         monkeypatch.setattr(weights, "download", redirected)
         yield server

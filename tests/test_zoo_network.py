@@ -22,6 +22,7 @@ from ssl_backbones import PretrainedWeightsError
 from ssl_backbones.fetch import download as downloads
 from ssl_backbones.fetch import folder_of
 from ssl_backbones.fetch.download import DownloadError, download
+from ssl_backbones.files import replacing
 from ssl_backbones.hub.export import save_backbone
 
 NAME = "resnet50_swav.in1k_800ep"
@@ -143,11 +144,12 @@ def test_a_folder_that_cannot_be_written_is_the_same_error(server: Server, tmp_p
 
 def test_a_failed_transfer_leaves_nothing(server: Server, tmp_path: Path):
     server.answers["/x"] = cut(b"12345", 3)
-    with pytest.raises(DownloadError):
-        download(f"{server.url}/x", tmp_path / "x")
-    assert not (tmp_path / "x").exists()
+    with pytest.raises(DownloadError), replacing(tmp_path / "x") as file:
+        download(f"{server.url}/x", file)
+    assert not list(tmp_path.iterdir())
     server.answers["/x"] = whole(b"12345")
-    download(f"{server.url}/x", tmp_path / "x")
+    with replacing(tmp_path / "x") as file:
+        download(f"{server.url}/x", file)
     assert (tmp_path / "x").read_bytes() == b"12345"
 
 

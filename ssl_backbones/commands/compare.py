@@ -19,7 +19,7 @@ from pathlib import Path
 from ssl_backbones.evaluate.comparison.figure import canvas, draw
 from ssl_backbones.evaluate.comparison.grid import Column, Grid, GridError, Row, only, read_grid
 from ssl_backbones.evaluate.comparison.table import collect, markdown, plain, student
-from ssl_backbones.files import replace_file, write_json
+from ssl_backbones.files import write_file, write_json
 from ssl_backbones.typed.arguments import Parser
 
 SCRIPTS = Path(__file__).parents[2] / "training"
@@ -104,7 +104,7 @@ def leave(grid: Grid) -> None:
     """Write the table as it stands."""
     table, out = collect(grid), Path(grid.out)
     out.mkdir(parents=True, exist_ok=True)
-    replace_file(out / "table.md", markdown(grid, table).encode())
+    write_file(out / "table.md", markdown(grid, table).encode())
     write_json(out / "table.json", plain(grid, table))
     draw(grid, table, out / "table.png")
 

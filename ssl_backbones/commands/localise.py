@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ssl_backbones.evaluate.annotated import Annotated, open_annotated
 from ssl_backbones.evaluate.localised import CENTRE, UNIFORM, Row, centre_of, table
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model
-from ssl_backbones.files import replace_file
+from ssl_backbones.files import write_file
 from ssl_backbones.methods import method_from_run
 from ssl_backbones.metrics import (
     centre_prior,
@@ -175,7 +175,7 @@ def write(
 ) -> None:
     """Leave the table and the numbers in the folder."""
     options.out.mkdir(parents=True, exist_ok=True)
-    replace_file(options.out / "table.md", table(found).encode())
+    write_file(options.out / "table.md", table(found).encode())
     settings = asdict(options)
     for name in ("models", "data", "out", "seed", "overwrite"):
         del settings[name]

@@ -13,7 +13,6 @@ encoded anew, which are others than the source's, and its index says so.
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from PIL import Image
 from ssl_backbones.data.decode import decode
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
 from ssl_backbones.data.keys import PathKeys
-from ssl_backbones.files import digest
+from ssl_backbones.files import file_digest, object_digest, read_object
 
 SCHEMA = 1
 INDEX, PHOTOS, PIXELS = "INDEX.json", "photos.npz", "pixels.npy"
@@ -73,13 +72,10 @@ class CachedImages(Images):
 
 def read_index(folder: Path) -> dict[str, Any]:
     """What a cache's INDEX.json says, itself unharmed and of this version; the files it lists are not looked at."""
-    try:
-        index = json.loads((folder / INDEX).read_bytes())
-    except FileNotFoundError:
-        raise torn(folder, f"{INDEX} is missing") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise torn(folder, f"{INDEX} cannot be read") from error
-    if not isinstance(index, dict) or index.get("sha256") != digest(index):
+    if not (folder / INDEX).exists():
+        raise torn(folder, f"{INDEX} is missing")
+    index = read_object(folder / INDEX, "delete the folder, and the same command makes it anew", ImageSourceError)
+    if index.get("sha256") != object_digest(index):
         raise torn(folder, f"{INDEX} was changed")
     if index["schema"] != SCHEMA:
         raise ImageSourceError(
@@ -93,7 +89,7 @@ def verify(folder: Path) -> None:
     """ImageSourceError where a byte of a cache is not what was written. It reads all of it, at a GB or so a second."""
     index = read_index(folder)
     try:
-        found = hashlib.sha256((folder / PHOTOS).read_bytes()).hexdigest()
+        found = file_digest(folder / PHOTOS)
         if found != index["files"][PHOTOS]:
             raise torn(folder, f"{PHOTOS} was changed")
         with open(folder / PIXELS, "rb") as file:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ssl_backbones.data import Batches, Images, Unreadable
 from ssl_backbones.distributed import say, share_first, world_size
 from ssl_backbones.evaluate.model import EvaluatedModel
-from ssl_backbones.files import replace_file
+from ssl_backbones.files import write_file
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.train.embed import embed
 from ssl_backbones.train.precision import DTYPES, Precision, check_precision
@@ -243,7 +243,7 @@ def keep(path: Path, question: str, number: int, block: Block) -> None:
         "unreadable": json.dumps(unreadable),
     }
     try:
-        replace_file(path, save({"features": rows}, header))
+        write_file(path, save({"features": rows}, header))
     except OSError as error:
         raise CacheError(unwritable(path.parent, error)) from error
 

@@ -1,12 +1,11 @@
-"""One file over HTTP, whole or not at all, and never waited for long."""
+"""One file over HTTP, never waited for long."""
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from http.client import HTTPException, HTTPResponse
-from pathlib import Path
+from typing import BinaryIO
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -21,23 +20,19 @@ class DownloadError(RuntimeError):
     """Why a file could not be fetched, in a few words."""
 
 
-def download(url: str, path: Path) -> None:
-    """Fetch a file; DownloadError if it does not come whole, and then nothing is left."""
+def download(url: str, file: BinaryIO) -> None:
+    """Fetch what lies at an address into an open file; DownloadError if it does not come whole."""
     try:
         response = _opened(url)
-        with response, path.open("wb") as file:
-            received = _copy(response, file.fileno())
+        with response:
+            received = _copy(response, file)
         declared = response.headers.get("Content-Length")
         if declared is not None and received != int(declared):
             raise DownloadError(f"the transfer was cut after {received} of {declared} bytes")
     except (OSError, HTTPException, ValueError) as error:
-        path.unlink(missing_ok=True)
         if isinstance(error, HTTPError):
             error.close()  # it is the answer as well, with its connection
         raise DownloadError(_reason(error)) from error
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
 
 
 def _opened(url: str) -> HTTPResponse:
@@ -68,11 +63,11 @@ def _opened(url: str) -> HTTPResponse:
     return outcome[0]
 
 
-def _copy(response: HTTPResponse, descriptor: int) -> int:
+def _copy(response: HTTPResponse, file: BinaryIO) -> int:
     """Write what comes, and return its length."""
     began, received = time.monotonic(), 0
     while piece := response.read1(PIECE):
-        os.write(descriptor, piece)
+        file.write(piece)
         received += len(piece)
         spent = time.monotonic() - began
         if spent > PATIENCE and received < SLOWEST * spent:

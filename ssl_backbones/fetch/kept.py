@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from ssl_backbones.files import file_digest, read_object, write_json
 from ssl_backbones.registry.registry import PretrainedWeightsError
 
 RECORD = "record.json"
@@ -28,13 +27,6 @@ class Kept:
     """Bytes."""
     sha256: str
 
-    def write(self) -> None:
-        """Record the file, in one step: without its record it counts as not there."""
-        record = {key: value for key, value in asdict(self).items() if key != "path"}
-        beside = self.path.with_name(f".{RECORD}.{os.getpid()}")
-        beside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        beside.replace(self.path.with_name(RECORD))
-
 
 def folder_of(name: str, cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """Where the file of a tag is kept: below torch's own cache, which TORCH_HOME moves."""
@@ -42,33 +34,34 @@ def folder_of(name: str, cache_dir: str | os.PathLike[str] | None = None) -> Pat
     return root / "ssl-backbones" / name
 
 
+def record(folder: Path, came_from: str) -> None:
+    """Write down what the file in a folder is: without its record it counts as not there."""
+    path = folder / CHECKPOINT
+    said = {"came_from": came_from, "size": path.stat().st_size, "sha256": file_digest(path)}
+    write_json(folder / RECORD, said)
+
+
 def recall(folder: Path) -> Kept | None:
     """The file that is kept in a folder, None if there is none; PretrainedWeightsError if it is not what it was."""
     path = folder / CHECKPOINT
-    try:
-        record = json.loads((folder / RECORD).read_bytes())
-        kept = Kept(path, str(record["came_from"]), int(record["size"]), str(record["sha256"]))
-        size = path.stat().st_size
-    except (FileNotFoundError, NotADirectoryError):
+    if not (folder / RECORD).exists() or not path.exists():
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _changed(folder, f"its {RECORD} cannot be read") from error
+    said = read_object(folder / RECORD, "delete its folder to fetch the weights anew", PretrainedWeightsError)
+    try:
+        kept = Kept(path, str(said["came_from"]), int(said["size"]), str(said["sha256"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _changed(folder, f"its {RECORD} is not what was written") from error
+    size = path.stat().st_size
     if size != kept.size:
         raise _changed(folder, f"it has {size} bytes, and had {kept.size}")
-    if digest(path, "sha256") != kept.sha256:
+    if file_digest(path) != kept.sha256:
         raise _changed(folder, "its sha256 is another")
     return kept
 
 
-def digest(path: Path, kind: str) -> str:
-    """The hash of a file, by which it is recognised; of md5 no safety is expected."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
-
-
 def check_md5(path: Path, wanted: str, name: str) -> None:
     """Refuse a file whose md5 does not begin as its publisher says."""
-    if wanted and not re.match(wanted, found := digest(path, "md5")):
+    if wanted and not re.match(wanted, found := file_digest(path, "md5")):
         raise PretrainedWeightsError(
             f"{path.name!r} is not the file that is published as {name!r}: its md5 begins {found[:8]} and the "
             f"publisher's {wanted}; download it again, or make it a folder with `ssl-backbones convert FILE --out DIR`"

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ssl_backbones.convert import ConversionError, Converted, convert
 from ssl_backbones.fetch.download import DownloadError, download
-from ssl_backbones.fetch.kept import CHECKPOINT, Kept, check_md5, digest, folder_of, recall
+from ssl_backbones.fetch.kept import CHECKPOINT, check_md5, folder_of, recall, record
+from ssl_backbones.files import replacing
 from ssl_backbones.registry.registry import TAGS, Origin, PretrainedWeightsError, Tag
 
 
@@ -28,14 +29,18 @@ def published_weights(
         return _converted(kept.path, name).weights
     if url is None:
         raise _by_hand(name, origin)
-    path = _fetched(name, url, folder)
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        raise _unreachable(name, url, "HF_HUB_OFFLINE is set and the file is not in the cache")
     try:
-        check_md5(path, origin.md5 if origin else "", name)
-        weights = _converted(path, name).weights
-    except PretrainedWeightsError:
-        path.unlink()
-        raise
-    _keep(path, folder, url)
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / CHECKPOINT) as file:
+            download(url, file)
+            file.flush()
+            check_md5(Path(file.name), origin.md5 if origin else "", name)
+            weights = _converted(Path(file.name), name).weights
+        record(folder, url)
+    except (DownloadError, OSError) as error:
+        raise _unreachable(name, url, str(error)) from error
     return weights
 
 
@@ -46,12 +51,9 @@ def import_file(name: str, file: str | os.PathLike[str], cache_dir: str | os.Pat
     check_md5(Path(file), tag.origin.md5 if tag.origin else "", name)
     folder = folder_of(name, cache_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / f".{CHECKPOINT}.{os.getpid()}"
-    try:
-        shutil.copyfile(file, beside)
-        _keep(beside, folder, Path(file).name)
-    finally:
-        beside.unlink(missing_ok=True)
+    with open(file, "rb") as given, replacing(folder / CHECKPOINT) as kept:
+        shutil.copyfileobj(given, kept)
+    record(folder, Path(file).name)
     return converted
 
 
@@ -66,26 +68,6 @@ def _importable(name: str) -> Tag:
         f"{', '.join(sorted(tag.name for tag in published))}; any other file becomes a folder to load with "
         "`ssl-backbones convert FILE --out DIR`"
     )
-
-
-def _fetched(name: str, url: str, folder: Path) -> Path:
-    """The file at an address, beside its place; PretrainedWeightsError with three ways out."""
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        raise _unreachable(name, url, "HF_HUB_OFFLINE is set and the file is not in the cache")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        beside = folder / f".{CHECKPOINT}.{os.getpid()}"
-        download(url, beside)
-    except (DownloadError, OSError) as error:
-        raise _unreachable(name, url, str(error)) from error
-    return beside
-
-
-def _keep(beside: Path, folder: Path, came_from: str) -> None:
-    """Move a file into its place and record what it is."""
-    sha256, size = digest(beside, "sha256"), beside.stat().st_size
-    beside.replace(folder / CHECKPOINT)
-    Kept(folder / CHECKPOINT, came_from, size, sha256).write()
 
 
 def _converted(path: Path, name: str) -> Converted:

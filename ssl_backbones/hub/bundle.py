@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -10,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ssl_backbones.hub.export import save_backbone, write_file
+from ssl_backbones.files import file_digest, write_json
+from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.hub.sidecar import preparation
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.registry import create_model, describe
@@ -30,12 +30,12 @@ def write_bundle(models: Iterable[str], folder: str | os.PathLike[str]) -> list[
         raise BundleError(f"{str(root)!r} is not empty: name a new folder, so that the bundle is all it holds")
     folders = [_write_model(name, root) for name in models]
     files = {
-        path.relative_to(root).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)}
+        path.relative_to(root).as_posix(): {"size": path.stat().st_size, "sha256": file_digest(path)}
         for path in sorted(root.rglob("*"))
         if path.is_file()
     }
     manifest = {"schema": SCHEMA, "models": [path.name for path in folders], "files": files}
-    write_file(root / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    write_json(root / MANIFEST, manifest)
     return folders
 
 
@@ -47,7 +47,7 @@ def verify_bundle(folder: str | os.PathLike[str]) -> list[Path]:
         path = _inside(root, name)
         if not path.is_file():
             raise BundleError(f"{name!r} is missing from the bundle {str(root)!r}: {_AGAIN}")
-        if path.stat().st_size != wanted["size"] or _sha256(path) != wanted["sha256"]:
+        if path.stat().st_size != wanted["size"] or file_digest(path) != wanted["sha256"]:
             raise BundleError(f"{name!r} in the bundle {str(root)!r} is not what was written: {_AGAIN}")
     found = {path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir()}
     if extra := sorted(found - manifest["files"].keys() - {MANIFEST}):
@@ -102,8 +102,3 @@ def _inside(root: Path, name: Any) -> Path:
     if leads_out or not path.resolve().is_relative_to(root.resolve()):
         raise BundleError(f"the bundle {str(root)!r} names {name!r}, which leads out of its folder: do not use it")
     return path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

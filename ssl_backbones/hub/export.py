@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -14,6 +13,8 @@ import timm
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
+
+from ssl_backbones.files import write_file, write_json
 
 
 def save_backbone(
@@ -59,7 +60,7 @@ def save_backbone(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_file(folder / "model.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))
-    write_file(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    write_json(folder / "config.json", config)
     return folder
 
 
@@ -104,16 +105,3 @@ def _check(weights: dict[str, Tensor], reference: nn.Module, architecture: str) 
             f"these are not the weights of a headless {architecture!r}: {len(wrong)} tensors are missing, extra or of "
             f"another shape, first {wrong[0]!r}; save the bare backbone, without head or wrapper"
         )
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write beside the file and move into place, so that a reader finds the old content or the new."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

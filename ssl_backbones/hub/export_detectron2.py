@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ssl_backbones.hub.export import write_file
+from ssl_backbones.files import write_file
 from ssl_backbones.hub.sidecar import preparation, stages, write_sidecar
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ssl_backbones.files import replacing
 from ssl_backbones.hub.sidecar import ExportError, preparation, write_sidecar
 
 
@@ -19,12 +19,8 @@ def save_onnx(model: nn.Module, file: Path, architecture: str) -> None:
     prepared = preparation(model)
     program = _traced(model.eval(), torch.zeros(2, *prepared["input_size"]))
     program.model.metadata_props.update({name: json.dumps(value) for name, value in prepared.items()})
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        program.save(beside, external_data=False)
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(file) as written:
+        program.save(written.name, external_data=False)
     write_sidecar(file, model, architecture, {"format": "onnx", "input": "images", "output": "embedding"})
 
 

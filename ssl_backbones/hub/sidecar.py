@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from ssl_backbones.hub.export import write_file
+from ssl_backbones.files import file_digest, write_json
 from ssl_backbones.refusal import Refusal
 
 KEPT = ("input_size", "mean", "std", "interpolation", "crop_pct")
@@ -33,14 +31,14 @@ def write_sidecar(file: Path, model: nn.Module, architecture: str, how: Mapping[
     told = ("license", "description", "origin_url", "paper_name", "paper_ids", "tag")
     content = {
         "file": file.name,
-        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "sha256": file_digest(file),
         "architecture": architecture,
         "preparation": preparation(model),
         **{name: cfg[name] for name in told if cfg.get(name)},
         **how,
     }
     path = file.with_name(f"{file.name}.json")
-    write_file(path, (json.dumps(content, indent=2) + "\n").encode())
+    write_json(path, content)
     return path
 
 

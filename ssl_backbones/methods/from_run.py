@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ssl_backbones.files import digest
+from ssl_backbones.files import object_digest
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.registry import create_model
@@ -133,7 +133,7 @@ def load(method: Method, checkpoint: Path) -> None:
 def read_state(checkpoint: Path) -> dict[str, Tensor]:
     """The tensors of the method in a checkpoint, once they are found to be what was written."""
     manifest = read_json(checkpoint / "MANIFEST.json")
-    if manifest.get("sha256") != digest(manifest):
+    if manifest.get("sha256") != object_digest(manifest):
         raise RunError(f"{checkpoint / 'MANIFEST.json'} is not what was written: {before(checkpoint)}")
     if manifest["schema"] != SCHEMA:
         raise RunError(

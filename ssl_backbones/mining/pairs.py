@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ssl_backbones.data.images import Images, ImageSourceError
+from ssl_backbones.files import object_in, replacing
 
 COLUMNS = ("global_1", "global_2", "local_1", "local_2")
 NOTE = b"ssl_backbones.pairs"
@@ -40,17 +40,11 @@ class Pairs:
         partners = [keys.take(pa.array(column)) for column in self.rows.T]
         note = {"form": FORM, "images": len(images), "fingerprint": images.fingerprint, **self.about}
         table = pa.table([keys, *partners], names=["key", *COLUMNS]).replace_schema_metadata({NOTE: json.dumps(note)})
-        beside = path.with_name(f".tmp-{os.getpid()}-{path.name}")
         try:
-            with open(beside, "wb") as file:
+            with replacing(path) as file:
                 pq.write_table(table, file, compression="zstd")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
         except OSError as error:
             raise PairsError(f"{str(path)!r} cannot be written ({error.strerror}): name another with --out") from error
-        finally:
-            beside.unlink(missing_ok=True)
 
     @staticmethod
     def read(path: str | Path, images: Images) -> Pairs:
@@ -60,7 +54,7 @@ class Pairs:
             raise PairsError(f"the pairs {str(path)!r} do not exist: mine them with training/mine_pairs.py")
         try:
             table = pq.read_table(path)
-            about: dict[str, Any] = json.loads((table.schema.metadata or {})[NOTE])
+            about = object_in((table.schema.metadata or {})[NOTE])
             columns = [table[name].combine_chunks() for name in ("key", *COLUMNS)]
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
             raise PairsError(

@@ -7,7 +7,6 @@ renamed; older ones go only after that.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -24,7 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ssl_backbones.files import digest, replace_file, sync_folder, write_file
+from ssl_backbones.files import create_file, file_digest, object_digest, sync_folder, write_file
 from ssl_backbones.refusal import Refusal
 
 SCHEMA = 1
@@ -157,9 +156,9 @@ def write_tensors(
     for part, named in tensors.items():
         if not PART.fullmatch(part):
             raise ValueError(f"{part!r} cannot name a part of a checkpoint; use letters, digits, - and _, not rank-...")
-        write_file(writing / f"{part}.safetensors", serialized(named))
+        create_file(writing / f"{part}.safetensors", serialized(named))
     if own is not None:  # a rank's file is there whole or not at all: rank 0 cannot know its checksum
-        replace_file(writing / f"rank-{rank:05d}.safetensors", serialized(own))
+        write_file(writing / f"rank-{rank:05d}.safetensors", serialized(own))
 
 
 def serialized(named: Mapping[str, Tensor]) -> bytes:
@@ -191,8 +190,8 @@ def commit(writing: Path, target: Path, step: int, scalars: Mapping[str, Any], r
         "scalars": plain,
         "made_with": surroundings(world_size),
     }
-    manifest["sha256"] = digest(manifest)
-    write_file(writing / MANIFEST, json.dumps(manifest, indent=1).encode())
+    manifest["sha256"] = object_digest(manifest)
+    create_file(writing / MANIFEST, json.dumps(manifest, indent=1).encode())
     sync_folder(writing)
     if target.exists():
         try:
@@ -208,8 +207,7 @@ def commit(writing: Path, target: Path, step: int, scalars: Mapping[str, Any], r
 
 def entry(path: Path) -> dict[str, Any]:
     """What the manifest says of a file: its size in bytes and its sha256."""
-    with open(path, "rb") as file:
-        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"size": path.stat().st_size, "sha256": file_digest(path)}
 
 
 def set_aside(path: Path) -> None:
@@ -279,7 +277,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise TornError("it has no MANIFEST.json") from None
     except (OSError, ValueError, RecursionError) as error:
         raise TornError(f"its MANIFEST.json cannot be read ({error})") from error
-    if not isinstance(manifest, dict) or manifest.get("sha256") != digest(manifest):
+    if not isinstance(manifest, dict) or manifest.get("sha256") != object_digest(manifest):
         raise TornError("its MANIFEST.json is not what was written")
     if manifest["schema"] != SCHEMA:
         raise CheckpointError(

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from ssl_backbones.files import replace_file
+from ssl_backbones.files import object_in, without_links, write_file
 from ssl_backbones.runs.run_folder import RunFolderError
 
 Tracker = Callable[[dict[str, float], int], Any]
@@ -43,8 +43,8 @@ class LineFile:
         self.path = path
         kept = kept_lines(path, step)
         if not path.exists() or path.read_bytes() != kept:
-            replace_file(path, kept)
-        self.file: BufferedWriter = open(path, "ab")  # noqa: SIM115 - closed by close
+            write_file(path, kept)
+        self.file: BufferedWriter = open(path, "ab", opener=without_links)  # noqa: SIM115 - closed by close
 
     def write(self, values: Mapping[str, Any]) -> None:
         """Hand a line to the system, which keeps it if this process is killed."""
@@ -212,10 +212,10 @@ def parsed(line: bytes) -> dict[str, Any] | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        values = json.loads(line)
+        values = object_in(line)
     except ValueError:
         return None
-    return values if isinstance(values, dict) and isinstance(values.get("step"), int) else None
+    return values if isinstance(values.get("step"), int) else None
 
 
 def kept_lines(path: Path, step: int | None) -> bytes:

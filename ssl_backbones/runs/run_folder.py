@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import logging
-import os
 import shutil
-import socket
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from ssl_backbones.files import write_file, write_json
+from ssl_backbones.files import PRIVATE, check_writable, clear_leftovers, read_object, write_json
+from ssl_backbones.locks import Lock, LockedError
 from ssl_backbones.refusal import Refusal
 
 logger = logging.getLogger(__name__)
 
-OURS = frozenset({".lock", ".probe", ".tmp-recipe.json"})
-"""What a run killed while it claimed the folder may leave."""
+OURS = (".lock", ".probe", PRIVATE)
+"""The beginnings of the names of what a run that was killed while it claimed the folder may leave."""
 
 
 class RunFolderError(Refusal, RuntimeError):
@@ -36,8 +32,8 @@ class RunFolder:
     path: Path
     resumed: bool = False
     """Whether the same recipe has been here before."""
-    lock: int | None = None
-    """The open lock file of the process that claimed the folder."""
+    lock: Lock | None = None
+    """Held by the process that claimed the folder."""
 
     @property
     def recipe(self) -> Path:
@@ -73,8 +69,7 @@ class RunFolder:
     def release(self) -> None:
         """Let another process claim the folder; the end of the process does so too, however it ends."""
         if self.lock is not None:
-            os.ftruncate(self.lock, 0)
-            os.close(self.lock)
+            self.lock.release()
             object.__setattr__(self, "lock", None)
 
     def __enter__(self) -> RunFolder:
@@ -102,10 +97,13 @@ def claim(
     path = Path(path)
     recipe = json.loads(json.dumps(recipe, allow_nan=False))
     check_ours(path)
+    check_no_links(path)
     probe(path)
-    descriptor = lock(path)
+    held = lock(path)
     try:
-        folder = RunFolder(path, resumed=(path / "recipe.json").exists(), lock=descriptor)
+        clear_leftovers(path)
+        clear_leftovers(path / "backbone")
+        folder = RunFolder(path, resumed=(path / "recipe.json").exists(), lock=held)
         check_policy(folder, resume)
         changed = changed_fields(folder, recipe, may_differ, complete) if folder.resumed else ""
         if changed:
@@ -113,7 +111,7 @@ def claim(
         if not folder.results.exists():
             write_json(folder.recipe, recipe)
     except BaseException:
-        os.close(descriptor)
+        held.release()
         raise
     return folder
 
@@ -121,9 +119,7 @@ def claim(
 def probe(path: Path) -> None:
     """Make the folder and write to it once, so that a run fails before its first step and not at its first save."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        write_file(path / ".probe", bytes(4096))
-        (path / ".probe").unlink()
+        check_writable(path)
     except OSError as error:
         raise RunFolderError(
             f"{path} cannot be written to ({error.strerror or error}); give the run a folder that can, with --out"
@@ -134,13 +130,23 @@ def check_ours(path: Path) -> None:
     """Refuse a folder that holds something else than a run, before anything is written to it."""
     if not path.is_dir() or (path / "recipe.json").exists():
         return
-    others = sorted(entry.name for entry in path.iterdir() if entry.name not in OURS)
+    others = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(OURS))
     if others:
         some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         raise RunFolderError(
             f"{path} is not a run's folder: it holds {some} but no recipe.json; "
             "choose a new or an empty folder with --out"
         )
+
+
+def check_no_links(path: Path) -> None:
+    """Refuse a folder out of which a run would write, or delete, through a link."""
+    for folder in ("backbone", "checkpoints"):
+        if (path / folder).is_symlink():
+            raise RunFolderError(
+                f"{path / folder} is a link, and nothing is written through links: put the folder that it names in its "
+                "place, or choose another folder with --out"
+            )
 
 
 def check_policy(folder: RunFolder, resume: str) -> None:
@@ -158,12 +164,7 @@ def changed_fields(
     complete: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> str:
     """In which fields a recipe is another than the folder's own, in words; empty where it is the same."""
-    try:
-        there = complete(json.loads(folder.recipe.read_bytes()))
-    except (OSError, ValueError) as error:
-        raise RunFolderError(
-            f"{folder.recipe} cannot be read ({error}); restore it, or choose another folder with --out"
-        ) from error
+    there = complete(read_object(folder.recipe, "restore it, or choose another folder with --out", RunFolderError))
     changed = [
         f"{name} is {json.dumps(old)} there and {json.dumps(new)} here"
         for name, (old, new) in differences(there, recipe).items()
@@ -195,53 +196,17 @@ def differences(there: Any, here: Any, name: str = "") -> dict[str, tuple[Any, A
     return {} if same else {name: (there, here)}
 
 
-def lock(path: Path) -> int:
-    """The open descriptor of the folder's lock, which the system drops when the process ends, even by SIGKILL.
-
-    The lock belongs to this process alone: workers forked from it do not hold it, so none can outlive its owner.
-    """
-    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+def lock(path: Path) -> Lock:
+    """The folder's lock, taken; RunFolderError where another process has it."""
     try:
-        owner = read_owner(descriptor)
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            taken = False
-        except OSError as error:
-            # Some cluster file systems have no locks; there the owner's note has to do.
-            taken = error.errno in (errno.EACCES, errno.EAGAIN) or may_be_alive(owner)
-        if taken:
-            raise RunFolderError(
-                f"{path} is in use by process {owner.get('pid', '(unknown)')} on {owner.get('host', 'a host')}; "
-                "wait for it or stop it, or choose another folder with --out (if it is surely gone, delete .lock)"
-            )
-        note = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(note).encode(), 0)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def read_owner(descriptor: int) -> dict[str, Any]:
-    """The note of the process that took the lock last; empty where there is none."""
-    try:
-        note = json.loads(os.pread(descriptor, 4096, 0))
-    except ValueError:
-        return {}
-    return note if isinstance(note, dict) else {}
-
-
-def may_be_alive(owner: Mapping[str, Any]) -> bool:
-    """Whether the owner of a lock may still run: certain on this host, assumed on any other."""
-    if not owner or owner.get("pid") == os.getpid():
-        return False
-    if owner.get("host") != socket.gethostname():
-        return True
-    try:
-        os.kill(int(owner["pid"]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        return Lock(path / ".lock")
+    except LockedError as error:
+        raise RunFolderError(
+            f"{path} is in use by {error}; wait for it or stop it, or choose another folder with --out (if it is "
+            "surely gone, delete .lock)"
+        ) from error
+    except OSError as error:
+        raise RunFolderError(
+            f"{path / '.lock'} cannot be opened ({error.strerror or error}): delete it if no run is in this folder, or "
+            "choose another with --out"
+        ) from error

@@ -7,14 +7,11 @@ being told to: a source that is no longer what the cache was made of is refused.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
-import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +21,7 @@ from ssl_backbones.data import Images, UnreadableImageError
 from ssl_backbones.data.cached import INDEX, CachedImages, read_index, verify
 from ssl_backbones.data.unreadable import Unreadable
 from ssl_backbones.distributed import rank
+from ssl_backbones.locks import Lock, LockedError
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.checkpoint import wait_for
@@ -112,35 +110,31 @@ def making_of(images: Images, source: str, place: Path, how: Caching, expected: 
     """Makes a cache where there is none, and halts after every block: others that wait hear that it goes on."""
     if place.exists():
         return  # a whole one is only read: its folder may be another's, or cannot be written to
+    lock = yield from own_turn(place, how)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(place.with_name(f".lock-{place.name}"), os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise ImageCacheError(
-            f"photos cannot be kept in {how.folder} ({error.strerror}): name a folder that can be written to with "
-            "--cache, or leave it out"
-        ) from error
-    try:
-        yield from own_turn(descriptor, place)
         if not place.exists():
             yield from grow(images, source, place, how, expected)
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
-def own_turn(descriptor: int, place: Path) -> Iterator[bool]:
-    """Halts until no other process makes this cache; the system ends its claim with it, even by SIGKILL."""
+def own_turn(place: Path, how: Caching) -> Generator[bool, None, Lock]:
+    """Halts until no other process makes this cache, and returns the claim to make it."""
+    file = place.with_name(f".lock-{place.name}")
     told = False
     while True:
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
+            place.parent.mkdir(parents=True, exist_ok=True)
+            return Lock(file)
+        except LockedError as error:
+            if not told:
+                say(f"another process makes the cache in {place}: waiting for {error} (if it is gone, delete {file})")
+            told = True
         except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                return  # some cluster file systems have no locks
-        if not told:
-            say(f"another process makes the cache in {place}: waiting for it")
-        told = True
+            raise ImageCacheError(
+                f"photos cannot be kept in {how.folder} ({error.strerror}): name a folder that can be written to with "
+                "--cache, or leave it out"
+            ) from error
         time.sleep(WAIT)
         yield True
 

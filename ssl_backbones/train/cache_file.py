@@ -21,7 +21,7 @@ import ssl_backbones
 from ssl_backbones.data import Images, UnreadableImageError
 from ssl_backbones.data.cached import HEADER, INDEX, PHOTOS, PIXELS, SCHEMA, hash_of
 from ssl_backbones.data.keys import PathKeys
-from ssl_backbones.files import digest, replace_file, sync_folder, write_file
+from ssl_backbones.files import make_folder, object_digest, sync_folder, without_links, write_file
 
 BLOCK = 1024
 """Photos that a kill may cost."""
@@ -62,10 +62,10 @@ class UnfinishedCache:
         }
         self.dropped: list[str] = []
         """Why something that was there is of no use."""
-        self.folder.mkdir(exist_ok=True)
+        make_folder(self.folder)
         self.blocks = self.whole_blocks()
-        replace_file(self.folder / NOTES, b"".join(map(as_line, [self.question, *map(asdict, self.blocks)])))
-        with open(self.folder / PIXELS, "ab") as file:
+        write_file(self.folder / NOTES, b"".join(map(as_line, [self.question, *map(asdict, self.blocks)])))
+        with open(self.folder / PIXELS, "ab", opener=without_links) as file:
             file.truncate(HEADER + sum(block.bytes for block in self.blocks))
 
     @property
@@ -104,7 +104,7 @@ class UnfinishedCache:
         shapes: list[tuple[int, int]] = []
         unreadable: dict[str, str] = {}
         found = hashlib.sha256()
-        with open(self.folder / PIXELS, "ab") as file:
+        with open(self.folder / PIXELS, "ab", opener=without_links) as file:
             for at, content, shape in self.contents(list(indices)):
                 if isinstance(content, str):
                     unreadable[str(at)], content = content, b""
@@ -115,7 +115,7 @@ class UnfinishedCache:
             file.flush()
             os.fsync(file.fileno())
         block = Block(sum(sizes), found.hexdigest(), sizes, shapes, unreadable)
-        with open(self.folder / NOTES, "ab") as file:
+        with open(self.folder / NOTES, "ab", opener=without_links) as file:
             file.write(as_line(asdict(block)))
             file.flush()
             os.fsync(file.fileno())
@@ -155,7 +155,7 @@ class UnfinishedCache:
                 PHOTOS: hashlib.sha256(photos).hexdigest(),
             },
         }
-        write_file(self.folder / INDEX, json.dumps(index | {"sha256": digest(index)}, indent=1).encode())
+        write_file(self.folder / INDEX, json.dumps(index | {"sha256": object_digest(index)}, indent=1).encode())
         sync_folder(self.folder)
         os.rename(self.folder, self.place)
         sync_folder(self.place.parent)
@@ -202,7 +202,7 @@ def write_header(path: Path, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
     if len(header.getvalue()) != HEADER:
         raise ValueError(f"the header of {shape} has {len(header.getvalue())} bytes instead of {HEADER}")
-    with open(path, "r+b") as file:
+    with open(path, "r+b", opener=without_links) as file:
         file.write(header.getvalue())
         file.flush()
         os.fsync(file.fileno())

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ssl_backbones import recipes
 from ssl_backbones.data import Batches, Request
-from ssl_backbones.files import replace_file
+from ssl_backbones.files import replacing, write_file
 from ssl_backbones.hub.card import draft_card
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.models.backbone import weights_sha256
@@ -50,7 +50,7 @@ def leave(loop: Loop, before: Measured, after: Measured) -> dict[str, Any]:
     config = json.loads((folder.backbone / "config.json").read_text())
     draw_maps(loop)
     draw_gallery(loop, results)
-    replace_file(folder.path / "README.md", draft_card(recipe.to_dict(), results, config).encode())
+    write_file(folder.path / "README.md", draft_card(recipe.to_dict(), results, config).encode())
     write_results(folder.path, results)
     return results
 
@@ -128,7 +128,9 @@ def draw_maps(loop: Loop) -> Path | None:
     levels = Batches(asked, crop, loop.recipe.seed)[Request(0, indices)].content
     maps = alignment_maps(loop.method, crop.on_device(levels.to(loop.accelerator.device)))
     path = loop.folder.path / "alignment_maps.png"
-    alignment_figure([Image.fromarray(photo) for photo in levels.numpy()], maps.float()).save(path)
+    figure = alignment_figure([Image.fromarray(photo) for photo in levels.numpy()], maps.float())
+    with replacing(path) as file:
+        figure.save(file, "PNG")
     return path
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ssl_backbones.files import replacing
 from ssl_backbones.visualizers.alignment import checked_values, drawn, most_distinct
 from ssl_backbones.visualizers.embedding import MissingExtraError
 from ssl_backbones.visualizers.grid import INK, PAPER, grid, measure
@@ -166,6 +167,6 @@ def new_figure(width: float, height: float) -> Any:
 
 def save_figure(figure: Any, path: str | Path) -> None:
     """Write a matplotlib Figure in the format of the path's suffix; a letter that no font has becomes a box."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), replacing(path) as file:
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure.savefig(path)
+        figure.savefig(file, format=Path(path).suffix[1:] or "png")

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ssl_backbones.data import Images
-from ssl_backbones.files import replace_file
+from ssl_backbones.files import write_file
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.results import upgraded
 from ssl_backbones.visualizers import (
@@ -82,7 +82,7 @@ def draw_page(
         sections.append(map_section(photos, projection or usual_projection(), viewer.seed))
     skipped = f" {photos.unreadable} more could not be read." if photos.unreadable else ""
     lead = f"What this network looks at and what it takes for alike, on {len(photos.indices)} photos.{skipped}"
-    replace_file(path, gallery(viewer.name, lead, sections).encode())
+    write_file(path, gallery(viewer.name, lead, sections).encode())
     return photos
 
 

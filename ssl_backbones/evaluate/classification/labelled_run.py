@@ -21,7 +21,7 @@ from ssl_backbones.evaluate.classification.subset import as_list, at, labelled_r
 from ssl_backbones.evaluate.evaluation import chance, read
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model
-from ssl_backbones.files import replace_file
+from ssl_backbones.files import write_file
 from ssl_backbones.recipes.recipe import FREE
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.results import Number, percent, proportion, results_of, write_results
@@ -171,7 +171,7 @@ def left(loop: Loop, run: LabelledRun, asked: Asked, judge: AccuracyJudge, more:
     keys = np.array([key for key, kept in zip(validation.keys, judge.readable, strict=True) if kept])
     np.savez_compressed(folder / "per_image.npz", keys=keys, **{name: hits.numpy() for name, hits in right.items()})  # type: ignore[arg-type]
     if "subset" in more:
-        replace_file(folder / "subset.txt", as_list(asked.images))
+        write_file(folder / "subset.txt", as_list(asked.images))
     write_results(
         folder,
         results_of(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssl_backbones.hub.export import save_backbone, write_file
+from ssl_backbones.files import write_file, write_json
+from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.hub.model_card import ON_THE_HUB, Places, Terms, model_card
 from ssl_backbones.hub.publishing.material import Material, MaterialError
 from ssl_backbones.hub.sidecar import preparation
@@ -120,4 +120,4 @@ def check_no_token(folder: Path, files: Sequence[str]) -> None:
 def write(path: Path, value: Any) -> None:
     """Put a value in place as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    write_json(path, value)
