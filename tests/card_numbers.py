@@ -11,6 +11,7 @@ from typing import Any
 from ssl_backbones.hub.evaluations import beside_random, gain, headlines
 from ssl_backbones.registry.photos import known_by
 from ssl_backbones.registry.registry import METHODS, describe, list_models
+from ssl_backbones.runs.results import upgraded
 
 NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)*(?:e-?\d+)?(?![\w])")
 CONFIDENCE = {"95"}
@@ -46,6 +47,7 @@ ASIDE = re.compile(r"```.*?```|`[\w./-]+\.(?:safetensors|json|md)`", re.DOTALL)
 def unfounded(card: str, name: str, records: Path) -> list[str]:
     """The numbers of a card that neither the results in its folder hold, nor the registry, nor the papers' names."""
     found = [json.loads(path.read_bytes()) for path in sorted(records.rglob("*.json"))]
+    found += [upgraded(value) for value in found if "versions" in value]
     registered = vars(describe(name)) if name in list_models(include_tags=True) else {}
     photos = [known_by(value["data"]["fingerprint"]) for value in found if isinstance(value.get("data"), dict)]
     origins = [data.origin for data in photos if data]

@@ -15,10 +15,11 @@ import yaml
 from card_numbers import CONFIDENCE, NUMBER, spellings
 from PIL import Image
 
-from ssl_backbones.hub.card import draft_card
+from ssl_backbones.hub.card import model_card
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.recipes import RECIPES
 from ssl_backbones.registry.registry import METHODS, describe
+from ssl_backbones.runs.results import upgraded
 
 RESULTS: dict[str, Any] = {
     "recipe": "sample",
@@ -52,10 +53,14 @@ CONFIG = {"pretrained_cfg": {"input_size": [3, 52, 52], "mean": [0.481, 0.457, 0
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_every_number_comes_from_the_inputs(name: str, results: dict[str, Any]) -> None:
     recipe = RECIPES[name].to_dict()
-    card = draft_card(recipe, results, CONFIG)
+    card = model_card(recipe, results, CONFIG)
     registered = vars(describe(name)) if "." in name else {}
     papers = [str(paper) for paper in METHODS.values()]
-    known = spellings(recipe, results, CONFIG, registered, papers) | CONFIDENCE | {str(len(RESULTS["unreadable"]))}
+    known = (
+        spellings(recipe, upgraded(results), CONFIG, registered, papers)
+        | CONFIDENCE
+        | {str(len(RESULTS["unreadable"]))}
+    )
     snippets = re.compile(r"```.*?```", re.DOTALL)
     assert set(NUMBER.findall(snippets.sub("", card))) <= known | {"2.0"}  # of apache-2.0
     front = yaml.safe_load(card.split("---")[1])
@@ -64,11 +69,11 @@ def test_every_number_comes_from_the_inputs(name: str, results: dict[str, Any]) 
 
 def test_what_was_measured_is_in_the_card_and_changes_with_it() -> None:
     recipe = RECIPES["sample"].to_dict()
-    card = draft_card(recipe, RESULTS, CONFIG)
+    card = model_card(recipe, RESULTS, CONFIG)
     for told in (
         "36.2 % [32.7, 39.8]",
-        "6.0 points [3.1, 8.8]",
-        "30.2 %",
+        "+6.0 points [+3.1, +8.8]",
+        "30.2 % [29.0, 31.4]",
         "18.7 %",
         "90211",
         "7f3c" * 16,
@@ -79,15 +84,17 @@ def test_what_was_measured_is_in_the_card_and_changes_with_it() -> None:
         assert told in card
     better = json.loads(json.dumps(RESULTS))
     better["knn"]["after"] = 0.7777
-    assert "77.8 % [32.7, 39.8]" in draft_card(recipe, better)
-    assert yaml.safe_load(draft_card(recipe, better).split("---")[1])["model-index"][0]["results"][0]["metrics"] == [
+    assert "77.8 % [32.7, 39.8]" in model_card(recipe, better)
+    assert yaml.safe_load(model_card(recipe, better).split("---")[1])["model-index"][0]["results"][0]["metrics"] == [
         {"type": "accuracy", "value": 77.8, "name": "k-NN accuracy, k=59"}
     ]
 
 
 def test_what_was_not_measured_says_so() -> None:
-    card = draft_card(RECIPES["resnet50_lewel_b.in1k_400ep"].to_dict(), {})
-    assert "| k-NN accuracy | not measured | not measured |" in card
+    card = model_card(RECIPES["resnet50_lewel_b.in1k_400ep"].to_dict(), {})
+    assert "| k-NN in training | not measured | not measured | not measured |" in card
+    assert "Whether it beats the same network with random weights: not measured." in card
+    assert "Other evaluations: not measured." in card
     assert re.search(r"\| linear evaluation, top-1, ImageNet-1k, 400 epochs \| 73\.8 % \| not measured \|", card)
     assert "| images | not recorded |" in card
     assert "non-commercial research" in card
@@ -95,7 +102,7 @@ def test_what_was_not_measured_says_so() -> None:
 
 def test_the_library_is_timm_only_where_plain_timm_knows_the_network() -> None:
     fronts = {
-        name: yaml.safe_load(draft_card(RECIPES[name].to_dict(), {}).split("---")[1])
+        name: yaml.safe_load(model_card(RECIPES[name].to_dict(), {}).split("---")[1])
         for name in ("sample", "resnet50_lewel_b.in1k_400ep")
     }
     assert fronts["sample"]["library_name"] == "ssl-backbones"
@@ -108,12 +115,12 @@ def test_the_library_is_timm_only_where_plain_timm_knows_the_network() -> None:
 
 def test_an_unregistered_recipe_claims_nothing_of_a_registered_one() -> None:
     recipe = RECIPES["sample"].to_dict() | {"name": "mine", "model": "resnet18_lewel_b", "data": "/data/me/cats"}
-    card = draft_card(recipe, {})
+    card = model_card(recipe, {})
     assert "pretrained without labels by LEWEL_B" in card
     assert "Imagenette" not in card
     assert "| data | cats |" in card
     assert "/data/me" not in card
-    assert "by my_method." in draft_card(recipe | {"model": "resnet18_my_method"}, {})
+    assert "by my_method, as in the recipe mine." in model_card(recipe | {"model": "resnet18_my_method"}, {})
 
 
 @pytest.mark.parametrize(("model", "backbone"), [("resnet8_lewel_b", "resnet8"), ("resnet18_byol", "resnet18")])
@@ -123,7 +130,7 @@ def test_the_snippets_run(
     save_backbone(timm.create_model(backbone, num_classes=0), tmp_path / "backbone", backbone, input_size=(3, 48, 48))
     photos[0].save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
-    card = draft_card(RECIPES["sample"].to_dict() | {"model": model}, {})
+    card = model_card(RECIPES["sample"].to_dict() | {"model": model}, {})
     snippets = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert len(snippets) == 3
     spaces: list[dict[str, Any]] = [{}, {}, {}]
@@ -131,5 +138,5 @@ def test_the_snippets_run(
         with contextlib.redirect_stdout(io.StringIO()):
             exec(snippet, space)
     assert spaces[0]["model"].num_features == spaces[1]["embedding"].shape[1]
-    assert spaces[1]["photo"].shape == (3, 48, 48)
-    assert len(spaces[2]["model"](spaces[1]["photo"][None])) >= 4
+    assert spaces[1]["image"].shape == (3, 48, 48)
+    assert len(spaces[2]["model"](spaces[1]["image"][None])) >= 4

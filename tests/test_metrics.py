@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from ssl_backbones.metrics import (
     knn,
     knn_accuracy,
     knn_predict,
+    newcombe_difference,
     paired_gain,
     uniformity,
     wilson_interval,
@@ -205,6 +207,32 @@ def test_wilson_gives_the_textbook_interval() -> None:
         interval = wilson_interval(correct, total)
         assert interval.value == correct / total
         assert (interval.low, interval.high) == pytest.approx(expected, abs=5e-5)
+
+
+@given(correct=st.integers(0, 300), more=st.integers(0, 300), confidence=st.floats(0.5, 0.999))
+def test_wilson_is_scipys(correct: int, more: int, confidence: float) -> None:
+    total = correct + more or 1
+    theirs = binomtest(correct, total).proportion_ci(confidence, "wilson")
+    ours = wilson_interval(correct, total, confidence)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+
+
+def test_newcombe_gives_the_textbook_interval() -> None:
+    # Newcombe, 1998, table II, by his method 10: 56 of 70 against 48 of 80, and 9 of 10 against 3 of 10.
+    known = {((56, 70), (48, 80)): (0.2, 0.0524, 0.3339), ((9, 10), (3, 10)): (0.6, 0.1705, 0.8090)}
+    for counts, expected in known.items():
+        found = newcombe_difference(*(wilson_interval(*of) for of in counts))
+        assert (found.gain, found.low, found.high) == pytest.approx(expected, abs=5e-5)
+
+
+@pytest.mark.parametrize(("one", "other"), [(0.6, 0.4), (0.5, 0.5), (0.95, 0.9)])
+def test_newcombe_covers_as_often_as_it_says(one: float, other: float) -> None:
+    stream = np.random.default_rng(0)
+    held = []
+    for first, second in zip(stream.binomial(150, one, 3000), stream.binomial(90, other, 3000), strict=True):
+        found = newcombe_difference(wilson_interval(int(first), 150), wilson_interval(int(second), 90))
+        held.append(found.low <= one - other <= found.high)
+    assert np.mean(held) == pytest.approx(0.95, abs=0.015)
 
 
 @given(total=st.integers(1, 500), share=st.floats(0, 1), confidence=st.floats(0.5, 0.999))

@@ -59,7 +59,7 @@ def test_what_is_there_is_what_the_run_made(made: Made, tmp_path: Path, capsys: 
         copy = download(NAME, tmp_path / "copy")
     last = max(path.name for path in (made.run / "checkpoints").iterdir())
     state_files = {f"checkpoints/{last}/{path.name}" for path in (made.run / "checkpoints" / last).iterdir()}
-    records = {"recipe.json", "results.json", "evaluations/knn.json", "evaluations/knn_2.json"}
+    records = {"recipe.json", "results.json", "evaluations/knn.json", "evaluations/knn_random.json"}
     assert set(files) == {"README.md", "config.json", "model.safetensors"} | records | state_files
     found = safetensors.torch.load(files["model.safetensors"])
     assert sha(found) == sha(weights(made))

@@ -10,8 +10,18 @@ import pytest
 from conftest import ROOT
 from tinted import Tints
 
+from ssl_backbones.files import UnreadableError
 from ssl_backbones.metrics import wilson_interval
-from ssl_backbones.runs.results import PRETRAINING, proportion, read_results, results_of, upgraded, write_results
+from ssl_backbones.runs.results import (
+    PRETRAINING,
+    as_points,
+    in_words,
+    proportion,
+    read_results,
+    results_of,
+    upgraded,
+    write_results,
+)
 
 RECORDS = [
     path for path in sorted((ROOT / "benchmarks" / "results").rglob("*.json")) if '"after_95"' in path.read_text()
@@ -30,7 +40,7 @@ def written(path: Path, **more: Any) -> dict[str, Any]:
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     results = written(tmp_path, settings={"k": 3}, validation=Tints(5), sources=("there", "here"), more={"chance": 0.5})
-    assert read_results(tmp_path / "results.json") == results
+    assert read_results(tmp_path / "results.json", "write it anew") == results
     assert results["numbers"] == {"top-1": proportion(7, 10)}
     assert (results["data"]["source"], results["validation"]["images"], results["chance"]) == ("there", 5, 0.5)
     assert results["settings"] == {"k": 3}
@@ -45,13 +55,13 @@ def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
         written(tmp_path, more={"seed": 1})
     assert not list(tmp_path.iterdir())
     (tmp_path / "results.json").write_text("[]")
-    with pytest.raises(ValueError, match="holds no object"):
-        read_results(tmp_path / "results.json")
+    with pytest.raises(UnreadableError, match=r"results.json cannot be read \(it holds no object\): write it anew"):
+        read_results(tmp_path / "results.json", "write it anew")
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: str(path.relative_to(ROOT / "benchmarks" / "results")))
 def test_results_of_the_older_shape_are_read_without_loss(path: Path) -> None:
-    old, new = json.loads(path.read_text()), read_results(path)
+    old, new = json.loads(path.read_text()), read_results(path, "write it anew")
     numbers, knn = new["numbers"], old["knn"]
     after = numbers["knn"]
     assert (numbers["knn before"]["value"], after["value"], after["k"]) == (knn["before"], knn["after"], knn["k"])
@@ -83,3 +93,20 @@ def test_the_interval_that_the_older_shape_left_out_is_wilsons() -> None:
 @pytest.mark.parametrize("old", [{}, {"model": "resnet8_byol", "epochs": 3}])
 def test_a_run_that_measured_nothing_has_no_numbers(old: dict[str, Any]) -> None:
     assert upgraded(old) == {"protocol": PRETRAINING, "validation": None, "numbers": {}} | old
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        ({"value": 0.61284, "low": 0.59, "high": 0.63}, "0.613 [0.59, 0.63]"),
+        ({"value": 12.3456}, "12.3"),
+        ({"value": 0.5777126, "low": 0.52470844, "high": 0.62898536, "of": 341}, "57.8 % [52.5, 62.9]"),
+        (None, "not measured"),
+    ],
+)
+def test_a_number_is_told_in_words(number: dict[str, float] | None, told: str) -> None:
+    assert in_words(number) == told
+
+
+def test_a_gain_is_told_in_points() -> None:
+    assert as_points({"value": 0.211, "low": -0.0004, "high": 0.263}) == "+21.1 points [-0.0, +26.3]"

@@ -12,8 +12,7 @@ from conftest import ROOT
 
 from ssl_backbones import recipes
 from ssl_backbones.data import open_images
-from ssl_backbones.hub.card import draft_card
-from ssl_backbones.hub.model_card import Terms, model_card
+from ssl_backbones.hub.card import Terms, model_card
 from ssl_backbones.hub.training_section import alterations, command, training
 from ssl_backbones.recipes import command_line
 from ssl_backbones.recipes.recipe import Recipe
@@ -78,17 +77,17 @@ def test_no_copy_is_of_two_and_every_recipe_names_photos_of_the_table() -> None:
             IMAGENETTE_RECIPE,
             IMAGENETTE.fingerprints[0],
             "imagenette96_100ep",
-            "the photos are those, by their fingerpr",
+            "the images are those, by their fingerpr",
         ),
-        (IMAGENETTE_RECIPE, "mine", None, "the photos are not the copy of those that is known, so the weights do not"),
-        (IMAGENETTE_RECIPE, CLOTHING.fingerprints[0], None, f"the photos are {CLOTHING.name} instead, so the weights"),
-        (IMAGENET_RECIPE, "mine", None, "ImageNet-1k; whether the photos are those is not recorded, so the weights do"),
-        (IMAGENET_RECIPE, SAMPLE.fingerprints[0], None, f"the photos are {SAMPLE.name} instead, so the weights do not"),
+        (IMAGENETTE_RECIPE, "mine", None, "the images are not the copy of those that is known, so the weights do not"),
+        (IMAGENETTE_RECIPE, CLOTHING.fingerprints[0], None, f"the images are {CLOTHING.name} instead, so the weights"),
+        (IMAGENET_RECIPE, "mine", None, "ImageNet-1k; whether the images are those is not recorded, so the weights do"),
+        (IMAGENET_RECIPE, SAMPLE.fingerprints[0], None, f"the images are {SAMPLE.name} instead, so the weights do not"),
         (
             recipes.get("sample"),
             SAMPLE.fingerprints[0],
             "sample",
-            "the photos are those, by their fingerprint: github.",
+            "the images are those, by their fingerprint: github.",
         ),
     ],
 )
@@ -99,7 +98,7 @@ def test_a_tag_is_borne_on_photos_that_are_known_to_be_the_recipes(
     found = results(recipe, fingerprint)
     assert not found["altered"]
     assert finish.earned_tag(recipe, found) == earned
-    assert told in training(recipe.to_dict(), found, "recipe.json")
+    assert told in training(recipe.to_dict(), found, "recipe.json")["images"]
     assert ("not known to be" in finish.description(recipe, found)) == (earned is None)
     changed = replace(recipe, engine="opencv")
     assert finish.earned_tag(changed, results(changed, fingerprint)) is None
@@ -115,9 +114,11 @@ def test_the_terms_are_those_of_the_photos_and_not_of_the_recipes(recipe: Recipe
     assert "Of the images: not stated." in licence("mine")
     assert "Of the images (cats): CC BY." in licence("mine", images="cats", images_terms="CC BY")
     assert f"Of the images, which are {SAMPLE.name}: CC0." in licence(SAMPLE.fingerprints[0])
-    draft = draft_card(recipe.to_dict(), results(recipe, "mine"))
-    assert "Whether the run's photos are those is not known." in draft
-    assert "whose terms are: CC0." in draft_card(recipe.to_dict(), results(recipe, SAMPLE.fingerprints[0]))
+    draft = model_card(recipe.to_dict(), results(recipe, "mine"))
+    assert "whether the run's images are those is not known." in draft
+    assert f"Of the images, which are {SAMPLE.name}: CC0." in model_card(
+        recipe.to_dict(), results(recipe, SAMPLE.fingerprints[0])
+    )
 
 
 def test_a_fingerprint_that_is_recorded_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,14 +145,14 @@ def test_labels_are_told_of(name: str, pairs: str | None, said: str, alone: bool
     if pairs is not None:
         recipe["method"]["pairs"] = pairs
     published = model_card(recipe, {}, {}, name="x", source="hf-hub:o/x", terms=Terms())
-    for card in (draft_card(recipe, {}), published):
+    for card in (model_card(recipe, {}), published):
         assert f"image backbone, pretrained {said}" in card
         assert ("- self-supervised-learning\n" in card) == alone
 
 
 def test_a_method_that_nobody_registered_is_not_said_to_do_without_labels() -> None:
-    card = draft_card({"name": "mine", "model": "resnet18_my_method", "size": 64}, {})
-    assert "pretrained by my_method." in card
+    card = model_card({"name": "mine", "model": "resnet18_my_method", "size": 64}, {})
+    assert "pretrained by my_method, as in the recipe mine." in card
     assert "self-supervised-learning" not in card
 
 
@@ -200,14 +201,15 @@ def test_what_was_altered_is_told_with_what_was_there_before() -> None:
 
 def test_what_the_source_leaves_open_is_told_and_published_weights_by_their_name() -> None:
     recipe = recipes.get("resnet8_flags.imagenette32_60ep").to_dict()
-    told = training(recipe, {}, "recipe.json")
-    assert "What it leaves open: Pairs by the MoCo v2 of this family" in told
+    told = training(recipe, {}, "recipe.json")["left_open"]
+    assert told.startswith("Pairs by the MoCo v2 of this family")
+    assert f"What it leaves open: {told}" in model_card(recipe, {})
     assert "training/mine_pairs.py resnet8_moco_v2.imagenette32_60ep --layer layer3." in told
     unpublished = recipes.get("resnet8_flags.imagenette96_100ep_global").to_dict()
-    assert "runs/resnet8_moco_v2.imagenette96_100ep" in training(unpublished, {}, "recipe.json")
-    assert "leaves open" not in training(recipes.get("sample").to_dict(), {}, "recipe.json")
+    assert "runs/resnet8_moco_v2.imagenette96_100ep" in training(unpublished, {}, "recipe.json")["left_open"]
+    assert "leaves open" not in model_card(recipes.get("sample").to_dict(), {})
 
 
 def test_the_row_of_the_paper_is_there_where_there_is_a_paper() -> None:
-    cards = [draft_card(recipes.get(name).to_dict(), {}) for name in ("sample", "resnet50_lewel_b.in1k_400ep")]
+    cards = [model_card(recipes.get(name).to_dict(), {}) for name in ("sample", "resnet50_lewel_b.in1k_400ep")]
     assert ["the paper |" in card for card in cards] == [False, True]

@@ -12,7 +12,7 @@ from typing import Any
 from ssl_backbones.recipes.command_line import parse
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.refusal import Refusal
-from ssl_backbones.runs.results import Number
+from ssl_backbones.runs.results import as_points, as_share, percent
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.conduct import conduct
 from ssl_backbones.train.finish import leave
@@ -40,10 +40,10 @@ def summary(results: dict[str, Any], folder: RunFolder) -> str:
         before, after, gain = (numbers[name] for name in ("knn before", "knn", "knn gain"))
         lines += [
             f"k-NN accuracy ({after['of']} queries, {results['kind']}, k={after['k']}):",
-            f"  chance (the most frequent class)  {results['chance']:6.1%}",
-            f"  the backbone before training      {before['value']:6.1%}",
-            f"  the backbone after training       {after['value']:6.1%}   95% interval {bounds(after)}",
-            f"  gain                              {100 * gain['value']:+5.1f} points, 95% interval {bounds(gain)}",
+            f"  chance (the most frequent class)  {percent(results['chance'])} %",
+            f"  the backbone before training      {as_share(before)}",
+            f"  the backbone after training       {as_share(after)}",
+            f"  gain, over the same images        {as_points(gain)}",
         ]
     rank_before, rank = (numbers[name]["value"] for name in ("rank before", "rank"))
     left = sorted(path.name for path in folder.path.iterdir() if not path.name.startswith("."))
@@ -53,11 +53,6 @@ def summary(results: dict[str, Any], folder: RunFolder) -> str:
         f'Load it: ssl_backbones.create_model("{folder.path}", pretrained=True)',
     ]
     return "\n".join(lines)
-
-
-def bounds(number: Number) -> str:
-    """The ends of a number's interval, in percent."""
-    return f"{100 * number['low']:.1f} to {100 * number['high']:.1f}"
 
 
 def main() -> None:

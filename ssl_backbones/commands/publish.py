@@ -24,7 +24,7 @@ from huggingface_hub.utils import logging as hub_logging
 
 import ssl_backbones
 from ssl_backbones.files import write_file
-from ssl_backbones.hub.model_card import Terms, in_this_repository
+from ssl_backbones.hub.card import Terms, in_this_repository
 from ssl_backbones.hub.publishing.exchange import Request, connect, publish, verify
 from ssl_backbones.hub.publishing.files import card_of, check_empty, write_files
 from ssl_backbones.hub.publishing.material import Material, MaterialError, read_material

@@ -1,47 +1,134 @@
-"""A draft model card, written from what a run recorded and nothing else."""
+"""The card of a backbone, a run's draft or a published one: from recipe.json, results files and the registry alone."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import timm
 from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ssl_backbones.hub.markdown import NOT_MEASURED, number, percent, share, table
+from ssl_backbones.hub.evaluations import Results, beats_random, commands, index, linear, rows, stands_for
 from ssl_backbones.hub.training_section import data_name, fingerprint, training
 from ssl_backbones.registry.photos import known_by
 from ssl_backbones.registry.registry import LICENCE, PAPERS, Description, describe, list_models
-from ssl_backbones.runs.results import Number, upgraded
+from ssl_backbones.runs.results import NOT_MEASURED, Number, as_points, in_words, percent, upgraded
 
 
-def draft_card(recipe: Mapping[str, Any], results: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> str:
-    """The card (Markdown, with the Hub's front matter) of a run's folder, from recipe.json and results.json.
+@dataclass(frozen=True)
+class Terms:
+    """Licence and terms as a person states them; images known by their fingerprint need no statement."""
 
-    `config` is the content of backbone/config.json, for the preprocessing. What the two do not hold is said to be not
-    measured or not recorded; of the data no more than the last part of their path is told.
+    licence: str = LICENCE
+    """Of the weights, as the Hub abbreviates it."""
+    images: str | None = None
+    """The name of the images."""
+    images_terms: str | None = None
+    """The terms of their owners."""
+    dataset: str | None = None
+    """Their id on the Hub, if they have one."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """The places of the files that a card names, for who reads that card there."""
+
+    weights: str
+    """Their file, as a sentence begins with it."""
+    preparation: str
+    """The file in which timm reads how images are prepared, as a sentence ends with it."""
+    recipe: str
+    """Of recipe.json."""
+    state: str = ""
+    """The place of the training state, if it is published."""
+
+
+IN_A_RUN = Places("`backbone/model.safetensors`", "`backbone/config.json`, where timm reads it", "recipe.json")
+"""Of the draft in a run's folder."""
+ON_THE_HUB = Places("`model.safetensors`", "`config.json`, where timm reads it", "recipe.json", "beside it")
+"""Beside the card."""
+
+
+def in_this_repository(name: str, ships: bool, published: str | None) -> Places:
+    """Of a card in model_cards/: the records lie among the results, weights that ship in the package.
+
+    `published` is the repository on the Hub that the training state is in, if there is one.
     """
-    known, results = facts_of(recipe), upgraded(results)
-    parts = (
-        front_matter(recipe, results, known),
-        opening(recipe, known),
-        loading(str(recipe["model"]).partition("_")[0], ".", "local-dir:./backbone", "`.` is the folder of this card."),
-        preprocessing(recipe, config, "How images are prepared stands in `backbone/config.json`, where timm reads it."),
-        left_out("`backbone/model.safetensors`", "Such parts, if any, are in the run's `checkpoints/`."),
-        training(recipe, results, "recipe.json"),
-        evaluation(recipe, results, known),
-        limits(results, known),
+    records = f"benchmarks/results/{name}"
+    return Places(
+        f"`ssl_backbones/_weights/{name}.safetensors`" if ships else "The file of the weights",
+        f"`{records}/config.json`{'; timm knows it from the package' if ships else ''}",
+        f"{records}/recipe.json",
+        f"in {published} on the Hub",
     )
-    return "\n\n".join(parts) + "\n"
+
+
+def model_card(
+    recipe: Mapping[str, Any],
+    results: Mapping[str, Any],
+    config: Mapping[str, Any] | None = None,
+    *,
+    name: str | None = None,
+    source: str | None = None,
+    terms: Terms | None = None,
+    evaluations: Sequence[Results] = (),
+    state: Sequence[str] = (),
+    places: Places = ON_THE_HUB,
+) -> str:
+    """Markdown with the Hub's front matter; what its sources do not hold is said to be not measured or not recorded.
+
+    `recipe`, `results` and `config` are a run's recipe.json, results.json and backbone/config.json; `evaluations` are
+    the results of others about the same weights, and about random ones. `source` is what the backbone is loaded by;
+    without one the card is the draft in a run's folder. `state` names the files of the training state, where they lie
+    beside the card; `places` is where the others do.
+    """
+    results, terms, places = upgraded(results), terms or Terms(), places if source else IN_A_RUN
+    known = facts_of(recipe)
+    known = replace(known, name=name or known.name)
+    template = environment().get_template("card.md.jinja")
+    return template.render(
+        draft=source is None,
+        known=known,
+        recipe=recipe,
+        state=state,
+        places=places,
+        licence=terms.licence,
+        front=front_matter(recipe, results, known, terms, evaluations),
+        how=pretrained(recipe, known),
+        preparation=preparation(config or {}),
+        training=training(recipe, results, places.recipe),
+        images_terms=images_terms(recipe, results, known, terms),
+        **loading(known, source),
+        **evaluation(recipe, results, known, evaluations, source or "."),
+    )
+
+
+def environment() -> Environment:
+    """The templates of this room, whose blocks leave no empty lines."""
+    made = Environment(
+        loader=PackageLoader("ssl_backbones.hub", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters["cell"] = cell
+    return made
+
+
+def cell(value: Any) -> str:
+    """A value in a Markdown table."""
+    return "not recorded" if value is None else str(value).replace("|", r"\|")
 
 
 def facts_of(recipe: Mapping[str, Any]) -> Description:
-    """What the registry knows of the recipe; of one that is not registered, no more than its method and paper."""
+    """The registry's description of the recipe; for one that is not registered, no more than its method and paper."""
     name, model = str(recipe["name"]), str(recipe["model"])
     if name in list_models(include_tags=True):
-        return replace(describe(name), licence=LICENCE, origin=None)  # of the run's own weights, not of others'
+        return replace(describe(name), origin=None)  # of the run's own weights, not of others'
     backbone = model.partition("_")[0]
     if model not in list_models():
         return Description(name, backbone)
@@ -49,17 +136,25 @@ def facts_of(recipe: Mapping[str, Any]) -> Description:
     return Description(name, backbone, found.method, found.paper)
 
 
-def front_matter(recipe: Mapping[str, Any], results: Mapping[str, Any], known: Description) -> str:
-    """The block that the Hub reads; its model-index holds what results.json holds."""
+def front_matter(
+    recipe: Mapping[str, Any],
+    results: Results,
+    known: Description,
+    terms: Terms,
+    evaluations: Sequence[Results],
+) -> str:
+    """The block that the Hub reads; its model-index holds what the results files hold."""
+    knn = results["numbers"].get("knn")
     data = ModelCardData(
-        library_name="timm" if known.backbone not in list_ours() else "ssl-backbones",
-        license=known.licence or "apache-2.0",
+        library_name="ssl-backbones" if known.backbone in list_ours() else "timm",
+        license=terms.licence,
         pipeline_tag="image-feature-extraction",
         tags=tags_for(recipe),
-        model_name=str(recipe["name"]),
-        eval_results=[measured(recipe, results["numbers"]["knn"])] if "knn" in results["numbers"] else None,
+        datasets=[terms.dataset] if terms.dataset else None,
+        model_name=known.name,
+        eval_results=[*([measured(recipe, knn)] if knn else []), *index(evaluations)] or None,
     )
-    return f"---\n{data.to_yaml()}\n---"
+    return data.to_yaml()
 
 
 def list_ours() -> list[str]:
@@ -68,7 +163,7 @@ def list_ours() -> list[str]:
 
 
 def measured(recipe: Mapping[str, Any], knn: Number) -> EvalResult:
-    """The k-NN accuracy in %, as the Hub's model-index has it."""
+    """The run's own k-NN accuracy in %, as the Hub's model-index has it."""
     name = data_name(recipe)
     return EvalResult(
         task_type="image-classification",
@@ -76,7 +171,7 @@ def measured(recipe: Mapping[str, Any], knn: Number) -> EvalResult:
         dataset_name=name,
         metric_type="accuracy",
         metric_name=f"k-NN accuracy, k={knn['k']}",
-        metric_value=percent(knn["value"]),
+        metric_value=float(percent(knn["value"])),
     )
 
 
@@ -86,7 +181,7 @@ def method_of(recipe: Mapping[str, Any]) -> str:
 
 
 def tags_for(recipe: Mapping[str, Any]) -> list[str]:
-    """What the Hub's pages sort it under; learnt without labels only where that is known."""
+    """The tags that the Hub's pages sort it under; learnt without labels only where that is known."""
     method = method_of(recipe)
     paper = PAPERS.get(method)
     alone = paper is not None and paper.labels_in(recipe.get("method", {})) is None
@@ -96,7 +191,7 @@ def tags_for(recipe: Mapping[str, Any]) -> list[str]:
 
 
 def pretrained(recipe: Mapping[str, Any], known: Description) -> str:
-    """How it was pretrained: by which method, and whether labels were used, where that is known."""
+    """The method it was pretrained by, and whether labels were used, where that is known."""
     method = method_of(recipe)
     paper = PAPERS.get(method)
     if paper is None:
@@ -105,137 +200,91 @@ def pretrained(recipe: Mapping[str, Any], known: Description) -> str:
     return f"{labels} ({paper.label})" if labels else f"without labels by {paper.label}"
 
 
-def opening(recipe: Mapping[str, Any], known: Description) -> str:
-    """What it is, in a paragraph."""
-    sentence = f"A {known.backbone} image backbone, pretrained {pretrained(recipe, known)}."
-    paper = f"\n\nThe method: {known.paper}" if known.paper else ""
-    return (
-        f"# {recipe['name']}\n\n{sentence} This card is a draft that a run wrote; check it before you publish.{paper}"
-    )
+def loading(known: Description, source: str | None) -> dict[str, Any]:
+    """The names that this package and timm load it by; `needs` is what timm knows through this package alone."""
+    timm_source = source or "local-dir:./backbone"
+    registered = ":" not in timm_source
+    needs = timm_source if registered else known.backbone if known.backbone in list_ours() else ""
+    on_the_hub = timm_source.startswith("hf-hub:")
+    return {"source": source or ".", "timm_source": timm_source, "needs": needs, "on_the_hub": on_the_hub}
 
 
-def loading(backbone: str, ours: str, theirs: str, remark: str) -> str:
-    """Three ways to use it, as code that runs: by what this package, and by what timm, knows it by."""
-    registered = ":" not in theirs
-    needs = f"import ssl_backbones  # makes {theirs if registered else backbone} known to timm\n"
-    needs = needs if registered or backbone in list_ours() else ""
-    return f"""## How to load
-
-{remark}
-
-```python
-import ssl_backbones
-
-model = ssl_backbones.create_model("{ours}", pretrained=True)  # a timm model without head
-```
-
-The embedding of a photo, with timm:
-
-```python
-{needs}import timm
-import torch
-from PIL import Image
-
-model = timm.create_model("{theirs}", pretrained=True).eval()
-transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
-photo = transform(Image.open("photo.jpg").convert("RGB"))
-with torch.no_grad():
-    embedding = model(photo[None])  # (1, model.num_features)
-```
-
-Feature maps:
-
-```python
-{needs}import timm
-
-model = timm.create_model("{theirs}", pretrained=True, features_only=True)
-```"""
-
-
-def preprocessing(recipe: Mapping[str, Any], config: Mapping[str, Any] | None, stands: str) -> str:
-    """What an image has to go through; `stands` says where timm knows that from."""
-    cfg = (config or {}).get("pretrained_cfg", {})
-    rows = [(name, cfg.get(name)) for name in ("input_size", "mean", "std", "interpolation", "crop_pct")]
-    return f"""## Input
-
-It was trained on views of {recipe["size"]} x {recipe["size"]} pixels.
-{stands}
-
-{table(("", "value"), rows)}"""
-
-
-def left_out(weights: str, rest: str) -> str:
-    """What the file of the weights does not hold, and in the words of `rest` what became of that."""
-    return f"""{weights} holds the backbone alone:
-no classifier, no projection or prediction head, no momentum network and no queue. {rest}"""
+def preparation(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The rows on how an image is prepared."""
+    cfg = config.get("pretrained_cfg", {})
+    return [(name, cfg.get(name)) for name in ("input_size", "mean", "std", "interpolation", "crop_pct")]
 
 
 def evaluation(
-    recipe: Mapping[str, Any], results: Mapping[str, Any], known: Description, linear: str = NOT_MEASURED
-) -> str:
-    """What was measured, beside random weights, beside chance and the paper; `linear` is what came of it here."""
-    numbers: Mapping[str, Number] = results["numbers"]
-    knn, gain = numbers.get("knn", {}), numbers.get("knn gain", {})
-    neighbours = f"k-NN accuracy, k={knn['k']}" if knn else "k-NN accuracy"
-    told = {name: number(numbers.get(name, {}).get("value")) for name in ("rank before", "rank", "std before", "std")}
-    rows = [
-        (neighbours, share(numbers.get("knn before", {}).get("value")), share(knn.get("value"), interval(knn))),
-        ("gain in k-NN accuracy", "", share(gain.get("value"), interval(gain), unit="points")),
-        ("answering with the largest class", share(results.get("chance")), share(results.get("chance"))),
-        ("effective rank of the features", told["rank before"], told["rank"]),
-        ("standard deviation of the features", told["std before"], told["std"]),
-    ]
-    protocol = (
-        f"\n\nNeighbours: {results['kind']}, {knn['of']} queries, {results['bank']['images']} images in the bank."
-        if knn
-        else ""
-    )
-    notes = f"\n\n{known.notes}" if known.notes else ""
-    return f"""## Evaluation
-
-{table(("", "random weights", "this run"), rows)}
-
-In brackets: 95% confidence intervals; of the gain, over the same images before and after.{protocol}
-
-{beside_the_paper(recipe, known)}This run's own linear evaluation: {linear}.{notes}"""
+    recipe: Mapping[str, Any], results: Results, known: Description, evaluations: Sequence[Results], source: str
+) -> dict[str, Any]:
+    """The numbers measured in the run and after it, beside random weights and beside the paper's."""
+    return {
+        "rows": [*own_rows(results["numbers"]), *rows(evaluations)],
+        "neighbours": neighbours(results),
+        "paper_row": beside_the_paper(recipe, known),
+        "linear": linear(evaluations) or NOT_MEASURED,
+        "commands": commands(evaluations, source),
+        "data_words": stands_for(evaluations),
+        "not_measured": NOT_MEASURED,
+        "verdict": verdict(results["numbers"], evaluations),
+    }
 
 
-def interval(number: Number) -> tuple[float, float] | None:
-    """The ends of a number's interval, if it has one."""
-    return (number["low"], number["high"]) if "low" in number else None
-
-
-def beside_the_paper(recipe: Mapping[str, Any], known: Description) -> str:
-    """What the recipe gave its authors and this project; nothing for a recipe that is no paper's."""
-    if "no paper" in recipe.get("promise", {}).get("paper", ""):
+def neighbours(results: Results) -> str:
+    """The protocol of the run's own k-NN in words; empty where there was none."""
+    if "knn" not in results["numbers"]:
         return ""
-    where = (
-        f"linear evaluation, top-1, {known.data}, {known.epochs} epochs" if known.data else "linear evaluation, top-1"
-    )
-    paper = NOT_MEASURED if known.paper_number is None else f"{known.paper_number} %"
-    ours = NOT_MEASURED if known.our_number is None else f"{known.our_number} %"
-    return f"{table(('', 'the paper', 'this project'), [(where, paper, ours)])}\n\n"
+    asked = f"{results['kind']}, {results['queries']['images']} queries, {results['bank']['images']} images in the bank"
+    return f"{asked}; the most frequent class is {percent(results['chance'])} % of the queries"
 
 
-def limits(results: Mapping[str, Any], known: Description) -> str:
-    """What it is not good for, and what its licence leaves open."""
+def own_rows(numbers: Mapping[str, Number]) -> list[tuple[str, str, str, str]]:
+    """Rows of what the run measured of itself: before training, after it, and the gain over the same images."""
+    knn, gain = numbers.get("knn"), numbers.get("knn gain")
+    titles = {
+        "knn": f"k-NN in training, k={knn['k']}" if knn else "k-NN in training",
+        "rank": "effective rank of the features",
+        "std": "standard deviation of the features",
+    }
+    gains = {"knn": as_points(gain) if gain else NOT_MEASURED}
+    return [
+        (title, in_words(numbers.get(f"{name} before")), in_words(numbers.get(name)), gains.get(name, ""))
+        for name, title in titles.items()
+    ]
+
+
+def beside_the_paper(recipe: Mapping[str, Any], known: Description) -> tuple[str, str, str] | None:
+    """A row of linear accuracies, the authors' and this project's; None for a recipe that is no paper's."""
+    if "no paper" in recipe.get("promise", {}).get("paper", ""):
+        return None
+    of = f", {known.data}, {known.epochs} epochs" if known.data else ""
+    paper, ours = (NOT_MEASURED if found is None else f"{found} %" for found in (known.paper_number, known.our_number))
+    return f"linear evaluation, top-1{of}", paper, ours
+
+
+def verdict(numbers: Mapping[str, Number], evaluations: Sequence[Results]) -> str:
+    """A sentence on whether it is better than random weights, or that nobody measured it."""
+    gain, equal = numbers.get("knn gain"), beats_random(evaluations)
+    if gain and gain["low"] <= 0:
+        equal = ["k-NN in training", *equal]
+    if equal:
+        return f"**It is not surely better than the same network with random weights** in: {'; '.join(equal)}."
+    if not gain and not any(row[1] != NOT_MEASURED for row in rows(evaluations)):
+        return f"Whether it beats the same network with random weights: {NOT_MEASURED}."
+    margin = f" by {percent(gain['value'])} points of k-NN accuracy in training" if gain else ""
+    return f"It beats the same network with random weights{margin}, and surely so: no difference's interval holds zero."
+
+
+def images_terms(recipe: Mapping[str, Any], results: Results, known: Description, terms: Terms) -> str:
+    """A sentence on the terms of the images' owners, as far as they are known."""
     data = known_by(fingerprint(results))
+    if terms.images_terms:
+        return f"Of the images ({terms.images or data_name(recipe)}): {terms.images_terms}."
     if data:
-        terms = f"The images it was trained on are {data.name}, whose terms are: {data.terms}."
-    elif known.data:
-        terms = (
-            f"The recipe is written for {known.data}, whose terms are: {known.data_terms}. Whether the run's photos "
-            "are those is not known."
-        )
-    else:
-        terms = "The terms of the images it was trained on are not recorded."
-    return f"""## Limits
-
-It gives features, not classes: it has no classifier, and it knows what its training images show and what the
-augmentations leave. Biases of the images are in the features. At sizes far from the training size, measure first.
-
-## Licence
-
-The licence named at the top is that of the code, or of the weights where the registry states one.
-{terms}
-Whether such terms bind weights is not settled; check them before you publish."""
+        return f"Of the images, which are {data.name}: {data.terms}."
+    meant = (
+        f" The recipe is written for {known.data}, whose terms are: {known.data_terms}; whether the run's images are "
+        "those is not known."
+    )
+    return f"Of the images: not stated.{meant if known.data else ''}"

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from math import hypot
 from pathlib import PurePath
 from typing import Any
 
 from huggingface_hub import EvalResult
 
+from ssl_backbones.metrics import Gain, Interval, newcombe_difference
 from ssl_backbones.registry.photos import known_by
+from ssl_backbones.runs.results import NOT_MEASURED, Number, as_points, in_words, percent
 
-NOT_MEASURED = "not measured"
 Results = Mapping[str, Any]
-"""What an evaluation left in its results.json."""
+"""The content of a results.json."""
 
 
 def is_random(results: Results) -> bool:
-    """Whether the evaluation was one of random weights, to compare with."""
+    """True for an evaluation of random weights, to compare with."""
     return bool(results.get("random_weights") or results.get("settings", {}).get("random"))
 
 
@@ -31,68 +31,45 @@ def beside_random(evaluations: Sequence[Results]) -> Iterator[tuple[Results, Res
 
 
 def asked(results: Results) -> tuple[Any, ...]:
-    """What two evaluations share that can be compared: the protocol, how it was asked, and the very same images."""
+    """All that two evaluations share that can be compared: the protocol, its settings, and the very same images."""
     images = ((results.get(part) or {}).get("fingerprint") for part in ("data", "validation"))
     how = (results.get("settings", {}).get(name) for name in ("size", "layer", "epochs", "batch_size"))
     return (results["protocol"], *images, *how)
 
 
-def headlines(results: Results) -> dict[str, Mapping[str, Any]]:
+def headlines(results: Results) -> dict[str, Number]:
     """The numbers worth a line: of a sweep its standard cells and the chosen one; never one for each class."""
-    numbers: dict[str, Mapping[str, Any]] = results["numbers"]
+    numbers: dict[str, Number] = results["numbers"]
     standard = {*results.get("standard", {}).values(), "chosen"} if "standard" in results else set(numbers)
     return {name: number for name, number in numbers.items() if name in standard and "/" not in name}
 
 
-def is_share(number: Mapping[str, Any]) -> bool:
-    """Whether a number counts how many of so many, and is told in percent."""
+def is_share(number: Number) -> bool:
+    """True for a number that counts how many of so many, which is told in percent."""
     return "of" in number
 
 
-def in_words(number: Mapping[str, Any] | None) -> str:
-    """A number with its interval, where it has one."""
-    if number is None:
-        return NOT_MEASURED
-    told = percent if is_share(number) else three_digits
-    unit = " %" if is_share(number) else ""
-    ends = [number[end] for end in ("low", "high") if number.get(end) is not None]
-    return f"{told(number['value'])}{unit}" + (f" [{told(ends[0])}, {told(ends[1])}]" if len(ends) == 2 else "")
-
-
-def gain(number: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> str:
-    """By how much a number is above that of random weights, in points with its interval where it is a share."""
+def gain(number: Number, baseline: Number | None) -> str:
+    """The difference to random weights in words, in points with its interval where it is one of shares."""
     if baseline is None:
         return NOT_MEASURED
     if not is_share(number):
         return f"{number['value'] - baseline['value']:+.3g}"
-    above, low, high = (f"{100 * value:+.1f}" for value in difference(number, baseline))
-    return f"{above} points [{low}, {high}]"
+    above = difference(number, baseline)
+    return as_points({"value": above.gain, "low": above.low, "high": above.high})
 
 
-def difference(number: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float, float, float]:
-    """By how much one share is above another, and the ends of that difference's interval, out of both their own.
+def difference(number: Number, other: Number) -> Gain:
+    """The difference of two shares that were measured independently, with its interval.
 
-    Newcombe's method 10 (1998, Interval estimation for the difference between independent proportions), which is wider
-    than need be where both were asked about the same images.
+    The interval is wider than need be where both were asked about the same images.
     """
-    above = number["value"] - other["value"]
-    below = hypot(number["value"] - number["low"], other["high"] - other["value"])
-    beyond = hypot(number["high"] - number["value"], other["value"] - other["low"])
-    return above, above - below, above + beyond
-
-
-def percent(value: float) -> str:
-    """A share in [0, 1] as a percentage with one decimal."""
-    return str(round(100 * value, 1))
-
-
-def three_digits(value: float) -> str:
-    """A plain figure."""
-    return f"{value:.3g}"
+    one, another = (Interval(found["value"], found["low"], found["high"]) for found in (number, other))
+    return newcombe_difference(one, another)
 
 
 def place(results: Results) -> str:
-    """The images that were asked about: the last part of where they lay, never the path."""
+    """The name of the images that were asked about: the last part of where they lay, never the path."""
     about = results.get("validation") or results.get("data") or {}
     return PurePath(str(about.get("source", ""))).name or "images that are not recorded"
 
@@ -107,12 +84,12 @@ def rows(evaluations: Sequence[Results]) -> Iterator[tuple[str, str, str, str]]:
 
 
 def beats_random(evaluations: Sequence[Results]) -> list[str]:
-    """Of what was measured of both, what is not surely above random weights: zero is in the difference's interval."""
+    """All that was measured of both and is not surely above random weights: zero is in the difference's interval."""
     equal = []
     for results, baseline in beside_random(evaluations):
         for name, number in headlines(results).items():
             other = baseline["numbers"].get(name) if baseline else None
-            if other and is_share(number) and difference(number, other)[1] <= 0:
+            if other and is_share(number) and difference(number, other).low <= 0:
                 equal.append(f"{results['protocol']}, {name}")
     return equal
 
@@ -135,7 +112,7 @@ def index(evaluations: Sequence[Results]) -> list[EvalResult]:
             dataset_name=place(results),
             metric_type="accuracy" if is_share(number) else name,
             metric_name=f"{results['protocol']}, {name}",
-            metric_value=float(percent(number["value"]) if is_share(number) else three_digits(number["value"])),
+            metric_value=float(percent(number["value"]) if is_share(number) else f"{number['value']:.3g}"),
         )
         for results, _ in beside_random(evaluations)
         for name, number in headlines(results).items()
@@ -143,17 +120,17 @@ def index(evaluations: Sequence[Results]) -> list[EvalResult]:
 
 
 PLACEHOLDERS = {"--data": "DATA", "--validation": "VALIDATION"}
-"""What a command tells in place of where somebody's photos lay."""
+"""Words of a command in place of where somebody's images lay."""
 
 
-def commands(evaluations: Sequence[Results], source: str) -> str:
-    """How each was measured, to be measured again of the backbone that is loaded by `source`."""
-    lines = [f"python training/{retold(results, source)}" for results in evaluations if results.get("command")]
-    return "\n".join(["```", *dict.fromkeys(lines), "```"]) if lines else ""
+def commands(evaluations: Sequence[Results], source: str) -> list[str]:
+    """The command of each evaluation, which measures it again of the backbone that is loaded by `source`."""
+    found = [f"python training/{retold(results, source)}" for results in evaluations if results.get("command")]
+    return list(dict.fromkeys(found))
 
 
 def retold(results: Results, source: str) -> str:
-    """A command with the backbone's public name for the folder that was asked about, and DATA for the photos' own."""
+    """A command with the backbone's public name for the folder that was asked about, and DATA for the images' own."""
     words = shlex.split(str(results["command"]))
     model = None if is_random(results) else results.get("model")
     told = []
@@ -167,6 +144,6 @@ def retold(results: Results, source: str) -> str:
 
 
 def stands_for(evaluations: Sequence[Results]) -> str:
-    """Which photos DATA is in the commands, and where they come from as far as that is known."""
+    """A sentence on what DATA is in the commands, and where the images come from as far as that is known."""
     found = {place(results): known_by((results.get("data") or {}).get("fingerprint")) for results in evaluations}
     return "DATA is " + " or ".join(f"{name} ({data.origin})" if data else name for name, data in found.items())

@@ -22,7 +22,7 @@ FORMATS: dict[str, Callable[[nn.Module, Path, str], None]] = {
     "mmseg": save_openmmlab,
     "onnx": save_onnx,
 }
-"""By what they are called on the command line."""
+"""The formats by their names on the command line."""
 
 
 def export(model: str | os.PathLike[str], format: str, file: str | os.PathLike[str]) -> Path:

@@ -1,4 +1,4 @@
-"""What travels beside an exported file: how images are to be prepared, whose the weights are, how to load them."""
+"""The JSON beside an exported file: how images are to be prepared, whose the weights are, how to load them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ExportError(Refusal, ValueError):
 
 
 def preparation(model: nn.Module) -> dict[str, Any]:
-    """How images are prepared for a model: size, mean, std, interpolation and crop."""
+    """A model's preparation of images: size, mean, std, interpolation and crop."""
     cfg: Any = model.pretrained_cfg
     return {name: list(cfg[name]) if isinstance(cfg[name], tuple) else cfg[name] for name in KEPT if name in cfg}
 

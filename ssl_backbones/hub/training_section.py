@@ -8,29 +8,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
-from ssl_backbones.hub.markdown import joined, table
 from ssl_backbones.registry.photos import are_those, known_by
 from ssl_backbones.registry.registry import list_models
 
 
-def training(recipe: Mapping[str, Any], results: Mapping[str, Any], record: str) -> str:
+def training(recipe: Mapping[str, Any], results: Mapping[str, Any], record: str) -> dict[str, Any]:
     """The recipe, the command, the data and the machine; `record` is where recipe.json lies."""
     promise = recipe.get("promise", {})
-    paper, table_of = (promise.get(name, "not recorded") for name in ("paper", "table"))
-    left_open = f"\nWhat it leaves open: {by_name(promise['not_stated'])}" if promise.get("not_stated") else ""
-    return f"""## Training
-
-{settings(recipe, results)}
-
-`{record}` holds every field, those altered for this run too.
-The recipe's own source: {paper}, {table_of}.{left_open}
-{photos(recipe, results)}
-
-```
-{command(recipe, results)}
-```
-
-{alterations(results, record)}"""
+    return {
+        "settings": settings(recipe, results),
+        "paper": promise.get("paper", "not recorded"),
+        "table": promise.get("table", "not recorded"),
+        "left_open": by_name(promise.get("not_stated", "")),
+        "images": images(recipe, results),
+        "command": command(recipe, results),
+        "alterations": alterations(results, record),
+    }
 
 
 def by_name(text: str) -> str:
@@ -39,12 +32,12 @@ def by_name(text: str) -> str:
     return re.sub(r"\bruns/([\w.]*\w)", lambda found: found[1 if found[1] in published else 0], text)
 
 
-def settings(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """The table of what the run was."""
+def settings(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The rows on what the run was; None is what was not recorded."""
     optimizer, schedule = recipe.get("optimizer", {}), recipe.get("schedule", {})
     data, compute = results.get("data", {}), results.get("compute", {})
     unreadable = results.get("unreadable")
-    rows = [
+    return [
         ("data", data_name(recipe)),
         ("images", data.get("images")),
         ("fingerprint of the data", data.get("fingerprint")),
@@ -62,7 +55,11 @@ def settings(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
         ("date", results.get("date")),
         *sorted(results.get("versions", {}).items()),
     ]
-    return table(("", "this run"), rows)
+
+
+def joined(*parts: Any) -> str | None:
+    """Parts with commas between, or None where the first is missing."""
+    return None if parts[0] is None else ", ".join(str(part) for part in parts if part is not None)
 
 
 def data_name(recipe: Mapping[str, Any]) -> str:
@@ -71,39 +68,39 @@ def data_name(recipe: Mapping[str, Any]) -> str:
 
 
 def fingerprint(results: Mapping[str, Any]) -> str | None:
-    """That of the photos that were trained on."""
+    """The fingerprint of the images that were trained on."""
     found: str | None = results.get("data", {}).get("fingerprint")
     return found
 
 
-def photos(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """Whether the photos are those that the recipe is written for, as far as their fingerprint tells; and whose."""
+def images(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    """A sentence on whether the images are those that the recipe is written for, as far as their fingerprint tells."""
     meant = recipe.get("promise", {}).get("data")
     if not meant:
-        return "What photos it is written for is not recorded."
+        return "What images it is written for is not recorded."
     known = known_by(fingerprint(results))
     same = are_those(meant, fingerprint(results))
     if known and same:
-        return f"It is written for {meant}, and the photos are those, by their fingerprint: {known.origin}."
+        return f"It is written for {meant}, and the images are those, by their fingerprint: {known.origin}."
     if known or same is False:
         whose = f"{known.name} instead" if known else "not the copy of those that is known"
-        told = f"by their fingerprint, the photos are {whose}"
+        told = f"by their fingerprint, the images are {whose}"
     else:
-        told = "whether the photos are those is not recorded"
+        told = "whether the images are those is not recorded"
     return f"It is written for {meant}; {told}, so the weights do not bear the recipe's tag."
 
 
 def command(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """How to run it again, where DATA stands for the photos: the recipe with all of it that an option can alter."""
+    """The command that runs it again, where DATA stands for the images: the recipe and all that an option can alter."""
     words = [word for name, (_, new) in leaves(results) for word in option(name, new)]
     seed = results.get("seed", recipe.get("seed"))
-    words += ["--cache", "CACHE"] if recipe.get("reencode") else []  # which photos are kept in as other pixels
+    words += ["--cache", "CACHE"] if recipe.get("reencode") else []  # in which images are kept as other pixels
     words += ["--seed", str(seed)] if seed else []
     return shlex.join(["accelerate", "launch", "training/pretrain.py", str(recipe["name"]), "--data", "DATA", *words])
 
 
 def alterations(results: Mapping[str, Any], record: str) -> str:
-    """In which fields the run differs from the recipe that it is named after, and what that one has there."""
+    """A sentence on the fields in which the run differs from the recipe it is named after, and what that one has."""
     if "altered" not in results:
         return f"That is the recipe unaltered: give it each field that differs in `{record}`, as --FIELD VALUE."
     changed = [f"`{name}` ({was(old, new, record)})" for name, (old, new) in leaves(results)]
@@ -131,7 +128,7 @@ def parts(name: str, old: Any, new: Any) -> Iterator[tuple[str, tuple[Any, Any]]
 
 
 def nested(value: Any) -> bool:
-    """Whether a value is a list of things that have fields of their own."""
+    """True for a list of things that have fields of their own."""
     return isinstance(value, list) and any(isinstance(item, dict) for item in value)
 
 
@@ -146,7 +143,7 @@ def option(name: str, value: Any) -> list[str]:
 
 
 def was(old: Any, new: Any, record: str) -> str:
-    """What a recipe has in a field, in words; of what options cannot alter, where to look it up."""
+    """The recipe's own value of a field, in words; for what options cannot alter, where to look it up."""
     if not option("", new):
         return f"see `{record}`, no option says it"
     if old in ("", []):

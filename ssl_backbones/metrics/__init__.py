@@ -1,7 +1,7 @@
 """What features are worth without training anything: neighbours, spread, and how sure the numbers are."""
 
 from ssl_backbones.metrics.collapse import alignment, effective_rank, feature_std, uniformity
-from ssl_backbones.metrics.interval import Gain, Interval, paired_gain, wilson_interval
+from ssl_backbones.metrics.interval import Gain, Interval, newcombe_difference, paired_gain, wilson_interval
 from ssl_backbones.metrics.jackknife import jackknife_interval
 from ssl_backbones.metrics.knn import knn_accuracy, knn_predict, knn_sweep
 from ssl_backbones.metrics.localisation import (
@@ -29,6 +29,7 @@ __all__ = [
     "knn_predict",
     "knn_sweep",
     "mean_interval",
+    "newcombe_difference",
     "paired_difference",
     "paired_gain",
     "pointing_game",

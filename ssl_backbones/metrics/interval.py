@@ -2,6 +2,7 @@
 
 Wilson, 1927. https://doi.org/10.1080/01621459.1927.10502953
 Agresti and Min, 2005. https://doi.org/10.1002/sim.1781
+Newcombe, 1998. Interval estimation for the difference between independent proportions: comparison of eleven methods.
 """
 
 from __future__ import annotations
@@ -65,6 +66,14 @@ def paired_gain(before_correct: Tensor, after_correct: Tensor, confidence: float
     reach = two_sided(confidence) * math.sqrt((b + c) - (b - c) ** 2 / n) / n
     gain = (won - lost) / total
     return Gain(gain, max(-1.0, min(gain, centre - reach)), min(1.0, max(gain, centre + reach)))
+
+
+def newcombe_difference(one: Interval, other: Interval) -> Gain:
+    """The difference `one` - `other` of two independent proportions, its interval out of both their own (method 10)."""
+    above = one.value - other.value
+    below = math.hypot(one.value - one.low, other.high - other.value)
+    beyond = math.hypot(one.high - one.value, other.value - other.low)
+    return Gain(above, above - below, above + beyond)
 
 
 def two_sided(confidence: float) -> float:

@@ -13,7 +13,6 @@ pretraining run tells its recipe, the fields of it that were altered, and how fa
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Mapping
@@ -25,13 +24,14 @@ import torch
 
 from ssl_backbones.data import CachedImages, Images
 from ssl_backbones.distributed import world_size
-from ssl_backbones.files import write_json
+from ssl_backbones.files import UnreadableError, read_object, write_json
 from ssl_backbones.metrics import wilson_interval
 from ssl_backbones.runs.versions import versions
 
 Number = Mapping[str, Any]
 """A value and, where one is known, the 95% interval around it (low, high); and what else there is to say of it."""
 
+NOT_MEASURED = "not measured"
 PRETRAINING = "pretraining"
 """The protocol of a run that makes a backbone."""
 
@@ -64,10 +64,7 @@ def results_of(
     Without `settings`, neither those nor the command are told. ValueError for a number without a value, and for a name
     in `more` that results have already.
     """
-    for name, number in numbers.items():
-        if "value" not in number:
-            raise ValueError(f"the number {name!r} is {dict(number)}, which holds no value.")
-    results = {
+    results: dict[str, Any] = {
         "protocol": protocol,
         "model": model,
         "weights_sha256": weights_sha256,
@@ -77,23 +74,27 @@ def results_of(
         **({} if settings is None else {"settings": dict(settings)}),
         "data": about(data, sources[0]),
         "validation": None if validation is None else about(validation, sources[1]),
-        "numbers": {name: dict(number) for name, number in numbers.items()},
-        "compute": {
-            "device": str(device),
-            "processes": world_size(),
-            "precision": precision,
-            **({} if layout is None else {"layout": layout}),
-        },
+        "numbers": checked(numbers),
+        "compute": {"device": str(device), "processes": world_size(), "precision": precision},
         "versions": versions(),
     }
-    taken = sorted(set(more or {}) & set(results))
-    if taken:
+    if layout is not None:
+        results["compute"] |= {"layout": layout}
+    if taken := sorted(set(more or {}) & set(results)):
         raise ValueError(f"results have {taken[0]!r} already; give what a protocol tells beside it another name.")
     return results | dict(more or {})
 
 
+def checked(numbers: Mapping[str, Number]) -> dict[str, dict[str, Any]]:
+    """The numbers as plain objects; ValueError for one without a value."""
+    for name, number in numbers.items():
+        if "value" not in number:
+            raise ValueError(f"the number {name!r} is {dict(number)}, which holds no value.")
+    return {name: dict(number) for name, number in numbers.items()}
+
+
 def about(images: Images, source: str) -> dict[str, Any]:
-    """Which images, wherever they lie, and what was done to the pixels of those out of a cache, if anything was."""
+    """The source, number and fingerprint of images, and how the pixels of a cache were re-encoded, if they were."""
     told = {"source": source, "images": len(images), "fingerprint": images.fingerprint}
     encoded = isinstance(images, CachedImages) and images.encoded
     return told | ({"reencoded": images.index["content"]} if encoded else {})
@@ -110,12 +111,9 @@ def proportion(correct: int, total: int) -> dict[str, float | int]:
     return {"value": interval.value, "low": interval.low, "high": interval.high, "correct": correct, "of": total}
 
 
-def read_results(path: Path) -> dict[str, Any]:
-    """The results in a file, of today's shape whatever their age; OSError and ValueError where there are none."""
-    found = json.loads(path.read_bytes())
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no object, as results.json does")
-    return upgraded(found)
+def read_results(path: Path, way_out: str, refusal: type[Exception] = UnreadableError) -> dict[str, Any]:
+    """The results in a file, of today's shape whatever their age; `refusal` with the way out where there are none."""
+    return upgraded(read_object(path, way_out, refusal))
 
 
 def upgraded(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,6 +138,29 @@ def upgraded(results: Mapping[str, Any]) -> dict[str, Any]:
     return {"protocol": PRETRAINING, "validation": None} | told | {"numbers": numbers}
 
 
-def percent(number: Number) -> str:
-    """An accuracy for a person: 71.3% (69.8 to 72.7)."""
-    return f"{number['value']:.1%} ({100 * number['low']:.1f} to {100 * number['high']:.1f})"
+def in_words(number: Number | None) -> str:
+    """A number with its interval, where it has one; a share of so many in percent, any other with three digits."""
+    if number is None:
+        return NOT_MEASURED
+    return as_share(number) if "of" in number else spelled(number, ".3g")
+
+
+def as_share(number: Number) -> str:
+    """A share in [0, 1] with its interval: 57.8 % [52.5, 62.9]."""
+    return spelled(number, ".1f", 100, " %")
+
+
+def as_points(number: Number) -> str:
+    """A difference of two shares with its interval: +21.1 points [+15.7, +26.3]."""
+    return spelled(number, "+.1f", 100, " points")
+
+
+def spelled(number: Number, form: str, scale: float = 1, unit: str = "") -> str:
+    """A number in a format of Python's, and behind its unit the ends of its interval, where it has them."""
+    ends = [f"{scale * number[end]:{form}}" for end in ("low", "high") if number.get(end) is not None]
+    return f"{scale * number['value']:{form}}{unit}" + (f" [{', '.join(ends)}]" if len(ends) == 2 else "")
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1] as a percentage with one decimal."""
+    return f"{100 * share:.1f}"

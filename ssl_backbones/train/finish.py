@@ -12,7 +12,7 @@ from PIL import Image
 from ssl_backbones import recipes
 from ssl_backbones.data import Batches, Request
 from ssl_backbones.files import replacing, write_file
-from ssl_backbones.hub.card import draft_card
+from ssl_backbones.hub.card import model_card
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.recipes.recipe import FREE, Recipe
@@ -50,7 +50,7 @@ def leave(loop: Loop, before: Measured, after: Measured) -> dict[str, Any]:
     config = json.loads((folder.backbone / "config.json").read_text())
     draw_maps(loop)
     draw_gallery(loop, results)
-    write_file(folder.path / "README.md", draft_card(recipe.to_dict(), results, config).encode())
+    write_file(folder.path / "README.md", model_card(recipe.to_dict(), results, config).encode())
     write_results(folder.path, results)
     return results
 

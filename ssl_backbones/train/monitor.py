@@ -138,7 +138,7 @@ class Monitor:
         return found
 
     def about(self, after: Measured) -> dict[str, Any]:
-        """How neighbours were asked, as results.json has it beside its numbers; nothing without labels."""
+        """The k-NN protocol as results.json has it beside its numbers; empty without labels."""
         if after.correct is None:
             return {}
         return {

@@ -24,7 +24,7 @@ from ssl_backbones.evaluate.model import EvaluatedModel, open_model
 from ssl_backbones.files import write_file
 from ssl_backbones.recipes.recipe import FREE
 from ssl_backbones.runs.log import read_log
-from ssl_backbones.runs.results import Number, percent, proportion, results_of, write_results
+from ssl_backbones.runs.results import Number, as_share, proportion, results_of, write_results
 from ssl_backbones.runs.run_folder import differences
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.monitor import Measured
@@ -230,7 +230,7 @@ def summary(
     lines = [f"{run.title}, learnt from {images} images, asked about {asked}:"]
     lines += [f"  {'chance (the most frequent class)':<{width}}  {chance:.1%}"]
     lines += [
-        f"  {name:<{width}}  {percent(number)}" + (f", epoch {number['epoch']}" if "epoch" in number else "")
+        f"  {name:<{width}}  {as_share(number)}" + (f", epoch {number['epoch']}" if "epoch" in number else "")
         for name, number in numbers.items()
     ]
     lines += [f"The protocol's source reports the {run.source_reports}. All of it is in {folder}/results.json"]

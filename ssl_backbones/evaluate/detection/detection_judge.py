@@ -25,7 +25,7 @@ from ssl_backbones.evaluate.detection.box_views import ResizeFlip
 from ssl_backbones.evaluate.detection.detect_run import DetectRun
 from ssl_backbones.evaluate.detection.detection import Detection
 from ssl_backbones.evaluate.detection.precise_bn import precise_statistics
-from ssl_backbones.runs.results import results_of, write_results
+from ssl_backbones.runs.results import as_share, results_of, write_results
 from ssl_backbones.train.embed import batches, to_device
 from ssl_backbones.train.monitor import Measured
 from ssl_backbones.views import seed_of
@@ -113,7 +113,7 @@ class DetectionJudge:
                 },
             ),
         )
-        lines = [f"  {name:<10} {in_words(found)}" for name, found in self.numbers.items()]
+        lines = [f"  {name:<10} {as_share(found)}" for name, found in self.numbers.items()]
         return "\n".join([f"{self.metric.title}, {len(self.images)} photos:", *lines, f"Left in {path}/results.json"])
 
     def find(self, method: Detection, loop: Loop) -> list[Instances]:
@@ -145,12 +145,6 @@ class DetectionJudge:
 def metric_of(run: DetectRun, validation: AnnotatedImages) -> BoxMetric:
     """The average precision of boxes that the run names, or the one of its validation images."""
     return METRICS[validation.metric if run.metric == "auto" else run.metric]
-
-
-def in_words(number: Number) -> str:
-    """A precision in points, and its interval."""
-    value, low, high = (100 * number[name] for name in ("value", "low", "high"))
-    return f"{value:6.2f}   95% interval {low:.2f} to {high:.2f}"
 
 
 def training_batches(loop: Loop, count: int) -> Iterator[Any]:

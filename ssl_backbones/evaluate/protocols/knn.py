@@ -20,7 +20,7 @@ from ssl_backbones.evaluate.evaluation import Evaluation, chance, evaluation, on
 from ssl_backbones.evaluate.labelled import Labelled, open_labelled
 from ssl_backbones.evaluate.options import EvaluationOptions
 from ssl_backbones.metrics import knn_sweep
-from ssl_backbones.runs.results import Number, percent, proportion
+from ssl_backbones.runs.results import Number, as_share, proportion
 from ssl_backbones.views import permutation
 
 PAPER, TRAINING = (200, 0.07), (20, 0.07)
@@ -148,8 +148,8 @@ def summary(left: dict[str, Any]) -> str:
     lines = [f"k-NN of {left['model']}, {left['queries']['images']} images ({left['kind']}):"]
     lines += [f"  chance (the most frequent class)  {left['chance']:.1%}"]
     for label, cell in (("as in the paper", PAPER), ("as in training", TRAINING)):
-        lines += [f"  {label + ', ' + name_of(*cell):<32}  {percent(numbers[name_of(*cell)])}"]
+        lines += [f"  {label + ', ' + name_of(*cell):<32}  {as_share(numbers[name_of(*cell)])}"]
     if chosen:
         label = f"chosen on the bank, {chosen['name']}"
-        lines += [f"  {label:<32}  {percent(numbers['chosen'])}"]
+        lines += [f"  {label:<32}  {as_share(numbers['chosen'])}"]
     return "\n".join(lines)

@@ -22,7 +22,7 @@ from ssl_backbones.evaluate.evaluation import chance, evaluation, one_by_one
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
 from ssl_backbones.evaluate.options import EvaluationOptions
 from ssl_backbones.evaluate.protocols.logistic_regression import Classifier, fit
-from ssl_backbones.runs.results import percent, proportion
+from ssl_backbones.runs.results import as_share, proportion
 from ssl_backbones.views import permutation
 
 HALF_DECADES = tuple(float(f"{10 ** (half / 2):.2g}") for half in range(-12, 1))
@@ -72,7 +72,7 @@ def run(options: Options) -> dict[str, Any]:
                 "per_class": {"of": "top-1", "classes": one_by_one(right, queries.labels, list(images.classes))},
             },
         )
-    say(f"logistic regression of {left['model']}: {percent(left['numbers']['top-1'])}, weight decay {chosen:g}")
+    say(f"logistic regression of {left['model']}: {as_share(left['numbers']['top-1'])}, weight decay {chosen:g}")
     return left
 
 
@@ -92,7 +92,7 @@ def choose(rows: Tensor, labels: Tensor, classes: int, options: Options) -> tupl
         start = fit(rows[~held_out], labels[~held_out], classes, weight_decay, start)
         right = start.predict(rows[held_out]) == labels[held_out]
         tried[f"{weight_decay:g}"] = proportion(int(right.sum()), len(right))
-        say(f"weight decay {weight_decay:g}: {percent(tried[f'{weight_decay:g}'])} held out")
+        say(f"weight decay {weight_decay:g}: {as_share(tried[f'{weight_decay:g}'])} held out")
     best = max(sorted(options.weight_decays, reverse=True), key=lambda decay: tried[f"{decay:g}"]["value"])
     return best, tried
 

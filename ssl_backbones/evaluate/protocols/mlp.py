@@ -22,7 +22,7 @@ from ssl_backbones.evaluate.classification.head_training import Plan, logits_of,
 from ssl_backbones.evaluate.evaluation import chance, evaluation, one_by_one
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
 from ssl_backbones.evaluate.options import EvaluationOptions
-from ssl_backbones.runs.results import percent, proportion
+from ssl_backbones.runs.results import as_share, proportion
 from ssl_backbones.train.processes import first_decides
 
 LINES = 10
@@ -81,7 +81,7 @@ def run(options: Options) -> dict[str, Any]:
             },
         )
         first_decides(lambda: shutil.rmtree(asked.folder.checkpoints, ignore_errors=True))  # half-trained heads
-    say(f"{options.protocol} of {left['model']}: {percent(left['numbers']['top-1'])}")
+    say(f"{options.protocol} of {left['model']}: {as_share(left['numbers']['top-1'])}")
     return left
 
 

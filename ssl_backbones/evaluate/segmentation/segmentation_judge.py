@@ -25,7 +25,7 @@ from ssl_backbones.evaluate.segmentation.scene_views import SceneBatches
 from ssl_backbones.evaluate.segmentation.segment_run import SegmentRun
 from ssl_backbones.evaluate.segmentation.segmentation import Segmentation
 from ssl_backbones.evaluate.segmentation.survey import shown
-from ssl_backbones.runs.results import percent, results_of, write_results
+from ssl_backbones.runs.results import as_share, results_of, write_results
 from ssl_backbones.train.embed import batches, evaluated, to_device
 from ssl_backbones.train.monitor import Measured
 
@@ -116,9 +116,9 @@ class SegmentationJudge:
             key=lambda item: -item[1]["value"],
         )
         lines = [
-            f"Mean IoU of {len(each)} classes on {len(self.validation)} photos: {percent(numbers['miou'])}",
-            f"Pixel accuracy: {percent(numbers['pixel_accuracy'])}",
-            *(f"  {name:<16} {percent(number)}" for name, number in each[:SOME]),
+            f"Mean IoU of {len(each)} classes on {len(self.validation)} photos: {as_share(numbers['miou'])}",
+            f"Pixel accuracy: {as_share(numbers['pixel_accuracy'])}",
+            *(f"  {name:<16} {as_share(number)}" for name, number in each[:SOME]),
             *([f"  and {len(each) - SOME} classes more"] if len(each) > SOME else []),
             f"All of it is in {path}/results.json",
         ]

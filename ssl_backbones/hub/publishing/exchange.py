@@ -24,19 +24,19 @@ TIMEOUT = 20.0
 TIMEOUT_SENDING = 300.0
 """Seconds that it may be silent when it was sent something large."""
 TEMPORARY = {".gitattributes"}
-"""What the Hub itself puts into a new repository."""
+"""Files that the Hub itself puts into a new repository."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be published where."""
+    """A request to publish: the repository, the tag, and who may see it."""
 
     repository: str
     tag: str
     private: bool = False
     gated: Literal["auto", "manual"] | None = None
     replace: bool = False
-    """Whether files of that name may be overwritten in a repository that exists."""
+    """True to overwrite files of the same names in a repository that exists."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def wait_at_most(seconds: float) -> None:
 
 
 def look(api: HfApi, repository: str) -> There | None:
-    """What the repository holds; None where there is none."""
+    """The repository's content; None where there is none."""
     with explaining(f"looking at {repository}", "nothing was published"):
         try:
             info = api.model_info(repository, files_metadata=True, timeout=TIMEOUT)
@@ -89,7 +89,7 @@ def look(api: HfApi, repository: str) -> There | None:
 
 
 def check_free(there: There, request: Request, folder: Path, files: Sequence[str]) -> bool:
-    """Whether all of it is there already; PublishError for what would be overwritten, or published too widely."""
+    """True if all of it is there already. PublishError for what would be overwritten or shown too widely."""
     if request.private and not there.private:
         raise PublishError(
             f"{request.repository} is public, and --private was asked for: make it private on its page first, or "
@@ -114,7 +114,7 @@ def check_free(there: There, request: Request, folder: Path, files: Sequence[str
 
 
 def same(path: Path, known: str) -> bool:
-    """Whether a file is the one that git, or LFS, knows by a hash."""
+    """True for a file that git, or LFS, knows by this hash."""
     content = path.read_bytes()
     if len(known) == 64:
         return hashlib.sha256(content).hexdigest() == known
@@ -188,7 +188,7 @@ def verify(api: HfApi, request: Request, commit: str, folder: Path, files: Seque
 
 
 def identical(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
-    """Whether two tensors are the same to the last bit."""
+    """True for two tensors that are the same to the last bit."""
     return one is not None and other is not None and one.dtype == other.dtype and torch.equal(one, other)
 
 

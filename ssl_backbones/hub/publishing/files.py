@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ssl_backbones.files import write_file, write_json
+from ssl_backbones.hub.card import ON_THE_HUB, Places, Terms, model_card
+from ssl_backbones.hub.evaluations import is_random
 from ssl_backbones.hub.export import save_backbone
-from ssl_backbones.hub.model_card import ON_THE_HUB, Places, Terms, model_card
 from ssl_backbones.hub.publishing.material import Material, MaterialError
 from ssl_backbones.hub.sidecar import preparation
 from ssl_backbones.registry.registry import PAPERS
 
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
-"""What an access token of the Hub looks like."""
+"""Pattern of the Hub's access tokens."""
 PLACE = re.compile(r"""(?<![^\s'"=,(\[])(?:/|~|\.\.?/)[^\s'"=,)\]]+""")
 """A path of a machine, in a text."""
 
@@ -84,10 +85,11 @@ def copy_state(checkpoint: Path, folder: Path) -> list[str]:
 
 
 def evaluation_files(evaluations: Sequence[dict[str, Any]]) -> list[str]:
-    """A file for each evaluation, named by its protocol."""
+    """A file for each evaluation, named by its protocol and, where the weights were random, by that."""
     names: list[str] = []
     for found in evaluations:
         stem = re.sub(r"[^a-z0-9]+", "_", str(found["protocol"]).lower()).strip("_") or "evaluation"
+        stem += "_random" if is_random(found) else ""
         number = sum(re.fullmatch(rf"evaluations/{stem}(_\d+)?\.json", name) is not None for name in names)
         names.append(f"evaluations/{stem}_{number + 1}.json" if number else f"evaluations/{stem}.json")
     return names

@@ -1,8 +1,7 @@
-"""What there is to publish: a finished run, and the evaluations of its weights."""
+"""The material to publish: a finished run, and the evaluations of its weights."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,16 @@ import torch
 from torch import nn
 
 import ssl_backbones
+from ssl_backbones.files import read_object
 from ssl_backbones.hub.evaluations import is_random
 from ssl_backbones.hub.training_section import fingerprint
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.checkpoint import CheckpointError, listed, verify
-from ssl_backbones.runs.results import PRETRAINING, upgraded
+from ssl_backbones.runs.results import PRETRAINING, read_results
+
+RESTORE = "restore it, or name another folder"
+"""The way out of a file that cannot be read."""
 
 
 class MaterialError(Refusal, ValueError):
@@ -54,8 +57,8 @@ class Material:
 
     @property
     def config(self) -> dict[str, Any]:
-        """How the run's own folder describes the backbone."""
-        return read_object(self.folder / "backbone" / "config.json")
+        """The config.json of the backbone in the run's folder."""
+        return read_object(self.folder / "backbone" / "config.json", RESTORE, MaterialError)
 
 
 def read_material(run: Path, evaluations: Sequence[Path] = (), with_state: bool = False) -> Material:
@@ -66,7 +69,8 @@ def read_material(run: Path, evaluations: Sequence[Path] = (), with_state: bool 
         )
     if not (run / "results.json").is_file():
         raise MaterialError(f"the run in {run} is not finished, it holds no results.json: end it with its own command")
-    recipe, results = read_object(run / "recipe.json"), upgraded(read_object(run / "results.json"))
+    recipe = read_object(run / "recipe.json", RESTORE, MaterialError)
+    results = read_results(run / "results.json", RESTORE, MaterialError)
     missing = sorted({"name", "model", "size"} - recipe.keys())
     if missing or "data" not in results:
         raise MaterialError(
@@ -85,7 +89,7 @@ def read_material(run: Path, evaluations: Sequence[Path] = (), with_state: bool 
 
 def read_evaluation(path: Path, digest: str) -> dict[str, Any]:
     """The results in an evaluation's folder, which are those of these weights, or of random ones to compare with."""
-    results = read_object(path / "results.json")
+    results = read_results(path / "results.json", RESTORE, MaterialError)
     if not {"protocol", "numbers", "weights_sha256"} <= results.keys() or results["protocol"] == PRETRAINING:
         raise MaterialError(f"{path} holds no evaluation: name a folder that training/evaluate.py or another wrote")
     if results["weights_sha256"] != digest and not is_random(results):
@@ -108,15 +112,3 @@ def newest(run: Path) -> Path:
             return path
     why = f"none of its checkpoints is whole ({'; '.join(reasons)})" if reasons else "it holds no checkpoint"
     raise MaterialError(f"the training state of {run} cannot be published, {why}: leave --with_state out")
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
-        raise MaterialError(f"{path} cannot be read ({reason}): restore it, or name another folder") from error
-    if not isinstance(value, dict):
-        raise MaterialError(f"{path} holds no object: restore it, or name another folder")
-    return value

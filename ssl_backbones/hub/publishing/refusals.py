@@ -1,4 +1,4 @@
-"""Why publishing ended, in a sentence: what failed, the reason, what state things are in, and the way out."""
+"""Sentences for publishing that failed: what failed, the reason, what state things are in, and the way out."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def reason_of_one(error: BaseException) -> str | None:
 
 
 def detail(error: BaseException) -> str:
-    """What an error says, in one line, without the token."""
+    """The message of an error in one line, without the token."""
     text = " ".join(str(error).split())
     token = get_token()
     return (text.replace(token, "(the token)") if token else text)[:200] or type(error).__name__

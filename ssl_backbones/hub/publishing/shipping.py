@@ -15,7 +15,7 @@ from ssl_backbones.registry.registry import describe, list_models
 LARGEST = 2 * 10**6
 """Bytes of a file in the package, at most."""
 QUESTIONS = ("knn", "logistic")
-"""How the protocols begin by which weights must be surely above random ones."""
+"""Beginnings of the protocols by which weights must be surely above random ones."""
 
 
 def ship(material: Material, weights: Path, folder: Path) -> Path:
