@@ -148,7 +148,7 @@ def whole(case: Case, images: Images, compute: Compute, workers: int | None, ste
         watched = Watched(loop.loader.steps, time.perf_counter)
         loop.loader.steps = watched  # type: ignore[method-assign]
         start = time.perf_counter()
-        conduct(begun, lambda loop, before, after: "")
+        conduct(begun, lambda trained: "")
         minutes = (time.perf_counter() - start) / 60
     anew()
     skipped = max(1, steps // 10)

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 
-from ssl_backbones.commands.pretrain import pretrain
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.train.pretrain import pretrain
 
 PATIENCE = 60.0
 """Seconds within which a process must end after another of the same run was killed."""

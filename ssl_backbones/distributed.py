@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def world_size() -> int:
@@ -25,6 +29,15 @@ def gather(rows: Tensor) -> Tensor:
     parts = [torch.empty_like(rows) for _ in range(world_size())]
     dist.all_gather(parts, rows.detach().contiguous())
     return torch.cat(parts)
+
+
+def gather_objects(own: T) -> list[T]:
+    """The objects of all processes in rank order, each sent as a pickle between processes that trust each other."""
+    if world_size() == 1:
+        return [own]
+    everyone: list[T] = [own] * world_size()
+    dist.all_gather_object(everyone, own)
+    return everyone
 
 
 def own_rows(everyone: Tensor, count: int) -> Tensor:

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,16 @@ from accelerate.state import AcceleratorState, PartialState
 from conftest import photo
 from small_methods import mined, small_config
 
-from ssl_backbones.commands.pretrain import left, pretrain
 from ssl_backbones.data import open_images
 from ssl_backbones.distributed import world_size
 from ssl_backbones.methods import MethodConfig
 from ssl_backbones.recipes.recipe import Checkpoints, Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
 from ssl_backbones.runs import checkpoint
 from ssl_backbones.runs.run_folder import RunFolder
-from ssl_backbones.train import start as start_module
+from ssl_backbones.train import pretrain as pretrain_module
 from ssl_backbones.train.conduct import finish
 from ssl_backbones.train.loop import Loop
+from ssl_backbones.train.results import save_results
 from ssl_backbones.views import CenterCrop, MultiView
 
 PHOTOS, BATCH, EPOCHS = 26, 8, 2
@@ -84,7 +85,7 @@ def run(recipe: Recipe) -> RunFolder:
     """The recipe run to its end, as a process of its own would: Accelerate remembers nothing of the run before."""
     forget()
     try:
-        return pretrain(recipe)
+        return pretrain_module.pretrain(recipe)
     finally:
         forget()
 
@@ -178,8 +179,8 @@ def as_rank(rank: int, parts: dict[str, Part], dtype: torch.dtype) -> dict[str, 
     ended = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCELERATE_USE_CPU", "true")
-        build = start_module.build
-        patch.setattr(start_module, "build", lambda recipe: build(recipe).to(dtype))
+        build = pretrain_module.build
+        patch.setattr(pretrain_module, "build", lambda recipe: build(recipe).to(dtype))
         for kind in (CenterCrop, MultiView):
             patch.setattr(kind, "on_device", typed(kind.on_device, dtype))
         for name, part in parts.items():
@@ -195,11 +196,11 @@ def as_rank(rank: int, parts: dict[str, Part], dtype: torch.dtype) -> dict[str, 
 def run_here(recipe: Recipe) -> dict[str, torch.Tensor]:
     """The method's state after a run that does not part the processes at its end."""
     forget()
-    begun = start_module.start(recipe)
+    begun, monitor = pretrain_module.start(recipe)
     assert not isinstance(begun, RunFolder)
     loop, log = begun
     with loop.folder, closing(log):
-        finish(loop, log, left)
+        finish(loop, log, partial(save_results, recipe, monitor))
     return {name: tensor.clone() for name, tensor in loop.method.state_dict().items()}
 
 

@@ -19,7 +19,7 @@ from two_processes import run_two_processes
 from ssl_backbones.commands import detect as script
 from ssl_backbones.evaluate.detection.box_metrics import Instances, unpacked
 from ssl_backbones.evaluate.detection.detection import Detection
-from ssl_backbones.evaluate.detection.detection_judge import DetectionJudge, training_batches
+from ssl_backbones.evaluate.detection.detection_judge import DetectionJudge
 from ssl_backbones.evaluate.detection.precise_bn import precise_statistics
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.loop import Loop
@@ -89,9 +89,9 @@ def answer(judge: DetectionJudge, loop: Loop, precise_batches: int) -> Answer:
     method = loop.method
     assert isinstance(method, Detection)
     method.config = dataclasses.replace(method.config, precise_batches=precise_batches)
-    judge.judge(loop)
-    with precise_statistics(method, training_batches(loop, precise_batches)):
-        return judge.numbers, tensors_of(judge.find(method, loop))
+    judge.judge(loop.bench)
+    with precise_statistics(method, loop.bench.training_batches(precise_batches)):
+        return judge.numbers, tensors_of(judge.find(method, loop.bench))
 
 
 class Both(NamedTuple):

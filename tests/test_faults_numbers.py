@@ -26,10 +26,12 @@ from ssl_backbones.runs import checkpoint
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.run_folder import RunFolderError
 from ssl_backbones.train import start as start_module
+from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.finite import SKIPS, FiniteWatch, NotFiniteError
+from ssl_backbones.train.judge import Measured
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.memory import NoRoomError
-from ssl_backbones.train.monitor import Measured, Monitor
+from ssl_backbones.train.monitor import Monitor
 
 CPU = torch.device("cpu")
 
@@ -271,7 +273,7 @@ def test_the_best_checkpoint_is_kept_beside_the_last(
 ) -> None:
     scores = iter([0.1, 0.5, 0.3, 0.4, 0.2])
 
-    def judge(monitor: Monitor, loop: Loop) -> Measured:
+    def judge(monitor: Monitor, bench: Bench) -> Measured:
         correct = torch.arange(10) < round(10 * next(scores))
         return Measured({"std": 1.0, "rank": 2.0, "knn": correct.double().mean().item()}, correct)
 

@@ -26,7 +26,8 @@ from ssl_backbones.data.exchanged import taken_apart
 from ssl_backbones.methods import FlagsConfig, LewelMConfig, MoCoV2Config
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError
-from ssl_backbones.train.start import UnfitError, build, require_engine, start
+from ssl_backbones.train.pretrain import build, require_engine, start
+from ssl_backbones.train.start import UnfitError
 from ssl_backbones.views import MultiView, Policy, made_by, uniform
 from ssl_backbones.views import pillow_engine as pillow
 from ssl_backbones.views.policy import UNIFORMS
@@ -242,7 +243,7 @@ def test_a_runs_views_are_made_by_its_engine(kind, tmp_path):
     made = {}
     for engine in ("pillow", "opencv", "device"):
         forget()
-        begun = start(tiny(kind, data, tmp_path / engine, engine=engine))
+        begun, _ = start(tiny(kind, data, tmp_path / engine, engine=engine))
         assert not isinstance(begun, RunFolder)
         loop, log = begun
         with closing(log), loop.folder:

@@ -21,7 +21,8 @@ from ssl_backbones.methods import BYOLConfig
 from ssl_backbones.recipes.recipe import Checkpoints
 from ssl_backbones.runs import checkpoint
 from ssl_backbones.train import start as start_module
-from ssl_backbones.train.loop import Loop, NotFiniteError
+from ssl_backbones.train.finite import NotFiniteError
+from ssl_backbones.train.loop import Loop
 
 __all__ = ["data"]
 
@@ -29,7 +30,7 @@ __all__ = ["data"]
 def refused(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     """The sentence with which a command line ends."""
     monkeypatch.setattr(sys, "argv", ["pretrain.py", *words])
-    monkeypatch.setattr(Loop, "run", lambda *_: pytest.fail("it began to work"))
+    monkeypatch.setattr(Loop, "train", lambda *_: pytest.fail("it began to work"))
     runs.forget()
     with pytest.raises(SystemExit) as end:
         pretrain_module.main()
@@ -144,8 +145,8 @@ def test_numbers_that_are_none_end_the_run_and_are_not_saved(
         next(iter(loops[0].method.parameters())).data.view(-1)[0] = torch.nan
 
     loops: list[Loop] = []
-    run_loop = Loop.run
-    monkeypatch.setattr(Loop, "run", lambda loop, log: (loops.append(loop), run_loop(loop, log))[1])
+    train = Loop.train
+    monkeypatch.setattr(Loop, "train", lambda loop, log: (loops.append(loop), train(loop, log))[1])
     if where == "loss":
         recipe = dataclasses.replace(recipe, log_every=1, checkpoints=Checkpoints(0, 0))
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]

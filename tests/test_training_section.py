@@ -19,7 +19,7 @@ from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.registry import photos
 from ssl_backbones.registry.photos import CLOTHING, DATA, IMAGENETTE, SAMPLE, are_those, known_by
 from ssl_backbones.registry.registry import METHODS
-from ssl_backbones.train import finish
+from ssl_backbones.train.results import altered, description, earned_tag
 
 IMAGENETTE_RECIPE = recipes.get("resnet8_byol.imagenette96_100ep")
 IMAGENET_RECIPE = recipes.get("resnet50_lewel_b.in1k_400ep")
@@ -32,7 +32,7 @@ PHOTO_SOURCES = {
 def results(recipe: Recipe, fingerprint: str | None = None) -> dict[str, Any]:
     """What a run of the recipe writes of itself, after JSON."""
     plain = {
-        "altered": finish.altered(recipe),
+        "altered": altered(recipe),
         "seed": recipe.seed,
         "data": {"images": 7, "fingerprint": fingerprint},
     }
@@ -97,11 +97,11 @@ def test_a_tag_is_borne_on_photos_that_are_known_to_be_the_recipes(
     recipe = replace(recipe, data="/mnt/photos", seed=recipe.seed + 1)
     found = results(recipe, fingerprint)
     assert not found["altered"]
-    assert finish.earned_tag(recipe, found) == earned
+    assert earned_tag(recipe, found) == earned
     assert told in training(recipe.to_dict(), found, "recipe.json")["images"]
-    assert ("not known to be" in finish.description(recipe, found)) == (earned is None)
+    assert ("not known to be" in description(recipe, found)) == (earned is None)
     changed = replace(recipe, engine="opencv")
-    assert finish.earned_tag(changed, results(changed, fingerprint)) is None
+    assert earned_tag(changed, results(changed, fingerprint)) is None
 
 
 @pytest.mark.parametrize("recipe", [IMAGENETTE_RECIPE, IMAGENET_RECIPE], ids=["Imagenette", "ImageNet"])
@@ -125,7 +125,7 @@ def test_a_fingerprint_that_is_recorded_counts(monkeypatch: pytest.MonkeyPatch) 
     mine = replace(IMAGENETTE, fingerprints=("mine",))
     monkeypatch.setattr(photos, "DATA", (mine,))
     assert known_by("mine") is mine
-    assert finish.earned_tag(IMAGENETTE_RECIPE, results(IMAGENETTE_RECIPE, "mine")) == "imagenette96_100ep"
+    assert earned_tag(IMAGENETTE_RECIPE, results(IMAGENETTE_RECIPE, "mine")) == "imagenette96_100ep"
 
 
 # Labels

@@ -20,7 +20,7 @@ from ssl_backbones import create_model
 from ssl_backbones.commands import visualize
 from ssl_backbones.data import ImageSourceError, open_images
 from ssl_backbones.methods import LewelBConfig, Method, MethodConfig, PatchRotNetConfig, RotNetConfig
-from ssl_backbones.train import finish
+from ssl_backbones.train import results
 from ssl_backbones.views import CenterCrop
 from ssl_backbones.visualizers import save_figure, scatter_figure, view_panels
 from ssl_backbones.visualizers.look import Viewer, look_at, looked_at_views, view_pairs
@@ -93,7 +93,7 @@ def test_a_picture_that_fails_loses_no_run(
     def fail(*arguments: Any, **choices: Any) -> None:
         raise ZeroDivisionError("no ink")
 
-    monkeypatch.setattr(finish, "draw_page", fail)
+    monkeypatch.setattr(results, "draw_page", fail)
     ended = run(tiny(PatchRotNetConfig, photos, tmp_path / "run", unreadable_share=0.5))
     assert ended.results.exists()
     assert not (ended.path / "gallery.html").exists()

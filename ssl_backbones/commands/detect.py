@@ -50,7 +50,7 @@ def detect(run: DetectRun) -> None:
     if rank() == 0:
         print(introduction(run, images, validation, device), flush=True)
     judge = DetectionJudge(run, images, validation)
-    carry_out(run, method, images, judge, judge.leave)
+    carry_out(run, method, images, judge, judge.save_results)
 
 
 def open_data(run: DetectRun) -> tuple[AnnotatedImages, AnnotatedImages]:

@@ -48,7 +48,7 @@ def segment(run: SegmentRun) -> None:
     if rank() == 0:
         print(run.steps_sentence(len(scenes)), flush=True)
     judge = SegmentationJudge(run, method, scenes, validation, names, unseen)
-    carry_out(run, method, scenes, judge, judge.leave)
+    carry_out(run, method, scenes, judge, judge.save_results)
 
 
 def open_data(run: SegmentRun) -> tuple[Scenes, Scenes]:

@@ -9,9 +9,10 @@ from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageE
 from ssl_backbones.data.numbered import NumberedBatches
 from ssl_backbones.data.resident import ResidentImages
 from ssl_backbones.data.source import open_images, validation_of
-from ssl_backbones.data.unreadable import TooManyUnreadableError, Unreadable
+from ssl_backbones.data.unreadable import Accounts, TooManyUnreadableError, Unreadable
 
 __all__ = [
+    "Accounts",
     "Batch",
     "Batches",
     "CachedImages",

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from ssl_backbones.data.images import Images
+from ssl_backbones.distributed import gather_objects
 from ssl_backbones.refusal import Refusal
 
 logger = logging.getLogger(__name__)
@@ -57,3 +59,39 @@ class Unreadable:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.photos = dict(state["photos"])
+
+
+class Accounts:
+    """The accounts of all sources that a run reads, one for each fingerprint."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self.accounts: dict[str, Unreadable] = {}
+
+    def of(self, images: Images) -> Unreadable:
+        """The account of a source, opened at the first call."""
+        return self.accounts.setdefault(images.fingerprint, Unreadable(len(images), self.share))
+
+    def count(self, images: Images, left_out: Mapping[str, str]) -> Unreadable:
+        """Add the images of a source (key to reason) that each process could not read, and return its account.
+
+        All processes call it together; TooManyUnreadableError in all of them where there are too many.
+        """
+        account = self.of(images)
+        for unreadable in gather_objects(dict(left_out)):
+            account.add(unreadable)
+        return account
+
+    def elsewhere(self, images: Images) -> list[str]:
+        """The sorted keys of the images of all other sources that could not be read."""
+        own = self.of(images)
+        return sorted(key for account in self.accounts.values() if account is not own for key in account.photos)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs, as JSON."""
+        return {source: {"total": each.total, **each.state_dict()} for source, each in self.accounts.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up the accounts of the run before."""
+        for source, each in state.items():
+            self.accounts.setdefault(source, Unreadable(each["total"], self.share)).load_state_dict(each)

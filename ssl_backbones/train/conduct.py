@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 
 from ssl_backbones.data import TooManyUnreadableError
 from ssl_backbones.distributed import rank
 from ssl_backbones.runs.log import RunLog
 from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.train.finite import NotFiniteError
+from ssl_backbones.train.judge import SaveResults
 from ssl_backbones.train.loader import readers_alive
-from ssl_backbones.train.loop import Loop, NotFiniteError
-from ssl_backbones.train.monitor import Measured
+from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.processes import Stopped, one_for_all
+from ssl_backbones.train.start import Begun
 
 TOGETHER = (NotFiniteError, Stopped, TooManyUnreadableError)
 """Ends that all processes come to after the same step."""
 
-Leave = Callable[[Loop, Measured | None, Measured], str]
-"""Writes what a run leaves, given what was measured at both of its ends; returns what a person wants to read of it."""
 
-
-def conduct(begun: tuple[Loop, RunLog] | RunFolder, leave: Leave) -> RunFolder:
-    """Train to the end, and let the first process write what the run leaves, results.json last; its folder."""
+def conduct(begun: Begun, save_results: SaveResults) -> RunFolder:
+    """Train to the end, let the first process save the results, and return the run's folder."""
     if isinstance(begun, RunFolder):
         begun.release()
         if rank() == 0:
@@ -32,7 +30,7 @@ def conduct(begun: tuple[Loop, RunLog] | RunFolder, leave: Leave) -> RunFolder:
     with loop.folder, closing(log):
         try:
             with one_for_all(lambda: whence(loop)), readers_alive(lambda: whence(loop)):
-                finish(loop, log, leave)
+                finish(loop, log, save_results)
         except TOGETHER:
             loop.accelerator.end_training()
             raise
@@ -46,9 +44,9 @@ def whence(loop: Loop) -> str:
     return f"after step {loop.step} of {loop.total_steps}, {saved}: the same command goes on from there"
 
 
-def finish(loop: Loop, log: RunLog, leave: Leave) -> None:
-    """Train to the last step, and let the first process write what the run leaves."""
-    before, after = loop.run(log)
+def finish(loop: Loop, log: RunLog, save_results: SaveResults) -> None:
+    """Train to the last step, and let the first process save the results."""
+    trained = loop.train(log)
     if loop.accelerator.is_main_process:
-        log.say(leave(loop, before, after))
+        log.say(save_results(trained))
     loop.accelerator.wait_for_everyone()

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from ssl_backbones.recipes.recipe import Run
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.runs.checkpoint import folder_name
+from ssl_backbones.runs.run_folder import RunFolder
 
 SKIPS = 20
 """Steps in a row that a gradient scaler may skip while it looks for a scale that fits."""
@@ -16,6 +19,16 @@ SKIPS = 20
 
 class NotFiniteError(Refusal, RuntimeError):
     """A loss, a gradient or a weight that is no number any more."""
+
+
+def not_finite(trouble: str, run: Run, folder: RunFolder, saved_step: int | None) -> NotFiniteError:
+    """The error of a run whose network computes no numbers, with the ways out."""
+    good = folder.checkpoints / folder_name(saved_step or 0)
+    saved = "nothing was saved yet" if saved_step is None else f"the last good checkpoint is {good}"
+    return NotFiniteError(
+        f"{trouble}: look at those images, or begin another run (--out) with a lower learning rate "
+        f"({run.lr_sentence().rstrip('.')}), a longer warm-up, or --precision fp32; {saved}"
+    )
 
 
 class FiniteWatch:

@@ -77,6 +77,12 @@ class Order:
         shuffled = permutation(seed_of(self.seed, epoch, step, micro_batch), 0, len(everyone))
         return Exchange(self.share(everyone[shuffled]), np.argsort(shuffled))
 
+    def global_batch(self, step: int) -> np.ndarray:
+        """The images (batch_size,) of a step over all ranks, counted from 0 through all epochs."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        start = position * self.batch_size
+        return permutation(self.seed, epoch, self.images)[start : start + self.batch_size]
+
     def micro_batch(self, order: np.ndarray, step: int, micro_batch: int) -> np.ndarray:
         """The images of a micro-batch over all ranks."""
         size = self.batch_size // self.accumulation

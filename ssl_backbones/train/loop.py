@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor
 
-from ssl_backbones.data.batches import Batch, Batches
+from ssl_backbones.data.batches import Batch
 from ssl_backbones.data.images import Images
-from ssl_backbones.data.unreadable import Unreadable
+from ssl_backbones.data.unreadable import Accounts
 from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.recipe import Run
 from ssl_backbones.runs import checkpoint
 from ssl_backbones.runs.log import RunLog
+from ssl_backbones.runs.optimizer_state import load_optimizer, optimizer_tensors
 from ssl_backbones.runs.run_folder import RunFolder
-from ssl_backbones.train import run_state
 from ssl_backbones.train.alarm import ChanceAlarm, CollapseAlarm
-from ssl_backbones.train.embed import embed, to_device
-from ssl_backbones.train.finite import FiniteWatch, NotFiniteError, all_finite
+from ssl_backbones.train.bench import Bench
+from ssl_backbones.train.embed import to_device
+from ssl_backbones.train.finite import FiniteWatch, all_finite, not_finite
+from ssl_backbones.train.judge import Judge, Measured, Trained
 from ssl_backbones.train.loader import Loader, reading_workers
 from ssl_backbones.train.memory import within_memory
-from ssl_backbones.train.monitor import Judge, Measured
 from ssl_backbones.train.optimization import build_optimizer, set_hyperparameters
 from ssl_backbones.train.precision import MEMORY_FORMATS, Compute, laid_out
 from ssl_backbones.train.processes import Stopped, StopSignals, first_decides
 from ssl_backbones.train.running_means import Window
-from ssl_backbones.views import CenterCrop, seed_of
-from ssl_backbones.views.randomness import permutation
+from ssl_backbones.views import seed_of
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""Buffers that differ between processes. Methods keep all others alike."""
 
 
 class Loop:
@@ -41,72 +42,73 @@ class Loop:
 
     def __init__(
         self,
-        recipe: Run,
+        run: Run,
         images: Images,
-        monitor: Judge,
+        judge: Judge,
         method: Method,
         compute: Compute,
         accelerator: Accelerator,
         folder: RunFolder,
     ) -> None:
-        self.recipe, self.images, self.monitor, self.compute = recipe, images, monitor, compute
+        self.run, self.images, self.judge, self.compute = run, images, judge, compute
         self.accelerator, self.folder = accelerator, folder
-        self.dataset = method.dataset(images, recipe.size, recipe.seed)
+        self.dataset = method.dataset(images, run.size, run.seed)
         self.loader = Loader(
             self.dataset,
-            recipe.batch_size,
-            recipe.seed,
+            run.batch_size,
+            run.seed,
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
-            accumulation=recipe.accumulation,
-            workers=0 if images.in_process else reading_workers(recipe.workers),
+            accumulation=run.accumulation,
+            workers=0 if images.in_process else reading_workers(run.workers),
         )
-        self.total_steps = recipe.total_steps(self.loader.steps_per_epoch)
+        self.total_steps = run.total_steps(self.loader.steps_per_epoch)
         self.step = 0
         self.saved_step: int | None = None
         self.before: Measured | None = None
         self.best: dict[str, Any] | None = None
         self.left_out: dict[str, str] = {}
-        self.accounts: dict[str, Unreadable] = {}
-        self.unreadable = self.account_of(images)
+        self.unreadable = Accounts(run.unreadable_share)
+        self.unreadable.of(images)
         self.alarms = [ChanceAlarm(self.total_steps), CollapseAlarm(self.total_steps)]
         self.window = Window(accelerator.device)
         self.watch = FiniteWatch(accelerator.device, scaled=accelerator.scaler is not None)
         self.saved_at = time.monotonic()
         self.place(method)
+        self.bench = Bench(run, method, self.loader, self.unreadable, accelerator)
 
     def place(self, method: Method) -> None:
         """Bring the method to its device and layout, and wrap it for the processes and the precision."""
         self.method = method.train()
         method.to(self.accelerator.device)
         method.to(memory_format=MEMORY_FORMATS[self.compute.layout])  # type: ignore[call-overload]
-        self.optimizer = build_optimizer(method, self.recipe)
-        if self.recipe.compile:
+        self.optimizer = build_optimizer(method, self.run)
+        if self.run.compile:
             method.compile()
         self.wrapped, self.stepper = self.accelerator.prepare(method, self.optimizer)
 
-    def run(self, log: RunLog) -> tuple[Measured | None, Measured]:
-        """Train to the last step; what the features were worth before and after."""
+    def train(self, log: RunLog) -> Trained:
+        """Train to the last step and measure at both ends."""
         self.log = log
         self.stop = StopSignals()
         try:
-            with within_memory(self.recipe, self.compute.precision):
-                return self.train()
+            with within_memory(self.run, self.compute.precision):
+                return self.trained(self.finish())
         finally:
             self.stop.restore()
 
-    def train(self) -> tuple[Measured | None, Measured]:
-        """All that is left of the run, with what was measured at both of its ends."""
+    def finish(self) -> Measured:
+        """Make all the steps that are left, and measure after the last."""
         was_over = self.step == self.total_steps
         if self.step == 0 and self.before is None:
-            if self.monitor.at_start:
+            if self.judge.at_start:
                 self.before = self.measure()
                 self.tell(0, self.before.scalars)
             self.save()
         for batches in self.loader.steps(self.step, self.total_steps):
             epoch, position = divmod(self.step, self.loader.steps_per_epoch)
             if position == 0:
-                torch.manual_seed(seed_of(self.recipe.seed, self.step))  # alike in all processes
+                torch.manual_seed(seed_of(self.run.seed, self.step))  # alike in all processes
                 self.method.on_epoch_start(self.embed_all)
             self.descend(batches)
             self.after_step(epoch)
@@ -114,12 +116,29 @@ class Loop:
         if not was_over:
             self.tell(-(-self.step // self.loader.steps_per_epoch), after.scalars)
             self.save()
-        return self.before, after
+        return after
+
+    def trained(self, after: Measured) -> Trained:
+        """Return what the results of the run are made of."""
+        return Trained(
+            method=self.method,
+            images=self.images,
+            folder=self.folder,
+            steps=self.step,
+            compute=self.compute,
+            device=self.accelerator.device,
+            before=self.before,
+            after=after,
+            best=self.best,
+            unreadable=sorted(self.unreadable.of(self.images).photos),
+            unreadable_elsewhere=self.unreadable.elsewhere(self.images),
+            say=self.log.say,
+        )
 
     def descend(self, batches: list[Batch]) -> None:
-        """One optimiser step over the micro-batches of a global batch."""
-        lr = set_hyperparameters(self.optimizer, self.recipe, self.step, self.loader.steps_per_epoch)
-        torch.manual_seed(seed_of(self.recipe.seed, self.step, self.accelerator.process_index))
+        """Make one optimiser step over the micro-batches of a global batch."""
+        lr = set_hyperparameters(self.optimizer, self.run, self.step, self.loader.steps_per_epoch)
+        torch.manual_seed(seed_of(self.run.seed, self.step, self.accelerator.process_index))
         losses = []
         for batch in batches:
             self.left_out |= batch.unreadable
@@ -138,10 +157,10 @@ class Loop:
         self.step += 1
 
     def after_step(self, epoch: int) -> None:
-        """Log, measure, save and stop where it is time to."""
+        """Log, measure, save and stop, each when it is due; Stopped ends all processes after the same step."""
         self.log.advance()
-        if self.step % self.recipe.log_every == 0 or self.step == self.total_steps:
-            self.account()
+        if self.step % self.run.log_every == 0 or self.step == self.total_steps:
+            self.count_unreadable()
             self.require_finite_steps()
             self.tell(epoch, self.window.close() | self.watch.skipped())
         improved = self.step % self.loader.steps_per_epoch == 0 and self.after_epoch(epoch + 1)
@@ -155,111 +174,127 @@ class Loop:
             raise Stopped(code)
 
     def after_epoch(self, epochs: int) -> bool:
-        """Measure the features where the recipe says so; whether they have never been better."""
-        every = self.monitor.every
-        if not every or epochs % every or epochs == self.recipe.epochs:
+        """Run the judge if this epoch is due. True if the score is the best so far."""
+        every = self.judge.every
+        if not every or epochs % every or epochs == self.run.epochs:
             return False
         self.tell(epochs, self.measure().scalars)
         return self.best is not None and self.best["step"] == self.step
 
-    def account(self) -> None:
-        """Count the photos that any process had to leave out of its batches."""
+    def count_unreadable(self) -> None:
+        """Count the training images that any process had to leave out; TooManyUnreadableError in all of them."""
         left_out, self.left_out = self.left_out, {}
-        self.count(self.images, left_out)
-
-    def count(self, images: Images, left_out: Mapping[str, str]) -> None:
-        """Count what any process could not read of some images; too many end the run in all of them."""
-        for unreadable in gather_object([left_out]) if self.accelerator.num_processes > 1 else [left_out]:
-            self.account_of(images).add(unreadable)
-
-    def account_of(self, images: Images) -> Unreadable:
-        """What is known so far of those images that cannot be read."""
-        return self.accounts.setdefault(images.fingerprint, Unreadable(len(images), self.recipe.unreadable_share))
+        self.unreadable.count(self.images, left_out)
 
     def tell(self, epoch: int, values: dict[str, float]) -> None:
-        """Log the numbers, and let the alarms say what they make of them."""
+        """Log the numbers, and the sentences that the alarms make of them."""
         self.log.write(epoch, values)
         for alarm in self.alarms:
             if sentence := alarm.observe(self.step, values):
                 self.log.say(sentence)
 
     def require_finite(self) -> None:
-        """NotFiniteError where weights are no numbers any more: such a network is neither measured nor saved."""
+        """Raise NotFiniteError for weights that are no numbers: such a network is neither measured nor saved."""
         self.require_finite_steps()
         if not all_finite(self.method):
-            raise NotFiniteError(self.not_finite(f"weights were no numbers after step {self.step}"))
+            raise not_finite(f"weights were no numbers after step {self.step}", self.run, self.folder, self.saved_step)
 
     def require_finite_steps(self) -> None:
-        """NotFiniteError where a loss or gradients were no numbers, with the images that led to them."""
+        """Raise NotFiniteError for a loss or gradients that were no numbers, with the images that led to them."""
         if trouble := self.watch.trouble():
             step, what = trouble
             keys = self.keys_of(step)
             rest = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            raise NotFiniteError(self.not_finite(f"{what} step {step + 1}, on {', '.join(keys[:3])}{rest}"))
+            shown = f"{what} step {step + 1}, on {', '.join(keys[:3])}{rest}"
+            raise not_finite(shown, self.run, self.folder, self.saved_step)
 
     def keys_of(self, step: int) -> list[str]:
-        """The images of a step, counted from 0, over all processes."""
-        epoch, position = divmod(step, self.loader.steps_per_epoch)
-        start = position * self.recipe.batch_size
-        order = permutation(self.recipe.seed, epoch, len(self.images))
-        return [self.images.keys[int(at)] for at in order[start : start + self.recipe.batch_size]]
-
-    def not_finite(self, trouble: str) -> str:
-        """What to say of a network that computes no numbers."""
-        none, good = self.saved_step is None, checkpoint.folder_name(self.saved_step or 0)
-        return (
-            f"{trouble}: look at those images, or begin another run (--out) with a lower learning rate "
-            f"({self.recipe.lr_sentence().rstrip('.')}), a longer warm-up, or --precision fp32; "
-            + ("nothing was saved yet" if none else f"the last good checkpoint is {self.folder.checkpoints / good}")
-        )
+        """The keys of the images of a step, counted from 0, over all processes."""
+        return [self.images.keys[int(index)] for index in self.loader.order.global_batch(step)]
 
     def measure(self) -> Measured:
-        """What the features are worth now; the best so far is remembered by its step."""
+        """Measure the network as it is now, and remember the step of the best score."""
         self.require_finite()
-        found = self.monitor.judge(self)
+        found = self.judge.judge(self.bench)
         if found.correct is not None and (self.best is None or found.score > self.best["score"]):
             self.best = {"step": self.step, "score": found.score}
         return found
 
-    def embed_images(self, images: Images, indices: np.ndarray) -> Tensor:
-        """The features (N, D) of some images, cropped at the centre."""
-        features, unreadable = embed(
-            self.method.backbone,
-            Batches(images, self.evaluation_crop(self.recipe.size), self.recipe.seed),
-            indices,
-            self.accelerator.device,
-            workers=self.loader.workers,
-            autocast=self.accelerator.autocast(),
-        )
-        self.count(images, unreadable)
-        return features
-
-    def evaluation_crop(self, size: int) -> CenterCrop:
-        """How images are prepared for the published backbone."""
-        cfg = self.method.backbone.pretrained_cfg
-        return CenterCrop(size, cfg["crop_pct"], cfg["interpolation"])
-
     def embed_all(self) -> Tensor:
-        """The features (N, D) of all images, in order."""
-        return self.embed_images(self.images, np.arange(len(self.images)))
+        """The backbone's features (N, D) of all training images, in order."""
+        return self.bench.embed(self.images, np.arange(len(self.images)))
 
     def save_is_due(self) -> bool:
-        """Whether the recipe wants a checkpoint now; by the clock, the first process's watch decides."""
-        rule = self.recipe.checkpoints
+        """True if the run's rules ask for a checkpoint now; by the clock, the first process's watch decides."""
+        rule = self.run.checkpoints
         if rule.every_steps and self.step % rule.every_steps == 0:
             return True
-        if not rule.every_minutes or self.step % self.recipe.log_every:
+        if not rule.every_minutes or self.step % self.run.log_every:
             return False
         return first_decides(lambda: time.monotonic() - self.saved_at > 60 * rule.every_minutes)
 
     def save(self) -> None:
-        """Write everything that the rest of the run depends on."""
+        """Write a checkpoint of everything that the rest of the run depends on; all processes together."""
         self.require_finite()
-        self.account()
+        self.count_unreadable()
         self.log.sync()
-        run_state.write(self)
+        tensors, scalars, own = self.state()
+        checkpoint.save(
+            self.folder.checkpoints,
+            self.step,
+            tensors,
+            scalars,
+            own=own,
+            keep=self.run.checkpoints.keep,
+            best=None if self.best is None else self.best["step"],
+            rank=self.accelerator.process_index,
+            world_size=self.accelerator.num_processes,
+            barrier=self.accelerator.wait_for_everyone,
+        )
         self.saved_step, self.saved_at = self.step, time.monotonic()
 
+    def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], dict[str, Tensor]]:
+        """The state as a checkpoint holds it: each part's tensors, plain values, and this process's own tensors."""
+        state = self.method.state_dict()
+        tensors, entries = optimizer_tensors(self.optimizer, self.method.named_parameters())
+        parts: dict[str, dict[str, Tensor]] = {"method": state, "optimizer": tensors}
+        scalars: dict[str, Any] = {
+            "unreadable": self.unreadable.state_dict(),
+            "alarms": [alarm.state_dict() for alarm in self.alarms],
+            "window": self.window.names(),
+            "watch": self.watch.state_dict(),
+            "best": self.best,
+            "compute": {"precision": self.compute.precision, "layout": self.compute.layout},
+            "images": self.images.fingerprint,
+        }
+        if self.accelerator.scaler is not None:
+            scalars["scaler"] = self.accelerator.scaler.state_dict()
+        if self.before is not None:
+            scalars |= {"before": self.before.scalars, "question": self.judge.question}
+            if self.before.correct is not None:
+                parts["before"] = {"correct": self.before.correct}
+        several = self.accelerator.num_processes > 1
+        own = [name for name, _ in self.method.named_buffers() if several and name.endswith(STATISTICS)]
+        own_tensors = {f"buffer.{name}": state[name] for name in own} | self.window.tensors()
+        return parts, scalars | {"optimizer": entries}, own_tensors
+
     def restore(self, saved: checkpoint.Checkpoint) -> None:
-        """Become what `save` wrote. Until then the network is as it was before training."""
-        run_state.restore(self, saved)
+        """Take up what `save` wrote. The loop is new: until then its network is as it was before training."""
+        self.best = saved.scalars["best"]
+        if "before" in saved.scalars:
+            self.before = Measured(saved.scalars["before"], saved.tensors.get("before", {}).get("correct"))
+            if saved.scalars["question"] != self.judge.question:  # and the best score was one of another question
+                self.best = None
+                self.before = self.measure()
+        buffers = {name.removeprefix("buffer."): own for name, own in saved.own.items() if name.startswith("buffer.")}
+        self.method.load_state_dict(saved.tensors["method"] | buffers)
+        entries = saved.scalars["optimizer"]
+        load_optimizer(self.optimizer, self.method.named_parameters(), saved.tensors["optimizer"], entries)
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(saved.scalars["scaler"])
+        self.unreadable.load_state_dict(saved.scalars["unreadable"])
+        for alarm, state in zip(self.alarms, saved.scalars["alarms"], strict=True):
+            alarm.load_state_dict(state)
+        self.watch.load_state_dict(saved.scalars["watch"])
+        self.window.load(saved.scalars["window"], saved.own)
+        self.step = self.saved_step = saved.step

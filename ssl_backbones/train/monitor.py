@@ -1,10 +1,9 @@
-"""What the backbone's features are worth while it is trained: neighbours where there are labels, spread always."""
+"""The monitor of a pretraining run: k-NN accuracy where there are labels, the spread of the features always."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,50 +13,15 @@ from ssl_backbones.data.images import Images
 from ssl_backbones.metrics import effective_rank, feature_std, knn_predict, paired_gain
 from ssl_backbones.recipes.recipe import Monitoring
 from ssl_backbones.runs.results import Number, proportion
+from ssl_backbones.train.bench import Bench
+from ssl_backbones.train.judge import Measured
 from ssl_backbones.views.randomness import permutation
-
-if TYPE_CHECKING:
-    from ssl_backbones.train.loop import Loop
 
 SPREAD = 4096
 """Images over which the spread of features is measured, at most."""
 
 Embed = Callable[[Images, np.ndarray], Tensor]
-"""The backbone's features (N, D) of some of the images."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What was found at one time of the run."""
-
-    scalars: dict[str, float]
-    """What is worth logging. Of a backbone: std, the standard deviation of the unit features times sqrt(D), 1 when they
-    point everywhere and 0 when all are alike; rank, their effective rank; knn, the neighbours' accuracy."""
-    correct: Tensor | None = None
-    """Which queries (M,) were answered rightly; None without labels."""
-
-    @property
-    def score(self) -> float:
-        """The share of right answers, by which the best checkpoint is chosen; 0 without any."""
-        return 0.0 if self.correct is None else self.correct.double().mean().item()
-
-
-class Judge(Protocol):
-    """What measures a run while it trains; it changes nothing in the weights."""
-
-    every: int
-    """Epochs between two measurements; 0 for none but the first and the last."""
-    at_start: bool
-    """Whether there is something to measure before the first step."""
-
-    @property
-    def question(self) -> dict[str, Any]:
-        """What two answers must have in common to be compared, as JSON has it."""
-        ...
-
-    def judge(self, loop: Loop) -> Measured:
-        """What the network is worth now."""
-        ...
+"""Features (N, D) of the backbone for the images at the given indices (N,)."""
 
 
 class Monitor:
@@ -76,6 +40,11 @@ class Monitor:
         self.labelled = bool(labelled)
 
     @property
+    def asked_images(self) -> Images:
+        """The source of the queries."""
+        return self.query_images or self.bank_images
+
+    @property
     def question(self) -> dict[str, Any]:
         """What two answers must have in common to be compared, as JSON has it."""
         return {
@@ -84,9 +53,9 @@ class Monitor:
             "queries": self.query_images.fingerprint if self.query_images else None,
         }
 
-    def judge(self, loop: Loop) -> Measured:
-        """What the backbone's features are worth."""
-        return self.measure(loop.embed_images)
+    def judge(self, bench: Bench) -> Measured:
+        """Measure the backbone's features."""
+        return self.measure(bench.embed)
 
     def measure(self, embed: Embed) -> Measured:
         """The spread of the features, and their neighbours' accuracy where there are labels."""
@@ -117,7 +86,7 @@ class Monitor:
 
     def chance(self) -> float:
         """The accuracy of always naming the most frequent class of the queries."""
-        asked = self.query_images or self.bank_images
+        asked = self.asked_images
         labels = labels_of(asked, np.arange(len(asked)) if self.query_images else self.bank)
         counts = torch.bincount(labels[labels >= 0])
         return (counts.max() / counts.sum()).item()

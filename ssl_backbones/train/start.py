@@ -1,4 +1,4 @@
-"""From a recipe to a loop that is ready to run: what can be refused is refused here, in a sentence, before any work."""
+"""From a run to a loop that is ready to train: what can be refused is refused here, in a sentence, before any work."""
 
 from __future__ import annotations
 
@@ -11,48 +11,30 @@ from typing import Any, TypeVar
 import torch
 from accelerate.utils import broadcast_object_list
 
-import ssl_backbones
-from ssl_backbones.data import Images, ImageSourceError, Request, open_images, relabelled, require_batch, validation_of
+from ssl_backbones.data import Images, ImageSourceError, Request
 from ssl_backbones.distributed import rank, world_size
 from ssl_backbones.methods.method import Method
-from ssl_backbones.recipes.recipe import FREE, Recipe, Run
+from ssl_backbones.recipes.recipe import FREE, Run
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.checkpoint import Checkpoint, load_latest
 from ssl_backbones.runs.log import RunLog
 from ssl_backbones.runs.run_folder import RunFolder, claim
-from ssl_backbones.train.cache import Caching, cached
 from ssl_backbones.train.embed import to_device
+from ssl_backbones.train.judge import Judge
 from ssl_backbones.train.loader import Order
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.memory import within_memory
-from ssl_backbones.train.monitor import Judge, Monitor
 from ssl_backbones.train.optimization import parameter_groups
 from ssl_backbones.train.precision import Compute, check_precision, choose
 from ssl_backbones.train.processes import accelerator_of, check_trackers, first_decides, meet
-from ssl_backbones.train.residence import resident
-from ssl_backbones.views import check_engine, made_by
 
 T = TypeVar("T")
+Begun = tuple[Loop, RunLog] | RunFolder
+"""A run's loop and its log, where an earlier run left off; or the folder of a run that is finished."""
 
 
 class UnfitError(Refusal, ValueError):
     """A recipe that does not fit the network, the number of processes, or the data."""
-
-
-def start(recipe: Recipe) -> tuple[Loop, RunLog] | RunFolder:
-    """The loop of a recipe and its log, where an earlier run left off; or the finished run's folder."""
-    device = meet_for(recipe)
-    with fitting():
-        check_engine(recipe.engine)
-        method = build(recipe)
-        require_engine(recipe, method)
-    images, validation = open_data(recipe)
-    with fitting():
-        check_order(recipe, images)
-    images = resident(images, recipe, device)
-    monitor = Monitor(images, validation, recipe.monitoring, recipe.seed)
-    with made_by(recipe.engine):
-        return prepare(recipe, method, images, monitor, device)
 
 
 def meet_for(run: Run) -> torch.device:
@@ -69,10 +51,8 @@ def check_order(run: Run, images: Images) -> None:
     Order(len(images), run.batch_size, run.seed, rank(), world_size(), run.accumulation)
 
 
-def prepare(
-    run: Run, method: Method, images: Images, judge: Judge, device: torch.device
-) -> tuple[Loop, RunLog] | RunFolder:
-    """The loop that trains a method, where an earlier run left off, and its log; or the finished run's folder."""
+def prepare(run: Run, method: Method, images: Images, judge: Judge, device: torch.device) -> Begun:
+    """The run, ready to go on from where it was left; refusals come before its folder is made."""
     with fitting():
         parameter_groups(method, run.optimizer)  # refuses a part that the method does not have
     content = first_batch(run, method, images, device)
@@ -104,33 +84,6 @@ def prepare(
     return loop, log
 
 
-def open_data(recipe: Recipe) -> tuple[Images, Images | None]:
-    """The images to train on, enough for a batch, and the labelled ones to ask about, if any."""
-    if not recipe.data:
-        raise ImageSourceError(
-            f"{recipe.name} was made for {recipe.promise.data} and has no data here: name a folder of images, parquet "
-            "files or a Hub dataset with --data"
-        )
-    images = open_images(recipe.data)
-    require_batch(images, recipe.batch_size)
-    validation = open_validation(recipe, images)
-    how = Caching.of(recipe)
-    if how is None:
-        return images, validation
-    images = cached(images, recipe.data, how)
-    if validation is not None:
-        validation = cached(validation, recipe.validation or recipe.data, how, "-validation")
-    return images, validation
-
-
-def open_validation(recipe: Recipe, images: Images) -> Images | None:
-    """The labelled images to ask about: those that the recipe names, or those beside the ones to train on, if any."""
-    if not recipe.validation:
-        return validation_of(recipe.data, images)
-    validation = open_images(recipe.validation)
-    return relabelled(validation, images.classes) if images.labels is not None else validation
-
-
 @contextmanager
 def fitting() -> Iterator[None]:
     """Make a refusal of what a part says about values that do not fit it."""
@@ -144,22 +97,6 @@ def claimed(run: Run) -> RunFolder:
     """The run's folder in every process; the lock on it is the first one's alone."""
     folder = first_decides(lambda: claim(run.folder, run.to_dict(), may_differ=FREE, complete=run.completed))
     return folder if rank() == 0 else RunFolder(folder.path, folder.resumed)
-
-
-def build(recipe: Recipe) -> Method:
-    """The recipe's method around a new backbone, the same in every process."""
-    torch.manual_seed(recipe.seed)
-    return recipe.method.build(ssl_backbones.create_model(recipe.model, num_classes=0))
-
-
-def require_engine(recipe: Recipe, method: Method) -> None:
-    """ValueError where the method's views are not made by the engine that the recipe names."""
-    engines = method.transform(recipe.size).engines
-    if recipe.engine not in engines:
-        raise ValueError(
-            f"engine is {recipe.engine!r}, but {recipe.method.name} makes its views by {' or '.join(engines)} alone: "
-            f"leave out --engine{' and --resident' if recipe.resident else ''}"
-        )
 
 
 def check_data(images: Images, fingerprint: str, folder: RunFolder) -> None:
@@ -218,7 +155,7 @@ def broadcast(value: T) -> T:
 
 def introduce(loop: Loop, log: RunLog, saved: Checkpoint | None) -> None:
     """Say what is about to happen."""
-    run, processes = loop.recipe, loop.accelerator.num_processes
+    run, processes = loop.run, loop.accelerator.num_processes
     log.say(f"{run.title} on {len(loop.images)} images of {run.data}, into {loop.folder.path}")
     whole = run.epochs * loop.loader.steps_per_epoch
     cut = f", of which the first {loop.total_steps} are made" if loop.total_steps < whole else ""

@@ -8,8 +8,8 @@ from ssl_backbones.data import Images
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.recipes.recipe import Run
 from ssl_backbones.runs.run_folder import RunFolder
-from ssl_backbones.train.conduct import Leave, conduct
-from ssl_backbones.train.monitor import Judge
+from ssl_backbones.train.conduct import conduct
+from ssl_backbones.train.judge import Judge, SaveResults
 from ssl_backbones.train.start import check_order, fitting, meet_for, prepare
 
 
@@ -30,12 +30,12 @@ class Transfer(Run):
         return f"{self.protocol} of {self.model}"
 
 
-def carry_out(transfer: Transfer, method: Method, images: Images, judge: Judge, leave: Leave) -> RunFolder:
-    """Train a task from where it was left and write what it leaves, results.json last; the folder.
+def carry_out(transfer: Transfer, method: Method, images: Images, judge: Judge, save_results: SaveResults) -> RunFolder:
+    """Train a task from where it was left, save the results and return the folder.
 
-    In every process, `judge` measures the network at the end and as often as it says; `leave` runs in the first.
+    In every process, `judge` measures the network at the end and as often as it says; `save_results` runs in the first.
     """
     device = meet_for(transfer)
     with fitting():
         check_order(transfer, images)
-    return conduct(prepare(transfer, method, images, judge, device), leave)
+    return conduct(prepare(transfer, method, images, judge, device), save_results)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from ssl_backbones.data import Batches, Images
-from ssl_backbones.distributed import world_size
 from ssl_backbones.evaluate.classification.finetune import Finetune
 from ssl_backbones.evaluate.classification.linear import LinearProbe
+from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.embed import embed
-from ssl_backbones.train.monitor import Measured
-
-if TYPE_CHECKING:
-    from ssl_backbones.train.loop import Loop
+from ssl_backbones.train.judge import Measured
 
 FIVE = 5
 """Guesses of which one has to be right for top-5."""
@@ -40,7 +36,7 @@ class AccuracyJudge:
         """What two answers must have in common to be compared."""
         return {"validation": self.validation.fingerprint, "crop": repr(self.crop)}
 
-    def judge(self, loop: Loop) -> Measured:
+    def judge(self, bench: Bench) -> Measured:
         """The shares of images whose class is the first guess, and among the first five; images are left out that
         cannot be read.
         """
@@ -49,11 +45,12 @@ class AccuracyJudge:
             self.guesses,
             dataset,
             np.arange(len(self.validation)),
-            loop.accelerator.device,
-            workers=loop.loader.workers,
-            autocast=loop.accelerator.autocast(),
+            bench.device,
+            workers=bench.workers,
+            autocast=bench.autocast(),
         )
-        self.readable = self.account(loop, dict(unreadable))
+        lost = bench.count_unreadable(self.validation, unreadable).photos
+        self.readable = np.array([key not in lost for key in self.validation.keys])
         labels = torch.from_numpy(np.asarray(self.validation.labels))[:, None]
         self.right = (guesses.long() == labels)[torch.from_numpy(self.readable)]
         shares = {name: float(right.double().mean()) for name, right in self.answers().items()}
@@ -63,14 +60,6 @@ class AccuracyJudge:
         """Which images (M,) were named rightly at last, in one guess and, where there are more classes, in five."""
         five = {f"top-{FIVE}": self.right.any(dim=1)} if self.guesses.more_than_five else {}
         return {"top-1": self.right[:, 0], **five}
-
-    def account(self, loop: Loop, mine: dict[str, str]) -> np.ndarray:
-        """Which images (N,) can be read, in every process; too many that cannot end the run."""
-        everyone = gather_object([mine]) if world_size() > 1 else [mine]
-        for unreadable in everyone:
-            loop.account_of(self.validation).add(unreadable)
-        lost = loop.account_of(self.validation).photos
-        return np.array([key not in lost for key in self.validation.keys])
 
 
 class Guesses(nn.Module):

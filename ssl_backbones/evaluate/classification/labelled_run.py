@@ -25,9 +25,8 @@ from ssl_backbones.files import write_file
 from ssl_backbones.recipes.recipe import FREE
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.results import Number, as_share, proportion, results_of, write_results
-from ssl_backbones.runs.run_folder import differences
-from ssl_backbones.train.loop import Loop
-from ssl_backbones.train.monitor import Measured
+from ssl_backbones.runs.run_folder import RunFolder, differences
+from ssl_backbones.train.judge import Trained
 from ssl_backbones.train.processes import first_decides, meet
 from ssl_backbones.train.start import fitting
 from ssl_backbones.train.transfer import Transfer, carry_out
@@ -125,10 +124,10 @@ def carry(
         say(sentence)
     judge = AccuracyJudge(method, asked.validation, run.size, run.judge_every)
 
-    def leave(loop: Loop, before: Measured | None, after: Measured) -> str:
-        return left(loop, run, asked, judge, more)
+    def save(trained: Trained) -> str:
+        return save_results(trained, run, asked, judge, more)
 
-    folder = carry_out(run, method, images, judge, leave)
+    folder = carry_out(run, method, images, judge, save)
     return first_decides(lambda: read(folder.results))
 
 
@@ -161,13 +160,15 @@ def rates(run: LabelledRun) -> list[str]:
     return [f"Learning rate of the backbone {scaled:g} ({how}); the head's follows."]
 
 
-def left(loop: Loop, run: LabelledRun, asked: Asked, judge: AccuracyJudge, more: Mapping[str, Any]) -> str:
-    """Write results.json, and which images were named rightly; the sentences that sum it up."""
-    images, validation, right = loop.images, judge.validation, judge.answers()
-    curve = tested(loop)
+def save_results(
+    trained: Trained, run: LabelledRun, asked: Asked, judge: AccuracyJudge, more: Mapping[str, Any]
+) -> str:
+    """Write results.json and the correct predictions of each image, and return the summary."""
+    images, validation, right = trained.images, judge.validation, judge.answers()
+    curve = tested(trained.folder)
     numbers = numbers_of(right, curve, run.judge_every)
     labels = torch.from_numpy(np.asarray(validation.labels)[judge.readable])
-    folder = loop.folder.path
+    folder = trained.folder.path
     keys = np.array([key for key, kept in zip(validation.keys, judge.readable, strict=True) if kept])
     np.savez_compressed(folder / "per_image.npz", keys=keys, **{name: hits.numpy() for name, hits in right.items()})  # type: ignore[arg-type]
     if "subset" in more:
@@ -184,16 +185,16 @@ def left(loop: Loop, run: LabelledRun, asked: Asked, judge: AccuracyJudge, more:
             numbers=numbers,
             settings=run.to_dict(),
             seed=run.seed,
-            device=loop.accelerator.device,
-            precision=loop.compute.precision,
+            device=trained.device,
+            precision=trained.compute.precision,
             more={
                 "random_weights": run.random,
                 "source_reports": run.source_reports,
-                "steps": loop.step,
+                "steps": trained.steps,
                 "chance": chance(labels),
                 "tests": curve,
                 "not_learnt_from": len(asked.whole) - len(images),
-                "unreadable": sorted(loop.unreadable.photos),
+                "unreadable": trained.unreadable,
                 **more,
             },
         ),
@@ -201,9 +202,9 @@ def left(loop: Loop, run: LabelledRun, asked: Asked, judge: AccuracyJudge, more:
     return summary(run, numbers, len(images), len(labels), chance(labels), str(folder))
 
 
-def tested(loop: Loop) -> list[dict[str, Any]]:
+def tested(folder: RunFolder) -> list[dict[str, Any]]:
     """Every test of the run, in order, as its log has them: a run that was stopped in between has them all."""
-    lines = read_log(loop.folder.log)
+    lines = read_log(folder.log)
     told = ("step", "epoch", "top-1", "top-5")
     return [{name: line[name] for name in told if name in line} for line in lines if "top-1" in line]
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from ssl_backbones.data import Batch, Batches, Request, Unreadable
-from ssl_backbones.distributed import rank, world_size
+from ssl_backbones.distributed import gather_objects, rank, world_size
 from ssl_backbones.evaluate.detection.annotations import AnnotatedImages
 from ssl_backbones.evaluate.detection.box_metrics import (
     METRICS,
@@ -26,12 +24,9 @@ from ssl_backbones.evaluate.detection.detect_run import DetectRun
 from ssl_backbones.evaluate.detection.detection import Detection
 from ssl_backbones.evaluate.detection.precise_bn import precise_statistics
 from ssl_backbones.runs.results import as_share, results_of, write_results
+from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.embed import batches, to_device
-from ssl_backbones.train.monitor import Measured
-from ssl_backbones.views import seed_of
-
-if TYPE_CHECKING:
-    from ssl_backbones.train.loop import Loop
+from ssl_backbones.train.judge import Measured, Trained
 
 Number = dict[str, float]
 
@@ -73,21 +68,21 @@ class DetectionJudge:
         """What two answers must have in common to be compared, as JSON has it."""
         return {"metric": self.metric.name, "images": self.images.fingerprint}
 
-    def judge(self, loop: Loop) -> Measured:
+    def judge(self, bench: Bench) -> Measured:
         """AP, AP50 and AP75 with statistics taken anew, the same in every process."""
-        method = loop.method
+        method = bench.method
         assert isinstance(method, Detection)
-        with precise_statistics(method, training_batches(loop, method.config.precise_batches)):
-            found = self.find(method, loop)
+        with precise_statistics(method, bench.training_batches(method.config.precise_batches)):
+            found = self.find(method, bench)
         there = [truth(self.images, index, method.with_masks) for index in range(len(self.images))]
         self.numbers = average_precisions(
             found, there, len(self.images.classes), self.metric, seed=self.run.seed, masks=method.with_masks
         )
         return Measured({name: number["value"] for name, number in self.numbers.items()})
 
-    def leave(self, loop: Loop, before: Measured | None, after: Measured) -> str:
-        """Write results.json; the sentences that sum it up."""
-        run, path = self.run, loop.folder.path
+    def save_results(self, trained: Trained) -> str:
+        """Write results.json and return the summary."""
+        run, path = self.run, trained.folder.path
         write_results(
             path,
             results_of(
@@ -98,45 +93,45 @@ class DetectionJudge:
                 numbers=self.numbers,
                 settings=run.to_dict(),
                 seed=run.seed,
-                device=loop.accelerator.device,
-                precision=loop.compute.precision,
+                device=trained.device,
+                precision=trained.compute.precision,
                 validation=self.images,
                 sources=(run.data, run.validation or run.data),
                 more={
                     "random_weights": run.random,
-                    "steps": loop.step,
+                    "steps": trained.steps,
                     "metric": self.metric.title,
                     "interval": f"2.5th and 97.5th percentiles of {RESAMPLES} resamples of the photos, seed {run.seed}",
                     "classes": list(self.training.classes),
                     "boxes_left_out": {"data": self.training.dropped, "validation": self.images.dropped},
-                    "unreadable": sorted({*loop.unreadable.photos, *self.unreadable.photos}),
+                    "unreadable": sorted({*trained.unreadable, *self.unreadable.photos}),
                 },
             ),
         )
         lines = [f"  {name:<10} {as_share(found)}" for name, found in self.numbers.items()]
         return "\n".join([f"{self.metric.title}, {len(self.images)} photos:", *lines, f"Left in {path}/results.json"])
 
-    def find(self, method: Detection, loop: Loop) -> list[Instances]:
+    def find(self, method: Detection, bench: Bench) -> list[Instances]:
         """What is found in each photo; the processes share the photos.
 
         They are shown one by one: beside a larger photo one is padded further, and what is found in it changes.
         """
-        dataset = TestBatches(self.images, method.test_transform(loop.recipe.size))
+        dataset = TestBatches(self.images, method.test_transform(bench.size))
         mine = np.arange(rank(), len(self.images), world_size())
         found: dict[int, Instances] = {}
         left_out: dict[str, str] = {}
-        for batch in batches(dataset, mine, 1, loop.loader.workers):
+        for batch in batches(dataset, mine, 1, bench.workers):
             left_out |= batch.unreadable
-            shown, origins = dataset.on_device(to_device(batch.content, loop.accelerator.device))
+            shown, origins = dataset.on_device(to_device(batch.content, bench.device))
             if not origins:
                 continue
-            with loop.accelerator.autocast():
+            with bench.autocast():
                 detections = method.find(*shown)
             for detection, size, (index, width, height) in zip(detections, shown[1], origins, strict=True):
                 found[index] = restored(detection, size, (height, width))
-        for each in gather_object([left_out]) if world_size() > 1 else [left_out]:
+        for each in gather_objects(left_out):
             self.unreadable.add(each)
-        for share in gather_object([found]) if world_size() > 1 else [found]:
+        for share in gather_objects(found):
             found |= share
         nothing = empty(method.with_masks)
         return [found.get(index, nothing) for index in range(len(self.images))]
@@ -145,16 +140,6 @@ class DetectionJudge:
 def metric_of(run: DetectRun, validation: AnnotatedImages) -> BoxMetric:
     """The average precision of boxes that the run names, or the one of its validation images."""
     return METRICS[validation.metric if run.metric == "auto" else run.metric]
-
-
-def training_batches(loop: Loop, count: int) -> Iterator[Any]:
-    """Some batches of training photos from beyond the run's last epoch, the same whenever they are asked for."""
-    first = loop.recipe.epochs * loop.loader.steps_per_epoch
-    for step, micro_batches in enumerate(loop.loader.steps(first, first + count), start=first):
-        torch.manual_seed(seed_of(loop.recipe.seed, step, rank()))
-        for batch in micro_batches:
-            with loop.accelerator.autocast():
-                yield loop.dataset.on_device(to_device(batch.content, loop.accelerator.device))
 
 
 def empty(masks: bool) -> Instances:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,11 +26,9 @@ from ssl_backbones.evaluate.segmentation.segment_run import SegmentRun
 from ssl_backbones.evaluate.segmentation.segmentation import Segmentation
 from ssl_backbones.evaluate.segmentation.survey import shown
 from ssl_backbones.runs.results import as_share, results_of, write_results
+from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.embed import batches, evaluated, to_device
-from ssl_backbones.train.monitor import Measured
-
-if TYPE_CHECKING:
-    from ssl_backbones.train.loop import Loop
+from ssl_backbones.train.judge import Measured, Trained
 
 SOME = 5
 """Classes shown at each end of the list."""
@@ -59,30 +57,30 @@ class SegmentationJudge:
         """What two answers must have in common to be compared."""
         return {"validation": self.validation.fingerprint, "classes": self.classes}
 
-    def judge(self, loop: Loop) -> Measured:
+    def judge(self, bench: Bench) -> Measured:
         """The mean IoU and the pixel accuracy now."""
         self.overlaps = found = overlaps(
             self.method,
             self.validation,
-            loop.accelerator.device,
-            workers=loop.loader.workers,
-            autocast=loop.accelerator.autocast(),
+            bench.device,
+            workers=bench.workers,
+            autocast=bench.autocast(),
         )
         total = found.images.sum(axis=0)
         return Measured({"miou": float(mean_iou(total)), "val_pixel_accuracy": float(pixel_accuracy(total))})
 
-    def leave(self, loop: Loop, before: Measured | None, after: Measured) -> str:
-        """Write results.json, and what was found in each photo; the sentences that sum it up."""
+    def save_results(self, trained: Trained) -> str:
+        """Write results.json and the counts of each image, and return the summary."""
         run, found = self.run, self.overlaps
         assert found is not None
         miou, accuracy, each = estimates(found, run.resamples, run.seed)
         numbers = {"miou": number(miou), "pixel_accuracy": number(accuracy)} | {
             f"iou/{name}": number(value) for name, value in zip(self.classes, each, strict=True) if value is not None
         }
-        per_image = loop.folder.path / "per_image.npz"
+        per_image = trained.folder.path / "per_image.npz"
         np.savez_compressed(per_image, pixels=found.images, keys=np.array(list(self.validation.keys)))
         write_results(
-            loop.folder.path,
+            trained.folder.path,
             results_of(
                 protocol=run.protocol,
                 model=run.model,
@@ -91,23 +89,23 @@ class SegmentationJudge:
                 numbers=numbers,
                 settings=run.to_dict(),
                 seed=run.seed,
-                device=loop.accelerator.device,
-                precision=loop.compute.precision,
+                device=trained.device,
+                precision=trained.compute.precision,
                 validation=self.validation,
                 sources=(run.data, run.validation or run.data),
                 more={
                     "random_weights": run.random,
-                    "steps": loop.step,
+                    "steps": trained.steps,
                     "interval": f"2.5th and 97.5th percentiles of {run.resamples} resamples, seed {run.seed}",
                     "classes": self.classes,
                     "absent": [name for name, value in zip(self.classes, each, strict=True) if value is None],
                     "not_in_training": self.unseen,
                     "confusion": found.confusion.tolist(),
-                    "unreadable": sorted(loop.unreadable.photos),
+                    "unreadable": trained.unreadable,
                 },
             ),
         )
-        return self.summary(numbers, str(loop.folder.path))
+        return self.summary(numbers, str(trained.folder.path))
 
     def summary(self, numbers: dict[str, dict[str, float]], path: str) -> str:
         """What was found, for a person."""

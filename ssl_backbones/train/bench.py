@@ -1,0 +1,89 @@
+"""The bench: a network between two of its training steps, with what it takes to test it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from ssl_backbones.data.batches import Batches
+from ssl_backbones.data.images import Images
+from ssl_backbones.data.unreadable import Accounts, Unreadable
+from ssl_backbones.methods.method import Method
+from ssl_backbones.recipes.recipe import Run
+from ssl_backbones.train.embed import embed, to_device
+from ssl_backbones.train.loader import Loader
+from ssl_backbones.views import CenterCrop, seed_of
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A run as its judges see it: the network, the data, and the precision and processes that it is computed in."""
+
+    run: Run
+    method: Method
+    loader: Loader
+    unreadable: Accounts
+    accelerator: Accelerator
+
+    @property
+    def device(self) -> torch.device:
+        """The network's device."""
+        device: torch.device = self.accelerator.device
+        return device
+
+    @property
+    def size(self) -> int:
+        """Side of a training view, in pixels."""
+        return self.run.size
+
+    @property
+    def workers(self) -> int:
+        """Processes that read images beside this one."""
+        return self.loader.workers
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Context manager: compute in the run's precision."""
+        context: AbstractContextManager[Any] = self.accelerator.autocast()
+        return context
+
+    def embed(self, images: Images, indices: np.ndarray) -> Tensor:
+        """The backbone's features (N, D) of the images at `indices` (N,), cropped at the centre, in every process."""
+        backbone = self.method.backbone
+        dataset = Batches(images, evaluation_crop(backbone, self.size), self.run.seed)
+        features, unreadable = embed(
+            backbone, dataset, indices, self.device, workers=self.workers, autocast=self.autocast()
+        )
+        self.count_unreadable(images, unreadable)
+        return features
+
+    def count_unreadable(self, images: Images, left_out: Mapping[str, str]) -> Unreadable:
+        """Add the images (key to reason) that each process could not read, and return the account of all processes.
+
+        All processes call it together; TooManyUnreadableError, in all of them, ends the run.
+        """
+        return self.unreadable.count(images, left_out)
+
+    def training_batches(self, count: int) -> Iterator[Any]:
+        """Yield so many batches of training images from beyond the last epoch, the same at every call.
+
+        Each is on the device, and autocast is on until the next is asked for.
+        """
+        first = self.run.epochs * self.loader.steps_per_epoch
+        for step, micro_batches in enumerate(self.loader.steps(first, first + count), start=first):
+            torch.manual_seed(seed_of(self.run.seed, step, self.accelerator.process_index))
+            for batch in micro_batches:
+                with self.autocast():
+                    yield self.loader.dataset.on_device(to_device(batch.content, self.device))
+
+
+def evaluation_crop(backbone: nn.Module, size: int) -> CenterCrop:
+    """The centre crop that a backbone's description asks for, normalised as all views are that it is trained on."""
+    cfg: Any = backbone.pretrained_cfg
+    return CenterCrop(size, cfg["crop_pct"], cfg["interpolation"])

@@ -1,0 +1,77 @@
+"""The protocol between the loop and those who measure its network: a bench goes in, numbers come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ssl_backbones.data.images import Images
+from ssl_backbones.methods.method import Method
+from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.train.bench import Bench
+from ssl_backbones.train.precision import Compute
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Result of one measurement."""
+
+    scalars: dict[str, float]
+    """Numbers for the log. Of a backbone: std, the standard deviation of the unit features times sqrt(D), 1 when they
+    point everywhere and 0 when all are alike; rank, their effective rank; knn, the k-NN accuracy."""
+    correct: Tensor | None = None
+    """Correct predictions (M,) bool; None without labels."""
+
+    @property
+    def score(self) -> float:
+        """Accuracy, by which the best checkpoint is chosen; 0 without labels."""
+        return 0.0 if self.correct is None else self.correct.double().mean().item()
+
+
+class Judge(Protocol):
+    """A measurement of the network during and after training; it changes nothing in the weights."""
+
+    every: int
+    """Epochs between two measurements; 0 for none but the first and the last."""
+    at_start: bool
+    """Whether there is something to measure before the first step."""
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """All that two measurements must share to be comparable, as JSON."""
+        ...
+
+    def judge(self, bench: Bench) -> Measured:
+        """Measure the network as it is now; all processes call it together."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run after its last step: all that its results are made of."""
+
+    method: Method
+    images: Images
+    folder: RunFolder
+    steps: int
+    compute: Compute
+    device: torch.device
+    before: Measured | None
+    """Measured before the first step, where the judge measures then."""
+    after: Measured
+    best: dict[str, Any] | None
+    """Step and score of the best measurement."""
+    unreadable: list[str]
+    """Keys of the training images that could not be read."""
+    unreadable_elsewhere: list[str]
+    """Keys of images of other sources, such as validation, that could not be read."""
+    say: Callable[[str], None]
+    """Print a sentence beside the progress bar."""
+
+
+SaveResults = Callable[[Trained], str]
+"""Write what a run leaves, results.json last, and return a summary for a person."""

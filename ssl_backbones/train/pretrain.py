@@ -1,0 +1,88 @@
+"""A pretraining run, from its recipe to its results."""
+
+from __future__ import annotations
+
+import torch
+
+import ssl_backbones
+from ssl_backbones.data import Images, ImageSourceError, open_images, relabelled, require_batch, validation_of
+from ssl_backbones.methods.method import Method
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.train.cache import Caching, cached
+from ssl_backbones.train.conduct import conduct
+from ssl_backbones.train.judge import Trained
+from ssl_backbones.train.monitor import Monitor
+from ssl_backbones.train.residence import resident
+from ssl_backbones.train.results import save_results
+from ssl_backbones.train.start import Begun, check_order, fitting, meet_for, prepare
+from ssl_backbones.views import check_engine, made_by
+
+
+def pretrain(recipe: Recipe) -> RunFolder:
+    """Run a recipe to its end, from where it was left; return the folder with its results."""
+    begun, monitor = start(recipe)
+
+    def save(trained: Trained) -> str:
+        return save_results(recipe, monitor, trained)
+
+    return conduct(begun, save)
+
+
+def start(recipe: Recipe) -> tuple[Begun, Monitor]:
+    """The run of a recipe, ready to go on from where it was left, and its monitor."""
+    device = meet_for(recipe)
+    with fitting():
+        check_engine(recipe.engine)
+        method = build(recipe)
+        require_engine(recipe, method)
+    images, validation = open_data(recipe)
+    with fitting():
+        check_order(recipe, images)
+    images = resident(images, recipe, device)
+    monitor = Monitor(images, validation, recipe.monitoring, recipe.seed)
+    with made_by(recipe.engine):
+        return prepare(recipe, method, images, monitor, device), monitor
+
+
+def build(recipe: Recipe) -> Method:
+    """The recipe's method around a new backbone, the same in every process."""
+    torch.manual_seed(recipe.seed)
+    return recipe.method.build(ssl_backbones.create_model(recipe.model, num_classes=0))
+
+
+def require_engine(recipe: Recipe, method: Method) -> None:
+    """ValueError where the method's views are not made by the engine that the recipe names."""
+    engines = method.transform(recipe.size).engines
+    if recipe.engine not in engines:
+        raise ValueError(
+            f"engine is {recipe.engine!r}, but {recipe.method.name} makes its views by {' or '.join(engines)} alone: "
+            f"leave out --engine{' and --resident' if recipe.resident else ''}"
+        )
+
+
+def open_data(recipe: Recipe) -> tuple[Images, Images | None]:
+    """The images to train on, enough for a batch, and the labelled ones to ask about, if any."""
+    if not recipe.data:
+        raise ImageSourceError(
+            f"{recipe.name} was made for {recipe.promise.data} and has no data here: name a folder of images, parquet "
+            "files or a Hub dataset with --data"
+        )
+    images = open_images(recipe.data)
+    require_batch(images, recipe.batch_size)
+    validation = open_validation(recipe, images)
+    how = Caching.of(recipe)
+    if how is None:
+        return images, validation
+    images = cached(images, recipe.data, how)
+    if validation is not None:
+        validation = cached(validation, recipe.validation or recipe.data, how, "-validation")
+    return images, validation
+
+
+def open_validation(recipe: Recipe, images: Images) -> Images | None:
+    """The labelled images to ask about: those that the recipe names, or those beside the ones to train on, if any."""
+    if not recipe.validation:
+        return validation_of(recipe.data, images)
+    validation = open_images(recipe.validation)
+    return relabelled(validation, images.classes) if images.labels is not None else validation

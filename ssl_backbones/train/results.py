@@ -1,0 +1,163 @@
+"""The results of a pretraining run: the backbone, what was measured, a draft of its card, and figures."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ssl_backbones import recipes
+from ssl_backbones.data import Batches, Request
+from ssl_backbones.files import replacing, write_file
+from ssl_backbones.hub.card import model_card
+from ssl_backbones.hub.export import save_backbone
+from ssl_backbones.models.backbone import weights_sha256
+from ssl_backbones.recipes.recipe import FREE, Recipe
+from ssl_backbones.registry.photos import are_those
+from ssl_backbones.runs.results import PRETRAINING, as_points, as_share, percent, results_of, write_results
+from ssl_backbones.runs.run_folder import RunFolder, differences
+from ssl_backbones.train.bench import evaluation_crop
+from ssl_backbones.train.judge import Trained
+from ssl_backbones.train.monitor import Monitor
+from ssl_backbones.visualizers import alignment_figure, alignment_maps
+from ssl_backbones.visualizers.alignment import HasAlignmentMaps
+from ssl_backbones.visualizers.look import Viewer
+from ssl_backbones.visualizers.page import draw_page, run_section
+
+PHOTOS = 6
+"""In the picture of the maps."""
+PICTURE_SCALE = 2
+"""The photos of the picture are this many times larger than the views, for maps of a finer grid."""
+
+
+def save_results(recipe: Recipe, monitor: Monitor, trained: Trained) -> str:
+    """Write the backbone, its figures, its draft card and results.json into the run's folder; return the summary."""
+    folder = trained.folder
+    results = results_of_run(recipe, monitor, trained)
+    crop = evaluation_crop(trained.method.backbone, recipe.size)
+    save_backbone(
+        trained.method.backbone,
+        folder.backbone,
+        architecture_of(recipe),
+        input_size=(3, recipe.size, recipe.size),
+        crop_pct=crop.crop_pct,
+        interpolation=crop.interpolation,
+        tag=earned_tag(recipe, results),
+        description=description(recipe, results),
+    )
+    config = json.loads((folder.backbone / "config.json").read_text())
+    draw_maps(recipe, monitor, trained)
+    draw_gallery(recipe, monitor, trained, results)
+    write_file(folder.path / "README.md", model_card(recipe.to_dict(), results, config).encode())
+    write_results(folder.path, results)
+    return summary(results, folder)
+
+
+def summary(results: dict[str, Any], folder: RunFolder) -> str:
+    """The results in a few lines, for a person."""
+    lines, numbers = [], results["numbers"]
+    if "knn" in numbers:
+        before, after, gain = (numbers[name] for name in ("knn before", "knn", "knn gain"))
+        lines += [
+            f"k-NN accuracy ({after['of']} queries, {results['kind']}, k={after['k']}):",
+            f"  chance (the most frequent class)  {percent(results['chance'])} %",
+            f"  the backbone before training      {as_share(before)}",
+            f"  the backbone after training       {as_share(after)}",
+            f"  gain, over the same images        {as_points(gain)}",
+        ]
+    rank_before, rank = (numbers[name]["value"] for name in ("rank before", "rank"))
+    files = sorted(path.name for path in folder.path.iterdir() if not path.name.startswith("."))
+    lines += [
+        f"Effective rank of the features: {rank_before:.1f} before, {rank:.1f} after",
+        f"Left in {folder.path}: {', '.join(files)}",
+        f'Load it: ssl_backbones.create_model("{folder.path}", pretrained=True)',
+    ]
+    return "\n".join(lines)
+
+
+def architecture_of(recipe: Recipe) -> str:
+    """The network's own name: resnet50 of resnet50_lewel_b."""
+    return recipe.model.partition("_")[0]
+
+
+def altered(recipe: Recipe) -> dict[str, list[Any]]:
+    """The fields in which a run differs from the recipe it is named after: that one's value, and the run's.
+
+    Which photos it was is not a field's affair but their fingerprint's, which stands beside these.
+    """
+    free = {*FREE, "seed"}
+    changed = (
+        differences(recipes.get(recipe.name).to_dict(), recipe.to_dict()) if recipe.name in recipes.names() else {}
+    )
+    return {name: [old, new] for name, (old, new) in changed.items() if name.partition(".")[0] not in free}
+
+
+def earned_tag(recipe: Recipe, results: dict[str, Any]) -> str | None:
+    """The recipe's tag, where nothing of it was altered and the photos are known to be those it is written for."""
+    own = are_those(recipe.promise.data, results["data"]["fingerprint"])
+    return (recipe.name.partition(".")[2] or recipe.name) if own and not results["altered"] else None
+
+
+def description(recipe: Recipe, results: dict[str, Any]) -> str:
+    """The backbone in a sentence, as its config.json has it."""
+    images = f"{results['data']['images']} images"
+    if not are_those(recipe.promise.data, results["data"]["fingerprint"]):
+        images += f", not known to be {recipe.promise.data},"
+    changed = f", altered in {', '.join(results['altered'])}" if results["altered"] else ""
+    return f"{recipe.model}, pretrained on {images} by the recipe {recipe.name}{changed}"
+
+
+def results_of_run(recipe: Recipe, monitor: Monitor, trained: Trained) -> dict[str, Any]:
+    """The content of results.json: what was measured, on what and with what."""
+    assert trained.before is not None
+    asked = (monitor.query_images, monitor.bank_images)
+    return results_of(
+        protocol=PRETRAINING,
+        model=recipe.model,
+        weights_sha256=weights_sha256(trained.method.backbone),
+        data=trained.images,
+        validation=next((images for images in asked if images not in (None, trained.images)), None),
+        sources=(recipe.data, recipe.validation),
+        numbers=monitor.numbers(trained.before, trained.after),
+        seed=recipe.seed,
+        device=trained.device,
+        precision=trained.compute.precision,
+        layout=trained.compute.layout,
+        more={
+            "recipe": recipe.name,
+            "altered": altered(recipe),
+            "steps": trained.steps,
+            "epochs": recipe.epochs,
+            "unreadable": trained.unreadable,
+            "unreadable_beside": trained.unreadable_elsewhere,
+            "best_checkpoint": trained.best,
+            **monitor.about(trained.after),
+        },
+    )
+
+
+def draw_maps(recipe: Recipe, monitor: Monitor, trained: Trained) -> None:
+    """Draw the alignment maps on the first images, for a method that has such maps."""
+    if not isinstance(trained.method, HasAlignmentMaps):
+        return
+    crop = evaluation_crop(trained.method.backbone, PICTURE_SCALE * recipe.size)
+    asked = monitor.asked_images
+    indices = np.linspace(0, len(asked) - 1, min(PHOTOS, len(asked)), dtype=int)
+    levels = Batches(asked, crop, recipe.seed)[Request(0, indices)].content
+    maps = alignment_maps(trained.method, crop.on_device(levels.to(trained.device)))
+    figure = alignment_figure([Image.fromarray(image) for image in levels.numpy()], maps.float())
+    with replacing(trained.folder.path / "alignment_maps.png") as file:
+        figure.save(file, "PNG")
+
+
+def draw_gallery(recipe: Recipe, monitor: Monitor, trained: Trained, results: dict[str, Any]) -> None:
+    """Draw the page of the run and of what its network looks at; a failure is mentioned, and nothing else is lost."""
+    folder = trained.folder.path
+    crop = evaluation_crop(trained.method.backbone, recipe.size)
+    viewer = Viewer(recipe.name, trained.method, crop, trained.device, recipe.seed)
+    try:
+        draw_page(folder / "gallery.html", viewer, monitor.asked_images, opening=[run_section(folder, results)])
+    except Exception as error:  # a picture is not worth a run, whatever is wrong with it
+        trained.say(f"warning: gallery.html was not drawn, and all else is there ({type(error).__name__}: {error})")
