@@ -1,14 +1,9 @@
 """Self-supervised ResNet backbones for timm, and the means to make them."""
 
 from ssl_backbones import models as models
-from ssl_backbones.registry.registry import (
-    Description,
-    PretrainedWeightsError,
-    UnknownModelError,
-    create_model,
-    describe,
-    list_models,
-)
+from ssl_backbones.catalogue import Description, create_model, describe, list_models
+from ssl_backbones.registry.errors import PretrainedWeightsError, UnknownModelError
+from ssl_backbones.version import __version__ as __version__
 
 __all__ = [
     "Description",
@@ -19,5 +14,3 @@ __all__ = [
     "list_models",
     "models",
 ]
-
-__version__ = "0.1.0.dev0"

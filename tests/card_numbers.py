@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ssl_backbones.catalogue.lookup import describe, list_models
 from ssl_backbones.hub.evaluations import beside_random, gain, headlines
+from ssl_backbones.registry.papers import METHODS
 from ssl_backbones.registry.photos import known_by
-from ssl_backbones.registry.registry import METHODS, describe, list_models
 from ssl_backbones.runs.results import upgraded
 
 NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)*(?:e-?\d+)?(?![\w])")

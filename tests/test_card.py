@@ -15,10 +15,11 @@ import yaml
 from card_numbers import CONFIDENCE, NUMBER, spellings
 from PIL import Image
 
+from ssl_backbones.catalogue.lookup import describe
 from ssl_backbones.hub.card import model_card
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.recipes import RECIPES
-from ssl_backbones.registry.registry import METHODS, describe
+from ssl_backbones.registry.papers import METHODS
 from ssl_backbones.runs.results import upgraded
 
 RESULTS: dict[str, Any] = {

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from published import NAMED, TERMS, Made, here, make, publishing, refused
 
+from ssl_backbones.catalogue.lookup import describe
 from ssl_backbones.commands import publish
 from ssl_backbones.hub.publishing import shipping
 from ssl_backbones.registry import photos
 from ssl_backbones.registry.photos import IMAGENETTE
-from ssl_backbones.registry.registry import describe
 
 NAME = "resnet8_moco_v2.imagenette32_60ep"
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # of the Hub's own client

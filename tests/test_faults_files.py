@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 
 import ssl_backbones
 from ssl_backbones.hub.export import save_backbone
-from ssl_backbones.registry.registry import PretrainedWeightsError, UnknownModelError
+from ssl_backbones.registry.errors import PretrainedWeightsError, UnknownModelError
 from ssl_backbones.runs import checkpoint
 from ssl_backbones.runs.checkpoint import CheckpointError
 

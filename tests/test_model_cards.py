@@ -15,6 +15,7 @@ from conftest import ROOT, photo
 from published import NAMED, Made, make, snippets
 from written_cards import CARDS, RESULTS, written
 
+from ssl_backbones.catalogue.lookup import list_models
 from ssl_backbones.commands import publish
 from ssl_backbones.hub.card import Terms, model_card
 from ssl_backbones.hub.evaluations import (
@@ -29,7 +30,6 @@ from ssl_backbones.hub.evaluations import (
 )
 from ssl_backbones.hub.sidecar import KEPT
 from ssl_backbones.registry.photos import IMAGENETTE
-from ssl_backbones.registry.registry import list_models
 
 
 def ours() -> dict[str, Any]:

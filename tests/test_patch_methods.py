@@ -23,7 +23,7 @@ from ssl_backbones.methods import (
     RotNetConfig,
     SupervisedConfig,
 )
-from ssl_backbones.registry import registry
+from ssl_backbones.registry import tags as listed
 
 SELF_SUPERVISED = [PatchRotNetConfig, PatchRelNetConfig, RotNetConfig]
 every_turn = pytest.mark.parametrize("kind", SELF_SUPERVISED, ids=lambda kind: kind.__name__)
@@ -248,7 +248,7 @@ def test_every_row_of_the_tables_is_a_recipe_and_a_tag() -> None:
     from ssl_backbones.recipes import patch
 
     ours = {recipe.name: recipe for recipe in patch.RECIPES}
-    tags = {tag.name: tag for tag in registry.TAGS if tag.name in ours}
+    tags = {tag.name: tag for tag in listed.TAGS if tag.name in ours}
     assert set(stated()) == {name for name in ours if "supervised" not in name}
     for name, figure in stated().items():
         assert tags[name].paper_number == figure

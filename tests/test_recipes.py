@@ -12,7 +12,7 @@ import torch
 from ssl_backbones import methods, recipes
 from ssl_backbones.methods import BYOLConfig, FlagsConfig, LewelBConfig, LewelMConfig, MoCoV2Config
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.registry import registry
+from ssl_backbones.registry import tags as table
 
 NAMES = recipes.names()
 CONFIGS = {
@@ -70,8 +70,8 @@ def test_big_heads_fit_their_backbone():
 
 
 def test_every_registered_tag_has_its_recipe():
-    assert {tag.name for tag in registry.TAGS} >= set(NAMES) - {"sample"}
-    for tag in registry.TAGS:
+    assert {tag.name for tag in table.TAGS} >= set(NAMES) - {"sample"}
+    for tag in table.TAGS:
         if tag.origin and tag.name not in NAMES:
             continue  # others' weights, which nothing here trains
         recipe = recipes.get(tag.name)

@@ -15,8 +15,12 @@ from safetensors.torch import save_file
 
 import ssl_backbones
 from ssl_backbones import PretrainedWeightsError, UnknownModelError, __main__, methods
+from ssl_backbones.catalogue.description import Description
+from ssl_backbones.catalogue.lookup import tags_of
 from ssl_backbones.models.build import whole_backbone
-from ssl_backbones.registry.registry import METHODS, PAPERS, TAGS, Description, Tag, explain_weights, tags_of
+from ssl_backbones.registry.errors import explain_weights
+from ssl_backbones.registry.papers import METHODS, PAPERS
+from ssl_backbones.registry.tags import TAGS, Tag
 
 
 def test_import_registers_and_stays_light():
@@ -62,7 +66,7 @@ def test_tags_are_the_names_of_recipes_and_of_what_others_publish():
 
 def test_a_published_tag_becomes_the_one_of_the_bare_name(monkeypatch):
     published = dataclasses.replace(TAGS[3], hf_hub_id="org/name@0123")
-    monkeypatch.setattr("ssl_backbones.registry.registry.TAGS", (*TAGS[:3], published, *TAGS[4:]))
+    monkeypatch.setattr("ssl_backbones.catalogue.lookup.TAGS", (*TAGS[:3], published, *TAGS[4:]))
     assert tags_of(published.architecture)[0] is published
     assert published.source == "https://huggingface.co/org/name"
 
@@ -289,7 +293,7 @@ def test_command_line_describes(capsys):
 
 
 def test_a_method_is_one_line_away(monkeypatch):
-    from ssl_backbones.models import ssl_resnet
+    from ssl_backbones.catalogue import ssl_resnet
 
     monkeypatch.setitem(METHODS, "new", METHODS["byol"])
     assert "resnet34_new" in dict(ssl_resnet.entries())

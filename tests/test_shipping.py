@@ -11,11 +11,11 @@ from published import refused
 from torch import nn
 
 import ssl_backbones
+from ssl_backbones.catalogue.lookup import list_models
 from ssl_backbones.hub.publishing.material import Material, MaterialError
 from ssl_backbones.hub.publishing.shipping import LARGEST, ship
 from ssl_backbones.registry.photos import CLOTHING, IMAGENETTE
-from ssl_backbones.registry.registry import TAGS, list_models
-from ssl_backbones.registry.tags import WEIGHTS
+from ssl_backbones.registry.tags import TAGS, WEIGHTS
 
 NAME = "resnet8_byol.imagenette32_60ep"
 FILES = sorted(WEIGHTS.glob("*.safetensors"))

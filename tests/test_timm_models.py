@@ -13,8 +13,9 @@ from timm.models import FeatureInfo, group_parameters
 from timm.optim import create_optimizer_v2
 
 import ssl_backbones
-from ssl_backbones.models.ssl_resnet import BACKBONES
-from ssl_backbones.registry.registry import METHODS, TAGS
+from ssl_backbones.catalogue.ssl_resnet import BACKBONES
+from ssl_backbones.registry.papers import METHODS
+from ssl_backbones.registry.tags import TAGS
 
 NAMES = ssl_backbones.list_models()
 BARE = [name for name in NAMES if "_" not in name]

@@ -17,8 +17,8 @@ from ssl_backbones.hub.training_section import alterations, command, training
 from ssl_backbones.recipes import command_line
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.registry import photos
+from ssl_backbones.registry.papers import METHODS
 from ssl_backbones.registry.photos import CLOTHING, DATA, IMAGENETTE, SAMPLE, are_those, known_by
-from ssl_backbones.registry.registry import METHODS
 from ssl_backbones.train.results import altered, description, earned_tag
 
 IMAGENETTE_RECIPE = recipes.get("resnet8_byol.imagenette96_100ep")

@@ -20,7 +20,7 @@ import ssl_backbones
 from ssl_backbones import PretrainedWeightsError, __main__
 from ssl_backbones.fetch import folder_of, published_weights, weights
 from ssl_backbones.fetch.download import download
-from ssl_backbones.registry.registry import TAGS, Tag
+from ssl_backbones.registry.tags import TAGS, Tag
 from ssl_backbones.registry.zoo import ORIGINS
 
 NET = backbone()

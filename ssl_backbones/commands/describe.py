@@ -6,7 +6,8 @@ import argparse
 import sys
 from typing import Any
 
-from ssl_backbones.registry.registry import UnknownModelError, describe
+from ssl_backbones.catalogue.lookup import describe
+from ssl_backbones.registry.errors import UnknownModelError
 
 
 def add(commands: Any) -> None:

@@ -6,7 +6,8 @@ import argparse
 import sys
 from typing import Any
 
-from ssl_backbones.registry.registry import Description, describe, list_models
+from ssl_backbones.catalogue.description import Description
+from ssl_backbones.catalogue.lookup import describe, list_models
 
 HEAD = ("name", "method", "data", "epochs", "paper", "theirs", "ours", "licence", "weights")
 

@@ -32,8 +32,7 @@ from ssl_backbones.hub.publishing.refusals import NAME, PublishError
 from ssl_backbones.hub.publishing.shipping import check_ships, ship
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.photos import known_by
-from ssl_backbones.registry.registry import LICENCE
-from ssl_backbones.registry.tags import WEIGHTS
+from ssl_backbones.registry.tags import LICENCE, WEIGHTS
 from ssl_backbones.typed.arguments import Parser
 
 ROOT = Path(__file__).resolve().parents[2]

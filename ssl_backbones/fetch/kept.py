@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ssl_backbones.files import file_digest, read_object, write_json
-from ssl_backbones.registry.registry import PretrainedWeightsError
+from ssl_backbones.registry.errors import PretrainedWeightsError
 
 RECORD = "record.json"
 CHECKPOINT = "checkpoint"

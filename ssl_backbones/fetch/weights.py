@@ -13,7 +13,10 @@ from ssl_backbones.convert import ConversionError, Converted, convert
 from ssl_backbones.fetch.download import DownloadError, download
 from ssl_backbones.fetch.kept import CHECKPOINT, check_md5, folder_of, recall, record
 from ssl_backbones.files import replacing
-from ssl_backbones.registry.registry import TAGS, Origin, PretrainedWeightsError, Tag
+from ssl_backbones.registry.errors import PretrainedWeightsError
+from ssl_backbones.registry.names import Name
+from ssl_backbones.registry.tags import TAGS, Tag
+from ssl_backbones.registry.zoo import Origin
 
 
 def published_weights(
@@ -72,7 +75,7 @@ def _importable(name: str) -> Tag:
 
 def _converted(path: Path, name: str) -> Converted:
     try:
-        return convert(path, name.partition(".")[0].partition("_")[0])
+        return convert(path, Name.parse(name).arch)
     except ConversionError as error:
         raise PretrainedWeightsError(f"the weights of {name!r} cannot be used: {error}") from error
 

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ssl_backbones.catalogue.lookup import create_model, describe
 from ssl_backbones.files import file_digest, write_json
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.hub.sidecar import preparation
 from ssl_backbones.refusal import Refusal
-from ssl_backbones.registry.registry import create_model, describe
 
 MANIFEST = "bundle.json"
 SCHEMA = 1

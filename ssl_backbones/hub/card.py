@@ -11,10 +11,14 @@ import timm
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ssl_backbones.catalogue.description import Description
+from ssl_backbones.catalogue.lookup import describe, list_models
 from ssl_backbones.hub.evaluations import Results, beats_random, commands, index, linear, rows, stands_for
 from ssl_backbones.hub.training_section import data_name, fingerprint, training
+from ssl_backbones.registry.names import Name
+from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.photos import known_by
-from ssl_backbones.registry.registry import LICENCE, PAPERS, Description, describe, list_models
+from ssl_backbones.registry.tags import LICENCE
 from ssl_backbones.runs.results import NOT_MEASURED, Number, as_points, in_words, percent, upgraded
 
 
@@ -126,14 +130,11 @@ def cell(value: Any) -> str:
 
 def facts_of(recipe: Mapping[str, Any]) -> Description:
     """The registry's description of the recipe; for one that is not registered, no more than its method and paper."""
-    name, model = str(recipe["name"]), str(recipe["model"])
+    name, model = str(recipe["name"]), Name.parse(str(recipe["model"]))
     if name in list_models(include_tags=True):
         return replace(describe(name), origin=None)  # of the run's own weights, not of others'
-    backbone = model.partition("_")[0]
-    if model not in list_models():
-        return Description(name, backbone)
-    found = describe(model)
-    return Description(name, backbone, found.method, found.paper)
+    paper = PAPERS.get(model.method)
+    return Description(name, model.arch, paper.label, str(paper)) if paper else Description(name, model.arch)
 
 
 def front_matter(
@@ -177,7 +178,7 @@ def measured(recipe: Mapping[str, Any], knn: Number) -> EvalResult:
 
 def method_of(recipe: Mapping[str, Any]) -> str:
     """The suffix of a model's name."""
-    return str(recipe["model"]).partition("_")[2]
+    return Name.parse(str(recipe["model"])).method
 
 
 def tags_for(recipe: Mapping[str, Any]) -> list[str]:

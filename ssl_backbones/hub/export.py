@@ -82,8 +82,7 @@ def _config(reference: Any, architecture: str, input_size: Sequence[int], **fiel
         "crop_mode": "center",
         "num_classes": 0,
         "pool_size": [math.ceil(side / reduction) for side in input_size[1:]],
-        "first_conv": "conv1",
-        "classifier": "fc",
+        **{name: reference.default_cfg[name] for name in ("first_conv", "classifier")},
         **{name: value for name, value in fields.items() if value is not None},
     }
     return {

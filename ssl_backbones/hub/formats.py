@@ -8,12 +8,12 @@ from pathlib import Path
 
 from torch import nn
 
+from ssl_backbones.catalogue.lookup import create_model, describe
 from ssl_backbones.hub.export_detectron2 import save_detectron2
 from ssl_backbones.hub.export_onnx import save_onnx
 from ssl_backbones.hub.export_openmmlab import save_openmmlab
 from ssl_backbones.hub.export_torchvision import save_torchvision
 from ssl_backbones.hub.sidecar import ExportError
-from ssl_backbones.registry.registry import create_model, describe
 
 FORMATS: dict[str, Callable[[nn.Module, Path, str], None]] = {
     "torchvision": save_torchvision,

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
+from ssl_backbones.catalogue.lookup import list_models
 from ssl_backbones.registry.photos import are_those, known_by
-from ssl_backbones.registry.registry import list_models
 
 
 def training(recipe: Mapping[str, Any], results: Mapping[str, Any], record: str) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ssl_backbones.files import object_digest
 from ssl_backbones.methods.method import Method, MethodConfig
+from ssl_backbones.models.build import untrained
 from ssl_backbones.refusal import Refusal
-from ssl_backbones.registry.registry import create_model
+from ssl_backbones.registry.names import Name
 
 SCHEMA = 1
 """Of checkpoints that are understood here."""
@@ -37,9 +38,8 @@ def method_from_run(folder: str | os.PathLike[str], *, trained: bool = True) -> 
     recipe = read_json(path / "recipe.json")
     try:
         config = method_config(recipe["method"])
-        architecture = str(recipe["model"]).removesuffix(f"_{config.name}")
-        method = config.build(create_model(architecture, num_classes=0))
-    except (KeyError, TypeError, ValueError) as error:
+        method = config.build(untrained(Name.parse(str(recipe["model"])).arch))
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise RunError(
             f"the method of {path / 'recipe.json'} cannot be made here ({error}): read the run with the version that "
             "wrote it"

@@ -1,5 +1,5 @@
-"""Networks and the parts of methods that hold state; importing this package makes the networks known to timm."""
+"""Networks and the parts of methods that hold state; importing this package makes the small networks known to timm."""
 
-from ssl_backbones.models import small_resnet, ssl_resnet
+from ssl_backbones.models import small_resnet
 
-__all__ = ["small_resnet", "ssl_resnet"]
+__all__ = ["small_resnet"]

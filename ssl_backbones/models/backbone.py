@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ssl_backbones.views.center_crop import CenterCrop
@@ -47,6 +49,36 @@ def center_crop(backbone: nn.Module, size: int | None = None) -> CenterCrop:
     cfg: Any = backbone.pretrained_cfg
     size = size or cfg["input_size"][-1]
     return CenterCrop(size, cfg["crop_pct"], cfg["interpolation"], tuple(cfg["mean"]), tuple(cfg["std"]))
+
+
+def freeze_unused(backbone: nn.Module, side: int) -> list[str]:
+    """Freeze the norm after the feature map, where a backbone has one, and return the names of its parameters.
+
+    They would get no gradient, which several processes wait for. ValueError for a backbone without feature maps, for
+    one that makes none of images of `side` pixels, and for one whose output passes through more weights than those of
+    a norm, which would stay as they were drawn.
+    """
+    trial = copy.deepcopy(backbone).to("meta").eval()
+    size = getattr(backbone, "pretrained_cfg", {}).get("input_size", (3, 224, 224))
+    feature_map(trial, torch.zeros(1, *size, device="meta")).sum().backward()
+    try:
+        feature_map(trial, torch.zeros(1, 3, side, side, device="meta"))
+    except (AssertionError, RuntimeError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(
+            f"a {type(backbone).__name__} makes no feature map of images of {side} px ({reason}): give it larger ones "
+            "with --size"
+        ) from error
+    unused = [name for name, parameter in trial.named_parameters() if parameter.grad is None]
+    drawn = [name for name in unused if backbone.get_parameter(name).ndim > 1]
+    if drawn:
+        raise ValueError(
+            f"a {type(backbone).__name__}'s output passes through {drawn[0]}, which a method does not train: take a "
+            "network whose output is the mean of its feature map, such as a ResNet"
+        )
+    for name in unused:
+        backbone.get_parameter(name).requires_grad_(False)
+    return unused
 
 
 def weights_sha256(backbone: nn.Module) -> str:

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import timm
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, resolve_pretrained_cfg
 from torch import Tensor, nn
 
 from ssl_backbones.fetch import published_weights
-from ssl_backbones.registry.registry import PretrainedWeightsError, explain_weights
+from ssl_backbones.registry.errors import PretrainedWeightsError, explain_weights
 
 
 def headless_cfg(side: int, pooled: int, **fields: Any) -> dict[str, Any]:
@@ -74,6 +75,17 @@ def whole_backbone(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str,
             "checkpoint into a folder to load with `ssl-backbones convert FILE --out DIR`"
         )
     return weights if has_head(model) else given
+
+
+def untrained(architecture: str, **kwargs: Any) -> nn.Module:
+    """A network of timm's without head, as for a method to train: random weights, images prepared as for a ResNet."""
+    known = timm.get_pretrained_cfg(architecture, allow_unregistered=False)
+    told = {name: getattr(known, name) for name in ("input_size", "pool_size", "first_conv", "classifier")}
+    cfg = headless_cfg(known.input_size[-1], 1, **told, crop_pct=0.875, fixed_input_size=known.fixed_input_size)
+    if architecture in timm.list_models(module="resnet"):
+        kwargs = {"zero_init_last": False, **kwargs}
+    model: nn.Module = timm.create_model(architecture, pretrained_cfg=cfg, **{"num_classes": 0, **kwargs})
+    return model
 
 
 def has_head(model: nn.Module) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ssl_backbones.methods import LewelBConfig, LewelMConfig
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.recipes.recipe import OptimizerConfig, Promise, Recipe, ScheduleConfig
+from ssl_backbones.registry.names import Name
 
 PAPER = "LEWEL (Huang et al., CVPR 2022, https://arxiv.org/abs/2203.14898)"
 IN1K, IN100 = "ImageNet-1k", "ImageNet-100"
@@ -51,7 +52,7 @@ def recipe(
     not_stated: str = "",
 ) -> Recipe:
     """A ResNet-50 under LEWEL: cosine by the epoch, after ten epochs of warm-up for LEWEL_B."""
-    model = name.partition(".")[0]
+    model = Name.parse(name).model
     return Recipe(
         name=name,
         model=model,

@@ -17,6 +17,7 @@ import ssl_backbones.methods  # noqa: F401 - makes every method's configuration 
 from ssl_backbones.checks import check
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.optimizers.lars import Trust
+from ssl_backbones.registry.names import Name
 from ssl_backbones.schedules import Per, linear_warmup, polynomial_decay, step_decay, warmup_cosine
 from ssl_backbones.typed.values import check_types, from_plain, to_plain
 from ssl_backbones.views import Engine
@@ -319,9 +320,9 @@ class Recipe(Run):
         way_out = "false, or come with a cache (--cache FOLDER) and views made on the device (--engine device)"
         check(not self.resident or placed, "resident", self.resident, way_out)
         check(not self.resident or not self.workers, "workers", self.workers, "0 or None where photos are resident")
-        arch, _, method = self.model.partition("_")
-        expected = f"{arch}_{self.method.name}, as this recipe's method is {self.method.name}"
-        check(method == self.method.name, "model", self.model, expected)
+        name = Name.parse(self.model)
+        expected = f"{name.arch}_{self.method.name}, as this recipe's method is {self.method.name}"
+        check(name.method == self.method.name and not name.tag, "model", self.model, expected)
 
     @property
     def title(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.photos import CLOTHING, IMAGENETTE, IN1K, IN100, STL10, STL10_LABELLED, TINY
 from ssl_backbones.registry.photos import Data as Data
 from ssl_backbones.registry.zoo import ORIGINS
@@ -42,16 +43,16 @@ class Tag:
     @property
     def architecture(self) -> str:
         """`backbone_method`"""
-        return self.name.partition(".")[0]
+        return Name.parse(self.name).model
 
     @property
     def backbone(self) -> str:
-        return self.name.partition("_")[0]
+        return Name.parse(self.name).arch
 
     @property
     def method(self) -> str:
         """The suffix that the registry's METHODS knows."""
-        return self.architecture.partition("_")[2]
+        return Name.parse(self.name).method
 
     @property
     def url(self) -> str | None:

@@ -8,13 +8,13 @@ import accelerate
 import timm
 import torch
 
-import ssl_backbones
+from ssl_backbones.version import __version__
 
 
 def versions() -> dict[str, str]:
     """Of what the numbers depend on."""
     return {
-        "ssl-backbones": ssl_backbones.__version__,
+        "ssl-backbones": __version__,
         "torch": torch.__version__,
         "timm": timm.__version__,
         "accelerate": accelerate.__version__,

@@ -7,6 +7,7 @@ import torch
 import ssl_backbones
 from ssl_backbones.data import Images, ImageSourceError, open_images, relabelled, require_batch, validation_of
 from ssl_backbones.methods.method import Method
+from ssl_backbones.models.backbone import freeze_unused
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.cache import Caching, cached
@@ -46,9 +47,11 @@ def start(recipe: Recipe) -> tuple[Begun, Monitor]:
 
 
 def build(recipe: Recipe) -> Method:
-    """The recipe's method around a new backbone, the same in every process."""
+    """The recipe's method around a new backbone, the same in every process; ValueError if the two do not fit."""
     torch.manual_seed(recipe.seed)
-    return recipe.method.build(ssl_backbones.create_model(recipe.model, num_classes=0))
+    backbone = ssl_backbones.create_model(recipe.model, num_classes=0)
+    freeze_unused(backbone, recipe.size)
+    return recipe.method.build(backbone)
 
 
 def require_engine(recipe: Recipe, method: Method) -> None:

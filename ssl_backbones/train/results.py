@@ -15,6 +15,7 @@ from ssl_backbones.hub.card import model_card
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.recipes.recipe import FREE, Recipe
+from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.photos import are_those
 from ssl_backbones.runs.results import PRETRAINING, as_points, as_share, percent, results_of, write_results
 from ssl_backbones.runs.run_folder import RunFolder, differences
@@ -79,7 +80,7 @@ def summary(results: dict[str, Any], folder: RunFolder) -> str:
 
 def architecture_of(recipe: Recipe) -> str:
     """The network's own name: resnet50 of resnet50_lewel_b."""
-    return recipe.model.partition("_")[0]
+    return Name.parse(recipe.model).arch
 
 
 def altered(recipe: Recipe) -> dict[str, list[Any]]:
@@ -97,7 +98,7 @@ def altered(recipe: Recipe) -> dict[str, list[Any]]:
 def earned_tag(recipe: Recipe, results: dict[str, Any]) -> str | None:
     """The recipe's tag, where nothing of it was altered and the photos are known to be those it is written for."""
     own = are_those(recipe.promise.data, results["data"]["fingerprint"])
-    return (recipe.name.partition(".")[2] or recipe.name) if own and not results["altered"] else None
+    return (Name.parse(recipe.name).tag or recipe.name) if own and not results["altered"] else None
 
 
 def description(recipe: Recipe, results: dict[str, Any]) -> str:

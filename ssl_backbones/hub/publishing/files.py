@@ -14,7 +14,8 @@ from ssl_backbones.hub.evaluations import is_random
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.hub.publishing.material import Material, MaterialError
 from ssl_backbones.hub.sidecar import preparation
-from ssl_backbones.registry.registry import PAPERS
+from ssl_backbones.registry.names import Name
+from ssl_backbones.registry.papers import PAPERS
 
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
 """Pattern of the Hub's access tokens."""
@@ -26,7 +27,7 @@ def write_files(material: Material, folder: Path, *, name: str, source: str, ter
     """Write all that is published into an empty folder; the files' names, in order."""
     state = copy_state(material.checkpoint, folder) if material.checkpoint else []
     cfg = material.config.get("pretrained_cfg", {})
-    paper = PAPERS.get(str(material.recipe["model"]).partition("_")[2])
+    paper = PAPERS.get(Name.parse(str(material.recipe["model"])).method)
     about = {
         "license": terms.licence,
         "tag": cfg.get("tag"),

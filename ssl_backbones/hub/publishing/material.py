@@ -16,6 +16,7 @@ from ssl_backbones.hub.evaluations import is_random
 from ssl_backbones.hub.training_section import fingerprint
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.registry.names import Name
 from ssl_backbones.runs.checkpoint import CheckpointError, listed, verify
 from ssl_backbones.runs.results import PRETRAINING, read_results
 
@@ -53,7 +54,7 @@ class Material:
     @property
     def architecture(self) -> str:
         """The network's own name, which plain timm knows where it is timm's."""
-        return str(self.recipe["model"]).partition("_")[0]
+        return Name.parse(str(self.recipe["model"])).arch
 
     @property
     def config(self) -> dict[str, Any]:

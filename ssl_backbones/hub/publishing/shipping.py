@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ssl_backbones.catalogue.lookup import describe, list_models
 from ssl_backbones.files import write_file
 from ssl_backbones.hub.evaluations import beats_random, beside_random
 from ssl_backbones.hub.publishing.material import Material, MaterialError
 from ssl_backbones.registry.photos import are_those
-from ssl_backbones.registry.registry import describe, list_models
 
 LARGEST = 2 * 10**6
 """Bytes of a file in the package, at most."""

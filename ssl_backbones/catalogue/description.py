@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.tags import Origin, Tag
 
@@ -99,8 +100,7 @@ def describe_tag(tag: Tag, method: str | None, paper: str | None) -> Description
 def describe_config(name: str, source: str, config: Mapping[str, Any], run: Mapping[str, Any]) -> Description:
     """What a folder or a repository says of itself in config.json, and a run in its results."""
     cfg = config.get("pretrained_cfg", config)
-    method = str(run.get("model", "")).partition("_")[2]
-    paper = PAPERS.get(method)
+    paper = PAPERS.get(Name.parse(str(run.get("model", ""))).method)
     images = run.get("data", {}).get("images")
     told = (cfg.get("description"), f"The images are prepared {preparation(cfg)}." if "mean" in cfg else None)
     return Description(

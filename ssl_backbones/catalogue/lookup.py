@@ -10,20 +10,13 @@ from typing import Any
 import timm
 from torch import nn
 
-from ssl_backbones.registry.configs import FOLDER, HUB, read_config, read_run
-from ssl_backbones.registry.description import Description as Description
-from ssl_backbones.registry.description import describe_config, describe_tag
-from ssl_backbones.registry.errors import PretrainedWeightsError as PretrainedWeightsError
-from ssl_backbones.registry.errors import UnknownModelError as UnknownModelError
-from ssl_backbones.registry.errors import explain_weights as explain_weights
-from ssl_backbones.registry.papers import ELSEWHERE as ELSEWHERE
-from ssl_backbones.registry.papers import METHODS as METHODS
-from ssl_backbones.registry.papers import PAPERS as PAPERS
-from ssl_backbones.registry.tags import LICENCE as LICENCE
-from ssl_backbones.registry.tags import TAGS as TAGS
-from ssl_backbones.registry.tags import Data as Data
-from ssl_backbones.registry.tags import Origin as Origin
-from ssl_backbones.registry.tags import Tag as Tag
+from ssl_backbones.catalogue.configs import FOLDER, HUB, read_config, read_run
+from ssl_backbones.catalogue.description import Description, describe_config, describe_tag
+from ssl_backbones.models.build import untrained
+from ssl_backbones.registry.errors import PretrainedWeightsError, UnknownModelError, explain_weights
+from ssl_backbones.registry.names import Name
+from ssl_backbones.registry.papers import PAPERS
+from ssl_backbones.registry.tags import TAGS, Tag
 
 MODULES = ("small_resnet", "ssl_resnet")
 """The modules, as timm knows them, whose models are ours."""
@@ -32,9 +25,16 @@ MODULES = ("small_resnet", "ssl_resnet")
 def create_model(name: str | os.PathLike[str], pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """The model of a registered name, `arch.tag`, `hf-hub:org/name`, or the folder that a run wrote.
 
-    As in timm, weights are random without `pretrained`, and `kwargs` are those of `timm.create_model`.
+    Also `<arch>_<method>` of any network that timm knows, without head and with random weights. As in timm, weights
+    are random without `pretrained`, and `kwargs` are those of `timm.create_model`. UnknownModelError for a name that
+    means nothing, PretrainedWeightsError for weights that cannot be had.
     """
-    source = _source(os.fspath(name))
+    name = os.fspath(name)
+    if network := _network(name):
+        if pretrained:
+            raise PretrainedWeightsError.unpublished(name)
+        return untrained(network, **kwargs)
+    source = _source(name)
     with explain_weights(source):
         if source.startswith((*HUB, FOLDER)):
             read_config(source, kwargs.get("cache_dir"))
@@ -67,16 +67,16 @@ def tags_of(architecture: str) -> tuple[Tag, ...]:
 def describe(name: str | os.PathLike[str]) -> Description:
     """What is known of a model: a registered name, `hf-hub:org/name`, or the folder that a run wrote.
 
-    A name without a tag stands for its first tag, if there is one.
+    A name without a tag stands for its first tag, if there is one. UnknownModelError for a name that means nothing.
     """
     name = os.fspath(name)
     names = {*list_models(), *list_models(include_tags=True)}
-    if name in names:
+    if name in names or _network(name):
         tag = next((tag for tag in TAGS if tag.name == name), next(iter(tags_of(name)), None))
-        backbone, _, method = name.partition(".")[0].partition("_")
-        paper = PAPERS.get(method)
+        parts = Name.parse(name)
+        paper = PAPERS.get(parts.method)
         label, reference = (paper.label, str(paper)) if paper else (None, None)
-        return describe_tag(tag, label, reference) if tag else Description(name, backbone, label, reference)
+        return describe_tag(tag, label, reference) if tag else Description(name, parts.arch, label, reference)
     source = _located(name)
     if source is None:
         raise UnknownModelError(_unknown(name, sorted(names)))
@@ -84,10 +84,17 @@ def describe(name: str | os.PathLike[str]) -> Description:
         return describe_config(name, source, read_config(source), read_run(source))
 
 
+def _network(name: str) -> str | None:
+    """The timm network of an `<arch>_<method>` that is not registered itself; None for any other name."""
+    parts = Name.parse(name)
+    ours = parts.method in PAPERS and not parts.tag and not timm.is_model(name)
+    return parts.arch if ours and timm.is_model(parts.arch) else None
+
+
 def _source(name: str) -> str:
     """The name as timm takes it, or UnknownModelError."""
     if timm.is_model(name):
-        architecture = name.partition(".")[0]
+        architecture = Name.parse(name).model
         known = timm.list_models(f"{architecture}.*", include_tags=True)
         if name == architecture or name in known:
             return name
