@@ -62,7 +62,7 @@ class Tally:
         self.calls: Counter[Key] = Counter()
         self.norms: Counter[tuple[int, bool]] = Counter()
 
-    def reduced(self, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    def reduced(self, bucket: torch._C._distributed_c10d.GradBucket) -> torch.futures.Future[Tensor]:
         """The mean of a bucket of gradients, as without a hook; noted."""
         self.calls[GRADIENTS, "all_reduce", bucket.buffer().nbytes] += 1
         work = torch.distributed.distributed_c10d._get_default_group().allreduce([bucket.buffer().div_(2)])
@@ -72,7 +72,8 @@ class Tally:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Note every call in this block."""
-        with mock.patch.multiple(dist, **{name: self.noting(name, getattr(dist, name)) for name in CALLS}):
+        noting: dict[str, Any] = {name: self.noting(name, getattr(dist, name)) for name in CALLS}
+        with mock.patch.multiple(dist, **noting):
             across = CrossReplicaBatchNorm.across_processes
 
             def noted(norm: CrossReplicaBatchNorm, rows: Tensor) -> Tensor:
@@ -152,7 +153,7 @@ def on_gpus(row: dict[str, Any]) -> list[tuple[str, str, int, int]]:
 
 def extrapolated(calls: Sequence[Sequence[Any]], world: int) -> dict[str, Any]:
     """Calls and bytes of a step with so many processes; those of gradients, which overlap with backward, apart."""
-    found = {"calls": 0, "megabytes": 0.0, "of_gradients": {"calls": 0, "megabytes": 0.0}}
+    found: dict[str, Any] = {"calls": 0, "megabytes": 0.0, "of_gradients": {"calls": 0, "megabytes": 0.0}}
     for caller, call, payload, times in calls:
         grown = payload * world / 2 if caller in GROWING else payload
         part = found["of_gradients"] if caller == GRADIENTS else found

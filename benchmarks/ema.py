@@ -9,6 +9,7 @@ figures go to benchmarks/results/ema.json.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from timing import circumstances, clock_of, in_turn, quartiles, say_verdicts, ve
 from torch import nn
 
 import ssl_backbones
+from ssl_backbones.models.backbone import width_of
 from ssl_backbones.models.shadow import Shadow
 
 RESULTS = Path(__file__).parent / "results" / "ema.json"
@@ -51,7 +53,7 @@ def online_of(name: str, seed: int, device: torch.device) -> nn.Module:
     """A backbone with a projector of BYOL's form."""
     torch.manual_seed(seed)
     backbone = ssl_backbones.create_model(name, num_classes=0)
-    width = backbone.num_features
+    width = width_of(backbone)
     projector = (nn.Linear(width, 4 * width), nn.BatchNorm1d(4 * width), nn.ReLU(), nn.Linear(4 * width, 256))
     return nn.Sequential(backbone, *projector).to(device)
 
@@ -61,7 +63,7 @@ def measure(name: str, rounds: int, device: torch.device) -> dict[str, Any]:
     online = online_of(name, 0, device)
     shadow = Shadow("average", network=online_of(name, 1, device))
     targets = {"state dict": online_of(name, 1, device), "in place": online_of(name, 1, device)}
-    ways = {
+    ways: dict[str, Callable[[], object]] = {
         "ours": lambda: shadow.update(MOMENTUM, network=online),
         "state dict": lambda: by_state_dict(targets["state dict"], online),
         "in place": lambda: in_place(targets["in place"], online),

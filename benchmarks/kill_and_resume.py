@@ -118,7 +118,9 @@ def killed_run(
             struck.append({"meant": moment, "where": where, "ranks": victims, "others_ended_in_s": survivors_took})
 
 
-def trial(setting: Setting, kills: int, seed: int, data: Path, reference: tuple[dict[str, str], float]) -> dict:
+def trial(
+    setting: Setting, kills: int, seed: int, data: Path, reference: tuple[dict[str, str], float]
+) -> dict[str, Any]:
     """A method's run in one setting killed so often, over as many runs as that takes."""
     kind = next(kind for kind in CONFIGS if kind.name == setting.method)
     generator = random.Random(f"{seed} {setting}")
@@ -152,7 +154,7 @@ def trial(setting: Setting, kills: int, seed: int, data: Path, reference: tuple[
 def summary(trials: list[dict[str, Any]], seed: int) -> dict[str, Any]:
     """All trials, and what they come to."""
     struck = [kill for one in trials for kill in one["struck"]]
-    by_method = collections.Counter()
+    by_method: collections.Counter[str] = collections.Counter()
     for one in trials:
         by_method[one["method"]] += one["kills"]
     return {

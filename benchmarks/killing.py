@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -133,7 +134,7 @@ class Attempt:
 class Lines:
     """Says when the log has got so many new lines of a kind since the attempt began."""
 
-    def __init__(self, attempt: Attempt, wanted: Callable[[dict], bool], count: int) -> None:
+    def __init__(self, attempt: Attempt, wanted: Callable[[dict[str, Any]], bool], count: int) -> None:
         self.folder, self.wanted, self.left = attempt.folder, wanted, count
         self.last = attempt.log_before
 
@@ -161,7 +162,7 @@ def run(recipe: Recipe) -> int:
     return 0
 
 
-def last_line(folder: Path) -> dict | None:
+def last_line(folder: Path) -> dict[str, Any] | None:
     """The last whole line of a run's log."""
     with contextlib.suppress(OSError, ValueError):
         lines = (folder / "log.jsonl").read_bytes().splitlines(keepends=True)

@@ -63,7 +63,7 @@ def steps_of(case: Case, names: Sequence[str], precision: str, layout: str, devi
         anew()
         accelerator = accelerator_of(compute.precision, (), "unused")
         loops = [loop_of(recipe_of(case, one, compute), case, images, compute, accelerator) for one in configs]
-        return {loop.recipe.method.name: Step(loop, case.batch) for loop in loops}
+        return {one.name: Step(loop, case.batch) for one, loop in zip(configs, loops, strict=True)}
 
 
 def peak(step: Step, device: torch.device) -> int:

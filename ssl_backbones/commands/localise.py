@@ -11,6 +11,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def rows_of(subject: EvaluatedModel, photos: Annotated, options: Options) -> Ite
     yield measured(subject, UNIFORM, torch.ones(count, side, side), images, photos, options)
     yield measured(subject, CENTRE, centre_prior(side, side).expand(count, -1, -1), images, photos, options)
     for name, make in MAPS.items():
-        maps = batched(lambda part, make=make: make(subject.network, part, layer=options.layer), images, options)
+        maps = batched(partial(make, subject.network, layer=options.layer), images, options)
         yield measured(subject, name, maps, images, photos, options)
     yield from alignment_rows(subject, images, photos, options)
 

@@ -19,7 +19,7 @@ from ssl_backbones.methods import (
 )
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.recipes.recipe import Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
-from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, METHODS, PREDICTIVE
+from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, METHODS, PREDICTIVE, lewel_m
 from ssl_backbones.views import MOCO_V2_SMALL_VIEWS
 
 ADAM = OptimizerConfig("adam", 1e-3, lr_rule="absolute", weight_decay=0.0)
@@ -83,7 +83,7 @@ RECIPES = (
     row(DeepClusterConfig(), 50, 64, ADAM, schedule=CONSTANT),
     row(METHODS["moco_v2"](HEADS["resnet8"]), 26, 128, CONTRASTIVE),
     row(METHODS["byol"](HEADS["resnet8"]), 22, 64, PREDICTIVE),
-    row(replace(METHODS["lewel_m"](HEADS["resnet8"]), groups=8), 20, 128, CONTRASTIVE),
+    row(replace(lewel_m(HEADS["resnet8"]), groups=8), 20, 128, CONTRASTIVE),
     row(METHODS["lewel_b"](HEADS["resnet8"]), 15, 64, PREDICTIVE),
     row(FlagsConfig(local_branch=False, **FLAGS), 18, 128, CONTRASTIVE, end="_global", not_stated=MINED),
     row(FlagsConfig(local_branch=True, **FLAGS), 13, 128, CONTRASTIVE, end="_global_local", not_stated=MINED),

@@ -254,7 +254,8 @@ class Run(ABC):
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Optimiser steps from the first to the last."""
-        return min(self.max_steps or math.inf, self.epochs * steps_per_epoch)
+        whole = self.epochs * steps_per_epoch
+        return min(self.max_steps or whole, whole)
 
     @property
     def peak_lr(self) -> float:

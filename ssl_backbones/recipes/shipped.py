@@ -8,7 +8,7 @@ from ssl_backbones.methods import FlagsConfig, PatchRelNetConfig, PatchRotNetCon
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.recipes.imagenette import ADAM, FLAGS
 from ssl_backbones.recipes.recipe import Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
-from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, METHODS, PREDICTIVE
+from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, METHODS, PREDICTIVE, lewel_m, moco_v2
 
 IMAGENETTE, CLOTHING = "imagenette32", "clothing10_32"
 PHOTOS = {
@@ -53,7 +53,7 @@ def shipped(
 RECIPES = (
     shipped(METHODS["moco_v2"](HEADS["resnet8"]), 60, 128, CONTRASTIVE),
     shipped(METHODS["byol"](HEADS["resnet8"]), 60, 64, PREDICTIVE),
-    shipped(replace(METHODS["lewel_m"](HEADS["resnet8"]), groups=8), 60, 128, CONTRASTIVE),
+    shipped(replace(lewel_m(HEADS["resnet8"]), groups=8), 60, 128, CONTRASTIVE),
     shipped(METHODS["lewel_b"](HEADS["resnet8"]), 60, 64, PREDICTIVE),
     shipped(
         FlagsConfig(local_branch=False, **FLAGS),
@@ -66,7 +66,7 @@ RECIPES = (
     shipped(PatchRotNetConfig(ratio=0.4), 30, 64, ADAM),
     shipped(PatchRelNetConfig(ratio=0.4), 30, 64, ADAM),
     shipped(
-        replace(METHODS["moco_v2"](HEADS["resnet8"]), queue_size=1024),
+        replace(moco_v2(HEADS["resnet8"]), queue_size=1024),
         200,
         64,
         CONTRASTIVE,

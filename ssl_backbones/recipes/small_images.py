@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, MoCoV2Config
@@ -16,22 +17,22 @@ HEADS: dict[str, dict[str, Any]] = {
 EPOCHS = 100
 
 
-def byol(heads: dict[str, Any]) -> MethodConfig:
+def byol(heads: dict[str, Any]) -> BYOLConfig:
     """BYOL for a short run: a target that follows more closely, and LEWEL_B's views and initialisation."""
     return BYOLConfig(**heads, predictor_init="kaiming", target_momentum=0.95, views=LEWEL_B_SMALL_VIEWS)
 
 
-def moco_v2(heads: dict[str, Any]) -> MethodConfig:
+def moco_v2(heads: dict[str, Any]) -> MoCoV2Config:
     """MoCo v2 with a queue smaller than the data."""
     return MoCoV2Config(**heads, queue_size=4096, momentum=0.99, views=MOCO_V2_SMALL_VIEWS)
 
 
-def lewel_b(heads: dict[str, Any]) -> MethodConfig:
+def lewel_b(heads: dict[str, Any]) -> LewelBConfig:
     """LEWEL_B, with all that BYOL has here."""
     return LewelBConfig(**heads, aligned_dim=heads["projection_dim"], target_momentum=0.95, views=LEWEL_B_SMALL_VIEWS)
 
 
-def lewel_m(heads: dict[str, Any]) -> MethodConfig:
+def lewel_m(heads: dict[str, Any]) -> LewelMConfig:
     """LEWEL_M with MoCo v2's queue here."""
     return LewelMConfig(
         **heads, aligned_dim=heads["projection_dim"], queue_size=4096, momentum=0.99, views=MOCO_V2_SMALL_VIEWS
@@ -43,7 +44,12 @@ CONTRASTIVE = OptimizerConfig("sgd", 0.12, weight_decay=5e-4, exclude_norm_and_b
 OPTIMIZER = {"byol": PREDICTIVE, "lewel_b": PREDICTIVE, "moco_v2": CONTRASTIVE, "lewel_m": CONTRASTIVE}
 BATCH = {"byol": 64, "lewel_b": 64, "moco_v2": 128, "lewel_m": 128}
 """Methods without negatives want many steps rather than large ones."""
-METHODS = {"byol": byol, "moco_v2": moco_v2, "lewel_b": lewel_b, "lewel_m": lewel_m}
+METHODS: dict[str, Callable[[dict[str, Any]], MethodConfig]] = {
+    "byol": byol,
+    "moco_v2": moco_v2,
+    "lewel_b": lewel_b,
+    "lewel_m": lewel_m,
+}
 
 
 def small(arch: str, method: str) -> Recipe:

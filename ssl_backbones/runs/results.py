@@ -95,9 +95,10 @@ def checked(numbers: Mapping[str, Number]) -> dict[str, dict[str, Any]]:
 
 def about(images: Images, source: str) -> dict[str, Any]:
     """The source, number and fingerprint of images, and how the pixels of a cache were re-encoded, if they were."""
-    told = {"source": source, "images": len(images), "fingerprint": images.fingerprint}
-    encoded = isinstance(images, CachedImages) and images.encoded
-    return told | ({"reencoded": images.index["content"]} if encoded else {})
+    told: dict[str, Any] = {"source": source, "images": len(images), "fingerprint": images.fingerprint}
+    if isinstance(images, CachedImages) and images.encoded:
+        told["reencoded"] = images.index["content"]
+    return told
 
 
 def command() -> str:

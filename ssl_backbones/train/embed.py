@@ -70,7 +70,7 @@ def batches(dataset: Batches, indices: np.ndarray, batch_size: int, workers: int
         batch_size=None,
         sampler=requests,  # type: ignore[arg-type]
         num_workers=workers,
-        collate_fn=keep,
+        collate_fn=keep,  # type: ignore[arg-type]
         worker_init_fn=obey_parent_alone,
         generator=torch.Generator().manual_seed(0),  # or it would draw from the global one
     )

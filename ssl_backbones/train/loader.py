@@ -160,12 +160,12 @@ class Loader:
         Nothing before `first` is decoded. The workers are started here once, with the dataset as it is now, and are
         gone when the iterator is exhausted, closed or forgotten.
         """
-        data_loader = DataLoader(
+        data_loader: DataLoader[Any] = DataLoader(
             self.dataset,  # type: ignore[arg-type]
             batch_size=None,
             sampler=Requests(self.order, first, last),
             num_workers=self.workers,
-            collate_fn=as_tuple,
+            collate_fn=as_tuple,  # type: ignore[arg-type]
             pin_memory=self.pin_memory,
             worker_init_fn=obey_parent_alone,
             multiprocessing_context=self.start_method if self.workers else None,

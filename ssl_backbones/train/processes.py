@@ -49,7 +49,8 @@ def meet() -> torch.device:
     Accelerate hears of ACCELERATE_USE_CPU too late, and on a machine without an accelerator takes each for alone.
     """
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    return PartialState(cpu=cpu, timeout=PATIENCE).device
+    device: torch.device = PartialState(cpu=cpu, timeout=PATIENCE).device
+    return device
 
 
 @contextmanager
@@ -133,6 +134,13 @@ def accelerator_of(precision: Precision, trackers: tuple[str, ...], folder: str)
     )
 
 
+def gloo_group() -> dist.ProcessGroup:
+    """A group of all processes that talk by gloo."""
+    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    assert isinstance(group, dist.ProcessGroup)
+    return group
+
+
 class StopSignals:
     """Notes the signals that ask for an end, so that all processes end after the same step with their state saved.
 
@@ -142,7 +150,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.received: int | None = None
         # On a device the answer would have to be waited for at every step, with all the work queued before it.
-        self.group = dist.new_group(backend="gloo", timeout=PATIENCE) if world_size() > 1 else None
+        self.group = gloo_group() if world_size() > 1 else None
         self.before = {number: signal.signal(number, self.note) for number in STOPPING}
 
     def note(self, number: int, frame: FrameType | None) -> None:

@@ -33,7 +33,7 @@ def read(
     """
     words, types, said = list(words), options(kind) if types is None else types, io.StringIO()
     begun = f"{program}: " if program else ""
-    given = {} if default is None else {"default": default}
+    given: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(said):
             made, unknown = tyro.cli(
@@ -55,7 +55,7 @@ def read(
         refuse(f"{begun}{error}")
     if unknown:
         refuse(begun + (unknown_word or no_option)(types, words, unknown[0]))
-    return made
+    return made  # type: ignore[no-any-return]
 
 
 def taken(

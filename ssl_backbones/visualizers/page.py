@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from ssl_backbones.data import Images
 from ssl_backbones.files import write_file
@@ -124,14 +125,18 @@ def facts(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, st
 def cam_section(viewer: Viewer, photos: Photos, chosen: Sequence[int]) -> Section:
     """Maps that need no classes."""
     images = magnified(viewer, photos, list(chosen))
-    kinds = {"GradCAM": grad_cam, "norm": feature_norm, "component": principal_component}
+    kinds: dict[str, Callable[..., Tensor]] = {
+        "GradCAM": grad_cam,
+        "norm": feature_norm,
+        "component": principal_component,
+    }
     maps = {name: make(viewer.backbone, images).float().cpu().numpy() for name, make in kinds.items()}
     strips = []
     for row, at in enumerate(chosen):
         pictures = [Picture(photos.shown[at], photo_alt(photos, at), "photo")]
         for name, heats in maps.items():
             pictures.append(Picture(painted(photos.shown[at], heats[row]), heat_alt(name, heats[row]), name))
-        strips.append(Strip(*titled(photos, at), pictures=pictures))
+        strips.append(Strip(title_of(photos, at), pictures))
     about = (
         "GradCAM is made without classes: it shows which places agree with the embedding of the whole photo. The norm "
         "shows how strongly the last layer answers, the component (the principal one) where it varies most."
@@ -152,7 +157,7 @@ def alignment_sections(viewer: Viewer, photos: Photos, chosen: Sequence[int]) ->
         for index in columns:
             heat, name = heats[row, index], f"map {index}"
             pictures.append(Picture(painted(photos.shown[at], heat), heat_alt(f"Alignment {name}", heat), name))
-        strips.append(Strip(*titled(photos, at), pictures=pictures))
+        strips.append(Strip(title_of(photos, at), pictures))
     about = (
         f"The {len(columns)} most distinct of the {maps.shape[1]} maps by which the method aligns two views, the same "
         "ones on every photo, each stretched to its own range."
@@ -163,8 +168,8 @@ def alignment_sections(viewer: Viewer, photos: Photos, chosen: Sequence[int]) ->
         panels = alignment_panels(*pairs, k=3, side=SIDE)
         strips = [
             Strip(
-                *titled(photos, at),
-                pictures=[Picture(p, f"{t}, {photos.name(at)}", t) for p, t in zip(row, panels.titles, strict=True)],
+                title_of(photos, at),
+                [Picture(p, f"{t}, {photos.name(at)}", t) for p, t in zip(row, panels.titles, strict=True)],
             )
             for at, row in zip(chosen, panels.rows, strict=False)
         ]
@@ -188,7 +193,7 @@ def view_section(viewer: Viewer, photos: Photos, chosen: Sequence[int]) -> Secti
             pictures.append(
                 Picture(beside(large, painted(large, heat)), alt, f"{title}{': taken for ' if told else ''}{told}")
             )
-        strips.append(Strip(*titled(photos, at), pictures=pictures))
+        strips.append(Strip(title_of(photos, at), pictures))
     question = (
         "Each map shows what speaks for the view's own turn, and below it stands what the method's head takes it for."
         if asked
@@ -208,7 +213,7 @@ def neighbour_section(photos: Photos, chosen: Sequence[int]) -> Section:
         for other, similarity in zip(near, cosine, strict=True):
             caption = " · ".join(filter(None, [f"{similarity:.2f}", photos.class_of(other)]))
             pictures.append(Picture(photos.shown[other], photo_alt(photos, other), caption))
-        strips.append(Strip(*titled(photos, at), pictures=pictures))
+        strips.append(Strip(title_of(photos, at), pictures))
     about = "The photos nearest to each by the cosine of their features, the nearest first; the number is the cosine."
     return Section("Nearest neighbours", about, facts=agreement(photos), strips=strips)
 
@@ -225,7 +230,7 @@ def similarity_section(viewer: Viewer, photos: Photos, chosen: Sequence[int]) ->
             pictures.append(Picture(photos.shown[at], photo_alt(photos, at), photos.class_of(at) or "photo"))
             alt = heat_alt("Similarity to the other photo", heat)
             pictures.append(Picture(painted(photos.shown[at], heat), alt, "like the other"))
-        strips.append(Strip(*titled(photos, one), pictures=pictures))
+        strips.append(Strip(title_of(photos, one), pictures))
     about = (
         "A photo and the nearest to it: the map on each is the cosine of its places to the whole of the other, from 0 "
         "to 1 and not stretched, so that maps can be compared."
@@ -272,9 +277,9 @@ def map_section(photos: Photos, projection: Projection, seed: int) -> Section:
     return Section("Map of features", about, told, drawing=drawing, legend=legend)
 
 
-def titled(photos: Photos, at: int) -> tuple[str, ...]:
+def title_of(photos: Photos, at: int) -> str:
     """The title of a photo's strip."""
-    return (" · ".join(filter(None, [photos.class_of(at), photos.name(at)])),)
+    return " · ".join(filter(None, [photos.class_of(at), photos.name(at)]))
 
 
 def painted(photo: Image.Image, heat: np.ndarray) -> Image.Image:

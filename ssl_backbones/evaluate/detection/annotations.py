@@ -159,7 +159,7 @@ class AnnotatedImages(Images):
         """The objects of a photo that have a pixel to show, and their masks (N, H, W)."""
         assert self.masks is not None
         masks = self.masks(index)
-        visible = masks.any(axis=(1, 2))
+        visible = np.asarray(masks.any(axis=(1, 2)))
         return self.objects[index].kept(visible), masks[visible]
 
 

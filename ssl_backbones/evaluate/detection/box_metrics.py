@@ -73,7 +73,11 @@ class Matches:
         return np.array([best[rows, at].mean() for at, rows in enumerate(reached)])
 
 
-def overlaps(found: Sequence[Any], there: Sequence[Any], crowd: NDArray[np.bool_]) -> NDArray[np.float64]:
+Shapes = Sequence[dict[str, Any]] | NDArray[np.float64]
+"""Masks as pycocotools encodes them, or boxes (N, 4)."""
+
+
+def overlaps(found: Shapes, there: Shapes, crowd: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Intersection over union (N, M) of boxes or masks; over the detection alone where what is there is a crowd."""
     from pycocotools import mask as runs
 
@@ -166,11 +170,11 @@ def matched(
         columns = np.flatnonzero(truth.labels == label)
         ignored = truth.ignored[columns]
         count[photo] = (~ignored).sum()
-        shapes = [
+        shown, drawn = (
             [side.masks[at] for at in wanted] if masks and side.masks is not None else side.boxes[wanted]
             for side, wanted in ((each, rows), (truth, columns))
-        ]
-        hits.append(metric.hits(overlaps(*shapes, ignored & metric.crowds), ignored))
+        )
+        hits.append(metric.hits(overlaps(shown, drawn, ignored & metric.crowds), ignored))
         photos.append(np.full(len(rows), photo))
         scores.append(each.scores[rows])
     return Matches(np.concatenate(photos), np.concatenate(scores), np.concatenate(hits), count)

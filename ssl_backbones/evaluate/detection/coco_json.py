@@ -101,7 +101,7 @@ class Shapes:
 def read_json(file: Path) -> dict[str, Any]:
     """The content of a COCO file, with all the parts it needs."""
     try:
-        content = json.loads(file.read_bytes())
+        content: Any = json.loads(file.read_bytes())
     except OSError as error:
         raise ImageSourceError(f"{str(file)!r} cannot be read ({error.strerror}): give COCO annotations") from error
     except ValueError as error:
@@ -120,7 +120,8 @@ def read_json(file: Path) -> dict[str, Any]:
             if missing or (part == "annotations" and len(item["bbox"]) != 4):
                 what = missing[0] if missing else "four numbers in its bbox"
                 raise ImageSourceError(f"{str(file)!r} has, among its {part}, one without {what}: complete it")
-    return content
+    whole: dict[str, Any] = content
+    return whole
 
 
 def photo_folder(file: Path, images: Sequence[dict[str, Any]]) -> Path:

@@ -141,7 +141,8 @@ class Numbered:
         """The masks (N, H, W) of a photo's objects."""
         with Image.open(io.BytesIO(self.images[index]), formats=["PNG"]) as image:
             numbers = np.asarray(image)
-        return (numbers[None] == self.taken[index][:, None, None] + 1).astype(np.uint8)
+        masks: NDArray[np.uint8] = (numbers[None] == self.taken[index][:, None, None] + 1).astype(np.uint8)
+        return masks
 
 
 def masks_of(table: dict[str, pa.ChunkedArray], photos: ParquetImages, taken: list[NDArray[np.int64]]) -> Numbered:

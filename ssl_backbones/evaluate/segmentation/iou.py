@@ -51,7 +51,8 @@ def iou(pixels: NDArray[np.number]) -> NDArray[np.float64]:
     """Intersection over union (..., K) of pixels (..., 3, K); NaN for a class neither predicted nor there."""
     both, predicted, true = np.moveaxis(np.asarray(pixels, np.float64), -2, 0)
     union = predicted + true - both
-    return np.divide(both, union, out=np.full_like(union, np.nan), where=union > 0)
+    found: NDArray[np.float64] = np.divide(both, union, out=np.full_like(union, np.nan), where=union > 0)
+    return found
 
 
 def mean_iou(pixels: NDArray[np.number]) -> NDArray[np.float64]:
@@ -60,13 +61,15 @@ def mean_iou(pixels: NDArray[np.number]) -> NDArray[np.float64]:
     there = np.isfinite(each)
     count = there.sum(axis=-1).astype(np.float64)
     total = np.where(there, each, 0.0).sum(axis=-1)
-    return np.divide(total, count, out=np.full_like(count, np.nan), where=count > 0)
+    found: NDArray[np.float64] = np.divide(total, count, out=np.full_like(count, np.nan), where=count > 0)
+    return found
 
 
 def pixel_accuracy(pixels: NDArray[np.number]) -> NDArray[np.float64]:
     """The share (...) of known pixels that are told rightly; NaN where none is known."""
     both, _, true = np.moveaxis(np.asarray(pixels, np.float64), -2, 0).sum(axis=-1)
-    return np.divide(both, true, out=np.full_like(true, np.nan), where=true > 0)
+    found: NDArray[np.float64] = np.divide(both, true, out=np.full_like(true, np.nan), where=true > 0)
+    return found
 
 
 def estimates(overlaps: Overlaps, resamples: int, seed: int) -> tuple[Estimate, Estimate, list[Estimate | None]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from ssl_backbones.data import Images, ImageSourceError, UnreadableImageError
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode, reason, without_pillows_warnings
@@ -183,7 +183,7 @@ def decode_mask(mask: bytes | Path, name: str, policy: DecodePolicy = USUAL_POLI
         raise UnreadableImageError(f"the mask {name} cannot be read: {reason(error)}") from error
 
 
-def values_of(image: Image.Image, policy: DecodePolicy) -> np.ndarray:
+def values_of(image: ImageFile.ImageFile, policy: DecodePolicy) -> np.ndarray:
     """The values (H, W) that an opened image stores, neither looked up in its palette nor stretched to 8 bits."""
     if image.format not in MASK_FORMATS:
         raise ValueError(f"it is a {image.format}, and only {', '.join(MASK_FORMATS)} keep every value: convert it")
