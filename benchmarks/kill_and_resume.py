@@ -36,7 +36,7 @@ from small_methods import CONFIGS  # noqa: E402
 from ssl_backbones.files import write_json  # noqa: E402
 from ssl_backbones.methods import MethodConfig  # noqa: E402
 from ssl_backbones.recipes.recipe import Checkpoints, Recipe  # noqa: E402
-from ssl_backbones.runs import checkpoint  # noqa: E402
+from ssl_backbones.runs import checkpoint, manifest  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "kill_and_resume.json"
 EPOCHS, PHOTOS = 4, 26
@@ -67,10 +67,10 @@ def outcome(run: Path) -> dict[str, str]:
     """What a run leaves, each part as a digest; the day it ended on is not part of it."""
     saved = checkpoint.load_latest(run / "checkpoints")
     assert saved is not None
-    manifest = checkpoint.verify(run / "checkpoints" / checkpoint.folder_name(saved.step))
+    verified = manifest.verify(run / "checkpoints" / manifest.folder_name(saved.step))
     results = json.loads((run / "results.json").read_text())
     results.pop("date")
-    return {name: file["sha256"] for name, file in manifest["files"].items()} | {
+    return {name: file["sha256"] for name, file in verified["files"].items()} | {
         "step": str(saved.step),
         "scalars": digest(json.dumps(saved.scalars, sort_keys=True).encode()),
         "log.jsonl": digest((run / "log.jsonl").read_bytes()),

@@ -178,7 +178,7 @@ def read_object(
         raise refusal(f"{os.fspath(path)} cannot be read ({reason}): {way_out}") from error
 
 
-def content_of(path: Path, largest: int) -> bytes:
+def content_of(path: Path, largest: int = LARGEST) -> bytes:
     """The bytes of a regular file; ValueError where they are more than `largest`, or it is none."""
     if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # a pipe would be waited for
         raise ValueError("it is no regular file")

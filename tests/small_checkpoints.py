@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT
 from torch import Tensor
 
-from ssl_backbones.runs.checkpoint import save
+from ssl_backbones.runs.saving import save
 
 
 def state(step: int) -> dict[str, dict[str, Tensor]]:

@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 from small_checkpoints import equal, flip, put, state, steps
 from torch import nn
 
-from ssl_backbones.runs import checkpoint
-from ssl_backbones.runs.checkpoint import CheckpointError, load_latest, save
+from ssl_backbones.files import object_digest
+from ssl_backbones.runs import saving
+from ssl_backbones.runs.checkpoint import load_latest
+from ssl_backbones.runs.manifest import CheckpointError, entry
+from ssl_backbones.runs.saving import save
 
 
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
@@ -139,7 +142,7 @@ def test_an_old_one_that_cannot_be_deleted_stops_nothing(tmp_path: Path, monkeyp
     def denied(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(checkpoint, "set_aside", denied)
+    monkeypatch.setattr(saving, "set_aside", denied)
     with pytest.warns(UserWarning, match="could not be deleted"):
         put(tmp_path, 2, keep=1)
     assert steps(tmp_path) == [1, 2]
@@ -202,9 +205,8 @@ def test_no_flipped_bit_of_a_manifest_passes(tmp_path_factory: pytest.TempPathFa
 
 def resealed(path: Path, **changes: Any) -> None:
     """Change a manifest, and make its checksum fit, as another version or an attacker would."""
-    manifest = json.loads((path / "MANIFEST.json").read_text()) | changes
-    manifest["sha256"] = checkpoint.object_digest(manifest)
-    (path / "MANIFEST.json").write_text(json.dumps(manifest))
+    content = json.loads((path / "MANIFEST.json").read_text()) | changes
+    (path / "MANIFEST.json").write_text(json.dumps(content | {"sha256": object_digest(content)}))
 
 
 def test_another_version_is_an_error_and_no_reason_to_go_back(tmp_path: Path) -> None:
@@ -218,7 +220,7 @@ def test_a_manifest_cannot_name_files_elsewhere(tmp_path: Path) -> None:
     put(tmp_path, 1)
     (tmp_path / "secret.safetensors").write_bytes(b"secret")
     path = put(tmp_path, 2)
-    resealed(path, files={"../secret.safetensors": checkpoint.entry(tmp_path / "secret.safetensors")})
+    resealed(path, files={"../secret.safetensors": entry(tmp_path / "secret.safetensors")})
     loaded = load_latest(tmp_path)
     assert loaded is not None
     assert loaded.step == 1

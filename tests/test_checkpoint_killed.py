@@ -13,8 +13,9 @@ import pytest
 import torch
 from small_checkpoints import equal, in_a_process, put, state, steps
 
-from ssl_backbones.runs import checkpoint
-from ssl_backbones.runs.checkpoint import CheckpointError, load_latest
+from ssl_backbones.runs import saving
+from ssl_backbones.runs.checkpoint import load_latest
+from ssl_backbones.runs.manifest import CheckpointError
 
 
 class Killed(BaseException):
@@ -107,7 +108,8 @@ KILLS = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-from ssl_backbones.runs.checkpoint import load_latest, save
+from ssl_backbones.runs.checkpoint import load_latest
+from ssl_backbones.runs.saving import save
 folder, random_ = Path(sys.argv[1]), random.Random(0)
 reached = 0
 save(folder, 0, {"part": {"x": torch.zeros(50_000)}}, {"step": 0})
@@ -142,7 +144,7 @@ def test_a_full_disk_is_one_sentence_and_harms_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     put(tmp_path, 1)
-    original, written = checkpoint.create_file, []
+    original, written = saving.create_file, []
 
     def full(path: Path, content: bytes) -> None:
         written.append(path)
@@ -151,7 +153,7 @@ def test_a_full_disk_is_one_sentence_and_harms_nothing(
             raise OSError(28, "No space left on device", str(path))
         original(path, content)
 
-    monkeypatch.setattr(checkpoint, "create_file", full)
+    monkeypatch.setattr(saving, "create_file", full)
     if at == 3:
         put(tmp_path, 2)
         return

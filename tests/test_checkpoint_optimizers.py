@@ -11,8 +11,10 @@ import torch
 from small_checkpoints import equal
 from torch import Tensor, nn
 
-from ssl_backbones.runs.checkpoint import CheckpointError, load_latest, save
+from ssl_backbones.runs.checkpoint import load_latest
+from ssl_backbones.runs.manifest import CheckpointError
 from ssl_backbones.runs.optimizer_state import load_optimizer, optimizer_tensors
+from ssl_backbones.runs.saving import save
 
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),

@@ -12,8 +12,9 @@ import pytest
 import torch
 from small_checkpoints import equal, flip, in_a_process, put, state, steps
 
-from ssl_backbones.runs import checkpoint
-from ssl_backbones.runs.checkpoint import CheckpointError, load_latest
+from ssl_backbones.runs import manifest, saving
+from ssl_backbones.runs.checkpoint import load_latest
+from ssl_backbones.runs.manifest import CheckpointError
 
 
 class Pair:
@@ -59,7 +60,7 @@ def test_ranks_share_a_checkpoint_and_keep_their_own(tmp_path: Path) -> None:
     assert equal(first.tensors, state(1))
     assert equal(second.tensors, state(1))
     assert (first.own["mean"].item(), second.own["mean"].item()) == (10, 11)
-    third = load_latest(tmp_path, rank=2, broadcast=lambda _: {"step": 1, "skipped": []})
+    third = load_latest(tmp_path, rank=2, broadcast=lambda _: {"name": "step-00000001", "skipped": []})
     assert third is not None
     assert third.own["mean"].item() == 10
     assert third.changed(world_size=3) == ["world_size 2 -> 3"]
@@ -67,7 +68,7 @@ def test_ranks_share_a_checkpoint_and_keep_their_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bad", [0, 1])
 def test_when_one_rank_cannot_write_both_raise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: int) -> None:
-    pair, original = Pair(), checkpoint.write_file
+    pair, original = Pair(), saving.write_file
     pair.save(tmp_path, 1)
 
     def failing(path: Path, content: bytes) -> None:
@@ -75,14 +76,14 @@ def test_when_one_rank_cannot_write_both_raise(tmp_path: Path, monkeypatch: pyte
             raise OSError(28, "No space left on device")
         original(path, content)
 
-    monkeypatch.setattr(checkpoint, "VISIBLE_WITHIN", 0.3)
-    monkeypatch.setattr(checkpoint, "write_file", failing)
+    monkeypatch.setattr(manifest, "VISIBLE_WITHIN", 0.3)
+    monkeypatch.setattr(saving, "write_file", failing)
     said = pair.save(tmp_path, 2)
     assert all(isinstance(error, CheckpointError) for error in said)
     assert ["No space left" in str(error) for error in said] == [bad == 0, bad == 1]
     assert "did not appear within 0.3 s" in str(said[1 - bad])
     assert [entry.name for entry in tmp_path.iterdir()] == ["step-00000001"]
-    monkeypatch.setattr(checkpoint, "write_file", original)
+    monkeypatch.setattr(saving, "write_file", original)
     pair.save(tmp_path, 2)
     assert [loaded.own["mean"].item() for loaded in pair.load(tmp_path)] == [20, 21]
 
@@ -102,7 +103,7 @@ def test_a_shared_file_system_may_take_its_time(tmp_path: Path) -> None:
     put(tmp_path / "there", 1)
     rename = threading.Timer(0.3, lambda: (tmp_path / "there").rename(tmp_path / "here"))
     rename.start()
-    loaded = load_latest(tmp_path / "here", rank=1, broadcast=lambda _: {"step": 1, "skipped": []})
+    loaded = load_latest(tmp_path / "here", rank=1, broadcast=lambda _: {"name": "step-00000001", "skipped": []})
     rename.join()
     assert loaded is not None
     assert equal(loaded.tensors, state(1))
@@ -114,7 +115,8 @@ from datetime import timedelta
 from pathlib import Path
 import torch
 import torch.distributed as dist
-from ssl_backbones.runs.checkpoint import load_latest, save
+from ssl_backbones.runs.checkpoint import load_latest
+from ssl_backbones.runs.saving import save
 folder, meet = Path(sys.argv[1]), sys.argv[2]
 child = os.fork()
 rank = 1 if child == 0 else 0

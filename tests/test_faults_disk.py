@@ -14,8 +14,8 @@ from runs import elsewhere, outcome, photo_folder, run, tiny
 
 from ssl_backbones.methods import BYOLConfig
 from ssl_backbones.recipes.recipe import Checkpoints
-from ssl_backbones.runs import checkpoint
-from ssl_backbones.runs.checkpoint import CheckpointError
+from ssl_backbones.runs import checkpoint, saving
+from ssl_backbones.runs.manifest import CheckpointError
 from ssl_backbones.runs.run_folder import RunFolderError, claim
 
 Mount = Callable[[str], Path]
@@ -59,16 +59,16 @@ def fill(path: Path, leave: int) -> Path:
 def test_a_full_disk_is_told_and_the_checkpoint_before_is_whole(mount: Mount, leave: int) -> None:
     disk = mount("size=2m")
     state = {"method": {"weight": torch.arange(30_000.0)}, "optimizer": {"momentum": torch.ones(30_000)}}
-    checkpoint.save(disk / "run", 1, state, {"epoch": 1})
+    saving.save(disk / "run", 1, state, {"epoch": 1})
     filler = fill(disk, leave)
     with pytest.raises(CheckpointError, match=r"step 2 .*No space left.* it needs 0\.2 MB and 0\.[0-9] MB are free"):
-        checkpoint.save(disk / "run", 2, state, {"epoch": 2})
+        saving.save(disk / "run", 2, state, {"epoch": 2})
     saved = checkpoint.load_latest(disk / "run")
     assert saved is not None
     assert (saved.step, saved.skipped) == (1, ())
     assert torch.equal(saved.tensors["method"]["weight"], state["method"]["weight"])
     filler.unlink()
-    checkpoint.save(disk / "run", 2, state, {"epoch": 2})
+    saving.save(disk / "run", 2, state, {"epoch": 2})
     assert checkpoint.load_latest(disk / "run").step == 2
     assert not list((disk / "run").glob(".tmp-*"))
 
@@ -78,7 +78,7 @@ def test_a_run_on_a_disk_that_fills_up_goes_on_when_there_is_room(data: Path, mo
     run(recipe)
     there = elsewhere(recipe, mount("size=8m") / "run")
     filler = None
-    original = checkpoint.save
+    original = saving.save
 
     def filling(folder: Path, step: int, *given: object, **more: object) -> Path:
         nonlocal filler
@@ -87,7 +87,7 @@ def test_a_run_on_a_disk_that_fills_up_goes_on_when_there_is_room(data: Path, mo
         return original(folder, step, *given, **more)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "save", filling)
+        patch.setattr(saving, "save", filling)
         with pytest.raises(CheckpointError, match="step 4 could not be written"):
             run(there)
     assert filler is not None

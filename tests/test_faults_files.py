@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save
 import ssl_backbones
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.registry.errors import PretrainedWeightsError, UnknownModelError
-from ssl_backbones.runs import checkpoint
-from ssl_backbones.runs.checkpoint import CheckpointError
+from ssl_backbones.runs import checkpoint, saving
+from ssl_backbones.runs.manifest import CheckpointError
 
 
 class Harmful:
@@ -201,7 +201,7 @@ def test_a_configuration_that_is_none(content: bytes, backbone: Path) -> None:
 
 def test_a_zip_bomb_is_no_checkpoint(tmp_path: Path) -> None:
     """Instead of tensors, a small archive that would unpack to two gigabytes: it is never unpacked."""
-    path = checkpoint.save(tmp_path, 1, {"method": {"weight": torch.ones(3)}}, {})
+    path = saving.save(tmp_path, 1, {"method": {"weight": torch.ones(3)}}, {})
     with zipfile.ZipFile(tmp_path / "bomb", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("data", "w") as file:
         for _ in range(16):
             file.write(bytes(1 << 20))

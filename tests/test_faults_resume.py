@@ -17,7 +17,7 @@ from small_methods import CONFIGS
 from ssl_backbones.files import write_file
 from ssl_backbones.methods import LewelBConfig, LewelMConfig
 from ssl_backbones.recipes.recipe import Checkpoints
-from ssl_backbones.runs import checkpoint
+from ssl_backbones.runs import checkpoint, saving
 
 sys.path.append(str(ROOT / "benchmarks"))
 import fuzz_reader
@@ -76,8 +76,8 @@ def test_the_comparison_of_two_runs_sees_a_difference(damage: str, data: Path, t
         if damage == "weights":
             parts["method"]["backbone.conv1.weight"].view(-1).view(torch.int32)[0] ^= 1
         scalars = saved.scalars | ({"images": "others"} if damage == "scalars" else {})
-        checkpoint.set_aside(newest)
-        checkpoint.save(newest.parent, 6, parts, scalars, own=saved.own)
+        saving.set_aside(newest)
+        saving.save(newest.parent, 6, parts, scalars, own=saved.own)
     one, two = (kill_and_resume.outcome(tmp_path / name) for name in ("one", "two"))
     expected = {"log": ["log.jsonl"], "weights": ["method.safetensors"], "scalars": ["scalars"]}
     assert kill_and_resume.differences(one, two) == expected[damage]

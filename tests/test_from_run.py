@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -14,11 +13,12 @@ import safetensors.torch
 import torch
 from PIL import Image
 from runs import photo_folder, run, state, tiny
+from small_checkpoints import in_a_process
 from small_methods import CONFIGS, small_method
 
+from ssl_backbones.files import object_digest
 from ssl_backbones.methods import LewelBConfig, MethodConfig, RunError, method_from_run
-from ssl_backbones.methods.from_run import method_config
-from ssl_backbones.runs import checkpoint
+from ssl_backbones.runs import saving
 from ssl_backbones.visualizers import alignment_maps, alignment_panels, grid, most_distinct, overlay, stretched
 
 
@@ -60,11 +60,10 @@ def test_every_method_comes_back(kind: type[MethodConfig], tmp_path: Path) -> No
         method.pseudo_labels = torch.arange(8) % 3
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.json").write_text(json.dumps(recipe))
-    checkpoint.save(tmp_path / "run" / "checkpoints", 7, {"method": method.state_dict()}, {})
+    saving.save(tmp_path / "run" / "checkpoints", 7, {"method": method.state_dict()}, {})
     torch.testing.assert_close(
         dict(method_from_run(tmp_path / "run").state_dict()), dict(method.state_dict()), rtol=0, atol=0
     )
-    assert method_config(recipe["method"]) == tiny(kind, tmp_path / "photos", tmp_path / "run").method
 
 
 class TestMaps:
@@ -103,7 +102,7 @@ class TestRefusals:
     def test_no_run(self, tmp_path: Path) -> None:
         self.refused(tmp_path, r"recipe\.json cannot be read \(No such file or directory\): name the folder that")
         (tmp_path / "recipe.json").write_text("{")
-        self.refused(tmp_path, r"cannot be read \(it is no JSON\)")
+        self.refused(tmp_path, r"cannot be read \(it is no JSON: ")
         (tmp_path / "recipe.json").write_text("[]")
         self.refused(tmp_path, "holds no object")
 
@@ -114,12 +113,12 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"type": "Unheard"}, "there is no method 'Unheard'"),
-            ({"type": "MoCoV2Config"}, "MoCoV2Config differs in"),
-            ({"newer": 1}, "LewelBConfig differs in newer"),
+            ({"type": "Unheard"}, "method.type is 'Unheard', but must be one of AlignedConfig, "),
+            ({"type": "MoCoV2Config"}, "method.[a-z_]+ is not a field of MoCoV2Config"),
+            ({"newer": 1}, "method.newer is not a field of LewelBConfig"),
             ({"groups": 5}, "groups=5 must divide"),
-            ({"views": [{}]}, "Policy differs in|zip"),
-            ({"hidden_dim": "wide"}, "not supported"),
+            ({"views": [{}]}, r"method.views is \[{}\], but must be 2 values"),
+            ({"hidden_dim": "wide"}, "method.hidden_dim is 'wide', but must be a whole number"),
         ],
     )
     def test_another_version(self, copied: Path, change: dict[str, Any], message: str) -> None:
@@ -134,23 +133,49 @@ class TestRefusals:
         (copied / "recipe.json").write_text(json.dumps(recipe))
         self.refused(copied, "does not hold the weights of a LewelB .*size mismatch.*: read the run with the version")
 
-    def test_a_damaged_checkpoint(self, copied: Path) -> None:
-        path = last(copied) / "method.safetensors"
-        content = bytearray(path.read_bytes())
+    @pytest.mark.parametrize("file", ["method.safetensors", "optimizer.safetensors", "MANIFEST.json"])
+    def test_the_newest_whole_checkpoint_counts(
+        self, copied: Path, file: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path = last(copied)
+        newer = saving.save(copied / "checkpoints", int(path.name[5:]) + 1, {"method": {}, "optimizer": {}}, {}, keep=2)
+        content = bytearray((newer / file).read_bytes())
         content[-1] ^= 1
-        path.write_bytes(content)
-        self.refused(copied, rf"method\.safetensors is not what was written: .* delete {last(copied).name} to take")
-        path.unlink()
-        self.refused(copied, "method.safetensors cannot be read")
-        shutil.rmtree(last(copied))
-        assert method_from_run(copied) is not None
+        (newer / file).write_bytes(content)
+        torch.testing.assert_close(
+            dict(method_from_run(copied).backbone.state_dict()),
+            safetensors.torch.load_file(copied / "backbone" / "model.safetensors"),
+            rtol=0,
+            atol=0,
+        )
+        assert f"{path} is read, as a newer checkpoint is not whole: {newer.name}: " in caplog.text
+        for other in set((copied / "checkpoints").iterdir()) - {newer}:
+            shutil.rmtree(other)
+        self.refused(
+            copied, rf"none of the 1 checkpoints in .* is whole \({newer.name}: (its )?{file} .*\); restore one"
+        )
 
-    def test_a_damaged_manifest(self, copied: Path) -> None:
-        path = last(copied) / "MANIFEST.json"
-        manifest = json.loads(path.read_text())
-        path.write_text(json.dumps(manifest | {"step": 1}))
-        self.refused(copied, r"MANIFEST\.json is not what was written")
-        newer = {key: value for key, value in manifest.items() if key != "sha256"} | {"schema": 9}
-        newer["sha256"] = hashlib.sha256(json.dumps(newer, sort_keys=True).encode()).hexdigest()
-        path.write_text(json.dumps(newer))
-        self.refused(copied, "has format 9 and this version reads 1")
+    def test_a_checkpoint_without_a_method(self, copied: Path) -> None:
+        path = last(copied)
+        saving.save(copied / "checkpoints", int(path.name[5:]) + 1, {"backbone": {}}, {})
+        self.refused(copied, r"method\.safetensors cannot be read")
+
+    def test_another_format(self, copied: Path) -> None:
+        path = last(copied)
+        manifest = json.loads((path / "MANIFEST.json").read_text()) | {"schema": 9}
+        (path / "MANIFEST.json").write_text(json.dumps(manifest | {"sha256": object_digest(manifest)}))
+        self.refused(copied, "format 9 and this version reads 1")
+
+
+WITHOUT_THE_EXTRA = """
+import sys
+for name in ("accelerate", "datasets", "tyro", "matplotlib"):
+    sys.modules[name] = None
+from ssl_backbones.methods import method_from_run
+print(type(method_from_run(sys.argv[1])).__name__)
+"""
+
+
+def test_it_needs_nothing_but_a_plain_installation(folder: Path) -> None:
+    done = in_a_process(WITHOUT_THE_EXTRA, folder)
+    assert (done.stdout, done.returncode) == ("LewelB\n", 0), done.stderr

@@ -16,8 +16,8 @@ from two_processes import run_two_processes
 
 from ssl_backbones.evaluate.classification import head_training
 from ssl_backbones.evaluate.protocols import mlp
-from ssl_backbones.runs import checkpoint
-from ssl_backbones.runs.checkpoint import CheckpointError
+from ssl_backbones.runs import manifest
+from ssl_backbones.runs.manifest import CheckpointError
 from ssl_backbones.train.processes import meet
 
 EPOCHS = 5
@@ -69,7 +69,7 @@ def test_stopped_and_gone_on_with_is_never_stopped(
         with in_epoch(epoch, asked_to_stop), pytest.raises(SystemExit, match="143"):
             trained(tmp_path, layers)
         assert f"Stopped after epoch {epoch + 1} of 5; the same command goes on" in capsys.readouterr().out
-    assert [step for step, _ in checkpoint.listed(tmp_path)] == [4, 2]
+    assert [step for step, _ in manifest.listed(tmp_path)] == [4, 2]
     assert not list(tmp_path.glob("**/*.p*"))  # weights are read without pickle
     seen: list[int] = []
     with in_epoch(4, lambda: seen.append(4)), in_epoch(3, lambda: seen.append(3)):
@@ -83,17 +83,17 @@ def test_killed_in_any_epoch_it_comes_to_the_same_end(tmp_path: Path) -> None:
     for epoch in range(EPOCHS):
         with in_epoch(epoch, killed), pytest.raises(Killed):
             trained(tmp_path)
-        assert [step for step, _ in checkpoint.listed(tmp_path)][:1] == ([epoch] if epoch else [])
+        assert [step for step, _ in manifest.listed(tmp_path)][:1] == ([epoch] if epoch else [])
     assert same(trained(tmp_path), whole)
 
 
 def test_it_is_saved_once_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained(tmp_path)
-    assert not checkpoint.listed(tmp_path)
+    assert not manifest.listed(tmp_path)
     clock = iter(np.arange(100) * 31.0)
     monkeypatch.setattr(head_training, "monotonic", lambda: float(next(clock)))
     trained(tmp_path)
-    assert [step for step, _ in checkpoint.listed(tmp_path)] == [4, 2]
+    assert [step for step, _ in manifest.listed(tmp_path)] == [4, 2]
 
 
 @pytest.mark.usefixtures("at_once")
@@ -101,7 +101,7 @@ def test_what_was_torn_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixt
     whole = trained(None)
     with in_epoch(4, killed), pytest.raises(Killed):
         trained(tmp_path)
-    torn = tmp_path / checkpoint.folder_name(4) / "module.safetensors"
+    torn = tmp_path / manifest.folder_name(4) / "module.safetensors"
     torn.write_bytes(torn.read_bytes()[:-1])
     assert same(trained(tmp_path), whole)
     assert "was not used: step-00000004: module.safetensors has" in capsys.readouterr().out
@@ -132,7 +132,7 @@ def test_the_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_no_whole_checkpoint_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / checkpoint.folder_name(2)).mkdir()
+    (tmp_path / manifest.folder_name(2)).mkdir()
     with pytest.raises(CheckpointError, match="none of the 1 checkpoints"):
         trained(tmp_path)
 
@@ -151,5 +151,5 @@ def on_a_rank(rank: int, folder: str) -> Weights:
 
 def test_two_processes_stop_after_the_same_epoch(tmp_path: Path) -> None:
     ended = run_two_processes(on_a_rank, str(tmp_path))
-    assert [step for step, _ in checkpoint.listed(tmp_path)] == [3]
+    assert [step for step, _ in manifest.listed(tmp_path)] == [3]
     assert all(same(each, trained(None)) for each in ended)

@@ -17,14 +17,14 @@ PACKAGE = ROOT / "ssl_backbones"
 SCRIPTS = {path.stem for folder in ("training", "benchmarks") for path in (ROOT / folder).glob("*.py")}
 
 FLOORS = (
-    {"refusal"},
+    {"refusal", "version"},
     {"files"},
     {"checks", "clustering", "convert", "distributed", "locks", "losses", "metrics", "optimizers", "registry"}
-    | {"schedules", "version", "views"},
+    | {"schedules", "views"},
     {"data", "fetch", "typed"},
-    {"mining", "models"},
+    {"mining", "models", "runs"},
     {"methods"},
-    {"recipes", "runs"},
+    {"recipes"},
     {"catalogue"},
     {"__init__"},
     {"hub", "visualizers"},
@@ -39,7 +39,7 @@ LATE = {"accelerate", "datasets", "matplotlib", "cv2", "sklearn", "tyro", "tenso
 """Not part of a plain installation: imported with the module only in the rooms of WITH_EXTRA, elsewhere where used."""
 
 WITH_EXTRA = {"typed", "recipes", "runs", "train", "evaluate", "commands"}
-"""Rooms that need the extra for training; `create_model` and the methods import none of them."""
+"""Rooms that need the extra for training; of what `create_model` and the methods import from them, nothing does."""
 
 TYRO = "ssl_backbones.typed.words"
 """The one module of its room that does."""

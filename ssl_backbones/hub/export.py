@@ -42,21 +42,10 @@ def save_backbone(
     weights = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
     reference = _reference(architecture, input_size[0])
     _check(weights, reference, architecture)
-    config = _config(
-        reference,
-        architecture,
-        tag=tag,
-        input_size=list(input_size),
-        interpolation=interpolation,
-        crop_pct=crop_pct,
-        mean=list(mean),
-        std=list(std),
-        license=license,
-        description=description,
-        origin_url=origin_url,
-        paper_name=paper_name,
-        paper_ids=paper_ids,
-    )
+    prepared = {"interpolation": interpolation, "crop_pct": crop_pct, "mean": list(mean), "std": list(std)}
+    about = {"license": license, "description": description, "origin_url": origin_url}
+    about |= {"paper_name": paper_name, "paper_ids": paper_ids}
+    config = _config(reference, architecture, list(input_size), tag=tag, **prepared, **about)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_file(folder / "model.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.runs.checkpoint import CheckpointError
+from ssl_backbones.runs.manifest import CheckpointError
 
 Named = Iterable[tuple[str, nn.Parameter]]
 

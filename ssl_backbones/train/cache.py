@@ -24,8 +24,8 @@ from ssl_backbones.distributed import rank
 from ssl_backbones.locks import Lock, LockedError
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.refusal import Refusal
-from ssl_backbones.runs.checkpoint import wait_for
 from ssl_backbones.runs.log import Bar
+from ssl_backbones.runs.manifest import wait_for
 from ssl_backbones.train.cache_file import BLOCK, UnfinishedCache, content_of
 from ssl_backbones.train.processes import first_decides
 

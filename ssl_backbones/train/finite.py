@@ -10,7 +10,7 @@ from torch.nn.utils import get_total_norm
 
 from ssl_backbones.recipes.recipe import Run
 from ssl_backbones.refusal import Refusal
-from ssl_backbones.runs.checkpoint import folder_name
+from ssl_backbones.runs.manifest import folder_name
 from ssl_backbones.runs.run_folder import RunFolder
 
 SKIPS = 20

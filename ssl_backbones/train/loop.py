@@ -16,7 +16,7 @@ from ssl_backbones.data.images import Images
 from ssl_backbones.data.unreadable import Accounts
 from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.recipe import Run
-from ssl_backbones.runs import checkpoint
+from ssl_backbones.runs import checkpoint, saving
 from ssl_backbones.runs.log import RunLog
 from ssl_backbones.runs.optimizer_state import load_optimizer, optimizer_tensors
 from ssl_backbones.runs.run_folder import RunFolder
@@ -239,7 +239,7 @@ class Loop:
         self.count_unreadable()
         self.log.sync()
         tensors, scalars, own = self.state()
-        checkpoint.save(
+        saving.save(
             self.folder.checkpoints,
             self.step,
             tensors,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ssl_backbones.distributed import rank, say, world_size
-from ssl_backbones.runs import checkpoint
+from ssl_backbones.runs import checkpoint, saving
 from ssl_backbones.runs.optimizer_state import load_optimizer, optimizer_tensors
 from ssl_backbones.train.finite import NotFiniteError
 from ssl_backbones.train.processes import Stopped, StopSignals, first_decides
@@ -126,7 +126,7 @@ def is_due(saved_at: float) -> bool:
 def save(module: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, epochs: int) -> None:
     """Write a checkpoint of the module and the optimiser after so many epochs; all processes together."""
     tensors, entries = optimizer_tensors(optimizer, module.named_parameters())
-    checkpoint.save(
+    saving.save(
         folder,
         epochs,
         {"module": module.state_dict(), "optimizer": tensors},

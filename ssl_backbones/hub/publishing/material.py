@@ -17,7 +17,8 @@ from ssl_backbones.hub.training_section import fingerprint
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.names import Name
-from ssl_backbones.runs.checkpoint import CheckpointError, listed, verify
+from ssl_backbones.runs.checkpoint import newest_whole
+from ssl_backbones.runs.manifest import CheckpointError
 from ssl_backbones.runs.results import PRETRAINING, read_results
 
 RESTORE = "restore it, or name another folder"
@@ -103,13 +104,11 @@ def read_evaluation(path: Path, digest: str) -> dict[str, Any]:
 
 def newest(run: Path) -> Path:
     """The newest checkpoint that is whole; a damaged one is not published."""
-    reasons = []
-    for _, path in listed(run / "checkpoints"):
-        try:
-            verify(path)
-        except CheckpointError as error:
-            reasons.append(f"{path.name}: {error}")
-        else:
-            return path
-    why = f"none of its checkpoints is whole ({'; '.join(reasons)})" if reasons else "it holds no checkpoint"
-    raise MaterialError(f"the training state of {run} cannot be published, {why}: leave --with_state out")
+    why = "it holds no checkpoint"
+    try:
+        path, _ = newest_whole(run / "checkpoints")
+    except CheckpointError as error:
+        path, why = None, f"{error}"
+    if path is None:
+        raise MaterialError(f"the training state of {run} cannot be published ({why}): leave --with_state out")
+    return path
