@@ -44,6 +44,15 @@ def photos() -> list[Image.Image]:
 
 
 @pytest.fixture(scope="session")
+def sample_images() -> list[Image.Image]:
+    """The first 48 validation images that ship with the repository: RGB, their short side 72."""
+    from ssl_backbones.data import open_images
+
+    images = open_images(ROOT / "training" / "sample_photos" / "validation.parquet")
+    return [images[row] for row in range(48)]
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of data sets that lies beside the repository; tests that ask for it are skipped where it is absent."""
     folder = ROOT.parent / "shared" / "data"

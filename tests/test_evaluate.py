@@ -25,6 +25,7 @@ from ssl_backbones.evaluate.features import Extraction, features_of
 from ssl_backbones.evaluate.model import open_model
 from ssl_backbones.evaluate.protocols import diagnose, knn, logistic, mlp
 from ssl_backbones.metrics import wilson_interval
+from ssl_backbones.recipes.sample import PHOTOS
 
 OPTIONS = {"knn": knn.Options, "logistic": logistic.Options, "mlp": mlp.Options, "diagnose": diagnose.Options}
 
@@ -191,12 +192,11 @@ def test_two_processes_find_what_one_does(data: Path, tmp_path: Path) -> None:
     assert run_two_processes(on_a_rank, str(data), str(tmp_path / "two")) == [alone, alone]
 
 
-def test_on_real_photos_the_numbers_are_scikit_learns(shared_data: Path) -> None:
-    folder = shared_data / "imagenette_96"
+def test_on_real_photos_the_numbers_are_scikit_learns() -> None:
     model = open_model("resnet8_byol", torch.device("cpu"), size=32, random=True)
     parts = []
     for name, count in (("train", 1500), ("validation", 700)):
-        images = open_images(str(folder / f"{name}.parquet"))
+        images = open_images(PHOTOS / f"{name}.parquet")
         found = features_of(model, images, Extraction(), only=np.arange(count))
         parts += [found.rows, torch.from_numpy(np.asarray(images.labels)[:count])]
     rows, labels, asked, truth = parts

@@ -54,7 +54,7 @@ def test_tags_are_unique_and_frozen():
 
 
 def test_tags_are_the_names_of_recipes_and_of_what_others_publish():
-    recipes = pytest.importorskip("recipes").RECIPES
+    recipes = pytest.importorskip("ssl_backbones.recipes").RECIPES
     named = {name: recipe for name, recipe in recipes.items() if "." in name}
     assert set(named) <= {tag.name for tag in TAGS}
     assert all(tag.origin for tag in TAGS if tag.name not in named)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,7 +29,6 @@ from ssl_backbones.views import device_engine as device
 from ssl_backbones.views import pillow_engine as pillow
 from ssl_backbones.views.policy import UNIFORMS
 
-DATA = Path(__file__).parents[1].parent / "shared" / "data" / "clothing10_cc0_160" / "validation.parquet"
 STILL = Policy(area=(1.0, 1.0), flip_p=0, jitter_p=0, grey_p=0, blur_p=0, solarize_p=0)
 
 
@@ -48,16 +45,6 @@ def synthetic(width: int, height: int, kind: str, seed: int = 0) -> Image.Image:
 images = st.builds(
     synthetic, st.integers(3, 90), st.integers(3, 90), st.sampled_from(["noise", "flat", "smooth"]), st.integers(0, 99)
 )
-
-
-@pytest.fixture(scope="module")
-def photos() -> list[Image.Image]:
-    """Real ones where they are at hand."""
-    if not DATA.exists():
-        pytest.skip(f"no photos at {DATA.name}")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    column = parquet.ParquetFile(DATA).read_row_group(0, columns=["image"])["image"][:48].to_pylist()
-    return [Image.open(io.BytesIO(cell["bytes"])).convert("RGB") for cell in column]
 
 
 def equal(ours: Image.Image, theirs: Image.Image) -> None:
@@ -122,8 +109,8 @@ POLICIES = [*views.MOCO_V2_VIEWS[:1], *views.LEWEL_B_VIEWS, *views.BYOL_VIEWS]
 
 
 @pytest.mark.parametrize("policy", [*POLICIES, replace(POLICIES[2], threshold=100, solarize_p=0.5)])
-def test_a_pillow_view_is_torchvisions_on_photos(photos, policy):
-    check_views_are_torchvisions(photos, policy)
+def test_a_pillow_view_is_torchvisions_on_photos(sample_images, policy):
+    check_views_are_torchvisions(sample_images, policy)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -178,17 +165,17 @@ def test_device_operations_that_are_exact(name, kind):
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_device_operations_that_are_exact_on_photos(photos, name):
-    square = [photo.resize((64, 64)) for photo in photos]
+def test_device_operations_that_are_exact_on_photos(sample_images, name):
+    square = [photo.resize((64, 64)) for photo in sample_images]
     assert both(square, replace(STILL, **EXACT[name]), 64).max() == 0
 
 
 @pytest.mark.parametrize("size", [16, 32, 96, 200])
-def test_device_crop_on_photos(photos, size):
-    apart = both(photos, replace(STILL, area=(0.05, 1.0), flip_p=0.5), size)
+def test_device_crop_on_photos(sample_images, size):
+    apart = both(sample_images, replace(STILL, area=(0.05, 1.0), flip_p=0.5), size)
     assert apart.max() <= 2
     assert apart.mean() < 0.1
-    apart = both(photos, replace(STILL, area=(0.05, 1.0), flip_p=0.5, interpolation="bicubic"), size)
+    apart = both(sample_images, replace(STILL, area=(0.05, 1.0), flip_p=0.5, interpolation="bicubic"), size)
     assert apart.max() <= 8
     assert apart.mean() < 0.1
 
@@ -205,8 +192,8 @@ def patterns(size: int) -> list[Image.Image]:
     return [synthetic(size, size, kind, seed) for seed in range(8) for kind in ("noise", "smooth", "flat")]
 
 
-def test_device_blur_on_photos(photos):
-    check_blur([photo.resize((64, 64)) for photo in photos])
+def test_device_blur_on_photos(sample_images):
+    check_blur([photo.resize((64, 64)) for photo in sample_images])
 
 
 @pytest.mark.parametrize("size", [4, 9, 32])
@@ -231,8 +218,8 @@ def test_box_radius_is_pillows():
 
 
 @pytest.mark.parametrize("strength", [0.1, 0.5])
-def test_device_hue_on_photos(photos, strength):
-    check_hue([photo.resize((64, 64)) for photo in photos], strength)
+def test_device_hue_on_photos(sample_images, strength):
+    check_hue([photo.resize((64, 64)) for photo in sample_images], strength)
 
 
 @pytest.mark.parametrize("strength", [0.1, 0.5])
@@ -247,8 +234,8 @@ def check_hue(batch: list[Image.Image], strength: float) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_device_views_are_pillows_nearly_everywhere(photos, policy):
-    apart = both(photos, policy, 64, seed=2)
+def test_device_views_are_pillows_nearly_everywhere(sample_images, policy):
+    apart = both(sample_images, policy, 64, seed=2)
     assert apart.mean() < 0.5
     assert (apart > 3).mean() < 2e-3
     assert apart.max() <= 24
@@ -266,21 +253,21 @@ def test_the_colour_operations_follow_each_images_own_order():
     assert (pillow.render(batch, policy, drawn, 32) != pillow.render(batch, policy, turned, 32)).mean() > 0.3
 
 
-def test_device_views_do_not_depend_on_the_company(photos):
+def test_device_views_do_not_depend_on_the_company(sample_images):
     policy = POLICIES[2]
     rows = uniform(0, 0, np.arange(8), 0, UNIFORMS)
-    (together,) = device.render(device.pack(photos[:8], [(policy, policy.draw(rows))]), (policy,), 32)
+    (together,) = device.render(device.pack(sample_images[:8], [(policy, policy.draw(rows))]), (policy,), 32)
     for row in range(8):
         (alone,) = device.render(
-            device.pack(photos[row : row + 1], [(policy, policy.draw(rows[row : row + 1]))]), (policy,), 32
+            device.pack(sample_images[row : row + 1], [(policy, policy.draw(rows[row : row + 1]))]), (policy,), 32
         )
         assert (alone[0] - together[row]).abs().max() <= 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_device_views_on_a_gpu(photos):
+def test_device_views_on_a_gpu(sample_images):
     transform = MultiView(views.BYOL_VIEWS, 64, engine="device")
-    content = transform.on_host(photos, transform.draw(0, 0, np.arange(len(photos))))
+    content = transform.on_host(sample_images, transform.draw(0, 0, np.arange(len(sample_images))))
     for here, there in zip(transform.on_device(content), transform.on_device(to(content, "cuda")), strict=True):
         assert there.is_cuda
         assert (here - there.cpu()).abs().mean() < 0.01
