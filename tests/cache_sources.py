@@ -113,22 +113,23 @@ def pixels_sha(place: Path) -> str:
     return hashlib.sha256((place / "pixels.npy").read_bytes()).hexdigest()
 
 
-def make_slowly(data: Path, folder: Path, pause: float) -> None:
-    """What a process does that makes a cache, with a pause before every block."""
+def make(data: Path, folder: Path, hold: int | None) -> None:
+    """Make a cache, as a process does; before the block of number `hold`, wait for a file named go."""
     add = cache_file.UnfinishedCache.add
 
-    def slow(self: Any, indices: range) -> None:
-        time.sleep(pause)
+    def held(self: Any, indices: range) -> None:
+        while len(self.blocks) == hold and not (folder / "go").exists():
+            time.sleep(0.01)
         add(self, indices)
 
-    cache_file.UnfinishedCache.add = slow  # type: ignore[method-assign]
-    with open(folder / f"said-{os.getpid()}", "w") as said, contextlib.redirect_stdout(said):
+    cache_file.UnfinishedCache.add = held  # type: ignore[method-assign]
+    with open(folder / f"said-{os.getpid()}", "w", buffering=1) as said, contextlib.redirect_stdout(said):
         cached(open_images(data), "data", Caching(folder / "cache"))
 
 
-def making(data: Path, folder: Path, pause: float) -> multiprocessing.Process:
-    """A process that makes a cache."""
-    process = multiprocessing.get_context("fork").Process(target=make_slowly, args=(data, folder, pause))
+def making(data: Path, folder: Path, hold: int | None = None) -> multiprocessing.Process:
+    """A process that makes a cache, and may be held before a block."""
+    process = multiprocessing.get_context("fork").Process(target=make, args=(data, folder, hold))
     process.start()
     return process
 

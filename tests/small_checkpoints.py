@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from conftest import ROOT
+from limits import HANG
 from torch import Tensor
 
 from ssl_backbones.runs.saving import save
@@ -49,4 +50,4 @@ def in_a_process(program: str, *arguments: Path) -> subprocess.CompletedProcess[
     """A program run on its own, so that it may fork and be killed."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", "-c", program, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=HANG, check=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from cache_sources import COUNT, SOURCES, alike, counted, kept, making, mixed, same, seen, small_blocks
+from limits import HANG
 from PIL import Image
 from runs import outcome, photo_folder, run, stop, tiny
 from two_processes import run_two_processes
@@ -193,9 +195,13 @@ def test_photos_encoded_anew_are_said_to_be_others(tmp_path: Path) -> None:
 
 def test_two_makers_of_one_cache_wait_for_one_another(tmp_path: Path) -> None:
     images = alike(tmp_path / "data")
-    makers = [making(tmp_path / "data", tmp_path, 0.1) for _ in range(2)]
+    makers = [making(tmp_path / "data", tmp_path, hold=3) for _ in range(2)]
+    while not any("another process" in path.read_text() for path in tmp_path.glob("said-*")):
+        assert all(maker.is_alive() for maker in makers)
+        time.sleep(0.01)
+    (tmp_path / "go").touch()
     for maker in makers:
-        maker.join(60)
+        maker.join(HANG)
     assert [maker.exitcode for maker in makers] == [0, 0]
     said = "".join(path.read_text() for path in tmp_path.glob("said-*"))
     assert said.count("are kept in") == 1

@@ -28,8 +28,8 @@ def test_a_killed_making_goes_on_after_its_last_whole_block(
 ) -> None:
     images = alike(tmp_path / "data")
     notes = tmp_path / "cache" / f".tmp-{kept(tmp_path).place('data').name}" / "blocks.jsonl"
-    process = making(tmp_path / "data", tmp_path, 0.15)
-    while not notes.exists() or notes.read_bytes().count(b"\n") < 3:
+    process = making(tmp_path / "data", tmp_path, hold=3)
+    while not notes.exists() or notes.read_bytes().count(b"\n") < 4:
         assert process.is_alive()
         time.sleep(0.01)
     process.kill()
@@ -38,8 +38,8 @@ def test_a_killed_making_goes_on_after_its_last_whole_block(
     assert not kept(tmp_path).place("data").exists()
     read = counted(images, monkeypatch)
     assert same(images, cached(images, "data", kept(tmp_path)))
-    assert 0 < len(read) <= COUNT - 8
-    assert f"is gone on with after {COUNT - len(read)} of {COUNT} photos" in capsys.readouterr().out
+    assert len(read) == COUNT - 12
+    assert f"is gone on with after 12 of {COUNT} photos" in capsys.readouterr().out
     whole = Caching(tmp_path / "whole")
     cached(images, "data", whole)
     assert pixels_sha(whole.place("data")) == pixels_sha(kept(tmp_path).place("data"))

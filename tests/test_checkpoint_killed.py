@@ -118,14 +118,14 @@ for kill in range(12):
     if child == 0:
         for step in range(reached + 1, 10**6):
             save(folder, step, {"part": {"x": torch.full((50_000,), float(step))}}, {"step": step})
-    time.sleep(random_.uniform(0.02, 0.12))
+    while not (folder / f"step-{reached + 1:08}").exists():
+        time.sleep(0.001)
+    time.sleep(random_.uniform(0.0, 0.1))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     loaded = load_latest(folder)
-    if loaded is None:
-        continue
     assert not loaded.skipped, loaded.skipped
-    assert loaded.step >= reached
+    assert loaded.step > reached
     assert loaded.scalars == {"step": loaded.step}
     assert bool((loaded.tensors["part"]["x"] == loaded.step).all())
     reached = loaded.step
@@ -136,7 +136,7 @@ print(reached)
 def test_sigkill_while_saving_all_the_time(tmp_path: Path) -> None:
     done = in_a_process(KILLS, tmp_path / "run")
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 0
+    assert int(done.stdout) >= 12
 
 
 @pytest.mark.parametrize("at", range(4))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from limits import HANG
 from small_checkpoints import equal, flip, in_a_process, put, state, steps
 
 from ssl_backbones.runs import manifest, saving
@@ -21,7 +22,7 @@ class Pair:
     """Two ranks as threads of this process, with the barrier and the broadcast of a process group."""
 
     def __init__(self) -> None:
-        self.meet = threading.Barrier(2, timeout=20)
+        self.meet = threading.Barrier(2, timeout=HANG)
         self.box: Any = None
 
     def broadcast(self, value: Any) -> Any:
@@ -99,7 +100,8 @@ def test_rank_0_chooses_for_both(tmp_path: Path) -> None:
     assert pair.load(tmp_path / "none") == [None, None]
 
 
-def test_a_shared_file_system_may_take_its_time(tmp_path: Path) -> None:
+def test_a_shared_file_system_may_take_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "VISIBLE_WITHIN", HANG)
     put(tmp_path / "there", 1)
     rename = threading.Timer(0.3, lambda: (tmp_path / "there").rename(tmp_path / "here"))
     rename.start()
@@ -120,7 +122,7 @@ from ssl_backbones.runs.saving import save
 folder, meet = Path(sys.argv[1]), sys.argv[2]
 child = os.fork()
 rank = 1 if child == 0 else 0
-limit = timedelta(seconds=30)
+limit = timedelta(minutes=30)
 dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2, timeout=limit)
 
 def broadcast(value):

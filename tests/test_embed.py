@@ -6,7 +6,7 @@ import multiprocessing
 import signal
 import subprocess
 import threading
-import time
+from multiprocessing.synchronize import Event, Semaphore
 from typing import Any
 
 import numpy as np
@@ -40,30 +40,35 @@ def test_features_come_in_order_and_without_training(workers: int) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
 
 
-def signal_workers() -> None:
-    """Let another process signal every worker, as a terminal or a cluster does that means the whole run."""
+def signal_workers(begun: Semaphore, sent: Event) -> None:
+    """Once a worker has begun, let another process signal all there are, as a cluster does that means the whole run."""
+    begun.acquire()
     pids = [str(child.pid) for child in multiprocessing.active_children()]
     for name in ("INT", "USR1", "TERM"):
         subprocess.run(["kill", f"-{name}", *pids], check=True)
+    sent.set()
 
 
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this platform does not tell who sent a signal")
 @pytest.mark.parametrize("module", [embed_module, loader_module], ids=lambda module: module.__name__)
 def test_workers_that_have_just_begun_are_not_ended_by_signals(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, sent = multiprocessing.Semaphore(0), multiprocessing.Event()
+
     def late(worker: int) -> None:
-        time.sleep(0.6)
+        begun.release()
+        sent.wait()
         obey_parent_alone(worker)
 
     obey_parent_alone = loader_module.obey_parent_alone
     monkeypatch.setattr(module, "obey_parent_alone", late)
-    signalled = threading.Timer(0.3, signal_workers)
-    signalled.start()
+    signalling = threading.Thread(target=signal_workers, args=(begun, sent))
+    signalling.start()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, set())
     if module is embed_module:
         assert len(embed(Colours(), tints(12), np.arange(12), CPU, batch_size=3, workers=2)[0]) == 12
     else:
         assert len(list(loader_module.Loader(tints(12), 3, 0, workers=2).steps(0, 4))) == 4
-    assert not signalled.is_alive()
+    signalling.join()
     assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) == mask
 
 

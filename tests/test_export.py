@@ -9,6 +9,7 @@ import sys
 import pytest
 import timm
 import torch
+from limits import HANG
 from safetensors import safe_open
 from timm.models import PretrainedCfg
 
@@ -191,4 +192,4 @@ def test_plain_timm_loads_it_without_this_package(tmp_path):
         "assert torch.equal(grey.conv1.weight, wanted['conv1.weight'].sum(1, keepdim=True))\n"
         "assert 'ssl_backbones' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=HANG)

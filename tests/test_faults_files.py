@@ -8,7 +8,6 @@ import os
 import pickle
 import random
 import struct
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -112,7 +111,6 @@ def test_damaged_weights_are_refused_or_whole(backbone: Path) -> None:
     sound = (backbone / "model.safetensors").read_bytes()
     generator = random.Random(0)
     names = set(load_file(backbone / "model.safetensors"))
-    began = time.monotonic()
     for _ in range(60):
         file = bytearray(sound)
         if generator.random() < 0.5:
@@ -126,7 +124,6 @@ def test_damaged_weights_are_refused_or_whole(backbone: Path) -> None:
         except (PretrainedWeightsError, RuntimeError):
             continue
         assert set(model.state_dict()) == names
-    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,16 @@ from ssl_backbones.hub.export import save_backbone
 TOKEN = "hf_ThisIsNoTokenThatAnybodyHas0000"
 CHILD = """
 import json, sys, time
-import huggingface_hub.utils._http as http
-http.time.sleep = lambda seconds: None
+from huggingface_hub import constants
+waited = []
+time.sleep = waited.append
 import ssl_backbones
 from ssl_backbones.data import open_images
 said = {}
 for what in sys.argv[1:]:
-    began = time.monotonic()
+    waited.clear()
+    if "stalled" in what:
+        constants.HF_HUB_ETAG_TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT = 1
     try:
         if what.startswith("data:"):
             open_images(what.removeprefix("data:"))
@@ -34,7 +37,8 @@ for what in sys.argv[1:]:
         answer = ["none", "loaded"]
     except Exception as error:
         answer = [type(error).__name__, str(error)]
-    said[what] = [*answer, time.monotonic() - began]
+    said[what] = [*answer, sum(waited)]
+    constants.HF_HUB_ETAG_TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT = 600
 print(json.dumps(said))
 """
 MANNERS = (*STATUS, "cut", "stalled", "kind")
@@ -59,15 +63,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def told(files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What is said of a model from each kind of Hub, what the Hub was asked, and what lies in the cache afterwards."""
+    """Answers about a model from each kind of Hub, what the Hub was asked, and what lies in the cache afterwards."""
     home = tmp_path_factory.mktemp("home")
     with loopback_hub(files) as (address, kind):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")} | {
             "HF_ENDPOINT": address,
             "HF_HOME": str(home),
             "HF_TOKEN": TOKEN,
-            "HF_HUB_ETAG_TIMEOUT": "1",
-            "HF_HUB_DOWNLOAD_TIMEOUT": "1",
+            "HF_HUB_ETAG_TIMEOUT": "600",
+            "HF_HUB_DOWNLOAD_TIMEOUT": "600",
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "PYTHONPATH": str(ROOT),
@@ -142,19 +146,20 @@ def test_no_token_is_told_or_kept(told: dict[str, Any]) -> None:
 
 
 UNREACHABLE = """
-import sys, time
+import time
 import ssl_backbones
-began = time.monotonic()
+waited = []
+time.sleep = waited.append
 try:
     ssl_backbones.create_model("hf-hub:org/name", pretrained=True)
-except ssl_backbones.registry.PretrainedWeightsError as error:
-    print(time.monotonic() - began, error)
+except ssl_backbones.PretrainedWeightsError as error:
+    print(sum(waited), error)
 """
 
 
 @pytest.mark.slow
-def test_without_a_network_there_is_one_error_within_30_seconds(tmp_path: Path) -> None:
-    """Nobody listens on the port; the waiting between the tries is not cut short here."""
+def test_without_a_network_there_is_one_error_and_little_waiting(tmp_path: Path) -> None:
+    """Nobody listens on the port; what is counted are the seconds asked for between the tries."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

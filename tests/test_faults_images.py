@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import hostile
@@ -47,13 +46,11 @@ def test_a_file_cut_at_every_64th_byte_is_read_whole_or_refused(name: str) -> No
     file = FORMATS[name]
     whole = np.asarray(decode(file, "whole"))
     read = []
-    began = time.monotonic()
     for length in range(0, len(file), 64):
         with contextlib.suppress(UnreadableImageError):
             pixels = np.asarray(decode(file[:length], "cut"))
             read.append(length)
             assert np.array_equal(pixels, whole)
-    assert time.monotonic() - began < 20
     if name != "multi-picture":  # its first picture ends long before the file
         assert all(length > len(file) - ENDS_EARLY for length in read)
 

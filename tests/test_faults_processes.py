@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from limits import HANG
 from runs import photo_folder
 
 from ssl_backbones.runs import checkpoint
@@ -55,7 +56,7 @@ class Both:
             with open(file, "w") as said:
                 self.ranks.append(subprocess.Popen(words, stdout=said, stderr=said, env=environment))
 
-    def wait_for_checkpoint(self, seconds: float = 60) -> None:
+    def wait_for_checkpoint(self, seconds: float = HANG) -> None:
         """Return once the run has saved something of its training."""
         give_up = time.monotonic() + seconds
         while not list(self.out.glob("checkpoints/step-*[1-9]*")):
@@ -79,15 +80,14 @@ def both(data: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator
     pair.end()
 
 
-@pytest.mark.parametrize("both", [600], indirect=True)
+@pytest.mark.parametrize("both", [10 * HANG], indirect=True)
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_is_killed_ends_the_other_at_once(both: Both, victim: int) -> None:
+    """Long before a process that hangs would be given up."""
     both.wait_for_checkpoint()
     other = both.ranks[1 - victim]
     both.ranks[victim].send_signal(signal.SIGKILL)
-    began = time.monotonic()
-    assert other.wait(timeout=60) == 2, both.said()
-    assert time.monotonic() - began < 30
+    assert other.wait(timeout=HANG) == 2, both.said()
     said = both.said()[1 - victim]
     assert "Traceback" not in said, said
     assert said.count("another of the 2 processes is gone") == 1, said
@@ -98,20 +98,18 @@ def test_a_process_that_is_killed_ends_the_other_at_once(both: Both, victim: int
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("both", [5], indirect=True)
+@pytest.mark.parametrize("both", [60], indirect=True)
 def test_a_process_that_hangs_is_given_up(both: Both) -> None:
     both.wait_for_checkpoint()
     both.ranks[1].send_signal(signal.SIGSTOP)
-    began = time.monotonic()
-    assert both.ranks[0].wait(timeout=120) == 2, both.said()
-    assert time.monotonic() - began < 60
+    assert both.ranks[0].wait(timeout=HANG) == 2, both.said()
     assert both.said()[0].count("another of the 2 processes is gone or has not answered") == 1
     both.ranks[1].send_signal(signal.SIGCONT)
 
 
 def test_what_both_refuse_is_said_once(tmp_path: Path) -> None:
-    pair = Both(tmp_path / "nowhere", tmp_path / "run", patience=600)
-    assert [rank.wait(timeout=60) for rank in pair.ranks] == [2, 2]
+    pair = Both(tmp_path / "nowhere", tmp_path / "run", patience=HANG)
+    assert [rank.wait(timeout=HANG) for rank in pair.ranks] == [2, 2]
     first, second = pair.said()
     assert first.count("does not exist: give a folder") == 1
     assert "Traceback" not in first
@@ -120,14 +118,14 @@ def test_what_both_refuse_is_said_once(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_go_on_as_one_and_say_what_cannot_be_the_same(data: Path, tmp_path: Path) -> None:
-    pair = Both(data, tmp_path / "run", patience=600, epochs=60)
+    pair = Both(data, tmp_path / "run", patience=HANG, epochs=60)
     pair.wait_for_checkpoint()
     for rank in pair.ranks:
         rank.send_signal(signal.SIGTERM)
-    assert {rank.wait(timeout=60) for rank in pair.ranks} == {143}
+    assert {rank.wait(timeout=HANG) for rank in pair.ranks} == {143}
     words = [*SMALL.split(), "--epochs", "60", "--data", str(data), "--out", str(tmp_path / "run")]
     alone = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(ROOT), "600", *words]
-    done = subprocess.run(alone, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(alone, capture_output=True, text=True, check=False, timeout=HANG)
     assert done.returncode == 0, done.stderr
     assert "The rest may not be bit-identical to a run never stopped: world_size 2 -> 1" in done.stdout
     assert json.loads((tmp_path / "run" / "results.json").read_text())["compute"]["processes"] == 1

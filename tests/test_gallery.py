@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from limits import HANG
 from PIL import Image
 from test_embedding import contrast
 
@@ -214,7 +215,7 @@ def test_a_browser_shows_the_page(tmp_path: Path) -> None:
         ["chromium", *flags, f"--screenshot={shot}", "--window-size=800,1400", page.as_uri()],
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=HANG,
     )
     pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
     paper = np.array([0xFA, 0xF9, 0xF6])

@@ -18,6 +18,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from limits import HANG
 from PIL import Image
 
 from ssl_backbones.data.batches import Batch, Batches
@@ -183,7 +184,7 @@ def test_no_global_generator_is_touched(workers: int) -> None:
 
 def wait_until_childless() -> None:
     gc.collect()
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + HANG
     while multiprocessing.active_children():
         assert time.monotonic() < give_up, multiprocessing.active_children()
         time.sleep(0.02)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT
+from limits import HANG
 
 from ssl_backbones.data.batches import Batch
 from ssl_backbones.train import loader as loader_module
@@ -57,7 +58,7 @@ def test_a_worker_that_is_killed_ends_the_epoch() -> None:
     """In a process of its own: torch raises the error wherever the main thread happens to be."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "ignore", "-c", KILLED]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=HANG, check=False)
     assert re.search("worker .*(killed|exited)|ended in the middle", done.stdout), done
 
 

@@ -17,6 +17,7 @@ import timm
 import torch
 from conftest import ROOT, photo
 from huggingface_hub import constants, snapshot_download
+from limits import HANG
 from published import here, publishing
 from runs import photo_folder, run, sha, tiny
 
@@ -143,7 +144,7 @@ def test_from_a_mirror_and_then_offline_by_the_environment_alone(sent: Sent, tmp
     for more in ({"HF_ENDPOINT": sent.address}, {"HF_HUB_OFFLINE": "1"}):
         sent.asked.clear()
         words = [sys.executable, "-c", READ, f"hf-hub:{NAME}", str(tmp_path / "got.pt")]
-        done = subprocess.run(words, env=plain | more, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(words, env=plain | more, capture_output=True, text=True, timeout=HANG, check=False)
         assert done.returncode == 0, done.stderr
         assert told(json.loads(done.stdout)) == PREPARATION
         got = torch.load(tmp_path / "got.pt", weights_only=True)

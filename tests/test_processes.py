@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from limits import HANG
 from runs import forget
 from tinted import CPU, Colours, tints
 from two_processes import run_two_processes
@@ -37,7 +38,7 @@ def test_a_first_signal_is_noted_and_a_second_ends_the_process() -> None:
         "import sys, time; sys.path.insert(0, sys.argv[1]); from ssl_backbones.train.processes import StopSignals\n"
         "stop = StopSignals()\nprint(stop.agreed(), flush=True)\n"
         "while stop.agreed() is None: time.sleep(0.01)\n"
-        "print(stop.agreed(), flush=True)\ntime.sleep(60)"
+        "print(stop.agreed(), flush=True)\ntime.sleep(3600)"
     )
     with subprocess.Popen([sys.executable, "-c", waiting, str(ROOT)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -45,7 +46,7 @@ def test_a_first_signal_is_noted_and_a_second_ends_the_process() -> None:
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == "143\n"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == -signal.SIGTERM
+        assert process.wait(timeout=HANG) == -signal.SIGTERM
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import errors
 from hypothesis import example, given
 from hypothesis import strategies as st
+from limits import HANG
 from safetensors.torch import save_file
 
 import ssl_backbones
@@ -33,7 +34,7 @@ def test_import_registers_and_stays_light():
         "heavy = {'accelerate', 'datasets', 'matplotlib', 'sklearn', 'tyro'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    subprocess.run([sys.executable, "-W", "error:Overwriting", "-c", script], check=True, timeout=120)
+    subprocess.run([sys.executable, "-W", "error:Overwriting", "-c", script], check=True, timeout=HANG)
 
 
 @pytest.mark.parametrize("tag", TAGS, ids=lambda tag: tag.name)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from limits import HANG
 
 import ssl_backbones
 from ssl_backbones.registry.tags import TAGS
@@ -41,7 +42,7 @@ def package() -> dict[str, bytes]:
 def build(kind: str, source: Path, out: Path) -> Path:
     """What the backend makes of a folder, without the network."""
     words = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(out)]
-    done = subprocess.run(words, cwd=source, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(words, cwd=source, capture_output=True, text=True, timeout=HANG, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (made,) = out.iterdir()
     return made
@@ -117,7 +118,7 @@ print(ssl_backbones.__file__, ssl_backbones.create_model("resnet8_lewel_b").num_
 def index_answers(pip: list[str], folder: Path) -> bool:
     """Whether one small distribution can be had."""
     words = [*pip, "download", "--quiet", "--no-deps", "--dest", str(folder), "safetensors"]
-    return subprocess.run(words, capture_output=True, timeout=120, check=False).returncode == 0
+    return subprocess.run(words, capture_output=True, timeout=HANG, check=False).returncode == 0
 
 
 @pytest.mark.slow
@@ -129,9 +130,9 @@ def test_the_wheel_works_in_an_empty_environment(built: Built, tmp_path: Path) -
     if not index_answers(pip, tmp_path):
         pytest.skip("installs from a package index, and pip reaches none")
     # torch alone may be gigabytes.
-    subprocess.run([*pip, "install", "--quiet", str(built.wheel)], check=True, timeout=1800)
+    subprocess.run([*pip, "install", "--quiet", str(built.wheel)], check=True, timeout=HANG)
     bare = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    run = {"cwd": tmp_path, "env": bare, "capture_output": True, "text": True, "timeout": 600, "check": False}
+    run = {"cwd": tmp_path, "env": bare, "capture_output": True, "text": True, "timeout": HANG, "check": False}
     done = subprocess.run([python, str(ROOT / ".ci" / "check_installation.py")], **run)  # type: ignore[call-overload]
     assert done.returncode == 0, done.stdout + done.stderr
     print(done.stdout)

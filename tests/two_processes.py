@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from limits import HANG
 from torch import distributed, multiprocessing
 
-DEADLINE = timedelta(seconds=60)
+DEADLINE = timedelta(seconds=HANG)
 """How long a rank waits for the other before it fails the test."""
 
 
