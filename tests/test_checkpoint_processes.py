@@ -101,7 +101,7 @@ def test_rank_0_chooses_for_both(tmp_path: Path) -> None:
 
 
 def test_a_shared_file_system_may_take_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "VISIBLE_WITHIN", HANG)
+    monkeypatch.setattr(manifest, "VISIBLE_WITHIN", HANG)
     put(tmp_path / "there", 1)
     rename = threading.Timer(0.3, lambda: (tmp_path / "there").rename(tmp_path / "here"))
     rename.start()
