@@ -83,11 +83,19 @@ def test_other_folders_have_no_labels(tmp_path, paths):
     assert list(images.classes) == []
 
 
-def test_an_empty_class_keeps_its_place_and_is_named(tmp_path, caplog):
-    images = open_images(fill(tmp_path, "a/1.jpg", "b/", "c/2.jpg", ".cache/3.jpg"))
-    assert images.classes == ["a", "b", "c"]
-    assert images.labels.tolist() == [0, 2]
+@pytest.mark.parametrize("beside", ["b/", "b/notes.txt", "b/deep/", "b/.hidden.jpg"])
+def test_a_folder_without_images_is_no_class_and_is_named(tmp_path, caplog, beside):
+    (root := fill(tmp_path, "a/1.jpg", "c/2.jpg", ".cache/3.jpg", "b/")).joinpath("b/deep").mkdir()
+    if not beside.endswith("/"):
+        (root / beside).write_text("{}")
+    images = open_images(root)
+    assert images.classes == ["a", "c"]
+    assert images.labels.tolist() == [0, 1]
     assert "no image in 'b'" in caplog.text
+
+
+def test_one_folder_of_images_beside_one_without_is_no_class(tmp_path):
+    assert open_images(fill(tmp_path, "all/1.jpg", "meta/")).labels is None
 
 
 NAMES = [

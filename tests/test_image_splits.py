@@ -8,6 +8,7 @@ import pytest
 from photo_sources import fill, raw, same, structs, write
 
 from ssl_backbones.data import ImageSourceError, open_images, relabelled, validation_of
+from ssl_backbones.data.splits import SPLITS, TRAIN, parts_of
 
 
 @pytest.mark.parametrize("kept", ["val", "validation", "valid", "test"])
@@ -34,8 +35,85 @@ def test_validation_comes_before_test_and_needs_labels(tmp_path):
     assert validation_of(root, images) is None, "an image outside of the class folders takes the labels away"
 
 
-def test_classes_named_as_a_split_among_others_are_classes(tmp_path):
-    assert open_images(fill(tmp_path, "train/1.jpg", "bus/2.jpg")).classes == ["bus", "train"]
+def test_a_train_among_vehicles_is_a_class(tmp_path):
+    images = open_images(fill(tmp_path, "train/1.jpg", "bus/2.jpg"))
+    assert images.classes == ["bus", "train"]
+    assert validation_of(tmp_path, images) is None
+
+
+CLASSES = [f"{split}/{label}/{n}.jpg" for split in ("train", "val") for label in ("cat", "dog") for n in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("beside", "said"),
+    [
+        ("annotations/a.json", "without images: annotations"),
+        ("labels/", "without images: labels"),
+        ("meta/deep/", "without images: meta"),
+        ("unlabeled/0.jpg", "left out: unlabeled"),
+        ("unlabelled/deep/0.jpg", "left out: unlabelled"),
+        ("extra/0.jpg", "left out: extra"),
+        ("bus/wheel/0.jpg", "left out: bus"),
+        ("test/cat/0.jpg", "left out: test"),
+    ],
+)
+def test_one_more_folder_beside_the_splits_changes_nothing_but_what_is_said(tmp_path, caplog, beside, said):
+    fill(tmp_path, *CLASSES, beside.rpartition("/")[0] + "/" if not beside.endswith(".jpg") else beside)
+    images = open_images(tmp_path)
+    assert list(images.keys) == ["cat/0.jpg", "cat/1.jpg", "dog/0.jpg", "dog/1.jpg"]
+    assert images.classes == ["cat", "dog"]
+    assert [*validation_of(tmp_path, images).keys] == [*images.keys]
+    assert validation_of(tmp_path, images).root == tmp_path / "val"
+    assert "taking train" in caplog.text
+    assert "val is for validation" in caplog.text
+    assert said in caplog.text
+
+
+@pytest.mark.parametrize("train", ["train", "Train", "train2017", "training_set", "train-images", "TRAINING"])
+@pytest.mark.parametrize("kept", ["val", "Validation", "val2017", "test_set", "dev"])
+def test_every_name_of_a_split_is_known(tmp_path, train, kept):
+    fill(tmp_path, f"{train}/1.jpg", f"{train}/2.jpg", f"{kept}/3.jpg", "annotations/")
+    images = open_images(tmp_path)
+    assert list(images.keys) == ["1.jpg", "2.jpg"]
+    assert images.labels is None
+    assert open_images(tmp_path / kept).keys[:] == ["3.jpg"]
+
+
+def test_of_several_years_the_last_with_its_own_validation(tmp_path):
+    parts = parts_of(fill(tmp_path, "train2014/1.jpg", "train2017/2.jpg", "val2014/3.jpg", "val2017/4.jpg"))
+    assert (parts.train.name, parts.kept_out.name) == ("train2017", "val2017")
+    assert parts.left_out == ("train2014", "val2014")
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_a_split_is_no_class(tmp_path, caplog, name):
+    fill(tmp_path, "cat/1.jpg", "dog/2.jpg", f"{name}/cow/3.jpg")
+    images = open_images(tmp_path)
+    if name in TRAIN:
+        assert images.keys[:] == ["cow/3.jpg"]
+    else:
+        assert images.keys[:] == ["cat/1.jpg", "dog/2.jpg"]
+        assert images.classes == ["cat", "dog"]
+    assert "left out" in caplog.text
+
+
+def test_splits_without_one_to_train_on_have_no_labels(tmp_path, caplog):
+    assert open_images(fill(tmp_path / "a", "val/1.jpg", "test/2.jpg")).labels is None
+    assert open_images(fill(tmp_path / "b", "unlabeled/1.jpg", "test/2.jpg")).keys[:] == ["1.jpg"]
+    assert "left out: test" in caplog.text
+
+
+def test_validation_images_of_a_single_class_have_its_label(tmp_path):
+    fill(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "val/b/3.jpg", "val/b/4.jpg")
+    assert validation_of(tmp_path, open_images(tmp_path)).labels.tolist() == [1, 1]
+
+
+def test_parquet_files_of_unlabelled_images_are_taken_last(tmp_path):
+    for name in ("unlabeled-0", "test-0"):
+        write(tmp_path / f"{name}.parquet", image=structs(2))
+    assert list(open_images(tmp_path).keys) == ["unlabeled-0.parquet:0", "unlabeled-0.parquet:1"]
+    write(tmp_path / "train-0.parquet", image=structs(1))
+    assert list(open_images(tmp_path).keys) == ["train-0.parquet:0"]
 
 
 def test_parquet_files_of_splits(tmp_path, caplog):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -15,6 +14,8 @@ from PIL import Image
 from ssl_backbones.data.decode import SUFFIXES, USUAL_POLICY, DecodePolicy, decode
 from ssl_backbones.data.images import Images, ImageSourceError
 from ssl_backbones.data.keys import PathKeys, fingerprint_of
+from ssl_backbones.data.splits import splits_among
+from ssl_backbones.data.walk import images_below, kind_of
 
 logger = logging.getLogger(__name__)
 
@@ -22,12 +23,17 @@ logger = logging.getLogger(__name__)
 class ImageFolder(Images):
     """All images below a folder, in the order of their paths.
 
-    Where no image lies in the folder itself and it has at least two folders, those are the classes, empty ones
-    included; otherwise there are no labels. What begins with a dot is not looked at. Links are followed, out of the
-    folder too, but not round in a circle. A link that leads nowhere counts as an unreadable photo.
+    Where no image lies in the folder itself and at least two of its folders hold some, those are the classes; otherwise
+    there are no labels. A folder without images is no class, nor is one with the name of a split, which is left out.
+    What begins with a dot is not looked at. Links are followed, out of the folder too, but not round in a circle. A
+    link that leads nowhere counts as an unreadable image.
     """
 
-    def __init__(self, root: str | Path, policy: DecodePolicy = USUAL_POLICY) -> None:
+    def __init__(self, root: str | Path, policy: DecodePolicy = USUAL_POLICY, among: Sequence[str] = ()) -> None:
+        """Look for the images; `among` are classes known already: folders that all bear their names are classes.
+
+        Raises ImageSourceError where there is no image.
+        """
         self.root = Path(root)
         self.policy = policy
         if not self.root.is_dir():
@@ -37,8 +43,8 @@ class ImageFolder(Images):
             raise ImageSourceError(
                 f"there is no image in {str(root)!r} or below it: files ending in {', '.join(SUFFIXES)} are looked for"
             )
+        paths, self.classes = classified(self.root, paths, among)
         self.keys = PathKeys(paths)
-        self.classes = class_folders(self.root, paths)
         self.labels = labels_from(paths, self.classes) if self.classes else None
 
     def __getitem__(self, index: int) -> Image.Image:
@@ -51,55 +57,33 @@ class ImageFolder(Images):
         return fingerprint_of(self.keys, self.labels, np.array([size_of(self.root / key) for key in self.keys]))
 
 
-def images_below(root: Path) -> Iterator[str]:
-    """Paths of the images below the root, relative to it, with slashes on every system."""
-    yield from walk(root, "", frozenset())
-
-
-def walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
-    """Images below one folder; a folder that is one of those above it is a circle of links, and left out."""
-    try:
-        status = folder.stat()
-        here = above | {(status.st_dev, status.st_ino)}
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        raise ImageSourceError(f"{str(folder)!r} cannot be listed ({error.strerror}): make it readable") from error
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        kind = kind_of(entry)
-        if kind == "folder":
-            below = entry.stat()
-            if (below.st_dev, below.st_ino) not in here:
-                yield from walk(Path(entry.path), f"{prefix}{entry.name}/", here)
-        elif kind == "file" and entry.name.lower().endswith(SUFFIXES):
-            yield prefix + entry.name
-
-
-def kind_of(entry: os.DirEntry[str]) -> Literal["folder", "file", "neither"]:
-    """What lies behind a name; a link that leads nowhere is a file, and a pipe or a device is neither."""
-    try:
-        if entry.is_dir():
-            return "folder"
-        return "file" if entry.is_file() or entry.is_symlink() else "neither"
-    except OSError:  # a link to itself
-        return "file"
-
-
-def class_folders(root: Path, paths: list[str]) -> list[str]:
-    """Names of the classes, sorted; none where an image lies outside of the folders, or there is one folder only."""
+def classified(root: Path, paths: list[str], among: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The images that count, and their classes, sorted: none where an image lies outside of the folders."""
     if any("/" not in path for path in paths):
-        return []
+        return paths, []
     found = {path.split("/", 1)[0] for path in paths}
-    folders = {
-        entry.name for entry in os.scandir(root) if kind_of(entry) == "folder" and not entry.name.startswith(".")
-    }
-    if len(folders) < 2:
-        return []
-    empty = sorted(folders - found)
+    if found <= set(among):
+        return paths, sorted(found)
+    splits = splits_among(found)
+    if splits == found:
+        return paths, []
+    if splits:
+        named = ", ".join(sorted(splits))
+        logger.warning("%s: left out as splits, not classes: %s (name one with --validation)", root, named)
+        paths = [path for path in paths if path.split("/", 1)[0] not in splits]
+    classes = sorted(found - splits)
+    if len(classes) < 2:
+        return paths, []
+    say_empty(root, found)
+    return paths, classes
+
+
+def say_empty(root: Path, found: set[str]) -> None:
+    """A line in the log on the folders that hold no image."""
+    entries = (entry for entry in os.scandir(root) if not entry.name.startswith("."))
+    empty = sorted({entry.name for entry in entries if kind_of(entry) == "folder"} - found)
     if empty:
-        logger.warning("no image in %s below %s: kept as classes without photos", ", ".join(map(repr, empty)), root)
-    return sorted(folders)
+        logger.warning("no image in %s below %s: not counted as classes", ", ".join(map(repr, empty)), root)
 
 
 def labels_from(paths: list[str], classes: list[str]) -> np.ndarray:

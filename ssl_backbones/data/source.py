@@ -10,18 +10,19 @@ from pathlib import Path
 from ssl_backbones.data.cached import INDEX, PIXELS, CachedImages
 from ssl_backbones.data.checks import relabelled
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
-from ssl_backbones.data.folder import ImageFolder, images_below
+from ssl_backbones.data.folder import ImageFolder
 from ssl_backbones.data.images import Images, ImageSourceError
 from ssl_backbones.data.splits import (
     TEST,
     TRAIN,
     VALIDATION,
+    Parts,
     Spec,
     folder_kept_out,
     parquet_files,
     parquet_in,
     parquet_kept_out,
-    training_folder,
+    parts_of,
 )
 
 logger = logging.getLogger(__name__)
@@ -32,10 +33,11 @@ HELD_IN_MEMORY = 512 * 2**20
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.+%\[\]:-]+)?")
 
 
-def open_images(spec: Spec, policy: DecodePolicy = USUAL_POLICY) -> Images:
-    """The photos of a folder, of parquet files (one, several, a pattern or a folder of them), or of a Hub dataset.
+def open_images(spec: Spec, policy: DecodePolicy = USUAL_POLICY, among: Sequence[str] = ()) -> Images:
+    """The images of a folder, of parquet files (one, several, a pattern or a folder of them), or of a Hub dataset.
 
-    Of a source that is divided into splits, the photos to train on. Raises ImageSourceError.
+    Of a source that is divided into splits, the images to train on. `among` are classes known already: folders that all
+    bear their names are classes, be it one. Raises ImageSourceError.
     """
     if spec == "":
         raise ImageSourceError("no photos are named: give a folder, .parquet files, or a Hub dataset as org/name")
@@ -50,7 +52,7 @@ def open_images(spec: Spec, policy: DecodePolicy = USUAL_POLICY) -> Images:
         raise ImageSourceError(f"{[*map(str, spec)]} is not a list of .parquet files: give one folder, or such a list")
     path = Path(spec).expanduser()
     if path.is_dir():
-        return open_folder(path, policy)
+        return open_folder(path, policy, among)
     if path.exists():
         raise ImageSourceError(f"{str(spec)!r} is neither a folder nor a .parquet file: give the folder that holds it")
     if is_hub_name(spec):
@@ -69,11 +71,11 @@ def validation_of(spec: Spec, like: Images, policy: DecodePolicy = USUAL_POLICY)
     """
     if like.labels is None:
         return None
-    images = kept_out(spec, policy)
+    images = kept_out(spec, policy, like.classes)
     return None if images is None or images.labels is None else relabelled(images, like.classes)
 
 
-def kept_out(spec: Spec, policy: DecodePolicy) -> Images | None:
+def kept_out(spec: Spec, policy: DecodePolicy, among: Sequence[str]) -> Images | None:
     """The validation split, or else the test split, of a source of which the training split was opened."""
     files = parquet_files(spec)
     if files:
@@ -84,7 +86,7 @@ def kept_out(spec: Spec, policy: DecodePolicy) -> Images | None:
     path = Path(spec).expanduser()
     if path.is_dir():
         folder = folder_kept_out(path)
-        return ImageFolder(folder, policy) if folder and any(images_below(folder)) else None
+        return ImageFolder(folder, policy, among) if folder else None
     return kept_out_on_hub(str(spec), policy) if is_hub_name(spec) else None
 
 
@@ -101,14 +103,26 @@ def kept_out_on_hub(name: str, policy: DecodePolicy) -> Images | None:
     return hub_dataset.load(f"{identity}:{kept}", policy) if kept else None
 
 
-def open_folder(path: Path, policy: DecodePolicy) -> Images:
-    """The images of a folder, or of its folder `train` if all it holds is splits; of a cache, the photos."""
+def open_folder(path: Path, policy: DecodePolicy, among: Sequence[str]) -> Images:
+    """The images of a folder, or of its folder `train` if it holds splits; of a cache, the photos."""
     if (path / INDEX).is_file() and (path / PIXELS).is_file():
         return CachedImages(path)
-    part = training_folder(path)
-    if part != path:
-        logger.warning("%s holds splits: taking %s", path, part.name)
-    return ImageFolder(part, policy)
+    parts = parts_of(path)
+    if parts.train != path:
+        say_parts(path, parts)
+    return ImageFolder(parts.train, policy, among)
+
+
+def say_parts(path: Path, parts: Parts) -> None:
+    """A line in the log on what is taken of a folder that holds splits, and on what is not."""
+    words = [f"{path} holds splits: taking {parts.train.name} to train on"]
+    if parts.kept_out:
+        words += [f"{parts.kept_out.name} is for validation"]
+    if parts.left_out:
+        words += [f"left out: {', '.join(parts.left_out)} (name one with --data to train on it instead)"]
+    if parts.empty:
+        words += [f"without images: {', '.join(parts.empty)}"]
+    logger.warning("%s", "; ".join(words))
 
 
 def open_parquet(files: Sequence[Path], policy: DecodePolicy) -> Images:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from ssl_backbones.data.decode import SUFFIXES
+from ssl_backbones.data.walk import images_below, looks_like_image
 
 TRAIN, VALIDATION, TEST = ("train", "training"), ("validation", "valid", "val", "dev"), ("test", "testing")
-SPLITS = (*TRAIN, *VALIDATION, *TEST)
+UNLABELLED = ("unlabeled", "unlabelled")
+SPLITS = (*TRAIN, *VALIDATION, *TEST, *UNLABELLED)
+NAMED = re.compile(rf"({'|'.join(SPLITS)})(?:[-_ ]?(?:\d{{4}}|set|split|images?|data))?")
+"""A name that stands for a split: `train`, `val2017`, `training_set`."""
 
 Spec = str | Path | Sequence[str | Path]
 """What stands behind `--data`: a path, a pattern, the name of a dataset on the Hub, or a list of parquet files."""
@@ -24,7 +28,8 @@ def parquet_files(spec: Spec) -> list[Path]:
     path = Path(spec).expanduser()
     if path.is_dir():
         files = parquet_in(path) or parquet_in(path / "data")
-        return of_split(files, TRAIN) or [file for file in files if split_of(file) is None] or files
+        unnamed = [file for file in files if split_of(file) is None]
+        return of_split(files, TRAIN) or unnamed or of_split(files, UNLABELLED) or files
     if path.suffix == ".parquet" and not path.exists() and glob.has_magic(str(path)):
         return sorted(Path(file) for file in glob.glob(str(path)))
     return [path] if path.suffix == ".parquet" else []
@@ -50,24 +55,83 @@ def of_split(files: Sequence[Path], names: Sequence[str]) -> list[Path]:
 
 def split_of(file: Path) -> str | None:
     """The split that a file's name begins with, as in `train-00000-of-00002.parquet`."""
-    word = re.split(r"[-_.]", file.name.lower(), maxsplit=1)[0]
-    return word if word in SPLITS else None
+    return split_named(re.split(r"[-_.]", file.name, maxsplit=1)[0])
 
 
-def training_folder(path: Path) -> Path:
-    """The folder `train` of a folder that holds splits and no image of its own; otherwise the folder itself."""
+def split_named(name: str) -> str | None:
+    """The split that a name stands for, such as `val` of `val2017`; None for another name."""
+    named = NAMED.fullmatch(name.lower())
+    return named[1] if named else None
+
+
+def splits_among(names: Collection[str]) -> set[str]:
+    """The names of splits among those of folders; `train` alone, among others, is one of the vehicles."""
+    splits = {name for name in names if split_named(name)}
+    alone = len(splits) == 1 and splits != set(names) and all(split_named(name) in TRAIN for name in splits)
+    return set() if alone else splits
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The folders of a folder of images: those used, and those that are not."""
+
+    train: Path
+    """The images to train on: the folder itself where it is not divided into splits."""
+    kept_out: Path | None = None
+    """The validation images, or else the test images, beside the folder to train on."""
+    left_out: tuple[str, ...] = ()
+    """Names of the other folders that hold images."""
+    empty: tuple[str, ...] = ()
+    """Names of the folders without images."""
+
+
+def parts_of(path: Path) -> Parts:
+    """The parts of a folder: divided where it holds a split to train on, and no image outside of its folders."""
     entries = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
     folders = [entry for entry in entries if entry.is_dir()]
-    train = [folder for folder in folders if folder.name.lower() in TRAIN]
-    loose = any(entry.name.lower().endswith(SUFFIXES) for entry in entries if entry not in folders)
-    divided = not loose and all(folder.name.lower() in SPLITS for folder in folders)
-    return train[0] if divided and train else path
+    loose = any(looks_like_image(entry.name) for entry in entries if entry not in folders)
+    if loose or not any(split_named(folder.name) for folder in folders):
+        return Parts(path)
+    filled = [folder for folder in folders if any(images_below(folder))]
+    train = folder_of_split(filled, TRAIN)
+    if train is not None and is_class(train, filled):
+        train = None
+    if train is None and all(split_named(folder.name) for folder in filled):
+        train = folder_of_split(filled, UNLABELLED)
+    if train is None:
+        return Parts(path)
+    kept_out = None if split_named(train.name) in UNLABELLED else kept_out_beside(train, filled)
+    left_out = tuple(folder.name for folder in filled if folder not in (train, kept_out))
+    return Parts(train, kept_out, left_out, tuple(folder.name for folder in folders if folder not in filled))
+
+
+def is_class(train: Path, filled: Sequence[Path]) -> bool:
+    """Whether a folder `train` is one class of several: no other split beside it, and no folder of images in any."""
+    others = [folder for folder in filled if folder != train]
+    alone = bool(others) and not any(split_named(folder.name) for folder in others)
+    return alone and not any("/" in image for folder in filled for image in images_below(folder))
+
+
+def folder_of_split(folders: Sequence[Path], names: Sequence[str], like: str = "") -> Path | None:
+    """The folder of the first of these splits that has any: of several with a year, the one `like`, or the last."""
+    for name in names:
+        found = [folder for folder in folders if split_named(folder.name) == name]
+        if found:
+            exact = [folder for folder in found if folder.name.lower() == name + like]
+            return (exact or [folder for folder in found if folder.name.lower() == name] or found)[-1]
+    return None
+
+
+def kept_out_beside(train: Path, filled: Sequence[Path]) -> Path | None:
+    """The validation folder, or else the test folder, among those beside the training folder."""
+    like = train.name.lower().removeprefix(split_named(train.name) or "")
+    return folder_of_split(filled, VALIDATION, like) or folder_of_split(filled, TEST, like)
 
 
 def folder_kept_out(path: Path) -> Path | None:
     """The validation folder, or else the test folder, beside the training folder."""
-    train = training_folder(path).absolute()
-    if train.name.lower() not in TRAIN:
+    train = parts_of(path).train.absolute()
+    if split_named(train.name) not in TRAIN:
         return None
-    beside = {folder.name.lower(): folder for folder in sorted(train.parent.iterdir()) if folder.is_dir()}
-    return next((beside[name] for name in (*VALIDATION, *TEST) if name in beside), None)
+    beside = [folder for folder in sorted(train.parent.iterdir()) if folder.is_dir() and split_named(folder.name)]
+    return kept_out_beside(train, [folder for folder in beside if any(images_below(folder))])

@@ -61,7 +61,7 @@ def open_labelled(data: str, validation: str, protocol: str) -> tuple[Images, Im
         raise ImageSourceError(f"{protocol} needs photos of at least two classes, and in {data} {only}: add some")
     source = validation or f"the split kept beside {data}"
     try:
-        asked = open_images(validation) if validation else validation_of(data, images)
+        asked = open_images(validation, among=images.classes) if validation else validation_of(data, images)
         if asked is None:
             return images, None, ""
         if len(known(labels_of(asked, source, protocol))) == 0:

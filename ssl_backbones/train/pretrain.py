@@ -87,5 +87,5 @@ def open_validation(recipe: Recipe, images: Images) -> Images | None:
     """The labelled images to ask about: those that the recipe names, or those beside the ones to train on, if any."""
     if not recipe.validation:
         return validation_of(recipe.data, images)
-    validation = open_images(recipe.validation)
+    validation = open_images(recipe.validation, among=images.classes)
     return relabelled(validation, images.classes) if images.labels is not None else validation
