@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import labelled_runs
 import numpy as np
 import pytest
+import runs
 import torch
-from labelled_runs import Chance, divided, killed_at, outcome, small, weights
+from labelled_runs import Chance, divided, killed_at, outcome, small, tinted, weights
+from test_head_training import in_epoch
 from torch.nn.functional import cross_entropy
 
 import ssl_backbones
-from ssl_backbones.data import Batches, Request, TooManyUnreadableError, open_images
+from ssl_backbones.data import Batches, ImageSourceError, Request, TooManyUnreadableError, open_images
+from ssl_backbones.evaluate.classification import head_training
 from ssl_backbones.evaluate.classification.labelled_views import LabelledViews
 from ssl_backbones.evaluate.classification.linear import LinearConfig, LinearProbe
-from ssl_backbones.evaluate.classification.subset import Embedded
 from ssl_backbones.evaluate.protocols import linear
 from ssl_backbones.metrics import wilson_interval
 from ssl_backbones.recipes.recipe import OptimizerConfig
@@ -108,13 +112,20 @@ def test_the_layer_begins_as_asked() -> None:
     assert torch.equal(head.bias, torchs_own.bias)
 
 
-@pytest.mark.parametrize("preset", ["moco_v2", "patch"])
-def test_the_backbone_stays_bit_for_bit(preset: str, data: Path, tmp_path: Path) -> None:
-    labelled_runs.run(linear, small(linear, preset, data, tmp_path / "run"))
+def test_the_backbone_stays_bit_for_bit(data: Path, tmp_path: Path) -> None:
+    labelled_runs.run(linear, small(linear, "moco_v2", data, tmp_path / "run"))
     before, after = backbone().state_dict(), weights(tmp_path / "run")
     assert {name for name in after if not name.startswith("backbone.")} == {"head.weight", "head.bias"}
     for name, value in before.items():
         assert torch.equal(after[f"backbone.{name}"], value), name
+
+
+def test_on_features_the_layer_alone_is_kept(data: Path, tmp_path: Path) -> None:
+    labelled_runs.run(linear, small(linear, "patch", data, tmp_path / "run"))
+    assert {name for name in runs.state(tmp_path / "run") if name.startswith("module/")} == {
+        "module/weight",
+        "module/bias",
+    }
 
 
 @pytest.mark.parametrize("augment", [True, False])
@@ -139,9 +150,9 @@ def test_the_layer_is_what_a_plain_loop_makes_of_it(augment: bool, data: Path, t
             optimizer.zero_grad()
             cross_entropy(head(features), torch.from_numpy(images.labels[rows])).backward()
             optimizer.step()
-    ended = weights(tmp_path / "run")
-    assert torch.allclose(ended["head.weight"], head.weight.detach(), atol=1e-5)
-    assert torch.allclose(ended["head.bias"], head.bias.detach(), atol=1e-5)
+    ended = runs.state(tmp_path / "run")
+    for name, value in head.state_dict().items():
+        assert torch.allclose(ended[f"method/head.{name}" if augment else f"module/{name}"], value, atol=1e-5)
 
 
 def test_views_differ_between_epochs_and_by_nothing_else(data: Path) -> None:
@@ -244,13 +255,34 @@ def test_photos_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
 # Runs that stop
 
 
-@pytest.mark.parametrize("preset", ["moco_v2", "patch"])
-def test_a_run_that_was_killed_goes_on_bit_for_bit(preset: str, data: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_goes_on_bit_for_bit(data: Path, tmp_path: Path) -> None:
     checkpoints = labelled_runs.Checkpoints(every_steps=3, every_minutes=0)
-    options = small(linear, preset, data, tmp_path / "whole", judge_every=1, epochs=3, checkpoints=checkpoints)
+    options = small(linear, "moco_v2", data, tmp_path / "whole", judge_every=1, epochs=3, checkpoints=checkpoints)
     labelled_runs.run(linear, options)
     again = labelled_runs.elsewhere(options, tmp_path / "stopped")
     killed_at(8, linear, again)
+    labelled_runs.run(linear, again)
+    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("ends", [runs.killed, runs.asked_to_stop])
+def test_a_run_on_features_goes_on_bit_for_bit(
+    ends: Callable[[], None], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head_training, "EVERY", -1.0)
+    options = small(linear, "patch", data, tmp_path / "whole", judge_every=1, epochs=4, max_steps=14)
+    whole = labelled_runs.run(linear, options)
+    assert [(test["epoch"], test["step"]) for test in whole["tests"]] == [(1, 4), (2, 8), (3, 12), (4, 14)]
+    again = labelled_runs.elsewhere(options, tmp_path / "stopped")
+    for epoch in (0, 2):
+        with in_epoch(epoch, ends), pytest.raises((runs.Killed, SystemExit)):
+            labelled_runs.run(linear, again)
+        assert not (tmp_path / "stopped" / "results.json").exists()
+    others = dataclasses.replace(
+        again, data=str(tinted(tmp_path / "others", seed=7)), validation=str(data.parent / "val")
+    )
+    with pytest.raises(ImageSourceError, match="the images are not those that the training in"):
+        labelled_runs.run(linear, others)
     labelled_runs.run(linear, again)
     assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
 
@@ -274,15 +306,3 @@ def test_test_images_follow_the_description_unless_told_otherwise() -> None:
     assert (own.crop_pct, own.interpolation, own.mean) == (cfg["crop_pct"], cfg["interpolation"], tuple(cfg["mean"]))
     other = LabelledViews(test_crop_pct=0.5, test_interpolation="bicubic").to_test(network, 16)
     assert (other.crop_pct, other.interpolation) == (0.5, "bicubic")
-
-
-def test_known_features_need_no_photo(data: Path) -> None:
-    class Unseen(Embedded):
-        def __getitem__(self, index: int) -> Any:
-            raise AssertionError("a photo was opened")
-
-    images = Unseen(open_images(data), torch.arange(36.0)[:, None].expand(36, 64))
-    dataset = probe().dataset(images, 16, 0)
-    shown, labels = dataset.on_device(dataset[Request(0, np.array([5, 30]))].content)
-    assert shown[:, 0].tolist() == [5, 30]
-    assert labels.tolist() == images.labels[[5, 30]].tolist()

@@ -1,7 +1,8 @@
-"""How often a classifier names the right class: every validation image once, shared out among the processes."""
+"""The accuracy of a classifier: every validation image once, shared out among the processes."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,56 +21,84 @@ FIVE = 5
 Classifier = LinearProbe | Finetune
 
 
+@dataclass(frozen=True)
+class Answers:
+    """The predictions of a classifier for the validation images that can be read."""
+
+    validation: Images
+    readable: np.ndarray
+    """(N,) bool, the M images that can be read."""
+    correct: dict[str, Tensor]
+    """Correct predictions (M,) bool: "top-1", and "top-5" if there are more than five classes."""
+
+    @classmethod
+    def of(cls, guesses: Tensor, classes: int, validation: Images, readable: np.ndarray) -> Answers:
+        """The answers by the likeliest classes (N, G), the first first, of so many classes."""
+        labels = torch.from_numpy(np.asarray(validation.labels))[:, None]
+        right = (guesses.long() == labels)[torch.from_numpy(readable)]
+        five = {f"top-{FIVE}": right.any(dim=1)} if classes > FIVE else {}
+        return cls(validation, readable, {"top-1": right[:, 0], **five})
+
+    @property
+    def measured(self) -> Measured:
+        """The accuracies, as a judge has them."""
+        shares = {name: float(right.double().mean()) for name, right in self.correct.items()}
+        return Measured(shares, self.correct["top-1"])
+
+    @property
+    def labels(self) -> Tensor:
+        """The labels (M,) of the images that can be read."""
+        return torch.from_numpy(np.asarray(self.validation.labels)[self.readable])
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the M images that can be read."""
+        return [key for key, kept in zip(self.validation.keys, self.readable, strict=True) if kept]
+
+
 class AccuracyJudge:
-    """Asks a classifier about all images of a source, while it trains and at its end."""
+    """Tests a classifier on all images of a source, while it trains and at its end."""
 
     at_start = False
+    answers: Answers
+    """Of the last test."""
 
     def __init__(self, method: Classifier, validation: Images, size: int, every: int) -> None:
-        self.guesses, self.validation, self.every = Guesses(method), validation, every
+        self.method, self.validation, self.every = method, validation, every
         self.crop = method.to_test(size)
-        self.readable = np.ones(len(validation), bool)
-        self.right = torch.empty(0, 0, dtype=torch.bool)
 
     @property
     def question(self) -> dict[str, Any]:
-        """What two answers must have in common to be compared."""
+        """All that two tests must share to be comparable, as JSON has it."""
         return {"validation": self.validation.fingerprint, "crop": repr(self.crop)}
 
     def judge(self, bench: Bench) -> Measured:
-        """The shares of images whose class is the first guess, and among the first five; images are left out that
-        cannot be read.
-        """
-        dataset = Batches(self.validation, self.crop, seed=0)
+        """The accuracy, top-1 and top-5; images are left out that cannot be read."""
         guesses, unreadable = embed(
-            self.guesses,
-            dataset,
+            Guesses(self.method),
+            Batches(self.validation, self.crop, seed=0),
             np.arange(len(self.validation)),
             bench.device,
             workers=bench.workers,
             autocast=bench.autocast(),
         )
         lost = bench.count_unreadable(self.validation, unreadable).photos
-        self.readable = np.array([key not in lost for key in self.validation.keys])
-        labels = torch.from_numpy(np.asarray(self.validation.labels))[:, None]
-        self.right = (guesses.long() == labels)[torch.from_numpy(self.readable)]
-        shares = {name: float(right.double().mean()) for name, right in self.answers().items()}
-        return Measured(shares, self.right[:, 0])
-
-    def answers(self) -> dict[str, Tensor]:
-        """Which images (M,) were named rightly at last, in one guess and, where there are more classes, in five."""
-        five = {f"top-{FIVE}": self.right.any(dim=1)} if self.guesses.more_than_five else {}
-        return {"top-1": self.right[:, 0], **five}
+        readable = np.array([key not in lost for key in self.validation.keys])
+        self.answers = Answers.of(guesses, self.method.config.classes, self.validation, readable)
+        return self.answers.measured
 
 
 class Guesses(nn.Module):
-    """The classes (B, 5) that a classifier takes images (B, 3, S, S) for, the likeliest first."""
+    """A classifier's likeliest classes (B, 5) of images (B, 3, S, S), the likeliest first."""
 
     def __init__(self, method: Classifier) -> None:
         super().__init__()
         self.method = method
-        self.more_than_five = method.config.classes > FIVE
 
     def forward(self, images: Tensor) -> Tensor:
-        logits = self.method.logits(images)
-        return logits.topk(min(FIVE, logits.shape[1]), dim=1).indices
+        return likeliest(self.method.logits(images))
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """The five classes (B, 5) of the highest scores (B, C), the highest first; fewer where there are fewer."""
+    return logits.topk(min(FIVE, logits.shape[1]), dim=1).indices

@@ -16,9 +16,11 @@ from accelerate import PartialState
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ssl_backbones.data import ImageSourceError
 from ssl_backbones.distributed import rank, say, world_size
 from ssl_backbones.runs import checkpoint, saving
 from ssl_backbones.runs.optimizer_state import load_optimizer, optimizer_tensors
+from ssl_backbones.runs.run_folder import RunFolderError
 from ssl_backbones.train.finite import NotFiniteError
 from ssl_backbones.train.processes import Stopped, StopSignals, first_decides
 from ssl_backbones.train.start import broadcast
@@ -30,7 +32,7 @@ EVERY = 60.0
 
 @dataclass(frozen=True)
 class Plan:
-    """The batches of a training on N features, a list for each epoch."""
+    """The batches of a training, epoch by epoch."""
 
     epochs: int
     batch_size: int
@@ -44,62 +46,109 @@ class Plan:
         """Batches of an epoch of `count` features."""
         return count // self.batch_size if self.whole else -(-count // self.batch_size)
 
+    def total_steps(self, count: int) -> int:
+        """Batches of all epochs of `count` features."""
+        whole = self.epochs * self.steps_per_epoch(count)
+        return min(whole, self.max_steps or whole)
+
     def batches(self, epoch: int, count: int) -> list[Tensor]:
         """The rows (B,) of each batch of an epoch of `count` features."""
         order = torch.split(torch.from_numpy(permutation(self.seed, epoch, count)), self.batch_size)
         steps = self.steps_per_epoch(count)
-        left = self.max_steps - epoch * steps if self.max_steps else steps
-        return list(order[: min(steps, left)])
+        return list(order[: min(steps, self.total_steps(count) - epoch * steps)])
+
+
+@dataclass(frozen=True)
+class Training:
+    """A head with its optimiser, and the folder that keeps both as they are after some epochs."""
+
+    head: nn.Module
+    optimizer: torch.optim.Optimizer
+    folder: Path | None = None
+    """Nothing is kept without one."""
+    images: str = ""
+    """Fingerprint of the images; a checkpoint of others is refused."""
+
+    def restore(self) -> int:
+        """Load the newest checkpoint, if there is any; the epochs that it has seen.
+
+        Raises ImageSourceError for one of other images, RunFolderError for one of another kind of training, and
+        CheckpointError where none is whole.
+        """
+        saved = checkpoint.load_latest(self.folder, rank=rank(), broadcast=broadcast) if self.folder else None
+        if saved is None:
+            return 0
+        if saved.scalars.get("images", self.images) != self.images:
+            raise ImageSourceError(
+                f"the images are not those that the training in {self.folder} began with: give it the same data, or "
+                "begin another with --out"
+            )
+        if "module" not in saved.tensors:
+            raise RunFolderError(f"{self.folder} is of an older version's training: begin another with --out")
+        self.head.load_state_dict(saved.tensors["module"])
+        named = self.head.named_parameters()
+        load_optimizer(self.optimizer, named, saved.tensors["optimizer"], saved.scalars["optimizer"])
+        for reason in saved.skipped:
+            say(f"A newer checkpoint was not used: {reason}")
+        say(f"Going on after epoch {saved.step}.")
+        if changed := saved.changed(world_size()):
+            say(f"The rest may not be bit-identical to a training never stopped: {', '.join(changed)}.")
+        return saved.step
+
+    def save(self, epochs: int) -> None:
+        """Write a checkpoint after so many epochs, if there is a folder for it; all processes together."""
+        if self.folder is None:
+            return
+        tensors, entries = optimizer_tensors(self.optimizer, self.head.named_parameters())
+        saving.save(
+            self.folder,
+            epochs,
+            {"module": self.head.state_dict(), "optimizer": tensors},
+            {"optimizer": entries, "images": self.images},
+            rank=rank(),
+            world_size=world_size(),
+            barrier=PartialState().wait_for_everyone,
+        )
 
 
 def train_head(
-    head: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    training: Training,
     rows: Tensor,
     labels: Tensor,
     plan: Plan,
-    folder: Path | None = None,
+    done: int = 0,
     *,
     before_step: Callable[[int], object] = int,
 ) -> Iterator[tuple[int, float]]:
-    """Train a head on features (N, D) with labels (N,); after each epoch, its number from 1 on and its mean loss.
+    """Train a head on features (N, D) with labels (N,) for the epochs beyond those done; yield each and its mean loss.
 
-    A training that was stopped goes on from what the folder holds of it. `before_step` is called with the number of
-    each step, from 0 on. Raises NotFiniteError for a loss that is no number, and Stopped after a signal.
+    `before_step` is called with the number of each step, from 0 on. Raises NotFiniteError for a loss that is no number,
+    and Stopped after a signal.
     """
-    with closing(kept_epochs(plan.epochs, head, optimizer, folder)) as epochs:
+    head, optimizer = training.head, training.optimizer
+    with closing(kept_epochs(training, done, plan.epochs)) as epochs:
         for epoch in epochs:
-            total, seen, first = rows.new_zeros(()), 0, epoch * plan.steps_per_epoch(len(rows))
-            for step, chosen in enumerate(plan.batches(epoch, len(rows)), start=first):
+            total, batches = rows.new_zeros(()), plan.batches(epoch, len(rows))
+            for step, chosen in enumerate(batches, start=epoch * plan.steps_per_epoch(len(rows))):
                 before_step(step)
-                chosen = chosen.to(rows.device)
-                loss = cross_entropy(head(rows[chosen]), labels[chosen])
+                at = chosen.to(rows.device)
+                loss = cross_entropy(head(rows[at]), labels[at])
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 total += len(chosen) * loss.detach()
-                seen += len(chosen)
-            mean = float(total) / seen
+            mean = float(total) / sum(map(len, batches))
             if not mean < float("inf"):
                 raise NotFiniteError(f"the loss is {mean} after epoch {epoch + 1}: lower --lr, or look at the features")
             yield epoch + 1, mean
 
 
-@torch.no_grad()
-def logits_of(head: nn.Module, rows: Tensor) -> Tensor:
-    """The scores (N, C) of features (N, D)."""
-    return torch.cat([head(part) for part in torch.split(rows, 1 << 16)])
+def kept_epochs(training: Training, done: int, epochs: int) -> Generator[int, None, None]:
+    """The epochs beyond those done, each of which moves the head, alike in all processes.
 
-
-def kept_epochs(
-    epochs: int, module: nn.Module, optimizer: torch.optim.Optimizer, folder: Path | None
-) -> Generator[int, None, None]:
-    """The epochs that are left after the newest checkpoint of the folder, which is loaded first; all processes alike.
-
-    A signal to stop lets the epoch end, and then the process, with everything saved: Stopped. Without a folder nothing
-    is kept.
+    A checkpoint is written once a minute. A signal to stop lets the epoch end, and then the process, with everything
+    saved: Stopped.
     """
-    done = restored(module, optimizer, folder) if folder else 0
     saved_at = monotonic()
     signals = StopSignals()
     try:
@@ -108,8 +157,8 @@ def kept_epochs(
             code = signals.agreed()
             if epoch + 1 == epochs:
                 return
-            if folder and (code is not None or is_due(saved_at)):
-                save(module, optimizer, folder, epoch + 1)
+            if code is not None or is_due(saved_at):
+                training.save(epoch + 1)
                 saved_at = monotonic()
             if code is not None:
                 say(f"Stopped after epoch {epoch + 1} of {epochs}; the same command goes on from there.")
@@ -123,30 +172,7 @@ def is_due(saved_at: float) -> bool:
     return first_decides(lambda: monotonic() - saved_at > EVERY)
 
 
-def save(module: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, epochs: int) -> None:
-    """Write a checkpoint of the module and the optimiser after so many epochs; all processes together."""
-    tensors, entries = optimizer_tensors(optimizer, module.named_parameters())
-    saving.save(
-        folder,
-        epochs,
-        {"module": module.state_dict(), "optimizer": tensors},
-        {"optimizer": entries},
-        rank=rank(),
-        world_size=world_size(),
-        barrier=PartialState().wait_for_everyone,
-    )
-
-
-def restored(module: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> int:
-    """Load the newest checkpoint into the module and the optimiser; the epochs that it has seen, 0 without any."""
-    saved = checkpoint.load_latest(folder, rank=rank(), broadcast=broadcast)
-    if saved is None:
-        return 0
-    module.load_state_dict(saved.tensors["module"])
-    load_optimizer(optimizer, module.named_parameters(), saved.tensors["optimizer"], saved.scalars["optimizer"])
-    for reason in saved.skipped:
-        say(f"A newer checkpoint was not used: {reason}")
-    say(f"Going on after epoch {saved.step}.")
-    if changed := saved.changed(world_size()):
-        say(f"The rest may not be bit-identical to a training never stopped: {', '.join(changed)}.")
-    return saved.step
+@torch.no_grad()
+def logits_of(head: nn.Module, rows: Tensor) -> Tensor:
+    """The scores (N, C) of features (N, D)."""
+    return torch.cat([head(part) for part in torch.split(rows, 1 << 16)])

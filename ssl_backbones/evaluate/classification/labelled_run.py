@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -14,9 +14,9 @@ from torch import Tensor
 from ssl_backbones.checks import check
 from ssl_backbones.data import Images, require_batch
 from ssl_backbones.distributed import say
-from ssl_backbones.evaluate.classification.accuracy_judge import AccuracyJudge
-from ssl_backbones.evaluate.classification.finetune import FinetuneConfig
-from ssl_backbones.evaluate.classification.linear import LinearConfig
+from ssl_backbones.evaluate.classification.accuracy_judge import AccuracyJudge, Answers
+from ssl_backbones.evaluate.classification.finetune import Finetune, FinetuneConfig
+from ssl_backbones.evaluate.classification.linear import LinearConfig, LinearProbe
 from ssl_backbones.evaluate.classification.subset import as_list, at, labelled_rows
 from ssl_backbones.evaluate.evaluation import chance, read
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
@@ -87,8 +87,18 @@ class Asked:
         return at(self.whole, self.rows)
 
 
-Prepare = Callable[["LabelledRun", EvaluatedModel, Asked], Images]
-"""What a run learns from, where it is no plain images."""
+@dataclass(frozen=True)
+class Learnt:
+    """A training at its end."""
+
+    images: Images
+    """Those that were trained on."""
+    folder: RunFolder
+    steps: int
+    device: torch.device
+    precision: str
+    unreadable: list[str]
+    """Keys of the images that could not be read."""
 
 
 def open_asked(run: LabelledRun) -> Asked:
@@ -101,12 +111,7 @@ def open_asked(run: LabelledRun) -> Asked:
 
 
 def carry(
-    run: LabelledRun,
-    presets: Mapping[str, LabelledRun],
-    asked: Asked,
-    *,
-    prepare: Prepare | None = None,
-    more: Mapping[str, Any] | None = None,
+    run: LabelledRun, presets: Mapping[str, LabelledRun], asked: Asked, more: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Train and test as the run says, from where it was left; its results, in every process.
 
@@ -114,21 +119,32 @@ def carry(
     """
     more = {"altered": altered(run, presets), **(more or {})}
     require_batch(asked.images, run.batch_size)
-    model = open_model(run.model, meet(), size=run.size or None, random=run.random, seed=run.seed)
-    run = settled(run, model, asked)
-    torch.manual_seed(run.seed)  # the head is alike whatever the backbone drew
-    with fitting():
-        method = run.task.build(model.network)
-    images = prepare(run, model, asked) if prepare else asked.images
+    model = opened(run)
+    run, method = built(run, model, asked)
     for sentence in rates(run):
         say(sentence)
     judge = AccuracyJudge(method, asked.validation, run.size, run.judge_every)
 
     def save(trained: Trained) -> str:
-        return save_results(trained, run, asked, judge, more)
+        precision, unreadable = trained.compute.precision, trained.unreadable
+        learnt = Learnt(trained.images, trained.folder, trained.steps, trained.device, precision, unreadable)
+        return save_results(learnt, run, asked, judge.answers, more)
 
-    folder = carry_out(run, method, images, judge, save)
+    folder = carry_out(run, method, asked.images, judge, save)
     return first_decides(lambda: read(folder.results))
+
+
+def opened(run: LabelledRun) -> EvaluatedModel:
+    """The model that the run names, the same in every process."""
+    return open_model(run.model, meet(), size=run.size or None, random=run.random, seed=run.seed)
+
+
+def built(run: LabelledRun, model: EvaluatedModel, asked: Asked) -> tuple[LabelledRun, LinearProbe | Finetune]:
+    """The run with all that it leaves open settled, and its method around the model."""
+    run = settled(run, model, asked)
+    torch.manual_seed(run.seed)  # the head is alike whatever the backbone drew
+    with fitting():
+        return run, run.task.build(model.network)
 
 
 def settled(run: LabelledRun, model: EvaluatedModel, asked: Asked) -> LabelledRun:
@@ -160,17 +176,13 @@ def rates(run: LabelledRun) -> list[str]:
     return [f"Learning rate of the backbone {scaled:g} ({how}); the head's follows."]
 
 
-def save_results(
-    trained: Trained, run: LabelledRun, asked: Asked, judge: AccuracyJudge, more: Mapping[str, Any]
-) -> str:
+def save_results(learnt: Learnt, run: LabelledRun, asked: Asked, answers: Answers, more: Mapping[str, Any]) -> str:
     """Write results.json and the correct predictions of each image, and return the summary."""
-    images, validation, right = trained.images, judge.validation, judge.answers()
-    curve = tested(trained.folder)
-    numbers = numbers_of(right, curve, run.judge_every)
-    labels = torch.from_numpy(np.asarray(validation.labels)[judge.readable])
-    folder = trained.folder.path
-    keys = np.array([key for key, kept in zip(validation.keys, judge.readable, strict=True) if kept])
-    np.savez_compressed(folder / "per_image.npz", keys=keys, **{name: hits.numpy() for name, hits in right.items()})  # type: ignore[arg-type]
+    images, labels, folder = learnt.images, answers.labels, learnt.folder.path
+    curve = tested(learnt.folder)
+    numbers = numbers_of(answers.correct, curve, run.judge_every)
+    correct: dict[str, Any] = {name: right.numpy() for name, right in answers.correct.items()}
+    np.savez_compressed(folder / "per_image.npz", keys=np.array(answers.keys), **correct)
     if "subset" in more:
         write_file(folder / "subset.txt", as_list(asked.images))
     write_results(
@@ -180,21 +192,21 @@ def save_results(
             model=run.model,
             weights_sha256=run.weights_sha256,
             data=images,
-            validation=validation,
+            validation=answers.validation,
             sources=(run.data, asked.source),
             numbers=numbers,
             settings=run.to_dict(),
             seed=run.seed,
-            device=trained.device,
-            precision=trained.compute.precision,
+            device=learnt.device,
+            precision=learnt.precision,
             more={
                 "random_weights": run.random,
                 "source_reports": run.source_reports,
-                "steps": trained.steps,
+                "steps": learnt.steps,
                 "chance": chance(labels),
                 "tests": curve,
                 "not_learnt_from": len(asked.whole) - len(images),
-                "unreadable": trained.unreadable,
+                "unreadable": learnt.unreadable,
                 **more,
             },
         ),

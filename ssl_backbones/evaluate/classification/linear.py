@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ssl_backbones.checks import check
-from ssl_backbones.data import Batch, Batches, Images, Request
-from ssl_backbones.evaluate.classification.labelled_views import LabelledViews, fitting_labels, numbered
-from ssl_backbones.evaluate.classification.subset import Embedded
+from ssl_backbones.data import Images, NumberedBatches
+from ssl_backbones.evaluate.classification.labelled_views import LabelledViews, numbered
 from ssl_backbones.losses import accuracy, cross_entropy
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import width_of
@@ -63,16 +62,14 @@ class LinearProbe(Method):
         """The transform of test images."""
         return self.config.views.to_test(self.backbone, size)
 
-    def dataset(self, images: Images, size: int, seed: int) -> Batches:
-        """Batches of images, or of their features where those are known, with labels."""
-        if isinstance(images, Embedded):
-            return FeatureBatches(images, self.transform(size), seed, self.config.classes)
+    def dataset(self, images: Images, size: int, seed: int) -> NumberedBatches:
+        """Batches of images with their labels."""
         return numbered(images, self.transform(size), seed, self.config.classes, "a linear probe")
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor | float]:
-        """Score images (B, 3, S, S), or their features (B, D), and their labels (B,)."""
-        shown, labels = batch
-        logits = self.head(shown) if shown.ndim == 2 else self.logits(shown)
+        """Score images (B, 3, S, S) and their labels (B,)."""
+        images, labels = batch
+        logits = self.logits(images)
         loss = cross_entropy(logits, labels)
         return {"loss": loss, "accuracy": accuracy(logits, labels), "chance": math.log(self.config.classes)}
 
@@ -82,24 +79,6 @@ class LinearProbe(Method):
             features = self.backbone(images)
         logits: Tensor = self.head(features)
         return logits
-
-
-class FeatureBatches(Batches):
-    """Batches of a pair: features (B, D), and labels (B,)."""
-
-    images: Embedded
-
-    def __init__(self, images: Embedded, transform: Transform, seed: int, classes: int) -> None:
-        super().__init__(images, transform, seed)
-        self.labels = torch.from_numpy(fitting_labels(images, classes, "a linear probe")).long()
-
-    def __getitem__(self, request: Request) -> Batch:
-        rows = torch.from_numpy(request.indices)
-        return Batch((self.images.features[rows], self.labels[rows]))
-
-    def on_device(self, content: Any) -> Any:
-        """The pair as it is."""
-        return content
 
 
 def check_head(classes: int, std: float | None) -> None:

@@ -12,9 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from ssl_backbones.data import Images, ImageSourceError
 from ssl_backbones.views import permutation
@@ -35,18 +33,6 @@ class Subset(Images):
 
     def __getitem__(self, index: int) -> Image.Image:
         return self.images[int(self.rows[index])]
-
-
-class Embedded(Images):
-    """Images whose features (N, D) are known, so that nobody has to look at them again."""
-
-    def __init__(self, images: Images, features: Tensor) -> None:
-        self.images, self.features = images, features
-        self.keys, self.labels, self.classes = images.keys, images.labels, images.classes
-        self.fingerprint = images.fingerprint
-
-    def __getitem__(self, index: int) -> Image.Image:
-        return self.images[index]
 
 
 def at(images: Images, rows: np.ndarray) -> Images:
@@ -124,9 +110,3 @@ def digest(parts: Sequence[str]) -> str:
 def some(names: Sequence[str]) -> str:
     """The first few names."""
     return ", ".join(map(repr, names[:SHOWN])) + (", ..." if len(names) > SHOWN else "")
-
-
-def known_features(rows: Tensor, readable: np.ndarray, images: Images, kept: np.ndarray) -> Embedded:
-    """Of the images of a source that are kept, those that could be read, with their rows of its features (N, D)."""
-    counts = kept[readable[kept]]
-    return Embedded(at(images, counts), rows[torch.from_numpy(counts)] if len(counts) < len(rows) else rows)

@@ -8,19 +8,13 @@ extracted once. The accuracy is the last epoch's; with --judge_every, the best t
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-from ssl_backbones.data import Images, require_batch
-from ssl_backbones.evaluate.classification.labelled_run import Asked, LabelledRun, carry, open_asked
+from ssl_backbones.evaluate.classification.labelled_run import LabelledRun, carry, open_asked
 from ssl_backbones.evaluate.classification.labelled_views import LabelledViews
 from ssl_backbones.evaluate.classification.linear import LinearConfig
-from ssl_backbones.evaluate.classification.subset import Embedded, known_features
-from ssl_backbones.evaluate.features import Extraction, features_of
-from ssl_backbones.evaluate.model import EvaluatedModel
+from ssl_backbones.evaluate.classification.on_features import carry_on_features
 from ssl_backbones.recipes.recipe import OptimizerConfig, ScheduleConfig
-from ssl_backbones.train.loader import reading_workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,21 +67,6 @@ PRESETS = {
 
 
 def run(options: Options) -> dict[str, Any]:
-    """The accuracy on the images asked about."""
+    """The accuracy on the validation images."""
     asked = open_asked(options)
-    if options.task.views.augment:
-        return carry(options, PRESETS, asked)
-    prepare = partial(embedded, reading_workers(options.workers))
-    return carry(replace(options, workers=0), PRESETS, asked, prepare=prepare)  # there is nothing to read any more
-
-
-def embedded(workers: int, run: LabelledRun, model: EvaluatedModel, asked: Asked) -> Images:
-    """The features of the images, which are shown alike in every epoch: extracted once, kept beside the run."""
-    crop = run.task.views.to_test(model.network, run.size)
-    cache = Path(run.out).absolute().parent / "features"
-    precision = "fp32" if run.precision == "auto" else run.precision
-    how = Extraction(cache, precision, workers=workers, unreadable_share=run.unreadable_share)
-    found = features_of(replace(model, crop=crop), asked.whole, how)
-    images: Embedded = known_features(found.rows, found.readable, asked.whole, asked.rows)
-    require_batch(images, run.batch_size)
-    return images
+    return (carry if options.task.views.augment else carry_on_features)(options, PRESETS, asked)

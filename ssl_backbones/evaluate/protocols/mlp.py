@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ssl_backbones.checks import check
 from ssl_backbones.distributed import say
-from ssl_backbones.evaluate.classification.head_training import Plan, logits_of, train_head
+from ssl_backbones.evaluate.classification.head_training import Plan, Training, logits_of, train_head
 from ssl_backbones.evaluate.evaluation import chance, evaluation, one_by_one
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
 from ssl_backbones.evaluate.options import EvaluationOptions
@@ -98,8 +98,9 @@ def train(rows: Tensor, labels: Tensor, classes: int, options: Options, folder: 
     """The head after the last epoch on features (N, D) with labels (N,), told of a few times on the way."""
     head = head_of(rows.shape[1], classes, options).to(rows.device)
     optimizer = torch.optim.Adam(head.parameters(), options.lr, weight_decay=options.weight_decay)
+    training = Training(head, optimizer, folder)
     plan = Plan(options.epochs, options.train_batch_size, options.seed)
-    for epoch, loss in train_head(head, optimizer, rows, labels, plan, folder):
+    for epoch, loss in train_head(training, rows, labels, plan, training.restore()):
         if epoch % max(1, -(-options.epochs // LINES)) == 0 or epoch == options.epochs:
             say(f"epoch {epoch} of {options.epochs}: loss {loss:.4f}")
     return head

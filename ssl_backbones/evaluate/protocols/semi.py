@@ -77,7 +77,7 @@ def run(options: Options) -> dict[str, Any]:
         "of": {"images": len(asked.whole), "fingerprint": asked.whole.fingerprint},
     }
     say(f"Learning from {subset['images']} of {len(asked.whole)} images ({kind}), of {subset['classes']} classes.")
-    return carry(options, PRESETS, asked, more={"subset": subset})
+    return carry(options, PRESETS, asked, {"subset": subset})
 
 
 def few(options: Options, asked: Asked) -> Asked:
