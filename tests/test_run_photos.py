@@ -28,6 +28,19 @@ def test_unlabelled_photos_are_enough(tmp_path: Path) -> None:
     assert all("knn" not in line for line in read_log(tmp_path / "run" / "log.jsonl"))
 
 
+def test_labels_can_be_left_out(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labelled = outcome(run(tiny(BYOLConfig, data, tmp_path / "labelled", max_steps=1)).path)["results"]
+    assert "2 classes, from the folders bag, hat: --labels none to leave them out." in capsys.readouterr().out
+    cache = str(tmp_path / "cache")
+    for folder, fields in (("plain", {}), ("cached", {"cache": cache})):
+        recipe = tiny(BYOLConfig, data, tmp_path / folder, max_steps=1, labels="none", **fields)
+        results = outcome(run(recipe).path)["results"]
+        assert "--labels" not in capsys.readouterr().out
+        assert "knn" in labelled["numbers"]
+        assert "knn" not in results["numbers"]
+        assert results["data"]["fingerprint"] == labelled["data"]["fingerprint"]
+
+
 def test_validation_photos_are_the_queries(data: Path, tmp_path: Path) -> None:
     held_out = photo_folder(tmp_path / "held_out", 10)
     results = outcome(run(tiny(BYOLConfig, data, tmp_path / "run", validation=str(held_out))).path)["results"]

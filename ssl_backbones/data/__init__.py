@@ -7,6 +7,7 @@ from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.data.folder import ImageFolder
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
 from ssl_backbones.data.numbered import NumberedBatches
+from ssl_backbones.data.opening import classes_sentence, unlabelled
 from ssl_backbones.data.resident import ResidentImages
 from ssl_backbones.data.source import open_images, validation_of
 from ssl_backbones.data.unreadable import Accounts, TooManyUnreadableError, Unreadable
@@ -26,9 +27,11 @@ __all__ = [
     "TooManyUnreadableError",
     "Unreadable",
     "UnreadableImageError",
+    "classes_sentence",
     "open_images",
     "relabelled",
     "require_batch",
     "require_labels",
+    "unlabelled",
     "validation_of",
 ]

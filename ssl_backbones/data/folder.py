@@ -29,6 +29,8 @@ class ImageFolder(Images):
     link that leads nowhere counts as an unreadable image.
     """
 
+    labels_from = "folders"
+
     def __init__(self, root: str | Path, policy: DecodePolicy = USUAL_POLICY, among: Sequence[str] = ()) -> None:
         """Look for the images; `among` are classes known already: folders that all bear their names are classes.
 

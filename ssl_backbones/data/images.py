@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -30,6 +31,9 @@ class Images(ABC):
 
     classes: Sequence[str]
     """Names of the labels 0..C-1; empty where there are none."""
+
+    labels_from: ClassVar[str] = ""
+    """The origin of the labels in a word, as a sentence goes on with their names; empty where there is none."""
 
     fingerprint: str
     """A sha256 over the keys, labels and sizes in bytes: alike for the same data, whatever its place on disk."""

@@ -300,6 +300,8 @@ class Recipe(Run):
     method: MethodConfig
     promise: Annotated[Promise, tyro.conf.Suppress]
     monitoring: Monitoring = field(default_factory=Monitoring)
+    labels: Literal["auto", "none"] = "auto"
+    """Take labels from class folders or a label column where there are any; none to leave them out."""
     engine: Engine = "pillow"
     """What makes the pixels of augmented views: the reference, the faster one, or the network's device, to which whole
     photos are sent for that; all within a few levels. Methods whose views follow no policy have the reference alone."""

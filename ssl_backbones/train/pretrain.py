@@ -5,7 +5,17 @@ from __future__ import annotations
 import torch
 
 import ssl_backbones
-from ssl_backbones.data import Images, ImageSourceError, open_images, relabelled, require_batch, validation_of
+from ssl_backbones.data import (
+    Images,
+    ImageSourceError,
+    classes_sentence,
+    open_images,
+    relabelled,
+    require_batch,
+    unlabelled,
+    validation_of,
+)
+from ssl_backbones.distributed import say
 from ssl_backbones.methods.method import Method
 from ssl_backbones.models.backbone import freeze_unused
 from ssl_backbones.recipes.recipe import Recipe
@@ -72,6 +82,10 @@ def open_data(recipe: Recipe) -> tuple[Images, Images | None]:
             "files or a Hub dataset with --data"
         )
     images = open_images(recipe.data)
+    if recipe.labels == "none":
+        images = unlabelled(images)
+    elif sentence := classes_sentence(images):
+        say(sentence)
     require_batch(images, recipe.batch_size)
     validation = open_validation(recipe, images)
     how = Caching.of(recipe)
