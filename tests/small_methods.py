@@ -32,7 +32,7 @@ SMALL: dict[str, Any] = {
     "aligned_dim": 16,
     "predictor_dim": 8,
     "groups": 4,
-    "queue_size": 24,
+    "queue_size": 16,
     "bn_splits": 2,
     "clusters": 4,
     "classes": 3,

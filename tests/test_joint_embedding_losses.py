@@ -19,6 +19,8 @@ from ssl_backbones.losses import (
     nt_xent,
     vicreg,
 )
+from ssl_backbones.methods import VICRegConfig
+from ssl_backbones.recipes.vicreg import RECIPES as VICREG_RECIPES
 
 sizes = st.integers(1, 5)
 seeds = st.integers(0, 99)
@@ -140,6 +142,26 @@ def test_vicreg_is_the_equation(batch: int, dim: int, weights: list[float], seed
     distance = sum(float((a - b).square().sum()) for a, b in zip(*views, strict=True)) / (batch * dim)
     expected = weights[0] * distance + weights[1] * spread + weights[2] * mixed
     assert vicreg(*views, *weights).item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_vicreg_with_half_the_variance_weight_is_the_authors_code(seed: int) -> None:
+    """Their variance term is the mean over the two views, where eq. 6 has the sum."""
+    generator = torch.Generator().manual_seed(seed)
+    first, second = (torch.randn(8, 5, generator=generator, dtype=torch.float64) / 3 for _ in range(2))
+    total = 25 * sum((a - b) ** 2 for a, b in zip(first.flatten(), second.flatten(), strict=True)) / first.numel()
+    for rows in (first, second):
+        centred = rows - rows.mean(0)
+        short = [max(0.0, 1 - math.sqrt(column.var().item() + 1e-4)) for column in rows.T]
+        total += 25 * sum(short) / len(short) / 2
+        matrix = (centred.T @ centred / (len(rows) - 1)).tolist()
+        total += sum(matrix[i][j] ** 2 for i in range(5) for j in range(5) if i != j) / 5
+    (recipe,) = (recipe for recipe in VICREG_RECIPES if recipe.epochs == 100)
+    config = recipe.method
+    assert isinstance(config, VICRegConfig)
+    loss = vicreg(first, second, config.invariance, config.variance, config.covariance)
+    assert loss.item() == pytest.approx(float(total), rel=1e-12)
+    assert vicreg(first, second).item() > float(total)
 
 
 def test_the_papers_weights_are_the_defaults() -> None:

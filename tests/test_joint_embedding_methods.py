@@ -60,6 +60,15 @@ def test_the_heads_are_the_papers(config: MethodConfig, projector: list[int], no
     assert hidden == ["Linear", "CrossReplicaBatchNorm", "ReLU"] * (len(projector) - 2)
 
 
+def test_simsiams_last_normalisation_is_without_scale_as_the_authors_have_it() -> None:
+    with torch.device("meta"):
+        plain, affine = (
+            SimSiamConfig(projector_affine=choice).build(timm.create_model("resnet50", num_classes=0))
+            for choice in (False, True)
+        )
+    assert set(affine.state_dict()) - set(plain.state_dict()) == {"projector.1.weight", "projector.1.bias"}
+
+
 def test_the_predictor_of_simsiam_is_narrow_in_the_middle() -> None:
     with torch.device("meta"):
         method = SimSiamConfig().build(timm.create_model("resnet50", num_classes=0))

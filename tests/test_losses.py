@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ssl_backbones import losses
 from ssl_backbones.losses import aligned_info_nce, aligned_negative_count, cosine_distance, info_nce
 
 sizes = st.integers(1, 6)
@@ -30,12 +33,12 @@ def cosine(a: Tensor, b: Tensor) -> float:
 def test_info_nce_is_the_equation(batch: int, queue: int, dim: int, temperature: float, seed: int) -> None:
     queries, keys = normal(seed, batch, dim), normal(seed + 1, batch, dim)
     negatives = torch.nn.functional.normalize(normal(seed + 2, queue, dim), dim=1)
-    losses = []
+    found = []
     for query, key in zip(queries, keys, strict=True):
         positive = math.exp(cosine(query, key) / temperature)
         others = sum(math.exp(cosine(query, negative) / temperature) for negative in negatives)
-        losses.append(-math.log(positive / (positive + others)))
-    assert info_nce(queries, keys, negatives, temperature).item() == pytest.approx(sum(losses) / batch, rel=1e-9)
+        found.append(-math.log(positive / (positive + others)))
+    assert info_nce(queries, keys, negatives, temperature).item() == pytest.approx(sum(found) / batch, rel=1e-9)
 
 
 @settings(max_examples=40, deadline=None)
@@ -44,7 +47,7 @@ def test_aligned_info_nce_is_the_equation(
     images: int, maps: int, dim: int, first: int, negatives: str, seed: int
 ) -> None:
     queries, keys = normal(seed, images, maps, dim), normal(seed + 1, images + 3, maps, dim)
-    losses = []
+    found = []
     for i in range(images):
         for k in range(maps):
             total = 0.0
@@ -58,9 +61,9 @@ def test_aligned_info_nce_is_the_equation(
                     }[negatives]
                     if positive or negative:
                         total += math.exp(cosine(queries[i, k], keys[j, m]) / 0.2)
-            losses.append(-math.log(math.exp(cosine(queries[i, k], keys[first + i, k]) / 0.2) / total))
+            found.append(-math.log(math.exp(cosine(queries[i, k], keys[first + i, k]) / 0.2) / total))
     loss = aligned_info_nce(queries, keys, 0.2, first, negatives)  # type: ignore[arg-type]
-    assert loss.item() == pytest.approx(sum(losses) / len(losses), rel=1e-9)
+    assert loss.item() == pytest.approx(sum(found) / len(found), rel=1e-9)
 
 
 @pytest.mark.parametrize("negatives", NEGATIVES)
@@ -74,6 +77,39 @@ def test_equal_embeddings_score_chance(negatives: str) -> None:
 def test_an_unknown_set_of_negatives_is_refused() -> None:
     with pytest.raises(ValueError, match="'nobody'"):
         aligned_negative_count(5, 3, "nobody")  # type: ignore[arg-type]
+
+
+ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "accuracy": (normal(0, 4, 3), torch.tensor([0, 1, 2, 0])),
+    "aligned_info_nce": (normal(0, 2, 3, 4), normal(1, 3, 3, 4), 0.2, 1, "everything"),
+    "aligned_negative_count": (3, 2, "everything"),
+    "aligned_nt_xent": (normal(0, 2, 3, 4), normal(1, 2, 3, 4), 0.2, None, 0, "everything"),
+    "barlow_twins": (normal(0, 4, 3), normal(1, 4, 3), 0.1),
+    "cosine_distance": (normal(0, 4, 3), normal(1, 4, 3)),
+    "cross_entropy": (normal(0, 4, 3), torch.tensor([0, 1, 2, 0])),
+    "discriminator_loss": (normal(0, 4), normal(1, 4)),
+    "generator_loss": (normal(0, 4),),
+    "info_nce": (normal(0, 4, 3), normal(1, 4, 3), normal(2, 5, 3), 0.2),
+    "multi_positive_info_nce": (normal(0, 4, 3), normal(1, 4, 2, 3), normal(2, 5, 3), 0.2),
+    "nt_xent": (normal(0, 4, 3), normal(1, 4, 3), 0.2),
+    "vicreg": (normal(0, 4, 3), normal(1, 4, 3), 20.0, 10.0, 2.0),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in losses.__all__ if inspect.isfunction(getattr(losses, name))])
+def test_documented_names_are_keywords(name: str) -> None:
+    loss = getattr(losses, name)
+    named = dict(zip(inspect.signature(loss).parameters, ARGUMENTS[name], strict=False))
+    assert torch.equal(torch.as_tensor(loss(**named)), torch.as_tensor(loss(*ARGUMENTS[name])))
+
+
+def test_what_is_excluded_counts_for_nothing() -> None:
+    queries, keys, negatives = normal(0, 3, 4), normal(1, 3, 4), torch.nn.functional.normalize(normal(2, 5, 4), dim=1)
+    excluded = torch.zeros(3, 5, dtype=torch.bool)
+    excluded[:, 2] = True
+    left = negatives[[0, 1, 3, 4]]
+    masked = info_nce(queries, keys, negatives, 0.2, excluded)
+    torch.testing.assert_close(masked, info_nce(queries, keys, left, 0.2))
 
 
 def test_the_positive_is_not_taken_from_the_queue() -> None:

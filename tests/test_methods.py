@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_methods import CONFIGS, batch_of, mined, small_config, small_method, views
-from torch import Tensor
+from small_methods import CONFIGS, Drawn, batch_of, converted, mined, small_config, small_method, views
+from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from ssl_backbones.data import Batches, Images, Request
 from ssl_backbones.methods import (
@@ -22,6 +24,8 @@ from ssl_backbones.methods import (
     Method,
     MethodConfig,
     MoCoV2Config,
+    lewel_m,
+    moco_v2,
 )
 from ssl_backbones.train.precision import MEMORY_FORMATS, laid_out
 
@@ -44,6 +48,20 @@ def step(method: Method, optimizer: torch.optim.Optimizer, seed: int, progress: 
 
 def sgd(method: Method) -> torch.optim.Optimizer:
     return torch.optim.SGD([value for value in method.parameters() if value.requires_grad], lr=0.05, momentum=0.9)
+
+
+def gradient(kind: type[MethodConfig], rows: np.ndarray) -> Tensor:
+    """The gradient of a new method's loss on some of eight images, as one vector; batch statistics stand still."""
+    method = small_method(kind).double()
+    for module in method.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    dataset = method.dataset(mined(Drawn(8)), 16, 0)
+    batch = converted(dataset.on_device(dataset[Request(0, rows)].content), torch.float64)
+    torch.manual_seed(0)
+    method.on_epoch_start(lambda: torch.randn(8, 64, dtype=torch.float64))
+    parameters = [value for value in method.parameters() if value.requires_grad]
+    return torch.cat([value.flatten() for value in torch.autograd.grad(method(batch)["loss"], parameters)])
 
 
 def test_something_is_exported() -> None:
@@ -95,6 +113,12 @@ class TestEveryMethod:
                 if not name.startswith("backbone."):
                     value.zero_()
         assert method(batch_of(method))["loss"].item() == pytest.approx(chance, rel=1e-3)
+
+    def test_accumulation_is_as_exact_as_it_says(self, kind: type[MethodConfig]) -> None:
+        """The gradient of a batch against that of its halves, with batch statistics out of the way."""
+        whole, *halves = (gradient(kind, rows) for rows in (np.arange(8), np.arange(4), np.arange(4, 8)))
+        apart = ((whole - sum(halves) / 2).norm() / whole.norm()).item()
+        assert apart < 1e-9 if small_method(kind).accumulation_is_exact else apart > 1e-4
 
     def test_a_run_can_be_cut_in_two(self, kind: type[MethodConfig]) -> None:
         """What state_dict and the optimiser hold is all there is: a copy made from them goes on alike, bit for bit."""
@@ -320,3 +344,50 @@ def test_the_momentum_follows_its_schedule(
     method = small_method(kind, **choices)
     found = [method.on_step_end(progress)[logged] for progress in (0.0, 0.5, 1.0)]
     assert found == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", [MoCoV2Config, LewelMConfig])
+@pytest.mark.parametrize("key_bn", ["shuffle", "ema"])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_masked_queries_meet_no_key_of_their_own_image(kind: type[MethodConfig], key_bn: str, symmetric: bool) -> None:
+    """A queue longer than the data, which `check_data` refuses without the mask."""
+    choices = {"key_bn": key_bn, "symmetric": symmetric, "queue_size": 40, "aligned_weight": 0.0}
+    with pytest.raises(ValueError, match="queue_size is 40, but 12 images"):
+        small_method(kind, **choices).check_data(12, 8)
+    method = small_method(kind, **choices, mask="own").double()
+    method.check_data(12, 8)
+    dataset = method.dataset(Drawn(12), 16, 0)
+    optimizer = sgd(method)
+    for number in range(4):
+        rows = (np.arange(8) + 8 * number) % 12
+        batch = converted(dataset.on_device(dataset[Request(number, rows)].content), torch.float64)
+        if number == 3:
+            for module in method.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+            expected = literal_loss(method, batch[0], rows, symmetric)
+        scalars = method(batch)
+        assert "chance" not in scalars
+        optimizer.zero_grad()
+        scalars["loss"].backward()
+        optimizer.step()
+        method.on_step_end(0.0)
+    assert scalars["loss"].item() == pytest.approx(expected, rel=1e-9)
+
+
+def literal_loss(method: Any, shown: list[Tensor], rows: np.ndarray, symmetric: bool) -> float:
+    """InfoNCE against the keys of other images in the queue, query by query."""
+    embed = (moco_v2 if isinstance(method.config, MoCoV2Config) else lewel_m).embed
+    total = 0.0
+    for views_ in [shown, shown[::-1]] if symmetric else [shown]:
+        with torch.no_grad():
+            embedded = [
+                embed(network, view) for network, view in zip((method, method.key_encoder), views_, strict=True)
+            ]
+        queries, keys = (normalize(getattr(one, "projection", one)) for one in embedded)
+        for query, key, row in zip(queries, keys, rows, strict=True):
+            others = method.queue.keys[method.queue.numbers != row]
+            assert len(others) < len(method.queue)
+            logits = torch.cat([query @ key[:, None], others @ query]) / method.config.temperature
+            total += float(logits.logsumexp(0) - logits[0]) / len(rows)
+    return total

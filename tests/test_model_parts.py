@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -19,7 +21,7 @@ from ssl_backbones.models.batch_norm import (
     synchronise_batch_norm,
 )
 from ssl_backbones.models.heads import MLPHead
-from ssl_backbones.models.queue import Queue
+from ssl_backbones.models.queue import Queue, check_queue
 from ssl_backbones.models.shadow import Shadow
 
 
@@ -169,9 +171,29 @@ class TestQueue:
         assert torch.equal(queue.keys, before)
         assert queue.offered == []
 
+    def test_keys_of_half_precision_become_unit_vectors(self) -> None:
+        queue = Queue(64, 128)
+        queue.offer(torch.randn(64, 128, generator=torch.Generator().manual_seed(0)).bfloat16())
+        queue.commit()
+        torch.testing.assert_close(queue.keys.norm(dim=1), torch.ones(64), rtol=0, atol=1e-6)
+
     def test_none_is_refused(self) -> None:
         with pytest.raises(ValueError, match="queue_size=0"):
             Queue(0, 2)
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.integers(1, 40), st.integers(2, 30), st.integers(1, 30), st.integers(1, 3))
+    def test_one_that_holds_an_image_of_the_batch_is_refused(
+        self, size: int, images: int, batch: int, keys_of_an_image: int
+    ) -> None:
+        """Epoch after epoch in the same order: a query's image is in the queue as soon as it reaches back that far."""
+        seen = [image for _ in range(40) for image in range(images) for _ in range(keys_of_an_image)]
+        repeats = bool(set(seen[-size:]) & set(range(batch)))
+        if batch >= images or repeats:
+            with pytest.raises(ValueError, match=f"queue_size is {size}, but {images} images"):
+                check_queue(size, images, batch, keys_of_an_image)
+        else:
+            check_queue(size, images, batch, keys_of_an_image)
 
 
 def test_a_network_without_feature_maps_is_refused() -> None:
@@ -192,6 +214,14 @@ class TestBatchNorms:
             half(part)
         torch.testing.assert_close(norm.running_mean, (halves[0].running_mean + halves[1].running_mean) / 2)
         torch.testing.assert_close(norm.running_var, (halves[0].running_var + halves[1].running_var) / 2)
+
+    @pytest.mark.parametrize("rows", [torch.randn(8, 3), torch.randn(8, 3, 4, 4)], ids=["1d", "2d"])
+    def test_an_exchange_keeps_what_has_no_scale(self, rows: torch.Tensor) -> None:
+        plain = nn.BatchNorm1d(3, affine=False) if rows.ndim == 2 else nn.BatchNorm2d(3, affine=False)
+        for exchange in (synchronise_batch_norm, lambda net: split_batch_norm(net, 1)):
+            exchanged = exchange(copy.deepcopy(plain))
+            assert list(exchanged.parameters()) == []
+            torch.testing.assert_close(exchanged(rows), copy.deepcopy(plain)(rows))
 
     @pytest.mark.parametrize("rows", [torch.randn(8, 3), torch.randn(8, 3, 4, 4)], ids=["1d", "2d"])
     def test_alone_all_processes_are_this_one(self, rows: torch.Tensor) -> None:

@@ -15,16 +15,16 @@ AlignedNegatives = Literal["other_images_all_maps", "other_images_same_map", "ev
 
 
 @in_single_precision
-def info_nce(queries: Tensor, keys: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+def info_nce(
+    queries: Tensor, keys: Tensor, negatives: Tensor, temperature: float, excluded: Tensor | None = None
+) -> Tensor:
     """InfoNCE of queries (B, D) against their own keys (B, D) and the negatives (K, D), mean over B.
 
     Oord et al., 2018, as in MoCo (He et al., 2020), eq. 1, and LEWEL (Huang et al., 2022), eq. 4. Queries and keys
-    may be of any length; negatives are taken as they are: unit vectors, as a queue holds them.
+    may be of any length; negatives are taken as they are: unit vectors, as a queue holds them, but for those that
+    `excluded` (B, K) keeps from a query.
     """
-    queries, keys = normalize(queries, dim=-1), normalize(keys, dim=-1)
-    positive = (queries * keys).sum(-1, keepdim=True) / temperature  # (B, 1)
-    negative = queries @ negatives.T / temperature  # (B, K)
-    return (torch.cat([positive, negative], dim=1).logsumexp(1) - positive[:, 0]).mean()
+    return multi_positive_info_nce(queries, keys[:, None], negatives, temperature, excluded)
 
 
 @in_single_precision
@@ -71,7 +71,8 @@ def aligned_info_nce(
     if negatives == "other_images_all_maps":
         other_map = ~torch.eye(maps, dtype=torch.bool, device=keys.device)
         at = torch.arange(images, device=keys.device), slice(None), own  # each image among the keys
-        logits[at] = logits[at].masked_fill(other_map, -math.inf)
+        with torch.no_grad():  # these take no gradient anyway, and autograd would copy all logits
+            logits[at] = logits[at].masked_fill(other_map, -math.inf)
     return (logits.flatten(2).logsumexp(2) - positive).mean()
 
 
@@ -119,7 +120,8 @@ def aligned_nt_xent(
         excluded = is_itself | ~own_map[:, None] if negatives == "other_images_all_maps" else is_itself
     rows = torch.arange(images, device=mine.device)
     at = rows, slice(None), slice(None), position + rows  # each image among all
-    logits[at] = logits[at].masked_fill(excluded, -math.inf)
+    with torch.no_grad():
+        logits[at] = logits[at].masked_fill(excluded, -math.inf)
     return (logits.flatten(3).logsumexp(3) - positive).mean()
 
 

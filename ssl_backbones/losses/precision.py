@@ -17,9 +17,10 @@ def in_single_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """
 
     @functools.wraps(loss)
-    def wrapped(first: Tensor, *others: Any, **choices: Any) -> Tensor:
-        with torch.autocast(first.device.type, enabled=False):
-            return loss(widened(first), *map(widened, others), **{name: widened(v) for name, v in choices.items()})
+    def wrapped(*values: Any, **named: Any) -> Tensor:
+        device = next(value.device for value in (*values, *named.values()) if isinstance(value, Tensor))
+        with torch.autocast(device.type, enabled=False):
+            return loss(*map(widened, values), **{name: widened(value) for name, value in named.items()})
 
     return wrapped
 

@@ -61,6 +61,10 @@ class Aligned(Method):
     def transform(self, size: int) -> MultiView:
         return MultiView(self.config.views, size)
 
+    @property
+    def accumulation_is_exact(self) -> bool:
+        return self.config.objective.accumulation_is_exact
+
     def forward(self, batch: list[Tensor]) -> dict[str, Tensor | float]:
         first, second = (self.embed(view) for view in batch)
         objective, share = self.config.objective, self.config.aligned_weight

@@ -56,6 +56,10 @@ class BarlowTwins(Method):
     def transform(self, size: int) -> MultiView:
         return MultiView(self.config.views, size)
 
+    @property
+    def accumulation_is_exact(self) -> bool:
+        return False
+
     def forward(self, batch: list[Tensor]) -> dict[str, Tensor | float]:
         z1, z2 = (gather_with_gradient(self.embed(view)) for view in batch)
         return {"loss": barlow_twins(z1, z2, self.config.off_diagonal)}

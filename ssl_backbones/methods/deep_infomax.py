@@ -76,6 +76,10 @@ class DeepInfoMax(Method):
     def transform(self, size: int) -> CropFlip:
         return CropFlip(size, self.config.crop_padding, self.config.flip_p)
 
+    @property
+    def accumulation_is_exact(self) -> bool:
+        return False
+
     def forward(self, batch: Tensor) -> dict[str, Tensor | float]:
         """Score images (B, 3, S, S); every image needs another one beside it."""
         if len(batch) < 2:

@@ -101,6 +101,10 @@ class DeepCluster(Method):
             self.pseudo_labels = self.pseudo_labels.new_zeros(len(images))
         return NumberedBatches(images, self.transform(size), seed)
 
+    @property
+    def accumulation_is_exact(self) -> bool:
+        return False
+
     def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor | float]:
         """Score images (B, 3, S, S), given their rows (B,) in the data."""
         images, rows = batch

@@ -19,11 +19,11 @@ from ssl_backbones.data.exchanged import Exchanged, taken_apart
 from ssl_backbones.distributed import gather, own_rows, world_size
 from ssl_backbones.losses import multi_positive_info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.mining import PairedBatches, Pairs, PairsError
+from ssl_backbones.mining import PairedBatches, Pairs, PairsError, numbers_of_queries
 from ssl_backbones.models.backbone import feature_map, pooled, width_of
 from ssl_backbones.models.heads import moco_head
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
-from ssl_backbones.models.queue import Queue
+from ssl_backbones.models.queue import Queue, check_queue
 from ssl_backbones.models.shadow import Shadow, Statistics
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
 
@@ -124,10 +124,15 @@ class Flags(Method):
         query, key = self.config.views
         return MultiView((query, key, *[key] * len(self.config.partners)), size)
 
+    def check_data(self, images: int, batch_size: int) -> None:
+        for branch in self.config.branches if self.config.mask == "none" else ():
+            taken = branch.count if self.config.enqueue == "all" else 1
+            check_queue(self.config.queue_size, images, batch_size, taken)
+
     def dataset(self, images: Images, size: int, seed: int) -> PairedBatches:
         """Batches with the partners of each image; ImageSourceError where these are not known."""
         columns = self.config.partners
-        rows = partners_of(images, self.config.pairs)[:, columns] if columns else np.empty((len(images), 0), np.int64)
+        rows = partners_of(images, self.config.pairs)[:, columns] if columns else None
         by_class = self.config.mask == "class"
         numbers = require_labels(images, "FLAGS with mask='class'") if by_class else np.arange(len(images))
         exchanged = self.config.key_bn == "shuffle" and self.config.passes == "separate"  # or views are shuffled too
@@ -142,8 +147,8 @@ class Flags(Method):
         (query_view, *key_views), places = taken_apart(shown)
         features = pooled(feature_map(self.backbone, query_view))
         keys = self.keys(key_views, places)
-        if places is not None and self.config.mask != "none":
-            numbers = own_rows(gather(numbers)[places], len(numbers))
+        if self.config.mask != "none":
+            numbers = numbers_of_queries(numbers, places)
         losses = {
             f"{branch.name}_branch_loss": self.loss(
                 branch, self.heads[branch.name](features), keys[branch.name], numbers
@@ -182,8 +187,7 @@ class Flags(Method):
             excluded = None
             queue.offer(keys[:taken].flatten(0, 1))
         else:
-            same = torch.cat([numbers[:, :1], mine], dim=1)[:, :, None] == queue.numbers  # (B, 1 + P, K)
-            excluded = same.any(1)
+            excluded = queue.of(torch.cat([numbers[:, :1], mine], dim=1))
             queue.offer(keys[:taken].flatten(0, 1), gather(mine).T[:taken].flatten())
         positives = torch.stack([own_rows(key, len(queries)) for key in keys], dim=1)
         return multi_positive_info_nce(queries, positives, queue.keys, branch.temperature, excluded)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +17,20 @@ from torch import Tensor, nn
 from ssl_backbones.checks import check_choice, check_positive, check_share
 from ssl_backbones.data import Images
 from ssl_backbones.data.batches import Batches
-from ssl_backbones.data.exchanged import Exchanged, ExchangedBatches, taken_apart
-from ssl_backbones.distributed import own_rows, rank
+from ssl_backbones.data.exchanged import ExchangedBatches, taken_apart
+from ssl_backbones.distributed import gather, own_rows, rank
 from ssl_backbones.losses import AlignedNegatives, aligned_info_nce, aligned_negative_count, info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
+from ssl_backbones.mining import PairedBatches, numbers_of_queries
 from ssl_backbones.models.aligned_head import Aligned, AlignedHead, AlignedHeadConfig
 from ssl_backbones.models.backbone import feature_map, width_of
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
-from ssl_backbones.models.queue import Queue
+from ssl_backbones.models.queue import Queue, check_queue
 from ssl_backbones.models.shadow import Shadow, Statistics
 from ssl_backbones.schedules import ema_momentum
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
+
+Mask = Literal["none", "own"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class LewelMConfig(AlignedHeadConfig, MethodConfig):
     """How queries and keys are normalised: apart and shuffled, over the whole batch, keys by averages, or unguarded."""
     bn_splits: int = 8
     """Groups with batch statistics of their own under "shuffle", over all processes together: MoCo's eight GPUs."""
+    mask: Mask = "none"
+    """Keys in the queue that are no negatives of a query: none, or those of its own image."""
     symmetric: bool = False
     """Whether each view is query and key in turn; the losses are added."""
     views: tuple[Policy, Policy] = MOCO_V2_VIEWS
@@ -67,6 +72,7 @@ class LewelMConfig(AlignedHeadConfig, MethodConfig):
         check_share("momentum", self.momentum)
         check_share("momentum_end", self.momentum if self.momentum_end is None else self.momentum_end)
         check_choice("key_bn", self.key_bn, KeyBN)
+        check_choice("mask", self.mask, Mask)
         check_choice("aligned_negatives", self.aligned_negatives, AlignedNegatives)
 
     def build(self, backbone: nn.Module) -> LewelM:
@@ -84,46 +90,62 @@ class LewelM(Method):
         guard_batch_norm(self, config.key_bn, config.bn_splits)
         statistics: Statistics = "average" if config.key_bn == "ema" else "own"
         self.key_encoder = Shadow(statistics, backbone=self.backbone, head=self.head)
-        self.queue = Queue(config.queue_size, config.projection_dim)
+        self.queue = Queue(config.queue_size, config.projection_dim, numbered=config.mask == "own")
 
     def transform(self, size: int) -> MultiView:
         return MultiView(self.config.views, size)
 
+    def check_data(self, images: int, batch_size: int) -> None:
+        if self.config.mask == "none":
+            check_queue(self.config.queue_size, images, batch_size)
+
     def dataset(self, images: Images, size: int, seed: int) -> Batches:
         """Batches whose keys are shuffled where they are to be; each view of both kinds would have to be made twice."""
         exchanged = self.config.key_bn == "shuffle" and not self.config.symmetric
+        if self.config.mask == "own":
+            return PairedBatches(images, self.transform(size), seed, exchanged=exchanged)
         return (ExchangedBatches if exchanged else Batches)(images, self.transform(size), seed)
 
-    def forward(self, batch: list[Tensor] | Exchanged) -> dict[str, Tensor | float]:
-        (view1, view2), places = taken_apart(batch)
-        both = [(view1, view2, places), (view2, view1, places)]
+    @property
+    def accumulation_is_exact(self) -> bool:
+        return self.config.aligned_weight == 0
+
+    def forward(self, batch: Any) -> dict[str, Tensor | float]:
+        """Score two views (B, 3, S, S) of each image; with its row in the data (B, 1) where the queue is masked."""
+        shown, numbers = batch if self.config.mask == "own" else (batch, None)
+        (view1, view2), places = taken_apart(shown)
+        if numbers is not None:
+            numbers = numbers_of_queries(numbers, places)
+        both = [(view1, view2, places, numbers), (view2, view1, places, numbers)]
         directions = both if self.config.symmetric else both[:1]
         scored = [self.losses(*views) for views in directions]
         global_loss = torch.stack([losses[0] for losses in scored]).sum()
         aligned_loss = torch.stack([losses[1] for losses in scored]).sum()
         share = self.config.aligned_weight
+        chance = {} if numbers is not None else {"chance": sum(losses[2] for losses in scored)}
         return {
             "loss": (1 - share) * global_loss + share * aligned_loss,  # eq. 3
             "global_loss": global_loss.detach(),
             "aligned_loss": aligned_loss.detach(),
-            "chance": sum(losses[2] for losses in scored),
+            **chance,
         }
 
     def losses(
-        self, query_view: Tensor, key_view: Tensor, places: Tensor | None = None
+        self, query_view: Tensor, key_view: Tensor, places: Tensor | None = None, numbers: Tensor | None = None
     ) -> tuple[Tensor, Tensor, float]:
         """The global loss, the aligned one, and what their mixture is for a network that tells nothing apart. Eq. 4."""
         config = self.config
         queries = embed(self, query_view)
         keys, aligned_keys = encode_keys(self.keys, key_view, config.key_bn == "shuffle", places)
-        self.queue.offer(keys)
+        excluded = None if numbers is None else self.queue.of(numbers)
+        self.queue.offer(keys, None if numbers is None else gather(numbers)[:, 0])
         images, first = len(query_view), rank() * len(query_view)
         if not config.gather_aligned_keys:
             aligned_keys, first = own_rows(aligned_keys, images), 0
         negatives = aligned_negative_count(len(aligned_keys), config.num_maps, config.aligned_negatives)
         global_chance, aligned_chance = math.log(1 + len(self.queue)), math.log(1 + negatives)
         return (
-            info_nce(queries.projection, own_rows(keys, images), self.queue.keys, config.temperature),
+            info_nce(queries.projection, own_rows(keys, images), self.queue.keys, config.temperature, excluded),
             aligned_info_nce(queries.aligned, aligned_keys, config.temperature, first, config.aligned_negatives),
             (1 - config.aligned_weight) * global_chance + config.aligned_weight * aligned_chance,
         )

@@ -47,6 +47,17 @@ class Method(nn.Module, ABC):
         A method whose loss has a known value for a network that tells nothing apart reports that value as "chance".
         """
 
+    @property
+    def accumulation_is_exact(self) -> bool:
+        """True if the loss of a batch is the mean of its parts' losses, batch statistics aside.
+
+        False where images of a batch are compared with one another: scored in parts (`accumulation`), each meets fewer.
+        """
+        return True
+
+    def check_data(self, images: int, batch_size: int) -> None:
+        """Raise ValueError if `images` images, `batch_size` of them a step, cannot train the method; any number can."""
+
     def dataset(self, images: Images, size: int, seed: int) -> Batches:
         """The batches of an epoch; overridden where an item is more than one image transformed."""
         return Batches(images, self.transform(size), seed)

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from ssl_backbones.checks import check_choice, check_positive, check_share
 from ssl_backbones.data import Images
 from ssl_backbones.data.batches import Batches
-from ssl_backbones.data.exchanged import Exchanged, ExchangedBatches, taken_apart
-from ssl_backbones.distributed import own_rows
+from ssl_backbones.data.exchanged import ExchangedBatches, taken_apart
+from ssl_backbones.distributed import gather, own_rows
 from ssl_backbones.losses import info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
+from ssl_backbones.mining import PairedBatches, numbers_of_queries
 from ssl_backbones.models.backbone import feature_map, pooled, width_of
 from ssl_backbones.models.heads import moco_head
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
-from ssl_backbones.models.queue import Queue
+from ssl_backbones.models.queue import Queue, check_queue
 from ssl_backbones.models.shadow import Shadow, Statistics
 from ssl_backbones.schedules import ema_momentum
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
+
+Mask = Literal["none", "own"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class MoCoV2Config(MethodConfig):
     """How queries and keys are normalised: apart and shuffled, over the whole batch, keys by averages, or unguarded."""
     bn_splits: int = 8
     """Groups with batch statistics of their own under "shuffle", over all processes together: MoCo's eight GPUs."""
+    mask: Mask = "none"
+    """Keys in the queue that are no negatives of a query: none, or those of its own image."""
     symmetric: bool = False
     """Whether each view is query and key in turn; the two losses are added."""
     views: tuple[Policy, Policy] = MOCO_V2_VIEWS
@@ -55,6 +60,7 @@ class MoCoV2Config(MethodConfig):
         check_share("momentum", self.momentum)
         check_share("momentum_end", self.momentum if self.momentum_end is None else self.momentum_end)
         check_choice("key_bn", self.key_bn, KeyBN)
+        check_choice("mask", self.mask, Mask)
 
     def build(self, backbone: nn.Module) -> MoCoV2:
         return MoCoV2(backbone, self)
@@ -71,31 +77,48 @@ class MoCoV2(Method):
         guard_batch_norm(self, config.key_bn, config.bn_splits)
         statistics: Statistics = "average" if config.key_bn == "ema" else "own"
         self.key_encoder = Shadow(statistics, backbone=self.backbone, head=self.head)
-        self.queue = Queue(config.queue_size, config.projection_dim)
+        self.queue = Queue(config.queue_size, config.projection_dim, numbered=config.mask == "own")
 
     def transform(self, size: int) -> MultiView:
         return MultiView(self.config.views, size)
 
+    def check_data(self, images: int, batch_size: int) -> None:
+        if self.config.mask == "none":
+            check_queue(self.config.queue_size, images, batch_size)
+
     def dataset(self, images: Images, size: int, seed: int) -> Batches:
         """Batches whose keys are shuffled where they are to be; each view of both kinds would have to be made twice."""
         exchanged = self.config.key_bn == "shuffle" and not self.config.symmetric
+        if self.config.mask == "own":
+            return PairedBatches(images, self.transform(size), seed, exchanged=exchanged)
         return (ExchangedBatches if exchanged else Batches)(images, self.transform(size), seed)
 
-    def forward(self, batch: list[Tensor] | Exchanged) -> dict[str, Tensor | float]:
-        (view1, view2), places = taken_apart(batch)
-        loss = self.loss(view1, view2, places)
+    def forward(self, batch: Any) -> dict[str, Tensor | float]:
+        """Score two views (B, 3, S, S) of each image; with its row in the data (B, 1) where the queue is masked."""
+        shown, numbers = batch if self.config.mask == "own" else (batch, None)
+        (view1, view2), places = taken_apart(shown)
+        if numbers is not None:
+            numbers = numbers_of_queries(numbers, places)
+        loss = self.loss(view1, view2, places, numbers)
         if self.config.symmetric:
-            loss = loss + self.loss(view2, view1)
+            loss = loss + self.loss(view2, view1, numbers=numbers)
         directions = 2 if self.config.symmetric else 1
-        return {"loss": loss, "chance": directions * math.log(1 + len(self.queue))}
+        chance = {} if numbers is not None else {"chance": directions * math.log(1 + len(self.queue))}
+        return {"loss": loss, **chance}
 
-    def loss(self, query_view: Tensor, key_view: Tensor, places: Tensor | None = None) -> Tensor:
-        """InfoNCE of one view's embeddings against the other's and the queue as the step began."""
+    def loss(
+        self, query_view: Tensor, key_view: Tensor, places: Tensor | None = None, numbers: Tensor | None = None
+    ) -> Tensor:
+        """InfoNCE of one view's embeddings against the other's and the queue as the step began.
+
+        `numbers` (B, 1) are the images of the queries, whose keys in the queue are no negatives.
+        """
         queries = embed(self, query_view)
         shuffle = self.config.key_bn == "shuffle"
         (keys,) = encode_keys(lambda view: (embed(self.key_encoder, view),), key_view, shuffle, places)
-        self.queue.offer(keys)
-        return info_nce(queries, own_rows(keys, len(queries)), self.queue.keys, self.config.temperature)
+        excluded = None if numbers is None else self.queue.of(numbers)
+        self.queue.offer(keys, None if numbers is None else gather(numbers)[:, 0])
+        return info_nce(queries, own_rows(keys, len(queries)), self.queue.keys, self.config.temperature, excluded)
 
     def on_step_end(self, progress: float) -> dict[str, float]:
         self.queue.commit()

@@ -29,6 +29,11 @@ class Objective(ABC):
     A global embedding is the case n = 1. The batch is that of all processes.
     """
 
+    @property
+    def accumulation_is_exact(self) -> bool:
+        """True if the loss of a batch is the mean of its parts' losses; False where it compares its images."""
+        return False
+
     @abstractmethod
     def loss(self, first: Tensor, second: Tensor, predictor: nn.Module) -> Tensor:
         """The symmetric loss of the embeddings (B, n, D) of two views; `predictor` is one that this objective made."""
@@ -73,6 +78,10 @@ class CosineObjective(Objective):
 
     def __post_init__(self) -> None:
         check_positive(predictor_dim=self.predictor_dim)
+
+    @property
+    def accumulation_is_exact(self) -> bool:
+        return True
 
     def predictor(self, dim: int) -> nn.Module:
         """Two layers (..., D) to (..., D) with a narrow one between them."""

@@ -64,6 +64,10 @@ class SimCLR(Method):
     def transform(self, size: int) -> MultiView:
         return MultiView(self.config.views, size)
 
+    @property
+    def accumulation_is_exact(self) -> bool:
+        return False
+
     def forward(self, batch: list[Tensor]) -> dict[str, Tensor | float]:
         z1, z2 = self.embed(torch.cat(batch)).chunk(2)  # both views in one batch, whose statistics they share
         everyone = gather_with_gradient(torch.stack([z1, z2], dim=1))

@@ -27,6 +27,8 @@ class SimSiamConfig(MethodConfig):
     """The width of the embeddings that are compared."""
     num_layers: int = 3
     """Linear layers of the head."""
+    projector_affine: bool = False
+    """Scale and shift after the projector's last BatchNorm; the authors' code has none, the paper does not say."""
     predictor_dim: int = 512
     """The narrow layer in the middle of the predictor."""
     sync_bn: bool = True
@@ -53,7 +55,7 @@ class SimSiam(Method):
         self.backbone = backbone
         self.projector = nn.Sequential(
             MLPHead(width_of(backbone), config.hidden_dim, config.projection_dim, config.num_layers),
-            nn.BatchNorm1d(config.projection_dim),
+            nn.BatchNorm1d(config.projection_dim, affine=config.projector_affine),
         )
         self.predictor = MLPHead(config.projection_dim, config.predictor_dim, config.projection_dim)
         if config.sync_bn:

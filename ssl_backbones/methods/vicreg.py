@@ -31,7 +31,7 @@ class VICRegConfig(MethodConfig):
     invariance: float = 25.0
     """lambda: the weight of the distance between paired embeddings."""
     variance: float = 25.0
-    """mu: the weight of columns that vary too little."""
+    """mu: the weight of columns that vary too little, as in eq. 6; 12.5 here is 25 in the authors' code."""
     covariance: float = 1.0
     """nu: the weight of columns that vary together."""
     sync_bn: bool = True
@@ -59,6 +59,10 @@ class VICReg(Method):
 
     def transform(self, size: int) -> MultiView:
         return MultiView(self.config.views, size)
+
+    @property
+    def accumulation_is_exact(self) -> bool:
+        return False
 
     def forward(self, batch: list[Tensor]) -> dict[str, Tensor | float]:
         z1, z2 = (gather_with_gradient(self.embed(view)) for view in batch)

@@ -13,15 +13,17 @@ from torch import Tensor
 from ssl_backbones.data.batches import Batch, Batches, Request
 from ssl_backbones.data.exchanged import Exchanged, ViewsApart
 from ssl_backbones.data.images import Images, UnreadableImageError
+from ssl_backbones.distributed import gather, own_rows
 from ssl_backbones.views import MultiView
 
 
 class PairedBatches(Batches):
     """Batches of views: two of each image, then one of each of its partners, every one drawn for itself.
 
-    `partners` (N, P) are rows of the images, and the transform has 2 + P policies. With the views come `numbers` (N,)
-    of the images shown, (B, 1 + P): of the image and its partners. In place of a partner that cannot be read stands the
-    image itself; in place of an image that cannot, another with that one's partners.
+    `partners` (N, P) are rows of the images, none by default, and the transform has 2 + P policies. With the views come
+    `numbers` (N,) of the images shown, by default their rows, (B, 1 + P): of the image and its partners. In place of a
+    partner that cannot be read stands the image itself; in place of an image that cannot, another with that one's
+    partners.
 
     Where batches are `exchanged`, the first view is of the process's own images, and the others and the numbers are of
     the images that it took over.
@@ -32,14 +34,14 @@ class PairedBatches(Batches):
         images: Images,
         transform: MultiView,
         seed: int,
-        partners: np.ndarray,
-        numbers: np.ndarray,
+        partners: np.ndarray | None = None,
+        numbers: np.ndarray | None = None,
         exchanged: bool = False,
     ) -> None:
         super().__init__(images, transform, seed)
         self.apart = ViewsApart(transform)
-        self.partners = partners
-        self.numbers = numbers
+        self.partners = np.empty((len(images), 0), np.int64) if partners is None else partners
+        self.numbers = np.arange(len(images)) if numbers is None else numbers
         self.exchanged = exchanged
 
     def __getitem__(self, request: Request) -> Batch:
@@ -69,3 +71,11 @@ class PairedBatches(Batches):
         """The normalised views (B, 3, S, S), and the numbers."""
         shown, numbers = content
         return self.apart.on_device(shown), numbers
+
+
+def numbers_of_queries(numbers: Tensor, places: Tensor | None) -> Tensor:
+    """The numbers (B, ...) of this process's queries, given those (B, ...) of the images whose keys it makes.
+
+    `places` (G,) is where each image of the global batch stands among these; None where none were exchanged.
+    """
+    return numbers if places is None else own_rows(gather(numbers)[places], len(numbers))

@@ -39,7 +39,9 @@ class CrossReplicaBatchNorm(nn.modules.batchnorm._BatchNorm):
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
         normalised = centred * torch.rsqrt(variance + self.eps).view(shape)
-        return (normalised * self.weight.view(shape) + self.bias.view(shape)).to(rows.dtype)
+        if self.affine:
+            normalised = normalised * self.weight.view(shape) + self.bias.view(shape)
+        return normalised.to(rows.dtype)
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Rows of any number of axes will do."""
@@ -62,8 +64,10 @@ class SplitBatchNorm(nn.modules.batchnorm._BatchNorm):
     num_batches_tracked: Tensor
     momentum: float
 
-    def __init__(self, num_features: int, splits: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        super().__init__(num_features, eps, momentum)
+    def __init__(
+        self, num_features: int, splits: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine)
         self.splits = splits
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -99,12 +103,14 @@ def synchronise_batch_norm(module: nn.Module) -> nn.Module:
     """
     on_gpus = torch.cuda.is_available() and world_size() > 1 and "nccl" in torch.distributed.get_backend()
     kind = nn.SyncBatchNorm if on_gpus else CrossReplicaBatchNorm
-    return _replace(module, lambda norm: kind(norm.num_features, norm.eps, _momentum(norm)))
+    return _replace(module, lambda norm: kind(norm.num_features, norm.eps, _momentum(norm), norm.affine))
 
 
 def split_batch_norm(module: nn.Module, splits: int) -> nn.Module:
     """The module with every BatchNorm taken over each of `splits` groups of the batch; state-dict keys stay."""
-    return _replace(module, lambda norm: SplitBatchNorm(norm.num_features, splits, norm.eps, _momentum(norm)))
+    return _replace(
+        module, lambda norm: SplitBatchNorm(norm.num_features, splits, norm.eps, _momentum(norm), norm.affine)
+    )
 
 
 def _replace(module: nn.Module, new: Callable[[nn.modules.batchnorm._BatchNorm], nn.Module]) -> nn.Module:
@@ -114,7 +120,7 @@ def _replace(module: nn.Module, new: Callable[[nn.modules.batchnorm._BatchNorm],
             raise TypeError(f"a {type(module).__name__} does more than normalise and cannot be exchanged")
         exchanged = new(module)
         exchanged.load_state_dict(module.state_dict())
-        return exchanged.to(module.weight).train(module.training)
+        return exchanged.to(module.running_mean).train(module.training)
     for name, child in module.named_children():
         setattr(module, name, _replace(child, new))
     return module

@@ -45,12 +45,17 @@ class Queue(nn.Module):
         if numbers is not None:
             self.offered_numbers.append(numbers)
 
+    def of(self, numbers: Tensor) -> Tensor:
+        """Which keys (B, K) bool are of any of the images, or classes, numbered (B, P)."""
+        assert self.numbers is not None
+        return (numbers[:, :, None] == self.numbers).any(1)
+
     @torch.no_grad()
     def commit(self) -> None:
         """Take in what was offered, wrapping around; of more keys than fit, the last stay."""
         if not self.offered:
             return
-        keys = normalize(torch.cat(self.offered), dim=1)[-len(self) :].to(self.keys.dtype)
+        keys = normalize(torch.cat(self.offered).to(self.keys.dtype), dim=1)[-len(self) :]
         self.offered.clear()
         places = (self.pointer + torch.arange(len(keys), device=keys.device)) % len(self)
         self.keys.index_copy_(0, places, keys)
@@ -58,3 +63,18 @@ class Queue(nn.Module):
             self.numbers.index_copy_(0, places, torch.cat(self.offered_numbers)[-len(self) :])
             self.offered_numbers.clear()
         self.pointer.add_(len(keys)).remainder_(len(self))
+
+
+def check_queue(size: int, images: int, batch_size: int, keys_of_an_image: int = 1) -> None:
+    """Raise ValueError if a queue of `size` keys would hold the key of a query's own image among the negatives.
+
+    That is so for most queries where it reaches back further than the images that are not in the batch.
+    """
+    most = keys_of_an_image * (images - batch_size)
+    if size > most:
+        way_out = f"set the method's queue_size to at most {most}" if most > 0 else "add images, or lower the batch"
+        raise ValueError(
+            f"queue_size is {size}, but {images} images and a batch of {batch_size} leave {max(most, 0)} keys of other "
+            f"images: a longer queue holds keys of the query's own image as negatives; {way_out}, or keep those out of "
+            "the loss with the method's mask 'own'"
+        )

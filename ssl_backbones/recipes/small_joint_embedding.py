@@ -16,6 +16,7 @@ from ssl_backbones.methods import (
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.recipes.recipe import Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
 from ssl_backbones.recipes.small_images import CONTRASTIVE, EPOCHS, HEADS
+from ssl_backbones.recipes.vicreg import VARIANCE
 from ssl_backbones.views import LEWEL_B_SMALL_VIEWS, MOCO_V2_SMALL_VIEWS, SIMCLR_SMALL_VIEWS
 
 SIAMESE = OptimizerConfig("sgd", 0.12, weight_decay=5e-4, constant_part="predictor")
@@ -34,7 +35,7 @@ def methods(heads: dict[str, Any]) -> dict[str, tuple[MethodConfig, int, Optimiz
         "simclr": (SimCLRConfig(**heads, temperature=0.2, views=SIMCLR_SMALL_VIEWS), 128, CONTRASTIVE),
         "simsiam": (siamese, 64, SIAMESE),
         "barlow_twins": (BarlowTwinsConfig(**wide, views=LEWEL_B_SMALL_VIEWS), 128, REDUNDANCY),
-        "vicreg": (VICRegConfig(**wide, views=LEWEL_B_SMALL_VIEWS), 128, REDUNDANCY),
+        "vicreg": (VICRegConfig(**wide, variance=VARIANCE, views=LEWEL_B_SMALL_VIEWS), 128, REDUNDANCY),
         "aligned.simclr": (
             AlignedConfig(**aligned, groups=8, objective=NTXentObjective(temperature=0.2)),
             64,
