@@ -13,7 +13,7 @@ from ssl_backbones.data import Images, ImageSourceError, NumberedBatches, requir
 from ssl_backbones.losses import accuracy, cross_entropy
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, pooled, width_of
-from ssl_backbones.views import CropFlip
+from ssl_backbones.views import CropFlip, MultiView, Policy, SingleView, Transform
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,12 @@ class SupervisedConfig(MethodConfig):
     name: ClassVar[str] = "supervised"
     classes: int = 10
     """How many the head tells apart: those of the data, or more."""
+    views: Policy | None = None
+    """How large images are augmented, such as SUPERVISED_VIEW; None for small ones: shifted and mirrored."""
     crop_padding: float = 1 / 8
-    """Black around a photo before a crop of its own size, as a share of the side; 0 for no crop."""
+    """Without views, black around an image before a crop of its own size, as a share of the side; 0 for no crop."""
     flip_p: float = 0.5
-    """Chance of a mirror image."""
+    """Without views, the chance of a mirror image."""
 
     def __post_init__(self) -> None:
         check_positive(classes=self.classes)
@@ -46,7 +48,9 @@ class Supervised(Method):
         self.backbone = backbone
         self.head = nn.Linear(width_of(backbone), config.classes)
 
-    def transform(self, size: int) -> CropFlip:
+    def transform(self, size: int) -> Transform:
+        if self.config.views is not None:
+            return SingleView(MultiView((self.config.views,), size))
         return CropFlip(size, self.config.crop_padding, self.config.flip_p)
 
     def dataset(self, images: Images, size: int, seed: int) -> NumberedBatches:

@@ -17,6 +17,7 @@ from ssl_backbones.recipes import (
     simsiam,
     small_images,
     small_joint_embedding,
+    supervised,
     vicreg,
 )
 from ssl_backbones.recipes.recipe import Recipe
@@ -37,6 +38,7 @@ MODULES = (
     small_images,
     small_joint_embedding,
     patch,
+    supervised,
     shipped,
 )
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for module in MODULES for recipe in module.RECIPES}

@@ -41,5 +41,15 @@ RECIPES = (
         15.0,
         f"{HEAD} The hours are ten times those of 100 epochs.",
     ),
+    *(
+        simclr(
+            epochs,
+            "LEWEL (Huang et al., 2022), Table 1",
+            "no figure recorded; here: not measured",
+            1.5 * epochs / 100,
+            f"{HEAD} The hours are those of 100 epochs, by the epoch.",
+        )
+        for epochs in (400, 200)
+    ),
     simclr(100, "section 2.4", "about 64.5 top-1, linear (authors' code); here: not measured", 1.5, HEAD),
 )

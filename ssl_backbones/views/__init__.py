@@ -16,9 +16,11 @@ from ssl_backbones.views.presets import (
     MOCO_V2_VIEWS,
     SIMCLR_SMALL_VIEWS,
     SIMCLR_VIEWS,
+    SUPERVISED_VIEW,
     VICREG_VIEWS,
 )
 from ssl_backbones.views.randomness import permutation, seed_of, uniform
+from ssl_backbones.views.single_view import SingleView
 from ssl_backbones.views.transform import Transform
 from ssl_backbones.views.turned import PatchViews, Positions, Rotations
 
@@ -33,6 +35,7 @@ __all__ = [
     "MOCO_V2_VIEWS",
     "SIMCLR_SMALL_VIEWS",
     "SIMCLR_VIEWS",
+    "SUPERVISED_VIEW",
     "VICREG_VIEWS",
     "CenterCrop",
     "CropFlip",
@@ -43,6 +46,7 @@ __all__ = [
     "Policy",
     "Positions",
     "Rotations",
+    "SingleView",
     "Transform",
     "check_engine",
     "check_ratio",

@@ -10,6 +10,9 @@ _MOCO_V2_VIEW = Policy(area=(0.2, 1.0), flip_last=True, jitter=(0.4, 0.4, 0.4, 0
 _LEWEL_B_VIEW = Policy(area=(0.2, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), blur_p=1.0, solarize_p=0.0)
 _BYOL_VIEW = replace(_LEWEL_B_VIEW, area=(0.08, 1.0), interpolation="bicubic")
 
+SUPERVISED_VIEW = Policy(area=(0.08, 1.0), jitter_p=0.0, grey_p=0.0, blur_p=0.0)
+"""Crop and mirror image, as supervised networks and linear probes are trained on ImageNet."""
+
 MOCO_V2_VIEWS = (_MOCO_V2_VIEW, _MOCO_V2_VIEW)
 """Chen et al., 2020. https://arxiv.org/abs/2003.04297. Also LEWEL_M's."""
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from ssl_backbones.checks import check
 from ssl_backbones.data import Images, ImageSourceError, NumberedBatches, require_labels
 from ssl_backbones.models.backbone import center_crop
 from ssl_backbones.typed.values import check_types
-from ssl_backbones.views import CenterCrop, MultiView, Parameters, Policy, Transform
+from ssl_backbones.views import CenterCrop, MultiView, Policy, SingleView, Transform
 
 
 @dataclass(frozen=True)
@@ -70,26 +68,6 @@ class LabelledViews:
         if not self.augment:
             return middle
         return SingleView(MultiView((self.policy,), size, mean=middle.mean, std=middle.std))
-
-
-@dataclass(frozen=True)
-class SingleView(Transform):
-    """The one view of each image, (B, 3, S, S), where `views` makes a list of one."""
-
-    views: MultiView
-
-    def draw(self, seed: int, epoch: int, indices: np.ndarray) -> tuple[Parameters, ...]:
-        """The crop and the flip of each image."""
-        return self.views.draw(seed, epoch, indices)
-
-    def on_host(self, images: Sequence[Image.Image], parameters: tuple[Parameters, ...]) -> Any:
-        """Levels (B, S, S, 3), uint8, in a list of one."""
-        return self.views.on_host(images, parameters)
-
-    def on_device(self, batch: Any) -> Tensor:
-        """Normalised images (B, 3, S, S)."""
-        (view,) = self.views.on_device(batch)
-        return view
 
 
 def numbered(images: Images, transform: Transform, seed: int, classes: int, task: str) -> NumberedBatches:

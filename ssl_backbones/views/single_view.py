@@ -1,0 +1,37 @@
+"""One view of every image, by a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from ssl_backbones.views.multi_view import MultiView
+from ssl_backbones.views.policy import Parameters
+from ssl_backbones.views.transform import Transform
+
+
+@dataclass(frozen=True)
+class SingleView(Transform):
+    """The one view of each image, (B, 3, S, S), where `views` makes a list of one."""
+
+    engines = MultiView.engines
+
+    views: MultiView
+
+    def draw(self, seed: int, epoch: int, indices: np.ndarray) -> tuple[Parameters, ...]:
+        """The crop and the flip of each image."""
+        return self.views.draw(seed, epoch, indices)
+
+    def on_host(self, images: Sequence[Image.Image], parameters: tuple[Parameters, ...]) -> Any:
+        """Levels (B, S, S, 3), uint8, in a list of one."""
+        return self.views.on_host(images, parameters)
+
+    def on_device(self, batch: Any) -> Tensor:
+        """Normalised images (B, 3, S, S)."""
+        (view,) = self.views.on_device(batch)
+        return view
