@@ -15,11 +15,11 @@ from ssl_backbones.train import precision as compute
 from ssl_backbones.train.precision import (
     Compute,
     PrecisionError,
+    Trial,
     available,
     check_precision,
     choose,
     laid_out,
-    seconds_per_step,
 )
 
 
@@ -29,8 +29,9 @@ def test_trying_leaves_the_method_as_it_was(kind: type[MethodConfig]) -> None:
     batch = batch_of(method)
     before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
     chosen = choose(method, batch, CPU)
-    assert chosen.tried.keys() == {"fp32 contiguous", "fp32 channels last", "bf16 contiguous", "bf16 channels last"}
-    assert all(0 < seconds < 30 for seconds in chosen.tried.values())
+    layouts = ("contiguous", "channels last")
+    assert chosen.tried.keys() == {f"{name} {layout}" for name in available(CPU) for layout in layouts}
+    assert all(seconds > 0 for seconds in chosen.tried.values())
     assert f"{chosen.precision}, {chosen.layout.replace('_', ' ')} (a step took: fp32 contiguous" in str(chosen)
     assert all(torch.equal(tensor, before[name]) for name, tensor in method.state_dict().items())
     assert all(parameter.grad is None for parameter in method.parameters())
@@ -39,20 +40,60 @@ def test_trying_leaves_the_method_as_it_was(kind: type[MethodConfig]) -> None:
     method.on_step_end(0.0)
 
 
-def test_the_fastest_way_is_taken_if_it_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = {("fp32", "contiguous"): 1.0, ("fp32", "channels_last"): 0.95}
-    seconds |= {("bf16", "contiguous"): 2.0, ("bf16", "channels_last"): 0.97}
-    monkeypatch.setattr(compute, "seconds_per_step", lambda *way: seconds[way[3:]])
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], list[float]]:
+    """The seconds of each way, one after the other and then again; the last stays. What was asked for is taken off."""
+    seconds = {
+        ("fp32", "contiguous"): [1.0],
+        ("fp32", "channels_last"): [0.95],
+        ("bf16", "contiguous"): [2.0],
+        ("bf16", "channels_last"): [0.97],
+    }
+    monkeypatch.setattr(compute, "computes_bf16", lambda: True)
+    monkeypatch.setattr(
+        Trial, "seconds", lambda trial, way: seconds[way].pop(0) if len(seconds[way]) > 1 else seconds[way][0]
+    )
+    return seconds
+
+
+def test_the_fastest_way_is_taken_if_it_is_worth_it(clock: dict[Any, list[float]]) -> None:
     method, batch = nn.Identity(), torch.zeros(1)
     assert choose(method, batch, CPU) == Compute("fp32", "contiguous", choose(method, batch, CPU).tried)
-    seconds["bf16", "channels_last"] = 0.8
+    clock["bf16", "channels_last"] = [0.8]
     assert choose(method, batch, CPU).precision == "bf16"
     assert choose(method, batch, CPU, precision="fp32").layout == "contiguous"
     assert set(choose(method, batch, CPU, layout="contiguous").tried) == {"fp32 contiguous", "bf16 contiguous"}
 
 
+def test_what_slows_all_ways_down_decides_nothing(clock: dict[Any, list[float]]) -> None:
+    """Channels last takes 0.8 of the time in every round, while the machine is three times slower in some."""
+    load = [1.0, 3.0, 1.0, 3.0, 3.0, 1.0, 1.0, 3.0]
+    clock["fp32", "contiguous"] = load.copy()
+    clock["fp32", "channels_last"] = [0.8 * share for share in load]
+    assert choose(nn.Identity(), torch.zeros(1), CPU, precision="fp32").layout == "channels_last"
+
+
+@pytest.mark.parametrize("steps", [10, 100, 400, 10_000])
+def test_a_trial_takes_a_small_part_of_the_run(clock: dict[Any, list[float]], steps: int) -> None:
+    asked: list[tuple[str, str]] = []
+    timed = Trial.seconds
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trial, "seconds", lambda trial, way: [asked.append(way), timed(trial, way)][1])
+        choose(nn.Identity(), torch.zeros(1), CPU, steps=steps)
+    assert asked.count(("bf16", "contiguous")) == 2  # dropped after the first round
+    spent, least = sum(clock[way][0] for way in asked), 2 * sum(times[0] for times in clock.values())
+    assert spent <= max(least, compute.BUDGET * steps * 0.95) + 1e-9
+    assert len(asked) <= 4 * (1 + compute.ROUNDS)
+
+
+def test_emulated_bf16_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute, "computes_bf16", lambda: False)
+    assert available(CPU) == ("fp32",)
+    assert check_precision("bf16", CPU) == "bf16"  # but computed if it is asked for
+
+
 def test_nothing_is_tried_where_nothing_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compute, "seconds_per_step", lambda *way: pytest.fail("it was tried"))
+    monkeypatch.setattr(Trial, "seconds", lambda *way: pytest.fail("it was tried"))
     chosen = choose(nn.Identity(), torch.zeros(1), CPU, "bf16", "channels_last")
     assert chosen == Compute("bf16", "channels_last", {})
     assert str(chosen) == "bf16, channels last"
@@ -71,7 +112,7 @@ def test_a_trial_runs_in_the_precision_and_the_layout() -> None:
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         for layout in ("contiguous", "channels_last"):
             seen.clear()
-            seconds_per_step(Looking(3, 5, 3), torch.zeros(2, 3, 9, 9), CPU, precision, layout)  # type: ignore[arg-type]
+            Trial(Looking(3, 5, 3), torch.zeros(2, 3, 9, 9), CPU).seconds((precision, layout))  # type: ignore[arg-type]
             assert set(seen) == {(dtype, layout == "channels_last")}
 
 
@@ -86,7 +127,6 @@ def test_a_precision_the_device_lacks_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     assert available(cuda) == ("bf16",)
     assert check_precision("fp32", CPU) == "fp32"
-    assert available(CPU) == ("fp32", "bf16")
 
 
 def test_a_layout_is_given_to_images_wherever_they_are() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from statistics import median
@@ -17,11 +18,17 @@ from ssl_backbones.refusal import Refusal
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Layout = Literal["contiguous", "channels_last"]
+Way = tuple[Precision, Layout]
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-TRIALS = 3
+ROUNDS = 7
+"""Times that each way still in question is timed, in turn with the others, if there is time."""
 MARGIN = 0.9
-"""Another way than the first, the plainest, must take less than this share of its time: a wink is no reason."""
+"""Leave the plainest way, the first, only for one that takes under 90 % of its time; less is noise."""
+HOPELESS = 1.5
+"""Drop a way that takes more than this many times the fastest one's time."""
+BUDGET = 0.05
+"""Of the time that the run's steps will take; one round is always timed."""
 
 
 class PrecisionError(Refusal, ValueError):
@@ -43,24 +50,51 @@ class Compute:
 
 
 def choose(
-    method: nn.Module, batch: Any, device: torch.device, precision: str = "auto", layout: str = "auto"
+    method: nn.Module,
+    batch: Any,
+    device: torch.device,
+    precision: str = "auto",
+    layout: str = "auto",
+    steps: int = 1000,
 ) -> Compute:
-    """The precision and layout asked for, or the faster ones of those left open, measured on a copy of the method."""
+    """The precision and layout asked for, or the faster ones of those left open, measured on a copy of the method.
+
+    Ways are timed in turn, step by step, so that whatever else the machine does meets all of them alike; `steps` are
+    those of the run, of whose time the trial takes a small part.
+    """
     precisions = available(device) if precision == "auto" else (check_precision(precision, device),)
     layouts: tuple[Layout, ...] = get_args(Layout) if layout == "auto" else (layout,)  # type: ignore[assignment]
     ways = list(product(precisions, layouts))
     if len(ways) == 1:
         return Compute(*ways[0], tried={})
-    seconds = {way: seconds_per_step(method, batch, device, *way) for way in ways}
-    best = min(seconds, key=lambda way: seconds[way] * (MARGIN if way == ways[0] else 1))
-    return Compute(*best, tried={f"{name} {shape.replace('_', ' ')}": seconds[name, shape] for name, shape in ways})
+    seconds = Trial(method, batch, device).compare(ways, steps)
+    first = seconds[ways[0]]
+    shares = {  # of the first way's time in the same round
+        way: median(own / plainest for own, plainest in zip(timings, first, strict=True))
+        for way, timings in seconds.items()
+        if len(timings) == len(first)
+    }
+    best = min(shares, key=lambda way: shares[way] * (MARGIN if way == ways[0] else 1))
+    tried = {f"{name} {shape.replace('_', ' ')}": median(seconds[name, shape]) for name, shape in ways}
+    return Compute(*best, tried=tried)
 
 
 def available(device: torch.device) -> tuple[Precision, ...]:
-    """The precisions worth trying: half ones on a GPU; on a CPU bf16 beside fp32, as some compute it natively."""
+    """The precisions worth trying: on a GPU half ones, on a CPU bf16 beside fp32 where its instructions know it."""
     if device.type == "cuda":
         return ("bf16",) if torch.cuda.is_bf16_supported(including_emulation=False) else ("fp16",)
-    return ("fp32", "bf16") if device.type == "cpu" else ("fp32",)
+    return ("fp32", "bf16") if device.type == "cpu" and computes_bf16() else ("fp32",)
+
+
+def computes_bf16() -> bool:
+    """True if this CPU multiplies bf16 in hardware; oneDNN emulates it elsewhere, about ten times slower than fp32.
+
+    oneDNN's own answer is no measure on x86, where it is yes for every CPU with AVX-512.
+    """
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        known = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
+        return any(asks is not None and asks() for asks in known)
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def check_precision(precision: str, device: torch.device) -> Precision:
@@ -88,21 +122,42 @@ def laid_out(content: Any, layout: Layout) -> Any:
     return content
 
 
-def seconds_per_step(
-    method: nn.Module, batch: Any, device: torch.device, precision: Precision, layout: Layout
-) -> float:
-    """The median time of a forward and a backward pass on a copy, after one to warm up."""
-    trial = copy.deepcopy(method).to(device, memory_format=MEMORY_FORMATS[layout])  # type: ignore[call-overload]
-    batch = laid_out(batch, layout)
+class Trial:
+    """A copy of a method that takes the same step in one way and another."""
 
-    def step() -> None:
-        with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
-            loss = trial(batch)["loss"]
-        loss.backward()
-        trial.zero_grad()
+    def __init__(self, method: nn.Module, batch: Any, device: torch.device) -> None:
+        self.method = copy.deepcopy(method).to(device)
+        self.batch, self.device = batch, device
 
-    step()
-    return median(timed(step, device) for _ in range(TRIALS))
+    def compare(self, ways: Sequence[Way], steps: int) -> dict[Way, list[float]]:
+        """The seconds of each way in each round, after a step to warm up; a way that was dropped has fewer."""
+        spent = sum(self.seconds(way) for way in ways)
+        seconds: dict[Way, list[float]] = {way: [] for way in ways}
+        contenders = list(ways)
+        for _ in range(ROUNDS):
+            for way in contenders:
+                seconds[way].append(self.seconds(way))
+            spent += sum(seconds[way][-1] for way in contenders)
+            fastest = min(median(seconds[way]) for way in contenders)
+            contenders = [way for way in contenders if way == ways[0] or median(seconds[way]) < HOPELESS * fastest]
+            a_round = sum(seconds[way][-1] for way in contenders)
+            if len(contenders) == 1 or spent + a_round > BUDGET * steps * fastest:
+                break
+        return seconds
+
+    def seconds(self, way: Way) -> float:
+        """The time of a forward and a backward pass in one way."""
+        precision, layout = way
+        self.method.to(memory_format=MEMORY_FORMATS[layout])  # type: ignore[call-overload]
+        batch = laid_out(self.batch, layout)
+
+        def step() -> None:
+            with torch.autocast(self.device.type, DTYPES.get(precision), enabled=precision in DTYPES):
+                loss = self.method(batch)["loss"]
+            loss.backward()
+            self.method.zero_grad()
+
+        return timed(step, self.device)
 
 
 def timed(work: Callable[[], None], device: torch.device) -> float:
