@@ -1,5 +1,6 @@
 """Self-supervised ResNet backbones for timm, and the means to make them."""
 
+from ssl_backbones import cores as cores  # before all that imports torch
 from ssl_backbones import models as models
 from ssl_backbones.catalogue import Description, create_model, describe, list_models
 from ssl_backbones.registry.errors import PretrainedWeightsError, UnknownModelError

@@ -19,7 +19,7 @@ SCRIPTS = {path.stem for folder in ("training", "benchmarks") for path in (ROOT 
 FLOORS = (
     {"refusal", "version"},
     {"files"},
-    {"checks", "clustering", "convert", "distributed", "locks", "losses", "metrics", "optimizers", "registry"}
+    {"checks", "clustering", "convert", "cores", "distributed", "locks", "losses", "metrics", "optimizers", "registry"}
     | {"schedules", "views"},
     {"data", "fetch", "typed"},
     {"mining", "models", "runs"},

@@ -197,11 +197,12 @@ class Run(ABC):
     epochs: int = 200
     """How often every image is seen."""
     max_steps: int = 0
-    """Optimiser steps after which the run ends within its epochs; 0 for all of them."""
+    """Optimiser steps after which the run is cut, as the beginning of the whole in every schedule; 0 for never."""
     batch_size: int = 256
     """Images per optimiser step, over all processes and accumulated parts."""
     accumulation: int = 1
-    """Parts that a process's share of the batch is scored in, one after the other."""
+    """Parts that a process's share of the batch is scored in, one after the other, to save memory. Methods that compare
+    the images of a batch with one another then compare fewer: another loss, which the run says."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -257,6 +258,10 @@ class Run(ABC):
         whole = self.epochs * steps_per_epoch
         return min(self.max_steps or whole, whole)
 
+    def whole_steps(self, steps_per_epoch: int) -> int:
+        """Optimiser steps that every schedule follows: those of all epochs, however early `max_steps` cuts the run."""
+        return self.epochs * steps_per_epoch
+
     @property
     def peak_lr(self) -> float:
         """The learning rate that the schedule's factor multiplies."""
@@ -271,7 +276,7 @@ class Run(ABC):
     def lr(self, step: int, steps_per_epoch: int) -> float:
         """The learning rate of an optimiser step, counted from 0."""
         return self.peak_lr * self.schedule.factor(
-            step, steps_per_epoch, self.epochs, self.total_steps(steps_per_epoch)
+            step, steps_per_epoch, self.epochs, self.whole_steps(steps_per_epoch)
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -63,6 +63,7 @@ class Loop:
             workers=0 if images.in_process else reading_workers(run.workers),
         )
         self.total_steps = run.total_steps(self.loader.steps_per_epoch)
+        self.whole_steps = run.whole_steps(self.loader.steps_per_epoch)
         self.step = 0
         self.saved_step: int | None = None
         self.before: Measured | None = None
@@ -70,7 +71,7 @@ class Loop:
         self.left_out: dict[str, str] = {}
         self.unreadable = Accounts(run.unreadable_share)
         self.unreadable.of(images)
-        self.alarms = [ChanceAlarm(self.total_steps), CollapseAlarm(self.total_steps)]
+        self.alarms = [ChanceAlarm(self.whole_steps), CollapseAlarm(self.whole_steps)]
         self.window = Window(accelerator.device)
         self.watch = FiniteWatch(accelerator.device, scaled=accelerator.scaler is not None)
         self.saved_at = time.monotonic()
@@ -92,7 +93,7 @@ class Loop:
         self.log = log
         self.stop = StopSignals()
         try:
-            with within_memory(self.run, self.compute.precision):
+            with within_memory(self.run, self.method, self.compute.precision):
                 return self.trained(self.finish())
         finally:
             self.stop.restore()
@@ -152,7 +153,7 @@ class Loop:
         self.watch.observe(self.step, losses, (weights.grad for weights in self.method.parameters()))
         self.stepper.step()
         self.stepper.zero_grad()
-        followed = self.method.on_step_end(self.step / self.total_steps)
+        followed = self.method.on_step_end(self.step / self.whole_steps)
         self.window.note({"lr": lr, **followed})
         self.step += 1
 
@@ -264,7 +265,7 @@ class Loop:
             "window": self.window.names(),
             "watch": self.watch.state_dict(),
             "best": self.best,
-            "compute": {"precision": self.compute.precision, "layout": self.compute.layout},
+            "compute": self.compute.kept(),
             "images": self.images.fingerprint,
         }
         if self.accelerator.scaler is not None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from ssl_backbones.distributed import world_size
+from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.recipe import Run
 from ssl_backbones.refusal import Refusal
 
@@ -20,23 +21,24 @@ class NoRoomError(Refusal, RuntimeError):
 
 
 @contextmanager
-def within_memory(run: Run, precision: str) -> Iterator[None]:
+def within_memory(run: Run, method: Method, precision: str) -> Iterator[None]:
     """Make a sentence of memory that runs out, with the batch that took it and the ways to take less."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise NoRoomError(sentence(run, precision)) from error
+        raise NoRoomError(sentence(run, method, precision)) from error
     except RuntimeError as error:  # torch has no type for it where memory is the host's
         if not OF_THE_HOST.search(str(error)):
             raise
-        raise NoRoomError(sentence(run, precision)) from error
+        raise NoRoomError(sentence(run, method, precision)) from error
 
 
-def sentence(run: Run, precision: str) -> str:
+def sentence(run: Run, method: Method, precision: str) -> str:
     """What to say of a batch that does not fit."""
     parts = run.accumulation * world_size()
     at_once = run.batch_size // parts
-    smaller = f"raise --accumulation from {run.accumulation} to {2 * run.accumulation}, which keeps the batch, or "
+    effect = "which keeps the batch" if method.accumulation_is_exact else "by which this method compares fewer images"
+    smaller = f"raise --accumulation from {run.accumulation} to {2 * run.accumulation}, {effect}, or "
     return (
         f"out of memory with a batch of {run.batch_size} images of {run.size} px in {precision}, {at_once} at a time "
         f"in each of {world_size()} process{'es' if world_size() > 1 else ''}: "

@@ -6,7 +6,7 @@ import copy
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from statistics import median
 from typing import Any, Literal, get_args
@@ -42,6 +42,12 @@ class Compute:
     precision: Precision
     layout: Layout
     tried: dict[str, float]
+    threads: int = field(default_factory=torch.get_num_threads)
+    """Of a CPU; sums over them depend on how many there are."""
+
+    def kept(self) -> dict[str, Any]:
+        """What a checkpoint holds of it, so that the rest of a run is computed alike."""
+        return {"precision": self.precision, "layout": self.layout, "threads": self.threads}
 
     def __str__(self) -> str:
         chosen = f"{self.precision}, {self.layout.replace('_', ' ')}"

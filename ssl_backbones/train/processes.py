@@ -18,6 +18,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import GradientAccumulationPlugin, LoggerType, broadcast_object_list, parse_flag_from_env
 
+from ssl_backbones.cores import threads_here
 from ssl_backbones.distributed import rank, world_size
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.train.precision import Precision
@@ -44,11 +45,12 @@ class OtherRankError(Refusal, RuntimeError):
 
 
 def meet() -> torch.device:
-    """Meet the other processes of the run, if there are any; the device of this one.
+    """Meet the other processes of the run, if there are any; the device of this one, with its threads set.
 
     Accelerate hears of ACCELERATE_USE_CPU too late, and on a machine without an accelerator takes each for alone.
     """
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    torch.set_num_threads(threads_here())
     device: torch.device = PartialState(cpu=cpu, timeout=PATIENCE).device
     return device
 

@@ -56,7 +56,7 @@ def prepare(run: Run, method: Method, images: Images, judge: Judge, device: torc
     with fitting():
         parameter_groups(method, run.optimizer)  # refuses a part that the method does not have
     content = first_batch(run, method, images, device)
-    with within_memory(run, run.precision):
+    with within_memory(run, method, run.precision):
         try_step(run, method, content, device)
     folder = claimed(run)
     if first_decides(folder.results.exists):
@@ -65,7 +65,7 @@ def prepare(run: Run, method: Method, images: Images, judge: Judge, device: torc
     saved = load_latest(folder.checkpoints, rank=rank(), broadcast=broadcast)
     if saved is not None:
         check_data(images, saved.scalars["images"], folder)
-    compute = computed_as_before(saved, device) or agreed_compute(run, method, content, device)
+    compute = computed_as_before(saved, device) or agreed_compute(run, method, images, content, device)
     accelerator = accelerator_of(compute.precision, run.trackers, str(folder.path))
     loop = Loop(run, images, judge, method, compute, accelerator, folder)
     if saved is not None:
@@ -112,13 +112,16 @@ def computed_as_before(saved: Checkpoint | None, device: torch.device) -> Comput
     """How the run was computed until now, if it has begun: going on in another way would change its numbers."""
     if saved is None:
         return None
-    check_precision(saved.scalars["compute"]["precision"], device)
-    return Compute(**saved.scalars["compute"], tried={})
+    kept = saved.scalars["compute"]
+    check_precision(kept["precision"], device)
+    torch.set_num_threads(kept.get("threads") or saved.made_with["num_threads"])
+    return Compute(kept["precision"], kept["layout"], tried={})
 
 
 def first_batch(run: Run, method: Method, images: Images, device: torch.device) -> Any:
     """What this process will see first, on its device; a method refuses here images that it cannot use."""
     with fitting():
+        method.check_data(len(images), run.batch_size)
         dataset = method.dataset(images, run.size, run.seed)
     order = Order(len(images), run.batch_size, run.seed, rank(), world_size(), run.accumulation)
     request: Request = next(order.requests(epoch=0))
@@ -138,10 +141,11 @@ def try_step(run: Run, method: Method, content: Any, device: torch.device) -> No
         ) from error
 
 
-def agreed_compute(run: Run, method: Method, content: Any, device: torch.device) -> Compute:
+def agreed_compute(run: Run, method: Method, images: Images, content: Any, device: torch.device) -> Compute:
     """The precision and layout that the run names, or the fastest as the first process measured them."""
-    with within_memory(run, run.precision):
-        return broadcast(choose(method.train(), content, device, run.precision, run.layout))
+    steps = run.total_steps(len(images) // run.batch_size)
+    with within_memory(run, method, run.precision):
+        return broadcast(choose(method.train(), content, device, run.precision, run.layout, steps))
 
 
 def broadcast(value: T) -> T:
@@ -159,11 +163,18 @@ def introduce(loop: Loop, log: RunLog, saved: Checkpoint | None) -> None:
     log.say(f"{run.title} on {len(loop.images)} images of {run.data}, into {loop.folder.path}")
     whole = run.epochs * loop.loader.steps_per_epoch
     cut = f", of which the first {loop.total_steps} are made" if loop.total_steps < whole else ""
+    device = loop.accelerator.device.type
+    where = f"{device}, {loop.compute.threads} threads" if device == "cpu" else device
     log.say(
         f"{run.epochs} epochs of {loop.loader.steps_per_epoch} steps{cut}, {run.batch_size} images a step on "
-        f"{processes} process{'es' if processes > 1 else ''} ({loop.accelerator.device.type}), {loop.compute}"
+        f"{processes} process{'es' if processes > 1 else ''} ({where}), {loop.compute}"
     )
     log.say(run.lr_sentence())
+    if run.accumulation > 1 and not loop.method.accumulation_is_exact:
+        log.say(
+            f"Accumulation scores {run.batch_size // run.accumulation} images at a time, and this method compares each "
+            f"image with the others of its part alone: another loss than of {run.batch_size} images at once."
+        )
     if saved is None:
         return
     for reason in saved.skipped:

@@ -55,6 +55,10 @@ class SegmentRun(Transfer):
     def title(self) -> str:
         return f"{self.protocol} of {self.model}{' from random weights' if self.random else ''}"
 
+    def whole_steps(self, steps_per_epoch: int) -> int:
+        """Those of its iterations, by which its length is given."""
+        return self.max_steps
+
     def step_scaled(self, step: int) -> int:
         """A step of the preset's batch as one of this run's."""
         return max(1, round(step * self.iteration_images / self.batch_size))
