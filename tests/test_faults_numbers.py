@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from runs import elsewhere, outcome, photo_folder, run, stop, tiny
 from small_methods import small_method, views
 
+from ssl_backbones import create_model
 from ssl_backbones.data import TooManyUnreadableError
 from ssl_backbones.methods import BYOLConfig, LewelBConfig, MethodConfig, MoCoV2Config, SimCLRConfig
 from ssl_backbones.recipes.recipe import Checkpoints, OptimizerConfig, Recipe
@@ -30,7 +31,7 @@ from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.finite import SKIPS, FiniteWatch, NotFiniteError
 from ssl_backbones.train.judge import Measured
 from ssl_backbones.train.loop import Loop
-from ssl_backbones.train.memory import NoRoomError
+from ssl_backbones.train.memory import NoRoomError, sentence
 from ssl_backbones.train.monitor import Monitor
 
 CPU = torch.device("cpu")
@@ -227,6 +228,12 @@ def test_memory_that_runs_out_names_the_batch_and_what_to_change(
     for words in ("a batch of 8 images of 16 px in fp32", "raise --accumulation from 1 to 2", "lower --batch-size"):
         assert words in str(caught.value)
     run(dataclasses.replace(recipe, accumulation=2))
+
+
+def test_advice_to_accumulate_says_where_it_is_another_loss() -> None:
+    recipe = tiny(SimCLRConfig, Path("data"), Path("run"))
+    said = sentence(recipe, recipe.method.build(create_model("resnet8", num_classes=0)), "fp32")
+    assert "raise --accumulation from 1 to 2, by which this method compares fewer images, or" in said
 
 
 def test_memory_that_runs_out_in_the_trial_is_told_alike(

@@ -14,6 +14,7 @@ from conftest import ROOT
 from runs import elsewhere, outcome, photo_folder, run, stop, tiny
 from small_methods import CONFIGS
 
+from ssl_backbones.cores import VARIABLE
 from ssl_backbones.files import write_file
 from ssl_backbones.methods import LewelBConfig, LewelMConfig
 from ssl_backbones.recipes.recipe import Checkpoints
@@ -98,15 +99,19 @@ def test_fuzzing_would_find_something(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(list((tmp_path / "found").iterdir())) == found["files"]
 
 
-def test_another_number_of_threads_is_told(
+def test_a_run_goes_on_with_the_threads_that_it_began_with(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = tiny(LewelMConfig, data, tmp_path / "run")
+    monkeypatch.setenv(VARIABLE, "2")
     stop(recipe, 3)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    monkeypatch.setenv(VARIABLE, "1")
     run(recipe)
+    assert torch.get_num_threads() == 2
     said = capsys.readouterr().out
-    assert said.count("The rest may not be bit-identical to a run never stopped: num_threads 1 -> 7.") == 1
+    assert said.count("(cpu, 2 threads)") == 2
+    assert "bit-identical" not in said
+    torch.set_num_threads(1)
 
 
 def test_no_token_is_in_anything_a_run_leaves(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
-from runs import STEPS, elsewhere, run, state, stop, tiny
+from runs import STEPS, elsewhere, run, sha, state, stop, tiny
 from whole_runs import NoisyConfig, data
 
-from ssl_backbones.methods import BYOLConfig, MoCoV2Config
+from ssl_backbones.methods import BYOLConfig, MethodConfig, MoCoV2Config, SimCLRConfig
+from ssl_backbones.recipes.recipe import Checkpoints, ScheduleConfig
+from ssl_backbones.runs.checkpoint import folder_name
 from ssl_backbones.runs.log import read_log
+from ssl_backbones.train.start import UnfitError
 
 __all__ = ["data"]
 
@@ -49,7 +53,7 @@ def test_methods_take_one_step_for_all_micro_batches(data: Path, tmp_path: Path)
     lines = [line for line in read_log(path / "log.jsonl") if "loss" in line]
     assert [line["step"] for line in lines] == [2, 4, 6]
     assert [line["lr"] for line in lines] == [recipe.lr(step - 1, 3) for step in (2, 4, 6)]
-    assert state(path)["method/queue.pointer"].item() == STEPS * 8 % 24
+    assert state(path)["method/queue.pointer"].item() == STEPS * 8 % 16
 
 
 def test_a_tracker_is_told(data: Path, tmp_path: Path) -> None:
@@ -75,3 +79,44 @@ def test_a_tracker_keeps_what_it_was_told_when_the_run_is_stopped(
     assert len(ended) == 1
     events = EventAccumulator(str(tmp_path / "run" / "ssl-backbones")).Reload()
     assert [event.step for event in events.Scalars("loss")] == [2, 4]
+
+
+SCHEDULES = {
+    "cosine by step": ScheduleConfig(per="step"),
+    "cosine by epoch": ScheduleConfig(per="epoch", warmup_epochs=1),
+    "step": ScheduleConfig("step", milestones=(1,)),
+    "poly": ScheduleConfig("poly"),
+    "constant": ScheduleConfig("constant", warmup_epochs=1),
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+def test_a_cut_run_is_the_beginning_of_the_whole(schedule: ScheduleConfig, data: Path, tmp_path: Path) -> None:
+    """Learning rate, momentum of the target and all that follows from them, to the last bit."""
+    kept = Checkpoints(every_minutes=0, every_steps=4, keep=9)
+    whole = tiny(BYOLConfig, data, tmp_path / "whole", schedule=schedule, checkpoints=kept, log_every=1)
+    run(whole)
+    shutil.rmtree(tmp_path / "whole" / "checkpoints" / folder_name(STEPS))
+    cut = run(dataclasses.replace(elsewhere(whole, tmp_path / "cut"), max_steps=4)).path
+    assert sha(state(cut)) == sha(state(tmp_path / "whole"))
+    logs = [read_log(path / "log.jsonl") for path in (cut, tmp_path / "whole")]
+    ours, theirs = ([line for line in lines if "loss" in line] for lines in logs)
+    assert len(ours) == 4
+    assert ours == theirs[:4]
+
+
+def test_a_queue_longer_than_the_data_is_refused_before_the_run_begins(data: Path, tmp_path: Path) -> None:
+    recipe = tiny(MoCoV2Config, data, tmp_path / "run", {"queue_size": 19})
+    with pytest.raises(UnfitError, match=r"queue_size is 19, but 26 images .* at most 18, .* mask 'own'"):
+        run(recipe)
+    assert not (tmp_path / "run").exists()
+    run(tiny(MoCoV2Config, data, tmp_path / "run", {"queue_size": 99, "mask": "own"}))
+
+
+@pytest.mark.parametrize("kind", [BYOLConfig, SimCLRConfig])
+def test_what_accumulation_changes_is_said(
+    kind: type[MethodConfig], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tiny(kind, data, tmp_path / "run", accumulation=2, max_steps=1))
+    said = capsys.readouterr().out
+    assert ("Accumulation scores 4 images at a time, and this method compares" in said) == (kind is SimCLRConfig)
