@@ -20,7 +20,7 @@ FLOORS = (
     {"refusal", "version"},
     {"files"},
     {"checks", "clustering", "convert", "cores", "distributed", "locks", "losses", "metrics", "optimizers", "registry"}
-    | {"schedules", "views"},
+    | {"schedules", "version", "views"},
     {"data", "fetch", "typed"},
     {"mining", "models", "runs"},
     {"methods"},
