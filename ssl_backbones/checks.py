@@ -29,3 +29,10 @@ def check(holds: bool, name: str, value: object, expected: str) -> None:
     """Refuse a value in a sentence."""
     if not holds:
         raise ValueError(f"{name} is {value!r}, but must be {expected}.")
+
+
+def check_at_least(part: object, **least: float) -> None:
+    """Refuse a field of a part that is below its least value; None is left alone."""
+    for name, smallest in least.items():
+        value = getattr(part, name)
+        check(value is None or value >= smallest, name, value, f"at least {smallest}")

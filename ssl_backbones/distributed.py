@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -9,6 +11,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 T = TypeVar("T")
+TELLING = timedelta(seconds=5)
+"""How long processes that end wait to hear whether the first one has said why."""
 
 
 def world_size() -> int:
@@ -107,3 +111,23 @@ def say(sentence: str) -> None:
     """Tell a person, once for all processes."""
     if rank() == 0:
         print(sentence, flush=True)
+
+
+def first_to_tell(reason: str) -> bool:
+    """Decide which of the processes that end for a reason tells it: the first, or another that has a reason of its own.
+
+    True in the process that does.
+    """
+    if world_size() == 1:
+        return True
+    with suppress(RuntimeError):  # the store ends with the process that keeps it
+        store = dist.distributed_c10d._get_default_store()
+        if rank() == 0:
+            store.set("refused by 0", reason)
+            store.wait([f"heard by {other}" for other in range(1, world_size())], TELLING)
+            return True
+        store.wait(["refused by 0"], TELLING)
+        told: str = store.get("refused by 0").decode()
+        store.set(f"heard by {rank()}", "")
+        return reason != told
+    return True

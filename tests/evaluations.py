@@ -13,8 +13,7 @@ import pytest
 import runs
 from conftest import photo
 from runs import photo_folder
-
-from ssl_backbones.commands import evaluate
+from scripts import script
 
 TRAIN, VALIDATION = 60, 31
 ASKED = ("resnet8", "--random", "--size", "16", "--workers", "0")
@@ -32,7 +31,7 @@ def evaluated(protocol: str, data: Path, out: Path, *more: str) -> dict[str, Any
     """What results.json holds after a command line."""
     runs.forget()
     try:
-        evaluate.main([protocol, *ASKED, "--data", str(data), "--out", str(out), *QUICK[protocol], *more])
+        script("evaluate", [protocol, *ASKED, "--data", str(data), "--out", str(out), *QUICK[protocol], *more])
     finally:
         runs.forget()
     results: dict[str, Any] = json.loads((out / "results.json").read_text())

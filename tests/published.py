@@ -19,9 +19,9 @@ from hub_state import WRITER, State
 from huggingface_hub import constants
 from huggingface_hub.utils import _http
 from runs import photo_folder, run, tiny
+from scripts import script
 from writable_hub import writable_hub
 
-from ssl_backbones.commands import evaluate, publish
 from ssl_backbones.methods import MoCoV2Config
 
 TERMS = ("--images_terms", "CC0")
@@ -51,8 +51,9 @@ def evaluate_run(folder: Path, data: Path, out: Path, *more: str) -> None:
     """The k-NN accuracy of a run's backbone."""
     runs.forget()
     try:
-        evaluate.main(
-            ["knn", str(folder), "--size", "16", "--workers", "0", "--data", str(data), "--out", str(out), *more]
+        script(
+            "evaluate",
+            ["knn", str(folder), "--size", "16", "--workers", "0", "--data", str(data), "--out", str(out), *more],
         )
     finally:
         runs.forget()
@@ -82,7 +83,7 @@ def point_at(address: str, patch: pytest.MonkeyPatch, token: str | None) -> None
 
 def publishing(run: Path, *words: str, repo: str = "org/resnet8_moco_v2.photos") -> None:
     """The command line."""
-    publish.main([str(run), "--repo", repo, "--yes", *TERMS, *words])
+    script("publish", [str(run), "--repo", repo, "--yes", *TERMS, *words])
 
 
 def refused(capsys: pytest.CaptureFixture[str], run: Path, *words: str, repo: str = "org/some.name") -> str:

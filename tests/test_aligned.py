@@ -22,7 +22,7 @@ from ssl_backbones.methods import (
     Objective,
     VICRegObjective,
 )
-from ssl_backbones.recipes.command_line import parse
+from ssl_backbones.recipes.command_line import read_recipe
 from ssl_backbones.recipes.recipe import Recipe
 
 OBJECTIVES: list[Objective] = [
@@ -118,10 +118,12 @@ def test_only_a_loss_that_predicts_has_predictors() -> None:
 
 
 def test_the_objective_is_altered_from_the_command_line() -> None:
-    recipe = parse(["resnet8_aligned.imagenette96_100ep_simclr", "--method.objective.temperature", "0.4"])
+    words = ["resnet8_aligned.imagenette96_100ep_simclr", "--method.objective.temperature", "0.4"]
+    recipe = read_recipe(words, "pretrain", "")
     assert isinstance(recipe.method, AlignedConfig)
     assert recipe.method.objective == NTXentObjective(0.4)
-    other = parse(["resnet8_aligned.imagenette96_100ep_simsiam", "--method.objective.predictor_dim", "9"])
+    words = ["resnet8_aligned.imagenette96_100ep_simsiam", "--method.objective.predictor_dim", "9"]
+    other = read_recipe(words, "pretrain", "")
     assert isinstance(other.method, AlignedConfig)
     assert other.method.objective == CosineObjective(9)
 

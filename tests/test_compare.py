@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripts import script
 
 from ssl_backbones import recipes
 from ssl_backbones.commands import compare
@@ -64,7 +65,7 @@ def grid_file(tmp_path: Path, **changes: Any) -> Path:
 
 def test_a_grid_becomes_a_table_and_nothing_is_done_twice(scripts: Path, tmp_path: Path) -> None:
     path = grid_file(tmp_path)
-    compare.main([str(path)])
+    script("compare", [str(path)])
     grid, out = read_grid(path), tmp_path / "out"
     table = (out / "table.md").read_text()
     assert "| Random weights | 25.0 ± 63.5 |" in table  # .2 and .3: Student's t of one degree of freedom, 12.7 x .05
@@ -83,7 +84,7 @@ def test_a_grid_becomes_a_table_and_nothing_is_done_twice(scripts: Path, tmp_pat
         assert f"{RECIPES[1]} --data photos --seed {seed} --out {run} --method.pairs {made}" in calls
         assert any(call.startswith(f"knn {run} --data photos --seed {seed}") for call in calls)
     assert any(call.startswith("knn resnet8 --random") for call in calls)
-    compare.main([str(path)])
+    script("compare", [str(path)])
     assert len([line for file in out.rglob("calls.txt") for line in file.read_text().splitlines()]) == len(calls)
 
 
@@ -92,14 +93,14 @@ def test_what_failed_is_said_and_tried_again(scripts: Path, tmp_path: Path, caps
     broken = path.read_text().replace('options = "--size 32"', 'options = "--size 32 --fail"')
     path.write_text(broken)
     with pytest.raises(SystemExit) as end:
-        compare.main([str(path), "--seeds", "0"])
+        script("compare", [str(path), "--seeds", "0"])
     assert end.value.code == 1
     said = capsys.readouterr()
     assert "ended with 3; see " in said.out
     assert "| BYOL | not measured |" in said.out
     assert "3 failed" in said.err
     path.write_text(broken.replace(" --fail", ""))
-    compare.main([str(path), "--seeds", "0"])
+    script("compare", [str(path), "--seeds", "0"])
     table = capsys.readouterr().out
     assert "| BYOL | **50.0 ± 2.0** |" in table
     assert "one seed" in table
@@ -148,10 +149,10 @@ def test_rows_of_one_recipe_and_other_options_are_told_apart(scripts: Path, tmp_
     path = grid_file(tmp_path)
     row = f'[[rows]]\nlabel = "long"\nrecipe = "{RECIPES[0]}"\noptions = "--seed 9"\n'
     path.write_text(path.read_text().replace("[[columns]]", f"{row}[[columns]]"))
-    compare.main([str(path), "--seeds", "0"])
+    script("compare", [str(path), "--seeds", "0"])
     calls = [line for file in (tmp_path / "out").rglob("calls.txt") for line in file.read_text().splitlines()]
     assert sum(call.startswith(RECIPES[0]) for call in calls) == 2
-    compare.main([str(path), "--seeds", "0", "--data", "others", "--rows", "long"])
+    script("compare", [str(path), "--seeds", "0", "--data", "others", "--rows", "long"])
     calls = [line for file in (tmp_path / "out").rglob("calls.txt") for line in file.read_text().splitlines()]
     assert sum(call.startswith(f"{RECIPES[0]} --data others") for call in calls) == 1
 
@@ -163,7 +164,7 @@ def test_a_column_that_fails_leaves_the_others(
     second = '[[columns]]\nlabel = "linear"\nnumber = "top1"\nprotocol = "evaluate.py logistic"'
     path.write_text(path.read_text().replace('"--size 32"', '"--fail"') + f"\n{second}")
     with pytest.raises(SystemExit):
-        compare.main([str(path), "--seeds", "0"])
+        script("compare", [str(path), "--seeds", "0"])
     assert "| BYOL | not measured | **50.0 ± 2.0** |" in capsys.readouterr().out
 
 
@@ -171,7 +172,7 @@ def test_a_column_that_fails_leaves_the_others(
 def test_without_its_backbone_a_row_ends(broken: str, scripts: Path, tmp_path: Path) -> None:
     (scripts / broken).write_text("raise SystemExit(3)")
     with pytest.raises(SystemExit):
-        compare.main([str(grid_file(tmp_path)), "--seeds", "0", "--rows", "MoCo v2"])
+        script("compare", [str(grid_file(tmp_path)), "--seeds", "0", "--rows", "MoCo v2"])
     assert not list((tmp_path / "out").rglob("calls.txt"))
 
 
@@ -183,7 +184,7 @@ def test_what_the_table_needs_is_asked_for_before_any_work(
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(SystemExit) as end:
-        compare.main([str(grid_file(tmp_path))])
+        script("compare", [str(grid_file(tmp_path))])
     assert end.value.code == 2
     said = capsys.readouterr()
     assert said.err == f"compare.py: {module} is not installed: pip install 'ssl-backbones[viz]'\n"
@@ -196,10 +197,10 @@ def test_what_the_table_needs_is_in_the_extra_that_is_named() -> None:
 
 
 def test_only_some_rows(scripts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    compare.main([str(grid_file(tmp_path)), "--rows", "BYOL", "--seeds", "1"])
+    script("compare", [str(grid_file(tmp_path)), "--rows", "BYOL", "--seeds", "1"])
     assert "| BYOL | 60.0 ± 2.0 |" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        compare.main([str(tmp_path / "grid.toml"), "--rows", "BYLO"])
+        script("compare", [str(tmp_path / "grid.toml"), "--rows", "BYLO"])
     assert "'BYLO' is no row of the grid: choose from 'Random weights'" in capsys.readouterr().err
 
 
@@ -230,7 +231,7 @@ def test_a_grid_that_cannot_be_read(
 ) -> None:
     (tmp_path / "grid.toml").write_text(text)
     with pytest.raises(SystemExit) as end:
-        compare.main([str(tmp_path / "grid.toml")])
+        script("compare", [str(tmp_path / "grid.toml")])
     assert end.value.code == 2
     said = capsys.readouterr().err.strip()
     assert said.startswith("compare.py: ")

@@ -11,14 +11,16 @@ import pytest
 import torch
 from drawn_objects import coco, parquet, voc
 from runs import forget
+from scripts import script
 
-from ssl_backbones.commands import detect as script
+from ssl_backbones.commands import detect
 from ssl_backbones.evaluate.detection.box_metrics import VOC, require_evaluators
 from ssl_backbones.evaluate.detection.detect_run import PRESETS, DetectRun
 
 QUICK = ["--preset", "small", "--random", "--workers", "0", "--batch_size", "2", "--iteration_images", "2"]
 QUICK += ["--size", "80", "--task.smallest", "64", "--task.longest", "96", "--task.width", "16", "--task.anchors", "32"]
 QUICK += ["--task.regions", "16", "--task.test_proposals", "20", "--task.precise_batches", "1"]
+NAMED = ("--data", "d", "--out", "o")
 SHORT = ["--iterations", "3", "--schedule.milestone_steps", "2", "--schedule.warmup_steps", "1"]
 
 
@@ -27,7 +29,7 @@ def run(monkeypatch: pytest.MonkeyPatch, model: str, root: Path, out: Path, *wor
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     forget()
     try:
-        script.main([model, "--data", str(root), "--out", str(out), *QUICK, *words])
+        script("detect", [model, "--data", str(root), "--out", str(out), *QUICK, *words])
     finally:
         forget()
     results: dict[str, Any] = json.loads((out / "results.json").read_text())
@@ -126,24 +128,23 @@ def test_vocs_metric_asks_for_pycocotools_alone(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--data", "d", "--out", "o"], "name a MODEL first"),
+        (["--data", "d", "--out", "o"], "the MODEL is missing"),
         (["m", "--out", "o"], "--data is missing"),
         (["m", "--data", "d"], "--out is missing"),
-        (["m", "--preset", "voc"], "--preset is 'voc', but must be one of voc_24k, coco_1x"),
-        (["m", "--metric", "map"], "metric is 'map', but must be one of auto, voc, coco"),
-        (["m", "--head", "c4"], "--head is 'c4', but must be one of faster_fpn"),
+        (["m", "--preset", "voc"], "--preset is voc, but must be one of voc_24k, coco_1x"),
+        (["m", *NAMED, "--metric", "map"], "metric is 'map', but must be one of auto, voc, coco"),
+        (["m", "--head", "c4"], "--task.head is c4, but must be one of faster_fpn"),
         (["m", "--task.region", "3"], "the nearest: --task.regions"),
         (["m", "--iterations", "many"], "--iterations is many, but must be a whole number"),
-        (["m", "--iterations", "0"], "iterations is 0, but must be at least 1"),
-        (["m", "--size", "100"], "task.smallest is 480, but must be at most the size, 100"),
+        (["m", *NAMED, "--iterations", "0"], "iterations is 0, but must be at least 1"),
+        (["m", *NAMED, "--size", "100"], "task.smallest is 480, but must be at most the size, 100"),
     ],
 )
 def test_a_command_line_that_cannot_be_read_says_why(
     capsys: pytest.CaptureFixture[str], words: list[str], expected: str
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        script.parse(words)
-    assert ended.value.code == 2
+    with pytest.raises(SystemExit, match="2"):
+        script("detect", words)
     assert expected in capsys.readouterr().err
 
 
@@ -179,7 +180,7 @@ def test_presets_are_the_papers_schedules(name: str, expected: tuple[Any, ...]) 
 
 def test_steps_and_learning_rate_follow_the_batch() -> None:
     """FLAGS' schedule on VOC is MoCo's at a quarter of the batch."""
-    quarter = script.parse(["m", "--data", "d", "--out", "o", "--preset", "voc_24k", "--batch_size", "4"])
+    quarter = detect.parse(["m", "--data", "d", "--out", "o", "--preset", "voc_24k", "--batch_size", "4"], "detect.py")
     assert schedule(quarter) == schedule(PRESETS["flags_voc"])
     said = quarter.on(16_551).steps_sentence(16_551)
     assert said.startswith("24000 iterations of 16 images are 96000 steps of 4, 23.20 epochs of 16551 images")
@@ -188,7 +189,7 @@ def test_steps_and_learning_rate_follow_the_batch() -> None:
 
 def test_every_number_of_a_preset_can_be_overridden() -> None:
     words = "--optimizer.lr 0.1 --schedule.milestone_steps 5 6 --task.regions 7 --task.precise_batches 0 --size 900"
-    made = script.parse(["m", "--data", "d", "--out", "o", *words.split(), "--head", "mask_fpn"])
+    made = detect.parse(["m", "--data", "d", "--out", "o", *words.split(), "--head", "mask_fpn"], "detect.py")
     assert (made.optimizer.lr, made.schedule.milestone_steps, made.size) == (0.1, (5, 6), 900)
     assert (made.task.regions, made.task.precise_batches, made.task.head) == (7, 0, "mask_fpn")
 

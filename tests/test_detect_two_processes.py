@@ -14,9 +14,10 @@ import pytest
 import torch
 from drawn_objects import parquet
 from runs import Killed, after, asked_to_stop, forget, killed, sha, state
+from scripts import script
 from two_processes import run_two_processes
 
-from ssl_backbones.commands import detect as script
+from ssl_backbones.commands import detect
 from ssl_backbones.evaluate.detection.box_metrics import Instances, unpacked
 from ssl_backbones.evaluate.detection.detection import Detection
 from ssl_backbones.evaluate.detection.detection_judge import DetectionJudge
@@ -49,7 +50,7 @@ def run(argv: list[str], patch: pytest.MonkeyPatch) -> None:
     patch.setenv("ACCELERATE_USE_CPU", "true")
     forget()
     try:
-        script.main(argv)
+        script("detect", argv)
     finally:
         forget()
 
@@ -69,9 +70,9 @@ def judged(rank: int, argv: list[str]) -> dict[str, Answer]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCELERATE_USE_CPU", "true")
         forget()
-        asked = script.parse(argv)
-        images, validation = script.open_data(asked)
-        run, method = script.built(script.settled(asked, images))
+        asked = detect.parse(argv, "detect.py")
+        images, validation = detect.open_data(asked)
+        run, method = detect.built(detect.settled(asked, images))
         judges = {
             name: DetectionJudge(dataclasses.replace(run, metric=metric), images, validation)
             for name, (metric, _) in CASES.items()

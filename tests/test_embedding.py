@@ -1,11 +1,8 @@
-"""Features on a plane, photos laid out by them, neighbours, and files for the projector."""
+"""Features on a plane, photos laid out by them, and neighbours."""
 
 from __future__ import annotations
 
-import csv
-import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +19,6 @@ from ssl_backbones.visualizers import (
     ordered_labels,
     thumbnail_map,
     trustworthiness,
-    write_projector,
 )
 from ssl_backbones.visualizers.embedding import Projection, principal_components
 from ssl_backbones.visualizers.thumbnails import COLOURS, MARKS, REACH, lay_out, mark_of
@@ -193,29 +189,3 @@ def test_a_sheet_has_the_photo_and_its_neighbours_in_a_row() -> None:
     assert {0, 40, 160, 200} <= reds
     with pytest.raises(ValueError, match="5 photos and 6 features"):
         neighbour_sheet(photos[:5], features, [0], k=2)
-
-
-def test_the_projector_reads_back_what_was_written(tmp_path: Path) -> None:
-    features = blobs(5, 3)
-    names = ["a\tb", "c\nd\r\ne", "数据 — ñ", "\udcff", ""]
-    write_projector(tmp_path / "new", features, {"name": names, "class": list("vwxyz")}, PLAIN[:5], side=8)
-    lines = (tmp_path / "new" / "vectors.tsv").read_text().splitlines()
-    assert torch.tensor([[float(v) for v in line.split("\t")] for line in lines]).sub(features).abs().max() < 1e-4
-    with open(tmp_path / "new" / "metadata.tsv", encoding="utf-8", newline="") as file:
-        table = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    assert table == [["name", "class"], ["a b", "v"], ["c d e", "w"], ["数据 — ñ", "x"], ["-", "y"], ["-", "z"]]
-    (known,) = json.loads((tmp_path / "new" / "projector_config.json").read_text())["embeddings"]
-    assert known["tensorShape"] == [5, 3]
-    assert known["sprite"]["singleImageDim"] == [8, 8]
-    sprite = np.asarray(Image.open(tmp_path / "new" / "sprite.png"))
-    assert sprite.shape == (24, 24, 3)
-    assert [sprite[8 * (n // 3) + 4, 8 * (n % 3) + 4, 0] for n in range(5)] == [0, 1, 2, 3, 4]
-
-
-def test_a_single_column_has_no_title(tmp_path: Path) -> None:
-    write_projector(tmp_path, blobs(2, 2), {"name": ["a", "b"]})
-    assert (tmp_path / "metadata.tsv").read_text() == "a\nb\n"
-    assert not (tmp_path / "sprite.png").exists()
-    for columns, images in (({}, []), ({"name": ["a"]}, []), ({"name": ["a", "b"]}, PLAIN[:1])):
-        with pytest.raises(ValueError, match=r"features are \(2, 2\)"):
-            write_projector(tmp_path, blobs(2, 2), columns, images)

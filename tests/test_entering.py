@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from published import NAMED, TERMS, Made, here, make, publishing, refused
+from scripts import script
 
 from ssl_backbones.catalogue.lookup import describe
 from ssl_backbones.commands import publish
@@ -66,7 +67,7 @@ def known(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("what", ["--enter", "--ship"])
 def test_a_dry_run_writes_nothing(what: str, run: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known(run, monkeypatch)
-    publish.main([str(run), what, "--dry_run"])
+    script("publish", [str(run), what, "--dry_run"])
     with here() as (_, hub):
         publishing(run, what, "--dry_run")
         assert not hub.asked
@@ -75,7 +76,7 @@ def test_a_dry_run_writes_nothing(what: str, run: Path, root: Path, monkeypatch:
 
 def test_what_ships_is_entered_with_it(run: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known(run, monkeypatch)
-    publish.main([str(run), "--ship"])
+    script("publish", [str(run), "--ship"])
     assert written(root) == records(f"ssl_backbones/_weights/{NAME}.safetensors")
     card = (root / "model_cards" / f"{NAME}.md").read_text()
     assert all((root / path).is_file() for path in NAMED.findall(card))
@@ -108,7 +109,7 @@ def test_the_state_of_training_is_said_to_lie_where_it_is(
     run: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known(run, monkeypatch)
-    publish.main([str(run), "--enter", "--with_state"])
+    script("publish", [str(run), "--enter", "--with_state"])
     card = root / "model_cards" / f"{NAME}.md"
     assert "Such parts and the optimiser's state are not published." in card.read_text()
     with here() as (_, hub):
@@ -136,7 +137,7 @@ def test_what_was_not_agreed_to_is_not_entered(
     known(run, monkeypatch)
     with here() as (_, hub):
         with pytest.raises(SystemExit):
-            publish.main([str(run), "--repo", "org/name", "--ship", *TERMS])
+            script("publish", [str(run), "--repo", "org/name", "--ship", *TERMS])
         assert "nobody is there to be asked" in capsys.readouterr().err
         assert not hub.asked
     assert written(root) == set()
@@ -160,8 +161,8 @@ def test_a_registered_name_says_nothing_of_whose_the_photos_are(
     run: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        publish.main([str(run), "--enter"])
+        script("publish", [str(run), "--enter"])
     assert "so their terms are not known: say what their owners allow" in capsys.readouterr().err
     assert written(root) == set()
-    publish.main([str(run), "--enter", *TERMS])
+    script("publish", [str(run), "--enter", *TERMS])
     assert "Of the images (photos): CC0." in (root / "model_cards" / f"{NAME}.md").read_text()

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from evaluations import evaluated, labelled_photos, parquet, refusal
 from runs import photo_folder
-
-from ssl_backbones.commands import evaluate
+from scripts import script
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +53,7 @@ def test_models_and_layers_that_are_not(data: Path, tmp_path: Path, capsys: pyte
     assert "no layer 'layer9': choose one of act1, layer1, layer2, layer3" in sentence
     for model, why in (("resnet8_moc", "near it are"), ("resnet20_moco_v2", "no weights are published")):
         with pytest.raises(SystemExit, match="2"):
-            evaluate.main(["knn", model, "--data", str(data), "--out", str(out)])
+            script("evaluate", ["knn", model, "--data", str(data), "--out", str(out)])
         assert why in capsys.readouterr().err
     assert evaluated("knn", data, out, "--layer", "layer2")["settings"]["layer"] == "layer2"
 
@@ -64,10 +63,13 @@ def test_models_and_layers_that_are_not(data: Path, tmp_path: Path, capsys: pyte
     [
         ([], "evaluate.py: the protocol is missing; the first word is one of knn, "),
         (["knnn"], "evaluate.py: 'knnn' is no protocol; the nearest: knn; the first word"),
-        (["knn"], "evaluate.py knn: the MODEL is missing"),
-        (["knn", "m", "--out", "o"], "evaluate.py knn: --data is missing"),
-        (["mlp", "m", "--data", "d"], "evaluate.py mlp: --out is missing"),
-        (["knn", "m", "--data", "d", "--out", "o", "--kss", "1"], "--kss is no option here; the nearest: --ks"),
+        (["knn"], "evaluate.py: the MODEL is missing"),
+        (["knn", "m", "--out", "o"], "evaluate.py: --data is missing"),
+        (["mlp", "m", "--data", "d"], "evaluate.py: --out is missing"),
+        (
+            ["knn", "m", "--data", "d", "--out", "o", "--kss", "1"],
+            "--kss is no option of evaluate.py knn; the nearest",
+        ),
         (["knn", "m", "--data", "d", "--out", "o", "--ks", "x"], "--ks is x, but must be any number of values"),
         (["knn", "m", "--data", "d", "--out", "o", "--ks", "0"], "ks is (0,), but must be at least 1 each"),
         (["mlp", "m", "--data", "d", "--out", "o", "--layers", "3"], "--layers is 3, but must be one of 1, 2"),
@@ -81,7 +83,7 @@ def test_models_and_layers_that_are_not(data: Path, tmp_path: Path, capsys: pyte
 )
 def test_words_that_say_nothing(capsys: pytest.CaptureFixture[str], words: list[str], sentence: str) -> None:
     with pytest.raises(SystemExit, match="2"):
-        evaluate.main(words)
+        script("evaluate", words)
     said = capsys.readouterr().err.strip()
     assert sentence in said
     assert "\n" not in said
@@ -90,5 +92,5 @@ def test_words_that_say_nothing(capsys: pytest.CaptureFixture[str], words: list[
 def test_help_is_no_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["--help"], ["knn", "--help"]):
         with pytest.raises(SystemExit, match="0"):
-            evaluate.main(words)
+            script("evaluate", words)
     assert "temperatures" in capsys.readouterr().out

@@ -25,8 +25,8 @@ from datetime import timedelta
 sys.path.insert(0, sys.argv.pop(1))
 from ssl_backbones.train import processes
 processes.PATIENCE = timedelta(seconds=int(sys.argv.pop(1)))
-from ssl_backbones.commands import pretrain
-pretrain.main()
+from ssl_backbones.commands import run
+sys.exit(run("pretrain"))
 """
 SMALL = "sample --size 16 --batch-size 8 --method.bn-splits 2 --log-every 1 --workers 0 --precision fp32"
 SMALL += " --layout contiguous --schedule.warmup-epochs 0 --checkpoints.every-steps 2"

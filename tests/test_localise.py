@@ -15,6 +15,7 @@ import torch
 from conftest import photo
 from PIL import Image
 from runs import photo_folder, run, tiny
+from scripts import script
 
 from ssl_backbones.commands import localise
 from ssl_backbones.data import ImageSourceError
@@ -61,7 +62,7 @@ def lewel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def call(data: Path, out: Path, *more: str, models: tuple[str, ...] = ("resnet8", "--random")) -> None:
     few = ("--size", "24", "--curves", "3", "--steps", "2", "--batch_size", "4")
-    localise.main([*models, "--data", str(data), "--out", str(out), *few, *more])
+    script("localise", [*models, "--data", str(data), "--out", str(out), *few, *more])
 
 
 class TestAnnotated:
@@ -155,8 +156,8 @@ def test_a_verdict_needs_the_whole_interval() -> None:
     ("words", "message"),
     [
         (("--layer", "layer9"), "has no layer 'layer9': choose one of act1, layer1, layer2, layer3"),
-        (("--tolerance", "2"), "'2' is no share from 0 to 1"),
-        (("--size", "4"), "'4' is no whole number from 8 on"),
+        (("--tolerance", "2"), "tolerance is 2.0, but must be a share from 0 to 1"),
+        (("--size", "4"), "size is 4, but must be at least 8"),
     ],
 )
 def test_refusals(

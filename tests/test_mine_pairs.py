@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import photo
+from scripts import script
 from small_methods import small_method
 
 import ssl_backbones
-from ssl_backbones.commands import mine_pairs
 from ssl_backbones.data import Batches, ImageSourceError, open_images
 from ssl_backbones.evaluate.model import PooledLayer
 from ssl_backbones.methods import FlagsConfig
@@ -49,7 +49,7 @@ def mined(data: Path) -> Path:
 
 def mine(data: Path, out: Path, *more: str, model: str = "resnet8") -> None:
     words = [model, "--data", str(data), "--out", str(out), "--random", "--workers", "0", "--batch_size", "10"]
-    mine_pairs.main([*words, *more])
+    script("mine_pairs", [*words, *more])
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *words: Any, **more: Any) -> str:
@@ -180,8 +180,8 @@ class TestRefusals:
         )
         assert "near it are" in refusal(capsys, data, out, model="resnet8_moc_v2")
         assert "has no folder" in refusal(capsys, data, tmp_path / "no" / "pairs.parquet")
-        assert "'0' is no whole number from 1 on" in refusal(capsys, data, out, "--batch_size", "0")
-        assert "'6' is no whole number from 7 on" in refusal(capsys, data, out, "--sample", "6")
+        assert "batch_size is 0, but must be at least 1" in refusal(capsys, data, out, "--batch_size", "0")
+        assert "sample is 6, but must be at least 7" in refusal(capsys, data, out, "--sample", "6")
         with pytest.raises(SystemExit, match="2"):
-            mine_pairs.main(["resnet20_moco_v2", "--data", str(data), "--out", str(out)])
+            script("mine_pairs", ["resnet20_moco_v2", "--data", str(data), "--out", str(out)])
         assert "no weights are published for 'resnet20_moco_v2" in capsys.readouterr().err

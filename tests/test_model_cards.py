@@ -13,6 +13,7 @@ import yaml
 from card_numbers import unfounded
 from conftest import ROOT, photo
 from published import NAMED, Made, make, snippets
+from scripts import script
 from written_cards import CARDS, RESULTS, written
 
 from ssl_backbones.catalogue.lookup import list_models
@@ -112,8 +113,8 @@ def entered(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, 
     words = [str(made.run), "--enter", "--images", "drawn photos", "--images_terms", "CC0"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(publish, "ROOT", root)
-        publish.main([*words, "--evaluation", str(made.knn), str(made.random)])
-        publish.main([*words, "--evaluation", str(made.knn), str(made.random)])  # and once more, in its place
+        script("publish", [*words, "--evaluation", str(made.knn), str(made.random)])
+        script("publish", [*words, "--evaluation", str(made.knn), str(made.random)])  # and once more, in its place
     name = "resnet8_tiny.photos"
     return (root / "model_cards" / f"{name}.md").read_text(encoding="utf-8"), root / "benchmarks" / "results" / name
 

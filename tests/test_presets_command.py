@@ -8,16 +8,16 @@ from typing import Any
 import labelled_runs
 import pytest
 import runs
+from scripts import script
 
-from ssl_backbones.commands import evaluate
-from ssl_backbones.evaluate.presets import parse_preset
+from ssl_backbones.evaluate.presets import read_preset
 from ssl_backbones.evaluate.protocols import finetune, linear, semi
 
 SAID = ["resnet8", "--data", "photos", "--out", "run"]
 
 
 def parsed(*words: str, presets: Any = linear.PRESETS) -> Any:
-    return parse_preset(presets, [*SAID, *words], "evaluate.py linear", "What it does.")
+    return read_preset(presets, [*SAID, *words], "evaluate.py linear", "What it does.")
 
 
 def test_the_first_preset_is_the_usual_one() -> None:
@@ -61,13 +61,16 @@ def test_what_belongs_to_one_protocol_is_known_to_it() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["linear"], "the MODEL is missing: it comes before the options"),
+        (["linear"], "the MODEL is missing, which comes before the options: a registered name"),
         (["linear", "--data", "photos", "--out", "run"], "the MODEL is missing"),
         (["linear", "resnet8", "--out", "run"], "--data is missing"),
         (["linear", "resnet8", "--data", "photos"], "--out is missing"),
         (["linear", *SAID, "--preset", "moco"], "--preset is moco, but must be one of moco_v2, lewel_m"),
         (["linear", *SAID, "--preset"], "--preset is left empty"),
-        (["linear", *SAID, "--optimizer.lrr", "1"], "--optimizer.lrr is no option here; the nearest: --optimizer.lr"),
+        (
+            ["linear", *SAID, "--optimizer.lrr", "1"],
+            "is no option of evaluate.py linear; the nearest: --optimizer.lr",
+        ),
         (["linear", *SAID, "--epochs", "many"], "--epochs is many, but must be a whole number."),
         (["linear", *SAID, "--epochs", "0"], "epochs is 0, but must be at least 1."),
         (["linear", *SAID, "--task.views.area", "2", "3"], "area is (2.0, 3.0)"),
@@ -80,7 +83,7 @@ def test_what_cannot_be_read_ends_in_a_sentence(
     words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:
-        evaluate.main(words)
+        script("evaluate", words)
     said = capsys.readouterr().err
     assert end.value.code == 2
     assert sentence in said
@@ -90,7 +93,7 @@ def test_what_cannot_be_read_ends_in_a_sentence(
 
 def test_help_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        evaluate.main(["linear", "--help"])
+        script("evaluate", ["linear", "--help"])
     said = capsys.readouterr().out
     assert end.value.code == 0
     for word in ("--preset", "moco_v2, lewel_m, lewel_b, flags, patch", "--optimizer.lr", "--task.views.area"):
@@ -103,11 +106,11 @@ def test_the_command_runs_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixt
     words = ["linear", "resnet8", "--random", "--data", str(data), "--size", "16", "--batch-size", "9", "--epochs", "1"]
     words += ["--workers", "0"]
     runs.forget()
-    evaluate.main([*words, "--out", str(tmp_path / "run")])
+    script("evaluate", [*words, "--out", str(tmp_path / "run")])
     assert "top-1" in capsys.readouterr().out
     assert (tmp_path / "run" / "results.json").exists()
     with pytest.raises(SystemExit) as end:
-        evaluate.main([*words, "--out", str(tmp_path / "other"), "--task.classes", "2"])
+        script("evaluate", [*words, "--out", str(tmp_path / "other"), "--task.classes", "2"])
     assert end.value.code == 2
     assert "3 classes and the head tells 2 apart" in capsys.readouterr().err
     runs.forget()

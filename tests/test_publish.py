@@ -20,9 +20,9 @@ from hub_state import WRITER, Repository, State
 from huggingface_hub import constants
 from published import TERMS, Made, altered_copy, download, here, make, publishing, refused, snippets
 from runs import sha, state
+from scripts import script
 
 import ssl_backbones
-from ssl_backbones.commands import publish
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.hub.publishing.files import last_part
 from ssl_backbones.methods import method_from_run
@@ -158,7 +158,7 @@ def test_a_dry_run_asks_nothing_of_the_hub(made: Made, tmp_path: Path, capsys: p
         assert not hub.asked
         assert "is not empty" in refused(capsys, made.run, "--dry_run", "--out", str(tmp_path / "kept"))
         with pytest.raises(SystemExit):
-            publish.main([str(made.run), "--repo", NAME, *TERMS])
+            script("publish", [str(made.run), "--repo", NAME, *TERMS])
         assert "nobody is there to be asked whether to publish: say --yes" in capsys.readouterr().err
         assert not hub.asked
     assert {path.name for path in (tmp_path / "kept").iterdir()} == {

@@ -15,8 +15,7 @@ from conftest import ROOT
 from hub_state import READER, STRANGER, WRITER
 from huggingface_hub import constants
 from published import TERMS, Made, altered_copy, evaluate_run, here, make, publishing, refused
-
-from ssl_backbones.commands import publish
+from scripts import script
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # of the Hub's own client
 BEFORE = ("whoami", "info", "create", "preupload", "batch", "put", "verify", "commit")
@@ -183,10 +182,10 @@ class TestMaterial:
 
     def test_images_of_which_nobody_says_the_terms(self, made: Made, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
-            publish.main([str(made.run), "--repo", "org/name", "--yes"])
+            script("publish", [str(made.run), "--repo", "org/name", "--yes"])
         assert "so their terms are not known: say what their owners allow" in capsys.readouterr().err
 
     def test_nothing_to_do(self, made: Made, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
-            publish.main([str(made.run)])
+            script("publish", [str(made.run)])
         assert "name a repository with --repo org/name, or enter the card with --enter" in capsys.readouterr().err

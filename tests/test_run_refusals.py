@@ -14,9 +14,9 @@ import runs
 import torch
 from conftest import ROOT
 from runs import photo_folder, run, tiny
+from scripts import script
 from whole_runs import data
 
-from ssl_backbones.commands import pretrain as pretrain_module
 from ssl_backbones.methods import BYOLConfig
 from ssl_backbones.recipes.recipe import Checkpoints
 from ssl_backbones.runs import checkpoint
@@ -29,11 +29,10 @@ __all__ = ["data"]
 
 def refused(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     """The sentence with which a command line ends."""
-    monkeypatch.setattr(sys, "argv", ["pretrain.py", *words])
     monkeypatch.setattr(Loop, "train", lambda *_: pytest.fail("it began to work"))
     runs.forget()
     with pytest.raises(SystemExit) as end:
-        pretrain_module.main()
+        script("pretrain", words)
     runs.forget()
     assert end.value.code == 2
     said = capsys.readouterr().err.strip()
@@ -49,7 +48,7 @@ SMALL = "--size 16 --batch-size 8 --epochs 3 --method.bn-splits 2 --workers 0"
     ("words", "sentence"),
     [
         ("resnet8_byoll", "'resnet8_byoll' is not a recipe"),
-        ("--epoch 3", "--epoch is not a field of the recipe sample; the nearest: --epochs"),
+        ("--epoch 3", "--epoch is no option of pretrain.py sample; the nearest: --epochs"),
         ("--epochs three", "--epochs is three, but must be a whole number"),
         ("--epochs 0", "epochs is 0, but must be at least 1"),
         ("resnet50_byol.in1k_200ep", "has no data here: name a folder"),

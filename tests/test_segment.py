@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from runs import Killed, after, asked_to_stop, forget, killed, sha, state
 from scenes import palette, parquet_folder, scene, voc_folder
+from scripts import script
 
 from ssl_backbones.commands import segment
 from ssl_backbones.evaluate.segmentation.iou import iou, mean_iou
@@ -37,7 +38,7 @@ def run(data: Path, out: Path, *more: str, model: str = "resnet8", random: bool 
     forget()
     try:
         drawn = ["--random"] if random else []
-        segment.main([model, *drawn, *SHORT, "--data", str(data), "--out", str(out), *more])
+        script("segment", [model, *drawn, *SHORT, "--data", str(data), "--out", str(out), *more])
     finally:
         forget()
     found: dict[str, Any] = json.loads((out / "results.json").read_text())
@@ -145,17 +146,17 @@ class TestRefusals:
 
     def test_words(self, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = tmp_path / "out"
-        assert "--iteration is no option here; the nearest: --iterations" in refusal(
+        assert "--iteration is no option of segment.py; the nearest: --iterations" in refusal(
             capsys, data, out, "--iteration", "3"
         )
         assert "--batch_size is few, but must be a whole number" in refusal(capsys, data, out, "--batch_size", "few")
         assert "task.dropout is 2.0, but must be" in refusal(capsys, data, out, "--task.dropout", "2")
         with pytest.raises(SystemExit, match="2"):
-            segment.main(["resnet8", "--preset", "tiny", "--data", "x", "--out", "y"])
-        assert "--preset is 'tiny', but must be one of voc_fcn_d8, voc_moco, small" in capsys.readouterr().err
+            script("segment", ["resnet8", "--preset", "tiny", "--data", "x", "--out", "y"])
+        assert "--preset is tiny, but must be one of voc_fcn_d8, voc_moco, small" in capsys.readouterr().err
         for words, lacks in ((["--data", "x"], "MODEL"), (["resnet8", "--out", "y"], "--data"), (["resnet8"], "--d")):
             with pytest.raises(SystemExit, match="2"):
-                segment.main(words)
+                script("segment", words)
             assert lacks in capsys.readouterr().err
 
     def test_another_run_in_the_folder(
@@ -169,9 +170,9 @@ class TestRefusals:
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_read_with_any_number_changed(name: str) -> None:
     words = ["resnet8", "--preset", name, "--data", "d", "--out", "o"]
-    plain = segment.parse(words)
+    plain = segment.parse(words, "segment.py")
     assert plain == dataclasses.replace(PRESETS[name], model="resnet8", data="d", out="o")
-    changed = segment.parse([*words, "--optimizer.lr", "0.5", "--task.dilation", "3", f"--preset={name}"][:-1])
+    changed = segment.parse([*words, "--optimizer.lr", "0.5", "--task.dilation", "3"], "segment.py")
     assert (changed.optimizer.lr, changed.task.dilation, changed.size) == (0.5, 3, plain.size)
 
 

@@ -176,10 +176,10 @@ def test_a_method_whose_authors_are_not_recorded_reads_as_a_sentence() -> None:
     ],
 )
 def test_the_command_makes_the_same_run_again(name: str, words: str) -> None:
-    recipe = command_line.parse([name, *shlex.split(words)])
+    recipe = command_line.read_recipe([name, *shlex.split(words)], "pretrain", "")
     said = shlex.split(command(recipe.to_dict(), results(recipe)))
     assert said[:5] == ["accelerate", "launch", "training/pretrain.py", name, "--data"]
-    again = command_line.parse(said[3:])
+    again = command_line.read_recipe(said[3:], "pretrain", "")
     assert again.data == "DATA"
     assert replace(again, data="", cache=recipe.cache) == replace(recipe, data="")
     assert again.cache in ("", "CACHE")

@@ -13,6 +13,7 @@ import torch
 from conftest import photo
 from PIL import Image
 from runs import photo_folder, run, tiny
+from scripts import script
 from small_methods import small_method
 from test_gallery import Page
 
@@ -44,7 +45,7 @@ def lewel(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def look(model: str | Path, images: Path, out: Path, *more: str) -> Page:
     """The page that the command leaves."""
-    visualize.main([str(model), "--images", str(images), "--out", str(out), "--map", "pca", "--count", "4", *more])
+    script("visualize", [str(model), "--images", str(images), "--out", str(out), "--map", "pca", "--count", "4", *more])
     return Page((out / "index.html").read_text(encoding="utf-8"))
 
 
@@ -68,7 +69,7 @@ def test_a_run_is_shown_with_its_curves_and_its_own_maps(lewel: Path, photos: Pa
     left = {str(path.relative_to(tmp_path / "new" / "gallery")) for path in (tmp_path / "new").rglob("*.*")}
     drawn = {"views", "alignment_of_views", "features"}
     assert {f"figures/{name}.{kind}" for name in drawn for kind in ("png", "pdf")} <= left
-    assert {"figures/alignment.png", "figures/neighbours.png", "projector/vectors.tsv", "index.html"} <= left
+    assert {"figures/alignment.png", "figures/neighbours.png", "index.html"} <= left
     assert (tmp_path / "new" / "gallery" / "figures" / "views.pdf").read_bytes().startswith(b"%PDF")
     titles = [drawing["aria-label"] or "" for drawing in page.all("svg") if drawing.get("class") == "curve"]
     assert any(title.startswith("Loss: from") for title in titles)
@@ -129,7 +130,7 @@ def test_the_same_command_gives_the_same_page(photos: Path, tmp_path: Path) -> N
         (["resnet8"], "no weights are published"),
         (["resnett8", "--random"], "near it are"),
         (["resnet8", "--random", "--images", "nowhere"], "'nowhere' does not exist"),
-        (["resnet8", "--random", "--count", "0"], "'0' is no whole number from 1 on"),
+        (["resnet8", "--random", "--count", "0"], "count is 0, but must be at least 1"),
         (["resnet8", "--random", "--map", "mds"], "--map"),
         (["resnet8", "--random", "--out", "taken"], "exists: choose another folder"),
         (["resnet8", "--random", "--out", "file/below"], "cannot be written to"),
@@ -148,7 +149,7 @@ def test_what_cannot_be_shown_is_refused_in_a_sentence(
     (tmp_path / "taken" / "index.html").write_text("mine")
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit, match="2"):
-        visualize.main(["--images", str(photos), "--out", "out", *arguments])
+        script("visualize", ["--images", str(photos), "--out", "out", *arguments])
     said = capsys.readouterr().err.strip()
     assert sentence in said
     assert said.startswith("visualize.py: ")

@@ -1,6 +1,11 @@
-"""How well a backbone learns to find objects: accelerate launch training/detect.py MODEL --data ... --out ..."""
-
-from ssl_backbones.commands.detect import main
+"""`ssl-backbones detect` as a script, for a copy of the repository."""
 
 if __name__ == "__main__":
-    main()
+    import sys
+    from pathlib import Path
+
+    # These scripts are no modules: an installed package may bear the name of one, as Hugging Face's evaluate does.
+    sys.path = [place for place in sys.path if Path(place) != Path(__file__).parent]
+    from ssl_backbones.commands import run
+
+    sys.exit(run("detect"))

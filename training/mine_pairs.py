@@ -1,6 +1,11 @@
-"""Mine the pairs that FLAGS trains on: python training/mine_pairs.py MODEL --data ... --out pairs.parquet"""
-
-from ssl_backbones.commands.mine_pairs import main
+"""`ssl-backbones mine-pairs` as a script, for a copy of the repository."""
 
 if __name__ == "__main__":
-    main()
+    import sys
+    from pathlib import Path
+
+    # These scripts are no modules: an installed package may bear the name of one, as Hugging Face's evaluate does.
+    sys.path = [place for place in sys.path if Path(place) != Path(__file__).parent]
+    from ssl_backbones.commands import run
+
+    sys.exit(run("mine-pairs"))

@@ -1,4 +1,7 @@
-"""Compare recipes: python training/compare.py GRID.toml [--data ...] [--out ...] [--seeds 0 1 2]
+"""Compare recipes: a table of evaluations, over seeds.
+
+Examples:
+    ssl-backbones compare benchmarks/imagenette.toml --data imagenette --seeds 0 1 2
 
 A grid is a TOML file of rows (a recipe to run, or a model as it is) and columns (an evaluation, and the number of it
 that is shown); benchmarks/imagenette.toml is one. What is finished is not done again, so the same command goes on with
@@ -8,11 +11,10 @@ table.json and table.png beside the runs.
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from ssl_backbones.evaluate.comparison.figure import canvas, draw
 from ssl_backbones.evaluate.comparison.grid import Column, Grid, GridError, Row, only, read_grid
 from ssl_backbones.evaluate.comparison.table import collect, markdown, plain, student
 from ssl_backbones.files import write_file, write_json
-from ssl_backbones.typed.arguments import Parser
+from ssl_backbones.typed.words import Positional
 
 SCRIPTS = Path(__file__).parents[2] / "training"
 
@@ -36,6 +38,38 @@ class Job:
     log: Path
     needed: bool = False
     """Whether nothing that follows it in its row can be done without it."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The grid, and what is said instead of it."""
+
+    grid: Positional[Path]
+    """A TOML file of rows and columns."""
+    data: str | None = None
+    """The images, instead of the file's."""
+    validation: str | None = None
+    """The images to ask about, instead of the file's."""
+    out: str | None = None
+    """The folder, instead of the file's."""
+    seeds: tuple[int, ...] | None = None
+    """Seeds, instead of the file's."""
+    launch: str | None = None
+    """Instead of the file's, such as 'accelerate launch --num_processes 8'."""
+    rows: tuple[str, ...] = ()
+    """The labels of the only rows to make."""
+
+
+def run(options: Options) -> int:
+    """Make what is not made yet, and print the table; 1 where some of it failed."""
+    given = {name: getattr(options, name) for name in ("data", "validation", "out", "seeds", "launch")}
+    grid = only(read_grid(options.grid, **given | {"seeds": options.seeds and list(options.seeds)}), list(options.rows))
+    failed = compare(grid)
+    leave(grid)
+    print((Path(grid.out) / "table.md").read_text(encoding="utf-8"))
+    if failed:
+        print(f"compare: {len(failed)} failed; the same command tries them again", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def jobs(grid: Grid, row: Row, seed: int) -> Iterator[Job]:
@@ -107,38 +141,3 @@ def leave(grid: Grid) -> None:
     write_file(out / "table.md", markdown(grid, table).encode())
     write_json(out / "table.json", plain(grid, table))
     draw(grid, table, out / "table.png")
-
-
-def parse(argv: Sequence[str] | None = None) -> Grid:
-    """The grid of a command line. What cannot be read ends the process: one sentence, exit code 2."""
-    parser = Parser("compare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("grid", type=Path, metavar="GRID.toml", help="rows and columns")
-    add("--data", help="instead of the file's")
-    add("--validation", help="likewise")
-    add("--out", help="likewise")
-    add("--seeds", type=int, nargs="+", help="likewise")
-    add("--launch", help="likewise, such as 'accelerate launch --num_processes 8'")
-    add("--rows", nargs="+", default=[], metavar="LABEL", help="only these rows")
-    given = vars(parser.parse_args(argv))
-    path, labels = given.pop("grid"), given.pop("rows")
-    return only(read_grid(path, **given), labels)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; exit code 2 for what is refused, 1 where some of the grid failed."""
-    try:
-        grid = parse(argv)
-        failed = compare(grid)
-        leave(grid)
-    except GridError as error:
-        print(f"compare.py: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    print((Path(grid.out) / "table.md").read_text(encoding="utf-8"))
-    if failed:
-        print(f"compare.py: {len(failed)} failed; the same command tries them again", file=sys.stderr)
-        raise SystemExit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,29 +1,37 @@
-"""`ssl-backbones convert FILE --out DIR`: a checkpoint of another project becomes a folder that plain timm loads."""
+"""Turn another project's checkpoint into a folder that plain timm loads.
+
+Examples:
+    ssl-backbones convert swav_800ep_pretrain.pth.tar --out swav --licence cc-by-nc-4.0
+"""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import timm
 
 from ssl_backbones.convert import ConversionError, convert
 from ssl_backbones.hub.export import save_backbone
+from ssl_backbones.typed.words import Positional
 
 
-def add(commands: Any) -> None:
-    """Add the command to a parser's."""
-    command = commands.add_parser("convert", help="turn another project's checkpoint into a folder that timm loads")
-    command.add_argument("file", type=Path, help=".pth, .pth.tar, .safetensors or .npz")
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
-    command.add_argument("--licence", help="of the weights, as their publisher states it")
-    command.add_argument("--architecture", help="refuse any other, as in resnet50")
-    command.set_defaults(run=run)
+@dataclass(frozen=True)
+class Options:
+    """The checkpoint, and what is known of it."""
+
+    file: Positional[Path]
+    """A .pth, .pth.tar, .safetensors or .npz."""
+    out: Path
+    """The folder to write, new or empty."""
+    licence: str | None = None
+    """Of the weights, as their publisher states it."""
+    architecture: str | None = None
+    """Refuse any other, as in resnet50."""
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> None:
     """Convert, write, and say what was found and what was left out."""
     if options.architecture and not timm.is_model(options.architecture):
         raise ConversionError(f"timm knows no architecture {options.architecture!r}: name one such as 'resnet50'")
@@ -48,4 +56,3 @@ def run(options: argparse.Namespace) -> int:
         description=description,
     )
     print(f"{options.out}: a {converted.architecture}, {description}; {len(converted.heads)} tensors of heads left out")
-    return 0

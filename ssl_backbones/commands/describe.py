@@ -1,26 +1,31 @@
-"""`ssl-backbones describe MODEL`: all that is known of one model."""
+"""Describe a model: its method, data, paper, licence and figures.
+
+Examples:
+    ssl-backbones describe resnet50_lewel_b.in1k_400ep
+"""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from typing import Any
+from dataclasses import dataclass
 
 from ssl_backbones.catalogue.lookup import describe
 from ssl_backbones.registry.errors import UnknownModelError
+from ssl_backbones.typed.words import Positional
 
 
-def add(commands: Any) -> None:
-    """Add the command to a parser's."""
-    command = commands.add_parser("describe", help="method, data, paper, licence and figures of one model")
-    command.add_argument("name", metavar="MODEL", help="as `list` shows it, hf-hub:org/name, or a folder of weights")
-    command.set_defaults(run=run)
+@dataclass(frozen=True)
+class Options:
+    """The model."""
+
+    model: Positional[str]
+    """As `ssl-backbones list` shows it, hf-hub:org/name, or a folder of weights."""
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Print the description; 1 if there is no such model."""
     try:
-        print(describe(options.name))
+        print(describe(options.model))
     except UnknownModelError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,18 +1,18 @@
-"""How well a backbone learns to find objects: accelerate launch training/detect.py MODEL --data ... --out ...
+"""Evaluate a backbone by object detection: train a Faster or Mask R-CNN from it, and test that.
+
+Examples:
+    ssl-backbones detect runs/mine --preset voc_24k --head faster_c4 --data VOC --out results/detect
+    ssl-backbones detect resnet8_byol --preset small --data scenes.parquet --out results/detect --random
 
 MODEL is a registered name, hf-hub:org/name, or the folder of a run. The data are VOC folders (several with commas
-between them, each with :split if need be), a COCO folder or file, or parquet files with a column of objects. A Faster
-or Mask R-CNN is trained from the backbone, and tested on the validation photos. The same command goes on with a run
-that was stopped.
+between them, each with :split if need be), a COCO folder or file, or parquet files with a column of objects. --head is
+short for --task.head. The same command goes on with a run that was stopped.
 """
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -25,26 +25,25 @@ from ssl_backbones.evaluate.detection.box_metrics import require_evaluators
 from ssl_backbones.evaluate.detection.detect_run import PRESETS, DetectRun
 from ssl_backbones.evaluate.detection.detection import Detection
 from ssl_backbones.evaluate.detection.detection_judge import DetectionJudge, metric_of
-from ssl_backbones.evaluate.detection.detectors import Head
 from ssl_backbones.evaluate.detection.open_annotated import open_annotated, open_kept_out
+from ssl_backbones.evaluate.presets import read_preset
 from ssl_backbones.models.backbone import weights_sha256
-from ssl_backbones.refusal import Refusal
-from ssl_backbones.train import processes
 from ssl_backbones.train.processes import meet
 from ssl_backbones.train.start import fitting
 from ssl_backbones.train.transfer import carry_out
-from ssl_backbones.typed.words import options, read, refuse, taken
-
-USUAL = "voc_24k"
-DECIDED = ("protocol", "model", "weights_sha256", "epochs", "max_steps", "task.classes")
-"""Fields that are no options: the data, the model and the iterations settle them."""
 
 
-def detect(run: DetectRun) -> None:
+def parse(words: Sequence[str], program: str) -> DetectRun:
+    """The preset that the words name, altered by the options."""
+    long = [f"--task.{word[2:]}" if word.partition("=")[0] == "--head" else word for word in words]
+    return read_preset(PRESETS, long, program, __doc__)
+
+
+def run(options: DetectRun) -> None:
     """Train a detector and test it; what was found is left in the run's folder."""
     device = meet()
-    images, validation = open_data(run)
-    run, method = built(settled(run, images))
+    images, validation = open_data(options)
+    run, method = built(settled(options, images))
     if world_size() > 1 and device.type == "cuda":
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
     if rank() == 0:
@@ -98,51 +97,3 @@ def introduction(run: DetectRun, images: AnnotatedImages, validation: AnnotatedI
             f"test they are taken anew on {run.task.precise_batches} batches",
         ]
     )
-
-
-def parse(argv: Sequence[str] | None = None) -> DetectRun:
-    """The run of a command line. What cannot be read ends the process: one sentence, exit code 2."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    model = words.pop(0) if words and not words[0].startswith("-") else ""
-    preset, words = taken(words, "preset", PRESETS, USUAL, "detect.py", shown=repr)
-    run = PRESETS[preset]
-    head, words = taken(words, "head", get_args(Head), run.task.head, "detect.py", shown=repr)
-    made = altered(replace(run, task=replace(run.task, head=head)), words)  # type: ignore[arg-type]
-    if not model:
-        refuse("detect.py: name a MODEL first: a registered name, hf-hub:org/name, or the folder of a run.")
-    for name, example in (("data", "VOC or COCO folders or parquet files"), ("out", "a new folder")):
-        if not getattr(made, name):
-            refuse(f"detect.py: --{name} is missing: name {example} with it.")
-    return replace(made, model=model)
-
-
-def altered(run: DetectRun, words: list[str]) -> DetectRun:
-    """The run with the options' values."""
-    return read(
-        DetectRun,
-        run,
-        words,
-        "detect.py",
-        f"{__doc__}\n--preset is one of {', '.join(PRESETS)} ({USUAL} where none is named), --head "
-        f"one of {', '.join(get_args(Head))}.",
-        types=settable(),
-    )
-
-
-def settable() -> dict[str, Any]:
-    """The type of every option by its dotted name, less what the data and the iterations decide."""
-    return {name: hint for name, hint in options(DetectRun).items() if name not in DECIDED}
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; what is refused ends in one sentence and exit code 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    run = parse(argv)
-    try:
-        detect(run)
-    except Refusal as error:
-        processes.refuse("detect.py", error)
-
-
-if __name__ == "__main__":
-    main()

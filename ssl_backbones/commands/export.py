@@ -1,24 +1,32 @@
-"""`ssl-backbones export MODEL --format FORMAT --out FILE`: a backbone for another library."""
+"""Write a backbone in the format of another library.
+
+Examples:
+    ssl-backbones export resnet50_swav.in1k_800ep --format detectron2 --out swav.pkl.npz
+    ssl-backbones export runs/mine --format onnx --out mine.onnx
+"""
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 from ssl_backbones.hub.formats import FORMATS, export
+from ssl_backbones.typed.words import Positional
 
 
-def add(commands: Any) -> None:
-    """Add the command to a parser's."""
-    command = commands.add_parser("export", help="write a backbone in the format of another library")
-    command.add_argument("model", metavar="MODEL", help="a registered name, hf-hub:org/name, or a folder of weights")
-    command.add_argument("--format", required=True, choices=list(FORMATS), help="whose")
-    command.add_argument("--out", required=True, metavar="FILE", help="the file to write; FILE.json comes beside it")
-    command.set_defaults(run=run)
+@dataclass(frozen=True)
+class Options:
+    """The model, the format, and the file."""
+
+    model: Positional[str]
+    """A registered name, hf-hub:org/name, or a folder of weights."""
+    format: Literal[tuple(FORMATS)]  # type: ignore[valid-type]
+    """The library that reads it."""
+    out: str
+    """The file to write; FILE.json comes beside it."""
 
 
-def run(options: argparse.Namespace) -> int:
-    """Write the file and say how images are to be prepared, and where that stands."""
+def run(options: Options) -> None:
+    """Write the file, and say where it stands how images are to be prepared."""
     path = export(options.model, options.format, options.out)
     print(f"{path}: written for {options.format}; how to load it and prepare images stands in {path}.json")
-    return 0

@@ -1,4 +1,7 @@
-"""Measure maps by where the objects are: python training/localise.py MODEL ... --data photos.parquet --out FOLDER
+"""Measure where maps look: how they meet the objects that people marked in images.
+
+Examples:
+    ssl-backbones localise runs/mine resnet50_swav.in1k_800ep --data voc.parquet --out results/where --control
 
 Grad-CAM, feature norm, principal component and, for a run's folder, alignment maps, beside a uniform map and one that
 knows the centre alone. MODEL is a registered name, hf-hub:org/name, or the folder of a run.
@@ -6,18 +9,16 @@ knows the centre alone. MODEL is a registered name, hf-hub:org/name, or the fold
 
 from __future__ import annotations
 
-import argparse
-import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ssl_backbones.checks import check, check_at_least
 from ssl_backbones.evaluate.annotated import Annotated, open_annotated
 from ssl_backbones.evaluate.localised import CENTRE, UNIFORM, Row, centre_of, table
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model
@@ -30,9 +31,8 @@ from ssl_backbones.metrics import (
     insertion_auc,
     pointing_game,
 )
-from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.results import results_of, write_results
-from ssl_backbones.typed.arguments import Parser, at_least
+from ssl_backbones.typed.words import Positional
 from ssl_backbones.views.normalise import normalise
 from ssl_backbones.visualizers import alignment_maps, feature_norm, grad_cam, principal_component
 from ssl_backbones.visualizers.alignment import HasAlignmentMaps
@@ -48,21 +48,44 @@ MAPS: dict[str, Callable[..., Tensor]] = {
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked for on the command line."""
+    """The models, the images, and how their maps are measured."""
 
-    models: tuple[str, ...]
+    models: Positional[tuple[str, ...]]
+    """Registered names, hf-hub:org/name, or folders of runs."""
     data: str
+    """Parquet files of images with a column of objects, and masks if there are any."""
     out: Path
-    size: int
-    layer: str | None
-    random: bool
-    control: bool
-    tolerance: float
-    curves: int
-    steps: int
-    batch_size: int
-    seed: int
-    overwrite: bool
+    """The folder for table.md and results.json."""
+    size: int = 224
+    """Side of the square of an image that is seen, in pixels."""
+    layer: str | None = None
+    """A layer as timm names it, for the maps that are made of one; None for the last."""
+    random: bool = False
+    """Random weights instead of the models'."""
+    control: bool = False
+    """Beside the models, the first one's network with random weights."""
+    tolerance: float = 0.03
+    """Of the pointing game, as a share of the side."""
+    curves: int = 48
+    """Images for deletion and insertion; 0 for neither."""
+    steps: int = 10
+    """Of deletion and insertion."""
+    batch_size: int = 16
+    """Images at a time."""
+    seed: int = 0
+    """Of random weights, and of the order of equal pixels."""
+    overwrite: bool = False
+    """Replace results that are there."""
+
+    def __post_init__(self) -> None:
+        check(bool(self.models), "models", self.models, "at least one")
+        check_at_least(self, size=8, curves=0, steps=1, batch_size=1, seed=0)
+        check(0 <= self.tolerance <= 1, "tolerance", self.tolerance, "a share from 0 to 1")
+
+
+def run(options: Options) -> None:
+    """Print what every map is worth, in a table."""
+    print(table(localise(options)))
 
 
 def localise(options: Options) -> list[Row]:
@@ -208,51 +231,3 @@ def write(
             more={"over_centre_prior": over, "objects_area": photos.objects.double().mean().item()},
         ),
     )
-
-
-def parse(argv: Sequence[str] | None = None) -> Options:
-    """The options of a command line. What cannot be read ends the process: one sentence, exit code 2."""
-    parser = Parser("localise.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("models", metavar="MODEL", nargs="+", help="a registered name, hf-hub:org/name, or the folder of a run")
-    add("--data", required=True, help="parquet files of photos with a column of objects, and masks if there are any")
-    add("--out", required=True, type=Path, help="a folder for table.md and results.json")
-    add("--size", type=at_least(8), default=224, help="side of the square that is looked at, in pixels (224)")
-    add("--layer", help="a layer as timm names it, for the maps that are made of one (the last)")
-    add("--random", action="store_true", help="random weights instead of the models'")
-    add("--control", action="store_true", help="beside the models, the first one's network with random weights")
-    add("--tolerance", type=share, default=0.03, help="of the pointing game, as a share of the side (0.03)")
-    add("--curves", type=at_least(0), default=48, help="photos for deletion and insertion; 0 for neither (48)")
-    add("--steps", type=at_least(1), default=10, help="of deletion and insertion (10)")
-    add("--batch_size", type=at_least(1), default=16, help="photos looked at together (16)")
-    add("--seed", type=at_least(0), default=0, help="of random weights, and of the order of equal pixels (0)")
-    add("--overwrite", action="store_true", help="replace results that are there")
-    chosen: dict[str, Any] = vars(parser.parse_args(argv))
-    return Options(**chosen | {"models": tuple(chosen["models"])})
-
-
-def share(word: str) -> float:
-    """What reads a share in [0, 1]."""
-    try:
-        value = float(word)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{word!r} is no share from 0 to 1")
-    return value
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; what is refused ends in one sentence and exit code 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    options = parse(argv)
-    try:
-        found = localise(options)
-    except (Refusal, OSError) as error:
-        print(f"localise.py: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    print(table(found))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,50 +1,84 @@
-"""Mine the pairs that FLAGS trains on: python training/mine_pairs.py MODEL --data ... --out pairs.parquet
+"""Mine the pairs that FLAGS trains on.
 
-For every photo, the two photos of its class that are nearest by a layer's features, and the two in the middle of the
+Examples:
+    ssl-backbones mine-pairs runs/moco --data photos --out pairs.parquet --picture pairs.png
+
+For every image, the two images of its class that are nearest by a layer's features, and the two in the middle of the
 list. MODEL is a registered name, hf-hub:org/name, or the folder of a run.
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
-import os
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
 import torch
+from PIL import Image
 
 import ssl_backbones
+from ssl_backbones.checks import check_at_least
 from ssl_backbones.data import Images, open_images, require_labels
 from ssl_backbones.evaluate.features import Extraction, features_of
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model
 from ssl_backbones.mining import Mined, Pairs, mine
 from ssl_backbones.mining.neighbours import DISJOINT_FROM, EXACT_UP_TO, SAMPLE
 from ssl_backbones.mining.pairs import check_free
-from ssl_backbones.refusal import Refusal
-from ssl_backbones.typed.arguments import Parser, at_least
+from ssl_backbones.train.loader import reading_workers
+from ssl_backbones.typed.words import Positional
+from ssl_backbones.visualizers import grid
+
+TITLES = ("image", "global 1", "global 2", "local 1", "local 2")
+SHOWN, SIDE = 12, 96
+"""Images in the picture, and their longer side in pixels."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked for on the command line."""
+    """The model, the images, and how they are compared."""
 
-    model: str
+    model: Positional[str]
+    """A registered name, hf-hub:org/name, or the folder of a run."""
     data: str
+    """A folder with a folder for each class, parquet files, or a Hub dataset id."""
     out: Path
-    layer: str
-    size: int | None
-    random: bool
-    overwrite: bool
-    exact_up_to: int
-    sample: int
-    seed: int
-    batch_size: int
-    workers: int
+    """The file to write, such as pairs.parquet."""
+    picture: Path | None = None
+    """A picture to draw of twelve images at even steps through the data, each beside its pairs, such as pairs.png."""
+    layer: str = "layer3"
+    """A layer as timm names it; its mean over positions is compared."""
+    size: int | None = None
+    """Side of the middle crop, in pixels; None for what the model's description says."""
+    random: bool = False
+    """Random weights instead of the model's, to try things out."""
+    overwrite: bool = False
+    """Replace files that exist."""
+    exact_up_to: int = EXACT_UP_TO
+    """Images of a class up to which its middle is found exactly."""
+    sample: int = SAMPLE
+    """Images in place of a larger class."""
+    seed: int = 0
+    """Of the samples, and of random weights."""
+    batch_size: int = 256
+    """Images embedded at once."""
+    workers: int | None = None
+    """Processes that read images; None for what the machine has cores for."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, size=1, exact_up_to=1, sample=DISJOINT_FROM, seed=0, batch_size=1, workers=0)
+
+
+def run(options: Options) -> None:
+    """Mine, draw, and say what was done."""
+    if options.picture:
+        check_free(options.picture, options.overwrite)
+    pairs = mine_pairs(options)
+    print(summary(pairs, options.out))
+    if options.picture:
+        drawn(open_images(options.data), pairs).save(options.picture)
+        print(f"{options.picture} shows {SHOWN} of them")
 
 
 def mine_pairs(options: Options) -> Pairs:
@@ -53,7 +87,7 @@ def mine_pairs(options: Options) -> Pairs:
     images = open_images(options.data)
     labels = require_labels(images, "mining pairs")
     model = open_model(options.model, size=options.size, layer=options.layer, random=options.random, seed=options.seed)
-    how = Extraction(batch_size=options.batch_size, workers=options.workers, seed=options.seed)
+    how = Extraction(batch_size=options.batch_size, workers=reading_workers(options.workers), seed=options.seed)
     mined = mine(
         features_of(model, images, how).rows,
         torch.from_numpy(labels),
@@ -88,24 +122,19 @@ def about(options: Options, model: EvaluatedModel, mined: Mined, images: Images)
     }
 
 
-def parse(argv: Sequence[str] | None = None) -> Options:
-    """The options of a command line. What cannot be read ends the process: one sentence, exit code 2."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parser = Parser("mine_pairs.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("model", metavar="MODEL", help="a registered name, hf-hub:org/name, or the folder of a run")
-    add("--data", required=True, help="a folder with a folder for each class, parquet files, or a Hub dataset id")
-    add("--out", required=True, type=Path, help="the file to write, such as pairs.parquet")
-    add("--layer", default="layer3", help="a layer as timm names it; its mean over positions is compared (layer3)")
-    add("--size", type=at_least(1), help="side of the middle crop, in pixels (as the model's description says)")
-    add("--random", action="store_true", help="random weights instead of the model's, to try things out")
-    add("--overwrite", action="store_true", help="replace the file if it exists")
-    add("--exact_up_to", type=at_least(1), default=EXACT_UP_TO, help=f"photos of a class ({EXACT_UP_TO})")
-    add("--sample", type=at_least(DISJOINT_FROM), default=SAMPLE, help=f"photos in place of a larger class ({SAMPLE})")
-    add("--seed", type=at_least(0), default=0, help="of the samples, and of random weights (0)")
-    add("--batch_size", type=at_least(1), default=256, help="photos embedded at once (256)")
-    add("--workers", type=at_least(0), default=min(8, cores - 1), help="processes that read photos")
-    return Options(**vars(parser.parse_args(argv)))
+def drawn(images: Images, pairs: Pairs) -> Image.Image:
+    """A row for each of some images: itself, its global pair (the nearest) and its local pair (the list's middle)."""
+    assert images.labels is not None  # pairs are mined within classes
+    shown = np.linspace(0, len(images) - 1, min(SHOWN, len(images)), dtype=int)
+    rows = [[tile(images[int(row)]) for row in (index, *pairs.rows[index])] for index in shown]
+    return grid(rows, titles=TITLES, row_labels=[str(images.classes[images.labels[index]]) for index in shown])
+
+
+def tile(image: Image.Image) -> Image.Image:
+    """An image whose longer side is SIDE pixels."""
+    scale = SIDE / max(image.size)
+    width, height = (max(1, round(scale * length)) for length in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def summary(pairs: Pairs, out: Path) -> str:
@@ -116,19 +145,3 @@ def summary(pairs: Pairs, out: Path) -> str:
         f"{out} holds the pairs of {len(pairs.rows)} photos by {pairs.about['layer']} of {pairs.about['model']}, "
         f"their middle ranks {middle}; train on them with --method.pairs {out}"
     )
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; what is refused ends in one sentence and exit code 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    options = parse(argv)
-    try:
-        pairs = mine_pairs(options)
-    except Refusal as error:
-        print(f"mine_pairs.py: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    print(summary(pairs, options.out))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,28 +1,30 @@
-"""Pretrain a backbone without labels: accelerate launch training/pretrain.py [RECIPE] [--data ...] [--FIELD VALUE ...]
+"""Pretrain a backbone without labels, by a recipe.
 
-Without arguments, the sample recipe runs on the photos that ship with the repository. The same command goes on with a
-run that was stopped. `--list` shows the recipes, `--help` the fields of one.
+Examples:
+    ssl-backbones pretrain
+    ssl-backbones pretrain --list
+    ssl-backbones pretrain resnet50_lewel_b.in1k_400ep --data /data/imagenet/train --out runs/lewel_b
+    ssl-backbones pretrain resnet18_byol.imagenette96_100ep --data photos --epochs 50 --optimizer.lr 0.1
+
+Without a recipe, the sample recipe runs on the images that ship with the repository; --list shows all recipes, and the
+options are the fields of the one that is named, with its values. The same command goes on with a run that was stopped.
+Several processes: accelerate launch -m ssl_backbones pretrain ...
 """
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 
-from ssl_backbones.recipes.command_line import parse
-from ssl_backbones.refusal import Refusal
+from ssl_backbones.recipes.command_line import read_recipe
+from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.train.pretrain import pretrain
-from ssl_backbones.train.processes import refuse
 
 
-def main() -> None:
-    """Run the command line; what is refused ends in one sentence and exit code 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    recipe = parse()
-    try:
-        pretrain(recipe)
-    except Refusal as error:
-        refuse("pretrain.py", error)
+def parse(words: Sequence[str], program: str) -> Recipe:
+    """The recipe that the words name and alter."""
+    return read_recipe(words, program, __doc__)
 
 
-if __name__ == "__main__":
-    main()
+def run(recipe: Recipe) -> None:
+    """Run a recipe to its end, from where it was left."""
+    pretrain(recipe)

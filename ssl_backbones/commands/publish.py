@@ -1,15 +1,17 @@
-"""Publish what a run left: python training/publish.py RUN --repo org/name [--evaluation FOLDER ...] [--yes]
+"""Publish what a run left on the Hub, and compare every bit with what the Hub then gives back.
 
-Makes the weights (safetensors), config.json and the card; sends them to the Hub in one commit, with a tag; downloads
-them into an empty cache and compares every bit before it says done. HF_ENDPOINT names another Hub. With --enter, a card
-and the results it is written from are put into this repository after that, by the recipe's name, which goes without
---repo as well; with --ship the weights are, too, to be part of the package. With --dry_run, nothing is.
+Examples:
+    ssl-backbones publish runs/mine --repo org/name --images_terms CC0 --dry_run --out preview
+    ssl-backbones publish runs/mine --repo org/name --images_terms CC0 --evaluation results/knn results/random
+
+The weights (safetensors), config.json and the card go to the Hub in one commit, with a tag; they are downloaded into an
+empty cache and compared before it says done. HF_ENDPOINT names another Hub. With --enter, a card and the results it is
+written from are put into a copy of the repository after that, by the recipe's name, which goes without --repo as well;
+with --ship the weights are, too, to be part of the package. With --dry_run, nothing is.
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
 import shutil
 import sys
 import tempfile
@@ -30,35 +32,51 @@ from ssl_backbones.hub.publishing.files import card_of, check_empty, write_files
 from ssl_backbones.hub.publishing.material import Material, MaterialError, read_material
 from ssl_backbones.hub.publishing.refusals import NAME, PublishError
 from ssl_backbones.hub.publishing.shipping import check_ships, ship
-from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.photos import known_by
 from ssl_backbones.registry.tags import LICENCE, WEIGHTS
-from ssl_backbones.typed.arguments import Parser
+from ssl_backbones.typed.words import Positional
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked for on the command line."""
+    """The run, where it goes, and what is said of it."""
 
-    run: Path
-    repo: str | None
-    tag: str
-    private: bool
-    gated: Literal["auto", "manual"] | None
-    with_state: bool
-    evaluation: list[Path]
-    licence: str
-    images: str | None
-    images_terms: str | None
-    dataset: str | None
-    out: Path | None
-    enter: bool
-    ship: bool
-    replace: bool
-    dry_run: bool
-    yes: bool
+    run: Positional[Path]
+    """The folder of a finished run."""
+    repo: str | None = None
+    """ORG/NAME of the repository, which is made if there is none."""
+    tag: str = f"v{ssl_backbones.__version__}"
+    """Of the commit; v and the version of this package."""
+    private: bool = False
+    """Make the repository for its owners' eyes alone."""
+    gated: Literal["auto", "manual"] | None = None
+    """Have people ask for access, granted at once or by hand."""
+    with_state: bool = False
+    """The newest checkpoint too: heads, queue, momentum, optimiser."""
+    evaluation: tuple[Path, ...] = ()
+    """Folders of evaluations of these weights, or of random ones."""
+    licence: str = LICENCE
+    """Of the weights, as the Hub abbreviates it."""
+    images: str | None = None
+    """The name of the images; None for those that the recipe is written for."""
+    images_terms: str | None = None
+    """Their owners' terms; None for what is known of images that are known by their fingerprint."""
+    dataset: str | None = None
+    """Their id on the Hub, ORG/NAME, for the card's list of data sets."""
+    out: Path | None = None
+    """Keep the files here as well, in a new folder."""
+    enter: bool = False
+    """Put card and results into this copy of the repository."""
+    ship: bool = False
+    """Put the weights into the package, with their card."""
+    replace: bool = False
+    """Overwrite the files of a repository that holds others."""
+    dry_run: bool = False
+    """Make and list the files; publish, ship and enter nothing."""
+    yes: bool = False
+    """Do not ask before publishing."""
 
     @property
     def terms(self) -> Terms:
@@ -66,8 +84,11 @@ class Options:
         return Terms(self.licence, self.images, self.images_terms, self.dataset)
 
 
-def make(options: Options) -> None:
+def run(options: Options) -> None:
     """Do what is asked for; MaterialError or PublishError, with nothing written, for what may not be done."""
+    hub_logging.set_verbosity_error()  # of its retries; what they end in is told here
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     check_options(options)
     material = read_material(options.run, options.evaluation, options.with_state)
     check_terms(material, options.images_terms)
@@ -176,49 +197,3 @@ def enter(folder: Path, files: Sequence[str], name: str, card: str) -> None:
             shutil.copyfile(folder / file, records / file)
     write_file(ROOT / "model_cards" / f"{name}.md", card.encode())
     print(f"Entered model_cards/{name}.md and benchmarks/results/{name}/")
-
-
-def parse(argv: Sequence[str] | None = None) -> Options:
-    """The options of a command line. What cannot be read ends the process: one sentence, exit code 2."""
-    parser = Parser("publish.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("run", type=Path, metavar="RUN", help="the folder of a finished run")
-    add("--repo", metavar="ORG/NAME", help="the repository, which is made if there is none")
-    add("--tag", default=f"v{ssl_backbones.__version__}", help="of the commit (v and the version of this package)")
-    add("--private", action="store_true", help="make the repository for its owners' eyes alone")
-    add("--gated", choices=("auto", "manual"), help="have people ask for access, granted at once or by hand")
-    add("--with_state", action="store_true", help="the newest checkpoint too: heads, queue, momentum, optimiser")
-    add("--evaluation", type=Path, nargs="+", default=[], metavar="FOLDER", help="of these weights, or of random ones")
-    add("--licence", default=LICENCE, help=f"of the weights, as the Hub abbreviates it ({LICENCE})")
-    add("--images", metavar="NAME", help="what the images are called (what the recipe is written for)")
-    add(
-        "--images_terms",
-        metavar="TERMS",
-        help="what their owners allow (what is known of photos that are known by their fingerprint)",
-    )
-    add("--dataset", metavar="ORG/NAME", help="their id on the Hub, for the card's list of data sets")
-    add("--out", type=Path, metavar="FOLDER", help="keep the files here as well, in a new folder")
-    add("--enter", action="store_true", help="put card and results into this repository")
-    add("--ship", action="store_true", help="put the weights into the package, with their card")
-    add("--replace", action="store_true", help="overwrite the files of a repository that holds others")
-    add("--dry_run", action="store_true", help="make and list the files; publish, ship and enter nothing")
-    add("--yes", action="store_true", help="do not ask before publishing")
-    return Options(**vars(parser.parse_args(argv)))
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; what is refused ends in one sentence and exit code 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    hub_logging.set_verbosity_error()  # of its retries; what they end in is told here
-    if not sys.stderr.isatty():
-        disable_progress_bars()
-    options = parse(argv)
-    try:
-        make(options)
-    except (Refusal, OSError) as error:
-        print(f"publish.py: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-
-
-if __name__ == "__main__":
-    main()

@@ -1,17 +1,18 @@
-"""How well a backbone learns to tell every pixel's class: accelerate launch training/segment.py MODEL --data ...
+"""Evaluate a backbone by semantic segmentation: train a fully convolutional network from it, and test that.
+
+Examples:
+    ssl-backbones segment runs/mine --preset voc_fcn_d8 --data VOC2012 --out results/segment
+    ssl-backbones segment resnet8_byol --preset small --data scenes.parquet --out results/segment --random
 
 MODEL is a registered name, hf-hub:org/name, or the folder of a run. The data are a folder in Pascal VOC's layout, or
-parquet files with a column of masks. A dilated fully convolutional network is trained from the backbone, and tested at
-the original size of every validation photo. The same command goes on with a run that was stopped.
+parquet files with a column of masks. The network is dilated, and tested at the original size of every validation
+image. The same command goes on with a run that was stopped.
 """
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ import torch
 import ssl_backbones
 from ssl_backbones.data import require_batch
 from ssl_backbones.distributed import rank
+from ssl_backbones.evaluate.presets import read_preset
 from ssl_backbones.evaluate.segmentation.fcn import dilated
 from ssl_backbones.evaluate.segmentation.masks import IGNORED, Scenes, open_scenes, scenes_kept_out
 from ssl_backbones.evaluate.segmentation.segment_run import PRESETS, SegmentRun
@@ -26,25 +28,22 @@ from ssl_backbones.evaluate.segmentation.segmentation import Segmentation
 from ssl_backbones.evaluate.segmentation.segmentation_judge import SegmentationJudge
 from ssl_backbones.evaluate.segmentation.survey import class_names, require_known, survey
 from ssl_backbones.models.backbone import weights_sha256
-from ssl_backbones.refusal import Refusal
-from ssl_backbones.train import processes
 from ssl_backbones.train.processes import first_decides, meet
 from ssl_backbones.train.start import fitting
 from ssl_backbones.train.transfer import carry_out
-from ssl_backbones.typed.words import options, read, refuse, taken
-
-USUAL = "voc_fcn_d8"
-DECIDED = ("protocol", "model", "weights_sha256", "epochs", "max_steps")
-"""Fields that are no options: the model and the iterations settle them."""
 
 
-def segment(run: SegmentRun) -> None:
+def parse(words: Sequence[str], program: str) -> SegmentRun:
+    """The preset that the words name, altered by the options."""
+    return read_preset(PRESETS, words, program, __doc__)
+
+
+def run(options: SegmentRun) -> None:
     """Train a segmentation and test it; what was found is left in the run's folder."""
     meet()
-    scenes, validation = open_data(run)
-    names, unseen = first_decides(lambda: looked_at(run, scenes, validation))
-    run = replace(run, task=replace(run.task, classes=len(names))).on(len(scenes))
-    run, method = built(run)
+    scenes, validation = open_data(options)
+    names, unseen = first_decides(lambda: looked_at(options, scenes, validation))
+    run, method = built(replace(options, task=replace(options.task, classes=len(names))).on(len(scenes)))
     if rank() == 0:
         print(run.steps_sentence(len(scenes)), flush=True)
     judge = SegmentationJudge(run, method, scenes, validation, names, unseen)
@@ -84,49 +83,3 @@ def built(run: SegmentRun) -> tuple[SegmentRun, Segmentation]:
     with fitting():
         method = run.task.build(backbone)
     return replace(run, weights_sha256=weights_sha256(known_by)), method
-
-
-def parse(argv: Sequence[str] | None = None) -> SegmentRun:
-    """The run of a command line. What cannot be read ends the process: one sentence, exit code 2."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    model = words.pop(0) if words and not words[0].startswith("-") else ""
-    preset, words = taken(words, "preset", PRESETS, USUAL, "segment.py", shown=repr)
-    run = PRESETS[preset]
-    made = altered(run, words)
-    if not model:
-        refuse("segment.py: name a MODEL first: a registered name, hf-hub:org/name, or the folder of a run.")
-    for name, example in (("data", "a VOC folder or parquet files"), ("out", "a new folder")):
-        if not getattr(made, name):
-            refuse(f"segment.py: --{name} is missing: name {example} with it.")
-    return replace(made, model=model)
-
-
-def altered(run: SegmentRun, words: list[str]) -> SegmentRun:
-    """The run with the options' values."""
-    return read(
-        SegmentRun,
-        run,
-        words,
-        "segment.py",
-        f"{__doc__}\n--preset is one of {', '.join(PRESETS)} ({USUAL} where none is named).",
-        types=settable(SegmentRun),
-    )
-
-
-def settable(kind: type[SegmentRun]) -> dict[str, Any]:
-    """The type of every option by its dotted name, less what the data and the iterations decide."""
-    return {name: hint for name, hint in options(kind).items() if name not in DECIDED}
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; what is refused ends in one sentence and exit code 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    run = parse(argv)
-    try:
-        segment(run)
-    except Refusal as error:
-        processes.refuse("segment.py", error)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,30 +1,32 @@
-"""Look at what a network has learned: python training/visualize.py MODEL --images ... --out gallery/
+"""Show what a network has learned, on one page that needs nothing else.
 
-Leaves index.html, a page that needs nothing else; the figures of the papers; and files for TensorBoard's projector.
-MODEL is a registered name, hf-hub:org/name, or the folder of a run, which also tells of its curves and its maps.
+Examples:
+    ssl-backbones visualize runs/mine --images photos --out gallery
+    ssl-backbones visualize resnet50_swav.in1k_800ep --images photos --out gallery --pdf
+
+Leaves index.html and the figures of the papers. MODEL is a registered name, hf-hub:org/name, or the folder of a run,
+which also tells of its curves and its maps.
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import nn
 
+from ssl_backbones.checks import check_at_least
 from ssl_backbones.data import open_images
 from ssl_backbones.evaluate.model import open_model, usual_device
 from ssl_backbones.methods import method_from_run
 from ssl_backbones.models.backbone import center_crop
 from ssl_backbones.refusal import Refusal
-from ssl_backbones.typed.arguments import Parser, at_least
+from ssl_backbones.typed.words import Positional
 from ssl_backbones.visualizers import (
     HasAlignmentMaps,
     Panels,
@@ -38,7 +40,6 @@ from ssl_backbones.visualizers import (
     scatter_figure,
     thumbnail_map,
     view_panels,
-    write_projector,
 )
 from ssl_backbones.visualizers.look import Photos, Viewer, looked_at_views, magnified, view_pairs
 from ssl_backbones.visualizers.page import FEW, draw_page, read, run_section, usual_projection
@@ -53,19 +54,38 @@ class OutError(Refusal, ValueError):
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked for on the command line."""
+    """The model, the images, and what is shown of them."""
 
-    model: str
+    model: Positional[str]
+    """A registered name, hf-hub:org/name, or the folder of a run."""
     images: str
+    """A folder of images, parquet files, or a Hub dataset id; labels are optional."""
     out: Path
-    size: int | None
-    count: int
-    bank: int
-    map: Projection | None
-    pdf: bool
-    random: bool
-    overwrite: bool
-    seed: int
+    """The folder to write, such as gallery/."""
+    size: int | None = None
+    """Side of an image for its features, in pixels; maps are made at twice that. None for the model's own."""
+    count: int = 24
+    """Images that are shown."""
+    bank: int = 300
+    """Images among which neighbours are sought, and on the map."""
+    map: Projection | None = None
+    """Projection that lays out the features; None for t-SNE where scikit-learn is installed."""
+    pdf: bool = False
+    """The figures as PDF too, which needs matplotlib."""
+    random: bool = False
+    """Random weights instead of the model's, to compare with."""
+    overwrite: bool = False
+    """Replace a page that lies in the folder."""
+    seed: int = 0
+    """Of the map, of views, and of random weights."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, size=8, count=1, bank=1, seed=0)
+
+
+def run(options: Options) -> None:
+    """Make the page, and say where it lies."""
+    print(summary(visualize(options)))
 
 
 def visualize(options: Options) -> list[Path]:
@@ -84,7 +104,7 @@ def visualize(options: Options) -> list[Path]:
         opening=[run_section(Path(options.model))] if is_run(options.model) else [],
         projection=projection,
     )
-    return [page, *draw_figures(options, viewer, photos, projection), *leave_projector(options.out, photos)]
+    return [page, *draw_figures(options, viewer, photos, projection)]
 
 
 def claim_out(options: Options) -> None:
@@ -162,52 +182,9 @@ def written(path: Path, save: Callable[[Path], Any]) -> Path:
     return path
 
 
-def leave_projector(out: Path, photos: Photos) -> list[Path]:
-    """The files of TensorBoard's projector."""
-    folder = out / "projector"
-    count = range(len(photos.indices))
-    columns = {"name": [photos.name(at) for at in count], "class": [photos.class_of(at) for at in count]}
-    write_projector(folder, photos.features, columns, photos.shown)
-    return sorted(folder.iterdir())
-
-
-def parse(argv: Sequence[str] | None = None) -> Options:
-    """The options of a command line. What cannot be read ends the process: one sentence, exit code 2."""
-    parser = Parser("visualize.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("model", metavar="MODEL", help="a registered name, hf-hub:org/name, or the folder of a run")
-    add("--images", required=True, help="a folder of images, parquet files, or a Hub dataset id; labels are optional")
-    add("--out", required=True, type=Path, help="the folder to write, such as gallery/")
-    add("--size", type=at_least(8), help="side of a photo for its features; maps are made at twice that")
-    add("--count", type=at_least(1), default=24, help="photos that are shown (24)")
-    add("--bank", type=at_least(1), default=300, help="photos among which neighbours are sought, and on the map (300)")
-    add("--map", choices=get_args(Projection), help="how features are laid out (tsne where scikit-learn is installed)")
-    add("--pdf", action="store_true", help="the figures as PDF too, which needs matplotlib")
-    add("--random", action="store_true", help="random weights instead of the model's, to compare with")
-    add("--overwrite", action="store_true", help="replace a page that lies in the folder")
-    add("--seed", type=at_least(0), default=0, help="of the map, of views, and of random weights (0)")
-    return Options(**vars(parser.parse_args(argv)))
-
-
 def summary(files: Sequence[Path]) -> str:
     """What was done, for a person."""
     page, *others = files
     size = page.stat().st_size / 1e6
     beside = ", ".join(str(path.relative_to(page.parent)) for path in others)
     return f"Open {page} ({size:.1f} MB, complete in itself). Beside it: {beside}."
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; what is refused ends in one sentence and exit code 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    options = parse(argv)
-    try:
-        files = visualize(options)
-    except Refusal as error:
-        print(f"visualize.py: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    print(summary(files))
-
-
-if __name__ == "__main__":
-    main()

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from ssl_backbones.checks import check
+from ssl_backbones.typed.words import Positional
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
     """The model, the images, and the folder for the results."""
 
-    model: tyro.conf.Positional[str]
+    model: Positional[str]
     """A registered name, hf-hub:org/name, or the folder of a run."""
     data: str
     """Images to train on: a folder, parquet files, or a Hub dataset id."""

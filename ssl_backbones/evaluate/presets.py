@@ -1,4 +1,4 @@
-"""A protocol's presets on the command line: MODEL [--preset NAME] [--FIELD VALUE ...], every field typed."""
+"""A protocol's presets on the command line: MODEL [--preset NAME] [--OPTION VALUE ...], every field typed."""
 
 from __future__ import annotations
 
@@ -8,32 +8,27 @@ from dataclasses import replace
 from typing import TypeVar
 
 from ssl_backbones.train.transfer import Transfer
-from ssl_backbones.typed.words import read, refuse, spoken, taken
+from ssl_backbones.typed.words import grouped, read
 
 R = TypeVar("R", bound=Transfer)
+NEEDED = ("model", "data", "out")
+"""Fields that no preset settles."""
 
 
-def parse_preset(presets: Mapping[str, R], words: Sequence[str], program: str, description: str) -> R:
-    """The preset that the words name, or the first, with the options' values.
+def read_preset(presets: Mapping[str, R], words: Sequence[str], program: str, about: str | None) -> R:
+    """The preset that the words name, or the first, with the options' values; CommandLineError for what is wrong.
 
-    Milestones in epochs follow the epochs where these alone are given, and a sentence says so. What cannot be read ends
-    the process: one sentence, exit code 2.
+    Milestones in epochs follow the epochs where these alone are given, and a sentence says so.
     """
-    name, words = taken(words, "preset", presets, next(iter(presets)), program)
-    described = f"{description}\n--preset is one of {', '.join(presets)} ({name})."
-    made = read(type(presets[name]), presets[name], words, program, described)
-    if not made.model:
-        refuse(f"{program}: the MODEL is missing: it comes before the options; --help lists them.")
-    for field in ("data", "out"):
-        if not getattr(made, field):
-            refuse(f"{program}: --{field} is missing; --help says what it is.")
-    if any(option == "schedule.milestones" for option, _ in spoken(words)):
+    first = next(iter(presets.values()))
+    made = read(type(first), words, program, about, presets=presets, needed=NEEDED)
+    if any(option == "schedule.milestones" for option, _ in grouped(words)):
         return made
-    return following(presets[name], made)
+    return following(next(preset for preset in presets.values() if preset.protocol == made.protocol), made)
 
 
 def following(preset: R, made: R) -> R:
-    """The run with its milestones where the preset's are, as shares of the run."""
+    """The run with its milestones at the preset's shares of the run, if its epochs are others and they are not."""
     there = preset.schedule.milestones
     if made.epochs == preset.epochs or made.schedule.milestones != there or not there:
         return made

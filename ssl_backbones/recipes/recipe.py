@@ -9,9 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import tyro
+from typing import Any, Literal
 
 import ssl_backbones.methods  # noqa: F401 - makes every method's configuration known by name
 from ssl_backbones.checks import check
@@ -20,6 +18,7 @@ from ssl_backbones.optimizers.lars import Trust
 from ssl_backbones.registry.names import Name
 from ssl_backbones.schedules import Per, linear_warmup, polynomial_decay, step_decay, warmup_cosine
 from ssl_backbones.typed.values import check_types, from_plain, to_plain
+from ssl_backbones.typed.words import Hidden
 from ssl_backbones.views import Engine
 
 
@@ -303,7 +302,7 @@ class Recipe(Run):
     model: str
     """A registered name, <arch>_<method>."""
     method: MethodConfig
-    promise: Annotated[Promise, tyro.conf.Suppress]
+    promise: Hidden[Promise]
     monitoring: Monitoring = field(default_factory=Monitoring)
     labels: Literal["auto", "none"] = "auto"
     """Take labels from class folders or a label column where there are any; none to leave them out."""

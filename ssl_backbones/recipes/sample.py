@@ -28,7 +28,7 @@ SAMPLE = Recipe(
     optimizer=OptimizerConfig("sgd", 0.12, weight_decay=5e-4, exclude_norm_and_bias=True),
     schedule=ScheduleConfig(warmup_epochs=2, per="step"),
     monitoring=Monitoring(knn_every=10),
-    data=str(PHOTOS),
+    data=str(PHOTOS) if PHOTOS.is_dir() else "",
     promise=Promise(
         paper="Small images (no paper)",
         table="sample",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import signal
-import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from types import FrameType
 from typing import Any, TypeVar
@@ -30,8 +29,6 @@ if hasattr(signal, "SIGUSR1"):
 """Signals that ask for an orderly end, and the exit code each leads to."""
 PATIENCE = timedelta(minutes=10)
 """How long a process waits for another, before it takes it for dead; one whose connection broke is not waited for."""
-TELLING = timedelta(seconds=5)
-"""How long processes that end wait to hear whether the first one has said why."""
 LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed out|recvvalue|process group", re.I)
 """What torch says, in many ways, when another process is gone."""
 
@@ -68,30 +65,6 @@ def one_for_all(progress: Callable[[], str]) -> Iterator[None]:
             f"another of the {world_size()} processes is gone or has not answered for {PATIENCE.seconds // 60} minutes "
             f"(look for its own message; seen by process {rank()}), {progress()}"
         ) from error
-
-
-def refuse(program: str, error: Exception) -> None:
-    """Print why a run ends, once for all processes that end for the same reason, and exit with code 2."""
-    if first_to_tell(str(error)):
-        print(f"{program}: {error}", file=sys.stderr, flush=True)
-    raise SystemExit(2) from None
-
-
-def first_to_tell(reason: str) -> bool:
-    """Whether this process is the one to give a reason: the first, or another whose reason the first does not share."""
-    if world_size() == 1:
-        return True
-    with suppress(RuntimeError):  # the store ends with the process that keeps it
-        store = dist.distributed_c10d._get_default_store()
-        if rank() == 0:
-            store.set("refused by 0", reason)
-            store.wait([f"heard by {other}" for other in range(1, world_size())], TELLING)
-            return True
-        store.wait(["refused by 0"], TELLING)
-        told: str = store.get("refused by 0").decode()
-        store.set(f"heard by {rank()}", "")
-        return reason != told
-    return True
 
 
 def first_decides(work: Callable[[], T]) -> T:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
+import sys
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ssl_backbones.checks import check
@@ -17,6 +19,7 @@ WORDS: dict[Any, str] = {
     float: "a number",
     str: "text",
     bool: "true or false",
+    Path: "a path",
     types.NoneType: "None",
 }
 
@@ -87,26 +90,31 @@ def fits(declared: Any, plain: Any) -> bool:
     return type(plain) is declared
 
 
-def readable(declared: Any, words: list[str]) -> bool:
-    """Whether words from a command line spell a value of a declared type."""
+def from_words(declared: Any, words: Sequence[str]) -> Any:
+    """The value of a declared type that words of a command line spell; ValueError where they spell none."""
     if get_origin(declared) in (Union, types.UnionType):
-        return any(readable(kind, words) for kind in get_args(declared))
+        for kind in sorted(get_args(declared), key=lambda kind: kind is not types.NoneType):
+            with contextlib.suppress(ValueError):
+                return from_words(kind, words)
+        raise ValueError(words)
     if get_origin(declared) is tuple:
         kinds = item_types(declared, len(words))
-        return len(kinds) == len(words) and all(readable(kind, [word]) for kind, word in zip(kinds, words, strict=True))
-    if declared is bool:
-        return not words
-    if len(words) != 1:
-        return False
-    if get_origin(declared) is Literal:
-        return words[0] in map(str, get_args(declared))
-    if declared is types.NoneType:
-        return words[0] == "None"
-    try:
-        declared(words[0])
-    except ValueError:
-        return False
-    return True
+        return tuple(from_words(kind, [word]) for kind, word in zip(kinds, words, strict=True))
+    (word,) = words
+    if get_origin(declared) is Literal or declared is types.NoneType:
+        choices = {str(choice): choice for choice in get_args(declared) or (None,)}
+        if word not in choices:
+            raise ValueError(word)
+        return choices[word]
+    return declared(word)
+
+
+def word_count(declared: Any) -> int:
+    """The most words that a value of a declared type is spelt with."""
+    if get_origin(declared) in (Union, types.UnionType):
+        return max(map(word_count, get_args(declared)))
+    kinds = get_args(declared) if get_origin(declared) is tuple else (declared,)
+    return sys.maxsize if ... in kinds else len(kinds)
 
 
 def in_words(declared: Any) -> str:

@@ -1,176 +1,241 @@
-"""A typed value from the words of a command line, and one sentence for every mistake in them."""
+"""A typed value from the words of a command line: one language for every command, a sentence for every mistake.
+
+Words are those of a person: `MODEL ... --option VALUE ... --flag`. Every field of a dataclass is an option, those of
+its parts by dotted names; its docstring is its help.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import io
+import ast
+import inspect
+import shutil
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, NoReturn, TypeVar, get_type_hints
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from itertools import pairwise
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
-import tyro
-
-from ssl_backbones.typed.values import in_words, nearest, readable
+from ssl_backbones.refusal import Refusal
+from ssl_backbones.typed.values import from_words, in_words, nearest, word_count
 
 T = TypeVar("T")
+INDENTED: dict[str, Any] = {"initial_indent": " " * 6, "subsequent_indent": " " * 6}
+Positional = Annotated[T, "positional"]
+"""The type of a field that is said without its name."""
+Hidden = Annotated[T, "hidden"]
+"""The type of a field that is no option: something else settles it."""
+
+
+class CommandLineError(Refusal, ValueError):
+    """Words that a command cannot start with."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A field of a dataclass, or of one of its parts, as a command line sets it."""
+
+    name: str
+    """Dotted, as in optimizer.lr."""
+    declared: Any
+    usual: Any
+    """Its value where nothing is said; MISSING where something has to be."""
+    positional: bool
+    about: str
+
+    def read(self, words: Sequence[str]) -> Any:
+        """The value that words spell; CommandLineError, in a sentence, where they spell none."""
+        try:
+            return from_words(self.declared, words)
+        except ValueError:
+            said = " ".join(words) or "left empty"
+            raise CommandLineError(f"{self} is {said}, but must be {in_words(self.declared)}.") from None
+
+    def excess(self, word: str) -> str:
+        """The sentence on a word that comes after those of the option."""
+        if self.declared is bool:
+            return f"{self} takes no value: write {self}, or --{negative(self.name)} for its opposite."
+        return f"{word!r} is too much: {self} is {in_words(self.declared)}, and what belongs to no option comes first."
+
+    @property
+    def missing(self) -> str:
+        """The sentence on an option that has to be said and is not."""
+        about = self.about if self.about[1:2].isupper() else self.about[:1].lower() + self.about[1:]
+        return f"{self} is missing{', which comes before the options' if self.positional else ''}: {about}"
+
+    def __str__(self) -> str:
+        return f"the {self.name.upper()}" if self.positional else f"--{self.name}"
+
+    @property
+    def place(self) -> str:
+        """The option in a line of usage."""
+        name = self.name.upper()
+        name = name if self.positional else f"--{self.name} {name}"
+        name = f"{name} ..." if word_count(self.declared) == sys.maxsize else name
+        return name if self.usual is MISSING else f"[{name}]"
+
+    @property
+    def heading(self) -> str:
+        """The option with its type and what it usually is."""
+        if self.declared is bool:
+            return f"--{self.name}, --{negative(self.name)} ({'on' if self.usual else 'off'})"
+        usual = " ".join(map(str, self.usual)) if isinstance(self.usual, tuple) else str(self.usual)
+        told = " (needed)" if self.usual is MISSING else f" ({usual})" if usual else ""
+        return f"{self.name.upper() if self.positional else f'--{self.name}'}, {in_words(self.declared)}{told}"
 
 
 def read(
     kind: type[T],
-    default: T | None,
     words: Sequence[str],
     program: str,
-    description: str,
+    about: str | None,
     *,
-    types: Mapping[str, Any] | None = None,
-    unknown_word: Callable[[Mapping[str, Any], list[str], str], str] | None = None,
+    usual: T | None = None,
+    presets: Mapping[str, T] | None = None,
+    needed: Collection[str] = (),
 ) -> T:
-    """The value of the words, or the default with theirs. What cannot be read ends the process with exit code 2.
+    """The dataclass that the words spell, or the usual one with what they alter; CommandLineError says what is wrong.
 
-    Its one sentence begins with the program's name, where there is one, and knows the options by their `types`;
-    `unknown_word` is the sentence on a word that is neither an option nor the value of one.
+    The usual one is that of `presets` which --preset names, or the first. `needed` are fields that have to be said
+    although they have a value. --help prints `about` and the options, and ends the process.
     """
-    words, types, said = list(words), options(kind) if types is None else types, io.StringIO()
-    begun = f"{program}: " if program else ""
-    given: dict[str, Any] = {} if default is None else {"default": default}
+    known: dict[str, Option] = {}
+    if presets:
+        choice = Option("preset", Literal[tuple(presets)], next(iter(presets)), False, "What the rest is taken from.")
+        known, named_one = {"preset": choice}, [following[:1] for name, following in grouped(words) if name == "preset"]
+        usual = presets[choice.read(named_one[-1]) if named_one else choice.usual]
+    known |= options(kind, usual)
+    known |= {name: replace(known[name], usual=MISSING) for name in needed}
+    known = dict(sorted(known.items(), key=lambda item: (not item[1].positional, item[1].usual is not MISSING)))
+    if {"-h", "--help"} & set(words):
+        print(help_text(program, about or "", list(known.values())))
+        raise SystemExit(0)
+    said = spoken(known, words, program)
+    for option in known.values():
+        if option.name not in said and option.usual is MISSING:
+            raise CommandLineError(option.missing)
     try:
-        with contextlib.redirect_stderr(said):
-            made, unknown = tyro.cli(
-                kind,
-                **given,
-                args=words,
-                prog=program or None,
-                description=description,
-                return_unknown_args=True,
-                use_underscores=True,
-                config=(tyro.conf.AvoidSubcommands,),
-            )
-    except SystemExit as end:
-        if end.code == 0:
-            raise
-        lacking = missing(kind, words) if default is None else ""
-        refuse(begun + (misread(types, words) or lacking or sentence_of(end) or said.getvalue()))
+        return altered(kind, usual, {name: value for name, value in said.items() if name != "preset"})
     except ValueError as error:
-        refuse(f"{begun}{error}")
-    if unknown:
-        refuse(begun + (unknown_word or no_option)(types, words, unknown[0]))
-    return made  # type: ignore[no-any-return]
+        raise CommandLineError(str(error)) from error
 
 
-def taken(
-    words: Sequence[str],
-    option: str,
-    choices: Collection[str],
-    usual: str,
-    program: str,
-    *,
-    shown: Callable[[str], str] = str,
-) -> tuple[str, list[str]]:
-    """What the words choose by an option, and the other words. Another choice ends the process with exit code 2."""
-    words = list(words)
-    for at, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        if name != f"--{option}":
-            continue
-        value = value if equals else "".join(words[at + 1 : at + 2])
-        if value not in choices:
-            said = shown(value or "left empty")
-            refuse(f"{program}: --{option} is {said}, but must be one of {', '.join(choices)}.")
-        return value, words[:at] + words[at + (1 if equals else 2) :]
-    return usual, words
-
-
-def refuse(sentence: str) -> NoReturn:
-    """Print why and end with exit code 2."""
-    print(sentence, file=sys.stderr)
-    raise SystemExit(2)
-
-
-def options(kind: type[Any], prefix: str = "") -> dict[str, Any]:
-    """The type of every option by its dotted name; what stands without a name is none."""
-    plain, marked = get_type_hints(kind), get_type_hints(kind, include_extras=True)
-    found: dict[str, Any] = {}
+def options(kind: type[Any], usual: Any = None, prefix: str = "") -> dict[str, Option]:
+    """Every option of a dataclass by its dotted name, with the value of the usual one."""
+    hints, marked, said = get_type_hints(kind), get_type_hints(kind, include_extras=True), docstrings(kind)
+    found: dict[str, Option] = {}
     for field in fields(kind):
-        if is_dataclass(plain[field.name]):
-            found |= options(plain[field.name], f"{prefix}{field.name}.")
-        elif not positional(marked[field.name]):
-            found[prefix + field.name] = plain[field.name]
+        name, value = prefix + field.name, usual_value(field, usual)
+        marks = getattr(marked[field.name], "__metadata__", ())
+        inner = parts(name, value)
+        if "hidden" in marks:
+            continue
+        for below, part in inner.items():
+            found |= options(type(part), part, f"{below}.")
+        if not inner:
+            about = said.get(field.name, "")
+            found[name] = Option(name, hints[field.name], value, "positional" in marks, about)
     return found
 
 
-def positional(hint: Any) -> bool:
-    """Whether a field stands without its name on the command line."""
-    return bool(hint == tyro.conf.Positional[str])
+def altered(kind: type[T], usual: T | None, said: Mapping[str, Any], prefix: str = "") -> T:
+    """A dataclass with the values that were said, by their dotted names, for those that it usually has."""
+    if usual is not None and not any(name.startswith(prefix) for name in said):
+        return usual
+    changes: dict[str, Any] = {}
+    for field in fields(kind):  # type: ignore[arg-type]
+        name, value = prefix + field.name, usual_value(field, usual)
+        inner = [altered(type(part), part, said, f"{below}.") for below, part in parts(name, value).items()]
+        if inner:
+            changes[field.name] = tuple(inner) if isinstance(value, tuple) else inner[0]
+        elif name in said:
+            changes[field.name] = said[name]
+    return kind(**changes) if usual is None else replace(usual, **changes)  # type: ignore[type-var]
 
 
-def misread(types: Mapping[str, Any], words: list[str]) -> str:
-    """The sentence on the first option whose value is none of its type, or nothing."""
-    for option, values in spoken(words):
-        declared = types.get(option)
-        if declared not in (None, bool) and not readable(declared, values):
-            return f"--{option} is {' '.join(values) or 'left empty'}, but must be {in_words(declared)}."
-    return ""
+def usual_value(field: Any, usual: Any) -> Any:
+    """The value of a dataclass's field where nothing is said; MISSING where it has none."""
+    if usual is not None:
+        return getattr(usual, field.name)
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def missing(kind: type[Any], words: list[str]) -> str:
-    """The sentence on the first thing that has to be said and is not, or nothing."""
-    given = {option for option, _ in spoken(words)}
-    marked = get_type_hints(kind, include_extras=True)
-    for field in fields(kind):
-        if field.default is not MISSING or field.default_factory is not MISSING:
+def parts(name: str, value: Any) -> dict[str, Any]:
+    """The dataclasses that a field's value is made of, by their dotted names: itself, or those in a tuple."""
+    named = {f"{name}.{at}": item for at, item in enumerate(value)} if isinstance(value, tuple) else {name: value}
+    return {below: part for below, part in named.items() if is_dataclass(part)}
+
+
+def docstrings(kind: type[Any]) -> dict[str, str]:
+    """The text below each field in the source of a dataclass and of those that it extends."""
+    found: dict[str, str] = {}
+    for base in filter(is_dataclass, reversed(kind.__mro__)):
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        for field, below in pairwise(tree.body):  # type: ignore[attr-defined]
+            match field, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    found[name] = " ".join(text.split())
+    return found
+
+
+def spoken(known: Mapping[str, Option], words: Sequence[str], program: str) -> dict[str, Any]:
+    """The value of each option that the words name, and of those that stand without a name, in their order."""
+    said: dict[str, Any] = {}
+    loose: list[tuple[str, str]] = []
+    """Words that no named option takes, each with the sentence on it where nothing else takes it either."""
+    for name, following in grouped(words):
+        if not name:
+            loose += [(word, f"{word!r} belongs to no option: see --help") for word in following]
             continue
-        if positional(marked[field.name]):
-            if not words or words[0].startswith("-"):
-                return f"the {field.name.upper()} is missing: it comes before the options; --help lists them."
-        elif field.name not in given:
-            return f"--{field.name} is missing; --help says what it is."
-    return ""
+        option, on = named(known, name, program)
+        count = 0 if option.declared is bool else word_count(option.declared)
+        said[option.name] = option.read(following[:count]) if count else on
+        loose += [(word, option.excess(word)) for word in following[count:]]
+    for option in known.values():
+        if option.positional and loose:
+            count = word_count(option.declared)
+            said[option.name] = option.read([word for word, _ in loose[:count]])
+            del loose[:count]
+    if loose:
+        raise CommandLineError(loose[0][1])
+    return said
 
 
-def sentence_of(error: BaseException) -> str:
-    """What a value's own check said before the command line gave up, or nothing."""
-    context = error.__context__
-    while context is not None and context.__context__ is not None:
-        context = context.__context__
-    return str(context) if isinstance(context, ValueError) else ""
-
-
-def no_option(types: Mapping[str, Any], words: list[str], word: str) -> str:
-    """The sentence on a word that is neither an option nor the value of one."""
-    if word.startswith("--"):
-        option = canonical(word)
-        near = nearest("--" + option, ["--" + name for name in types])
-        return f"--{option} is no option here{near or '; --help lists them'}."
-    return valued_flag(types, words, word) or f"{word!r} belongs to no option; --help lists them."
-
-
-def valued_flag(types: Mapping[str, Any], words: list[str], word: str) -> str:
-    """The sentence on a word that follows an option which takes no value, or nothing."""
-    for option, values in spoken(words):
-        if types.get(option) is bool and word in values:
-            return f"--{option} takes no value: write --{option}, or --{negative(option)} for its opposite."
-    return ""
-
-
-def spoken(words: list[str]) -> list[tuple[str, list[str]]]:
-    """Each option as its field's dotted name, with the words up to the next option."""
-    found: list[tuple[str, list[str]]] = []
+def grouped(words: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Each option's name, hyphens and underscores being alike, with the words up to the next; before the first, ""."""
+    found: list[tuple[str, list[str]]] = [("", [])]
     for word in words:
         if word.startswith("--"):
             option, equals, value = word.partition("=")
-            found.append((canonical(option), [value] if equals else []))
-        elif found:
+            found.append((option.removeprefix("--").replace("-", "_"), [value] if equals else []))
+        else:
             found[-1][1].append(word)
     return found
 
 
-def canonical(option: str) -> str:
-    """An option's dotted field name: hyphens and underscores are alike."""
-    return option.partition("=")[0].removeprefix("--").replace("-", "_")
+def named(known: Mapping[str, Option], name: str, program: str) -> tuple[Option, bool]:
+    """The option of a name, and whether it is switched on rather than off; CommandLineError offers the nearest."""
+    on = {option.name: option for option in known.values() if not option.positional}
+    off = {negative(option.name): option for option in on.values() if option.declared is bool}
+    if option := on.get(name) or off.get(name):
+        return option, name in on
+    last = name.rpartition(".")[2]
+    alike = ", ".join(f"--{other}" for other in on if other.rpartition(".")[2] == last)
+    near = f"; the nearest: {alike}" if alike else nearest(f"--{name}", [f"--{other}" for other in on])
+    raise CommandLineError(f"--{name} is no option of {program}{near or '; --help lists them'}.")
 
 
-def negative(option: str) -> str:
-    """The option that switches a field off."""
-    part, dot, name = option.rpartition(".")
-    return f"{part}{dot}no_{name}"
+def negative(name: str) -> str:
+    """The option that switches another off."""
+    part, dot, last = name.rpartition(".")
+    return f"{part}{dot}no_{last}"
+
+
+def help_text(program: str, about: str, known: Sequence[Option]) -> str:
+    """A usage line, what a command is about, and every option with its type, its usual value and its docstring."""
+    width = min(100, shutil.get_terminal_size().columns)
+    places = [option.place for option in known if option.positional or option.usual is MISSING]
+    lines = [" ".join([f"usage: {program}", *places, "[--OPTION VALUE ...]"]), "", about.strip(), ""]
+    for option in known:
+        lines += [f"  {option.heading}", *textwrap.wrap(option.about, width, **INDENTED)]
+    return "\n".join(lines)

@@ -13,7 +13,6 @@ from ssl_backbones.visualizers.inspection import CoarseMapWarning, LayerError
 from ssl_backbones.visualizers.markup import data_url
 from ssl_backbones.visualizers.neighbours import nearest, neighbour_sheet
 from ssl_backbones.visualizers.overlay import overlay, stretched
-from ssl_backbones.visualizers.projector import write_projector
 from ssl_backbones.visualizers.similarity import similarity_map
 from ssl_backbones.visualizers.targets import (
     AlignmentPeak,
@@ -82,5 +81,4 @@ __all__ = [
     "thumbnail_svg",
     "trustworthiness",
     "view_panels",
-    "write_projector",
 ]

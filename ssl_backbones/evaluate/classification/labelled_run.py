@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-import tyro
 from torch import Tensor
 
 from ssl_backbones.checks import check
@@ -30,17 +29,18 @@ from ssl_backbones.train.judge import Trained
 from ssl_backbones.train.processes import first_decides, meet
 from ssl_backbones.train.start import fitting
 from ssl_backbones.train.transfer import Transfer, carry_out
+from ssl_backbones.typed.words import Hidden, Positional
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledRun(Transfer):
     """A network trained to name the classes of images and asked about others."""
 
-    protocol: Annotated[str, tyro.conf.Suppress] = ""
-    model: tyro.conf.Positional[str] = ""
+    protocol: Hidden[str] = ""
+    model: Positional[str] = ""
     """A registered name, hf-hub:org/name, or the folder of a run."""
-    weights_sha256: Annotated[str, tyro.conf.Suppress] = ""
-    asked_about: Annotated[str, tyro.conf.Suppress] = ""
+    weights_sha256: Hidden[str] = ""
+    asked_about: Hidden[str] = ""
     """The fingerprint of the validation images, so that a run does not go on with others."""
     task: LinearConfig | FinetuneConfig
     size: int = 0
@@ -53,7 +53,7 @@ class LabelledRun(Transfer):
     """Random weights instead of the model's: what training is held against."""
     judge_every: int = 0
     """Epochs between two tests, the best of which is reported beside the last; 0 for the last alone."""
-    source_reports: Annotated[Literal["last", "best"], tyro.conf.Suppress] = "last"
+    source_reports: Hidden[Literal["last", "best"]] = "last"
     """Which of the two the protocol's source reports."""
 
     def __post_init__(self) -> None:

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from ssl_backbones.checks import check
 from ssl_backbones.evaluate.detection.box_metrics import METRICS
 from ssl_backbones.evaluate.detection.detection import DetectionConfig
 from ssl_backbones.recipes.recipe import OptimizerConfig, ScheduleConfig
 from ssl_backbones.train.transfer import Transfer
+from ssl_backbones.typed.words import Hidden, Positional
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectRun(Transfer):
     """A detector trained on photos with objects and tested on others."""
 
-    protocol: Annotated[str, tyro.conf.Suppress] = "detection"
-    model: Annotated[str, tyro.conf.Suppress] = ""
-    weights_sha256: Annotated[str, tyro.conf.Suppress] = ""
-    epochs: Annotated[int, tyro.conf.Suppress] = 1
-    max_steps: Annotated[int, tyro.conf.Suppress] = 0
+    protocol: Hidden[str] = "detection"
+    model: Positional[str] = ""
+    """A registered name, hf-hub:org/name, or the folder of a run."""
+    data: str = ""
+    """VOC folders with commas between them, a COCO folder or file, or parquet files with a column of objects."""
+    weights_sha256: Hidden[str] = ""
+    epochs: Hidden[int] = 1
+    max_steps: Hidden[int] = 0
     task: DetectionConfig = field(default_factory=DetectionConfig)
     random: bool = False
     """Random weights instead of the model's."""

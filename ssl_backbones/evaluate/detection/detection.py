@@ -15,6 +15,7 @@ from ssl_backbones.evaluate.detection.annotations import AnnotatedImages
 from ssl_backbones.evaluate.detection.box_views import BoxBatches, ResizeFlip, Target
 from ssl_backbones.evaluate.detection.detectors import Head, Sampling, build_detector
 from ssl_backbones.methods.method import Method, MethodConfig
+from ssl_backbones.typed.words import Hidden
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class DetectionConfig(MethodConfig):
     name: ClassVar[str] = "detection"
     head: Head = "faster_fpn"
     """Detector on top of the backbone."""
-    classes: int = 20
+    classes: Hidden[int] = 20
     """Number of classes: those of the data, or more."""
     smallest: int = 480
     """The smallest short side of a photo in training, in pixels; the largest, which is that of the test, is the run's

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated
-
-import tyro
 
 from ssl_backbones.checks import check
 from ssl_backbones.evaluate.segmentation.segmentation import SegmentationConfig
 from ssl_backbones.recipes.recipe import OptimizerConfig, ScheduleConfig
 from ssl_backbones.train.transfer import Transfer
+from ssl_backbones.typed.words import Hidden, Positional
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentRun(Transfer):
     """A segmentation trained on masks and tested on others."""
 
-    protocol: Annotated[str, tyro.conf.Suppress] = "segmentation"
-    model: Annotated[str, tyro.conf.Suppress] = ""
-    weights_sha256: Annotated[str, tyro.conf.Suppress] = ""
-    epochs: Annotated[int, tyro.conf.Suppress] = 1
-    max_steps: Annotated[int, tyro.conf.Suppress] = 0
+    protocol: Hidden[str] = "segmentation"
+    model: Positional[str] = ""
+    """A registered name, hf-hub:org/name, or the folder of a run."""
+    data: str = ""
+    """A folder in Pascal VOC's layout, or parquet files with a column of masks."""
+    weights_sha256: Hidden[str] = ""
+    epochs: Hidden[int] = 1
+    max_steps: Hidden[int] = 0
     task: SegmentationConfig = field(default_factory=SegmentationConfig)
     random: bool = False
     """Random weights instead of the model's."""

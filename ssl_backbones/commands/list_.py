@@ -1,26 +1,33 @@
-"""`ssl-backbones list`: the models there are, in a table."""
+"""List the models there are, in a table with what is known of them.
+
+Examples:
+    ssl-backbones list
+    ssl-backbones list 'resnet50_*' --pretrained
+"""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from typing import Any
+from dataclasses import dataclass
 
 from ssl_backbones.catalogue.description import Description
 from ssl_backbones.catalogue.lookup import describe, list_models
+from ssl_backbones.typed.words import Positional
 
 HEAD = ("name", "method", "data", "epochs", "paper", "theirs", "ours", "licence", "weights")
 
 
-def add(commands: Any) -> None:
-    """Add the command to a parser's."""
-    command = commands.add_parser("list", help="the models there are, and what is known of them")
-    command.add_argument("pattern", nargs="?", default="", help="a wildcard, as in 'resnet50_*' (quote it)")
-    command.add_argument("--pretrained", action="store_true", help="only those whose weights are published")
-    command.set_defaults(run=run)
+@dataclass(frozen=True)
+class Options:
+    """The models to list."""
+
+    pattern: Positional[str] = ""
+    """A wildcard, as in 'resnet50_*' (quote it)."""
+    pretrained: bool = False
+    """Only those whose weights are published."""
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Print a row for each model; 1 if there is none."""
     names = list_models(options.pattern, options.pretrained, include_tags=True)
     if not names:

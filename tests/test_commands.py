@@ -1,0 +1,162 @@
+"""Every command is found by being there, speaks one language, and is the same however it is started."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import runpy
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from ssl_backbones import commands, recipes
+from ssl_backbones.commands.evaluate import PROTOCOLS
+from ssl_backbones.recipes.command_line import read_recipe
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.typed.words import CommandLineError, options
+
+COMMANDS = sorted(commands.modules())
+SCRIPTS = sorted((ROOT / "training").glob("*.py"))
+CORE = ("list", "describe", "import", "convert", "export", "bundle", "verify")
+"""Commands of an installation without extras."""
+EXTRAS = ("accelerate", "datasets", "pyarrow", "matplotlib", "sklearn", "scipy", "torchmetrics")
+
+
+def module_of(command: str) -> Any:
+    return importlib.import_module(commands.modules()[command])
+
+
+def examples(command: str) -> list[str]:
+    """The lines of a command's help that show how it is used."""
+    lines = (module_of(command).__doc__ or "").partition("Examples:\n")[2].splitlines()
+    return [line.strip() for line in lines if line.startswith("    ssl-backbones ")]
+
+
+def started(path: str, *words: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The exit code of a script, or of a module of the package, that is run as a program in this process."""
+    monkeypatch.setattr(sys, "argv", [path, *words])
+    start = runpy.run_path if path.endswith(".py") else runpy.run_module
+    with pytest.raises(SystemExit) as end:
+        start(path, run_name="__main__")
+    return end.value.code
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_examples_of_a_command_can_be_read(command: str) -> None:
+    assert examples(command)
+    for example in examples(command):
+        _, name, *words = shlex.split(example)
+        assert name == command
+        assert words == ["--list"] or commands.options_of(module_of(command), words, command) is not None
+
+
+def told(command: str) -> list[type[Any]]:
+    """The dataclasses whose fields are the options of a command."""
+    if command == "evaluate":
+        protocols = [importlib.import_module(f"ssl_backbones.evaluate.protocols.{name}") for name in PROTOCOLS]
+        return [protocol.Options for protocol in protocols]
+    names = {"pretrain": "Recipe", "detect": "DetectRun", "segment": "SegmentRun"}
+    return [getattr(module_of(command), names.get(command, "Options"))]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_says_what_it_is_for(command: str) -> None:
+    for kind in told(command):
+        usual = recipes.get("sample") if kind is Recipe else None
+        found = options(kind, usual)
+        assert [name for name, option in found.items() if not option.about] == []
+        assert command in ("describe", "verify") or len(found) > 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_every_option(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [command, *(["knn"] if command == "evaluate" else []), "--help"]
+    with pytest.raises(SystemExit) as end:
+        commands.main(words)
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: ssl-backbones {command}")
+    for name, option in options(told(command)[0], recipes.get("sample") if command == "pretrain" else None).items():
+        assert (name.upper() if option.positional else f"--{name}") in shown
+
+
+def test_the_overview_has_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.main(["--help"]) == 0
+    shown = capsys.readouterr().out.splitlines()[2:]
+    assert [line.split()[0] for line in shown] == COMMANDS
+    assert all(line.endswith(".") and len(line) < 120 for line in shown)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "the COMMAND is missing; it is one of bundle, "),
+        (["pretrian"], "'pretrian' is no command; the nearest: pretrain; it is one of bundle, "),
+        (["mine_pair"], "'mine_pair' is no command; the nearest: mine-pairs"),
+    ],
+)
+def test_a_command_that_is_not_there(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"ssl-backbones: {sentence}")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_command_is_the_same_however_it_is_started(
+    script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = script.stem.replace("_", "-")
+    first = ["knn"] if command == "evaluate" else []
+    refused = []
+    for path, words in ((str(script), []), ("ssl_backbones", [command]), ("ssl_backbones", [script.stem])):
+        assert started(path, *words, *first, "--no-such-option", "1", monkeypatch=monkeypatch) == 2
+        refused.append(capsys.readouterr().err.replace(f"ssl-backbones {command}", script.name))
+    assert len(set(refused)) == 1
+    assert refused[0].startswith(f"{script.name}: --no_such_option is no option of {script.name}")
+    assert refused[0].count("\n") == 1
+
+
+BARE = f"""
+import sys
+for name in {EXTRAS!r}: sys.modules[name] = None
+from ssl_backbones.commands import main
+for command in {CORE!r}:
+    try: main([command, "--help"])
+    except SystemExit as end: assert end.code == 0, command
+assert main(["list", "resnet8_byol*"]) == 0
+sys.exit(main(["pretrain"]))
+"""
+
+
+def test_an_installation_without_extras_has_the_commands_of_the_core() -> None:
+    done = subprocess.run([sys.executable, "-c", BARE], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == "ssl-backbones pretrain: accelerate is not installed: pip install 'ssl-backbones[train]'\n"
+    assert "resnet8_byol.imagenette32_60ep" in done.stdout
+
+
+def test_a_script_hides_no_installed_package(tmp_path: Path) -> None:
+    """Hugging Face's evaluate, say, as the package imports it from the beginning."""
+    (tmp_path / "ssl_backbones").mkdir()
+    (tmp_path / "ssl_backbones" / "__init__.py").write_text("")
+    (tmp_path / "ssl_backbones" / "commands.py").write_text("import evaluate\nrun = print\n")
+    (tmp_path / "evaluate.py").write_text("print('the installed one')\n")
+    words = [sys.executable, str(ROOT / "training" / "evaluate.py")]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["the installed one", "evaluate"], done.stderr
+
+
+def test_without_the_repository_the_sample_has_no_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(recipes.RECIPES, "sample", replace(recipes.get("sample"), data=""))
+    for words in ([], ["sample"], ["--epochs", "3"]):
+        with pytest.raises(CommandLineError, match=r"are part of the repository, and this is no copy of it: name"):
+            read_recipe(words, "ssl-backbones pretrain", "")
+    assert read_recipe(["--data", "mine"], "ssl-backbones pretrain", "").data == "mine"
