@@ -29,7 +29,8 @@ from steps import CASES, QUICK, Bare, Case, Step, anew, loop_of, recipe_of
 from timing import circumstances, clock_of, in_turn, quartiles, say_verdicts, verdict, write
 
 from ssl_backbones.data import Batch, Images, open_images
-from ssl_backbones.methods import BYOLConfig, MethodConfig
+from ssl_backbones.methods.byol import BYOLConfig
+from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.train.conduct import conduct
 from ssl_backbones.train.embed import to_device
 from ssl_backbones.train.loop import Loop

@@ -16,7 +16,7 @@ from PIL import Image
 from timing import circumstances, clock_of, in_turn, quartiles, write
 
 import ssl_backbones
-from ssl_backbones.methods import PatchRotNetConfig
+from ssl_backbones.methods.patch_rotnet import PatchRotNetConfig
 
 RESULTS = Path(__file__).parent / "results" / "patch_views.json"
 PACKAGES = ("torch", "timm", "numpy")

@@ -24,7 +24,7 @@ import ssl_backbones
 from ssl_backbones import methods
 from ssl_backbones.data import Batch, Batches, Images
 from ssl_backbones.distributed import rank, world_size
-from ssl_backbones.methods import MethodConfig
+from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.mining import Pairs
 from ssl_backbones.recipes.recipe import Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
 from ssl_backbones.runs.run_folder import RunFolder

@@ -10,7 +10,7 @@ from typing import Any
 
 from ssl_backbones.catalogue.lookup import describe, list_models
 from ssl_backbones.hub.evaluations import beside_random, gain, headlines
-from ssl_backbones.registry.papers import METHODS
+from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.photos import known_by
 from ssl_backbones.runs.results import upgraded
 
@@ -53,7 +53,7 @@ def unfounded(card: str, name: str, records: Path) -> list[str]:
     photos = [known_by(value["data"]["fingerprint"]) for value in found if isinstance(value.get("data"), dict)]
     origins = [data.origin for data in photos if data]
     known = (
-        spellings(found, registered, origins, [str(paper) for paper in METHODS.values()], name) | CONFIDENCE | {"2.0"}
+        spellings(found, registered, origins, [str(paper) for paper in PAPERS.values()], name) | CONFIDENCE | {"2.0"}
     )
     known |= {str(len(value["unreadable"])) for value in found if "unreadable" in value}
     known |= set(NUMBER.findall(" ".join(gains([value for value in found if "numbers" in value]))))

@@ -1,4 +1,4 @@
-"""Every exported method at a size for tests: found by being exported, shrunk by the names of its fields."""
+"""Every method at a size for tests: found by being in its place, shrunk by the names of its fields."""
 
 from __future__ import annotations
 
@@ -13,17 +13,13 @@ from conftest import photo
 from PIL import Image
 from torch import Tensor, nn
 
-from ssl_backbones import create_model, methods
+from ssl_backbones import create_model
 from ssl_backbones.data import Images, Request
-from ssl_backbones.methods import Method, MethodConfig
+from ssl_backbones.methods import METHODS, Method, MethodConfig
 from ssl_backbones.mining import Pairs
 from ssl_backbones.views import MultiView
 
-CONFIGS: list[type[MethodConfig]] = [
-    value
-    for value in (getattr(methods, name) for name in methods.__all__)
-    if isinstance(value, type) and issubclass(value, MethodConfig) and value is not MethodConfig
-]
+CONFIGS = list(METHODS.values())
 MINED = tempfile.TemporaryDirectory(prefix="mined-")
 SMALL: dict[str, Any] = {
     "pairs": str(Path(MINED.name) / "pairs.parquet"),

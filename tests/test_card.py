@@ -19,7 +19,7 @@ from ssl_backbones.catalogue.lookup import describe
 from ssl_backbones.hub.card import model_card
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.recipes import RECIPES
-from ssl_backbones.registry.papers import METHODS
+from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.runs.results import upgraded
 
 RESULTS: dict[str, Any] = {
@@ -56,7 +56,7 @@ def test_every_number_comes_from_the_inputs(name: str, results: dict[str, Any]) 
     recipe = RECIPES[name].to_dict()
     card = model_card(recipe, results, CONFIG)
     registered = vars(describe(name)) if "." in name else {}
-    papers = [str(paper) for paper in METHODS.values()]
+    papers = [str(paper) for paper in PAPERS.values()]
     known = (
         spellings(recipe, upgraded(results), CONFIG, registered, papers)
         | CONFIDENCE

@@ -9,44 +9,21 @@ import pytest
 import timm
 import torch
 
-from ssl_backbones import methods, recipes
-from ssl_backbones.methods import BYOLConfig, FlagsConfig, LewelBConfig, LewelMConfig, MoCoV2Config
+from ssl_backbones import recipes
+from ssl_backbones.methods import METHODS
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.registry import tags as table
+from ssl_backbones.registry.names import Name
 
 NAMES = recipes.names()
-CONFIGS = {
-    "byol": BYOLConfig,
-    "flags": FlagsConfig,
-    "moco_v2": MoCoV2Config,
-    "lewel_b": LewelBConfig,
-    "lewel_m": LewelMConfig,
-}
-CONFIGS |= {
-    "patch_rotnet": methods.PatchRotNetConfig,
-    "patch_relnet": methods.PatchRelNetConfig,
-    "rotnet": methods.RotNetConfig,
-    "deep_infomax": methods.DeepInfoMaxConfig,
-    "deepcluster": methods.DeepClusterConfig,
-    "supervised": methods.SupervisedConfig,
-}
-
-CONFIGS |= {
-    "aligned": methods.AlignedConfig,
-    "barlow_twins": methods.BarlowTwinsConfig,
-    "simclr": methods.SimCLRConfig,
-    "simsiam": methods.SimSiamConfig,
-    "vicreg": methods.VICRegConfig,
-}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_is_whole(name: str):
     recipe = recipes.get(name)
-    method = recipe.model.partition("_")[2]
     assert recipe.name == name
-    assert type(recipe.method) is CONFIGS[method]
-    assert name == "sample" or name.partition(".")[0] == recipe.model
+    assert type(recipe.method) is METHODS[Name.parse(recipe.model).method]
+    assert name == "sample" or Name.parse(name).model == recipe.model
     assert timm.is_model(recipe.model)
     assert recipe.promise.epochs == recipe.epochs
     assert all((recipe.promise.paper, recipe.promise.table, recipe.promise.data, recipe.promise.result))

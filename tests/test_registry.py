@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -18,9 +19,10 @@ import ssl_backbones
 from ssl_backbones import PretrainedWeightsError, UnknownModelError, __main__, methods
 from ssl_backbones.catalogue.description import Description
 from ssl_backbones.catalogue.lookup import tags_of
+from ssl_backbones.methods import METHODS
 from ssl_backbones.models.build import whole_backbone
 from ssl_backbones.registry.errors import explain_weights
-from ssl_backbones.registry.papers import METHODS, PAPERS
+from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.tags import TAGS, Tag
 
 
@@ -293,14 +295,6 @@ def test_command_line_describes(capsys):
     assert capsys.readouterr().out == f"{ssl_backbones.describe('resnet50_lewel_m.in1k_200ep')}\n"
 
 
-def test_a_method_is_one_line_away(monkeypatch):
-    from ssl_backbones.catalogue import ssl_resnet
-
-    monkeypatch.setitem(METHODS, "new", METHODS["byol"])
-    assert "resnet34_new" in dict(ssl_resnet.entries())
-    assert ssl_resnet.entry_point("resnet8", "new").__name__ == "resnet8_new"
-
-
 def test_a_tag_knows_its_parts():
     tag = Tag("resnet50_moco_v2.in1k_800ep", TAGS[0].data, 800)
     assert (tag.architecture, tag.backbone, tag.method, tag.source) == (
@@ -311,6 +305,22 @@ def test_a_tag_knows_its_parts():
     )
 
 
-def test_every_method_has_a_name_that_is_registered():
-    names = [value.name for value in vars(methods).values() if isinstance(value, type) and hasattr(value, "name")]
-    assert sorted(names) == sorted(METHODS)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_s_file_says_all_of_it(name):
+    kind = METHODS[name]
+    assert kind.name == name
+    assert kind.__module__ == f"ssl_backbones.methods.{name}"
+    assert PAPERS[name] is kind.paper
+    assert kind.paper.label
+    assert {kind.__name__, kind.__name__.removesuffix("Config")} <= set(methods.__all__)
+
+
+def test_every_file_of_methods_is_a_method_or_the_protocol():
+    files = {path.stem for path in Path(methods.__file__).parent.glob("*.py")}
+    assert files - {"__init__", "method", "from_run"} == set(METHODS)
+
+
+def test_all_that_methods_offers_is_there_and_is_a_class_or_a_function():
+    assert len(set(methods.__all__)) == len(methods.__all__)
+    for name in methods.__all__:
+        assert name == "METHODS" or getattr(methods, name).__name__ == name

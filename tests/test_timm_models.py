@@ -14,7 +14,7 @@ from timm.optim import create_optimizer_v2
 
 import ssl_backbones
 from ssl_backbones.catalogue.ssl_resnet import BACKBONES
-from ssl_backbones.registry.papers import METHODS
+from ssl_backbones.methods import METHODS
 from ssl_backbones.registry.tags import TAGS
 
 NAMES = ssl_backbones.list_models()

@@ -17,7 +17,7 @@ from ssl_backbones.hub.training_section import alterations, command, training
 from ssl_backbones.recipes import command_line
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.registry import photos
-from ssl_backbones.registry.papers import METHODS
+from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.photos import CLOTHING, DATA, IMAGENETTE, SAMPLE, are_those, known_by
 from ssl_backbones.train.results import altered, description, earned_tag
 
@@ -157,7 +157,7 @@ def test_a_method_that_nobody_registered_is_not_said_to_do_without_labels() -> N
 
 
 def test_a_method_whose_authors_are_not_recorded_reads_as_a_sentence() -> None:
-    assert str(METHODS["flags"]) == "FLAGS, authors not recorded"
+    assert str(PAPERS["flags"]) == "FLAGS, authors not recorded"
 
 
 # The command

@@ -8,9 +8,10 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
 from ssl_backbones.catalogue.lookup import tags_of
+from ssl_backbones.methods import METHODS
 from ssl_backbones.models.build import build, headless_cfg
 from ssl_backbones.models.small_resnet import DEPTHS, build_small, small_cfg
-from ssl_backbones.registry.papers import ELSEWHERE, METHODS, PAPERS
+from ssl_backbones.registry.papers import ELSEWHERE, PAPERS
 from ssl_backbones.registry.tags import TAGS, Tag
 
 BLOCKS: dict[str, tuple[type[nn.Module], tuple[int, ...]]] = {

@@ -1,71 +1,39 @@
-"""Every method, each a final class behind one protocol: `SomeMethod(backbone, SomeMethodConfig(...))`."""
+"""Every method, each a final class behind one protocol: `SomeMethod(backbone, SomeMethodConfig(...))`.
 
-from ssl_backbones.methods.aligned import Aligned, AlignedConfig
-from ssl_backbones.methods.barlow_twins import BarlowTwins, BarlowTwinsConfig
-from ssl_backbones.methods.byol import BYOL, BYOLConfig
-from ssl_backbones.methods.deep_infomax import DeepInfoMax, DeepInfoMaxConfig
-from ssl_backbones.methods.deepcluster import DeepCluster, DeepClusterConfig
-from ssl_backbones.methods.flags import Flags, FlagsConfig
-from ssl_backbones.methods.from_run import RunError, method_from_run
-from ssl_backbones.methods.lewel_b import LewelB, LewelBConfig
-from ssl_backbones.methods.lewel_m import LewelM, LewelMConfig
-from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.methods.moco_v2 import MoCoV2, MoCoV2Config
-from ssl_backbones.methods.objective import (
-    BarlowTwinsObjective,
-    CosineObjective,
-    NTXentObjective,
-    Objective,
-    VICRegObjective,
-)
-from ssl_backbones.methods.patch_relnet import PatchRelNet, PatchRelNetConfig
-from ssl_backbones.methods.patch_rotnet import PatchRotNet, PatchRotNetConfig
-from ssl_backbones.methods.rotnet import RotNet, RotNetConfig
-from ssl_backbones.methods.simclr import SimCLR, SimCLRConfig
-from ssl_backbones.methods.simsiam import SimSiam, SimSiamConfig
-from ssl_backbones.methods.supervised import Supervised, SupervisedConfig
-from ssl_backbones.methods.vicreg import VICReg, VICRegConfig
+A method is a file of this folder, found by being there; its class and its configuration can be imported from here.
+"""
 
-__all__ = [
-    "BYOL",
-    "Aligned",
-    "AlignedConfig",
-    "BYOLConfig",
-    "BarlowTwins",
-    "BarlowTwinsConfig",
-    "BarlowTwinsObjective",
-    "CosineObjective",
-    "DeepCluster",
-    "DeepClusterConfig",
-    "DeepInfoMax",
-    "DeepInfoMaxConfig",
-    "Flags",
-    "FlagsConfig",
-    "LewelB",
-    "LewelBConfig",
-    "LewelM",
-    "LewelMConfig",
-    "Method",
-    "MethodConfig",
-    "MoCoV2",
-    "MoCoV2Config",
-    "NTXentObjective",
-    "Objective",
-    "PatchRelNet",
-    "PatchRelNetConfig",
-    "PatchRotNet",
-    "PatchRotNetConfig",
-    "RotNet",
-    "RotNetConfig",
-    "RunError",
-    "SimCLR",
-    "SimCLRConfig",
-    "SimSiam",
-    "SimSiamConfig",
-    "Supervised",
-    "SupervisedConfig",
-    "VICReg",
-    "VICRegConfig",
-    "VICRegObjective",
-    "method_from_run",
-]
+from collections.abc import Iterator
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any
+
+from ssl_backbones.methods.from_run import RunError as RunError
+from ssl_backbones.methods.from_run import method_from_run as method_from_run
+from ssl_backbones.methods.method import Method as Method
+from ssl_backbones.methods.method import MethodConfig as MethodConfig
+from ssl_backbones.models import objective
+
+if TYPE_CHECKING:  # a type checker knows more of a class from its own file, as ssl_backbones.methods.byol.BYOL
+
+    def __getattr__(name: str) -> Any: ...
+
+
+def _defined() -> Iterator[type[Any]]:
+    """The methods and configurations that the files here define, and the objectives that one method can be given."""
+    modules = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
+    for module in (*modules, objective):
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, Method | MethodConfig | objective.Objective):
+                yield value
+
+
+_CLASSES = {kind.__name__: kind for kind in _defined()}
+globals().update(_CLASSES)
+
+METHODS: dict[str, type[MethodConfig]] = {
+    kind.name: kind for kind in _CLASSES.values() if issubclass(kind, MethodConfig) and kind is not MethodConfig
+}
+"""The configuration of every method, by its name in models' names."""
+
+__all__ = ["METHODS", "RunError", "method_from_run", *_CLASSES]

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from ssl_backbones.checks import check_share
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.methods.objective import NTXentObjective, Objective
+from ssl_backbones.models.aligned_head import LEWEL, AlignedHead, AlignedHeadConfig
 from ssl_backbones.models.aligned_head import Aligned as Embeddings
-from ssl_backbones.models.aligned_head import AlignedHead, AlignedHeadConfig
 from ssl_backbones.models.backbone import feature_map, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
+from ssl_backbones.models.objective import NTXentObjective, Objective
+from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
 
 
@@ -29,6 +30,7 @@ class AlignedConfig(AlignedHeadConfig, MethodConfig):
     """The choices of the aligned branch: those of its head, the loss below it, and these."""
 
     name: ClassVar[str] = "aligned"
+    paper: ClassVar[Paper] = Paper("LEWEL's aligned branch", *LEWEL)
     objective: Objective = field(default_factory=NTXentObjective)
     """What embeddings of two views are held to: NTXentObjective(), CosineObjective(), or another."""
     aligned_weight: float = 0.5

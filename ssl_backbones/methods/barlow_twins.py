@@ -14,6 +14,7 @@ from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, pooled, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.heads import MLPHead
+from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import BYOL_VIEWS, MultiView, Policy
 
 
@@ -22,6 +23,13 @@ class BarlowTwinsConfig(MethodConfig):
     """Barlow Twins' choices."""
 
     name: ClassVar[str] = "barlow_twins"
+    paper: ClassVar[Paper] = Paper(
+        "Barlow Twins",
+        "Barlow Twins: Self-Supervised Learning via Redundancy Reduction",
+        "Zbontar et al.",
+        2021,
+        "https://arxiv.org/abs/2103.03230",
+    )
     hidden_dim: int = 8192
     """The width inside the head."""
     projection_dim: int = 8192

@@ -18,6 +18,7 @@ from ssl_backbones.models.backbone import feature_map, pooled, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.heads import MLPHead
 from ssl_backbones.models.shadow import Shadow, Statistics, TargetBN
+from ssl_backbones.registry.papers import Paper
 from ssl_backbones.schedules import ema_momentum
 from ssl_backbones.views import LEWEL_B_VIEWS, MultiView, Policy
 
@@ -29,6 +30,13 @@ class BYOLConfig(MethodConfig):
     """BYOL's choices."""
 
     name: ClassVar[str] = "byol"
+    paper: ClassVar[Paper] = Paper(
+        "BYOL",
+        "Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning",
+        "Grill et al.",
+        2020,
+        "https://arxiv.org/abs/2006.07733",
+    )
     hidden_dim: int = 4096
     """The width inside every head."""
     projection_dim: int = 256

@@ -21,6 +21,7 @@ from ssl_backbones.losses import discriminator_loss, generator_loss
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import pooled, width_of
 from ssl_backbones.models.discriminators import LocalDiscriminator, prior_discriminator
+from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import CropFlip
 
 Prior = Literal["adversarial", "cooperative"]
@@ -31,6 +32,13 @@ class DeepInfoMaxConfig(MethodConfig):
     """Deep InfoMax's choices."""
 
     name: ClassVar[str] = "deep_infomax"
+    paper: ClassVar[Paper] = Paper(
+        "Deep InfoMax",
+        "Learning Deep Representations by Mutual Information Estimation and Maximization",
+        "Hjelm et al.",
+        2019,
+        "https://arxiv.org/abs/1808.06670",
+    )
     layer: int = 0
     """Which of the backbone's feature maps is the local one, 0 being the stem's."""
     hidden_dim: int = 256

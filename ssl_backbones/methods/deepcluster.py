@@ -24,6 +24,7 @@ from ssl_backbones.losses import accuracy, cross_entropy
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, pooled, width_of
 from ssl_backbones.models.classifier import classifier
+from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import CropFlip
 
 Weighting = Literal["inverse", "complement"]
@@ -34,6 +35,13 @@ class DeepClusterConfig(MethodConfig):
     """DeepCluster's choices."""
 
     name: ClassVar[str] = "deepcluster"
+    paper: ClassVar[Paper] = Paper(
+        "DeepCluster",
+        "Deep Clustering for Unsupervised Learning of Visual Features",
+        "Caron et al.",
+        2018,
+        "https://arxiv.org/abs/1807.05520",
+    )
     clusters: int = 100
     """Ten times the number of classes, where there is an idea of it."""
     hidden_dim: int = 256

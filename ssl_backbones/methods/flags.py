@@ -25,6 +25,7 @@ from ssl_backbones.models.heads import moco_head
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Queue, check_queue
 from ssl_backbones.models.shadow import Shadow, Statistics
+from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
 
 Enqueue = Literal["all", "first"]
@@ -48,6 +49,7 @@ class FlagsConfig(MethodConfig):
     """FLAGS's choices. Without the global pair and the local branch, it is MoCo v2 with the same loss."""
 
     name: ClassVar[str] = "flags"
+    paper: ClassVar[Paper] = Paper("FLAGS", "FLAGS", labels="with pairs that labels chose", labels_from="pairs")
     pairs: str = ""
     """The file that training/mine_pairs.py wrote of the images to train on."""
     global_pair: bool = True

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from ssl_backbones.checks import check_choice, check_share
 from ssl_backbones.losses import cosine_distance
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.aligned_head import Aligned, AlignedHead, AlignedHeadConfig
+from ssl_backbones.models.aligned_head import LEWEL, Aligned, AlignedHead, AlignedHeadConfig
 from ssl_backbones.models.backbone import feature_map, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.heads import MLPHead
 from ssl_backbones.models.shadow import Shadow, Statistics, TargetBN
+from ssl_backbones.registry.papers import Paper
 from ssl_backbones.schedules import ema_momentum
 from ssl_backbones.views import LEWEL_B_VIEWS, MultiView, Policy
 
@@ -28,6 +29,7 @@ class LewelBConfig(AlignedHeadConfig, MethodConfig):
     """LEWEL_B's choices: those of its head, and these."""
 
     name: ClassVar[str] = "lewel_b"
+    paper: ClassVar[Paper] = Paper("LEWEL_B", *LEWEL)
     aligned_weight: float = 0.5
     """The aligned loss's share of the whole: 0 trains on the global loss alone, 1 on the aligned one alone."""
     target_momentum: float = 0.98

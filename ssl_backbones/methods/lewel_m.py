@@ -22,11 +22,12 @@ from ssl_backbones.distributed import gather, own_rows, rank
 from ssl_backbones.losses import AlignedNegatives, aligned_info_nce, aligned_negative_count, info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.mining import PairedBatches, numbers_of_queries
-from ssl_backbones.models.aligned_head import Aligned, AlignedHead, AlignedHeadConfig
+from ssl_backbones.models.aligned_head import LEWEL, Aligned, AlignedHead, AlignedHeadConfig
 from ssl_backbones.models.backbone import feature_map, width_of
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Queue, check_queue
 from ssl_backbones.models.shadow import Shadow, Statistics
+from ssl_backbones.registry.papers import Paper
 from ssl_backbones.schedules import ema_momentum
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
 
@@ -38,6 +39,7 @@ class LewelMConfig(AlignedHeadConfig, MethodConfig):
     """LEWEL_M's choices: those of its head, of MoCo v2, and of the aligned loss."""
 
     name: ClassVar[str] = "lewel_m"
+    paper: ClassVar[Paper] = Paper("LEWEL_M", *LEWEL)
     hidden_dim: int = 2048
     projection_dim: int = 128
     aligned_dim: int = 128

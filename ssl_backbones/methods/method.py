@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ssl_backbones.data.batches import Batches
 from ssl_backbones.data.images import Images
+from ssl_backbones.registry.papers import PAPERS, Paper
 from ssl_backbones.views.transform import Transform
 
 
@@ -20,6 +21,14 @@ class MethodConfig(ABC):
 
     name: ClassVar[str]
     """The method as models are named after it: lewel_b of resnet50_lewel_b."""
+    paper: ClassVar[Paper]
+    """The method as its authors call it, and where they describe it."""
+
+    def __init_subclass__(cls) -> None:
+        """Make a method known by its name."""
+        super().__init_subclass__()
+        if "paper" in vars(cls):
+            PAPERS[cls.name] = cls.paper
 
     @abstractmethod
     def build(self, backbone: nn.Module) -> Method:

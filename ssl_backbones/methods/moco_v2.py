@@ -21,6 +21,7 @@ from ssl_backbones.models.heads import moco_head
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Queue, check_queue
 from ssl_backbones.models.shadow import Shadow, Statistics
+from ssl_backbones.registry.papers import Paper
 from ssl_backbones.schedules import ema_momentum
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
 
@@ -32,6 +33,13 @@ class MoCoV2Config(MethodConfig):
     """MoCo v2's choices."""
 
     name: ClassVar[str] = "moco_v2"
+    paper: ClassVar[Paper] = Paper(
+        "MoCo v2",
+        "Improved Baselines with Momentum Contrastive Learning",
+        "Chen et al.",
+        2020,
+        "https://arxiv.org/abs/2003.04297",
+    )
     hidden_dim: int = 2048
     """The width inside the head."""
     projection_dim: int = 128

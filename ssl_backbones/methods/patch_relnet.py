@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from ssl_backbones.losses import accuracy, cross_entropy
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.methods.patch_choices import PatchChoices
 from ssl_backbones.models.backbone import feature_map, pooled, width_of
 from ssl_backbones.models.classifier import classifier
+from ssl_backbones.models.patch_choices import PATCH, PatchChoices
+from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import CropFlip, PatchViews
 
 TURNS = 4
@@ -29,6 +30,7 @@ class PatchRelNetConfig(PatchChoices, MethodConfig):
     """Patch RelNet's choices."""
 
     name: ClassVar[str] = "patch_relnet"
+    paper: ClassVar[Paper] = Paper("Patch RelNet", *PATCH)
 
     def build(self, backbone: nn.Module) -> PatchRelNet:
         return PatchRelNet(backbone, self)

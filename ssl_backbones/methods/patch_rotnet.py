@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from ssl_backbones.losses import accuracy, cross_entropy
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.methods.patch_choices import PatchChoices
 from ssl_backbones.models.backbone import feature_map, pooled, width_of
 from ssl_backbones.models.classifier import classifier
+from ssl_backbones.models.patch_choices import PATCH, PatchChoices
+from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import CropFlip, PatchViews
 
 VIEWS = 8
@@ -28,6 +29,7 @@ class PatchRotNetConfig(PatchChoices, MethodConfig):
     """Patch RotNet's choices."""
 
     name: ClassVar[str] = "patch_rotnet"
+    paper: ClassVar[Paper] = Paper("Patch RotNet", *PATCH)
 
     def build(self, backbone: nn.Module) -> PatchRotNet:
         return PatchRotNet(backbone, self)

@@ -17,6 +17,7 @@ from ssl_backbones.losses import accuracy, cross_entropy
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, pooled, width_of
 from ssl_backbones.models.classifier import Classifier, classifier
+from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import CropFlip, Rotations
 
 TURNS = 4
@@ -27,6 +28,13 @@ class RotNetConfig(MethodConfig):
     """RotNet's choices."""
 
     name: ClassVar[str] = "rotnet"
+    paper: ClassVar[Paper] = Paper(
+        "RotNet",
+        "Unsupervised Representation Learning by Predicting Image Rotations",
+        "Gidaris et al.",
+        2018,
+        "https://arxiv.org/abs/1803.07728",
+    )
     head: Classifier = "linear"
     """One linear layer, or a hidden one before it with BatchNorm and a leaky ReLU."""
     hidden_dim: int = 256

@@ -16,6 +16,7 @@ from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, pooled, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.heads import MLPHead
+from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import SIMCLR_VIEWS, MultiView, Policy
 
 
@@ -24,6 +25,13 @@ class SimCLRConfig(MethodConfig):
     """SimCLR's choices."""
 
     name: ClassVar[str] = "simclr"
+    paper: ClassVar[Paper] = Paper(
+        "SimCLR",
+        "A Simple Framework for Contrastive Learning of Visual Representations",
+        "Chen et al.",
+        2020,
+        "https://arxiv.org/abs/2002.05709",
+    )
     hidden_dim: int = 2048
     """The width inside the head."""
     projection_dim: int = 128

@@ -13,6 +13,7 @@ from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, pooled, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.heads import MLPHead
+from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
 
 
@@ -21,6 +22,13 @@ class SimSiamConfig(MethodConfig):
     """SimSiam's choices."""
 
     name: ClassVar[str] = "simsiam"
+    paper: ClassVar[Paper] = Paper(
+        "SimSiam",
+        "Exploring Simple Siamese Representation Learning",
+        "Chen and He",
+        2021,
+        "https://arxiv.org/abs/2011.10566",
+    )
     hidden_dim: int = 2048
     """The width inside the head."""
     projection_dim: int = 2048

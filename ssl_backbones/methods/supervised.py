@@ -13,6 +13,7 @@ from ssl_backbones.data import Images, ImageSourceError, NumberedBatches, requir
 from ssl_backbones.losses import accuracy, cross_entropy
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, pooled, width_of
+from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import CropFlip, MultiView, Policy, SingleView, Transform
 
 
@@ -21,6 +22,14 @@ class SupervisedConfig(MethodConfig):
     """The choices of training with labels."""
 
     name: ClassVar[str] = "supervised"
+    paper: ClassVar[Paper] = Paper(
+        "supervised",
+        "Deep Residual Learning for Image Recognition",
+        "He et al.",
+        2016,
+        "https://arxiv.org/abs/1512.03385",
+        labels="with labels",
+    )
     classes: int = 10
     """How many the head tells apart: those of the data, or more."""
     views: Policy | None = None

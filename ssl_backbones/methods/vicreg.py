@@ -14,6 +14,7 @@ from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, pooled, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.heads import MLPHead
+from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import VICREG_VIEWS, MultiView, Policy
 
 
@@ -22,6 +23,13 @@ class VICRegConfig(MethodConfig):
     """VICReg's choices."""
 
     name: ClassVar[str] = "vicreg"
+    paper: ClassVar[Paper] = Paper(
+        "VICReg",
+        "VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised Learning",
+        "Bardes et al.",
+        2022,
+        "https://arxiv.org/abs/2105.04906",
+    )
     hidden_dim: int = 8192
     """The width inside the head."""
     projection_dim: int = 8192

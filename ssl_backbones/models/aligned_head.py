@@ -18,6 +18,13 @@ from ssl_backbones.models.unit_softmax import at_least_single, unit_softmax
 
 Alignment = Literal["predicted", "random", "uniform"]
 SemanticHead = Literal["separate", "shared"]
+LEWEL = (
+    "Learning Where to Learn in Cross-View Self-Supervised Learning",
+    "Huang et al.",
+    2022,
+    "https://arxiv.org/abs/2203.14898",
+)
+"""Title, authors, year and address of its paper."""
 
 
 class Aligned(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssl_backbones.methods import BarlowTwinsConfig
+from ssl_backbones.methods.barlow_twins import BarlowTwinsConfig
 from ssl_backbones.recipes.recipe import OptimizerConfig, Promise, Recipe, ScheduleConfig
 
 RECIPES = (

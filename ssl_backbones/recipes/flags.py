@@ -5,7 +5,7 @@ Title, authors and address of the paper are not recorded here. Every recipe but 
 
 from __future__ import annotations
 
-from ssl_backbones.methods import FlagsConfig
+from ssl_backbones.methods.flags import FlagsConfig
 from ssl_backbones.recipes.recipe import Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
 from ssl_backbones.views import MOCO_V2_SMALL_VIEWS
 

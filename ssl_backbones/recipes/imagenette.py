@@ -8,18 +8,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ssl_backbones.methods import (
-    DeepClusterConfig,
-    DeepInfoMaxConfig,
-    FlagsConfig,
-    PatchRelNetConfig,
-    PatchRotNetConfig,
-    RotNetConfig,
-    SupervisedConfig,
-)
+from ssl_backbones.methods.deep_infomax import DeepInfoMaxConfig
+from ssl_backbones.methods.deepcluster import DeepClusterConfig
+from ssl_backbones.methods.flags import FlagsConfig
 from ssl_backbones.methods.method import MethodConfig
+from ssl_backbones.methods.patch_relnet import PatchRelNetConfig
+from ssl_backbones.methods.patch_rotnet import PatchRotNetConfig
+from ssl_backbones.methods.rotnet import RotNetConfig
+from ssl_backbones.methods.supervised import SupervisedConfig
 from ssl_backbones.recipes.recipe import Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
-from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, METHODS, PREDICTIVE, lewel_m
+from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, PREDICTIVE, byol, lewel_b, lewel_m, moco_v2
 from ssl_backbones.views import MOCO_V2_SMALL_VIEWS
 
 ADAM = OptimizerConfig("adam", 1e-3, lr_rule="absolute", weight_decay=0.0)
@@ -81,10 +79,10 @@ RECIPES = (
     *PATCHES,
     row(DeepInfoMaxConfig(), 6, 64, replace(ADAM, weight_decay=1e-4), schedule=CONSTANT),
     row(DeepClusterConfig(), 50, 64, ADAM, schedule=CONSTANT),
-    row(METHODS["moco_v2"](HEADS["resnet8"]), 26, 128, CONTRASTIVE),
-    row(METHODS["byol"](HEADS["resnet8"]), 22, 64, PREDICTIVE),
+    row(moco_v2(HEADS["resnet8"]), 26, 128, CONTRASTIVE),
+    row(byol(HEADS["resnet8"]), 22, 64, PREDICTIVE),
     row(replace(lewel_m(HEADS["resnet8"]), groups=8), 20, 128, CONTRASTIVE),
-    row(METHODS["lewel_b"](HEADS["resnet8"]), 15, 64, PREDICTIVE),
+    row(lewel_b(HEADS["resnet8"]), 15, 64, PREDICTIVE),
     row(FlagsConfig(local_branch=False, **FLAGS), 18, 128, CONTRASTIVE, end="_global", not_stated=MINED),
     row(FlagsConfig(local_branch=True, **FLAGS), 13, 128, CONTRASTIVE, end="_global_local", not_stated=MINED),
     row(SupervisedConfig(), 56, 128, LABELLED),

@@ -6,7 +6,8 @@ the published backbones) and the tag that ends in _sgd follows the paper.
 
 from __future__ import annotations
 
-from ssl_backbones.methods import LewelBConfig, LewelMConfig
+from ssl_backbones.methods.lewel_b import LewelBConfig
+from ssl_backbones.methods.lewel_m import LewelMConfig
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.recipes.recipe import OptimizerConfig, Promise, Recipe, ScheduleConfig
 from ssl_backbones.registry.names import Name

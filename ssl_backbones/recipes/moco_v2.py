@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssl_backbones.methods import MoCoV2Config
+from ssl_backbones.methods.moco_v2 import MoCoV2Config
 from ssl_backbones.recipes.recipe import OptimizerConfig, Promise, Recipe
 
 MOCO_V2 = "MoCo v2 (Chen et al., 2020, https://arxiv.org/abs/2003.04297)"

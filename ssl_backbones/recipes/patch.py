@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ssl_backbones.methods import (
-    DeepClusterConfig,
-    DeepInfoMaxConfig,
-    PatchRelNetConfig,
-    PatchRotNetConfig,
-    RotNetConfig,
-    SupervisedConfig,
-)
+from ssl_backbones.methods.deep_infomax import DeepInfoMaxConfig
+from ssl_backbones.methods.deepcluster import DeepClusterConfig
 from ssl_backbones.methods.method import MethodConfig
+from ssl_backbones.methods.patch_relnet import PatchRelNetConfig
+from ssl_backbones.methods.patch_rotnet import PatchRotNetConfig
+from ssl_backbones.methods.rotnet import RotNetConfig
+from ssl_backbones.methods.supervised import SupervisedConfig
 from ssl_backbones.recipes.recipe import OptimizerConfig, Promise, Recipe, ScheduleConfig
 
 PAPER = "Patch RotNet (Pham et al., 2021, https://arxiv.org/abs/2108.00475)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ssl_backbones.methods import LewelMConfig
+from ssl_backbones.methods.lewel_m import LewelMConfig
 from ssl_backbones.recipes.recipe import Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
 from ssl_backbones.views import MOCO_V2_SMALL_VIEWS
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ssl_backbones.methods import FlagsConfig, PatchRelNetConfig, PatchRotNetConfig
+from ssl_backbones.methods.flags import FlagsConfig
 from ssl_backbones.methods.method import MethodConfig
+from ssl_backbones.methods.patch_relnet import PatchRelNetConfig
+from ssl_backbones.methods.patch_rotnet import PatchRotNetConfig
 from ssl_backbones.recipes.imagenette import ADAM, FLAGS
 from ssl_backbones.recipes.recipe import Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
-from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, METHODS, PREDICTIVE, lewel_m, moco_v2
+from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, PREDICTIVE, byol, lewel_b, lewel_m, moco_v2
 
 IMAGENETTE, CLOTHING = "imagenette32", "clothing10_32"
 PHOTOS = {
@@ -51,10 +53,10 @@ def shipped(
 
 
 RECIPES = (
-    shipped(METHODS["moco_v2"](HEADS["resnet8"]), 60, 128, CONTRASTIVE),
-    shipped(METHODS["byol"](HEADS["resnet8"]), 60, 64, PREDICTIVE),
+    shipped(moco_v2(HEADS["resnet8"]), 60, 128, CONTRASTIVE),
+    shipped(byol(HEADS["resnet8"]), 60, 64, PREDICTIVE),
     shipped(replace(lewel_m(HEADS["resnet8"]), groups=8), 60, 128, CONTRASTIVE),
-    shipped(METHODS["lewel_b"](HEADS["resnet8"]), 60, 64, PREDICTIVE),
+    shipped(lewel_b(HEADS["resnet8"]), 60, 64, PREDICTIVE),
     shipped(
         FlagsConfig(local_branch=False, **FLAGS),
         60,

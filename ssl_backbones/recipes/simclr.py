@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssl_backbones.methods import SimCLRConfig
+from ssl_backbones.methods.simclr import SimCLRConfig
 from ssl_backbones.recipes.recipe import OptimizerConfig, Promise, Recipe, ScheduleConfig
 
 SIMCLR = "SimCLR (Chen et al., 2020, https://arxiv.org/abs/2002.05709)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssl_backbones.methods import SimSiamConfig
+from ssl_backbones.methods.simsiam import SimSiamConfig
 from ssl_backbones.recipes.recipe import OptimizerConfig, Promise, Recipe
 
 SIMSIAM = "SimSiam (Chen and He, 2021, https://arxiv.org/abs/2011.10566)"

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ssl_backbones.methods import (
-    AlignedConfig,
-    BarlowTwinsConfig,
-    CosineObjective,
-    NTXentObjective,
-    SimCLRConfig,
-    SimSiamConfig,
-    VICRegConfig,
-)
+from ssl_backbones.methods.aligned import AlignedConfig
+from ssl_backbones.methods.barlow_twins import BarlowTwinsConfig
 from ssl_backbones.methods.method import MethodConfig
+from ssl_backbones.methods.simclr import SimCLRConfig
+from ssl_backbones.methods.simsiam import SimSiamConfig
+from ssl_backbones.methods.vicreg import VICRegConfig
+from ssl_backbones.models.objective import CosineObjective, NTXentObjective
 from ssl_backbones.recipes.recipe import Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
 from ssl_backbones.recipes.small_images import CONTRASTIVE, EPOCHS, HEADS
 from ssl_backbones.recipes.vicreg import VARIANCE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssl_backbones.methods import VICRegConfig
+from ssl_backbones.methods.vicreg import VICRegConfig
 from ssl_backbones.recipes.recipe import OptimizerConfig, Promise, Recipe, ScheduleConfig
 
 VICREG = "VICReg (Bardes et al., 2022, https://arxiv.org/abs/2105.04906)"

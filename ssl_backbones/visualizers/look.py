@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ssl_backbones.data import Images, ImageSourceError, UnreadableImageError
-from ssl_backbones.methods import Method
+from ssl_backbones.methods.method import Method
 from ssl_backbones.views import CenterCrop, CropFlip, MultiView, PatchViews, Rotations, Transform
 from ssl_backbones.visualizers import HasLogits, PretextLogit, alignment_maps, grad_cam
 

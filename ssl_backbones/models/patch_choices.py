@@ -11,6 +11,14 @@ from ssl_backbones.checks import check_choice, check_positive, check_share
 from ssl_backbones.models.classifier import Classifier
 from ssl_backbones.views import Positions, check_ratio
 
+PATCH = (
+    "Self-supervised Learning with Local Attention-Aware Feature",
+    "Pham et al.",
+    2021,
+    "https://arxiv.org/abs/2108.00475",
+)
+"""Title, authors, year and address of the paper."""
+
 
 @dataclass(frozen=True)
 class PatchChoices:
