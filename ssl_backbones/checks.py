@@ -1,4 +1,4 @@
-"""What configurations refuse, in one sentence each."""
+"""Checks of configurations: ValueError in one sentence each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one process needs to know of the others; alone, every function is the identity."""
+"""Collectives over the processes of a run; alone, every function is the identity."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ TELLING = timedelta(seconds=5)
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """The number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this one is."""
+    """The rank of this process."""
     return dist.get_rank() if world_size() > 1 else 0
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 Per = Literal["step", "epoch"]
-"""How often a schedule moves."""
+"""The unit in which a schedule moves."""
 
 
 def linear_warmup(step: int, steps_per_epoch: int, warmup_epochs: int) -> float:

@@ -126,7 +126,7 @@ def aligned_nt_xent(
 
 
 def aligned_negative_count(images: int, maps: int, negatives: AlignedNegatives) -> int:
-    """How many negatives a query of `aligned_info_nce` meets among the keys of `images` images."""
+    """The number of negatives of a query of `aligned_info_nce` among the keys of `images` images."""
     if negatives not in get_args(AlignedNegatives):
         raise ValueError(f"negatives must be one of {', '.join(get_args(AlignedNegatives))}, not {negatives!r}")
     return {

@@ -32,11 +32,11 @@ class AlignedConfig(AlignedHeadConfig, MethodConfig):
     name: ClassVar[str] = "aligned"
     paper: ClassVar[Paper] = Paper("LEWEL's aligned branch", *LEWEL)
     objective: Objective = field(default_factory=NTXentObjective)
-    """What embeddings of two views are held to: NTXentObjective(), CosineObjective(), or another."""
+    """The loss between the embeddings of two views: NTXentObjective(), CosineObjective(), or another."""
     aligned_weight: float = 0.5
     """The aligned loss's share of the whole: 0 trains on the global loss alone, 1 on the aligned one alone."""
     sync_bn: bool = True
-    """Whether statistics are those of the whole batch, over all processes."""
+    """Take batch statistics over all processes."""
     views: tuple[Policy, Policy] = MOCO_V2_VIEWS
 
     def __post_init__(self) -> None:
@@ -83,10 +83,10 @@ class Aligned(Method):
         return scalars
 
     def embed(self, view: Tensor) -> Embeddings:
-        """What the network makes of a view (B, 3, H, W), with maps of its own."""
+        """Embed a view (B, 3, H, W) under its own maps."""
         embeddings: Embeddings = self.head(feature_map(self.backbone, view))
         return embeddings
 
     def alignment_maps(self, images: Tensor) -> Tensor:
-        """Where each of the c maps looks, (B, c, h, w), in normalised images (B, 3, H, W)."""
+        """The alignment maps (B, c, h, w) of normalised images (B, 3, H, W); each sums to one."""
         return self.embed(images).maps

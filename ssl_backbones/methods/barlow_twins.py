@@ -39,7 +39,7 @@ class BarlowTwinsConfig(MethodConfig):
     off_diagonal: float = 0.005
     """lambda: what the correlations of different columns weigh against those of equal ones."""
     sync_bn: bool = True
-    """Whether statistics are those of the whole batch, over all processes; the correlations always are."""
+    """Take batch statistics over all processes; the correlations always are."""
     views: tuple[Policy, Policy] = BYOL_VIEWS
 
     def __post_init__(self) -> None:

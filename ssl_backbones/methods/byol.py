@@ -50,7 +50,7 @@ class BYOLConfig(MethodConfig):
     target_momentum_end: float = 1.0
     """Of the target at the end, whither it moves along half a cosine; constant where the two agree."""
     target_bn: TargetBN = "ema"
-    """How the target normalises: with averaged statistics, with those of the whole batch, or of its process's part."""
+    """Batch statistics of the target: averaged ones, those of the whole batch, or those of its process's part."""
     views: tuple[Policy, Policy] = LEWEL_B_VIEWS
 
     def __post_init__(self) -> None:

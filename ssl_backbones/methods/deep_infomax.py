@@ -40,7 +40,7 @@ class DeepInfoMaxConfig(MethodConfig):
         "https://arxiv.org/abs/1808.06670",
     )
     layer: int = 0
-    """Which of the backbone's feature maps is the local one, 0 being the stem's."""
+    """Index of the backbone's feature map that is local; 0 is the stem's."""
     hidden_dim: int = 256
     """The width inside the local discriminator."""
     local_weight: float = 1.0
@@ -48,7 +48,7 @@ class DeepInfoMaxConfig(MethodConfig):
     prior_weight: float = 0.1
     """Of spreading like noise: the paper's gamma."""
     prior: Prior = "adversarial"
-    """Whether the encoder fools the discriminator, or helps it."""
+    """"adversarial": the encoder fools the discriminator; "cooperative": it helps it, as in the public baseline."""
     crop_padding: float = 0.0
     """Black around a photo before a crop of its own size, as a share of the side; 0 for no crop."""
     flip_p: float = 0.5
@@ -105,7 +105,7 @@ class DeepInfoMax(Method):
         }
 
     def prior_loss(self, embeddings: Tensor) -> Tensor:
-        """What the two players of the prior descend, each by its own weights, on embeddings (B, D)."""
+        """The losses of encoder and discriminator on embeddings (B, D); each has gradients for its own weights."""
         noise = embeddings.new_empty(world_size() * len(embeddings), embeddings.shape[1]).uniform_()
         share_first(noise)  # as one process would draw it for the whole batch
         noise = own_rows(noise, len(embeddings))

@@ -123,7 +123,7 @@ class DeepCluster(Method):
         return {"loss": loss, "accuracy": accuracy(logits, labels), "chance": math.log(self.config.clusters)}
 
     def logits(self, images: Tensor) -> Tensor:
-        """How much each image (B, 3, S, S) looks like each cluster, (B, clusters)."""
+        """The logits (B, clusters) of images (B, 3, S, S)."""
         logits: Tensor = self.head(pooled(feature_map(self.backbone, images)))
         return logits
 
@@ -157,7 +157,7 @@ class DeepCluster(Method):
 
 
 def cluster_weights(labels: Tensor, clusters: int, weighting: Weighting) -> Tensor:
-    """What an image of each cluster counts, (K,), the clusters being those of labels (N,)."""
+    """The weight of an image of each cluster, (K,), from pseudo-labels (N,)."""
     sizes = torch.bincount(labels, minlength=clusters)
     if weighting == "inverse":
         return len(labels) / (clusters * sizes.clamp(min=1))

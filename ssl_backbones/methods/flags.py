@@ -53,9 +53,9 @@ class FlagsConfig(MethodConfig):
     pairs: str = ""
     """The file that training/mine_pairs.py wrote of the images to train on."""
     global_pair: bool = True
-    """Whether the two nearest images are positives, beside the augmentation."""
+    """Take the two nearest images as positives, beside the augmentation."""
     local_branch: bool = True
-    """Whether the two images in the middle are positives, with a head and a queue of their own."""
+    """Take the two images of the middle ranks as positives, with a head and a queue of their own."""
     hidden_dim: int = 2048
     """The width inside the heads."""
     projection_dim: int = 128
@@ -67,17 +67,17 @@ class FlagsConfig(MethodConfig):
     queue_size: int = 65536
     """K: keys of past batches in each queue, the negatives."""
     enqueue: Enqueue = "all"
-    """Which keys a queue takes in: all of its branch, or the first of each image (augmentation, first local)."""
+    """Keys that enter a queue: all of its branch, or the first of each image (augmentation, first local)."""
     mask: Mask = "none"
-    """Which keys in a queue are no negatives of a query: those of its own image and positives, or of its class."""
+    """Keys in a queue that are no negatives of a query: those of its own image and positives, or of its class."""
     momentum: float = 0.999
     """Of the key encoder."""
     key_bn: KeyBN = "shuffle"
-    """How queries and keys are normalised: apart and shuffled, over the whole batch, keys by averages, or unguarded."""
+    """Batch statistics of queries and keys: apart and shuffled, of the whole batch, averaged for keys, or unguarded."""
     bn_splits: int = 8
     """Groups with batch statistics of their own under "shuffle", over all processes together: MoCo's eight GPUs."""
     passes: Passes = "separate"
-    """Whether each key view goes through the key encoder by itself, with its own batch statistics, or all at once."""
+    """Key views go through the key encoder one by one, with batch statistics of their own, or all at once."""
     views: tuple[Policy, Policy] = MOCO_V2_VIEWS
     """Of the query, and of every key, each drawn for itself."""
 

@@ -37,7 +37,7 @@ class LewelBConfig(AlignedHeadConfig, MethodConfig):
     target_momentum_end: float = 1.0
     """Of the target at the end, whither it moves along half a cosine; constant where the two agree."""
     target_bn: TargetBN = "ema"
-    """How the target normalises: with averaged statistics, with those of the whole batch, or of its process's part."""
+    """Batch statistics of the target: averaged ones, those of the whole batch, or those of its process's part."""
     views: tuple[Policy, Policy] = LEWEL_B_VIEWS
 
     def __post_init__(self) -> None:
@@ -96,11 +96,11 @@ class LewelB(Method):
         return {"target_momentum": momentum}
 
     def alignment_maps(self, images: Tensor) -> Tensor:
-        """Where each of the c maps looks, (B, c, h, w), in normalised images (B, 3, H, W)."""
+        """The alignment maps (B, c, h, w) of normalised images (B, 3, H, W); each sums to one."""
         return embed(self, images).maps
 
 
 def embed(network: LewelB | Shadow, view: Tensor) -> Aligned:
-    """What the online network or the target makes of a view (B, 3, H, W), with maps of its own."""
+    """Embed a view (B, 3, H, W) by the online network or the target, under its own maps."""
     aligned: Aligned = network.head(feature_map(network.backbone, view))
     return aligned

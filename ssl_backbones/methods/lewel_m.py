@@ -46,9 +46,9 @@ class LewelMConfig(AlignedHeadConfig, MethodConfig):
     aligned_weight: float = 0.5
     """The aligned loss's share of the whole: 0 trains on the global loss alone, 1 on the aligned one alone."""
     aligned_negatives: AlignedNegatives = "other_images_all_maps"
-    """Which other aligned keys a query is told from."""
+    """The other aligned keys that are negatives of a query."""
     gather_aligned_keys: bool = True
-    """Whether aligned negatives come from all processes, so that their number does not depend on how many there are."""
+    """Take aligned negatives from all processes, so that their number does not depend on how many there are."""
     temperature: float = 0.2
     """Divides the cosines."""
     queue_size: int = 65536
@@ -56,15 +56,15 @@ class LewelMConfig(AlignedHeadConfig, MethodConfig):
     momentum: float = 0.999
     """Of the key encoder."""
     momentum_end: float | None = None
-    """Whither it moves along half a cosine; None for a constant one."""
+    """Its value at the end of the run, reached along half a cosine; None for a constant one."""
     key_bn: KeyBN = "shuffle"
-    """How queries and keys are normalised: apart and shuffled, over the whole batch, keys by averages, or unguarded."""
+    """Batch statistics of queries and keys: apart and shuffled, of the whole batch, averaged for keys, or unguarded."""
     bn_splits: int = 8
     """Groups with batch statistics of their own under "shuffle", over all processes together: MoCo's eight GPUs."""
     mask: Mask = "none"
     """Keys in the queue that are no negatives of a query: none, or those of its own image."""
     symmetric: bool = False
-    """Whether each view is query and key in turn; the losses are added."""
+    """Take each view as query and as key in turn, and add the losses."""
     views: tuple[Policy, Policy] = MOCO_V2_VIEWS
 
     def __post_init__(self) -> None:
@@ -165,11 +165,11 @@ class LewelM(Method):
         return {"key_momentum": momentum}
 
     def alignment_maps(self, images: Tensor) -> Tensor:
-        """Where each of the c maps looks, (B, c, h, w), in normalised images (B, 3, H, W)."""
+        """The alignment maps (B, c, h, w) of normalised images (B, 3, H, W); each sums to one."""
         return embed(self, images).maps
 
 
 def embed(network: LewelM | Shadow, view: Tensor) -> Aligned:
-    """What the query or the key encoder makes of a view (B, 3, H, W), with maps of its own."""
+    """Embed a view (B, 3, H, W) by the query or the key encoder, under its own maps."""
     aligned: Aligned = network.head(feature_map(network.backbone, view))
     return aligned

@@ -17,7 +17,7 @@ from ssl_backbones.views.transform import Transform
 
 @dataclass(frozen=True)
 class MethodConfig(ABC):
-    """What can be chosen about a method; checked when it is made."""
+    """The configuration of a method; it checks its fields when it is made."""
 
     name: ClassVar[str]
     """The method as models are named after it: lewel_b of resnet50_lewel_b."""
@@ -47,7 +47,7 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def transform(self, size: int) -> Transform:
-        """What is made of an image to be shown at `size` x `size` pixels; the loop never opens the batch."""
+        """The views of an image at `size` x `size` pixels; the loop never opens the batch."""
 
     @abstractmethod
     def forward(self, batch: Any) -> dict[str, Tensor | float]:

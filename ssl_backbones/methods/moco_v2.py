@@ -51,15 +51,15 @@ class MoCoV2Config(MethodConfig):
     momentum: float = 0.999
     """Of the key encoder."""
     momentum_end: float | None = None
-    """Whither it moves along half a cosine; None for a constant one."""
+    """Its value at the end of the run, reached along half a cosine; None for a constant one."""
     key_bn: KeyBN = "shuffle"
-    """How queries and keys are normalised: apart and shuffled, over the whole batch, keys by averages, or unguarded."""
+    """Batch statistics of queries and keys: apart and shuffled, of the whole batch, averaged for keys, or unguarded."""
     bn_splits: int = 8
     """Groups with batch statistics of their own under "shuffle", over all processes together: MoCo's eight GPUs."""
     mask: Mask = "none"
     """Keys in the queue that are no negatives of a query: none, or those of its own image."""
     symmetric: bool = False
-    """Whether each view is query and key in turn; the two losses are added."""
+    """Take each view as query and as key in turn, and add the two losses."""
     views: tuple[Policy, Policy] = MOCO_V2_VIEWS
 
     def __post_init__(self) -> None:

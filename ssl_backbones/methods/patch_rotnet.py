@@ -57,6 +57,6 @@ class PatchRotNet(Method):
         return {"loss": loss, "accuracy": accuracy(logits, labels), "chance": math.log(VIEWS)}
 
     def logits(self, images: Tensor) -> Tensor:
-        """How much each image (B, 3, S, S) looks like each of the eight views, (B, 8)."""
+        """The logits (B, 8) of images (B, 3, S, S): one for each of the eight views."""
         logits: Tensor = self.head(pooled(feature_map(self.backbone, images)))
         return logits

@@ -74,6 +74,6 @@ class RotNet(Method):
         return {"loss": loss, "accuracy": accuracy(logits, labels), "chance": math.log(TURNS)}
 
     def logits(self, images: Tensor) -> Tensor:
-        """How much each image (B, 3, S, S) looks like each of the four turns, (B, 4)."""
+        """The logits (B, 4) of images (B, 3, S, S): one for each rotation."""
         logits: Tensor = self.head(pooled(feature_map(self.backbone, images)))
         return logits

@@ -41,7 +41,7 @@ class SimCLRConfig(MethodConfig):
     temperature: float = 0.1
     """Divides the cosines."""
     sync_bn: bool = True
-    """Whether statistics are those of the whole batch, so that no part of it can be told by its own."""
+    """Take batch statistics over all processes, so that no part of the batch can be told by its own."""
     views: tuple[Policy, Policy] = SIMCLR_VIEWS
 
     def __post_init__(self) -> None:

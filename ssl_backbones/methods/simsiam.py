@@ -40,7 +40,7 @@ class SimSiamConfig(MethodConfig):
     predictor_dim: int = 512
     """The narrow layer in the middle of the predictor."""
     sync_bn: bool = True
-    """Whether statistics are those of the whole batch, over all processes."""
+    """Take batch statistics over all processes."""
     views: tuple[Policy, Policy] = MOCO_V2_VIEWS
 
     def __post_init__(self) -> None:

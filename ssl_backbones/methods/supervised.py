@@ -31,9 +31,9 @@ class SupervisedConfig(MethodConfig):
         labels="with labels",
     )
     classes: int = 10
-    """How many the head tells apart: those of the data, or more."""
+    """Classes of the head: those of the data, or more."""
     views: Policy | None = None
-    """How large images are augmented, such as SUPERVISED_VIEW; None for small ones: shifted and mirrored."""
+    """The augmentation of large images, such as SUPERVISED_VIEW; None for small ones: shifted and mirrored."""
     crop_padding: float = 1 / 8
     """Without views, black around an image before a crop of its own size, as a share of the side; 0 for no crop."""
     flip_p: float = 0.5
@@ -80,6 +80,6 @@ class Supervised(Method):
         return {"loss": loss, "accuracy": accuracy(logits, labels), "chance": math.log(self.config.classes)}
 
     def logits(self, images: Tensor) -> Tensor:
-        """How much each image (B, 3, S, S) looks like each class, (B, classes)."""
+        """The logits (B, classes) of images (B, 3, S, S)."""
         logits: Tensor = self.head(pooled(feature_map(self.backbone, images)))
         return logits

@@ -43,7 +43,7 @@ class VICRegConfig(MethodConfig):
     covariance: float = 1.0
     """nu: the weight of columns that vary together."""
     sync_bn: bool = True
-    """Whether statistics are those of the whole batch, over all processes; variance and covariance always are."""
+    """Take batch statistics over all processes; variance and covariance always are."""
     views: tuple[Policy, Policy] = VICREG_VIEWS
 
     def __post_init__(self) -> None:

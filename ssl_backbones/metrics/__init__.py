@@ -1,4 +1,4 @@
-"""What features are worth without training anything: neighbours, spread, and how sure the numbers are."""
+"""Metrics of frozen features: nearest neighbours, spread and rank, localisation, and confidence intervals."""
 
 from ssl_backbones.metrics.collapse import alignment, effective_rank, feature_std, uniformity
 from ssl_backbones.metrics.interval import Gain, Interval, newcombe_difference, paired_gain, wilson_interval

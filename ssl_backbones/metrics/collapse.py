@@ -1,4 +1,4 @@
-"""Whether features still tell images apart.
+"""Metrics of collapse: the spread, the effective rank and the similarities of features.
 
 Effective rank: Garrido et al., 2023. https://arxiv.org/abs/2210.02885
 Alignment and uniformity: Wang and Isola, 2020. https://arxiv.org/abs/2005.10242
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 BLOCK = 1 << 24
-"""How many similarities are held at once: 128 MiB of float64."""
+"""Similarities held at once: 128 MiB of float64."""
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""How sure an accuracy is, and how sure a gain.
+"""Confidence intervals of an accuracy and of a gain.
 
 Wilson, 1927. https://doi.org/10.1080/01621459.1927.10502953
 Agresti and Min, 2005. https://doi.org/10.1002/sim.1781
@@ -45,7 +45,7 @@ def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> Inter
 
 
 def paired_gain(before_correct: Tensor, after_correct: Tensor, confidence: float = 0.95) -> Gain:
-    """What a second classifier gains over a first on the same items: both (M,) bool, right or wrong.
+    """The gain of a second classifier over a first on the same items, both (M,) bool: right or wrong.
 
     Only items on which the two disagree carry evidence. Half of one is added to each cell of the 2 x 2 table (Agresti
     and Min), which keeps the interval honest where few disagree; `gain` itself is the plain difference.

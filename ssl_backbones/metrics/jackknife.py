@@ -1,4 +1,4 @@
-"""How sure a number is that many images give together: the delete-a-group jackknife.
+"""Confidence intervals of numbers that many images give together: the delete-a-group jackknife.
 
 Kott, 2001, Journal of Official Statistics 17(4), 521-526: the number is measured again without each of G groups of the
 images, drawn by lot, and spreads by (G - 1) / G sum_g (number without g - their mean)^2.
@@ -21,7 +21,7 @@ STUDENT_95 = 2.2621571628
 
 
 def jackknife_interval(measure: Callable[[Tensor], float], order: np.ndarray) -> Interval:
-    """What `measure` makes of all the rows that it is given as (n,) int64, with the 95% interval around it.
+    """The value of `measure` on all rows, given to it as (n,) int64, with its 95 % interval.
 
     `order` (N,) is the rows 0 to N - 1 in an order drawn by lot, which makes the groups.
     """

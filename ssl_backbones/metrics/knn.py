@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 BLOCK = 1 << 26
-"""How many similarities are held at once: 256 MiB of float32."""
+"""Similarities held at once: 256 MiB of float32."""
 BANK_ROWS = 1 << 16
-"""How many rows of the bank are compared at once: more queries share a pass over a large bank."""
+"""Rows of the bank compared at once: more queries share a pass over a large bank."""
 
 
 @torch.no_grad()

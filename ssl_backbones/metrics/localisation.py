@@ -1,4 +1,4 @@
-"""Whether maps lie where the objects are, and whether the network lives by the places they name.
+"""Metrics of localisation: maps against objects, and against the network's own answers.
 
 Pointing game: Zhang et al., 2018. https://arxiv.org/abs/1608.00507
 Energy inside: Wang et al., Score-CAM, 2020. https://arxiv.org/abs/1910.01279
@@ -19,7 +19,7 @@ from ssl_backbones.metrics.interval import Gain, Interval, two_sided
 
 @torch.no_grad()
 def pointing_game(maps: Tensor, masks: Tensor, tolerance: float = 15) -> Tensor:
-    """Whether the highest place of maps (B, H, W) is at most `tolerance` pixels from objects (B, H, W) bool: (B,).
+    """Hits (B,) of the highest place of maps (B, H, W): at most `tolerance` pixels from objects (B, H, W) bool.
 
     Of several equal peaks, the share that hits: a constant map scores what a blind guess does. NaN without an object.
     """
@@ -102,7 +102,7 @@ def order(maps: Tensor, seed: int) -> Tensor:
 
 
 def grown(masks: Tensor, tolerance: float) -> Tensor:
-    """Which pixels (B, H, W) are at most `tolerance` pixels from one of the masks."""
+    """The pixels (B, H, W) at most `tolerance` pixels from one of the masks."""
     if not tolerance >= 0:
         raise ValueError(f"tolerance is {tolerance}; give pixels, 0 or more.")
     reach = int(tolerance)
@@ -141,7 +141,7 @@ def mean_interval(values: Tensor, confidence: float = 0.95) -> Interval:
 
 
 def paired_difference(before: Tensor, after: Tensor, confidence: float = 0.95) -> Gain:
-    """By how much values (M,) in [0, 1] lie above others of the same items, on average; NaN in either are left out."""
+    """The mean difference of values (M,) in [0, 1] to others of the same items; NaN in either are left out."""
     if before.shape != after.shape or before.ndim != 1:
         raise ValueError(f"before is {tuple(before.shape)} and after {tuple(after.shape)}; give (M,), item for item.")
     gaps = (after - before).double()

@@ -1,4 +1,4 @@
-"""Which photos of a class are alike: FLAGS's global and local pairs, by the features of another backbone."""
+"""FLAGS's global and local pairs: similar images of a class, by the features of another backbone."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Pairs:
     rows: np.ndarray
     """(N, 4): of each image its global pair, then its local pair."""
     about: dict[str, Any]
-    """What `training/mine_pairs.py` noted: model, layer, classes that were sampled, versions."""
+    """Notes of `mine_pairs`: model, layer, classes that were sampled, versions."""
 
     def write(self, path: str | Path, images: Images, *, overwrite: bool = False) -> None:
         """Leave a parquet file with the keys of each image and of its partners: the whole of it, or none."""

@@ -28,7 +28,7 @@ LEWEL = (
 
 
 class Aligned(NamedTuple):
-    """What LEWEL's head makes of a feature map."""
+    """The outputs of LEWEL's head for a feature map."""
 
     projection: Tensor
     """z: the global embedding (B, c)."""
@@ -53,15 +53,15 @@ class AlignedHeadConfig:
     num_layers: int = 2
     """Linear layers of a projection head; predictors always have two."""
     coupled_head: bool = True
-    """Whether one head predicts both the maps and the global embedding."""
+    """Predict the maps and the global embedding by one head."""
     semantic_head: SemanticHead = "separate"
-    """Whether the aligned vectors have a head of their own, or share the global one."""
+    """Give the aligned vectors a head of their own, or share the global one."""
     alignment: Alignment = "predicted"
     """Maps that the head predicts, random ones (a softmax of normal noise, drawn anew each time), or plain means."""
     map_scale: float = 1.0
     """Divides the maps' logits."""
     map_l2_norm: bool = True
-    """Whether each position's logits are brought to unit length over the c maps first."""
+    """Bring each position's logits to unit length over the c maps first."""
 
     def __post_init__(self) -> None:
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, aligned_dim=self.aligned_dim)

@@ -1,4 +1,4 @@
-"""What a method asks of a backbone: a timm model without head."""
+"""The backbone of a method: a headless timm model, its feature maps and its width."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def _replace(module: nn.Module, new: Callable[[nn.modules.batchnorm._BatchNorm],
 
 
 def _momentum(norm: nn.modules.batchnorm._BatchNorm) -> float:
-    """How far running statistics move in a step."""
+    """The momentum of the running statistics; TypeError for a BatchNorm that averages over all steps."""
     if norm.momentum is None:
         raise TypeError("a BatchNorm with momentum=None averages over all steps and cannot be exchanged")
     return norm.momentum

@@ -89,7 +89,7 @@ def untrained(architecture: str, **kwargs: Any) -> nn.Module:
 
 
 def has_head(model: nn.Module) -> bool:
-    """Whether the network ends in a classifier of its own."""
+    """True if the network ends in a classifier of its own."""
     return "fc.weight" in model.state_dict()
 
 

@@ -1,4 +1,4 @@
-"""What names a class from features while a backbone is trained."""
+"""Classifiers on the features of a backbone in training."""
 
 from __future__ import annotations
 

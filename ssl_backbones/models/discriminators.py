@@ -10,7 +10,7 @@ from ssl_backbones.distributed import gather_with_gradient, rank
 
 
 class LocalDiscriminator(nn.Module):
-    """Whether a feature vector and a place of a feature map are of one image. Hjelm et al., 2019, section 3.2.
+    """Tell if a feature vector and a place of a feature map are of one image. Hjelm et al., 2019, section 3.2.
 
     Three 1x1 convolutions over the map with the vector joined on everywhere.
     """

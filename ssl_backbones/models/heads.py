@@ -1,4 +1,4 @@
-"""What stands between a backbone and a loss while it is trained, and is thrown away after."""
+"""Projection and prediction heads: between backbone and loss in training, thrown away after."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How keys are made so that batch statistics do not give the answer away.
+"""Keys whose batch statistics do not give the answer away.
 
 A network can recognise its own batch by the batch's statistics, and then needs nothing else to pick the one key of
 this batch among a queue of older ones. MoCo (He et al., 2020, section 3.3) therefore computes a key on another GPU
@@ -18,7 +18,7 @@ from ssl_backbones.distributed import gather, own_rows, same_permutation, world_
 from ssl_backbones.models.batch_norm import split_batch_norm, synchronise_batch_norm
 
 KeyBN = Literal["shuffle", "sync", "ema", "plain"]
-"""How queries and keys are normalised: apart and shuffled, over the whole batch, keys by averages, or unguarded."""
+"""Batch statistics of queries and keys: apart and shuffled, of the whole batch, averaged for keys, or unguarded."""
 
 
 def guard_batch_norm(method: nn.Module, key_bn: KeyBN, splits: int) -> None:

@@ -39,7 +39,7 @@ class Objective(ABC):
         """The symmetric loss of the embeddings (B, n, D) of two views; `predictor` is one that this objective made."""
 
     def predictor(self, dim: int) -> nn.Module:
-        """What embeddings (..., D) pass through before they are compared with the other view's: nothing."""
+        """The module that embeddings (..., D) pass before the comparison with the other view: the identity."""
         return nn.Identity()
 
     def chance(self, images: int, maps: int) -> float | None:
@@ -54,7 +54,7 @@ class NTXentObjective(Objective):
     temperature: float = 0.1
     """Divides the cosines."""
     aligned_negatives: AlignedNegatives = "other_images_all_maps"
-    """Which other aligned embeddings, of both views, one is told from."""
+    """The other aligned embeddings, of both views, that are negatives of one."""
 
     def __post_init__(self) -> None:
         check_positive(temperature=self.temperature)
@@ -96,7 +96,7 @@ class BarlowTwinsObjective(Objective):
     """Barlow Twins': the columns correlate over all B * n embeddings."""
 
     off_diagonal: float = 0.005
-    """What the correlations of different columns weigh against those of equal ones."""
+    """The weight of the correlations between different columns."""
 
     def __post_init__(self) -> None:
         check_positive(off_diagonal=self.off_diagonal)

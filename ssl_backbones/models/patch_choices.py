@@ -1,4 +1,4 @@
-"""What can be chosen about a method that turns an image and a small copy of it inside.
+"""The configuration that Patch RotNet and Patch RelNet share.
 
 Pham et al., Self-supervised Learning with Local Attention-Aware Feature, 2021. https://arxiv.org/abs/2108.00475
 """
@@ -22,12 +22,12 @@ PATCH = (
 
 @dataclass(frozen=True)
 class PatchChoices:
-    """How the eight views of an image are made, and what names their classes."""
+    """The choices of the eight views, and of the classifier."""
 
     ratio: float = 0.4
     """The patch's share of the image's side."""
     positions: Positions = "per image"
-    """Whether the four patches of an image lie at one place or at four."""
+    """Place the four patches of an image at one place, or at four."""
     antialias: bool = False
     """Of the resize that makes a patch."""
     head: Classifier = "linear"

@@ -17,7 +17,7 @@ class Queue(nn.Module):
     keys: Tensor
     """(size, dim)"""
     pointer: Tensor
-    """Where the next key goes."""
+    """The place of the next key."""
     numbers: Tensor | None
     """(size,): the image or the class of each key, -1 before there is one; None where none are kept."""
 
@@ -46,7 +46,7 @@ class Queue(nn.Module):
             self.offered_numbers.append(numbers)
 
     def of(self, numbers: Tensor) -> Tensor:
-        """Which keys (B, K) bool are of any of the images, or classes, numbered (B, P)."""
+        """The keys (B, K) bool that are of any of the images, or classes, numbered (B, P)."""
         assert self.numbers is not None
         return (numbers[:, :, None] == self.numbers).any(1)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 Statistics = Literal["average", "own"]
 TargetBN = Literal["ema", "sync", "plain"]
-"""How a target normalises: with averaged statistics, or with those of the whole batch, or of its process's part."""
+"""Batch statistics of a target: averaged ones, or its own, of the whole batch or of its process's part."""
 
 
 class Shadow(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 Trust = Literal["sum", "update"]
-"""What a step is measured against: |g| + wd |w| (You et al., LEWEL, timm), or |g + wd w| (BYOL, Barlow Twins)."""
+"""The denominator of the trust ratio: |g| + wd |w| (You et al., LEWEL, timm), or |g + wd w| (BYOL, Barlow Twins)."""
 
 
 class LARS(torch.optim.Optimizer):

@@ -73,7 +73,7 @@ def row(
     end: str = "",
     weight_decay: float = 0.0,
 ) -> Recipe:
-    """What a method without labels does in one column of the tables."""
+    """The recipe of a method without labels in one column of the tables."""
     arch, data = COLUMNS[column]
     return Recipe(
         name=f"{arch}_{method}.{data}_{EPOCHS}ep{end}",

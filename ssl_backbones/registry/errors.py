@@ -1,4 +1,4 @@
-"""What is said when a name means nothing, or the weights behind it cannot be had."""
+"""Errors of names that mean nothing, and of weights that cannot be had."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class PretrainedWeightsError(Refusal, RuntimeError):
 _TRANSPORT: type[Exception] = next(
     kind for kind in reversed(hub.HfHubHTTPError.__mro__) if kind.__module__.startswith(("httpx", "requests"))
 )
-"""What every error of the HTTP library is, whichever one the Hub's client is built on."""
+"""The base class of the HTTP library's errors, whichever one the Hub's client is built on."""
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (hub.GatedRepoError, "the repository asks to accept its terms on its page, and to log in (`hf auth login`)"),
     (hub.RepositoryNotFoundError, "there is no such repository, or it is private (then log in with `hf auth login`)"),
@@ -47,9 +47,9 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (URLError, "the address could not be reached"),
     (SafetensorError, "the file is damaged"),
 )
-"""What went wrong, in words; the first type that fits counts."""
+"""Words for each type of error; the first type that fits counts."""
 _NOT_THE_WEIGHTS = ("Error(s) in loading state_dict", "No suitable checkpoints")
-"""How torch and timm begin when a folder or a repository lacks weights, or has others'."""
+"""Beginnings of torch's and timm's messages where a folder or a repository lacks weights, or has others'."""
 
 
 @contextmanager

@@ -17,7 +17,7 @@ class Paper:
     year: int | None = None
     url: str | None = None
     labels: str | None = None
-    """How it uses labels, after "pretrained"; None for a method that uses none."""
+    """Its use of labels, in words that follow "pretrained"; None for a method that uses none."""
     labels_from: str | None = None
     """Its choice that names the file with what labels say; where a run leaves that empty, it uses none."""
 
@@ -28,7 +28,7 @@ class Paper:
         return ". ".join(part for part in (authors, self.title, self.url) if part)
 
     def labels_in(self, choices: Mapping[str, Any]) -> str | None:
-        """How a run with these choices of the method used labels; None where it used none."""
+        """The use of labels in a run with these choices of the method; None where it used none."""
         left_out = self.labels_from is not None and not choices.get(self.labels_from)
         return None if left_out else self.labels
 

@@ -12,7 +12,7 @@ class Data:
     name: str
     terms: str
     origin: str = ""
-    """Where the copies with these fingerprints come from, and what was done to them."""
+    """Origin of the copies with these fingerprints, and what was done to them."""
     fingerprints: tuple[str, ...] = ()
     """Of copies that are surely these images; another copy, in other files, has another."""
 
@@ -52,6 +52,6 @@ def known_by(fingerprint: str | None) -> Data | None:
 
 
 def are_those(name: str, fingerprint: str | None) -> bool | None:
-    """Whether images are known, by their fingerprint, to be those of a name; None where none of theirs is recorded."""
+    """True if images are known, by their fingerprint, to be those of a name; None where none of theirs is recorded."""
     recorded = next((data.fingerprints for data in DATA if data.name == name), ())
     return fingerprint in recorded if recorded else None

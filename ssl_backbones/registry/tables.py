@@ -26,7 +26,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """What the paper states of one network."""
+    """The figures that the paper states of one network."""
 
     label: str
     figures: tuple[float | None, ...]

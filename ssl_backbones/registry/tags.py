@@ -13,9 +13,9 @@ from ssl_backbones.registry.zoo import ORIGINS
 from ssl_backbones.registry.zoo import Origin as Origin
 
 LICENCE = "apache-2.0"
-"""Of what the recipes of this repository make."""
+"""The licence of the weights that this repository's recipes make."""
 WEIGHTS = Path(__file__).parents[1] / "_weights"
-"""What ships with the package: a safetensors file for each of some tags, by their names."""
+"""The folder of the weights that ship: a safetensors file for each of some tags, by their names."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Tag:
 
     @property
     def source(self) -> str | None:
-        """Where the weights are had from, in words or as an address; None where nobody has any."""
+        """The source of the weights, in words or as an address; None where nobody has any."""
         if self.file:
             return "ships with the package"
         return f"https://huggingface.co/{self.hf_hub_id.partition('@')[0]}" if self.hf_hub_id else self.url

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Origin:
-    """Whose weights these are, on what terms, and how to come by them."""
+    """Publishers of weights, their terms, and the way to get the files."""
 
     publisher: str
     licence: str

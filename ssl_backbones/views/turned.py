@@ -17,7 +17,7 @@ from ssl_backbones.views.randomness import uniform
 from ssl_backbones.views.transform import Transform
 
 Positions = Literal["per image", "per view"]
-"""Whether the four patches of an image lie at one place or at four."""
+"""Place the four patches of an image at one place, or at four."""
 
 
 @dataclass(frozen=True)
