@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from ssl_backbones.commands import main
 from ssl_backbones.recipes import RECIPES
 from ssl_backbones.registry.tables import RANDOM, TABLES, Row, Table, figures_of, table_of
+from ssl_backbones.runs.papers_figures import papers_figures
+from ssl_backbones.runs.results import write_results
 
 EVERY_ROW = [pytest.param(table, row, id=f"{table.name} {row.label}") for table in TABLES for row in table.rows]
 
@@ -45,4 +52,51 @@ def test_an_evaluation_finds_the_papers_figures(recipe: str, protocol: str, numb
 
 def test_two_figures_of_one_network_are_both_told() -> None:
     told = [str(figure) for figure in figures_of("resnet50_lewel_m.in1k_200ep", "linear (lewel_m)", "top-1")]
-    assert told == ["68.4 (LEWEL, Table 1, top-1)", "68.1 (LEWEL, Table 8, top-1, linear)"]
+    assert told == [
+        "68.4 (LEWEL, Table 1: Linear evaluation on ImageNet-1k of a ResNet-50; top-1)",
+        "68.1 (LEWEL, Table 8: LEWEL_M at 200 epochs of ImageNet-1k; top-1, linear)",
+    ]
+
+
+def results_of_a_probe(model: str, **more: Any) -> dict[str, Any]:
+    numbers = {"top-1": {"value": 0.651, "low": 0.647, "high": 0.655}, "top-5": {"value": 0.87}}
+    return {"protocol": "linear (patch)", "model": model, "numbers": numbers, "settings": {}} | more
+
+
+def test_an_evaluation_says_and_keeps_the_papers_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = write_results(tmp_path, results_of_a_probe("resnet32_rotnet.stl10_200ep"))
+    figure = "52.25 (Patch, Table 2: ResNet-32 on STL-10; linear)"
+    assert written["papers"] == {"top-1": [figure]}
+    assert capsys.readouterr().out == f"The paper's top-1: {figure}\n"
+    assert json.loads((tmp_path / "results.json").read_text())["papers"] == {"top-1": [figure]}
+
+
+@pytest.mark.parametrize("more", [{"altered": {"epochs": [100, 1]}}, {"model": "resnet8_byol"}, {"protocol": "knn"}])
+def test_none_is_told_where_it_is_of_something_else(tmp_path: Path, more: dict[str, Any]) -> None:
+    assert "papers" not in write_results(tmp_path, results_of_a_probe("resnet32_rotnet.stl10_200ep") | more)
+
+
+@pytest.mark.parametrize(("altered", "expected"), [({}, 1), ({"epochs": [200, 3]}, 0)])
+def test_a_runs_folder_stands_for_its_recipe(tmp_path: Path, altered: dict[str, Any], expected: int) -> None:
+    (tmp_path / "recipe.json").write_text(json.dumps({"name": "resnet32_rotnet.stl10_200ep"}))
+    (tmp_path / "results.json").write_text(json.dumps({"altered": altered}))
+    assert len(list(papers_figures(results_of_a_probe(str(tmp_path))))) == expected
+
+
+def test_random_weights_have_a_row_of_their_own() -> None:
+    found = papers_figures(results_of_a_probe("resnet32_rotnet", random_weights=True))
+    assert [figure.value for _, figure in found] == [27.19]
+
+
+def test_the_command_shows_ours_beside_theirs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_results(tmp_path, results_of_a_probe("resnet32_rotnet.stl10_200ep"))
+    capsys.readouterr()
+    assert main(["tables", "patch-2", "--results", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    (row,) = (line for line in said.splitlines() if line.startswith("RotNet"))
+    assert row.split("  ")[-1] == "not measured"
+    assert "52.25   65.1 [64.7, 65.5]  76.06" in row
+    assert main(["tables"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(TABLES)
+    assert main(["tables", "lewel-11"]) == 2
+    assert "no table is called 'lewel-11'; the nearest: lewel-1" in capsys.readouterr().err

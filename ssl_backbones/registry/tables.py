@@ -58,11 +58,12 @@ class Figure:
     """A paper's figure for one number of an evaluation."""
 
     table: Table
+    row: Row
     column: Column
     value: float
 
     def __str__(self) -> str:
-        return f"{self.value:g} ({self.table.paper}, {self.table.place}, {self.column.name})"
+        return f"{self.value:g} ({self.table.paper}, {self.table.place}: {self.table.caption}; {self.column.name})"
 
 
 def figures_of(recipe: str, protocol: str, number: str) -> Iterator[Figure]:
@@ -73,7 +74,7 @@ def figures_of(recipe: str, protocol: str, number: str) -> Iterator[Figure]:
                 measured_by = row.protocol or column.protocol
                 same = row.recipe == recipe and column.number == number and value is not None
                 if same and measured_by and protocol.startswith(measured_by):
-                    yield Figure(table, column, value)
+                    yield Figure(table, row, column, value)
 
 
 def table_of(name: str) -> Table | None:

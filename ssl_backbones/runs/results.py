@@ -26,6 +26,7 @@ from ssl_backbones.data import CachedImages, Images
 from ssl_backbones.distributed import world_size
 from ssl_backbones.files import UnreadableError, read_object, write_json
 from ssl_backbones.metrics import wilson_interval
+from ssl_backbones.runs.papers_figures import papers_figures
 from ssl_backbones.runs.versions import versions
 
 Number = Mapping[str, Any]
@@ -37,7 +38,13 @@ PRETRAINING = "pretraining"
 
 
 def write_results(folder: str | Path, results: dict[str, Any]) -> dict[str, Any]:
-    """Put results.json in place as a whole, and return what it holds."""
+    """Put results.json in place as a whole with the papers' figures, say these, and return what it holds."""
+    figures: dict[str, list[str]] = {}
+    for number, figure in papers_figures(results):
+        figures.setdefault(number, []).append(str(figure))
+        print(f"The paper's {number}: {figure}", flush=True)
+    if figures:
+        results = {**results, "papers": figures}
     write_json(Path(folder) / "results.json", results)
     return results
 
