@@ -7,7 +7,7 @@ targets that move) take their turn as well. Batches are made in the process itse
 with one thread on a CPU it is CPU time. lightly runs in fp32 by default on a CPU, and that is what the targets compare
 with; its steps in bf16 are given beside it.
 
-Whole: the real run (`start.prepare` to `conduct`, with its monitoring and checkpoints) by itself, with the workers that
+Whole: the real run (`prepare` to `complete`, with its monitoring and checkpoints) by itself, with the workers that
 it finds fitting: images a second, the share of time in which the loop waited for its batches, mean over median step.
 """
 
@@ -31,12 +31,12 @@ from timing import circumstances, clock_of, in_turn, quartiles, say_verdicts, ve
 from ssl_backbones.data import Batch, Images, open_images
 from ssl_backbones.methods.byol import BYOLConfig
 from ssl_backbones.methods.method import MethodConfig
-from ssl_backbones.train.conduct import conduct
-from ssl_backbones.train.embed import to_device
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.monitor import Monitor
+from ssl_backbones.train.placement import to_device
 from ssl_backbones.train.precision import Compute, choose
 from ssl_backbones.train.processes import accelerator_of, meet
+from ssl_backbones.train.run import complete
 from ssl_backbones.train.start import prepare
 from ssl_backbones.views import BYOL_VIEWS, check_engine, made_by
 
@@ -81,7 +81,7 @@ def real_steps(loop: Loop) -> Iterator[float]:
         loop.descend(micro_batches)
         if loop.step % LOG_EVERY == 0:
             loop.require_finite_steps()
-            loop.window.close()
+            loop.means.close()
         yield waited
 
 
@@ -149,7 +149,7 @@ def whole(case: Case, images: Images, compute: Compute, workers: int | None, ste
         watched = Watched(loop.loader.steps, time.perf_counter)
         loop.loader.steps = watched  # type: ignore[method-assign]
         start = time.perf_counter()
-        conduct(begun, lambda trained: "")
+        complete(begun, lambda trained: "")
         minutes = (time.perf_counter() - start) / 60
     anew()
     skipped = max(1, steps // 10)

@@ -31,7 +31,8 @@ from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.loader import Order
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.monitor import Monitor
-from ssl_backbones.train.precision import DTYPES, MEMORY_FORMATS, Compute
+from ssl_backbones.train.placement import MEMORY_FORMATS
+from ssl_backbones.train.precision import DTYPES, Compute
 
 CONFIGS: dict[str, type[MethodConfig]] = {
     value.name: value

@@ -26,9 +26,9 @@ from ssl_backbones.recipes.recipe import Checkpoints, Monitoring, OptimizerConfi
 from ssl_backbones.runs import checkpoint
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train import pretrain as pretrain_module
-from ssl_backbones.train.conduct import finish
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.results import save_results
+from ssl_backbones.train.run import finish
 from ssl_backbones.views import CenterCrop, MultiView
 
 PHOTOS, BATCH, EPOCHS = 26, 8, 2

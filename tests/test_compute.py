@@ -12,6 +12,7 @@ from torch import nn
 
 from ssl_backbones.methods import MethodConfig
 from ssl_backbones.train import precision as compute
+from ssl_backbones.train.placement import in_layout
 from ssl_backbones.train.precision import (
     Compute,
     PrecisionError,
@@ -19,7 +20,6 @@ from ssl_backbones.train.precision import (
     available,
     check_precision,
     choose,
-    laid_out,
 )
 
 
@@ -131,9 +131,9 @@ def test_a_precision_the_device_lacks_is_refused(monkeypatch: pytest.MonkeyPatch
 
 def test_a_layout_is_given_to_images_wherever_they_are() -> None:
     images, levels = torch.zeros(2, 3, 4, 5), torch.zeros(2, 3)
-    found = laid_out({"views": [images, (images, levels)], "name": "x"}, "channels_last")
+    found = in_layout({"views": [images, (images, levels)], "name": "x"}, "channels_last")
     assert found["views"][0].is_contiguous(memory_format=torch.channels_last)
     assert found["views"][1][0].is_contiguous(memory_format=torch.channels_last)
     assert found["views"][1][1] is levels
     assert found["name"] == "x"
-    assert laid_out(found, "contiguous")["views"][0].is_contiguous()
+    assert in_layout(found, "contiguous")["views"][0].is_contiguous()

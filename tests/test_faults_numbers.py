@@ -28,10 +28,9 @@ from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.run_folder import RunFolderError
 from ssl_backbones.train import start as start_module
 from ssl_backbones.train.bench import Bench
-from ssl_backbones.train.finite import SKIPS, FiniteWatch, NotFiniteError
+from ssl_backbones.train.guards import SKIPS, FiniteWatch, MemoryShortError, NotFiniteError, memory_advice
 from ssl_backbones.train.judge import Measured
 from ssl_backbones.train.loop import Loop
-from ssl_backbones.train.memory import NoRoomError, sentence
 from ssl_backbones.train.monitor import Monitor
 
 CPU = torch.device("cpu")
@@ -149,7 +148,7 @@ def test_a_scaler_may_leave_steps_out_and_they_are_counted(scaling: None, data: 
 def test_a_scaler_that_leaves_out_too_many_steps_is_stopped(
     scaling: None, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssl_backbones.train.finite.SKIPS", 2)
+    monkeypatch.setattr("ssl_backbones.train.guards.SKIPS", 2)
     with (
         poisoned("gradient", range(1, 6)),
         pytest.raises(NotFiniteError, match="for 3 steps in a row, the last step 4, on"),
@@ -223,7 +222,7 @@ def test_memory_that_runs_out_names_the_batch_and_what_to_change(
     recipe = tiny(BYOLConfig, data, tmp_path / "run")
     with monkeypatch.context() as patch:
         patch.setattr(Loop, "descend", crowded(0, error))
-        with pytest.raises(NoRoomError) as caught:
+        with pytest.raises(MemoryShortError) as caught:
             run(recipe)
     for words in ("a batch of 8 images of 16 px in fp32", "raise --accumulation from 1 to 2", "lower --batch-size"):
         assert words in str(caught.value)
@@ -232,7 +231,7 @@ def test_memory_that_runs_out_names_the_batch_and_what_to_change(
 
 def test_advice_to_accumulate_says_where_it_is_another_loss() -> None:
     recipe = tiny(SimCLRConfig, Path("data"), Path("run"))
-    said = sentence(recipe, recipe.method.build(create_model("resnet8", num_classes=0)), "fp32")
+    said = memory_advice(recipe, recipe.method.build(create_model("resnet8", num_classes=0)), "fp32")
     assert "raise --accumulation from 1 to 2, by which this method compares fewer images, or" in said
 
 
@@ -245,7 +244,7 @@ def test_memory_that_runs_out_in_the_trial_is_told_alike(
     for trial in ("try_step", "choose"):
         with monkeypatch.context() as patch:
             patch.setattr(start_module, trial, full)
-            with pytest.raises(NoRoomError, match="out of memory with a batch of 8"):
+            with pytest.raises(MemoryShortError, match="out of memory with a batch of 8"):
                 run(tiny(BYOLConfig, data, tmp_path / "run"))
 
 

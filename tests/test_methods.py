@@ -27,7 +27,7 @@ from ssl_backbones.methods import (
     lewel_m,
     moco_v2,
 )
-from ssl_backbones.train.precision import MEMORY_FORMATS, laid_out
+from ssl_backbones.train.placement import MEMORY_FORMATS, in_layout
 
 every_method = pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
 
@@ -170,7 +170,7 @@ class TestEveryMethod:
         for name, layout in MEMORY_FORMATS.items():
             method = small_method(kind).double().to(memory_format=layout)
             torch.manual_seed(3)
-            batch = laid_out(batch_of(method, dtype=torch.float64), name)
+            batch = in_layout(batch_of(method, dtype=torch.float64), name)
             losses.append(method(batch)["loss"].item())
         assert losses[0] == pytest.approx(losses[1], rel=1e-10)
 

@@ -30,7 +30,7 @@ from ssl_backbones.train.processes import (
     first_decides,
     meet,
 )
-from ssl_backbones.train.running_means import Window
+from ssl_backbones.train.running_means import RunningMeans
 
 
 def test_a_first_signal_is_noted_and_a_second_ends_the_process() -> None:
@@ -110,7 +110,7 @@ def on_two(rank: int) -> dict[str, Any]:
         signal.raise_signal(signal.SIGINT)
     told = stop.agreed()
     stop.restore()
-    window = Window(CPU)
+    window = RunningMeans(CPU)
     window.add({"loss": torch.tensor(float(rank)), "chance": 2.0})
     backbone = Colours()
     backbone.norm.running_mean += rank  # the first process's are those that count

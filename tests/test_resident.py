@@ -15,7 +15,7 @@ from runs import outcome, photo_folder, run, tiny
 
 from ssl_backbones.data import Batches, CachedImages, ImageSourceError, ResidentImages, UnreadableImageError
 from ssl_backbones.methods import BYOLConfig, FlagsConfig, MethodConfig, MoCoV2Config, PatchRotNetConfig
-from ssl_backbones.train import residence
+from ssl_backbones.train import cache
 from ssl_backbones.train.cache import Caching, cached
 from ssl_backbones.train.loader import Loader
 from ssl_backbones.train.start import UnfitError
@@ -116,7 +116,7 @@ def test_photos_without_room_on_the_device_are_refused(tmp_path: Path, monkeypat
         run(tiny(BYOLConfig, data, tmp_path / "run", **choices, cache_limit=1e-6))
     with pytest.raises(ImageSourceError, match="holds JPEG"):
         run(tiny(BYOLConfig, data, tmp_path / "run", **choices, reencode=16))
-    monkeypatch.setattr(residence, "memory_of", lambda device: 4000.0)
+    monkeypatch.setattr(cache, "memory_of", lambda device: 4000.0)
     with pytest.raises(ImageSourceError, match=r"photos may take 0\.00 GB of this cpu device's memory"):
         run(tiny(BYOLConfig, data, tmp_path / "run", **choices))
     assert not (tmp_path / "run").exists()

@@ -21,7 +21,7 @@ from ssl_backbones.methods import BYOLConfig
 from ssl_backbones.recipes.recipe import Checkpoints
 from ssl_backbones.runs import checkpoint
 from ssl_backbones.train import start as start_module
-from ssl_backbones.train.finite import NotFiniteError
+from ssl_backbones.train.guards import NotFiniteError
 from ssl_backbones.train.loop import Loop
 
 __all__ = ["data"]

@@ -26,7 +26,7 @@ from ssl_backbones.methods import (
 from ssl_backbones.methods.aligned import AlignedConfig
 from ssl_backbones.models.shadow import Shadow
 from ssl_backbones.optimizers import LARS
-from ssl_backbones.train.precision import laid_out
+from ssl_backbones.train.placement import in_layout
 
 PASSES: dict[type[MethodConfig], tuple[int, int]] = {
     AlignedConfig: (2, 0),
@@ -135,7 +135,7 @@ def test_channels_stay_last_through_the_backbones(kind: type[MethodConfig]) -> N
             for layer in module.modules():
                 if isinstance(layer, nn.Conv2d | nn.modules.batchnorm._BatchNorm):
                     layer.register_forward_hook(lambda module, args, output: found.append(output))
-    method(laid_out(shown_to(method), "channels_last"))
+    method(in_layout(shown_to(method), "channels_last"))
     assert len(found) > 10
     assert all(output.is_contiguous(memory_format=torch.channels_last) for output in found)
 

@@ -29,8 +29,8 @@ from ssl_backbones.evaluate.detection.open_annotated import open_annotated, open
 from ssl_backbones.evaluate.presets import read_preset
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.train.processes import meet
+from ssl_backbones.train.run import train_run
 from ssl_backbones.train.start import fitting
-from ssl_backbones.train.transfer import carry_out
 
 
 def parse(words: Sequence[str], program: str) -> DetectRun:
@@ -49,7 +49,7 @@ def run(options: DetectRun) -> None:
     if rank() == 0:
         print(introduction(run, images, validation, device), flush=True)
     judge = DetectionJudge(run, images, validation)
-    carry_out(run, method, images, judge, judge.save_results)
+    train_run(run, method, images, judge, judge.save_results)
 
 
 def open_data(run: DetectRun) -> tuple[AnnotatedImages, AnnotatedImages]:

@@ -29,8 +29,8 @@ from ssl_backbones.evaluate.segmentation.segmentation_judge import SegmentationJ
 from ssl_backbones.evaluate.segmentation.survey import class_names, require_known, survey
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.train.processes import first_decides, meet
+from ssl_backbones.train.run import train_run
 from ssl_backbones.train.start import fitting
-from ssl_backbones.train.transfer import carry_out
 
 
 def parse(words: Sequence[str], program: str) -> SegmentRun:
@@ -47,7 +47,7 @@ def run(options: SegmentRun) -> None:
     if rank() == 0:
         print(run.steps_sentence(len(scenes)), flush=True)
     judge = SegmentationJudge(run, method, scenes, validation, names, unseen)
-    carry_out(run, method, scenes, judge, judge.save_results)
+    train_run(run, method, scenes, judge, judge.save_results)
 
 
 def open_data(run: SegmentRun) -> tuple[Scenes, Scenes]:

@@ -72,8 +72,8 @@ def figures_of(recipe: str, protocol: str, number: str) -> Iterator[Figure]:
         for row in table.rows:
             for column, value in zip(table.columns, row.figures, strict=True):
                 measured_by = row.protocol or column.protocol
-                same = row.recipe == recipe and column.number == number and value is not None
-                if same and measured_by and protocol.startswith(measured_by):
+                same = row.recipe == recipe and column.number == number
+                if same and value is not None and measured_by and protocol.startswith(measured_by):
                     yield Figure(table, row, column, value)
 
 

@@ -1,4 +1,4 @@
-"""What a run says in words when its numbers mean that nothing is being learnt.
+"""Alarms: sentences in the log when the numbers mean that nothing is being learnt.
 
 An alarm is shown the logged scalars step by step and answers with a sentence when its judgement changes, else None. It
 takes the run's length for its measure of "long", so a dip that mends itself says nothing. Its state is plain JSON.
@@ -27,18 +27,18 @@ class Alarm(ABC):
 
     @abstractmethod
     def judge(self, step: int, values: Mapping[str, float]) -> bool | None:
-        """Whether the trouble is there (True), surely not (False), or cannot be told (None)."""
+        """True if the trouble is there, False if it surely is not, None if it cannot be told."""
 
     @abstractmethod
     def trouble(self, values: Mapping[str, float], lasted: int) -> str:
-        """The sentence that says what is wrong, and why it may be."""
+        """Sentence for the log: the trouble and its likely causes."""
 
     @abstractmethod
     def relief(self, values: Mapping[str, float]) -> str:
-        """The sentence that says it is over."""
+        """Sentence for the log: the trouble is over."""
 
     def observe(self, step: int, values: Mapping[str, float]) -> str | None:
-        """Look at the scalars after a step; a sentence when the trouble has lasted for long, or is over."""
+        """Look at the scalars after a step; return a sentence if the trouble has lasted for long or is over."""
         there = self.judge(step, values)
         if there is None:
             return None
@@ -55,10 +55,11 @@ class Alarm(ABC):
         return self.trouble(values, step - self.state["since"])
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to go on judging as if it had never stopped."""
+        """The state that a resumed run needs to judge as if it had never stopped, as JSON."""
         return dict(self.state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a state that `state_dict` gave; ValueError for one of another kind of alarm."""
         if state.keys() != self.state.keys():
             raise ValueError(f"the state of {type(self).__name__} has {sorted(state)} instead of {sorted(self.state)}")
         self.state = dict(state)

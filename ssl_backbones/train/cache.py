@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from ssl_backbones.data import Images, UnreadableImageError
+from ssl_backbones.data import Images, ImageSourceError, ResidentImages, UnreadableImageError
 from ssl_backbones.data.cached import INDEX, CachedImages, read_index, verify
 from ssl_backbones.data.unreadable import Unreadable
 from ssl_backbones.distributed import rank
@@ -29,6 +30,8 @@ from ssl_backbones.runs.manifest import wait_for
 from ssl_backbones.train.cache_file import BLOCK, UnfinishedCache, content_of
 from ssl_backbones.train.processes import first_decides
 
+SHARE = 0.25
+"""Part of a GPU's memory that images may take from the network."""
 SAMPLE = 64
 """Photos whose size stands for all, and of which a few are held against the source whenever a cache is used."""
 COMPARED = 16
@@ -42,7 +45,7 @@ class ImageCacheError(Refusal, RuntimeError):
 
 @dataclass(frozen=True)
 class Caching:
-    """Where caches are kept, and of what."""
+    """The folder of caches, and the images that are kept there."""
 
     folder: Path
     limit: float = 8.0
@@ -54,7 +57,7 @@ class Caching:
 
     @staticmethod
     def of(recipe: Recipe) -> Caching | None:
-        """What a recipe asks for; None where it asks for no cache."""
+        """The caching that a recipe asks for; None if it asks for none."""
         if not recipe.cache:
             return None
         return Caching(Path(recipe.cache), recipe.cache_limit, recipe.reencode, recipe.unreadable_share)
@@ -210,3 +213,26 @@ def say(sentence: str) -> None:
     """Tell a person, once for all processes."""
     if rank() == 0:
         print(sentence, flush=True)
+
+
+def resident(images: Images, recipe: Recipe, device: torch.device) -> Images:
+    """The same images, brought to the device if the recipe asks for it; ImageSourceError where they do not fit."""
+    if not recipe.resident:
+        return images
+    if not isinstance(images, CachedImages):
+        raise ImageSourceError(
+            f"{recipe.data} was too large for the cache (--cache_limit {recipe.cache_limit:g} GB), and only a cache "
+            "becomes resident: raise the limit, or leave out --resident"
+        )
+    needed, allowed = int(images.ends[-1]), SHARE * memory_of(device)
+    if needed > allowed:
+        raise ImageSourceError(
+            f"{recipe.data} takes {needed / 1e9:.2f} GB as pixels, and photos may take {allowed / 1e9:.2f} GB of this "
+            f"{device.type} device's memory: leave out --resident, and they come from the cache batch by batch"
+        )
+    return ResidentImages(images, device)
+
+
+def memory_of(device: torch.device) -> float:
+    """Bytes of the device's memory in all; infinite for a CPU, whose share the cache's limit sets."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else float("inf")

@@ -35,7 +35,7 @@ NOTES = "blocks.jsonl"
 
 @dataclass(frozen=True)
 class Block:
-    """What is noted of the photos of a block."""
+    """The record of the images of a block."""
 
     bytes: int
     sha256: str
@@ -61,7 +61,7 @@ class UnfinishedCache:
             "made_with": made_with(),
         }
         self.dropped: list[str] = []
-        """Why something that was there is of no use."""
+        """Reasons why something that was there is of no use."""
         make_folder(self.folder)
         self.blocks = self.whole_blocks()
         write_file(self.folder / NOTES, b"".join(map(as_line, [self.question, *map(asdict, self.blocks)])))
@@ -70,7 +70,7 @@ class UnfinishedCache:
 
     @property
     def done(self) -> int:
-        """How many photos are whole."""
+        """Number of images that are whole."""
         return sum(len(block.sizes) for block in self.blocks)
 
     def unreadable_keys(self) -> dict[str, str]:
@@ -176,7 +176,7 @@ def content_of(photo: Image.Image, side: int) -> bytes:
 
 
 def kind_of(side: int) -> dict[str, Any]:
-    """What is kept of each photo, as the index says it."""
+    """The form in which each image is kept, as the index says it."""
     if not side:
         return {"kind": "pixels"}
     return {
@@ -188,7 +188,7 @@ def kind_of(side: int) -> dict[str, Any]:
 
 
 def made_with() -> dict[str, str | None]:
-    """Of what the pixels depend on."""
+    """Versions of all that the pixels depend on."""
     return {
         "ssl-backbones": ssl_backbones.__version__,
         "pillow": PIL.__version__,

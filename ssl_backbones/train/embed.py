@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from ssl_backbones.data.batches import Batch, Batches, Request
 from ssl_backbones.distributed import gather, rank, world_size
 from ssl_backbones.train.loader import obey_parent_alone, signals_waiting
+from ssl_backbones.train.placement import to_device
 
 
 @torch.no_grad()
@@ -81,16 +82,3 @@ def batches(dataset: Batches, indices: np.ndarray, batch_size: int, workers: int
 def keep(batch: Batch) -> Batch:
     """The batch as it is."""
     return batch
-
-
-def to_device(content: Any, device: torch.device) -> Any:
-    """Nested content with every tensor on the device."""
-    if isinstance(content, Tensor):
-        return content.to(device, non_blocking=True)
-    if isinstance(content, dict):
-        return {name: to_device(value, device) for name, value in content.items()}
-    if isinstance(content, tuple) and hasattr(content, "_fields"):
-        return type(content)(*(to_device(value, device) for value in content))
-    if isinstance(content, list | tuple):
-        return type(content)(to_device(value, device) for value in content)
-    return content

@@ -38,7 +38,7 @@ class Judge(Protocol):
     every: int
     """Epochs between two measurements; 0 for none but the first and the last."""
     at_start: bool
-    """Whether there is something to measure before the first step."""
+    """True if there is something to measure before the first step."""
 
     @property
     def question(self) -> dict[str, Any]:

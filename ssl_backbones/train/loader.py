@@ -1,4 +1,4 @@
-"""Which images make up which batch, as a function of counters; and the workers that make the batches."""
+"""The loader: the images of each batch as a function of counters, and the workers that make the batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ssl_backbones.refusal import Refusal
 from ssl_backbones.views.randomness import permutation, seed_of
 
 DIED = re.compile(r"DataLoader worker \(pid")
-"""How torch begins when it hears that a worker is gone."""
+"""First words of torch when it hears that a worker is gone."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Order:
         return self.images // self.batch_size
 
     def requests(self, epoch: int, start_step: int = 0) -> Iterator[Request]:
-        """What this rank asks for in an epoch from a step on: `accumulation` requests a step."""
+        """Yield the requests of this rank in an epoch from a step on: `accumulation` requests a step."""
         order = permutation(self.seed, epoch, self.images)
         for step in range(start_step, self.steps_per_epoch):
             for micro_batch in range(self.accumulation):
@@ -186,7 +186,7 @@ class Loader:
 
 @contextmanager
 def ends_by_words() -> Iterator[None]:
-    """A worker that dies while it hands over a batch leaves a broken pipe, which does not say so."""
+    """Context manager: raise LostReaderError for a worker that dies while it hands over a batch."""
     try:
         yield
     except (EOFError, ConnectionError) as error:
@@ -197,7 +197,7 @@ def ends_by_words() -> Iterator[None]:
 
 @contextmanager
 def readers_alive(progress: Callable[[], str]) -> Iterator[None]:
-    """Make a sentence of the death of a process that reads images, with how far the run had come."""
+    """Context manager: raise LostReaderError for a reading process that dies, with the progress of the run."""
     try:
         yield
     except RuntimeError as error:
@@ -216,7 +216,7 @@ def as_tuple(batch: Batch) -> tuple[Any, dict[str, str]]:
 
 @contextmanager
 def signals_waiting() -> Iterator[None]:
-    """Workers that are started here are not reached by signals meant for the run before they obey their parent."""
+    """Context manager: keep signals for the run from workers that start here until they obey their parent alone."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -249,7 +249,7 @@ def obey_parent_alone(worker: int) -> None:
 
 
 def reading_workers(asked: int | None) -> int:
-    """How many processes read images beside this one: the number asked for, or a core each but for the one it keeps."""
+    """Number of processes that read images beside this one: the one asked for, or a core each but for its own."""
     if asked is not None:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

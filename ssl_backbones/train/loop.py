@@ -22,15 +22,14 @@ from ssl_backbones.runs.optimizer_state import load_optimizer, optimizer_tensors
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.alarm import ChanceAlarm, CollapseAlarm
 from ssl_backbones.train.bench import Bench
-from ssl_backbones.train.embed import to_device
-from ssl_backbones.train.finite import FiniteWatch, all_finite, not_finite
+from ssl_backbones.train.guards import FiniteWatch, all_finite, not_finite, within_memory
 from ssl_backbones.train.judge import Judge, Measured, Trained
 from ssl_backbones.train.loader import Loader, reading_workers
-from ssl_backbones.train.memory import within_memory
 from ssl_backbones.train.optimization import build_optimizer, set_hyperparameters
-from ssl_backbones.train.precision import MEMORY_FORMATS, Compute, laid_out
+from ssl_backbones.train.placement import MEMORY_FORMATS, in_layout, to_device
+from ssl_backbones.train.precision import Compute
 from ssl_backbones.train.processes import Stopped, StopSignals, first_decides
-from ssl_backbones.train.running_means import Window
+from ssl_backbones.train.running_means import RunningMeans
 from ssl_backbones.views import seed_of
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -72,7 +71,7 @@ class Loop:
         self.unreadable = Accounts(run.unreadable_share)
         self.unreadable.of(images)
         self.alarms = [ChanceAlarm(self.whole_steps), CollapseAlarm(self.whole_steps)]
-        self.window = Window(accelerator.device)
+        self.means = RunningMeans(accelerator.device)
         self.watch = FiniteWatch(accelerator.device, scaled=accelerator.scaler is not None)
         self.saved_at = time.monotonic()
         self.place(method)
@@ -146,15 +145,15 @@ class Loop:
             content = self.dataset.on_device(to_device(batch.content, self.accelerator.device))
             last = batch is batches[-1]
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                scalars = self.wrapped(laid_out(content, self.compute.layout))
+                scalars = self.wrapped(in_layout(content, self.compute.layout))
                 self.accelerator.backward(scalars["loss"] / len(batches))
             losses.append(scalars["loss"].detach())
-            self.window.add(scalars, share=1 / len(batches))
+            self.means.add(scalars, share=1 / len(batches))
         self.watch.observe(self.step, losses, (weights.grad for weights in self.method.parameters()))
         self.stepper.step()
         self.stepper.zero_grad()
         followed = self.method.on_step_end(self.step / self.whole_steps)
-        self.window.note({"lr": lr, **followed})
+        self.means.note({"lr": lr, **followed})
         self.step += 1
 
     def after_step(self, epoch: int) -> None:
@@ -163,7 +162,7 @@ class Loop:
         if self.step % self.run.log_every == 0 or self.step == self.total_steps:
             self.count_unreadable()
             self.require_finite_steps()
-            self.tell(epoch, self.window.close() | self.watch.skipped())
+            self.tell(epoch, self.means.close() | self.watch.skipped())
         improved = self.step % self.loader.steps_per_epoch == 0 and self.after_epoch(epoch + 1)
         if self.step == self.total_steps:
             return  # what is left to do is logged before it is saved
@@ -262,7 +261,7 @@ class Loop:
         scalars: dict[str, Any] = {
             "unreadable": self.unreadable.state_dict(),
             "alarms": [alarm.state_dict() for alarm in self.alarms],
-            "window": self.window.names(),
+            "window": self.means.names(),
             "watch": self.watch.state_dict(),
             "best": self.best,
             "compute": self.compute.kept(),
@@ -276,7 +275,7 @@ class Loop:
                 parts["before"] = {"correct": self.before.correct}
         several = self.accelerator.num_processes > 1
         own = [name for name, _ in self.method.named_buffers() if several and name.endswith(STATISTICS)]
-        own_tensors = {f"buffer.{name}": state[name] for name in own} | self.window.tensors()
+        own_tensors = {f"buffer.{name}": state[name] for name in own} | self.means.tensors()
         return parts, scalars | {"optimizer": entries}, own_tensors
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
@@ -297,5 +296,5 @@ class Loop:
         for alarm, state in zip(self.alarms, saved.scalars["alarms"], strict=True):
             alarm.load_state_dict(state)
         self.watch.load_state_dict(saved.scalars["watch"])
-        self.window.load(saved.scalars["window"], saved.own)
+        self.means.load(saved.scalars["window"], saved.own)
         self.step = self.saved_step = saved.step

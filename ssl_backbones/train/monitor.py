@@ -25,7 +25,7 @@ Embed = Callable[[Images, np.ndarray], Tensor]
 
 
 class Monitor:
-    """Which images are asked about, chosen once: a bank of neighbours, and queries held against it.
+    """The images of the k-NN test, chosen once: a bank of neighbours, and queries held against it.
 
     Labelled validation images are the queries; without them, the bank's own images are, each held against the others.
     """
@@ -46,7 +46,7 @@ class Monitor:
 
     @property
     def question(self) -> dict[str, Any]:
-        """What two answers must have in common to be compared, as JSON has it."""
+        """All that two measurements must share to be comparable, as JSON."""
         return {
             "k": self.config.k,
             "bank": [len(self.bank), self.bank_images.fingerprint],
@@ -58,14 +58,14 @@ class Monitor:
         return self.measure(bench.embed)
 
     def measure(self, embed: Embed) -> Measured:
-        """The spread of the features, and their neighbours' accuracy where there are labels."""
+        """Measure the spread of the features and, where there are labels, the k-NN accuracy."""
         bank = embed(self.bank_images, self.bank)
         spread = {"std": feature_std(bank[:SPREAD]), "rank": effective_rank(bank[:SPREAD])}
         correct = self.neighbours(embed, bank)
         return Measured(spread if correct is None else spread | {"knn": correct.double().mean().item()}, correct)
 
     def neighbours(self, embed: Embed, bank: Tensor) -> Tensor | None:
-        """Which queries (M,) have neighbours that name their class."""
+        """Correct predictions (M,) bool of the labelled queries; None without labels."""
         if not self.labelled:
             return None
         bank_labels = labels_of(self.bank_images, self.bank)
@@ -85,7 +85,7 @@ class Monitor:
         return predicted == query_labels[known]
 
     def chance(self) -> float:
-        """The accuracy of always naming the most frequent class of the queries."""
+        """Chance level: the accuracy of always naming the most frequent class of the queries."""
         asked = self.asked_images
         labels = labels_of(asked, np.arange(len(asked)) if self.query_images else self.bank)
         counts = torch.bincount(labels[labels >= 0])
@@ -119,7 +119,7 @@ class Monitor:
 
 
 def has_labels(images: Images) -> bool:
-    """Whether some of the images are told apart by labels: one class alone would always be right."""
+    """True if the images have at least two classes: one class alone would always be right."""
     return images.labels is not None and len(np.setdiff1d(images.labels, [-1])) > 1
 
 

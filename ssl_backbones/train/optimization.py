@@ -13,14 +13,14 @@ from ssl_backbones.recipes.recipe import OptimizerConfig, Run
 
 
 class Kind(NamedTuple):
-    """What sets a parameter apart from the others."""
+    """A kind of parameters that share their hyper-parameters."""
 
     own_rate: bool
-    """Whether it is the backbone's, and that has a rate of its own."""
+    """True for the backbone's, if that has a learning rate of its own."""
     constant: bool
-    """Whether its rate stays at the peak after the warm-up."""
+    """True if the rate stays at the peak after the warm-up."""
     plain: bool
-    """Whether it is neither decayed nor adapted."""
+    """True if neither decayed nor adapted."""
 
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -50,11 +50,11 @@ def parameter_groups(method: nn.Module, config: OptimizerConfig) -> list[dict[st
             groups[Kind(own_rate, constant, plain)].append(parameter)
     if held is not None and not any(found for kind, found in groups.items() if kind.constant):
         raise ValueError(f"optimizer.constant_part is {held!r}, but no part of the method that learns is called that.")
-    return [{"params": parameters} | apart(config, kind) for kind, parameters in groups.items() if parameters]
+    return [{"params": parameters} | group_settings(config, kind) for kind, parameters in groups.items() if parameters]
 
 
-def apart(config: OptimizerConfig, kind: Kind) -> dict[str, Any]:
-    """What sets a group apart from the optimiser's defaults."""
+def group_settings(config: OptimizerConfig, kind: Kind) -> dict[str, Any]:
+    """The hyper-parameters in which a kind differs from the optimiser's defaults."""
     found: dict[str, Any] = {"constant": True} if kind.constant else {}
     if kind.own_rate and config.backbone_lr is not None:
         found["lr_scale"] = config.backbone_lr / config.lr

@@ -1,4 +1,4 @@
-"""In which numbers and in which layout a network runs fastest here: found out by trying."""
+"""The precision and the memory layout in which a network runs fastest here, found by trying."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from statistics import median
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.train.placement import MEMORY_FORMATS, Layout, in_layout
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Layout = Literal["contiguous", "channels_last"]
 Way = tuple[Precision, Layout]
-MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 ROUNDS = 7
 """Times that each way still in question is timed, in turn with the others, if there is time."""
@@ -37,7 +36,7 @@ class PrecisionError(Refusal, ValueError):
 
 @dataclass(frozen=True)
 class Compute:
-    """How a network is computed, and how long a step took in each way that was tried (in seconds)."""
+    """The precision and layout of a run, and the seconds that a step took in each way that was tried."""
 
     precision: Precision
     layout: Layout
@@ -46,7 +45,7 @@ class Compute:
     """Of a CPU; sums over them depend on how many there are."""
 
     def kept(self) -> dict[str, Any]:
-        """What a checkpoint holds of it, so that the rest of a run is computed alike."""
+        """The part that a checkpoint holds, so that the rest of a run is computed alike."""
         return {"precision": self.precision, "layout": self.layout, "threads": self.threads}
 
     def __str__(self) -> str:
@@ -115,19 +114,6 @@ def check_precision(precision: str, device: torch.device) -> Precision:
     return precision  # type: ignore[return-value]
 
 
-def laid_out(content: Any, layout: Layout) -> Any:
-    """Nested content with every image tensor in the layout."""
-    if isinstance(content, Tensor):
-        return content.contiguous(memory_format=MEMORY_FORMATS[layout]) if content.ndim == 4 else content
-    if isinstance(content, tuple) and hasattr(content, "_fields"):
-        return type(content)(*(laid_out(value, layout) for value in content))
-    if isinstance(content, list | tuple):
-        return type(content)(laid_out(value, layout) for value in content)
-    if isinstance(content, dict):
-        return {name: laid_out(value, layout) for name, value in content.items()}
-    return content
-
-
 class Trial:
     """A copy of a method that takes the same step in one way and another."""
 
@@ -155,7 +141,7 @@ class Trial:
         """The time of a forward and a backward pass in one way."""
         precision, layout = way
         self.method.to(memory_format=MEMORY_FORMATS[layout])  # type: ignore[call-overload]
-        batch = laid_out(self.batch, layout)
+        batch = in_layout(self.batch, layout)
 
         def step() -> None:
             with torch.autocast(self.device.type, DTYPES.get(precision), enabled=precision in DTYPES):
@@ -167,7 +153,7 @@ class Trial:
 
 
 def timed(work: Callable[[], None], device: torch.device) -> float:
-    """How long some work takes, in seconds."""
+    """Seconds that some work takes."""
     wait_for(device)
     start = time.perf_counter()
     work()

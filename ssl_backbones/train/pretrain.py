@@ -20,12 +20,11 @@ from ssl_backbones.methods.method import Method
 from ssl_backbones.models.backbone import freeze_unused
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolder
-from ssl_backbones.train.cache import Caching, cached
-from ssl_backbones.train.conduct import conduct
+from ssl_backbones.train.cache import Caching, cached, resident
 from ssl_backbones.train.judge import Trained
 from ssl_backbones.train.monitor import Monitor
-from ssl_backbones.train.residence import resident
 from ssl_backbones.train.results import save_results
+from ssl_backbones.train.run import complete
 from ssl_backbones.train.start import Begun, check_order, fitting, meet_for, prepare
 from ssl_backbones.views import check_engine, made_by
 
@@ -37,7 +36,7 @@ def pretrain(recipe: Recipe) -> RunFolder:
     def save(trained: Trained) -> str:
         return save_results(recipe, monitor, trained)
 
-    return conduct(begun, save)
+    return complete(begun, save)
 
 
 def start(recipe: Recipe) -> tuple[Begun, Monitor]:
@@ -75,7 +74,7 @@ def require_engine(recipe: Recipe, method: Method) -> None:
 
 
 def open_data(recipe: Recipe) -> tuple[Images, Images | None]:
-    """The images to train on, enough for a batch, and the labelled ones to ask about, if any."""
+    """Open the images to train on, enough for a batch, and the labelled validation images, if any."""
     if not recipe.data:
         raise ImageSourceError(
             f"{recipe.name} was made for {recipe.promise.data} and has no data here: name a folder of images, parquet "
@@ -98,7 +97,7 @@ def open_data(recipe: Recipe) -> tuple[Images, Images | None]:
 
 
 def open_validation(recipe: Recipe, images: Images) -> Images | None:
-    """The labelled images to ask about: those that the recipe names, or those beside the ones to train on, if any."""
+    """Open the labelled validation images: those that the recipe names, or those beside the training images, if any."""
     if not recipe.validation:
         return validation_of(recipe.data, images)
     validation = open_images(recipe.validation, among=images.classes)

@@ -1,4 +1,4 @@
-"""What the processes of a run do together: start, agree, and stop."""
+"""The processes of a run: starting, agreeing and stopping together."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if hasattr(signal, "SIGUSR1"):
     STOPPING[signal.SIGUSR1] = 143
 """Signals that ask for an orderly end, and the exit code each leads to."""
 PATIENCE = timedelta(minutes=10)
-"""How long a process waits for another, before it takes it for dead; one whose connection broke is not waited for."""
+"""Time after which a process takes another for dead; one whose connection broke is not waited for."""
 LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed out|recvvalue|process group", re.I)
-"""What torch says, in many ways, when another process is gone."""
+"""Words of torch, in many forms, when another process is gone."""
 
 
 class TrackerError(Refusal, ValueError):
@@ -38,7 +38,7 @@ class TrackerError(Refusal, ValueError):
 
 
 class OtherRankError(Refusal, RuntimeError):
-    """What went wrong in the first process, as the others hear of it."""
+    """An error in the first process, as the others hear of it."""
 
 
 def meet() -> torch.device:
@@ -54,7 +54,7 @@ def meet() -> torch.device:
 
 @contextmanager
 def one_for_all(progress: Callable[[], str]) -> Iterator[None]:
-    """Make a sentence of the loss of another process, with how far the run had come: none can go on alone."""
+    """Context manager: raise OtherRankError for the loss of another process, with the progress of the run."""
     try:
         yield
     except RuntimeError as error:
@@ -68,7 +68,7 @@ def one_for_all(progress: Callable[[], str]) -> Iterator[None]:
 
 
 def first_decides(work: Callable[[], T]) -> T:
-    """What `work` returns in the first process, in all of them; and an error there is an error in all."""
+    """Do `work` in the first process and return its result in all; an error there is raised in all."""
     if world_size() == 1:
         return work()
     answer: list[Any] = [None, None]
@@ -129,6 +129,7 @@ class StopSignals:
         self.before = {number: signal.signal(number, self.note) for number in STOPPING}
 
     def note(self, number: int, frame: FrameType | None) -> None:
+        """Remember the signal; the next one ends the process."""
         self.received = number
         self.restore()
 

@@ -86,7 +86,7 @@ def architecture_of(recipe: Recipe) -> str:
 def altered(recipe: Recipe) -> dict[str, list[Any]]:
     """The fields in which a run differs from the recipe it is named after: that one's value, and the run's.
 
-    Which photos it was is not a field's affair but their fingerprint's, which stands beside these.
+    The data path is left out: data are compared by fingerprint.
     """
     free = {*FREE, "seed"}
     changed = (

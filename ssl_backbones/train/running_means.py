@@ -1,4 +1,4 @@
-"""The means of what is logged, between two lines of the log; read from the device only when a line is written."""
+"""Running means of what is logged, between two lines of the log; read from the device only for a line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from ssl_backbones.distributed import world_size
 
 
-class Window:
+class RunningMeans:
     """Sums of scalars over the steps since the last line, per process, in float64 where the device has it."""
 
     def __init__(self, device: torch.device) -> None:
@@ -46,7 +46,7 @@ class Window:
         return values
 
     def names(self) -> dict[str, object]:
-        """What `load` needs beside the tensors, as JSON has it."""
+        """The state that `load` needs beside the tensors, as JSON."""
         return {"names": list(self.sums), "weight": self.weight, "latest": self.latest}
 
     def tensors(self) -> dict[str, Tensor]:

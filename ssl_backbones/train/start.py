@@ -19,12 +19,12 @@ from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.checkpoint import Checkpoint, load_latest
 from ssl_backbones.runs.log import RunLog
 from ssl_backbones.runs.run_folder import RunFolder, claim
-from ssl_backbones.train.embed import to_device
+from ssl_backbones.train.guards import within_memory
 from ssl_backbones.train.judge import Judge
 from ssl_backbones.train.loader import Order
 from ssl_backbones.train.loop import Loop
-from ssl_backbones.train.memory import within_memory
 from ssl_backbones.train.optimization import parameter_groups
+from ssl_backbones.train.placement import to_device
 from ssl_backbones.train.precision import Compute, check_precision, choose
 from ssl_backbones.train.processes import accelerator_of, check_trackers, first_decides, meet
 
@@ -86,7 +86,7 @@ def prepare(run: Run, method: Method, images: Images, judge: Judge, device: torc
 
 @contextmanager
 def fitting() -> Iterator[None]:
-    """Make a refusal of what a part says about values that do not fit it."""
+    """Context manager: turn ValueError into UnfitError, which ends the program with exit code 2."""
     try:
         yield
     except ValueError as error:
@@ -94,13 +94,13 @@ def fitting() -> Iterator[None]:
 
 
 def claimed(run: Run) -> RunFolder:
-    """The run's folder in every process; the lock on it is the first one's alone."""
+    """Claim the run's folder for all processes; the first one alone holds the lock."""
     folder = first_decides(lambda: claim(run.folder, run.to_dict(), may_differ=FREE, complete=run.completed))
     return folder if rank() == 0 else RunFolder(folder.path, folder.resumed)
 
 
 def check_data(images: Images, fingerprint: str, folder: RunFolder) -> None:
-    """Refuse to go on with other images than those the run began with."""
+    """Raise ImageSourceError for other images than those the run began with."""
     if fingerprint != images.fingerprint:
         raise ImageSourceError(
             f"the images are not those that the run in {folder.path} began with (fingerprint {images.fingerprint[:12]} "
@@ -109,7 +109,7 @@ def check_data(images: Images, fingerprint: str, folder: RunFolder) -> None:
 
 
 def computed_as_before(saved: Checkpoint | None, device: torch.device) -> Compute | None:
-    """How the run was computed until now, if it has begun: going on in another way would change its numbers."""
+    """Precision and layout of the run so far, if it has begun: another choice would change its numbers."""
     if saved is None:
         return None
     kept = saved.scalars["compute"]
@@ -119,7 +119,7 @@ def computed_as_before(saved: Checkpoint | None, device: torch.device) -> Comput
 
 
 def first_batch(run: Run, method: Method, images: Images, device: torch.device) -> Any:
-    """What this process will see first, on its device; a method refuses here images that it cannot use."""
+    """The first batch of this process, on its device; UnfitError for images that the method cannot use."""
     with fitting():
         method.check_data(len(images), run.batch_size)
         dataset = method.dataset(images, run.size, run.seed)
@@ -158,7 +158,7 @@ def broadcast(value: T) -> T:
 
 
 def introduce(loop: Loop, log: RunLog, saved: Checkpoint | None) -> None:
-    """Say what is about to happen."""
+    """Log the size of the run, the learning rate, and the checkpoint it goes on from."""
     run, processes = loop.run, loop.accelerator.num_processes
     log.say(f"{run.title} on {len(loop.images)} images of {run.data}, into {loop.folder.path}")
     whole = run.epochs * loop.loader.steps_per_epoch

@@ -5,7 +5,7 @@ An epoch shows the features in an order that is counted from the seed. Every pro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from ssl_backbones.distributed import rank, say, world_size
 from ssl_backbones.runs import checkpoint, saving
 from ssl_backbones.runs.optimizer_state import load_optimizer, optimizer_tensors
 from ssl_backbones.runs.run_folder import RunFolderError
-from ssl_backbones.train.finite import NotFiniteError
+from ssl_backbones.train.guards import NotFiniteError
 from ssl_backbones.train.processes import Stopped, StopSignals, first_decides
 from ssl_backbones.train.start import broadcast
 from ssl_backbones.views import permutation
@@ -119,7 +119,7 @@ def train_head(
     done: int = 0,
     *,
     before_step: Callable[[int], object] = int,
-) -> Iterator[tuple[int, float]]:
+) -> Generator[tuple[int, float], None, None]:
     """Train a head on features (N, D) with labels (N,) for the epochs beyond those done; yield each and its mean loss.
 
     `before_step` is called with the number of each step, from 0 on. Raises NotFiniteError for a loss that is no number,

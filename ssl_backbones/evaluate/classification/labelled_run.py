@@ -27,8 +27,9 @@ from ssl_backbones.runs.results import Number, as_share, proportion, results_of,
 from ssl_backbones.runs.run_folder import RunFolder, differences
 from ssl_backbones.train.judge import Trained
 from ssl_backbones.train.processes import first_decides, meet
+from ssl_backbones.train.run import train_run
 from ssl_backbones.train.start import fitting
-from ssl_backbones.train.transfer import Transfer, carry_out
+from ssl_backbones.train.transfer import Transfer
 from ssl_backbones.typed.words import Hidden, Positional
 
 
@@ -130,7 +131,7 @@ def carry(
         learnt = Learnt(trained.images, trained.folder, trained.steps, trained.device, precision, unreadable)
         return save_results(learnt, run, asked, judge.answers, more)
 
-    folder = carry_out(run, method, asked.images, judge, save)
+    folder = train_run(run, method, asked.images, judge, save)
     return first_decides(lambda: read(folder.results))
 
 

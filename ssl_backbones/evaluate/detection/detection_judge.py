@@ -25,8 +25,9 @@ from ssl_backbones.evaluate.detection.detection import Detection
 from ssl_backbones.evaluate.detection.precise_bn import precise_statistics
 from ssl_backbones.runs.results import as_share, results_of, write_results
 from ssl_backbones.train.bench import Bench
-from ssl_backbones.train.embed import batches, to_device
+from ssl_backbones.train.embed import batches
 from ssl_backbones.train.judge import Measured, Trained
+from ssl_backbones.train.placement import to_device
 
 Number = dict[str, float]
 

@@ -27,8 +27,9 @@ from ssl_backbones.evaluate.segmentation.segmentation import Segmentation
 from ssl_backbones.evaluate.segmentation.survey import shown
 from ssl_backbones.runs.results import as_share, results_of, write_results
 from ssl_backbones.train.bench import Bench
-from ssl_backbones.train.embed import batches, evaluated, to_device
+from ssl_backbones.train.embed import batches, evaluated
 from ssl_backbones.train.judge import Measured, Trained
+from ssl_backbones.train.placement import to_device
 
 SOME = 5
 """Classes shown at each end of the list."""

@@ -1,18 +1,24 @@
-"""Losses and gradients that are no numbers: noted on the device when it happens, read when there is time to wait."""
+"""Guards of a run: numbers that are not finite, and memory that runs out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from ssl_backbones.distributed import world_size
+from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.recipe import Run
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.manifest import folder_name
 from ssl_backbones.runs.run_folder import RunFolder
 
+OUT_OF_HOST_MEMORY = re.compile(r"can't allocate memory|not enough memory|DefaultCPUAllocator")
+"""Words of torch when the host's memory runs out, for which it has no type."""
 SKIPS = 20
 """Steps in a row that a gradient scaler may skip while it looks for a scale that fits."""
 
@@ -57,7 +63,7 @@ class FiniteWatch:
         )
 
     def trouble(self) -> tuple[int, str] | None:
-        """The step that went wrong and what was wrong with it, or None; waits for the device."""
+        """The step that went wrong and what was wrong with it; None if all went well; waits for the device."""
         step, loss_too, _, _ = self.noted.tolist()
         if step < 0:
             return None
@@ -65,18 +71,50 @@ class FiniteWatch:
         return step, f"{what} for {self.allowed + 1} steps in a row, the last" if self.allowed else f"{what} in"
 
     def skipped(self) -> dict[str, float]:
-        """How many steps a gradient scaler has left out so far, for the log; waits for the device."""
+        """Number of steps that a gradient scaler has left out so far, for the log; waits for the device."""
         return {"skipped": self.noted[3].item()} if self.allowed else {}
 
     def state_dict(self) -> list[int]:
-        """What a resumed run needs, as JSON has it."""
+        """The state that a resumed run needs, as JSON."""
         noted: list[int] = self.noted.tolist()
         return noted
 
     def load_state_dict(self, state: Sequence[int]) -> None:
+        """Take up a state that `state_dict` gave."""
         self.noted = torch.tensor(state, device=self.noted.device)
 
 
 def all_finite(network: nn.Module) -> bool:
-    """Whether every weight is a number."""
+    """True if every weight is finite."""
     return bool(torch.stack([weights.isfinite().all() for weights in network.parameters()]).all())
+
+
+class MemoryShortError(Refusal, RuntimeError):
+    """A batch that does not fit into memory."""
+
+
+@contextmanager
+def within_memory(run: Run, method: Method, precision: str) -> Iterator[None]:
+    """Context manager: turn memory that runs out into MemoryShortError, which names the batch and the ways out."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise MemoryShortError(memory_advice(run, method, precision)) from error
+    except RuntimeError as error:  # torch has no type for it where memory is the host's
+        if not OUT_OF_HOST_MEMORY.search(str(error)):
+            raise
+        raise MemoryShortError(memory_advice(run, method, precision)) from error
+
+
+def memory_advice(run: Run, method: Method, precision: str) -> str:
+    """The message on a batch that does not fit, with the ways to take less memory."""
+    parts = run.accumulation * world_size()
+    at_once = run.batch_size // parts
+    effect = "which keeps the batch" if method.accumulation_is_exact else "by which this method compares fewer images"
+    smaller = f"raise --accumulation from {run.accumulation} to {2 * run.accumulation}, {effect}, or "
+    return (
+        f"out of memory with a batch of {run.batch_size} images of {run.size} px in {precision}, {at_once} at a time "
+        f"in each of {world_size()} process{'es' if world_size() > 1 else ''}: "
+        f"{smaller if at_once % 2 == 0 else ''}lower --batch-size or --size, or compute in --precision bf16, and "
+        "begin anew with --out if steps were made already"
+    )

@@ -1,0 +1,64 @@
+"""A run of any kind, from its first refusal to its results, and the ends that it may come to."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from ssl_backbones.data import Images, TooManyUnreadableError
+from ssl_backbones.distributed import say
+from ssl_backbones.methods.method import Method
+from ssl_backbones.recipes.recipe import Run
+from ssl_backbones.runs.log import RunLog
+from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.train.guards import NotFiniteError
+from ssl_backbones.train.judge import Judge, SaveResults
+from ssl_backbones.train.loader import readers_alive
+from ssl_backbones.train.loop import Loop
+from ssl_backbones.train.processes import Stopped, one_for_all
+from ssl_backbones.train.start import Begun, check_order, fitting, meet_for, prepare
+
+TOGETHER = (NotFiniteError, Stopped, TooManyUnreadableError)
+"""Ends that all processes come to after the same step."""
+
+
+def train_run(run: Run, method: Method, images: Images, judge: Judge, save_results: SaveResults) -> RunFolder:
+    """Train a method from where its run was left, save the results and return the run's folder.
+
+    In every process, `judge` measures the network at the end and as often as it says; `save_results` runs in the first.
+    """
+    device = meet_for(run)
+    with fitting():
+        check_order(run, images)
+    return complete(prepare(run, method, images, judge, device), save_results)
+
+
+def complete(begun: Begun, save_results: SaveResults) -> RunFolder:
+    """Train to the end, let the first process save the results, and return the run's folder."""
+    if isinstance(begun, RunFolder):
+        begun.release()
+        say(f"{begun.path} holds the finished run; choose another folder with --out to run it again.")
+        return begun
+    loop, log = begun
+    with loop.folder, closing(log):
+        try:
+            with one_for_all(lambda: progress_of(loop)), readers_alive(lambda: progress_of(loop)):
+                finish(loop, log, save_results)
+        except TOGETHER:
+            loop.accelerator.end_training()
+            raise
+        loop.accelerator.end_training()
+    return loop.folder
+
+
+def finish(loop: Loop, log: RunLog, save_results: SaveResults) -> None:
+    """Train to the last step, and let the first process save the results."""
+    trained = loop.train(log)
+    if loop.accelerator.is_main_process:
+        log.say(save_results(trained))
+    loop.accelerator.wait_for_everyone()
+
+
+def progress_of(loop: Loop) -> str:
+    """The place of a run that ends early, for an error message: "after step 40 of 100, and step 30 is saved: ..."."""
+    saved = "nothing was saved yet" if loop.saved_step is None else f"and step {loop.saved_step} is saved"
+    return f"after step {loop.step} of {loop.total_steps}, {saved}: the same command goes on from there"
