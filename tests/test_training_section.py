@@ -17,7 +17,7 @@ from ssl_backbones.hub.training_section import alterations, command, training
 from ssl_backbones.recipes import command_line
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.registry import photos
-from ssl_backbones.registry.papers import PAPERS
+from ssl_backbones.registry.papers import PAPERS, Paper
 from ssl_backbones.registry.photos import CLOTHING, DATA, IMAGENETTE, SAMPLE, are_those, known_by
 from ssl_backbones.train.results import altered, description, earned_tag
 
@@ -156,8 +156,11 @@ def test_a_method_that_nobody_registered_is_not_said_to_do_without_labels() -> N
     assert "self-supervised-learning" not in card
 
 
-def test_a_method_whose_authors_are_not_recorded_reads_as_a_sentence() -> None:
-    assert str(PAPERS["flags"]) == "FLAGS, authors not recorded"
+def test_a_paper_without_year_and_address_reads_as_a_sentence() -> None:
+    assert str(Paper("X", "Fuse")) == "Fuse, authors not recorded"
+    assert str(PAPERS["flags"]) == (
+        "Yuchi Zhao and Yuhao Zhou. Fuse Local and Global Semantics in Representation Learning"
+    )
 
 
 # The command

@@ -1,6 +1,7 @@
 """FLAGS: contrast with mined images of the same class, some much alike and some less, beside one's own augmentation.
 
-Pairs are mined with labels, so this is supervised pretraining.
+Yuchi Zhao and Yuhao Zhou, Fuse Local and Global Semantics in Representation Learning. Pairs are mined with labels, so
+this is supervised pretraining.
 """
 
 from __future__ import annotations
@@ -49,7 +50,13 @@ class FlagsConfig(MethodConfig):
     """FLAGS's choices. Without the global pair and the local branch, it is MoCo v2 with the same loss."""
 
     name: ClassVar[str] = "flags"
-    paper: ClassVar[Paper] = Paper("FLAGS", "FLAGS", labels="with pairs that labels chose", labels_from="pairs")
+    paper: ClassVar[Paper] = Paper(
+        "FLAGS",
+        "Fuse Local and Global Semantics in Representation Learning",
+        "Yuchi Zhao and Yuhao Zhou",
+        labels="with pairs that labels chose",
+        labels_from="pairs",
+    )
     pairs: str = ""
     """The file that training/mine_pairs.py wrote of the images to train on."""
     global_pair: bool = True

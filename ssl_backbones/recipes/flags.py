@@ -1,6 +1,7 @@
-"""FLAGS: contrast with one's own augmentation and with images of the same class, mined beforehand.
+"""FLAGS. Yuchi Zhao and Yuhao Zhou, Fuse Local and Global Semantics in Representation Learning.
 
-Title, authors and address of the paper are not recorded here. Every recipe but MoCo's asks for --method.pairs.
+Contrast with one's own augmentation and with images of the same class, mined beforehand. Every recipe but MoCo's asks
+for --method.pairs.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from ssl_backbones.methods.flags import FlagsConfig
 from ssl_backbones.recipes.recipe import Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
 from ssl_backbones.views import MOCO_V2_SMALL_VIEWS
 
-PAPER = "FLAGS"
+PAPER = "FLAGS (Zhao and Zhou, Fuse Local and Global Semantics in Representation Learning)"
 OPEN = (
     "Views, queue, temperature, weight decay and momentum are those of MoCo v2, which the paper's MoCo row fits. The "
     "paper keeps 50 images of each class out of the training images and uses labels, to mine pairs."
@@ -76,9 +77,9 @@ def small(variant: str, local_branch: bool) -> Recipe:
 
 
 RECIPES = (
-    large("global", FlagsConfig(local_branch=False), "Table 1, augmentation and global pair", 78.45, MINED),
-    large("global_local", FlagsConfig(), "Table 1, augmentation, global and local pair", 77.75, MINED),
-    large("moco", FlagsConfig(global_pair=False, local_branch=False), "Table 1, MoCo with the same loss", 67.16, OPEN),
+    large("global", FlagsConfig(local_branch=False), "Table 2, augmentation and global pair", 78.45, MINED),
+    large("global_local", FlagsConfig(), "Table 2, augmentation, global and local pair", 77.75, MINED),
+    large("moco", FlagsConfig(global_pair=False, local_branch=False), "Table 2, MoCo with the same loss", 67.16, OPEN),
     small("global", local_branch=False),
     small("global_local", local_branch=True),
 )

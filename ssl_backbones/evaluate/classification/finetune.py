@@ -1,6 +1,6 @@
 """Fine-tuning: the whole network learns to name classes, from where the backbone stands.
 
-The semi-supervised protocols of LEWEL (Huang et al., 2022. https://arxiv.org/abs/2203.14415), with one new layer, and
+The semi-supervised protocols of LEWEL (Huang et al., 2022. https://arxiv.org/abs/2203.14898), with one new layer, and
 the transfer of Pham et al., 2021 (https://arxiv.org/abs/2108.00475), with two.
 """
 

@@ -1,6 +1,6 @@
 """Fine-tuning on a few labels: 1% or 10% of the images, and the whole network learns.
 
-The presets are LEWEL's (Huang et al., 2022. https://arxiv.org/abs/2203.14415): its source reports the best of a test
+The presets are LEWEL's (Huang et al., 2022. https://arxiv.org/abs/2203.14898): its source reports the best of a test
 every five epochs, so that and the last one are both told. Images are those that --subset names, such as SimCLR's lists,
 or a share of every class, drawn by --subset_seed: the same for every run, and the 1% are among the 10%.
 """

@@ -1,7 +1,7 @@
 """Semantic segmentation: a class for each pixel.
 
 A fully convolutional head on a dilated backbone, as LEWEL and MoCo transfer to Pascal VOC. Huang et al., 2022
-(https://arxiv.org/abs/2203.14415); He et al., 2020, appendix (https://arxiv.org/abs/1911.05722).
+(https://arxiv.org/abs/2203.14898); He et al., 2020, appendix (https://arxiv.org/abs/1911.05722).
 """
 
 from __future__ import annotations
