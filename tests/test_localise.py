@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import photo
+from drawn_objects import coco, voc
 from PIL import Image
 from runs import photo_folder, run, tiny
 from scripts import script
 
-from ssl_backbones.commands import localise
 from ssl_backbones.data import ImageSourceError
-from ssl_backbones.evaluate.annotated import middle, open_annotated
-from ssl_backbones.evaluate.localised import CENTRE, Row, table
+from ssl_backbones.evaluate.detection.open_annotated import open_annotated
+from ssl_backbones.evaluate.detection.squares import Squares, middle, squares_of
+from ssl_backbones.evaluate.localise import CENTRE, Row, chosen_on_the_others, table
 from ssl_backbones.methods import LewelBConfig
 from ssl_backbones.metrics import pointing_game
 
@@ -60,6 +62,11 @@ def lewel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(tiny(LewelBConfig, photo_folder(path / "photos"), path / "run")).path
 
 
+def squares(data: str, size: int) -> Squares:
+    """The squares of annotated images."""
+    return squares_of(open_annotated(data, column="any"), size)
+
+
 def call(data: Path, out: Path, *more: str, models: tuple[str, ...] = ("resnet8", "--random")) -> None:
     few = ("--size", "24", "--curves", "3", "--steps", "2", "--batch_size", "4")
     script("localise", [*models, "--data", str(data), "--out", str(out), *few, *more])
@@ -67,7 +74,7 @@ def call(data: Path, out: Path, *more: str, models: tuple[str, ...] = ("resnet8"
 
 class TestAnnotated:
     def test_objects_are_cut_as_their_photos_are(self, data: Path) -> None:
-        found = open_annotated(str(data), 30)
+        found = squares(str(data), 30)
         assert found.levels.shape == (PHOTOS, 3, 30, 30)
         assert found.masks is not None
         for number in range(PHOTOS):
@@ -81,24 +88,30 @@ class TestAnnotated:
         assert middle(Image.new("RGB", (9, 4)), 7, Image.Resampling.NEAREST).size == (7, 7)
 
     def test_boxes_alone_will_do(self, tmp_path: Path) -> None:
-        found = open_annotated(str(write(tmp_path / "boxes.parquet", drop=("instance_mask",))), 16)
+        found = squares(str(write(tmp_path / "boxes.parquet", drop=("instance_mask",))), 16)
         assert found.masks is None
         assert found.objects is found.boxes
 
+    @pytest.mark.parametrize("make", [voc, coco])
+    def test_other_annotations_do_as_well(self, make: Callable[[Path], Path], tmp_path: Path) -> None:
+        found = squares(str(make(tmp_path / "objects")), 32)
+        assert 0 < found.boxes.float().mean() < 1
+        assert (found.masks is None) == (make is voc)
+
     def test_refusals(self, tmp_path: Path) -> None:
         bare = write(tmp_path / "bare.parquet", drop=("objects",))
-        with pytest.raises(ImageSourceError, match=r"has no column 'objects' \(but image, instance_mask\)"):
-            open_annotated(str(bare), 16)
-        with pytest.raises(ImageSourceError, match="has no boxes: give parquet files with a column 'objects'"):
-            open_annotated(str(photo_folder(tmp_path / "folder", 2)), 16)
+        with pytest.raises(ImageSourceError, match=r"has no column 'objects' \(columns: image, instance_mask\)"):
+            squares(str(bare), 16)
+        with pytest.raises(ImageSourceError, match="has no objects: give a VOC folder"):
+            squares(str(photo_folder(tmp_path / "folder", 2)), 16)
         rows = pq.read_table(write(tmp_path / "odd.parquet")).to_pylist()
         rows[2]["instance_mask"] = encoded(Image.new("L", (3, 3)))
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / "odd.parquet")
-        with pytest.raises(ImageSourceError, match="instance_mask of row 2 has 3 x 3 pixels and its photo 44 x 30"):
-            open_annotated(str(tmp_path / "odd.parquet"), 16)
+        with pytest.raises(ImageSourceError, match="parquet:2' has 3 x 3 pixels and its photo 44 x 30"):
+            squares(str(tmp_path / "odd.parquet"), 16)
 
     def test_the_real_photos(self, shared_data: Path) -> None:
-        found = open_annotated(str(shared_data / "voc_mini" / "validation.parquet"), 64)
+        found = squares(str(shared_data / "voc_mini" / "validation.parquet"), 64)
         assert found.masks is not None
         assert len(found.levels) == 147
         inside = (found.masks & found.boxes).sum() / found.masks.sum()
@@ -122,7 +135,7 @@ def test_the_table_and_the_numbers_are_left(
                 assert 0 <= number["low"] <= number["value"] <= number["high"] <= 1
             assert f"| {network} | {name} |" in said
     assert (results["protocol"], results["settings"]["size"], results["data"]["images"]) == ("localisation", 24, PHOTOS)
-    found = open_annotated(str(data), 24)
+    found = squares(str(data), 24)
     uniform = results["numbers"][f"{lewel}, uniform, energy"]["value"]
     assert uniform == pytest.approx(found.objects.double().mean().item())
     blind = pointing_game(torch.ones(PHOTOS, 24, 24), found.boxes, 0.03 * 24).mean().item()
@@ -139,7 +152,7 @@ def test_the_same_command_finds_the_same(data: Path, tmp_path: Path) -> None:
 
 def test_a_map_is_chosen_by_photos_it_is_not_judged_on() -> None:
     energy = torch.tensor([[0.9, 0.1, 0.5], [0.1, 0.9, 0.5], [0.9, 0.1, 0.5], [0.1, 0.9, 0.5]])
-    assert localise.chosen_on_the_others(energy).tolist() == [1, 0, 1, 0]
+    assert chosen_on_the_others(energy).tolist() == [1, 0, 1, 0]
 
 
 def test_a_verdict_needs_the_whole_interval() -> None:

@@ -20,22 +20,24 @@ from ssl_backbones.evaluate.detection.annotations import AnnotatedImages, Gather
 from ssl_backbones.evaluate.detection.voc_folder import VOC_CLASSES
 
 OBJECTS, MASKS = "objects", "instance_mask"
-Column = Literal["category", "voc_category"]
+Column = Literal["category", "voc_category", "any"]
+"""Of an object, the field that is its class; "any" tells no classes apart."""
 
 
 def open_parquet(
     files: Sequence[Path], column: Column | None = None, *, classes: Sequence[str] | None = None
 ) -> AnnotatedImages:
-    """The photos and objects of parquet files, by VOC's twenty classes where they are given, or else by `category`.
+    """The images and objects of parquet files, by VOC's twenty classes where they are given, or else by `category`.
 
-    `voc_category` counts from 1, and 0 leaves an object out; of `category` the schema has the names.
+    `voc_category` counts from 1, and 0 leaves an object out; of `category` the schema has the names. With the column
+    "any", every object is taken, whatever it is, as the one class "object". Raises ImageSourceError.
     """
     schema = schema_of(files[0])
     kind = object_type(schema, files[0])
     column = column or ("voc_category" if kind.get_field_index("voc_category") >= 0 else "category")
-    if kind.get_field_index(column) < 0:
+    if column != "any" and kind.get_field_index(column) < 0:
         raise ImageSourceError(f"the objects of {str(files[0])!r} have no field {column!r}: give each its class")
-    named = list(VOC_CLASSES) if column == "voc_category" else names_of(schema, files[0])
+    named = ["object"] if column == "any" else names_of(schema, files[0]) if column == "category" else [*VOC_CLASSES]
     classes = named if classes is None else classes
     wanted = [name for name in (OBJECTS, "width", "height", MASKS) if name in schema.names]
     tables = [read(file, wanted) for file in files]
@@ -109,7 +111,7 @@ def objects_of(
         raise ImageSourceError(f"the row {key!r} has no annotation: give it a list of objects, empty if it has none")
     gathered = Gathered(width, height)
     for place, item in enumerate(row):
-        number = item[column]
+        number = 0 if column == "any" else item[column]
         if number == 0 and column == "voc_category":
             continue
         known = number is not None and 0 <= number < len(names)

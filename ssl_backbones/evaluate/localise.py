@@ -1,0 +1,288 @@
+"""Localisation by maps: Grad-CAM, feature norm, principal component and alignment maps against annotated objects.
+
+Beside them stand a uniform map and the centre prior, which know nothing of the image.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ssl_backbones.checks import check, check_at_least
+from ssl_backbones.evaluate.detection.open_annotated import open_annotated
+from ssl_backbones.evaluate.detection.squares import Squares, squares_of
+from ssl_backbones.evaluate.model import EvaluatedModel, open_model
+from ssl_backbones.files import write_file
+from ssl_backbones.methods import method_from_run
+from ssl_backbones.metrics import (
+    Gain,
+    Interval,
+    centre_prior,
+    deletion_auc,
+    energy_inside,
+    insertion_auc,
+    mean_interval,
+    paired_difference,
+    pointing_game,
+)
+from ssl_backbones.runs.results import results_of, write_results
+from ssl_backbones.typed.words import Positional
+from ssl_backbones.views.normalise import normalise
+from ssl_backbones.visualizers import alignment_maps, feature_norm, grad_cam, principal_component
+from ssl_backbones.visualizers.alignment import HasAlignmentMaps
+from ssl_backbones.visualizers.inspection import enlarged, find_layer, network_of
+
+MAPS: dict[str, Callable[..., Tensor]] = {
+    "grad_cam": grad_cam,
+    "norm": feature_norm,
+    "principal": principal_component,
+}
+"""Each from a network, images (B, 3, S, S) and a layer to (B, S, S)."""
+CENTRE, UNIFORM = "centre prior", "uniform"
+"""The maps that know nothing of the image."""
+COMPARED = ("pointing", "energy")
+"""The measures by which a map is held against the centre prior."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The models, the images, and how their maps are measured."""
+
+    models: Positional[tuple[str, ...]]
+    """Registered names, hf-hub:org/name, or folders of runs."""
+    data: str
+    """Annotated images: a VOC folder, a COCO folder, or parquet files with a column of objects."""
+    out: Path
+    """The folder for table.md and results.json."""
+    size: int = 224
+    """Side of the square of an image that is seen, in pixels."""
+    layer: str | None = None
+    """A layer as timm names it, for the maps that are made of one; None for the last."""
+    random: bool = False
+    """Random weights instead of the models'."""
+    control: bool = False
+    """Beside the models, the first one's network with random weights."""
+    tolerance: float = 0.03
+    """Of the pointing game, as a share of the side."""
+    curves: int = 48
+    """Images for deletion and insertion; 0 for neither."""
+    steps: int = 10
+    """Of deletion and insertion."""
+    batch_size: int = 16
+    """Images at a time."""
+    seed: int = 0
+    """Of random weights, and of the order of equal pixels."""
+    overwrite: bool = False
+    """Replace results that are there."""
+
+    def __post_init__(self) -> None:
+        check(bool(self.models), "models", self.models, "at least one")
+        check_at_least(self, size=8, curves=0, steps=1, batch_size=1, seed=0)
+        check(0 <= self.tolerance <= 1, "tolerance", self.tolerance, "a share from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Row:
+    """The measures of one map of one network."""
+
+    model: str
+    map: str
+    values: dict[str, Tensor]
+    """Name of a measure to its values (N,) for each image, NaN where it does not apply."""
+
+    @property
+    def name(self) -> str:
+        """Network and map, as results.json names them."""
+        return f"{self.model}, {self.map}"
+
+    def interval(self, measure: str) -> Interval | None:
+        """The mean over images with its interval; None where it was not measured."""
+        return mean_interval(self.values[measure]) if measure in self.values else None
+
+    def over(self, other: Row, measure: str) -> Gain:
+        """The difference to another map's measure, image by image."""
+        return paired_difference(other.values[measure], self.values[measure])
+
+
+def localise(options: Options) -> list[Row]:
+    """Measure every map of every network, the baselines first, and write table.md and results.json; the rows.
+
+    Raises FileExistsError where the folder holds results, LayerError for a layer that is not there, and whatever
+    opening a model or the images raises.
+    """
+    if (options.out / "results.json").exists() and not options.overwrite:
+        raise FileExistsError(f"{options.out} holds results: name another folder with --out, or pass --overwrite")
+    models = [opened(name, options, options.random) for name in options.models]
+    if options.control:
+        models.append(opened(options.models[0], options, random=True))
+    squares = squares_of(open_annotated(options.data, column="any"), options.size)
+    for model in models:
+        find_layer(network_of(model.network), options.layer)  # refuses, before the work, one that is not there
+    found: list[Row] = []
+    for model in models:
+        for row in Measurement(model, squares, options).rows():
+            print(f"measured on {len(squares.levels)} images: {row.name}", file=sys.stderr, flush=True)
+            found.append(row)
+    save(found, models, squares, options)
+    return found
+
+
+def opened(name: str, options: Options, random: bool) -> EvaluatedModel:
+    """The network of a name, called random where its weights are."""
+    model = open_model(name, size=options.size, random=random, seed=options.seed)
+    return replace(model, name=f"{name} (random weights)") if random else model
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A network, and the images that its maps are measured on."""
+
+    model: EvaluatedModel
+    squares: Squares
+    options: Options
+
+    def rows(self) -> Iterator[Row]:
+        """The measures of the baselines and of every map."""
+        images = normalise(self.squares.levels, self.model.crop.mean, self.model.crop.std)
+        side = self.options.size
+        yield self.row(UNIFORM, torch.ones(len(images), side, side), images)
+        yield self.row(CENTRE, centre_prior(side, side).expand(len(images), -1, -1), images)
+        for name, make in MAPS.items():
+            maps = self.batched(partial(make, self.model.network, layer=self.options.layer), images)
+            yield self.row(name, maps, images)
+        yield from self.alignment_rows(images)
+
+    def alignment_rows(self, images: Tensor) -> Iterator[Row]:
+        """The measures of a run's alignment maps, if it has any: the average over its maps, and a chosen one's."""
+        random, name = self.model.name.endswith(" (random weights)"), self.model.name
+        folder = Path(name.removesuffix(" (random weights)"))
+        if not (folder / "recipe.json").is_file():
+            return
+        torch.manual_seed(self.options.seed)
+        method = method_from_run(folder, trained=not random)
+        if not isinstance(method, HasAlignmentMaps):
+            return
+        coarse = self.batched(partial(alignment_maps, method), images)  # (N, n, h, w)
+        several = [self.located(enlarged(maps, images.shape[-2:]), at) for at, maps in enumerate(coarse)]
+        every = {measure: torch.stack([one[measure] for one in several]) for measure in several[0]}  # (N, n)
+        yield Row(name, "alignment, average map", {measure: values.mean(1) for measure, values in every.items()})
+        chosen = chosen_on_the_others(every["energy"])
+        maps = enlarged(coarse[torch.arange(len(coarse)), chosen], images.shape[-2:])
+        yield self.row("alignment, chosen map", maps, images)
+
+    def row(self, name: str, maps: Tensor, images: Tensor) -> Row:
+        """All measures of maps (N, S, S) of images (N, 3, S, S)."""
+        values = self.located(maps)
+        if self.options.curves:
+            images, maps = images[: self.options.curves], maps[: self.options.curves]
+            how = {"steps": self.options.steps, "seed": self.options.seed}
+            score = self.similarity_to(images)
+            values["deletion"] = deletion_auc(score, images, maps, **how)
+            values["insertion"] = insertion_auc(score, images, maps, **how)
+        return Row(self.model.name, name, values)
+
+    def located(self, maps: Tensor, at: int | None = None) -> dict[str, Tensor]:
+        """Pointing game and energy (N,) of maps (N, S, S) of the images; with `at`, all of them are of that one.
+
+        For the energy each map is drawn down to 0 at its lowest, as in an overlay; a constant one stays.
+        """
+        boxes, objects = (
+            known if at is None else known[at].expand(len(maps), -1, -1)
+            for known in (self.squares.boxes, self.squares.objects)
+        )
+        low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+        drawn = torch.where(high > low, maps - low, maps)
+        return {
+            "pointing": pointing_game(maps, boxes, self.options.tolerance * self.options.size),
+            "energy": energy_inside(drawn, objects),
+        }
+
+    def similarity_to(self, images: Tensor) -> Callable[[Tensor], Tensor]:
+        """The function from altered images (B, 3, S, S) to the cosine (B,) of their embeddings to the whole ones'."""
+        network = self.model.network.eval()
+        whole = self.batched(network, images)
+        return lambda altered: torch.cosine_similarity(self.batched(network, altered), whole)
+
+    @torch.no_grad()
+    def batched(self, make: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """The outcome for all images (N, 3, S, S), on the CPU, made for some at a time."""
+        parts = torch.split(images, self.options.batch_size)
+        return torch.cat([make(part.to(self.model.device)).float().cpu() for part in parts])
+
+
+def chosen_on_the_others(energy: Tensor) -> Tensor:
+    """The map (N,) to take for each image: the best (N, n) by energy on the other half, even rows against odd."""
+    best = [energy[1 - parity :: 2].nanmean(0).argmax() for parity in (0, 1)]
+    return torch.stack([best[row % 2] for row in range(len(energy))])
+
+
+def save(found: Sequence[Row], models: Sequence[EvaluatedModel], squares: Squares, options: Options) -> None:
+    """Write the table and the numbers into the folder."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_file(options.out / "table.md", table(found).encode())
+    told_elsewhere = {"models", "data", "out", "seed", "overwrite"}
+    settings = {name: value for name, value in asdict(options).items() if name not in told_elsewhere}
+    intervals = {f"{row.name}, {measure}": row.interval(measure) for row in found for measure in row.values}
+    over = {
+        f"{row.name}, {measure}": asdict(row.over(centre_of(found, row), measure))
+        for row in found
+        if row.map != CENTRE
+        for measure in COMPARED
+    }
+    results = results_of(
+        protocol="localisation",
+        model=", ".join(model.name for model in models),
+        weights_sha256=", ".join(model.weights_sha256 for model in models),
+        data=squares.images,
+        sources=(options.data, ""),
+        numbers={name: asdict(interval) for name, interval in intervals.items() if interval},
+        settings=settings,
+        seed=options.seed,
+        device=models[0].device,
+        precision="fp32",
+        more={"over_centre_prior": over, "objects_area": squares.objects.double().mean().item()},
+    )
+    write_results(options.out, results)
+
+
+def centre_of(found: Sequence[Row], row: Row) -> Row:
+    """The centre prior's row of the same network."""
+    return next(other for other in found if (other.model, other.map) == (row.model, CENTRE))
+
+
+def table(found: Sequence[Row]) -> str:
+    """The numbers in Markdown, and in words which maps are no better than the centre prior."""
+    measures = [name for name in (*COMPARED, "deletion", "insertion") if name in found[0].values]
+    lines = [
+        "| network | map | " + " | ".join([*measures, *(f"{name} over centre" for name in COMPARED)]) + " |",
+        "|---|---|" + "--:|" * (len(measures) + len(COMPARED)),
+    ]
+    for row in found:
+        cells = [in_words(row.interval(measure)) for measure in measures]
+        gains = [row.over(centre_of(found, row), measure) for measure in COMPARED]
+        cells += [
+            "" if row.map == CENTRE else f"{gain.gain:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})" for gain in gains
+        ]
+        lines.append(f"| {row.model} | {row.map} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *verdicts(found)]) + "\n"
+
+
+def in_words(interval: Interval | None) -> str:
+    """A mean and its interval, or a dash where there is none."""
+    return "-" if interval is None else f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+
+
+def verdicts(found: Sequence[Row]) -> Iterator[str]:
+    """A sentence on each measure: the maps that do better than the centre prior beyond their intervals."""
+    asked = [row for row in found if row.map not in (CENTRE, UNIFORM)]
+    for measure in COMPARED:
+        better = [row for row in asked if row.over(centre_of(found, row), measure).low > 0]
+        named = "; ".join(f"{row.map} of {row.model}" for row in better)
+        rest = len(asked) - len(better)
+        yield f"Better than the centre prior in {measure}: {named or 'none'}. The other {rest} of {len(asked)} are not."
