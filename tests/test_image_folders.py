@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from photo_sources import fill, same, structs, write
+from PIL import Image
 
-from ssl_backbones.data import DecodePolicy, UnreadableImageError, open_images
+from ssl_backbones.data import DecodePolicy, ImageSourceError, UnreadableImageError, decode, open_images
+from ssl_backbones.data.formats import FORMATS, WAYS_OUT, formats, suffixes
 from ssl_backbones.data.keys import PathKeys, RowKeys, fingerprint_of
 
 # Keys
@@ -119,6 +121,54 @@ def test_names_in_every_script_and_none_at_all(tmp_path):
     assert all(images[index].size == (48, 32) for index in range(len(images)))
     assert len(images.fingerprint) == 64
     json.dumps(list(images.keys))
+
+
+def test_images_are_known_by_their_first_bytes_where_the_name_says_nothing(tmp_path, caplog):
+    for name, form in zip("abcdefg", FORMATS, strict=True):
+        (tmp_path / name).write_bytes(hostile.encode(hostile.noise(), form))
+    for name in ("x.jpg.1", "y.JPEG.23", "z.jpg?width=640", "w.png~", "end."):
+        (tmp_path / name).write_bytes(hostile.photo())
+    for name in ("README", "text.jpg.2", "BMW", "P5 is a car", "empty"):
+        (tmp_path / name).write_bytes(name.encode() if name != "empty" else b"")
+    for name in ("a.jpg.1.txt", "b.jpg.json"):
+        (tmp_path / name).write_bytes(hostile.photo())
+    images = open_images(tmp_path)
+    copies = ["w.png~", "x.jpg.1", "y.JPEG.23", "z.jpg?width=640"]
+    assert images.keys[:] == ["a", "b", "c", "d", "e", "end.", "f", "g", *copies]
+    assert all(images[index].mode == "RGB" for index in range(len(images)))
+    assert "7 files are no images that can be read here: 4 without a suffix, 1 .2, 1 .json, 1 .txt" in caplog.text
+
+
+@pytest.mark.parametrize(("suffix", "way_out"), sorted(WAYS_OUT.items()))
+def test_what_is_not_looked_at_is_counted_with_a_way_out(tmp_path, caplog, suffix, way_out):
+    fill(tmp_path, "1.jpg", "sub/")
+    for name in (f"2{suffix.upper()}", f"sub/3{suffix}"):
+        (tmp_path / name).write_bytes(b"\0")
+    images = open_images(tmp_path)
+    if suffix in suffixes():
+        assert len(images) == 3
+    else:
+        assert len(images) == 1
+        assert f"2 files are no images that can be read here: 2 {suffix} ({way_out})" in caplog.text
+        (tmp_path / "1.jpg").unlink()
+        with pytest.raises(ImageSourceError, match=r"there is no image .*; 2 files are no images"):
+            open_images(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_newer_formats_are_read_where_they_can_be(tmp_path, kind, monkeypatch):
+    if kind not in formats():
+        pytest.skip(f"{kind} is not read here")
+    suffix, name = {"AVIF": (".avif", "a"), "HEIF": (".HEIC", "a")}[kind]
+    picture = Image.new("RGB", (40, 30), (200, 10, 10))
+    for path in (tmp_path / f"1{suffix}", tmp_path / name):
+        picture.save(path, kind)
+    images = open_images(tmp_path)
+    assert len(images) == 2
+    assert all(np.abs(np.asarray(images[index], int) - (200, 10, 10)).max() < 9 for index in range(2))
+    monkeypatch.setattr(decode, "formats", lambda: FORMATS)
+    with pytest.raises(UnreadableImageError, match=f"it is {kind}, which is not read here: pip install"):
+        images[0]
 
 
 def test_circles_of_links_end_and_other_links_are_followed(tmp_path):

@@ -14,13 +14,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ssl_backbones.data.formats import WAYS_OUT, formats, kind_of_box
 from ssl_backbones.data.images import UnreadableImageError
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""All that is ever tried, whatever a file is called; JPEG includes the MPO that many phones write as .jpg."""
-
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")  # fmt: skip # noqa: E501
-"""What the name of an image ends in, in lower case."""
 
 ORIENTATION = 0x0112
 PHOTOMETRIC, BITS_PER_SAMPLE, WHITE_IS_ZERO = 262, 258, 0
@@ -69,21 +64,27 @@ def decode(photo: bytes | Path, name: str, policy: DecodePolicy = USUAL_POLICY) 
 
 def decode_file(file: BinaryIO, policy: DecodePolicy) -> Image.Image:
     """The photo as upright RGB, with nothing of the file attached; raises whatever Pillow raises."""
-    start = file.read(8)
+    start = file.read(12)
     if not start:
         raise ValueError("it is empty")
     file.seek(0)
     try:
-        image = Image.open(file, formats=FORMATS)
+        image = Image.open(file, formats=formats())
     except UnidentifiedImageError as error:
-        raise ValueError(
-            f"it is none of {', '.join(FORMATS)}, or broken at its start: it begins with {start!r}"
-        ) from error
+        raise ValueError(not_known(start)) from error
     with image:
         if image.width * image.height > policy.max_pixels:
             raise ValueError(f"{image.width} x {image.height} pixels are more than the {policy.max_pixels} allowed")
         image.load()
         return upright(image, rgb(image, policy))
+
+
+def not_known(start: bytes) -> str:
+    """The sentence on a file that begins as none of the formats does."""
+    kind = kind_of_box(start)
+    if kind is not None and kind not in formats():
+        return f"it is {kind}, which is not read here: {WAYS_OUT['.' + kind.lower()]}"
+    return f"it is none of {', '.join(formats())}, or broken at its start: it begins with {start[:8]!r}"
 
 
 def upright(image: Image.Image, pixels: Image.Image) -> Image.Image:

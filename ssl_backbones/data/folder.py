@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ssl_backbones.data.decode import SUFFIXES, USUAL_POLICY, DecodePolicy, decode
+from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
+from ssl_backbones.data.formats import passed_over, suffixes
 from ssl_backbones.data.images import Images, ImageSourceError
 from ssl_backbones.data.keys import PathKeys, fingerprint_of
 from ssl_backbones.data.splits import splits_among
@@ -40,11 +42,15 @@ class ImageFolder(Images):
         self.policy = policy
         if not self.root.is_dir():
             raise ImageSourceError(f"{str(root)!r} is not a folder: give the folder that holds the images")
-        paths = sorted(images_below(self.root))
+        paths = sorted(images_below(self.root, others := Counter()))
+        said = passed_over(others)
         if not paths:
+            looked_for = f"files ending in {', '.join(suffixes())} are looked for"
             raise ImageSourceError(
-                f"there is no image in {str(root)!r} or below it: files ending in {', '.join(SUFFIXES)} are looked for"
+                f"there is no image in {str(root)!r} or below it: {looked_for}{said and f'; {said}'}"
             )
+        if said:
+            logger.warning("%s: %s", self.root, said)
         paths, self.classes = classified(self.root, paths, among)
         self.keys = PathKeys(paths)
         self.labels = labels_from(paths, self.classes) if self.classes else None

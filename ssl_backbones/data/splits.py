@@ -8,7 +8,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssl_backbones.data.walk import images_below, looks_like_image
+from ssl_backbones.data.formats import is_image
+from ssl_backbones.data.walk import images_below
 
 TRAIN, VALIDATION, TEST = ("train", "training"), ("validation", "valid", "val", "dev"), ("test", "testing")
 UNLABELLED = ("unlabeled", "unlabelled")
@@ -89,7 +90,7 @@ def parts_of(path: Path) -> Parts:
     """The parts of a folder: divided where it holds a split to train on, and no image outside of its folders."""
     entries = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
     folders = [entry for entry in entries if entry.is_dir()]
-    loose = any(looks_like_image(entry.name) for entry in entries if entry not in folders)
+    loose = any(entry.is_file() and is_image(str(entry), entry.name) for entry in entries)
     if loose or not any(split_named(folder.name) for folder in folders):
         return Parts(path)
     filled = [folder for folder in folders if any(images_below(folder))]
@@ -106,7 +107,7 @@ def parts_of(path: Path) -> Parts:
 
 
 def is_class(train: Path, filled: Sequence[Path]) -> bool:
-    """Whether a folder `train` is one class of several: no other split beside it, and no folder of images in any."""
+    """True where a folder `train` is one class of several: no other split beside it, and no folder of images in any."""
     others = [folder for folder in filled if folder != train]
     alone = bool(others) and not any(split_named(folder.name) for folder in others)
     return alone and not any("/" in image for folder in filled for image in images_below(folder))

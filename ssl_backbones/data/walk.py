@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from ssl_backbones.data.decode import SUFFIXES
+from ssl_backbones.data.formats import is_image, kind_of_name
 from ssl_backbones.data.images import ImageSourceError
 
 
-def images_below(root: Path) -> Iterator[str]:
-    """Paths of the images below the root, relative to it, with slashes on every system."""
-    yield from walk(root, "", frozenset())
+def images_below(root: Path, others: Counter[str] | None = None) -> Iterator[str]:
+    """Paths of the images below the root, relative to it, with slashes on every system; counts other files by suffix.
+
+    Raises ImageSourceError where a folder cannot be listed.
+    """
+    yield from walk(root, "", frozenset(), Counter() if others is None else others)
 
 
-def walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
+def walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]], others: Counter[str]) -> Iterator[str]:
     """Images below one folder; a folder that is one of those above it is a circle of links, and left out."""
     try:
         status = folder.stat()
@@ -31,9 +35,12 @@ def walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterat
         if kind == "folder":
             below = entry.stat()
             if (below.st_dev, below.st_ino) not in here:
-                yield from walk(Path(entry.path), f"{prefix}{entry.name}/", here)
-        elif kind == "file" and looks_like_image(entry.name):
-            yield prefix + entry.name
+                yield from walk(Path(entry.path), f"{prefix}{entry.name}/", here, others)
+        elif kind == "file":
+            if is_image(entry.path, entry.name):
+                yield prefix + entry.name
+            else:
+                others[kind_of_name(entry.name)] += 1
 
 
 def kind_of(entry: os.DirEntry[str]) -> Literal["folder", "file", "neither"]:
@@ -44,8 +51,3 @@ def kind_of(entry: os.DirEntry[str]) -> Literal["folder", "file", "neither"]:
         return "file" if entry.is_file() or entry.is_symlink() else "neither"
     except OSError:  # a link to itself
         return "file"
-
-
-def looks_like_image(name: str) -> bool:
-    """Whether a file's name ends as that of an image."""
-    return name.lower().endswith(SUFFIXES)
