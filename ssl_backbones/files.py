@@ -169,10 +169,14 @@ def read_object(
     way_out: str,
     refusal: type[Exception] = UnreadableError,
     largest: int = LARGEST,
+    any_number: bool = False,
 ) -> dict[str, Any]:
-    """The object in a JSON file; `refusal` with a sentence that names the file, what is wrong, and the way out."""
+    """The object in a JSON file; `refusal` with a sentence that names the file, what is wrong, and the way out.
+
+    With `any_number`, it may hold NaN and infinity, which JSON lacks and some programs write.
+    """
     try:
-        return object_in(content_of(Path(path), largest))
+        return object_in(content_of(Path(path), largest), any_number)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise refusal(f"{os.fspath(path)} cannot be read ({reason}): {way_out}") from error
@@ -189,18 +193,25 @@ def content_of(path: Path, largest: int = LARGEST) -> bytes:
     return content
 
 
-def object_in(content: bytes | str) -> dict[str, Any]:
-    """The object that is written as JSON; ValueError says why it is none: not JSON, not finite, too deep, a list."""
+def object_in(content: bytes | str, any_number: bool = False) -> dict[str, Any]:
+    """The object that is written as JSON; ValueError says why it is none."""
+    value = value_in(content, any_number)
+    if not isinstance(value, dict):
+        raise ValueError("it holds no object")
+    return value
+
+
+def value_in(content: bytes | str, any_number: bool = False) -> Any:
+    """The value that is written as JSON; ValueError says why it is none: not JSON, not finite, nested too deep."""
     try:
-        value = json.loads(content, parse_constant=not_finite, parse_float=finite)
+        checks: dict[str, Any] = {} if any_number else {"parse_constant": not_finite, "parse_float": finite}
+        value = json.loads(content, **checks)
     except json.JSONDecodeError as error:
         raise ValueError(f"it is no JSON: {error}") from error
     except UnicodeDecodeError as error:
         raise ValueError("it is no JSON: it is not written in UTF-8") from error
     except RecursionError as error:
         raise ValueError(f"it is nested more than {DEEPEST} deep") from error
-    if not isinstance(value, dict):
-        raise ValueError("it holds no object")
     check_depth(value)
     return value
 
@@ -221,9 +232,9 @@ def finite(digits: str) -> float:
 def check_depth(value: Any) -> None:
     """Refuse a JSON value that later code, which walks through it by recursion, would not get to the end of."""
     level = [value]
-    for _ in range(DEEPEST):
-        inner = (part for whole in level for part in (whole.values() if isinstance(whole, dict) else whole))
-        level = [part for part in inner if isinstance(part, dict | list)]
-        if not level:
+    for _ in range(DEEPEST + 1):
+        wholes = [part for part in level if isinstance(part, dict | list)]
+        if not wholes:
             return
+        level = [part for whole in wholes for part in (whole.values() if isinstance(whole, dict) else whole)]
     raise ValueError(f"it is nested more than {DEEPEST} deep")

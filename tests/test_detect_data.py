@@ -212,7 +212,7 @@ def test_bad_coco_annotations_are_refused_by_their_file(tmp_path: Path, change: 
 def test_a_coco_file_that_is_no_json_is_refused(tmp_path: Path) -> None:
     root = coco(tmp_path / "coco")
     (root / "annotations" / "instances_train2017.json").write_text("{")
-    refused(root, "is no JSON")
+    refused(root, "it is no JSON")
 
 
 def rewritten(root: Path, column: str, values: list[Any]) -> Path:

@@ -6,6 +6,7 @@ import builtins
 import errno
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -348,6 +349,7 @@ def test_hostile_json_is_one_sentence(tmp_path: Path, name: str) -> None:
 
 def test_json_at_the_limit_of_depth_is_read() -> None:
     assert object_in(nested(DEEPEST))
+    assert object_in(b'{"a": [NaN, -Infinity, 1e999]}', any_number=True)["a"][1:] == [-math.inf, math.inf]
     assert object_in(b'{"' + b"[" * 500 + b'": "' + b"{" * 500 + b'"}')
 
 

@@ -228,7 +228,7 @@ class TestNames:
             with pytest.raises(ImageSourceError, match="has to name the classes from 0 on"):
                 class_names("anywhere", str(path), self.counts)
         path.write_text("{")
-        with pytest.raises(ImageSourceError, match="is no json"):
+        with pytest.raises(ImageSourceError, match="it is no JSON"):
             class_names("anywhere", str(path), self.counts)
         with pytest.raises(ImageSourceError, match="does not exist: add it"):
             class_names("anywhere", str(tmp_path / "none.json"), self.counts)

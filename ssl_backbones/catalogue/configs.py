@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +11,7 @@ import timm
 from huggingface_hub import hf_hub_download
 from timm.models import PretrainedCfg
 
+from ssl_backbones.files import read_object
 from ssl_backbones.registry.errors import PretrainedWeightsError
 
 HUB = ("hf-hub:", "hf_hub:")
@@ -42,22 +42,14 @@ def read_run(source: str) -> dict[str, Any]:
 
 def _object(path: Path) -> dict[str, Any]:
     """The JSON object in a file, or PretrainedWeightsError."""
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise _refusal(path, error.strerror or "it cannot be read") from error
-    except (ValueError, RecursionError) as error:
-        raise _refusal(path, "it is no JSON") from error
-    if not isinstance(value, dict):
-        raise _refusal(path, "it holds no object")
-    return value
+    return read_object(path, _WAY_OUT, PretrainedWeightsError)
+
+
+_WAY_OUT = "restore it from where it came from, or write the folder anew with `ssl-backbones convert FILE --out DIR`"
 
 
 def _refusal(path: Path, fault: str) -> PretrainedWeightsError:
-    return PretrainedWeightsError(
-        f"{str(path)!r} does not describe a model ({fault}): restore it from where it came from, or write the folder "
-        "anew with `ssl-backbones convert FILE --out DIR`"
-    )
+    return PretrainedWeightsError(f"{path} does not describe a model ({fault}): {_WAY_OUT}")
 
 
 def _fault(config: dict[str, Any]) -> str | None:

@@ -6,13 +6,13 @@ Examples:
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import timm
 
 from ssl_backbones.convert import ConversionError, convert
+from ssl_backbones.files import file_digest
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.typed.words import Positional
 
@@ -40,8 +40,7 @@ def run(options: Options) -> None:
     converted = convert(options.file, options.architecture)
     model = timm.create_model(converted.architecture, num_classes=0)
     model.load_state_dict(converted.weights)
-    with options.file.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = file_digest(options.file)
     notes = f"; {converted.notes}" if converted.notes else ""
     description = f"converted from {options.file.name} (sha256 {sha256}), in the layout of {converted.layout}{notes}"
     side = 32 if converted.architecture in timm.list_models(module="small_resnet") else 224

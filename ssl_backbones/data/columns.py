@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ssl_backbones.data.images import ImageSourceError
+from ssl_backbones.files import object_in
 
 IMAGE_NAMES = ("image", "img", "photo", "picture", "jpg", "jpeg", "png", "webp", "bytes")
 MOST_CLASSES = 1_000_000
@@ -60,7 +60,7 @@ def class_names(schema: pa.Schema) -> dict[str, list[str]]:
     """Column to class names, as `datasets` notes them in a schema's metadata; nothing where it did not."""
     noted = (schema.metadata or {}).get(b"huggingface")
     try:
-        features: Any = json.loads(noted)["info"]["features"] if noted else {}
+        features: Any = object_in(noted)["info"]["features"] if noted else {}
     except (ValueError, KeyError, TypeError):
         return {}
     found = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from ssl_backbones.evaluate.features import Extraction, features_of
 from ssl_backbones.evaluate.labelled import Labelled, labelled
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model
 from ssl_backbones.evaluate.options import FREE, EvaluationOptions
+from ssl_backbones.files import read_object
 from ssl_backbones.runs.results import Number, proportion, results_of, write_results
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, claim
 from ssl_backbones.train.loader import reading_workers
@@ -132,11 +132,7 @@ def settings(options: EvaluationOptions, model: EvaluatedModel) -> dict[str, Any
 
 def read(path: Path) -> dict[str, Any]:
     """The results in a file."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise RunFolderError(f"{path} cannot be read ({error}); delete it, or choose another folder") from error
-    return found
+    return read_object(path, "delete it, or choose another folder with --out", RunFolderError)
 
 
 def one_by_one(right: Tensor, labels: Tensor, classes: list[str]) -> dict[str, Number]:

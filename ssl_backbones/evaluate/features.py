@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ssl_backbones.data import Batches, Images, Unreadable
 from ssl_backbones.distributed import say, share_first, world_size
 from ssl_backbones.evaluate.model import EvaluatedModel
-from ssl_backbones.files import write_file
+from ssl_backbones.files import object_in, write_file
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.train.embed import embed
 from ssl_backbones.train.precision import DTYPES, Precision, check_precision
@@ -230,7 +230,7 @@ def load(path: Path, question: str, number: int, count: int) -> Block:
         raise ValueError("it holds the features of something else")
     if header.get("sha256") != digest(rows):
         raise ValueError("its values are not those that were written")
-    return rows, json.loads(header["unreadable"])
+    return rows, object_in(header["unreadable"])
 
 
 def keep(path: Path, question: str, number: int, block: Block) -> None:

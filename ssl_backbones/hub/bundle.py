@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -10,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ssl_backbones.catalogue.lookup import create_model, describe
-from ssl_backbones.files import file_digest, write_json
+from ssl_backbones.files import file_digest, read_object, write_json
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.hub.sidecar import preparation
 from ssl_backbones.refusal import Refusal
@@ -73,25 +72,20 @@ def _write_model(name: str, root: Path) -> Path:
 
 def _manifest(root: Path) -> dict[str, Any]:
     """The manifest of a bundle, of the form that is read here."""
+    manifest = read_object(root / MANIFEST, _AGAIN, BundleError)
+    if manifest.get("schema") != SCHEMA:
+        raise BundleError(
+            f"{str(root)!r} is a bundle of schema {manifest.get('schema')!r}, and this version reads {SCHEMA}: {_AGAIN}"
+        )
     try:
-        manifest: Any = json.loads((root / MANIFEST).read_bytes())
-        if manifest["schema"] != SCHEMA:
-            raise BundleError(
-                f"{str(root)!r} is a bundle of schema {manifest['schema']!r}, and this version reads {SCHEMA}: {_AGAIN}"
-            )
         for wanted in manifest["files"].values():
             wanted["size"], wanted["sha256"]
         names = [*manifest["files"], *manifest["models"]]
-    except OSError as error:
-        raise BundleError(f"{str(root)!r} holds no {MANIFEST} that can be read ({error.strerror}): {_AGAIN}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        if isinstance(error, BundleError):
-            raise
+    except (KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"the {MANIFEST} of {str(root)!r} is damaged: {_AGAIN}") from error
     for name in names:
         _inside(root, name)
-    known: dict[str, Any] = manifest
-    return known
+    return manifest
 
 
 def _inside(root: Path, name: Any) -> Path:

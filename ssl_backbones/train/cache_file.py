@@ -21,7 +21,7 @@ import ssl_backbones
 from ssl_backbones.data import Images, UnreadableImageError
 from ssl_backbones.data.cached import HEADER, INDEX, PHOTOS, PIXELS, SCHEMA, hash_of
 from ssl_backbones.data.keys import PathKeys
-from ssl_backbones.files import make_folder, object_digest, sync_folder, without_links, write_file
+from ssl_backbones.files import make_folder, object_digest, object_in, sync_folder, without_links, write_file
 
 BLOCK = 1024
 """Photos that a kill may cost."""
@@ -228,12 +228,12 @@ def as_line(value: Any) -> bytes:
     return json.dumps(value).encode() + b"\n"
 
 
-def readable_lines(path: Path) -> Iterator[Any]:
+def readable_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The values of a file of JSON lines, up to the first that is torn."""
     for line in path.read_bytes().splitlines(keepends=True):
         if not line.endswith(b"\n"):
             return
         try:
-            yield json.loads(line)
+            yield object_in(line)
         except ValueError:
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from PIL import Image
 
 from ssl_backbones import recipes
 from ssl_backbones.data import Batches, Request
-from ssl_backbones.files import replacing, write_file
+from ssl_backbones.files import read_object, replacing, write_file
 from ssl_backbones.hub.card import model_card
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.models.backbone import weights_sha256
@@ -48,7 +47,7 @@ def save_results(recipe: Recipe, monitor: Monitor, trained: Trained) -> str:
         tag=earned_tag(recipe, results),
         description=description(recipe, results),
     )
-    config = json.loads((folder.backbone / "config.json").read_text())
+    config = read_object(folder.backbone / "config.json", "start the same command again")
     draw_maps(recipe, monitor, trained)
     draw_gallery(recipe, monitor, trained, results)
     write_file(folder.path / "README.md", model_card(recipe.to_dict(), results, config).encode())

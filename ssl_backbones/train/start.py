@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -13,12 +12,13 @@ from accelerate.utils import broadcast_object_list
 
 from ssl_backbones.data import Images, ImageSourceError, Request
 from ssl_backbones.distributed import rank, world_size
+from ssl_backbones.files import read_object
 from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.recipe import FREE, Run
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.checkpoint import Checkpoint, load_latest
 from ssl_backbones.runs.log import RunLog
-from ssl_backbones.runs.run_folder import RunFolder, claim
+from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, claim
 from ssl_backbones.train.guards import within_memory
 from ssl_backbones.train.judge import Judge
 from ssl_backbones.train.loader import Order
@@ -60,7 +60,7 @@ def prepare(run: Run, method: Method, images: Images, judge: Judge, device: torc
         try_step(run, method, content, device)
     folder = claimed(run)
     if first_decides(folder.results.exists):
-        check_data(images, json.loads(folder.results.read_bytes())["data"]["fingerprint"], folder)
+        check_data(images, finished_with(folder), folder)
         return folder
     saved = load_latest(folder.checkpoints, rank=rank(), broadcast=broadcast)
     if saved is not None:
@@ -97,6 +97,16 @@ def claimed(run: Run) -> RunFolder:
     """Claim the run's folder for all processes; the first one alone holds the lock."""
     folder = first_decides(lambda: claim(run.folder, run.to_dict(), may_differ=FREE, complete=run.completed))
     return folder if rank() == 0 else RunFolder(folder.path, folder.resumed)
+
+
+def finished_with(folder: RunFolder) -> str:
+    """The fingerprint of the images of a finished run; RunFolderError where its results cannot be read."""
+    way_out = "delete it and start the same command again, which writes it anew"
+    found = read_object(folder.results, way_out, RunFolderError)
+    try:
+        return str(found["data"]["fingerprint"])
+    except (KeyError, TypeError) as error:
+        raise RunFolderError(f"{folder.results} does not tell the images it is of: {way_out}") from error
 
 
 def check_data(images: Images, fingerprint: str, folder: RunFolder) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssl_backbones.data import Images
-from ssl_backbones.files import write_file
+from ssl_backbones.files import content_of, object_in, write_file
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.results import upgraded
 from ssl_backbones.visualizers import (
@@ -99,10 +98,9 @@ def run_section(folder: Path, results: Mapping[str, Any] | None = None) -> Secti
 def read(path: Path) -> dict[str, Any]:
     """An object in a file of a run; nothing where there is none yet."""
     try:
-        value = json.loads(path.read_bytes())
+        return object_in(content_of(path))
     except (OSError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def facts(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,11 @@ from ssl_backbones.data import ImageSourceError
 from ssl_backbones.data.splits import TEST, TRAIN, VALIDATION
 from ssl_backbones.evaluate.detection.annotations import AnnotatedImages, Gathered, ListedImages, label_of
 from ssl_backbones.evaluate.detection.box_metrics import unpacked
+from ssl_backbones.files import read_object
 
 PREFIX = "instances_"
+LARGEST = 4 * 2**30
+"""Bytes of a file of annotations; those of COCO's training images are 450 MB."""
 
 
 def coco_file(path: Path, split: str, kept_out: bool) -> Path | None:
@@ -100,19 +102,14 @@ class Shapes:
 
 def read_json(file: Path) -> dict[str, Any]:
     """The content of a COCO file, with all the parts it needs."""
-    try:
-        content: Any = json.loads(file.read_bytes())
-    except OSError as error:
-        raise ImageSourceError(f"{str(file)!r} cannot be read ({error.strerror}): give COCO annotations") from error
-    except ValueError as error:
-        raise ImageSourceError(f"{str(file)!r} is no JSON ({error}): write the annotations anew") from error
+    content = read_object(file, "give COCO annotations, or write them anew", ImageSourceError, LARGEST, any_number=True)
     required = {
         "images": ("id", "file_name", "width", "height"),
         "annotations": ("image_id", "category_id", "bbox"),
         "categories": ("id", "name"),
     }
     for part, fields in required.items():
-        items = content.get(part) if isinstance(content, dict) else None
+        items = content.get(part)
         if not isinstance(items, list):
             raise ImageSourceError(f"{str(file)!r} has no list of {part}: give COCO annotations")
         for item in items:
@@ -120,8 +117,7 @@ def read_json(file: Path) -> dict[str, Any]:
             if missing or (part == "annotations" and len(item["bbox"]) != 4):
                 what = missing[0] if missing else "four numbers in its bbox"
                 raise ImageSourceError(f"{str(file)!r} has, among its {part}, one without {what}: complete it")
-    whole: dict[str, Any] = content
-    return whole
+    return content
 
 
 def photo_folder(file: Path, images: Sequence[dict[str, Any]]) -> Path:

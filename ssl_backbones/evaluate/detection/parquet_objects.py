@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from ssl_backbones.data import ImageSourceError
 from ssl_backbones.data.parquet import ParquetImages, joined, read, schema_of
 from ssl_backbones.evaluate.detection.annotations import AnnotatedImages, Gathered, Objects, label_of
 from ssl_backbones.evaluate.detection.voc_folder import VOC_CLASSES
+from ssl_backbones.files import object_in
 
 OBJECTS, MASKS = "objects", "instance_mask"
 Column = Literal["category", "voc_category", "any"]
@@ -79,7 +79,7 @@ def object_type(schema: pa.Schema, file: Path) -> pa.StructType:
 def names_of(schema: pa.Schema, file: Path) -> list[str]:
     """The names of the classes, as `datasets` notes them in the schema's metadata."""
     try:
-        features: Any = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][OBJECTS]
+        features: Any = object_in((schema.metadata or {})[b"huggingface"])["info"]["features"][OBJECTS]
         item = features["feature"] if isinstance(features, dict) else features[0]
         return [str(name) for name in item["category"]["names"]]
     except (KeyError, TypeError, ValueError, IndexError) as error:

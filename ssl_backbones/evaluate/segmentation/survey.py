@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ import numpy as np
 from ssl_backbones.data import ImageSourceError, UnreadableImageError
 from ssl_backbones.evaluate.detection.voc_folder import VOC_CLASSES
 from ssl_backbones.evaluate.segmentation.masks import IGNORED, Scenes
+from ssl_backbones.files import content_of, value_in
 from ssl_backbones.runs.log import Bar
 
 THREADS = 4
@@ -120,9 +120,9 @@ def folder_of(spec: str) -> Path:
 def read_table(path: Path) -> Any:
     """The content of a json file."""
     try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ImageSourceError(f"{str(path)!r} is no json ({error}): mend it, or leave it out") from error
+        return value_in(content_of(path))
+    except (OSError, ValueError) as error:
+        raise ImageSourceError(f"{str(path)!r} cannot be read ({error}): mend it, or leave it out") from error
 
 
 def is_table(part: Any) -> bool:
