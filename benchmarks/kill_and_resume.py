@@ -35,7 +35,8 @@ from small_methods import CONFIGS  # noqa: E402
 
 from ssl_backbones.files import write_json  # noqa: E402
 from ssl_backbones.methods import MethodConfig  # noqa: E402
-from ssl_backbones.recipes.recipe import Checkpoints, Recipe  # noqa: E402
+from ssl_backbones.recipes.recipe import Recipe  # noqa: E402
+from ssl_backbones.recipes.settings import Checkpoints  # noqa: E402
 from ssl_backbones.runs import checkpoint, manifest  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "kill_and_resume.json"

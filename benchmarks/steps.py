@@ -26,7 +26,8 @@ from ssl_backbones.data import Batch, Batches, Images
 from ssl_backbones.distributed import rank, world_size
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.mining import Pairs
-from ssl_backbones.recipes.recipe import Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.loader import Order
 from ssl_backbones.train.loop import Loop

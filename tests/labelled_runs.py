@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from PIL import Image
 
 from ssl_backbones.evaluate.classification.labelled_run import LabelledRun
-from ssl_backbones.recipes.recipe import Checkpoints, ScheduleConfig
+from ssl_backbones.recipes.settings import Checkpoints, ScheduleConfig
 
 COLOURS = {"blue": (30, 40, 200), "green": (40, 180, 60), "red": (210, 50, 40)}
 PER_CLASS = 12

@@ -22,7 +22,8 @@ from small_methods import mined, small_config
 from ssl_backbones.data import open_images
 from ssl_backbones.distributed import world_size
 from ssl_backbones.methods import MethodConfig
-from ssl_backbones.recipes.recipe import Checkpoints, Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import Checkpoints, Monitoring, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.runs import checkpoint
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train import pretrain as pretrain_module

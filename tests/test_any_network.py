@@ -17,7 +17,7 @@ from ssl_backbones import PretrainedWeightsError
 from ssl_backbones.commands import evaluate
 from ssl_backbones.methods import BYOLConfig, LewelMConfig, MethodConfig, MoCoV2Config
 from ssl_backbones.models.backbone import freeze_unused
-from ssl_backbones.recipes.recipe import OptimizerConfig
+from ssl_backbones.recipes.settings import OptimizerConfig
 from ssl_backbones.train.start import UnfitError
 
 NETWORKS: dict[str, type[MethodConfig]] = {

@@ -13,7 +13,7 @@ import torch
 from runs import elsewhere, outcome, photo_folder, run, tiny
 
 from ssl_backbones.methods import BYOLConfig
-from ssl_backbones.recipes.recipe import Checkpoints
+from ssl_backbones.recipes.settings import Checkpoints
 from ssl_backbones.runs import checkpoint, saving
 from ssl_backbones.runs.manifest import CheckpointError
 from ssl_backbones.runs.run_folder import RunFolderError, claim

@@ -22,7 +22,8 @@ from small_methods import small_method, views
 from ssl_backbones import create_model
 from ssl_backbones.data import TooManyUnreadableError
 from ssl_backbones.methods import BYOLConfig, LewelBConfig, MethodConfig, MoCoV2Config, SimCLRConfig
-from ssl_backbones.recipes.recipe import Checkpoints, OptimizerConfig, Recipe
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import Checkpoints, OptimizerConfig
 from ssl_backbones.runs import checkpoint
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.run_folder import RunFolderError

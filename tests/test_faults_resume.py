@@ -17,7 +17,7 @@ from small_methods import CONFIGS
 from ssl_backbones.cores import VARIABLE
 from ssl_backbones.files import write_file
 from ssl_backbones.methods import LewelBConfig, LewelMConfig
-from ssl_backbones.recipes.recipe import Checkpoints
+from ssl_backbones.recipes.settings import Checkpoints
 from ssl_backbones.runs import checkpoint, saving
 
 sys.path.append(str(ROOT / "benchmarks"))

@@ -24,7 +24,7 @@ from ssl_backbones.evaluate.classification.labelled_views import LabelledViews
 from ssl_backbones.evaluate.classification.linear import LinearConfig, LinearProbe
 from ssl_backbones.evaluate.protocols import linear
 from ssl_backbones.metrics import wilson_interval
-from ssl_backbones.recipes.recipe import OptimizerConfig
+from ssl_backbones.recipes.settings import OptimizerConfig
 from ssl_backbones.views import permutation
 
 

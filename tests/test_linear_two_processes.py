@@ -14,7 +14,7 @@ from labelled_runs import divided, elsewhere, on_a_rank, results_of, small, weig
 from two_processes import run_two_processes
 
 from ssl_backbones.evaluate.protocols import finetune, linear, semi
-from ssl_backbones.recipes.recipe import OptimizerConfig
+from ssl_backbones.recipes.settings import OptimizerConfig
 
 CASES = {"moco_v2": linear, "linear_patch": linear, "finetune_patch": finetune, "lewel_10pct": semi}
 """Batch statistics of the last two go over both processes."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssl_backbones.data import Images
 from ssl_backbones.metrics import knn_accuracy
-from ssl_backbones.recipes.recipe import Monitoring
+from ssl_backbones.recipes.settings import Monitoring
 from ssl_backbones.train.monitor import Monitor
 
 

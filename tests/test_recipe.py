@@ -16,7 +16,8 @@ from torch import nn
 
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.optimizers import LARS
-from ssl_backbones.recipes.recipe import FREE, Checkpoints, Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
+from ssl_backbones.recipes.recipe import FREE, Recipe
+from ssl_backbones.recipes.settings import Checkpoints, Monitoring, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.train.optimization import build_optimizer, parameter_groups, set_hyperparameters
 
 

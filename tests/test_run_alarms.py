@@ -10,7 +10,7 @@ from runs import photo_folder, run, stop, tiny
 from whole_runs import data
 
 from ssl_backbones.methods import BYOLConfig, MoCoV2Config
-from ssl_backbones.recipes.recipe import OptimizerConfig
+from ssl_backbones.recipes.settings import OptimizerConfig
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.train import alarm
 from ssl_backbones.train.loop import Loop

@@ -18,7 +18,7 @@ from scripts import script
 from whole_runs import data
 
 from ssl_backbones.methods import BYOLConfig
-from ssl_backbones.recipes.recipe import Checkpoints
+from ssl_backbones.recipes.settings import Checkpoints
 from ssl_backbones.runs import checkpoint
 from ssl_backbones.train import start as start_module
 from ssl_backbones.train.guards import NotFiniteError

@@ -19,7 +19,7 @@ from whole_runs import NoisyConfig, Whole, contents, data, watched
 
 from ssl_backbones.data import ImageSourceError
 from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, MethodConfig
-from ssl_backbones.recipes.recipe import Checkpoints, Monitoring, OptimizerConfig
+from ssl_backbones.recipes.settings import Checkpoints, Monitoring, OptimizerConfig
 from ssl_backbones.runs import checkpoint
 from ssl_backbones.runs.run_folder import RunFolderError
 from ssl_backbones.train import pretrain as pretrain_module

@@ -18,7 +18,7 @@ from ssl_backbones.data import ImageSourceError, open_images
 from ssl_backbones.evaluate.classification.finetune import FinetuneConfig
 from ssl_backbones.evaluate.classification.subset import Subset, as_list, at, labelled_rows, listed, stratified
 from ssl_backbones.evaluate.protocols import semi
-from ssl_backbones.recipes.recipe import ScheduleConfig
+from ssl_backbones.recipes.settings import ScheduleConfig
 
 
 @pytest.fixture(scope="module")

@@ -1,47 +1,17 @@
-"""Every recipe, one file per paper: typed values named <arch>_<method>.<tag>."""
+"""Every recipe, one file per paper, found by being there: typed values named <arch>_<method>.<tag>."""
 
 from __future__ import annotations
 
-from ssl_backbones.recipes import (
-    barlow_twins,
-    byol,
-    flags,
-    imagenette,
-    lewel,
-    lewel_ablations,
-    moco_v2,
-    patch,
-    sample,
-    shipped,
-    simclr,
-    simsiam,
-    small_images,
-    small_joint_embedding,
-    supervised,
-    vicreg,
-)
+from importlib import import_module
+from pkgutil import iter_modules
+
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.typed.values import nearest
 
-MODULES = (
-    sample,
-    byol,
-    moco_v2,
-    flags,
-    imagenette,
-    lewel,
-    lewel_ablations,
-    simclr,
-    simsiam,
-    barlow_twins,
-    vicreg,
-    small_images,
-    small_joint_embedding,
-    patch,
-    supervised,
-    shipped,
-)
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for module in MODULES for recipe in module.RECIPES}
+_MODULES = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for module in _MODULES for recipe in vars(module).get("RECIPES", ())}
+"""By name, those of one file together."""
 
 
 def names() -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ssl_backbones.methods.barlow_twins import BarlowTwinsConfig
-from ssl_backbones.recipes.recipe import OptimizerConfig, Promise, Recipe, ScheduleConfig
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
 
 RECIPES = (
     Recipe(

@@ -6,7 +6,8 @@ And the baseline of EMAN (Cai et al., 2021. https://arxiv.org/abs/2101.08482), w
 from __future__ import annotations
 
 from ssl_backbones.methods.byol import BYOLConfig
-from ssl_backbones.recipes.recipe import OptimizerConfig, Promise, Recipe, ScheduleConfig
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.views import BYOL_VIEWS
 
 BYOL = "BYOL (Grill et al., 2020, https://arxiv.org/abs/2006.07733)"

@@ -7,7 +7,8 @@ for --method.pairs.
 from __future__ import annotations
 
 from ssl_backbones.methods.flags import FlagsConfig
-from ssl_backbones.recipes.recipe import Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.views import MOCO_V2_SMALL_VIEWS
 
 PAPER = "FLAGS (Zhao and Zhou, Fuse Local and Global Semantics in Representation Learning)"

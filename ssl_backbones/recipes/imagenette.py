@@ -16,7 +16,8 @@ from ssl_backbones.methods.patch_relnet import PatchRelNetConfig
 from ssl_backbones.methods.patch_rotnet import PatchRotNetConfig
 from ssl_backbones.methods.rotnet import RotNetConfig
 from ssl_backbones.methods.supervised import SupervisedConfig
-from ssl_backbones.recipes.recipe import Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, PREDICTIVE, byol, lewel_b, lewel_m, moco_v2
 from ssl_backbones.views import MOCO_V2_SMALL_VIEWS
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from ssl_backbones.methods.lewel_b import LewelBConfig
 from ssl_backbones.methods.lewel_m import LewelMConfig
 from ssl_backbones.methods.method import MethodConfig
-from ssl_backbones.recipes.recipe import OptimizerConfig, Promise, Recipe, ScheduleConfig
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.registry.names import Name
 
 PAPER = "LEWEL (Huang et al., CVPR 2022, https://arxiv.org/abs/2203.14898)"

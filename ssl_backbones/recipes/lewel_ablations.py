@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from ssl_backbones.recipes import lewel, moco_v2
-from ssl_backbones.recipes.recipe import Promise, Recipe
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import Promise
 
 BASES = {recipe.name: recipe for recipe in (*lewel.RECIPES, *moco_v2.RECIPES) if recipe.promise.data == lewel.IN100}
 MOCO = "That the table is MoCo-based is inferred."

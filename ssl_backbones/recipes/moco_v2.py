@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ssl_backbones.methods.moco_v2 import MoCoV2Config
-from ssl_backbones.recipes.recipe import OptimizerConfig, Promise, Recipe
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import OptimizerConfig, Promise
 
 MOCO_V2 = "MoCo v2 (Chen et al., 2020, https://arxiv.org/abs/2003.04297)"
 LEWEL = "LEWEL (Huang et al., CVPR 2022, https://arxiv.org/abs/2203.14898)"

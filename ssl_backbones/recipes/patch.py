@@ -16,7 +16,8 @@ from ssl_backbones.methods.patch_relnet import PatchRelNetConfig
 from ssl_backbones.methods.patch_rotnet import PatchRotNetConfig
 from ssl_backbones.methods.rotnet import RotNetConfig
 from ssl_backbones.methods.supervised import SupervisedConfig
-from ssl_backbones.recipes.recipe import OptimizerConfig, Promise, Recipe, ScheduleConfig
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
 
 PAPER = "Patch RotNet (Pham et al., 2021, https://arxiv.org/abs/2108.00475)"
 EPOCHS = 200

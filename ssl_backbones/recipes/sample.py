@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ssl_backbones.methods.lewel_m import LewelMConfig
-from ssl_backbones.recipes.recipe import Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.views import MOCO_V2_SMALL_VIEWS
 
 PHOTOS = Path(__file__).parents[2] / "training" / "sample_photos"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ssl_backbones.methods.simclr import SimCLRConfig
-from ssl_backbones.recipes.recipe import OptimizerConfig, Promise, Recipe, ScheduleConfig
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
 
 SIMCLR = "SimCLR (Chen et al., 2020, https://arxiv.org/abs/2002.05709)"
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ssl_backbones.methods.simsiam import SimSiamConfig
-from ssl_backbones.recipes.recipe import OptimizerConfig, Promise, Recipe
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import OptimizerConfig, Promise
 
 SIMSIAM = "SimSiam (Chen and He, 2021, https://arxiv.org/abs/2011.10566)"
 

@@ -10,7 +10,8 @@ from ssl_backbones.methods.lewel_b import LewelBConfig
 from ssl_backbones.methods.lewel_m import LewelMConfig
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.methods.moco_v2 import MoCoV2Config
-from ssl_backbones.recipes.recipe import Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.views import LEWEL_B_SMALL_VIEWS, MOCO_V2_SMALL_VIEWS
 
 HEADS: dict[str, dict[str, Any]] = {

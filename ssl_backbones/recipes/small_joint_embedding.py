@@ -11,7 +11,8 @@ from ssl_backbones.methods.simclr import SimCLRConfig
 from ssl_backbones.methods.simsiam import SimSiamConfig
 from ssl_backbones.methods.vicreg import VICRegConfig
 from ssl_backbones.models.objective import CosineObjective, NTXentObjective
-from ssl_backbones.recipes.recipe import Monitoring, OptimizerConfig, Promise, Recipe, ScheduleConfig
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.recipes.small_images import CONTRASTIVE, EPOCHS, HEADS
 from ssl_backbones.recipes.vicreg import VARIANCE
 from ssl_backbones.views import LEWEL_B_SMALL_VIEWS, MOCO_V2_SMALL_VIEWS, SIMCLR_SMALL_VIEWS

@@ -7,7 +7,8 @@ weights.
 from __future__ import annotations
 
 from ssl_backbones.methods import SupervisedConfig
-from ssl_backbones.recipes.recipe import OptimizerConfig, Promise, Recipe, ScheduleConfig
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.views import SUPERVISED_VIEW
 
 RECIPES = (

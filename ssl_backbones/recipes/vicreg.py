@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ssl_backbones.methods.vicreg import VICRegConfig
-from ssl_backbones.recipes.recipe import OptimizerConfig, Promise, Recipe, ScheduleConfig
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
 
 VICREG = "VICReg (Bardes et al., 2022, https://arxiv.org/abs/2105.04906)"
 OPEN = (

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssl_backbones.data.images import Images
 from ssl_backbones.metrics import effective_rank, feature_std, knn_predict, paired_gain
-from ssl_backbones.recipes.recipe import Monitoring
+from ssl_backbones.recipes.settings import Monitoring
 from ssl_backbones.runs.results import Number, proportion
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.judge import Measured

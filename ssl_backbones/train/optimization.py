@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from ssl_backbones.optimizers import LARS
-from ssl_backbones.recipes.recipe import OptimizerConfig, Run
+from ssl_backbones.recipes.recipe import Run
+from ssl_backbones.recipes.settings import OptimizerConfig
 
 
 class Kind(NamedTuple):

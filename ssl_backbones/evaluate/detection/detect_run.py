@@ -8,7 +8,7 @@ from typing import Literal
 from ssl_backbones.checks import check
 from ssl_backbones.evaluate.detection.box_metrics import METRICS
 from ssl_backbones.evaluate.detection.detection import DetectionConfig
-from ssl_backbones.recipes.recipe import OptimizerConfig, ScheduleConfig
+from ssl_backbones.recipes.settings import OptimizerConfig, ScheduleConfig
 from ssl_backbones.train.transfer import Transfer
 from ssl_backbones.typed.words import Hidden, Positional
 

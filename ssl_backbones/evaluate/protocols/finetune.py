@@ -13,7 +13,7 @@ from typing import Any
 from ssl_backbones.evaluate.classification.finetune import FinetuneConfig
 from ssl_backbones.evaluate.classification.labelled_run import LabelledRun, carry, open_asked
 from ssl_backbones.evaluate.classification.labelled_views import LabelledViews
-from ssl_backbones.recipes.recipe import OptimizerConfig, ScheduleConfig
+from ssl_backbones.recipes.settings import OptimizerConfig, ScheduleConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from ssl_backbones.evaluate.classification.labelled_run import LabelledRun, carr
 from ssl_backbones.evaluate.classification.labelled_views import LabelledViews
 from ssl_backbones.evaluate.classification.linear import LinearConfig
 from ssl_backbones.evaluate.classification.on_features import carry_on_features
-from ssl_backbones.recipes.recipe import OptimizerConfig, ScheduleConfig
+from ssl_backbones.recipes.settings import OptimizerConfig, ScheduleConfig
 
 
 @dataclass(frozen=True, kw_only=True)

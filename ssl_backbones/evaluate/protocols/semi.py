@@ -21,7 +21,7 @@ from ssl_backbones.evaluate.classification.finetune import FinetuneConfig
 from ssl_backbones.evaluate.classification.labelled_run import Asked, LabelledRun, carry, open_asked
 from ssl_backbones.evaluate.classification.subset import as_list, at, labelled_rows, listed, stratified
 from ssl_backbones.evaluate.labelled import require_known
-from ssl_backbones.recipes.recipe import OptimizerConfig, ScheduleConfig
+from ssl_backbones.recipes.settings import OptimizerConfig, ScheduleConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from ssl_backbones.checks import check
 from ssl_backbones.evaluate.segmentation.segmentation import SegmentationConfig
-from ssl_backbones.recipes.recipe import OptimizerConfig, ScheduleConfig
+from ssl_backbones.recipes.settings import OptimizerConfig, ScheduleConfig
 from ssl_backbones.train.transfer import Transfer
 from ssl_backbones.typed.words import Hidden, Positional
 

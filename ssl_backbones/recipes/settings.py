@@ -1,0 +1,170 @@
+"""What a run is described by: its optimiser, schedule, measurements and checkpoints, and the promise of a recipe."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from ssl_backbones.checks import check
+from ssl_backbones.optimizers.lars import Trust
+from ssl_backbones.schedules import Per, linear_warmup, polynomial_decay, step_decay, warmup_cosine
+from ssl_backbones.typed.values import check_types
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Which optimiser, and what of its choices apply to it."""
+
+    kind: Literal["sgd", "lars", "adamw", "adam"] = "sgd"
+    """Which one."""
+    lr: float = 0.03
+    """Learning rate: for 256 images, or as it is (see lr_rule)."""
+    lr_rule: Literal["per 256", "absolute"] = "per 256"
+    """Whether the learning rate grows with the global batch or is taken as it is."""
+    momentum: float = 0.9
+    """Of SGD and LARS."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Of Adam and AdamW."""
+    weight_decay: float = 1e-4
+    """Added to the gradient; AdamW takes it off the weights instead."""
+    exclude_norm_and_bias: bool = False
+    """No weight decay on, and no LARS adaptation of, normalisation layers and biases."""
+    exclude_head_norm: bool = True
+    """Where those are excluded, also the scale of the heads' normalisation layers (those outside the backbone)."""
+    norm_and_bias_lr: float | None = None
+    """Learning rate of those excluded, by the same rule; None for that of the rest."""
+    backbone_lr: float | None = None
+    """Learning rate of the backbone, by the same rule; None for that of the rest."""
+    constant_part: str | None = None
+    """Part of the method whose learning rate stays at its peak after the warm-up, such as predictor; None for none."""
+    trust: Trust = "sum"
+    """What LARS measures a step against: |g| + wd |w|, or |g + wd w|."""
+    trust_coefficient: float = 1e-3
+    """Of LARS."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "optimizer.")
+        check(self.lr > 0 and math.isfinite(self.lr), "optimizer.lr", self.lr, "above 0")
+        check(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "at least 0 and below 1")
+        check(all(0 <= beta < 1 for beta in self.betas), "optimizer.betas", self.betas, "at least 0 and below 1 each")
+        check(0 <= self.weight_decay < math.inf, "optimizer.weight_decay", self.weight_decay, "at least 0")
+        for name in ("norm_and_bias_lr", "backbone_lr"):
+            rate = getattr(self, name)
+            check(rate is None or 0 < rate < math.inf, f"optimizer.{name}", rate, "above 0, or None")
+        check(self.trust_coefficient > 0, "optimizer.trust_coefficient", self.trust_coefficient, "above 0")
+
+    def effective_lr(self, batch_size: int) -> float:
+        """The learning rate at its peak, for a global batch."""
+        return self.lr if self.lr_rule == "absolute" else self.lr * batch_size / 256
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """What the learning rate is multiplied by along the run."""
+
+    kind: Literal["cosine", "step", "constant", "poly"] = "cosine"
+    """Which one."""
+    warmup_epochs: int = 0
+    """Epochs of linear rise, step by step, before anything else."""
+    warmup_steps: int = 0
+    """The same in optimiser steps, for a run that counts those; under cosine, epochs alone."""
+    per: Per = "epoch"
+    """How often the cosine moves."""
+    milestones: tuple[int, ...] = ()
+    """Epochs at which the step schedule decays."""
+    milestone_steps: tuple[int, ...] = ()
+    """The same in optimiser steps, for a run that counts those."""
+    decay: float = 0.1
+    """What the step schedule multiplies by at each milestone."""
+    power: float = 0.9
+    """Of the polynomial schedule, which falls to nothing at the end of the run."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "schedule.")
+        check(self.warmup_epochs >= 0, "schedule.warmup_epochs", self.warmup_epochs, "at least 0")
+        for name, unit in (("milestones", "epochs"), ("milestone_steps", "steps")):
+            values = getattr(self, name)
+            rising = all(0 < a < b for a, b in zip((0.5, *values), values, strict=False))
+            check(rising, f"schedule.{name}", values, f"{unit} in rising order, the first at least 1")
+        twice = bool(self.milestones and self.milestone_steps)
+        check(not twice, "schedule.milestone_steps", self.milestone_steps, "empty where milestones are epochs")
+        steps = self.warmup_steps
+        check(steps >= 0, "schedule.warmup_steps", steps, "at least 0")
+        alone = steps == 0 or (self.warmup_epochs == 0 and self.kind != "cosine")
+        check(alone, "schedule.warmup_steps", steps, "0 under cosine and where the warm-up counts epochs")
+        check(0 < self.decay <= 1, "schedule.decay", self.decay, "above 0 and at most 1")
+        check(0 < self.power < math.inf, "schedule.power", self.power, "above 0")
+
+    def rise(self, step: int, steps_per_epoch: int) -> float:
+        """The factor in (0, 1] of the warm-up alone."""
+        return linear_warmup(step, 1, self.warmup_steps) * linear_warmup(step, steps_per_epoch, self.warmup_epochs)
+
+    def factor(self, step: int, steps_per_epoch: int, epochs: int, total_steps: int) -> float:
+        """The factor in (0, 1] for an optimiser step, counted from 0."""
+        if self.kind == "cosine":
+            return warmup_cosine(step, steps_per_epoch, epochs, self.warmup_epochs, self.per)
+        rise = self.rise(step, steps_per_epoch)
+        if self.kind == "poly":
+            return rise * polynomial_decay(step, total_steps, self.power)
+        if self.kind == "step":
+            decayed = step_decay(step, steps_per_epoch, self.milestones, self.decay)
+            return rise * decayed * step_decay(step, 1, self.milestone_steps, self.decay)
+        return rise
+
+
+@dataclass(frozen=True)
+class Monitoring:
+    """What is measured while training; it changes nothing in the weights."""
+
+    knn_every: int = 10
+    """Epochs between two k-NN accuracies where labels exist; 0 for none but the first and the last."""
+    k: int = 20
+    """Neighbours."""
+    bank: int = 50_000
+    """The most images whose features are kept as neighbours."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "monitoring.")
+        check(self.knn_every >= 0, "monitoring.knn_every", self.knn_every, "at least 0")
+        check(self.k >= 1, "monitoring.k", self.k, "at least 1")
+        check(self.bank >= 1, "monitoring.bank", self.bank, "at least 1")
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """When the full state is written; whichever comes first."""
+
+    every_steps: int = 0
+    """Optimiser steps between two checkpoints; 0 for no such rule."""
+    every_minutes: float = 15.0
+    """Minutes between two checkpoints; 0 for no such rule."""
+    keep: int = 2
+    """How many of the last ones stay."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "checkpoints.")
+        check(self.every_steps >= 0, "checkpoints.every_steps", self.every_steps, "at least 0")
+        check(0 <= self.every_minutes < math.inf, "checkpoints.every_minutes", self.every_minutes, "at least 0")
+        check(self.keep >= 1, "checkpoints.keep", self.keep, "at least 1")
+
+
+@dataclass(frozen=True)
+class Promise:
+    """Where a recipe is from and what it should give."""
+
+    paper: str
+    table: str
+    """Table or section of the paper, or where else the settings stand."""
+    data: str
+    epochs: int
+    hardware: str
+    hours: float | None
+    """Of that hardware; None where nobody states it."""
+    result: str
+    """The expected result, and whose it is."""
+    not_stated: str = ""
+    """What the source leaves open, and how it is settled here."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "promise.")
