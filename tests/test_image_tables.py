@@ -11,9 +11,10 @@ import hostile
 import numpy as np
 import pyarrow as pa
 import pytest
-from photo_sources import raw, same, structs, write
+from photo_sources import fill, raw, same, structs, write
 
 from ssl_backbones.data import ImageSourceError, UnreadableImageError, hub_dataset, open_images, source, validation_of
+from ssl_backbones.data.decode import decode
 from ssl_backbones.data.parquet import ParquetImages
 
 # Parquet
@@ -94,6 +95,30 @@ def mapped(monkeypatch, tmp_path: Path, file: Path) -> Path:
 
 
 # Hub
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_rows_of_a_path_and_no_bytes_are_read_from_the_disk_alike_in_memory_and_beyond(tmp_path, monkeypatch, relative):
+    folder = fill(tmp_path / "data", "images/0.jpg", "images/1.jpg", "images/2.jpg")
+    paths = [f"images/{row}.jpg" if relative else str(folder / "images" / f"{row}.jpg") for row in range(3)]
+    paths += ["images/lost.jpg", None, "/etc/passwd"]
+    rows = [{"bytes": None, "path": path} for path in paths] + [{"bytes": hostile.photo(seed=9), "path": "x.jpg"}]
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    file = write(folder / "train.parquet", image=pa.array(rows, kind))
+    small = open_images(file)
+    monkeypatch.setattr(source, "HELD_IN_MEMORY", 0)
+    large = open_images(mapped(monkeypatch, tmp_path, file))
+    for images in (small, large, pickle.loads(pickle.dumps(small)), pickle.loads(pickle.dumps(large))):
+        for row in range(3):
+            assert np.array_equal(np.asarray(images[row]), np.asarray(decode(folder / "images" / f"{row}.jpg", "x")))
+        assert images[6].size == (48, 32)
+        for row, reason in ((3, "No such file"), (4, "its row holds no image"), (5, "its row holds no image")):
+            with pytest.raises(UnreadableImageError, match=reason):
+                images[row]
+    before = small.fingerprint
+    monkeypatch.setattr(source, "HELD_IN_MEMORY", 2**20)
+    (folder / "images" / "1.jpg").write_bytes(b"another size")
+    assert open_images(file).fingerprint != before
 
 
 def test_a_hub_dataset_is_decoded_by_us(tmp_path, monkeypatch):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ssl_backbones.data.formats import is_image
 from ssl_backbones.data.images import ImageSourceError
+from ssl_backbones.data.keys import PathKeys, size_of
 from ssl_backbones.files import object_in
 
 IMAGE_NAMES = ("image", "img", "photo", "picture", "jpg", "jpeg", "png", "webp", "bytes")
@@ -96,7 +99,34 @@ def photos_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
 
 
-def sizes_of(photos: pa.ChunkedArray) -> np.ndarray:
-    """The size in bytes of each encoded photo (N,), -1 for a missing one."""
+def files_of(column: pa.ChunkedArray, folders: Collection[Path]) -> PathKeys | None:
+    """The file that each row of an image column names instead of bytes, empty for other rows; None where none does.
+
+    `datasets` writes such rows of files on the disk.
+    """
+    if not pa.types.is_struct(column.type) or column.type.get_field_index("path") < 0:
+        return None
+    named = pc.and_(pc.is_null(pc.struct_field(column, "bytes")), pc.is_valid(pc.struct_field(column, "path")))
+    if not pc.any(named).as_py():
+        return None
+    paths = pc.if_else(named, pc.struct_field(column, "path"), "").to_pylist()
+    return PathKeys(str(named_file(path, folders) or "") for path in paths)
+
+
+def named_file(path: str | None, folders: Collection[Path]) -> Path | None:
+    """The image file that a row names, a relative one below the first of the folders that has it; None for any other.
+
+    A table may be anybody's: of a file that is no image by its name or first bytes, nothing is read nor told.
+    """
+    if not path:
+        return None
+    file = next((folder / path for folder in folders if (folder / path).exists()), Path(path))
+    return file if is_image(str(file), file.name) else None
+
+
+def sizes_of(photos: pa.ChunkedArray, files: PathKeys | None = None) -> np.ndarray:
+    """The size in bytes of each encoded image (N,), or of the file that its row names; -1 for a missing one."""
     sizes: np.ndarray = pc.fill_null(pc.binary_length(photos).cast(pa.int64()), -1).to_numpy()
+    if files is not None:
+        sizes = np.array([size_of(Path(file)) if file else size for file, size in zip(files, sizes, strict=True)])
     return sizes

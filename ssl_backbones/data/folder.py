@@ -15,7 +15,7 @@ from PIL import Image
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
 from ssl_backbones.data.formats import passed_over, suffixes
 from ssl_backbones.data.images import Images, ImageSourceError
-from ssl_backbones.data.keys import PathKeys, fingerprint_of
+from ssl_backbones.data.keys import PathKeys, fingerprint_of, size_of
 from ssl_backbones.data.splits import splits_among
 from ssl_backbones.data.walk import images_below, kind_of
 
@@ -98,11 +98,3 @@ def labels_from(paths: list[str], classes: list[str]) -> np.ndarray:
     """The label of each path (N,): the number of its first folder among the classes."""
     number = {name: label for label, name in enumerate(classes)}
     return np.array([number[path.split("/", 1)[0]] for path in paths], np.int64)
-
-
-def size_of(path: Path) -> int:
-    """Size in bytes, or -1 of a file that cannot be asked."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1

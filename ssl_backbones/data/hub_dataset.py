@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from ssl_backbones.data.columns import class_names, image_column, label_column, labels_of, photos_of, sizes_of
+from ssl_backbones.data.columns import (
+    class_names,
+    files_of,
+    image_column,
+    label_column,
+    labels_of,
+    named_file,
+    photos_of,
+    sizes_of,
+)
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
 from ssl_backbones.data.keys import RowKeys, fingerprint_of
@@ -17,8 +26,11 @@ from ssl_backbones.data.keys import RowKeys, fingerprint_of
 class HubImages(Images):
     """The rows of a `datasets.Dataset`, which lie in a memory-mapped file: workers share it, and a pickle names it."""
 
-    def __init__(self, dataset: Any, name: str, policy: DecodePolicy = USUAL_POLICY) -> None:
-        self.policy = policy
+    def __init__(
+        self, dataset: Any, name: str, policy: DecodePolicy = USUAL_POLICY, folders: Collection[Path] = ()
+    ) -> None:
+        """Look at the columns; rows may name files below the folders. ImageSourceError where there is no row."""
+        self.policy, self.folders = policy, tuple(folders)
         table = dataset.with_format("arrow")[:]
         schema = dataset.features.arrow_schema
         image = image_column(schema, name)
@@ -28,14 +40,16 @@ class HubImages(Images):
         if not len(self.keys):
             raise ImageSourceError(f"there is no row in {name}: choose another split, as in org/name:validation")
         self.labels, self.classes = labels_of(table[label], names.get(label)) if label else (None, [])
-        self.fingerprint = fingerprint_of(self.keys, self.labels, sizes_of(photos_of(table[image])))
+        self.fingerprint = fingerprint_of(
+            self.keys, self.labels, sizes_of(photos_of(table[image]), files_of(table[image], folders))
+        )
         self.rows = undecoded(dataset.select_columns([image]), image)
 
     def __getitem__(self, index: int) -> Image.Image:
         at = range(len(self))[index]
         (photo,) = self.rows[at].values()
         if isinstance(photo, dict):
-            photo = photo["bytes"] if photo["bytes"] is not None else local_file(photo["path"])
+            photo = photo["bytes"] if photo["bytes"] is not None else named_file(photo.get("path"), self.folders)
         if photo is None:
             raise UnreadableImageError(f"{self.keys[at]!r} cannot be read: its row holds no image")
         return decode(photo, self.keys[at], self.policy)
@@ -48,11 +62,6 @@ def undecoded(dataset: Any, column: str) -> Any:
     if isinstance(dataset.features[column], ImageFeature):
         return dataset.cast_column(column, ImageFeature(decode=False))
     return dataset
-
-
-def local_file(path: str | None) -> Path | None:
-    """The file that a row names where it holds no bytes: `datasets` has put it on this disk."""
-    return Path(path) if path else None
 
 
 def load(name: str, policy: DecodePolicy = USUAL_POLICY) -> HubImages:
@@ -86,7 +95,7 @@ def load_parquet(files: Sequence[Path], policy: DecodePolicy = USUAL_POLICY) -> 
     except Exception as error:
         text = " ".join(str(error.__cause__ or error).split()).rstrip(".")
         raise ImageSourceError(f"{files[0].as_posix()!r} and its like cannot be read as parquet ({text})") from error
-    return HubImages(dataset, repr(str(files[0])), policy)
+    return HubImages(dataset, repr(str(files[0])), policy, dict.fromkeys(file.parent for file in files))
 
 
 def imported() -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import overload
 
 import numpy as np
@@ -61,3 +62,11 @@ def fingerprint_of(keys: Sequence[str], labels: np.ndarray | None, sizes: np.nda
     digest.update(b"unlabelled" if labels is None else labels.astype("<i8").tobytes())
     digest.update(sizes.astype("<i8").tobytes())
     return digest.hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Size in bytes, or -1 of a file that cannot be asked."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1

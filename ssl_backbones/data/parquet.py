@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from ssl_backbones.data.columns import class_names, image_column, label_column, labels_of, photos_of, sizes_of
+from ssl_backbones.data.columns import class_names, files_of, image_column, label_column, labels_of, photos_of, sizes_of
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
 from ssl_backbones.data.keys import RowKeys, fingerprint_of
@@ -35,15 +35,19 @@ class ParquetImages(Images):
             raise ImageSourceError(
                 f"there is no row in {', '.join(repr(str(file)) for file in self.files)}: add photos"
             )
-        self.photos: pa.ChunkedArray | None = photos_of(joined(tables, self.image))
+        column = joined(tables, self.image)
+        self.photos: pa.ChunkedArray | None = photos_of(column)
+        self.named = files_of(column, dict.fromkeys(file.parent for file in self.files))
         self.labels, self.classes = labels_of(joined(tables, label), names.get(label)) if label else (None, [])
-        self.fingerprint = fingerprint_of(self.keys, self.labels, sizes_of(self.photos))
+        self.fingerprint = fingerprint_of(self.keys, self.labels, sizes_of(self.photos, self.named))
 
     def __getitem__(self, index: int) -> Image.Image:
         at = range(len(self))[index]
         if self.photos is None:
             self.photos = photos_of(joined([read(file, [self.image]) for file in self.files], self.image))
         photo, key = self.photos[at].as_py(), self.keys[at]
+        if photo is None and self.named is not None and self.named[at]:
+            photo = Path(self.named[at])
         if photo is None:
             raise UnreadableImageError(f"{key!r} cannot be read: its row holds no image")
         return decode(photo, key, self.policy)
