@@ -1,4 +1,4 @@
-"""Whether the wheel and the source archive of a folder hold what git tracks: python .ci/check_distributions.py dist."""
+"""Check that the distributions in a folder hold what git tracks: python .ci/check_distributions.py dist."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def tracked(*folders: str) -> set[str]:
-    """What git tracks below some folders."""
+    """The files that git tracks below some folders."""
     listed = subprocess.run(["git", "ls-files", "-z", *folders], cwd=ROOT, capture_output=True, text=True, check=True)
     return {name for name in listed.stdout.split("\0") if name}
 
 
 def wrong_wheel(path: Path) -> list[str]:
-    """What a wheel lacks, and what it holds beyond the package and its metadata."""
+    """The files that a wheel lacks, and those beyond the package and its metadata."""
     with zipfile.ZipFile(path) as archive:
         held = set(archive.namelist())
     metadata = {name for name in held if name.partition("/")[0].endswith(".dist-info")}
@@ -30,7 +30,7 @@ def wrong_wheel(path: Path) -> list[str]:
 
 
 def wrong_archive(path: Path) -> list[str]:
-    """What a source archive lacks of the library, the scripts, the tests and the words about them."""
+    """The files of library, scripts, tests and documents that a source archive lacks."""
     with tarfile.open(path) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
     wanted = tracked("ssl_backbones", "training", "tests", "model_cards", "LICENSE", "README.md", "CHANGELOG.md")

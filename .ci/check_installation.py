@@ -1,4 +1,4 @@
-"""Whether what this python has installed is small and imports soon: ENVIRONMENT/bin/python .ci/check_installation.py.
+"""Check that an installation is small and imports soon: ENVIRONMENT/bin/python .ci/check_installation.py.
 
 It asks the environment that runs it, which holds the wheel, its dependencies, and at most pip and setuptools besides.
 """

@@ -1,4 +1,4 @@
-"""What LEWEL's aligned branch costs, knob by knob: python benchmarks/aligned_cost.py
+"""Measure the cost of LEWEL's aligned branch, knob by knob: python benchmarks/aligned_cost.py
 
 One knob moves at a time from a middle setting: maps, groups, hidden width, grid, keys in the queue. Heads and losses
 alone, on feature maps of noise (channels_last): a forward and a backward pass of LEWEL_M's query side (head, InfoNCE
@@ -133,7 +133,7 @@ def casts(way: Callable[[], Tensor]) -> int:
 
 
 def places(way: Callable[[], Tensor]) -> Iterator[int]:
-    """Where the weights and constant tensors lie that a way closes over."""
+    """The addresses of the weights and constant tensors that a way closes over."""
     cells = [cell.cell_contents for cell in way.__closure__ or ()]
     for value in cells:
         tensors = value.parameters() if isinstance(value, nn.Module) else [value] if isinstance(value, Tensor) else []

@@ -1,4 +1,4 @@
-"""Which collectives a step of each method takes, and their bytes: python benchmarks/collectives.py
+"""Count the collectives of each method's step, and their bytes: python benchmarks/collectives.py
 
 Two processes over gloo take real steps (`Loop.descend` under DistributedDataParallel, and the question whether to stop
 that follows each); calls of torch.distributed are noted in the third step with their payload, that is, what one process
@@ -47,12 +47,12 @@ CALLS = {"all_gather": 1, "all_reduce": 0, "broadcast": 0}
 GROWING = ("same_permutation", "AllGather.backward")
 """Callers whose payload holds the rows of all processes."""
 PORTABLE = ("AllReduceSum.forward", "AllReduceSum.backward")
-"""What torch.nn.SyncBatchNorm does in its own way between GPUs."""
+"""The calls that torch.nn.SyncBatchNorm makes in its own way between GPUs."""
 GRADIENTS, WORLDS, WARM = "DistributedDataParallel", (2, 8, 64), 2
 DEADLINE = timedelta(seconds=120)
 
 Key = tuple[str, str, int]
-"""Who called what, with how many bytes."""
+"""The caller, the collective, and its bytes."""
 
 
 class Tally:
@@ -214,7 +214,7 @@ def main() -> None:
 
 
 def counts(case: Case, names: Sequence[str]) -> dict[str, Any]:
-    """What two processes counted, by method."""
+    """The counts of two processes, by method."""
     with tempfile.TemporaryDirectory() as folder:
         multiprocessing.spawn(one_rank, (folder, case, names), nprocs=2, join=True)
         counted: dict[str, Any] = json.loads((Path(folder) / "counted.json").read_bytes())

@@ -1,4 +1,4 @@
-"""What moving a target network costs, beside the loops that are often written: python benchmarks/ema.py
+"""Measure the update of a target network against the loops that are often written: python benchmarks/ema.py
 
 One loop builds a new state dict and loads it, the other moves tensor after tensor in place. All move the same numbers,
 parameters and running statistics, of a backbone with a projector, and take turns in one process; that they agree is

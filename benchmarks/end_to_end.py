@@ -52,7 +52,7 @@ TARGETS = {
     ("resnet18-3x3@32", "fp32"): 1.05,
     ("resnet8@96", "fp32"): 1.5,
 }
-"""How many times as fast as lightly's loop in fp32, at least."""
+"""The least speed, as a multiple of lightly's loop in fp32."""
 BARE_TARGET, STALL_TARGET = 1.05, 1.03
 """A whole step to its bare passes, and the mean step to the median one, at most."""
 LOG_EVERY = 10

@@ -104,7 +104,7 @@ def damaged(number: int, seed: int) -> tuple[str, bytes]:
 
 
 def answer(file: bytes) -> str:
-    """How the reader answers: "read", "refused", or what is wrong with it."""
+    """The reader's answer: "read", "refused", or its fault."""
     began = time.monotonic()
     try:
         image = decode(file, "photo", POLICY)

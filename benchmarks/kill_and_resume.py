@@ -43,12 +43,12 @@ RESULTS = ROOT / "benchmarks" / "results" / "kill_and_resume.json"
 EPOCHS, PHOTOS = 4, 26
 """Three steps an epoch with two photos left over, as the batch is 8."""
 MOMENTS = ("starting", "between steps", "writing", "measuring", "epoch's edge", "leaving", "any time")
-"""What a kill waits for; where it really struck is read from what it left."""
+"""The moment of a kill; the place where it really struck is read from the files it left."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """In which way a method is trained."""
+    """A way to train a method."""
 
     method: str
     workers: int
@@ -65,7 +65,7 @@ def recipe_of(kind: type[MethodConfig], data: Path, out: Path, workers: int = 0)
 
 
 def outcome(run: Path) -> dict[str, str]:
-    """What a run leaves, each part as a digest; the day it ended on is not part of it."""
+    """Digests of all that a run leaves, but for the day it ended on."""
     saved = checkpoint.load_latest(run / "checkpoints")
     assert saved is not None
     verified = manifest.verify(run / "checkpoints" / manifest.folder_name(saved.step))
@@ -90,7 +90,7 @@ def differences(found: dict[str, str], expected: dict[str, str]) -> list[str]:
 
 
 def undisturbed(kind: type[MethodConfig], processes: int, data: Path, out: Path) -> tuple[dict[str, str], float]:
-    """What a run that nothing disturbs leaves, and the seconds it took."""
+    """The digests of an undisturbed run, and the seconds it took."""
     attempt = Attempt(recipe_of(kind, data, out), processes)
     while attempt.running():
         time.sleep(0.01)

@@ -58,7 +58,7 @@ class Attempt:
             os._exit(code)
 
     def running(self) -> bool:
-        """Whether any of the processes is at work."""
+        """True if any of the processes is at work."""
         for pid in self.pids:
             if pid not in self.ended:
                 found, status = os.waitpid(pid, os.WNOHANG)
@@ -80,7 +80,7 @@ class Attempt:
         return " ".join(self.speech.read_text(errors="replace")[-1500:].split())
 
     def wait_for(self, moment: str, generator: random.Random, seconds: float) -> bool:
-        """Whether the moment came before the run was over; a little more than it, at random."""
+        """True if the moment came before the run was over; then wait a little more, at random."""
         happened = self.watch(moment, generator, seconds)
         while not happened():
             if not self.running():
@@ -91,7 +91,7 @@ class Attempt:
         return True
 
     def watch(self, moment: str, generator: random.Random, seconds: float) -> Callable[[], bool]:
-        """What says whether the moment has come."""
+        """A function that is true once the moment has come."""
         steps = self.recipe.epochs * 3
         if moment in ("starting", "any time"):
             at = self.began + generator.uniform(0, seconds / (6 if moment == "starting" else 1))
@@ -183,7 +183,7 @@ def unfinished(folder: Path) -> set[tuple[str, int]]:
 
 
 def where_it_died(attempt: Attempt) -> str:
-    """Where a kill struck, by what it left behind."""
+    """The place where a kill struck, by the files it left behind."""
     line = last_line(attempt.folder)
     if unfinished(attempt.folder) - attempt.parts_before:
         return "inside a checkpoint write"

@@ -1,4 +1,4 @@
-"""What a step of each method costs beside its bare passes and beside its base: python benchmarks/method_steps.py
+"""Measure each method's step against its bare passes and its base: python benchmarks/method_steps.py
 
 In every case the real step (`Loop.descend` on one batch, ready on the host in uint8: to the device, normalised,
 forward, backward, optimiser, targets, queues) takes its turn, in one process, with the bare passes: the same backbone
@@ -124,7 +124,7 @@ def measure(
 
 
 def counted(passes: Sequence[Pass]) -> dict[str, int]:
-    """How many images go through the backbone in which way."""
+    """The number of images that go through the backbone, by pass."""
     found: dict[str, int] = {}
     for one in passes:
         way = "forward and backward" if one.learns else f"forward alone, {'batch' if one.training else 'averaged'} BN"

@@ -32,7 +32,7 @@ def peak() -> float:
 
 
 def measure(share: float) -> dict[str, Any]:
-    """What mining a share of the classes takes, and what it makes of all of them."""
+    """Time and memory of mining a share of the classes, and the estimate for all of them."""
     photos, classes = round(PHOTOS * share), round(CLASSES * share)
     features = torch.randn(photos, WIDTH, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(photos) % classes

@@ -1,4 +1,4 @@
-"""What the eight views of Patch RotNet cost beside a ResNet-8 step on them: `python benchmarks/patch_views.py`.
+"""Measure Patch RotNet's eight views against a ResNet-8 step on them: `python benchmarks/patch_views.py`.
 
 Both are timed in turn, so that a slow spell of the machine meets them alike. Host work (decoding, crop, flip) is not in
 it: workers do that meanwhile. The figures go to benchmarks/results/patch_views.json.

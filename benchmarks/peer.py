@@ -55,7 +55,7 @@ class Byol(nn.Module):
         deactivate_requires_grad(self.slow_projector)
 
     def predicted(self, view: Tensor) -> Tensor:
-        """What the view's embedding (B, D) says of the other's."""
+        """The view's prediction (B, D) of the other's embedding."""
         found: Tensor = self.predictor(self.projector(self.backbone(view)))
         return found
 

@@ -1,4 +1,4 @@
-"""What a photo costs to read, decoded from its file or out of a cache: python benchmarks/reading.py [--data ...]
+"""Measure the reading of an image, from its file or out of a cache: python benchmarks/reading.py [--data ...]
 
 Shuffled batches of photos are asked for one way and then the other, in one thread, on the same photos, so that a slow
 spell of the machine meets both alike; CPU time is what counts. "decode" and "cache" hand over what a view is made of
@@ -30,11 +30,11 @@ from ssl_backbones.train.cache import Caching, cached  # noqa: E402
 RESULTS = Path(__file__).parent / "results" / "reading.json"
 PACKAGES = ("pillow", "numpy", "pyarrow", "datasets", "ssl-backbones")
 TARGET = 40.0
-"""How many times as fast as decoding the gathering of rows has to be."""
+"""The least speed of gathering rows, as a multiple of decoding."""
 
 
 def ways(images: Images, found: CachedImages, indices: Callable[[], np.ndarray]) -> dict[str, Callable[[], object]]:
-    """How to read a shuffled batch: name to function."""
+    """Functions that read a shuffled batch, by name."""
 
     def one_by_one(source: Images) -> Callable[[], object]:
         return lambda: [source[int(at)] for at in indices()]

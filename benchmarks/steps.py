@@ -54,7 +54,7 @@ class Case:
     widths: Mapping[str, int] = field(default_factory=dict)
     """Of every head that has such a field; those of the papers where it is empty."""
     small_stem: bool = False
-    """Whether the stem is one 3x3 convolution that keeps every pixel."""
+    """True if the stem is one 3x3 convolution that keeps every pixel."""
 
     def network(self) -> nn.Module:
         """A new backbone without head, the same each time."""
@@ -92,7 +92,7 @@ CASES = {
     )
 }
 QUICK = Case("quick", "resnet8", 16, 8, {"hidden_dim": 16, "projection_dim": 16, "aligned_dim": 16, "queue_size": 64})
-"""What a test has the time for."""
+"""The sizes that a test has the time for."""
 
 
 class Noise(Images):
@@ -210,13 +210,13 @@ class Pass(NamedTuple):
 
     shape: tuple[int, ...]
     learns: bool
-    """Whether a backward pass follows; otherwise they go through a copy without gradient."""
+    """True if a backward pass follows; otherwise they go through a copy without gradient."""
     training: bool
-    """Whether its BatchNorms take the batch's statistics."""
+    """True if its BatchNorms take the batch's statistics."""
 
 
 class Bare:
-    """What the passes of a step cost by themselves: the backbone's forwards in the same number, order and mode on noise
+    """The bare passes of a step: the backbone's forwards in the same number, order and mode on noise
     that is ready on the device, one backward from the mean of the feature maps, and the optimiser on the backbone.
 
     No heads, no loss, no targets that move, no views, no log.

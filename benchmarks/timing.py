@@ -1,4 +1,4 @@
-"""How the benchmarks take time, and what they write beside it: medians, quartiles, and the circumstances."""
+"""Timing of the benchmarks: medians, quartiles, and the circumstances."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def quartiles(values: Sequence[float] | np.ndarray, digits: int) -> dict[str, fl
 
 
 def circumstances(packages: Sequence[str], device: torch.device | None = None) -> dict[str, Any]:
-    """Where, when and with what this is measured."""
+    """The machine, the date and the versions of this measurement."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -53,7 +53,7 @@ def installed(name: str) -> str:
 
 
 def clock_of(device: torch.device) -> tuple[str, Callable[[], float]]:
-    """What time is taken in: that of the CPU where one thread does the work, which other work hardly moves; or a
+    """The clock: that of the CPU where one thread does the work, which other work hardly moves; or a
     watch's, once the device has done what it was given."""
     if device.type == "cpu" and torch.get_num_threads() == 1:
         return "CPU time", time.process_time
@@ -83,7 +83,7 @@ def in_turn(ways: Mapping[str, Work], rounds: int, clock: Callable[[], float], w
 
 
 def verdict(what: str, reached: float, target: float, at_most: bool = True) -> dict[str, Any]:
-    """Whether a ratio keeps its target, and by how much it misses it, as a share of the target."""
+    """The verdict on a ratio: kept, or missed by a share of the target."""
     missed = max(0.0, float(reached / target - 1 if at_most else 1 - reached / target))
     return {
         "what": what,

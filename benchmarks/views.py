@@ -1,4 +1,4 @@
-"""What two views of MoCo v2 cost on one core, engine by engine: python benchmarks/views.py
+"""Measure two views of MoCo v2 on one core, engine by engine: python benchmarks/views.py
 
 A photo, decoded, goes in; two views come out, in uint8 as the workers hand them over, or normalised in float32. Beside
 the engines runs lightly's MoCoV2Transform, the same policy as it comes (float32 out), where lightly is installed; it is
@@ -30,11 +30,11 @@ CASES = ((32, 96), (64, 96), (96, 96), (224, 256))
 """Sides of the view and of the square photo it is made from, in pixels."""
 PACKAGES = ("pillow", "opencv-python-headless", "torch", "torchvision", "lightly")
 TARGET = 5.0
-"""How many times as fast as lightly the fast engine has to be."""
+"""The least speed of the fast engine, as a multiple of lightly's."""
 
 
 def ways(size: int) -> dict[str, Callable[[Sequence[Image.Image], int], object]]:
-    """How to make two views of photos, in the round of that number: name to function."""
+    """Functions that make two views of images, in the round of that number, by name."""
     pillow, opencv = (MultiView(MOCO_V2_VIEWS, size, engine=engine) for engine in ("pillow", "opencv"))
 
     def levels(transform: MultiView) -> Callable[[Sequence[Image.Image], int], Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 T = TypeVar("T")
 TELLING = timedelta(seconds=5)
-"""How long processes that end wait to hear whether the first one has said why."""
+"""The time that ending processes wait to hear if the first one has said why."""
 
 
 def world_size() -> int:

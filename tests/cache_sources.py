@@ -94,7 +94,7 @@ def seen(images: Images, at: int) -> object:
 
 
 def same(one: Images, other: Images) -> bool:
-    """Whether two collections are the same in all that `Images` promises."""
+    """True if two collections are the same in all that `Images` promises."""
     labels = [None if images.labels is None else images.labels.tolist() for images in (one, other)]
     return (
         list(one.keys) == list(other.keys)

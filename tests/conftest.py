@@ -1,4 +1,4 @@
-"""What every test stands on: no network, one thread, and a few photos."""
+"""The ground of every test: no network, one thread, and a few images."""
 
 from __future__ import annotations
 

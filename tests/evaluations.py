@@ -28,7 +28,7 @@ def labelled_photos(folder: Path) -> Path:
 
 
 def evaluated(protocol: str, data: Path, out: Path, *more: str) -> dict[str, Any]:
-    """What results.json holds after a command line."""
+    """The content of results.json after a command line."""
     runs.forget()
     try:
         script("evaluate", [protocol, *ASKED, "--data", str(data), "--out", str(out), *QUICK[protocol], *more])

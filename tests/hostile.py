@@ -150,7 +150,7 @@ def animated(format: str) -> bytes:
 
 
 def multi_picture() -> bytes:
-    """What a phone writes as .jpg: an MPO with a second picture behind the first."""
+    """An image as some phones write it, as .jpg: an MPO with a second image behind the first."""
     return encode(
         quarters(), "MPO", save_all=True, append_images=[Image.new("RGB", (48, 32), WHITE)], quality=95, subsampling=0
     )

@@ -163,11 +163,11 @@ RULES: dict[str, Callable[[], Iterator[str]]] = {
     "no_shape": no_shape,
     "no_raises": no_raises,
 }
-"""What breaks each rule, a line each."""
+"""The violations of each rule, a line each."""
 
 
 def known(rule: str) -> set[str]:
-    """What is known to break a rule."""
+    """The known violations of a rule."""
     path = KNOWN / f"{rule}.txt"
     return set(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else set()
 

@@ -1,4 +1,4 @@
-"""What a Hub on this machine knows: repositories, commits, tags, tokens, and how it is to fail."""
+"""The state of a Hub on this machine: repositories, commits, tags, tokens, and the failures it is to show."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 WRITER, READER, STRANGER = (f"hf_{who}AndNobodyElse{'0' * 12}" for who in ("Writer", "Reader", "Stranger"))
 RIGHTS = {WRITER: {"read", "write"}, READER: {"read"}}
-"""What a token may do; any other is unknown."""
+"""The rights of tokens; any other is unknown."""
 
 
 @dataclass
@@ -52,7 +52,7 @@ class State:
     xet: str = ""
     """The folder of Xet's storage; empty for a Hub without."""
     xet_hashes: dict[str, str] = field(default_factory=dict)
-    """What Xet knows a content by, by sha256; the real Hub is told by Xet's storage."""
+    """Xet's name for a content, by sha256; the real Hub is told by Xet's storage."""
     asked: Counter[str] = field(default_factory=Counter)
     waited: Counter[int] = field(default_factory=Counter)
     """Seconds that each thread of the client would have waited between its tries."""

@@ -83,7 +83,7 @@ def killed_at(step: int, protocol: ModuleType, options: LabelledRun) -> None:
 
 
 def outcome(path: Path) -> dict[str, Any]:
-    """What two runs of the same must have in common to the last bit."""
+    """The outcome of a run, equal to the last bit for two runs of the same."""
     results = json.loads((path / "results.json").read_text())
     results["settings"].pop("out")
     log = (path / "log.jsonl").read_text()
@@ -105,14 +105,14 @@ def on_a_rank(rank: int, asked: list[tuple[str, LabelledRun]]) -> list[dict[str,
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    """What a run's method was when it ended."""
+    """The state of a run's method at its end."""
     return {
         name.removeprefix("method/"): value for name, value in runs.state(path).items() if name.startswith("method/")
     }
 
 
 def results_of(path: Path) -> dict[str, Any]:
-    """What a run's folder holds."""
+    """The files of a run's folder."""
     found: dict[str, Any] = json.loads((path / "results.json").read_text())
     return found
 

@@ -1,4 +1,4 @@
-"""How long a test waits for what may hang. No test measures a clock: a machine may be as slow as it likes."""
+"""The time that a test waits for a process that may hang. No test measures a clock: a machine may be slow."""
 
 HANG = 1800
 """Seconds after which a program that answers nothing is taken to hang."""

@@ -30,7 +30,7 @@ class Answers(BaseHTTPRequestHandler):
         self.answer(body=True)
 
     def answer(self, body: bool) -> None:
-        """What the repository's name asks for, or the file."""
+        """The content behind the repository's name, or the file's."""
         manner = next((word for word in ("cut", "stalled", *STATUS) if f"/{word}" in self.path), "kind")
         self.asked[manner] += 1
         self.authorised[manner] += "authorization" in {name.lower() for name in self.headers}

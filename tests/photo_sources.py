@@ -46,7 +46,7 @@ def write(file: Path, classes: list[str] | None = None, **columns) -> Path:
 
 
 def same(one: Images, other: Images) -> bool:
-    """Whether two collections hold the same names, labels and photos."""
+    """True if two collections hold the same names, labels and images."""
     labels = [images.labels.tolist() if images.labels is not None else None for images in (one, other)]
     return (
         list(one.keys) == list(other.keys)

@@ -99,7 +99,7 @@ def forget() -> None:
 
 
 class Killed(Exception):
-    """What ends a run without a word."""
+    """An error that ends a run without a word."""
 
 
 def killed() -> None:
@@ -150,7 +150,7 @@ def sha(tensors: dict[str, torch.Tensor]) -> str:
 
 
 def outcome(path: Path) -> dict[str, Any]:
-    """What two runs of one recipe must have in common to the last bit."""
+    """The outcome of a run, equal to the last bit for two runs of one recipe."""
     return {
         "state": sha(state(path)),
         "log": (path / "log.jsonl").read_text(),
@@ -172,11 +172,11 @@ class Part:
     stop_at: int = 0
     """A step in which the second process, and it alone, is told to stop; 0 for none."""
     go_on: bool = True
-    """Whether a run that was stopped is started again."""
+    """Start a run again that was stopped."""
 
 
 def as_rank(rank: int, parts: dict[str, Part], dtype: torch.dtype) -> dict[str, dict[str, torch.Tensor]]:
-    """What each run's method has become in this process, one of two or the only one."""
+    """The method of each run at its end in this process, one of two or the only one."""
     ended = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCELERATE_USE_CPU", "true")

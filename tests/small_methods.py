@@ -72,7 +72,7 @@ class Drawn(Images):
 
 
 def batch_of(method: Method, count: int = 8, size: int = 16, dtype: torch.dtype = torch.float32, seed: int = 1) -> Any:
-    """What a method is shown: `views` where it takes two, or else what its own dataset makes of photos."""
+    """A batch for a method: `views` where it takes two, or else one of its own dataset."""
     transform = method.transform(size)
     if isinstance(transform, MultiView) and len(transform.policies) == 2:
         return views(count, size, dtype, seed)

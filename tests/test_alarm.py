@@ -35,7 +35,7 @@ LEWEL_B = {
 
 
 def spoken(alarm: Alarm, values: Iterable[tuple[int, dict[str, float]]]) -> list[tuple[int, str]]:
-    """What the alarm says, and after which step."""
+    """The alarm's sentence, and the step it comes after."""
     said = ((step, alarm.observe(step, seen)) for step, seen in values)
     return [(step, sentence) for step, sentence in said if sentence is not None]
 

@@ -26,7 +26,7 @@ CIRCUMSTANCES = {"hardware", "bf16_units", "cores", "threads", "load_before", "d
 
 
 def quick(name: str, out: Path, *words: str) -> tuple[dict[str, Any], str]:
-    """What a benchmark writes and prints in its quick way."""
+    """The results and the output of a benchmark in its quick way."""
     command = [sys.executable, "-W", "ignore", str(ROOT / "benchmarks" / f"{name}.py"), "--quick", "--out", str(out)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, *words], capture_output=True, text=True, env=environment, check=False)

@@ -210,7 +210,7 @@ def test_two_makers_of_one_cache_wait_for_one_another(tmp_path: Path) -> None:
 
 
 def as_rank(rank: int, data: str, folder: str) -> dict[str, Any]:
-    """What a process of two sees of a cache that they have made."""
+    """One process's view of a cache that two have made."""
     decoded: list[int] = []
     content = cache_file.UnfinishedCache.content
 

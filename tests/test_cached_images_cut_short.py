@@ -47,7 +47,7 @@ def test_a_killed_making_goes_on_after_its_last_whole_block(
 
 
 class Cut(Exception):
-    """What ends the making without a word."""
+    """An error that ends the making without a word."""
 
 
 def cut_after(blocks: int, images: Images, how: Caching) -> Path:

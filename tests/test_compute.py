@@ -1,4 +1,4 @@
-"""How a run computes: which precision and layout are tried, taken and refused."""
+"""The precision and layout of a run: tried, taken and refused."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def test_a_step_of_the_encoder_makes_embeddings_pass_for_noise_or_the_reverse(pr
 
 
 def test_the_discriminator_descends_its_own_loss_alone() -> None:
-    """What the encoder descends passes through the discriminator and leaves nothing in it."""
+    """The encoder's gradient passes through the discriminator and leaves nothing in it."""
     method = small_method(DeepInfoMaxConfig).double()
     embeddings = normal(0, 16, 64)
     torch.manual_seed(0)

@@ -34,7 +34,7 @@ def blobs(clusters: int, each: int, dim: int = 16, seed: int = 0) -> tuple[Tenso
 
 
 def same_partition(first: Tensor, second: Tensor) -> bool:
-    """Whether two labellings differ in names only."""
+    """True if two labellings differ in names only."""
     pairs = set(zip(first.tolist(), second.tolist(), strict=True))
     return len(pairs) == len(set(first.tolist())) == len(set(second.tolist()))
 

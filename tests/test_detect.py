@@ -25,7 +25,7 @@ SHORT = ["--iterations", "3", "--schedule.milestone_steps", "2", "--schedule.war
 
 
 def run(monkeypatch: pytest.MonkeyPatch, model: str, root: Path, out: Path, *words: str) -> dict[str, Any]:
-    """What a command leaves."""
+    """The results of a command."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     forget()
     try:
@@ -149,7 +149,7 @@ def test_a_command_line_that_cannot_be_read_says_why(
 
 
 def schedule(run: DetectRun) -> tuple[Any, ...]:
-    """What a run does, counted in its own steps."""
+    """The events of a run, counted in its own steps."""
     run = run.on(16_551)
     return (
         run.max_steps,

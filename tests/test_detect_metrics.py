@@ -30,7 +30,7 @@ HEIGHT, WIDTH = 60, 80
 
 
 def side(boxes: Any, labels: Any, scores: Any = None, ignored: Any = None) -> Instances:
-    """What was found, or is there, with masks that fill the boxes."""
+    """Instances with masks that fill the boxes."""
     boxes = np.array(boxes, np.float64).reshape(-1, 4)
     count = len(boxes)
     masks = []

@@ -56,7 +56,7 @@ def run(argv: list[str], patch: pytest.MonkeyPatch) -> None:
 
 
 def tensors_of(found: list[Instances]) -> dict[str, torch.Tensor]:
-    """What was found in each photo, as tensors by name."""
+    """The detections in each image, as tensors by name."""
     fields: dict[str, torch.Tensor] = {}
     for photo, each in enumerate(found):
         assert each.masks is not None
@@ -66,7 +66,7 @@ def tensors_of(found: list[Instances]) -> dict[str, torch.Tensor]:
 
 
 def judged(rank: int, argv: list[str]) -> dict[str, Answer]:
-    """What this process is told of a run that stands at its last step, and what its detector finds, in every case."""
+    """A run at its last step in this process: what it says, and its detections."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCELERATE_USE_CPU", "true")
         forget()
@@ -86,7 +86,7 @@ def judged(rank: int, argv: list[str]) -> dict[str, Answer]:
 
 
 def answer(judge: DetectionJudge, loop: Loop, precise_batches: int) -> Answer:
-    """What a judge says of a loop's detector, with statistics from so many batches."""
+    """The judgement of a loop's detector, with statistics from so many batches."""
     method = loop.method
     assert isinstance(method, Detection)
     method.config = dataclasses.replace(method.config, precise_batches=precise_batches)
@@ -96,7 +96,7 @@ def answer(judge: DetectionJudge, loop: Loop, precise_batches: int) -> Answer:
 
 
 class Both(NamedTuple):
-    """What two processes said, and what one did."""
+    """The output of two processes, and that of one."""
 
     ranks: list[Any]
     alone: Any

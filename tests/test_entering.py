@@ -1,4 +1,4 @@
-"""What is entered into the repository and ships: by the recipe's name, after all else is done, or not at all."""
+"""Cards and weights enter the repository by the recipe's name, after all else is done, or not at all."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def written(root: Path) -> set[str]:
 
 
 def records(*more: str) -> set[str]:
-    """What is entered of a run without evaluations."""
+    """The entry of a run without evaluations."""
     names = ("config", "recipe", "results")
     return {f"model_cards/{NAME}.md", *(f"benchmarks/results/{NAME}/{name}.json" for name in names), *more}
 

@@ -63,7 +63,7 @@ def test_a_protocol_leaves_its_results(
 
 
 def features_and_labels(data: Path) -> list[np.ndarray]:
-    """What the protocols see: features and labels to learn from, and to ask about."""
+    """The input of the protocols: features and labels to learn from, and to test on."""
     model = open_model("resnet8", torch.device("cpu"), size=16, random=True)
     found = []
     for part in ("train", "val"):

@@ -1,4 +1,4 @@
-"""What evaluate.py refuses: one sentence that names what is wrong and where, and exit code 2."""
+"""Refusals of evaluate.py: one sentence that names the fault and its place, and exit code 2."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ GATHERED: list[tuple[type[MethodConfig], dict[str, Any]]] = [
 
 
 def order_of(request: Request) -> Tensor:
-    """In which order the images of a global batch are shared out."""
+    """The order in which the images of a global batch are shared out."""
     assert request.exchange is not None
     return torch.from_numpy(np.argsort(request.exchange.places))
 
@@ -94,7 +94,7 @@ def converted_content(dataset: Batches, request: Request) -> Any:
 
 
 def both_ways(rank: int) -> list[Any]:
-    """What training comes to with and without exchange, and what is sent in a forward."""
+    """Training with and without exchange, and the data sent in a forward."""
     ways = [[train(kind, choices, exchanged=way, rank=rank) for way in (True, False)] for kind, choices in CASES]
     return [*ways, gathered_bytes(rank)]
 

@@ -1,4 +1,4 @@
-"""What is saved is what timm loads, with this package and without it."""
+"""Saved backbones are loaded by timm, with this package and without it."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What is exported is what other libraries load: the same keys, the same outputs, the preparation beside it."""
+"""Exports are loaded by other libraries: the same keys, the same outputs, the preparation beside them."""
 
 from __future__ import annotations
 

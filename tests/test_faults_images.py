@@ -72,7 +72,7 @@ def test_names_in_every_script_are_read_and_named_as_they_are(tmp_path: Path) ->
 
 
 def counted(images: object, share: float = 1.0) -> tuple[dict[str, str], Unreadable]:
-    """What could not be read of some images, as a run counts it."""
+    """The unreadable ones of some images, as a run counts them."""
     account = Unreadable(len(images), share)  # type: ignore[arg-type]
     batches = Batches(images, CenterCrop(16, 1.0, "bilinear"), seed=0)  # type: ignore[arg-type]
     for index in range(len(images)):  # type: ignore[arg-type]

@@ -49,7 +49,7 @@ def test_a_run_killed_at_random_moments_leaves_what_an_undisturbed_one_does(tmp_
 
 
 def test_every_method_was_killed_and_survived() -> None:
-    """What is written down of the full trial: over all methods, with and without workers, on one process and two."""
+    """The record of the full trial: over all methods, with and without workers, on one process and two."""
     path = ROOT / "benchmarks" / "results" / "kill_and_resume.json"
     written = json.loads(path.read_text())
     assert written["kills"] >= 100

@@ -33,7 +33,7 @@ def synchronised(kind: type[MethodConfig]) -> Method:
 
 
 def content(method: Method, step: int, indices: np.ndarray) -> Any:
-    """What some images of a step's batch become for the method."""
+    """The method's input for some images of a step's batch."""
     dataset = method.dataset(mined(Drawn(BATCH, step)), 16, 5)
     return converted(dataset.on_device(dataset[Request(0, indices)].content), torch.float64)
 

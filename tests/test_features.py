@@ -39,7 +39,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many images each call embeds, from here on."""
+    """The number of images that each call embeds, from here on."""
     counts: list[int] = []
     embed = features_module.embed
 

@@ -30,7 +30,7 @@ def files() -> list[Path]:
 
 
 def tidy(path: Path) -> bool:
-    """Whether a file is not in a cache, nor a hidden one of some tool's at the top."""
+    """True for a file that is neither in a cache nor a hidden one of some tool's at the top."""
     return "__pycache__" not in path.parts and path.name not in {".git", ".coverage"}
 
 
@@ -169,7 +169,7 @@ def test_the_licence_is_apache_2_word_for_word() -> None:
 
 @pytest.fixture(scope="module")
 def project() -> dict[str, Any]:
-    """What pyproject.toml says."""
+    """The content of pyproject.toml."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""Which photos are for training and which for validation, in folders and in parquet files."""
+"""Splits of folders and parquet files into training and validation images."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_the_views_are_the_papers() -> None:
 
 
 class TestLosses:
-    """What a method reports is its loss of what its network makes of the views."""
+    """The loss of a method is that of its network's outputs for the views."""
 
     def test_simclr(self) -> None:
         method = small_method(SimCLRConfig, temperature=0.3).eval()
@@ -186,18 +186,18 @@ def test_no_method_cares_how_the_batch_is_shared(ranks: list[Any]) -> None:
 
 
 def both(rank: int, cases: list[tuple[type[MethodConfig], dict[str, Any]]]) -> list[Any]:
-    """What training and a gather give on a rank; two processes take long to begin."""
+    """The results of training and of a gather on a rank; two processes take long to begin."""
     return [on_a_rank(rank, cases), gathered(rank)]
 
 
 @pytest.fixture(scope="module")
 def ranks() -> list[Any]:
-    """What either of two processes found."""
+    """The results of either of two processes."""
     return run_two_processes(both, ACROSS)
 
 
 def gathered(rank: int) -> list[Tensor]:
-    """What two processes gather, and the gradient of a loss that differs between them."""
+    """A gather of two processes, and the gradient of a loss that differs between them."""
     mine = (torch.arange(6.0, dtype=torch.float64).view(3, 2) + 10 * rank).requires_grad_()
     everyone = gather_with_gradient(mine)
     weights = torch.arange(12.0, dtype=torch.float64).view(6, 2) ** (rank + 1)

@@ -1,4 +1,4 @@
-"""What a task with labels refuses, in a sentence and before anything is written."""
+"""Refusals of tasks with labels, in a sentence and before anything is written."""
 
 from __future__ import annotations
 

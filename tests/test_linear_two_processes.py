@@ -21,7 +21,7 @@ CASES = {"moco_v2": linear, "linear_patch": linear, "finetune_patch": finetune, 
 
 
 class Both(NamedTuple):
-    """What two processes left, and what one did."""
+    """The results of two processes, and those of one."""
 
     ranks: dict[str, list[dict[str, float]]]
     alone: dict[str, Any]

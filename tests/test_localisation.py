@@ -1,4 +1,4 @@
-"""How maps meet objects, and what the network loses with the places they name: against the slow and the known."""
+"""Metrics of localisation against slow versions and known values."""
 
 from __future__ import annotations
 

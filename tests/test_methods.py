@@ -1,4 +1,4 @@
-"""What every method keeps, whatever its equations: parametrised over all that the package exports."""
+"""The promises of every method, whatever its equations: parametrised over all that the package exports."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class TestEveryMethod:
         assert apart < 1e-9 if small_method(kind).accumulation_is_exact else apart > 1e-4
 
     def test_a_run_can_be_cut_in_two(self, kind: type[MethodConfig]) -> None:
-        """What state_dict and the optimiser hold is all there is: a copy made from them goes on alike, bit for bit."""
+        """The state_dict and the optimiser hold all there is: a copy made from them goes on alike, bit for bit."""
         whole = small_method(kind)
         optimizer = sgd(whole)
         for number in range(3):

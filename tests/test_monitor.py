@@ -1,4 +1,4 @@
-"""What a run measures of its features: their spread, and k-NN where there are labels to ask about."""
+"""The measurements of a run: the spread of its features, and k-NN where there are labels."""
 
 from __future__ import annotations
 

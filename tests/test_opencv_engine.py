@@ -62,7 +62,7 @@ def pattern(side: int, kind: str, seed: int) -> Image.Image:
 
 
 def apart(batch: list[Image.Image], policy: Policy, size: int, seed: int = 0) -> np.ndarray:
-    """How far the engines' views (B, S, S, 3) are apart, in levels."""
+    """The differences between the engines' views (B, S, S, 3), in levels."""
     drawn = policy.draw(uniform(seed, 0, np.arange(len(batch)), 0, UNIFORMS))
     theirs = pillow.render(batch, policy, drawn, size)
     ours = opencv.render(batch, policy, drawn, size)
@@ -95,7 +95,7 @@ OPERATIONS: dict[str, tuple[dict[str, Any], float, int, int]] = {
     "any hue": (jitter(3, 0.5), 0.01, 0, 6),
     "blur": ({"blur_p": 0.9, "sigma": (0.1, 2.0)}, 0.4, 2, 3),
 }
-"""What a policy does beside showing the photo, and how far from Pillow: on average, 99 values in 100, and at most."""
+"""Operations of a policy with their differences from Pillow: on average, for 99 values in 100, and at most."""
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

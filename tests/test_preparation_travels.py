@@ -1,4 +1,4 @@
-"""How images are to be prepared goes with the weights, wherever they go: to the Hub, a mirror, a cache, a bundle."""
+"""The preparation of images goes with the weights, wherever they go: to the Hub, a mirror, a cache, a bundle."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def test_one_process_reads_beside_each_that_trains(monkeypatch: pytest.MonkeyPat
 
 
 def on_two(rank: int) -> dict[str, Any]:
-    """What the parts do where there are two processes."""
+    """The parts of a model on two processes."""
     os.environ["ACCELERATE_USE_CPU"] = "true"
     assert meet().type == "cpu"
     decided = first_decides(lambda: f"by {rank}")

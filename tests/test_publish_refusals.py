@@ -123,7 +123,7 @@ def test_without_a_network_there_is_one_error_and_little_waiting(made: Made, tmp
 
 class TestMaterial:
     def said(self, capsys: pytest.CaptureFixture[str], run: Path, *words: str) -> str:
-        """What a folder is refused with, before the Hub is asked anything."""
+        """The sentence that a folder is refused with, before the Hub is asked anything."""
         with here() as (_, hub):
             sentence = refused(capsys, run, *words)
             assert not hub.asked

@@ -60,7 +60,7 @@ def test_every_registered_tag_has_its_recipe():
 
 
 def row(name: str) -> dict[str, Any]:
-    """What the tables of the papers and their code state, of a recipe."""
+    """The settings of a recipe that the papers' tables and their code state."""
     recipe = recipes.get(name)
     return {
         "optimizer": recipe.optimizer.kind,

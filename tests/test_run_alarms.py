@@ -1,4 +1,4 @@
-"""What a run says of itself when it learns nothing, and that a healthy one says nothing of the kind."""
+"""The alarms of a run that learns nothing, and their silence in a healthy one."""
 
 from __future__ import annotations
 

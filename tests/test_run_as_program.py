@@ -30,7 +30,7 @@ def environment() -> dict[str, str]:
 
 
 def wait_for(line: str, process: subprocess.Popen[str]) -> str:
-    """What a process printed until a line came."""
+    """The output of a process until a line came."""
     assert process.stdout is not None
     seen = ""
     for printed in process.stdout:
@@ -41,7 +41,7 @@ def wait_for(line: str, process: subprocess.Popen[str]) -> str:
 
 
 def small_program(data: Path, out: Path, epochs: int) -> list[str]:
-    """What is said to the program for a run of one line of the log a step."""
+    """The words for a run of one line of the log a step."""
     small = f"--size 16 --epochs {epochs} --batch-size 8 --method.bn-splits 2 --log-every 1 --workers 2"
     small += " --precision fp32 --layout contiguous --schedule.warmup-epochs 0"
     return ["sample", *small.split(), "--data", str(data), "--out", str(out)]

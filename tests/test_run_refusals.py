@@ -1,4 +1,4 @@
-"""What cannot be run is refused in a sentence, and leaves the folder as it was."""
+"""A run that cannot be is refused in a sentence, and leaves the folder as it was."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a run makes its steps: micro-batches add up, gradients are exchanged once, and logs and trackers are told."""
+"""The steps of a run: micro-batches add up, gradients are exchanged once, and logs and trackers are told."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(data: Path, out: Path, *more: str, model: str = "resnet8", random: bool = True) -> dict[str, Any]:
-    """What the command leaves in results.json."""
+    """The content of results.json after the command."""
     forget()
     try:
         drawn = ["--random"] if random else []

@@ -83,7 +83,7 @@ def test_it_is_a_crop_of_the_scaled_scene(
 
 @pytest.mark.parametrize("seed", range(6))
 def test_photo_and_mask_stay_together(seed: int) -> None:
-    """Where the photo is painted with its classes, the crop's photo still shows the crop's mask."""
+    """An image painted with its classes shows the crop's mask in the crop's pixels."""
     mask = scene(seed, 60, 50)[1]
     mask[mask == IGNORED] = 0
     painted = Image.fromarray(np.repeat((mask * 60)[:, :, None], 3, axis=2))

@@ -1,4 +1,4 @@
-"""Where an image, or a place of one, is found again in another."""
+"""Similarity maps: an image, or a place of one, found again in another."""
 
 from __future__ import annotations
 

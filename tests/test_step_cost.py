@@ -1,4 +1,4 @@
-"""What a step of each method may cost: passes, copies, calls, and no wait for the device."""
+"""The cost of each method's step: passes, copies, calls, and no wait for the device."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ PASSES: dict[type[MethodConfig], tuple[int, int]] = {
     SimSiamConfig: (2, 0),
     VICRegConfig: (2, 0),
 }
-"""How often the equations ask for the network and for its slow copy; elsewhere one pass over all views will do."""
+"""Passes of the network and of its slow copy by the equations; elsewhere one pass over all views will do."""
 WAITING = {"_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "_unique2", "unique_consecutive"}
 UPLOADING = {"lift_fresh", "lift_fresh_copy"}
-"""How a tensor of Python numbers comes about: on a GPU, by a copy that is waited for."""
+"""The makers of tensors from Python numbers: on a GPU, by a copy that is waited for."""
 
 
 class Calls(TorchDispatchMode):
@@ -69,7 +69,7 @@ def shown_to(method: Method) -> Any:
 
 
 def passes(method: Method, batch: Any) -> Counter[str]:
-    """How often each backbone's first convolution is run in a forward."""
+    """The number of runs of each backbone's first convolution in a forward."""
     found: Counter[str] = Counter()
     for path, module in method.named_modules():
         if path.endswith("backbone"):

@@ -1,4 +1,4 @@
-"""What a map can explain: each target against the number it stands for, written out."""
+"""Targets of maps: each against the number it stands for, written out."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def check_views_are_torchvisions(batch: list[Image.Image], policy: Policy) -> No
 
 
 def both(batch: list[Image.Image], policy: Policy, size: int, seed: int = 0) -> np.ndarray:
-    """How far the engines' views (B, 3, S, S) are apart, in levels."""
+    """The differences between the engines' views (B, 3, S, S), in levels."""
     drawn = policy.draw(uniform(seed, 0, np.arange(len(batch)), 0, UNIFORMS))
     theirs = pillow.render(batch, policy, drawn, size).transpose(0, 3, 1, 2)
     (ours,) = device.render(device.pack(batch, [(policy, drawn)]), (policy,), size)

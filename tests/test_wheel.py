@@ -1,4 +1,4 @@
-"""What is handed out: a wheel with the package and nothing else, that installs small and imports soon."""
+"""The distributions: a wheel with the package and nothing else, that installs small and imports soon."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def package() -> dict[str, bytes]:
 
 
 def build(kind: str, source: Path, out: Path) -> Path:
-    """What the backend makes of a folder, without the network."""
+    """Build a folder by the backend, without the network."""
     words = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(out)]
     done = subprocess.run(words, cwd=source, capture_output=True, text=True, timeout=HANG, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -116,7 +116,7 @@ print(ssl_backbones.__file__, ssl_backbones.create_model("resnet8_lewel_b").num_
 
 
 def index_answers(pip: list[str], folder: Path) -> bool:
-    """Whether one small distribution can be had."""
+    """True if one small distribution can be had."""
     words = [*pip, "download", "--quiet", "--no-deps", "--dest", str(folder), "safetensors"]
     return subprocess.run(words, capture_output=True, timeout=HANG, check=False).returncode == 0
 

@@ -1,4 +1,4 @@
-"""What a network does to a download: one error that names three ways out, soon, and nothing half kept."""
+"""Downloads over a bad network: one error that names three ways out, soon, and nothing half kept."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class Whole:
     recipe: Recipe
     path: Path
     read: list[list[str]]
-    """What was read from the device in each step."""
+    """The reads from the device in each step."""
 
 
 def watched(recipe: Recipe) -> Whole:

@@ -104,7 +104,7 @@ class Handler(BaseHTTPRequestHandler):
         return f"http://{self.headers['Host']}"
 
     def about_account(self, path: str) -> None:
-        """Who asks, a new repository, or whether a card's front matter is well formed."""
+        """Answer requests for the user, a new repository, or the check of a card's front matter."""
         if path == "api/whoami-v2":
             self.step("whoami", "read")
             self.say({"type": "user", "name": "someone", "orgs": [{"name": "org"}]})
@@ -131,7 +131,7 @@ class Handler(BaseHTTPRequestHandler):
         return found
 
     def about_repository(self, name: str, rest: list[str]) -> None:
-        """What is in it, and what is done to it."""
+        """Its content, and the operations on it."""
         what = rest[0] if rest else "info"
         write = what in {"settings", "preupload", "xet-write-token", "commit", "tag"}
         self.step(what, "write" if write else "")
@@ -178,7 +178,7 @@ class Handler(BaseHTTPRequestHandler):
         )
 
     def entry(self, content: bytes | str) -> dict[str, Any]:
-        """What is told of a file: its size and hashes."""
+        """The facts of a file: its size and hashes."""
         if isinstance(content, str):
             size = int(content.partition(":")[2])
             sha256 = content.partition(":")[0]
@@ -191,14 +191,14 @@ class Handler(BaseHTTPRequestHandler):
         return entry
 
     def mode(self, repository: Repository, path: str) -> dict[str, Any]:
-        """How a file is to be sent, and what is there under its name."""
+        """The upload mode of a file, and the content under its name."""
         there = repository.files.get(path)
         entry = self.entry(there) if there is not None else {}
         oid = entry["lfs"]["sha256"] if "lfs" in entry else entry.get("oid")
         return {"path": path, "uploadMode": "lfs" if is_large(path) else "regular", "shouldIgnore": False, "oid": oid}
 
     def batch(self) -> None:
-        """Where LFS objects are to be sent."""
+        """The address for LFS objects."""
         objects = []
         for wanted in json.loads(self.body)["objects"]:
             places = {"upload": {"href": f"{self.address}/lfs/put/{wanted['oid']}"}}

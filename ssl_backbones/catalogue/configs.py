@@ -53,7 +53,7 @@ def _refusal(path: Path, fault: str) -> PretrainedWeightsError:
 
 
 def _fault(config: dict[str, Any]) -> str | None:
-    """What timm would stumble over."""
+    """The fields that timm would stumble over."""
     architecture = config.get("architecture")
     if not isinstance(architecture, str) or not timm.is_model(architecture):
         return f"timm knows no architecture {architecture!r}"
@@ -72,6 +72,6 @@ def _fault(config: dict[str, Any]) -> str | None:
 
 
 def _positive(number: Any, name: str) -> bool:
-    """Whether a side is a count, and a mean or a deviation a number."""
+    """True if a side is a count, and a mean or a deviation a number."""
     kinds = int if name == "input_size" else int | float
     return isinstance(number, kinds) and not isinstance(number, bool) and number >= 0

@@ -1,4 +1,4 @@
-"""What is known of a model, and how it is told."""
+"""Descriptions of models, as values and in words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ssl_backbones.registry.tags import Origin, Tag
 
 @dataclass(frozen=True)
 class Description:
-    """What is known of a model; None where it does not apply, or was not measured."""
+    """The description of a model; None where something does not apply, or was not measured."""
 
     name: str
     backbone: str
@@ -25,9 +25,9 @@ class Description:
     licence: str | None = None
     """Of the weights."""
     source: str | None = None
-    """Where they are fetched from."""
+    """The address that they are fetched from."""
     origin: Origin | None = None
-    """Whose they are, where others trained them."""
+    """The publisher of the weights, where others trained them."""
     paper_number: float | None = None
     our_number: float | None = None
     """Linear evaluation, top-1 in %, as the paper gives it, and as it was measured with this repository."""
@@ -35,7 +35,7 @@ class Description:
 
     @property
     def non_commercial(self) -> bool:
-        """Whether the licence of the weights itself forbids commercial use; the terms of the images are another."""
+        """True if the licence of the weights itself forbids commercial use; the terms of the images are another."""
         return "-nc-" in (self.licence or "")
 
     @property
@@ -79,7 +79,7 @@ def _percent(number: float | None) -> str | None:
 
 
 def describe_tag(tag: Tag, method: str | None, paper: str | None) -> Description:
-    """What the table of tags says of one."""
+    """Describe a tag of the table."""
     return Description(
         name=tag.name,
         backbone=tag.backbone,
@@ -98,7 +98,7 @@ def describe_tag(tag: Tag, method: str | None, paper: str | None) -> Description
 
 
 def describe_config(name: str, source: str, config: Mapping[str, Any], run: Mapping[str, Any]) -> Description:
-    """What a folder or a repository says of itself in config.json, and a run in its results."""
+    """Describe a folder or a repository by its config.json, and a run by its results."""
     cfg = config.get("pretrained_cfg", config)
     paper = PAPERS.get(Name.parse(str(run.get("model", ""))).method)
     images = run.get("data", {}).get("images")
@@ -117,7 +117,7 @@ def describe_config(name: str, source: str, config: Mapping[str, Any], run: Mapp
 
 
 def preparation(cfg: Mapping[str, Any]) -> str:
-    """How a configuration has images prepared, in words."""
+    """The preparation of images that a configuration asks for, in words."""
     side = cfg.get("input_size", ["?"])[-1]
     crop, interpolation = cfg.get("crop_pct", "?"), cfg.get("interpolation", "?")
     return f"at {side} px, crop {crop}, {interpolation}, mean {list(cfg['mean'])}, std {list(cfg.get('std', []))}"

@@ -65,7 +65,7 @@ def tags_of(architecture: str) -> tuple[Tag, ...]:
 
 
 def describe(name: str | os.PathLike[str]) -> Description:
-    """What is known of a model: a registered name, `hf-hub:org/name`, or the folder that a run wrote.
+    """Describe a model: a registered name, `hf-hub:org/name`, or the folder that a run wrote.
 
     A name without a tag stands for its first tag, if there is one. UnknownModelError for a name that means nothing.
     """

@@ -29,7 +29,7 @@ def large_cfg(**fields: Any) -> dict[str, Any]:
 
 
 def tag_fields(tag: Tag) -> dict[str, Any]:
-    """What timm is told of a pretrained backbone: its paper and licence, and where its weights are."""
+    """The configuration of a pretrained backbone for timm: its paper and licence, and the place of its weights."""
     fields: dict[str, Any] = {
         "license": tag.licence,
         "description": f"{tag.backbone}, {PAPERS[tag.method].label}, {tag.data.name}, {tag.epochs} epochs",
@@ -50,7 +50,7 @@ def tag_fields(tag: Tag) -> dict[str, Any]:
 
 
 def methods_of(backbone: str) -> Iterator[str]:
-    """What a backbone can be trained with, and then by what else it is published."""
+    """The methods a backbone can be trained with, then those by which others publish it."""
     yield from METHODS
     published = {tag.method for tag in TAGS if tag.backbone == backbone}
     yield from (method for method in ELSEWHERE if method in published)

@@ -86,7 +86,7 @@ def built(run: DetectRun) -> tuple[DetectRun, Detection]:
 
 
 def introduction(run: DetectRun, images: AnnotatedImages, validation: AnnotatedImages, device: torch.device) -> str:
-    """What is about to be trained, for a person."""
+    """The training that is about to begin, in words."""
     objects = sum(map(len, images.objects))
     shared = world_size() > 1 and device.type == "cuda"
     return "\n".join(

@@ -42,7 +42,7 @@ def run(options: Options) -> int:
 
 
 def row(model: Description) -> tuple[str, ...]:
-    """What is known of a model, a cell each."""
+    """The facts of a model, a cell each."""
     origin = model.origin
     theirs = origin.number if origin else None
     images = f" (images: {model.data_terms})" if model.data_terms else ""

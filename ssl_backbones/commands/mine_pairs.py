@@ -101,7 +101,7 @@ def mine_pairs(options: Options) -> Pairs:
 
 
 def about(options: Options, model: EvaluatedModel, mined: Mined, images: Images) -> dict[str, Any]:
-    """What a reader of the pairs may want to know, as JSON can hold it."""
+    """Notes for a reader of the pairs, as JSON."""
     return {
         "model": options.model,
         "pretrained": not options.random,
@@ -138,7 +138,7 @@ def tile(image: Image.Image) -> Image.Image:
 
 
 def summary(pairs: Pairs, out: Path) -> str:
-    """What was done, for a person."""
+    """A summary in words."""
     sampled: dict[str, float] = pairs.about["sampled_classes"]
     middle = "exact" if not sampled else f"sampled in {len(sampled)} classes (rank +- {max(sampled.values()):.1%})"
     return (

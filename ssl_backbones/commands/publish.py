@@ -80,7 +80,7 @@ class Options:
 
     @property
     def terms(self) -> Terms:
-        """What is said of the weights and of the images."""
+        """The terms of the weights and of the images."""
         return Terms(self.licence, self.images, self.images_terms, self.dataset)
 
 

@@ -27,17 +27,17 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Request:
-    """What a sampler asks of a worker: the images of one batch, in one epoch."""
+    """A sampler's request to a worker: the images of one batch, in one epoch."""
 
     epoch: int
     indices: np.ndarray
     exchange: Exchange | None = None
-    """For what is to be made of other images than the process's own."""
+    """The images of another share of the global batch, for views that are not of the process's own."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a worker hands back: what the transform made on the host, and the photos it had to leave out."""
+    """A worker's answer: the transform's output on the host, and the images it had to leave out."""
 
     content: Any
     unreadable: dict[str, str] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Batches:
         self.seed = seed
 
     def __len__(self) -> int:
-        """How many images there are, not how many batches."""
+        """The number of images, not of batches."""
         return len(self.images)
 
     def __getitem__(self, request: Request) -> Batch:

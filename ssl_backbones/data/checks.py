@@ -1,4 +1,4 @@
-"""What is better found out before a run than in it."""
+"""Checks of the data before a run."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ UPRIGHT = {
 
 @dataclass(frozen=True)
 class DecodePolicy:
-    """What is refused, and what shows through transparent pixels."""
+    """The limits of decoding, and the colour behind transparent pixels."""
 
     max_pixels: int = 89_478_485
     background: tuple[int, int, int] = (255, 255, 255)
@@ -135,7 +135,7 @@ def eight_bits(image: Image.Image) -> np.ndarray:
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, without the line breaks and full stop that some messages have."""
+    """The message of an error, without the line breaks and the full stop that some have."""
     text = " ".join(str(error).split()).rstrip(".")
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror

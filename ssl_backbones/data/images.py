@@ -39,7 +39,7 @@ class Images(ABC):
     """A sha256 over the keys, labels and sizes in bytes: alike for the same data, whatever its place on disk."""
 
     in_process = False
-    """Whether only this process can read them, and no worker beside it."""
+    """True if only this process can read them, and no worker beside it."""
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -1,4 +1,4 @@
-"""What `--data` names, opened."""
+"""Open the source that `--data` names."""
 
 from __future__ import annotations
 
@@ -161,5 +161,5 @@ def say_what_is_left(spec: Spec, taken: Sequence[Path]) -> None:
 
 
 def is_hub_name(spec: str | Path) -> bool:
-    """Whether a source has the form of a Hub dataset id, with or without a split."""
+    """True if a source has the form of a Hub dataset id, with or without a split."""
     return isinstance(spec, str) and HUB_NAME.fullmatch(spec) is not None

@@ -18,7 +18,7 @@ NAMED = re.compile(rf"({'|'.join(SPLITS)})(?:[-_ ]?(?:\d{{4}}|set|split|images?|
 """A name that stands for a split: `train`, `val2017`, `training_set`."""
 
 Spec = str | Path | Sequence[str | Path]
-"""What stands behind `--data`: a path, a pattern, the name of a dataset on the Hub, or a list of parquet files."""
+"""The source behind `--data`: a path, a pattern, the name of a dataset on the Hub, or a list of parquet files."""
 
 
 def parquet_files(spec: Spec) -> list[Path]:

@@ -54,7 +54,7 @@ class Unreadable:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run has to know, as JSON can hold it."""
+        """The state of a resumed run, as JSON."""
         return {"photos": dict(self.photos)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -44,7 +44,7 @@ def walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]], others: C
 
 
 def kind_of(entry: os.DirEntry[str]) -> Literal["folder", "file", "neither"]:
-    """What lies behind a name; a link that leads nowhere is a file, and a pipe or a device is neither."""
+    """The kind of entry behind a name; a link that leads nowhere is a file, and a pipe or a device is neither."""
     try:
         if entry.is_dir():
             return "folder"

@@ -17,7 +17,7 @@ PIECE = 1 << 20
 
 
 class DownloadError(RuntimeError):
-    """Why a file could not be fetched, in a few words."""
+    """The reason why a file could not be fetched, in a few words."""
 
 
 def download(url: str, file: BinaryIO) -> None:

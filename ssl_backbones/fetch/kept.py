@@ -29,7 +29,7 @@ class Kept:
 
 
 def folder_of(name: str, cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Where the file of a tag is kept: below torch's own cache, which TORCH_HOME moves."""
+    """The folder that keeps the file of a tag: below torch's own cache, which TORCH_HOME moves."""
     root = Path(cache_dir) if cache_dir else Path(torch.hub.get_dir()) / "checkpoints"
     return root / "ssl-backbones" / name
 

@@ -34,7 +34,7 @@ class Run(ABC):
     size: int = 224
     """Side of a view, in pixels."""
     epochs: int = 200
-    """How often every image is seen."""
+    """Passes over the images."""
     max_steps: int = 0
     """Optimiser steps after which the run is cut, as the beginning of the whole in every schedule; 0 for never."""
     batch_size: int = 256
@@ -45,9 +45,9 @@ class Run(ABC):
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """What numbers the network is computed in; the fastest here, as measured on a few steps, under auto."""
+    """Precision of the network; auto is the fastest here, as measured on a few steps."""
     layout: Literal["auto", "contiguous", "channels_last"] = "auto"
-    """How images and weights lie in memory; likewise."""
+    """Memory layout of images and weights; likewise."""
     seed: int = 0
     """Of the weights, the order of the images, and the augmentations."""
     compile: bool = False
@@ -85,11 +85,11 @@ class Run(ABC):
     @property
     @abstractmethod
     def title(self) -> str:
-        """What is run, in a few words."""
+        """The title of the run, in a few words."""
 
     @property
     def folder(self) -> Path:
-        """Where the run writes."""
+        """The folder that the run writes to."""
         return Path(self.out)
 
     def total_steps(self, steps_per_epoch: int) -> int:
@@ -125,7 +125,7 @@ class Run(ABC):
 
     @classmethod
     def completed(cls, plain: dict[str, Any]) -> dict[str, Any]:
-        """What `to_dict` wrote, with the fields that have come since at their defaults; what does not fit, as it is."""
+        """Complete what `to_dict` wrote by newer fields at their defaults; what does not fit stays."""
         try:
             run: Run = from_plain(cls, plain)
         except ValueError:
@@ -138,7 +138,7 @@ class Recipe(Run):
     """A run that pretrains a backbone."""
 
     name: str
-    """What the run is called."""
+    """The name of the run."""
     model: str
     """A registered name, <arch>_<method>."""
     method: MethodConfig
@@ -147,8 +147,8 @@ class Recipe(Run):
     labels: Literal["auto", "none"] = "auto"
     """Take labels from class folders or a label column where there are any; none to leave them out."""
     engine: Engine = "pillow"
-    """What makes the pixels of augmented views: the reference, the faster one, or the network's device, to which whole
-    photos are sent for that; all within a few levels. Methods whose views follow no policy have the reference alone."""
+    """The maker of the pixels of views: the reference, the faster one, or the network's device, to which whole images
+    are sent for that; all within a few levels. Methods whose views follow no policy have the reference alone."""
     cache: str = ""
     """A folder that keeps the photos as pixels, so that each is decoded once for all epochs and runs; none if empty."""
     cache_limit: float = 8.0

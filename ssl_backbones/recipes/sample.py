@@ -1,4 +1,4 @@
-"""What runs without arguments: LEWEL_M in minutes, on the photos that ship with the repository."""
+"""The sample recipe, which runs without arguments: LEWEL_M in minutes, on the images that ship with the repository."""
 
 from __future__ import annotations
 

@@ -14,14 +14,14 @@ from ssl_backbones.typed.values import check_types
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Which optimiser, and what of its choices apply to it."""
+    """The optimiser and its settings; not every one uses them all."""
 
     kind: Literal["sgd", "lars", "adamw", "adam"] = "sgd"
-    """Which one."""
+    """Its kind."""
     lr: float = 0.03
     """Learning rate: for 256 images, or as it is (see lr_rule)."""
     lr_rule: Literal["per 256", "absolute"] = "per 256"
-    """Whether the learning rate grows with the global batch or is taken as it is."""
+    """Let the learning rate grow with the global batch, or take it as it is."""
     momentum: float = 0.9
     """Of SGD and LARS."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -31,7 +31,7 @@ class OptimizerConfig:
     exclude_norm_and_bias: bool = False
     """No weight decay on, and no LARS adaptation of, normalisation layers and biases."""
     exclude_head_norm: bool = True
-    """Where those are excluded, also the scale of the heads' normalisation layers (those outside the backbone)."""
+    """If those are excluded, also the scale of the heads' normalisation layers (those outside the backbone)."""
     norm_and_bias_lr: float | None = None
     """Learning rate of those excluded, by the same rule; None for that of the rest."""
     backbone_lr: float | None = None
@@ -39,7 +39,7 @@ class OptimizerConfig:
     constant_part: str | None = None
     """Part of the method whose learning rate stays at its peak after the warm-up, such as predictor; None for none."""
     trust: Trust = "sum"
-    """What LARS measures a step against: |g| + wd |w|, or |g + wd w|."""
+    """The denominator of LARS' trust ratio: |g| + wd |w|, or |g + wd w|."""
     trust_coefficient: float = 1e-3
     """Of LARS."""
 
@@ -61,22 +61,22 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """What the learning rate is multiplied by along the run."""
+    """The schedule of the learning rate: a factor of its peak."""
 
     kind: Literal["cosine", "step", "constant", "poly"] = "cosine"
-    """Which one."""
+    """Its kind."""
     warmup_epochs: int = 0
     """Epochs of linear rise, step by step, before anything else."""
     warmup_steps: int = 0
     """The same in optimiser steps, for a run that counts those; under cosine, epochs alone."""
     per: Per = "epoch"
-    """How often the cosine moves."""
+    """The unit in which the cosine moves."""
     milestones: tuple[int, ...] = ()
     """Epochs at which the step schedule decays."""
     milestone_steps: tuple[int, ...] = ()
     """The same in optimiser steps, for a run that counts those."""
     decay: float = 0.1
-    """What the step schedule multiplies by at each milestone."""
+    """The factor of the step schedule at each milestone."""
     power: float = 0.9
     """Of the polynomial schedule, which falls to nothing at the end of the run."""
 
@@ -115,7 +115,7 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class Monitoring:
-    """What is measured while training; it changes nothing in the weights."""
+    """Measurements in training; they change nothing in the weights."""
 
     knn_every: int = 10
     """Epochs between two k-NN accuracies where labels exist; 0 for none but the first and the last."""
@@ -133,14 +133,14 @@ class Monitoring:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """When the full state is written; whichever comes first."""
+    """The rules for writing the full state; whichever comes first."""
 
     every_steps: int = 0
     """Optimiser steps between two checkpoints; 0 for no such rule."""
     every_minutes: float = 15.0
     """Minutes between two checkpoints; 0 for no such rule."""
     keep: int = 2
-    """How many of the last ones stay."""
+    """The number of last checkpoints that stay."""
 
     def __post_init__(self) -> None:
         check_types(self, "checkpoints.")
@@ -151,7 +151,7 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class Promise:
-    """Where a recipe is from and what it should give."""
+    """The source of a recipe and its expected result."""
 
     paper: str
     table: str
@@ -164,7 +164,7 @@ class Promise:
     result: str
     """The expected result, and whose it is."""
     not_stated: str = ""
-    """What the source leaves open, and how it is settled here."""
+    """Settings that the source leaves open, and the choice made here."""
 
     def __post_init__(self) -> None:
         check_types(self, "promise.")

@@ -114,7 +114,7 @@ _LEWEL_FIGURES: dict[str, dict[str, dict[str, float | None]]] = {
         "lewel_m": {"share0": None, "share25": None, "share75": None, "d64": None, "d256": None, "d512": None}
     },
 }
-"""By where the LEWEL paper has them, by method and by switch: ResNet-50 on ImageNet-100."""
+"""Figures by place in the LEWEL paper, method and switch: ResNet-50 on ImageNet-100."""
 
 
 _EQUAL_COST = {

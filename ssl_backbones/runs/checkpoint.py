@@ -31,13 +31,13 @@ from ssl_backbones.runs.manifest import (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run was when it was saved."""
+    """The state of a run when it was saved."""
 
     step: int
     tensors: dict[str, dict[str, Tensor]]
     """Part to name to tensor, on the CPU."""
     own: dict[str, Tensor]
-    """What this rank alone had saved; rank 0's where this rank did not exist then."""
+    """The tensors that this rank alone had saved; rank 0's where this rank did not exist then."""
     scalars: dict[str, Any]
     made_with: dict[str, Any]
     """Versions, threads and processes at the time."""
@@ -45,13 +45,13 @@ class Checkpoint:
     """Newer checkpoints that could not be used, each with the reason."""
 
     def changed(self, world_size: int = 1) -> list[str]:
-        """What differs from the time of saving and may keep the rest of the run from being bit-identical."""
+        """The differences from the time of saving that may keep the rest of the run from being bit-identical."""
         now = surroundings(world_size)
         return [f"{key} {old} -> {now.get(key)}" for key, old in self.made_with.items() if now.get(key) != old]
 
 
 def surroundings(world_size: int) -> dict[str, Any]:
-    """What, beside the state itself, decides the last bits of a result."""
+    """The surroundings that decide the last bits of a result, beside the state itself."""
     return {
         "torch": torch.__version__,
         "python": platform.python_version(),

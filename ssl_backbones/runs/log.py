@@ -1,4 +1,4 @@
-"""What a run tells: to files that read back exactly, to a terminal, and to trackers.
+"""The log of a run: files that read back exactly, the terminal, and trackers.
 
 `log.jsonl` holds one JSON object a line, and only what the run's counters decide, so that the file of a run that was
 killed and resumed equals the file of one that was not. What time decides goes to `speed.jsonl`.

@@ -56,7 +56,7 @@ def listed(folder: Path) -> list[tuple[int, Path]]:
 
 
 def entry(path: Path) -> dict[str, Any]:
-    """What the manifest says of a file: its size in bytes and its sha256."""
+    """A file's entry in the manifest: its size in bytes and its sha256."""
     return {"size": path.stat().st_size, "sha256": file_digest(path)}
 
 
@@ -114,7 +114,7 @@ def verify(path: Path) -> dict[str, Any]:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a checkpoint could be resumed from."""
+    """True if a checkpoint could be resumed from."""
     try:
         verify(path)
     except CheckpointError:

@@ -27,11 +27,11 @@ class RunFolderError(Refusal, RuntimeError):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where the parts of a run lie. The process that writes them gets one from `claim`; others may make their own."""
+    """The paths of a run's parts. The process that writes them gets one from `claim`; others may make their own."""
 
     path: Path
     resumed: bool = False
-    """Whether the same recipe has been here before."""
+    """True if the same recipe has been here before."""
     lock: Lock | None = None
     """Held by the process that claimed the folder."""
 
@@ -50,7 +50,7 @@ class RunFolder:
 
     @property
     def begun(self) -> bool:
-        """Whether a run has left something here that another recipe would spoil: a checkpoint of trained weights."""
+        """True if a run has left something here that another recipe would spoil: a checkpoint of trained weights."""
         steps = (path.name.removeprefix("step-") for path in self.checkpoints.glob("step-*"))
         return self.results.exists() or any(step.strip("0") for step in steps)
 
@@ -163,7 +163,7 @@ def changed_fields(
     may_differ: Collection[str],
     complete: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> str:
-    """In which fields a recipe is another than the folder's own, in words; empty where it is the same."""
+    """The fields in which a recipe differs from the folder's own, in words; empty where it is the same."""
     there = complete(read_object(folder.recipe, "restore it, or choose another folder with --out", RunFolderError))
     changed = [
         f"{name} is {json.dumps(old)} there and {json.dumps(new)} here"

@@ -12,7 +12,7 @@ from ssl_backbones.version import __version__
 
 
 def versions() -> dict[str, str]:
-    """Of what the numbers depend on."""
+    """The versions that numbers depend on."""
     return {
         "ssl-backbones": __version__,
         "torch": torch.__version__,

@@ -82,7 +82,7 @@ def choice_from_plain(declared: Any, plain: Any, name: str) -> Any:
 
 
 def fits(declared: Any, plain: Any) -> bool:
-    """Whether a plain value is one of a scalar type; True is no number, 1 is a float."""
+    """True if a plain value is one of a scalar type; True is no number, 1 is a float."""
     if get_origin(declared) is Literal:
         return any(plain == choice and type(plain) is type(choice) for choice in get_args(declared))
     if declared is float:

@@ -19,7 +19,7 @@ from ssl_backbones.views.transform import Transform
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the crop of each of B padded photos begins, and whether it is mirrored."""
+    """The corner of the crop of each of B padded images, and its mirror image or not."""
 
     corner: NDArray[np.int64]
     """(B, 2) row and column, from 0 to twice the padding."""

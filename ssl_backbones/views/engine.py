@@ -1,4 +1,4 @@
-"""Which library makes the pixels of views: a matter of the data path that no method is asked about."""
+"""The engine that makes the pixels of views: a matter of the data path that no method is asked about."""
 
 from __future__ import annotations
 

@@ -27,9 +27,9 @@ from ssl_backbones.views.policy import Parameters, Policy
 Levels = NDArray[Any]
 """(H, W, 3), or (H, W) of grey, in uint8; OpenCV's annotations are not as sure of that."""
 EDGE = 2.0**-12
-"""What a value may lack of a whole level and still be taken for it: more than the error of float32 below 256."""
+"""The distance to a whole level below which a value is taken for it: more than the error of float32 below 256."""
 DOWN = EDGE - 0.5
-"""What makes the next whole level below of OpenCV's nearest."""
+"""The shift that makes the next whole level below of OpenCV's nearest."""
 
 
 def render(images: Sequence[Image.Image], policy: Policy, parameters: Parameters, size: int) -> Levels:
@@ -149,7 +149,7 @@ def solarize(x: Levels, threshold: int) -> Levels:
 
 @lru_cache(maxsize=8)
 def inverted_from(threshold: int) -> Levels:
-    """What solarize makes of each level, (256,)."""
+    """The solarized level of each level, (256,)."""
     levels = np.arange(256, dtype=np.uint8)
     return np.where(levels < threshold, levels, 255 - levels)
 

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Operations(Generic[T]):
-    """What a policy may ask for, on a library's own kind of picture T."""
+    """The operations of a policy, on a library's own kind of image T."""
 
     crop: Callable[[Image.Image, Sequence[int], int, Image.Resampling], T]
     """The photo's box (left, top, width, height) at size x size."""

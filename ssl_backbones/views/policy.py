@@ -1,4 +1,4 @@
-"""What may happen to an image on its way to a view, and the draw of what does."""
+"""The random operations that make a view of an image, and the draw of their parameters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNIFORMS = 2 * TRIES + 16
 
 @dataclass(frozen=True)
 class Parameters:
-    """What happens to each of B images, as numbers: the same for every engine."""
+    """The parameters of B views: the same for every engine."""
 
     area: NDArray[np.float64]
     """(B, 10) proposed crops: share of the photo's area."""
@@ -86,7 +86,7 @@ class Policy:
         _check("interpolation", self.interpolation, known, "'bilinear' or 'bicubic'")
 
     def draw(self, uniforms: NDArray[np.float64]) -> Parameters:
-        """What happens to B images, from numbers (B, UNIFORMS) in [0, 1)."""
+        """Draw the parameters of B views from numbers (B, UNIFORMS) in [0, 1)."""
         area, ratio, position, coins, factors, order, sigma = np.split(
             uniforms, np.cumsum([TRIES, TRIES, 2, 5, 4, 4]), axis=1
         )

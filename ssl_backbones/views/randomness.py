@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _VIEWS, _ORDER, _SEED = 1, 2, 3
-"""What a number is for: the first counter, so that no two purposes share a stream."""
+"""The purpose of a number: the first counter, so that no two purposes share a stream."""
 
 
 def uniform(

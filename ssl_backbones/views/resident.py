@@ -49,7 +49,7 @@ class ResidentPhoto(Image.Image):
 
 
 def residents(images: Sequence[Image.Image]) -> tuple[ResidentPixels, Tensor] | None:
-    """Where photos lie on a device, and their rows there (B,); None where any of them lies elsewhere."""
+    """The levels that images lie in on a device, and their rows there (B,); None where any of them lies elsewhere."""
     found = [image for image in images if isinstance(image, ResidentPhoto)]
     if not found or len(found) < len(images) or any(photo.pixels is not found[0].pixels for photo in found):
         return None

@@ -1,4 +1,4 @@
-"""What is made of an image, in three moves that share one stream of randomness."""
+"""A transform of images, in three moves that share one stream of randomness."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Transform(ABC):
     """
 
     engines: ClassVar[tuple[Engine, ...]] = ("pillow",)
-    """What its pixels can be made by; one that has several is told which by `made_by`."""
+    """The engines that can make its pixels; one that has several is told which by `made_by`."""
 
     @abstractmethod
     def draw(self, seed: int, epoch: int, indices: np.ndarray) -> Any:

@@ -47,7 +47,7 @@ class PatchViews(Transform):
     ratio: float = 0.4
     positions: Positions = "per image"
     antialias: bool = False
-    """Whether a patch is averaged from all the pixels it stands for, or interpolated between four of them."""
+    """Average a patch from all the pixels it stands for, instead of interpolating between four of them."""
 
     def __post_init__(self) -> None:
         patch_side(self.base.size, self.ratio)  # refuses a wrong ratio

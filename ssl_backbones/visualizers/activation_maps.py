@@ -9,13 +9,13 @@ from ssl_backbones.visualizers.inspection import activations, enlarged
 
 
 def feature_norm(model: nn.Module, images: Tensor, layer: str | nn.Module | None = None) -> Tensor:
-    """How long the layer's vector is at each place: maps (B, H, W) in [0, 1] of normalised images (B, 3, H, W)."""
+    """The length of the layer's vector at each place: maps (B, H, W) in [0, 1] of normalised images (B, 3, H, W)."""
     features = activations(model, images, layer)
     return enlarged(torch.linalg.vector_norm(features, dim=1), images.shape[-2:])
 
 
 def principal_component(model: nn.Module, images: Tensor, layer: str | nn.Module | None = None) -> Tensor:
-    """Where the layer varies most within an image: maps (B, H, W) in [0, 1] of normalised images (B, 3, H, W).
+    """The first principal component of the layer within an image: maps (B, H, W) in [0, 1] of images (B, 3, H, W).
 
     Each image's vectors, less their mean, projected on their first principal direction (Eigen-CAM, Muhammad and
     Yeasin, 2020, https://arxiv.org/abs/2008.00299, which takes no mean off and so shows little but length). The sign is

@@ -1,4 +1,4 @@
-"""Where the aligned embeddings look. Huang et al., 2022, figure 5. https://arxiv.org/abs/2203.14898"""
+"""The alignment maps of LEWEL. Huang et al., 2022, figure 5. https://arxiv.org/abs/2203.14898"""
 
 from __future__ import annotations
 

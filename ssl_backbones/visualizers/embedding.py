@@ -18,7 +18,7 @@ from ssl_backbones.refusal import Refusal
 Projection = Literal["pca", "tsne", "umap"]
 
 NEIGHBOURS = 10
-"""How many neighbours of a photo the trustworthiness asks after."""
+"""Neighbours of an image that the trustworthiness asks for."""
 KEPT = 50
 """Principal components that t-SNE and UMAP see: distances hardly change, and they become much faster."""
 FEWEST = 5
@@ -31,7 +31,7 @@ class MissingExtraError(Refusal, ImportError):
 
 @dataclass(frozen=True)
 class Embedding:
-    """Where photos lie on a plane."""
+    """The positions of images on a plane."""
 
     places: np.ndarray
     """(N, 2) float64."""
@@ -39,7 +39,7 @@ class Embedding:
     trustworthiness: float
     """In [0, 1]: 1 when every neighbour on the plane is one among the features, about 0.5 for places by chance."""
     neighbours: int
-    """How many neighbours of each photo were asked after."""
+    """Neighbours of each image that were asked for."""
 
 
 def embed_2d(features: Tensor | np.ndarray, method: Projection = "pca", *, seed: int = 0) -> Embedding:
@@ -125,7 +125,7 @@ def beginning(rows: np.ndarray, scale: float) -> np.ndarray:
 
 
 def trustworthiness(rows: np.ndarray, places: np.ndarray, k: int) -> float:
-    """How many of the k nearest on the plane (N, 2) are near among the rows (N, D) as well, weighed by rank.
+    """The trustworthiness of a plane (N, 2) for the rows (N, D): its k nearest that are near there, weighed by rank.
 
     1 - 2 / (N k (2N - 3k - 1)) sum (rank - k), over neighbours on the plane that are not among the k nearest rows.
     """

@@ -1,4 +1,4 @@
-"""Which places of an image a number is owed to. Selvaraju et al., Grad-CAM, 2017. https://arxiv.org/abs/1610.02391"""
+"""Grad-CAM: the places of an image that a number is owed to. Selvaraju et al., 2017. https://arxiv.org/abs/1610.02391"""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def activations(model: nn.Module, images: Tensor, layer: str | nn.Module | None 
 
 
 def reached(layer: Layer, seen: list[Tensor]) -> Tensor:
-    """What was seen of a layer; LayerError where the pass left it out."""
+    """The recorded output of a layer; LayerError where the pass left it out."""
     if not seen:
         raise LayerError(f"{layer.name} took no part in the pass: choose one of {layer.others or 'those that do'}")
     return seen[0]

@@ -1,4 +1,4 @@
-"""What a network makes of some photos: their features, where it looks, and which views it tells apart."""
+"""A network's answers to some images: features, maps, and the views it tells apart."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ TURNS = ("0°", "90°", "180°", "270°")
 
 @dataclass(frozen=True)
 class Viewer:
-    """Who looks."""
+    """The network that looks."""
 
     name: str
     model: nn.Module
     """A method with its heads where there is one, or else a backbone."""
     crop: CenterCrop
-    """How photos are prepared for it."""
+    """The preparation of its images."""
     device: torch.device
     seed: int = 0
 
@@ -70,7 +70,7 @@ class Photos:
     features: Tensor
     """(N, D), on the CPU."""
     unreadable: int
-    """How many of those asked for could not be read."""
+    """The number of those asked for that could not be read."""
 
     def name(self, at: int) -> str:
         """The photo's own name."""
@@ -155,7 +155,7 @@ class Views:
     """(V, S, S) in [0, 1]."""
     titles: list[str]
     told: list[str]
-    """What the method's head takes each view for, and how surely; empty without such a head."""
+    """The class that the method's head gives each view, and its probability; empty without such a head."""
 
 
 def looked_at_views(viewer: Viewer, photos: Photos, at: int) -> Views:
@@ -182,7 +182,7 @@ def looked_at_views(viewer: Viewer, photos: Photos, at: int) -> Views:
 
 
 def made(transform: Transform, photos: Photos, chosen: list[int], viewer: Viewer) -> Any:
-    """What a transform makes of some of the photos, as in the first epoch."""
+    """The views that a transform makes of some of the images, as in the first epoch."""
     indices = np.asarray([photos.indices[at] for at in chosen])
     parameters = transform.draw(viewer.seed, 0, indices)
     content = transform.on_host([photos.source[int(index)] for index in indices], parameters)

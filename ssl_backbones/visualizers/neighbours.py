@@ -1,4 +1,4 @@
-"""Which photos a network takes for alike."""
+"""The nearest neighbours of images among others, by a network's features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where in an image another image, another view of it, or one place of that is found again."""
+"""Similarity maps: the places of an image that resemble another image, another view, or one place of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a map explains: of each image one number, whose gradient says which places it is owed to."""
+"""Targets of maps: one number of each image, whose gradient says which places it is owed to."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class HasLogits(Protocol):
 
 
 class Target(ABC):
-    """From what a model makes of images to one number each. Subclasses are final."""
+    """One number (B,) of a model's outputs for images. Subclasses are final."""
 
     def outputs(self, model: nn.Module, images: Tensor) -> Tensor:
-        """What is scored: here the embedding (B, D) of images (B, 3, H, W), by the model or a method's backbone."""
+        """The embedding (B, D) of images (B, 3, H, W) that is scored, by the model or a method's backbone."""
         return embedding(model, images)
 
     @abstractmethod
@@ -110,7 +110,7 @@ class FeatureNorm(Target):
 
 @dataclass(frozen=True, eq=False)
 class Direction(Target):
-    """How far the embedding reaches along a vector (D,), or along one for each image (B, D), of any length."""
+    """The projection of the embedding on a vector (D,), or on one for each image (B, D), of any length."""
 
     vector: Tensor
 
@@ -134,7 +134,7 @@ class AlignmentPeak(Target):
 
 @dataclass(frozen=True, eq=False)
 class Cluster(Target):
-    """What sets an image apart as one of a cluster: the cosine to its centroid, less that to the next best one.
+    """The margin of an image's cluster: the cosine to its centroid, less that to the next best one.
 
     Centroids are (K, D); without an index, the cluster is the nearest of each image.
     """
@@ -163,12 +163,12 @@ def similar_to(model: nn.Module, images: Tensor) -> CosineTo:
 
 
 def default_target(network: nn.Module) -> Target:
-    """What is explained unless somebody says: the top class of a classifier, the length of a headless embedding."""
+    """The default target: the top class of a classifier, the length of a headless embedding."""
     return TopClass() if has_classes(network) else FeatureNorm()
 
 
 def has_classes(network: nn.Module) -> bool:
-    """Whether a model's outputs are logits, as timm's models say; others are asked by what they end in."""
+    """True if a model's outputs are logits, as timm's models say; others are judged by their last module."""
     classes = getattr(network, "num_classes", None)
     return bool(classes) if classes is not None else isinstance(last_leaf(network), nn.Linear)
 
@@ -179,7 +179,7 @@ def last_leaf(network: nn.Module) -> nn.Module:
 
 
 def embedding(model: nn.Module, images: Tensor) -> Tensor:
-    """What the network (B, 3, H, W) -> (B, D) gives; ValueError for maps or lists of them."""
+    """The outputs (B, D) of a network for images (B, 3, H, W); ValueError for maps or lists of them."""
     network = network_of(model)
     outputs: Tensor = network(images)
     if not isinstance(outputs, Tensor) or outputs.ndim != 2:

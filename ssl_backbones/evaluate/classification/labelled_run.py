@@ -47,15 +47,15 @@ class LabelledRun(Transfer):
     size: int = 0
     """Side of a view, in pixels; 0 for what the model's description says."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
-    """What numbers the network is computed in; the fastest here, as measured on a few steps, under auto."""
+    """Precision of the network; auto is the fastest here, as measured on a few steps."""
     layout: Literal["auto", "contiguous", "channels_last"] = "contiguous"
-    """How images and weights lie in memory; likewise."""
+    """Memory layout of images and weights; likewise."""
     random: bool = False
     """Random weights instead of the model's: what training is held against."""
     judge_every: int = 0
     """Epochs between two tests, the best of which is reported beside the last; 0 for the last alone."""
     source_reports: Hidden[Literal["last", "best"]] = "last"
-    """Which of the two the protocol's source reports."""
+    """The one of the two that the protocol's source reports."""
 
     def __post_init__(self) -> None:
         check(self.size >= 0, "size", self.size, "at least 1, or 0 for what the model's description says")
@@ -84,7 +84,7 @@ class Asked:
 
     @property
     def images(self) -> Images:
-        """What is learnt from."""
+        """The images to learn from."""
         return at(self.whole, self.rows)
 
 
@@ -168,7 +168,7 @@ def altered(run: LabelledRun, presets: Mapping[str, LabelledRun]) -> dict[str, l
 
 
 def rates(run: LabelledRun) -> list[str]:
-    """What is to be said of learning rates that the loop does not say."""
+    """Sentences on learning rates that the loop does not say."""
     rate, rule = run.optimizer.backbone_lr, run.optimizer.lr_rule
     if rate is None or isinstance(run.task, LinearConfig):
         return []
@@ -239,7 +239,7 @@ def numbers_of(right: Mapping[str, Tensor], curve: list[dict[str, Any]], every: 
 def summary(
     run: LabelledRun, numbers: Mapping[str, Number], images: int, asked: int, chance: float, folder: str
 ) -> str:
-    """What came out, for a person."""
+    """The results in words."""
     width = max(map(len, [*numbers, "chance (the most frequent class)"]))
     lines = [f"{run.title}, learnt from {images} images, asked about {asked}:"]
     lines += [f"  {'chance (the most frequent class)':<{width}}  {chance:.1%}"]

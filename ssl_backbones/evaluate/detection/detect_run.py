@@ -37,7 +37,7 @@ class DetectRun(Transfer):
     metric: str = "auto"
     """Average precision of boxes: voc or coco; that of the data, under auto."""
     classes: int = 0
-    """How many the head tells apart; 0 for those of the data."""
+    """Classes of the head; 0 for those of the data."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,7 +76,7 @@ class DetectRun(Transfer):
         )
 
     def steps_sentence(self, images: int) -> str:
-        """What became of the iterations, once `on` has been asked."""
+        """The iterations as steps of this run's batch, in words."""
         decays = ", ".join(map(str, self.schedule.milestone_steps)) or "no step"
         return (
             f"{self.iterations} iterations of {self.iteration_images} images are {self.max_steps} steps of "

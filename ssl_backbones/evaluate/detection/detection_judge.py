@@ -1,4 +1,4 @@
-"""What a detector finds in the photos kept for the test, and what that is worth."""
+"""The test of a detector on held-out images."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class DetectionJudge:
 
     @property
     def question(self) -> dict[str, Any]:
-        """What two answers must have in common to be compared, as JSON has it."""
+        """The identity of an answer, as JSON: equal for answers that may be compared."""
         return {"metric": self.metric.name, "images": self.images.fingerprint}
 
     def judge(self, bench: Bench) -> Measured:
@@ -113,7 +113,7 @@ class DetectionJudge:
         return "\n".join([f"{self.metric.title}, {len(self.images)} photos:", *lines, f"Left in {path}/results.json"])
 
     def find(self, method: Detection, bench: Bench) -> list[Instances]:
-        """What is found in each photo; the processes share the photos.
+        """Detect the objects of each image; the processes share the images.
 
         They are shown one by one: beside a larger photo one is padded further, and what is found in it changes.
         """
@@ -150,7 +150,7 @@ def empty(masks: bool) -> Instances:
 
 
 def restored(detection: dict[str, torch.Tensor], size: tuple[int, int], original: tuple[int, int]) -> Instances:
-    """What was found in a photo of one height and width, as it lies in it at another."""
+    """Detections in an image of one height and width, brought to another."""
     scale = torch.tensor([original[1] / size[1], original[0] / size[0]] * 2, device=detection["boxes"].device)
     boxes = detection["boxes"].float() * scale
     count = len(boxes)
@@ -169,7 +169,7 @@ def restored(detection: dict[str, torch.Tensor], size: tuple[int, int], original
 
 
 def truth(images: AnnotatedImages, index: int, with_masks: bool) -> Instances:
-    """What is there in a photo."""
+    """The objects of an image."""
     objects, masks = images.drawn(index) if with_masks else (images.objects[index], None)
     return Instances(
         objects.boxes.astype(np.float64),

@@ -77,7 +77,7 @@ class SegmentRun(Transfer):
         )
 
     def steps_sentence(self, images: int) -> str:
-        """What became of the iterations, once `on` has been asked."""
+        """The iterations as steps of this run's batch, in words."""
         seen = self.max_steps * self.batch_size
         return (
             f"{self.iterations} iterations of {self.iteration_images} images are {self.max_steps} steps of "

@@ -1,4 +1,4 @@
-"""What a trained segmentation is worth: every validation photo at its original size, in one confusion matrix."""
+"""The test of a segmentation: every validation image at its original size, in one confusion matrix."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class SegmentationJudge:
 
     @property
     def question(self) -> dict[str, Any]:
-        """What two answers must have in common to be compared."""
+        """The identity of an answer: equal for answers that may be compared."""
         return {"validation": self.validation.fingerprint, "classes": self.classes}
 
     def judge(self, bench: Bench) -> Measured:
@@ -109,7 +109,7 @@ class SegmentationJudge:
         return self.summary(numbers, str(trained.folder.path))
 
     def summary(self, numbers: dict[str, dict[str, float]], path: str) -> str:
-        """What was found, for a person."""
+        """The results in words."""
         each = sorted(
             ((name.partition("/")[2], number) for name, number in numbers.items() if name.startswith("iou/")),
             key=lambda item: -item[1]["value"],
@@ -133,7 +133,7 @@ def overlaps(
     workers: int = 0,
     autocast: AbstractContextManager[Any] | None = None,
 ) -> Overlaps:
-    """What the method finds in the scenes, in every process: each photo whole, its scores brought to its own size.
+    """Segment the scenes, in every process: each image whole, its scores brought to its own size.
 
     Processes share out the photos, and all predict with the first one's batch statistics.
     """
