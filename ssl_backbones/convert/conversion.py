@@ -20,9 +20,9 @@ ARCHITECTURES = (
     *("resnet50", "resnet18", "resnet34", "resnet101", "resnet152", "wide_resnet50_2"),
     *("resnet8", "resnet20", "resnet32", "resnet56"),
 )
-"""What a backbone is held against; the small ones are this package's own."""
+"""The networks that a backbone may fill; the small ones are this package's own."""
 COUNTER = "num_batches_tracked"
-"""Of a norm: written by torch since 0.4.1, read by none of these networks."""
+"""A counter of norms: torch writes it since 0.4.1, and none of these networks reads it."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Converted:
     architecture: str
     """timm's name of the network."""
     layout: str
-    """Whose layout the file is in."""
+    """The label of the file's layout."""
     heads: tuple[str, ...]
     """The keys of the file that belong to heads, and were left out."""
     notes: str = ""
@@ -62,7 +62,7 @@ def recognise(tensors: Mapping[str, Tensor], name: str) -> tuple[Layout, Parts]:
     if not found:
         raise ConversionError(
             f"{name!r} is in no known layout (its first keys are {few(tuple(tensors))}): known are those of "
-            f"{', '.join(layout.label for layout in LAYOUTS)}"
+            f"{', '.join(dict.fromkeys(layout.label for layout in LAYOUTS))}"
         )
     return min(found, key=lambda pair: len(pair[1].unknown))
 
@@ -83,7 +83,7 @@ def fit(backbone: Mapping[str, Tensor], name: str, architectures: Sequence[str])
 
 
 def _faults(backbone: Mapping[str, Tensor], architecture: str) -> dict[str, list[str]]:
-    """What keeps a backbone from filling a network: keys it lacks, has in excess, and has in another shape or kind."""
+    """Reasons why a backbone does not fill a network: keys it lacks, has in excess, or has in another shape or kind."""
     wanted = _shapes(architecture)
     return {
         "lacks": [key for key in wanted if key not in backbone and not key.endswith(COUNTER)],

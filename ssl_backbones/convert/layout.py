@@ -1,17 +1,17 @@
-"""What a layout of checkpoints is: which tensors are the backbone's, under what names, and which are known heads."""
+"""A layout of checkpoints: the names that it gives a backbone's tensors, and the heads that it has beside them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from ssl_backbones.refusal import Refusal
 
 RESNET = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")
-"""What the keys of a headless ResNet begin with."""
+"""The beginnings of the keys of a headless ResNet."""
 
 
 class ConversionError(Refusal, ValueError):
@@ -34,9 +34,9 @@ class Layout(ABC):
     """A way to name the tensors of a checkpoint. Subclasses are final."""
 
     label: str
-    """Whose layout it is, as messages have it."""
+    """The projects whose layout it is, as messages name them."""
     notes: str
-    """What is to be said of every conversion; may be empty."""
+    """A sentence to say of every conversion; may be empty."""
 
     @abstractmethod
     def split(self, tensors: Mapping[str, Tensor]) -> Parts | None:
@@ -49,10 +49,12 @@ class Prefixed(Layout):
 
     label: str
     prefix: str
-    """Of the backbone; empty where it lies bare."""
+    """The backbone's; empty for one that lies bare."""
     heads: tuple[str, ...] = ()
     within: tuple[str, ...] = ()
     """Heads under the backbone's own prefix: a projector in the place of its classifier."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Parts of the backbone's keys, and what timm calls them."""
     notes: str = ""
 
     def __post_init__(self) -> None:
@@ -62,15 +64,22 @@ class Prefixed(Layout):
     def split(self, tensors: Mapping[str, Tensor]) -> Parts | None:
         """Take the prefix off; heads go first, for a bare backbone has every key."""
         heads = (*self.heads, *(self.prefix + head for head in self.within))
-        dropped = [key for key in tensors if any(starts(key, head) for head in heads)]
-        rest = {key: value for key, value in tensors.items() if key not in dropped}
-        kept = [key for key in rest if key.startswith(tuple(self.prefix + part for part in RESNET))]
-        if not kept:
-            return None
-        backbone = {key.removeprefix(self.prefix): rest.pop(key) for key in kept}
-        return Parts(backbone, tuple(dropped), tuple(rest))
+        under, ours = tuple(head for head in heads if head.endswith(".")), tuple(self.prefix + part for part in RESNET)
+        backbone: dict[str, Tensor] = {}
+        left_out: list[str] = []
+        unknown: list[str] = []
+        for key, value in tensors.items():
+            if key in heads or key.startswith(under):
+                left_out.append(key)
+            elif key.startswith(ours):
+                backbone[self.timm_name(key)] = value
+            else:
+                unknown.append(key)
+        return Parts(backbone, tuple(left_out), tuple(unknown)) if backbone else None
 
-
-def starts(key: str, prefix: str) -> bool:
-    """Whether a key lies under a prefix with its dot, or is one that has none."""
-    return key.startswith(prefix) if prefix.endswith(".") else key == prefix
+    def timm_name(self, key: str) -> str:
+        """The key of a backbone's tensor, as timm calls it."""
+        key = key.removeprefix(self.prefix)
+        for part, name in self.renamed.items():
+            key = key.replace(part, name)
+        return key

@@ -30,9 +30,9 @@ CONTAINERS: tuple[tuple[str, ...], ...] = (
     ("model_state_dict",),
     ("classy_state_dict", "base_model", "model", "trunk"),
 )
-"""Where the tensors lie in a checkpoint; of DINO's two networks the teacher is the one that is published."""
+"""The keys that lead to the tensors of a checkpoint; of DINO's two networks the teacher is the published one."""
 WRAPPERS = ("module.", "_orig_mod.")
-"""What data parallelism and compilation put before every key."""
+"""Prefixes that data parallelism and compilation put before every key."""
 _OBJECTS = "Unsupported operand"
 """How torch calls a step that checkpoints of tensors have no need of."""
 _REFUSED = re.compile(r"(?:GLOBAL|global) ([\w.]+)")
@@ -85,7 +85,7 @@ def _content(path: Path) -> Any:
 
 
 def _by_kind(path: Path, start: bytes) -> Any:
-    """What safetensors, numpy or torch makes of a file."""
+    """The content of a file as safetensors, numpy or torch reads it."""
     if start[8:9] == b"{":
         return safetensors.torch.load_file(path)
     if start[:2] == b"PK":
@@ -102,7 +102,7 @@ def _arrays(path: Path) -> dict[str, Tensor]:
 
 
 def _pickled(path: Path) -> Any:
-    """What a checkpoint of torch's holds: tensors and plain values; anything else in it is refused unexecuted."""
+    """The tensors and plain values of a checkpoint of torch's; anything else in it is refused unexecuted."""
     if torch.torch_version.TorchVersion(torch.__version__) < SAFE_TORCH:  # type: ignore[operator]
         raise ConversionError(
             f"{str(path)!r} is a pickle, and torch {torch.__version__} can be made to run code by one: install torch "
@@ -114,7 +114,7 @@ def _pickled(path: Path) -> Any:
 
 
 def _read(path: Path, start: bytes) -> Any:
-    """What a file holds, or ConversionError whatever its reader raises: there is no end to how a file can be wrong."""
+    """The content of a file; ConversionError whatever its reader raises: there is no end to how a file can be wrong."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old protocols
