@@ -1,4 +1,4 @@
-"""Features on a plane, photos laid out by them, and neighbours."""
+"""Features on a plane, images laid out by them, and neighbours."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from ssl_backbones.visualizers import (
     embed_2d,
     nearest,
     neighbour_sheet,
-    ordered_labels,
     thumbnail_map,
     trustworthiness,
 )
 from ssl_backbones.visualizers.embedding import Projection, principal_components
-from ssl_backbones.visualizers.thumbnails import COLOURS, MARKS, REACH, lay_out, mark_of
+from ssl_backbones.visualizers.thumbnails import COLOURS, MARKS, REACH, lay_out, mark_of, mark_picture, ordered_labels
 
 PLAIN = [Image.new("RGB", (8, 8), (index, 0, 0)) for index in range(60)]
 
@@ -138,6 +137,14 @@ def test_marks_stand_out_from_light_and_dark_paper() -> None:
             assert contrast(colour.lstrip("#"), paper) >= 3
 
 
+def test_a_mark_is_drawn_in_the_colour_of_its_class_on_nothing() -> None:
+    for number in range(MARKS):
+        drawn = np.asarray(mark_picture(number))
+        inked = drawn[drawn[..., 3] > 0]
+        assert 0.15 < len(inked) / drawn[..., 0].size < 0.6
+        assert {"#{:02x}{:02x}{:02x}".format(*pixel[:3]) for pixel in inked.tolist()} == {mark_of(number).colour}
+
+
 def contrast(first: str, second: str) -> float:
     """The contrast of two colours as WCAG 2 defines it."""
     lights = []
@@ -158,7 +165,7 @@ def test_a_map_of_thumbnails_shows_each_photo_once() -> None:
         assert drawn[10 + row * 18 + 3 + 11, 10 + column * 18 + 3 + 11].tolist() == [photo, 0, 0]
     bare = thumbnail_map(PLAIN, places, columns=30, rows=20, side=12)
     assert drawn.shape[0] > bare.height
-    with pytest.raises(ValueError, match="60 photos"):
+    with pytest.raises(ValueError, match="60 images"):
         thumbnail_map(PLAIN, places[:5])
 
 

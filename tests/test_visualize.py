@@ -24,8 +24,8 @@ from ssl_backbones.methods import LewelBConfig, Method, MethodConfig, PatchRotNe
 from ssl_backbones.train import results
 from ssl_backbones.views import CenterCrop
 from ssl_backbones.visualizers import save_figure, scatter_figure, view_panels
-from ssl_backbones.visualizers.look import Viewer, look_at, looked_at_views, view_pairs
 from ssl_backbones.visualizers.page import agreement, heat_alt
+from ssl_backbones.visualizers.page_images import Viewer, read_page_images, task_views, view_pairs
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def headings(page: Page) -> list[str]:
 
 def test_a_run_is_shown_with_its_curves_and_its_own_maps(lewel: Path, photos: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    page = look(lewel, photos, tmp_path / "new" / "gallery", "--pdf")
+    page = look(lewel, photos, tmp_path / "new" / "gallery", "--pdf", "--count", "17")
     assert headings(page) == [
         "The run",
         "Where the network looks",
@@ -63,7 +63,7 @@ def test_a_run_is_shown_with_its_curves_and_its_own_maps(lewel: Path, photos: Pa
         "The same maps on two views",
         "Turned views",
         "Nearest neighbours",
-        "Where two photos are alike",
+        "Where two images are alike",
         "Map of features",
     ]
     left = {str(path.relative_to(tmp_path / "new" / "gallery")) for path in (tmp_path / "new").rglob("*.*")}
@@ -84,7 +84,7 @@ def test_a_run_ends_with_its_page(lewel: Path) -> None:
     page = Page((lewel / "gallery.html").read_text(encoding="utf-8"))
     assert headings(page)[:3] == ["The run", "Where the network looks", "Alignment maps"]
     after = json.loads((lewel / "results.json").read_text())["numbers"]["knn"]["value"]
-    assert any(f"{after:.1%} after" in words for _, words in page.words)
+    assert any(f"{100 * after:.1f} % [" in words for _, words in page.words)
     assert (lewel / "gallery.html").stat().st_size < 2e6
 
 
@@ -110,7 +110,7 @@ def test_a_name_with_random_weights_and_photos_without_classes(tmp_path: Path) -
         "Where the network looks",
         "Turned views",
         "Nearest neighbours",
-        "Where two photos are alike",
+        "Where two images are alike",
     ]
     assert any("resnet8 with random weights" in words for _, words in page.words)
     one = look("resnet8", photo_folder(tmp_path / "one", 1, ()), tmp_path / "single", "--random")
@@ -164,7 +164,7 @@ def test_a_damaged_run_is_refused(
     (tmp_path / "run" / "recipe.json").write_bytes((lewel / "recipe.json").read_bytes())
     with pytest.raises(SystemExit, match="2"):
         look(tmp_path / "run", photos, tmp_path / "out")
-    assert "MANIFEST.json cannot be read" in capsys.readouterr().err
+    assert "step-00000001: it has no MANIFEST.json" in capsys.readouterr().err
 
 
 def test_vectors_without_matplotlib_are_refused_before_any_work(
@@ -183,7 +183,7 @@ def viewer(model: torch.nn.Module) -> Viewer:
 
 def test_photos_are_shown_under_their_own_names_and_features(photos: Path) -> None:
     source = open_images(str(photos))
-    seen = look_at(viewer(create_model("resnet8")), source, 99)
+    seen = read_page_images(viewer(create_model("resnet8")), source, 99)
     assert seen.unreadable == 1
     assert len(seen.indices) == len(source) - 1 == len(seen.features)
     crop = CenterCrop(16)
@@ -199,8 +199,8 @@ def test_photos_are_shown_under_their_own_names_and_features(photos: Path) -> No
 def test_photos_none_of_which_can_be_read_are_refused(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / f"{name}.jpg").write_bytes(b"nothing")
-    with pytest.raises(ImageSourceError, match="none of 2 photos"):
-        look_at(viewer(create_model("resnet8")), open_images(str(tmp_path)), 5)
+    with pytest.raises(ImageSourceError, match="none of 2 images"):
+        read_page_images(viewer(create_model("resnet8")), open_images(str(tmp_path)), 5)
 
 
 @pytest.mark.parametrize(
@@ -211,8 +211,8 @@ def test_views_are_those_of_training_and_told_by_the_own_head(
 ) -> None:
     method: Method = small_method(kind)
     who = viewer(method)
-    seen = look_at(who, open_images(str(photos)), 4)
-    views = looked_at_views(who, seen, 1)
+    seen = read_page_images(who, open_images(str(photos)), 4)
+    views = task_views(who, seen, 1)
     assert method.training
     assert len(views.pictures) == len(views.heats) == len(views.titles) == count
     assert len(views.told) == (count if asked else 0)
@@ -225,7 +225,7 @@ def test_views_are_those_of_training_and_told_by_the_own_head(
 def test_pairs_of_views_are_for_methods_that_take_two(photos: Path) -> None:
     for kind, has in ((LewelBConfig, True), (PatchRotNetConfig, False)):
         who = viewer(small_method(kind))
-        pairs = view_pairs(who, look_at(who, open_images(str(photos)), 4), [0, 2])
+        pairs = view_pairs(who, read_page_images(who, open_images(str(photos)), 4), [0, 2])
         assert (pairs is not None) == has
         if pairs:
             (first, second), maps = pairs
@@ -236,7 +236,7 @@ def test_pairs_of_views_are_for_methods_that_take_two(photos: Path) -> None:
 
 
 def test_agreement_is_counted_beside_chance(photos: Path) -> None:
-    seen = look_at(viewer(create_model("resnet8")), open_images(str(photos)), 99)
+    seen = read_page_images(viewer(create_model("resnet8")), open_images(str(photos)), 99)
     assert seen.labels is not None
     seen.features[:] = torch.nn.functional.one_hot(torch.from_numpy(seen.labels), seen.features.shape[1]).float()
     first, second = np.bincount(seen.labels)
@@ -249,7 +249,7 @@ def test_a_map_is_told_in_words() -> None:
     assert heat_alt("norm", heat) == "norm: zero everywhere"
     heat[8, 0] = 1
     heat[8, 1] = 0.6
-    assert heat_alt("norm", heat) == "norm: highest at the bottom left, above half of that on 2% of the picture"
+    assert heat_alt("norm", heat) == "norm: highest at the bottom left, above half of that on 2% of the image"
 
 
 def test_figures_are_drawn_without_a_window_or_global_state(tmp_path: Path) -> None:

@@ -41,8 +41,9 @@ from ssl_backbones.visualizers import (
     thumbnail_map,
     view_panels,
 )
-from ssl_backbones.visualizers.look import Photos, Viewer, looked_at_views, magnified, view_pairs
-from ssl_backbones.visualizers.page import FEW, draw_page, read, run_section, usual_projection
+from ssl_backbones.visualizers.page import FEW, draw_page, usual_projection
+from ssl_backbones.visualizers.page_images import PageImages, Viewer, magnified, task_views, view_pairs
+from ssl_backbones.visualizers.run_section import recorded, run_section
 
 PRINTED = 6
 """Photos in a figure of rows."""
@@ -122,13 +123,13 @@ def claim_out(options: Options) -> None:
 
 def is_run(model: str) -> bool:
     """Whether a model is named by the folder of a pretraining run."""
-    return bool(model) and "method" in read(Path(model) / "recipe.json")
+    return bool(model) and "method" in recorded(Path(model) / "recipe.json")
 
 
 def viewer_of(options: Options) -> Viewer:
     """The method of a run with its heads where they are there to be had, or the backbone."""
     folder, name, device = Path(options.model), options.model, usual_device()
-    recipe = read(folder / "recipe.json") if is_run(options.model) else {}
+    recipe = recorded(folder / "recipe.json") if is_run(options.model) else {}
     network: nn.Module
     if recipe and (options.random or any(folder.glob("checkpoints/step-*"))):
         torch.manual_seed(options.seed)
@@ -141,11 +142,11 @@ def viewer_of(options: Options) -> Viewer:
     return Viewer(f"{name} with random weights" if options.random else name, network, crop, device, options.seed)
 
 
-def draw_figures(options: Options, viewer: Viewer, photos: Photos, projection: Projection) -> Iterator[Path]:
+def draw_figures(options: Options, viewer: Viewer, photos: PageImages, projection: Projection) -> Iterator[Path]:
     """The figures of the papers and a sheet of neighbours, each as it is made."""
     save = partial(saved, options.out / "figures", options.pdf)
     chosen = photos.some(min(PRINTED, options.count))
-    views = looked_at_views(viewer, photos, chosen[0])
+    views = task_views(viewer, photos, chosen[0])
     large = [view.resize((144, 144), Image.Resampling.BICUBIC) for view in views.pictures]
     yield from save("views", view_panels(large, views.heats, views.titles, [f"as {told}" for told in views.told]))
     pairs = view_pairs(viewer, photos, chosen) if isinstance(viewer.model, HasAlignmentMaps) else None

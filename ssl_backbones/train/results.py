@@ -23,8 +23,9 @@ from ssl_backbones.train.judge import Trained
 from ssl_backbones.train.monitor import Monitor
 from ssl_backbones.visualizers import alignment_figure, alignment_maps
 from ssl_backbones.visualizers.alignment import HasAlignmentMaps
-from ssl_backbones.visualizers.look import Viewer
-from ssl_backbones.visualizers.page import draw_page, run_section
+from ssl_backbones.visualizers.page import draw_page
+from ssl_backbones.visualizers.page_images import Viewer
+from ssl_backbones.visualizers.run_section import run_section
 
 PHOTOS = 6
 """In the picture of the maps."""

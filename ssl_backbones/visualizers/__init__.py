@@ -1,16 +1,15 @@
-"""What a network looks at, drawn with Pillow alone."""
+"""Maps of where a network looks, figures of them, and pages, drawn with Pillow alone."""
 
 from ssl_backbones.visualizers.activation_maps import feature_norm, principal_component
 from ssl_backbones.visualizers.alignment import HasAlignmentMaps, alignment_figure, alignment_maps, most_distinct
 from ssl_backbones.visualizers.colours import DAWN, palette
-from ssl_backbones.visualizers.curves import Curve, curve_svg, run_curves
+from ssl_backbones.visualizers.curves import Curve, run_curves
 from ssl_backbones.visualizers.embedding import Embedding, MissingExtraError, Projection, embed_2d, trustworthiness
 from ssl_backbones.visualizers.figures import Panels, alignment_panels, save_figure, scatter_figure, view_panels
 from ssl_backbones.visualizers.gallery import Picture, Section, Strip, gallery
 from ssl_backbones.visualizers.grad_cam import grad_cam, raw_grad_cam
 from ssl_backbones.visualizers.grid import grid
 from ssl_backbones.visualizers.inspection import CoarseMapWarning, LayerError
-from ssl_backbones.visualizers.markup import data_url
 from ssl_backbones.visualizers.neighbours import nearest, neighbour_sheet
 from ssl_backbones.visualizers.overlay import overlay, stretched
 from ssl_backbones.visualizers.similarity import similarity_map
@@ -27,7 +26,7 @@ from ssl_backbones.visualizers.targets import (
     TopClass,
     similar_to,
 )
-from ssl_backbones.visualizers.thumbnails import legend_svg, ordered_labels, thumbnail_map, thumbnail_svg
+from ssl_backbones.visualizers.thumbnails import thumbnail_map
 
 __all__ = [
     "DAWN",
@@ -55,18 +54,14 @@ __all__ = [
     "alignment_figure",
     "alignment_maps",
     "alignment_panels",
-    "curve_svg",
-    "data_url",
     "embed_2d",
     "feature_norm",
     "gallery",
     "grad_cam",
     "grid",
-    "legend_svg",
     "most_distinct",
     "nearest",
     "neighbour_sheet",
-    "ordered_labels",
     "overlay",
     "palette",
     "principal_component",
@@ -78,7 +73,6 @@ __all__ = [
     "similarity_map",
     "stretched",
     "thumbnail_map",
-    "thumbnail_svg",
     "trustworthiness",
     "view_panels",
 ]

@@ -1,4 +1,4 @@
-"""A run's numbers over its steps, as small drawings in SVG."""
+"""A run's numbers over its steps, as they are drawn on its page."""
 
 from __future__ import annotations
 
@@ -9,14 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from ssl_backbones.visualizers.markup import text
-
 WIDTH, HEIGHT = 360, 190
-LEFT, RIGHT, TOP, BOTTOM = 48, 12, 12, 30
+LEFT, RIGHT, TOP, BOTTOM = 48, WIDTH - 12, 12, HEIGHT - 30
+"""Of the axes in the drawing."""
 MOST_POINTS = 240
 """A curve of more is drawn by means of neighbouring steps."""
 DOTS = 24
 """A curve of at most so many has a dot at each."""
+
+SHOWN = {
+    "loss": ("Loss", False),
+    "accuracy": ("Accuracy at the training task", True),
+    "knn": ("k-NN accuracy", True),
+    "rank": ("Effective rank of the features", False),
+    "std": ("Spread of the features", False),
+    "lr": ("Learning rate", False),
+}
+"""The numbers of a log that are drawn, in this order: a title, and True for a share."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ class Curve:
     values: np.ndarray
     """(N,); one that is not finite leaves a gap."""
     reference: tuple[str, float] | None = None
-    """A level to compare with, and what it is."""
+    """A level to compare with: its name and value."""
     percent: bool = False
 
     def told(self, value: float) -> str:
@@ -37,25 +46,32 @@ class Curve:
         return f"{100 * value:.1f} %" if self.percent else f"{value:.3g}"
 
     def sentence(self) -> str:
-        """What the curve shows, for those who do not see it."""
-        finite = self.values[np.isfinite(self.values)]
-        if not len(finite):
+        """A description of the curve, for those who do not see it."""
+        known = np.isfinite(self.values)
+        if not known.any():
             return f"{self.title}: no finite value in {len(self.values)}."
+        steps, values = self.steps[known], self.values[known]
+        ends = " to ".join(f"{self.told(values[at])} at step {steps[at]:,}" for at in (0, -1))
         level = f"; {self.reference[0]} is {self.told(self.reference[1])}" if self.reference else ""
-        ends = f"from {self.told(finite[0])} at step {self.steps[np.isfinite(self.values)][0]:,}"
-        ends += f" to {self.told(finite[-1])} at step {self.steps[np.isfinite(self.values)][-1]:,}"
-        return f"{self.title}: {ends}, lowest {self.told(finite.min())}, highest {self.told(finite.max())}{level}."
+        return f"{self.title}: from {ends}, lowest {self.told(values.min())}, highest {self.told(values.max())}{level}."
 
 
-SHOWN = {
-    "loss": ("Loss", False),
-    "accuracy": ("Accuracy at the training task", True),
-    "knn": ("k-NN accuracy", True),
-    "rank": ("Effective rank of the features", False),
-    "std": ("Spread of the features", False),
-    "lr": ("Learning rate", False),
-}
-"""What of a log is drawn, in this order: its title, and whether it is a share."""
+@dataclass(frozen=True)
+class Drawing:
+    """A curve on axes, in the coordinates of an SVG."""
+
+    ticks: list[tuple[float, str]]
+    """Heights of the lines with round numbers, and these."""
+    last: str
+    """The last step."""
+    level: float | None
+    """The height of the reference."""
+    path: str
+    dots: list[tuple[float, float]]
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+    right: int = RIGHT
 
 
 def run_curves(lines: Sequence[Mapping[str, Any]], *, knn_chance: float | None = None) -> list[Curve]:
@@ -73,79 +89,45 @@ def run_curves(lines: Sequence[Mapping[str, Any]], *, knn_chance: float | None =
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of a log is a number, finite or not."""
+    """True for a number, finite or not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def curve_svg(curve: Curve) -> str:
-    """The curve on axes with round numbers, in the colours of the page around it."""
-    steps, values = thinned(curve)
-    finite = values[np.isfinite(values)]
-    levels = [*finite.tolist(), *([curve.reference[1]] if curve.reference else [])]
+def drawing(curve: Curve) -> Drawing:
+    """The curve on axes with round numbers, thinned to at most MOST_POINTS means of neighbouring steps."""
+    parts = min(len(curve.steps), MOST_POINTS)
+    with np.errstate(invalid="ignore"):  # of infinities of both signs
+        steps, values = (
+            np.array([part.mean() for part in np.array_split(of, parts)]) for of in (curve.steps, curve.values)
+        )
+    levels: list[float] = [*values[np.isfinite(values)].tolist(), *([curve.reference[1]] if curve.reference else [])]
     ticks = round_numbers(min(levels), max(levels)) if levels else [0.0, 1.0]
-    low, high = float(min([*ticks, *levels])), float(max([*ticks, *levels]))
-    last = max(float(steps.max()), 1.0)
-
-    def x(step: float) -> float:
-        return LEFT + step / last * (WIDTH - LEFT - RIGHT)
+    last, (low, high) = max(float(curve.steps.max()), 1.0), (min(ticks + levels), max(ticks + levels))
 
     def y(value: float) -> float:
-        return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
+        return round(BOTTOM - (value - low) / (high - low) * (BOTTOM - TOP), 1)
 
-    parts = [
-        f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{text(curve.sentence())}">',
-        *(level(y(tick), shown(tick, curve.percent)) for tick in ticks),
-        *(
-            f'<text class="tick" x="{x(tick):.1f}" y="{HEIGHT - 10}" text-anchor="{anchor}">{tick:,.0f}</text>'
-            for tick, anchor in ((0, "start"), (last, "end"))
-        ),
-        f'<text class="tick" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 10}" text-anchor="middle">step</text>',
+    points = [
+        (round(LEFT + step / last * (RIGHT - LEFT), 1), y(value))
+        for step, value in zip(steps.tolist(), values.tolist(), strict=True)
     ]
-    if curve.reference:
-        at = y(curve.reference[1])
-        parts.append(f'<line class="level" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        above = at - 5 if at > TOP + 16 else at + 14
-        name = text(curve.reference[0])
-        parts.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{above:.1f}" text-anchor="end">{name}</text>')
-    parts.append(f'<path class="line" d="{path([(x(s), y(v)) for s, v in zip(steps, values, strict=True)])}"/>')
-    if len(finite) <= DOTS:
-        pairs = [(s, v) for s, v in zip(steps, values, strict=True) if math.isfinite(v)]
-        parts += [f'<circle class="dot" cx="{x(s):.1f}" cy="{y(v):.1f}" r="3.5"/>' for s, v in pairs]
-    return "".join([*parts, "</svg>"])
-
-
-def thinned(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of at most MOST_POINTS, each the mean of its neighbourhood; the ends stay where they are."""
-    if len(curve.steps) <= MOST_POINTS:
-        return curve.steps, curve.values
-    parts = np.array_split(np.arange(1, len(curve.steps) - 1), MOST_POINTS - 2)
-    groups = [np.array([0]), *parts, np.array([len(curve.steps) - 1])]
-    return tuple(np.array([of[group].mean() for group in groups]) for of in (curve.steps, curve.values))  # type: ignore[return-value]
+    return Drawing(
+        [(y(tick), f"{100 * tick:.6g} %" if curve.percent else f"{tick:.6g}") for tick in ticks],
+        f"{last:,.0f}",
+        y(curve.reference[1]) if curve.reference else None,
+        path(points),
+        [point for point in points if math.isfinite(point[1])] if len(points) <= DOTS else [],
+    )
 
 
 def path(points: Sequence[tuple[float, float]]) -> str:
     """A line through points in SVG, broken where a point is not finite."""
     drawn, pen = [], "M"
-    for px, py in points:
-        if math.isfinite(py):
-            drawn.append(f"{pen}{px:.1f} {py:.1f}")
-            pen = "L"
-        else:
-            pen = "M"
+    for x, y in points:
+        known = math.isfinite(y)
+        drawn.append(f"{pen}{x} {y}" if known else "")
+        pen = "L" if known else "M"
     return "".join(drawn)
-
-
-def level(y: float, label: str) -> str:
-    """A line across the drawing with its number at the left."""
-    return (
-        f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{text(label)}</text>'
-    )
-
-
-def shown(value: float, percent: bool) -> str:
-    """A round number beside an axis."""
-    return f"{100 * value:.6g} %" if percent else f"{value:.6g}"
 
 
 def round_numbers(low: float, high: float) -> list[float]:

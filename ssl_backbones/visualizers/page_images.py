@@ -1,4 +1,4 @@
-"""A network's answers to some images: features, maps, and the views it tells apart."""
+"""Images of a page: as they are shown, the features a network gives them, and the views its method is trained on."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ from torch import Tensor, nn
 from ssl_backbones.data import Images, ImageSourceError, UnreadableImageError
 from ssl_backbones.methods.method import Method
 from ssl_backbones.views import CenterCrop, CropFlip, MultiView, PatchViews, Rotations, Transform
-from ssl_backbones.visualizers import HasLogits, PretextLogit, alignment_maps, grad_cam
+from ssl_backbones.visualizers.alignment import alignment_maps
+from ssl_backbones.visualizers.grad_cam import grad_cam
+from ssl_backbones.visualizers.targets import HasLogits, PretextLogit
 
 SIDE = 144
-"""Of a photo on the page, in pixels."""
+"""Of an image on the page, in pixels."""
 MAP_SCALE = 2
-"""Maps are made of photos so many times larger than those the network was trained on, for a finer grid."""
+"""Maps are made of images so many times larger than those the network was trained on, for a finer grid."""
 BLOCK = 64
-"""Photos that pass the network at once."""
+"""Images that pass the network at once."""
 TURNS = ("0°", "90°", "180°", "270°")
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """The network that looks."""
+    """A network with all that it needs to look at images."""
 
     name: str
     model: nn.Module
     """A method with its heads where there is one, or else a backbone."""
     crop: CenterCrop
-    """The preparation of its images."""
+    """The preparation of images for it."""
     device: torch.device
     seed: int = 0
 
@@ -43,7 +45,7 @@ class Viewer:
         return self.model.backbone if isinstance(self.model, Method) else self.model
 
     def crop_to(self, size: int) -> CenterCrop:
-        """The same part of a photo, with another number of pixels."""
+        """The same part of an image, with another number of pixels."""
         crop = self.crop
         return CenterCrop(size, crop.crop_pct, crop.interpolation, crop.mean, crop.std)
 
@@ -52,15 +54,15 @@ class Viewer:
         return self.crop.on_device(levels.to(self.device))
 
     def pictures(self, images: Tensor) -> list[Image.Image]:
-        """Normalised images (B, 3, S, S) as they look."""
+        """Normalised images (B, 3, S, S) in their own colours."""
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (self.crop.mean, self.crop.std))
         levels = (255 * (images.detach().float().cpu() * std + mean)).round().clamp(0, 255).byte()
         return [Image.fromarray(levels_of.permute(1, 2, 0).contiguous().numpy()) for levels_of in levels]
 
 
 @dataclass(frozen=True)
-class Photos:
-    """Some photos of a source, as they are shown and as the network sees them; none larger than that."""
+class PageImages:
+    """Some images of a source, as they are shown and as the network sees them; none larger than that."""
 
     source: Images
     indices: list[int]
@@ -73,7 +75,7 @@ class Photos:
     """The number of those asked for that could not be read."""
 
     def name(self, at: int) -> str:
-        """The photo's own name."""
+        """The image's own name."""
         return self.source.keys[self.indices[at]]
 
     @property
@@ -82,12 +84,12 @@ class Photos:
         return None if self.source.labels is None else np.asarray(self.source.labels)[self.indices]
 
     def class_of(self, at: int) -> str:
-        """The name of the photo's class; empty without one."""
+        """The name of the image's class; empty without one."""
         label = -1 if self.labels is None else int(self.labels[at])
         return self.source.classes[label] if label >= 0 else ""
 
     def some(self, count: int) -> list[int]:
-        """Up to `count` of the photos, evenly spread."""
+        """Up to `count` of the images, evenly spread."""
         return spread(len(self.indices), count)
 
 
@@ -97,8 +99,8 @@ def spread(total: int, count: int) -> list[int]:
     return chosen
 
 
-def look_at(viewer: Viewer, source: Images, count: int) -> Photos:
-    """Up to `count` photos, evenly spread, with their features; ImageSourceError where none can be read."""
+def read_page_images(viewer: Viewer, source: Images, count: int) -> PageImages:
+    """Up to `count` images, evenly spread, with their features; ImageSourceError where none can be read."""
     display = viewer.crop_to(SIDE)
     indices: list[int] = []
     shown: list[Image.Image] = []
@@ -109,17 +111,17 @@ def look_at(viewer: Viewer, source: Images, count: int) -> Photos:
         if not read:
             continue
         indices += [index for index, _ in read]
-        photos = [photo for _, photo in read]
-        shown += [Image.fromarray(levels) for levels in display.on_host(photos, None).numpy()]
+        images = [image for _, image in read]
+        shown += [Image.fromarray(levels) for levels in display.on_host(images, None).numpy()]
         with evaluated(viewer.backbone), torch.no_grad():
-            features.append(viewer.backbone(viewer.on_device(viewer.crop.on_host(photos, None))).float().cpu())
+            features.append(viewer.backbone(viewer.on_device(viewer.crop.on_host(images, None))).float().cpu())
     if not indices:
-        raise ImageSourceError(f"none of {len(asked)} photos can be read: look at the files, or name others")
-    return Photos(source, indices, shown, torch.cat(features), len(asked) - len(indices))
+        raise ImageSourceError(f"none of {len(asked)} images can be read: look at the files, or name others")
+    return PageImages(source, indices, shown, torch.cat(features), len(asked) - len(indices))
 
 
 def readable(source: Images, indices: list[int]) -> Iterator[tuple[int, Image.Image]]:
-    """Those of the photos that can be read, with their indices."""
+    """Those of the images that can be read, with their indices."""
     for index in indices:
         try:
             yield index, source[index]
@@ -129,7 +131,7 @@ def readable(source: Images, indices: list[int]) -> Iterator[tuple[int, Image.Im
 
 @contextmanager
 def evaluated(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode for a while; every part of it is put back."""
+    """Put the model into evaluation mode for a while; every part of it is put back."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -139,26 +141,26 @@ def evaluated(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def magnified(viewer: Viewer, photos: Photos, chosen: list[int]) -> Tensor:
-    """Some of the photos as normalised images (B, 3, S, S), with more pixels than the network was trained on."""
+def magnified(viewer: Viewer, images: PageImages, chosen: list[int]) -> Tensor:
+    """Some of the images as normalised images (B, 3, S, S), with more pixels than the network was trained on."""
     crop = viewer.crop_to(MAP_SCALE * viewer.crop.size)
-    levels = [crop.on_host([photos.source[photos.indices[at]]], None) for at in chosen]
+    levels = [crop.on_host([images.source[images.indices[at]]], None) for at in chosen]
     return viewer.on_device(torch.cat(levels))
 
 
 @dataclass(frozen=True)
-class Views:
-    """An image's views, and where the network looks in each."""
+class TaskViews:
+    """The views of an image by which a method learns, and a map of each."""
 
     pictures: list[Image.Image]
     heats: np.ndarray
     """(V, S, S) in [0, 1]."""
     titles: list[str]
     told: list[str]
-    """The class that the method's head gives each view, and its probability; empty without such a head."""
+    """The turn that the method's head takes each view for, and its probability; empty without such a head."""
 
 
-def looked_at_views(viewer: Viewer, photos: Photos, at: int) -> Views:
+def task_views(viewer: Viewer, images: PageImages, at: int) -> TaskViews:
     """The turned views that the method is trained on, with the map of each one's own logit and what its head says.
 
     They have the size of training, and neither its shifts nor its mirror images. For any other network, the eight
@@ -169,7 +171,7 @@ def looked_at_views(viewer: Viewer, photos: Photos, at: int) -> Views:
     own = viewer.model.transform(size) if isinstance(viewer.model, Method) else None
     asked = isinstance(viewer.model, HasLogits) and isinstance(own, PatchViews | Rotations)
     transform = replace(own, base=plain) if isinstance(own, PatchViews | Rotations) else PatchViews(plain)
-    views: Tensor = made(transform, photos, [at], viewer)
+    views: Tensor = transformed(transform, images, [at], viewer)
     turned = list(TURNS) if len(views) == 4 else [*TURNS, *(f"patch {turn}" for turn in TURNS)]
     target = PretextLogit(tuple(range(len(views)))) if asked else None
     heats = grad_cam(viewer.model, views, target).cpu().numpy()
@@ -178,14 +180,14 @@ def looked_at_views(viewer: Viewer, photos: Photos, at: int) -> Views:
         with evaluated(viewer.model), torch.no_grad():
             shares = viewer.model.logits(views).float().softmax(1).cpu()  # type: ignore[operator]
         told = [f"{turned[int(row.argmax())]}, {row.max():.0%}" for row in shares]
-    return Views(viewer.pictures(views), heats, turned, told)
+    return TaskViews(viewer.pictures(views), heats, turned, told)
 
 
-def made(transform: Transform, photos: Photos, chosen: list[int], viewer: Viewer) -> Any:
-    """The views that a transform makes of some of the images, as in the first epoch."""
-    indices = np.asarray([photos.indices[at] for at in chosen])
+def transformed(transform: Transform, images: PageImages, chosen: list[int], viewer: Viewer) -> Any:
+    """The content that a transform makes of some of the images, as in the first epoch."""
+    indices = np.asarray([images.indices[at] for at in chosen])
     parameters = transform.draw(viewer.seed, 0, indices)
-    content = transform.on_host([photos.source[int(index)] for index in indices], parameters)
+    content = transform.on_host([images.source[int(index)] for index in indices], parameters)
     return transform.on_device(moved(content, viewer.device))
 
 
@@ -199,9 +201,9 @@ def moved(content: Any, device: torch.device) -> Any:
 
 
 def view_pairs(
-    viewer: Viewer, photos: Photos, chosen: list[int]
+    viewer: Viewer, images: PageImages, chosen: list[int]
 ) -> tuple[tuple[list[Image.Image], list[Image.Image]], tuple[Tensor, Tensor]] | None:
-    """Two augmented views of some photos as the method is trained on them, and the alignment maps (B, n, h, w) of each.
+    """Two augmented views of some images as the method is trained on them, and the alignment maps (B, n, h, w) of each.
 
     None for a method that takes no two such views.
     """
@@ -210,6 +212,6 @@ def view_pairs(
     transform = viewer.model.transform(MAP_SCALE * viewer.crop.size)
     if not isinstance(transform, MultiView) or len(transform.policies) != 2:
         return None
-    first, second = made(transform, photos, chosen, viewer)
+    first, second = transformed(transform, images, chosen, viewer)
     maps = tuple(alignment_maps(viewer.model, view).float().cpu() for view in (first, second))
     return (viewer.pictures(first), viewer.pictures(second)), (maps[0], maps[1])

@@ -1,0 +1,50 @@
+"""The part of a page that tells of a run: its recipe in a few words, and its curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ssl_backbones.files import read_object
+from ssl_backbones.runs.log import read_log
+from ssl_backbones.runs.results import as_share, percent, upgraded
+from ssl_backbones.visualizers.curves import run_curves
+from ssl_backbones.visualizers.gallery import Section
+
+
+def run_section(folder: Path, results: Mapping[str, Any] | None = None) -> Section:
+    """A run's recipe and its curves, from what its folder records; `results` where they are not there yet."""
+    results = upgraded(results or recorded(folder / "results.json"))
+    lines = read_log(folder / "log.jsonl") if (folder / "log.jsonl").exists() else []
+    return Section(
+        "The run",
+        "What was trained, and its numbers over the steps, as the run recorded them.",
+        facts(recorded(folder / "recipe.json"), results),
+        run_curves(lines, knn_chance=results.get("chance")),
+    )
+
+
+def recorded(path: Path) -> dict[str, Any]:
+    """The object in a file of a run; empty where there is none yet."""
+    return read_object(path, "restore it, or name another folder") if path.exists() else {}
+
+
+def facts(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, str]:
+    """The run in a few words each; what is not recorded is left out."""
+    optimizer, numbers = recipe.get("optimizer", {}), results["numbers"]
+    told = {
+        "Network": recipe.get("model"),
+        "Images": f"{results['data']['images']:,} at {recipe.get('size')} px" if "data" in results else None,
+        "Epochs": f"{recipe.get('epochs')}, in batches of {recipe.get('batch_size')}",
+        "Optimiser": f"{optimizer.get('kind')}, learning rate {optimizer.get('lr')} {optimizer.get('lr_rule')}",
+        "Seed": recipe.get("seed"),
+        "Finished": results.get("date"),
+    }
+    if "knn" in numbers:
+        before = percent(numbers["knn before"]["value"])
+        told["k-NN accuracy"] = f"{as_share(numbers['knn'])}, before training {before} %"
+    if "rank" in numbers:
+        began, ended = (numbers[name]["value"] for name in ("rank before", "rank"))
+        told["Effective rank"] = f"{ended:.1f}, before training {began:.1f}"
+    return {name: str(value) for name, value in told.items() if value is not None}
