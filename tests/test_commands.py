@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
+import re
 import runpy
 import shlex
 import subprocess
@@ -17,6 +19,7 @@ from conftest import ROOT
 
 from ssl_backbones import commands, recipes
 from ssl_backbones.commands.evaluate import PROTOCOLS
+from ssl_backbones.invocation import repeatable
 from ssl_backbones.recipes.command_line import read_recipe
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.typed.words import CommandLineError, options
@@ -41,6 +44,7 @@ def examples(command: str) -> list[str]:
 def started(path: str, *words: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The exit code of a script, or of a module of the package, that is run as a program in this process."""
     monkeypatch.setattr(sys, "argv", [path, *words])
+    monkeypatch.delitem(sys.modules, "ssl_backbones.__main__", raising=False)
     start = runpy.run_path if path.endswith(".py") else runpy.run_module
     with pytest.raises(SystemExit) as end:
         start(path, run_name="__main__")
@@ -160,3 +164,26 @@ def test_without_the_repository_the_sample_has_no_images(monkeypatch: pytest.Mon
         with pytest.raises(CommandLineError, match=r"are part of the repository, and this is no copy of it: name"):
             read_recipe(words, "ssl-backbones pretrain", "")
     assert read_recipe(["--data", "mine"], "ssl-backbones pretrain", "").data == "mine"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("training/mine_pairs.py", "runs/my moco", "--data", "photos"),
+        ("/somewhere/bin/ssl-backbones", "mine-pairs", "runs/my moco", "--data", "photos"),
+        ("/somewhere/ssl_backbones/__main__.py", "mine-pairs", "runs/my moco", "--data", "photos"),
+    ],
+)
+def test_a_command_is_recorded_alike_however_it_is_started(words: tuple[str, ...]) -> None:
+    assert repeatable(words) == "ssl-backbones mine-pairs 'runs/my moco' --data photos"
+
+
+TELLING = sorted(path for path in (ROOT / "ssl_backbones").rglob("*.py") if "compar" not in str(path))
+"""Sources whose messages are read by those who have the wheel alone; a grid's scripts are those of the repository."""
+
+
+@pytest.mark.parametrize("path", TELLING, ids=lambda path: path.stem)
+def test_no_message_names_a_script_that_an_installed_package_lacks(path: Path) -> None:
+    texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+    scripts = re.compile("|".join(rf"\b{script.stem}\.py\b" for script in SCRIPTS))
+    assert [text for text in texts if isinstance(text, str) and scripts.search(text)] == []

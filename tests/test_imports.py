@@ -19,8 +19,8 @@ SCRIPTS = {path.stem for folder in ("training", "benchmarks") for path in (ROOT 
 FLOORS = (
     {"refusal", "version"},
     {"files"},
-    {"checks", "clustering", "convert", "cores", "distributed", "locks", "losses", "metrics", "optimizers", "registry"}
-    | {"schedules", "version", "views"},
+    {"checks", "clustering", "convert", "cores", "distributed", "invocation", "locks", "losses", "metrics"}
+    | {"optimizers", "registry", "schedules", "version", "views"},
     {"data", "fetch", "typed"},
     {"mining", "models", "runs"},
     {"methods"},

@@ -148,7 +148,7 @@ class TestRefusals:
             Pairs.read(mined, open_images(str(tmp_path / "photos")))
 
     def test_no_pairs_and_no_labels(self, data: Path, tmp_path: Path) -> None:
-        with pytest.raises(ImageSourceError, match=r"none are named: mine them with training/mine_pairs\.py"):
+        with pytest.raises(ImageSourceError, match=r"none are named: mine them with ssl-backbones mine-pairs"):
             small_method(FlagsConfig, pairs="").dataset(open_images(str(data)), 16, seed=1)
         images = open_images(str(data / "bag"))
         with pytest.raises(ImageSourceError, match=r"^FLAGS needs labels, and these 12 photos have none"):

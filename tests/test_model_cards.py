@@ -184,24 +184,26 @@ class TestEvaluations:
         [
             (
                 "evaluate.py knn runs/x --data my/photos --out o/knn",
-                "evaluate.py knn org_x.tag --data DATA --out o/knn",
+                "ssl-backbones evaluate knn org_x.tag --data DATA --out o/knn",
             ),
-            ("evaluate.py knn runs/x --data=photos", "evaluate.py knn org_x.tag --data=DATA"),
+            ("evaluate.py knn runs/x --data=photos", "ssl-backbones evaluate knn org_x.tag --data=DATA"),
+            ("ssl-backbones evaluate mlp runs/x --data d", "ssl-backbones evaluate mlp org_x.tag --data DATA"),
+            ("__main__.py evaluate mlp runs/x --data d", "ssl-backbones evaluate mlp org_x.tag --data DATA"),
             (
                 "transfer.py --model runs/x --validation 'my val' --data d --layer runs/y",
-                "transfer.py --model org_x.tag --validation VALIDATION --data DATA --layer runs/y",
+                "ssl-backbones transfer --model org_x.tag --validation VALIDATION --data DATA --layer runs/y",
             ),
         ],
     )
     def test_a_command_names_what_everybody_has(self, command: str, told: str) -> None:
         asked = evaluation("knn", 60) | {"model": "runs/x", "command": command}
-        assert commands([asked, asked], "org_x.tag") == [f"python training/{told}"]
-        assert f"training/{command.split()[0]}" in commands([asked], "runs/x")[0]
+        assert commands([asked, asked], "org_x.tag") == [told]
+        assert "runs/x" in commands([asked], "runs/x")[0]
 
     def test_random_weights_keep_the_name_of_their_network(self) -> None:
         words = "evaluate.py knn resnet8 --random --data photos"
         asked = evaluation("knn", 40, random=True) | {"model": "resnet8", "command": words}
-        assert commands([asked], "org_x.tag") == ["python training/evaluate.py knn resnet8 --random --data DATA"]
+        assert commands([asked], "org_x.tag") == ["ssl-backbones evaluate knn resnet8 --random --data DATA"]
 
     def test_where_the_photos_come_from_is_told_where_it_is_known(self) -> None:
         unknown, known = evaluation("knn", 60), evaluation("knn", 60, images=IMAGENETTE.fingerprints[0])

@@ -146,7 +146,7 @@ def test_a_folder_without_a_backbone_is_refused(tmp_path):
 def test_unpublished_weights_say_how_to_get_some(create, name):
     with pytest.raises(PretrainedWeightsError) as caught:
         create(name, pretrained=True)
-    for way in (name, "training/pretrain.py", "folder", "pretrained_cfg_overlay=dict(file=PATH)", "pretrained=False"):
+    for way in (name, "ssl-backbones pretrain", "folder", "pretrained_cfg_overlay=dict(file=PATH)", "pretrained=False"):
         assert way in str(caught.value)
 
 

@@ -181,8 +181,8 @@ def test_a_paper_without_year_and_address_reads_as_a_sentence() -> None:
 def test_the_command_makes_the_same_run_again(name: str, words: str) -> None:
     recipe = command_line.read_recipe([name, *shlex.split(words)], "pretrain", "")
     said = shlex.split(command(recipe.to_dict(), results(recipe)))
-    assert said[:5] == ["accelerate", "launch", "training/pretrain.py", name, "--data"]
-    again = command_line.read_recipe(said[3:], "pretrain", "")
+    assert said[:4] == ["ssl-backbones", "pretrain", name, "--data"]
+    again = command_line.read_recipe(said[2:], "pretrain", "")
     assert again.data == "DATA"
     assert replace(again, data="", cache=recipe.cache) == replace(recipe, data="")
     assert again.cache in ("", "CACHE")
@@ -207,7 +207,7 @@ def test_what_the_source_leaves_open_is_told_and_published_weights_by_their_name
     told = training(recipe, {}, "recipe.json")["left_open"]
     assert told.startswith("Pairs by the MoCo v2 of this family")
     assert f"What it leaves open: {told}" in model_card(recipe, {})
-    assert "training/mine_pairs.py resnet8_moco_v2.imagenette32_60ep --layer layer3." in told
+    assert "ssl-backbones mine-pairs resnet8_moco_v2.imagenette32_60ep --layer layer3." in told
     unpublished = recipes.get("resnet8_flags.imagenette96_100ep_global").to_dict()
     assert "runs/resnet8_moco_v2.imagenette96_100ep" in training(unpublished, {}, "recipe.json")["left_open"]
     assert "leaves open" not in model_card(recipes.get("sample").to_dict(), {})

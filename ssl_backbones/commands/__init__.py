@@ -20,11 +20,10 @@ from typing import Any
 import torch.distributed
 
 from ssl_backbones.distributed import first_to_tell
+from ssl_backbones.invocation import NAME
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.typed.values import nearest
 from ssl_backbones.typed.words import CommandLineError, read
-
-NAME = "ssl-backbones"
 
 
 class MissingPackageError(Refusal, ImportError):

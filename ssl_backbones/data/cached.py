@@ -1,6 +1,6 @@
 """Photos that were decoded once, out of one memory-mapped file.
 
-A cache is a folder that was written as a whole (`training/cache.py`):
+A cache is a folder that was written as a whole (`train/cache.py`):
 
     pixels.npy    uint8: (N, H, W, 3) where all photos have one shape, and photo behind photo in one row where not
     photos.npz    of each photo: its key, its label, where it ends in the row, its height and width

@@ -97,7 +97,7 @@ def _by_hand(name: str, origin: Origin | None) -> PretrainedWeightsError:
         return PretrainedWeightsError.unpublished(name)
     return PretrainedWeightsError(
         f"the weights of {name!r} have no address to fetch them from: download them by hand from {origin.page} and run "
-        f"`ssl-backbones import {name} FILE`, pretrain it (accelerate launch training/pretrain.py {name} --data "
+        f"`ssl-backbones import {name} FILE`, pretrain it (ssl-backbones pretrain {name} --data "
         "FOLDER) and name the folder of the run, pass pretrained_cfg_overlay=dict(file=PATH) for weights of your own, "
         "or take random ones with pretrained=False"
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
+from ssl_backbones.invocation import repeatable
 from ssl_backbones.metrics import Gain, Interval, newcombe_difference
 from ssl_backbones.registry.photos import known_by
 from ssl_backbones.runs.results import NOT_MEASURED, Number, as_points, in_words, percent
@@ -125,7 +126,7 @@ PLACEHOLDERS = {"--data": "DATA", "--validation": "VALIDATION"}
 
 def commands(evaluations: Sequence[Results], source: str) -> list[str]:
     """The command of each evaluation, which measures it again of the backbone that is loaded by `source`."""
-    found = [f"python training/{retold(results, source)}" for results in evaluations if results.get("command")]
+    found = [retold(results, source) for results in evaluations if results.get("command")]
     return list(dict.fromkeys(found))
 
 
@@ -140,7 +141,7 @@ def retold(results: Results, source: str) -> str:
             told.append(f"{option}={PLACEHOLDERS[option]}")
         else:
             told.append(PLACEHOLDERS.get(before, source if word == model else word))
-    return shlex.join(told)
+    return repeatable(told)
 
 
 def stands_for(evaluations: Sequence[Results]) -> str:

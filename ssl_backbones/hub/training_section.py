@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from ssl_backbones.catalogue.lookup import list_models
+from ssl_backbones.invocation import NAME
 from ssl_backbones.registry.photos import are_those, known_by
 
 
@@ -96,7 +97,7 @@ def command(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     seed = results.get("seed", recipe.get("seed"))
     words += ["--cache", "CACHE"] if recipe.get("reencode") else []  # in which images are kept as other pixels
     words += ["--seed", str(seed)] if seed else []
-    return shlex.join(["accelerate", "launch", "training/pretrain.py", str(recipe["name"]), "--data", "DATA", *words])
+    return shlex.join([NAME, "pretrain", str(recipe["name"]), "--data", "DATA", *words])
 
 
 def alterations(results: Mapping[str, Any], record: str) -> str:

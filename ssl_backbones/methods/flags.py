@@ -58,7 +58,7 @@ class FlagsConfig(MethodConfig):
         labels_from="pairs",
     )
     pairs: str = ""
-    """The file that training/mine_pairs.py wrote of the images to train on."""
+    """The file that ssl-backbones mine-pairs wrote of the images to train on."""
     global_pair: bool = True
     """Take the two nearest images as positives, beside the augmentation."""
     local_branch: bool = True
@@ -218,7 +218,7 @@ def partners_of(images: Images, path: str) -> np.ndarray:
     require_labels(images, "FLAGS")
     if not path:
         raise PairsError(
-            "FLAGS learns from mined pairs, and none are named: mine them with training/mine_pairs.py and name the "
+            "FLAGS learns from mined pairs, and none are named: mine them with ssl-backbones mine-pairs and name the "
             "file with --method.pairs, or train without them (--method.no_global_pair --method.no_local_branch)"
         )
     return Pairs.read(path, images).rows

@@ -31,7 +31,7 @@ def method_from_run(folder: str | os.PathLike[str], *, trained: bool = True) -> 
     that no run wrote, or another version did, and where no checkpoint is whole.
     """
     path = Path(folder)
-    recipe = read_object(path / "recipe.json", "name the folder that training/pretrain.py wrote", RunError)
+    recipe = read_object(path / "recipe.json", "name the folder that ssl-backbones pretrain wrote", RunError)
     try:
         config: MethodConfig = from_plain(MethodConfig, recipe["method"], "method")
         method = config.build(untrained(Name.parse(str(recipe["model"])).arch))

@@ -51,14 +51,14 @@ class Pairs:
         """The pairs that a file holds for these images; PairsError if it is of others, or is no such file."""
         pa, pq = pyarrow()
         if not Path(path).is_file():
-            raise PairsError(f"the pairs {str(path)!r} do not exist: mine them with training/mine_pairs.py")
+            raise PairsError(f"the pairs {str(path)!r} do not exist: mine them with ssl-backbones mine-pairs")
         try:
             table = pq.read_table(path)
             about = object_in((table.schema.metadata or {})[NOTE])
             columns = [table[name].combine_chunks() for name in ("key", *COLUMNS)]
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
             raise PairsError(
-                f"{str(path)!r} is not a file of pairs, or is damaged: mine them with training/mine_pairs.py"
+                f"{str(path)!r} is not a file of pairs, or is damaged: mine them with ssl-backbones mine-pairs"
             ) from error
         check_same(path, about, images)
         return Pairs(rows_of(columns, images, path), about)
@@ -83,7 +83,7 @@ def check_same(path: str | Path, about: dict[str, Any], images: Images) -> None:
         raise PairsError(
             f"the pairs {str(path)!r} were mined from other images ({about.get('images')} with fingerprint "
             f"{str(about.get('fingerprint'))[:12]}, not {len(images)} with {images.fingerprint[:12]}): mine them anew "
-            "from these with training/mine_pairs.py, or name the data that they were mined from"
+            "from these with ssl-backbones mine-pairs, or name the data that they were mined from"
         )
 
 

@@ -17,7 +17,7 @@ OPEN = (
     "paper keeps 50 images of each class out of the training images and uses labels, to mine pairs."
 )
 MINED = (
-    f"{OPEN} Its 1024-d features are taken to be layer3's, of MoCo v2 after 800 epochs: python training/mine_pairs.py "
+    f"{OPEN} Its 1024-d features are taken to be layer3's, of MoCo v2 after 800 epochs: ssl-backbones mine-pairs "
     "resnet50_moco_v2.in1k_800ep --layer layer3."
 )
 
@@ -71,7 +71,7 @@ def small(variant: str, local_branch: bool) -> Recipe:
             hardware="2 CPU cores",
             hours=None,
             result="not measured",
-            not_stated="Pairs by a backbone of this size: python training/mine_pairs.py "
+            not_stated="Pairs by a backbone of this size: ssl-backbones mine-pairs "
             "runs/resnet8_moco_v2.imagenette96_100ep --layer layer3.",
         ),
     )

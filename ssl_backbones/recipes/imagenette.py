@@ -32,7 +32,7 @@ FLAGS: dict[str, Any] = {
 }
 MINED = (
     "Pairs by this table's MoCo v2, with the labels of the photos: "
-    "python training/mine_pairs.py runs/resnet8_moco_v2.imagenette32_26ep --layer layer3."
+    "ssl-backbones mine-pairs runs/resnet8_moco_v2.imagenette32_26ep --layer layer3."
 )
 
 

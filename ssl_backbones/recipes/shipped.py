@@ -64,7 +64,7 @@ RECIPES = (
         128,
         CONTRASTIVE,
         not_stated="Pairs by the MoCo v2 of this family, with the labels of the photos: "
-        "python training/mine_pairs.py runs/resnet8_moco_v2.imagenette32_60ep --layer layer3.",
+        "ssl-backbones mine-pairs runs/resnet8_moco_v2.imagenette32_60ep --layer layer3.",
     ),
     shipped(PatchRotNetConfig(ratio=0.4), 30, 64, ADAM),
     shipped(PatchRelNetConfig(ratio=0.4), 30, 64, ADAM),

@@ -24,7 +24,7 @@ class PretrainedWeightsError(Refusal, RuntimeError):
     def unpublished(cls, name: str) -> PretrainedWeightsError:
         recipe = name if any(tag.name == name for tag in TAGS) else "RECIPE"
         return cls(
-            f"no weights are published for {name!r}: pretrain it (accelerate launch training/pretrain.py {recipe} "
+            f"no weights are published for {name!r}: pretrain it (ssl-backbones pretrain {recipe} "
             "--data FOLDER), name the folder that such a run wrote, pass pretrained_cfg_overlay=dict(file=PATH) for "
             "weights of your own, or take random ones with pretrained=False"
         )

@@ -13,7 +13,6 @@ pretraining run tells its recipe, the fields of it that were altered, and how fa
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ import torch
 from ssl_backbones.data import CachedImages, Images
 from ssl_backbones.distributed import world_size
 from ssl_backbones.files import UnreadableError, read_object, write_json
+from ssl_backbones.invocation import repeatable
 from ssl_backbones.metrics import wilson_interval
 from ssl_backbones.runs.papers_figures import papers_figures
 from ssl_backbones.runs.versions import versions
@@ -110,7 +110,7 @@ def about(images: Images, source: str) -> dict[str, Any]:
 
 def command() -> str:
     """The words that started this process, as a shell takes them."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return repeatable(sys.argv)
 
 
 def proportion(correct: int, total: int) -> dict[str, float | int]:

@@ -67,7 +67,7 @@ def read_material(run: Path, evaluations: Sequence[Path] = (), with_state: bool 
     """The run's files and those of its evaluations, once all are found to fit together; or MaterialError."""
     if not (run / "recipe.json").is_file():
         raise MaterialError(
-            f"{run} is no run's folder, it holds no recipe.json: name one that training/pretrain.py wrote"
+            f"{run} is no run's folder, it holds no recipe.json: name one that ssl-backbones pretrain wrote"
         )
     if not (run / "results.json").is_file():
         raise MaterialError(f"the run in {run} is not finished, it holds no results.json: end it with its own command")
@@ -76,7 +76,7 @@ def read_material(run: Path, evaluations: Sequence[Path] = (), with_state: bool 
     missing = sorted({"name", "model", "size"} - recipe.keys())
     if missing or "data" not in results:
         raise MaterialError(
-            f"{run} was not written by training/pretrain.py, it lacks {(missing or ['data'])[0]!r}: name another"
+            f"{run} was not written by ssl-backbones pretrain, it lacks {(missing or ['data'])[0]!r}: name another"
         )
     backbone = ssl_backbones.create_model(run, pretrained=True, num_classes=0).eval()
     broken = [name for name, value in backbone.state_dict().items() if not torch.isfinite(value).all()]
@@ -93,7 +93,7 @@ def read_evaluation(path: Path, digest: str) -> dict[str, Any]:
     """The results in an evaluation's folder, which are those of these weights, or of random ones to compare with."""
     results = read_results(path / "results.json", RESTORE, MaterialError)
     if not {"protocol", "numbers", "weights_sha256"} <= results.keys() or results["protocol"] == PRETRAINING:
-        raise MaterialError(f"{path} holds no evaluation: name a folder that training/evaluate.py or another wrote")
+        raise MaterialError(f"{path} holds no evaluation: name a folder that ssl-backbones evaluate or another wrote")
     if results["weights_sha256"] != digest and not is_random(results):
         raise MaterialError(
             f"the evaluation in {path} is of other weights ({str(results['weights_sha256'])[:12]} instead of "

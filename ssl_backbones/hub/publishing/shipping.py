@@ -39,7 +39,7 @@ def check_ships(material: Material, weights: Path) -> None:
     if not are_those(data, material.fingerprint):
         raise MaterialError(
             f"{material.name!r} says {data}, and the photos are not known to be those: record their fingerprint in "
-            "ssl_backbones/photos.py if they are, or publish the weights with --repo"
+            "ssl_backbones/registry/photos.py if they are, or publish the weights with --repo"
         )
     check_worth(material.evaluations)
 
