@@ -93,6 +93,8 @@ def documented() -> tuple[tuple[str, ast.FunctionDef, str], ...]:
         for part, raw in vars(offered).items():
             function = getattr(getattr(raw, "__func__", raw), "fget", getattr(raw, "__func__", raw))
             own = {"__init__", "__post_init__", "__call__", "forward"}
+            if getattr(function, "__module__", "") == "typing":
+                continue  # typing gives every protocol an __init__ of its own
             if inspect.isfunction(function) and (part in own or not part.startswith("_")):
                 said = inspect.getdoc(getattr(offered, part)) or ""
                 about = f"{said}\n{offered.__doc__}" if part in own else said

@@ -40,7 +40,7 @@ class Layout(ABC):
 
     @abstractmethod
     def split(self, tensors: Mapping[str, Tensor]) -> Parts | None:
-        """The parts of a checkpoint, or None if it holds nothing that this layout calls the backbone."""
+        """The parts of a checkpoint's tensors (...), or None if none is the backbone's in this layout."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ _REFUSED = re.compile(r"(?:GLOBAL|global) ([\w.]+)")
 
 
 def read_checkpoint(file: str | PathLike[str]) -> dict[str, Tensor]:
-    """Every tensor of a .pth, .pth.tar, .safetensors or .npz, without the wrapper's prefix; or ConversionError."""
+    """Every tensor (...) of a .pth, .pth.tar, .safetensors or .npz, without wrappers' prefixes; or ConversionError."""
     path = Path(file)
     content = _content(path)
     for container in CONTAINERS:

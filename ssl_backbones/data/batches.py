@@ -74,7 +74,7 @@ class Batches:
         """The photo at an index, or another that can be read, with its own index: the same in every run and worker.
 
         The others lie far apart, for photos that cannot be read lie together: a folder's, a disk's. After ATTEMPTS of
-        them it is not the photos that are at fault.
+        them it is not the photos that are at fault. UnreadableImageError ends it.
         """
         count = len(self.images)
         reason = ""

@@ -11,7 +11,10 @@ from ssl_backbones.data.images import Images, ImageSourceError
 
 
 def require_labels(images: Images, why: str) -> np.ndarray:
-    """The labels (N,), each of them one of at least two classes; `why` begins the error's sentence."""
+    """The labels (N,), each of them one of at least two classes; `why` begins the error's sentence.
+
+    ImageSourceError where labels are missing or of one class.
+    """
     if images.labels is None:
         raise ImageSourceError(
             f"{why} needs labels, and these {len(images)} photos have none: put each class into a folder of its own, "

@@ -38,6 +38,7 @@ class DecodePolicy:
     background: tuple[int, int, int] = (255, 255, 255)
 
     def __post_init__(self) -> None:
+        """Raise ValueError for limits or a background out of range."""
         if self.max_pixels < 1:
             raise ValueError(f"max_pixels is {self.max_pixels}, and has to be at least 1")
         if len(self.background) != 3 or not all(0 <= value <= 255 for value in self.background):

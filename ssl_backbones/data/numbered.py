@@ -32,6 +32,6 @@ class NumberedBatches(Batches):
         return Batch((shown, torch.from_numpy(self.numbers[rows].astype(np.int64))), unreadable)
 
     def on_device(self, content: Any) -> tuple[Any, torch.Tensor]:
-        """The method's input, and the numbers."""
+        """The method's input, and the numbers (B,)."""
         shown, numbers = content
         return self.transform.on_device(shown), numbers

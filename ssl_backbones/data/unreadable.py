@@ -24,6 +24,7 @@ class Unreadable:
     """
 
     def __init__(self, total: int, share: float = 0.01) -> None:
+        """Raise ValueError for a share outside [0, 1]."""
         if not 0 <= share <= 1:
             raise ValueError(f"the share of photos that may be unreadable is {share}, and has to be from 0 to 1")
         self.total = total

@@ -22,7 +22,7 @@ from ssl_backbones.registry.zoo import Origin
 def published_weights(
     name: str, url: str | None = None, cache_dir: str | os.PathLike[str] | None = None
 ) -> dict[str, Tensor]:
-    """The weights of a tag with an origin, or of any name at an address; PretrainedWeightsError with the ways out."""
+    """The weights, tensors (...) by name, of a tag or of a name at an address; PretrainedWeightsError with ways out."""
     tag = next((tag for tag in TAGS if tag.name == name), None)
     origin = tag.origin if tag else None
     url = url or (origin.url if origin else None)

@@ -23,7 +23,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None,
 
 @in_single_precision
 def discriminator_loss(true: Tensor, false: Tensor) -> Tensor:
-    """-log s(t), mean over true logits t of any shape, plus -log(1 - s(f)), mean over false logits f.
+    """-log s(t), mean over true logits t (...), plus -log(1 - s(f)), mean over false logits f (...).
 
     Goodfellow et al., 2014, eq. 1; and, up to the constant 2 log 2, the Jensen-Shannon estimate of mutual information
     that Deep InfoMax (Hjelm et al., 2019) descends. Logits of 0 score 2 log 2.
@@ -33,7 +33,7 @@ def discriminator_loss(true: Tensor, false: Tensor) -> Tensor:
 
 @in_single_precision
 def generator_loss(false: Tensor) -> Tensor:
-    """-log s(f), mean over false logits f that would be taken for true ones. Goodfellow et al., 2014, section 3."""
+    """-log s(f), mean over false logits f (...) to be taken for true ones. Goodfellow et al., 2014, section 3."""
     return softplus(-false).mean()
 
 

@@ -126,7 +126,10 @@ def aligned_nt_xent(
 
 
 def aligned_negative_count(images: int, maps: int, negatives: AlignedNegatives) -> int:
-    """The number of negatives of a query of `aligned_info_nce` among the keys of `images` images."""
+    """The number of negatives of a query of `aligned_info_nce` among the keys of `images` images.
+
+    ValueError for an unknown set.
+    """
     if negatives not in get_args(AlignedNegatives):
         raise ValueError(f"negatives must be one of {', '.join(get_args(AlignedNegatives))}, not {negatives!r}")
     return {

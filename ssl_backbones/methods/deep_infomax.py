@@ -55,6 +55,7 @@ class DeepInfoMaxConfig(MethodConfig):
     """Chance of a mirror image."""
 
     def __post_init__(self) -> None:
+        """Raise ValueError for a negative weight of the prior, or an unknown choice."""
         check_positive(hidden_dim=self.hidden_dim, local_weight=self.local_weight)
         if not 0 <= self.prior_weight < math.inf:
             raise ValueError(f"prior_weight must be at least 0, not {self.prior_weight}")
@@ -70,6 +71,7 @@ class DeepInfoMax(Method):
     """An image's embedding is told from others' by each place of its own feature map, and spread like noise."""
 
     def __init__(self, backbone: nn.Module, config: DeepInfoMaxConfig | None = None) -> None:
+        """Raise ValueError for a layer that the backbone does not have."""
         super().__init__()
         self.config = config = config or DeepInfoMaxConfig()
         self.backbone = backbone
@@ -89,7 +91,7 @@ class DeepInfoMax(Method):
         return False
 
     def forward(self, batch: Tensor) -> dict[str, Tensor | float]:
-        """Score images (B, 3, S, S); every image needs another one beside it."""
+        """Score images (B, 3, S, S); every image needs another one beside it; ValueError for one alone."""
         if len(batch) < 2:
             raise ValueError("an image alone has no other to be told from: raise the batch size to 2 or more a process")
         features, (maps,) = self.backbone.forward_intermediates(batch, indices=[self.config.layer])  # type: ignore[operator]

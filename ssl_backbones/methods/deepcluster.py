@@ -60,6 +60,7 @@ class DeepClusterConfig(MethodConfig):
     """Chance of a mirror image."""
 
     def __post_init__(self) -> None:
+        """Raise ValueError for fewer than two clusters, or another value out of range."""
         if self.clusters < 2:
             raise ValueError(f"clusters must be at least 2, not {self.clusters}")
         check_positive(hidden_dim=self.hidden_dim, restarts=self.restarts, iterations=self.iterations)
@@ -84,6 +85,7 @@ class DeepCluster(Method):
     """(K,) of each cluster's images in the loss."""
 
     def __init__(self, backbone: nn.Module, config: DeepClusterConfig | None = None) -> None:
+        """Raise ValueError for more components than features."""
         super().__init__()
         self.config = config = config or DeepClusterConfig()
         self.backbone = backbone
@@ -129,7 +131,7 @@ class DeepCluster(Method):
 
     @torch.no_grad()
     def on_epoch_start(self, embed: Callable[[], Tensor]) -> None:
-        """Find the clusters, and begin their layer anew; alike in all processes, as the first one finds them.
+        """Cluster the features (N, D), and begin the last layer anew; alike in all processes, as the first one does.
 
         The optimiser's averages of that layer's gradients stay.
         """

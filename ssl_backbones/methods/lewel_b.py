@@ -84,7 +84,7 @@ class LewelB(Method):
         }
 
     def losses(self, online: Aligned, target: Aligned) -> tuple[Tensor, Tensor]:
-        """The global loss, and the aligned one, of which map k of one view meets map k of the other. Eq. 5."""
+        """The global loss of projections (B, c), and the aligned one of (B, n, d), map k against map k. Eq. 5."""
         return (
             cosine_distance(self.predictor(online.projection), target.projection),
             cosine_distance(self.aligned_predictor(online.aligned), target.aligned),

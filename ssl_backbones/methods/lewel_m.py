@@ -135,7 +135,7 @@ class LewelM(Method):
     def losses(
         self, query_view: Tensor, key_view: Tensor, places: Tensor | None = None, numbers: Tensor | None = None
     ) -> tuple[Tensor, Tensor, float]:
-        """The global loss, the aligned one, and what their mixture is for a network that tells nothing apart. Eq. 4."""
+        """The global InfoNCE, the aligned one, and their mixture at chance, of views (B, 3, H, W). Eq. 4."""
         config = self.config
         queries = embed(self, query_view)
         keys, aligned_keys = encode_keys(self.keys, key_view, config.key_bn == "shuffle", places)

@@ -42,7 +42,10 @@ def effective_rank(features: Tensor, eps: float = 1e-7) -> float:
 
 @torch.no_grad()
 def alignment(first: Tensor, second: Tensor, alpha: float = 2.0) -> float:
-    """E |x - y|^alpha over pairs of unit features (N, D): 0 when the two views of each image agree."""
+    """E |x - y|^alpha over pairs of unit features (N, D): 0 when the two views of each image agree.
+
+    ValueError for views of different shapes.
+    """
     if first.shape != second.shape:
         raise ValueError(f"views are {tuple(first.shape)} and {tuple(second.shape)}; give both as (N, D), row for row.")
     x, y = normalize(rows(first, at_least=1), dim=1), normalize(rows(second, at_least=1), dim=1)

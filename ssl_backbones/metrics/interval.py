@@ -34,7 +34,7 @@ class Gain:
 
 
 def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> Interval:
-    """The Wilson score interval of `correct` out of `total`."""
+    """The Wilson score interval of `correct` out of `total`; ValueError for counts that are none."""
     if not 0 <= correct <= total or total < 1:
         raise ValueError(f"correct is {correct} of {total}; give 0 <= correct <= total and a total of at least 1.")
     z = two_sided(confidence)
@@ -49,6 +49,7 @@ def paired_gain(before_correct: Tensor, after_correct: Tensor, confidence: float
 
     Only items on which the two disagree carry evidence. Half of one is added to each cell of the 2 x 2 table (Agresti
     and Min), which keeps the interval honest where few disagree; `gain` itself is the plain difference.
+    ValueError where they do not pair.
     """
     if before_correct.shape != after_correct.shape or before_correct.ndim != 1 or not len(before_correct):
         raise ValueError(

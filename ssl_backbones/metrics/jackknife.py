@@ -24,6 +24,7 @@ def jackknife_interval(measure: Callable[[Tensor], float], order: np.ndarray) ->
     """The value of `measure` on all rows, given to it as (n,) int64, with its 95 % interval.
 
     `order` (N,) is the rows 0 to N - 1 in an order drawn by lot, which makes the groups.
+    ValueError for fewer rows than two a group.
     """
     if len(order) < 2 * GROUPS:
         raise ValueError(f"there are {len(order)} rows; give at least {2 * GROUPS}, two for each of {GROUPS} groups.")

@@ -30,6 +30,7 @@ def knn_predict(
     Nearness is cosine similarity s and a vote weighs exp(s / temperature), in float32 and up to a factor that keeps it
     from vanishing; beyond the bank itself, memory is bounded. A k larger than the bank is the whole bank.
     With `exclude_self` the queries are the bank, row for row, and none votes on itself. Ties go to the lower class.
+    ValueError for other queries than the bank there.
     """
     if exclude_self and bank.shape != queries.shape:
         raise ValueError(
@@ -108,7 +109,10 @@ def knn_accuracy(
     num_classes: int | None = None,
     exclude_self: bool = False,
 ) -> float:
-    """The share in [0, 1] of queries (M, D) whose class (M,) their neighbours in the bank (N, D) name."""
+    """The share in [0, 1] of queries (M, D) whose class (M,) their neighbours in the bank (N, D) name.
+
+    ValueError where labels and queries do not pair, or there are none.
+    """
     if query_labels.shape != queries.shape[:1] or not len(queries):
         raise ValueError(
             f"query_labels are {tuple(query_labels.shape)}; give one for each of {len(queries)} queries, at least one."

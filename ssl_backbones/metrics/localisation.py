@@ -35,6 +35,7 @@ def energy_inside(maps: Tensor, masks: Tensor) -> Tensor:
     """The share (B,) of non-negative maps (B, H, W) that lies on objects (B, H, W) bool; NaN without an object.
 
     A map of zeros says nothing, as a constant one does, and scores the objects' share of the image.
+    ValueError for maps below zero.
     """
     check(maps, masks)
     if bool((maps < 0).any()):
@@ -132,7 +133,10 @@ def centre_prior(height: int, width: int, spread: float = 0.25) -> Tensor:
 
 
 def mean_interval(values: Tensor, confidence: float = 0.95) -> Interval:
-    """The mean of values (M,) in [0, 1], and its interval by the normal approximation; NaN are left out."""
+    """The mean of values (M,) in [0, 1], and its interval by the normal approximation; NaN are left out.
+
+    ValueError for fewer than two.
+    """
     known = values[~values.isnan()].double()
     if len(known) < 2:
         raise ValueError(f"there are {len(known)} values; give at least 2.")
@@ -141,7 +145,10 @@ def mean_interval(values: Tensor, confidence: float = 0.95) -> Interval:
 
 
 def paired_difference(before: Tensor, after: Tensor, confidence: float = 0.95) -> Gain:
-    """The mean difference of values (M,) in [0, 1] to others of the same items; NaN in either are left out."""
+    """The mean difference of values (M,) in [0, 1] to others of the same items; NaN in either are left out.
+
+    ValueError where they do not pair, or for fewer than two.
+    """
     if before.shape != after.shape or before.ndim != 1:
         raise ValueError(f"before is {tuple(before.shape)} and after {tuple(after.shape)}; give (M,), item for item.")
     gaps = (after - before).double()

@@ -70,6 +70,7 @@ def mine_class(features: Tensor, *, exact_up_to: int = EXACT_UP_TO, sample: int 
     L // 2; of equals, the one with the smaller index comes first. In shorter lists ranks repeat, and a photo alone is
     its own partner. In a class of more than `exact_up_to` photos the middle is that of a `sample`, drawn by `seed`.
     Memory grows with n, not with its square.
+    ValueError for features that are not finite, or a sample too small to have a middle.
     """
     check_positive(exact_up_to=exact_up_to)
     if sample < DISJOINT_FROM:

@@ -32,7 +32,10 @@ class Pairs:
     """Notes of `mine_pairs`: model, layer, classes that were sampled, versions."""
 
     def write(self, path: str | Path, images: Images, *, overwrite: bool = False) -> None:
-        """Leave a parquet file with the keys of each image and of its partners: the whole of it, or none."""
+        """Leave a parquet file with the keys of each image and of its partners: the whole of it, or none.
+
+        PairsError where it cannot be written.
+        """
         pa, pq = pyarrow()
         path = Path(path)
         check_free(path, overwrite)

@@ -32,6 +32,7 @@ class LARS(torch.optim.Optimizer):
         trust: Trust = "sum",
         adapt: bool = True,
     ) -> None:
+        """Raise ValueError for a setting out of range."""
         for name, value in {"lr": lr, "weight_decay": weight_decay}.items():
             if not value >= 0:
                 raise ValueError(f"{name} is {value!r} where LARS expects a number of at least 0.")
@@ -65,7 +66,7 @@ class LARS(torch.optim.Optimizer):
         return loss
 
     def move(self, weights: list[Tensor], group: dict[str, Any]) -> None:
-        """One step of some weights of a group."""
+        """Make one step of some weights (...) of a group."""
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         if group["adapt"]:
             steps = adapted(weights, gradients, group["weight_decay"], group["trust_coefficient"], group["trust"])
@@ -78,7 +79,7 @@ class LARS(torch.optim.Optimizer):
         torch._foreach_sub_(weights, buffers)
 
     def buffer(self, weight: Tensor) -> Tensor:
-        """The sum of past steps of a weight, in its shape."""
+        """The sum of past steps of a weight, (...) as it is."""
         state = self.state[weight]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(weight)

@@ -27,6 +27,7 @@ class CenterCrop(Transform):
     std: tuple[float, ...] = IMAGENET_STD
 
     def __post_init__(self) -> None:
+        """Raise ValueError for a size, share or interpolation that there is not."""
         if self.size < 1:
             raise ValueError(f"size is {self.size}, but an evaluation image needs at least 1 pixel")
         if not 0 < self.crop_pct <= 1:

@@ -43,6 +43,7 @@ class CropFlip(Transform):
     std: tuple[float, ...] = IMAGENET_STD
 
     def __post_init__(self) -> None:
+        """Raise ValueError for a padding or a probability outside [0, 1]."""
         CenterCrop(self.size, crop_pct=1.0)  # refuses a wrong size
         if not 0 <= self.padding <= 1:
             raise ValueError(f"padding is {self.padding}, but is a share of the side and has to be in [0, 1]")

@@ -28,7 +28,7 @@ def chosen_engine() -> Engine:
 
 
 def check_engine(engine: str) -> None:
-    """Refuse an engine that nobody knows or that is not installed."""
+    """Raise ValueError for an engine that nobody knows or that is not installed."""
     if engine not in get_args(Engine):
         raise ValueError(f"engine is {engine!r}, but views are made by 'pillow' or 'opencv' or on the 'device'")
     if engine == "opencv" and find_spec("cv2") is None:

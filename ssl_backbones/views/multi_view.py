@@ -37,6 +37,7 @@ class MultiView(Transform):
     std: tuple[float, ...] = IMAGENET_STD
 
     def __post_init__(self) -> None:
+        """Raise ValueError for views of no pixel, for none at all, or an unknown engine."""
         if self.size < 1:
             raise ValueError(f"size is {self.size}, but a view needs at least 1 pixel")
         if not self.policies:

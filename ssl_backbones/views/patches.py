@@ -51,7 +51,7 @@ def patch_side(size: int, ratio: float) -> int:
 
 
 def check_ratio(ratio: float) -> None:
-    """Refuse a patch that is nothing, or all of the image."""
+    """Raise ValueError for a patch that is nothing, or more than the image."""
     if not 0 < ratio < 1:
         raise ValueError(f"ratio is the patch's share of the image's side and must be in (0, 1), not {ratio}")
 

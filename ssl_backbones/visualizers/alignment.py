@@ -58,6 +58,7 @@ def most_distinct(maps: npt.ArrayLike, k: int) -> list[int]:
 
     First the sharpest, by its peak over its entropy; then, one by one, the map whose closest among the chosen, by
     cosine similarity, is farthest. Ties go to the lower index.
+    ValueError for other shapes, or a k that is not from 1 to n.
     """
     values = np.asarray(maps, dtype=np.float64)
     if values.ndim not in (3, 4) or not 1 <= k <= values.shape[-3]:

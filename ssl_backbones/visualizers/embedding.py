@@ -46,6 +46,7 @@ def embed_2d(features: Tensor | np.ndarray, method: Projection = "pca", *, seed:
     """The places of features (N, D) on a plane, the same for the same seed.
 
     "pca" is exact and needs nothing; "tsne" needs scikit-learn, "umap" needs umap-learn, or MissingExtraError.
+    ValueError for another method.
     """
     if method not in get_args(Projection):
         raise ValueError(f"method is {method!r}, but must be one of {', '.join(get_args(Projection))}.")
@@ -128,6 +129,7 @@ def trustworthiness(rows: np.ndarray, places: np.ndarray, k: int) -> float:
     """The trustworthiness of a plane (N, 2) for the rows (N, D): its k nearest that are near there, weighed by rank.
 
     1 - 2 / (N k (2N - 3k - 1)) sum (rank - k), over neighbours on the plane that are not among the k nearest rows.
+    ValueError for a k that is not from 1 to below N / 2.
     """
     count = len(rows)
     if not 1 <= k < count / 2:

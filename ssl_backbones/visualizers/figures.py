@@ -86,7 +86,10 @@ def view_panels(
     *,
     alpha: float = 0.65,
 ) -> Panels:
-    """Two rows: an image's views, and below each its map (V, h, w) in [0, 1] laid over it. Pham et al., figure 3."""
+    """Two rows: an image's views, and below each its map (V, h, w) in [0, 1] laid over it. Pham et al., figure 3.
+
+    ValueError where there is not one map a view.
+    """
     values = np.asarray(heats)
     if len(values) != len(views):
         raise ValueError(f"there are {len(values)} maps for {len(views)} views; give one for each.")
@@ -104,6 +107,7 @@ def alignment_panels(
     """A row for each image: its two views, then k maps (B, n, h, w), each on both. Huang et al., figure 5.
 
     The maps are the most distinct over all views, each stretched to its own range.
+    ValueError for maps of different methods.
     """
     values = [checked_values(images, found) for images, found in zip(views, maps, strict=True)]
     if values[0].shape != values[1].shape:

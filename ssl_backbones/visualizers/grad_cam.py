@@ -46,7 +46,10 @@ def raw_grad_cam(
     target: Target | Callable[[Tensor], Tensor] | None = None,
     layer: str | nn.Module | None = None,
 ) -> Tensor:
-    """The maps (B, h, w) on the layer's own grid, as eq. 1 and 2 have them: not negative, and of no set scale."""
+    """The maps (B, h, w) on the layer's own grid, as eq. 1 and 2 have them: not negative, and of no set scale.
+
+    ValueError for a target that does not depend on the layer.
+    """
     model = unwrapped(model)
     network = network_of(model)
     place = find_layer(network, layer)

@@ -21,6 +21,7 @@ def grid(
     """One RGB picture of all: `titles` above the columns, `row_labels` at the left, `gap` pixels between.
 
     A row is as high as its highest picture, a column as wide as its widest picture or title; a row may be short.
+    ValueError for no image, or more titles and labels than columns and rows.
     """
     columns = max(map(len, rows), default=0)
     if not columns:

@@ -17,7 +17,7 @@ from ssl_backbones.visualizers.grid import grid
 def nearest(features: Tensor, queries: Sequence[int], k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k other photos (Q, k) nearest to each of some photos among features (N, D), and their cosine similarities.
 
-    The nearest stand first; ties go to the lower index.
+    The nearest stand first; ties go to the lower index. ValueError for a k that is not from 1 to N - 1.
     """
     if features.ndim != 2 or not 1 <= k < len(features):
         raise ValueError(f"k is {k} for features {tuple(features.shape)}; give (N, D), and k from 1 to less than N.")
@@ -32,7 +32,10 @@ def nearest(features: Tensor, queries: Sequence[int], k: int) -> tuple[np.ndarra
 def neighbour_sheet(
     images: Sequence[Image.Image], features: Tensor, queries: Sequence[int], *, k: int = 6, side: int = 96
 ) -> Image.Image:
-    """A row for each of some photos: the photo, then the k others nearest to it by features (N, D)."""
+    """A row for each of some photos: the photo, then the k others nearest to it by features (N, D).
+
+    ValueError where there is not one feature an image.
+    """
     if len(images) != len(features):
         raise ValueError(f"there are {len(images)} photos and {len(features)} features; give one for each photo.")
     found, _ = nearest(features, queries, k)

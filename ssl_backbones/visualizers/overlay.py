@@ -13,6 +13,7 @@ def overlay(image: Image.Image, heat: npt.ArrayLike, *, alpha: float = 0.5, colo
     """The photo in RGB, mixed with the colours (K, 3) of a heat map (h, w) in [0, 1] drawn up to the photo's size.
 
     `alpha` is the share of the heat map: 0 is the photo alone, 1 the map alone.
+    ValueError for a map of another shape or range, or an alpha outside [0, 1].
     """
     values = np.asarray(heat, dtype=np.float32)
     if values.ndim != 2 or not values.size:

@@ -20,6 +20,7 @@ def similarity_map(
 
     Others are taken as a whole, by the mean over their places; with `point`, at that height and width in [0, 1] from
     the top left. Cosines below zero are 0; 1 is the same direction, so that maps of different images can be compared.
+    ValueError for another number of others.
     """
     if len(others) not in (1, len(images)):
         raise ValueError(f"there are {len(others)} others for {len(images)} images: give one, or one for each")

@@ -143,6 +143,7 @@ class Cluster(Target):
     index: int | None = None
 
     def __call__(self, outputs: Tensor) -> Tensor:
+        """Project embeddings (B, D); ValueError for centroids of another width."""
         if self.centroids.ndim != 2:
             raise ValueError(f"centroids are {tuple(self.centroids.shape)}: give (K, {outputs.shape[1]})")
         centroids = fitting(self.centroids, outputs, "centroids", rows=len(self.centroids))
