@@ -205,3 +205,16 @@ def test_threads_leave_the_filters_of_warnings_as_they_were():
     assert list(warnings.filters) == before
     with pytest.warns(Image.DecompressionBombWarning):
         Image.open(io.BytesIO(hostile.bomb(10_000, 10_000)))
+
+
+@pytest.mark.parametrize("size", [(9500, 9500), (14000, 14000)])
+def test_a_large_image_is_refused_with_the_option_that_allows_it(size: tuple[int, int]) -> None:
+    before = Image.MAX_IMAGE_PIXELS
+    file = io.BytesIO()
+    Image.new("1", size).save(file, "PNG")
+    pixels = size[0] * size[1]
+    with pytest.raises(UnreadableImageError, match=f"allow them with --max_pixels {pixels}, or scale it down"):
+        decode(file.getvalue(), "photo")
+    if pixels < 10**8:
+        assert decode(file.getvalue(), "photo", DecodePolicy(pixels)).size == size
+    assert before == Image.MAX_IMAGE_PIXELS

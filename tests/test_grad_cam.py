@@ -307,3 +307,22 @@ def test_the_principal_component_is_the_slow_one() -> None:
         coarse = (sign * along).clamp(min=0).view(1, 1, *image.shape[1:])
         large = F.interpolate(coarse, size=(24, 24), mode="bilinear")[0, 0]
         torch.testing.assert_close(found.double(), large / large.max(), atol=1e-4, rtol=1e-3)
+
+
+def test_a_network_made_under_inference_mode_is_refused() -> None:
+    with torch.inference_mode():
+        network = timm.create_model("resnet18", num_classes=0)
+    with pytest.raises(ValueError, match=r"ResNet was made or loaded under torch\.inference_mode"):
+        grad_cam(network, torch.randn(1, 3, 224, 224))
+
+
+@pytest.mark.parametrize("make", [grad_cam, feature_norm, principal_component])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_an_image_that_is_not_finite_has_no_map_and_spoils_no_other(make: Callable[..., Tensor], value: float) -> None:
+    network = timm.create_model("resnet18", num_classes=0).eval()
+    images = torch.randn(2, 3, 224, 224)
+    images[1, :, 100, 100] = value
+    maps = make(network, images)
+    assert maps[1].isnan().all()
+    assert maps[0].isfinite().all()
+    assert torch.allclose(maps[0], make(network, images[:1])[0], atol=1e-5)

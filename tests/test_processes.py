@@ -85,6 +85,18 @@ def test_the_launchers_settings_do_not_change_the_loss(monkeypatch: pytest.Monke
     assert found == (1, "no")
 
 
+@pytest.mark.parametrize(("flag", "package"), processes.LAUNCHED_WITH.items())
+def test_a_launcher_configured_for_what_is_missing_is_refused(
+    flag: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(flag, "true")
+    monkeypatch.setattr(processes, "find_spec", lambda name: None)
+    with pytest.raises(processes.LauncherError, match=f"{flag} is set and {package} is not installed: unset it"):
+        processes.meet()
+    monkeypatch.setenv(flag, "false")
+    processes.check_launcher()
+
+
 def test_one_process_reads_beside_each_that_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")

@@ -61,6 +61,8 @@ def open_data(run: DetectRun) -> tuple[AnnotatedImages, AnnotatedImages]:
         tested = open_annotated(run.validation, column=column, kept_out=True, classes=images.classes)
     else:
         tested = open_kept_out(run.data, images, column)
+    for annotated in (images, tested):
+        annotated.decode_by(run.decoding)
     masks = run.task.head.startswith("mask")
     if masks:
         tested.require_masks(f"the head {run.task.head}")

@@ -21,6 +21,7 @@ from PIL import Image
 import ssl_backbones
 from ssl_backbones.checks import check_at_least
 from ssl_backbones.data import Images, open_images, require_labels
+from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.evaluate.features import Extraction, features_of
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model
 from ssl_backbones.mining import Mined, Pairs, mine
@@ -59,6 +60,8 @@ class Options:
     """Images of a class up to which its middle is found exactly."""
     sample: int = SAMPLE
     """Images in place of a larger class."""
+    max_pixels: int = MAX_PIXELS
+    """Pixels of an image above which it is left out as unreadable."""
     seed: int = 0
     """Of the samples, and of random weights."""
     batch_size: int = 256
@@ -67,7 +70,7 @@ class Options:
     """Processes that read images; None for what the machine has cores for."""
 
     def __post_init__(self) -> None:
-        check_at_least(self, size=1, exact_up_to=1, sample=DISJOINT_FROM, seed=0, batch_size=1, workers=0)
+        check_at_least(self, size=1, exact_up_to=1, sample=DISJOINT_FROM, seed=0, max_pixels=1, batch_size=1, workers=0)
 
 
 def run(options: Options) -> None:
@@ -77,14 +80,14 @@ def run(options: Options) -> None:
     pairs = mine_pairs(options)
     print(summary(pairs, options.out))
     if options.picture:
-        drawn(open_images(options.data), pairs).save(options.picture)
+        drawn(open_images(options.data, DecodePolicy(options.max_pixels)), pairs).save(options.picture)
         print(f"{options.picture} shows {SHOWN} of them")
 
 
 def mine_pairs(options: Options) -> Pairs:
     """The pairs of the data, left in the file that is asked for."""
     check_free(options.out, options.overwrite)
-    images = open_images(options.data)
+    images = open_images(options.data, DecodePolicy(options.max_pixels))
     labels = require_labels(images, "mining pairs")
     model = open_model(options.model, size=options.size, layer=options.layer, random=options.random, seed=options.seed)
     how = Extraction(batch_size=options.batch_size, workers=reading_workers(options.workers), seed=options.seed)

@@ -52,11 +52,11 @@ def run(options: SegmentRun) -> None:
 
 def open_data(run: SegmentRun) -> tuple[Scenes, Scenes]:
     """The scenes to train on, enough for a batch, and those to be tested on."""
-    scenes = open_scenes(run.data, run.mask_column, run.train_lists)
+    scenes = open_scenes(run.data, run.mask_column, run.train_lists, run.decoding)
     require_batch(scenes, run.batch_size)
     if run.validation:
-        return scenes, open_scenes(run.validation, run.mask_column, run.validation_lists)
-    return scenes, scenes_kept_out(run.data, run.mask_column, run.validation_lists)
+        return scenes, open_scenes(run.validation, run.mask_column, run.validation_lists, run.decoding)
+    return scenes, scenes_kept_out(run.data, run.mask_column, run.validation_lists, run.decoding)
 
 
 def looked_at(run: SegmentRun, scenes: Scenes, validation: Scenes) -> tuple[list[str], list[str]]:

@@ -22,6 +22,7 @@ from torch import nn
 
 from ssl_backbones.checks import check_at_least
 from ssl_backbones.data import open_images
+from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.evaluate.model import open_model, usual_device
 from ssl_backbones.methods import method_from_run
 from ssl_backbones.models.backbone import center_crop
@@ -77,11 +78,13 @@ class Options:
     """Random weights instead of the model's, to compare with."""
     overwrite: bool = False
     """Replace a page that lies in the folder."""
+    max_pixels: int = MAX_PIXELS
+    """Pixels of an image above which it is left out as unreadable."""
     seed: int = 0
     """Of the map, of views, and of random weights."""
 
     def __post_init__(self) -> None:
-        check_at_least(self, size=8, count=1, bank=1, seed=0)
+        check_at_least(self, size=8, count=1, bank=1, seed=0, max_pixels=1)
 
 
 def run(options: Options) -> None:
@@ -92,7 +95,7 @@ def run(options: Options) -> None:
 def visualize(options: Options) -> list[Path]:
     """The files left in the folder that is asked for, the page first."""
     claim_out(options)
-    source = open_images(options.images)
+    source = open_images(options.images, DecodePolicy(options.max_pixels))
     viewer = viewer_of(options)
     projection = options.map or usual_projection()
     page = options.out / "index.html"

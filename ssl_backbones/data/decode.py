@@ -30,11 +30,15 @@ UPRIGHT = {
 }
 
 
+MAX_PIXELS = 89_478_485
+"""Pixels of an image up to which it is decoded, where nobody allows more: a quarter of a GB as RGB."""
+
+
 @dataclass(frozen=True)
 class DecodePolicy:
     """The limits of decoding, and the colour behind transparent pixels."""
 
-    max_pixels: int = 89_478_485
+    max_pixels: int = MAX_PIXELS
     background: tuple[int, int, int] = (255, 255, 255)
 
     def __post_init__(self) -> None:
@@ -75,7 +79,7 @@ def decode_file(file: BinaryIO, policy: DecodePolicy) -> Image.Image:
         raise ValueError(not_known(start)) from error
     with image:
         if image.width * image.height > policy.max_pixels:
-            raise ValueError(f"{image.width} x {image.height} pixels are more than the {policy.max_pixels} allowed")
+            raise ValueError(too_large(image.width, image.height, policy))
         image.load()
         return upright(image, rgb(image, policy))
 
@@ -86,6 +90,14 @@ def not_known(start: bytes) -> str:
     if kind is not None and kind not in formats():
         return f"it is {kind}, which is not read here: {WAYS_OUT['.' + kind.lower()]}"
     return f"it is none of {', '.join(formats())}, or broken at its start: it begins with {start[:8]!r}"
+
+
+def too_large(width: int, height: int, policy: DecodePolicy) -> str:
+    """The sentence on an image of more pixels than are allowed."""
+    return (
+        f"{width} x {height} pixels are more than the {policy.max_pixels} allowed: allow them with "
+        f"--max_pixels {width * height}, or scale it down"
+    )
 
 
 def upright(image: Image.Image, pixels: Image.Image) -> Image.Image:
@@ -146,20 +158,22 @@ def reason(error: Exception) -> str:
 _muting = threading.Lock()
 _muters = 0
 _muted = warnings.catch_warnings()
+_limit = Image.MAX_IMAGE_PIXELS
 
 
 @contextmanager
 def without_pillows_warnings() -> Iterator[None]:
-    """Silence for what Pillow has to say on odd files, as long as any thread decodes.
+    """Silence for what Pillow has to say on odd files, as long as any thread decodes; its limit of pixels is ours.
 
     `warnings.catch_warnings` alone would let two threads restore one another's filters in the wrong order.
     """
-    global _muters, _muted
+    global _muters, _muted, _limit
     with _muting:
         if _muters == 0:
             _muted = warnings.catch_warnings()
             _muted.__enter__()
             warnings.filterwarnings("ignore", module=r"PIL\.")
+            _limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         _muters += 1
     try:
         yield
@@ -168,3 +182,4 @@ def without_pillows_warnings() -> Iterator[None]:
             _muters -= 1
             if _muters == 0:
                 _muted.__exit__(None, None, None)
+                Image.MAX_IMAGE_PIXELS = _limit

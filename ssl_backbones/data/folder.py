@@ -42,7 +42,8 @@ class ImageFolder(Images):
         self.policy = policy
         if not self.root.is_dir():
             raise ImageSourceError(f"{str(root)!r} is not a folder: give the folder that holds the images")
-        paths = sorted(images_below(self.root, others := Counter()))
+        others: Counter[str] = Counter()
+        paths = sorted(images_below(self.root, others))
         said = passed_over(others)
         if not paths:
             looked_for = f"files ending in {', '.join(suffixes())} are looked for"

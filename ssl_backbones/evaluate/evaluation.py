@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ssl_backbones.data import Images
+from ssl_backbones.data.decode import MAX_PIXELS
 from ssl_backbones.distributed import rank, say
 from ssl_backbones.evaluate.features import Extraction, features_of
 from ssl_backbones.evaluate.labelled import Labelled, labelled
@@ -46,6 +47,7 @@ class Evaluation:
             self.options.batch_size,
             reading_workers(self.options.workers),
             self.options.unreadable_share,
+            max_pixels=self.options.max_pixels,
         )
 
     def learnt_from(self) -> Labelled:
@@ -120,6 +122,7 @@ def identity(
         "images": images.fingerprint,
         "validation": validation.fingerprint if validation else None,
         "options": {name: value for name, value in to_plain(options).items() if name not in FREE},
+        **({} if options.max_pixels == MAX_PIXELS else {"max_pixels": options.max_pixels}),
     }
 
 

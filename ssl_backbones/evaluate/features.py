@@ -21,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ssl_backbones.data import Batches, Images, Unreadable
+from ssl_backbones.data.decode import MAX_PIXELS
 from ssl_backbones.distributed import say, share_first, world_size
 from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.files import object_in, write_file
@@ -66,6 +67,8 @@ class Extraction:
     """More unreadable images than this share are refused."""
     seed: int = 0
     """Of transforms that draw."""
+    max_pixels: int = MAX_PIXELS
+    """Pixels of an image above which it is left out."""
 
 
 def features_of(
@@ -117,6 +120,7 @@ def identity(
         "transform": repr(transform),
         "precision": how.precision,
         "seed": how.seed,
+        **({} if how.max_pixels == MAX_PIXELS else {"max_pixels": how.max_pixels}),
     }
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ssl_backbones.data import Images, ImageSourceError, open_images, relabelled, validation_of
+from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
 from ssl_backbones.evaluate.features import Features
 
 SHOWN = 5
@@ -49,19 +50,21 @@ def labelled(features: Features, images: Images, source: str) -> Labelled:
     return Labelled(rows, torch.from_numpy(labels)[kept].long(), int((labels < 0).sum()), features.unreadable)
 
 
-def open_labelled(data: str, validation: str, protocol: str) -> tuple[Images, Images | None, str]:
+def open_labelled(
+    data: str, validation: str, protocol: str, policy: DecodePolicy = USUAL_POLICY
+) -> tuple[Images, Images | None, str]:
     """The images to learn from, those to answer about, if any, with the same numbers for the classes, and their source.
 
     Raises ImageSourceError, in a sentence that names the source, where labels are absent or do not fit.
     """
-    images = open_images(data)
+    images = open_images(data, policy)
     present = np.unique(known(labels_of(images, data, protocol)))
     if len(present) < 2:
         only = f"the only one is {images.classes[int(present[0])]!r}" if len(present) else "no photo has a label"
         raise ImageSourceError(f"{protocol} needs photos of at least two classes, and in {data} {only}: add some")
     source = validation or f"the split kept beside {data}"
     try:
-        asked = open_images(validation, among=images.classes) if validation else validation_of(data, images)
+        asked = open_images(validation, policy, images.classes) if validation else validation_of(data, images, policy)
         if asked is None:
             return images, None, ""
         if len(known(labels_of(asked, source, protocol))) == 0:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from ssl_backbones.checks import check
+from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.typed.words import Positional
 
 
@@ -40,13 +41,21 @@ class EvaluationOptions:
     """Processes that read images, per process; None for what the machine has cores for."""
     unreadable_share: float = 0.01
     """More unreadable images than this share are refused."""
+    max_pixels: int = MAX_PIXELS
+    """Pixels of an image above which it is left out as unreadable."""
 
     def __post_init__(self) -> None:
         check(self.size >= 0, "size", self.size, "at least 0")
         check(0 <= self.seed < 2**63, "seed", self.seed, "at least 0 and below 2^63")
         check(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
         check(self.workers is None or self.workers >= 0, "workers", self.workers, "at least 0, or None")
         check(0 <= self.unreadable_share <= 1, "unreadable_share", self.unreadable_share, "at least 0 and at most 1")
+
+    @property
+    def decoding(self) -> DecodePolicy:
+        """The rules by which images are decoded."""
+        return DecodePolicy(self.max_pixels)
 
     @property
     def cache_folder(self) -> Path:
@@ -54,5 +63,7 @@ class EvaluationOptions:
         return Path(self.cache) if self.cache else Path(self.out).absolute().parent / "features"
 
 
-FREE = frozenset({"model", "cache", "batch_size", "workers", "unreadable_share", "data", "validation", "out"})
+FREE = frozenset(
+    {"model", "cache", "batch_size", "workers", "unreadable_share", "max_pixels", "data", "validation", "out"}
+)
 """Options that may differ when a folder is come back to: weights and data are held to what they are, not to names."""

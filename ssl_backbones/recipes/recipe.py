@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import ssl_backbones.methods  # noqa: F401 - makes every method's configuration known by name
 from ssl_backbones.checks import check
+from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.recipes.settings import Checkpoints, Monitoring, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.registry.names import Name
@@ -22,7 +23,7 @@ from ssl_backbones.views import Engine
 
 FREE = frozenset(
     {"promise", "monitoring", "checkpoints", "unreadable_share", "log_every", "trackers"}
-    | {"compile", "workers", "data", "validation", "out", "cache", "cache_limit", "resident"}
+    | {"compile", "workers", "data", "validation", "max_pixels", "out", "cache", "cache_limit", "resident"}
 )
 """Fields that may change when a run goes on; data are held to their fingerprint instead of their place."""
 
@@ -56,6 +57,8 @@ class Run(ABC):
     """Processes that read images, per training process; None for what the loop finds fitting."""
     unreadable_share: float = 0.01
     """The run stops when more than this share of the images cannot be read."""
+    max_pixels: int = MAX_PIXELS
+    """Pixels of an image above which it is left out as unreadable."""
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     log_every: int = 10
     """Optimiser steps between two lines of the log."""
@@ -70,7 +73,7 @@ class Run(ABC):
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("size", "epochs", "batch_size", "accumulation", "log_every"):
+        for name in ("size", "epochs", "batch_size", "accumulation", "log_every", "max_pixels"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         check(self.max_steps >= 0, "max_steps", self.max_steps, "at least 0")
         share = self.batch_size % self.accumulation == 0
@@ -86,6 +89,11 @@ class Run(ABC):
     @abstractmethod
     def title(self) -> str:
         """The title of the run, in a few words."""
+
+    @property
+    def decoding(self) -> DecodePolicy:
+        """The rules by which images are decoded."""
+        return DecodePolicy(self.max_pixels)
 
     @property
     def folder(self) -> Path:

@@ -80,7 +80,7 @@ def open_data(recipe: Recipe) -> tuple[Images, Images | None]:
             f"{recipe.name} was made for {recipe.promise.data} and has no data here: name a folder of images, parquet "
             "files or a Hub dataset with --data"
         )
-    images = open_images(recipe.data)
+    images = open_images(recipe.data, recipe.decoding)
     if recipe.labels == "none":
         images = unlabelled(images)
     elif sentence := classes_sentence(images):
@@ -99,6 +99,6 @@ def open_data(recipe: Recipe) -> tuple[Images, Images | None]:
 def open_validation(recipe: Recipe, images: Images) -> Images | None:
     """Open the labelled validation images: those that the recipe names, or those beside the training images, if any."""
     if not recipe.validation:
-        return validation_of(recipe.data, images)
-    validation = open_images(recipe.validation, among=images.classes)
+        return validation_of(recipe.data, images, recipe.decoding)
+    validation = open_images(recipe.validation, recipe.decoding, images.classes)
     return relabelled(validation, images.classes) if images.labels is not None else validation

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib.util import find_spec
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -29,6 +30,8 @@ if hasattr(signal, "SIGUSR1"):
 """Signals that ask for an orderly end, and the exit code each leads to."""
 PATIENCE = timedelta(minutes=10)
 """Time after which a process takes another for dead; one whose connection broke is not waited for."""
+LAUNCHED_WITH = {"ACCELERATE_USE_DEEPSPEED": "deepspeed", "ACCELERATE_USE_MEGATRON_LM": "megatron"}
+"""Packages that Accelerate imports where its launcher, or its configuration, sets these."""
 LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed out|recvvalue|process group", re.I)
 """Words of torch, in many forms, when another process is gone."""
 
@@ -37,8 +40,22 @@ class TrackerError(Refusal, ValueError):
     """A tracker that is not to be had here."""
 
 
+class LauncherError(Refusal, RuntimeError):
+    """A configuration of Accelerate's launcher that cannot be followed here."""
+
+
 class OtherRankError(Refusal, RuntimeError):
     """An error in the first process, as the others hear of it."""
+
+
+def check_launcher() -> None:
+    """LauncherError where Accelerate's launcher was configured for a package that is not installed."""
+    for flag, package in LAUNCHED_WITH.items():
+        if parse_flag_from_env(flag) and find_spec(package) is None:
+            raise LauncherError(
+                f"{flag} is set and {package} is not installed: unset it, or configure Accelerate without {package}, "
+                "which nothing here needs"
+            )
 
 
 def meet() -> torch.device:
@@ -46,6 +63,7 @@ def meet() -> torch.device:
 
     Accelerate hears of ACCELERATE_USE_CPU too late, and on a machine without an accelerator takes each for alone.
     """
+    check_launcher()
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     torch.set_num_threads(threads_here())
     device: torch.device = PartialState(cpu=cpu, timeout=PATIENCE).device

@@ -22,6 +22,8 @@ def principal_component(model: nn.Module, images: Tensor, layer: str | nn.Module
     the one in which longer vectors lie higher, and what is below the mean is 0.
     """
     features = activations(model, images, layer)
+    finite = features.isfinite().flatten(1).all(1)[:, None, None]
+    features = torch.where(finite[..., None], features, 0.0)  # there is no decomposition of other numbers
     vectors = features.flatten(2).transpose(1, 2)  # (B, P, C)
     centred = vectors - vectors.mean(1, keepdim=True)
     directions = torch.linalg.svd(centred, full_matrices=False).Vh[:, 0]  # (B, C)
@@ -29,4 +31,4 @@ def principal_component(model: nn.Module, images: Tensor, layer: str | nn.Module
     lengths = torch.linalg.vector_norm(vectors, dim=2)
     agreement = (along * (lengths - lengths.mean(1, keepdim=True))).sum(1, keepdim=True)
     maps = torch.where(agreement < 0, -along, along).view(-1, *features.shape[2:])
-    return enlarged(maps, images.shape[-2:])
+    return enlarged(torch.where(finite, maps, torch.nan), images.shape[-2:])

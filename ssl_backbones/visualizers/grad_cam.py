@@ -54,6 +54,7 @@ def raw_grad_cam(
     network = network_of(model)
     place = find_layer(network, layer)
     target = default_target(network) if target is None else target
+    check_trainable(network)
     with untouched(model), watched(place) as seen:
         batch = prepared(network, images)
         scores = target(target.outputs(model, batch) if isinstance(target, Target) else network(batch))
@@ -66,6 +67,15 @@ def raw_grad_cam(
         )
     weights = wide(gradient).mean((2, 3), keepdim=True)  # eq. 1
     return (weights * wide(activation)).sum(1).relu()  # eq. 2
+
+
+def check_trainable(network: nn.Module) -> None:
+    """Refuse weights without a history to come, as those made under inference_mode: nothing can be derived by them."""
+    if any(tensor.is_inference() for tensor in (*network.parameters(), *network.buffers())):
+        raise ValueError(
+            f"the {type(network).__name__} was made or loaded under torch.inference_mode, and has no gradients: "
+            "make it outside; grad_cam itself may be called under inference_mode"
+        )
 
 
 def check_scores(scores: Tensor, images: int) -> None:

@@ -105,7 +105,7 @@ class Learnt:
 def open_asked(run: LabelledRun) -> Asked:
     """The labelled images that a run names."""
     meet()
-    images, validation, source = open_labelled(run.data, run.validation, run.protocol)
+    images, validation, source = open_labelled(run.data, run.validation, run.protocol, run.decoding)
     require_asked(validation, run.data, run.protocol)
     assert validation is not None
     return Asked(images, labelled_rows(images), at(validation, labelled_rows(validation)), source)

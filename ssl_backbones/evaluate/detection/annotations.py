@@ -7,18 +7,17 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from ssl_backbones.data import DecodePolicy, Images, ImageSourceError
-from ssl_backbones.data.decode import decode
+from ssl_backbones.data.decode import USUAL_POLICY, decode
 from ssl_backbones.data.keys import PathKeys, fingerprint_of
 
 logger = logging.getLogger(__name__)
-
-POLICY = DecodePolicy()
 
 
 @dataclass(frozen=True)
@@ -95,14 +94,14 @@ class ListedImages(Images):
     classes: Sequence[str] = ()
 
     def __init__(self, root: Path, paths: Sequence[str]) -> None:
-        self.root = root
+        self.root, self.policy = root, USUAL_POLICY
         self.keys = PathKeys(paths)
         sizes = [path.stat().st_size if (path := root / key).is_file() else -1 for key in paths]
         self.fingerprint = fingerprint_of(self.keys, None, np.array(sizes, np.int64))
 
     def __getitem__(self, index: int) -> Image.Image:
         path = self.root / self.keys[index]
-        return decode(path, str(path), POLICY)
+        return decode(path, str(path), self.policy)
 
 
 class AnnotatedImages(Images):
@@ -146,6 +145,11 @@ class AnnotatedImages(Images):
 
     def __getitem__(self, index: int) -> Image.Image:
         return self.photos[index]
+
+    def decode_by(self, policy: DecodePolicy) -> None:
+        """Decode the images by these rules from now on."""
+        photos: Any = self.photos
+        photos.policy = policy
 
     def require_masks(self, why: str) -> None:
         """ImageSourceError where the source has boxes alone."""

@@ -47,7 +47,7 @@ class Options(EvaluationOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """The four numbers, with the intervals of a jackknife over the images."""
-    images = open_images(options.data)
+    images = open_images(options.data, options.decoding)
     if len(images) < 2 * GROUPS:
         raise ImageSourceError(
             f"{options.data} has {len(images)} photos, and to say how sure the numbers are takes {2 * GROUPS}: add some"

@@ -46,7 +46,9 @@ class Options(EvaluationOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """The accuracy on the images asked about, and how the weight decay was chosen."""
-    images, validation, source = open_labelled(options.data, options.validation, "logistic regression")
+    images, validation, source = open_labelled(
+        options.data, options.validation, "logistic regression", options.decoding
+    )
     require_asked(validation, options.data, "logistic regression")
     with evaluation("logistic regression on cached features", options, images, validation, source) as asked:
         if isinstance(asked, dict):

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from ssl_backbones.data import Images, ImageSourceError, UnreadableImageError
-from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode, reason, without_pillows_warnings
+from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode, reason, too_large, without_pillows_warnings
 from ssl_backbones.data.keys import PathKeys, fingerprint_of
 from ssl_backbones.data.source import require_pyarrow
 from ssl_backbones.data.splits import parquet_files, parquet_kept_out
@@ -114,34 +114,34 @@ class ParquetScenes(Scenes):
         return {**self.__dict__, "masks": None}
 
 
-def open_scenes(spec: str, column: str, lists: Sequence[str]) -> Scenes:
+def open_scenes(spec: str, column: str, lists: Sequence[str], policy: DecodePolicy = USUAL_POLICY) -> Scenes:
     """The scenes of a VOC folder, by its lists, or of parquet files, by their column of masks; or ImageSourceError."""
     files = parquet_files(spec) if spec else []
     if files:
         require_pyarrow()
         if missing := [file for file in files if not file.is_file()]:
             raise ImageSourceError(f"{str(missing[0])!r} does not exist: give .parquet files that do")
-        return ParquetScenes(files, column)
+        return ParquetScenes(files, column, policy)
     root = Path(spec).expanduser()
     if spec and (root / LISTS).is_dir():
-        return VocScenes(root, lists)
+        return VocScenes(root, lists, policy)
     raise ImageSourceError(
         f"{spec!r} holds no photos with masks: give a folder with {PHOTOS}, {MASKS[0]} and {LISTS.as_posix()}, as "
         "Pascal VOC has them, or parquet files with a column of masks"
     )
 
 
-def scenes_kept_out(spec: str, column: str, lists: Sequence[str]) -> Scenes:
+def scenes_kept_out(spec: str, column: str, lists: Sequence[str], policy: DecodePolicy = USUAL_POLICY) -> Scenes:
     """The validation scenes beside those to train on: a VOC folder's other lists, or the parquet files beside."""
     files = parquet_files(spec)
     if not files:
-        return open_scenes(spec, column, lists)
+        return open_scenes(spec, column, lists, policy)
     beside = parquet_kept_out(files)
     if not beside:
         raise ImageSourceError(
             f"there are no validation*.parquet beside {str(files[0])!r}: name photos to be tested on with --validation"
         )
-    return ParquetScenes(beside, column)
+    return ParquetScenes(beside, column, policy)
 
 
 def listed(root: Path, word: str) -> list[str]:
@@ -188,7 +188,7 @@ def values_of(image: ImageFile.ImageFile, policy: DecodePolicy) -> np.ndarray:
     if image.format not in MASK_FORMATS:
         raise ValueError(f"it is a {image.format}, and only {', '.join(MASK_FORMATS)} keep every value: convert it")
     if image.width * image.height > policy.max_pixels:
-        raise ValueError(f"{image.width} x {image.height} pixels are more than the {policy.max_pixels} allowed")
+        raise ValueError(too_large(image.width, image.height, policy))
     stored = image.tile[0][3] if image.format == "PNG" and image.tile else ""
     if (image.mode not in ("1", "L", "P") and not image.mode.startswith("I")) or stored in ("L;2", "L;4"):
         raise ValueError(f"its pixels are {stored or image.mode}: write class numbers as a palette or 8-bit grey image")
