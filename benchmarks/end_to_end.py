@@ -1,6 +1,6 @@
-"""Whole training, photos to weights: python benchmarks/end_to_end.py [--data FOLDER]
+"""Whole training, images to weights: python benchmarks/end_to_end.py [--data FOLDER]
 
-Against: BYOL on the same photos, network, widths and passes in two loops, each a step in turn in one process: the real
+Against: BYOL on the same images, network, widths and passes in two loops, each a step in turn in one process: the real
 loop's steps (loader, `Loop.descend`, the log every ten steps), and lightly's documented loop with its own transform,
 modules and loss, where lightly is installed; both in fp32 and in bf16. The network's bare passes (no views, heads or
 targets that move) take their turn as well. Batches are made in the process itself, so that all of the work is counted;

@@ -1,7 +1,7 @@
 """Feed the image reader with damaged files: python benchmarks/fuzz_reader.py [--minutes 10] [--seed 0]
 
 Files of every format that is read are flipped, cut, spliced, repeated and given other sizes, by a seeded generator. The
-reader must answer each with upright RGB or with the one error for photos that cannot be read, within a second, without
+reader must answer each with upright RGB or with the one error for images that cannot be read, within a second, without
 taking much memory. What it answered otherwise is written down as a file. The counts go to a results file.
 """
 

@@ -41,7 +41,7 @@ from ssl_backbones.runs import checkpoint, manifest  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "kill_and_resume.json"
 EPOCHS, PHOTOS = 4, 26
-"""Three steps an epoch with two photos left over, as the batch is 8."""
+"""Three steps an epoch with two images left over, as the batch is 8."""
 MOMENTS = ("starting", "between steps", "writing", "measuring", "epoch's edge", "leaving", "any time")
 """The moment of a kill; the place where it really struck is read from the files it left."""
 

@@ -1,6 +1,6 @@
-"""Time and memory of mining a part of ImageNet's number of photos: python benchmarks/mining.py [--share 0.1]
+"""Time and memory of mining a part of ImageNet's number of images: python benchmarks/mining.py [--share 0.1]
 
-Random features stand for those of layer3; taking them from photos is not counted. The whole may take 15 minutes and
+Random features stand for those of layer3; taking them from images is not counted. The whole may take 15 minutes and
 8 GB on two cores: mining is class by class, so that time grows with the number of classes and memory with the features.
 """
 

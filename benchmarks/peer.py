@@ -23,7 +23,7 @@ INSTALLED = find_spec("lightly") is not None
 
 
 class Views(Dataset[Any]):
-    """lightly's two views of each photo."""
+    """lightly's two views of each image."""
 
     def __init__(self, images: Images, size: int) -> None:
         from lightly.transforms import BYOLTransform, BYOLView1Transform, BYOLView2Transform

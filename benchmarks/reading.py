@@ -1,9 +1,9 @@
 """Measure the reading of an image, from its file or out of a cache: python benchmarks/reading.py [--data ...]
 
-Shuffled batches of photos are asked for one way and then the other, in one thread, on the same photos, so that a slow
+Shuffled batches of images are asked for one way and then the other, in one thread, on the same images, so that a slow
 spell of the machine meets both alike; CPU time is what counts. "decode" and "cache" hand over what a view is made of
-(a Pillow image); "rows" gathers the batch (B, H, W, 3) into one array, where all photos have one shape, as a device
-would be fed. Every photo is read once before anything is measured, so that files and cache are both in memory. The
+(a Pillow image); "rows" gathers the batch (B, H, W, 3) into one array, where all images have one shape, as a device
+would be fed. Every image is read once before anything is measured, so that files and cache are both in memory. The
 figures go to benchmarks/results/reading.json.
 """
 
@@ -48,7 +48,7 @@ def ways(images: Images, found: CachedImages, indices: Callable[[], np.ndarray])
 
 
 def measure(images: Images, found: CachedImages, batch: int, rounds: int) -> dict[str, Any]:
-    """CPU time per photo of each way, and how many times that of the others decoding takes."""
+    """CPU time per image of each way, and how many times that of the others decoding takes."""
     stream = np.random.default_rng(0)
     batch = min(batch, len(images))
     for source in (images, found):

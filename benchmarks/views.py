@@ -1,8 +1,8 @@
 """Measure two views of MoCo v2 on one core, engine by engine: python benchmarks/views.py
 
-A photo, decoded, goes in; two views come out, in uint8 as the workers hand them over, or normalised in float32. Beside
+An image, decoded, goes in; two views come out, in uint8 as the workers hand them over, or normalised in float32. Beside
 the engines runs lightly's MoCoV2Transform, the same policy as it comes (float32 out), where lightly is installed; it is
-no dependency. All take their turn on the same photos in one thread, so that a slow spell of the machine meets them
+no dependency. All take their turn on the same images in one thread, so that a slow spell of the machine meets them
 alike, and CPU time is what counts. The figures go to benchmarks/results/views.json.
 """
 
@@ -27,7 +27,7 @@ from ssl_backbones.views import MOCO_V2_VIEWS, MultiView
 PHOTOS = Path(__file__).parents[1] / "training" / "sample_photos" / "train.parquet"
 RESULTS = Path(__file__).parent / "results" / "views.json"
 CASES = ((32, 96), (64, 96), (96, 96), (224, 256))
-"""Sides of the view and of the square photo it is made from, in pixels."""
+"""Sides of the view and of the square image it is made from, in pixels."""
 PACKAGES = ("pillow", "opencv-python-headless", "torch", "torchvision", "lightly")
 TARGET = 5.0
 """The least speed of the fast engine, as a multiple of lightly's."""
@@ -54,7 +54,7 @@ def ways(size: int) -> dict[str, Callable[[Sequence[Image.Image], int], object]]
 
 
 def measure(size: int, side: int, count: int, rounds: int) -> dict[str, Any]:
-    """CPU time per photo of each way, and how many times the fast engine's it is."""
+    """CPU time per image of each way, and how many times the fast engine's it is."""
     source = open_images(str(PHOTOS))
     photos = [source[at].resize((side, side), Image.Resampling.BICUBIC) for at in range(count)]
     work = ways(size)

@@ -1,4 +1,4 @@
-"""Photos to keep in a cache, and how to tell that they are the same."""
+"""Images to keep in a cache, and how to tell that they are the same."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 COUNT = 30
-"""Photos, in blocks of four."""
+"""Images, in blocks of four."""
 
 
 def alike(path: Path) -> Images:
@@ -67,7 +67,7 @@ def mixed(path: Path) -> Images:
 
 
 def table(path: Path) -> Path:
-    """A parquet file as `datasets` writes it, one row without a photo."""
+    """A parquet file as `datasets` writes it, one row without an image."""
     rows = [{"bytes": hostile.photo(seed=at) if at != 3 else None, "path": f"{at}.jpg"} for at in range(10)]
     photos = pa.array(rows, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
     features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["a", "b", "c"]}}
@@ -85,7 +85,7 @@ SOURCES: dict[str, Callable[[Path], Images]] = {
 
 
 def seen(images: Images, at: int) -> object:
-    """A photo's mode, size, notes and bytes, or why it cannot be read."""
+    """An image's mode, size, notes and bytes, or why it cannot be read."""
     try:
         photo = images[at]
     except UnreadableImageError as error:
@@ -135,7 +135,7 @@ def making(data: Path, folder: Path, hold: int | None = None) -> multiprocessing
 
 
 def counted(images: Images, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The photos that are decoded for a cache from here on."""
+    """The images that are decoded for a cache from here on."""
     read: list[int] = []
     content = cache_file.UnfinishedCache.content
     monkeypatch.setattr(cache_file.UnfinishedCache, "content", lambda self, at: (read.append(at), content(self, at))[1])

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def photo(number: int, width: int, height: int) -> Image.Image:
-    """A picture with what photos have: a gradient, an edge, a blob of colour and grain; the same for a number."""
+    """A picture with what images have: a gradient, an edge, a blob of colour and grain; the same for a number."""
     stream = np.random.default_rng(number)
     y, x = np.mgrid[0:height, 0:width] / max(width, height)
     sky = np.stack([x * stream.uniform(80, 200), y * stream.uniform(80, 200), (x + y) * stream.uniform(40, 100)], -1)
@@ -42,7 +42,7 @@ def photo(number: int, width: int, height: int) -> Image.Image:
 
 @pytest.fixture
 def photos() -> list[Image.Image]:
-    """Six small RGB photos of different shapes, always the same ones."""
+    """Six small RGB images of different shapes, always the same ones."""
     sizes = [(64, 48), (48, 64), (80, 80), (96, 40), (40, 96), (33, 57)]
     return [photo(number, width, height) for number, (width, height) in enumerate(sizes)]
 

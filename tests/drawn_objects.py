@@ -19,7 +19,7 @@ COLOURS = ((220, 40, 40), (40, 60, 220))
 
 @dataclass(frozen=True)
 class Scene:
-    """A photo of 96 x 80 pixels with two rectangles, or none."""
+    """An image of 96 x 80 pixels with two rectangles, or none."""
 
     photo: Image.Image
     boxes: list[tuple[int, int, int, int]]

@@ -21,7 +21,7 @@ QUICK = {"knn": (), "logistic": ("--weight_decays", "0.01", "0.1"), "mlp": ("--e
 
 
 def labelled_photos(folder: Path) -> Path:
-    """A folder of photos of three classes to learn from, and others to ask about."""
+    """A folder of images of three classes to learn from, and others to ask about."""
     photo_folder(folder / "train", TRAIN, ("bag", "hat", "shoe"))
     photo_folder(folder / "val", VALIDATION, ("bag", "hat", "shoe"))
     return folder
@@ -50,7 +50,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: Any, said: str = "evalua
 
 
 def parquet(path: Path, labels: list[str | None]) -> Path:
-    """Photos with labels, some of them missing."""
+    """Images with labels, some of them missing."""
     content = []
     for number in range(len(labels)):
         file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Linear, fine-tuned and semi-supervised runs small enough for tests, on photos whose class shows in their colour."""
+"""Linear, fine-tuned and semi-supervised runs small enough for tests, on images whose class shows in their colour."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PER_CLASS = 12
 
 
 def tinted(path: Path, per_class: int = PER_CLASS, seed: int = 0, names: tuple[str, ...] = tuple(COLOURS)) -> Path:
-    """A folder of small photos in class folders, each in a colour of its class's kind."""
+    """A folder of small images in class folders, each in a colour of its class's kind."""
     stream = np.random.default_rng(seed)
     for number in range(per_class):
         for name in names:
@@ -36,14 +36,14 @@ def tinted(path: Path, per_class: int = PER_CLASS, seed: int = 0, names: tuple[s
 
 
 def divided(path: Path, train: int = PER_CLASS, val: int = 9) -> Path:
-    """A folder with photos to learn from and, beside them, others to be asked about."""
+    """A folder with images to learn from and, beside them, others to be asked about."""
     tinted(path / "train", train, seed=1)
     tinted(path / "val", val, seed=2)
     return path / "train"
 
 
 def small(protocol: ModuleType, preset: str, data: Path, out: Path, **fields: Any) -> Any:
-    """A preset shrunk to photos of 16 pixels and a random ResNet-8, two epochs of four steps."""
+    """A preset shrunk to images of 16 pixels and a random ResNet-8, two epochs of four steps."""
     usual: dict[str, Any] = {
         "model": "resnet8",
         "random": True,

@@ -1,4 +1,4 @@
-"""Folders and parquet files of small photos, and how to tell that two of them hold the same."""
+"""Folders and parquet files of small images, and how to tell that two of them hold the same."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ssl_backbones.data import Images
 
 
 def fill(root: Path, *paths: str) -> Path:
-    """A folder with a different photo at each path; a path that ends in a slash is an empty folder."""
+    """A folder with a different image at each path; a path that ends in a slash is an empty folder."""
     for number, path in enumerate(paths):
         if path.endswith("/"):
             (root / path).mkdir(parents=True)
@@ -25,7 +25,7 @@ def fill(root: Path, *paths: str) -> Path:
 
 
 def structs(count: int, seed: int = 0) -> pa.Array:
-    """Photos (N,) as `datasets` keeps them."""
+    """Images (N,) as `datasets` keeps them."""
     rows = [{"bytes": hostile.photo(seed=seed + row), "path": f"{row}.jpg"} for row in range(count)]
     return pa.array(rows, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
 

@@ -33,7 +33,7 @@ from ssl_backbones.train.run import finish
 from ssl_backbones.views import CenterCrop, MultiView
 
 PHOTOS, BATCH, EPOCHS = 26, 8, 2
-"""Three steps an epoch, with two photos left over."""
+"""Three steps an epoch, with two images left over."""
 STEPS = EPOCHS * (PHOTOS // BATCH)
 
 
@@ -74,7 +74,7 @@ def tiny(
 
 
 def pairs_of(kind: type[MethodConfig], data: Path) -> dict[str, str]:
-    """For a method that wants one, a file of pairs beside the photos."""
+    """For a method that wants one, a file of pairs beside the images."""
     if "pairs" not in {field.name for field in dataclasses.fields(kind)}:
         return {}
     path = str(data.with_suffix(".parquet"))

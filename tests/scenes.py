@@ -1,4 +1,4 @@
-"""Small photos with masks, drawn: coloured rectangles whose colour is their class."""
+"""Small images with masks, drawn: coloured rectangles whose colour is their class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLOURS = np.array([(90, 90, 90), (220, 40, 40), (40, 60, 220), (60, 200, 60)], 
 
 
 def scene(number: int, width: int = 40, height: int = 32) -> tuple[Image.Image, np.ndarray]:
-    """A photo and its mask (H, W): rectangles of classes 1 to 3 on the background, one corner ignored."""
+    """An image and its mask (H, W): rectangles of classes 1 to 3 on the background, one corner ignored."""
     stream = np.random.default_rng(number)
     mask = np.zeros((height, width), np.uint8)
     for k in stream.permutation([1, 2, 3])[: 1 + number % 3]:

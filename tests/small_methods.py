@@ -57,7 +57,7 @@ def views(count: int = 8, size: int = 16, dtype: torch.dtype = torch.float32, se
 
 
 class Drawn(Images):
-    """Small photos of different shapes in three classes, other ones for another seed."""
+    """Small images of different shapes in three classes, other ones for another seed."""
 
     classes = ("x", "y", "z")
 

@@ -1,4 +1,4 @@
-"""A batch is a function of its request: alike in every worker, broken photos and all."""
+"""A batch is a function of its request: alike in every worker, broken images and all."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from ssl_backbones.views.transform import Transform
 
 
 class Noisy(Transform):
-    """Each photo's pixels plus noise of its own, (B, H, W, 3)."""
+    """Each image's pixels plus noise of its own, (B, H, W, 3)."""
 
     def draw(self, seed: int, epoch: int, indices: np.ndarray) -> Any:
         return np.stack([np.random.default_rng((seed, epoch, int(index))).integers(0, 256, 3) for index in indices])
@@ -49,7 +49,7 @@ class Noisy(Transform):
 
 
 class Few(Images):
-    """Photos of one colour each; those at `broken` cannot be read."""
+    """Images of one colour each; those at `broken` cannot be read."""
 
     def __init__(self, count: int, broken: Sequence[int] = ()) -> None:
         self.keys = [f"{index}.jpg" for index in range(count)]
@@ -166,7 +166,7 @@ def test_a_worker_names_the_photos_when_all_are_broken(tmp_path):
         list(loader)
 
 
-# The account of unreadable photos
+# The account of unreadable images
 
 
 @pytest.mark.parametrize(("total", "share", "allowed"), [(10, 0.01, 1), (1000, 0.01, 10), (1000, 0.0, 0), (3, 1.0, 3)])

@@ -1,4 +1,4 @@
-"""Photos out of a cache are those that decoding gives, in runs too; and what there is no room for is refused."""
+"""Images out of a cache are those that decoding gives, in runs too; and what there is no room for is refused."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from ssl_backbones.views import CenterCrop
 __all__ = ["small_blocks"]
 
 
-# The same photos
+# The same images
 
 
 @pytest.mark.parametrize("kind", SOURCES)

@@ -1,4 +1,4 @@
-"""Photos with objects from VOC folders, COCO annotations and parquet files, and what is refused of them."""
+"""Images with objects from VOC folders, COCO annotations and parquet files, and what is refused of them."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_boxes_of_no_area_are_dropped_and_counted(tmp_path: Path, caplog: pytest
 
     def spoil(content: dict[str, Any]) -> None:
         content["annotations"][0]["bbox"][2] = 0
-        content["annotations"][1]["bbox"] = [500, 10, 20, 20]  # beyond the photo
+        content["annotations"][1]["bbox"] = [500, 10, 20, 20]  # beyond the image
         content["annotations"][2]["bbox"][3] = float("nan")
 
     edit(root, spoil)

@@ -49,7 +49,7 @@ def side(boxes: Any, labels: Any, scores: Any = None, ignored: Any = None) -> In
 
 
 def drawn(seed: int, photos: int = 10, crowds: bool = True) -> tuple[list[Instances], list[Instances]]:
-    """Detections near and far from what is there, some photos empty, scores with ties."""
+    """Detections near and far from what is there, some images empty, scores with ties."""
     stream = np.random.default_rng(seed)
 
     def boxes(count: int, near: np.ndarray | None = None) -> np.ndarray:
@@ -226,7 +226,7 @@ def test_a_photo_drawn_twice_counts_as_two() -> None:
     by_weight = matched(found, there, 1, COCO).average_precision(weights, COCO_POINTS)
     twice = matched([found[p] for p in repeated], [there[p] for p in repeated], 1, COCO)
     expected = twice.average_precision(np.ones(len(repeated), np.int64), COCO_POINTS)
-    # Detections of one score, and a photo's copies always are, may stand in another order.
+    # Detections of one score, and an image's copies always are, may stand in another order.
     assert by_weight == pytest.approx(expected, abs=0.05)
     assert not np.isnan(expected).any()
 

@@ -30,7 +30,7 @@ def detection(head: str = "faster_fpn", arch: str = "resnet18_byol", **choices: 
 
 
 def batch(objects: int = 2) -> Any:
-    """Two photos of 96 pixels, the first with objects and their masks, the second without."""
+    """Two images of 96 pixels, the first with objects and their masks, the second without."""
     stream = torch.Generator().manual_seed(1)
     images = torch.randn(2, 3, 96, 96, generator=stream)
     boxes = torch.tensor([[8.0, 8.0, 40.0, 48.0], [40.0, 30.0, 90.0, 80.0]])
@@ -128,7 +128,7 @@ def test_regions_are_cut_with_aligned_corners_at_the_maps_known_strides() -> Non
     boxes = [torch.tensor([[3.0, 5.0, 60.0, 70.0]]), torch.tensor([[10.0, 10.0, 11.0, 50.0], [0.0, 0.0, 33.0, 33.0]])]
     rois = torch.cat([torch.tensor([[0.0], [1.0], [1.0]]), torch.cat(boxes)], dim=1)
     expected = roi_align(features, rois, 7, 1 / 4, sampling_ratio=0, aligned=True)
-    # Photos of 33 pixels, padded to 96: from those sizes torchvision would take the stride for another.
+    # Images of 33 pixels, padded to 96: from those sizes torchvision would take the stride for another.
     assert torch.equal(AlignedRoIAlign({"0": 4}, 7)({"0": features}, boxes, [(33, 33)] * 2), expected)
     levels = AlignedRoIAlign({"0": 4, "1": 8}, 7)({"0": features, "1": features[..., ::2, ::2]}, boxes, [(96, 96)] * 2)
     assert torch.equal(levels, expected)  # 224 pixels belong to stride 16, so all of these to the finest

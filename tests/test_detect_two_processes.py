@@ -37,7 +37,7 @@ WORDS = [
 CASES: dict[str, tuple[str, int]] = {"voc": ("voc", 0), "coco": ("coco", 0), "precise": ("coco", 2)}
 """The metric of boxes, and the batches from which statistics are taken anew."""
 Answer = tuple[dict[str, Any], dict[str, torch.Tensor]]
-"""Numbers, and what was found in each photo as tensors by name."""
+"""Numbers, and what was found in each image as tensors by name."""
 
 
 def words(data: Path, out: Path) -> list[str]:

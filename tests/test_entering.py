@@ -59,7 +59,7 @@ def records(*more: str) -> set[str]:
 
 
 def known(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the photos of a run be those that its name says."""
+    """Have the images of a run be those that its name says."""
     about = json.loads((run / "results.json").read_text())["data"]
     monkeypatch.setattr(photos, "DATA", (replace(IMAGENETTE, fingerprints=(about["fingerprint"],)),))
 

@@ -181,7 +181,7 @@ def test_images_do_change_places_and_otherwise_in_every_step_and_epoch() -> None
 def test_views_are_those_that_another_process_would_have_made(
     kind: type[MethodConfig], choices: dict[str, Any]
 ) -> None:
-    """Each view of a photo is the same, whichever process makes it; and FLAGS's numbers go with the keys."""
+    """Each view of an image is the same, whichever process makes it; and FLAGS's numbers go with the keys."""
     dataset = small_method(kind, **choices).dataset(mined(Drawn(PHOTOS)), 16, SEED)
     request = next(Order(PHOTOS, BATCH, SEED, 1, 2).requests(0))
     assert request.exchange is not None
@@ -211,7 +211,7 @@ def test_photos_are_read_once_and_counted_where_they_cannot_be() -> None:
     batch = dataset[alone]
     assert set(batch.unreadable) == {"3.png"}
     assert sorted(set(images.read)) == list(range(PHOTOS))
-    assert len(images.read) == PHOTOS + 1  # and once more the one that stands in for the torn photo
+    assert len(images.read) == PHOTOS + 1  # and once more the one that stands in for the torn image
 
 
 @pytest.mark.parametrize(("kind", "choices"), GATHERED)

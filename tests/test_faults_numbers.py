@@ -1,4 +1,4 @@
-"""Numbers gone wrong, memory that runs out, photos that cannot be read: named, and nothing spoilt."""
+"""Numbers gone wrong, memory that runs out, images that cannot be read: named, and nothing spoilt."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def test_other_errors_of_torch_are_left_as_they_are(
         run(tiny(BYOLConfig, data, tmp_path / "run"))
 
 
-# Photos of the validation, the best checkpoint, a recipe put right
+# Images of the validation, the best checkpoint, a recipe put right
 
 
 def test_validation_photos_that_cannot_be_read_are_named_and_counted(

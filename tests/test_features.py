@@ -34,7 +34,7 @@ def model() -> EvaluatedModel:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of ten images each: three of them for the 26 photos."""
+    """Files of ten images each: three of them for the 26 images."""
     monkeypatch.setattr(features_module, "BLOCK", 10)
 
 

@@ -1,4 +1,4 @@
-"""Photos that cannot be opened, labelled or made a batch of are refused, in a sentence that says why."""
+"""Images that cannot be opened, labelled or made a batch of are refused, in a sentence that says why."""
 
 from __future__ import annotations
 

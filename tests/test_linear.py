@@ -192,7 +192,7 @@ def test_separable_features_are_told_apart(data: Path, tmp_path: Path) -> None:
 
 
 def test_shuffled_labels_stay_at_chance(tmp_path: Path) -> None:
-    """A photo's folder says nothing about its colour any more."""
+    """An image's folder says nothing about its colour any more."""
     data = divided(tmp_path / "photos", val=60)
     for part in ("train", "val"):
         photos = sorted((tmp_path / "photos" / part).rglob("*.png"))

@@ -175,7 +175,7 @@ class TestEveryMethod:
         assert losses[0] == pytest.approx(losses[1], rel=1e-10)
 
     def test_photos_become_a_batch(self, kind: type[MethodConfig], photos: list[Image.Image]) -> None:
-        """From decoded photos to the loss, by the method's own transform and dataset; both pickle for workers."""
+        """From decoded images to the loss, by the method's own transform and dataset; both pickle for workers."""
 
         class Six(Images):
             keys = tuple("abcdef")

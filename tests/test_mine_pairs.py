@@ -1,4 +1,4 @@
-"""From a folder of photos to a file of pairs, and from the file to training steps."""
+"""From a folder of images to a file of pairs, and from the file to training steps."""
 
 from __future__ import annotations
 

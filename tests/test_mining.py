@@ -19,7 +19,7 @@ from ssl_backbones.views import MOCO_V2_VIEWS, MultiView
 
 
 def slow(features: Tensor) -> list[list[int]]:
-    """Partners by sorting, one photo after the other."""
+    """Partners by sorting, one image after the other."""
     unit = torch.nn.functional.normalize(features, dim=1)
     found = []
     for row in range(len(features)):
@@ -100,7 +100,7 @@ def test_what_cannot_be_mined_is_refused_in_words() -> None:
 
 
 class Photos(Images):
-    """Eight photos, two of which cannot be read."""
+    """Eight images, two of which cannot be read."""
 
     keys = tuple("abcdefgh")
     labels = np.arange(8) % 2
@@ -134,7 +134,7 @@ def test_each_view_is_of_its_photo_and_drawn_for_itself() -> None:
         shown = [photo(int(number), 30, 24) for number in numbers[:, column]]
         assert torch.equal(views[view][0], transform.on_host(shown, drawn)[view])
     same = batches(partners=np.tile(np.arange(8)[:, None], (1, 4)))[request].content[0]
-    assert len({view[0].numpy().tobytes() for view in same}) == 6  # six views of one photo, no two alike
+    assert len({view[0].numpy().tobytes() for view in same}) == 6  # six views of one image, no two alike
 
 
 def test_without_partners_the_views_are_those_of_any_other_method() -> None:

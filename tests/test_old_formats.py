@@ -63,7 +63,7 @@ def words_of(script: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The photos that the fixtures were made of, out of the sample: some of three classes."""
+    """The images that the fixtures were made of, out of the sample: some of three classes."""
     folder = tmp_path_factory.mktemp("old") / "photos"
     folder.mkdir()
     for split, each in (("train", 10), ("validation", 5)):
@@ -76,7 +76,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of what version 0.1 wrote, with its photos, as the working directory."""
+    """A copy of what version 0.1 wrote, with its images, as the working directory."""
     shutil.copytree(FORMATS, tmp_path / "here")
     shutil.copytree(photos, tmp_path / "here" / "photos")
     monkeypatch.chdir(tmp_path / "here")

@@ -42,7 +42,7 @@ ANY_CROP = replace(STILL, area=(0.05, 1.0), flip_p=0.5)
 
 @pytest.fixture(scope="module")
 def sample() -> list[Image.Image]:
-    """Real photos, 72 px and more."""
+    """Real images, 72 px and more."""
     images = open_images(SAMPLE)
     return [images[at] for at in range(100)]
 

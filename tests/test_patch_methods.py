@@ -155,7 +155,7 @@ class TestPatchChoices:
 
 
 class Damaged(Drawn):
-    """Every third photo cannot be read."""
+    """Every third image cannot be read."""
 
     def __getitem__(self, index: int) -> Any:
         if index % 3 == 0:

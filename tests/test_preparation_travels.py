@@ -40,7 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationW
 
 @dataclass(frozen=True)
 class Sent:
-    """A run that is on a Hub at an address, and what its backbone makes of a photo."""
+    """A run that is on a Hub at an address, and what its backbone makes of an image."""
 
     address: str
     run: Path

@@ -1,4 +1,4 @@
-"""Photos that stay on the device give the views, and the run, of photos that are sent there."""
+"""Images that stay on the device give the views, and the run, of images that are sent there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs on photos as people have them: without labels, in parquet files, of every kind, and broken."""
+"""Runs on images as people have them: without labels, in parquet files, of every kind, and broken."""
 
 from __future__ import annotations
 

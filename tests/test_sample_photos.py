@@ -1,4 +1,4 @@
-"""The photos that ship are whole, free, small, and counted in their README."""
+"""The images that ship are whole, free, small, and counted in their README."""
 
 from __future__ import annotations
 

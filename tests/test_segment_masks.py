@@ -1,4 +1,4 @@
-"""Masks: read as they are stored, found for every photo, and refused by name where they are no masks of it."""
+"""Masks: read as they are stored, found for every image, and refused by name where they are no masks of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network of a segmentation, its loss, and its test at the size of every photo."""
+"""The network of a segmentation, its loss, and its test at the size of every image."""
 
 from __future__ import annotations
 

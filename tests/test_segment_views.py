@@ -1,4 +1,4 @@
-"""One geometry for a photo and its mask, drawn from counters alone."""
+"""One geometry for an image and its mask, drawn from counters alone."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_photo_and_mask_stay_together(seed: int) -> None:
     levels, masks = view.on_host([Scene(painted, mask)] * 8, view.draw(seed, 0, np.arange(8)))
     known = masks != IGNORED
     off = (levels[..., 0].float() - 60 * masks.float()).abs()[known]
-    assert (off > 30).float().mean() < 0.08  # along edges alone, where the photo is smoothed
+    assert (off > 30).float().mean() < 0.08  # along edges alone, where the image is smoothed
     assert known.float().mean() > 0.3
 
 

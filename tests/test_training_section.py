@@ -1,4 +1,4 @@
-"""What a card says of the training: whose photos, labels or none, and a command that makes the same run again."""
+"""What a card says of the training: whose images, labels or none, and a command that makes the same run again."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def results(recipe: Recipe, fingerprint: str | None = None) -> dict[str, Any]:
     return found
 
 
-# Whose photos
+# Whose images
 
 
 def test_the_sample_photos_are_known_by_their_fingerprint() -> None:

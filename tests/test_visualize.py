@@ -1,4 +1,4 @@
-"""From a network and photos to a page and figures; and the page that a run ends with."""
+"""From a network and images to a page and figures; and the page that a run ends with."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ssl_backbones.visualizers.page_images import Viewer, read_page_images, task
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of photos in two classes, some with names that try to be more than names."""
+    """A folder of images in two classes, some with names that try to be more than names."""
     folder = photo_folder(tmp_path_factory.mktemp("look") / "photos", 16, ("<b>bag</b>", "帽子"))
     photo(77, 30, 20).save(folder / "帽子" / "\"><script>alert('1')<&amp;.jpg", format="JPEG")
     (folder / "帽子" / "broken.jpg").write_bytes(b"no photo")

@@ -2,9 +2,9 @@
 
 Examples:
     ssl-backbones evaluate knn resnet50_swav.in1k_800ep --data imagenet --out results/knn
-    ssl-backbones evaluate logistic runs/mine --data photos --out results/logistic --size 32
-    ssl-backbones evaluate linear runs/mine --preset lewel_b --data photos --out results/linear
-    ssl-backbones evaluate knn resnet50 --random --data photos --out results/random
+    ssl-backbones evaluate logistic runs/mine --data images --out results/logistic --size 32
+    ssl-backbones evaluate linear runs/mine --preset lewel_b --data images --out results/linear
+    ssl-backbones evaluate knn resnet50 --random --data images --out results/random
 
 The first word is a protocol, the second a registered name, hf-hub:org/name, or the folder of a run; --random evaluates
 the same network with random weights. `ssl-backbones evaluate PROTOCOL --help` explains a protocol and its options.

@@ -4,7 +4,7 @@ Examples:
     ssl-backbones pretrain
     ssl-backbones pretrain --list
     ssl-backbones pretrain resnet50_lewel_b.in1k_400ep --data /data/imagenet/train --out runs/lewel_b
-    ssl-backbones pretrain resnet18_byol.imagenette96_100ep --data photos --epochs 50 --optimizer.lr 0.1
+    ssl-backbones pretrain resnet18_byol.imagenette96_100ep --data images --epochs 50 --optimizer.lr 0.1
 
 Without a recipe, the sample recipe runs on the images that ship with the repository; --list shows all recipes, and the
 options are the fields of the one that is named, with its values. The same command goes on with a run that was stopped.

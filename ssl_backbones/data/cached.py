@@ -1,12 +1,12 @@
-"""Photos that were decoded once, out of one memory-mapped file.
+"""Images that were decoded once, out of one memory-mapped file.
 
 A cache is a folder that was written as a whole (`train/cache.py`):
 
-    pixels.npy    uint8: (N, H, W, 3) where all photos have one shape, and photo behind photo in one row where not
-    photos.npz    of each photo: its key, its label, where it ends in the row, its height and width
-    INDEX.json    what the photos are of, and the sha256 of the files above and of itself
+    pixels.npy    uint8: (N, H, W, 3) where all images have one shape, and image behind image in one row where not
+    images.npz    of each image: its key, its label, where it ends in the row, its height and width
+    INDEX.json    what the images are of, and the sha256 of the files above and of itself
 
-A cache of kind "pixels" gives what decoding gave, to the last bit. One of kind "jpeg" holds photos scaled down and
+A cache of kind "pixels" gives what decoding gave, to the last bit. One of kind "jpeg" holds images scaled down and
 encoded anew, which are others than the source's, and its index says so.
 """
 
@@ -31,9 +31,9 @@ HEADER = 128
 
 
 class CachedImages(Images):
-    """The photos of a cache, under the names, labels and fingerprint of the source that it was made of.
+    """The images of a cache, under the names, labels and fingerprint of the source that it was made of.
 
-    Processes share the file's pages; a pickle names the folder. A photo that could not be read when the cache was made
+    Processes share the file's pages; a pickle names the folder. An image that could not be read when the cache was made
     is as unreadable here, for the same reason.
     """
 

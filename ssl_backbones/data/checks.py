@@ -44,7 +44,7 @@ def require_batch(images: Images, batch_size: int) -> None:
 
 
 def relabelled(images: Images, classes: Sequence[str]) -> Images:
-    """The same photos, their labels numbered as in `classes`; ImageSourceError for a class that is not among them."""
+    """The same images, their labels numbered as in `classes`; ImageSourceError for a class that is not among them."""
     if images.labels is None or list(images.classes) == list(classes):
         return images
     number = {name: label for label, name in enumerate(classes)}

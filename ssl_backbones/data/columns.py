@@ -1,4 +1,4 @@
-"""Which columns of an Arrow table hold photos and labels, and what is in them."""
+"""Which columns of an Arrow table hold images and labels, and what is in them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LABEL_NAMES = ("label", "labels", "class", "target", "category", "cls", "fine_la
 
 
 def image_column(schema: pa.Schema, source: str) -> str:
-    """The column of encoded photos: bytes, or a struct that has them, by its name where there are several."""
+    """The column of encoded images: bytes, or a struct that has them, by its name where there are several."""
     found = [field.name for field in schema if holds_bytes(field.type)]
     named = [name for name in IMAGE_NAMES if name in found]
     if len(found) == 1 or named:
@@ -37,7 +37,7 @@ def image_column(schema: pa.Schema, source: str) -> str:
 
 
 def holds_bytes(kind: pa.DataType) -> bool:
-    """Whether a column of this type can hold encoded photos."""
+    """Whether a column of this type can hold encoded images."""
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and holds_bytes(kind.field("bytes").type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
@@ -95,7 +95,7 @@ def labels_of(column: pa.ChunkedArray, names: Sequence[str] | None) -> tuple[np.
 
 
 def photos_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The encoded photos (N,) of an image column, without their paths."""
+    """The encoded images (N,) of an image column, without their paths."""
     return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
 
 

@@ -1,4 +1,4 @@
-"""Photos of a dataset on the Hub, or in parquet files too large for memory: `datasets` keeps them, we decode them."""
+"""Images of a dataset on the Hub, or in parquet files too large for memory: `datasets` keeps them, we decode them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class HubImages(Images):
 
 
 def undecoded(dataset: Any, column: str) -> Any:
-    """The dataset with photos left as the bytes they are: our policy for odd images is not that of `datasets`."""
+    """The dataset with images left as the bytes they are: our policy for odd images is not that of `datasets`."""
     from datasets import Image as ImageFeature
 
     if isinstance(dataset.features[column], ImageFeature):
@@ -65,7 +65,7 @@ def undecoded(dataset: Any, column: str) -> Any:
 
 
 def load(name: str, policy: DecodePolicy = USUAL_POLICY) -> HubImages:
-    """The photos of `org/name`, its split train, or of another as in `org/name:validation`."""
+    """The images of `org/name`, its split train, or of another as in `org/name:validation`."""
     identity, _, split = name.partition(":")
     datasets = imported()
     try:
@@ -87,7 +87,7 @@ def splits(name: str) -> list[str]:
 
 
 def load_parquet(files: Sequence[Path], policy: DecodePolicy = USUAL_POLICY) -> HubImages:
-    """The photos of parquet files, laid out once in the cache of `datasets`, from which they are memory-mapped."""
+    """The images of parquet files, laid out once in the cache of `datasets`, from which they are memory-mapped."""
     datasets = imported()
     data_files = {"train": [str(file) for file in files]}
     try:

@@ -1,4 +1,4 @@
-"""A collection of photos: decoded on demand, named by keys that survive a copy of the data."""
+"""A collection of images: decoded on demand, named by keys that survive a copy of the data."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ssl_backbones.refusal import Refusal
 
 
 class UnreadableImageError(Refusal, OSError):
-    """One photo that cannot be decoded; the message names it and says why."""
+    """One image that cannot be decoded; the message names it and says why."""
 
 
 class ImageSourceError(Refusal, ValueError):
-    """A source of photos that cannot serve as asked; the message is one sentence, with the way out."""
+    """A source of images that cannot serve as asked; the message is one sentence, with the way out."""
 
 
 class Images(ABC):
-    """Photos in a fixed order. Pickles cheaply: a worker reopens its files."""
+    """Images in a fixed order. Pickles cheaply: a worker reopens its files."""
 
     keys: Sequence[str]
-    """A stable name for each photo, unique: its path below the root, or file and row of a parquet."""
+    """A stable name for each image, unique: its path below the root, or file and row of a parquet."""
 
     labels: np.ndarray | None
     """(N,) int64, or None where the source has none."""
@@ -46,4 +46,4 @@ class Images(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Image.Image:
-        """The photo as upright RGB, or UnreadableImageError."""
+        """The image as upright RGB, or UnreadableImageError."""

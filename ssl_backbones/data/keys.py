@@ -1,4 +1,4 @@
-"""Names for a million photos that take little room, cross to a worker quickly, and add up to a fingerprint."""
+"""Names for a million images that take little room, cross to a worker quickly, and add up to a fingerprint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photos in parquet files that fit into memory, as they are encoded."""
+"""Images in parquet files that fit into memory, as they are encoded."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ AT_ONCE = 2**26
 
 
 class ResidentImages(CachedImages):
-    """The photos of a cache of pixels: on the device for views that are made there, on the host for all others.
+    """The images of a cache of pixels: on the device for views that are made there, on the host for all others.
 
     They belong to this process, so no worker can read them.
     """

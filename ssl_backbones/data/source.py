@@ -64,7 +64,7 @@ def open_images(spec: Spec, policy: DecodePolicy = USUAL_POLICY, among: Sequence
 
 
 def validation_of(spec: Spec, like: Images, policy: DecodePolicy = USUAL_POLICY) -> Images | None:
-    """The labelled photos kept beside those to train on, with the labels of `like`; None where there are none.
+    """The labelled images kept beside those to train on, with the labels of `like`; None where there are none.
 
     Beside `train*.parquet` that is `validation*.parquet` or else `test*.parquet`, beside the folder `train` the folder
     `val`, and so on.
@@ -104,7 +104,7 @@ def kept_out_on_hub(name: str, policy: DecodePolicy) -> Images | None:
 
 
 def open_folder(path: Path, policy: DecodePolicy, among: Sequence[str]) -> Images:
-    """The images of a folder, or of its folder `train` if it holds splits; of a cache, the photos."""
+    """The images of a folder, or of its folder `train` if it holds splits; of a cache, the images."""
     if (path / INDEX).is_file() and (path / PIXELS).is_file():
         return CachedImages(path)
     parts = parts_of(path)
@@ -126,7 +126,7 @@ def say_parts(path: Path, parts: Parts) -> None:
 
 
 def open_parquet(files: Sequence[Path], policy: DecodePolicy) -> Images:
-    """The photos of parquet files, in memory or memory-mapped as their size asks."""
+    """The images of parquet files, in memory or memory-mapped as their size asks."""
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
         raise ImageSourceError(f"{missing[0]!r} does not exist: give .parquet files that do")

@@ -1,4 +1,4 @@
-"""Training, validation and test photos that lie side by side, told apart by the names of files and folders."""
+"""Training, validation and test images that lie side by side, told apart by the names of files and folders."""
 
 from __future__ import annotations
 

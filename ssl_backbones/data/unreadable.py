@@ -1,4 +1,4 @@
-"""The account of photos that could not be read: a few are left out by name, too many stop the run."""
+"""The account of images that could not be read: a few are left out by name, too many stop the run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ logger = logging.getLogger(__name__)
 
 
 class TooManyUnreadableError(Refusal, RuntimeError):
-    """More photos cannot be read than the run was told to bear; the message lists them."""
+    """More images cannot be read than the run was told to bear; the message lists them."""
 
 
 class Unreadable:
-    """Distinct photos that could not be read so far, out of `total`, and whether that is still bearable.
+    """Distinct images that could not be read so far, out of `total`, and whether that is still bearable.
 
-    At least one photo may be unreadable however small the collection, unless the share is 0, which bears none.
+    At least one image may be unreadable however small the collection, unless the share is 0, which bears none.
     """
 
     def __init__(self, total: int, share: float = 0.01) -> None:
@@ -33,7 +33,7 @@ class Unreadable:
         self.photos: dict[str, str] = {}
 
     def add(self, unreadable: Mapping[str, str]) -> None:
-        """Take in photos, key to reason; name the new ones in the log, and TooManyUnreadableError beyond the share."""
+        """Take in images, key to reason; name the new ones in the log, and TooManyUnreadableError beyond the share."""
         for key, reason in unreadable.items():
             if key not in self.photos:
                 self.photos[key] = reason
@@ -42,7 +42,7 @@ class Unreadable:
             raise TooManyUnreadableError(self.complaint())
 
     def complaint(self, most: int = 20) -> str:
-        """The list of the photos, the first of them in full."""
+        """The list of the images, the first of them in full."""
         listed = [f"  {reason}" for _, reason in sorted(self.photos.items())[:most]]
         rest = len(self.photos) - len(listed)
         listed += [f"  and {rest} more"] if rest else []

@@ -1,4 +1,4 @@
-"""A card's section on training: what was run on which photos, in what it differs from its recipe, and the command."""
+"""A card's section on training: what was run on which images, in what it differs from its recipe, and the command."""
 
 from __future__ import annotations
 

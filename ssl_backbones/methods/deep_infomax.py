@@ -50,7 +50,7 @@ class DeepInfoMaxConfig(MethodConfig):
     prior: Prior = "adversarial"
     """"adversarial": the encoder fools the discriminator; "cooperative": it helps it, as in the public baseline."""
     crop_padding: float = 0.0
-    """Black around a photo before a crop of its own size, as a share of the side; 0 for no crop."""
+    """Black around an image before a crop of its own size, as a share of the side; 0 for no crop."""
     flip_p: float = 0.5
     """Chance of a mirror image."""
 

@@ -1,8 +1,8 @@
 """DeepCluster: clusters of the features are the labels of the next epoch. Caron et al., 2018.
 
 https://arxiv.org/abs/1807.05520. Sizes are those of the baseline that Patch RotNet is compared with. What is clustered
-are features of clean photos, and photos are trained on as they are; the code behind that baseline clusters augmented
-photos, and trains on levels that have been normalised twice and wrapped around. Neither is repeated here.
+are features of clean images, and images are trained on as they are; the code behind that baseline clusters augmented
+images, and trains on levels that have been normalised twice and wrapped around. Neither is repeated here.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class DeepClusterConfig(MethodConfig):
     weighting: Weighting = "inverse"
     """An image's weight in the loss: one over its cluster's size, or the share of images outside it (the baseline)."""
     crop_padding: float = 1 / 8
-    """Black around a photo before a crop of its own size, as a share of the side; 0 for no crop."""
+    """Black around an image before a crop of its own size, as a share of the side; 0 for no crop."""
     flip_p: float = 0.5
     """Chance of a mirror image."""
 

@@ -14,23 +14,23 @@ from ssl_backbones.checks import check_positive
 logger = logging.getLogger(__name__)
 
 EXACT_UP_TO = 50_000
-"""Photos of a class up to which its middle ranks are exact; in a larger one they are those of a sample."""
+"""Images of a class up to which its middle ranks are exact; in a larger one they are those of a sample."""
 SAMPLE = 16_384
-"""Photos in such a sample; a class is never smaller than its sample."""
+"""Images in such a sample; a class is never smaller than its sample."""
 DISJOINT_FROM = 7
-"""Photos of a class from which on the pairs have no photo in common."""
+"""Images of a class from which on the pairs have no image in common."""
 ENTRIES = 2**22
 """Similarities held at a time."""
 
 
 @dataclass(frozen=True)
 class Mined:
-    """The partners of N photos, and where they are not quite what they should be."""
+    """The partners of N images, and where they are not quite what they should be."""
 
     rows: Tensor
-    """(N, 4) int64: of each photo its global pair, then its local pair, as rows of the features."""
+    """(N, 4) int64: of each image its global pair, then its local pair, as rows of the features."""
     tiny: tuple[int, ...]
-    """Classes too small for pairs without a photo in common."""
+    """Classes too small for pairs without an image in common."""
     sampled: dict[int, float]
     """Classes whose local pairs are of a sampled middle: the standard deviation of its rank, as a share of the list."""
 
@@ -38,7 +38,7 @@ class Mined:
 def mine(
     features: Tensor, labels: Tensor, *, exact_up_to: int = EXACT_UP_TO, sample: int = SAMPLE, seed: int = 0
 ) -> Mined:
-    """The partners of photos with features (N, D) among those with the same label (N,)."""
+    """The partners of images with features (N, D) among those with the same label (N,)."""
     order = labels.argsort(stable=True)
     classes, counts = torch.unique_consecutive(labels[order], return_counts=True)
     rows = torch.empty(len(labels), 4, dtype=torch.long)
@@ -64,11 +64,11 @@ def rank_error(sample: int) -> float:
 
 @torch.no_grad()
 def mine_class(features: Tensor, *, exact_up_to: int = EXACT_UP_TO, sample: int = SAMPLE, seed: int = 0) -> Tensor:
-    """Each photo's partners (n, 4) within its class, by features (n, D): a global pair, then a local pair.
+    """Each image's partners (n, 4) within its class, by features (n, D): a global pair, then a local pair.
 
-    Of the L other photos by falling cosine similarity, the first two and the middle two, at ranks L // 2 - 1 and
-    L // 2; of equals, the one with the smaller index comes first. In shorter lists ranks repeat, and a photo alone is
-    its own partner. In a class of more than `exact_up_to` photos the middle is that of a `sample`, drawn by `seed`.
+    Of the L other images by falling cosine similarity, the first two and the middle two, at ranks L // 2 - 1 and
+    L // 2; of equals, the one with the smaller index comes first. In shorter lists ranks repeat, and an image alone is
+    its own partner. In a class of more than `exact_up_to` images the middle is that of a `sample`, drawn by `seed`.
     Memory grows with n, not with its square.
     ValueError for features that are not finite, or a sample too small to have a middle.
     """

@@ -35,7 +35,7 @@ class PatchChoices:
     hidden_dim: int = 256
     """The width inside the head, where it is an "mlp"."""
     crop_padding: float = 1 / 8
-    """Black around a photo before a crop of its own size, as a share of the side; 0 for no crop."""
+    """Black around an image before a crop of its own size, as a share of the side; 0 for no crop."""
     flip_p: float = 0.5
     """Chance of a mirror image."""
 

@@ -45,7 +45,7 @@ def large(variant: str, method: FlagsConfig, table: str, accuracy: float, not_st
 
 
 def small(variant: str, local_branch: bool) -> Recipe:
-    """A ResNet-8 under FLAGS on Imagenette's photos at 64 px, with what MoCo v2 has there."""
+    """A ResNet-8 under FLAGS on Imagenette's images at 64 px, with what MoCo v2 has there."""
     return Recipe(
         name=f"resnet8_flags.imagenette96_100ep_{variant}",
         model="resnet8_flags",

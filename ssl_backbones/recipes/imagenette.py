@@ -1,6 +1,6 @@
-"""Every method at about equal cost: ResNet-8 on Imagenette's photos at 32 px. No paper; the settings are our own.
+"""Every method at about equal cost: ResNet-8 on Imagenette's images at 32 px. No paper; the settings are our own.
 
-A row trains for about six minutes of one core, so a method whose steps cost more sees the photos less often.
+A row trains for about six minutes of one core, so a method whose steps cost more sees the images less often.
 """
 
 from __future__ import annotations

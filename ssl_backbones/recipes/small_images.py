@@ -1,4 +1,4 @@
-"""Small networks on small photos: what two CPU cores can train. No paper; the settings are this project's own."""
+"""Small networks on small images: what two CPU cores can train. No paper; the settings are this project's own."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ METHODS: dict[str, Callable[[dict[str, Any]], MethodConfig]] = {
 
 
 def small(arch: str, method: str) -> Recipe:
-    """A network and a method on Imagenette's photos at 64 px."""
+    """A network and a method on Imagenette's images at 64 px."""
     return Recipe(
         name=f"{arch}_{method}.imagenette96_{EPOCHS}ep",
         model=f"{arch}_{method}",

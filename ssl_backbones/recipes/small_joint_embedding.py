@@ -1,4 +1,4 @@
-"""Small networks on small photos, as in small_images, under joint-embedding methods without a target network."""
+"""Small networks on small images, as in small_images, under joint-embedding methods without a target network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def methods(heads: dict[str, Any]) -> dict[str, tuple[MethodConfig, int, Optimiz
     aligned = {**heads, "aligned_dim": width, "views": MOCO_V2_SMALL_VIEWS}
     siamese = SimSiamConfig(
         hidden, hidden, num_layers=2, predictor_dim=hidden // 4, views=MOCO_V2_SMALL_VIEWS
-    )  # two layers for small photos, as in the paper's appendix D
+    )  # two layers for small images, as in the paper's appendix D
     return {
         "simclr": (SimCLRConfig(**heads, temperature=0.2, views=SIMCLR_SMALL_VIEWS), 128, CONTRASTIVE),
         "simsiam": (siamese, 64, SIAMESE),
@@ -44,7 +44,7 @@ def methods(heads: dict[str, Any]) -> dict[str, tuple[MethodConfig, int, Optimiz
 
 
 def small(arch: str, method: str, config: MethodConfig, batch_size: int, optimizer: OptimizerConfig) -> Recipe:
-    """A network and a method on Imagenette's photos at 64 px."""
+    """A network and a method on Imagenette's images at 64 px."""
     suffix, _, kind = method.partition(".")
     return Recipe(
         name=f"{arch}_{suffix}.imagenette96_{EPOCHS}ep{'_' if kind else ''}{kind}",

@@ -1,4 +1,4 @@
-"""Makes the cache of `--cache`: the photos of a source, decoded once, where every later epoch and run maps them.
+"""Makes the cache of `--cache`: the images of a source, decoded once, where every later epoch and run maps them.
 
 A cache grows in `.tmp-NAME/`, block by block, and a block counts once `blocks.jsonl` has its line: after a kill the
 making goes on behind the last whole one. The finished folder is renamed to NAME, and never changed or made anew without
@@ -33,14 +33,14 @@ from ssl_backbones.train.processes import first_decides
 SHARE = 0.25
 """Part of a GPU's memory that images may take from the network."""
 SAMPLE = 64
-"""Photos whose size stands for all, and of which a few are held against the source whenever a cache is used."""
+"""Images whose size stands for all, and of which a few are held against the source whenever a cache is used."""
 COMPARED = 16
 WAIT = 0.5
 """Seconds between two looks at a cache that another process makes."""
 
 
 class ImageCacheError(Refusal, RuntimeError):
-    """A cache of photos that cannot be made, or must not be used; the message is one sentence, with the way out."""
+    """A cache of images that cannot be made, or must not be used; the message is one sentence, with the way out."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class Caching:
     limit: float = 8.0
     """GB of pixels up to which a source is kept."""
     side: int = 0
-    """Short side that photos are scaled down to and encoded anew with; 0 for their pixels as they are."""
+    """Short side that images are scaled down to and encoded anew with; 0 for their pixels as they are."""
     unreadable_share: float = 0.01
-    """More unreadable photos than this share are refused."""
+    """More unreadable images than this share are refused."""
 
     @staticmethod
     def of(recipe: Recipe) -> Caching | None:
@@ -71,7 +71,7 @@ class Caching:
 
 
 def cached(images: Images, source: str, how: Caching, part: str = "") -> Images:
-    """The same photos out of a cache, made if there is none yet; the images themselves where they are too large.
+    """The same images out of a cache, made if there is none yet; the images themselves where they are too large.
 
     All processes call it: the first makes, the others wait. TooManyUnreadableError as a run would raise it.
     """
@@ -94,7 +94,7 @@ def cached(images: Images, source: str, how: Caching, part: str = "") -> Images:
 
 
 def expected_bytes(images: Images, how: Caching) -> int:
-    """About how many bytes a cache takes, from some of the photos."""
+    """About how many bytes a cache takes, from some of the images."""
     sizes = []
     for at in spread(len(images), SAMPLE):
         try:
@@ -180,7 +180,7 @@ def require_room(place: Path, needed: float) -> None:
 
 
 def check(images: Images, source: str, place: Path) -> None:
-    """Refuse a cache that was harmed, or is not of these photos any more."""
+    """Refuse a cache that was harmed, or is not of these images any more."""
     index = read_index(place)
     way_out = f"delete {place}, and the same command makes it anew, or name another folder with --cache"
     if index["of"]["fingerprint"] != images.fingerprint:
@@ -201,7 +201,7 @@ def check(images: Images, source: str, place: Path) -> None:
 
 
 def pixels(images: Images, at: int) -> tuple[tuple[int, int], bytes] | None:
-    """A photo's size and bytes; None where it cannot be read."""
+    """An image's size and bytes; None where it cannot be read."""
     try:
         photo = images[at]
     except UnreadableImageError:

@@ -1,4 +1,4 @@
-"""A cache of photos in the making: its files, as they grow block by block."""
+"""A cache of images in the making: its files, as they grow block by block."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.files import make_folder, object_digest, object_in, sync_folder, without_links, write_file
 
 BLOCK = 1024
-"""Photos that a kill may cost."""
+"""Images that a kill may cost."""
 AT_ONCE = 32
-"""Photos in memory."""
+"""Images in memory."""
 THREADS = min(8, os.cpu_count() or 1)
 QUALITY = 90
-"""Of photos that are encoded anew."""
+"""Of images that are encoded anew."""
 NOTES = "blocks.jsonl"
 
 
@@ -40,7 +40,7 @@ class Block:
     bytes: int
     sha256: str
     sizes: list[int]
-    """Bytes of each photo; 0 where it could not be read."""
+    """Bytes of each image; 0 where it could not be read."""
     shapes: list[tuple[int, int]]
     """Height and width."""
     unreadable: dict[str, str]
@@ -51,7 +51,7 @@ class UnfinishedCache:
     """The folder `.tmp-NAME` of a cache: what is whole of it, and what makes it more."""
 
     def __init__(self, place: Path, images: Images, source: str, side: int) -> None:
-        """Takes up what an earlier process left, as far as it is whole and of the same photos."""
+        """Takes up what an earlier process left, as far as it is whole and of the same images."""
         self.place, self.images, self.side = place, images, side
         self.folder = place.with_name(f".tmp-{place.name}")
         self.question = {
@@ -74,7 +74,7 @@ class UnfinishedCache:
         return sum(len(block.sizes) for block in self.blocks)
 
     def unreadable_keys(self) -> dict[str, str]:
-        """Key to reason of the photos that could not be read so far."""
+        """Key to reason of the images that could not be read so far."""
         return {self.images.keys[int(at)]: why for block in self.blocks for at, why in block.unreadable.items()}
 
     def whole_blocks(self) -> list[Block]:
@@ -99,7 +99,7 @@ class UnfinishedCache:
         return blocks
 
     def add(self, indices: Iterable[int]) -> None:
-        """Decode the photos of another block, write them, and note it once they are on the disk."""
+        """Decode the images of another block, write them, and note it once they are on the disk."""
         sizes: list[int] = []
         shapes: list[tuple[int, int]] = []
         unreadable: dict[str, str] = {}
@@ -122,13 +122,13 @@ class UnfinishedCache:
         self.blocks.append(block)
 
     def contents(self, indices: list[int]) -> Iterator[tuple[int, bytes | str, tuple[int, int]]]:
-        """Of each photo in turn: its index, its bytes or else why it cannot be read, its height and width."""
+        """Of each image in turn: its index, its bytes or else why it cannot be read, its height and width."""
         with ThreadPoolExecutor(THREADS) as pool:
             for start in range(0, len(indices), AT_ONCE):
                 yield from pool.map(self.content, indices[start : start + AT_ONCE])
 
     def content(self, at: int) -> tuple[int, bytes | str, tuple[int, int]]:
-        """One photo."""
+        """One image."""
         try:
             photo = self.images[at]
         except UnreadableImageError as error:
@@ -163,7 +163,7 @@ class UnfinishedCache:
 
 
 def content_of(photo: Image.Image, side: int) -> bytes:
-    """A photo's pixels, or with a side the JPEG of the photo scaled down until its short side is that."""
+    """An image's pixels, or with a side the JPEG of the image scaled down until its short side is that."""
     if not side:
         return photo.tobytes()
     short = min(photo.size)
@@ -209,7 +209,7 @@ def write_header(path: Path, shape: tuple[int, ...]) -> None:
 
 
 def photo_arrays(images: Images, sizes: list[int], shapes: np.ndarray) -> bytes:
-    """The file of what belongs to each photo."""
+    """The file of what belongs to each image."""
     keys = images.keys if isinstance(images.keys, PathKeys) else PathKeys(images.keys)
     arrays: dict[str, np.ndarray] = {
         "keys": np.frombuffer(keys.block, np.uint8),

@@ -30,7 +30,7 @@ from ssl_backbones.visualizers.run_section import run_section
 PHOTOS = 6
 """In the picture of the maps."""
 PICTURE_SCALE = 2
-"""The photos of the picture are this many times larger than the views, for maps of a finer grid."""
+"""The images of the picture are this many times larger than the views, for maps of a finer grid."""
 
 
 def save_results(recipe: Recipe, monitor: Monitor, trained: Trained) -> str:
@@ -96,7 +96,7 @@ def altered(recipe: Recipe) -> dict[str, list[Any]]:
 
 
 def earned_tag(recipe: Recipe, results: dict[str, Any]) -> str | None:
-    """The recipe's tag, where nothing of it was altered and the photos are known to be those it is written for."""
+    """The recipe's tag, where nothing of it was altered and the images are known to be those it is written for."""
     own = are_those(recipe.promise.data, results["data"]["fingerprint"])
     return (Name.parse(recipe.name).tag or recipe.name) if own and not results["altered"] else None
 

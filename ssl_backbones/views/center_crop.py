@@ -1,4 +1,4 @@
-"""The evaluation transform: the middle of each photo, the same every time."""
+"""The evaluation transform: the middle of each image, the same every time."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class CenterCrop(Transform):
         return normalise(batch.permute(0, 3, 1, 2), self.mean, self.std)
 
     def _middle(self, image: Image.Image) -> Image.Image:
-        """The middle S x S of the resized photo."""
+        """The middle S x S of the resized image."""
         short = round(self.size / self.crop_pct)
         width, height = (int(short * side / min(image.size)) for side in image.size)
         left, top = round((width - self.size) / 2), round((height - self.size) / 2)

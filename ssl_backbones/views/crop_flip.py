@@ -1,4 +1,4 @@
-"""The augmentation of small photos: shifted by a few pixels into black, and mirrored half of the time."""
+"""The augmentation of small images: shifted by a few pixels into black, and mirrored half of the time."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Placement:
 
 @dataclass(frozen=True)
 class CropFlip(Transform):
-    """A crop of the photo's own size out of the photo padded with black, and a mirror image by chance.
+    """A crop of the image's own size out of the image padded with black, and a mirror image by chance.
 
-    A photo of another size is first brought to size x size as for evaluation: the short side resized, the middle kept.
+    An image of another size is first brought to size x size as for evaluation: the short side resized, the middle kept.
     """
 
     size: int
@@ -56,7 +56,7 @@ class CropFlip(Transform):
         return int(self.size * self.padding)
 
     def draw(self, seed: int, epoch: int, indices: np.ndarray) -> Placement:
-        """Each photo's crop and flip."""
+        """Each image's crop and flip."""
         chances = uniform(seed, epoch, indices, 0, 3)
         return Placement((chances[:, :2] * (2 * self.margin + 1)).astype(np.int64), chances[:, 2] < self.flip_p)
 

@@ -5,7 +5,7 @@ Pillow engine gives:
 - flip, brightness, contrast, saturation, grey, solarize: the same levels;
 - bilinear crop and blur: within 2 levels, 0.1 and 0.5 on average. Pillow 13 chooses which way to resize first, earlier
   ones go across first, as here; and Pillow rounds a blur six times, here it is twice;
-- bicubic crop: the same, but where a photo is noise, overshoots that are clipped between the two ways differ by more;
+- bicubic crop: the same, but where an image is noise, overshoots that are clipped between the two ways differ by more;
 - hue: the same but for one value in 200, where eight-bit HSV is on an edge, and there within 6 levels.
 Nothing here waits for the device: what to do to which row is settled on the host, by `pack`.
 """
@@ -27,7 +27,7 @@ from ssl_backbones.views.resident import residents
 
 
 def pack(images: Sequence[Image.Image], views: Sequence[tuple[Policy, Parameters]]) -> dict[str, Any]:
-    """The photos, or the rows of those that lie on the device already, and for each view its parameters as tensors."""
+    """The images, or the rows of those that lie on the device already, and for each view its parameters as tensors."""
     sizes = np.array([image.size for image in images], dtype=np.int64).reshape(-1, 2)
     width, height = sizes.max(axis=0, initial=0).tolist()
     plans = [_plan(policy, drawn, sizes) for policy, drawn in views]
@@ -71,7 +71,7 @@ def _plan(policy: Policy, drawn: Parameters, sizes: NDArray[np.int64]) -> dict[s
 
 
 def _view(photos: Tensor, plan: dict[str, Any], policy: Policy, size: int) -> Tensor:
-    """The view (B, 3, S, S) of photos (B, 3, H, W); a flip is done with the crop, for all that follows is symmetric."""
+    """The view (B, 3, S, S) of images (B, 3, H, W); a flip is done with the crop, for all that follows is symmetric."""
     x = crop(photos, plan["box"], plan["flip"], size, FILTERS[policy.interpolation])
     for slot, (rows, steps) in enumerate(zip(plan["turned"], plan["steps"], strict=True)):
         x = mix(x, plan["factor"][:, slot], plan["to_mean"][:, slot], plan["to_grey"][:, slot])
@@ -87,7 +87,7 @@ def _view(photos: Tensor, plan: dict[str, Any], policy: Policy, size: int) -> Te
 
 
 def crop(photos: Tensor, box: Tensor, flip: Tensor, size: int, kernel: Callable[[Tensor], Tensor]) -> Tensor:
-    """Each photo's box (B, 4) at size x size, mirrored where flip (B,): (B, 3, S, S) from (B, 3, H, W)."""
+    """Each image's box (B, 4) at size x size, mirrored where flip (B,): (B, 3, S, S) from (B, 3, H, W)."""
     b, _, h, w = photos.shape
     left, top, width, height = box.to(torch.float32).T
     across = _resampling(left, width, w, size, kernel)

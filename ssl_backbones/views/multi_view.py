@@ -24,7 +24,7 @@ class MultiView(Transform):
     """A view (B, 3, S, S) per policy. "pillow" and "opencv" make them on the host; "device" on the network's device.
 
     All engines follow the same parameters. "pillow" is the reference, "opencv" the fast one on a CPU. "device" ships
-    the whole photos, padded to the largest of the batch, so it wants photos of moderate and similar size. Where no
+    the whole images, padded to the largest of the batch, so it wants images of moderate and similar size. Where no
     engine is named it is the one of `made_by`, and "pillow" outside of that.
     """
 
@@ -51,7 +51,7 @@ class MultiView(Transform):
         )
 
     def on_host(self, images: Sequence[Image.Image], parameters: tuple[Parameters, ...]) -> Any:
-        """For "device", photos and parameters; for the others, the levels (B, S, S, 3) of each view, uint8."""
+        """For "device", images and parameters; for the others, the levels (B, S, S, 3) of each view, uint8."""
         views = list(zip(self.policies, parameters, strict=True))
         if self.engine == "device":
             return device_engine.pack(images, views)

@@ -33,7 +33,7 @@ DOWN = EDGE - 0.5
 
 
 def render(images: Sequence[Image.Image], policy: Policy, parameters: Parameters, size: int) -> Levels:
-    """One view (B, S, S, 3) of each RGB photo, on one thread: readers are processes, and forked threads are lost."""
+    """One view (B, S, S, 3) of each RGB image, on one thread: readers are processes, and forked threads are lost."""
     import cv2
 
     threads = cv2.getNumThreads()

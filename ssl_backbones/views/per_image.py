@@ -1,4 +1,4 @@
-"""The order in which a view is made of one photo, whatever library has the operations."""
+"""The order in which a view is made of one image, whatever library has the operations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Operations(Generic[T]):
     """The operations of a policy, on a library's own kind of image T."""
 
     crop: Callable[[Image.Image, Sequence[int], int, Image.Resampling], T]
-    """The photo's box (left, top, width, height) at size x size."""
+    """The image's box (left, top, width, height) at size x size."""
     flip: Callable[[T], T]
     colour: tuple[Callable[[T, float], T], ...]
     """In the order of the columns of `Parameters.factors`."""
@@ -33,7 +33,7 @@ class Operations(Generic[T]):
     def render(
         self, images: Sequence[Image.Image], policy: Policy, parameters: Parameters, size: int
     ) -> NDArray[np.uint8]:
-        """One view (B, S, S, 3) of each RGB photo."""
+        """One view (B, S, S, 3) of each RGB image."""
         boxes = policy.crop_boxes(parameters, np.array([image.size for image in images], dtype=np.int64).reshape(-1, 2))
         resampling = Image.Resampling[policy.interpolation.upper()]
         views = np.empty((len(images), size, size, 3), dtype=np.uint8)

@@ -74,4 +74,4 @@ def solarize(image: Image.Image, threshold: int) -> Image.Image:
 
 
 render = Operations(crop, flip, (brightness, contrast, saturation, hue), grey, blur, solarize, pixels).render
-"""One view (B, S, S, 3) of each RGB photo, by a policy and its parameters."""
+"""One view (B, S, S, 3) of each RGB image, by a policy and its parameters."""

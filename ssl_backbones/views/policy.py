@@ -21,11 +21,11 @@ class Parameters:
     """The parameters of B views: the same for every engine."""
 
     area: NDArray[np.float64]
-    """(B, 10) proposed crops: share of the photo's area."""
+    """(B, 10) proposed crops: share of the image's area."""
     ratio: NDArray[np.float64]
     """(B, 10) proposed crops: width over height."""
     position: NDArray[np.float64]
-    """(B, 2) in [0, 1): where between the photo's left and right, top and bottom, the crop lies."""
+    """(B, 2) in [0, 1): where between the image's left and right, top and bottom, the crop lies."""
     flip: NDArray[np.bool_]
     """(B,)"""
     order: NDArray[np.int64]
@@ -49,7 +49,7 @@ class Policy:
     """
 
     area: tuple[float, float] = (0.2, 1.0)
-    """Crop's share of the photo, drawn uniformly."""
+    """Crop's share of the image, drawn uniformly."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Crop's width over height, drawn uniformly in the logarithm."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
@@ -111,9 +111,9 @@ class Policy:
         )
 
     def crop_boxes(self, parameters: Parameters, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Left, top, width and height (B, 4) of the crop in photos of width and height (B, 2).
+        """Left, top, width and height (B, 4) of the crop in images of width and height (B, 2).
 
-        The first proposal that fits the photo; where none of them does, the largest centre crop of an allowed ratio.
+        The first proposal that fits the image; where none of them does, the largest centre crop of an allowed ratio.
         """
         size = sizes[:, None, :]
         target = parameters.area * size.prod(axis=2)
@@ -126,7 +126,7 @@ class Policy:
         return np.hstack([np.where(found, corner, (sizes - centre) // 2), np.where(found, first, centre)])
 
     def _centre_size(self, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Width and height (B, 2) of the largest part of photos (B, 2) whose ratio is allowed."""
+        """Width and height (B, 2) of the largest part of images (B, 2) whose ratio is allowed."""
         width, height = sizes.T
         narrow, wide = width / height < self.ratio[0], width / height > self.ratio[1]
         return np.stack(

@@ -1,4 +1,4 @@
-"""Photos that stay where the network is: a batch is named by its rows, and no pixel travels for it."""
+"""Images that stay where the network is: a batch is named by its rows, and no pixel travels for it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 
 class ResidentPixels:
-    """The pixels of N photos of any sizes on a device, photo behind photo."""
+    """The pixels of N images of any sizes on a device, image behind image."""
 
     def __init__(self, levels: Tensor, starts: Tensor, sizes: Tensor) -> None:
-        """From levels (P, 3), uint8, and for each photo its first pixel (N,) and its height and width (N, 2)."""
+        """From levels (P, 3), uint8, and for each image its first pixel (N,) and its height and width (N, 2)."""
         self.levels, self.starts, self.sizes = levels, starts, sizes
 
     def canvases(self, rows: Tensor, height: int, width: int) -> Tensor:
-        """Photos (B,) in the upper left of black canvases (B, H, W, 3)."""
+        """Images (B,) in the upper left of black canvases (B, H, W, 3)."""
         down = torch.arange(height, device=rows.device)[:, None]
         right = torch.arange(width, device=rows.device)
         start = self.starts[rows, None, None]
@@ -30,19 +30,19 @@ class ResidentPixels:
 
 
 class ResidentPhoto(Image.Image):
-    """One of those photos. Whoever works on it on the host reads it only then."""
+    """One of those images. Whoever works on it on the host reads it only then."""
 
     def __init__(
         self, pixels: ResidentPixels, row: int, size: tuple[int, int], read: Callable[[], Image.Image]
     ) -> None:
-        """`size` is width and height, as Pillow has it, and `read` gives the photo as RGB."""
+        """`size` is width and height, as Pillow has it, and `read` gives the image as RGB."""
         super().__init__()
         self._mode, self._size = "RGB", size
         self.pixels, self.row = pixels, row
         self.read: Callable[[], Image.Image] | None = read
 
     def load(self) -> Any:
-        """Have the pixels on the host: what Pillow calls before it works on any of its photos."""
+        """Have the pixels on the host: what Pillow calls before it works on any of its images."""
         if self.read is not None:
             self.im, self.read = self.read().im, None
         return super().load()

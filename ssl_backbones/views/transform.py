@@ -13,7 +13,7 @@ from ssl_backbones.views.engine import Engine
 
 
 class Transform(ABC):
-    """A recipe from decoded photos to what a method's `forward` takes. Instances are plain values and pickle.
+    """A recipe from decoded images to what a method's `forward` takes. Instances are plain values and pickle.
 
     `draw` fixes every random choice from counters alone; `on_host` runs where images are decoded and hands over uint8
     tensors; `on_device` runs where the network is and returns normalised floats. How the work is split between the two

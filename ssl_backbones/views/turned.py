@@ -1,4 +1,4 @@
-"""Transforms whose views are made where the network is, out of one small augmented photo per image."""
+"""Transforms whose views are made where the network is, out of one small augmented image per image."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Positions = Literal["per image", "per view"]
 
 @dataclass(frozen=True)
 class Rotations(Transform):
-    """Every augmented photo turned by 0, 90, 180 and 270 degrees: `views.patches.rotations`."""
+    """Every augmented image turned by 0, 90, 180 and 270 degrees: `views.patches.rotations`."""
 
     base: CropFlip
 
     def draw(self, seed: int, epoch: int, indices: np.ndarray) -> Placement:
-        """Each photo's augmentation; the turns are no chance."""
+        """Each image's augmentation; the turns are no chance."""
         return self.base.draw(seed, epoch, indices)
 
     def on_host(self, images: Sequence[Image.Image], parameters: Placement) -> Tensor:
@@ -41,7 +41,7 @@ class Rotations(Transform):
 
 @dataclass(frozen=True)
 class PatchViews(Transform):
-    """Every augmented photo turned, and with small turned copies of itself in it: `views.patches.patch_views`."""
+    """Every augmented image turned, and with small turned copies of itself in it: `views.patches.patch_views`."""
 
     base: CropFlip
     ratio: float = 0.4
@@ -53,7 +53,7 @@ class PatchViews(Transform):
         patch_side(self.base.size, self.ratio)  # refuses a wrong ratio
 
     def draw(self, seed: int, epoch: int, indices: np.ndarray) -> tuple[Placement, np.ndarray]:
-        """Each photo's augmentation, and the corners (B, 2) or (B, 4, 2) of its patches."""
+        """Each image's augmentation, and the corners (B, 2) or (B, 4, 2) of its patches."""
         places = self.base.size - patch_side(self.base.size, self.ratio) + 1
         count = 4 if self.positions == "per view" else 1
         corners = (uniform(seed, epoch, indices, 1, 2 * count) * places).astype(np.int64)

@@ -78,10 +78,10 @@ def most_distinct(maps: npt.ArrayLike, k: int) -> list[int]:
 
 
 def alignment_figure(images: Sequence[Image.Image], maps: Tensor, *, k: int = 6, side: int = 128) -> Image.Image:
-    """A row for each photo: the photo, then k of its maps (B, n, h, w) laid over it, the same map down a column.
+    """A row for each image: the image, then k of its maps (B, n, h, w) laid over it, the same map down a column.
 
-    The maps are the most distinct over all photos; each is stretched to its own range, so that colour tells where and
-    not how much. Photos are drawn with `side` pixels to the longer side; they are what the network saw, cropped alike.
+    The maps are the most distinct over all images; each is stretched to its own range, so that colour tells where and
+    not how much. Images are drawn with `side` pixels to the longer side; they are what the network saw, cropped alike.
     """
     values = checked_values(images, maps)
     chosen = most_distinct(values, min(k, values.shape[1]))
@@ -92,7 +92,7 @@ def alignment_figure(images: Sequence[Image.Image], maps: Tensor, *, k: int = 6,
 
 
 def checked_values(images: Sequence[Image.Image], maps: Tensor) -> np.ndarray:
-    """Maps (B, n, h, w) as numbers, one B for each photo."""
+    """Maps (B, n, h, w) as numbers, one B for each image."""
     if maps.ndim != 4 or len(maps) != len(images):
         raise ValueError(f"maps are {tuple(maps.shape)} for {len(images)} photos; give (B, n, h, w), B for the photos.")
     values: np.ndarray = maps.detach().cpu().double().numpy()
@@ -102,7 +102,7 @@ def checked_values(images: Sequence[Image.Image], maps: Tensor) -> np.ndarray:
 def drawn(
     images: Sequence[Image.Image], heats: np.ndarray, side: int
 ) -> tuple[list[Image.Image], list[list[Image.Image]]]:
-    """The photos with `side` pixels to the longer side, and each with its heat maps (B, k, h, w) laid over it."""
+    """The images with `side` pixels to the longer side, and each with its heat maps (B, k, h, w) laid over it."""
     photos, painted = [], []
     for image, heat in zip(images, heats, strict=True):
         scale = side / max(image.size)

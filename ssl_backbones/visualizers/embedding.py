@@ -22,7 +22,7 @@ NEIGHBOURS = 10
 KEPT = 50
 """Principal components that t-SNE and UMAP see: distances hardly change, and they become much faster."""
 FEWEST = 5
-"""Photos below which there is nothing to lay out."""
+"""Images below which there is nothing to lay out."""
 
 
 class MissingExtraError(Refusal, ImportError):
@@ -134,7 +134,7 @@ def trustworthiness(rows: np.ndarray, places: np.ndarray, k: int) -> float:
     count = len(rows)
     if not 1 <= k < count / 2:
         raise ValueError(f"k is {k} for {count} photos; give at least 1 and less than half of them.")
-    ranks = neighbour_order(rows).argsort(1)  # 0 is the photo itself, 1 the nearest
+    ranks = neighbour_order(rows).argsort(1)  # 0 is the image itself, 1 the nearest
     near = neighbour_order(places)[:, 1 : k + 1]
     excess = np.take_along_axis(ranks, near, 1) - k
     return float(1 - 2 / (count * k * (2 * count - 3 * k - 1)) * excess.clip(0).sum())

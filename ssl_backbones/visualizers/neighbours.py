@@ -15,7 +15,7 @@ from ssl_backbones.visualizers.grid import grid
 
 @torch.no_grad()
 def nearest(features: Tensor, queries: Sequence[int], k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k other photos (Q, k) nearest to each of some photos among features (N, D), and their cosine similarities.
+    """The k other images (Q, k) nearest to each of some images among features (N, D), and their cosine similarities.
 
     The nearest stand first; ties go to the lower index. ValueError for a k that is not from 1 to N - 1.
     """
@@ -32,7 +32,7 @@ def nearest(features: Tensor, queries: Sequence[int], k: int) -> tuple[np.ndarra
 def neighbour_sheet(
     images: Sequence[Image.Image], features: Tensor, queries: Sequence[int], *, k: int = 6, side: int = 96
 ) -> Image.Image:
-    """A row for each of some photos: the photo, then the k others nearest to it by features (N, D).
+    """A row for each of some images: the image, then the k others nearest to it by features (N, D).
 
     ValueError where there is not one feature an image.
     """
@@ -47,5 +47,5 @@ def neighbour_sheet(
 
 
 def square(image: Image.Image, side: int) -> Image.Image:
-    """The middle of a photo in RGB, side x side."""
+    """The middle of an image in RGB, side x side."""
     return ImageOps.fit(image.convert("RGB"), (side, side), Image.Resampling.LANCZOS)

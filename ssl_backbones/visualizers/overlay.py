@@ -1,4 +1,4 @@
-"""A heat map laid over the photo it belongs to."""
+"""A heat map laid over the image it belongs to."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ssl_backbones.visualizers.colours import DAWN
 
 
 def overlay(image: Image.Image, heat: npt.ArrayLike, *, alpha: float = 0.5, colours: np.ndarray = DAWN) -> Image.Image:
-    """The photo in RGB, mixed with the colours (K, 3) of a heat map (h, w) in [0, 1] drawn up to the photo's size.
+    """The image in RGB, mixed with the colours (K, 3) of a heat map (h, w) in [0, 1] drawn up to the image's size.
 
-    `alpha` is the share of the heat map: 0 is the photo alone, 1 the map alone.
+    `alpha` is the share of the heat map: 0 is the image alone, 1 the map alone.
     ValueError for a map of another shape or range, or an alpha outside [0, 1].
     """
     values = np.asarray(heat, dtype=np.float32)

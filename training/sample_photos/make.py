@@ -1,4 +1,4 @@
-"""Makes the sample photos: all of clothing-dataset-small, smaller. `python make.py FOLDER_OF_ITS_PARQUET_FILES`"""
+"""Makes the sample images: all of clothing-dataset-small, smaller. `python make.py FOLDER_OF_ITS_PARQUET_FILES`"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPLITS = {"train": ["train"], "validation": ["validation", "test"]}
 
 
 def shrink(photo: bytes) -> bytes:
-    """The photo as JPEG, its short side SHORT_SIDE."""
+    """The image as JPEG, its short side SHORT_SIDE."""
     image = Image.open(io.BytesIO(photo)).convert("RGB")
     scale = SHORT_SIDE / min(image.size)
     size = (round(image.width * scale), round(image.height * scale))
@@ -27,7 +27,7 @@ def shrink(photo: bytes) -> bytes:
 
 
 def smaller(table: pa.Table) -> pa.Table:
-    """The table with its photos shrunk; paths, labels, order and metadata as they were."""
+    """The table with its images shrunk; paths, labels, order and metadata as they were."""
     photos = [{"bytes": shrink(row["bytes"]), "path": row["path"]} for row in table["image"].to_pylist()]
     return table.set_column(0, table.schema.field("image"), pa.array(photos, table.schema.field("image").type))
 

@@ -22,7 +22,7 @@ class LabelledViews:
     augment: bool = True
     """Show crops and mirror images by chance in training; without it, the middle, as in testing."""
     area: tuple[float, float] = (0.08, 1.0)
-    """A crop's share of the photo, drawn uniformly."""
+    """A crop's share of the image, drawn uniformly."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Its width over height, drawn uniformly in the logarithm."""
     flip_p: float = 0.5
@@ -30,7 +30,7 @@ class LabelledViews:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Of the crop's resize."""
     test_crop_pct: float | None = None
-    """The middle's share of the resized photo's short side; None for what the backbone's description says."""
+    """The middle's share of the resized image's short side; None for what the backbone's description says."""
     test_interpolation: Literal["bilinear", "bicubic"] | None = None
     """Of that resize; None for what the backbone's description says."""
 

@@ -1,4 +1,4 @@
-"""COCO's annotations: a JSON file of images, objects and classes beside a folder of photos. Lin et al., 2014."""
+"""COCO's annotations: a JSON file of images, objects and classes beside a folder of images. Lin et al., 2014."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def coco_file(path: Path, split: str, kept_out: bool) -> Path | None:
 
 
 def open_coco(file: Path, *, classes: Sequence[str] | None = None) -> AnnotatedImages:
-    """The photos and objects of a JSON file; classes in the order of their numbers, or those given."""
+    """The images and objects of a JSON file; classes in the order of their numbers, or those given."""
     content = read_json(file)
     categories = sorted(content["categories"], key=lambda category: category["id"])
     names = [str(category["name"]) for category in categories]
@@ -79,13 +79,13 @@ class Shapes:
     """The masks of a COCO file: polygons, or runs of pixels."""
 
     shapes: list[list[Any]]
-    """Of each photo, each annotation's segmentation."""
+    """Of each image, each annotation's segmentation."""
     sizes: list[tuple[int, int]]
     taken: list[NDArray[np.int64]]
-    """Of each photo, the annotations that its objects come from."""
+    """Of each image, the annotations that its objects come from."""
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
-        """The masks (N, H, W) of a photo's objects."""
+        """The masks (N, H, W) of an image's objects."""
         from pycocotools import mask as runs
 
         height, width = self.sizes[index]
@@ -133,7 +133,7 @@ def photo_folder(file: Path, images: Sequence[dict[str, Any]]) -> Path:
 
 
 def check_masks(shapes: list[list[Any]], sizes: list[tuple[int, int]], names: list[str], file: Path) -> None:
-    """ImageSourceError for a mask of another size than its photo."""
+    """ImageSourceError for a mask of another size than its image."""
     for found, size, name in zip(shapes, sizes, names, strict=True):
         for shape in found:
             if isinstance(shape, dict) and tuple(shape["size"]) != tuple(size):

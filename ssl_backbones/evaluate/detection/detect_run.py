@@ -15,7 +15,7 @@ from ssl_backbones.typed.words import Hidden, Positional
 
 @dataclass(frozen=True, kw_only=True)
 class DetectRun(Transfer):
-    """A detector trained on photos with objects and tested on others."""
+    """A detector trained on images with objects and tested on others."""
 
     protocol: Hidden[str] = "detection"
     model: Positional[str] = ""

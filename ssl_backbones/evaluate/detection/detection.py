@@ -28,20 +28,20 @@ class DetectionConfig(MethodConfig):
     classes: Hidden[int] = 20
     """Number of classes: those of the data, or more."""
     smallest: int = 480
-    """The smallest short side of a photo in training, in pixels; the largest, which is that of the test, is the run's
+    """The smallest short side of an image in training, in pixels; the largest, which is that of the test, is the run's
     size."""
     longest: int = 1333
-    """The largest long side of a photo, in pixels."""
+    """The largest long side of an image, in pixels."""
     regions: int = 512
-    """Regions of a photo that are scored in training."""
+    """Regions of an image that are scored in training."""
     anchors: int = 256
-    """Anchors of a photo that are scored in training."""
+    """Anchors of an image that are scored in training."""
     test_proposals: int = 1000
-    """Proposals of a photo that are looked at in a test."""
+    """Proposals of an image that are looked at in a test."""
     width: int = 256
     """Channels of a pyramid."""
     precise_batches: int = 200
-    """Batches of training photos from which batch statistics are taken anew before a test; 0 for none."""
+    """Batches of training images from which batch statistics are taken anew before a test; 0 for none."""
 
     def __post_init__(self) -> None:
         check_positive(
@@ -88,16 +88,16 @@ class Detection(Method):
         return self.resize(size, size, 0.0)
 
     def resize(self, size: int, smallest: int, flip_p: float) -> ResizeFlip:
-        """Photos normalised as the backbone expects them."""
+        """Images normalised as the backbone expects them."""
         cfg: Any = self.backbone.pretrained_cfg
         return ResizeFlip(size, smallest, self.config.longest, flip_p, tuple(cfg["mean"]), tuple(cfg["std"]))
 
     def dataset(self, images: Images, size: int, seed: int) -> BoxBatches:
-        """Batches of photos and their objects; ImageSourceError where the head cannot tell what is in them."""
+        """Batches of images and their objects; ImageSourceError where the head cannot tell what is in them."""
         return BoxBatches(self.checked(images), self.transform(size), seed, self.with_masks)
 
     def checked(self, images: Images) -> AnnotatedImages:
-        """The photos, if they have what the head learns from."""
+        """The images, if they have what the head learns from."""
         if not isinstance(images, AnnotatedImages):
             raise ImageSourceError("detection needs photos with objects: give VOC, COCO or parquet annotations")
         if len(images.classes) > self.config.classes:
@@ -110,7 +110,7 @@ class Detection(Method):
         return images
 
     def forward(self, batch: tuple[tuple[Tensor, list[tuple[int, int]]], list[Target]]) -> dict[str, Tensor | float]:
-        """Score photos (B, 3, H, W) with their sizes, and their objects."""
+        """Score images (B, 3, H, W) with their sizes, and their objects."""
         (images, sizes), targets = batch
         losses, _ = self.detector(images, sizes, targets)
         return {"loss": torch.stack(list(losses.values())).sum()} | {
@@ -119,6 +119,6 @@ class Detection(Method):
 
     @torch.no_grad()
     def find(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
-        """Boxes, labels from 1, scores and masks (N, 1, 28, 28) or (N, 1, 14, 14) of photos; in eval mode."""
+        """Boxes, labels from 1, scores and masks (N, 1, 28, 28) or (N, 1, 14, 14) of images; in eval mode."""
         detections: list[dict[str, Tensor]] = self.detector(images, list(sizes))[1]
         return detections

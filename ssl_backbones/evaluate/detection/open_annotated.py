@@ -17,7 +17,7 @@ from ssl_backbones.evaluate.detection.voc_folder import VALIDATION, is_voc, open
 def open_annotated(
     spec: str, *, column: Column | None = None, kept_out: bool = False, classes: Sequence[str] | None = None
 ) -> AnnotatedImages:
-    """The photos of a source with their objects, those to train on unless `kept_out`.
+    """The images of a source with their objects, those to train on unless `kept_out`.
 
     A VOC or COCO folder may be followed by :split; several VOC folders stand with commas between them. `classes` are
     those trained on, and any other is an ImageSourceError.
@@ -43,7 +43,7 @@ def open_annotated(
 
 
 def open_kept_out(spec: str, like: AnnotatedImages, column: Column | None = None) -> AnnotatedImages:
-    """The photos kept beside those to train on, of the same classes; ImageSourceError where there are none."""
+    """The images kept beside those to train on, of the same classes; ImageSourceError where there are none."""
     files = parquet_files(spec)
     beside = parquet_kept_out(files) if files else []
     if beside:

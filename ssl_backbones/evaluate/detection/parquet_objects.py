@@ -90,7 +90,7 @@ def names_of(schema: pa.Schema, file: Path) -> list[str]:
 
 
 def sizes(table: dict[str, pa.ChunkedArray]) -> list[tuple[float, float]]:
-    """Width and height of each photo, where there are such columns."""
+    """Width and height of each image, where there are such columns."""
     count = len(table[OBJECTS])
     if not {"width", "height"} <= set(table):
         return [(float("inf"),) * 2] * count
@@ -106,7 +106,7 @@ def objects_of(
     height: float,
     key: str,
 ) -> tuple[Objects, int]:
-    """The objects of a photo, and how many boxes were left out."""
+    """The objects of an image, and how many boxes were left out."""
     if row is None:
         raise ImageSourceError(f"the row {key!r} has no annotation: give it a list of objects, empty if it has none")
     gathered = Gathered(width, height)
@@ -133,14 +133,14 @@ def objects_of(
 
 @dataclass(frozen=True)
 class Numbered:
-    """Masks as one image a photo: k where objects[k - 1] is seen."""
+    """Masks as one image an image: k where objects[k - 1] is seen."""
 
     images: list[bytes]
     taken: list[NDArray[np.int64]]
-    """Of each photo, the annotations that its objects come from."""
+    """Of each image, the annotations that its objects come from."""
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
-        """The masks (N, H, W) of a photo's objects."""
+        """The masks (N, H, W) of an image's objects."""
         with Image.open(io.BytesIO(self.images[index]), formats=["PNG"]) as image:
             numbers = np.asarray(image)
         masks: NDArray[np.uint8] = (numbers[None] == self.taken[index][:, None, None] + 1).astype(np.uint8)
@@ -148,7 +148,7 @@ class Numbered:
 
 
 def masks_of(table: dict[str, pa.ChunkedArray], photos: ParquetImages, taken: list[NDArray[np.int64]]) -> Numbered:
-    """The masks of all photos; ImageSourceError for one of another size than its photo, or none at all."""
+    """The masks of all images; ImageSourceError for one of another size than its image, or none at all."""
     images = [held["bytes"] if isinstance(held, dict) else held for held in table[MASKS].to_pylist()]
     assert photos.photos is not None
     for key, photo, mask in zip(photos.keys, photos.photos, images, strict=True):

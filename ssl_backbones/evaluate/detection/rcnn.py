@@ -29,7 +29,7 @@ Maps = dict[str, Tensor]
 
 
 class RCNN(nn.Module):
-    """Photos to losses in training, and to detections otherwise: a GeneralizedRCNN whose photos come resized."""
+    """Images to losses in training, and to detections otherwise: a GeneralizedRCNN whose images come resized."""
 
     def __init__(self, body: nn.Module, rpn: RegionProposalNetwork, roi_heads: RoIHeads) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class RCNN(nn.Module):
     def forward(
         self, images: Tensor, sizes: list[tuple[int, int]], targets: list[dict[str, Tensor]] | None = None
     ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
-        """The losses and the detections of photos (B, 3, H, W) that fill `sizes` of it; one of the two is empty."""
+        """The losses and the detections of images (B, 3, H, W) that fill `sizes` of it; one of the two is empty."""
         maps: Maps = self.body(images)
         listed = ImageList(images, sizes)
         proposals, rpn_losses = self.rpn(listed, maps, targets)
@@ -84,7 +84,7 @@ class AlignedRoIAlign(MultiScaleRoIAlign):
         self.mapper = LevelMapper(levels[0], levels[-1], self.canonical_scale, self.canonical_level)
 
     def forward(self, x: Maps, boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
-        """Regions (R, C, size, size) of the boxes of all photos."""
+        """Regions (R, C, size, size) of the boxes of all images."""
         maps = [x[name].float() for name in self.featmap_names]
         owner = torch.cat([torch.full_like(each[:, :1], row) for row, each in enumerate(boxes)])
         rois = torch.cat([owner, torch.cat(boxes)], dim=1)
@@ -179,7 +179,7 @@ class RegionHeads(RoIHeads):
     def detect(
         self, features: Maps, proposals: list[Tensor], image_shapes: list[tuple[int, int]]
     ) -> list[dict[str, Tensor]]:
-        """Boxes, labels, scores and, at their own size, masks (N, 1, M, M) of each photo."""
+        """Boxes, labels, scores and, at their own size, masks (N, 1, M, M) of each image."""
         logits, deltas = self.predicted(self.box_head(self.box_roi_pool(features, proposals, image_shapes)))
         found = self.postprocess_detections(logits, deltas, proposals, image_shapes)
         detections = [
@@ -198,7 +198,7 @@ def proposals(
 ) -> Proposals:
     """The proposal network: anchors of these sizes on each map, and how many stay before and after suppression.
 
-    Of the two counts, the first is that of training; `anchors` are scored per photo in training.
+    Of the two counts, the first is that of training; `anchors` are scored per image in training.
     """
     generator = AnchorGenerator(sizes, (RATIOS,) * len(sizes))
     return Proposals(
@@ -217,7 +217,7 @@ def proposals(
 def region_heads(
     pool: MultiScaleRoIAlign, head: nn.Module, width: int, classes: int, regions: int, *, shared: bool, **mask: Any
 ) -> RegionHeads:
-    """The heads on regions of `classes` classes, the background beside them; `regions` per photo in training."""
+    """The heads on regions of `classes` classes, the background beside them; `regions` per image in training."""
     return RegionHeads(
         pool,
         head,

@@ -16,7 +16,7 @@ VOC_CLASSES = (
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 TRAIN, VALIDATION = ("trainval", "train"), ("test", "val")
-"""Lists of photos, the one to take first."""
+"""Lists of images, the one to take first."""
 OBJECT = "object"
 
 
@@ -28,7 +28,7 @@ def is_voc(path: Path) -> bool:
 def open_voc(
     parts: Sequence[tuple[Path, str]], *, kept_out: bool = False, classes: Sequence[str] | None = None
 ) -> AnnotatedImages:
-    """The photos of one or several folders, each with the name of its list or "" for the usual one.
+    """The images of one or several folders, each with the name of its list or "" for the usual one.
 
     Classes are VOC's twenty, or those found where there are others among them, or those given.
     """
@@ -55,7 +55,7 @@ def open_voc(
 
 
 def list_of(root: Path, split: str, usual: Sequence[str]) -> Path:
-    """The file that lists a split's photos."""
+    """The file that lists a split's images."""
     folder = root / "ImageSets" / "Main"
     names = [split] if split else usual
     files = [folder / f"{name}.txt" for name in names]
@@ -70,7 +70,7 @@ def list_of(root: Path, split: str, usual: Sequence[str]) -> Path:
 
 
 def names_in(file: Path) -> list[str]:
-    """The photos that a list names, the first word of each line."""
+    """The images that a list names, the first word of each line."""
     names = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not names:
         raise ImageSourceError(f"{str(file)!r} is empty: list a photo a line")

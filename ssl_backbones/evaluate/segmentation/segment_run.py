@@ -33,15 +33,15 @@ class SegmentRun(Transfer):
     mask_column: str = "mask"
     """Of parquet files, the column of masks."""
     train_lists: tuple[str, ...] = ("train",)
-    """Of a VOC folder, the lists in ImageSets/Segmentation that name the photos to train on."""
+    """Of a VOC folder, the lists in ImageSets/Segmentation that name the images to train on."""
     validation_lists: tuple[str, ...] = ("val",)
-    """Of a VOC folder, those that name the photos to be tested on."""
+    """Of a VOC folder, those that name the images to be tested on."""
     classes: str = ""
     """voc, a json file of the classes' names, or a table in the classes.json beside the data; "" counts the masks."""
     judge_every: int = 0
     """Epochs between two tests while it trains; 0 for none but the last."""
     resamples: int = 1000
-    """Draws of the validation photos behind each interval."""
+    """Draws of the validation images behind each interval."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,7 +104,7 @@ PRESETS = {
     ),
     # MoCo, appendix: stride 16, two 3x3 convolutions of 256 channels with dilation 6, BatchNorm and ReLU, then 1x1;
     # crop 513, scale 0.5 to 2, flip; 16 images, 50k iterations, learning rate 0.003 times 0.1 at 70 % and 90 %, decay
-    # 1e-4; tested at the photo's own size. Its momentum is not stated: 0.9, as elsewhere in the paper.
+    # 1e-4; tested at the image's own size. Its momentum is not stated: 0.9, as elsewhere in the paper.
     "voc_moco": SegmentRun(
         protocol="segmentation (voc_moco)",
         size=513,

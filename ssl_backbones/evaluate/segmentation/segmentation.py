@@ -48,9 +48,9 @@ class SegmentationConfig(MethodConfig):
     auxiliary_channels: int = 256
     """Of that head's one convolution."""
     short_side: int = 0
-    """Of a photo at scale 1, in training and in testing, in pixels; 0 for its own."""
+    """Of an image at scale 1, in training and in testing, in pixels; 0 for its own."""
     scale: tuple[float, float] = (0.5, 2.0)
-    """Photos are scaled by a factor drawn uniformly."""
+    """Images are scaled by a factor drawn uniformly."""
     max_share: float = 1.0
     """Up to ten crops are proposed until no class has this share of the known pixels; 1 takes the first."""
     flip_p: float = 0.5
@@ -74,7 +74,7 @@ class SegmentationConfig(MethodConfig):
 
 
 class Segmentation(Method):
-    """Every position of the feature map is told by its class, and the scores are enlarged to the photo.
+    """Every position of the feature map is told by its class, and the scores are enlarged to the image.
 
     The backbone gives two feature maps, as `tasks.fcn.dilated` makes it. BatchNorm goes over all processes.
     """
@@ -119,11 +119,11 @@ class Segmentation(Method):
         return WholeScene(self.config.short_side, **self.colours)
 
     def dataset(self, images: Scenes, size: int, seed: int) -> SceneBatches:  # type: ignore[override]
-        """Batches of photos with their masks."""
+        """Batches of images with their masks."""
         return SceneBatches(images, self.transform(size), seed)
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor | float]:
-        """Score photos (B, 3, S, S) and the classes (B, S, S) of their pixels."""
+        """Score images (B, 3, S, S) and the classes (B, S, S) of their pixels."""
         photos, masks = batch
         before, last = self.backbone(photos)
         scores = enlarged(self.head(last), masks.shape[1:])
@@ -142,7 +142,7 @@ class Segmentation(Method):
         }
 
     def scores(self, photos: Tensor, size: tuple[int, int]) -> Tensor:
-        """The scores (B, K, H, W) of photos (B, 3, h, w) at another size."""
+        """The scores (B, K, H, W) of images (B, 3, h, w) at another size."""
         return enlarged(self.head(self.backbone(photos)[-1]), size)
 
 

@@ -49,7 +49,7 @@ class Material:
 
     @property
     def fingerprint(self) -> str | None:
-        """Of the photos that were trained on."""
+        """Of the images that were trained on."""
         return fingerprint(self.results)
 
     @property
