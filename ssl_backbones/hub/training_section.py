@@ -42,7 +42,7 @@ def settings(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> list[tupl
         ("data", data_name(recipe)),
         ("images", data.get("images")),
         ("fingerprint of the data", data.get("fingerprint")),
-        ("unreadable images left out", None if unreadable is None else len(unreadable)),
+        ("unreadable images left out", len(unreadable) if isinstance(unreadable, list) else unreadable),
         ("epochs", results.get("epochs", recipe.get("epochs"))),
         ("optimiser's steps", results.get("steps")),
         ("batch", recipe.get("batch_size")),

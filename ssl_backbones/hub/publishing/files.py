@@ -13,6 +13,7 @@ from ssl_backbones.hub.card import ON_THE_HUB, Places, Terms, model_card
 from ssl_backbones.hub.evaluations import is_random
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.hub.publishing.material import Material, MaterialError
+from ssl_backbones.hub.publishing.names import clear_names
 from ssl_backbones.hub.sidecar import preparation
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.papers import PAPERS
@@ -82,6 +83,7 @@ def copy_state(checkpoint: Path, folder: Path) -> list[str]:
     """Copy a checkpoint to where a run's folder has it."""
     target = folder / "checkpoints" / checkpoint.name
     shutil.copytree(checkpoint, target)
+    clear_names(target)
     return sorted(path.relative_to(folder).as_posix() for path in target.iterdir())
 
 

@@ -13,6 +13,7 @@ from torch import nn
 import ssl_backbones
 from ssl_backbones.files import read_object
 from ssl_backbones.hub.evaluations import is_random
+from ssl_backbones.hub.publishing.names import without_names
 from ssl_backbones.hub.training_section import fingerprint
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.refusal import Refusal
@@ -72,7 +73,7 @@ def read_material(run: Path, evaluations: Sequence[Path] = (), with_state: bool 
     if not (run / "results.json").is_file():
         raise MaterialError(f"the run in {run} is not finished, it holds no results.json: end it with its own command")
     recipe = read_object(run / "recipe.json", RESTORE, MaterialError)
-    results = read_results(run / "results.json", RESTORE, MaterialError)
+    results = without_names(read_results(run / "results.json", RESTORE, MaterialError))
     missing = sorted({"name", "model", "size"} - recipe.keys())
     if missing or "data" not in results:
         raise MaterialError(
@@ -99,7 +100,7 @@ def read_evaluation(path: Path, digest: str) -> dict[str, Any]:
             f"the evaluation in {path} is of other weights ({str(results['weights_sha256'])[:12]} instead of "
             f"{digest[:12]}): evaluate the run's folder itself, or leave it out"
         )
-    return results
+    return dict(without_names(results))
 
 
 def newest(run: Path) -> Path:
