@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm, sem
 from torch import Tensor
 
 from ssl_backbones.metrics import (
@@ -152,8 +153,12 @@ def test_intervals_hold_the_mean_as_often_as_they_say() -> None:
     assert 0.92 <= held / 400 <= 0.975
     gains = [paired_difference(draw, draw * 0.9 + 0.1, 0.9) for draw in draws]
     assert 0.85 <= sum(gain.low <= 0.05 <= gain.high for gain in gains) / 400 <= 0.945
+    one, other = draws[0].numpy(), draws[1].numpy()
+    for found, values in ((mean_interval(draws[0]), one), (paired_difference(draws[1], draws[0]), one - other)):
+        theirs = norm.interval(0.95, loc=values.mean(), scale=sem(values))
+        assert (found.value, found.low, found.high) == pytest.approx((values.mean(), *theirs), abs=1e-12)
     with_gap = torch.tensor([0.1, 0.5, torch.nan])
-    assert paired_difference(with_gap, torch.tensor([0.2, 0.7, 0.9])).gain == pytest.approx(0.15)
+    assert paired_difference(with_gap, torch.tensor([0.2, 0.7, 0.9])).value == pytest.approx(0.15)
 
 
 @pytest.mark.parametrize(

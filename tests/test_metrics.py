@@ -222,7 +222,7 @@ def test_newcombe_gives_the_textbook_interval() -> None:
     known = {((56, 70), (48, 80)): (0.2, 0.0524, 0.3339), ((9, 10), (3, 10)): (0.6, 0.1705, 0.8090)}
     for counts, expected in known.items():
         found = newcombe_difference(*(wilson_interval(*of) for of in counts))
-        assert (found.gain, found.low, found.high) == pytest.approx(expected, abs=5e-5)
+        assert (found.value, found.low, found.high) == pytest.approx(expected, abs=5e-5)
 
 
 @pytest.mark.parametrize(("one", "other"), [(0.6, 0.4), (0.5, 0.5), (0.95, 0.9)])
@@ -273,8 +273,8 @@ def test_pairing_narrows_what_separate_intervals_cannot_tell() -> None:
     after = before.clone()
     after[torch.arange(1, 61, 2)] = True
     found = paired_gain(before, after)
-    assert found.gain == pytest.approx(30 / 400)
-    assert 0 < found.low < found.gain < found.high
+    assert found.value == pytest.approx(30 / 400)
+    assert 0 < found.low < found.value < found.high
     assert wilson_interval(int(before.sum()), 400).high > wilson_interval(int(after.sum()), 400).low
 
 
@@ -282,9 +282,9 @@ def test_pairing_narrows_what_separate_intervals_cannot_tell() -> None:
 def test_a_gain_turned_round_is_a_loss(outcomes: list[tuple[bool, bool]]) -> None:
     before, after = torch.tensor(outcomes).unbind(1)
     there, back = paired_gain(before, after), paired_gain(after, before)
-    assert -1 <= there.low <= there.gain <= there.high <= 1
-    assert (-back.high, -back.gain, -back.low) == pytest.approx((there.low, there.gain, there.high))
-    assert there.gain == pytest.approx((after.double().mean() - before.double().mean()).item())
+    assert -1 <= there.low <= there.value <= there.high <= 1
+    assert (-back.high, -back.value, -back.low) == pytest.approx((there.low, there.value, there.high))
+    assert there.value == pytest.approx((after.double().mean() - before.double().mean()).item())
 
 
 def test_intervals_refuse_what_is_not_a_count() -> None:

@@ -21,7 +21,6 @@ from ssl_backbones.evaluate.model import EvaluatedModel, open_model
 from ssl_backbones.files import write_file
 from ssl_backbones.methods import method_from_run
 from ssl_backbones.metrics import (
-    Gain,
     Interval,
     centre_prior,
     deletion_auc,
@@ -31,7 +30,7 @@ from ssl_backbones.metrics import (
     paired_difference,
     pointing_game,
 )
-from ssl_backbones.runs.results import results_of, write_results
+from ssl_backbones.runs.results import results_of, spelled, write_results
 from ssl_backbones.typed.words import Positional
 from ssl_backbones.views.normalise import normalise
 from ssl_backbones.visualizers import alignment_maps, feature_norm, grad_cam, principal_component
@@ -105,7 +104,7 @@ class Row:
         """The mean over images with its interval; None where it was not measured."""
         return mean_interval(self.values[measure]) if measure in self.values else None
 
-    def over(self, other: Row, measure: str) -> Gain:
+    def over(self, other: Row, measure: str) -> Interval:
         """The difference to another map's measure, image by image."""
         return paired_difference(other.values[measure], self.values[measure])
 
@@ -264,18 +263,12 @@ def table(found: Sequence[Row]) -> str:
         "|---|---|" + "--:|" * (len(measures) + len(COMPARED)),
     ]
     for row in found:
-        cells = [in_words(row.interval(measure)) for measure in measures]
+        means = [row.interval(measure) for measure in measures]
+        cells = ["-" if mean is None else spelled(asdict(mean), ".3f") for mean in means]
         gains = [row.over(centre_of(found, row), measure) for measure in COMPARED]
-        cells += [
-            "" if row.map == CENTRE else f"{gain.gain:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})" for gain in gains
-        ]
+        cells += ["" if row.map == CENTRE else spelled(asdict(gain), "+.3f") for gain in gains]
         lines.append(f"| {row.model} | {row.map} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", *verdicts(found)]) + "\n"
-
-
-def in_words(interval: Interval | None) -> str:
-    """A mean and its interval, or a dash where there is none."""
-    return "-" if interval is None else f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
 
 
 def verdicts(found: Sequence[Row]) -> Iterator[str]:

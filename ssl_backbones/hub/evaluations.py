@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import PurePath
 from typing import Any
 
 from huggingface_hub import EvalResult
 
 from ssl_backbones.invocation import repeatable
-from ssl_backbones.metrics import Gain, Interval, newcombe_difference
+from ssl_backbones.metrics import Interval, newcombe_difference
 from ssl_backbones.registry.photos import known_by
 from ssl_backbones.runs.results import NOT_MEASURED, Number, as_points, in_words, percent
 
@@ -57,10 +58,10 @@ def gain(number: Number, baseline: Number | None) -> str:
     if not is_share(number):
         return f"{number['value'] - baseline['value']:+.3g}"
     above = difference(number, baseline)
-    return as_points({"value": above.gain, "low": above.low, "high": above.high})
+    return as_points(asdict(above))
 
 
-def difference(number: Number, other: Number) -> Gain:
+def difference(number: Number, other: Number) -> Interval:
     """The difference of two shares that were measured independently, with its interval.
 
     The interval is wider than need be where both were asked about the same images.

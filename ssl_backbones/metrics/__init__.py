@@ -1,21 +1,20 @@
 """Metrics of frozen features: nearest neighbours, spread and rank, localisation, and confidence intervals."""
 
+from ssl_backbones.metrics.bootstrap import percentile_interval, resampled_counts
 from ssl_backbones.metrics.collapse import alignment, effective_rank, feature_std, uniformity
-from ssl_backbones.metrics.interval import Gain, Interval, newcombe_difference, paired_gain, wilson_interval
+from ssl_backbones.metrics.interval import (
+    Interval,
+    mean_interval,
+    newcombe_difference,
+    paired_difference,
+    paired_gain,
+    wilson_interval,
+)
 from ssl_backbones.metrics.jackknife import jackknife_interval
 from ssl_backbones.metrics.knn import knn_accuracy, knn_predict, knn_sweep
-from ssl_backbones.metrics.localisation import (
-    centre_prior,
-    deletion_auc,
-    energy_inside,
-    insertion_auc,
-    mean_interval,
-    paired_difference,
-    pointing_game,
-)
+from ssl_backbones.metrics.localisation import centre_prior, deletion_auc, energy_inside, insertion_auc, pointing_game
 
 __all__ = [
-    "Gain",
     "Interval",
     "alignment",
     "centre_prior",
@@ -32,7 +31,9 @@ __all__ = [
     "newcombe_difference",
     "paired_difference",
     "paired_gain",
+    "percentile_interval",
     "pointing_game",
+    "resampled_counts",
     "uniformity",
     "wilson_interval",
 ]

@@ -24,15 +24,6 @@ class Interval:
     high: float
 
 
-@dataclass(frozen=True)
-class Gain:
-    """A difference of two accuracies in [-1, 1] and its interval; a real one where `low` is above 0."""
-
-    gain: float
-    low: float
-    high: float
-
-
 def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> Interval:
     """The Wilson score interval of `correct` out of `total`; ValueError for counts that are none."""
     if not 0 <= correct <= total or total < 1:
@@ -44,7 +35,7 @@ def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> Inter
     return Interval(p, max(0.0, min(p, centre - reach)), min(1.0, max(p, centre + reach)))
 
 
-def paired_gain(before_correct: Tensor, after_correct: Tensor, confidence: float = 0.95) -> Gain:
+def paired_gain(before_correct: Tensor, after_correct: Tensor, confidence: float = 0.95) -> Interval:
     """The gain of a second classifier over a first on the same items, both (M,) bool: right or wrong.
 
     Only items on which the two disagree carry evidence. Half of one is added to each cell of the 2 x 2 table (Agresti
@@ -66,15 +57,15 @@ def paired_gain(before_correct: Tensor, after_correct: Tensor, confidence: float
     centre = (b - c) / n
     reach = two_sided(confidence) * math.sqrt((b + c) - (b - c) ** 2 / n) / n
     gain = (won - lost) / total
-    return Gain(gain, max(-1.0, min(gain, centre - reach)), min(1.0, max(gain, centre + reach)))
+    return Interval(gain, max(-1.0, min(gain, centre - reach)), min(1.0, max(gain, centre + reach)))
 
 
-def newcombe_difference(one: Interval, other: Interval) -> Gain:
+def newcombe_difference(one: Interval, other: Interval) -> Interval:
     """The difference `one` - `other` of two independent proportions, its interval out of both their own (method 10)."""
     above = one.value - other.value
     below = math.hypot(one.value - one.low, other.high - other.value)
     beyond = math.hypot(one.high - one.value, other.value - other.low)
-    return Gain(above, above - below, above + beyond)
+    return Interval(above, above - below, above + beyond)
 
 
 def two_sided(confidence: float) -> float:
@@ -82,3 +73,30 @@ def two_sided(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; give a share between 0 and 1, such as 0.95.")
     return NormalDist().inv_cdf(0.5 + confidence / 2)
+
+
+def mean_interval(values: Tensor, confidence: float = 0.95) -> Interval:
+    """The mean of values (M,) in [0, 1], and its interval by the normal approximation; NaN are left out.
+
+    ValueError for fewer than two.
+    """
+    known = values[~values.isnan()].double()
+    if len(known) < 2:
+        raise ValueError(f"there are {len(known)} values; give at least 2.")
+    mean, reach = known.mean().item(), two_sided(confidence) * known.std().item() / math.sqrt(len(known))
+    return Interval(mean, max(0.0, mean - reach), min(1.0, mean + reach))
+
+
+def paired_difference(before: Tensor, after: Tensor, confidence: float = 0.95) -> Interval:
+    """The mean difference of values (M,) in [0, 1] to others of the same items; NaN in either are left out.
+
+    ValueError where they do not pair, or for fewer than two.
+    """
+    if before.shape != after.shape or before.ndim != 1:
+        raise ValueError(f"before is {tuple(before.shape)} and after {tuple(after.shape)}; give (M,), item for item.")
+    gaps = (after - before).double()
+    gaps = gaps[~gaps.isnan()]
+    if len(gaps) < 2:
+        raise ValueError(f"there are {len(gaps)} pairs; give at least 2.")
+    mean, reach = gaps.mean().item(), two_sided(confidence) * gaps.std().item() / math.sqrt(len(gaps))
+    return Interval(mean, max(-1.0, mean - reach), min(1.0, mean + reach))

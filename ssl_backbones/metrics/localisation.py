@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from ssl_backbones.metrics.interval import Gain, Interval, two_sided
 
 
 @torch.no_grad()
@@ -130,33 +127,6 @@ def centre_prior(height: int, width: int, spread: float = 0.25) -> Tensor:
     """
     y, x = (torch.linspace(-0.5, 0.5, side + 1)[:-1] + 0.5 / side for side in (height, width))
     return torch.exp(-(y[:, None] ** 2 + x**2) / (2 * spread**2))
-
-
-def mean_interval(values: Tensor, confidence: float = 0.95) -> Interval:
-    """The mean of values (M,) in [0, 1], and its interval by the normal approximation; NaN are left out.
-
-    ValueError for fewer than two.
-    """
-    known = values[~values.isnan()].double()
-    if len(known) < 2:
-        raise ValueError(f"there are {len(known)} values; give at least 2.")
-    mean, reach = known.mean().item(), two_sided(confidence) * known.std().item() / np.sqrt(len(known))
-    return Interval(mean, max(0.0, mean - reach), min(1.0, mean + reach))
-
-
-def paired_difference(before: Tensor, after: Tensor, confidence: float = 0.95) -> Gain:
-    """The mean difference of values (M,) in [0, 1] to others of the same items; NaN in either are left out.
-
-    ValueError where they do not pair, or for fewer than two.
-    """
-    if before.shape != after.shape or before.ndim != 1:
-        raise ValueError(f"before is {tuple(before.shape)} and after {tuple(after.shape)}; give (M,), item for item.")
-    gaps = (after - before).double()
-    gaps = gaps[~gaps.isnan()]
-    if len(gaps) < 2:
-        raise ValueError(f"there are {len(gaps)} pairs; give at least 2.")
-    mean, reach = gaps.mean().item(), two_sided(confidence) * gaps.std().item() / np.sqrt(len(gaps))
-    return Gain(mean, max(-1.0, mean - reach), min(1.0, mean + reach))
 
 
 def check(maps: Tensor, masks: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -99,7 +100,7 @@ class Monitor:
             found = {
                 "knn before": proportion(int(before.correct.sum()), total) | {"k": self.config.k},
                 "knn": proportion(int(after.correct.sum()), total) | {"k": self.config.k},
-                "knn gain": {"value": gain.gain, "low": gain.low, "high": gain.high, "of": total},
+                "knn gain": asdict(gain) | {"of": total},
             }
         for name in ("std", "rank"):
             found[f"{name} before"] = {"value": before.scalars[name]}

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ssl_backbones.metrics import percentile_interval, resampled_counts
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """Overlaps at which a detection counts as right."""
@@ -206,19 +208,13 @@ def measure(
     matches = [matched(found, there, label, metric, masks) for label in range(classes)]
     whole = np.ones(len(there), np.int64)
     value = summary(np.array([each.average_precision(whole, points) for each in matches]))
-    stream = np.random.Generator(np.random.PCG64(seed))
-    drawn = [np.bincount(stream.integers(0, len(there), len(there)), minlength=len(there)) for _ in range(RESAMPLES)]
     present = [each for each in matches if each.there.any()]
     resampled = [
         summary(np.array([each.average_precision(weights, points) for each in present]).reshape(-1, len(THRESHOLDS)))
-        for weights in drawn
+        for weights in resampled_counts(len(there), RESAMPLES, seed)
     ]
-    bounds = {
-        name: np.nanpercentile([each[name] for each in resampled], [2.5, 97.5]) if present else (np.nan, np.nan)
-        for name in value
-    }
     return {
-        name: {"value": value[name], "low": float(bounds[name][0]), "high": float(bounds[name][1])} for name in value
+        name: asdict(percentile_interval(value[name], np.array([each[name] for each in resampled]))) for name in value
     }
 
 

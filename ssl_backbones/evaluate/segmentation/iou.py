@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ssl_backbones.metrics import Interval, percentile_interval
+
 BLOCK = 100
 """Resamples added up at a time."""
 
@@ -25,15 +27,6 @@ class Overlaps:
     """(K, K) pixels of all images, by true and by predicted class."""
     images: NDArray[np.int64]
     """(N, 3, K) pixels of each image: truly of the class and found to be, predicted, true."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number, and the interval that holds it in 95 % of the resamples."""
-
-    value: float
-    low: float
-    high: float
 
 
 def confusion_of(predicted: Tensor, true: Tensor, classes: int) -> Tensor:
@@ -72,16 +65,18 @@ def pixel_accuracy(pixels: NDArray[np.number]) -> NDArray[np.float64]:
     return found
 
 
-def estimates(overlaps: Overlaps, resamples: int, seed: int) -> tuple[Estimate, Estimate, list[Estimate | None]]:
+def estimates(overlaps: Overlaps, resamples: int, seed: int) -> tuple[Interval, Interval, list[Interval | None]]:
     """Mean IoU, pixel accuracy, and the IoU of each class, None for one that is neither predicted nor there.
 
     Intervals are percentiles over resamples of the images with replacement, each added up anew.
     """
     total, drawn = overlaps.images.sum(axis=0), resampled(overlaps.images, resamples, seed)
     each, each_drawn = iou(total), iou(drawn)
-    per_class = [estimate(each[k], each_drawn[:, k]) if np.isfinite(each[k]) else None for k in range(total.shape[-1])]
-    overall = estimate(mean_iou(total), mean_iou(drawn))
-    return overall, estimate(pixel_accuracy(total), pixel_accuracy(drawn)), per_class
+    per_class = [
+        percentile_interval(each[k], each_drawn[:, k]) if np.isfinite(each[k]) else None for k in range(total.shape[-1])
+    ]
+    overall = percentile_interval(mean_iou(total), mean_iou(drawn))
+    return overall, percentile_interval(pixel_accuracy(total), pixel_accuracy(drawn)), per_class
 
 
 def resampled(images: NDArray[np.int64], resamples: int, seed: int) -> NDArray[np.float64]:
@@ -93,9 +88,3 @@ def resampled(images: NDArray[np.int64], resamples: int, seed: int) -> NDArray[n
         rows = min(BLOCK, resamples - start)
         parts.append(stream.multinomial(count, np.full(count, 1 / count), size=rows).astype(np.float64) @ flat)
     return np.concatenate(parts).reshape(resamples, *images.shape[1:])
-
-
-def estimate(value: float | NDArray[np.float64], drawn: NDArray[np.float64]) -> Estimate:
-    """A value with the 2.5th and 97.5th percentiles of the draws (R,) in which it exists."""
-    low, high = np.percentile(drawn[np.isfinite(drawn)], [2.5, 97.5])
-    return Estimate(float(value), float(low), float(high))

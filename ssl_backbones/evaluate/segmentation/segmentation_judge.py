@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ import torch
 from ssl_backbones.data import Batch, UnreadableImageError
 from ssl_backbones.distributed import gather, rank, world_size
 from ssl_backbones.evaluate.segmentation.iou import (
-    Estimate,
     Overlaps,
     confusion_of,
     estimates,
@@ -75,8 +75,8 @@ class SegmentationJudge:
         run, found = self.run, self.overlaps
         assert found is not None
         miou, accuracy, each = estimates(found, run.resamples, run.seed)
-        numbers = {"miou": number(miou), "pixel_accuracy": number(accuracy)} | {
-            f"iou/{name}": number(value) for name, value in zip(self.classes, each, strict=True) if value is not None
+        numbers = {"miou": asdict(miou), "pixel_accuracy": asdict(accuracy)} | {
+            f"iou/{name}": asdict(value) for name, value in zip(self.classes, each, strict=True) if value is not None
         }
         per_image = trained.folder.path / "per_image.npz"
         np.savez_compressed(per_image, pixels=found.images, keys=np.array(list(self.validation.keys)))
@@ -160,8 +160,3 @@ def overlaps(
 def progress(seen: Iterator[Batch], count: int) -> Iterator[Batch]:
     """The batches, counted by the first process where somebody watches."""
     return shown(seen, count, "testing") if rank() == 0 else seen
-
-
-def number(found: Estimate) -> dict[str, float]:
-    """An estimate as results.json has it."""
-    return {"value": found.value, "low": found.low, "high": found.high}
