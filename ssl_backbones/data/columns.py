@@ -1,4 +1,4 @@
-"""Which columns of an Arrow table hold images and labels, and what is in them."""
+"""The columns of an Arrow table that hold images and labels, and their contents."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def image_column(schema: pa.Schema, source: str) -> str:
 
 
 def holds_bytes(kind: pa.DataType) -> bool:
-    """Whether a column of this type can hold encoded images."""
+    """True if a column of this type can hold encoded images."""
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and holds_bytes(kind.field("bytes").type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

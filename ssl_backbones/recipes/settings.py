@@ -1,4 +1,4 @@
-"""What a run is described by: its optimiser, schedule, measurements and checkpoints, and the promise of a recipe."""
+"""Parts of a run's description: optimiser, schedule, measurements, checkpoints, and the promise of a recipe."""
 
 from __future__ import annotations
 
