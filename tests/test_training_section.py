@@ -1,4 +1,4 @@
-"""What a card says of the training: whose images, labels or none, and a command that makes the same run again."""
+"""The training section of a card: the images and their owner, the labels, and the command of the same run."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from ssl_backbones.metrics.interval import Interval
 
 
 def resampled_counts(items: int, resamples: int, seed: int) -> NDArray[np.int64]:
-    """How often each item is in each resample (R, N): as many draws with replacement as there are items."""
+    """Counts (R, N) of each item in each resample: as many draws with replacement as there are items."""
     stream = np.random.Generator(np.random.PCG64(seed))
     return np.array([np.bincount(stream.integers(0, items, items), minlength=items) for _ in range(resamples)])
 

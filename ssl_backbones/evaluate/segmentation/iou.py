@@ -75,8 +75,8 @@ def estimates(overlaps: Overlaps, resamples: int, seed: int) -> tuple[Interval, 
     per_class = [
         percentile_interval(each[k], each_drawn[:, k]) if np.isfinite(each[k]) else None for k in range(total.shape[-1])
     ]
-    overall = percentile_interval(mean_iou(total), mean_iou(drawn))
-    return overall, percentile_interval(pixel_accuracy(total), pixel_accuracy(drawn)), per_class
+    overall = percentile_interval(float(mean_iou(total)), mean_iou(drawn))
+    return overall, percentile_interval(float(pixel_accuracy(total)), pixel_accuracy(drawn)), per_class
 
 
 def resampled(images: NDArray[np.int64], resamples: int, seed: int) -> NDArray[np.float64]:
