@@ -41,12 +41,13 @@ def test_labels_can_be_left_out(data: Path, tmp_path: Path, capsys: pytest.Captu
         assert results["data"]["fingerprint"] == labelled["data"]["fingerprint"]
 
 
-def test_validation_photos_are_the_queries(data: Path, tmp_path: Path) -> None:
+def test_validation_photos_are_the_queries(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     held_out = photo_folder(tmp_path / "held_out", 10)
     results = outcome(run(tiny(BYOLConfig, data, tmp_path / "run", validation=str(held_out))).path)["results"]
     assert (results["queries"], results["bank"]) == ({"images": 10}, {"images": runs.PHOTOS})
     assert results["kind"] == "held-out queries"
     assert results["validation"]["images"] == 10
+    assert "10 of the 10 validation images looked at are copies of training images" in capsys.readouterr().out
 
 
 def test_a_parquet_file_will_do(tmp_path: Path) -> None:

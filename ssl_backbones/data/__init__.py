@@ -3,6 +3,7 @@
 from ssl_backbones.data.batches import Batch, Batches, Request
 from ssl_backbones.data.cached import CachedImages
 from ssl_backbones.data.checks import relabelled, require_batch, require_labels
+from ssl_backbones.data.copies import copies_sentence
 from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.data.folder import ImageFolder
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
@@ -28,6 +29,7 @@ __all__ = [
     "Unreadable",
     "UnreadableImageError",
     "classes_sentence",
+    "copies_sentence",
     "open_images",
     "relabelled",
     "require_batch",

@@ -15,7 +15,7 @@ from PIL import Image
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
 from ssl_backbones.data.formats import passed_over, suffixes
 from ssl_backbones.data.images import Images, ImageSourceError
-from ssl_backbones.data.keys import PathKeys, fingerprint_of, size_of
+from ssl_backbones.data.keys import PathKeys, bytes_of, fingerprint_of, size_of
 from ssl_backbones.data.splits import splits_among
 from ssl_backbones.data.walk import images_below, kind_of
 
@@ -63,7 +63,15 @@ class ImageFolder(Images):
     @cached_property  # mypy wants what it overrides to be read-only as well
     def fingerprint(self) -> str:  # type: ignore[override]
         """Taken at first use: it asks the disk for the size of every file."""
-        return fingerprint_of(self.keys, self.labels, np.array([size_of(self.root / key) for key in self.keys]))
+        return fingerprint_of(self.keys, self.labels, self.sizes)
+
+    @cached_property
+    def sizes(self) -> np.ndarray:  # type: ignore[override]
+        """Bytes of each file (N,), -1 of one that is not there."""
+        return np.array([size_of(self.root / key) for key in self.keys])
+
+    def raw(self, index: int) -> bytes | None:
+        return bytes_of(self.root / self.keys[index])
 
 
 def classified(root: Path, paths: list[str], among: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -20,7 +20,7 @@ from ssl_backbones.data.columns import (
 )
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
-from ssl_backbones.data.keys import RowKeys, fingerprint_of
+from ssl_backbones.data.keys import RowKeys, bytes_of, fingerprint_of
 
 
 class HubImages(Images):
@@ -40,19 +40,27 @@ class HubImages(Images):
         if not len(self.keys):
             raise ImageSourceError(f"there is no row in {name}: choose another split, as in org/name:validation")
         self.labels, self.classes = labels_of(table[label], names.get(label)) if label else (None, [])
-        self.fingerprint = fingerprint_of(
-            self.keys, self.labels, sizes_of(photos_of(table[image]), files_of(table[image], folders))
-        )
+        self.sizes = sizes_of(photos_of(table[image]), files_of(table[image], folders))
+        self.fingerprint = fingerprint_of(self.keys, self.labels, self.sizes)
         self.rows = undecoded(dataset.select_columns([image]), image)
 
     def __getitem__(self, index: int) -> Image.Image:
-        at = range(len(self))[index]
-        (photo,) = self.rows[at].values()
+        encoded, key = self.encoded(index), self.keys[index]
+        if encoded is None:
+            raise UnreadableImageError(f"{key!r} cannot be read: its row holds no image")
+        return decode(encoded, key, self.policy)
+
+    def raw(self, index: int) -> bytes | None:
+        encoded = self.encoded(index)
+        return bytes_of(encoded) if isinstance(encoded, Path) else encoded
+
+    def encoded(self, index: int) -> bytes | Path | None:
+        """An image as its row has it, or the file that the row names; None where it has neither."""
+        (photo,) = self.rows[range(len(self))[index]].values()
         if isinstance(photo, dict):
             photo = photo["bytes"] if photo["bytes"] is not None else named_file(photo.get("path"), self.folders)
-        if photo is None:
-            raise UnreadableImageError(f"{self.keys[at]!r} cannot be read: its row holds no image")
-        return decode(photo, self.keys[at], self.policy)
+        found: bytes | Path | None = photo
+        return found
 
 
 def undecoded(dataset: Any, column: str) -> Any:

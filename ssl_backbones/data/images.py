@@ -38,11 +38,18 @@ class Images(ABC):
     fingerprint: str
     """A sha256 over the keys, labels and sizes in bytes: alike for the same data, whatever its place on disk."""
 
+    sizes: np.ndarray | None = None
+    """(N,): bytes of each image as it is encoded, -1 for a missing one; None where nobody knows."""
+
     in_process = False
     """True if only this process can read them, and no worker beside it."""
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def raw(self, index: int) -> bytes | None:
+        """The bytes of an image as it is encoded; None where they are not to be had."""
+        return None
 
     @abstractmethod
     def __getitem__(self, index: int) -> Image.Image:

@@ -70,3 +70,11 @@ def size_of(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1
+
+
+def bytes_of(path: Path) -> bytes | None:
+    """The content of a file; None of one that cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None

@@ -14,7 +14,7 @@ from PIL import Image
 from ssl_backbones.data.columns import class_names, files_of, image_column, label_column, labels_of, photos_of, sizes_of
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
-from ssl_backbones.data.keys import RowKeys, fingerprint_of
+from ssl_backbones.data.keys import RowKeys, bytes_of, fingerprint_of
 
 
 class ParquetImages(Images):
@@ -39,18 +39,28 @@ class ParquetImages(Images):
         self.photos: pa.ChunkedArray | None = photos_of(column)
         self.named = files_of(column, dict.fromkeys(file.parent for file in self.files))
         self.labels, self.classes = labels_of(joined(tables, label), names.get(label)) if label else (None, [])
-        self.fingerprint = fingerprint_of(self.keys, self.labels, sizes_of(self.photos, self.named))
+        self.sizes = sizes_of(self.photos, self.named)
+        self.fingerprint = fingerprint_of(self.keys, self.labels, self.sizes)
 
     def __getitem__(self, index: int) -> Image.Image:
+        encoded, key = self.encoded(index), self.keys[index]
+        if encoded is None:
+            raise UnreadableImageError(f"{key!r} cannot be read: its row holds no image")
+        return decode(encoded, key, self.policy)
+
+    def raw(self, index: int) -> bytes | None:
+        encoded = self.encoded(index)
+        return bytes_of(encoded) if isinstance(encoded, Path) else encoded
+
+    def encoded(self, index: int) -> bytes | Path | None:
+        """An image as its row has it, or the file that the row names; None where it has neither."""
         at = range(len(self))[index]
         if self.photos is None:
             self.photos = photos_of(joined([read(file, [self.image]) for file in self.files], self.image))
-        photo, key = self.photos[at].as_py(), self.keys[at]
+        photo: bytes | None = self.photos[at].as_py()
         if photo is None and self.named is not None and self.named[at]:
-            photo = Path(self.named[at])
-        if photo is None:
-            raise UnreadableImageError(f"{key!r} cannot be read: its row holds no image")
-        return decode(photo, key, self.policy)
+            return Path(self.named[at])
+        return photo
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "photos": None}

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_backbones.data import Images, ImageSourceError, open_images, relabelled, validation_of
+from ssl_backbones.data import Images, ImageSourceError, copies_sentence, open_images, relabelled, validation_of
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
+from ssl_backbones.distributed import rank, say
 from ssl_backbones.evaluate.features import Features
 
 SHOWN = 5
@@ -70,6 +71,8 @@ def open_labelled(
         if len(known(labels_of(asked, source, protocol))) == 0:
             raise ImageSourceError("no photo has a label, so there is nothing to answer: label some")
         require_known(asked, images, present)
+        if rank() == 0 and (warning := copies_sentence(asked, images)):
+            say(warning)
         return images, relabelled(asked, images.classes), source
     except ImageSourceError as error:
         raise error if source in str(error) else ImageSourceError(f"{source}: {error}") from error

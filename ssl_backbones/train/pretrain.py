@@ -9,13 +9,14 @@ from ssl_backbones.data import (
     Images,
     ImageSourceError,
     classes_sentence,
+    copies_sentence,
     open_images,
     relabelled,
     require_batch,
     unlabelled,
     validation_of,
 )
-from ssl_backbones.distributed import say
+from ssl_backbones.distributed import rank, say
 from ssl_backbones.methods.method import Method
 from ssl_backbones.models.backbone import freeze_unused
 from ssl_backbones.recipes.recipe import Recipe
@@ -87,6 +88,8 @@ def open_data(recipe: Recipe) -> tuple[Images, Images | None]:
         say(sentence)
     require_batch(images, recipe.batch_size)
     validation = open_validation(recipe, images)
+    if rank() == 0 and (warning := copies_sentence(validation, images)):
+        say(warning)
     how = Caching.of(recipe)
     if how is None:
         return images, validation
