@@ -194,5 +194,5 @@ def test_a_sheet_has_the_photo_and_its_neighbours_in_a_row() -> None:
     sheet = np.asarray(neighbour_sheet(photos, features, [0, 4], k=2, side=10))
     reds = {int(red) for red in np.unique(sheet[..., 0][(sheet[..., 1] == 0) & (sheet[..., 2] == 0)])}
     assert {0, 40, 160, 200} <= reds
-    with pytest.raises(ValueError, match="5 photos and 6 features"):
+    with pytest.raises(ValueError, match="5 images and 6 features"):
         neighbour_sheet(photos[:5], features, [0], k=2)

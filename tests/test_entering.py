@@ -149,7 +149,7 @@ def test_what_may_not_ship_is_neither_published_nor_entered(
     with here() as (_, hub):
         kept = ("--out", str(tmp_path / "kept"))
         assert "is no registered name" in refused(capsys, made.run, "--ship", *kept)
-        assert "the photos are not known to be those" in refused(capsys, run, "--ship", *kept)
+        assert "the images are not known to be those" in refused(capsys, run, "--ship", *kept)
         shutil.rmtree(root / "model_cards")
         assert "has no model_cards to enter a card into" in refused(capsys, made.run, "--enter")
         assert not hub.asked

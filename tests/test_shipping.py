@@ -74,7 +74,7 @@ def test_what_may_not_ship_is_refused(
 @pytest.mark.parametrize("fingerprint", ["mine", CLOTHING.fingerprints[0]])
 def test_weights_of_other_photos_than_their_name_says_do_not_ship(fingerprint: str, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"weights")
-    with pytest.raises(MaterialError, match="says Imagenette, and the photos are not known to be those"):
+    with pytest.raises(MaterialError, match="says Imagenette, and the images are not known to be those"):
         ship(
             material([*WORTH, *RANDOM], fingerprint=fingerprint), tmp_path / "model.safetensors", tmp_path / "_weights"
         )

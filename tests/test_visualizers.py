@@ -246,7 +246,7 @@ def test_a_figure_shows_the_photo_then_its_most_distinct_maps(photos: list[Image
     grey, heats = photos[2].convert("L"), stretched(maps.detach().numpy())[0]
     expected = [photos[2], *(overlay(grey, heats[index], alpha=0.6) for index in (0, 2))]
     assert np.array_equal(
-        np.asarray(figure), np.asarray(grid([expected, expected], titles=["photo", "map 0", "map 2"]))
+        np.asarray(figure), np.asarray(grid([expected, expected], titles=["image", "map 0", "map 2"]))
     )
     every = alignment_figure(photos[:2], maps, k=6, side=32)
     assert every.size == alignment_figure(photos[:2], maps, k=3, side=32).size

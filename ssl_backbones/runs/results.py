@@ -76,17 +76,15 @@ def results_of(
         "model": model,
         "weights_sha256": weights_sha256,
         "date": datetime.now(UTC).date().isoformat(),
-        **({} if settings is None else {"command": command()}),
         "seed": seed,
-        **({} if settings is None else {"settings": dict(settings)}),
+        **({} if settings is None else {"command": command(), "settings": dict(settings)}),
         "data": about(data, sources[0]),
         "validation": None if validation is None else about(validation, sources[1]),
         "numbers": checked(numbers),
-        "compute": {"device": str(device), "processes": world_size(), "precision": precision},
+        "compute": {"device": str(device), "processes": world_size(), "precision": precision}
+        | ({} if layout is None else {"layout": layout}),
         "versions": versions(),
     }
-    if layout is not None:
-        results["compute"] |= {"layout": layout}
     if taken := sorted(set(more or {}) & set(results)):
         raise ValueError(f"results have {taken[0]!r} already; give what a protocol tells beside it another name.")
     return results | dict(more or {})

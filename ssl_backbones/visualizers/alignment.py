@@ -86,15 +86,15 @@ def alignment_figure(images: Sequence[Image.Image], maps: Tensor, *, k: int = 6,
     values = checked_values(images, maps)
     chosen = most_distinct(values, min(k, values.shape[1]))
     rows = [
-        [photo, *painted] for photo, painted in zip(*drawn(images, stretched(values)[:, chosen], side), strict=True)
+        [image, *painted] for image, painted in zip(*drawn(images, stretched(values)[:, chosen], side), strict=True)
     ]
-    return grid(rows, titles=["photo", *(f"map {index}" for index in chosen)])
+    return grid(rows, titles=["image", *(f"map {index}" for index in chosen)])
 
 
 def checked_values(images: Sequence[Image.Image], maps: Tensor) -> np.ndarray:
     """Maps (B, n, h, w) as numbers, one B for each image."""
     if maps.ndim != 4 or len(maps) != len(images):
-        raise ValueError(f"maps are {tuple(maps.shape)} for {len(images)} photos; give (B, n, h, w), B for the photos.")
+        raise ValueError(f"maps are {tuple(maps.shape)} for {len(images)} images; give (B, n, h, w), B for the images.")
     values: np.ndarray = maps.detach().cpu().double().numpy()
     return values
 
@@ -103,12 +103,12 @@ def drawn(
     images: Sequence[Image.Image], heats: np.ndarray, side: int
 ) -> tuple[list[Image.Image], list[list[Image.Image]]]:
     """The images with `side` pixels to the longer side, and each with its heat maps (B, k, h, w) laid over it."""
-    photos, painted = [], []
+    shown, painted = [], []
     for image, heat in zip(images, heats, strict=True):
         scale = side / max(image.size)
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        photo = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
-        grey = photo.convert("L")  # so that every colour in an overlay is the map's
-        photos.append(photo)
+        large = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+        grey = large.convert("L")  # so that every colour in an overlay is the map's
+        shown.append(large)
         painted.append([overlay(grey, one, alpha=0.6) for one in heat])
-    return photos, painted
+    return shown, painted

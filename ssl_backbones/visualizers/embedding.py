@@ -133,7 +133,7 @@ def trustworthiness(rows: np.ndarray, places: np.ndarray, k: int) -> float:
     """
     count = len(rows)
     if not 1 <= k < count / 2:
-        raise ValueError(f"k is {k} for {count} photos; give at least 1 and less than half of them.")
+        raise ValueError(f"k is {k} for {count} images; give at least 1 and less than half of them.")
     ranks = neighbour_order(rows).argsort(1)  # 0 is the image itself, 1 the nearest
     near = neighbour_order(places)[:, 1 : k + 1]
     excess = np.take_along_axis(ranks, near, 1) - k

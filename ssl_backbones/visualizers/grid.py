@@ -32,23 +32,19 @@ def grid(
         )
     font = ImageFont.load_default(font_size)
     words = [measure(text, font) for text in titles]
-    wide = [
-        max(sizes)
-        for sizes in zip_longest(*[[p.width for p in row] for row in rows], [w for w, _ in words], fillvalue=0)
-    ]
+    widths = [[picture.width for picture in row] for row in rows]
+    wide = [max(sizes) for sizes in zip_longest(*widths, [width for width, _ in words], fillvalue=0)]
     high = [max((picture.height for picture in row), default=0) for row in rows]
     left = gap + max((measure(label, font)[0] + gap for label in row_labels), default=0)
     top = gap + max((height + gap for _, height in words), default=0)
     xs = list(accumulate((width + gap for width in wide), initial=left))
     ys = list(accumulate((height + gap for height in high), initial=top))
-
     sheet = Image.new("RGB", (xs[-1], ys[-1]), PAPER)
     pen = ImageDraw.Draw(sheet)
     for title, x, width in zip(titles, xs, wide, strict=False):
         pen.text((x + width / 2, top - gap), title, INK, font, anchor="md")
-    for label, y, height in zip(row_labels, ys, high, strict=False):
+    for row, label, y, height in zip_longest(rows, row_labels, ys[:-1], high, fillvalue=""):
         pen.text((gap, y + height / 2), label, INK, font, anchor="lm")
-    for row, y, height in zip(rows, ys, high, strict=False):
         for picture, x, width in zip(row, xs, wide, strict=False):
             corner = (x + (width - picture.width) // 2, y + (height - picture.height) // 2)
             sheet.paste(picture.convert("RGB"), corner)

@@ -37,13 +37,13 @@ def neighbour_sheet(
     ValueError where there is not one feature an image.
     """
     if len(images) != len(features):
-        raise ValueError(f"there are {len(images)} photos and {len(features)} features; give one for each photo.")
+        raise ValueError(f"there are {len(images)} images and {len(features)} features; give one for each image.")
     found, _ = nearest(features, queries, k)
     rows = [
         [square(images[index], side) for index in (query, *near)]
         for query, near in zip(queries, found.tolist(), strict=True)
     ]
-    return grid(rows, titles=["photo", "nearest", *map(str, range(2, k + 1))])
+    return grid(rows, titles=["image", "nearest", *map(str, range(2, k + 1))])
 
 
 def square(image: Image.Image, side: int) -> Image.Image:

@@ -24,10 +24,10 @@ def overlay(image: Image.Image, heat: npt.ArrayLike, *, alpha: float = 0.5, colo
         )
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; give a share in [0, 1].")
-    photo = image.convert("RGB")
-    large = np.asarray(Image.fromarray(values).resize(photo.size, Image.Resampling.BILINEAR)).clip(0, 1)
+    plain = image.convert("RGB")
+    large = np.asarray(Image.fromarray(values).resize(plain.size, Image.Resampling.BILINEAR)).clip(0, 1)
     painted = colours[(large * (len(colours) - 1)).round().astype(np.intp)]
-    mixed = (1 - alpha) * np.asarray(photo, dtype=np.float32) + alpha * painted
+    mixed = (1 - alpha) * np.asarray(plain, dtype=np.float32) + alpha * painted
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 

@@ -38,7 +38,7 @@ def check_ships(material: Material, weights: Path) -> None:
     data = describe(material.name).data or ""
     if not are_those(data, material.fingerprint):
         raise MaterialError(
-            f"{material.name!r} says {data}, and the photos are not known to be those: record their fingerprint in "
+            f"{material.name!r} says {data}, and the images are not known to be those: record their fingerprint in "
             "ssl_backbones/registry/photos.py if they are, or publish the weights with --repo"
         )
     check_worth(material.evaluations)
