@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import ROOT
-from limits import HANG
 from torch import Tensor
 
 from ssl_backbones.runs.saving import save
@@ -44,10 +39,3 @@ def flip(path: Path, at: int = -1) -> None:
     content = bytearray(path.read_bytes())
     content[at] ^= 1
     path.write_bytes(content)
-
-
-def in_a_process(program: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
-    """A program run on its own, so that it may fork and be killed."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", "-c", program, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=HANG, check=False)

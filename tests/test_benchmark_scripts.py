@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pytest
 import torch
 from conftest import ROOT
 from torch import nn
+from warm_processes import run_script
 
 sys.path.append(str(ROOT / "benchmarks"))
 import aligned_cost
@@ -27,9 +26,7 @@ CIRCUMSTANCES = {"hardware", "bf16_units", "cores", "threads", "load_before", "d
 
 def quick(name: str, out: Path, *words: str) -> tuple[dict[str, Any], str]:
     """The results and the output of a benchmark in its quick way."""
-    command = [sys.executable, "-W", "ignore", str(ROOT / "benchmarks" / f"{name}.py"), "--quick", "--out", str(out)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *words], capture_output=True, text=True, env=environment, check=False)
+    done = run_script(ROOT / "benchmarks" / f"{name}.py", "--quick", "--out", out, *words)
     assert done.returncode == 0, done.stdout + done.stderr
     written: dict[str, Any] = json.loads(out.read_text())
     assert set(written) >= CIRCUMSTANCES

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from small_checkpoints import equal, in_a_process, put, state, steps
+from small_checkpoints import equal, put, state, steps
+from warm_processes import run_program
 
 from ssl_backbones.runs import saving
 from ssl_backbones.runs.checkpoint import load_latest
@@ -134,7 +135,7 @@ print(reached)
 
 
 def test_sigkill_while_saving_all_the_time(tmp_path: Path) -> None:
-    done = in_a_process(KILLS, tmp_path / "run")
+    done = run_program(KILLS, tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 12
 

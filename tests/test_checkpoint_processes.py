@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 from limits import HANG
-from small_checkpoints import equal, flip, in_a_process, put, state, steps
+from small_checkpoints import equal, flip, put, state, steps
+from warm_processes import run_program
 
 from ssl_backbones.runs import manifest, saving
 from ssl_backbones.runs.checkpoint import load_latest
@@ -144,6 +145,6 @@ assert os.waitpid(child, 0)[1] == 0
 
 
 def test_two_processes_on_gloo(tmp_path: Path) -> None:
-    done = in_a_process(GLOO, tmp_path / "run", tmp_path / "meet")
+    done = run_program(GLOO, tmp_path / "run", tmp_path / "meet")
     assert done.returncode == 0, done.stderr
     assert steps(tmp_path / "run") == [2, 3]

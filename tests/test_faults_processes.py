@@ -6,23 +6,20 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from limits import HANG
 from runs import photo_folder
+from warm_processes import run_program, start_program
 
 from ssl_backbones.runs import checkpoint
 
 PROGRAM = """
 import sys
 from datetime import timedelta
-sys.path.insert(0, sys.argv.pop(1))
 from ssl_backbones.train import processes
 processes.PATIENCE = timedelta(seconds=int(sys.argv.pop(1)))
 from ssl_backbones.commands import run
@@ -40,7 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Both:
     """Two processes of one run, as a launcher starts them, without a launcher that would end one for the other."""
 
-    def __init__(self, data: Path, out: Path, patience: int, epochs: int = 400) -> None:
+    def __init__(self, data: Path, out: Path, patience: int, epochs: int = 20_000) -> None:
         with socket.socket() as there:
             there.bind(("127.0.0.1", 0))
             port = there.getsockname()[1]
@@ -51,17 +48,15 @@ class Both:
         for rank, file in enumerate(self.files):
             more = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
             more |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": 1}
-            environment = os.environ | {name: str(value) for name, value in more.items()}
-            words = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(ROOT), str(patience), *given]
-            with open(file, "w") as said:
-                self.ranks.append(subprocess.Popen(words, stdout=said, stderr=said, env=environment))
+            environment = {name: str(value) for name, value in more.items()}
+            self.ranks.append(start_program(PROGRAM, patience, *given, said=[file, file], **environment))
 
     def wait_for_checkpoint(self, seconds: float = HANG) -> None:
         """Return once the run has saved something of its training."""
         give_up = time.monotonic() + seconds
         while not list(self.out.glob("checkpoints/step-*[1-9]*")):
             assert time.monotonic() < give_up, self.said()
-            assert all(rank.poll() is None for rank in self.ranks), self.said()
+            assert all(rank.exitcode is None for rank in self.ranks), self.said()
             time.sleep(0.05)
 
     def said(self) -> list[str]:
@@ -70,7 +65,17 @@ class Both:
     def end(self) -> None:
         for rank in self.ranks:
             rank.kill()
-            rank.wait()
+            rank.join()
+
+    def exit_code(self, rank: int) -> int | None:
+        """The code that a rank ends with; None if it hangs."""
+        self.ranks[rank].join(HANG)
+        return self.ranks[rank].exitcode
+
+    def signal(self, rank: int, number: signal.Signals) -> None:
+        pid = self.ranks[rank].pid
+        assert pid is not None
+        os.kill(pid, number)
 
 
 @pytest.fixture
@@ -85,9 +90,8 @@ def both(data: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator
 def test_a_process_that_is_killed_ends_the_other_at_once(both: Both, victim: int) -> None:
     """Long before a process that hangs would be given up."""
     both.wait_for_checkpoint()
-    other = both.ranks[1 - victim]
-    both.ranks[victim].send_signal(signal.SIGKILL)
-    assert other.wait(timeout=HANG) == 2, both.said()
+    both.signal(victim, signal.SIGKILL)
+    assert both.exit_code(1 - victim) == 2, both.said()
     said = both.said()[1 - victim]
     assert "Traceback" not in said, said
     assert said.count("another of the 2 processes is gone") == 1, said
@@ -101,15 +105,15 @@ def test_a_process_that_is_killed_ends_the_other_at_once(both: Both, victim: int
 @pytest.mark.parametrize("both", [60], indirect=True)
 def test_a_process_that_hangs_is_given_up(both: Both) -> None:
     both.wait_for_checkpoint()
-    both.ranks[1].send_signal(signal.SIGSTOP)
-    assert both.ranks[0].wait(timeout=HANG) == 2, both.said()
+    both.signal(1, signal.SIGSTOP)
+    assert both.exit_code(0) == 2, both.said()
     assert both.said()[0].count("another of the 2 processes is gone or has not answered") == 1
-    both.ranks[1].send_signal(signal.SIGCONT)
+    both.signal(1, signal.SIGCONT)
 
 
 def test_what_both_refuse_is_said_once(tmp_path: Path) -> None:
     pair = Both(tmp_path / "nowhere", tmp_path / "run", patience=HANG)
-    assert [rank.wait(timeout=HANG) for rank in pair.ranks] == [2, 2]
+    assert [pair.exit_code(rank) for rank in range(2)] == [2, 2]
     first, second = pair.said()
     assert first.count("does not exist: give a folder") == 1
     assert "Traceback" not in first
@@ -120,12 +124,11 @@ def test_what_both_refuse_is_said_once(tmp_path: Path) -> None:
 def test_two_processes_go_on_as_one_and_say_what_cannot_be_the_same(data: Path, tmp_path: Path) -> None:
     pair = Both(data, tmp_path / "run", patience=HANG, epochs=60)
     pair.wait_for_checkpoint()
-    for rank in pair.ranks:
-        rank.send_signal(signal.SIGTERM)
-    assert {rank.wait(timeout=HANG) for rank in pair.ranks} == {143}
+    for rank in range(2):
+        pair.signal(rank, signal.SIGTERM)
+    assert {pair.exit_code(rank) for rank in range(2)} == {143}
     words = [*SMALL.split(), "--epochs", "60", "--data", str(data), "--out", str(tmp_path / "run")]
-    alone = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(ROOT), "600", *words]
-    done = subprocess.run(alone, capture_output=True, text=True, check=False, timeout=HANG)
+    done = run_program(PROGRAM, HANG, *words)
     assert done.returncode == 0, done.stderr
     assert "The rest may not be bit-identical to a run never stopped: world_size 2 -> 1" in done.stdout
     assert json.loads((tmp_path / "run" / "results.json").read_text())["compute"]["processes"] == 1

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from conftest import ROOT
 from PIL import Image
 from runs import photo_folder, run, state, tiny
-from small_checkpoints import in_a_process
 from small_methods import CONFIGS, small_method
 
 from ssl_backbones.files import object_digest
@@ -177,5 +180,7 @@ print(type(method_from_run(sys.argv[1])).__name__)
 
 
 def test_it_needs_nothing_but_a_plain_installation(folder: Path) -> None:
-    done = in_a_process(WITHOUT_THE_EXTRA, folder)
+    command = [sys.executable, "-W", "ignore", "-c", WITHOUT_THE_EXTRA, str(folder)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert (done.stdout, done.returncode) == ("LewelB\n", 0), done.stderr

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from limits import HANG
 from torch import distributed, multiprocessing
+from warm_processes import METHOD, take_environment, warm_context
 
 DEADLINE = timedelta(seconds=HANG)
 """How long a rank waits for the other before it fails the test."""
@@ -24,7 +25,7 @@ class RankError(RuntimeError):
 
 
 def run_two_processes(function: Callable[..., Any], *args: Any) -> list[Any]:
-    """What `function(rank, *args)` returned on ranks 0 and 1; what went wrong first on either is raised as RankError.
+    """The results of `function(rank, *args)` on ranks 0 and 1; what went wrong first on either is raised as RankError.
 
     The function lives at the top of a test module, so that a fresh process can import it; what it returns is read back
     as tensors and plain values.
@@ -32,7 +33,9 @@ def run_two_processes(function: Callable[..., Any], *args: Any) -> list[Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:
-            multiprocessing.spawn(one_rank, (folder, function, args), nprocs=2, join=True)
+            warm_context()
+            given = (folder, function, args, dict(os.environ))
+            multiprocessing.start_processes(one_rank, given, nprocs=2, start_method=METHOD)
         except (multiprocessing.ProcessRaisedException, multiprocessing.ProcessExitedException) as error:
             # A rank that falls takes the other with it, and either may be heard first: the earliest is the cause.
             causes = sorted(folder.glob("*.error"))
@@ -40,8 +43,11 @@ def run_two_processes(function: Callable[..., Any], *args: Any) -> list[Any]:
         return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-def one_rank(rank: int, folder: Path, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def one_rank(
+    rank: int, folder: Path, function: Callable[..., Any], args: tuple[Any, ...], environment: dict[str, str]
+) -> None:
     """Join the group, run the function, and leave its answer or its error in the folder."""
+    take_environment(environment)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
     torch.set_num_threads(1)
     meeting = (folder / "meeting").as_uri()

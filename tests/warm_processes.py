@@ -1,0 +1,78 @@
+"""Fresh processes that need not import the libraries: forked off a server that has imported them and done nothing else.
+
+A plain interpreter takes seconds to import torch and timm. Where a test is about the import, the environment that a
+program starts with or the launcher, it starts one with `subprocess`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from subprocess import CompletedProcess
+
+LIBRARIES = ["accelerate", "datasets", "hypothesis", "pytest", "timm", "torch", "ssl_backbones.commands.pretrain"]
+METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+
+def warm_context() -> BaseContext:
+    """The way to start a process that has imported the libraries already, where the system knows one."""
+    context = multiprocessing.get_context(METHOD)
+    context.set_forkserver_preload(LIBRARIES)
+    return context
+
+
+def start_program(source: str, *words: object, said: Sequence[Path], **environment: str) -> BaseProcess:
+    """Start source code as a program of its own, warnings ignored; files take what it says on stdout and stderr.
+
+    The environment is this process's with changes; it may fork, and it may be killed.
+    """
+    given = (source, [str(word) for word in words], list(said), os.environ | environment)
+    process = warm_context().Process(target=as_main, args=given)  # type: ignore[attr-defined]
+    process.start()
+    return process
+
+
+def run_program(source: str, *words: object, **environment: str) -> CompletedProcess[str]:
+    """Run source code as a program of its own to its end."""
+    with tempfile.TemporaryDirectory() as name:
+        said = [Path(name) / stream for stream in ("stdout", "stderr")]
+        process = start_program(source, *words, said=said, **environment)
+        process.join()
+        return CompletedProcess(words, process.exitcode, *(path.read_text() for path in said))
+
+
+SCRIPT = """
+import runpy, sys
+del sys.argv[0]
+sys.path.insert(0, sys.argv[0].rpartition("/")[0])
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run_script(path: Path, *words: object) -> CompletedProcess[str]:
+    """Run a script of the repository as a program of its own to its end."""
+    return run_program(SCRIPT, path.as_posix(), *words)
+
+
+def as_main(source: str, words: Sequence[str], said: Sequence[Path], environment: dict[str, str]) -> None:
+    """Be a program, in a process that has just begun."""
+    for path, stream in zip(said, (sys.stdout, sys.stderr), strict=True):
+        with open(path, "ab") as file:
+            os.dup2(file.fileno(), stream.fileno())
+    take_environment(environment)
+    warnings.simplefilter("ignore")
+    sys.argv = ["-c", *words]
+    exec(compile(source, "<program>", "exec"), {"__name__": "__main__"})
+
+
+def take_environment(environment: dict[str, str]) -> None:
+    """Set the environment to what it is where the process was asked for; a server forks it with its own."""
+    os.environ.clear()
+    os.environ.update(environment)
