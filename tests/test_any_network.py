@@ -11,10 +11,10 @@ import runs
 import timm
 import torch
 from runs import photo_folder, run, state, tiny
+from scripts import script
 
 import ssl_backbones
 from ssl_backbones import PretrainedWeightsError
-from ssl_backbones.commands import evaluate
 from ssl_backbones.methods import BYOLConfig, LewelMConfig, MethodConfig, MoCoV2Config
 from ssl_backbones.models.backbone import freeze_unused
 from ssl_backbones.recipes.settings import OptimizerConfig
@@ -62,7 +62,7 @@ def test_any_network_is_pretrained_evaluated_and_loaded_by_plain_timm(
     assert timm.create_model(f"local-dir:{folder / 'backbone'}", pretrained=True, num_classes=5).num_classes == 5
 
     runs.forget()
-    evaluate.main(["knn", str(folder), "--data", str(data), "--workers", "0", "--out", str(tmp_path / "knn")])
+    script("evaluate", ["knn", str(folder), "--data", str(data), "--workers", "0", "--out", str(tmp_path / "knn")])
     runs.forget()
     results = json.loads((tmp_path / "knn" / "results.json").read_text())
     assert results["settings"]["size"] == 32

@@ -16,21 +16,21 @@ import timm
 import torch
 from conftest import ROOT
 from safetensors import safe_open
+from scripts import script
 
 import ssl_backbones
-from ssl_backbones.commands import evaluate, publish
 from ssl_backbones.data import CachedImages, open_images
 from ssl_backbones.data.cached import verify
 from ssl_backbones.evaluate.features import load
 from ssl_backbones.methods import LewelM, method_from_run
 from ssl_backbones.mining import Pairs
 from ssl_backbones.models.backbone import weights_sha256
-from ssl_backbones.recipes.command_line import parse
+from ssl_backbones.recipes.command_line import read_recipe
 from ssl_backbones.runs import checkpoint
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.results import read_results
 from ssl_backbones.visualizers import alignment_maps
-from ssl_backbones.visualizers.page import run_section
+from ssl_backbones.visualizers.run_section import run_section
 
 FORMATS = ROOT / "tests" / "fixtures" / "formats_0_1"
 RUN = FORMATS / "run"
@@ -56,9 +56,9 @@ VALUES = {
 """Of each evaluation the protocol and some of its numbers."""
 
 
-def words_of(script: str) -> list[str]:
+def words_of(name: str) -> list[str]:
     """The words of the first command of a script."""
-    return shlex.split(next(words for name, words in COMMANDS if name == script))
+    return shlex.split(next(words for known, words in COMMANDS if known == name))
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_a_checkpoint_is_read_to_its_last_tensor() -> None:
 
 def test_a_finished_run_is_known_by_its_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = bytes_of(here / "run")
-    runs.run(parse(words_of("pretrain")))
+    runs.run(read_recipe(words_of("pretrain"), "pretrain", ""))
     assert "run holds the finished run" in capsys.readouterr().out
     assert bytes_of(here / "run") == before
 
@@ -155,7 +155,7 @@ def test_a_run_goes_on_from_its_checkpoint(here: Path) -> None:
     (here / "run" / "results.json").unlink()
     recipe = json.loads((here / "run" / "recipe.json").read_text())
     (here / "run" / "recipe.json").write_text(json.dumps(recipe | {"max_steps": 3}))
-    runs.run(parse([*words_of("pretrain"), "--max_steps", "3"]))
+    runs.run(read_recipe([*words_of("pretrain"), "--max_steps", "3"], "pretrain", ""))
     third, after = read_log(here / "run" / "log.jsonl")[-2:]
     expected = {"step": 3, "loss": 3.3112893104553223, "aligned_loss": 3.0730929374694824, "lr": 0.0037397285538155124}
     assert {name: third[name] for name in expected} == pytest.approx(expected, rel=1e-3)
@@ -184,7 +184,7 @@ def test_a_finished_evaluation_is_known_by_its_command(
     before = bytes_of(here / "evaluations")
     runs.forget()
     try:
-        evaluate.main(shlex.split(words))
+        script("evaluate", shlex.split(words))
     finally:
         runs.forget()
     assert "holds the finished" in capsys.readouterr().out
@@ -195,7 +195,7 @@ def test_a_run_and_its_evaluations_can_be_published(here: Path) -> None:
     """The same files as version 0.1 made of them, and the same figures in the card."""
     words = words_of("publish")
     words[words.index("published")] = "anew"
-    publish.main(words)
+    script("publish", words)
     anew, old = here / "anew", here / "published"
     assert json.loads((anew / "config.json").read_text()) == json.loads((old / "config.json").read_text())
     assert (anew / "model.safetensors").read_bytes() == (RUN / "backbone" / "model.safetensors").read_bytes()
