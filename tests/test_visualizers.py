@@ -250,7 +250,7 @@ def test_a_figure_shows_the_photo_then_its_most_distinct_maps(photos: list[Image
     )
     every = alignment_figure(photos[:2], maps, k=6, side=32)
     assert every.size == alignment_figure(photos[:2], maps, k=3, side=32).size
-    with pytest.raises(ValueError, match=r"\(2, 3, 8, 8\) for 1 photos"):
+    with pytest.raises(ValueError, match=r"\(2, 3, 8, 8\) for 1 images"):
         alignment_figure(photos[:1], maps)
 
 
