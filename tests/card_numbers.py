@@ -55,7 +55,8 @@ def unfounded(card: str, name: str, records: Path) -> list[str]:
     known = (
         spellings(found, registered, origins, [str(paper) for paper in PAPERS.values()], name) | CONFIDENCE | {"2.0"}
     )
-    known |= {str(len(value["unreadable"])) for value in found if "unreadable" in value}
+    counts = [value["unreadable"] for value in found if "unreadable" in value]
+    known |= {str(len(count) if isinstance(count, list) else count) for count in counts}
     known |= set(NUMBER.findall(" ".join(gains([value for value in found if "numbers" in value]))))
     return sorted(set(NUMBER.findall(ASIDE.sub("", card))) - known)
 

@@ -115,7 +115,8 @@ def test_the_terms_are_those_of_the_photos_and_not_of_the_recipes(recipe: Recipe
     assert "Of the images (cats): CC BY." in licence("mine", images="cats", images_terms="CC BY")
     assert f"Of the images, which are {SAMPLE.name}: CC0." in licence(SAMPLE.fingerprints[0])
     draft = model_card(recipe.to_dict(), results(recipe, "mine"))
-    assert "whether the run's images are those is not known." in draft
+    assert "Of the images: not stated." in draft
+    assert "whose terms are" not in draft
     assert f"Of the images, which are {SAMPLE.name}: CC0." in model_card(
         recipe.to_dict(), results(recipe, SAMPLE.fingerprints[0])
     )

@@ -24,6 +24,7 @@ from ssl_backbones.checks import check_at_least
 from ssl_backbones.data import open_images
 from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.evaluate.model import open_model, usual_device
+from ssl_backbones.hub.run_name import run_name
 from ssl_backbones.methods import method_from_run
 from ssl_backbones.models.backbone import center_crop
 from ssl_backbones.refusal import Refusal
@@ -141,7 +142,7 @@ def viewer_of(options: Options) -> Viewer:
     else:
         found = open_model(options.model, device, size=options.size, random=options.random, seed=options.seed)
         network, crop = found.network, found.crop
-    name = str(recipe.get("name", name))
+    name = run_name(recipe, recorded(folder / "results.json")) if recipe else name
     return Viewer(f"{name} with random weights" if options.random else name, network, crop, device, options.seed)
 
 

@@ -14,7 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ssl_backbones.catalogue.description import Description
 from ssl_backbones.catalogue.lookup import describe, list_models
 from ssl_backbones.hub.evaluations import Results, beats_random, commands, index, linear, rows, stands_for
-from ssl_backbones.hub.training_section import data_name, fingerprint, training
+from ssl_backbones.hub.run_name import data_name, fingerprint, on_own_images, run_name
+from ssl_backbones.hub.training_section import training
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.photos import known_by
@@ -90,8 +91,8 @@ def model_card(
     beside the card; `places` is where the others do.
     """
     results, terms, places = upgraded(results), terms or Terms(), places if source else IN_A_RUN
-    known = facts_of(recipe)
-    known = replace(known, name=name or known.name)
+    known = facts_of(recipe, results)
+    known = replace(known, name=name or run_name(recipe, results))
     template = environment().get_template("card.md.jinja")
     return template.render(
         draft=source is None,
@@ -128,10 +129,10 @@ def cell(value: Any) -> str:
     return "not recorded" if value is None else str(value).replace("|", r"\|")
 
 
-def facts_of(recipe: Mapping[str, Any]) -> Description:
-    """The registry's description of the recipe; for one that is not registered, no more than its method and paper."""
+def facts_of(recipe: Mapping[str, Any], results: Results) -> Description:
+    """The registry's description of the recipe; of one that is not registered, or on one's own images, its paper."""
     name, model = str(recipe["name"]), Name.parse(str(recipe["model"]))
-    if name in list_models(include_tags=True):
+    if name in list_models(include_tags=True) and not on_own_images(recipe, results):
         return replace(describe(name), origin=None)  # of the run's own weights, not of others'
     paper = PAPERS.get(model.method)
     return Description(name, model.arch, paper.label, str(paper)) if paper else Description(name, model.arch)
@@ -223,7 +224,7 @@ def evaluation(
     return {
         "rows": [*own_rows(results["numbers"]), *rows(evaluations)],
         "neighbours": neighbours(results),
-        "paper_row": beside_the_paper(recipe, known),
+        "paper_row": beside_the_paper(recipe, known, on_own_images(recipe, results)),
         "linear": linear(evaluations) or NOT_MEASURED,
         "commands": commands(evaluations, source),
         "data_words": stands_for(evaluations),
@@ -255,9 +256,9 @@ def own_rows(numbers: Mapping[str, Number]) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def beside_the_paper(recipe: Mapping[str, Any], known: Description) -> tuple[str, str, str] | None:
-    """A row of linear accuracies, the authors' and this project's; None for a recipe that is no paper's."""
-    if "no paper" in recipe.get("promise", {}).get("paper", ""):
+def beside_the_paper(recipe: Mapping[str, Any], known: Description, own: bool) -> tuple[str, str, str] | None:
+    """A row of linear accuracies, the authors' and this project's; None where no paper has these images or recipe."""
+    if "no paper" in recipe.get("promise", {}).get("paper", "") or own:
         return None
     of = f", {known.data}, {known.epochs} epochs" if known.data else ""
     paper, ours = (NOT_MEASURED if found is None else f"{found} %" for found in (known.paper_number, known.our_number))
@@ -284,8 +285,9 @@ def images_terms(recipe: Mapping[str, Any], results: Results, known: Description
         return f"Of the images ({terms.images or data_name(recipe)}): {terms.images_terms}."
     if data:
         return f"Of the images, which are {data.name}: {data.terms}."
-    meant = (
-        f" The recipe is written for {known.data}, whose terms are: {known.data_terms}; whether the run's images are "
-        "those is not known."
+    if on_own_images(recipe, results) or not known.data:
+        return "Of the images: not stated."
+    return (
+        f"Of the images: not stated. The recipe is written for {known.data}, whose terms are: {known.data_terms}; "
+        "whether the run's images are those is not known."
     )
-    return f"Of the images: not stated.{meant if known.data else ''}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from pathlib import PurePath
 from typing import Any
 
 from ssl_backbones.catalogue.lookup import list_models
+from ssl_backbones.hub.run_name import data_name, fingerprint
 from ssl_backbones.invocation import NAME
 from ssl_backbones.registry.photos import are_those, known_by
 
@@ -61,17 +61,6 @@ def settings(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> list[tupl
 def joined(*parts: Any) -> str | None:
     """Parts with commas between, or None where the first is missing."""
     return None if parts[0] is None else ", ".join(str(part) for part in parts if part is not None)
-
-
-def data_name(recipe: Mapping[str, Any]) -> str:
-    """The last part of where the data lay; never the path, which is a machine's own affair."""
-    return PurePath(str(recipe.get("data", ""))).name or "not recorded"
-
-
-def fingerprint(results: Mapping[str, Any]) -> str | None:
-    """The fingerprint of the images that were trained on."""
-    found: str | None = results.get("data", {}).get("fingerprint")
-    return found
 
 
 def images(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from ssl_backbones.data import Batches, Request
 from ssl_backbones.files import read_object, replacing, write_file
 from ssl_backbones.hub.card import model_card
 from ssl_backbones.hub.export import save_backbone
+from ssl_backbones.hub.run_name import run_name
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.recipes.recipe import FREE, Recipe
 from ssl_backbones.registry.names import Name
@@ -157,7 +158,7 @@ def draw_gallery(recipe: Recipe, monitor: Monitor, trained: Trained, results: di
     """Draw the page of the run and of what its network looks at; a failure is mentioned, and nothing else is lost."""
     folder = trained.folder.path
     crop = evaluation_crop(trained.method.backbone, recipe.size)
-    viewer = Viewer(recipe.name, trained.method, crop, trained.device, recipe.seed)
+    viewer = Viewer(run_name(recipe.to_dict(), results), trained.method, crop, trained.device, recipe.seed)
     try:
         draw_page(folder / "gallery.html", viewer, monitor.asked_images, opening=[run_section(folder, results)])
     except Exception as error:  # a picture is not worth a run, whatever is wrong with it

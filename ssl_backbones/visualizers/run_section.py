@@ -34,6 +34,7 @@ def facts(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, st
     """The run in a few words each; what is not recorded is left out."""
     optimizer, numbers = recipe.get("optimizer", {}), results["numbers"]
     told = {
+        "Recipe": recipe.get("name"),
         "Network": recipe.get("model"),
         "Images": f"{results['data']['images']:,} at {recipe.get('size')} px" if "data" in results else None,
         "Epochs": f"{recipe.get('epochs')}, in batches of {recipe.get('batch_size')}",

@@ -14,7 +14,7 @@ import ssl_backbones
 from ssl_backbones.files import read_object
 from ssl_backbones.hub.evaluations import is_random
 from ssl_backbones.hub.publishing.names import without_names
-from ssl_backbones.hub.training_section import fingerprint
+from ssl_backbones.hub.run_name import fingerprint
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.names import Name
