@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import ssl_backbones
 from ssl_backbones import methods
-from ssl_backbones.data import Batch, Batches, Images
+from ssl_backbones.data import Batch, BatchDataset, Images
 from ssl_backbones.distributed import rank, world_size
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.mining import Pairs
@@ -168,7 +168,7 @@ class Step:
         self.batches = [self.batch_of(loop.dataset, batch)]
 
     @staticmethod
-    def batch_of(dataset: Batches, count: int) -> Batch:
+    def batch_of(dataset: BatchDataset, count: int) -> Batch:
         """So many images as a worker hands them over: this process's share of what all ask for first."""
         order = Order(len(dataset), count * world_size(), 0, rank(), world_size())
         return dataset[next(order.requests(epoch=0))]

@@ -133,7 +133,7 @@ def test_one_photo_that_can_be_read_is_found(count, data):
     batches = Batches(Few(count, broken=[index for index in range(count) if index != good]), Noisy(), seed=0)
     unreadable: dict[str, str] = {}
     for index in range(count):
-        assert batches.read(index, unreadable).getpixel((0, 0))[0] == good
+        assert batches.read(index, unreadable)[1].getpixel((0, 0))[0] == good
     assert len(unreadable) == count - 1
 
 
@@ -144,7 +144,7 @@ def test_the_stride_comes_to_every_photo(count):
 
 def test_the_places_of_a_broken_class_are_taken_by_many_photos():
     batches = Batches(Few(1000, broken=range(100, 200)), Noisy(), seed=0)
-    stand_ins = {batches.read(index, {}).getpixel((0, 0)) for index in range(100, 200)}
+    stand_ins = {batches.read(index, {})[1].getpixel((0, 0)) for index in range(100, 200)}
     assert len(stand_ins) == 100
 
 

@@ -172,7 +172,7 @@ def test_a_photo_keeps_its_own_number_even_where_it_stands_in_for_another() -> N
     assert all(rows[index] == index for index in range(9) if index % 3)
     for index in (0, 3, 6):
         assert rows[index] % 3 != 0
-        assert int(rows[index]) == dataset.find(index, {})[0]
+        assert int(rows[index]) == dataset.read(index, {})[0]
     labels = NumberedBatches(images, transform, 0, images.labels + 10)[Request(0, np.arange(9))].content[1]
     assert torch.equal(labels, rows % 3 + 10)
 

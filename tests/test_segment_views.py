@@ -157,7 +157,7 @@ def test_another_scene_stands_in_whole_for_one_that_cannot_be_read() -> None:
     scenes = Broken(9)
     dataset = SceneBatches(scenes, WholeScene(), seed=0)
     batch = dataset[Request(0, np.array([4]))]
-    at = dataset.find(4, {})[0]
+    at = dataset.read(4, {})[0]
     assert (at != 4, set(batch.unreadable)) == (True, {"4.png"})
     np.testing.assert_array_equal(batch.content[1][0].numpy(), scenes.mask(at))
     np.testing.assert_array_equal(batch.content[0][0].numpy(), np.asarray(scenes[at]))

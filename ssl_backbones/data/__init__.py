@@ -1,6 +1,6 @@
 """Photos, wherever they lie: opened, named, decoded, and counted where they cannot be."""
 
-from ssl_backbones.data.batches import Batch, Batches, Request
+from ssl_backbones.data.batches import Batch, BatchDataset, Batches, Request
 from ssl_backbones.data.cached import CachedImages
 from ssl_backbones.data.checks import relabelled, require_batch, require_labels
 from ssl_backbones.data.copies import copies_sentence
@@ -16,6 +16,7 @@ from ssl_backbones.data.unreadable import Accounts, TooManyUnreadableError, Unre
 __all__ = [
     "Accounts",
     "Batch",
+    "BatchDataset",
     "Batches",
     "CachedImages",
     "DecodePolicy",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import gcd
-from typing import Any
+from typing import Any, final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ssl_backbones.data.images import Images, UnreadableImageError
@@ -17,12 +20,12 @@ ATTEMPTS = 100
 
 @dataclass(frozen=True)
 class Exchange:
-    """Another share of a global batch than a process's own: all shares together are all its images, shuffled."""
+    """ShuffleBN: the images whose keys this process makes. Over all ranks, a permutation of the global batch."""
 
     indices: np.ndarray
-    """(B,): the images of the share."""
+    """(B,): these images."""
     places: np.ndarray
-    """(G,): where each image of the global batch stands among the shares of all processes in rank order."""
+    """(G,): the place of each image of the global batch among those of all processes in rank order."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,11 @@ class Batch:
     """Key to reason."""
 
 
-class Batches:
-    """A dataset for `DataLoader(..., batch_size=None)`: asked for a Request, answers with a Batch."""
+class BatchDataset(ABC):
+    """A dataset for `DataLoader(..., batch_size=None)`: asked for a Request, answers with a Batch.
+
+    Subclasses are final.
+    """
 
     def __init__(self, images: Images, transform: Transform, seed: int) -> None:
         self.images = images
@@ -58,23 +64,30 @@ class Batches:
 
     def __getitem__(self, request: Request) -> Batch:
         unreadable: dict[str, str] = {}
-        photos = [self.read(int(index), unreadable) for index in request.indices]
-        parameters = self.transform.draw(self.seed, request.epoch, request.indices)
-        return Batch(self.transform.on_host(photos, parameters), unreadable)
+        return Batch(self.content(request, unreadable), unreadable)
+
+    @abstractmethod
+    def content(self, request: Request, unreadable: dict[str, str]) -> Any:
+        """The content of a batch on the host; images that cannot be read are entered in `unreadable`, key to reason."""
 
     def on_device(self, content: Any) -> Any:
         """The content of a Batch, moved to the network's device, as the method takes it."""
         return self.transform.on_device(content)
 
-    def read(self, index: int, unreadable: dict[str, str]) -> Image.Image:
-        """The photo at an index, or another that can be read."""
-        return self.find(index, unreadable)[1]
+    def transformed(self, request: Request, images: Sequence[Image.Image]) -> Any:
+        """The output of the transform on the host, of the images (B,) of a request."""
+        return self.transform.on_host(images, self.transform.draw(self.seed, request.epoch, request.indices))
 
-    def find(self, index: int, unreadable: dict[str, str]) -> tuple[int, Image.Image]:
-        """The photo at an index, or another that can be read, with its own index: the same in every run and worker.
+    def read_all(self, indices: np.ndarray, unreadable: dict[str, str]) -> tuple[NDArray[np.int64], list[Image.Image]]:
+        """Rows (B,) and images of a batch: those at the indices (B,), and others for what cannot be read."""
+        found = [self.read(int(index), unreadable) for index in indices]
+        return np.array([row for row, _ in found], np.int64), [image for _, image in found]
 
-        The others lie far apart, for photos that cannot be read lie together: a folder's, a disk's. After ATTEMPTS of
-        them it is not the photos that are at fault. UnreadableImageError ends it.
+    def read(self, index: int, unreadable: dict[str, str]) -> tuple[int, Image.Image]:
+        """Row and image at an index, or of another that can be read: the same in every run and worker.
+
+        The others lie far apart, for images that cannot be read lie together: a folder's, a disk's. After ATTEMPTS of
+        them it is not the images that are at fault: UnreadableImageError.
         """
         count = len(self.images)
         reason = ""
@@ -87,6 +100,15 @@ class Batches:
         raise UnreadableImageError(
             f"{min(count, ATTEMPTS)} of {count} photos in a row cannot be read, at last: {reason}"
         )
+
+
+@final
+class Batches(BatchDataset):
+    """Batches of images, transformed."""
+
+    def content(self, request: Request, unreadable: dict[str, str]) -> Any:
+        """The images of the request, as the transform makes them on the host."""
+        return self.transformed(request, self.read_all(request.indices, unreadable)[1])
 
 
 def stride(count: int) -> int:

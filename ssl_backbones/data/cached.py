@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from PIL import Image
@@ -30,6 +30,7 @@ HEADER = 128
 """Bytes in front of the pixels."""
 
 
+@final
 class CachedImages(Images):
     """The images of a cache, under the names, labels and fingerprint of the source that it was made of.
 

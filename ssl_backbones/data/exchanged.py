@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ssl_backbones.data.batches import Batch, Batches, Request
+from ssl_backbones.data.batches import BatchDataset, Request
 from ssl_backbones.data.images import Images
 from ssl_backbones.views import MultiView
 
@@ -25,18 +25,18 @@ class Exchanged(NamedTuple):
     views: list[Any]
     """The first of the process's own images, the others of those it took over; (B, 3, S, S) on the device."""
     places: Tensor
-    """(G,): where each image of the global batch stands among the images taken over by all processes."""
+    """(G,): the place of each image of the global batch among the images taken over by all processes."""
 
 
 class ViewsApart:
-    """A transform's views, each made of photos of its own."""
+    """A transform's views, each made of images of its own."""
 
     def __init__(self, transform: MultiView) -> None:
         self.transform = transform
         self.single = [replace(transform, policies=(policy,)) for policy in transform.policies]
 
-    def on_host(self, photos: Sequence[Sequence[Image.Image]], seed: int, request: Request) -> list[Any] | Exchanged:
-        """A view of each row of B photos: the first drawn for the images asked for, the others for those in exchange.
+    def on_host(self, images: Sequence[Sequence[Image.Image]], seed: int, request: Request) -> list[Any] | Exchanged:
+        """A view of each row of B images: the first drawn for the images asked for, the others for those in exchange.
 
         Where nothing is in exchange, all are drawn for the images asked for.
         """
@@ -45,7 +45,7 @@ class ViewsApart:
         _, *others = self.transform.draw(seed, request.epoch, (exchange or request).indices)
         views = [
             single.on_host(row, (drawn,))
-            for single, row, drawn in zip(self.single, photos, (first, *others), strict=True)
+            for single, row, drawn in zip(self.single, images, (first, *others), strict=True)
         ]
         return views if exchange is None else Exchanged(views, torch.from_numpy(exchange.places))
 
@@ -56,7 +56,8 @@ class ViewsApart:
         return views if places is None else Exchanged(views, places)
 
 
-class ExchangedBatches(Batches):
+@final
+class ExchangedBatches(BatchDataset):
     """Batches whose first view is of the images asked for, and whose other views are of those in exchange.
 
     Asked for nothing in exchange, they are batches like others.
@@ -66,17 +67,17 @@ class ExchangedBatches(Batches):
         super().__init__(images, transform, seed)
         self.apart = ViewsApart(transform)
 
-    def __getitem__(self, request: Request) -> Batch:
+    def content(self, request: Request, unreadable: dict[str, str]) -> Any:
+        """The views on the host; Exchanged where the request has images in exchange."""
         if request.exchange is None:
-            return super().__getitem__(request)
-        unreadable: dict[str, str] = {}
+            return self.transformed(request, self.read_all(request.indices, unreadable)[1])
         own, others = request.indices.tolist(), request.exchange.indices.tolist()
-        photos = {index: self.read(index, unreadable) for index in dict.fromkeys(own + others)}
-        first, rest = ([photos[index] for index in share] for share in (own, others))
-        shown = [first, *[rest] * (len(self.apart.single) - 1)]
-        return Batch(self.apart.on_host(shown, self.seed, request), unreadable)
+        images = {index: self.read(index, unreadable)[1] for index in dict.fromkeys(own + others)}
+        first, rest = ([images[index] for index in share] for share in (own, others))
+        return self.apart.on_host([first, *[rest] * (len(self.apart.single) - 1)], self.seed, request)
 
     def on_device(self, content: Any) -> Any:
+        """The views (B, 3, S, S), normalised; Exchanged where the content is."""
         return self.apart.on_device(content) if isinstance(content, Exchanged) else super().on_device(content)
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import final
 
 import numpy as np
 import torch
 from PIL import Image
 
 from ssl_backbones.data.cached import CachedImages, mapped
-from ssl_backbones.data.images import ImageSourceError
+from ssl_backbones.data.images import Images, ImageSourceError
 from ssl_backbones.views.resident import ResidentPhoto, ResidentPixels
 
 AT_ONCE = 2**26
-"""Pixels that are on their way to the device."""
+"""Pixels that are sent to the device at a time."""
 
 
-class ResidentImages(CachedImages):
+@final
+class ResidentImages(Images):
     """The images of a cache of pixels: on the device for views that are made there, on the host for all others.
 
     They belong to this process, so no worker can read them.
@@ -31,18 +33,21 @@ class ResidentImages(CachedImages):
                 f"the cache in {images.folder} holds JPEG, and only pixels can lie on a device: keep them as they are "
                 "(reencode 0)"
             )
-        super().__init__(images.folder)
+        self.cache = images
         self.keys, self.labels, self.classes = images.keys, images.labels, images.classes
-        rows = mapped(self.folder).reshape(-1, 3)
+        self.fingerprint = images.fingerprint
+        rows = mapped(images.folder).reshape(-1, 3)
         levels = torch.empty(rows.shape, dtype=torch.uint8, device=device)
         for start in range(0, len(rows), AT_ONCE):
             levels[start : start + AT_ONCE] = torch.from_numpy(np.array(rows[start : start + AT_ONCE]))
-        starts, sizes = (torch.from_numpy(np.array(values, np.int64)) for values in (self.ends[:-1] // 3, self.shapes))
+        starts, sizes = (
+            torch.from_numpy(np.array(values, np.int64)) for values in (images.ends[:-1] // 3, images.shapes)
+        )
         self.pixels = ResidentPixels(levels, starts.to(device), sizes.to(device))
 
     def __getitem__(self, index: int) -> Image.Image:
         at = range(len(self))[index]
-        if at in self.unreadable:
-            return super().__getitem__(at)  # says why
-        height, width = self.shapes[at].tolist()
-        return ResidentPhoto(self.pixels, at, (width, height), partial(super().__getitem__, at))
+        if at in self.cache.unreadable:
+            return self.cache[at]  # raises, and says why
+        height, width = self.cache.shapes[at].tolist()
+        return ResidentPhoto(self.pixels, at, (width, height), partial(self.cache.__getitem__, at))

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ssl_backbones.data import Batches, Images, Unreadable
+from ssl_backbones.data import BatchDataset, Batches, Images, Unreadable
 from ssl_backbones.data.decode import MAX_PIXELS
 from ssl_backbones.distributed import say, share_first, world_size
 from ssl_backbones.evaluate.model import EvaluatedModel
@@ -145,7 +145,7 @@ class Extractor:
     """Makes features that are the same with more processes: every image has its place in a batch of one size."""
 
     network: nn.Module
-    dataset: Batches
+    dataset: BatchDataset
     device: torch.device
     how: Extraction
 

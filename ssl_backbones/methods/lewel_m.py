@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ssl_backbones.checks import check_choice, check_positive, check_share
 from ssl_backbones.data import Images
-from ssl_backbones.data.batches import Batches
+from ssl_backbones.data.batches import BatchDataset, Batches
 from ssl_backbones.data.exchanged import ExchangedBatches, taken_apart
 from ssl_backbones.distributed import gather, own_rows, rank
 from ssl_backbones.losses import AlignedNegatives, aligned_info_nce, aligned_negative_count, info_nce
@@ -101,7 +101,7 @@ class LewelM(Method):
         if self.config.mask == "none":
             check_queue(self.config.queue_size, images, batch_size)
 
-    def dataset(self, images: Images, size: int, seed: int) -> Batches:
+    def dataset(self, images: Images, size: int, seed: int) -> BatchDataset:
         """Batches whose keys are shuffled where they are to be; each view of both kinds would have to be made twice."""
         exchanged = self.config.key_bn == "shuffle" and not self.config.symmetric
         if self.config.mask == "own":

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ssl_backbones.data.batches import Batches
+from ssl_backbones.data.batches import BatchDataset, Batches
 from ssl_backbones.data.images import Images
 from ssl_backbones.registry.papers import PAPERS, Paper
 from ssl_backbones.views.transform import Transform
@@ -67,7 +67,7 @@ class Method(nn.Module, ABC):
     def check_data(self, images: int, batch_size: int) -> None:
         """Raise ValueError if `images` images, `batch_size` of them a step, cannot train the method; any number can."""
 
-    def dataset(self, images: Images, size: int, seed: int) -> Batches:
+    def dataset(self, images: Images, size: int, seed: int) -> BatchDataset:
         """The batches of an epoch; overridden where an item is more than one image transformed."""
         return Batches(images, self.transform(size), seed)
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ssl_backbones.data.batches import Batch, Batches, Request
+from ssl_backbones.data.batches import BatchDataset, Request
 from ssl_backbones.data.exchanged import Exchanged, ViewsApart
 from ssl_backbones.data.images import Images, UnreadableImageError
 from ssl_backbones.distributed import gather, own_rows
 from ssl_backbones.views import MultiView
 
 
-class PairedBatches(Batches):
+@final
+class PairedBatches(BatchDataset):
     """Batches of views: two of each image, then one of each of its partners, every one drawn for itself.
 
     `partners` (N, P) are rows of the images, none by default, and the transform has 2 + P policies. With the views come
@@ -44,27 +45,27 @@ class PairedBatches(Batches):
         self.numbers = np.arange(len(images)) if numbers is None else numbers
         self.exchanged = exchanged
 
-    def __getitem__(self, request: Request) -> Batch:
-        unreadable: dict[str, str] = {}
+    def content(self, request: Request, unreadable: dict[str, str]) -> tuple[list[Any] | Exchanged, Tensor]:
+        """The views on the host, and the numbers (B, 1 + P)."""
         request = request if self.exchanged else replace(request, exchange=None)
         own, others = request.indices, (request.exchange or request).indices
         families = {index: self.family(index, unreadable) for index in dict.fromkeys(others.tolist())}
         shown = [families[index] for index in others.tolist()]
-        photos = [[families[at][0][1] if at in families else self.read(at, unreadable) for at in own.tolist()]]
-        photos += [[family[partner][1] for family in shown] for partner in range(1 + self.partners.shape[1])]
+        images = [[families[at][0][1] if at in families else self.read(at, unreadable)[1] for at in own.tolist()]]
+        images += [[family[partner][1] for family in shown] for partner in range(1 + self.partners.shape[1])]
         numbers = torch.from_numpy(self.numbers[np.array([[row for row, _ in family] for family in shown])])
-        return Batch((self.apart.on_host(photos, self.seed, request), numbers), unreadable)
+        return self.apart.on_host(images, self.seed, request), numbers
 
     def family(self, index: int, unreadable: dict[str, str]) -> list[tuple[int, Image.Image]]:
         """The image at an index and its partners, each with its row."""
-        row, photo = self.find(index, unreadable)
-        family = [(row, photo)]
+        row, image = self.read(index, unreadable)
+        family = [(row, image)]
         for partner in map(int, self.partners[row]):
             try:
                 family.append((partner, self.images[partner]))
             except UnreadableImageError as error:
                 unreadable[self.images.keys[partner]] = str(error)
-                family.append((row, photo))
+                family.append((row, image))
         return family
 
     def on_device(self, content: Any) -> tuple[list[Tensor] | Exchanged, Tensor]:

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ssl_backbones.data.batches import Batch, Batches, Request
+from ssl_backbones.data.batches import Batch, BatchDataset, Request
 from ssl_backbones.distributed import gather, rank, world_size
 from ssl_backbones.train.loader import obey_parent_alone, signals_waiting
 from ssl_backbones.train.placement import to_device
@@ -21,7 +21,7 @@ from ssl_backbones.train.placement import to_device
 @torch.no_grad()
 def embed(
     backbone: nn.Module,
-    dataset: Batches,
+    dataset: BatchDataset,
     indices: np.ndarray,
     device: torch.device,
     *,
@@ -63,7 +63,7 @@ def evaluated(backbone: nn.Module) -> Iterator[None]:
             buffer.copy_(kept)
 
 
-def batches(dataset: Batches, indices: np.ndarray, batch_size: int, workers: int) -> Iterator[Batch]:
+def batches(dataset: BatchDataset, indices: np.ndarray, batch_size: int, workers: int) -> Iterator[Batch]:
     """The images at `indices` in order, untouched by chance."""
     requests = [Request(0, indices[start : start + batch_size]) for start in range(0, len(indices), batch_size)]
     data_loader: DataLoader[Batch] = DataLoader(

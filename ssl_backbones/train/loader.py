@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from ssl_backbones.data.batches import Batch, Batches, Exchange, Request
+from ssl_backbones.data.batches import Batch, BatchDataset, Exchange, Request
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.views.randomness import permutation, seed_of
 
@@ -121,7 +121,7 @@ class Loader:
 
     def __init__(
         self,
-        dataset: Batches,
+        dataset: BatchDataset,
         batch_size: int,
         seed: int,
         *,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssl_backbones.data import Batch, Batches, Request
+from ssl_backbones.data import BatchDataset, Request
 from ssl_backbones.evaluate.detection.annotations import AnnotatedImages
 from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
 from ssl_backbones.views.pillow_engine import pixels
@@ -100,7 +100,8 @@ class ResizeFlip(Transform):
         return images, sizes
 
 
-class BoxBatches(Batches):
+@final
+class BoxBatches(BatchDataset):
     """Batches of photos and their objects. What stands for many is no target; where `masks`, neither is the unseen."""
 
     transform: ResizeFlip
@@ -109,16 +110,16 @@ class BoxBatches(Batches):
         super().__init__(images, transform, seed)
         self.annotated, self.with_masks = images, masks
 
-    def __getitem__(self, request: Request) -> Batch:
-        unreadable: dict[str, str] = {}
-        found = [self.find(int(index), unreadable) for index in request.indices]
+    def content(self, request: Request, unreadable: dict[str, str]) -> tuple[list[Tensor], list[Target]]:
+        """Levels (3, H, W), uint8, of each image at its size, and the objects in it."""
+        rows, images = self.read_all(request.indices, unreadable)
         scaling = self.transform.draw(self.seed, request.epoch, request.indices)
-        levels = self.transform.on_host([photo for _, photo in found], scaling)
+        levels = self.transform.on_host(images, scaling)
         targets = [
-            self.target(row, photo.size, (image.shape[2], image.shape[1]), bool(flip))
-            for (row, photo), image, flip in zip(found, levels, scaling.flip, strict=True)
+            self.target(row, image.size, (shown.shape[2], shown.shape[1]), bool(flip))
+            for row, image, shown, flip in zip(rows.tolist(), images, levels, scaling.flip, strict=True)
         ]
-        return Batch((levels, targets), unreadable)
+        return levels, targets
 
     def target(self, row: int, size: tuple[int, int], shown: tuple[int, int], flip: bool) -> Target:
         """The objects of a photo of one width and height, as they lie in it at another."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import torch
+from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from ssl_backbones.data import Batch, Batches, Request, Unreadable
+from ssl_backbones.data import BatchDataset, Request, Unreadable
 from ssl_backbones.distributed import gather_objects, rank, world_size
 from ssl_backbones.evaluate.detection.annotations import AnnotatedImages
 from ssl_backbones.evaluate.detection.box_metrics import (
@@ -32,19 +33,21 @@ from ssl_backbones.train.placement import to_device
 Number = dict[str, float]
 
 
-class TestBatches(Batches):
+@final
+class TestBatches(BatchDataset):
     """Batches of photos with what each measures and which it is; one that cannot be read is left out."""
 
     def __init__(self, images: AnnotatedImages, transform: ResizeFlip) -> None:
         super().__init__(images, transform, 0)
 
-    def __getitem__(self, request: Request) -> Batch:
-        unreadable: dict[str, str] = {}
-        found = [(int(index), *self.find(int(index), unreadable)) for index in request.indices]
-        read = [(index, photo) for index, row, photo in found if row == index]
+    def content(self, request: Request, unreadable: dict[str, str]) -> tuple[list[Tensor], list[tuple[int, int, int]]]:
+        """Levels (3, H, W), uint8, of each image that can be read, and the row, width and height of each."""
+        rows, images = self.read_all(request.indices, unreadable)
+        own = zip(request.indices.tolist(), rows, images, strict=True)
+        read = [(index, image) for index, row, image in own if row == index]
         scaling = self.transform.draw(self.seed, 0, np.array([index for index, _ in read], np.int64))
-        levels = self.transform.on_host([photo for _, photo in read], scaling)
-        return Batch((levels, [(index, *photo.size) for index, photo in read]), unreadable)
+        levels = self.transform.on_host([image for _, image in read], scaling)
+        return levels, [(index, *image.size) for index, image in read]
 
     def on_device(self, content: Any) -> Any:
         """Photos with their sizes, and the number, width and height of each."""

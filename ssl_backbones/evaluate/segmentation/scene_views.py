@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ssl_backbones.data import Batch, Batches, Request
+from ssl_backbones.data import BatchDataset, Request
 from ssl_backbones.evaluate.segmentation.masks import IGNORED, Scenes
 from ssl_backbones.views import Transform, normalise, uniform
 from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD
@@ -128,17 +128,17 @@ class WholeScene(Transform):
         return normalise(levels.permute(0, 3, 1, 2), self.mean, self.std), masks.long()
 
 
-class SceneBatches(Batches):
+@final
+class SceneBatches(BatchDataset):
     """Batches of photos with their masks; where a photo cannot be read, another scene takes its place."""
 
     images: Scenes
 
-    def __getitem__(self, request: Request) -> Batch:
-        unreadable: dict[str, str] = {}
-        found = [self.find(int(index), unreadable) for index in request.indices]
-        scenes = [Scene(photo, self.images.mask(row)) for row, photo in found]
-        parameters = self.transform.draw(self.seed, request.epoch, request.indices)
-        return Batch(self.transform.on_host(scenes, parameters), unreadable)  # type: ignore[arg-type]
+    def content(self, request: Request, unreadable: dict[str, str]) -> Any:
+        """The scenes of the request, as the transform makes them on the host."""
+        rows, images = self.read_all(request.indices, unreadable)
+        scenes = [Scene(image, self.images.mask(row)) for row, image in zip(rows.tolist(), images, strict=True)]
+        return self.transformed(request, scenes)  # type: ignore[arg-type]
 
 
 def scaled_size(size: tuple[int, int], scale: float, short_side: int) -> tuple[int, int]:
