@@ -15,8 +15,9 @@ from labelled_runs import divided, killed_at, outcome, small
 from small_methods import Drawn
 
 from ssl_backbones.data import ImageSourceError, open_images
+from ssl_backbones.data.subset import Subset, as_list, at
 from ssl_backbones.evaluate.classification.finetune import FinetuneConfig
-from ssl_backbones.evaluate.classification.subset import Subset, as_list, at, labelled_rows, listed, stratified
+from ssl_backbones.evaluate.classification.subset import labelled_rows, listed, stratified
 from ssl_backbones.evaluate.protocols import semi
 from ssl_backbones.recipes.settings import ScheduleConfig
 

@@ -154,6 +154,11 @@ class Recipe(Run):
     monitoring: Monitoring = field(default_factory=Monitoring)
     labels: Literal["auto", "none"] = "auto"
     """Take labels from class folders or a label column where there are any; none to leave them out."""
+    classes: str = ""
+    """A file that names the classes to train on, one on a line; empty for all. That of ImageNet-100 is imagenet100.txt
+    of github.com/HobbitLong/CMC."""
+    hold_out: int = 0
+    """Images of every class that are not trained on and are asked about instead; left in held_out.txt. 0 for none."""
     engine: Engine = "pillow"
     """The maker of the pixels of views: the reference, the faster one, or the network's device, to which whole images
     are sent for that; all within a few levels. Methods whose views follow no policy have the reference alone."""
@@ -169,6 +174,11 @@ class Recipe(Run):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(0 <= self.cache_limit < math.inf, "cache_limit", self.cache_limit, "at least 0")
+        check(self.hold_out >= 0, "hold_out", self.hold_out, "at least 0")
+        alone = not self.hold_out or not self.validation
+        check(alone, "hold_out", self.hold_out, "0 where validation images are named")
+        chosen = self.labels == "auto" or not (self.classes or self.hold_out)
+        check(chosen, "labels", self.labels, "auto where classes are listed or images held out")
         check(self.reencode >= 0, "reencode", self.reencode, "at least 0")
         check(not self.reencode or bool(self.cache), "reencode", self.reencode, "0 without a folder for the cache")
         placed = bool(self.cache) and self.engine == "device"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 import ssl_backbones
@@ -16,6 +18,7 @@ from ssl_backbones.data import (
     unlabelled,
     validation_of,
 )
+from ssl_backbones.data.subset import Subset, hold_out, of_classes
 from ssl_backbones.distributed import rank, say
 from ssl_backbones.methods.method import Method
 from ssl_backbones.models.backbone import freeze_unused
@@ -86,17 +89,34 @@ def open_data(recipe: Recipe) -> tuple[Images, Images | None]:
         images = unlabelled(images)
     elif sentence := classes_sentence(images):
         say(sentence)
+    images, validation = chosen(recipe, images, open_validation(recipe, images))
     require_batch(images, recipe.batch_size)
-    validation = open_validation(recipe, images)
     if rank() == 0 and (warning := copies_sentence(validation, images)):
         say(warning)
     how = Caching.of(recipe)
     if how is None:
         return images, validation
-    images = cached(images, recipe.data, how)
+    images = cached(images, recipe.data, how, part_of(images))
     if validation is not None:
-        validation = cached(validation, recipe.validation or recipe.data, how, "-validation")
+        validation = cached(validation, recipe.validation or recipe.data, how, f"-validation{part_of(validation)}")
     return images, validation
+
+
+def chosen(recipe: Recipe, images: Images, validation: Images | None) -> tuple[Images, Images | None]:
+    """The images of the recipe's classes, and those asked about: the ones held out, where the recipe says so."""
+    if recipe.classes:
+        images = of_classes(images, Path(recipe.classes))
+        validation = None if validation is None else of_classes(validation, Path(recipe.classes))
+    if not recipe.hold_out:
+        return images, validation
+    rest, held = hold_out(images, recipe.hold_out)
+    say(f"{len(held)} of {len(images)} images are held out, {recipe.hold_out} a class: held_out.txt will name them.")
+    return rest, held
+
+
+def part_of(images: Images) -> str:
+    """A mark of a part of a source, for the name of its cache; empty for the whole."""
+    return f"-{images.fingerprint[:8]}" if isinstance(images, Subset) else ""
 
 
 def open_validation(recipe: Recipe, images: Images) -> Images | None:

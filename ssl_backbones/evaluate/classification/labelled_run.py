@@ -12,11 +12,12 @@ from torch import Tensor
 
 from ssl_backbones.checks import check
 from ssl_backbones.data import Images, require_batch
+from ssl_backbones.data.subset import as_list, at
 from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.classification.accuracy_judge import AccuracyJudge, Answers
 from ssl_backbones.evaluate.classification.finetune import Finetune, FinetuneConfig
 from ssl_backbones.evaluate.classification.linear import LinearConfig, LinearProbe
-from ssl_backbones.evaluate.classification.subset import as_list, at, labelled_rows
+from ssl_backbones.evaluate.classification.subset import labelled_rows
 from ssl_backbones.evaluate.evaluation import chance, read
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model

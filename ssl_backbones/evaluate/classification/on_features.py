@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ssl_backbones.data import Images, require_batch
+from ssl_backbones.data.subset import at
 from ssl_backbones.distributed import rank, say
 from ssl_backbones.evaluate.classification.accuracy_judge import Answers, likeliest
 from ssl_backbones.evaluate.classification.head_training import Plan, Training, logits_of, train_head
@@ -26,7 +27,6 @@ from ssl_backbones.evaluate.classification.labelled_run import (
 )
 from ssl_backbones.evaluate.classification.labelled_views import fitting_labels
 from ssl_backbones.evaluate.classification.linear import LinearProbe
-from ssl_backbones.evaluate.classification.subset import at
 from ssl_backbones.evaluate.evaluation import read
 from ssl_backbones.evaluate.features import Extraction, Features, features_of
 from ssl_backbones.runs.log import RunLog

@@ -6,38 +6,17 @@ alone, so it is the same on every machine and in every run.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
 from ssl_backbones.data import Images, ImageSourceError
 from ssl_backbones.views import permutation
 
 SHOWN = 3
 """Names that a sentence lists, at most."""
-
-
-class Subset(Images):
-    """The images of a source at some of its rows, in that order."""
-
-    def __init__(self, images: Images, rows: np.ndarray) -> None:
-        self.images, self.rows = images, np.asarray(rows, np.int64)
-        self.keys = [images.keys[int(row)] for row in self.rows]
-        self.labels = None if images.labels is None else np.asarray(images.labels)[self.rows]
-        self.classes = images.classes
-        self.fingerprint = digest([images.fingerprint, *map(str, self.rows.tolist())])
-
-    def __getitem__(self, index: int) -> Image.Image:
-        return self.images[int(self.rows[index])]
-
-
-def at(images: Images, rows: np.ndarray) -> Images:
-    """The images at some rows, in order: the source itself where that is all of them."""
-    return images if len(rows) == len(images) else Subset(images, rows)
 
 
 def labelled_rows(images: Images) -> np.ndarray:
@@ -95,16 +74,6 @@ def read_names(path: Path) -> list[str]:
     if not names:
         raise ImageSourceError(f"{path} names no image: give --subset a file with an image's name on each line")
     return names
-
-
-def as_list(images: Images) -> bytes:
-    """The names of the images, one on a line, as `listed` reads them."""
-    return "".join(f"{key}\n" for key in images.keys).encode("utf-8", "surrogateescape")
-
-
-def digest(parts: Sequence[str]) -> str:
-    """A sha256 over texts."""
-    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def some(names: Sequence[str]) -> str:

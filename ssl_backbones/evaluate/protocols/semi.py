@@ -16,10 +16,11 @@ import numpy as np
 
 from ssl_backbones.checks import check
 from ssl_backbones.data import ImageSourceError
+from ssl_backbones.data.subset import as_list, at
 from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.classification.finetune import FinetuneConfig
 from ssl_backbones.evaluate.classification.labelled_run import Asked, LabelledRun, carry, open_asked
-from ssl_backbones.evaluate.classification.subset import as_list, at, labelled_rows, listed, stratified
+from ssl_backbones.evaluate.classification.subset import labelled_rows, listed, stratified
 from ssl_backbones.evaluate.labelled import require_known
 from ssl_backbones.recipes.settings import OptimizerConfig, ScheduleConfig
 
