@@ -61,7 +61,7 @@ def test_models_and_layers_that_are_not(data: Path, tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "evaluate.py: the protocol is missing; the first word is one of knn, "),
+        ([], "evaluate.py: the protocol is missing; the first word is one of diagnose, "),
         (["knnn"], "evaluate.py: 'knnn' is no protocol; the nearest: knn; the first word"),
         (["knn"], "evaluate.py: the MODEL is missing"),
         (["knn", "m", "--out", "o"], "evaluate.py: --data is missing"),

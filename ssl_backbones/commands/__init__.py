@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import logging
 import os
-import pkgutil
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -24,6 +23,9 @@ from ssl_backbones.invocation import NAME
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.typed.values import nearest
 from ssl_backbones.typed.words import CommandLineError, read
+
+IN_TRAIN = {"accelerate", "datasets", "pyarrow", "tqdm"}
+"""Packages of the extra [train]; [eval] has these and all others that a command may lack."""
 
 
 class MissingPackageError(Refusal, ImportError):
@@ -66,12 +68,14 @@ def run(command: str, words: Sequence[str] | None = None, program: str = "") -> 
 def started(command: str, words: Sequence[str], program: str) -> int:
     """The exit code of a command, once it has done what the words say."""
     try:
-        module = import_module(modules()[command])
+        module = import_module(f"{__name__}.{modules()[command]}")
+        return int(module.run(options_of(module, words, program)) or 0)
     except ModuleNotFoundError as error:
-        if str(error.name).startswith(__name__.partition(".")[0]):
+        package = str(error.name).partition(".")[0]
+        if package == "ssl_backbones":
             raise
-        raise MissingPackageError(f"{error.name} is not installed: pip install '{NAME}[train]'") from error
-    return int(module.run(options_of(module, words, program)) or 0)
+        extra = "train" if package in IN_TRAIN else "eval"
+        raise MissingPackageError(f"{package} is not installed: pip install '{NAME}[{extra}]'") from error
 
 
 def options_of(module: Any, words: Sequence[str], program: str) -> Any:
@@ -82,15 +86,21 @@ def options_of(module: Any, words: Sequence[str], program: str) -> Any:
 
 
 def modules() -> dict[str, str]:
-    """The name of each command, with the module that it is: import_ is import, mine_pairs is mine-pairs."""
-    stems = (found.name for found in pkgutil.iter_modules(__path__))
-    return {stem.rstrip("_").replace("_", "-"): f"{__name__}.{stem}" for stem in stems}
+    """The module of each command: import_ of import, mine_pairs of mine-pairs."""
+    return {stem.rstrip("_").replace("_", "-"): stem for stem in summaries(__path__[0])}
 
 
 def overview() -> str:
     """Every command with the first sentence of its help, none of them imported."""
-    lines = [f"usage: {NAME} COMMAND ..., and {NAME} COMMAND --help for its options", ""]
-    for command, module in modules().items():
-        source = Path(__path__[0], f"{module.rpartition('.')[2]}.py").read_text(encoding="utf-8")
-        lines.append(f"  {command:<12}{(ast.get_docstring(ast.parse(source)) or '').splitlines()[0]}")
-    return "\n".join(lines)
+    about = summaries(__path__[0])
+    lines = [f"  {command:<12}{about[module]}" for command, module in modules().items()]
+    return "\n".join([f"usage: {NAME} COMMAND ..., and {NAME} COMMAND --help for its options", "", *lines])
+
+
+def summaries(folder: str) -> dict[str, str]:
+    """The first line of the docstring of every module in a folder of the package, none of them imported."""
+    found = {}
+    for path in sorted(Path(folder).glob("[!_]*.py")):
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        found[path.stem] = (docstring or "").partition("\n")[0]
+    return found

@@ -18,20 +18,14 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from ssl_backbones.commands import summaries
+from ssl_backbones.evaluate import protocols
 from ssl_backbones.evaluate.presets import read_preset
 from ssl_backbones.typed.values import nearest
 from ssl_backbones.typed.words import CommandLineError, read
 
-PROTOCOLS = {
-    "knn": "weighted nearest neighbours, k and temperature swept",
-    "logistic": "logistic regression by L-BFGS, its weight decay chosen on a held-out part of the training images",
-    "mlp": "two fully-connected layers, or one, by Adam on features without augmentation",
-    "diagnose": "spread, rank, alignment and uniformity, without labels",
-    "linear": "one layer on the frozen network, by a paper's preset",
-    "finetune": "the whole network, by a paper's preset",
-    "semi": "the whole network, on the labels of 1% or 10% of the images",
-}
-"""Each in a module of protocols/ under its name: those on features extracted once, then those with presets to train."""
+PROTOCOLS = summaries(protocols.__path__[0])
+"""Each protocol, a module of evaluate/protocols/, with the first line of what it says of itself."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,7 @@ def parse(words: Sequence[str], program: str) -> Options:
     if word not in PROTOCOLS:
         said = f"{word!r} is no protocol{nearest(word, PROTOCOLS)}" if word else "the protocol is missing"
         raise CommandLineError(f"{said}; the first word is one of {', '.join(PROTOCOLS)}")
-    protocol = import_module(f"ssl_backbones.evaluate.protocols.{word}")
+    protocol = import_module(f"{protocols.__name__}.{word}")
     program, about = f"{program} {word}", protocol.__doc__
     if hasattr(protocol, "PRESETS"):
         return Options(protocol, read_preset(protocol.PRESETS, words[1:], program, about))
