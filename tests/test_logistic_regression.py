@@ -11,8 +11,8 @@ from sklearn.preprocessing import StandardScaler
 from test_metrics import features
 from torch.nn.functional import cross_entropy
 
+from ssl_backbones.evaluate.classification import logistic_regression
 from ssl_backbones.evaluate.classification.logistic_regression import fit
-from ssl_backbones.evaluate.protocols import logistic_regression
 from ssl_backbones.evaluate.protocols.logistic import held_out_part
 
 
