@@ -29,11 +29,11 @@ from steps import CASES, QUICK, Bare, Case, Step, anew, loop_of, recipe_of
 from timing import circumstances, clock_of, in_turn, quartiles, say_verdicts, verdict, write
 
 from ssl_backbones.data import Batch, Images, open_images
+from ssl_backbones.data.placement import to_device
 from ssl_backbones.methods.byol import BYOLConfig
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.monitor import Monitor
-from ssl_backbones.train.placement import to_device
 from ssl_backbones.train.precision import Compute, choose
 from ssl_backbones.train.processes import accelerator_of, meet
 from ssl_backbones.train.run import complete

@@ -26,7 +26,7 @@ from steps import CASES, CONFIGS, QUICK, Bare, Case, Noise, Pass, Step, anew, lo
 from timing import circumstances, clock_of, in_turn, quartiles, say_verdicts, verdict, write
 from torch.profiler import ProfilerActivity, profile
 
-from ssl_backbones.train.placement import to_device
+from ssl_backbones.data.placement import to_device
 from ssl_backbones.train.precision import choose
 from ssl_backbones.train.processes import accelerator_of, meet
 

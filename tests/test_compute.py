@@ -10,9 +10,9 @@ from small_methods import CONFIGS, batch_of, small_method
 from tinted import CPU
 from torch import nn
 
+from ssl_backbones.data.placement import in_layout
 from ssl_backbones.methods import MethodConfig
 from ssl_backbones.train import precision as compute
-from ssl_backbones.train.placement import in_layout
 from ssl_backbones.train.precision import (
     Compute,
     PrecisionError,

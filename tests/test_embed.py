@@ -16,10 +16,10 @@ from tinted import CPU, Colours, tints
 from torch import Tensor
 
 import ssl_backbones
+from ssl_backbones.data.placement import to_device
 from ssl_backbones.train import embed as embed_module
 from ssl_backbones.train import loader as loader_module
 from ssl_backbones.train.embed import embed
-from ssl_backbones.train.placement import to_device
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_backbones.data import Batches, Images, Request
+from ssl_backbones.data.placement import MEMORY_FORMATS, in_layout
 from ssl_backbones.methods import (
     AlignedConfig,
     BYOLConfig,
@@ -27,7 +28,6 @@ from ssl_backbones.methods import (
     lewel_m,
     moco_v2,
 )
-from ssl_backbones.train.placement import MEMORY_FORMATS, in_layout
 
 every_method = pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
 

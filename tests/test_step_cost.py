@@ -11,6 +11,7 @@ from small_methods import CONFIGS, batch_of, small_method
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ssl_backbones.data.placement import in_layout
 from ssl_backbones.methods import (
     BarlowTwinsConfig,
     BYOLConfig,
@@ -26,7 +27,6 @@ from ssl_backbones.methods import (
 from ssl_backbones.methods.aligned import AlignedConfig
 from ssl_backbones.models.shadow import Shadow
 from ssl_backbones.optimizers import LARS
-from ssl_backbones.train.placement import in_layout
 
 PASSES: dict[type[MethodConfig], tuple[int, int]] = {
     AlignedConfig: (2, 0),

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from ssl_backbones.data.batches import Batches
 from ssl_backbones.data.images import Images
+from ssl_backbones.data.placement import to_device
 from ssl_backbones.data.unreadable import Accounts, Unreadable
 from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.recipe import Run
 from ssl_backbones.train.embed import embed
 from ssl_backbones.train.loader import Loader
-from ssl_backbones.train.placement import to_device
 from ssl_backbones.views import CenterCrop, seed_of
 
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ssl_backbones.data.batches import Batch, BatchDataset, Request
+from ssl_backbones.data.placement import to_device
 from ssl_backbones.distributed import gather, rank, world_size
 from ssl_backbones.train.loader import obey_parent_alone, signals_waiting
-from ssl_backbones.train.placement import to_device
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ssl_backbones.data.batches import Batch
 from ssl_backbones.data.images import Images
+from ssl_backbones.data.placement import MEMORY_FORMATS, in_layout, to_device
 from ssl_backbones.data.unreadable import Accounts
 from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.recipe import Run
@@ -26,7 +27,6 @@ from ssl_backbones.train.guards import FiniteWatch, all_finite, not_finite, with
 from ssl_backbones.train.judge import Judge, Measured, Trained
 from ssl_backbones.train.loader import Loader, reading_workers
 from ssl_backbones.train.optimization import build_optimizer, set_hyperparameters
-from ssl_backbones.train.placement import MEMORY_FORMATS, in_layout, to_device
 from ssl_backbones.train.precision import Compute
 from ssl_backbones.train.processes import Stopped, StopSignals, first_decides
 from ssl_backbones.train.running_means import RunningMeans

@@ -14,8 +14,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
+from ssl_backbones.data.placement import MEMORY_FORMATS, Layout, in_layout
 from ssl_backbones.refusal import Refusal
-from ssl_backbones.train.placement import MEMORY_FORMATS, Layout, in_layout
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Way = tuple[Precision, Layout]

@@ -11,6 +11,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from ssl_backbones.data import Images, ImageSourceError, Request
+from ssl_backbones.data.placement import to_device
 from ssl_backbones.distributed import rank, world_size
 from ssl_backbones.files import read_object
 from ssl_backbones.methods.method import Method
@@ -24,7 +25,6 @@ from ssl_backbones.train.judge import Judge
 from ssl_backbones.train.loader import Order
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.optimization import parameter_groups
-from ssl_backbones.train.placement import to_device
 from ssl_backbones.train.precision import Compute, check_precision, choose
 from ssl_backbones.train.processes import accelerator_of, check_trackers, first_decides, meet
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ssl_backbones.data import Images, ImageSourceError, UnreadableImageError
+from ssl_backbones.data.placement import to_device
 from ssl_backbones.methods.method import Method
 from ssl_backbones.views import CenterCrop, CropFlip, MultiView, PatchViews, Rotations, Transform
 from ssl_backbones.visualizers.alignment import alignment_maps
@@ -188,16 +189,7 @@ def transformed(transform: Transform, images: PageImages, chosen: list[int], vie
     indices = np.asarray([images.indices[at] for at in chosen])
     parameters = transform.draw(viewer.seed, 0, indices)
     content = transform.on_host([images.source[int(index)] for index in indices], parameters)
-    return transform.on_device(moved(content, viewer.device))
-
-
-def moved(content: Any, device: torch.device) -> Any:
-    """Nested content with every tensor on the device."""
-    if isinstance(content, dict):
-        return {name: moved(value, device) for name, value in content.items()}
-    if isinstance(content, list):
-        return [moved(value, device) for value in content]
-    return content.to(device) if isinstance(content, Tensor) else content
+    return transform.on_device(to_device(content, viewer.device))
 
 
 def view_pairs(

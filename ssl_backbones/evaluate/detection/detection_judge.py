@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from ssl_backbones.data import BatchDataset, Request, Unreadable
+from ssl_backbones.data.placement import to_device
 from ssl_backbones.distributed import gather_objects, rank, world_size
 from ssl_backbones.evaluate.detection.annotations import AnnotatedImages
 from ssl_backbones.evaluate.detection.box_metrics import (
@@ -28,7 +29,6 @@ from ssl_backbones.runs.results import as_share, results_of, write_results
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.embed import batches
 from ssl_backbones.train.judge import Measured, Trained
-from ssl_backbones.train.placement import to_device
 
 Number = dict[str, float]
 

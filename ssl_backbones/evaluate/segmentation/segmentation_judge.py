@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ssl_backbones.data import Batch, UnreadableImageError
+from ssl_backbones.data.placement import to_device
 from ssl_backbones.distributed import gather, rank, world_size
 from ssl_backbones.evaluate.segmentation.iou import (
     Overlaps,
@@ -29,7 +30,6 @@ from ssl_backbones.runs.results import as_share, results_of, write_results
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.embed import batches, evaluated
 from ssl_backbones.train.judge import Measured, Trained
-from ssl_backbones.train.placement import to_device
 
 SOME = 5
 """Classes shown at each end of the list."""
