@@ -1,194 +1,220 @@
-"""A grid of runs becomes a table; scripts of a few lines stand in for those that train."""
+"""Recipes and models become a table; a script of a few lines stands in for the commands that train and evaluate."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
-from scripts import script
 
-from ssl_backbones import recipes
+from ssl_backbones import commands, recipes
 from ssl_backbones.commands import compare
-from ssl_backbones.evaluate.comparison.grid import Column, Grid, GridError, Row, read_grid
+from ssl_backbones.evaluate.comparison.comparison import Column, Comparison, ComparisonError, Row
+from ssl_backbones.evaluate.comparison.jobs import Job, carried_out, jobs
 from ssl_backbones.evaluate.comparison.table import cell_of, collect, markdown, printed
 
-SCRIPT = """
-import json, sys, pathlib
-words = sys.argv[1:]
-said = lambda name: words[words.index("--" + name) + 1]
-out = pathlib.Path(said("out"))
-out.mkdir(parents=True, exist_ok=True)
-with open(out.parent / "calls.txt", "a") as calls:
-    calls.write(" ".join(words) + "\\n")
-if "--fail" in words:
-    print("this went wrong")
-    sys.exit(3)
-value = 0.1 * int(said("seed")) + (0.5 if "pretrain" in sys.argv[0] or "seed" in words[1] else 0.2)
-top1 = {"value": value, "low": value - 0.02, "high": value + 0.02}
-(out / "results.json").write_text(json.dumps({"numbers": {"top1": top1}}))
-"""
-RECIPES = ("resnet8_byol.imagenette96_100ep", "resnet8_moco_v2.imagenette96_100ep")
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import imagenette
+
+BYOL, MOCO = "resnet8_byol.imagenette96_100ep", "resnet8_moco_v2.imagenette96_100ep"
+FLAGS = "resnet8_flags.imagenette32_18ep_global"
+
+
+class Stand:
+    """The command, whose runs and evaluations are made up."""
+
+    def __init__(self, folder: Path) -> None:
+        self.out, self.broken = folder / "out", "nothing"
+        self.calls: list[str] = []
+
+    def compare(self, *words: str) -> int:
+        """The exit code of a comparison."""
+        usual = ["--data", "photos", "--out", str(self.out)]
+        usual += [] if "--protocols" in words else ["--protocols", "knn"]
+        return commands.run("compare", [*words, *usual], "compare.py")
+
+    def start(self, words: Sequence[str], stdout: IO[bytes], **more: Any) -> subprocess.CompletedProcess[bytes]:
+        """A process that does nothing but leave a number, by its seed."""
+        assert list(words[:3]) == [sys.executable, "-m", "ssl_backbones"]
+        words = words[3:]
+        self.calls.append(" ".join(words))
+        if self.broken in self.calls[-1]:
+            stdout.write(b"this went wrong")
+            return subprocess.CompletedProcess(words, 3)
+        out = Path(words[words.index("--out") + 1])
+        if words[0] == "mine-pairs":
+            out.write_text(words[1])
+            return subprocess.CompletedProcess(words, 0)
+        out.mkdir(parents=True)
+        value = 0.1 * int(words[words.index("--seed") + 1]) + (
+            0.5 if words[0] == "pretrain" or "seed" in words[2] else 0.2
+        )
+        found = {"value": value, "low": value - 0.02, "high": value + 0.02}
+        (out / "results.json").write_text(json.dumps({"numbers": {"top-1": found, "k=20, T=0.07": found}}))
+        return subprocess.CompletedProcess(words, 0)
+
+    @property
+    def table(self) -> str:
+        return (self.out / "table.md").read_text()
 
 
 @pytest.fixture
-def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "scripts"
-    folder.mkdir()
-    for name in ("pretrain.py", "evaluate.py"):
-        (folder / name).write_text(SCRIPT)
-    (folder / "make.py").write_text("import sys, pathlib; pathlib.Path(sys.argv[2]).write_text(sys.argv[1])")
-    monkeypatch.setattr(compare, "SCRIPTS", folder)
-    return folder
+def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stand:
+    made = Stand(tmp_path)
+    monkeypatch.setattr("ssl_backbones.evaluate.comparison.jobs.subprocess.run", made.start)
+    return made
 
 
-def grid_file(tmp_path: Path, **changes: Any) -> Path:
-    """A grid of two recipes and random weights, on two seeds."""
-    lines = [f"out = {json.dumps(str(tmp_path / 'out'))}", 'data = "photos"', "seeds = [0, 1]"]
-    lines += [f"{name} = {json.dumps(value)}" for name, value in changes.items()]
-    lines += ["[[rows]]", 'label = "Random weights"', 'model = "resnet8"', "random = true"]
-    lines += ["[[rows]]", 'label = "BYOL"', f'recipe = "{RECIPES[0]}"']
-    lines += ["[[rows]]", 'label = "MoCo v2"', f'recipe = "{RECIPES[1]}"', 'options = "--method.pairs {made}"']
-    lines += ['makes = "made.txt"', 'by = "make.py {run:BYOL} {made}"']
-    lines += ["[[columns]]", 'label = "k-NN"', 'number = "top1"', 'protocol = "evaluate.py knn"']
-    lines += ['options = "--size 32"', 'note = "20 neighbours."']
-    path = tmp_path / "grid.toml"
-    path.write_text("\n".join(lines))
-    return path
+def of(*words: str) -> Comparison:
+    """The comparison that words name."""
+    return compare.comparison_of(compare.parse([*words, "--data", "photos"], "compare"))
 
 
-def test_a_grid_becomes_a_table_and_nothing_is_done_twice(scripts: Path, tmp_path: Path) -> None:
-    path = grid_file(tmp_path)
-    script("compare", [str(path)])
-    grid, out = read_grid(path), tmp_path / "out"
-    table = (out / "table.md").read_text()
-    assert "| Random weights | 25.0 ± 63.5 |" in table  # .2 and .3: Student's t of one degree of freedom, 12.7 x .05
-    assert "| BYOL | **55.0 ± 63.5** |" in table
-    assert "k-NN: 20 neighbours." in table
-    assert "mean over seeds 0, 1" in table
-    assert (out / "table.png").read_bytes().startswith(b"\x89PNG")
-    cells = {row["label"]: row["cells"]["k-NN"] for row in json.loads((out / "table.json").read_bytes())["rows"]}
-    assert cells["MoCo v2"] == pytest.approx(cells["BYOL"])
-    calls = [line for file in sorted(out.rglob("calls.txt")) for line in file.read_text().splitlines()]
+def test_recipes_become_a_table_and_nothing_is_done_twice(stand: Stand) -> None:
+    words = (BYOL, MOCO, "--seeds", "0", "1", "--include_random", "--epochs", "9")
+    assert stand.compare(*words) == 0
+    assert (
+        "| resnet8, random weights | 25.0 ± 63.5 |" in stand.table
+    )  # Student's t of one degree of freedom: 12.7 x .05
+    assert f"| {BYOL} | **55.0 ± 63.5** |" in stand.table
+    assert "k-NN: 20 neighbours, temperature 0.07." in stand.table
+    assert "mean over seeds 0, 1" in stand.table
+    assert (stand.out / "table.png").read_bytes().startswith(b"\x89PNG")
+    told = json.loads((stand.out / "table.json").read_bytes())
+    cells = {row["label"]: row["cells"]["k-NN"] for row in told["rows"]}
+    assert cells[MOCO] == pytest.approx(cells[BYOL])
+    assert [(row["recipe"], row["model"]) for row in told["rows"][:2]] == [(None, "resnet8"), (BYOL, None)]
+    calls = stand.calls
     assert len(calls) == 2 * (1 + 2 * 2)
-    byol, moco = grid.rows[1:]
     for seed in (0, 1):
-        made, run = grid.made_file(moco, seed), grid.run_folder(moco, seed)
-        assert made.read_text() == str(grid.run_folder(byol, seed))
-        assert f"{RECIPES[1]} --data photos --seed {seed} --out {run} --method.pairs {made}" in calls
-        assert any(call.startswith(f"knn {run} --data photos --seed {seed}") for call in calls)
-    assert any(call.startswith("knn resnet8 --random") for call in calls)
-    script("compare", [str(path)])
-    assert len([line for file in out.rglob("calls.txt") for line in file.read_text().splitlines()]) == len(calls)
+        (run,) = {
+            call.split(" --out ")[1].split()[0] for call in calls if f"{BYOL} --data photos --seed {seed}" in call
+        }
+        assert f"pretrain {BYOL} --data photos --seed {seed} --out {run} --epochs 9" in calls
+        assert any(call.startswith(f"evaluate knn {run} --data photos --seed {seed}") for call in calls)
+        random = f"evaluate knn resnet8 --random --data photos --seed {seed}"
+        assert any(call.startswith(random) and call.endswith("--size 64") for call in calls)
+    assert stand.compare(*words) == 0
+    assert stand.calls == calls
 
 
-def test_what_failed_is_said_and_tried_again(scripts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = grid_file(tmp_path)
-    broken = path.read_text().replace('options = "--size 32"', 'options = "--size 32 --fail"')
-    path.write_text(broken)
-    with pytest.raises(SystemExit) as end:
-        script("compare", [str(path), "--seeds", "0"])
-    assert end.value.code == 1
+def test_processes_are_started_by_what_is_told(tmp_path: Path) -> None:
+    script = tmp_path / "launch.py"
+    script.write_text(
+        "import sys, pathlib; pathlib.Path(sys.argv[-1]).write_text(' '.join(sys.argv[1:])); print('made')"
+    )
+    words = ("pretrain", "sample", str(tmp_path / "done"))
+    job = Job(words, tmp_path / "done", tmp_path / "logs" / "log")
+    assert carried_out(job, (sys.executable, str(script))) == ""
+    assert (tmp_path / "done").read_text() == f"-m ssl_backbones {' '.join(words)}"
+    assert (tmp_path / "logs" / "log").read_text() == "made\n"
+    assert carried_out(replace(job, done=tmp_path / "other"), (sys.executable, str(script))) == "0"
+
+
+def test_models_stand_as_they_are(stand: Stand) -> None:
+    assert stand.compare("--models", "resnet8_byol.imagenette32_60ep", str(stand.out / "mine")) == 0
+    assert stand.table.count("20.0 ± 2.0") == 2
+    assert [call.split()[:2] for call in stand.calls] == [["evaluate", "knn"]] * 2
+    assert not any("--random" in call for call in stand.calls)
+
+
+def test_pairs_are_mined_first_and_once(stand: Stand) -> None:
+    other = "resnet8_flags.imagenette32_13ep_global_local"
+    assert stand.compare(MOCO, FLAGS, other, "--seeds", "0", "1") == 0
+    comparison = replace(of(MOCO, FLAGS, other), out=stand.out)
+    mined = [call for call in stand.calls if call.startswith("mine-pairs")]
+    assert len(mined) == 2
+    for seed in (0, 1):
+        run, pairs = comparison.run_folder(comparison.rows[0], seed), comparison.pairs_file(comparison.rows[1], seed)
+        assert mined[seed] == f"mine-pairs {run} --data photos --out {pairs}"
+        assert sum(f"--method.pairs {pairs}" in call for call in stand.calls) == 2
+    assert of(MOCO, FLAGS, "--pairs_from", "resnet8_byol.x").pairs_model(Row("f", FLAGS), 0) == "resnet8_byol.x"
+    named = of(BYOL, MOCO, FLAGS, "--pairs_from", MOCO)
+    assert named.pairs_model(named.rows[2], 0) == str(named.run_folder(named.rows[1], 0))
+    with pytest.raises(ComparisonError, match="is trained on pairs: name the model to mine them by with --pairs_from"):
+        of(FLAGS)
+    own = replace(named, rows=(Row("own", FLAGS, words=("--method.pairs", "mine.parquet")),))
+    assert own.pairs_file(own.rows[0], 0) is None
+
+
+def test_what_failed_is_said_and_tried_again(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    stand.broken = "evaluate"
+    assert stand.compare(BYOL) == 1
     said = capsys.readouterr()
     assert "ended with 3; see " in said.out
-    assert "| BYOL | not measured |" in said.out
-    assert "3 failed" in said.err
-    path.write_text(broken.replace(" --fail", ""))
-    script("compare", [str(path), "--seeds", "0"])
+    assert f"| {BYOL} | not measured |" in said.out
+    assert "1 failed" in said.err
+    stand.broken = "nothing"
+    assert stand.compare(BYOL) == 0
     table = capsys.readouterr().out
-    assert "| BYOL | **50.0 ± 2.0** |" in table
+    assert f"| {BYOL} | 50.0 ± 2.0 |" in table
     assert "one seed" in table
     assert "mean over seeds" not in table
 
 
-def test_other_words_write_elsewhere(tmp_path: Path) -> None:
-    grid = read_grid(grid_file(tmp_path))
-    (column,), row = grid.columns, grid.rows[1]
-    folders = {
-        grid.cell_folder(row, column, 0),
-        grid.cell_folder(row, column, 1),
-        grid.cell_folder(grid.rows[0], column, 0),
-        grid.cell_folder(row, Column("k-NN", "top1", "evaluate.py knn", "--size 64"), 0),
-        read_grid(tmp_path / "grid.toml", data="others").cell_folder(row, column, 0),
-    }
-    assert len(folders) == 5
-    assert re.fullmatch(r"seed0\.\w{8}", grid.run_folder(row, 0).name)
-    assert re.fullmatch(rf"{grid.run_folder(row, 0).name}\.knn\.\w{{8}}", grid.cell_folder(row, column, 0).name)
-    assert grid.cell_folder(grid.rows[0], column, 0).parent.name == "resnet8.random"
+def test_a_column_that_fails_leaves_the_others(stand: Stand) -> None:
+    stand.broken = "evaluate knn"
+    assert stand.compare(BYOL, "--protocols", "knn", "logistic") == 1
+    assert f"| {BYOL} | not measured | 50.0 ± 2.0 |" in stand.table
 
 
-def test_other_runs_lie_elsewhere_and_those_made_of_them_too(tmp_path: Path) -> None:
-    path = grid_file(tmp_path)
-    grid = read_grid(path)
-    longer = path.read_text().replace(f'recipe = "{RECIPES[0]}"', f'recipe = "{RECIPES[0]}"\noptions = "--epochs 9"')
-    (tmp_path / "longer.toml").write_text(longer)
-    others = [
-        read_grid(tmp_path / "longer.toml"),
-        read_grid(path, data="others"),
-        read_grid(path, validation="others"),
-        replace(grid, options="--epochs 9"),
+@pytest.mark.parametrize("broken", ["mine-pairs", f"pretrain {FLAGS}"])
+def test_without_its_backbone_a_row_ends(broken: str, stand: Stand) -> None:
+    stand.broken = broken
+    assert stand.compare(BYOL, FLAGS) == 1
+    assert f"| {FLAGS} | not measured |" in stand.table
+    assert sum(call.startswith("evaluate") for call in stand.calls) == 1
+
+
+def test_other_words_lie_elsewhere() -> None:
+    usual = of(BYOL, MOCO, FLAGS)
+    byol, _, flags = usual.rows
+    (column,) = {column for column in usual.columns if column.protocol == "knn"}
+    alike = [
+        usual,
+        of(BYOL, MOCO, FLAGS, "--epochs=100", "--log_every", "3"),  # what it is already, and what makes it no other run
+        replace(usual, out=Path("moved")),
     ]
-    for other in others:
-        for one, same in zip(grid.rows[1:], other.rows[1:], strict=True):
-            assert grid.run_folder(one, 0) != other.run_folder(same, 0)
-            assert grid.cell_folder(one, grid.columns[0], 0) != other.cell_folder(same, grid.columns[0], 0)
-    made = {other.made_file(other.rows[2], seed) for other in (grid, *others[:3]) for seed in (0, 1)}
-    assert len(made) == 8
-    moved = read_grid(path, out=str(tmp_path / "moved"))
-    assert moved.run_folder(moved.rows[2], 0).name == grid.run_folder(grid.rows[2], 0).name
-    assert moved.made_file(moved.rows[2], 0).name == grid.made_file(grid.rows[2], 0).name
-
-
-def test_rows_of_one_recipe_and_other_options_are_told_apart(scripts: Path, tmp_path: Path) -> None:
-    path = grid_file(tmp_path)
-    row = f'[[rows]]\nlabel = "long"\nrecipe = "{RECIPES[0]}"\noptions = "--seed 9"\n'
-    path.write_text(path.read_text().replace("[[columns]]", f"{row}[[columns]]"))
-    script("compare", [str(path), "--seeds", "0"])
-    calls = [line for file in (tmp_path / "out").rglob("calls.txt") for line in file.read_text().splitlines()]
-    assert sum(call.startswith(RECIPES[0]) for call in calls) == 2
-    script("compare", [str(path), "--seeds", "0", "--data", "others", "--rows", "long"])
-    calls = [line for file in (tmp_path / "out").rglob("calls.txt") for line in file.read_text().splitlines()]
-    assert sum(call.startswith(f"{RECIPES[0]} --data others") for call in calls) == 1
-
-
-def test_a_column_that_fails_leaves_the_others(
-    scripts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = grid_file(tmp_path)
-    second = '[[columns]]\nlabel = "linear"\nnumber = "top1"\nprotocol = "evaluate.py logistic"'
-    path.write_text(path.read_text().replace('"--size 32"', '"--fail"') + f"\n{second}")
-    with pytest.raises(SystemExit):
-        script("compare", [str(path), "--seeds", "0"])
-    assert "| BYOL | not measured | **50.0 ± 2.0** |" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("broken", ["make.py", "pretrain.py"])
-def test_without_its_backbone_a_row_ends(broken: str, scripts: Path, tmp_path: Path) -> None:
-    (scripts / broken).write_text("raise SystemExit(3)")
-    with pytest.raises(SystemExit):
-        script("compare", [str(grid_file(tmp_path)), "--seeds", "0", "--rows", "MoCo v2"])
-    assert not list((tmp_path / "out").rglob("calls.txt"))
+    assert len({each.run_folder(byol, 0).name for each in alike}) == 1
+    others = [
+        usual,
+        of(BYOL, MOCO, FLAGS, "--epochs", "9"),
+        replace(usual, data="others"),
+        replace(usual, validation="others"),
+        replace(usual, rows=(replace(byol, words=("--optimizer.lr", "9")), *usual.rows[1:])),
+    ]
+    for row in range(3):
+        places = {each.run_folder(each.rows[row], seed) for each in others for seed in (0, 1)}
+        assert len(places) == (10 if row != 1 else 8)  # BYOL's own words are none of MoCo's, but pairs are by BYOL
+        assert len({each.results(each.rows[row], column, 0) for each in others}) == len(places) // 2
+    assert len({each.pairs_file(each.rows[2], seed) for each in others for seed in (0, 1)}) == 10
+    asked = [column, replace(column, words=("--size", "64"))]
+    assert len({usual.results(byol, each, 0) for each in asked}) == 2
+    run = usual.run_folder(byol, 0).name
+    assert re.fullmatch(r"seed0\.\w{8}", run)
+    assert re.fullmatch(rf"{run}\.knn\.\w{{8}}", usual.results(byol, column, 0).parent.name)
+    random = Row("r", model="resnet8", random=True)
+    assert usual.results(random, column, 0).parent.parent.name == "resnet8.random"
+    assert usual.results(random, column, 0) != usual.results(replace(random, size=32), column, 0)
+    assert flags.recipe == FLAGS
 
 
 @pytest.mark.parametrize("module", ["matplotlib", "scipy"])
 def test_what_the_table_needs_is_asked_for_before_any_work(
-    module: str, scripts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    module: str, stand: Stand, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in [name for name in sys.modules if name == module or name.startswith(f"{module}.")]:
-        monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(SystemExit) as end:
-        script("compare", [str(grid_file(tmp_path))])
-    assert end.value.code == 2
-    said = capsys.readouterr()
-    assert said.err == f"compare.py: {module} is not installed: pip install 'ssl-backbones[viz]'\n"
-    assert not (tmp_path / "out").exists()
+    assert stand.compare(BYOL) == 2
+    assert capsys.readouterr().err == f"compare.py: {module} is not installed: pip install 'ssl-backbones[viz]'\n"
+    assert not stand.out.exists()
 
 
 def test_what_the_table_needs_is_in_the_extra_that_is_named() -> None:
@@ -196,98 +222,90 @@ def test_what_the_table_needs_is_in_the_extra_that_is_named() -> None:
     assert {"matplotlib", "scipy"} <= {re.split(r"\W", line)[0] for line in project["optional-dependencies"]["viz"]}
 
 
-def test_only_some_rows(scripts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    script("compare", [str(grid_file(tmp_path)), "--rows", "BYOL", "--seeds", "1"])
-    assert "| BYOL | 60.0 ± 2.0 |" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        script("compare", [str(tmp_path / "grid.toml"), "--rows", "BYLO"])
-    assert "'BYLO' is no row of the grid: choose from 'Random weights'" in capsys.readouterr().err
-
-
-ROW = 'label = "A"\nmodel = "resnet8"'
-COLUMN = '[[columns]]\nlabel = "k-NN"\nnumber = "top1"\nprotocol = "evaluate.py knn"'
-
-
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("words", "expected"),
     [
-        ("rows = 3", "rows is 3, but must be"),
-        ("data = ", "is not TOML"),
-        (f'data = "d"\nout = "o"\nrows = []\n{COLUMN}', "the grid has no rows"),
-        (f'data = "d"\nout = "o"\nseeds = [1, 1]\n[[rows]]\n{ROW}\n{COLUMN}', "a seed stands twice"),
-        (f'data = "d"\nout = "o"\n[[rows]]\n{ROW}\n[[rows]]\n{ROW}\n{COLUMN}', "the row 'A' stands twice"),
-        (f'data = "d"\nout = "o"\n[[rows]]\nlabel = "A"\n{COLUMN}', "either a recipe or a model"),
-        (f'data = "d"\nout = "o"\n[[rows]]\n{ROW}\nmakes = "m"\n{COLUMN}', "what is made and by what"),
-        (f'data = "d"\nout = "o"\n[[rows]]\n{ROW}\nmakes = "a/m"\nby = "m {{made}}"\n{COLUMN}', "file's name alone"),
-        (f'data = "d"\nout = "o"\n[[rows]]\n{ROW}\nmakes = "{{out}}"\nby = "m {{made}}"\n{COLUMN}', "name alone"),
-        (f'data = "d"\nout = "o"\n[[rows]]\n{ROW}\nmakes = "m"\nby = "m o/m"\n{COLUMN}', "say {made} where"),
-        (f'data = "d"\nout = "o"\n[[rows]]\n{ROW}\noptions = "{{run:A}}"\n{COLUMN}', "{run:A} in '{run:A}' names no"),
-        (f'data = "d"\nout = "o"\n[[rows]]\nlabel = "A"\nrecipe = "resnet8_boyl.x"\n{COLUMN}', "is not a recipe"),
-        (f'data = "d"\nout = "o"\n[[rows]]\n{ROW}\ncolour = "m"\n{COLUMN}', "colour is not a field of Row"),
+        ((), "there are no rows to compare: give at least one"),
+        (("resnet8_boyl.x",), "'resnet8_boyl.x' is not a recipe"),
+        ((BYOL, BYOL), f"the row '{BYOL}' stands twice"),
+        ((BYOL, "--seeds", "1", "1"), "a seed stands twice"),
+        ((BYOL, "--protocols", "knm"), "protocols is 'knm', but must be one of knn, logistic"),
+        ((BYOL, MOCO, "--method.queue_size", "9"), "--method.queue_size is no option of"),
+        ((BYOL, "--epochs", "many"), "--epochs is many, but must be a whole number"),
+        ((BYOL, "--epochs", "0"), "epochs is 0, but must be at least 1"),
+        ((BYOL, "--epoch", "9"), "the nearest: --epochs"),
     ],
 )
-def test_a_grid_that_cannot_be_read(
-    text: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_what_does_not_hang_together(
+    words: Sequence[str], expected: str, stand: Stand, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "grid.toml").write_text(text)
-    with pytest.raises(SystemExit) as end:
-        script("compare", [str(tmp_path / "grid.toml")])
-    assert end.value.code == 2
+    assert stand.compare(*words) == 2
     said = capsys.readouterr().err.strip()
     assert said.startswith("compare.py: ")
     assert expected in said
     assert len(said.splitlines()) == 1
+    assert not stand.calls
 
 
-def test_words_in_braces_and_unknown_scripts_and_numbers(scripts: Path, tmp_path: Path) -> None:
-    grid = read_grid(grid_file(tmp_path))
-    with pytest.raises(GridError, match=r"\{seeds\} in '--a \{seeds\}' stands for nothing: choose from \{data\}, "):
-        grid.filled("--a {seeds}", 0)
-    for unknown in ("{made}", "{run:BYOL}"):
-        with pytest.raises(GridError, match="stands for nothing"):
-            grid.filled(unknown, 0, grid.rows[1])
-    assert grid.filled("--a '{data} x' {seed}", 7) == ["--a", "photos x", "7"]
-    with pytest.raises(GridError, match=r"'evaluat\.py' is no script"):
-        compare.launched(grid, "evaluat.py")
-    missing = Grid("t", "d", str(tmp_path), (Row("A", model="resnet8"),), (Column("c", "top5", "evaluate.py knn"),))
-    folder = missing.cell_folder(missing.rows[0], missing.columns[0], 0)
-    folder.mkdir(parents=True)
-    (folder / "results.json").write_text('{"numbers": {"top1": {"value": 1}}}')
-    with pytest.raises(GridError, match="holds no number 'top5' for the column 'c': choose from 'top1'"):
+def test_rows_that_cannot_be() -> None:
+    with pytest.raises(ComparisonError, match="either a recipe or a model"):
+        Row("A")
+    with pytest.raises(ComparisonError, match="either a recipe or a model"):
+        Row("A", BYOL, "resnet8")
+    with pytest.raises(ComparisonError, match="random weights, which a recipe has not"):
+        Row("A", BYOL, random=True)
+
+
+def test_a_number_that_is_not_there(tmp_path: Path) -> None:
+    missing = Comparison("t", "d", tmp_path, (Row("A", model="resnet8"),), (Column("c", "knn", "top-5"),))
+    path = missing.results(missing.rows[0], missing.columns[0], 0)
+    path.parent.mkdir(parents=True)
+    path.write_text('{"numbers": {"top-1": {"value": 1}}}')
+    with pytest.raises(ComparisonError, match="holds no number 'top-5' for the column 'c': choose from 'top-1'"):
         collect(missing)
 
 
 def test_the_interval_over_seeds_is_students() -> None:
     cell = cell_of([{"value": value} for value in (0.60, 0.64, 0.62)])
     assert cell.mean == pytest.approx(0.62)
+    assert cell.high is not None
     assert cell.high - cell.mean == pytest.approx(4.302653 * 0.02 / math.sqrt(3), rel=1e-6)
     assert cell_of([{"value": 0.5}]).low is None
 
 
 def test_cells_as_a_reader_sees_them() -> None:
-    share, plain = Column("a", "n", "p"), Column("a", "n", "p", percent=False)
+    share, plain = Column("a", "p", "n"), Column("a", "p", "n", percent=False)
     assert printed(cell_of([{"value": 0.631, "low": 0.616, "high": 0.6462}]), share) == "63.1 ± 1.5"
     assert printed(cell_of([{"value": 0.99, "low": 0.97, "high": 0.995}]), share) == "99.0 (-2.0, +0.5)"
     assert printed(cell_of([{"value": 12.3456}]), plain) == "12.346"
     assert printed(None, share) == "not measured"
 
 
-def test_the_best_of_a_column_is_bold_where_there_is_something_to_beat(tmp_path: Path) -> None:
-    grid = read_grid(grid_file(tmp_path))
-    lone = {("BYOL", "k-NN"): cell_of([{"value": 0.5}])}
-    assert "| BYOL | 50.0 |" in markdown(grid, lone)
+def test_the_best_of_a_column_is_bold_where_there_is_something_to_beat() -> None:
+    assert f"| {BYOL} | 50.0 |" in markdown(of(BYOL, MOCO), {(BYOL, "k-NN"): cell_of([{"value": 0.5}])})
 
 
-def test_the_grid_that_ships_holds_every_method_of_the_table() -> None:
-    grid = read_grid(Path(__file__).parents[1] / "benchmarks" / "imagenette.toml")
-    assert len(grid.rows) == 17
-    for row in grid.rows:
-        for job in compare.jobs(grid, row, seed=1):  # all words in braces are known
-            assert not re.search(r"\{\w", " ".join(job.words))
-    words = next(compare.jobs(grid, grid.rows[14], seed=1)).words
-    assert str(grid.run_folder(grid.rows[10], 1)) in words
-    assert grid.made_file(grid.rows[14], 1) == grid.made_file(grid.rows[15], 1)
+def test_the_benchmark_holds_every_method_of_the_table() -> None:
+    table = imagenette.comparison("photos", Path("runs"), (0, 1))
+    assert len(table.rows) == 17
     family = "Imagenette at equal cost (no paper)"
-    assert {row.recipe for row in grid.rows[1:]} == {
-        name for name, recipe in recipes.RECIPES.items() if recipe.promise.paper == family
-    }
+    at_equal_cost = {name for name, recipe in recipes.RECIPES.items() if recipe.promise.paper == family}
+    assert {row.recipe for row in table.rows[1:]} == at_equal_cost
+    mined: Any = next(jobs(table, table.rows[14], seed=1))
+    assert mined.words[:2] == ("mine-pairs", str(table.run_folder(table.rows[10], 1)))
+    assert table.pairs_file(table.rows[14], 1) == table.pairs_file(table.rows[15], 1)
+    evaluated = [job.words for row in table.rows for job in jobs(table, row, 0) if job.words[0] == "evaluate"]
+    assert {words[1] for words in evaluated} == {"knn", "logistic", "mlp"}
+    assert all(words[words.index("--workers") + 1] == "0" for words in evaluated)
+
+
+def test_the_recorded_table_has_the_benchmarks_rows() -> None:
+    results = Path(__file__).parents[1] / "benchmarks" / "results" / "imagenette_table.json"
+    recorded = json.loads(results.read_bytes())
+    table = imagenette.comparison("photos", Path("runs"), (0,))
+    assert [(row["label"], row["recipe"]) for row in recorded["rows"]] == [
+        (row.label, row.recipe or None) for row in table.rows
+    ]
+    assert [(each["label"], each["number"]) for each in recorded["columns"]] == [
+        (each.label, each.number) for each in table.columns
+    ]

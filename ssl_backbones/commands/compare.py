@@ -1,143 +1,124 @@
-"""Compare recipes: a table of evaluations, over seeds.
+"""Compare recipes: train them over seeds, evaluate them, and make a table.
 
 Examples:
-    ssl-backbones compare benchmarks/imagenette.toml --data imagenette --seeds 0 1 2
+    ssl-backbones compare resnet18_byol.imagenette96_100ep resnet18_moco_v2.imagenette96_100ep --data photos --seeds 0 1
+    ssl-backbones compare sample --data photos --models resnet8_byol.imagenette32_60ep --protocols knn logistic mlp
+    ssl-backbones compare sample --data photos --include_random --epochs 20 --workers 0
 
-A grid is a TOML file of rows (a recipe to run, or a model as it is) and columns (an evaluation, and the number of it
-that is shown); benchmarks/imagenette.toml is one. What is finished is not done again, so the same command goes on with
-a comparison that was stopped; what is run by other words or on other data lies in another folder. Leaves table.md,
-table.json and table.png beside the runs.
+Beside the options below, every field of the recipes is one, as `ssl-backbones pretrain RECIPE --help` lists them; it
+is given to all of them. Recipes that are trained on mined pairs have them mined first. What is finished is not done
+again, so the same command goes on with a comparison that was stopped; what is run by other options or on other data
+lies in another folder. Leaves table.md, table.json and table.png beside the runs.
 """
 
 from __future__ import annotations
 
 import shlex
-import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from ssl_backbones.evaluate.comparison.figure import canvas, draw
-from ssl_backbones.evaluate.comparison.grid import Column, Grid, GridError, Row, only, read_grid
-from ssl_backbones.evaluate.comparison.table import collect, markdown, plain, student
-from ssl_backbones.files import write_file, write_json
-from ssl_backbones.typed.words import Positional
+from ssl_backbones.checks import check
+from ssl_backbones.evaluate.comparison.comparison import PROGRAM, Column, Comparison, Row
+from ssl_backbones.evaluate.comparison.jobs import PYTHON, compare
+from ssl_backbones.registry.names import Name
+from ssl_backbones.typed.words import Hidden, Positional, grouped, read
 
-SCRIPTS = Path(__file__).parents[2] / "training"
-
-
-@dataclass(frozen=True)
-class Job:
-    """A process of the comparison."""
-
-    words: list[str]
-    """What is started."""
-    done: Path
-    """The file that it leaves when it has finished."""
-    log: Path
-    needed: bool = False
-    """Whether nothing that follows it in its row can be done without it."""
+COLUMNS = {
+    "knn": Column("k-NN", "knn", "k=20, T=0.07", "20 neighbours, temperature 0.07."),
+    "logistic": Column(
+        "linear",
+        "logistic",
+        "top-1",
+        "logistic regression on frozen features, its weight decay chosen on a held-out part of the training images.",
+    ),
+    "mlp": Column("two layers", "mlp", "top-1", "a classifier of two layers on frozen features."),
+    "linear": Column("linear by SGD", "linear", "top-1", "one layer on the frozen network, by MoCo v2's schedule."),
+    "finetune": Column("fine-tuned", "finetune", "top-1", "the whole network, 20 epochs."),
+    "semi": Column("1 % of labels", "semi", "top-1", "the whole network, on the labels of 1 % of the images."),
+    "diagnose": Column("rank", "diagnose", "rank", "effective rank of the features.", percent=False),
+}
+"""The column of each protocol of `evaluate`."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """The grid, and what is said instead of it."""
+    """The rows and columns of the table."""
 
-    grid: Positional[Path]
-    """A TOML file of rows and columns."""
-    data: str | None = None
-    """The images, instead of the file's."""
-    validation: str | None = None
-    """The images to ask about, instead of the file's."""
-    out: str | None = None
-    """The folder, instead of the file's."""
-    seeds: tuple[int, ...] | None = None
-    """Seeds, instead of the file's."""
-    launch: str | None = None
-    """Instead of the file's, such as 'accelerate launch --num_processes 8'."""
-    rows: tuple[str, ...] = ()
-    """The labels of the only rows to make."""
+    recipes: Positional[tuple[str, ...]] = ()
+    """Recipes, each run for every seed: a row each."""
+    data: str = ""
+    """Images to train on: a folder, parquet files, or a Hub dataset id."""
+    validation: str = ""
+    """Labelled images to test on; without them, those that the data name, or a part of the data itself."""
+    out: Path = Path("runs/compare")
+    """The folder for runs, evaluations and the table."""
+    models: tuple[str, ...] = ()
+    """Models that are evaluated as they are: registered names, timm names, hf-hub:org/name, or folders of runs."""
+    include_random: bool = False
+    """Add the recipes' networks with random weights, as baselines."""
+    seeds: tuple[int, ...] = (0,)
+    """The seeds of each row."""
+    protocols: tuple[str, ...] = ("knn", "logistic")
+    """Protocols of `evaluate`: knn, logistic, mlp, linear, finetune, semi, diagnose."""
+    pairs_from: str = ""
+    """Recipe or model that pairs are mined by; the first recipe that needs none, where it is not given."""
+    title: str = ""
+    """Above the table."""
+    launch: str = ""
+    """Starts each run, such as 'accelerate launch --num_processes 8'; plain Python where it is not given."""
+    words: Hidden[tuple[str, ...]] = ()
+    """The options of the recipes."""
+
+    def __post_init__(self) -> None:
+        for protocol in self.protocols:
+            check(protocol in COLUMNS, "protocols", protocol, f"one of {', '.join(COLUMNS)}")
+
+
+def parse(words: Sequence[str], program: str) -> Options:
+    """The options that the words name; those that are none of its own are the recipes'."""
+    known = {field.name for field in fields(Options)} | {"help", "no_include_random"}
+    own: list[str] = []
+    others: list[str] = []
+    for name, following in grouped(words):
+        chosen = own if not name or name in known else others
+        chosen += [f"--{name}", *following] if name else following
+    return replace(read(Options, own, program, __doc__, needed=("data",)), words=tuple(others))
 
 
 def run(options: Options) -> int:
-    """Make what is not made yet, and print the table; 1 where some of it failed."""
-    given = {name: getattr(options, name) for name in ("data", "validation", "out", "seeds", "launch")}
-    grid = only(read_grid(options.grid, **given | {"seeds": options.seeds and list(options.seeds)}), list(options.rows))
-    failed = compare(grid)
-    leave(grid)
-    print((Path(grid.out) / "table.md").read_text(encoding="utf-8"))
+    """Do what is not done yet, and print the table; 1 where some of it failed."""
+    return carry_out(comparison_of(options), tuple(shlex.split(options.launch)))
+
+
+def carry_out(comparison: Comparison, launch: tuple[str, ...] = ()) -> int:
+    """Do what is not done yet of a comparison, and print the table; 1 where some of it failed."""
+    failed = compare(comparison, launch or PYTHON)
+    print((comparison.out / "table.md").read_text(encoding="utf-8"))
     if failed:
-        print(f"compare: {len(failed)} failed; the same command tries them again", file=sys.stderr)
+        print(f"{PROGRAM}: {len(failed)} failed; the same command tries them again", file=sys.stderr)
     return 1 if failed else 0
 
 
-def jobs(grid: Grid, row: Row, seed: int) -> Iterator[Job]:
-    """All that a row needs for one seed, in order."""
-    model = [row.model, *(["--random"] if row.random else [])]
-    if row.recipe:
-        if row.makes:
-            made = grid.made_file(row, seed)
-            script, *words = grid.filled(row.by, seed, row)
-            yield Job([sys.executable, str(SCRIPTS / script), *words], made, Path(f"{made}.log"), needed=True)
-        run = grid.run_folder(row, seed)
-        model = [str(run)]
-        yield Job(pretrain_words(grid, row, seed, run), run / "results.json", Path(f"{run}.log"), needed=True)
-    for column in grid.columns:
-        folder = grid.cell_folder(row, column, seed)
-        yield Job(evaluation_words(grid, column, model, seed, folder), folder / "results.json", Path(f"{folder}.log"))
-
-
-def pretrain_words(grid: Grid, row: Row, seed: int, run: Path) -> list[str]:
-    """What pretrains a row's backbone."""
-    words = [*launched(grid, "pretrain.py"), row.recipe, "--data", grid.data, "--seed", str(seed), "--out", str(run)]
-    words += ["--validation", grid.validation] if grid.validation else []
-    return [*words, *grid.filled(grid.options, seed), *grid.filled(row.options, seed, row)]
-
-
-def evaluation_words(grid: Grid, column: Column, model: list[str], seed: int, folder: Path) -> list[str]:
-    """What evaluates it."""
-    script, *protocol = shlex.split(column.protocol)
-    words = [*launched(grid, script), *protocol, *model, "--data", grid.data, "--seed", str(seed), "--out", str(folder)]
-    words += ["--validation", grid.validation] if grid.validation else []
-    return [*words, *grid.filled(column.options, seed)]
-
-
-def launched(grid: Grid, script: str) -> list[str]:
-    """The words that start a script of this folder."""
-    path = SCRIPTS / script
-    if not path.is_file():
-        raise GridError(f"{script!r} is no script of {SCRIPTS.name}/: name one, such as evaluate.py, in the column")
-    return [*(shlex.split(grid.launch) or [sys.executable]), str(path)]
-
-
-def compare(grid: Grid) -> list[Job]:
-    """Do all that is not done yet, seed by seed, keeping the table up to date; the jobs that failed."""
-    canvas(1, 1)  # refuses, as the next line does, a library that the table would miss after all the work
-    student()
-    failed: list[Job] = []
-    for seed in grid.seeds:
-        for row in grid.rows:
-            for job in jobs(grid, row, seed):
-                if job.done.exists():
-                    continue
-                print(f"{row.label}, seed {seed}: {shlex.join(job.words[1:])}", flush=True)
-                job.log.parent.mkdir(parents=True, exist_ok=True)
-                with open(job.log, "ab") as log:
-                    code = subprocess.run(job.words, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
-                if code or not job.done.exists():
-                    failed.append(job)
-                    print(f"  ended with {code}; see {job.log}", flush=True)
-                    if job.needed:
-                        break
-            leave(grid)
-    return failed
-
-
-def leave(grid: Grid) -> None:
-    """Write the table as it stands."""
-    table, out = collect(grid), Path(grid.out)
-    out.mkdir(parents=True, exist_ok=True)
-    write_file(out / "table.md", markdown(grid, table).encode())
-    write_json(out / "table.json", plain(grid, table))
-    draw(grid, table, out / "table.png")
+def comparison_of(options: Options) -> Comparison:
+    """The rows and columns that the options name: random weights first, then recipes, then models."""
+    workers = [word for name, following in grouped(options.words) if name == "workers" for word in following]
+    columns = [replace(COLUMNS[name], words=("--workers", *workers) if workers else ()) for name in options.protocols]
+    rows = [Row(name, recipe=name) for name in options.recipes]
+    comparison = Comparison(
+        options.title or f"Compared on {options.data}",
+        options.data,
+        options.out,
+        (*rows, *(Row(name, model=name) for name in options.models)),
+        tuple(columns),
+        options.validation,
+        options.seeds,
+        options.words,
+        options.pairs_from,
+    )
+    if not options.include_random:
+        return comparison
+    made = {(Name.parse(each.model).arch, each.size) for each in map(comparison.recipe, rows)}
+    random = [Row(f"{arch}, random weights", model=arch, random=True, size=size) for arch, size in sorted(made)]
+    return replace(comparison, rows=(*random, *comparison.rows))

@@ -8,6 +8,7 @@ from ssl_backbones.metrics.interval import (
     newcombe_difference,
     paired_difference,
     paired_gain,
+    student_interval,
     wilson_interval,
 )
 from ssl_backbones.metrics.jackknife import jackknife_interval
@@ -34,6 +35,7 @@ __all__ = [
     "percentile_interval",
     "pointing_game",
     "resampled_counts",
+    "student_interval",
     "uniformity",
     "wilson_interval",
 ]

@@ -8,8 +8,9 @@ Newcombe, 1998. Interval estimation for the difference between independent propo
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, fmean, stdev
 
 import torch
 from torch import Tensor
@@ -66,6 +67,15 @@ def newcombe_difference(one: Interval, other: Interval) -> Interval:
     below = math.hypot(one.value - one.low, other.high - other.value)
     beyond = math.hypot(one.high - one.value, other.value - other.low)
     return Interval(above, above - below, above + beyond)
+
+
+def student_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """The mean of two values or more, and Student's interval of it. Needs scipy."""
+    from scipy.stats import t
+
+    mean = fmean(values)
+    reach = t.ppf(0.5 + confidence / 2, len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    return Interval(mean, mean - reach, mean + reach)
 
 
 def two_sided(confidence: float) -> float:

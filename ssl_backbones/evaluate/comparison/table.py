@@ -1,17 +1,14 @@
-"""Means and intervals of a grid's numbers, as Markdown and as JSON."""
+"""Means and intervals of a comparison's numbers, as Markdown and as JSON."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
 from typing import Any
 
-from ssl_backbones.evaluate.comparison.grid import Column, Grid, GridError, Row
-
-CONFIDENCE = 0.95
+from ssl_backbones.evaluate.comparison.comparison import Column, Comparison, ComparisonError, Row
+from ssl_backbones.metrics import student_interval
 
 
 @dataclass(frozen=True)
@@ -23,32 +20,32 @@ class Cell:
     high: float | None
     seeds: int
     over: str
-    """What the interval speaks of: seeds, or the images of one run's evaluation."""
+    """Source of the interval: seeds, or the images of one run's evaluation."""
 
 
 Table = dict[tuple[str, str], Cell]
 """By the labels of row and column; a cell that has not been measured is absent."""
 
 
-def collect(grid: Grid) -> Table:
-    """What has been measured so far."""
+def collect(comparison: Comparison) -> Table:
+    """All that has been measured so far; raises ComparisonError for results without the number of a column."""
     found = {}
-    for row in grid.rows:
-        for column in grid.columns:
-            numbers = [number for seed in grid.seeds if (number := read_number(grid, row, column, seed))]
+    for row in comparison.rows:
+        for column in comparison.columns:
+            numbers = [number for seed in comparison.seeds if (number := read_number(comparison, row, column, seed))]
             if numbers:
                 found[row.label, column.label] = cell_of(numbers)
     return found
 
 
-def read_number(grid: Grid, row: Row, column: Column, seed: int) -> Mapping[str, Any] | None:
+def read_number(comparison: Comparison, row: Row, column: Column, seed: int) -> Mapping[str, Any] | None:
     """The number of one evaluation, with its interval; None where it has not been measured."""
-    path = grid.cell_folder(row, column, seed) / "results.json"
+    path = comparison.results(row, column, seed)
     if not path.exists():
         return None
     numbers = json.loads(path.read_bytes())["numbers"]
     if column.number not in numbers:
-        raise GridError(
+        raise ComparisonError(
             f"{path} holds no number {column.number!r} for the column {column.label!r}: choose from "
             f"{', '.join(map(repr, numbers))}"
         )
@@ -59,44 +56,37 @@ def read_number(grid: Grid, row: Row, column: Column, seed: int) -> Mapping[str,
 def cell_of(numbers: Sequence[Mapping[str, Any]]) -> Cell:
     """The mean of some runs with Student's interval over them; of one run, its own interval."""
     values = [number["value"] for number in numbers]
-    mean = fmean(values)
     if len(values) == 1:
-        return Cell(mean, numbers[0].get("low"), numbers[0].get("high"), 1, "images")
-    reach = student().ppf(0.5 + CONFIDENCE / 2, len(values) - 1) * stdev(values) / math.sqrt(len(values))
-    return Cell(mean, mean - reach, mean + reach, len(values), "seeds")
+        return Cell(values[0], numbers[0].get("low"), numbers[0].get("high"), 1, "images")
+    interval = student_interval(values)
+    return Cell(interval.value, interval.low, interval.high, len(values), "seeds")
 
 
-def student() -> Any:
-    """Student's t distribution; GridError where scipy is not installed."""
-    try:
-        from scipy.stats import t
-    except ImportError as error:
-        raise GridError("scipy is not installed: pip install 'ssl-backbones[viz]'") from error
-    return t
-
-
-def markdown(grid: Grid, table: Table) -> str:
+def markdown(comparison: Comparison, table: Table) -> str:
     """The table as the papers print theirs, the best of each column in bold, with what is needed to read it."""
-    best = {column.label: best_row(grid, table, column) for column in grid.columns}
+    best = {column.label: best_row(comparison, table, column) for column in comparison.columns}
     lines = [
-        f"# {grid.title}",
+        f"# {comparison.title}",
         "",
-        f"| | {' | '.join(column.label for column in grid.columns)} |",
-        f"|---|{'--:|' * len(grid.columns)}",
+        f"| | {' | '.join(column.label for column in comparison.columns)} |",
+        f"|---|{'--:|' * len(comparison.columns)}",
     ]
-    for row in grid.rows:
+    for row in comparison.rows:
         cells = []
-        for column in grid.columns:
+        for column in comparison.columns:
             text = printed(table.get((row.label, column.label)), column)
             cells.append(f"**{text}**" if best[column.label] == row.label else text)
         lines.append(f"| {row.label} | {' | '.join(cells)} |")
-    lines += ["", *(f"{column.label}: {column.note}" for column in grid.columns if column.note)]
-    return "\n".join([*lines, caption(grid, table), *([grid.notes.strip()] if grid.notes else [])]) + "\n"
+    lines += ["", *(f"{column.label}: {column.note}" for column in comparison.columns if column.note)]
+    return (
+        "\n".join([*lines, caption(comparison, table), *([comparison.notes.strip()] if comparison.notes else [])])
+        + "\n"
+    )
 
 
-def best_row(grid: Grid, table: Table, column: Column) -> str | None:
+def best_row(comparison: Comparison, table: Table, column: Column) -> str | None:
     """The row with the highest mean of a column; None where fewer than two are known."""
-    known = [row.label for row in grid.rows if (row.label, column.label) in table]
+    known = [row.label for row in comparison.rows if (row.label, column.label) in table]
     return max(known, key=lambda label: table[label, column.label].mean) if len(known) > 1 else None
 
 
@@ -112,22 +102,27 @@ def printed(cell: Cell | None, column: Column) -> str:
     return f"{mean} ± {up}" if up == down else f"{mean} (-{down}, +{up})"
 
 
-def caption(grid: Grid, table: Table) -> str:
-    """What the intervals are."""
+def caption(comparison: Comparison, table: Table) -> str:
+    """A sentence on the data and the intervals."""
     kinds = {cell.over for cell in table.values() if cell.low is not None}
     said = {
-        "seeds": f"mean over seeds {', '.join(map(str, grid.seeds))} with Student's 95% interval",
+        "seeds": f"mean over seeds {', '.join(map(str, comparison.seeds))} with Student's 95% interval",
         "images": "one seed, with the evaluation's own 95% interval: what another seed would give is not in it",
     }
-    return f"Data: {grid.data}; " + "; where only one seed was run: ".join(said[kind] for kind in sorted(kinds)[::-1])
+    return f"Data: {comparison.data}; " + "; where only one seed was run: ".join(
+        said[kind] for kind in sorted(kinds)[::-1]
+    )
 
 
-def plain(grid: Grid, table: Table) -> dict[str, Any]:
+def plain(comparison: Comparison, table: Table) -> dict[str, Any]:
     """The table as JSON has it."""
     return {
-        "title": grid.title,
-        "seeds": list(grid.seeds),
-        "columns": [{"label": c.label, "number": c.number, "asked": f"{c.protocol} {c.options}"} for c in grid.columns],
+        "title": comparison.title,
+        "seeds": list(comparison.seeds),
+        "columns": [
+            {"label": c.label, "number": c.number, "asked": " ".join(["evaluate", c.protocol, *c.words])}
+            for c in comparison.columns
+        ],
         "rows": [
             {
                 "label": row.label,
@@ -135,10 +130,10 @@ def plain(grid: Grid, table: Table) -> dict[str, Any]:
                 "model": row.model or None,
                 "cells": {
                     column.label: vars(table[row.label, column.label])
-                    for column in grid.columns
+                    for column in comparison.columns
                     if (row.label, column.label) in table
                 },
             }
-            for row in grid.rows
+            for row in comparison.rows
         ],
     }

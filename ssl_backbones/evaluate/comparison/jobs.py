@@ -1,0 +1,96 @@
+"""The work of a comparison: a process for each run and each evaluation, done once."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from ssl_backbones.evaluate.comparison.comparison import Comparison, ComparisonError, Row
+from ssl_backbones.evaluate.comparison.figure import draw
+from ssl_backbones.evaluate.comparison.table import collect, markdown, plain
+from ssl_backbones.files import write_file, write_json
+
+PYTHON = (sys.executable,)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command of the package as a process of its own."""
+
+    words: tuple[str, ...]
+    done: Path
+    """The file that it leaves when it has finished."""
+    log: Path
+    needed: bool = False
+    """True if nothing that follows it in its row can be done without it."""
+    alone: bool = False
+    """True if one process does it, however many others are launched in."""
+
+
+def jobs(comparison: Comparison, row: Row, seed: int) -> Iterator[Job]:
+    """All that a row needs for one seed, in order."""
+    asked = ("--data", comparison.data, *(("--validation", comparison.validation) if comparison.validation else ()))
+    model = (row.model, *(("--random",) if row.random else ()))
+    if row.recipe:
+        pairs, run = comparison.pairs_file(row, seed), comparison.run_folder(row, seed)
+        if pairs:
+            mined = ("mine-pairs", comparison.pairs_model(row, seed), "--data", comparison.data, "--out", str(pairs))
+            yield Job(mined, pairs, Path(f"{pairs}.log"), needed=True, alone=True)
+        theirs = (*(("--method.pairs", str(pairs)) if pairs else ()), *comparison.words, *row.words)
+        words = ("pretrain", row.recipe, *asked, "--seed", str(seed), "--out", str(run), *theirs)
+        yield Job(words, run / "results.json", Path(f"{run}.log"), needed=True)
+        model = (str(run),)
+    for column in comparison.columns:
+        done = comparison.results(row, column, seed)
+        theirs = (*column.words, *(("--size", str(row.size)) if row.size else ()))
+        words = ("evaluate", column.protocol, *model, *asked, "--seed", str(seed), "--out", str(done.parent), *theirs)
+        yield Job(words, done, Path(f"{done.parent}.log"))
+
+
+def compare(comparison: Comparison, launch: tuple[str, ...] = PYTHON) -> list[Job]:
+    """Do all that is not done yet, seed by seed, keeping the table up to date; the jobs that failed.
+
+    `launch` starts a module, as Python and `accelerate launch` do. Raises ComparisonError where a library is missing
+    that the table needs, before any work.
+    """
+    for library in ("matplotlib", "scipy"):
+        if find_spec(library) is None:
+            raise ComparisonError(f"{library} is not installed: pip install 'ssl-backbones[viz]'")
+    failed: list[Job] = []
+    for seed in comparison.seeds:
+        for row in comparison.rows:
+            for job in jobs(comparison, row, seed):
+                if job.done.exists():
+                    continue
+                print(f"{row.label}, seed {seed}: {shlex.join(job.words)}", flush=True)
+                if code := carried_out(job, launch):
+                    failed.append(job)
+                    print(f"  ended with {code}; see {job.log}", flush=True)
+                    if job.needed:
+                        break
+            save(comparison)
+    save(comparison)
+    return failed
+
+
+def carried_out(job: Job, launch: tuple[str, ...]) -> str:
+    """Start a job and wait for it; how it ended, "" if well."""
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with open(job.log, "ab") as log:
+        words = [*(PYTHON if job.alone else launch), "-m", "ssl_backbones", *job.words]
+        code = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+    return "" if not code and job.done.exists() else str(code)
+
+
+def save(comparison: Comparison) -> None:
+    """Write table.md, table.json and table.png as they stand."""
+    table = collect(comparison)
+    comparison.out.mkdir(parents=True, exist_ok=True)
+    write_file(comparison.out / "table.md", markdown(comparison, table).encode())
+    write_json(comparison.out / "table.json", plain(comparison, table))
+    draw(comparison, table, comparison.out / "table.png")
