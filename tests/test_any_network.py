@@ -32,7 +32,7 @@ GENTLE = {"optimizer": OptimizerConfig("sgd", 0.05)}
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("networks") / "photos"
-    photo_folder(folder / "train", 16)
+    photo_folder(folder / "train", 32)
     photo_folder(folder / "val", 8)
     return folder
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from ssl_backbones.convert import LAYOUTS as KNOWN
 from ssl_backbones.convert import ConversionError, convert, read_checkpoint
-from ssl_backbones.convert.conversion import ARCHITECTURES
 from ssl_backbones.convert.haiku import HAIKU
 from ssl_backbones.convert.layout import Prefixed
+from ssl_backbones.registry.backbones import BACKBONES
 
 NET = backbone()
 
@@ -65,7 +65,7 @@ def test_every_layout_gives_every_tensor_its_place(name: str, wrapped: bool, leg
 @pytest.mark.parametrize("architecture", ["resnet18", "resnet34", "resnet101", "resnet8", "resnet32"])
 def test_the_architecture_is_recognised(architecture: str, tmp_path: Path):
     net = backbone(architecture)
-    assert architecture in ARCHITECTURES
+    assert architecture in BACKBONES
     converted = convert(write(swav(net), tmp_path / "swav.pth"))
     assert converted.architecture == architecture
     assert same(converted.weights, net)

@@ -18,9 +18,9 @@ SCRIPTS = {path.stem for folder in ("training", "benchmarks") for path in (ROOT 
 
 FLOORS = (
     {"refusal", "version"},
-    {"files"},
+    {"files", "registry"},
     {"checks", "clustering", "convert", "cores", "distributed", "invocation", "locks", "losses", "metrics"}
-    | {"optimizers", "registry", "schedules", "version", "views"},
+    | {"optimizers", "schedules", "version", "views"},
     {"data", "fetch", "typed"},
     {"mining", "models", "runs"},
     {"methods"},

@@ -13,8 +13,8 @@ from timm.models import FeatureInfo, group_parameters
 from timm.optim import create_optimizer_v2
 
 import ssl_backbones
-from ssl_backbones.catalogue.ssl_resnet import BACKBONES
 from ssl_backbones.methods import METHODS
+from ssl_backbones.registry.backbones import BACKBONES
 from ssl_backbones.registry.tags import TAGS
 
 NAMES = ssl_backbones.list_models()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.papers import PAPERS
+from ssl_backbones.registry.photos import DATA
 from ssl_backbones.registry.tags import Origin, Tag
+
+if TYPE_CHECKING:  # all recipes are read where one is asked for
+    from ssl_backbones.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,10 @@ class Description:
     paper_number: float | None = None
     our_number: float | None = None
     """Linear evaluation, top-1 in %, as the paper gives it, and as it was measured with this repository."""
+    settings: str | None = None
+    """The place that the recipe's settings are from, where there are no weights."""
+    training: str | None = None
+    """The command that trains it, where a recipe here does."""
     notes: str = ""
 
     @property
@@ -53,6 +61,8 @@ class Description:
             "licence": self._licence,
             "origin": origin.publisher if origin else None,
             "source": self.source or (f"by hand, from {origin.page}" if origin else "no weights published"),
+            "settings": self.settings,
+            "trained by": self.training,
             "paper's top-1": _percent(self.paper_number) or (None if origin else "not measured"),
             "their top-1": _percent(origin.number) if origin else None,
             "our top-1": _percent(self.our_number) or "not measured",
@@ -65,7 +75,8 @@ class Description:
     @property
     def _data(self) -> str:
         epochs = f", {self.epochs} epochs" if self.epochs else ""
-        return f"{self.data}{epochs}" if self.data else "not recorded" if self.licence else "not pretrained"
+        images = f" (the images: {self.data_terms})" if self.data_terms and not self.licence else ""
+        return f"{self.data}{epochs}{images}" if self.data else "not recorded" if self.licence else "not pretrained"
 
     @property
     def _licence(self) -> str:
@@ -78,23 +89,42 @@ def _percent(number: float | None) -> str | None:
     return None if number is None else f"{number} %, linear"
 
 
-def describe_tag(tag: Tag, method: str | None, paper: str | None) -> Description:
-    """Describe a tag of the table."""
-    return Description(
-        name=tag.name,
-        backbone=tag.backbone,
-        method=method,
-        paper=paper,
+def describe_tag(tag: Tag, recipe: Recipe | None, training: str | None) -> Description:
+    """The description of weights that somebody has, with the paper's figure where a recipe here has that name."""
+    return replace(
+        describe_name(Name.parse(tag.name), training),
         data=tag.data.name,
         data_terms=tag.data.terms,
         epochs=tag.epochs,
         licence=tag.licence,
         source=tag.source,
         origin=tag.origin,
-        paper_number=tag.paper_number,
+        paper_number=recipe.promise.linear_top1 if recipe else None,
         our_number=tag.our_number,
         notes=tag.notes,
     )
+
+
+def describe_recipe(recipe: Recipe, training: str | None) -> Description:
+    """The description of a model that a recipe trains and whose weights nobody has."""
+    promise = recipe.promise
+    return replace(
+        describe_name(Name.parse(recipe.model), training),
+        name=recipe.name,
+        data=promise.data,
+        data_terms=next((data.terms for data in DATA if data.name == promise.data), None),
+        epochs=promise.epochs,
+        paper_number=promise.linear_top1,
+        settings=f"{promise.paper}, {promise.table}",
+        notes=promise.not_stated,
+    )
+
+
+def describe_name(name: Name, training: str | None) -> Description:
+    """The description of a network and a method, with no word of weights."""
+    paper = PAPERS.get(name.method)
+    label, reference = (paper.label, str(paper)) if paper else (None, None)
+    return Description(str(name), name.arch, label, reference, training=training)
 
 
 def describe_config(name: str, source: str, config: Mapping[str, Any], run: Mapping[str, Any]) -> Description:

@@ -5,18 +5,29 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import timm
 from torch import nn
 
 from ssl_backbones.catalogue.configs import FOLDER, HUB, read_config, read_run
-from ssl_backbones.catalogue.description import Description, describe_config, describe_tag
+from ssl_backbones.catalogue.description import (
+    Description,
+    describe_config,
+    describe_name,
+    describe_recipe,
+    describe_tag,
+)
 from ssl_backbones.models.build import untrained
+from ssl_backbones.registry.backbones import SMALL
 from ssl_backbones.registry.errors import PretrainedWeightsError, UnknownModelError, explain_weights
 from ssl_backbones.registry.names import Name
-from ssl_backbones.registry.papers import PAPERS
-from ssl_backbones.registry.tags import TAGS, Tag
+from ssl_backbones.registry.papers import ELSEWHERE, PAPERS
+from ssl_backbones.registry.tags import TAGS, tags_of
+
+if TYPE_CHECKING:
+    from ssl_backbones.recipes.recipe import Recipe
 
 MODULES = ("small_resnet", "ssl_resnet")
 """The modules, as timm knows them, whose models are ours."""
@@ -30,18 +41,18 @@ def create_model(name: str | os.PathLike[str], pretrained: bool = False, **kwarg
     means nothing, PretrainedWeightsError for weights that cannot be had.
     """
     name = os.fspath(name)
-    if network := _network(name):
-        if pretrained:
-            raise PretrainedWeightsError.unpublished(name)
-        return untrained(network, **kwargs)
-    source = _source(name)
+    network = _untrained(name)
+    source = name if network else _source(name)
+    own = {key: kwargs[key] for key in ("cache_dir", "pretrained_cfg_overlay") if key in kwargs}
+    if pretrained and (network or _is_bare(source)) and "pretrained_cfg_overlay" not in own:
+        raise PretrainedWeightsError.unpublished(name, training_command(Name.parse(name)))
+    make = partial(untrained, network) if network else partial(timm.create_model, source)
     with explain_weights(source):
         if source.startswith((*HUB, FOLDER)):
             read_config(source, kwargs.get("cache_dir"))
-        if pretrained and kwargs and ":" in source:  # timm loads leniently where a head is added or taken off
-            where = {key: kwargs[key] for key in ("cache_dir", "pretrained_cfg_overlay") if key in kwargs}
-            timm.create_model(source, pretrained=True, **where)
-        model: nn.Module = timm.create_model(source, pretrained=pretrained, **kwargs)
+        if pretrained and kwargs and (network or ":" in source):  # timm loads leniently where a head is added or not
+            make(pretrained=True, **own)
+        model: nn.Module = make(pretrained=pretrained, **kwargs)
     return model
 
 
@@ -58,50 +69,87 @@ def list_models(
     return list(timm.list_models(patterns, module=MODULES, pretrained=pretrained, include_tags=include_tags))
 
 
-def tags_of(architecture: str) -> tuple[Tag, ...]:
-    """The tags of a `backbone_method`, that of the bare name first."""
-    tags = [tag for tag in TAGS if tag.architecture == architecture]
-    return tuple(sorted(tags, key=lambda tag: tag.source is None))
-
-
 def describe(name: str | os.PathLike[str]) -> Description:
-    """Describe a model: a registered name, `hf-hub:org/name`, or the folder that a run wrote.
+    """Describe a model: a name here, `hf-hub:org/name`, or the folder that a run wrote.
 
-    A name without a tag stands for its first tag, if there is one. UnknownModelError for a name that means nothing.
+    A name without a tag stands for its first weights, if there are any. UnknownModelError for a name that means
+    nothing.
     """
     name = os.fspath(name)
-    names = {*list_models(), *list_models(include_tags=True)}
-    if name in names or _network(name):
-        tag = next((tag for tag in TAGS if tag.name == name), next(iter(tags_of(name)), None))
-        parts = Name.parse(name)
-        paper = PAPERS.get(parts.method)
-        label, reference = (paper.label, str(paper)) if paper else (None, None)
-        return describe_tag(tag, label, reference) if tag else Description(name, parts.arch, label, reference)
+    parts = Name.parse(name)
+    if tag := next((tag for tag in TAGS if tag.name == name), next(iter(tags_of(name)), None)):
+        return describe_tag(tag, _recipes().get(tag.name), training_command(Name.parse(tag.name)))
+    if recipe := _recipes().get(name) if parts.tag else None:
+        return describe_recipe(recipe, training_command(Name.parse(name)))
+    if name in list_models() or _untrained(name):
+        return describe_name(parts, training_command(parts))
     source = _located(name)
     if source is None:
-        raise UnknownModelError(_unknown(name, sorted(names)))
+        raise UnknownModelError(_unknown(name, _names()))
     with explain_weights(source):
         return describe_config(name, source, read_config(source), read_run(source))
 
 
-def _network(name: str) -> str | None:
-    """The timm network of an `<arch>_<method>` that is not registered itself; None for any other name."""
+def training_command(name: Name) -> str | None:
+    """The command that trains a model, by the recipe of its name, one of its network, or one of its method.
+
+    None for a method that nothing here trains.
+    """
+    alike = [recipe for recipe in _recipes().values() if recipe.method.name == name.method and "." in recipe.name]
+    if not alike:
+        return None
+    small = name.arch in SMALL
+    best = min(
+        alike,
+        key=lambda recipe: (
+            recipe.name != str(name),
+            recipe.model != name.model,
+            (Name.parse(recipe.model).arch in SMALL) != small,
+        ),
+    )
+    other = "" if best.model == name.model else f" --model {name.model}"
+    return f"ssl-backbones pretrain {best.name}{other} --data FOLDER"
+
+
+def _recipes() -> dict[str, Recipe]:
+    """Every recipe by its name; read where one is asked for, so that making a model needs none of them."""
+    from ssl_backbones.recipes import RECIPES
+
+    return RECIPES
+
+
+def _names() -> list[str]:
+    """All names that mean something here."""
+    return [*list_models(), *list_models(include_tags=True), *(name for name in _recipes() if "." in name)]
+
+
+def _is_registered(name: str) -> bool:
+    """Whether timm knows a name, with its tag."""
+    model = Name.parse(name).model
+    return timm.is_model(model) and (name == model or name in timm.list_models(f"{model}.*", include_tags=True))
+
+
+def _untrained(name: str) -> str | None:
+    """The network of an `<arch>_<method>`, or of a recipe's name, that timm does not know; None for any other name."""
     parts = Name.parse(name)
-    ours = parts.method in PAPERS and not parts.tag and not timm.is_model(name)
-    return parts.arch if ours and timm.is_model(parts.arch) else None
+    trainable = parts.method in PAPERS.keys() - ELSEWHERE.keys() and timm.is_model(parts.arch)
+    if not trainable or _is_registered(name):
+        return None
+    return parts.arch if not parts.tag or name in _recipes() else None
+
+
+def _is_bare(source: str) -> bool:
+    """Whether it is the name of a network and a method of ours that nobody has weights of."""
+    return Name.parse(source).method in PAPERS and not tags_of(source) and source in list_models()
 
 
 def _source(name: str) -> str:
     """The name as timm takes it, or UnknownModelError."""
-    if timm.is_model(name):
-        architecture = Name.parse(name).model
-        known = timm.list_models(f"{architecture}.*", include_tags=True)
-        if name == architecture or name in known:
-            return name
-        raise UnknownModelError(_unknown(name, known))
-    source = _located(name)
+    if _is_registered(name):
+        return name
+    source = None if timm.is_model(name) else _located(name)
     if source is None:
-        raise UnknownModelError(_unknown(name, [*list_models(), *list_models(include_tags=True)]))
+        raise UnknownModelError(_unknown(name, _names()))
     return source
 
 

@@ -15,12 +15,8 @@ from torch import Tensor
 from ssl_backbones.convert.layout import ConversionError, Layout, Parts
 from ssl_backbones.convert.layouts import LAYOUTS
 from ssl_backbones.convert.reading import read_checkpoint
+from ssl_backbones.registry.backbones import BACKBONES
 
-ARCHITECTURES = (
-    *("resnet50", "resnet18", "resnet34", "resnet101", "resnet152", "wide_resnet50_2"),
-    *("resnet8", "resnet20", "resnet32", "resnet56"),
-)
-"""The networks that a backbone may fill; the small ones are this package's own."""
 COUNTER = "num_batches_tracked"
 """A counter of norms: torch writes it since 0.4.1, and none of these networks reads it."""
 
@@ -52,7 +48,7 @@ def convert(file: str | PathLike[str], architecture: str | None = None) -> Conve
             f"{path.name!r} is in the layout of {layout.label}, but {few(parts.unknown)} {belong(parts.unknown)} "
             "neither to the backbone nor to a head it is known to have: take the publisher's own file"
         )
-    name, weights = fit(parts.backbone, path.name, [architecture] if architecture else ARCHITECTURES)
+    name, weights = fit(parts.backbone, path.name, [architecture] if architecture else BACKBONES)
     return Converted(weights, name, layout.label, parts.heads, layout.notes)
 
 

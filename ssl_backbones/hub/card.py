@@ -16,6 +16,7 @@ from ssl_backbones.catalogue.lookup import describe, list_models
 from ssl_backbones.hub.evaluations import Results, beats_random, commands, index, linear, rows, stands_for
 from ssl_backbones.hub.run_name import data_name, fingerprint, on_own_images, run_name
 from ssl_backbones.hub.training_section import training
+from ssl_backbones.recipes import RECIPES
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.photos import known_by
@@ -132,7 +133,8 @@ def cell(value: Any) -> str:
 def facts_of(recipe: Mapping[str, Any], results: Results) -> Description:
     """The registry's description of the recipe; of one that is not registered, or on one's own images, its paper."""
     name, model = str(recipe["name"]), Name.parse(str(recipe["model"]))
-    if name in list_models(include_tags=True) and not on_own_images(recipe, results):
+    known_here = Name.parse(name).tag and (name in RECIPES or name in list_models(include_tags=True))
+    if known_here and not on_own_images(recipe, results):
         return replace(describe(name), origin=None)  # of the run's own weights, not of others'
     paper = PAPERS.get(model.method)
     return Description(name, model.arch, paper.label, str(paper)) if paper else Description(name, model.arch)

@@ -1,53 +1,54 @@
 """Networks built by timm, their weights loaded whole or not at all."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import timm
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import build_model_with_cfg, resolve_pretrained_cfg
+from timm.models import resolve_pretrained_cfg
 from torch import Tensor, nn
 
 from ssl_backbones.fetch import published_weights
+from ssl_backbones.registry.backbones import SMALL
 from ssl_backbones.registry.errors import PretrainedWeightsError, explain_weights
 
-
-def headless_cfg(side: int, pooled: int, **fields: Any) -> dict[str, Any]:
-    """timm's description of a headless network for images of a side in pixels, with `fields` added or replaced."""
-    return {
-        "input_size": (3, side, side),
-        "pool_size": (pooled, pooled),
-        "interpolation": "bilinear",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "num_classes": 0,
-        "first_conv": "conv1",
-        "classifier": "fc",
-        "license": "apache-2.0",
-        **fields,
-    }
+HEADLESS: dict[str, Any] = {
+    "interpolation": "bilinear",
+    "mean": IMAGENET_DEFAULT_MEAN,
+    "std": IMAGENET_DEFAULT_STD,
+    "num_classes": 0,
+    "license": "apache-2.0",
+}
+"""How all networks without head are described to timm."""
 
 
-def build(network: type[nn.Module], variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
-    """The network as timm builds it; PretrainedWeightsError unless all weights asked for are there."""
-    model: nn.Module
+def headless_cfg(architecture: str, **fields: Any) -> dict[str, Any]:
+    """timm's description of a network without head, with `fields` added or replaced."""
+    known = timm.get_pretrained_cfg(architecture)
+    kept = ("input_size", "pool_size", "first_conv", "classifier", "fixed_input_size")
+    crop_pct = known.crop_pct if architecture in SMALL else 0.875
+    return {**HEADLESS, "crop_pct": crop_pct, **{name: getattr(known, name) for name in kept}, **fields}
+
+
+def build(make: Callable[..., nn.Module], variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
+    """The network that timm makes, registered as `variant`; PretrainedWeightsError unless all weights are there."""
+    overlay = kwargs.pop("pretrained_cfg_overlay", None)
+    cfg = resolve_pretrained_cfg(variant, kwargs.pop("pretrained_cfg", None), overlay)
     if not pretrained:
-        model = build_model_with_cfg(network, variant, False, **kwargs)
-        return model
-    cfg = resolve_pretrained_cfg(variant, kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay"))
-    name = f"{variant}.{cfg.tag}" if cfg.tag else variant
-    if not (cfg.state_dict or cfg.file or cfg.hf_hub_id):
-        weights = published_weights(name, cfg.url, kwargs.get("cache_dir"))
-        kwargs["pretrained_cfg_overlay"] = {**(kwargs.get("pretrained_cfg_overlay") or {}), "state_dict": weights}
-    if cfg.file and not cfg.state_dict and not Path(cfg.file).exists():
+        return make(pretrained=False, pretrained_cfg=cfg, **kwargs)
+    name, given = f"{variant}.{cfg.tag}" if cfg.tag else variant, bool(cfg.state_dict)
+    if not (given or cfg.file or cfg.hf_hub_id):
+        cfg = replace(cfg, state_dict=published_weights(name, cfg.url, kwargs.get("cache_dir")))
+    if cfg.file and not given and not Path(cfg.file).exists():
         raise PretrainedWeightsError(f"the weights of {name!r} should be in {str(cfg.file)!r}, but nothing is there")
     with explain_weights(name):
-        model = build_model_with_cfg(network, variant, True, pretrained_filter_fn=whole_backbone, **kwargs)
+        model = make(pretrained=True, pretrained_cfg=cfg, pretrained_filter_fn=whole_backbone, **kwargs)
     for tensor in model.state_dict(keep_vars=True).values():
         # transformers 5 resets the running statistics of a timm model that it has just had loaded, but for this mark.
         tensor._is_hf_initialized = True
-    if not cfg.state_dict:
+    if not given:
         described: Any = model.pretrained_cfg
         described.pop("state_dict", None)  # timm would keep a second copy of all weights with the model
     return model
@@ -78,12 +79,10 @@ def whole_backbone(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str,
 
 
 def untrained(architecture: str, **kwargs: Any) -> nn.Module:
-    """A network of timm's without head, as for a method to train: random weights, images prepared as for a ResNet."""
-    known = timm.get_pretrained_cfg(architecture, allow_unregistered=False)
-    told = {name: getattr(known, name) for name in ("input_size", "pool_size", "first_conv", "classifier")}
-    cfg = headless_cfg(known.input_size[-1], 1, **told, crop_pct=0.875, fixed_input_size=known.fixed_input_size)
+    """A network of timm's without head and without weights that anybody publishes, as methods train it."""
     if architecture in timm.list_models(module="resnet"):
         kwargs = {"zero_init_last": False, **kwargs}
+    cfg = headless_cfg(architecture)
     model: nn.Module = timm.create_model(architecture, pretrained_cfg=cfg, **{"num_classes": 0, **kwargs})
     return model
 

@@ -3,23 +3,22 @@
 He et al., 2016, section 4.2, with projection shortcuts. https://arxiv.org/abs/1512.03385
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from timm.layers import DropPath, create_classifier, get_act_layer, get_norm_layer
-from timm.models import checkpoint_seq, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from timm.models.resnet import BasicBlock, downsample_conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_backbones.models.build import build, headless_cfg
+from ssl_backbones.models.build import HEADLESS, build
+from ssl_backbones.registry.backbones import SMALL
 
 WIDTHS = (16, 32, 64)
 STAGES = ("layer1", "layer2", "layer3")
-DEPTHS = {"resnet8": 1, "resnet20": 3, "resnet32": 5, "resnet56": 9}
-"""Blocks a stage; two convolutions each, a stem and a head make 6n + 2 layers."""
 
 
 class SmallResNet(nn.Module):
@@ -188,40 +187,31 @@ class SmallResNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-def small_cfg(**fields: Any) -> dict[str, Any]:
-    """timm's description of a headless network for 32 x 32 images, with `fields` added or replaced."""
-    return headless_cfg(side=32, pooled=8, **{"crop_pct": 1.0, **fields})
+def build_plain(name: str) -> Callable[..., nn.Module]:
+    """The function by which timm makes one of these networks."""
+
+    def make(pretrained: bool, **kwargs: Any) -> nn.Module:
+        features = {"out_indices": tuple(range(1 + len(STAGES)))}
+        sizes = {"layers": (SMALL[name],) * len(STAGES), **kwargs}
+        model: nn.Module = build_model_with_cfg(SmallResNet, name, pretrained, feature_cfg=features, **sizes)
+        return model
+
+    return make
 
 
-def build_small(variant: str, depth: str, pretrained: bool, **kwargs: Any) -> nn.Module:
-    """The network of `DEPTHS[depth]` blocks a stage, registered as `variant`."""
-    features = {"out_indices": tuple(range(1 + len(STAGES)))}
-    layers = (DEPTHS[depth],) * len(STAGES)
-    return build(SmallResNet, variant, pretrained, feature_cfg=features, **{"layers": layers, **kwargs})
+def entry_point(name: str) -> Callable[..., nn.Module]:
+    """The function that timm calls to build one of these networks."""
+
+    def build_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        return build(build_plain(name), name, pretrained, **kwargs)
+
+    build_small.__name__ = build_small.__qualname__ = name
+    build_small.__doc__ = f"ResNet-{name.removeprefix('resnet')} for small images, {WIDTHS[-1]} features."
+    return build_small
 
 
-default_cfgs = generate_default_cfgs({name: small_cfg() for name in DEPTHS})
+_CFG = {**HEADLESS, "input_size": (3, 32, 32), "pool_size": (8, 8), "crop_pct": 1.0}
+default_cfgs = generate_default_cfgs({name: {**_CFG, "first_conv": "conv1", "classifier": "fc"} for name in SMALL})
 
-
-def resnet8(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-8, 77,392 parameters, 64 features."""
-    return build_small("resnet8", "resnet8", pretrained, **kwargs)
-
-
-def resnet20(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-20, 271,824 parameters, 64 features."""
-    return build_small("resnet20", "resnet20", pretrained, **kwargs)
-
-
-def resnet32(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-32, 466,256 parameters, 64 features."""
-    return build_small("resnet32", "resnet32", pretrained, **kwargs)
-
-
-def resnet56(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-56, 855,120 parameters, 64 features."""
-    return build_small("resnet56", "resnet56", pretrained, **kwargs)
-
-
-for entry in (resnet8, resnet20, resnet32, resnet56):
-    register_model(entry)
+for _name in SMALL:
+    globals()[_name] = register_model(entry_point(_name))

@@ -78,5 +78,12 @@ RECIPES = (
     deepmind(40, 0.45, 1e-6, 0.97),
     eman("ImageNet-1k", "in1k_200ep", 200, 0.9, "Table 1, baseline", "71.9 top-1, linear (paper); here: not measured"),
     eman("ImageNet-1k", "in1k_100ep", 100, 0.9, "Table 1, baseline", "70.6 top-1, linear (paper); here: not measured"),
-    eman("ImageNet-100", "in100_240ep", 240, 1.8, "ImageNet-100, baseline", "no figure recorded; here: not measured"),
+    eman(
+        "ImageNet-100",
+        "in100_240ep",
+        240,
+        1.8,
+        "Table 7, baseline",
+        "81.4 top-1, linear, ImageNet-100, 59.7 mIoU on VOC (paper); here: not measured",
+    ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -162,9 +163,15 @@ class Promise:
     hours: float | None
     """Of that hardware; None where nobody states it."""
     result: str
-    """The expected result, and whose it is."""
+    """The expected result, and whose it is; accuracy by linear evaluation comes first: "73.8 top-1, linear (paper)"."""
     not_stated: str = ""
     """Settings that the source leaves open, and the choice made here."""
 
     def __post_init__(self) -> None:
         check_types(self, "promise.")
+
+    @property
+    def linear_top1(self) -> float | None:
+        """The accuracy by linear evaluation in % that the result begins with; None where it begins otherwise."""
+        found = re.match(r"([\d.]+) top-1, linear\b", self.result)
+        return float(found[1]) if found else None

@@ -10,7 +10,6 @@ from huggingface_hub import errors as hub
 from safetensors import SafetensorError
 
 from ssl_backbones.refusal import Refusal
-from ssl_backbones.registry.tags import TAGS
 
 
 class UnknownModelError(Refusal, ValueError):
@@ -21,12 +20,13 @@ class PretrainedWeightsError(Refusal, RuntimeError):
     """The weights asked for could not be had; the message says why, and which other ways there are."""
 
     @classmethod
-    def unpublished(cls, name: str) -> PretrainedWeightsError:
-        recipe = name if any(tag.name == name for tag in TAGS) else "RECIPE"
+    def unpublished(cls, name: str, training: str | None = None) -> PretrainedWeightsError:
+        """The error of a model that nobody has weights of, with the command that trains it."""
+        training = training or f"ssl-backbones pretrain RECIPE --model {name} --data FOLDER"
         return cls(
-            f"no weights are published for {name!r}: pretrain it (ssl-backbones pretrain {recipe} "
-            "--data FOLDER), name the folder that such a run wrote, pass pretrained_cfg_overlay=dict(file=PATH) for "
-            "weights of your own, or take random ones with pretrained=False"
+            f"no weights are published for {name!r}: pretrain it ({training}), name the folder that such a run wrote, "
+            "pass pretrained_cfg_overlay=dict(file=PATH) for weights of your own, or take random ones with "
+            "pretrained=False"
         )
 
 

@@ -30,7 +30,8 @@ def check_ships(material: Material, weights: Path) -> None:
     """Refuse a file of weights that may not be part of the package."""
     if material.name not in list_models(include_tags=True):
         raise MaterialError(
-            f"{material.name!r} is no registered name, so nobody could ask for it: add its tag to the table first"
+            f"{material.name!r} is no registered name, so nobody could ask for it: add a row to "
+            "ssl_backbones/registry/tags.py first"
         )
     size = weights.stat().st_size
     if size > LARGEST:
