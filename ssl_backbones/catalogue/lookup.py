@@ -124,7 +124,7 @@ def _names() -> list[str]:
 
 
 def _is_registered(name: str) -> bool:
-    """Whether timm knows a name, with its tag."""
+    """True if timm knows a name, with its tag."""
     model = Name.parse(name).model
     return timm.is_model(model) and (name == model or name in timm.list_models(f"{model}.*", include_tags=True))
 
@@ -139,7 +139,7 @@ def _untrained(name: str) -> str | None:
 
 
 def _is_bare(source: str) -> bool:
-    """Whether it is the name of a network and a method of ours that nobody has weights of."""
+    """True for the name of a network and a method of ours that nobody has weights of."""
     return Name.parse(source).method in PAPERS and not tags_of(source) and source in list_models()
 
 

@@ -21,7 +21,7 @@ HEADLESS: dict[str, Any] = {
     "num_classes": 0,
     "license": "apache-2.0",
 }
-"""How all networks without head are described to timm."""
+"""The description of every network without head for timm."""
 
 
 def headless_cfg(architecture: str, **fields: Any) -> dict[str, Any]:
