@@ -48,7 +48,7 @@ from ssl_backbones.visualizers.page_images import PageImages, Viewer, magnified,
 from ssl_backbones.visualizers.run_section import recorded, run_section
 
 PRINTED = 6
-"""Photos in a figure of rows."""
+"""Images in a figure of rows."""
 
 
 class OutError(Refusal, ValueError):
@@ -100,7 +100,7 @@ def visualize(options: Options) -> list[Path]:
     viewer = viewer_of(options)
     projection = options.map or usual_projection()
     page = options.out / "index.html"
-    photos = draw_page(
+    images = draw_page(
         page,
         viewer,
         source,
@@ -109,7 +109,7 @@ def visualize(options: Options) -> list[Path]:
         opening=[run_section(Path(options.model))] if is_run(options.model) else [],
         projection=projection,
     )
-    return [page, *draw_figures(options, viewer, photos, projection)]
+    return [page, *draw_figures(options, viewer, images, projection)]
 
 
 def claim_out(options: Options) -> None:
@@ -126,7 +126,7 @@ def claim_out(options: Options) -> None:
 
 
 def is_run(model: str) -> bool:
-    """Whether a model is named by the folder of a pretraining run."""
+    """True for a model that is named by the folder of a pretraining run."""
     return bool(model) and "method" in recorded(Path(model) / "recipe.json")
 
 
@@ -146,31 +146,31 @@ def viewer_of(options: Options) -> Viewer:
     return Viewer(f"{name} with random weights" if options.random else name, network, crop, device, options.seed)
 
 
-def draw_figures(options: Options, viewer: Viewer, photos: PageImages, projection: Projection) -> Iterator[Path]:
+def draw_figures(options: Options, viewer: Viewer, images: PageImages, projection: Projection) -> Iterator[Path]:
     """The figures of the papers and a sheet of neighbours, each as it is made."""
     save = partial(saved, options.out / "figures", options.pdf)
-    chosen = photos.some(min(PRINTED, options.count))
-    views = task_views(viewer, photos, chosen[0])
+    chosen = images.some(min(PRINTED, options.count))
+    views = task_views(viewer, images, chosen[0])
     large = [view.resize((144, 144), Image.Resampling.BICUBIC) for view in views.pictures]
     yield from save("views", view_panels(large, views.heats, views.titles, [f"as {told}" for told in views.told]))
-    pairs = view_pairs(viewer, photos, chosen) if isinstance(viewer.model, HasAlignmentMaps) else None
+    pairs = view_pairs(viewer, images, chosen) if isinstance(viewer.model, HasAlignmentMaps) else None
     if pairs:
         yield from save("alignment_of_views", alignment_panels(*pairs))
     if isinstance(viewer.model, HasAlignmentMaps):
-        maps = alignment_maps(viewer.model, magnified(viewer, photos, chosen)).float()
+        maps = alignment_maps(viewer.model, magnified(viewer, images, chosen)).float()
         yield written(
-            options.out / "figures" / "alignment.png", alignment_figure([photos.shown[at] for at in chosen], maps).save
+            options.out / "figures" / "alignment.png", alignment_figure([images.shown[at] for at in chosen], maps).save
         )
-    if len(photos.indices) > 1:
-        k = min(8, len(photos.indices) - 1)
-        sheet = neighbour_sheet(photos.shown, photos.features, chosen, k=k)
+    if len(images.indices) > 1:
+        k = min(8, len(images.indices) - 1)
+        sheet = neighbour_sheet(images.shown, images.features, chosen, k=k)
         yield written(options.out / "figures" / "neighbours.png", sheet.save)
-    if len(photos.indices) >= FEW:
-        places = embed_2d(torch.nn.functional.normalize(photos.features, dim=1), projection, seed=options.seed).places
-        drawn = thumbnail_map(photos.shown, places, photos.labels, photos.source.classes)
+    if len(images.indices) >= FEW:
+        places = embed_2d(torch.nn.functional.normalize(images.features, dim=1), projection, seed=options.seed).places
+        drawn = thumbnail_map(images.shown, places, images.labels, images.source.classes)
         yield written(options.out / "figures" / "features.png", drawn.save)
         if options.pdf:
-            figure = scatter_figure(places, photos.labels, photos.source.classes, title=viewer.name)
+            figure = scatter_figure(places, images.labels, images.source.classes, title=viewer.name)
             yield written(options.out / "figures" / "features.pdf", partial(save_figure, figure))
 
 
@@ -188,7 +188,7 @@ def written(path: Path, save: Callable[[Path], Any]) -> Path:
 
 
 def summary(files: Sequence[Path]) -> str:
-    """What was done, for a person."""
+    """The sentence that tells which files were written."""
     page, *others = files
     size = page.stat().st_size / 1e6
     beside = ", ".join(str(path.relative_to(page.parent)) for path in others)
