@@ -14,8 +14,8 @@ from whole_runs import NoisyConfig, data
 
 from ssl_backbones.methods import BYOLConfig, MethodConfig, MoCoV2Config, SimCLRConfig
 from ssl_backbones.recipes.settings import Checkpoints, ScheduleConfig
-from ssl_backbones.runs.checkpoint import folder_name
 from ssl_backbones.runs.log import read_log
+from ssl_backbones.runs.manifest import folder_name
 from ssl_backbones.train.start import UnfitError
 
 __all__ = ["data"]
