@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import hostile
 import numpy as np
 import pytest
-from conftest import ROOT
 from PIL import Image
+from warm_processes import run_program
 
 from ssl_backbones.data import TooManyUnreadableError, UnreadableImageError, open_images
 from ssl_backbones.data.batches import Batches, Request
@@ -121,7 +119,6 @@ def test_the_corpus_is_counted_and_named(tmp_path: Path) -> None:
 
 READER = """
 import json, os, sys
-sys.path.insert(0, sys.argv[2])
 from ssl_backbones.data import ImageSourceError, UnreadableImageError, open_images
 said = {}
 images = open_images(sys.argv[1])
@@ -149,8 +146,7 @@ def test_files_and_folders_that_may_not_be_read_are_named(shared_path: Path) -> 
         (shared_path / "photos" / name).write_bytes(hostile.photo())
     (shared_path / "photos" / "closed.jpg").chmod(0)
     (shared_path / "shut").mkdir(mode=0)
-    words = [sys.executable, "-c", READER, str(shared_path / "photos"), str(ROOT)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = run_program(READER, shared_path / "photos")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["open.jpg"] == "read"

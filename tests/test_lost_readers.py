@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
-from limits import HANG
+from warm_processes import run_program
 
 from ssl_backbones.data.batches import Batch
 from ssl_backbones.train import loader as loader_module
@@ -56,9 +52,7 @@ except RuntimeError as error:
 
 def test_a_worker_that_is_killed_ends_the_epoch() -> None:
     """In a process of its own: torch raises the error wherever the main thread happens to be."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-W", "ignore", "-c", KILLED]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=HANG, check=False)
+    done = run_program(KILLED)
     assert re.search("worker .*(killed|exited)|ended in the middle", done.stdout), done
 
 

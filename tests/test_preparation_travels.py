@@ -132,6 +132,7 @@ def test_in_a_bundle_of_the_hub_and_of_a_folder(
 READ = """
 import json, sys, ssl_backbones, timm, torch
 model = timm.create_model(sys.argv[1], pretrained=True)
+print(ssl_backbones.describe(sys.argv[1]))
 print(json.dumps(timm.data.resolve_model_data_config(model)))
 torch.save(model.state_dict(), sys.argv[2])
 """
@@ -146,7 +147,9 @@ def test_from_a_mirror_and_then_offline_by_the_environment_alone(sent: Sent, tmp
         words = [sys.executable, "-c", READ, f"hf-hub:{NAME}", str(tmp_path / "got.pt")]
         done = subprocess.run(words, env=plain | more, capture_output=True, text=True, timeout=HANG, check=False)
         assert done.returncode == 0, done.stderr
-        assert told(json.loads(done.stdout)) == PREPARATION
+        *described, config = done.stdout.splitlines()
+        assert told(json.loads(config)) == PREPARATION
+        assert f"mean {list(PREPARATION['mean'])}" in " ".join(described)
         got = torch.load(tmp_path / "got.pt", weights_only=True)
         assert sha(got) == sha(dict(ssl_backbones.create_model(sent.run, pretrained=True).state_dict()))
         assert bool(sent.asked) == ("HF_ENDPOINT" in more)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from limits import HANG
 from runs import forget
 from tinted import CPU, Colours, tints
 from two_processes import run_two_processes
+from warm_processes import line_of, start_program
 
 from ssl_backbones.train import loop as loop_module
 from ssl_backbones.train import processes
@@ -32,21 +30,27 @@ from ssl_backbones.train.processes import (
 )
 from ssl_backbones.train.running_means import RunningMeans
 
+WAITING = """
+import time
+from ssl_backbones.train.processes import StopSignals
+stop = StopSignals()
+print(stop.agreed(), flush=True)
+while stop.agreed() is None:
+    time.sleep(0.01)
+print(stop.agreed(), flush=True)
+time.sleep(3600)
+"""
 
-def test_a_first_signal_is_noted_and_a_second_ends_the_process() -> None:
-    waiting = (
-        "import sys, time; sys.path.insert(0, sys.argv[1]); from ssl_backbones.train.processes import StopSignals\n"
-        "stop = StopSignals()\nprint(stop.agreed(), flush=True)\n"
-        "while stop.agreed() is None: time.sleep(0.01)\n"
-        "print(stop.agreed(), flush=True)\ntime.sleep(3600)"
-    )
-    with subprocess.Popen([sys.executable, "-c", waiting, str(ROOT)], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "None\n"
-        process.send_signal(signal.SIGTERM)
-        assert process.stdout.readline() == "143\n"
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=HANG) == -signal.SIGTERM
+
+def test_a_first_signal_is_noted_and_a_second_ends_the_process(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    process = start_program(WAITING, said=[said, said])
+    assert line_of(process, said) == "None"
+    process.terminate()
+    assert line_of(process, said, 1) == "143"
+    process.terminate()
+    process.join(HANG)
+    assert process.exitcode == -signal.SIGTERM
 
 
 @pytest.mark.parametrize(

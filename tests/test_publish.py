@@ -15,7 +15,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from conftest import ROOT, photo
+from conftest import photo
 from hub_state import WRITER, Repository, State
 from huggingface_hub import constants
 from published import TERMS, Made, altered_copy, download, here, make, publishing, refused, snippets
@@ -206,18 +206,18 @@ def test_where_things_lay_is_nobodys_business(text: str, told: str) -> None:
 
 LOAD = """
 import sys
-if sys.argv[1] == "without":
-    sys.modules["ssl_backbones"] = None
-else:
-    import ssl_backbones
+sys.modules["ssl_backbones"] = None
 import safetensors.torch, timm
-model = timm.create_model(f"hf-hub:{sys.argv[2]}", pretrained=True)
-safetensors.torch.save_file({name: value.contiguous() for name, value in model.state_dict().items()}, sys.argv[3])
+model = timm.create_model(f"hf-hub:{sys.argv[1]}", pretrained=True)
+safetensors.torch.save_file({name: value.contiguous() for name, value in model.state_dict().items()}, sys.argv[2])
 """
 
 
-def test_plain_timm_loads_it_with_and_without_this_package(made: Made, tmp_path: Path) -> None:
-    """In processes of their own, with the real environment: two people who never saw the run."""
+def test_plain_timm_loads_it_with_and_without_this_package(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it in a process of its own, with the real environment."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     large = Path(shutil.copytree(made.run, tmp_path / "large"))
     recipe = json.loads((large / "recipe.json").read_text())
     (large / "recipe.json").write_text(json.dumps(recipe | {"model": "resnet18_moco_v2"}))
@@ -227,10 +227,9 @@ def test_plain_timm_loads_it_with_and_without_this_package(made: Made, tmp_path:
         publishing(large, repo="org/resnet18")
         plain = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         plain |= {"HF_ENDPOINT": address, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-        for who in ("with", "without"):
-            reader = plain | {"HF_HOME": str(tmp_path / who), "PYTHONPATH": str(ROOT) if who == "with" else ""}
-            file = tmp_path / f"{who}.safetensors"
-            subprocess.run([sys.executable, "-c", LOAD, who, "org/resnet18", str(file)], env=reader, check=True)
-            assert sha(safetensors.torch.load_file(file)) == sha(
-                safetensors.torch.load_file(large / "backbone" / "model.safetensors")
-            )
+        reader = plain | {"HF_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
+        file = tmp_path / "without.safetensors"
+        subprocess.run([sys.executable, "-c", LOAD, "org/resnet18", str(file)], env=reader, check=True)
+        loaded = timm.create_model("hf-hub:org/resnet18", pretrained=True).state_dict()
+    made_by_the_run = sha(safetensors.torch.load_file(large / "backbone" / "model.safetensors"))
+    assert sha(safetensors.torch.load_file(file)) == sha(dict(loaded)) == made_by_the_run

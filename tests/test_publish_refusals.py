@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import safetensors.torch
-from conftest import ROOT
 from hub_state import READER, STRANGER, WRITER
 from huggingface_hub import constants
-from published import TERMS, Made, altered_copy, evaluate_run, here, make, publishing, refused
+from huggingface_hub.utils import _http
+from published import Made, altered_copy, evaluate_run, here, make, point_at, publishing, refused
 from scripts import script
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # of the Hub's own client
@@ -97,28 +94,18 @@ def test_a_name_that_no_repository_can_have(name: str, made: Made, capsys: pytes
     assert "write it as --repo org/name" in refused(capsys, made.run, repo=name)
 
 
-WITHOUT_PAUSES = """
-import atexit, time
-waited = []
-time.sleep = waited.append
-atexit.register(lambda: print(sum(waited)))
-from ssl_backbones.commands import run
-raise SystemExit(run("publish"))
-"""
-
-
-def test_without_a_network_there_is_one_error_and_little_waiting(made: Made, tmp_path: Path) -> None:
-    """As a program, in an environment of its own; nobody listens on the port, and pauses between tries are counted."""
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    plain |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_TOKEN": WRITER}
-    words = [sys.executable, "-c", WITHOUT_PAUSES, str(made.run), "--repo", "org/name", "--yes", *TERMS]
-    environment = plain | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-    assert float(done.stdout.splitlines()[-1]) < 30
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert WAYS_OUT["cut"] in done.stderr
-    assert "nothing was published" in done.stderr
-    assert WRITER not in done.stdout + done.stderr
+def test_without_a_network_there_is_one_error_and_little_waiting(
+    made: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody listens on the port; the pauses between tries are counted only."""
+    waited: list[float] = []
+    point_at("http://127.0.0.1:9", monkeypatch, WRITER)
+    monkeypatch.setattr(_http.time, "sleep", waited.append)
+    said = refused(capsys, made.run)
+    assert sum(waited) < 30
+    assert WAYS_OUT["cut"] in said
+    assert "nothing was published" in said
+    assert WRITER not in said
 
 
 class TestMaterial:

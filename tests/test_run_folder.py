@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from warm_processes import line_of, start_program
 
 from ssl_backbones import locks
 from ssl_backbones.files import write_json
@@ -37,21 +38,16 @@ time.sleep(3600)
 """
 
 
-def holder(folder: Path, *more: str) -> subprocess.Popen[str]:
+def holder(folder: Path, said: Path, *more: str) -> BaseProcess:
     """A process that has claimed the folder and keeps it."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", HOLDER, str(folder), *more]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "claimed\n"
+    process = start_program(HOLDER, folder, *more, said=[said, said])
+    assert line_of(process, said) == "claimed"
     return process
 
 
-def stop(process: subprocess.Popen[str]) -> None:
+def stop(process: BaseProcess) -> None:
     process.kill()
-    process.wait()
-    assert process.stdout is not None
-    process.stdout.close()
+    process.join()
 
 
 def train(folder: Path, step: int = 1) -> None:
@@ -172,33 +168,32 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
 
 
 def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path: Path) -> None:
-    process = holder(tmp_path)
+    process = holder(tmp_path / "run", tmp_path / "said")
     try:
         with pytest.raises(RunFolderError, match=f"in use by process {process.pid} on"):
-            claim(tmp_path, {"lr": 1})
+            claim(tmp_path / "run", {"lr": 1})
     finally:
         stop(process)
-    with claim(tmp_path, {"lr": 1}) as folder:
+    with claim(tmp_path / "run", {"lr": 1}) as folder:
         assert folder.resumed
 
 
 def test_a_forked_worker_does_not_keep_the_folder(tmp_path: Path) -> None:
-    process = holder(tmp_path, "fork")
-    assert process.stdout is not None
-    child = int(process.stdout.readline())
+    process = holder(tmp_path / "run", tmp_path / "said", "fork")
+    child = int(line_of(process, tmp_path / "said", 1))
     try:
         stop(process)
         os.kill(child, 0)
-        claim(tmp_path, {"lr": 1}).release()
+        claim(tmp_path / "run", {"lr": 1}).release()
     finally:
         os.kill(child, signal.SIGKILL)
 
 
 def test_release_lets_another_in(tmp_path: Path) -> None:
-    folder = claim(tmp_path, {"lr": 1})
+    folder = claim(tmp_path / "run", {"lr": 1})
     folder.release()
     folder.release()
-    stop(holder(tmp_path))
+    stop(holder(tmp_path / "run", tmp_path / "said"))
 
 
 @pytest.mark.parametrize(("pid", "host", "refused"), [("dead", None, False), ("init", None, True), (3, "far", True)])

@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import runs
 import torch
-from conftest import ROOT
 from runs import photo_folder, run, tiny
 from scripts import script
+from warm_processes import line_of, start_program
 from whole_runs import data
 
 from ssl_backbones.methods import BYOLConfig
@@ -120,17 +118,14 @@ def test_a_mistake_does_not_take_the_folder(data: Path, tmp_path: Path) -> None:
 def test_another_process_in_the_folder_is_named(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    holding = "import sys; sys.path.insert(0, sys.argv[1]); from ssl_backbones.runs.run_folder import claim"
-    holding += "; claim(sys.argv[2], {}); "
-    with subprocess.Popen(
-        [sys.executable, "-c", holding + "print('held', flush=True); input()", ROOT, tmp_path / "run"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"held\n"
+    holding = "import sys, time; from ssl_backbones.runs.run_folder import claim"
+    holding += "; claim(sys.argv[1], {}); print('held', flush=True); time.sleep(3600)"
+    other = start_program(holding, tmp_path / "run", said=[tmp_path / "said"] * 2)
+    try:
+        assert line_of(other, tmp_path / "said") == "held"
         words = [*SMALL.split(), "--data", str(data), "--out", str(tmp_path / "run")]
         assert f"is in use by process {other.pid}" in refused(words, monkeypatch, capsys)
+    finally:
         other.kill()
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +13,7 @@ import timm
 import torch
 from checkpoints import backbone, swav
 from limits import HANG
-from loopback import Answer, Server, cut, hub_file, serving, stalled, status, trickling, understated, whole
+from loopback import Answer, Server, cut, serving, stalled, status, trickling, understated, whole
 
 import ssl_backbones
 from ssl_backbones import PretrainedWeightsError
@@ -24,7 +21,6 @@ from ssl_backbones.fetch import download as downloads
 from ssl_backbones.fetch import folder_of
 from ssl_backbones.fetch.download import DownloadError, download
 from ssl_backbones.files import replacing
-from ssl_backbones.hub.export import save_backbone
 
 NAME = "resnet50_swav.in1k_800ep"
 HASHED = "resnet50_moco_v2.in1k_800ep"
@@ -161,32 +157,3 @@ def test_a_tag_that_does_not_exist_is_refused_before_anything_is_asked(server: S
     with pytest.raises(ssl_backbones.UnknownModelError, match=r"near it are resnet50_swav\.in1k_800ep"):
         ssl_backbones.create_model("resnet50_swav.in1k_900ep", pretrained=True)
     assert server.asked == []
-
-
-SCRIPT = """
-import sys, torch, ssl_backbones
-model = ssl_backbones.create_model('hf-hub:org/name', pretrained=True)
-print(ssl_backbones.describe('hf-hub:org/name'))
-torch.save(model.state_dict(), sys.argv[1])
-"""
-
-
-def elsewhere(endpoint: str, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Another process, since the Hub's constants are read when its client is imported."""
-    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
-    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "no_proxy": "127.0.0.1"}
-    return subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, timeout=HANG)
-
-
-def test_a_mirror_of_the_hub_serves_a_model_with_its_preparation(tmp_path: Path):
-    model = timm.create_model("resnet8", num_classes=0)
-    folder = save_backbone(model, tmp_path / "repo", "resnet8", mean=(0.1, 0.2, 0.3), license="cc0-1.0")
-    with serving() as server:
-        for path in folder.iterdir():
-            server.answers[f"/org/name/resolve/main/{path.name}"] = hub_file(path.read_bytes())
-        done = elsewhere(server.url, tmp_path / "home", "-c", SCRIPT, str(tmp_path / "got.pt"))
-    assert done.returncode == 0, done.stderr
-    assert "mean [0.1, 0.2, 0.3]" in done.stdout
-    assert "cc0-1.0" in done.stdout
-    got = torch.load(tmp_path / "got.pt", weights_only=True)
-    assert all(torch.equal(got[key], value) for key, value in model.state_dict().items())

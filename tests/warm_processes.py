@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Sequence
 from multiprocessing.context import BaseContext
@@ -48,6 +49,14 @@ def run_program(source: str, *words: object, **environment: str) -> CompletedPro
         return CompletedProcess(words, process.exitcode, *(path.read_text() for path in said))
 
 
+def line_of(process: BaseProcess, said: Path, number: int = 0) -> str:
+    """The line of that number, counted from 0, of what a running program says; waits until it is there."""
+    while (text := said.read_text() if said.exists() else "").count("\n") <= number:
+        assert process.is_alive(), text
+        time.sleep(0.01)
+    return text.splitlines()[number]
+
+
 SCRIPT = """
 import runpy, sys
 del sys.argv[0]
@@ -73,6 +82,7 @@ def as_main(source: str, words: Sequence[str], said: Sequence[Path], environment
 
 
 def take_environment(environment: dict[str, str]) -> None:
-    """Set the environment to what it is where the process was asked for; a server forks it with its own."""
+    """Set the environment to that of the asking process, and start processes as a plain interpreter does."""
     os.environ.clear()
     os.environ.update(environment)
+    multiprocessing.set_start_method(None, force=True)
