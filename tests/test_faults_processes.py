@@ -26,7 +26,7 @@ from ssl_backbones.commands import run
 sys.exit(run("pretrain"))
 """
 SMALL = "sample --size 16 --batch-size 8 --method.bn-splits 2 --log-every 1 --workers 0 --precision fp32"
-SMALL += " --layout contiguous --schedule.warmup-epochs 0 --checkpoints.every-steps 2"
+SMALL += " --method.queue-size 16 --layout contiguous --schedule.warmup-epochs 0 --checkpoints.every-steps 2"
 
 
 @pytest.fixture(scope="module")

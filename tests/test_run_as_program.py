@@ -43,7 +43,7 @@ def wait_for(line: str, process: subprocess.Popen[str]) -> str:
 def small_program(data: Path, out: Path, epochs: int) -> list[str]:
     """The words for a run of one line of the log a step."""
     small = f"--size 16 --epochs {epochs} --batch-size 8 --method.bn-splits 2 --log-every 1 --workers 2"
-    small += " --precision fp32 --layout contiguous --schedule.warmup-epochs 0"
+    small += " --method.queue-size 16 --precision fp32 --layout contiguous --schedule.warmup-epochs 0"
     return ["sample", *small.split(), "--data", str(data), "--out", str(out)]
 
 

@@ -67,15 +67,15 @@ def test_a_command_that_makes_no_run(
         ("--accumulation 8 --batch-size 12", "accumulation is 8, but must be a divisor of the batch size, 12"),
         ("--validation nowhere", "'nowhere' does not exist"),
         ("--precision fp16", "this cpu device does not train in fp16; use bf16, fp32 or auto"),
-        ("--out photos/bag/00.jpg", "photos/bag/00.jpg cannot be written to"),
-        ("--out photos", "photos is not a run's folder"),
+        ("--out photos/bag/00.jpg --method.queue-size 16", "photos/bag/00.jpg cannot be written to"),
+        ("--out photos --method.queue-size 16", "photos is not a run's folder"),
         ("--model resnet9_lewel_m", "no model, and no folder, is called 'resnet9_lewel_m'"),
         ("--model resnet20_byol", "model is 'resnet20_byol', but must be resnet20_lewel_m"),
         ("--method.groups 3", "groups=3 must divide projection_dim=64"),
         ("--method.groups 128 --method.projection_dim 128", "groups=128 must divide the backbone's width=64"),
         ("--trackers tensorbored", "'tensorbored' cannot track the run (Accelerate knows no such tracker)"),
         ("--trackers clearml", "'clearml' cannot track the run (its package is not installed)"),
-        ("--method.bn-splits 16", "a batch of 8 cannot be normalised in 16 groups: lower bn_splits"),
+        ("--method.bn-splits 16 --method.queue-size 16", "8 cannot be normalised in 16 groups: lower bn_splits"),
     ],
 )
 def test_a_run_that_cannot_work_is_refused_in_a_sentence(
@@ -123,7 +123,7 @@ def test_another_process_in_the_folder_is_named(
     other = start_program(holding, tmp_path / "run", said=[tmp_path / "said"] * 2)
     try:
         assert line_of(other, tmp_path / "said") == "held"
-        words = [*SMALL.split(), "--data", str(data), "--out", str(tmp_path / "run")]
+        words = [*SMALL.split(), "--method.queue-size", "16", "--data", str(data), "--out", str(tmp_path / "run")]
         assert f"is in use by process {other.pid}" in refused(words, monkeypatch, capsys)
     finally:
         other.kill()
