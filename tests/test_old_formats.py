@@ -127,7 +127,13 @@ def test_what_a_run_recorded_is_read() -> None:
     assert numbers["knn gain"]["low"] == -0.10180832714449116
     assert numbers["rank"]["value"] == 8.803634202180694
     told = " ".join(run_section(RUN).facts.values())
-    for part in ("resnet8_lewel_m", "20, in batches of 8", "53.3% before, 60.0% after", "5.8 before, 8.8 after"):
+    for part in (
+        "resnet8_lewel_m",
+        "20, in batches of 8",
+        "60.0 % [",
+        "before training 53.3 %",
+        "8.8, before training 5.8",
+    ):
         assert part in told
 
 

@@ -43,7 +43,7 @@ def grid(
     pen = ImageDraw.Draw(sheet)
     for title, x, width in zip(titles, xs, wide, strict=False):
         pen.text((x + width / 2, top - gap), title, INK, font, anchor="md")
-    for row, label, y, height in zip_longest(rows, row_labels, ys[:-1], high, fillvalue=""):
+    for row, label, y, height in zip(rows, [*row_labels, *[""] * len(rows)], ys, high, strict=False):
         pen.text((gap, y + height / 2), label, INK, font, anchor="lm")
         for picture, x, width in zip(row, xs, wide, strict=False):
             corner = (x + (width - picture.width) // 2, y + (height - picture.height) // 2)
