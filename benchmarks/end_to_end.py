@@ -38,7 +38,7 @@ from ssl_backbones.train.precision import Compute, choose
 from ssl_backbones.train.processes import accelerator_of, meet
 from ssl_backbones.train.run import complete
 from ssl_backbones.train.start import prepare
-from ssl_backbones.views import BYOL_VIEWS, check_engine, made_by
+from ssl_backbones.views import BYOL_VIEWS, check_engine, using_engine
 
 PHOTOS = Path(__file__).parents[1] / "training" / "sample_photos" / "train.parquet"
 RESULTS = Path(__file__).parent / "results" / "end_to_end.json"
@@ -230,7 +230,7 @@ def main() -> None:
         print("lightly is not installed: nothing is compared with it")
     for case in cases:
         resized = dataclasses.replace(case, batch=options.batch or case.batch)
-        with made_by(options.engine):
+        with using_engine(options.engine):
             pairs = against(resized, images, options.workers_in_turn, options.rounds, device)
             layout = pairs["layouts"]["bf16"]
             run = whole(resized, images, Compute("bf16", layout, {}), options.workers, options.steps)

@@ -22,13 +22,13 @@ from small_methods import CONFIGS
 
 from ssl_backbones import views
 from ssl_backbones.data import open_images
-from ssl_backbones.data.exchanged import taken_apart
+from ssl_backbones.data.exchanged import views_and_places
 from ssl_backbones.methods import FlagsConfig, LewelMConfig, MoCoV2Config
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError
 from ssl_backbones.train.pretrain import build, require_engine, start
 from ssl_backbones.train.start import UnfitError
-from ssl_backbones.views import MultiView, Policy, made_by, uniform
+from ssl_backbones.views import MultiView, Policy, uniform, using_engine
 from ssl_backbones.views import pillow_engine as pillow
 from ssl_backbones.views.policy import UNIFORMS
 
@@ -195,12 +195,12 @@ def test_batches_are_uint8_and_normalised_as_pillows(sample):
 
 def test_made_by_is_for_transforms_that_name_no_engine():
     assert MultiView(views.BYOL_VIEWS, 16).engine == "pillow"
-    with made_by("opencv"):
+    with using_engine("opencv"):
         chosen = MultiView(views.BYOL_VIEWS, 16)
         named = MultiView(views.BYOL_VIEWS, 16, engine="pillow")
-        with made_by("pillow"):
+        with using_engine("pillow"):
             assert MultiView(views.BYOL_VIEWS, 16).engine == "pillow"
-        with pytest.raises(RuntimeError), made_by("device"):
+        with pytest.raises(RuntimeError), using_engine("device"):
             raise RuntimeError
         assert MultiView(views.BYOL_VIEWS, 16).engine == "opencv"
     assert MultiView(views.BYOL_VIEWS, 16).engine == "pillow"
@@ -226,7 +226,7 @@ def test_a_method_has_the_engine_or_refuses_it(engine, kind, tmp_path):
     data = photo_folder(tmp_path / "photos")
     recipe = tiny(kind, data, tmp_path / "run", engine=engine)
     assert Recipe.from_dict(recipe.to_dict()) == recipe  # what a run has left can be read all the same
-    with made_by(engine):
+    with using_engine(engine):
         transform = build(recipe).transform(16)
     if isinstance(transform, MultiView):
         assert transform.engine == engine
@@ -250,7 +250,7 @@ def test_a_runs_views_are_made_by_its_engine(kind, tmp_path):
             assert loop.dataset.transform.engine == engine
             (batch,) = next(loop.loader.steps(0, 1))
         shown = loop.dataset.on_device(batch.content)
-        made[engine] = taken_apart(shown[0] if kind is FlagsConfig else shown)[0]
+        made[engine] = views_and_places(shown[0] if kind is FlagsConfig else shown)[0]
     forget()
     for engine in ("opencv", "device"):
         differences = [(a - b).abs() for a, b in zip(made["pillow"], made[engine], strict=True)]

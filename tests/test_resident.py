@@ -20,7 +20,7 @@ from ssl_backbones.train.cache import Caching, cached
 from ssl_backbones.train.loader import Loader
 from ssl_backbones.train.start import UnfitError
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView
-from ssl_backbones.views.resident import ResidentPhoto, ResidentPixels
+from ssl_backbones.views.resident import ResidentImage, ResidentPixels
 
 __all__ = ["small_blocks"]
 
@@ -55,7 +55,7 @@ def test_every_photo_is_there_and_can_still_be_read_on_the_host(kind: str, tmp_p
                 there[at]
             continue
         photo = there[at]
-        assert isinstance(photo, ResidentPhoto)
+        assert isinstance(photo, ResidentImage)
         levels = there.pixels.canvases(torch.tensor([at]), photo.height, photo.width)[0]
         np.testing.assert_array_equal(levels.numpy(), np.asarray(found[at]))
         assert photo.tobytes() == found[at].tobytes()

@@ -26,7 +26,7 @@ from ssl_backbones.evaluate.features import Extraction, features_of
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model
 from ssl_backbones.mining import Mined, Pairs, mine
 from ssl_backbones.mining.neighbours import DISJOINT_FROM, EXACT_UP_TO, SAMPLE
-from ssl_backbones.mining.pairs import check_free
+from ssl_backbones.mining.pairs import check_place
 from ssl_backbones.train.loader import reading_workers
 from ssl_backbones.typed.words import Positional
 from ssl_backbones.visualizers import grid
@@ -76,7 +76,7 @@ class Options:
 def run(options: Options) -> None:
     """Mine, draw, and say what was done."""
     if options.picture:
-        check_free(options.picture, options.overwrite)
+        check_place(options.picture, options.overwrite)
     pairs = mine_pairs(options)
     print(summary(pairs, options.out))
     if options.picture:
@@ -86,7 +86,7 @@ def run(options: Options) -> None:
 
 def mine_pairs(options: Options) -> Pairs:
     """The pairs of the data, left in the file that is asked for."""
-    check_free(options.out, options.overwrite)
+    check_place(options.out, options.overwrite)
     images = open_images(options.data, DecodePolicy(options.max_pixels))
     labels = require_labels(images, "mining pairs")
     model = open_model(options.model, size=options.size, layer=options.layer, random=options.random, seed=options.seed)

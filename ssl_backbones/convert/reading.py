@@ -34,7 +34,7 @@ CONTAINERS: tuple[tuple[str, ...], ...] = (
 WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that data parallelism and compilation put before every key."""
 _OBJECTS = "Unsupported operand"
-"""How torch calls a step that checkpoints of tensors have no need of."""
+"""Torch's words for a step that checkpoints of tensors have no need of."""
 _REFUSED = re.compile(r"(?:GLOBAL|global) ([\w.]+)")
 
 

@@ -44,11 +44,11 @@ class CachedImages(Images):
         self.index = read_index(self.folder)
         try:
             with np.load(self.folder / PHOTOS, allow_pickle=False) as photos:
-                self.keys = keys_of(photos["keys"], photos["key_ends"])
+                self.keys = stored_keys(photos["keys"], photos["key_ends"])
                 self.labels = photos["labels"] if self.index["labelled"] else None
                 self.ends, self.shapes = photos["ends"], photos["shapes"]
         except (OSError, ValueError, KeyError) as error:
-            raise torn(self.folder, f"{PHOTOS} cannot be read") from error
+            raise torn_error(self.folder, f"{PHOTOS} cannot be read") from error
         self.classes = self.index["classes"]
         self.fingerprint = self.index["of"]["fingerprint"]
         self.unreadable = {int(at): reason for at, reason in self.index["unreadable"].items()}
@@ -72,12 +72,12 @@ class CachedImages(Images):
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """What a cache's INDEX.json says, itself unharmed and of this version; the files it lists are not looked at."""
+    """The content of a cache's INDEX.json, unharmed and of this version; the files it lists are not looked at."""
     if not (folder / INDEX).exists():
-        raise torn(folder, f"{INDEX} is missing")
+        raise torn_error(folder, f"{INDEX} is missing")
     index = read_object(folder / INDEX, "delete the folder, and the same command makes it anew", ImageSourceError)
     if index.get("sha256") != object_digest(index):
-        raise torn(folder, f"{INDEX} was changed")
+        raise torn_error(folder, f"{INDEX} was changed")
     if index["schema"] != SCHEMA:
         raise ImageSourceError(
             f"the cache in {folder} has format {index['schema']}, and this version reads {SCHEMA}: delete the folder, "
@@ -92,22 +92,22 @@ def verify(folder: Path) -> None:
     try:
         found = file_digest(folder / PHOTOS)
         if found != index["files"][PHOTOS]:
-            raise torn(folder, f"{PHOTOS} was changed")
+            raise torn_error(folder, f"{PHOTOS} was changed")
         with open(folder / PIXELS, "rb") as file:
             size = file.seek(0, 2)
             expected = HEADER + sum(block["bytes"] for block in index["files"][PIXELS])
             if size != expected:
-                raise torn(folder, f"{PIXELS} has {size} bytes instead of {expected}")
+                raise torn_error(folder, f"{PIXELS} has {size} bytes instead of {expected}")
             file.seek(HEADER)
             for block in index["files"][PIXELS]:
-                if hash_of(file, block["bytes"]) != block["sha256"]:
-                    raise torn(folder, f"{PIXELS} was changed")
+                if next_sha256(file, block["bytes"]) != block["sha256"]:
+                    raise torn_error(folder, f"{PIXELS} was changed")
     except OSError as error:
-        raise torn(folder, f"{error.filename} cannot be read, {error.strerror}") from error
+        raise torn_error(folder, f"{error.filename} cannot be read, {error.strerror}") from error
     mapped(folder)
 
 
-def hash_of(file: Any, count: int) -> str:
+def next_sha256(file: Any, count: int) -> str:
     """The sha256 of the next bytes of a file."""
     found = hashlib.sha256()
     while count > 0 and (piece := file.read(min(count, 2**22))):
@@ -121,18 +121,18 @@ def mapped(folder: Path) -> np.ndarray:
     try:
         pixels = np.load(folder / PIXELS, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise torn(folder, f"{PIXELS} cannot be mapped") from error
+        raise torn_error(folder, f"{PIXELS} cannot be mapped") from error
     return np.asarray(pixels).reshape(-1)  # an np.memmap is slow to slice
 
 
-def keys_of(block: np.ndarray, ends: np.ndarray) -> PathKeys:
+def stored_keys(block: np.ndarray, ends: np.ndarray) -> PathKeys:
     """Keys, of their bytes and where each ends."""
     keys = PathKeys([])
     keys.block, keys.ends = block.tobytes(), ends
     return keys
 
 
-def torn(folder: Path, what: str) -> ImageSourceError:
+def torn_error(folder: Path, what: str) -> ImageSourceError:
     """The error of a cache that is not what was written."""
     return ImageSourceError(
         f"the cache in {folder} is not what was written ({what}): delete the folder, and the same command makes it anew"

@@ -94,7 +94,7 @@ def labels_of(column: pa.ChunkedArray, names: Sequence[str] | None) -> tuple[np.
     return labels, list(names) if names else [str(label) for label in range(int(labels.max()) + 1)]
 
 
-def photos_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def encoded_images(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """The encoded images (N,) of an image column, without their paths."""
     return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
 

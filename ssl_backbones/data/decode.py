@@ -118,14 +118,14 @@ def rgb(image: Image.Image, policy: DecodePolicy) -> Image.Image:
     if image.mode.startswith("I"):
         pixels = Image.fromarray(eight_bits(image)).convert("RGB")
     elif image.has_transparency_data:
-        pixels = over(image, policy.background)
+        pixels = over_background(image, policy.background)
     else:
         pixels = image.convert("RGB")
     pixels.info = {}
     return pixels
 
 
-def over(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+def over_background(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     """The image laid over a colour."""
     alpha = image.convert("RGBA")
     ground = Image.new("RGBA", image.size, (*background, 255))

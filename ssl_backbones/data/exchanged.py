@@ -28,7 +28,7 @@ class Exchanged(NamedTuple):
     """(G,): the place of each image of the global batch among the images taken over by all processes."""
 
 
-class ViewsApart:
+class SeparateViews:
     """A transform's views, each made of images of its own."""
 
     def __init__(self, transform: MultiView) -> None:
@@ -51,7 +51,7 @@ class ViewsApart:
 
     def on_device(self, shown: Sequence[Any] | Exchanged) -> list[Tensor] | Exchanged:
         """The same views, normalised (B, 3, S, S), from what the host made of them."""
-        made, places = taken_apart(shown)
+        made, places = views_and_places(shown)
         views = [single.on_device(view)[0] for single, view in zip(self.single, made, strict=True)]
         return views if places is None else Exchanged(views, places)
 
@@ -65,7 +65,7 @@ class ExchangedBatches(BatchDataset):
 
     def __init__(self, images: Images, transform: MultiView, seed: int) -> None:
         super().__init__(images, transform, seed)
-        self.apart = ViewsApart(transform)
+        self.separate = SeparateViews(transform)
 
     def content(self, request: Request, unreadable: dict[str, str]) -> Any:
         """The views on the host; Exchanged where the request has images in exchange."""
@@ -74,13 +74,13 @@ class ExchangedBatches(BatchDataset):
         own, others = request.indices.tolist(), request.exchange.indices.tolist()
         images = {index: self.read(index, unreadable)[1] for index in dict.fromkeys(own + others)}
         first, rest = ([images[index] for index in share] for share in (own, others))
-        return self.apart.on_host([first, *[rest] * (len(self.apart.single) - 1)], self.seed, request)
+        return self.separate.on_host([first, *[rest] * (len(self.separate.single) - 1)], self.seed, request)
 
     def on_device(self, content: Any) -> Any:
         """The views (B, 3, S, S), normalised; Exchanged where the content is."""
-        return self.apart.on_device(content) if isinstance(content, Exchanged) else super().on_device(content)
+        return self.separate.on_device(content) if isinstance(content, Exchanged) else super().on_device(content)
 
 
-def taken_apart(shown: Sequence[Tensor] | Exchanged) -> tuple[Sequence[Tensor], Tensor | None]:
+def views_and_places(shown: Sequence[Tensor] | Exchanged) -> tuple[Sequence[Tensor], Tensor | None]:
     """The views, and the places of the images whose keys were exchanged; None where they were not."""
     return shown if isinstance(shown, Exchanged) else (shown, None)

@@ -10,12 +10,12 @@ from PIL import Image
 
 from ssl_backbones.data.columns import (
     class_names,
+    encoded_images,
     files_of,
     image_column,
     label_column,
     labels_of,
     named_file,
-    photos_of,
     sizes_of,
 )
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
@@ -40,7 +40,7 @@ class HubImages(Images):
         if not len(self.keys):
             raise ImageSourceError(f"there is no row in {name}: choose another split, as in org/name:validation")
         self.labels, self.classes = labels_of(table[label], names.get(label)) if label else (None, [])
-        self.sizes = sizes_of(photos_of(table[image]), files_of(table[image], folders))
+        self.sizes = sizes_of(encoded_images(table[image]), files_of(table[image], folders))
         self.fingerprint = fingerprint_of(self.keys, self.labels, self.sizes)
         self.rows = undecoded(dataset.select_columns([image]), image)
 

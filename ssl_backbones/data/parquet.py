@@ -11,7 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from ssl_backbones.data.columns import class_names, files_of, image_column, label_column, labels_of, photos_of, sizes_of
+from ssl_backbones.data.columns import (
+    class_names,
+    encoded_images,
+    files_of,
+    image_column,
+    label_column,
+    labels_of,
+    sizes_of,
+)
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
 from ssl_backbones.data.keys import RowKeys, bytes_of, fingerprint_of
@@ -36,7 +44,7 @@ class ParquetImages(Images):
                 f"there is no row in {', '.join(repr(str(file)) for file in self.files)}: add photos"
             )
         column = joined(tables, self.image)
-        self.photos: pa.ChunkedArray | None = photos_of(column)
+        self.photos: pa.ChunkedArray | None = encoded_images(column)
         self.named = files_of(column, dict.fromkeys(file.parent for file in self.files))
         self.labels, self.classes = labels_of(joined(tables, label), names.get(label)) if label else (None, [])
         self.sizes = sizes_of(self.photos, self.named)
@@ -56,7 +64,7 @@ class ParquetImages(Images):
         """An image as its row has it, or the file that the row names; None where it has neither."""
         at = range(len(self))[index]
         if self.photos is None:
-            self.photos = photos_of(joined([read(file, [self.image]) for file in self.files], self.image))
+            self.photos = encoded_images(joined([read(file, [self.image]) for file in self.files], self.image))
         photo: bytes | None = self.photos[at].as_py()
         if photo is None and self.named is not None and self.named[at]:
             return Path(self.named[at])

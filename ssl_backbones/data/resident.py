@@ -11,7 +11,7 @@ from PIL import Image
 
 from ssl_backbones.data.cached import CachedImages, mapped
 from ssl_backbones.data.images import Images, ImageSourceError
-from ssl_backbones.views.resident import ResidentPhoto, ResidentPixels
+from ssl_backbones.views.resident import ResidentImage, ResidentPixels
 
 AT_ONCE = 2**26
 """Pixels that are sent to the device at a time."""
@@ -50,4 +50,4 @@ class ResidentImages(Images):
         if at in self.cache.unreadable:
             return self.cache[at]  # raises, and says why
         height, width = self.cache.shapes[at].tolist()
-        return ResidentPhoto(self.pixels, at, (width, height), partial(self.cache.__getitem__, at))
+        return ResidentImage(self.pixels, at, (width, height), partial(self.cache.__getitem__, at))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ssl_backbones.checks import check_choice, check_positive, check_share
 from ssl_backbones.data import Images, require_labels
-from ssl_backbones.data.exchanged import Exchanged, taken_apart
+from ssl_backbones.data.exchanged import Exchanged, views_and_places
 from ssl_backbones.distributed import gather, own_rows, world_size
 from ssl_backbones.losses import multi_positive_info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
@@ -153,7 +153,7 @@ class Flags(Method):
         The numbers are of the images whose key views these are.
         """
         shown, numbers = batch
-        (query_view, *key_views), places = taken_apart(shown)
+        (query_view, *key_views), places = views_and_places(shown)
         features = pooled(feature_map(self.backbone, query_view))
         keys = self.keys(key_views, places)
         if self.config.mask != "none":

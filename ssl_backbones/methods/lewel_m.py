@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ssl_backbones.checks import check_choice, check_positive, check_share
 from ssl_backbones.data import Images
 from ssl_backbones.data.batches import BatchDataset, Batches
-from ssl_backbones.data.exchanged import ExchangedBatches, taken_apart
+from ssl_backbones.data.exchanged import ExchangedBatches, views_and_places
 from ssl_backbones.distributed import gather, own_rows, rank
 from ssl_backbones.losses import AlignedNegatives, aligned_info_nce, aligned_negative_count, info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
@@ -115,7 +115,7 @@ class LewelM(Method):
     def forward(self, batch: Any) -> dict[str, Tensor | float]:
         """Score two views (B, 3, S, S) of each image; with its row in the data (B, 1) where the queue is masked."""
         shown, numbers = batch if self.config.mask == "own" else (batch, None)
-        (view1, view2), places = taken_apart(shown)
+        (view1, view2), places = views_and_places(shown)
         if numbers is not None:
             numbers = numbers_of_queries(numbers, places)
         both = [(view1, view2, places, numbers), (view2, view1, places, numbers)]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ssl_backbones.checks import check_choice, check_positive, check_share
 from ssl_backbones.data import Images
 from ssl_backbones.data.batches import BatchDataset, Batches
-from ssl_backbones.data.exchanged import ExchangedBatches, taken_apart
+from ssl_backbones.data.exchanged import ExchangedBatches, views_and_places
 from ssl_backbones.distributed import gather, own_rows
 from ssl_backbones.losses import info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
@@ -104,7 +104,7 @@ class MoCoV2(Method):
     def forward(self, batch: Any) -> dict[str, Tensor | float]:
         """Score two views (B, 3, S, S) of each image; with its row in the data (B, 1) where the queue is masked."""
         shown, numbers = batch if self.config.mask == "own" else (batch, None)
-        (view1, view2), places = taken_apart(shown)
+        (view1, view2), places = views_and_places(shown)
         if numbers is not None:
             numbers = numbers_of_queries(numbers, places)
         loss = self.loss(view1, view2, places, numbers)

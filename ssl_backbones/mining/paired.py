@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssl_backbones.data.batches import BatchDataset, Request
-from ssl_backbones.data.exchanged import Exchanged, ViewsApart
+from ssl_backbones.data.exchanged import Exchanged, SeparateViews
 from ssl_backbones.data.images import Images, UnreadableImageError
 from ssl_backbones.distributed import gather, own_rows
 from ssl_backbones.views import MultiView
@@ -40,7 +40,7 @@ class PairedBatches(BatchDataset):
         exchanged: bool = False,
     ) -> None:
         super().__init__(images, transform, seed)
-        self.apart = ViewsApart(transform)
+        self.separate = SeparateViews(transform)
         self.partners = np.empty((len(images), 0), np.int64) if partners is None else partners
         self.numbers = np.arange(len(images)) if numbers is None else numbers
         self.exchanged = exchanged
@@ -54,7 +54,7 @@ class PairedBatches(BatchDataset):
         images = [[families[at][0][1] if at in families else self.read(at, unreadable)[1] for at in own.tolist()]]
         images += [[family[partner][1] for family in shown] for partner in range(1 + self.partners.shape[1])]
         numbers = torch.from_numpy(self.numbers[np.array([[row for row, _ in family] for family in shown])])
-        return self.apart.on_host(images, self.seed, request), numbers
+        return self.separate.on_host(images, self.seed, request), numbers
 
     def family(self, index: int, unreadable: dict[str, str]) -> list[tuple[int, Image.Image]]:
         """The image at an index and its partners, each with its row."""
@@ -71,7 +71,7 @@ class PairedBatches(BatchDataset):
     def on_device(self, content: Any) -> tuple[list[Tensor] | Exchanged, Tensor]:
         """The normalised views (B, 3, S, S), and the numbers."""
         shown, numbers = content
-        return self.apart.on_device(shown), numbers
+        return self.separate.on_device(shown), numbers
 
 
 def numbers_of_queries(numbers: Tensor, places: Tensor | None) -> Tensor:

@@ -38,8 +38,8 @@ class Pairs:
         """
         pa, pq = pyarrow()
         path = Path(path)
-        check_free(path, overwrite)
-        keys = pa.array(spelled(images.keys))
+        check_place(path, overwrite)
+        keys = pa.array(as_unicode(images.keys))
         partners = [keys.take(pa.array(column)) for column in self.rows.T]
         note = {"form": FORM, "images": len(images), "fingerprint": images.fingerprint, **self.about}
         table = pa.table([keys, *partners], names=["key", *COLUMNS]).replace_schema_metadata({NOTE: json.dumps(note)})
@@ -67,7 +67,7 @@ class Pairs:
         return Pairs(rows_of(columns, images, path), about)
 
 
-def check_free(path: Path, overwrite: bool) -> None:
+def check_place(path: Path, overwrite: bool) -> None:
     """Refuse a file that exists, unless it may be replaced, and a place that cannot hold one."""
     if path.is_dir() or not path.parent.is_dir():
         why = "is a folder" if path.is_dir() else f"has no folder {str(path.parent)!r} to lie in"
@@ -95,7 +95,7 @@ def rows_of(columns: list[Any], images: Images, path: str | Path) -> np.ndarray:
     pa, _ = pyarrow()
     import pyarrow.compute as pc
 
-    own = pa.array(spelled(images.keys))
+    own = pa.array(as_unicode(images.keys))
     found = [pc.fill_null(pc.index_in(column, value_set=own), -1).to_numpy() for column in columns]
     rows = np.full((len(images), len(COLUMNS)), -1, np.int64)
     if min(map(np.min, found)) >= 0:
@@ -105,7 +105,7 @@ def rows_of(columns: list[Any], images: Images, path: str | Path) -> np.ndarray:
     return rows
 
 
-def spelled(keys: Sequence[str]) -> list[str]:
+def as_unicode(keys: Sequence[str]) -> list[str]:
     """Keys as Unicode: bytes of a file name that are none are written out."""
     return [key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for key in keys]
 

@@ -41,7 +41,7 @@ class LineFile:
     def __init__(self, path: Path, step: int | None) -> None:
         """Go on after the lines of steps up to `step`; None starts an empty file."""
         self.path = path
-        kept = kept_lines(path, step)
+        kept = lines_up_to(path, step)
         if not path.exists() or path.read_bytes() != kept:
             write_file(path, kept)
         self.file: BufferedWriter = open(path, "ab", opener=without_links)  # noqa: SIM115 - closed by close
@@ -88,14 +88,11 @@ class RunLog:
 
         Where `stream` (stdout) is a terminal it shows a bar, elsewhere a line every so many seconds.
         """
-        self.main = main
-        self.stream = stream or sys.stdout
+        self.main, self.stream = main, stream or sys.stdout
         self.trackers = list(trackers)
         self.failed: set[int] = set()
-        self.batch_size = batch_size
-        self.every_seconds = every_seconds
-        self.clock = clock
-        self.total_steps = total_steps
+        self.batch_size, self.total_steps = batch_size, total_steps
+        self.every_seconds, self.clock = every_seconds, clock
         self.step = self.first_step = resumed_at or 0
         self.started = clock()
         self.written_at = self.printed_at = (self.started, self.step)
@@ -147,7 +144,7 @@ class RunLog:
     def show(self, epoch: int, values: Mapping[str, float]) -> None:
         """Update the bar, or print a line when it is time for one."""
         if not self.bar.disable:
-            self.bar.set_postfix_str(f"epoch {epoch}, {shown(values)}")
+            self.bar.set_postfix_str(f"epoch {epoch}, {in_few_digits(values)}")
             return
         (then, before), now = self.printed_at, self.clock()
         last = self.step >= self.total_steps
@@ -157,7 +154,7 @@ class RunLog:
         pace = (self.step - self.first_step) / max(now - self.started, 1e-9)
         left = f", {as_time((self.total_steps - self.step) / pace)} left" if pace > 0 and not last else ""
         speed = f", {rate * self.batch_size:.0f} images/s{left}" if rate > 0 else ""
-        self.say(f"step {self.step}/{self.total_steps}, epoch {epoch}: {shown(values)}{speed}")
+        self.say(f"step {self.step}/{self.total_steps}, epoch {epoch}: {in_few_digits(values)}{speed}")
         self.printed_at = (now, self.step)
 
     def say(self, sentence: str) -> None:
@@ -198,7 +195,7 @@ def as_json(value: Any) -> Any:
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a log, as they were written; a torn line is left out."""
-    lines = (parsed(line) for line in path.read_bytes().splitlines(keepends=True))
+    lines = (line_values(line) for line in path.read_bytes().splitlines(keepends=True))
     return [{name: number(value) for name, value in line.items()} for line in lines if line is not None]
 
 
@@ -207,7 +204,7 @@ def number(value: Any) -> Any:
     return NOT_NUMBERS.get(value, value) if isinstance(value, str) else value
 
 
-def parsed(line: bytes) -> dict[str, Any] | None:
+def line_values(line: bytes) -> dict[str, Any] | None:
     """A whole line's values, or None."""
     if not line.endswith(b"\n"):
         return None
@@ -218,15 +215,15 @@ def parsed(line: bytes) -> dict[str, Any] | None:
     return values if isinstance(values.get("step"), int) else None
 
 
-def kept_lines(path: Path, step: int | None) -> bytes:
+def lines_up_to(path: Path, step: int | None) -> bytes:
     """The whole lines of a file up to a step, byte for byte; none for step None."""
     if step is None or not path.exists():
         return b""
-    lines = [(line, parsed(line)) for line in path.read_bytes().splitlines(keepends=True)]
+    lines = [(line, line_values(line)) for line in path.read_bytes().splitlines(keepends=True)]
     return b"".join(line for line, values in lines if values is not None and values["step"] <= step)
 
 
-def shown(values: Mapping[str, float]) -> str:
+def in_few_digits(values: Mapping[str, float]) -> str:
     """The values in few digits, for a person."""
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
 

@@ -43,15 +43,15 @@ def load_optimizer(
     """Give the optimiser the state that `optimizer_tensors` returned; anything missing or left over is an error."""
     named = optimized(optimizer, names)
     wanted = {f"{key}@{name}" for name, has in scalars.items() for key in has["tensors"]}
-    refuse("optimiser state of parameters", set(named.values()), set(scalars))
-    refuse("optimiser tensors", wanted, set(tensors))
+    check_same_names("optimiser state of parameters", set(named.values()), set(scalars))
+    check_same_names("optimiser tensors", wanted, set(tensors))
     for group in optimizer.param_groups:
         on_device = bool(group.get("capturable") or group.get("fused"))
         for parameter in group["params"]:
             name = named[parameter]
             state = dict(scalars[name]["values"])
             for key in scalars[name]["tensors"]:
-                state[key] = placed(tensors[f"{key}@{name}"], parameter, key == "step" and not on_device)
+                state[key] = placed_like(tensors[f"{key}@{name}"], parameter, key == "step" and not on_device)
             optimizer.state[parameter] = state
 
 
@@ -64,7 +64,7 @@ def optimized(optimizer: torch.optim.Optimizer, names: Named) -> dict[nn.Paramet
     return named
 
 
-def refuse(what: str, wanted: set[str], found: set[str]) -> None:
+def check_same_names(what: str, wanted: set[str], found: set[str]) -> None:
     """Raise unless the two are the same, naming what is missing and what is left over."""
     missing, extra = sorted(wanted - found), sorted(found - wanted)
     if missing or extra:
@@ -75,7 +75,7 @@ def refuse(what: str, wanted: set[str], found: set[str]) -> None:
         )
 
 
-def placed(value: Tensor, parameter: Tensor, as_it_is: bool) -> Tensor:
+def placed_like(value: Tensor, parameter: Tensor, as_it_is: bool) -> Tensor:
     """A copy of a state tensor where its parameter lies, and laid out like it; a step counter stays on the CPU."""
     if as_it_is:
         return value.clone()

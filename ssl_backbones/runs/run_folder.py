@@ -49,7 +49,7 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
-    def begun(self) -> bool:
+    def has_trained(self) -> bool:
         """True if a run has left something here that another recipe would spoil: a checkpoint of trained weights."""
         steps = (path.name.removeprefix("step-") for path in self.checkpoints.glob("step-*"))
         return self.results.exists() or any(step.strip("0") for step in steps)
@@ -99,7 +99,7 @@ def claim(
     check_ours(path)
     check_no_links(path)
     probe(path)
-    held = lock(path)
+    held = take_lock(path)
     try:
         clear_leftovers(path)
         clear_leftovers(path / "backbone")
@@ -107,7 +107,7 @@ def claim(
         check_policy(folder, resume)
         changed = changed_fields(folder, recipe, may_differ, complete) if folder.resumed else ""
         if changed:
-            folder = given_up(folder, changed)
+            folder = emptied(folder, changed)
         if not folder.results.exists():
             write_json(folder.recipe, recipe)
     except BaseException:
@@ -173,9 +173,9 @@ def changed_fields(
     return "; ".join(changed[:8]) + (f"; and {len(changed) - 8} more" if len(changed) > 8 else "")
 
 
-def given_up(folder: RunFolder, changed: str) -> RunFolder:
+def emptied(folder: RunFolder, changed: str) -> RunFolder:
     """The folder of a run that trained nothing, emptied for one of another recipe; refuses to go on with any other."""
-    if folder.begun:
+    if folder.has_trained:
         raise RunFolderError(
             f"{folder.path} holds the run of another recipe ({changed}); "
             "choose another folder with --out, or give the fields their old values to resume"
@@ -196,7 +196,7 @@ def differences(there: Any, here: Any, name: str = "") -> dict[str, tuple[Any, A
     return {} if same else {name: (there, here)}
 
 
-def lock(path: Path) -> Lock:
+def take_lock(path: Path) -> Lock:
     """The folder's lock, taken; RunFolderError where another process has it."""
     try:
         return Lock(path / ".lock")

@@ -59,7 +59,7 @@ def save(
         raise ValueError(f"keep={keep} would leave no checkpoint; keep at least 1, better 2")
     writing, target = folder / f".tmp-{folder_name(step)}", folder / folder_name(step)
     shares = Shares(barrier)
-    shares.do(begin, writing) if rank == 0 else shares.do(alone)
+    shares.do(begin_writing, writing) if rank == 0 else shares.do(alone)
     shares.do(write_tensors, writing, tensors if rank == 0 else {}, own, rank)
     if rank == 0:
         shares.do(commit, writing, target, step, scalars, world_size if own is not None else 0, world_size)
@@ -70,7 +70,7 @@ def save(
     if shares.failure is not None:
         if rank == 0:
             shutil.rmtree(writing, ignore_errors=True)
-        raise explained(shares.failure, folder, step, tensors) from shares.failure
+        raise save_error(shares.failure, folder, step, tensors) from shares.failure
     return target
 
 
@@ -91,7 +91,7 @@ class Shares:
         self.barrier()
 
 
-def begin(writing: Path) -> None:
+def begin_writing(writing: Path) -> None:
     """Clear what a killed process left half done, and open the folder to write in."""
     writing.parent.mkdir(parents=True, exist_ok=True)
     for leftover in (*writing.parent.glob(".tmp-step-*"), *writing.parent.glob(".tmp-old-*")):
@@ -183,7 +183,7 @@ def prune(folder: Path, step: int, keep: int, best: int | None) -> None:
             warnings.warn(f"the old checkpoint {path} could not be deleted: {error}", stacklevel=2)
 
 
-def explained(error: Exception, folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]]) -> Exception:
+def save_error(error: Exception, folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]]) -> Exception:
     """The error of a failed save; one of the file system with the space needed and left."""
     if not isinstance(error, OSError):
         return error

@@ -19,7 +19,7 @@ from PIL import Image, features
 
 import ssl_backbones
 from ssl_backbones.data import Images, UnreadableImageError
-from ssl_backbones.data.cached import HEADER, INDEX, PHOTOS, PIXELS, SCHEMA, hash_of
+from ssl_backbones.data.cached import HEADER, INDEX, PHOTOS, PIXELS, SCHEMA, next_sha256
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.files import make_folder, object_digest, object_in, sync_folder, without_links, write_file
 
@@ -91,7 +91,7 @@ class UnfinishedCache:
             file.seek(HEADER)
             for line in lines:
                 block = Block(**line)
-                if hash_of(file, block.bytes) != block.sha256:
+                if next_sha256(file, block.bytes) != block.sha256:
                     whole = sum(len(block.sizes) for block in blocks)
                     self.dropped.append(f"what lies behind its first {whole} photos is not what was written")
                     break

@@ -30,7 +30,7 @@ from ssl_backbones.train.monitor import Monitor
 from ssl_backbones.train.results import save_results
 from ssl_backbones.train.run import complete
 from ssl_backbones.train.start import Begun, check_order, fitting, meet_for, prepare
-from ssl_backbones.views import check_engine, made_by
+from ssl_backbones.views import check_engine, using_engine
 
 
 def pretrain(recipe: Recipe) -> RunFolder:
@@ -55,7 +55,7 @@ def start(recipe: Recipe) -> tuple[Begun, Monitor]:
         check_order(recipe, images)
     images = resident(images, recipe, device)
     monitor = Monitor(images, validation, recipe.monitoring, recipe.seed)
-    with made_by(recipe.engine):
+    with using_engine(recipe.engine):
         return prepare(recipe, method, images, monitor, device), monitor
 
 

@@ -2,9 +2,10 @@
 
 from ssl_backbones.views.center_crop import CenterCrop
 from ssl_backbones.views.crop_flip import CropFlip
-from ssl_backbones.views.engine import Engine, check_engine, made_by
+from ssl_backbones.views.engine import Engine, check_engine, using_engine
 from ssl_backbones.views.multi_view import MultiView
 from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
+from ssl_backbones.views.patch_transforms import PatchViews, Positions, Rotations
 from ssl_backbones.views.patches import check_ratio, patch_views, rotations
 from ssl_backbones.views.policy import Parameters, Policy
 from ssl_backbones.views.presets import (
@@ -22,7 +23,6 @@ from ssl_backbones.views.presets import (
 from ssl_backbones.views.randomness import permutation, seed_of, uniform
 from ssl_backbones.views.single_view import SingleView
 from ssl_backbones.views.transform import Transform
-from ssl_backbones.views.turned import PatchViews, Positions, Rotations
 
 __all__ = [
     "BYOL_SMALL_VIEWS",
@@ -50,11 +50,11 @@ __all__ = [
     "Transform",
     "check_engine",
     "check_ratio",
-    "made_by",
     "normalise",
     "patch_views",
     "permutation",
     "rotations",
     "seed_of",
     "uniform",
+    "using_engine",
 ]

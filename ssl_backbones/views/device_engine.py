@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ssl_backbones.views.pillow_engine import pixels
 from ssl_backbones.views.policy import BRIGHTNESS, CONTRAST, HUE, SATURATION, Parameters, Policy
-from ssl_backbones.views.resident import residents
+from ssl_backbones.views.resident import resident_rows
 
 
 def pack(images: Sequence[Image.Image], views: Sequence[tuple[Policy, Parameters]]) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def pack(images: Sequence[Image.Image], views: Sequence[tuple[Policy, Parameters
     sizes = np.array([image.size for image in images], dtype=np.int64).reshape(-1, 2)
     width, height = sizes.max(axis=0, initial=0).tolist()
     plans = [_plan(policy, drawn, sizes) for policy, drawn in views]
-    if (found := residents(images)) is not None:
+    if (found := resident_rows(images)) is not None:
         pixels_there, rows = found
         return {"rows": rows, "pixels": pixels_there, "canvas": (height, width), "views": plans}
     photos = np.zeros((len(images), height, width, 3), dtype=np.uint8)

@@ -13,7 +13,7 @@ _CHOSEN: ContextVar[Engine] = ContextVar("view engine", default="pillow")
 
 
 @contextmanager
-def made_by(engine: Engine) -> Iterator[None]:
+def using_engine(engine: Engine) -> Iterator[None]:
     """Views whose transforms are made in this block without naming an engine are made by this one, for good."""
     token = _CHOSEN.set(engine)
     try:
@@ -23,7 +23,7 @@ def made_by(engine: Engine) -> Iterator[None]:
 
 
 def chosen_engine() -> Engine:
-    """The engine of the innermost `made_by`; outside of any, the reference."""
+    """The engine of the innermost `using_engine`; outside of any, the reference."""
     return _CHOSEN.get()
 
 

@@ -25,7 +25,7 @@ class MultiView(Transform):
 
     All engines follow the same parameters. "pillow" is the reference, "opencv" the fast one on a CPU. "device" ships
     the whole images, padded to the largest of the batch, so it wants images of moderate and similar size. Where no
-    engine is named it is the one of `made_by`, and "pillow" outside of that.
+    engine is named it is the one of `using_engine`, and "pillow" outside of that.
     """
 
     engines: ClassVar[tuple[Engine, ...]] = get_args(Engine)

@@ -29,7 +29,7 @@ class ResidentPixels:
         return photos
 
 
-class ResidentPhoto(Image.Image):
+class ResidentImage(Image.Image):
     """One of those images. Whoever works on it on the host reads it only then."""
 
     def __init__(
@@ -48,9 +48,9 @@ class ResidentPhoto(Image.Image):
         return super().load()
 
 
-def residents(images: Sequence[Image.Image]) -> tuple[ResidentPixels, Tensor] | None:
+def resident_rows(images: Sequence[Image.Image]) -> tuple[ResidentPixels, Tensor] | None:
     """The levels that images lie in on a device, and their rows there (B,); None where any of them lies elsewhere."""
-    found = [image for image in images if isinstance(image, ResidentPhoto)]
+    found = [image for image in images if isinstance(image, ResidentImage)]
     if not found or len(found) < len(images) or any(photo.pixels is not found[0].pixels for photo in found):
         return None
     return found[0].pixels, torch.tensor([photo.row for photo in found])

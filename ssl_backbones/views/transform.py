@@ -21,7 +21,7 @@ class Transform(ABC):
     """
 
     engines: ClassVar[tuple[Engine, ...]] = ("pillow",)
-    """The engines that can make its pixels; one that has several is told which by `made_by`."""
+    """The engines that can make its pixels; one that has several is told which by `using_engine`."""
 
     @abstractmethod
     def draw(self, seed: int, epoch: int, indices: np.ndarray) -> Any:

@@ -94,10 +94,10 @@ class ParquetScenes(Scenes):
 
     def read_masks(self) -> Any:
         """The encoded masks (N,)."""
-        from ssl_backbones.data.columns import photos_of
+        from ssl_backbones.data.columns import encoded_images
         from ssl_backbones.data.parquet import joined, read
 
-        return photos_of(joined([read(file, [self.column]) for file in self.photos.files], self.column))
+        return encoded_images(joined([read(file, [self.column]) for file in self.photos.files], self.column))
 
     def __getitem__(self, index: int) -> Image.Image:
         return self.photos[index]
