@@ -20,7 +20,7 @@ class Answers(BaseHTTPRequestHandler):
     """One request; a file's content is the class's, whatever its name."""
 
     asked: ClassVar[Counter[str]] = Counter()
-    """How often for models."""
+    """The number of requests, by model."""
     authorised: ClassVar[Counter[str]] = Counter()
     files: ClassVar[dict[str, bytes]] = {}
 

@@ -118,7 +118,7 @@ def test_a_command_is_the_same_however_it_is_started(
     script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = script.stem.replace("_", "-")
-    first = ["knn"] if command == "evaluate" else []
+    first = {"evaluate": ["knn"], "compare": ["sample", "--data", "x"]}.get(command, [])
     refused = []
     for path, words in ((str(script), []), ("ssl_backbones", [command]), ("ssl_backbones", [script.stem])):
         assert started(path, *words, *first, "--no-such-option", "1", monkeypatch=monkeypatch) == 2

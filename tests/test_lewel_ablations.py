@@ -61,6 +61,6 @@ def test_an_ablation_fits_its_backbone(name: str) -> None:
 def test_the_list_shows_every_row_of_the_tables() -> None:
     lines = [line for line in listing().splitlines() if "in100_240ep" in line]
     shown = {table: sum(f" {table}" in line for line in lines) for table in ("Table 5", "Table 6", "Table 7", "Fig. 3")}
-    assert shown == {"Table 5": 4, "Table 6": 5, "Table 7": 8, "Fig. 3": 6}
+    assert shown == {"Table 5": 4, "Table 6": 5, "Table 7": 9, "Fig. 3": 6}
     for figure in ("79.5", "80.0", "81.0", "82.1", "79.9", "81.8", "79.8", "82.6", "83.3", "83.1", "82.9", "84.8"):
         assert any(figure in line for line in lines), figure

@@ -46,7 +46,7 @@ class PairedBatches(BatchDataset):
         self.exchanged = exchanged
 
     def content(self, request: Request, unreadable: dict[str, str]) -> tuple[list[Any] | Exchanged, Tensor]:
-        """The views on the host, and the numbers (B, 1 + P)."""
+        """The views on the host, (B, S, S, 3) each, and the numbers (B, P) of images and partners."""
         request = request if self.exchanged else replace(request, exchange=None)
         own, others = request.indices, (request.exchange or request).indices
         families = {index: self.family(index, unreadable) for index in dict.fromkeys(others.tolist())}
