@@ -122,7 +122,7 @@ class TestLoss:
 
 @every_variant
 def test_every_variant_trains(choices: dict[str, Any]) -> None:
-    method = small_method(FlagsConfig, **choices)
+    method = small_method(FlagsConfig, queue_size=24, **choices)
     dataset = method.dataset(mined(Drawn(8)), 16, seed=1)
     shown, numbers = dataset.on_device(dataset[Request(0, np.arange(8))].content)
     assert len(shown) == 2 + len(method.config.partners)
@@ -137,7 +137,7 @@ def test_every_variant_trains(choices: dict[str, Any]) -> None:
     branches = {branch.name: branch.count for branch in method.config.branches}
     for name, queue in method.queues.items():
         taken = branches[name] if method.config.enqueue == "all" else 1
-        assert int(queue.pointer) == 8 * taken % 24
+        assert int(queue.pointer) == 8 * taken % len(queue)
 
 
 def test_without_pairs_it_is_moco() -> None:
@@ -205,7 +205,7 @@ def test_queues_wrap_around_where_keys_do_not_divide_them() -> None:
 @pytest.mark.parametrize(("mask", "numbers"), [("own", [3, 5, 6]), ("class", [2, 2, 2])])
 def test_masked_keys_are_no_negatives(mask: str, numbers: list[int]) -> None:
     """The loss is that against a queue without them: of the image and its positives, or of the class."""
-    method = steady(mask=mask, local_branch=False)
+    method = steady(mask=mask, local_branch=False, queue_size=24)
     shown, _ = batch_of(method, dtype=torch.float64)
     batch = shown, torch.tensor([numbers] * 8)
     queue = method.queues["global"]

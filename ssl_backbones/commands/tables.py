@@ -20,7 +20,7 @@ from ssl_backbones.typed.values import nearest
 from ssl_backbones.typed.words import Positional
 
 
-class UnknownTableError(Refusal, LookupError):
+class UnknownTableError(Refusal, ValueError):
     """A name that no table has."""
 
 
