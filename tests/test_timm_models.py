@@ -15,6 +15,7 @@ from timm.optim import create_optimizer_v2
 import ssl_backbones
 from ssl_backbones.methods import METHODS
 from ssl_backbones.registry.backbones import BACKBONES
+from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.tags import TAGS
 
 NAMES = ssl_backbones.list_models()
@@ -53,7 +54,7 @@ def test_every_backbone_has_every_method():
 def test_builds_headless_with_the_names_of_its_backbone(name):
     with torch.device("meta"):
         model = timm.create_model(name)
-        backbone = timm.create_model(name.partition("_")[0], num_classes=0)
+        backbone = timm.create_model(Name.parse(name).arch, num_classes=0)
     assert model.num_classes == 0
     assert {key: value.shape for key, value in model.state_dict().items()} == {
         key: value.shape for key, value in backbone.state_dict().items()
