@@ -183,7 +183,7 @@ def test_steps_and_learning_rate_follow_the_batch() -> None:
     quarter = detect.parse(["m", "--data", "d", "--out", "o", "--preset", "voc_24k", "--batch_size", "4"], "detect.py")
     assert schedule(quarter) == schedule(PRESETS["flags_voc"])
     said = quarter.on(16_551).steps_sentence(16_551)
-    assert said.startswith("24000 iterations of 16 images are 96000 steps of 4, 23.20 epochs of 16551 images")
+    assert said.startswith("24000 iterations of 16 images are 96000 steps of 4: 384000 images, 23.20 epochs of 16551")
     assert "warm-up of 400 steps, decay at 72000, 88000" in said
 
 

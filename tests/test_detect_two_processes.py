@@ -17,8 +17,9 @@ from runs import Killed, after, asked_to_stop, forget, killed, sha, state
 from scripts import script
 from two_processes import run_two_processes
 
-from ssl_backbones.commands import detect
+from ssl_backbones.commands.detect import parse
 from ssl_backbones.evaluate.detection.box_metrics import Instances, unpacked
+from ssl_backbones.evaluate.detection.detect import built, open_data
 from ssl_backbones.evaluate.detection.detection import Detection
 from ssl_backbones.evaluate.detection.detection_judge import DetectionJudge
 from ssl_backbones.evaluate.detection.precise_bn import precise_statistics
@@ -70,9 +71,9 @@ def judged(rank: int, argv: list[str]) -> dict[str, Answer]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCELERATE_USE_CPU", "true")
         forget()
-        asked = detect.parse(argv, "detect.py")
-        images, validation = detect.open_data(asked)
-        run, method = detect.built(detect.settled(asked, images))
+        asked = parse(argv, "detect.py")
+        images, validation = open_data(asked)
+        run, method = built(asked, images)
         judges = {
             name: DetectionJudge(dataclasses.replace(run, metric=metric), images, validation)
             for name, (metric, _) in CASES.items()

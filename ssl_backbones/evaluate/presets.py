@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from ssl_backbones.train.transfer import Transfer
+from ssl_backbones.evaluate.transfer import Transfer
 from ssl_backbones.typed.words import grouped, read
 
 R = TypeVar("R", bound=Transfer)

@@ -73,7 +73,8 @@ class Run(ABC):
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("size", "epochs", "batch_size", "accumulation", "log_every", "max_pixels"):
+        self.check_size()
+        for name in ("epochs", "batch_size", "accumulation", "log_every", "max_pixels"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         check(self.max_steps >= 0, "max_steps", self.max_steps, "at least 0")
         share = self.batch_size % self.accumulation == 0
@@ -84,6 +85,10 @@ class Run(ABC):
         warmup = self.schedule.warmup_epochs
         way_out = f"below the {self.epochs} epochs of the run (lower it together with --epochs)"
         check(warmup == 0 or warmup < self.epochs, "schedule.warmup_epochs", warmup, way_out)
+
+    def check_size(self) -> None:
+        """Refuse a side that no view can have."""
+        check(self.size >= 1, "size", self.size, "at least 1")
 
     @property
     @abstractmethod

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from ssl_backbones.checks import check
+from ssl_backbones.checks import check, check_at_least
 from ssl_backbones.data import Images, require_batch
 from ssl_backbones.data.subset import as_list, at
 from ssl_backbones.distributed import say
@@ -21,27 +21,22 @@ from ssl_backbones.evaluate.classification.subset import labelled_rows
 from ssl_backbones.evaluate.evaluation import chance, read
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model
+from ssl_backbones.evaluate.transfer import Learnt, Transfer, building
 from ssl_backbones.files import write_file
 from ssl_backbones.recipes.recipe import FREE
 from ssl_backbones.runs.log import read_log
-from ssl_backbones.runs.results import Number, as_share, proportion, results_of, write_results
+from ssl_backbones.runs.results import Number, as_share, proportion
 from ssl_backbones.runs.run_folder import RunFolder, differences
 from ssl_backbones.train.judge import Trained
 from ssl_backbones.train.processes import first_decides, meet
 from ssl_backbones.train.run import train_run
-from ssl_backbones.train.start import fitting
-from ssl_backbones.train.transfer import Transfer
-from ssl_backbones.typed.words import Hidden, Positional
+from ssl_backbones.typed.words import Hidden
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledRun(Transfer):
-    """A network trained to name the classes of images and asked about others."""
+class LabelledRun(Transfer, ABC):
+    """A network trained to classify images and tested on others. No run is made of this class itself."""
 
-    protocol: Hidden[str] = ""
-    model: Positional[str] = ""
-    """A registered name, hf-hub:org/name, or the folder of a run."""
-    weights_sha256: Hidden[str] = ""
     asked_about: Hidden[str] = ""
     """The fingerprint of the validation images, so that a run does not go on with others."""
     task: LinearConfig | FinetuneConfig
@@ -51,24 +46,17 @@ class LabelledRun(Transfer):
     """Precision of the network; auto is the fastest here, as measured on a few steps."""
     layout: Literal["auto", "contiguous", "channels_last"] = "contiguous"
     """Memory layout of images and weights; likewise."""
-    random: bool = False
-    """Random weights instead of the model's: what training is held against."""
     judge_every: int = 0
     """Epochs between two tests, the best of which is reported beside the last; 0 for the last alone."""
     source_reports: Hidden[Literal["last", "best"]] = "last"
     """The one of the two that the protocol's source reports."""
 
     def __post_init__(self) -> None:
-        check(self.size >= 0, "size", self.size, "at least 1, or 0 for what the model's description says")
-        check(self.judge_every >= 0, "judge_every", self.judge_every, "at least 0")
-        if self.size:
-            super().__post_init__()
-        else:
-            replace(self, size=1)  # checks all the rest
+        super().__post_init__()
+        check_at_least(self, judge_every=0)
 
-    @property
-    def title(self) -> str:
-        return f"{self.protocol} of {self.model}{' from random weights' if self.random else ''}"
+    def check_size(self) -> None:
+        check(self.size >= 0, "size", self.size, "at least 1, or 0 for what the model's description says")
 
 
 @dataclass(frozen=True)
@@ -87,20 +75,6 @@ class Asked:
     def images(self) -> Images:
         """The images to learn from."""
         return at(self.whole, self.rows)
-
-
-@dataclass(frozen=True)
-class Learnt:
-    """A training at its end."""
-
-    images: Images
-    """Those that were trained on."""
-    folder: RunFolder
-    steps: int
-    device: torch.device
-    precision: str
-    unreadable: list[str]
-    """Keys of the images that could not be read."""
 
 
 def open_asked(run: LabelledRun) -> Asked:
@@ -128,9 +102,7 @@ def carry(
     judge = AccuracyJudge(method, asked.validation, run.size, run.judge_every)
 
     def save(trained: Trained) -> str:
-        precision, unreadable = trained.compute.precision, trained.unreadable
-        learnt = Learnt(trained.images, trained.folder, trained.steps, trained.device, precision, unreadable)
-        return save_results(learnt, run, asked, judge.answers, more)
+        return save_results(Learnt.by(trained), run, asked, judge.answers, more)
 
     folder = train_run(run, method, asked.images, judge, save)
     return first_decides(lambda: read(folder.results))
@@ -144,8 +116,7 @@ def opened(run: LabelledRun) -> EvaluatedModel:
 def built(run: LabelledRun, model: EvaluatedModel, asked: Asked) -> tuple[LabelledRun, LinearProbe | Finetune]:
     """The run with all that it leaves open settled, and its method around the model."""
     run = settled(run, model, asked)
-    torch.manual_seed(run.seed)  # the head is alike whatever the backbone drew
-    with fitting():
+    with building(run):
         return run, run.task.build(model.network)
 
 
@@ -187,31 +158,18 @@ def save_results(learnt: Learnt, run: LabelledRun, asked: Asked, answers: Answer
     np.savez_compressed(folder / "per_image.npz", keys=np.array(answers.keys), **correct)
     if "subset" in more:
         write_file(folder / "subset.txt", as_list(asked.images))
-    write_results(
-        folder,
-        results_of(
-            protocol=run.protocol,
-            model=run.model,
-            weights_sha256=run.weights_sha256,
-            data=images,
-            validation=answers.validation,
-            sources=(run.data, asked.source),
-            numbers=numbers,
-            settings=run.to_dict(),
-            seed=run.seed,
-            device=learnt.device,
-            precision=learnt.precision,
-            more={
-                "random_weights": run.random,
-                "source_reports": run.source_reports,
-                "steps": learnt.steps,
-                "chance": chance(labels),
-                "tests": curve,
-                "not_learnt_from": len(asked.whole) - len(images),
-                "unreadable": learnt.unreadable,
-                **more,
-            },
-        ),
+    learnt.save(
+        run,
+        validation=answers.validation,
+        source=asked.source,
+        numbers=numbers,
+        more={
+            "source_reports": run.source_reports,
+            "chance": chance(labels),
+            "tests": curve,
+            "not_learnt_from": len(asked.whole) - len(images),
+            **more,
+        },
     )
     return summary(run, numbers, len(images), len(labels), chance(labels), str(folder))
 

@@ -19,7 +19,6 @@ from ssl_backbones.evaluate.classification.head_training import Plan, Training, 
 from ssl_backbones.evaluate.classification.labelled_run import (
     Asked,
     LabelledRun,
-    Learnt,
     altered,
     built,
     opened,
@@ -29,6 +28,7 @@ from ssl_backbones.evaluate.classification.labelled_views import fitting_labels
 from ssl_backbones.evaluate.classification.linear import LinearProbe
 from ssl_backbones.evaluate.evaluation import read
 from ssl_backbones.evaluate.features import Extraction, Features, features_of
+from ssl_backbones.evaluate.transfer import Learnt
 from ssl_backbones.runs.log import RunLog
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.loader import reading_workers

@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ssl_backbones.checks import check
 from ssl_backbones.evaluate.detection.box_metrics import METRICS
 from ssl_backbones.evaluate.detection.detection import DetectionConfig
+from ssl_backbones.evaluate.transfer import TaskRun
 from ssl_backbones.recipes.settings import OptimizerConfig, ScheduleConfig
-from ssl_backbones.train.transfer import Transfer
-from ssl_backbones.typed.words import Hidden, Positional
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectRun(Transfer):
+class DetectRun(TaskRun):
     """A detector trained on images with objects and tested on others."""
 
-    protocol: Hidden[str] = "detection"
-    model: Positional[str] = ""
-    """A registered name, hf-hub:org/name, or the folder of a run."""
     data: str = ""
     """VOC folders with commas between them, a COCO folder or file, or parquet files with a column of objects."""
-    weights_sha256: Hidden[str] = ""
-    epochs: Hidden[int] = 1
-    max_steps: Hidden[int] = 0
     task: DetectionConfig = field(default_factory=DetectionConfig)
-    random: bool = False
-    """Random weights instead of the model's."""
-    iterations: int = 24_000
-    """Optimiser steps, if they are of `iteration_images`; of another batch, as many as show as many images."""
-    iteration_images: int = 16
-    """The batch that the iterations are of."""
     column: Literal["auto", "category", "voc_category"] = "auto"
     """Of the objects in parquet files, the field that is their class; VOC's where there is one, under auto."""
     metric: str = "auto"
@@ -41,8 +28,6 @@ class DetectRun(Transfer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("iterations", "iteration_images"):
-            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         check(self.metric in ("auto", *METRICS), "metric", self.metric, f"one of {', '.join(('auto', *METRICS))}")
         check(self.classes >= 0, "classes", self.classes, "at least 1, or 0 for those of the data")
         smallest, longest = self.task.smallest, self.task.longest
@@ -51,38 +36,7 @@ class DetectRun(Transfer):
 
     @property
     def title(self) -> str:
-        return f"{self.protocol}, {self.task.head}, of {self.model}{' from random weights' if self.random else ''}"
-
-    def whole_steps(self, steps_per_epoch: int) -> int:
-        """Those of its iterations, by which its length is given."""
-        return self.max_steps
-
-    def step_scaled(self, step: int) -> int:
-        """A step of the preset's batch as one of this run's."""
-        return max(1, round(step * self.iteration_images / self.batch_size))
-
-    def on(self, images: int) -> DetectRun:
-        """The run on so many images: its steps, milestones, warm-up and epochs by the batch that it has."""
-        steps = self.step_scaled(self.iterations)
-        return replace(
-            self,
-            max_steps=steps,
-            epochs=-(-steps // max(1, images // self.batch_size)),
-            schedule=replace(
-                self.schedule,
-                milestone_steps=tuple(map(self.step_scaled, self.schedule.milestone_steps)),
-                warmup_steps=self.step_scaled(self.schedule.warmup_steps) if self.schedule.warmup_steps else 0,
-            ),
-        )
-
-    def steps_sentence(self, images: int) -> str:
-        """The iterations as steps of this run's batch, in words."""
-        decays = ", ".join(map(str, self.schedule.milestone_steps)) or "no step"
-        return (
-            f"{self.iterations} iterations of {self.iteration_images} images are {self.max_steps} steps of "
-            f"{self.batch_size}, {self.max_steps * self.batch_size / images:.2f} epochs of {images} images; warm-up of "
-            f"{self.schedule.warmup_steps} steps, decay at {decays}"
-        )
+        return f"{self.protocol}, {self.task.head}, of {self.initial}"
 
 
 def preset(

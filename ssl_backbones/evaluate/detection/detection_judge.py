@@ -25,7 +25,8 @@ from ssl_backbones.evaluate.detection.box_views import ResizeFlip
 from ssl_backbones.evaluate.detection.detect_run import DetectRun
 from ssl_backbones.evaluate.detection.detection import Detection
 from ssl_backbones.evaluate.detection.precise_bn import precise_statistics
-from ssl_backbones.runs.results import as_share, results_of, write_results
+from ssl_backbones.evaluate.transfer import Learnt
+from ssl_backbones.runs.results import as_share
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.embed import batches
 from ssl_backbones.train.judge import Measured, Trained
@@ -87,30 +88,17 @@ class DetectionJudge:
     def save_results(self, trained: Trained) -> str:
         """Write results.json and return the summary."""
         run, path = self.run, trained.folder.path
-        write_results(
-            path,
-            results_of(
-                protocol=run.protocol,
-                model=run.model,
-                weights_sha256=run.weights_sha256,
-                data=self.training,
-                numbers=self.numbers,
-                settings=run.to_dict(),
-                seed=run.seed,
-                device=trained.device,
-                precision=trained.compute.precision,
-                validation=self.images,
-                sources=(run.data, run.validation or run.data),
-                more={
-                    "random_weights": run.random,
-                    "steps": trained.steps,
-                    "metric": self.metric.title,
-                    "interval": f"2.5th and 97.5th percentiles of {RESAMPLES} resamples of the photos, seed {run.seed}",
-                    "classes": list(self.training.classes),
-                    "boxes_left_out": {"data": self.training.dropped, "validation": self.images.dropped},
-                    "unreadable": sorted({*trained.unreadable, *self.unreadable.photos}),
-                },
-            ),
+        Learnt.by(trained).save(
+            run,
+            validation=self.images,
+            numbers=self.numbers,
+            more={
+                "metric": self.metric.title,
+                "interval": f"2.5th and 97.5th percentiles of {RESAMPLES} resamples of the photos, seed {run.seed}",
+                "classes": list(self.training.classes),
+                "boxes_left_out": {"data": self.training.dropped, "validation": self.images.dropped},
+                "unreadable": sorted({*trained.unreadable, *self.unreadable.photos}),
+            },
         )
         lines = [f"  {name:<10} {as_share(found)}" for name, found in self.numbers.items()]
         return "\n".join([f"{self.metric.title}, {len(self.images)} photos:", *lines, f"Left in {path}/results.json"])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import ssl_backbones
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.train.start import UnfitError
 
 STRIDES = (0, 1, 2, 4, 8, 16, 32)
@@ -21,13 +22,14 @@ def dilated(model: str, pretrained: bool, output_stride: int) -> nn.Module:
     UnfitError for a model that has no such maps.
     """
     stride = {"output_stride": output_stride} if output_stride else {}
-    ssl_backbones.create_model(model, pretrained=pretrained, num_classes=0)  # refuses a name, or weights, in its words
     try:
         backbone: nn.Module = ssl_backbones.create_model(
             model, pretrained=pretrained, features_only=True, out_indices=(-2, -1), **stride
         )
         with torch.no_grad():
             maps = backbone.eval()(torch.zeros(1, 3, 64, 64))
+    except Refusal:
+        raise
     except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise UnfitError(

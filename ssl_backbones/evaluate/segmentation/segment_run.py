@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ssl_backbones.checks import check
 from ssl_backbones.evaluate.segmentation.segmentation import SegmentationConfig
+from ssl_backbones.evaluate.transfer import TaskRun
 from ssl_backbones.recipes.settings import OptimizerConfig, ScheduleConfig
-from ssl_backbones.train.transfer import Transfer
-from ssl_backbones.typed.words import Hidden, Positional
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentRun(Transfer):
+class SegmentRun(TaskRun):
     """A segmentation trained on masks and tested on others."""
 
-    protocol: Hidden[str] = "segmentation"
-    model: Positional[str] = ""
-    """A registered name, hf-hub:org/name, or the folder of a run."""
     data: str = ""
     """A folder in Pascal VOC's layout, or parquet files with a column of masks."""
-    weights_sha256: Hidden[str] = ""
-    epochs: Hidden[int] = 1
-    max_steps: Hidden[int] = 0
     task: SegmentationConfig = field(default_factory=SegmentationConfig)
-    random: bool = False
-    """Random weights instead of the model's."""
-    iterations: int = 20_000
-    """Optimiser steps, if they are of `iteration_images`; of another batch, as many as show as many images."""
-    iteration_images: int = 16
-    """The batch that the iterations are of."""
     mask_column: str = "mask"
     """Of parquet files, the column of masks."""
     train_lists: tuple[str, ...] = ("train",)
@@ -45,44 +32,10 @@ class SegmentRun(Transfer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("iterations", "iteration_images"):
-            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         check(self.resamples >= 2, "resamples", self.resamples, "at least 2")
         check(self.judge_every >= 0, "judge_every", self.judge_every, "at least 0")
         for name in ("train_lists", "validation_lists"):
             check(len(getattr(self, name)) > 0, name, getattr(self, name), "at least one list")
-
-    @property
-    def title(self) -> str:
-        return f"{self.protocol} of {self.model}{' from random weights' if self.random else ''}"
-
-    def whole_steps(self, steps_per_epoch: int) -> int:
-        """Those of its iterations, by which its length is given."""
-        return self.max_steps
-
-    def step_scaled(self, step: int) -> int:
-        """A step of the preset's batch as one of this run's."""
-        return max(1, round(step * self.iteration_images / self.batch_size))
-
-    def on(self, images: int) -> SegmentRun:
-        """The run on so many images: its steps, its milestones and its epochs by the batch that it has."""
-        steps = self.step_scaled(self.iterations)
-        milestones = tuple(map(self.step_scaled, self.schedule.milestone_steps))
-        warmup = self.step_scaled(self.schedule.warmup_steps) if self.schedule.warmup_steps else 0
-        return replace(
-            self,
-            max_steps=steps,
-            epochs=-(-steps // max(1, images // self.batch_size)),
-            schedule=replace(self.schedule, milestone_steps=milestones, warmup_steps=warmup),
-        )
-
-    def steps_sentence(self, images: int) -> str:
-        """The iterations as steps of this run's batch, in words."""
-        seen = self.max_steps * self.batch_size
-        return (
-            f"{self.iterations} iterations of {self.iteration_images} images are {self.max_steps} steps of "
-            f"{self.batch_size}: {seen} images, {seen / images:.2f} epochs of {images}"
-        )
 
 
 PRESETS = {

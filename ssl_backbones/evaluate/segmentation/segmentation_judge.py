@@ -26,7 +26,8 @@ from ssl_backbones.evaluate.segmentation.scene_views import SceneBatches
 from ssl_backbones.evaluate.segmentation.segment_run import SegmentRun
 from ssl_backbones.evaluate.segmentation.segmentation import Segmentation
 from ssl_backbones.evaluate.segmentation.survey import shown
-from ssl_backbones.runs.results import as_share, results_of, write_results
+from ssl_backbones.evaluate.transfer import Learnt
+from ssl_backbones.runs.results import as_share
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.embed import batches, evaluated
 from ssl_backbones.train.judge import Measured, Trained
@@ -80,31 +81,17 @@ class SegmentationJudge:
         }
         per_image = trained.folder.path / "per_image.npz"
         np.savez_compressed(per_image, pixels=found.images, keys=np.array(list(self.validation.keys)))
-        write_results(
-            trained.folder.path,
-            results_of(
-                protocol=run.protocol,
-                model=run.model,
-                weights_sha256=run.weights_sha256,
-                data=self.scenes,
-                numbers=numbers,
-                settings=run.to_dict(),
-                seed=run.seed,
-                device=trained.device,
-                precision=trained.compute.precision,
-                validation=self.validation,
-                sources=(run.data, run.validation or run.data),
-                more={
-                    "random_weights": run.random,
-                    "steps": trained.steps,
-                    "interval": f"2.5th and 97.5th percentiles of {run.resamples} resamples, seed {run.seed}",
-                    "classes": self.classes,
-                    "absent": [name for name, value in zip(self.classes, each, strict=True) if value is None],
-                    "not_in_training": self.unseen,
-                    "confusion": found.confusion.tolist(),
-                    "unreadable": trained.unreadable,
-                },
-            ),
+        Learnt.by(trained).save(
+            run,
+            validation=self.validation,
+            numbers=numbers,
+            more={
+                "interval": f"2.5th and 97.5th percentiles of {run.resamples} resamples, seed {run.seed}",
+                "classes": self.classes,
+                "absent": [name for name, value in zip(self.classes, each, strict=True) if value is None],
+                "not_in_training": self.unseen,
+                "confusion": found.confusion.tolist(),
+            },
         )
         return self.summary(numbers, str(trained.folder.path))
 

@@ -1,0 +1,72 @@
+"""A detector trained from a backbone and tested: what is found is left in the run's folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from ssl_backbones.data import require_batch
+from ssl_backbones.distributed import say, world_size
+from ssl_backbones.evaluate.detection.annotations import AnnotatedImages
+from ssl_backbones.evaluate.detection.box_metrics import require_evaluators
+from ssl_backbones.evaluate.detection.detect_run import DetectRun
+from ssl_backbones.evaluate.detection.detection import Detection
+from ssl_backbones.evaluate.detection.detection_judge import DetectionJudge, metric_of
+from ssl_backbones.evaluate.detection.open_annotated import open_annotated, open_kept_out
+from ssl_backbones.evaluate.model import open_model
+from ssl_backbones.evaluate.transfer import building
+from ssl_backbones.train.processes import meet
+from ssl_backbones.train.run import train_run
+from ssl_backbones.train.start import fitting
+
+
+def detect(run: DetectRun) -> None:
+    """Train a detector as the run says, from where it was left, test it, and write results.json.
+
+    Raises ImageSourceError for images that do not fit, UnfitError for a network or a head that does not.
+    """
+    device = meet()
+    images, validation = open_data(run)
+    run, method = built(run, images)
+    shared = world_size() > 1 and device.type == "cuda"
+    if shared:
+        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    objects = sum(map(len, images.objects))
+    say(f"{objects} objects of {len(images.classes)} classes in {len(images)} photos, tested on {len(validation)}")
+    say(run.steps_sentence(len(images)))
+    say(
+        f"All batch statistics are {'shared by the processes' if shared else 'of each process alone'}; before the test "
+        f"they are taken anew on {run.task.precise_batches} batches"
+    )
+    judge = DetectionJudge(run, images, validation)
+    train_run(run, method, images, judge, judge.save_results)
+
+
+def open_data(run: DetectRun) -> tuple[AnnotatedImages, AnnotatedImages]:
+    """The photos to train on, enough for a batch, and those to be tested on, of the same classes."""
+    column = None if run.column == "auto" else run.column
+    images = open_annotated(run.data, column=column)
+    require_batch(images, run.batch_size)
+    if run.validation:
+        tested = open_annotated(run.validation, column=column, kept_out=True, classes=images.classes)
+    else:
+        tested = open_kept_out(run.data, images, column)
+    for annotated in (images, tested):
+        annotated.decode_by(run.decoding)
+    masks = run.task.head.startswith("mask")
+    if masks:
+        tested.require_masks(f"the head {run.task.head}")
+    with fitting():
+        require_evaluators(metric_of(run, tested), masks)
+    return images, tested
+
+
+def built(run: DetectRun, images: AnnotatedImages) -> tuple[DetectRun, Detection]:
+    """The detector around the model, alike in all processes, and the run with all that model and images settle."""
+    model = open_model(run.model, torch.device("cpu"), random=run.random, seed=run.seed)
+    task = replace(run.task, classes=run.classes or len(images.classes))
+    run = replace(run, task=task, weights_sha256=model.weights_sha256).on(len(images))
+    with building(run):
+        return run, run.task.build(model.network.train())

@@ -1,0 +1,69 @@
+"""A segmentation trained from a backbone and tested: what is found is left in the run's folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ssl_backbones.data import require_batch
+from ssl_backbones.distributed import say
+from ssl_backbones.evaluate.model import open_model
+from ssl_backbones.evaluate.segmentation.fcn import dilated
+from ssl_backbones.evaluate.segmentation.masks import IGNORED, Scenes, open_scenes, scenes_kept_out
+from ssl_backbones.evaluate.segmentation.segment_run import SegmentRun
+from ssl_backbones.evaluate.segmentation.segmentation import Segmentation
+from ssl_backbones.evaluate.segmentation.segmentation_judge import SegmentationJudge
+from ssl_backbones.evaluate.segmentation.survey import class_names, require_known, survey
+from ssl_backbones.evaluate.transfer import building
+from ssl_backbones.models.backbone import weights_sha256
+from ssl_backbones.train.processes import first_decides, meet
+from ssl_backbones.train.run import train_run
+
+
+def segment(run: SegmentRun) -> None:
+    """Train a segmentation as the run says, from where it was left, test it, and write results.json.
+
+    Raises ImageSourceError for masks that do not fit, UnfitError for a network that gives no maps.
+    """
+    meet()
+    scenes, validation = open_data(run)
+    names, unseen = first_decides(lambda: looked_at(run, scenes, validation))
+    run, method = built(replace(run, task=replace(run.task, classes=len(names))).on(len(scenes)))
+    say(run.steps_sentence(len(scenes)))
+    judge = SegmentationJudge(run, method, scenes, validation, names, unseen)
+    train_run(run, method, scenes, judge, judge.save_results)
+
+
+def open_data(run: SegmentRun) -> tuple[Scenes, Scenes]:
+    """The scenes to train on, enough for a batch, and those to be tested on."""
+    scenes = open_scenes(run.data, run.mask_column, run.train_lists, run.decoding)
+    require_batch(scenes, run.batch_size)
+    if run.validation:
+        return scenes, open_scenes(run.validation, run.mask_column, run.validation_lists, run.decoding)
+    return scenes, scenes_kept_out(run.data, run.mask_column, run.validation_lists, run.decoding)
+
+
+def looked_at(run: SegmentRun, scenes: Scenes, validation: Scenes) -> tuple[list[str], list[str]]:
+    """The names of the classes, and of those that validation has and training lacks; ImageSourceError for bad masks."""
+    counts, tested = survey(scenes, "training", complete=False), survey(validation, "validation", complete=True)
+    names = list(class_names(run.data, run.classes, counts))
+    if run.task.classes:
+        names = [*names, *map(str, range(len(names), run.task.classes))][: run.task.classes]
+    require_known(scenes, counts, len(names))
+    require_known(validation, tested, len(names))
+    unseen = [names[k] for k in np.flatnonzero((tested[:IGNORED] > 0) & (counts[:IGNORED] == 0))]
+    print(f"{len(names)} classes in {len(scenes)} masks, tested on {len(validation)}", flush=True)
+    if unseen:
+        print(f"No training mask holds {', '.join(unseen)}: its IoU counts all the same, as 0 or little more.")
+    return names, unseen
+
+
+def built(run: SegmentRun) -> tuple[SegmentRun, Segmentation]:
+    """The method around the model, alike in all processes, and the run with what tells the model's weights apart."""
+    model = open_model(run.model, torch.device("cpu"), random=run.random, seed=run.seed)
+    backbone = dilated(run.model, not run.random, run.task.output_stride)
+    weights = weights_sha256(backbone) if run.random else model.weights_sha256
+    with building(run):
+        return replace(run, weights_sha256=weights), run.task.build(backbone)
