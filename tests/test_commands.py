@@ -88,7 +88,7 @@ def test_help_shows_every_option(command: str, capsys: pytest.CaptureFixture[str
     shown = capsys.readouterr().out
     assert shown.startswith(f"usage: ssl-backbones {command}")
     for name, option in options(told(command)[0], recipes.get("sample") if command == "pretrain" else None).items():
-        assert (name.upper() if option.positional else f"--{name}") in shown
+        assert (option.value if option.positional else f"--{name}") in shown
 
 
 def test_the_overview_has_every_command(capsys: pytest.CaptureFixture[str]) -> None:

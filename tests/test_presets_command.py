@@ -61,7 +61,7 @@ def test_what_belongs_to_one_protocol_is_known_to_it() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["linear"], "the MODEL is missing, which comes before the options: a registered name"),
+        (["linear"], "the MODEL is missing: a registered name"),
         (["linear", "--data", "photos", "--out", "run"], "the MODEL is missing"),
         (["linear", "resnet8", "--out", "run"], "--data is missing"),
         (["linear", "resnet8", "--data", "photos"], "--out is missing"),

@@ -69,7 +69,7 @@ class Run(ABC):
     validation: str = ""
     """Labelled images to ask about; without them, those that the data name, or a part of the data itself."""
     out: str = ""
-    """The run's folder; for a recipe, runs/<name> where it is not given."""
+    """The run's folder."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -156,6 +156,8 @@ class Recipe(Run):
     """A registered name, <arch>_<method>."""
     method: MethodConfig
     promise: Hidden[Promise]
+    out: str = ""
+    """The run's folder; runs/<name> where it is not given."""
     monitoring: Monitoring = field(default_factory=Monitoring)
     labels: Literal["auto", "none"] = "auto"
     """Take labels from class folders or a label column where there are any; none to leave them out."""

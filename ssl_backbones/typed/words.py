@@ -51,28 +51,33 @@ class Option:
             said = " ".join(words) or "left empty"
             raise CommandLineError(f"{self} is {said}, but must be {in_words(self.declared)}.") from None
 
-    def excess(self, word: str) -> str:
-        """The sentence on a word that comes after those of the option."""
+    def excess(self, word: str, line: str) -> str:
+        """The sentence on a word that comes after those of the option; `line` is that of usage."""
         if self.declared is bool:
             return f"{self} takes no value: write {self}, or --{negative(self.name)} for its opposite."
-        return f"{word!r} is too much: {self} is {in_words(self.declared)}, and what belongs to no option comes first."
+        return f"{word!r} belongs to no option, as {self} is {in_words(self.declared)}: {line}"
 
     @property
     def missing(self) -> str:
         """The sentence on an option that has to be said and is not."""
         about = self.about if self.about[1:2].isupper() else self.about[:1].lower() + self.about[1:]
-        return f"{self} is missing{', which comes before the options' if self.positional else ''}: {about}"
+        return f"{self} is missing: {about}"
 
     def __str__(self) -> str:
-        return f"the {self.name.upper()}" if self.positional else f"--{self.name}"
+        return f"the {self.value}" if self.positional else f"--{self.name}"
+
+    @property
+    def value(self) -> str:
+        """The name of a value in a line of usage: one of several is no plural."""
+        many = word_count(self.declared) == sys.maxsize
+        return (self.name.removesuffix("s") if many else self.name).upper()
 
     @property
     def place(self) -> str:
         """The option in a line of usage."""
-        name = self.name.upper()
-        name = name if self.positional else f"--{self.name} {name}"
-        name = f"{name} ..." if word_count(self.declared) == sys.maxsize else name
-        return name if self.usual is MISSING else f"[{name}]"
+        many = " ..." if word_count(self.declared) == sys.maxsize else ""
+        place = f"{'' if self.positional else f'--{self.name} '}{self.value}{many}"
+        return place if self.usual is MISSING else f"[{place}]"
 
     @property
     def heading(self) -> str:
@@ -81,7 +86,7 @@ class Option:
             return f"--{self.name}, --{negative(self.name)} ({'on' if self.usual else 'off'})"
         usual = " ".join(map(str, self.usual)) if isinstance(self.usual, tuple) else str(self.usual)
         told = " (needed)" if self.usual is MISSING else f" ({usual})" if usual else ""
-        return f"{self.name.upper() if self.positional else f'--{self.name}'}, {in_words(self.declared)}{told}"
+        return f"{self.value if self.positional else f'--{self.name}'}, {in_words(self.declared)}{told}"
 
 
 def read(
@@ -108,7 +113,7 @@ def read(
     known |= {name: replace(known[name], usual=MISSING) for name in needed}
     known = dict(sorted(known.items(), key=lambda item: (not item[1].positional, item[1].usual is not MISSING)))
     if {"-h", "--help"} & set(words):
-        print(help_text(program, about or "", list(known.values())))
+        print(help_text(program, about or "", known))
         raise SystemExit(0)
     said = spoken(known, words, program)
     for option in known.values():
@@ -181,16 +186,17 @@ def docstrings(kind: type[Any]) -> dict[str, str]:
 def spoken(known: Mapping[str, Option], words: Sequence[str], program: str) -> dict[str, Any]:
     """The value of each option that the words name, and of those that stand without a name, in their order."""
     said: dict[str, Any] = {}
+    line = usage(program, known)
     loose: list[tuple[str, str]] = []
     """Words that no named option takes, each with the sentence on it where nothing else takes it either."""
     for name, following in grouped(words):
         if not name:
-            loose += [(word, f"{word!r} belongs to no option: see --help") for word in following]
+            loose += [(word, f"{word!r} belongs to no option: {line}") for word in following]
             continue
         option, on = named(known, name, program)
         count = 0 if option.declared is bool else word_count(option.declared)
         said[option.name] = option.read(following[:count]) if count else on
-        loose += [(word, option.excess(word)) for word in following[count:]]
+        loose += [(word, option.excess(word, line)) for word in following[count:]]
     for option in known.values():
         if option.positional and loose:
             count = word_count(option.declared)
@@ -231,11 +237,17 @@ def negative(name: str) -> str:
     return f"{part}{dot}no_{last}"
 
 
-def help_text(program: str, about: str, known: Sequence[Option]) -> str:
+def usage(program: str, known: Mapping[str, Option]) -> str:
+    """The line that shows what has to be said, and in which order."""
+    places = [option.place for option in known.values() if option.positional or option.usual is MISSING]
+    more = ["[--OPTION VALUE ...]"] if len(places) < len(known) else []
+    return " ".join([f"usage: {program}", *places, *more])
+
+
+def help_text(program: str, about: str, known: Mapping[str, Option]) -> str:
     """A usage line, what a command is about, and every option with its type, its usual value and its docstring."""
     width = min(100, shutil.get_terminal_size().columns)
-    places = [option.place for option in known if option.positional or option.usual is MISSING]
-    lines = [" ".join([f"usage: {program}", *places, "[--OPTION VALUE ...]"]), "", about.strip(), ""]
-    for option in known:
+    lines = [usage(program, known), "", about.strip(), ""]
+    for option in known.values():
         lines += [f"  {option.heading}", *textwrap.wrap(option.about, width, **INDENTED)]
     return "\n".join(lines)
