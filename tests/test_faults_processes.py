@@ -37,18 +37,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Both:
     """Two processes of one run, as a launcher starts them, without a launcher that would end one for the other."""
 
-    def __init__(self, data: Path, out: Path, patience: int, epochs: int = 20_000) -> None:
+    def __init__(self, data: Path, out: Path, patience: int, *more: str, epochs: int = 20_000) -> None:
         with socket.socket() as there:
             there.bind(("127.0.0.1", 0))
             port = there.getsockname()[1]
         self.out = out
         self.files = [out.with_name(f"said-{rank}.txt") for rank in range(2)]
-        given = [*SMALL.split(), "--epochs", str(epochs), "--data", str(data), "--out", str(out)]
+        given = [*SMALL.split(), "--epochs", str(epochs), "--data", str(data), "--out", str(out), *more]
         self.ranks = []
         for rank, file in enumerate(self.files):
-            more = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
-            more |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": 1}
-            environment = {name: str(value) for name, value in more.items()}
+            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+            place |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": 1}
+            environment = {name: str(value) for name, value in place.items()}
             self.ranks.append(start_program(PROGRAM, patience, *given, said=[file, file], **environment))
 
     def wait_for_checkpoint(self, seconds: float = HANG) -> None:
@@ -118,6 +118,15 @@ def test_what_both_refuse_is_said_once(tmp_path: Path) -> None:
     assert first.count("does not exist: give a folder") == 1
     assert "Traceback" not in first
     assert second == ""
+
+
+@pytest.mark.slow
+def test_what_ends_both_in_the_same_step_is_said_once(data: Path, tmp_path: Path) -> None:
+    pair = Both(data, tmp_path / "run", HANG, "--optimizer.lr", "1e30", epochs=2)
+    assert [pair.exit_code(rank) for rank in range(2)] == [2, 2]
+    first, second = pair.said()
+    assert first.count("the loss was no number in step") == 1
+    assert "the loss" not in second
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import TensorBoardTracker
 from runs import STEPS, elsewhere, run, sha, state, stop, tiny
 from whole_runs import NoisyConfig, data
 
@@ -73,8 +74,8 @@ def test_a_tracker_keeps_what_it_was_told_when_the_run_is_stopped(
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    ended, end_training = [], Accelerator.end_training
-    monkeypatch.setattr(Accelerator, "end_training", lambda self: (ended.append(self), end_training(self)))
+    ended, finish = [], TensorBoardTracker.finish
+    monkeypatch.setattr(TensorBoardTracker, "finish", lambda self: (ended.append(self), finish(self)))
     stop(tiny(MoCoV2Config, data, tmp_path / "run", trackers=("tensorboard",)), 4)
     assert len(ended) == 1
     events = EventAccumulator(str(tmp_path / "run" / "ssl-backbones")).Reload()

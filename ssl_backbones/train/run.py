@@ -43,8 +43,9 @@ def complete(begun: Begun, save_results: SaveResults) -> RunFolder:
         try:
             with one_for_all(lambda: progress_of(loop)), readers_alive(lambda: progress_of(loop)):
                 finish(loop, log, save_results)
-        except TOGETHER:
-            loop.accelerator.end_training()
+        except TOGETHER:  # the processes part after one of them has told why
+            for tracker in loop.accelerator.trackers:
+                tracker.finish()
             raise
         loop.accelerator.end_training()
     return loop.folder
