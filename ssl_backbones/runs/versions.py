@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
+from importlib import metadata
 
-import accelerate
 import timm
 import torch
 
@@ -17,6 +17,6 @@ def versions() -> dict[str, str]:
         "ssl-backbones": __version__,
         "torch": torch.__version__,
         "timm": timm.__version__,
-        "accelerate": accelerate.__version__,
+        "accelerate": metadata.version("accelerate"),  # not imported, as results are read without it
         "python": platform.python_version(),
     }
