@@ -6,8 +6,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ssl_backbones.data.columns import (
     class_names,
     encoded_images,
@@ -18,12 +16,13 @@ from ssl_backbones.data.columns import (
     named_file,
     sizes_of,
 )
-from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
-from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
-from ssl_backbones.data.keys import RowKeys, bytes_of, fingerprint_of
+from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
+from ssl_backbones.data.images import ImageSourceError
+from ssl_backbones.data.keys import RowKeys, fingerprint_of
+from ssl_backbones.data.rows import RowImages
 
 
-class HubImages(Images):
+class HubImages(RowImages):
     """The rows of a `datasets.Dataset`, which lie in a memory-mapped file: workers share it, and a pickle names it."""
 
     def __init__(
@@ -44,18 +43,7 @@ class HubImages(Images):
         self.fingerprint = fingerprint_of(self.keys, self.labels, self.sizes)
         self.rows = undecoded(dataset.select_columns([image]), image)
 
-    def __getitem__(self, index: int) -> Image.Image:
-        encoded, key = self.encoded(index), self.keys[index]
-        if encoded is None:
-            raise UnreadableImageError(f"{key!r} cannot be read: its row holds no image")
-        return decode(encoded, key, self.policy)
-
-    def raw(self, index: int) -> bytes | None:
-        encoded = self.encoded(index)
-        return bytes_of(encoded) if isinstance(encoded, Path) else encoded
-
     def encoded(self, index: int) -> bytes | Path | None:
-        """An image as its row has it, or the file that the row names; None where it has neither."""
         (photo,) = self.rows[range(len(self))[index]].values()
         if isinstance(photo, dict):
             photo = photo["bytes"] if photo["bytes"] is not None else named_file(photo.get("path"), self.folders)

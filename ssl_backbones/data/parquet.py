@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from ssl_backbones.data.columns import (
     class_names,
@@ -20,12 +19,13 @@ from ssl_backbones.data.columns import (
     labels_of,
     sizes_of,
 )
-from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
-from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
-from ssl_backbones.data.keys import RowKeys, bytes_of, fingerprint_of
+from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
+from ssl_backbones.data.images import ImageSourceError
+from ssl_backbones.data.keys import RowKeys, fingerprint_of
+from ssl_backbones.data.rows import RowImages
 
 
-class ParquetImages(Images):
+class ParquetImages(RowImages):
     """The rows of one or several parquet files of the same columns. A worker that is not forked reads them again."""
 
     def __init__(self, files: Sequence[str | Path], policy: DecodePolicy = USUAL_POLICY) -> None:
@@ -50,18 +50,7 @@ class ParquetImages(Images):
         self.sizes = sizes_of(self.photos, self.named)
         self.fingerprint = fingerprint_of(self.keys, self.labels, self.sizes)
 
-    def __getitem__(self, index: int) -> Image.Image:
-        encoded, key = self.encoded(index), self.keys[index]
-        if encoded is None:
-            raise UnreadableImageError(f"{key!r} cannot be read: its row holds no image")
-        return decode(encoded, key, self.policy)
-
-    def raw(self, index: int) -> bytes | None:
-        encoded = self.encoded(index)
-        return bytes_of(encoded) if isinstance(encoded, Path) else encoded
-
     def encoded(self, index: int) -> bytes | Path | None:
-        """An image as its row has it, or the file that the row names; None where it has neither."""
         at = range(len(self))[index]
         if self.photos is None:
             self.photos = encoded_images(joined([read(file, [self.image]) for file in self.files], self.image))

@@ -56,16 +56,17 @@ METHODS: dict[str, Callable[[dict[str, Any]], MethodConfig]] = {
 }
 
 
-def small(arch: str, method: str) -> Recipe:
-    """A network and a method on Imagenette's images at 64 px."""
+def small(arch: str, method: str, config: MethodConfig, batch_size: int, optimizer: OptimizerConfig) -> Recipe:
+    """A network and a method on Imagenette's images at 64 px; what follows a full stop ends the tag."""
+    suffix, _, kind = method.partition(".")
     return Recipe(
-        name=f"{arch}_{method}.imagenette96_{EPOCHS}ep",
-        model=f"{arch}_{method}",
-        method=METHODS[method](HEADS[arch]),
+        name=f"{arch}_{suffix}.imagenette96_{EPOCHS}ep{'_' if kind else ''}{kind}",
+        model=f"{arch}_{suffix}",
+        method=config,
         size=64,
         epochs=EPOCHS,
-        batch_size=BATCH[method],
-        optimizer=OPTIMIZER[method],
+        batch_size=batch_size,
+        optimizer=optimizer,
         schedule=ScheduleConfig(warmup_epochs=1, per="step"),
         monitoring=Monitoring(knn_every=5),
         promise=Promise(
@@ -80,4 +81,8 @@ def small(arch: str, method: str) -> Recipe:
     )
 
 
-RECIPES = tuple(small(arch, method) for arch in HEADS for method in METHODS)
+RECIPES = tuple(
+    small(arch, name, METHODS[name](heads), BATCH[name], OPTIMIZER[name])
+    for arch, heads in HEADS.items()
+    for name in METHODS
+)

@@ -11,9 +11,8 @@ from ssl_backbones.methods.simclr import SimCLRConfig
 from ssl_backbones.methods.simsiam import SimSiamConfig
 from ssl_backbones.methods.vicreg import VICRegConfig
 from ssl_backbones.models.objective import CosineObjective, NTXentObjective
-from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, Promise, ScheduleConfig
-from ssl_backbones.recipes.small_images import CONTRASTIVE, EPOCHS, HEADS
+from ssl_backbones.recipes.settings import OptimizerConfig
+from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, small
 from ssl_backbones.recipes.vicreg import VARIANCE
 from ssl_backbones.views import LEWEL_B_SMALL_VIEWS, MOCO_V2_SMALL_VIEWS, SIMCLR_SMALL_VIEWS
 
@@ -41,31 +40,6 @@ def methods(heads: dict[str, Any]) -> dict[str, tuple[MethodConfig, int, Optimiz
         ),
         "aligned.simsiam": (AlignedConfig(**aligned, objective=CosineObjective(width // 4)), 64, CONTRASTIVE),
     }
-
-
-def small(arch: str, method: str, config: MethodConfig, batch_size: int, optimizer: OptimizerConfig) -> Recipe:
-    """A network and a method on Imagenette's images at 64 px."""
-    suffix, _, kind = method.partition(".")
-    return Recipe(
-        name=f"{arch}_{suffix}.imagenette96_{EPOCHS}ep{'_' if kind else ''}{kind}",
-        model=f"{arch}_{suffix}",
-        method=config,
-        size=64,
-        epochs=EPOCHS,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        schedule=ScheduleConfig(warmup_epochs=1, per="step"),
-        monitoring=Monitoring(knn_every=5),
-        promise=Promise(
-            paper="Small images (no paper)",
-            table=f"{arch} at 64 px",
-            data="Imagenette",
-            epochs=EPOCHS,
-            hardware="2 CPU cores",
-            hours=None,
-            result="not measured",
-        ),
-    )
 
 
 RECIPES = tuple(small(arch, name, *chosen) for arch, heads in HEADS.items() for name, chosen in methods(heads).items())

@@ -10,15 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ssl_backbones.data import Batches, Images
-from ssl_backbones.evaluate.classification.finetune import Finetune
-from ssl_backbones.evaluate.classification.linear import LinearProbe
+from ssl_backbones.evaluate.classification.classifier import Classifier
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.embed import embed
 from ssl_backbones.train.judge import Measured
 
 FIVE = 5
 """Guesses of which one has to be right for top-5."""
-Classifier = LinearProbe | Finetune
 
 
 @dataclass(frozen=True)

@@ -6,21 +6,17 @@ the transfer of Pham et al., 2021 (https://arxiv.org/abs/2108.00475), with two.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from ssl_backbones.checks import check
-from ssl_backbones.data import Images, NumberedBatches
 from ssl_backbones.distributed import world_size
-from ssl_backbones.evaluate.classification.labelled_views import LabelledViews, numbered
-from ssl_backbones.evaluate.classification.linear import check_head, linear_layer, output_width
-from ssl_backbones.losses import accuracy, cross_entropy
-from ssl_backbones.methods.method import Method, MethodConfig
+from ssl_backbones.evaluate.classification.classifier import Classifier, check_head, linear_layer, output_width
+from ssl_backbones.evaluate.classification.labelled_views import LabelledViews
+from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
-from ssl_backbones.views import CenterCrop, Transform
 
 
 @dataclass(frozen=True)
@@ -44,8 +40,11 @@ class FinetuneConfig(MethodConfig):
         return Finetune(backbone, self)
 
 
-class Finetune(Method):
+class Finetune(Classifier):
     """Backbone and head learn from labels; BatchNorm goes over all processes."""
+
+    task = "fine-tuning"
+    config: FinetuneConfig
 
     def __init__(self, backbone: nn.Module, config: FinetuneConfig) -> None:
         super().__init__()
@@ -60,24 +59,6 @@ class Finetune(Method):
                 synchronise_batch_norm(self)
             except TypeError as error:
                 raise ValueError(f"{error}: train it in one process, or take a plain ResNet") from error
-
-    def transform(self, size: int) -> Transform:
-        return self.config.views.to_train(self.backbone, size)
-
-    def to_test(self, size: int) -> CenterCrop:
-        """The transform of test images."""
-        return self.config.views.to_test(self.backbone, size)
-
-    def dataset(self, images: Images, size: int, seed: int) -> NumberedBatches:
-        """Batches of images with their labels."""
-        return numbered(images, self.transform(size), seed, self.config.classes, "fine-tuning")
-
-    def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor | float]:
-        """Score images (B, 3, S, S) and their labels (B,)."""
-        images, labels = batch
-        logits = self.logits(images)
-        loss = cross_entropy(logits, labels)
-        return {"loss": loss, "accuracy": accuracy(logits, labels), "chance": math.log(self.config.classes)}
 
     def logits(self, images: Tensor) -> Tensor:
         """The scores (B, classes) of images (B, 3, S, S)."""

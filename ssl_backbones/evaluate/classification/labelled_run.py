@@ -15,8 +15,9 @@ from ssl_backbones.data import Images, require_batch
 from ssl_backbones.data.subset import as_list, at
 from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.classification.accuracy_judge import AccuracyJudge, Answers
-from ssl_backbones.evaluate.classification.finetune import Finetune, FinetuneConfig
-from ssl_backbones.evaluate.classification.linear import LinearConfig, LinearProbe
+from ssl_backbones.evaluate.classification.classifier import Classifier
+from ssl_backbones.evaluate.classification.finetune import FinetuneConfig
+from ssl_backbones.evaluate.classification.linear import LinearConfig
 from ssl_backbones.evaluate.classification.subset import labelled_rows
 from ssl_backbones.evaluate.evaluation import chance, read
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
@@ -113,7 +114,7 @@ def opened(run: LabelledRun) -> EvaluatedModel:
     return open_model(run.model, meet(), size=run.size or None, random=run.random, seed=run.seed)
 
 
-def built(run: LabelledRun, model: EvaluatedModel, asked: Asked) -> tuple[LabelledRun, LinearProbe | Finetune]:
+def built(run: LabelledRun, model: EvaluatedModel, asked: Asked) -> tuple[LabelledRun, Classifier]:
     """The run with all that it leaves open settled, and its method around the model."""
     run = settled(run, model, asked)
     with building(run):
