@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -19,17 +20,25 @@ FILES = dict(re.findall(r"^`([\w/]+\.py)`:\n\n```python\n(.*?)^```$", GUIDE, re.
 (DIFF,) = re.findall(r"^```diff\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
 METHOD, RECIPE, BACKBONE = "align_uniform", "resnet8_align_uniform.imagenette96_100ep", "resnet26"
 KIND = "AlignUniform"
+IGNORED = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+
+
+def ignored(folder: str, names: list[str]) -> list[str]:
+    """The names in a folder of the repository that git does not commit, and its many images and results."""
+    patterns = [".git", "/training/sample_photos", "/benchmarks/results", *IGNORED]
+    paths = {name: f"/{(Path(folder) / name).relative_to(ROOT).as_posix()}" for name in names}
+    return [
+        name
+        for name, path in paths.items()
+        if any(fnmatch(path if pattern.startswith("/") else name, pattern.rstrip("/")) for pattern in patterns)
+    ]
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository as git would commit it, with what the guide shows written into it."""
-    listed = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    """The repository, which need not be a checkout of git, with what the guide shows written into it."""
     folder = tmp_path_factory.mktemp("contributing") / "repository"
-    for name in subprocess.run(listed, capture_output=True, check=True, text=True).stdout.rstrip("\0").split("\0"):
-        if (ROOT / name).is_file() and not name.startswith(("training/sample_photos", "benchmarks/results")):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, folder / name)
+    shutil.copytree(ROOT, folder, ignore=ignored)
     for name, content in FILES.items():
         assert not (folder / name).exists(), f"{name} is in the repository: the guide has to show another"
         (folder / name).write_text(content, encoding="utf-8")
@@ -51,6 +60,11 @@ def test_the_guide_shows_a_method_a_recipe_and_a_backbone() -> None:
     assert set(FILES) == {f"ssl_backbones/{room}/{METHOD}.py" for room in ("methods", "recipes")}
     assert f'+    "{BACKBONE}",' in DIFF
     assert all(re.search(rf"`{room}`|`{room}/`", GUIDE) for room in ("catalogue", "evaluate", "train", "registry"))
+
+
+def test_the_copy_holds_the_repository(copy: Path) -> None:
+    assert (copy / "ssl_backbones" / "runs" / "checkpoint.py").is_file()
+    assert not any((copy / name.strip("/")).exists() for name in (".git", ".venv", "/runs/"))
 
 
 def test_what_was_added_is_found_by_being_there(copy: Path) -> None:
