@@ -6,6 +6,7 @@ A tensor is one number stretched to its shape, so that a file of a ResNet-50 is 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
@@ -125,25 +126,102 @@ def without_counters(net: Tensors) -> Any:
     return {key: value for key, value in net.items() if not key.endswith("num_batches_tracked")}
 
 
+def other(net: Tensors) -> Tensors:
+    """The same network with other numbers in it."""
+    return {key: value + 1 for key, value in net.items()}
+
+
+def numbered(net: Tensors, shift: int = 3) -> Tensors:
+    """As in `Sequential(*list(resnet.children())[:-1])`."""
+    names = {"conv1": "0", "bn1": "1", **{f"layer{n}": str(n + shift) for n in (1, 2, 3, 4)}}
+    parts = ((*key.partition("."), value) for key, value in net.items())
+    return {names.get(top, top) + dot + rest: value for top, dot, rest, value in parts}
+
+
+def shortcut(net: Tensors) -> Tensors:
+    """As networks for CIFAR call a downsample."""
+    return {key.replace(".downsample.", ".shortcut."): value for key, value in net.items()}
+
+
+def lightning(state: Tensors) -> Any:
+    """As Lightning writes a module of somebody's."""
+    return {"epoch": 9, "state_dict": state, "loops": {"fit_loop": {}}, "hyper_parameters": {"lr": 0.1}}
+
+
+def solo_learn(net: Tensors) -> Any:
+    heads = [*linear("classifier"), *linear("projector.0"), *norm("projector.1"), *linear("predictor.0")]
+    heads += [*linear("momentum_projector.0"), *linear("momentum_classifier")]
+    return lightning({**under("backbone.", net), **some(heads), **under("momentum_backbone.", other(net))})
+
+
+def lightly_tutorial(net: Tensors) -> Any:
+    heads = [*linear("projection_head.layers.0"), *linear("projection_head_momentum.layers.0")]
+    net = numbered(net)
+    return lightning({**under("backbone.", net), **some(heads), **under("backbone_momentum.", other(net))})
+
+
+def lightly_benchmark(net: Tensors) -> Any:
+    heads = [*linear("projection_head.layers.0"), *norm("projection_head.layers.1"), *linear("online_classifier")]
+    return lightning(under("_orig_mod.", {**under("backbone.", net), **some(heads)}))
+
+
+def mmselfsup(net: Tensors) -> Any:
+    """Version 0: the online network is a Sequential, and its backbone is kept under a second name as well."""
+    state = {**under("backbone.", net), **under("online_net.0.", net), **under("target_net.0.", other(net))}
+    return {"meta": {"epoch": 200}, "state_dict": {**state, **some([*linear("online_net.1.fc0"), *linear("neck.fc0")])}}
+
+
+def mmselfsup_averaged(net: Tensors) -> Any:
+    """Version 1: the target is torch's averaged model, with a counter."""
+    state = {**under("backbone.", net), **under("target_net.module.0.", other(net)), **some(linear("neck.fc0"))}
+    return {"meta": {}, "message_hub": {"runtime": {}}, "state_dict": {**state, "target_net.steps": torch.tensor(3)}}
+
+
+def stable_pretraining(net: Tensors) -> Any:
+    heads = [*linear("projector.0"), *linear("callbacks_modules.linear_probe.1"), *norm("callbacks_modules.knn")]
+    return lightning({**under("backbone.", net), **some([*heads, "callbacks_metrics.top1.tp"])})
+
+
+def compiled_stages(net: Tensors) -> Tensors:
+    """Each stage compiled by itself."""
+    return {re.sub(r"^(layer\d)\.", r"\1._orig_mod.", key): value for key, value in net.items()}
+
+
 LAYOUTS: dict[str, tuple[str, Callable[[Tensors], Any]]] = {
-    "MoCo v1": ("MoCo", lambda net: moco(net, linear("fc"))),
-    "MoCo v2": ("MoCo", lambda net: moco(net, [*linear("fc.0"), *linear("fc.2")])),
-    "LEWEL": ("LEWEL and EMAN", lewel),
-    "EMAN BYOL": ("LEWEL and EMAN", lambda net: online_target(net, mlp("neck.mlp"), mlp("predictor.mlp"))),
-    "SimSiam": ("SimSiam", simsiam),
-    "SwAV": ("SwAV", swav),
-    "DeepCluster-v2": ("SwAV", lambda net: swav(net, tuple(f"prototypes.prototypes{n}.weight" for n in range(3)))),
-    "bare": ("torchvision", lambda net: net),
-    "with a classifier": ("torchvision", lambda net: {**net, **some(linear("fc"))}),
-    "without counters": ("torchvision", without_counters),
-    "Barlow Twins": ("Barlow Twins, VICReg and DINO", barlow_twins),
-    "DINO": ("Barlow Twins, VICReg and DINO", dino),
-    "SupCon": ("SupCon", supcon),
-    "SupCon, wrapped inside": ("SupCon", supcon_cifar),
-    "VISSL": ("VISSL", vissl),
-    "relational reasoning": ("torchvision", relational),
+    "MoCo v1": ("state_dict.module.encoder_q.", lambda net: moco(net, linear("fc"))),
+    "MoCo v2": ("state_dict.module.encoder_q.", lambda net: moco(net, [*linear("fc.0"), *linear("fc.2")])),
+    "LEWEL": ("state_dict.module.online_net.backbone.", lewel),
+    "EMAN BYOL": (
+        "state_dict.module.online_net.backbone.",
+        lambda net: online_target(net, mlp("neck.mlp"), mlp("predictor.mlp")),
+    ),
+    "SimSiam": ("state_dict.module.encoder.", simsiam),
+    "SwAV": ("module.", swav),
+    "DeepCluster-v2": ("module.", lambda net: swav(net, tuple(f"prototypes.prototypes{n}.weight" for n in range(3)))),
+    "bare": ("", lambda net: net),
+    "with a classifier": ("", lambda net: {**net, **some(linear("fc"))}),
+    "without counters": ("", without_counters),
+    "Barlow Twins": ("model.module.backbone.", barlow_twins),
+    "DINO": ("teacher.backbone.", dino),
+    "SupCon": ("model.module.encoder.", supcon),
+    "SupCon, wrapped inside": ("model.encoder.module.", supcon_cifar),
+    "VISSL": ("classy_state_dict.base_model.model.trunk._feature_blocks.", vissl),
+    "relational reasoning": ("backbone.", relational),
+    "solo-learn": ("state_dict.backbone.", solo_learn),
+    "lightly's tutorials": ("state_dict.backbone.", lightly_tutorial),
+    "lightly's benchmarks": ("state_dict.backbone.", lightly_benchmark),
+    "mmselfsup 0": ("state_dict.backbone.", mmselfsup),
+    "mmselfsup 1": ("state_dict.backbone.", mmselfsup_averaged),
+    "stable-pretraining": ("state_dict.backbone.", stable_pretraining),
+    "a Sequential": ("", numbered),
+    "a Sequential without pooling": ("", lambda net: shortcut(numbered(net, 1))),
+    "compiled inside": ("model.encoder.", lambda net: {"model": under("encoder._orig_mod.", net)}),
+    "compiled stages": ("", compiled_stages),
+    "a model in a model": ("model.model.", lambda net: {"model": {"model": net, "step": 3}}),
+    "an average beside it": ("state_dict.", lambda net: {"state_dict": net, "state_dict_ema": other(net)}),
+    "a copy by another name": ("a.", lambda net: {"a": net, "b": dict(net)}),
 }
-"""By name: the label that the converter gives it, and what its file holds of a backbone."""
+"""By name: the beginning of the backbone's keys, and what its file holds of a backbone."""
 
 
 def haiku(net: Tensors) -> dict[str, np.ndarray[Any, Any]]:

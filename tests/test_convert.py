@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,28 @@ import numpy as np
 import pytest
 import timm
 import torch
-from checkpoints import LAYOUTS, backbone, haiku, lewel, moco, some, supcon_cifar, swav, under
+from checkpoints import (
+    LAYOUTS,
+    backbone,
+    haiku,
+    lewel,
+    lightning,
+    moco,
+    other,
+    some,
+    supcon_cifar,
+    swav,
+    under,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ssl_backbones.convert import LAYOUTS as KNOWN
 from ssl_backbones.convert import ConversionError, convert, read_checkpoint
-from ssl_backbones.convert.haiku import HAIKU
-from ssl_backbones.convert.layout import Prefixed
+from ssl_backbones.convert.haiku import dotted
 from ssl_backbones.registry.backbones import BACKBONES
 
 NET = backbone()
+SMALL = backbone("resnet18")
 
 
 def write(content: Any, path: Path, legacy: bool = False) -> Path:
@@ -54,10 +66,11 @@ def test_the_files_have_as_many_tensors_as_the_published_ones():
 @pytest.mark.parametrize(("wrapped", "legacy"), [(True, False), (False, True)], ids=["module., zip", "bare, legacy"])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_layout_gives_every_tensor_its_place(name: str, wrapped: bool, legacy: bool, tmp_path: Path):
-    label, layout = LAYOUTS[name]
+    prefix, layout = LAYOUTS[name]
     content = layout(NET) if wrapped else bare_of_wrappers(layout(NET))
     converted = convert(write(content, tmp_path / "checkpoint.pth.tar", legacy))
-    assert (converted.architecture, converted.layout) == ("resnet50", label)
+    bare = prefix if wrapped or "inside" in name else prefix.replace("module.", "")
+    assert (converted.architecture, converted.prefix) == ("resnet50", bare)
     wanted = NET if name != "without counters" else NET | {k: torch.tensor(0) for k in NET if k.endswith("tracked")}
     assert same(converted.weights, wanted)
 
@@ -78,7 +91,7 @@ def test_what_is_converted_computes_what_was_trained(tmp_path: Path):
     loaded = timm.create_model("resnet18", num_classes=0).eval()
     loaded.load_state_dict(converted.weights)
     assert torch.equal(loaded(images), model(images))
-    assert len(converted.heads) == 2 + len(model.state_dict()) + 4
+    assert len(converted.left_out) == 2 + len(model.state_dict()) + 4
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
@@ -92,9 +105,9 @@ def test_deepminds_arrays_are_converted_and_the_padding_told(suffix: str, tmp_pa
         save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, path)
     converted = convert(path)
     assert same(converted.weights, NET | {key: torch.tensor(0) for key in NET if key.endswith("tracked")})
-    assert converted.layout == "DeepMind's BYOL"
+    assert converted.prefix == "res_net50/~/."
     assert "SAME padding" in converted.notes
-    assert len(converted.heads) == 4 + 2 * 53
+    assert len(converted.left_out) == 4 + 2 * 53
 
 
 def test_a_kernel_of_haikus_is_turned_as_its_axes_say(tmp_path: Path):
@@ -103,40 +116,27 @@ def test_a_kernel_of_haikus_is_turned_as_its_axes_say(tmp_path: Path):
     arrays = {key: np.ascontiguousarray(value) for key, value in haiku(net).items()}
     assert arrays["res_net50/~/initial_conv/w"].shape == (7, 7, 3, 64)
     np.savez(tmp_path / "byol.npz", **arrays)
-    found = HAIKU.split(read_checkpoint(tmp_path / "byol.npz"))
-    assert found is not None
-    assert all(torch.equal(found.backbone[key], net[key]) for key in net if not key.endswith("tracked"))
+    found = dotted(read_checkpoint(tmp_path / "byol.npz"))
+    assert all(torch.equal(found[f"res_net50/~/.{key}"], net[key]) for key in net if not key.endswith("tracked"))
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 @settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(key=st.sampled_from([key for key in NET if not key.endswith("tracked")]))
+@given(key=st.sampled_from([key for key in SMALL if not key.endswith("tracked")]))
 def test_a_missing_tensor_is_named_and_nothing_loaded(name: str, key: str, tmp_path: Path):
-    content = LAYOUTS[name][1]({other: value for other, value in NET.items() if other != key})
+    content = LAYOUTS[name][1]({other: value for other, value in SMALL.items() if other != key})
     with pytest.raises(ConversionError) as caught:
         convert(write(content, tmp_path / "short.pth"))
     assert key in str(caught.value)
     assert "nothing was loaded" in str(caught.value)
 
 
-@pytest.mark.parametrize("extra", ["projector.0.weight", "layer5.0.conv1.weight", "fc.9.weight", "predictors.weight"])
-def test_a_tensor_of_no_known_head_is_refused(extra: str, tmp_path: Path):
-    content = swav(NET) | some([f"module.{extra}"])
-    with pytest.raises(ConversionError, match=extra):
-        convert(write(content, tmp_path / "swav.pth"))
-    content = moco(NET, ["fc.weight", "fc.bias"])
-    content["state_dict"] |= some([f"module.{extra}"])
-    with pytest.raises(ConversionError, match=extra):
-        convert(write(content, tmp_path / "moco.pth"))
-
-
-def test_a_key_that_only_begins_like_a_head_is_not_taken_for_one(tmp_path: Path):
-    content = lewel(NET)
-    content["state_dict"] |= some(["module.predictor_other.weight", "module.target_network.weight"])
-    with pytest.raises(ConversionError, match=r"predictor_other\.weight, target_network\.weight belong neither"):
-        convert(write(content, tmp_path / "lewel.pth"))
-    with pytest.raises(ValueError, match="must end in a dot"):
-        Prefixed("mine", "encoder")
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("extra", ["layer5.0.conv1.weight", "layer1.0.adapter.weight", "predictors.weight"])
+def test_a_tensor_of_no_known_head_in_the_network_is_refused(name: str, extra: str, tmp_path: Path):
+    content = LAYOUTS[name][1]({**SMALL, **some([extra])})
+    with pytest.raises(ConversionError, match=r"has in excess .*" + re.escape(extra.split(".")[-2])):
+        convert(write(content, tmp_path / "more.pth"))
 
 
 def test_another_architecture_is_refused(tmp_path: Path):
@@ -164,17 +164,68 @@ def test_a_file_without_named_tensors_is_refused(content: Any, tmp_path: Path):
         convert(write(content, tmp_path / "odd.pth"))
 
 
-def test_an_unknown_layout_is_refused_with_those_that_are_known(tmp_path: Path):
-    with pytest.raises(ConversionError, match="no known layout") as caught:
-        convert(write(under("my_net.", NET), tmp_path / "mine.pth"))
-    assert all(layout.label in str(caught.value) for layout in KNOWN)
+def test_a_file_without_a_network_is_refused_with_its_keys(tmp_path: Path):
+    with pytest.raises(ConversionError, match=r"no part with the names of a headless ResNet.*net\.stem\.weight"):
+        convert(write(some(["net.stem.weight"]), tmp_path / "mine.pth"))
 
 
-def test_a_second_backbone_beside_the_first_is_refused(tmp_path: Path):
-    content = moco(NET, ["fc.weight", "fc.bias"])
-    content["state_dict"] |= under("module.", NET)
-    with pytest.raises(ConversionError, match=r"conv1\.weight, .* belong neither|encoder_q"):
-        convert(write(content, tmp_path / "two.pth"))
+SEVERAL = {
+    "bare and query": ({**NET, **under("encoder_q.", other(NET))}, ["", "encoder_q."]),
+    "student and teacher": (
+        lightning({**under("student_backbone.", NET), **under("teacher_backbone.", other(NET))}),
+        ["state_dict.student_backbone.", "state_dict.teacher_backbone."],
+    ),
+    "two architectures": (
+        {"model": {**under("small.", backbone("resnet18")), **under("large.", NET)}},
+        ["model.small.", "model.large."],
+    ),
+    "two averages": ({"target": NET, "ema": other(NET)}, ["target.", "ema."]),
+    "one cut short": ({"a": NET, "b": dict(list(other(NET).items())[:-6])}, ["a.", "b."]),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_two_networks_are_no_guess_and_either_is_taken_by_its_prefix(name: str, tmp_path: Path):
+    content, prefixes = SEVERAL[name]
+    path = write(content, tmp_path / "two.pth")
+    with pytest.raises(ConversionError, match="--prefix") as caught:
+        convert(path)
+    assert all(repr(prefix) in str(caught.value) for prefix in prefixes)
+    for number, prefix in enumerate(prefixes):
+        if name == "one cut short" and number:
+            with pytest.raises(ConversionError, match="nothing was loaded"):
+                convert(path, prefix=prefix)
+            continue
+        converted = convert(path, prefix=prefix)
+        assert converted.prefix == prefix
+        assert converted.others == (prefixes[1 - number],)
+        assert len(converted.left_out) == len(read_checkpoint(path)) - len(converted.weights)
+
+
+@pytest.mark.parametrize("prefix", ["momentum_backbone", "momentum_backbone.", "state_dict.momentum_backbone"])
+def test_a_moving_average_is_told_of_and_taken_where_it_is_asked_for(prefix: str, tmp_path: Path):
+    path = write(LAYOUTS["solo-learn"][1](NET), tmp_path / "solo.ckpt")
+    assert "--prefix 'state_dict.momentum_backbone.' takes another network" in convert(path).rest
+    assert "'state_dict.projector'" in convert(path).rest
+    assert same(convert(path, prefix=prefix).weights, other(NET))
+    for wrong in ("backbon", "", "momentum", "state_dict"):
+        with pytest.raises(ConversionError, match=r"names 0 of them"):
+            convert(path, prefix=wrong)
+
+
+def test_two_networks_of_deepminds_are_told_apart_by_their_scope(tmp_path: Path):
+    nets = {"online": NET, "target": other(NET)}
+    both = {f"{scope}/{key}": value for scope, net in nets.items() for key, value in haiku(net).items()}
+    np.savez(tmp_path / "both.npz", **{key: np.ascontiguousarray(value) for key, value in both.items()})
+    converted = convert(tmp_path / "both.npz")
+    assert (converted.prefix, converted.others) == ("online/res_net50/~/.", ("target/res_net50/~/.",))
+
+
+def test_a_network_of_another_kind_is_found_by_its_name(tmp_path: Path):
+    net = timm.create_model("convnext_atto", num_classes=5).state_dict()
+    converted = convert(write(lightning(under("encoder.", net)), tmp_path / "next.ckpt"), "convnext_atto")
+    assert same(converted.weights, timm.create_model("convnext_atto", num_classes=0).state_dict() | converted.weights)
+    assert converted.left_out == ("state_dict.encoder.head.fc.weight", "state_dict.encoder.head.fc.bias")
 
 
 def test_a_wrapper_round_some_keys_only_is_not_taken_off(tmp_path: Path):

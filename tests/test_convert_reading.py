@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -151,4 +152,21 @@ def test_an_older_torch_reads_no_strangers_pickle(tmp_path: Path, monkeypatch: p
 
 def test_what_is_read_is_named_tensors(tmp_path: Path):
     (tmp_path / "net.pth").write_bytes(saved({"state_dict": NET, "epoch": 3, "note": "text"}))
-    assert list(read_checkpoint(tmp_path / "net.pth")) == list(NET)
+    assert list(read_checkpoint(tmp_path / "net.pth")) == [f"state_dict.{key}" for key in NET]
+
+
+def test_dictionaries_without_end_are_read_to_an_end(tmp_path: Path):
+    content: dict[str, Any] = {"conv1.weight": torch.ones(1)}
+    content["itself"] = content
+    deep = content
+    for _ in range(5_000):
+        deep = {"a": deep}
+    (tmp_path / "round.pth").write_bytes(saved({"state_dict": content}))
+    assert list(read_checkpoint(tmp_path / "round.pth")) == ["state_dict.conv1.weight"]
+    sys.setrecursionlimit(100_000)
+    try:
+        (tmp_path / "deep.pth").write_bytes(saved(deep))
+    finally:
+        sys.setrecursionlimit(1000)
+    with pytest.raises(ConversionError, match="no tensors by name"):
+        read_checkpoint(tmp_path / "deep.pth")

@@ -2,6 +2,10 @@
 
 Examples:
     ssl-backbones convert swav_800ep_pretrain.pth.tar --out swav --licence cc-by-nc-4.0
+    ssl-backbones convert solo_learn.ckpt --out mine --prefix momentum_backbone
+
+The backbone is found wherever it lies in the file, as the one part that fills a network. A moving average beside it
+(momentum_backbone, target_net, encoder_k) is left out, and taken with --prefix.
 """
 
 from __future__ import annotations
@@ -29,6 +33,8 @@ class Options:
     """Of the weights, as their publisher states it."""
     architecture: str | None = None
     """Refuse any other, as in resnet50."""
+    prefix: str | None = None
+    """The network to take where the file has several, as its keys begin: momentum_backbone."""
 
 
 def run(options: Options) -> None:
@@ -37,12 +43,12 @@ def run(options: Options) -> None:
         raise ConversionError(f"timm knows no architecture {options.architecture!r}: name one such as 'resnet50'")
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise ConversionError(f"{str(options.out)!r} is not an empty folder: name a new one with --out")
-    converted = convert(options.file, options.architecture)
+    converted = convert(options.file, options.architecture, options.prefix)
     model = timm.create_model(converted.architecture, num_classes=0)
     model.load_state_dict(converted.weights)
     sha256 = file_digest(options.file)
     notes = f"; {converted.notes}" if converted.notes else ""
-    description = f"converted from {options.file.name} (sha256 {sha256}), in the layout of {converted.layout}{notes}"
+    description = f"converted from {options.file.name} (sha256 {sha256}), {converted.source}{notes}"
     side = 32 if converted.architecture in timm.list_models(module="small_resnet") else 224
     crop = 1.0 if side == 32 else 0.875
     save_backbone(
@@ -54,4 +60,4 @@ def run(options: Options) -> None:
         license=options.licence,
         description=description,
     )
-    print(f"{options.out}: a {converted.architecture}, {description}; {len(converted.heads)} tensors of heads left out")
+    print(f"{options.out}: a {converted.architecture}, {description}; {converted.rest}")

@@ -26,8 +26,8 @@ def run(options: Options) -> None:
     """Convert the file, keep it, and say what was found in it."""
     converted = import_file(options.name, options.file)
     print(
-        f"{options.name} has its weights: {len(converted.weights)} tensors of a {converted.architecture} in the layout "
-        f"of {converted.layout}, {len(converted.heads)} of heads left out, kept in {folder_of(options.name)}"
+        f"{options.name} has its weights: {len(converted.weights)} tensors of a {converted.architecture}, "
+        f"{converted.source}; {converted.rest}; kept in {folder_of(options.name)}"
     )
     if converted.notes:
         print(f"note: {converted.notes}")

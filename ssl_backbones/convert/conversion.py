@@ -1,24 +1,27 @@
-"""A checkpoint in any known layout, as the weights of a headless timm network."""
+"""The network in a checkpoint, as the weights of a headless timm network."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from itertools import takewhile
 from os import PathLike
 from pathlib import Path
 
-import timm
 import torch
 from torch import Tensor
 
-from ssl_backbones.convert.layout import ConversionError, Layout, Parts
-from ssl_backbones.convert.layouts import LAYOUTS
-from ssl_backbones.convert.reading import read_checkpoint
-from ssl_backbones.registry.backbones import BACKBONES
+from ssl_backbones.convert import haiku
+from ssl_backbones.convert.reading import ConversionError, read_checkpoint
+from ssl_backbones.convert.subtree import Subtree, shapes_of, subtrees
 
-COUNTER = "num_batches_tracked"
-"""A counter of norms: torch writes it since 0.4.1, and none of these networks reads it."""
+COPIES = frozenset({"ema", "k", "key", "momentum", "target"})
+"""Words in the names of a network that follows another by an exponential moving average: `momentum_backbone`,
+`encoder_k`, `target_net`, `state_dict_ema`. Beside the network that is trained it is left out."""
+DINO = ("student.", "teacher.")
+"""The two networks of a file of DINO's, iBOT's or EsViT's, of which the teacher is the one that they publish."""
 
 
 @dataclass(frozen=True)
@@ -28,86 +31,94 @@ class Converted:
     weights: dict[str, Tensor]
     architecture: str
     """timm's name of the network."""
-    layout: str
-    """The label of the file's layout."""
-    heads: tuple[str, ...]
-    """The keys of the file that belong to heads, and were left out."""
+    prefix: str
+    """The beginning of its keys in the file; empty where they lie bare."""
+    left_out: tuple[str, ...]
+    """The keys of all other tensors in the file."""
+    others: tuple[str, ...] = ()
+    """The prefixes of other networks in the file, which a prefix asked for would take."""
     notes: str = ""
 
+    @property
+    def source(self) -> str:
+        """The place of the network in the file, in words."""
+        return f"the network under {self.prefix!r}" if self.prefix else "the network at the top"
 
-def convert(file: str | PathLike[str], architecture: str | None = None) -> Converted:
+    @property
+    def rest(self) -> str:
+        """The tensors that were left out, in words."""
+        tops = Counter(_top(key, self.prefix) for key in self.left_out)
+        listed = few([f"{top!r} ({count})" for top, count in tops.items()], 6) if tops else "nothing"
+        return f"left out: {listed}" + "".join(f"; --prefix {other!r} takes another network" for other in self.others)
+
+
+def convert(file: str | PathLike[str], architecture: str | None = None, prefix: str | None = None) -> Converted:
     """The backbone in a file, under timm's names; ConversionError unless it fills all of one network.
 
-    With `architecture`, that network and no other.
+    With `architecture`, that network and no other; with `prefix`, the one whose keys begin, or end their beginning,
+    with it. Without, there must be one, or one beside its own moving average.
     """
     path = Path(file)
-    tensors = read_checkpoint(path)
-    layout, parts = recognise(tensors, path.name)
-    if parts.unknown:
-        raise ConversionError(
-            f"{path.name!r} is in the layout of {layout.label}, but {few(parts.unknown)} {belong(parts.unknown)} "
-            "neither to the backbone nor to a head it is known to have: take the publisher's own file"
-        )
-    name, weights = fit(parts.backbone, path.name, [architecture] if architecture else BACKBONES)
-    return Converted(weights, name, layout.label, parts.heads, layout.notes)
-
-
-def recognise(tensors: Mapping[str, Tensor], name: str) -> tuple[Layout, Parts]:
-    """The layout that leaves fewest keys unexplained, and the file's parts in it."""
-    found = [(layout, parts) for layout in LAYOUTS if (parts := layout.split(tensors))]
+    tensors = haiku.dotted(read_checkpoint(path))
+    found = subtrees(tensors, architecture)
     if not found:
         raise ConversionError(
-            f"{name!r} is in no known layout (its first keys are {few(tuple(tensors))}): known are those of "
-            f"{', '.join(dict.fromkeys(layout.label for layout in LAYOUTS))}"
+            f"{path.name!r} has no part with the names of a headless {architecture or 'ResNet'}, so nothing was "
+            f"loaded (its first keys are {few(tuple(tensors))}): take a checkpoint that holds the backbone itself"
         )
-    return min(found, key=lambda pair: len(pair[1].unknown))
-
-
-def fit(backbone: Mapping[str, Tensor], name: str, architectures: Sequence[str]) -> tuple[str, dict[str, Tensor]]:
-    """The network that a backbone fills, with its weights in that network's order; ConversionError if it fills none."""
-    faults = {architecture: _faults(backbone, architecture) for architecture in architectures}
-    nearest = min(faults, key=lambda architecture: sum(map(len, faults[architecture].values())))
-    if any(faults[nearest].values()):
-        listed = "; it ".join(f"{fault} {few(keys)}" for fault, keys in faults[nearest].items() if keys)
+    taken = _named(found, prefix, path.name) if prefix is not None else _only(found, path.name)
+    if taken.count:
+        listed = "; it ".join(f"{fault} {few(keys)}" for fault, keys in taken.faults.items() if keys)
         raise ConversionError(
-            f"{name!r} does not fill a headless {nearest}, so nothing was loaded: it {listed}; take the publisher's "
-            "whole file, of that architecture"
+            f"{path.name!r} does not fill a headless {taken.architecture}, so nothing was loaded: it {listed}; take "
+            "the publisher's whole file, of that architecture"
         )
-    shapes = _shapes(nearest)
-    weights = {key: backbone[key] if key in backbone else torch.tensor(0) for key in shapes}
-    return nearest, weights
+    weights = {key: taken.weights.get(key, torch.tensor(0)) for key in shapes_of(taken.architecture)}
+    left_out = tuple(key for key in tensors if key not in taken.used)
+    others = tuple(other.prefix for other in found if other is not taken and not other.equals(taken))
+    notes = haiku.NOTES if haiku.MARK in taken.prefix else ""
+    return Converted(weights, taken.architecture, taken.prefix, left_out, others, notes)
 
 
-def _faults(backbone: Mapping[str, Tensor], architecture: str) -> dict[str, list[str]]:
-    """Reasons why a backbone does not fill a network: keys it lacks, has in excess, or has in another shape or kind."""
-    wanted = _shapes(architecture)
-    return {
-        "lacks": [key for key in wanted if key not in backbone and not key.endswith(COUNTER)],
-        "has in excess": [key for key in backbone if key not in wanted],
-        "has in another shape": [
-            f"{key} {tuple(backbone[key].shape)} for {shape}"
-            for key, shape in wanted.items()
-            if key in backbone and tuple(backbone[key].shape) != shape
-        ],
-        "has in another type than floats": [
-            key for key, value in backbone.items() if not key.endswith(COUNTER) and not value.is_floating_point()
-        ],
-    }
+def _named(found: Sequence[Subtree], prefix: str, name: str) -> Subtree:
+    """The sub-tree that is asked for."""
+    whole = prefix if prefix.endswith(".") or not prefix else f"{prefix}."
+    matches = [each for each in found if each.prefix == whole]
+    matches = matches or [each for each in found if whole and each.prefix.endswith(f".{whole}")]
+    if len(matches) != 1:
+        raise ConversionError(f"{name!r} has {_listed(found)}, and {prefix!r} names {len(matches)} of them: name one")
+    return matches[0]
 
 
-@cache
-def _shapes(architecture: str) -> dict[str, tuple[int, ...]]:
-    """The name and shape of every tensor of a headless network, in its order."""
-    with torch.device("meta"):
-        model = timm.create_model(architecture, num_classes=0)
-    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
+def _only(found: Sequence[Subtree], name: str) -> Subtree:
+    """The sub-tree that is meant where none is asked for; ConversionError where it could be any of several."""
+    distinct = [each for n, each in enumerate(found) if not any(each.equals(other) for other in found[:n])]
+    trained = [each for each in distinct if not _is_copy(each.prefix)] or distinct
+    if {top for each in trained for top in DINO if each.prefix.startswith(top)} == set(DINO):
+        trained = [each for each in trained if not each.prefix.startswith(DINO[0])]
+    if len(trained) != 1:
+        raise ConversionError(f"{name!r} has {_listed(trained)}: name the one to take with --prefix")
+    return trained[0]
+
+
+def _is_copy(prefix: str) -> bool:
+    """True if a prefix says that the network under it is another's moving average."""
+    return not COPIES.isdisjoint(re.split(r"[._/]", prefix))
+
+
+def _listed(found: Sequence[Subtree]) -> str:
+    """Networks in words."""
+    listed = ", ".join(f"{each.prefix!r} ({each.architecture})" for each in found)
+    return f"networks under {listed}" if len(found) > 1 else f"a network under {listed}"
+
+
+def _top(key: str, prefix: str) -> str:
+    """The beginning of a key, as far as its first part that is not the prefix's."""
+    parts = key.split(".")
+    shared = takewhile(lambda pair: pair[0] == pair[1], zip(parts, prefix.split("."), strict=False))
+    return ".".join(parts[: len(list(shared)) + 1])
 
 
 def few(keys: Sequence[str], shown: int = 4) -> str:
     """The first keys, and how many more there are."""
     return ", ".join(keys[:shown]) + (f" and {len(keys) - shown} more" if len(keys) > shown else "")
-
-
-def belong(keys: Sequence[str]) -> str:
-    """The verb that goes with the keys."""
-    return "belongs" if len(keys) == 1 else "belong"

@@ -13,13 +13,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from torch import Tensor
 
-from ssl_backbones.convert.layout import Layout, Parts
-
-_SCOPE = r"(?:.*/)?res_net\d+/~/"
+NOTES = (
+    "these weights were trained with TensorFlow's SAME padding, uneven on even sizes (2 and 3 pixels at the stem, "
+    "0 and 1 at strided layers), and timm's network pads evenly: its features are near the originals, not equal"
+)
+"""The sentence to say of every conversion."""
+MARK = "/~/"
+"""The part of a name that is haiku's alone."""
+_SCOPE = re.compile(r"(?P<scope>(?:.*/)?res_net\d+/~/)(?P<name>.+)")
 _BLOCK = r"block_group_(?P<group>\d)/~/block_(?P<block>\d+)/~/"
 _LEAVES = {
     "scale": "weight",
@@ -29,40 +33,29 @@ _LEAVES = {
 }
 _NORM = "(?P<leaf>" + "|".join(_LEAVES) + ")"
 _TABLE = (
-    (re.compile(_SCOPE + r"initial_conv/w"), "conv1.weight"),
-    (re.compile(_SCOPE + r"initial_batchnorm/" + _NORM), "bn1.{leaf}"),
-    (re.compile(_SCOPE + _BLOCK + r"conv_(?P<number>\d)/w"), "layer{group}.{block}.conv{number}.weight"),
-    (re.compile(_SCOPE + _BLOCK + r"batchnorm_(?P<number>\d)/" + _NORM), "layer{group}.{block}.bn{number}.{leaf}"),
-    (re.compile(_SCOPE + _BLOCK + r"shortcut_conv/w"), "layer{group}.{block}.downsample.0.weight"),
-    (re.compile(_SCOPE + _BLOCK + r"shortcut_batchnorm/" + _NORM), "layer{group}.{block}.downsample.1.{leaf}"),
+    (re.compile(r"initial_conv/w"), "conv1.weight"),
+    (re.compile(r"initial_batchnorm/" + _NORM), "bn1.{leaf}"),
+    (re.compile(_BLOCK + r"conv_(?P<number>\d)/w"), "layer{group}.{block}.conv{number}.weight"),
+    (re.compile(_BLOCK + r"batchnorm_(?P<number>\d)/" + _NORM), "layer{group}.{block}.bn{number}.{leaf}"),
+    (re.compile(_BLOCK + r"shortcut_conv/w"), "layer{group}.{block}.downsample.0.weight"),
+    (re.compile(_BLOCK + r"shortcut_batchnorm/" + _NORM), "layer{group}.{block}.downsample.1.{leaf}"),
 )
-_HEADS = re.compile(r"(?:projector|predictor|classifier)/.+|.+/~/(?:mean|var)_ema/(?:hidden|counter)")
-"""Heads, and of running averages what is not the average."""
+_COUNTED = re.compile(r".+/~/(?:mean|var)_ema/(?:hidden|counter)")
+"""Of running averages, what is not the average."""
 
 
-@dataclass(frozen=True)
-class Haiku(Layout):
-    """A network of haiku's: other names, other orders of axes, and padding that timm's network has not."""
-
-    label: str = "DeepMind's BYOL"
-    notes: str = (
-        "these weights were trained with TensorFlow's SAME padding, uneven on even sizes (2 and 3 pixels at the stem, "
-        "0 and 1 at strided layers), and timm's network pads evenly: its features are near the originals, not equal"
-    )
-
-    def split(self, tensors: Mapping[str, Tensor]) -> Parts | None:
-        """The network under timm's names; None where no key looks like haiku's."""
-        if not any(_TABLE[0][0].fullmatch(key) for key in tensors):
-            return None
-        backbone: dict[str, Tensor] = {}
-        heads: list[str] = []
-        unknown: list[str] = []
-        for key, value in tensors.items():
-            if name := timm_name(key):
-                backbone[name] = as_torch(value, kernel=key.endswith("/w"))
-            else:
-                (heads if _HEADS.fullmatch(key) else unknown).append(key)
-        return Parts(backbone, tuple(heads), tuple(unknown))
+def dotted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors (...), a network of haiku's under its scope and timm's names, its axes in torch's order."""
+    found: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        match = _SCOPE.fullmatch(key)
+        if match is None or _COUNTED.fullmatch(key):
+            found[key] = value
+        elif name := timm_name(match["name"]):
+            found[f"{match['scope']}.{name}"] = as_torch(value, kernel=key.endswith("/w"))
+        else:
+            found[f"{match['scope']}.{match['name']}"] = value
+    return found
 
 
 def timm_name(key: str) -> str | None:
@@ -80,6 +73,3 @@ def timm_name(key: str) -> str | None:
 def as_torch(value: Tensor, kernel: bool) -> Tensor:
     """A kernel (H, W, I, O) as (O, I, H, W), and a norm's (1, 1, 1, C) as (C,)."""
     return value.permute(3, 2, 0, 1).contiguous() if kernel and value.ndim == 4 else value.reshape(-1)
-
-
-HAIKU = Haiku()

@@ -6,7 +6,7 @@ import argparse
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,57 +16,47 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ssl_backbones.convert.layout import ConversionError
+from ssl_backbones.refusal import Refusal
 
 SAFE_TORCH = (2, 10)
 """The first release in which the known holes of `weights_only` are closed."""
-CONTAINERS: tuple[tuple[str, ...], ...] = (
-    (),
-    ("state_dict",),
-    ("model",),
-    ("teacher",),
-    ("backbone",),
-    ("network",),
-    ("model_state_dict",),
-    ("classy_state_dict", "base_model", "model", "trunk"),
-)
-"""The keys that lead to the tensors of a checkpoint; of DINO's two networks the teacher is the published one."""
-WRAPPERS = ("module.", "_orig_mod.")
-"""Prefixes that data parallelism and compilation put before every key."""
+WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module)\.")
+"""Parts of keys that compilation and sharding put in; they name no module of the network."""
+DEPTH = 16
+"""Dictionaries in dictionaries that are looked into."""
 _OBJECTS = "Unsupported operand"
 """Torch's words for a step that checkpoints of tensors have no need of."""
 _REFUSED = re.compile(r"(?:GLOBAL|global) ([\w.]+)")
 
 
+class ConversionError(Refusal, ValueError):
+    """A checkpoint that cannot be converted; the message says what it lacks and what would work."""
+
+
 def read_checkpoint(file: str | PathLike[str]) -> dict[str, Tensor]:
-    """Every tensor (...) of a .pth, .pth.tar, .safetensors or .npz, without wrappers' prefixes; or ConversionError."""
+    """Every tensor (...) of a .pth, .pth.tar, .safetensors or .npz, by its path in the file; or ConversionError.
+
+    Keys of dictionaries in dictionaries are joined by dots, and the parts of wrappers are taken out.
+    """
     path = Path(file)
-    content = _content(path)
-    for container in CONTAINERS:
-        inside: Any = content
-        for key in container:
-            inside = inside.get(key) if isinstance(inside, Mapping) else None
-        if tensors := _tensors(inside):
-            return unwrapped(tensors)
-    raise ConversionError(
-        f"{str(path)!r} holds no tensors by name, at the top or under {', '.join(c[0] for c in CONTAINERS[1:])}: "
-        "convert a checkpoint, not a pickled model or a list"
-    )
+    tensors = dict(_tensors(_content(path), "", set()))
+    if not tensors:
+        raise ConversionError(
+            f"{str(path)!r} holds no tensors by name: convert a checkpoint, not a pickled model or a list"
+        )
+    plain = {WRAPPERS.sub("", key): value for key, value in tensors.items()}
+    return plain if len(plain) == len(tensors) else tensors
 
 
-def unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without a wrapper's prefix, where all of them have it."""
-    for wrapper in (*WRAPPERS, *WRAPPERS):
-        if all(key.startswith(wrapper) for key in tensors):
-            tensors = {key.removeprefix(wrapper): value for key, value in tensors.items()}
-    return tensors
-
-
-def _tensors(value: Any) -> dict[str, Tensor]:
-    """A dictionary's tensors; none if it holds dictionaries, which are to be looked into."""
-    if not isinstance(value, Mapping) or any(isinstance(inner, Mapping) for inner in value.values()):
-        return {}
-    return {key: inner for key, inner in value.items() if isinstance(key, str) and isinstance(inner, Tensor)}
+def _tensors(value: Any, prefix: str, seen: set[int], depth: int = DEPTH) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a dictionary and of those in it, each dictionary once."""
+    if isinstance(value, Tensor):
+        yield prefix, value
+    elif isinstance(value, Mapping) and id(value) not in seen and depth:
+        seen.add(id(value))
+        for key, inner in value.items():
+            if isinstance(key, str):
+                yield from _tensors(inner, f"{prefix}.{key}" if prefix else key, seen, depth - 1)
 
 
 def _content(path: Path) -> Any:
