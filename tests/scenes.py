@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from ssl_backbones.data.decode import USUAL_POLICY
 from ssl_backbones.evaluate.segmentation.masks import IGNORED, Scenes
 
 COLOURS = np.array([(90, 90, 90), (220, 40, 40), (40, 60, 220), (60, 200, 60)], np.uint8)
@@ -33,13 +34,16 @@ class DrawnScenes(Scenes):
     def __init__(self, count: int) -> None:
         self.scenes = [scene(number, 40 + number % 3, 32 + number % 5) for number in range(count)]
         self.keys = [f"{number}.png" for number in range(count)]
-        self.fingerprint = f"{count} scenes"
+        self.fingerprint, self.policy = f"{count} scenes", USUAL_POLICY
 
     def __getitem__(self, index: int) -> Image.Image:
         return self.scenes[index][0]
 
-    def mask(self, index: int) -> np.ndarray:
-        return self.scenes[index][1]
+    def encoded(self, index: int) -> bytes:
+        return png(np.asarray(self.scenes[index][0]))
+
+    def encoded_mask(self, index: int) -> bytes:
+        return png(self.scenes[index][1])
 
     def place(self, index: int) -> str:
         return self.keys[index]

@@ -107,7 +107,9 @@ class TestAnnotated:
         rows = pq.read_table(write(tmp_path / "odd.parquet")).to_pylist()
         rows[2]["instance_mask"] = encoded(Image.new("L", (3, 3)))
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / "odd.parquet")
-        with pytest.raises(ImageSourceError, match="parquet:2' has 3 x 3 pixels and its photo 44 x 30"):
+        with pytest.raises(
+            ImageSourceError, match=r"parquet:2' has 44 x 30 pixels, and its annotations in .* are for 3 x 3"
+        ):
             squares(str(tmp_path / "odd.parquet"), 16)
 
     def test_the_real_photos(self, shared_data: Path) -> None:

@@ -133,7 +133,7 @@ class TestRefusals:
         assert "aug.txt' does not exist" in refusal(capsys, copy, out, "--train_lists", "train", "aug")
         assert "are fewer than the batch of 12" in refusal(capsys, copy, out, "--batch_size", "12")
         palette(scene(0, 20, 20)[1]).save(copy / "SegmentationClass/p11.png")
-        assert "p11.png has 20 x 20 pixels and its photo 'JPEGImages/p11.jpg' has" in refusal(capsys, copy, out)
+        assert "'JPEGImages/p11.jpg' has 42 x 33 pixels, and its annotations" in refusal(capsys, copy, out)
         (copy / "SegmentationClass/p1.png").unlink()
         assert "SegmentationClass/p1.png', the mask of 'p1', does not exist" in refusal(capsys, copy, out)
         (copy / "ImageSets/Segmentation/train.txt").write_text("")

@@ -169,7 +169,10 @@ class TestRefusals:
 
     def test_a_mask_of_another_size(self, voc: Path) -> None:
         palette(MASK[:, :-2]).save(voc / "SegmentationClass/p4.png")
-        with pytest.raises(ImageSourceError, match=r"p4\.png has 38 x 32 pixels and its photo .*p4\.jpg' has 41 x 36"):
+        with pytest.raises(
+            ImageSourceError,
+            match=r"p4\.jpg' has 41 x 36 pixels, and its annotations in the masks of .* are for 38 x 32",
+        ):
             survey(open_scenes(str(voc), "mask", ["train"]), "training", complete=False)
 
     def test_a_broken_mask_or_photo(self, voc: Path) -> None:

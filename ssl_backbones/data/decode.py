@@ -81,7 +81,8 @@ def decode_file(file: BinaryIO, policy: DecodePolicy) -> Image.Image:
         if image.width * image.height > policy.max_pixels:
             raise ValueError(too_large(image.width, image.height, policy))
         image.load()
-        return upright(image, rgb(image, policy))
+        turn, pixels = turn_of(image), rgb(image, policy)
+        return pixels.transpose(UPRIGHT[turn]) if turn in UPRIGHT else pixels
 
 
 def not_known(start: bytes) -> str:
@@ -100,15 +101,15 @@ def too_large(width: int, height: int, policy: DecodePolicy) -> str:
     )
 
 
-def upright(image: Image.Image, pixels: Image.Image) -> Image.Image:
-    """The pixels turned as the EXIF data of the image ask; EXIF data that cannot be read ask for nothing."""
+def turn_of(image: Image.Image) -> int:
+    """The EXIF turn of an opened image, from 1 for none to 8; EXIF data that cannot be read ask for none."""
     try:
-        orientation = image.getexif().get(ORIENTATION)
-    # A photo is not lost for its broken notes, and Pillow's EXIF reader fails in as many ways as its decoders.
+        # A PNG's own reader of EXIF data would decode its pixels first.
+        orientation = Image.Image.getexif(image).get(ORIENTATION)
+    # An image is not lost for its broken notes, and Pillow's EXIF reader fails in as many ways as its decoders.
     except Exception:
-        orientation = None
-    turn = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return pixels if turn is None else pixels.transpose(turn)
+        return 1
+    return orientation if isinstance(orientation, int) and orientation in UPRIGHT else 1
 
 
 def rgb(image: Image.Image, policy: DecodePolicy) -> Image.Image:

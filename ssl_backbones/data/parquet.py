@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,24 +43,45 @@ class ParquetImages(RowImages):
             raise ImageSourceError(
                 f"there is no row in {', '.join(repr(str(file)) for file in self.files)}: add photos"
             )
-        column = joined(tables, self.image)
-        self.photos: pa.ChunkedArray | None = encoded_images(column)
-        self.named = files_of(column, dict.fromkeys(file.parent for file in self.files))
+        self.column = EncodedColumn(self.files, self.image, joined(tables, self.image))
         self.labels, self.classes = labels_of(joined(tables, label), names.get(label)) if label else (None, [])
-        self.sizes = sizes_of(self.photos, self.named)
+        self.sizes = self.column.sizes
         self.fingerprint = fingerprint_of(self.keys, self.labels, self.sizes)
 
     def encoded(self, index: int) -> bytes | Path | None:
+        return self.column[index]
+
+
+@final
+class EncodedColumn:
+    """A column of images in parquet files: a row holds one as it is encoded, or names a file. Pickles without them."""
+
+    def __init__(self, files: Sequence[Path], name: str, column: pa.ChunkedArray | None = None) -> None:
+        """`column` is what was read of the files already."""
+        self.files, self.name = tuple(files), name
+        column = self.read() if column is None else column
+        self.rows: pa.ChunkedArray | None = encoded_images(column)
+        self.named = files_of(column, dict.fromkeys(file.parent for file in self.files))
+        self.sizes = sizes_of(self.rows, self.named)
+
+    def read(self) -> pa.ChunkedArray:
+        """The column of all files."""
+        return joined([read(file, [self.name]) for file in self.files], self.name)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, index: int) -> bytes | Path | None:
         at = range(len(self))[index]
-        if self.photos is None:
-            self.photos = encoded_images(joined([read(file, [self.image]) for file in self.files], self.image))
-        photo: bytes | None = self.photos[at].as_py()
-        if photo is None and self.named is not None and self.named[at]:
+        if self.rows is None:
+            self.rows = encoded_images(self.read())
+        encoded: bytes | None = self.rows[at].as_py()
+        if encoded is None and self.named is not None and self.named[at]:
             return Path(self.named[at])
-        return photo
+        return encoded
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "photos": None}
+        return {**self.__dict__, "rows": None}
 
 
 def schema_of(file: Path) -> pa.Schema:

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from ssl_backbones.checks import check, check_at_least
+from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.evaluate.detection.open_annotated import open_annotated
 from ssl_backbones.evaluate.detection.squares import Squares, squares_of
+from ssl_backbones.evaluate.frames import AnnotationsFrame
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model
 from ssl_backbones.files import write_file
 from ssl_backbones.methods import method_from_run
@@ -77,12 +79,16 @@ class Options:
     """Images at a time."""
     seed: int = 0
     """Of random weights, and of the order of equal pixels."""
+    max_pixels: int = MAX_PIXELS
+    """Pixels of an image above which it is refused."""
+    annotations_frame: AnnotationsFrame = "auto"
+    """Of images with an EXIF turn, where no size tells: annotated as they are seen, or as stored; auto asks."""
     overwrite: bool = False
     """Replace results that are there."""
 
     def __post_init__(self) -> None:
         check(bool(self.models), "models", self.models, "at least one")
-        check_at_least(self, size=8, curves=0, steps=1, batch_size=1, seed=0)
+        check_at_least(self, size=8, curves=0, steps=1, batch_size=1, seed=0, max_pixels=1)
         check(0 <= self.tolerance <= 1, "tolerance", self.tolerance, "a share from 0 to 1")
 
 
@@ -120,7 +126,9 @@ def localise(options: Options) -> list[Row]:
     models = [opened(name, options, options.random) for name in options.models]
     if options.control:
         models.append(opened(options.models[0], options, random=True))
-    squares = squares_of(open_annotated(options.data, column="any"), options.size)
+    annotated = open_annotated(options.data, column="any", frame=options.annotations_frame)
+    annotated.decode_by(DecodePolicy(options.max_pixels))
+    squares = squares_of(annotated, options.size)
     for model in models:
         find_layer(network_of(model.network), options.layer)  # refuses, before the work, one that is not there
     found: list[Row] = []
@@ -225,7 +233,7 @@ def save(found: Sequence[Row], models: Sequence[EvaluatedModel], squares: Square
     """Write the table and the numbers into the folder."""
     options.out.mkdir(parents=True, exist_ok=True)
     write_file(options.out / "table.md", table(found).encode())
-    told_elsewhere = {"models", "data", "out", "seed", "overwrite"}
+    told_elsewhere = {"models", "data", "out", "seed", "max_pixels", "overwrite"}
     settings = {name: value for name, value in asdict(options).items() if name not in told_elsewhere}
     intervals = {f"{row.name}, {measure}": row.interval(measure) for row in found for measure in row.values}
     over = {

@@ -12,6 +12,7 @@ import torch
 
 from ssl_backbones.checks import check_at_least
 from ssl_backbones.data import Images
+from ssl_backbones.evaluate.frames import AnnotationsFrame
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.recipes.recipe import Run
 from ssl_backbones.runs.results import Number, results_of, write_results
@@ -55,6 +56,8 @@ class TaskRun(Transfer, ABC):
     """Optimiser steps, if they are of `iteration_images`; of another batch, as many as show as many images."""
     iteration_images: int = 16
     """The batch that the iterations are of."""
+    annotations_frame: AnnotationsFrame = "auto"
+    """Of images with an EXIF turn, where no size tells: annotated as they are seen, or as stored; auto asks."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

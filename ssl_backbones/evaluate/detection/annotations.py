@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,10 @@ from PIL import Image
 
 from ssl_backbones.data import DecodePolicy, Images, ImageSourceError
 from ssl_backbones.data.decode import USUAL_POLICY, decode
+from ssl_backbones.data.frames import Frame, turned, turned_boxes
 from ssl_backbones.data.keys import PathKeys, fingerprint_of
+from ssl_backbones.data.parquet import ParquetImages
+from ssl_backbones.evaluate.frames import AnnotationsFrame, Size, annotated_frames
 
 logger = logging.getLogger(__name__)
 
@@ -45,39 +48,44 @@ class Objects:
         return replace(self, **{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
 
 
-@dataclass
 class Gathered:
-    """The objects of a photo as a reader comes upon them; boxes of no area are left out and counted."""
+    """The objects of an image as a reader comes upon them; those without an area inside of it are left out."""
 
-    width: float
-    height: float
-    dropped: int = 0
-
-    def __post_init__(self) -> None:
+    def __init__(self, size: Size | None) -> None:
+        """`size` is the width and height that the annotation gives to the image; None where it gives none."""
+        self.size = size
+        self.left_out: list[str] = []
+        """Names of objects."""
         self.rows: list[tuple[list[float], int, bool, bool, float, int]] = []
+        self.names: list[str] = []
 
     def add(
         self,
         box: Sequence[float],
         label: int,
+        name: str,
         *,
         ignored: bool = False,
         crowd: bool = False,
         area: float = 0.0,
         source: int = 0,
-    ) -> None:
-        """Take in one object, cut at the photo's border."""
-        left, top, right, bottom = (float(value) for value in box)
-        left, top, right, bottom = max(left, 0.0), max(top, 0.0), min(right, self.width), min(bottom, self.height)
-        if not (right > left and bottom > top):  # NaN is neither
-            self.dropped += 1
-            return
-        self.rows.append(([left, top, right, bottom], label, ignored, crowd, area, source))
+    ) -> bool:
+        """Take in one object, cut at the image's border; False if nothing is left of it. `name` is for a person."""
+        width, height = self.size or (math.inf, math.inf)
+        left, top, right, bottom = box
+        left, top, right, bottom = max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height)
+        taken = all(map(math.isfinite, box)) and right > left and bottom > top
+        if taken:
+            self.rows.append(([left, top, right, bottom], label, ignored, crowd, area, source))
+            self.names.append(name)
+        else:
+            self.left_out.append(name)
+        return taken
 
-    def objects(self) -> Objects:
-        """All of them."""
+    def objects(self, frame: Frame | None) -> Objects:
+        """All of them as they lie in the upright image; `frame` is that of the annotations, None if it is not known."""
         boxes, labels, ignored, crowd, area, source = zip(*self.rows, strict=True) if self.rows else ((),) * 6
-        return Objects(
+        whole = Objects(
             np.array(boxes, np.float32).reshape(-1, 4),
             np.array(labels, np.int64),
             np.array(ignored, np.bool_),
@@ -85,6 +93,12 @@ class Gathered:
             np.array(area, np.float32),
             np.array(source, np.int64),
         )
+        if frame is None:
+            return whole
+        cut = np.clip(whole.boxes, 0, [*frame.stored, *frame.stored]).astype(np.float32)
+        inside = np.asarray((cut[:, 2:] > cut[:, :2]).all(axis=1))
+        self.left_out += [name for name, kept in zip(self.names, inside, strict=True) if not kept]
+        return replace(whole, boxes=turned_boxes(cut, frame)).kept(inside)
 
 
 class ListedImages(Images):
@@ -99,8 +113,12 @@ class ListedImages(Images):
         sizes = [path.stat().st_size if (path := root / key).is_file() else -1 for key in paths]
         self.fingerprint = fingerprint_of(self.keys, None, np.array(sizes, np.int64))
 
+    def encoded(self, index: int) -> Path:
+        """The file of an image."""
+        return self.root / self.keys[index]
+
     def __getitem__(self, index: int) -> Image.Image:
-        path = self.root / self.keys[index]
+        path = self.encoded(index)
         return decode(path, str(path), self.policy)
 
 
@@ -111,28 +129,35 @@ class AnnotatedImages(Images):
 
     def __init__(
         self,
-        photos: Images,
-        objects: Sequence[Objects],
+        photos: ListedImages | ParquetImages,
+        gathered: Sequence[Gathered],
         classes: Sequence[str],
         metric: str,
         *,
         source: str,
-        dropped: int = 0,
-        masks: Callable[[int], NDArray[np.uint8]] | None = None,
+        frame: AnnotationsFrame = "auto",
+        masks: Callable[[int, NDArray[np.int64]], NDArray[np.uint8]] | None = None,
     ) -> None:
         """`metric` is the name of the source's own in METRICS of box_metrics.
 
-        `masks(index)` draws the objects of an image, (N, H, W) of 0 and 1; it has to pickle.
+        `masks(index, numbers)` draws objects of an image by their numbers in its annotation, (N, H, W) of 0 and 1 in
+        the annotations' frame; it has to pickle.
         """
         self.photos, self.keys = photos, photos.keys
-        self.objects, self.classes, self.metric = objects, list(classes), metric
-        self.source, self.dropped, self.masks = source, dropped, masks
-        if not any(len(found) for found in objects):
-            raise ImageSourceError(
-                f"{source} holds no object in any of its {len(objects)} photos: give annotations with boxes"
+        self.classes, self.metric = list(classes), metric
+        self.source, self.masks = source, masks
+        self.frames = annotated_frames(photos, [found.size for found in gathered], frame, source)
+        self.objects = [found.objects(frame) for found, frame in zip(gathered, self.frames, strict=True)]
+        left_out = [name for found in gathered for name in found.left_out]
+        self.dropped = len(left_out)
+        if left_out:
+            logger.warning(
+                "%d objects without an area in %s were left out, the first is %s", len(left_out), source, left_out[0]
             )
-        if dropped:
-            logger.warning("%d boxes of no width or height in %s were left out", dropped, source)
+        if not any(len(found) for found in self.objects):
+            raise ImageSourceError(
+                f"{source} holds no object in any of its {len(gathered)} images: give annotations with boxes"
+            )
         self.fingerprint = self.digest()
 
     def digest(self) -> str:
@@ -148,8 +173,7 @@ class AnnotatedImages(Images):
 
     def decode_by(self, policy: DecodePolicy) -> None:
         """Decode the images by these rules from now on."""
-        photos: Any = self.photos
-        photos.policy = policy
+        self.photos.policy = policy
 
     def require_masks(self, why: str) -> None:
         """ImageSourceError where the source has boxes alone."""
@@ -159,20 +183,26 @@ class AnnotatedImages(Images):
                 "faster_c4), COCO annotations, or parquet files with a column 'instance_mask'"
             )
 
-    def drawn(self, index: int) -> tuple[Objects, NDArray[np.uint8]]:
-        """The objects of a photo that have a pixel to show, and their masks (N, H, W)."""
+    def all_masks(self, index: int) -> NDArray[np.uint8]:
+        """The masks (N, H, W) of all objects of an image, upright as the image is."""
         assert self.masks is not None
-        masks = self.masks(index)
+        frame = self.frames[index]
+        masks = self.masks(index, self.objects[index].source)
+        return masks if frame is None else turned(masks, frame.turn)
+
+    def drawn(self, index: int) -> tuple[Objects, NDArray[np.uint8]]:
+        """The objects of an image that have a pixel to show, and their masks (N, H, W)."""
+        masks = self.all_masks(index)
         visible = np.asarray(masks.any(axis=(1, 2)))
         return self.objects[index].kept(visible), masks[visible]
 
 
-def label_of(name: object, classes: Sequence[str], file: object) -> int:
-    """The number of a class; ImageSourceError names the file where there is no such class."""
-    if name in classes:
-        return classes.index(str(name))
+def label_of(name: object, classes: Sequence[str], where: str) -> int:
+    """The number of a class; ImageSourceError where there is no such class."""
+    if isinstance(name, str) and name in classes:
+        return classes.index(name)
     known = ", ".join(classes[:8]) + (", ..." if len(classes) > 8 else "")
     raise ImageSourceError(
-        f"{str(file)!r} names the class {name!r}, which is not among the {len(classes)} trained on ({known}): "
+        f"{where} names the class {name!r}, which is not among the {len(classes)} trained on ({known}): "
         "correct it, or leave the object out"
     )

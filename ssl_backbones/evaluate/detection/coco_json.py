@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ssl_backbones.data import ImageSourceError
 from ssl_backbones.data.splits import TEST, TRAIN, VALIDATION
+from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.detection.annotations import AnnotatedImages, Gathered, ListedImages, label_of
-from ssl_backbones.evaluate.detection.box_metrics import unpacked
+from ssl_backbones.evaluate.detection.coco_shapes import Shape, Shapes, shape_of
+from ssl_backbones.evaluate.detection.values import area_of, box_of, flag_of, size_of, told
+from ssl_backbones.evaluate.frames import AnnotationsFrame
 from ssl_backbones.files import read_object
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "instances_"
 LARGEST = 4 * 2**30
 """Bytes of a file of annotations; those of COCO's training images are 450 MB."""
+SLOW = 50 * 2**20
+"""Bytes from which on reading them takes seconds, and is said."""
 
 
 def coco_file(path: Path, split: str, kept_out: bool) -> Path | None:
@@ -34,74 +38,114 @@ def coco_file(path: Path, split: str, kept_out: bool) -> Path | None:
     return next(iter(of_kind), there[0] if there and not kept_out else None)
 
 
-def open_coco(file: Path, *, classes: Sequence[str] | None = None) -> AnnotatedImages:
-    """The images and objects of a JSON file; classes in the order of their numbers, or those given."""
+def open_coco(file: Path, *, classes: Sequence[str] | None = None, frame: AnnotationsFrame = "auto") -> AnnotatedImages:
+    """The images and objects of a JSON file; classes in the order of their numbers, or those given.
+
+    Every value that is used is checked: ImageSourceError names the object of an odd one. Objects without an area are
+    left out and counted, and so are those all of whose polygons have fewer than three points.
+    """
     content = read_json(file)
-    categories = sorted(content["categories"], key=lambda category: category["id"])
-    names = [str(category["name"]) for category in categories]
-    classes = names if classes is None else classes
-    labels = {category["id"]: name for category, name in zip(categories, names, strict=True)}
-    images = content["images"]
-    rows = {image["id"]: row for row, image in enumerate(images)}
-    gathered = [Gathered(image["width"], image["height"]) for image in images]
-    shapes: list[list[Any]] = [[] for _ in images]
-    for item in content["annotations"]:
-        row = rows.get(item["image_id"])
-        if row is None:
-            raise ImageSourceError(
-                f"{str(file)!r} has an object in image {item['image_id']}, which it does not list: add the image, or "
-                "take the object out"
-            )
-        x, y, width, height = item["bbox"]
-        crowd = bool(item.get("iscrowd", 0))
-        label = label_of(labels.get(item["category_id"], f"number {item['category_id']}"), classes, file)
-        place, area = len(shapes[row]), float(item.get("area", 0))
-        gathered[row].add([x, y, x + width, y + height], label, ignored=crowd, crowd=crowd, area=area, source=place)
-        shapes[row].append(item.get("segmentation"))
-    objects = [found.objects() for found in gathered]
-    folder = photo_folder(file, images)
-    sizes = [(image["height"], image["width"]) for image in images]
-    check_masks(shapes, sizes, [image["file_name"] for image in images], file)
-    whole = all(shapes[row][at] for row, found in enumerate(objects) for at in found.source)
+    names = category_names(content["categories"], file)
+    listed = Listed(file, content["images"], names, [*names.values()] if classes is None else classes)
+    for place, item in enumerate(content["annotations"], start=1):
+        listed.add(item, place)
+    listed.tell()
+    paths = [image["file_name"] for image in content["images"]]
     return AnnotatedImages(
-        ListedImages(folder, [image["file_name"] for image in images]),
-        objects,
-        classes,
+        ListedImages(photo_folder(file, paths), paths),
+        listed.gathered,
+        listed.classes,
         "coco",
         source=repr(str(file)),
-        dropped=sum(found.dropped for found in gathered),
-        masks=Shapes(shapes, sizes, [found.source for found in objects]) if whole else None,
+        frame=frame,
+        masks=Shapes(listed.shapes, listed.sizes) if listed.drawn else None,
     )
 
 
-@dataclass(frozen=True)
-class Shapes:
-    """The masks of a COCO file: polygons, or runs of pixels."""
+class Listed:
+    """The objects of a COCO file as they are read, each in its image."""
 
-    shapes: list[list[Any]]
-    """Of each image, each annotation's segmentation."""
-    sizes: list[tuple[int, int]]
-    taken: list[NDArray[np.int64]]
-    """Of each image, the annotations that its objects come from."""
+    def __init__(
+        self, file: Path, images: Sequence[dict[str, Any]], names: Mapping[Any, str], classes: Sequence[str]
+    ) -> None:
+        """`names` (id to name) are those of the file's categories, `classes` those that are told apart."""
+        self.file, self.images, self.names, self.classes = file, images, names, classes
+        self.rows = {identity(image, "id", file): row for row, image in enumerate(images)}
+        for image in images:
+            if not isinstance(image["file_name"], str) or not image["file_name"]:
+                raise ImageSourceError(f"{str(file)!r} has {told(image['file_name'])} as a file_name: name the file")
+        if len(self.rows) < len(images):
+            twice = next(image for row, image in enumerate(images) if self.rows[image["id"]] != row)
+            raise ImageSourceError(
+                f"{str(file)!r} lists two images with the id {twice['id']!r}, one of them {twice['file_name']!r}: give "
+                "each its own"
+            )
+        wheres = (f"the image {image['file_name']!r} in {str(file)!r}" for image in images)
+        self.sizes = [size_of(each["width"], each["height"], where) for each, where in zip(images, wheres, strict=True)]
+        self.gathered = [Gathered(size) for size in self.sizes]
+        self.shapes: list[list[Shape | None]] = [[] for _ in images]
+        self.drawn = True
+        """True as long as every object has a mask."""
+        self.without_area: list[str] = []
+        """Objects whose area is null."""
 
-    def __call__(self, index: int) -> NDArray[np.uint8]:
-        """The masks (N, H, W) of an image's objects."""
-        from pycocotools import mask as runs
+    def add(self, item: dict[str, Any], place: int) -> None:
+        """Take in an object, the file's first, second, ...; ImageSourceError for a value that cannot be."""
+        row = self.rows.get(identity(item, "image_id", self.file))
+        if row is None:
+            raise ImageSourceError(
+                f"{str(self.file)!r} has an object in image {item['image_id']}, which it does not list: add the image, "
+                "or take the object out"
+            )
+        name = f"annotation {item.get('id', f'number {place}')} of {self.images[row]['file_name']!r}"
+        where = f"{name} in {str(self.file)!r}"
+        x, y, width, height = box_of(item["bbox"], where)
+        category = identity(item, "category_id", self.file)
+        label = label_of(self.names.get(category, f"number {category}"), self.classes, where)
+        crowd = flag_of(item.get("iscrowd"), "iscrowd", where)
+        shape, area = shape_of(item.get("segmentation"), self.sizes[row], where), area_of(item.get("area"), where)
+        if shape == []:
+            self.gathered[row].left_out.append(name)
+            return
+        box, number = [x, y, x + width, y + height], len(self.shapes[row])
+        taken = self.gathered[row].add(box, label, name, ignored=crowd, crowd=crowd, area=area, source=number)
+        self.shapes[row].append(shape)
+        self.drawn = self.drawn and not (taken and shape is None)
+        if "area" in item and item["area"] is None:
+            self.without_area.append(name)
 
-        height, width = self.sizes[index]
-        found = []
-        for place in self.taken[index]:
-            shape = self.shapes[index][place]
-            if isinstance(shape, list):
-                shape = runs.merge(runs.frPyObjects(shape, height, width))
-            elif isinstance(shape["counts"], list):
-                shape = runs.frPyObjects(shape, height, width)
-            found.append(shape)
-        return unpacked(found) if found else np.zeros((0, height, width), np.uint8)
+    def tell(self) -> None:
+        """A line in the log on objects whose area is not known."""
+        if self.without_area:
+            logger.warning(
+                "%d objects in %r have null as their area, the first is %s: the area of mask or box is taken",
+                len(self.without_area),
+                str(self.file),
+                self.without_area[0],
+            )
+
+
+def identity(item: dict[str, Any], field: str, file: Path) -> int | float | str:
+    """The id in a field of an image, a category or an object; ImageSourceError for what is neither number nor text."""
+    value = item[field]
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ImageSourceError(f"{str(file)!r} has {told(value)} as {field}: give a whole number")
+    return value
+
+
+def category_names(categories: Sequence[dict[str, Any]], file: Path) -> dict[int | float | str, str]:
+    """Id to name of the categories, in the order of their ids; ImageSourceError for an id that is there twice."""
+    names = {identity(category, "id", file): str(category["name"]) for category in categories}
+    if len(names) < len(categories) or len({isinstance(number, str) for number in names}) > 1:
+        ids = ", ".join(repr(category["id"]) for category in categories)
+        raise ImageSourceError(f"{str(file)!r} has categories with the ids {ids}: give each a number of its own")
+    return dict(sorted(names.items()))
 
 
 def read_json(file: Path) -> dict[str, Any]:
     """The content of a COCO file, with all the parts it needs."""
+    if file.is_file() and file.stat().st_size > SLOW:
+        say(f"reading {file}, {file.stat().st_size // 10**6} MB")
     content = read_object(file, "give COCO annotations, or write them anew", ImageSourceError, LARGEST, any_number=True)
     required = {
         "images": ("id", "file_name", "width", "height"),
@@ -114,30 +158,18 @@ def read_json(file: Path) -> dict[str, Any]:
             raise ImageSourceError(f"{str(file)!r} has no list of {part}: give COCO annotations")
         for item in items:
             missing = [field for field in fields if not isinstance(item, dict) or field not in item]
-            if missing or (part == "annotations" and len(item["bbox"]) != 4):
-                what = missing[0] if missing else "four numbers in its bbox"
-                raise ImageSourceError(f"{str(file)!r} has, among its {part}, one without {what}: complete it")
+            if missing:
+                raise ImageSourceError(f"{str(file)!r} has, among its {part}, one without {missing[0]}: complete it")
     return content
 
 
-def photo_folder(file: Path, images: Sequence[dict[str, Any]]) -> Path:
+def photo_folder(file: Path, paths: Sequence[str]) -> Path:
     """The folder of the images: named as the file, or images, or beside both."""
     root, split = file.parent.parent, file.stem.removeprefix(PREFIX)
     folders = [root / split, root / "images" / split, root / "images", file.parent / "images", root, file.parent]
-    first = next((image["file_name"] for image in images), "")
+    first = next(iter(paths), "")
     found = next((folder for folder in folders if (folder / first).is_file()), None)
     if found is None:
         looked = ", ".join(str(folder) for folder in folders[:3])
-        raise ImageSourceError(f"the photo {first!r} of {str(file)!r} is in none of {looked}: put the photos there")
+        raise ImageSourceError(f"the image {first!r} of {str(file)!r} is in none of {looked}: put the images there")
     return found
-
-
-def check_masks(shapes: list[list[Any]], sizes: list[tuple[int, int]], names: list[str], file: Path) -> None:
-    """ImageSourceError for a mask of another size than its image."""
-    for found, size, name in zip(shapes, sizes, names, strict=True):
-        for shape in found:
-            if isinstance(shape, dict) and tuple(shape["size"]) != tuple(size):
-                raise ImageSourceError(
-                    f"{str(file)!r} has a mask of {shape['size'][1]} x {shape['size'][0]} pixels on {name!r}, which is "
-                    f"{size[1]} x {size[0]}: draw it at the photo's size"
-                )

@@ -47,12 +47,13 @@ def detect(run: DetectRun) -> None:
 def open_data(run: DetectRun) -> tuple[AnnotatedImages, AnnotatedImages]:
     """The photos to train on, enough for a batch, and those to be tested on, of the same classes."""
     column = None if run.column == "auto" else run.column
-    images = open_annotated(run.data, column=column)
+    frame = run.annotations_frame
+    images = open_annotated(run.data, column=column, frame=frame)
     require_batch(images, run.batch_size)
     if run.validation:
-        tested = open_annotated(run.validation, column=column, kept_out=True, classes=images.classes)
+        tested = open_annotated(run.validation, column=column, kept_out=True, classes=images.classes, frame=frame)
     else:
-        tested = open_kept_out(run.data, images, column)
+        tested = open_kept_out(run.data, images, column, frame)
     for annotated in (images, tested):
         annotated.decode_by(run.decoding)
     masks = run.task.head.startswith("mask")

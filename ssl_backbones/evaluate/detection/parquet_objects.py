@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssl_backbones.data import ImageSourceError
-from ssl_backbones.data.parquet import ParquetImages, joined, read, schema_of
-from ssl_backbones.evaluate.detection.annotations import AnnotatedImages, Gathered, Objects, label_of
+from ssl_backbones.data.decode import without_pillows_warnings
+from ssl_backbones.data.frames import frame_of
+from ssl_backbones.data.parquet import EncodedColumn, ParquetImages, joined, read, schema_of
+from ssl_backbones.evaluate.detection.annotations import AnnotatedImages, Gathered, label_of
+from ssl_backbones.evaluate.detection.values import area_of, box_of, flag_of, size_of
 from ssl_backbones.evaluate.detection.voc_folder import VOC_CLASSES
+from ssl_backbones.evaluate.frames import AnnotationsFrame, Size, spelled
 from ssl_backbones.files import object_in
 
 OBJECTS, MASKS = "objects", "instance_mask"
@@ -25,7 +28,11 @@ Column = Literal["category", "voc_category", "any"]
 
 
 def open_parquet(
-    files: Sequence[Path], column: Column | None = None, *, classes: Sequence[str] | None = None
+    files: Sequence[Path],
+    column: Column | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    frame: AnnotationsFrame = "auto",
 ) -> AnnotatedImages:
     """The images and objects of parquet files, by VOC's twenty classes where they are given, or else by `category`.
 
@@ -41,21 +48,21 @@ def open_parquet(
     classes = named if classes is None else classes
     wanted = [name for name in (OBJECTS, "width", "height", MASKS) if name in schema.names]
     tables = [read(file, wanted) for file in files]
-    photos = ParquetImages(files)
     table = {name: joined(tables, name) for name in wanted}
+    photos = ParquetImages(files)
+    masks = Numbered(EncodedColumn(files, MASKS, table[MASKS]), photos.keys) if MASKS in wanted else None
     names = ["", *named] if column == "voc_category" else named
     found = [
-        objects_of(row, column, names, classes, width, height, photos.keys[at])
-        for at, (row, (width, height)) in enumerate(zip(table[OBJECTS].to_pylist(), sizes(table), strict=True))
+        objects_of(row, column, names, classes, size, photos.keys[at])
+        for at, (row, size) in enumerate(zip(table[OBJECTS].to_pylist(), sizes(table, photos.keys, masks), strict=True))
     ]
-    masks = masks_of(table, photos, [objects.source for objects, _ in found]) if MASKS in wanted else None
     return AnnotatedImages(
         photos,
-        [objects for objects, _ in found],
+        found,
         classes,
         "voc" if column == "voc_category" else "coco",
         source=" and ".join(repr(str(file)) for file in files),
-        dropped=sum(dropped for _, dropped in found),
+        frame=frame,
         masks=masks,
     )
 
@@ -89,12 +96,21 @@ def names_of(schema: pa.Schema, file: Path) -> list[str]:
         ) from error
 
 
-def sizes(table: dict[str, pa.ChunkedArray]) -> list[tuple[float, float]]:
-    """Width and height of each image, where there are such columns."""
-    count = len(table[OBJECTS])
+def sizes(table: dict[str, pa.ChunkedArray], keys: Sequence[str], masks: Numbered | None) -> list[Size | None]:
+    """The size of each image by columns of that name and by its mask; ImageSourceError where the two differ."""
+    drawn = [None] * len(keys) if masks is None else [masks.size(row) for row in range(len(keys))]
     if not {"width", "height"} <= set(table):
-        return [(float("inf"),) * 2] * count
-    return list(zip(table["width"].to_pylist(), table["height"].to_pylist(), strict=True))
+        return [*drawn]
+    found: list[Size | None] = []
+    columns = zip(table["width"].to_pylist(), table["height"].to_pylist(), keys, drawn, strict=True)
+    for width, height, key, mask in columns:
+        found.append(size := size_of(width, height, f"the row {key!r}"))
+        if mask not in (None, size):
+            raise ImageSourceError(
+                f"the {MASKS} of row {key!r} has {spelled(mask)} pixels and its columns say {spelled(size)}: make them "
+                "alike"
+            )
+    return found
 
 
 def objects_of(
@@ -102,73 +118,58 @@ def objects_of(
     column: Column,
     names: Sequence[str],
     classes: Sequence[str],
-    width: float,
-    height: float,
+    size: Size | None,
     key: str,
-) -> tuple[Objects, int]:
-    """The objects of an image, and how many boxes were left out."""
+) -> Gathered:
+    """The objects of an image; ImageSourceError for a value that cannot be."""
     if row is None:
         raise ImageSourceError(f"the row {key!r} has no annotation: give it a list of objects, empty if it has none")
-    gathered = Gathered(width, height)
+    gathered = Gathered(size)
     for place, item in enumerate(row):
+        name = f"object {place + 1} of row {key!r}"
+        if item is None:
+            raise ImageSourceError(f"{name} is null: describe it, or take it out")
         number = 0 if column == "any" else item[column]
         if number == 0 and column == "voc_category":
             continue
-        known = number is not None and 0 <= number < len(names)
-        label = label_of(names[number] if known else f"number {number}", classes, key)
-        crowd = bool(item.get("iscrowd"))
-        difficult = bool(item.get("difficult"))
-        if item["bbox"] is None or len(item["bbox"]) != 4:
-            raise ImageSourceError(f"the row {key!r} has a box that is not four numbers: correct it, or take it out")
+        known = isinstance(number, int) and 0 <= number < len(names)
+        label = label_of(names[number] if known else f"number {number}", classes, name)
+        crowd = flag_of(item.get("iscrowd"), "iscrowd", name)
         gathered.add(
-            item["bbox"],
+            box_of(item["bbox"], name),
             label,
-            ignored=crowd or difficult,
+            name,
+            ignored=crowd or flag_of(item.get("difficult"), "difficult", name),
             crowd=crowd,
-            area=float(item.get("area") or 0),
+            area=area_of(item.get("area"), name),
             source=place,
         )
-    return gathered.objects(), gathered.dropped
+    return gathered
 
 
-@dataclass(frozen=True)
+@final
 class Numbered:
     """Masks as one image an image: k where objects[k - 1] is seen."""
 
-    images: list[bytes]
-    taken: list[NDArray[np.int64]]
-    """Of each image, the annotations that its objects come from."""
+    def __init__(self, column: EncodedColumn, keys: Sequence[str]) -> None:
+        self.column, self.keys = column, keys
 
-    def __call__(self, index: int) -> NDArray[np.uint8]:
-        """The masks (N, H, W) of an image's objects."""
-        with Image.open(io.BytesIO(self.images[index]), formats=["PNG"]) as image:
-            numbers = np.asarray(image)
-        masks: NDArray[np.uint8] = (numbers[None] == self.taken[index][:, None, None] + 1).astype(np.uint8)
-        return masks
-
-
-def masks_of(table: dict[str, pa.ChunkedArray], photos: ParquetImages, taken: list[NDArray[np.int64]]) -> Numbered:
-    """The masks of all images; ImageSourceError for one of another size than its image, or none at all."""
-    images = [held["bytes"] if isinstance(held, dict) else held for held in table[MASKS].to_pylist()]
-    assert photos.photos is not None
-    for key, photo, mask in zip(photos.keys, photos.photos, images, strict=True):
-        if mask is None:
-            raise ImageSourceError(f"the row {key!r} has no {MASKS}: give each photo one, or leave out the column")
-        expected, found = size_in(photo.as_py(), None), size_in(mask, ["PNG"])
-        if found is None:
-            raise ImageSourceError(f"the {MASKS} of row {key!r} is no PNG: write it as one")
-        if expected is not None and found != expected:
+    def size(self, row: int) -> Size | None:
+        """Width and height of a mask, or ImageSourceError."""
+        frame = frame_of(self.column[row], ("PNG",))
+        if frame is None:
             raise ImageSourceError(
-                f"the {MASKS} of row {key!r} has {found[0]} x {found[1]} pixels and its photo {expected[0]} x "
-                f"{expected[1]}: draw it at the photo's size"
+                f"the row {self.keys[row]!r} has no {MASKS} that can be read: give each image a PNG, or leave out the "
+                "column"
             )
-    return Numbered(images, taken)
+        return frame.stored
 
-
-def size_in(encoded: bytes | None, formats: list[str] | None) -> tuple[int, int] | None:
-    """Width and height that an encoded image announces; None where it cannot be read."""
-    try:
-        with Image.open(io.BytesIO(encoded or b""), formats=formats) as image:
-            return image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
+    def __call__(self, index: int, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The masks (N, H, W) of some objects of an image."""
+        encoded = self.column[index]
+        file = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
+        assert file is not None
+        with without_pillows_warnings(), Image.open(file, formats=["PNG"]) as image:
+            drawn = np.asarray(image)
+        masks: NDArray[np.uint8] = (drawn[None] == numbers[:, None, None] + 1).astype(np.uint8)
+        return masks

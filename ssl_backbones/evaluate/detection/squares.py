@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -69,6 +68,5 @@ def in_boxes(images: AnnotatedImages, index: int, size: tuple[int, int]) -> Imag
 
 def in_masks(images: AnnotatedImages, index: int) -> Image.Image:
     """An image that is 255 on what is no crowd."""
-    assert images.masks is not None
-    masks: NDArray[np.uint8] = images.masks(index)[~images.objects[index].crowd]
+    masks = images.all_masks(index)[~images.objects[index].crowd]
     return Image.fromarray(255 * masks.any(axis=0).astype(np.uint8))

@@ -9,7 +9,9 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from ssl_backbones.data import ImageSourceError
-from ssl_backbones.evaluate.detection.annotations import AnnotatedImages, Gathered, ListedImages, Objects, label_of
+from ssl_backbones.evaluate.detection.annotations import AnnotatedImages, Gathered, ListedImages, label_of
+from ssl_backbones.evaluate.detection.values import flag_of, size_of
+from ssl_backbones.evaluate.frames import AnnotationsFrame
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -26,7 +28,11 @@ def is_voc(path: Path) -> bool:
 
 
 def open_voc(
-    parts: Sequence[tuple[Path, str]], *, kept_out: bool = False, classes: Sequence[str] | None = None
+    parts: Sequence[tuple[Path, str]],
+    *,
+    kept_out: bool = False,
+    classes: Sequence[str] | None = None,
+    frame: AnnotationsFrame = "auto",
 ) -> AnnotatedImages:
     """The images of one or several folders, each with the name of its list or "" for the usual one.
 
@@ -46,11 +52,11 @@ def open_voc(
     photos = [Path(os.path.relpath(root / "JPEGImages" / f"{name}.jpg", shared)).as_posix() for root, name in named]
     return AnnotatedImages(
         ListedImages(shared, photos),
-        [objects for objects, _ in read],
+        read,
         classes,
         "voc",
         source=" and ".join(repr(str(file)) for file in lists),
-        dropped=sum(dropped for _, dropped in read),
+        frame=frame,
     )
 
 
@@ -101,21 +107,24 @@ def read_xml(file: Path) -> Element:
     return builder.close()
 
 
-def objects_of(tree: Element, classes: Sequence[str], file: Path) -> tuple[Objects, int]:
-    """The objects of an annotation, and how many boxes were left out."""
+def objects_of(tree: Element, classes: Sequence[str], file: Path) -> Gathered:
+    """The objects of an annotation; ImageSourceError for a value that cannot be."""
     size = tree.find("size")
-    width, height = (number(size, side, file) if size is not None else float("inf") for side in ("width", "height"))
-    gathered = Gathered(width, height)
+    sides = None if size is None else (number(size, "width", file), number(size, "height", file))
+    gathered = Gathered(None if sides is None else size_of(*sides, repr(str(file))))
     for place, item in enumerate(tree.iter(OBJECT)):
-        label = label_of(text(item, "name", file), classes, file)
+        name = f"object {place + 1} of {str(file)!r}"
+        label = label_of(text(item, "name", file), classes, name)
         box = item.find("bndbox")
         if box is None:
             raise ImageSourceError(f"{str(file)!r} has an object without bndbox: give it one, or take it out")
         left, top, right, bottom = (number(box, side, file) for side in ("xmin", "ymin", "xmax", "ymax"))
-        difficult = item.findtext("difficult", "0").strip() == "1"
+        difficult = item.findtext("difficult", "0").strip() or "0"
+        flag = int(difficult) if difficult in ("0", "1") else difficult
         # VOC counts pixels from 1 and includes the last.
-        gathered.add([left - 1, top - 1, right, bottom], label, ignored=difficult, source=place)
-    return gathered.objects(), gathered.dropped
+        corners = [left - 1, top - 1, right, bottom]
+        gathered.add(corners, label, name, ignored=flag_of(flag, "difficult", name), source=place)
+    return gathered
 
 
 def text(item: Element, name: str, file: Path) -> str:

@@ -9,16 +9,19 @@ import io
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Self, final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from ssl_backbones.data import Images, ImageSourceError, UnreadableImageError
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode, reason, too_large, without_pillows_warnings
+from ssl_backbones.data.frames import frame_of, turned
 from ssl_backbones.data.keys import PathKeys, fingerprint_of
 from ssl_backbones.data.source import require_pyarrow
 from ssl_backbones.data.splits import parquet_files, parquet_kept_out
+from ssl_backbones.evaluate.frames import AnnotationsFrame, annotated_frames
 
 IGNORED = 255
 """The value of pixels that are neither trained on nor asked about."""
@@ -32,22 +35,46 @@ MASKS = ("SegmentationClass", "SegmentationClassAug")
 
 
 class Scenes(Images):
-    """Photos, each with a mask of its own size. They have no labels: the masks do."""
+    """Images, each with a mask of its own size. They have no labels: the masks do."""
 
     labels = None
     classes: Sequence[str] = ()
+    policy: DecodePolicy
+    turns: NDArray[np.int64] | None = None
+    """(N,) EXIF turns by which masks become upright as their images are, 1 for none; None before `fit`, and no turn."""
 
     @abstractmethod
-    def mask(self, index: int) -> np.ndarray:
-        """The class of each pixel (H, W), uint8, or UnreadableImageError."""
+    def encoded(self, index: int) -> bytes | Path | None:
+        """An image as it is encoded, or its file."""
+
+    @abstractmethod
+    def encoded_mask(self, index: int) -> bytes | Path | None:
+        """The mask of an image as it is encoded, or its file."""
 
     @abstractmethod
     def place(self, index: int) -> str:
         """The mask's place, for a person to find it."""
 
+    def mask(self, index: int) -> np.ndarray:
+        """The class of each pixel (H, W) of the upright image, uint8, or UnreadableImageError."""
+        values = decode_mask(self.encoded_mask(index), self.place(index), self.policy)
+        return values if self.turns is None else turned(values, int(self.turns[index]))
 
+    def fit(self, frame: AnnotationsFrame, source: str) -> Self:
+        """Hold all masks against their images by the headers, and turn those along that were drawn on stored pixels.
+
+        ImageSourceError for a mask of another size than its image, or of an image whose EXIF turn leaves it open.
+        """
+        masks = [frame_of(self.encoded_mask(index), MASK_FORMATS) for index in range(len(self))]
+        stated = [None if mask is None else mask.stored for mask in masks]
+        frames = annotated_frames(self, stated, frame, f"the masks of {source}")
+        self.turns = np.array([1 if frame is None else frame.turn for frame in frames], np.int64)
+        return self
+
+
+@final
 class VocScenes(Scenes):
-    """The photos that the lists of a folder in Pascal VOC's layout name, list after list, each named once."""
+    """The images that the lists of a folder in Pascal VOC's layout name, list after list, each named once."""
 
     def __init__(self, root: Path, lists: Sequence[str], policy: DecodePolicy = USUAL_POLICY) -> None:
         self.root, self.policy = root, policy
@@ -58,23 +85,27 @@ class VocScenes(Scenes):
         sizes = [(root / path).stat().st_size for keys in (self.photos, self.masks) for path in keys]
         self.fingerprint = fingerprint_of([*self.photos, *self.masks], None, np.array(sizes))
 
+    def encoded(self, index: int) -> Path:
+        return self.root / self.photos[index]
+
     def __getitem__(self, index: int) -> Image.Image:
-        path = self.root / self.photos[index]
+        path = self.encoded(index)
         return decode(path, str(path), self.policy)
 
-    def mask(self, index: int) -> np.ndarray:
-        return decode_mask(self.root / self.masks[index], self.place(index), self.policy)
+    def encoded_mask(self, index: int) -> Path:
+        return self.root / self.masks[index]
 
     def place(self, index: int) -> str:
-        return str(self.root / self.masks[index])
+        return str(self.encoded_mask(index))
 
 
+@final
 class ParquetScenes(Scenes):
-    """The rows of parquet files with a column of photos and one of masks, held in memory as they are encoded."""
+    """The rows of parquet files with a column of images and one of masks, held in memory as they are encoded."""
 
     def __init__(self, files: Sequence[Path], column: str, policy: DecodePolicy = USUAL_POLICY) -> None:
-        from ssl_backbones.data.columns import holds_bytes, sizes_of
-        from ssl_backbones.data.parquet import ParquetImages, check_alike, schema_of
+        from ssl_backbones.data.columns import holds_bytes
+        from ssl_backbones.data.parquet import EncodedColumn, ParquetImages, check_alike, schema_of
 
         schemas = [schema_of(file) for file in files]
         possible = [field.name for field in schemas[0] if holds_bytes(field.type)]
@@ -84,64 +115,69 @@ class ParquetScenes(Scenes):
                 "with --mask_column"
             )
         check_alike(files, schemas, [column])
-        self.photos, self.column, self.policy = ParquetImages(files, policy), column, policy
+        self.photos, self.masks, self.policy = ParquetImages(files, policy), EncodedColumn(files, column), policy
         self.keys = self.photos.keys
-        self.masks: Any = self.read_masks()
-        sizes = [sizes_of(photos_of_table) for photos_of_table in (self.photos.photos, self.masks)]
-        if (empty := np.flatnonzero(sizes[1] < 0)).size:
+        if (empty := np.flatnonzero(self.masks.sizes < 0)).size:
             raise ImageSourceError(f"{self.place(int(empty[0]))} is empty: {len(empty)} rows have no mask")
-        self.fingerprint = fingerprint_of([*self.keys, column], None, np.concatenate(sizes))
+        sizes = np.concatenate([self.photos.column.sizes, self.masks.sizes])
+        self.fingerprint = fingerprint_of([*self.keys, column], None, sizes)
 
-    def read_masks(self) -> Any:
-        """The encoded masks (N,)."""
-        from ssl_backbones.data.columns import encoded_images
-        from ssl_backbones.data.parquet import joined, read
-
-        return encoded_images(joined([read(file, [self.column]) for file in self.photos.files], self.column))
+    def encoded(self, index: int) -> bytes | Path | None:
+        return self.photos.encoded(index)
 
     def __getitem__(self, index: int) -> Image.Image:
         return self.photos[index]
 
-    def mask(self, index: int) -> np.ndarray:
-        if self.masks is None:
-            self.masks = self.read_masks()
-        return decode_mask(self.masks[range(len(self))[index]].as_py(), self.place(index), self.policy)
+    def encoded_mask(self, index: int) -> bytes | Path | None:
+        return self.masks[index]
 
     def place(self, index: int) -> str:
-        return f"{self.column!r} of {self.keys[index]!r}"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "masks": None}
+        return f"{self.masks.name!r} of {self.keys[index]!r}"
 
 
-def open_scenes(spec: str, column: str, lists: Sequence[str], policy: DecodePolicy = USUAL_POLICY) -> Scenes:
-    """The scenes of a VOC folder, by its lists, or of parquet files, by their column of masks; or ImageSourceError."""
+def open_scenes(
+    spec: str,
+    column: str,
+    lists: Sequence[str],
+    policy: DecodePolicy = USUAL_POLICY,
+    frame: AnnotationsFrame = "auto",
+) -> Scenes:
+    """The scenes of a VOC folder, by its lists, or of parquet files, by their column of masks; or ImageSourceError.
+
+    `frame` is that of masks whose sizes do not tell it.
+    """
     files = parquet_files(spec) if spec else []
     if files:
         require_pyarrow()
         if missing := [file for file in files if not file.is_file()]:
             raise ImageSourceError(f"{str(missing[0])!r} does not exist: give .parquet files that do")
-        return ParquetScenes(files, column, policy)
+        return ParquetScenes(files, column, policy).fit(frame, repr(spec))
     root = Path(spec).expanduser()
     if spec and (root / LISTS).is_dir():
-        return VocScenes(root, lists, policy)
+        return VocScenes(root, lists, policy).fit(frame, repr(spec))
     raise ImageSourceError(
         f"{spec!r} holds no photos with masks: give a folder with {PHOTOS}, {MASKS[0]} and {LISTS.as_posix()}, as "
         "Pascal VOC has them, or parquet files with a column of masks"
     )
 
 
-def scenes_kept_out(spec: str, column: str, lists: Sequence[str], policy: DecodePolicy = USUAL_POLICY) -> Scenes:
+def scenes_kept_out(
+    spec: str,
+    column: str,
+    lists: Sequence[str],
+    policy: DecodePolicy = USUAL_POLICY,
+    frame: AnnotationsFrame = "auto",
+) -> Scenes:
     """The validation scenes beside those to train on: a VOC folder's other lists, or the parquet files beside."""
     files = parquet_files(spec)
     if not files:
-        return open_scenes(spec, column, lists, policy)
+        return open_scenes(spec, column, lists, policy, frame)
     beside = parquet_kept_out(files)
     if not beside:
         raise ImageSourceError(
             f"there are no validation*.parquet beside {str(files[0])!r}: name photos to be tested on with --validation"
         )
-    return ParquetScenes(beside, column, policy)
+    return ParquetScenes(beside, column, policy).fit(frame, repr(spec))
 
 
 def listed(root: Path, word: str) -> list[str]:
@@ -171,10 +207,13 @@ def relative_file(root: Path, folders: Sequence[str | Path], name: str, suffixes
     return found.as_posix()
 
 
-def decode_mask(mask: bytes | Path, name: str, policy: DecodePolicy = USUAL_POLICY) -> np.ndarray:
+def decode_mask(mask: bytes | Path | None, name: str, policy: DecodePolicy = USUAL_POLICY) -> np.ndarray:
     """The values (H, W), uint8, of a grey or palette image; UnreadableImageError says what is wrong with `name`."""
     try:
-        with without_pillows_warnings(), Image.open(mask if isinstance(mask, Path) else io.BytesIO(mask)) as image:
+        with (
+            without_pillows_warnings(),
+            Image.open(mask if isinstance(mask, Path) else io.BytesIO(mask or b"")) as image,
+        ):
             return values_of(image, policy)
     except MemoryError:
         raise

@@ -38,11 +38,12 @@ def segment(run: SegmentRun) -> None:
 
 def open_data(run: SegmentRun) -> tuple[Scenes, Scenes]:
     """The scenes to train on, enough for a batch, and those to be tested on."""
-    scenes = open_scenes(run.data, run.mask_column, run.train_lists, run.decoding)
+    reading = run.decoding, run.annotations_frame
+    scenes = open_scenes(run.data, run.mask_column, run.train_lists, *reading)
     require_batch(scenes, run.batch_size)
     if run.validation:
-        return scenes, open_scenes(run.validation, run.mask_column, run.validation_lists, run.decoding)
-    return scenes, scenes_kept_out(run.data, run.mask_column, run.validation_lists, run.decoding)
+        return scenes, open_scenes(run.validation, run.mask_column, run.validation_lists, *reading)
+    return scenes, scenes_kept_out(run.data, run.mask_column, run.validation_lists, *reading)
 
 
 def looked_at(run: SegmentRun, scenes: Scenes, validation: Scenes) -> tuple[list[str], list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssl_backbones.data import Batch, UnreadableImageError
+from ssl_backbones.data import UnreadableImageError
 from ssl_backbones.data.placement import to_device
 from ssl_backbones.distributed import gather, rank, world_size
+from ssl_backbones.evaluate.progress import counted
 from ssl_backbones.evaluate.segmentation.iou import (
     Overlaps,
     confusion_of,
@@ -25,7 +26,6 @@ from ssl_backbones.evaluate.segmentation.masks import Scenes
 from ssl_backbones.evaluate.segmentation.scene_views import SceneBatches
 from ssl_backbones.evaluate.segmentation.segment_run import SegmentRun
 from ssl_backbones.evaluate.segmentation.segmentation import Segmentation
-from ssl_backbones.evaluate.segmentation.survey import shown
 from ssl_backbones.evaluate.transfer import Learnt
 from ssl_backbones.runs.results import as_share
 from ssl_backbones.train.bench import Bench
@@ -131,7 +131,7 @@ def overlaps(
     images = torch.zeros(share, 3, classes, dtype=torch.long, device=device)
     dataset = SceneBatches(scenes, method.whole(), seed=0)
     with evaluated(method), autocast or nullcontext():
-        for row, batch in enumerate(progress(batches(dataset, mine, 1, workers), len(mine))):
+        for row, batch in enumerate(counted(batches(dataset, mine, 1, workers), len(mine), "testing")):
             if batch.unreadable:
                 raise UnreadableImageError(next(iter(batch.unreadable.values())))
             photo, mask = dataset.on_device(to_device(batch.content, device))
@@ -142,8 +142,3 @@ def overlaps(
     everyone = gather(images).view(world_size(), share, 3, classes).transpose(0, 1).flatten(0, 1)[: len(scenes)]
     total = gather(confusion[None]).sum(dim=0)
     return Overlaps(total.cpu().numpy(), everyone.cpu().numpy())
-
-
-def progress(seen: Iterator[Batch], count: int) -> Iterator[Batch]:
-    """The batches, counted by the first process where somebody watches."""
-    return shown(seen, count, "testing") if rank() == 0 else seen

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +10,13 @@ import numpy as np
 
 from ssl_backbones.data import ImageSourceError, UnreadableImageError
 from ssl_backbones.evaluate.detection.voc_folder import VOC_CLASSES
+from ssl_backbones.evaluate.progress import looked_at
 from ssl_backbones.evaluate.segmentation.masks import IGNORED, Scenes
 from ssl_backbones.files import content_of, value_in
-from ssl_backbones.runs.log import Bar
-
-THREADS = 4
-"""Pillow decodes without holding Python's lock."""
 
 
 def survey(scenes: Scenes, what: str, complete: bool) -> np.ndarray:
-    """Count the pixels of each value (256,) in all masks; raises ImageSourceError for one that does not fit its image.
+    """Count the pixels of each value (256,) in all masks; raises ImageSourceError for one that cannot be read.
 
     An image that cannot be read is refused where the scenes have to be complete, else left to the run's own account.
     """
@@ -30,10 +25,8 @@ def survey(scenes: Scenes, what: str, complete: bool) -> np.ndarray:
     def look(index: int) -> np.ndarray:
         return values_in(scenes, index, complete)
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(look, range(len(scenes)))
-        for values in shown(found, len(scenes), f"looking at the {what} masks"):
-            counts += values
+    for values in looked_at(look, len(scenes), f"looking at the {what} masks"):
+        counts += values
     if not counts[:IGNORED].any():
         raise ImageSourceError(
             f"none of the {len(scenes)} {what} masks, such as {scenes.place(0)}, holds a class: all pixels are "
@@ -43,28 +36,18 @@ def survey(scenes: Scenes, what: str, complete: bool) -> np.ndarray:
 
 
 def values_in(scenes: Scenes, index: int, complete: bool) -> np.ndarray:
-    """Count the pixels of each value (256,) in one mask; raises ImageSourceError where it does not fit its image."""
+    """Count the pixels of each value (256,) in one mask; raises ImageSourceError where it cannot be read."""
     try:
         mask = scenes.mask(index)
     except UnreadableImageError as error:
         raise ImageSourceError(f"{error}; mend it, or leave its photo out") from error
     try:
-        width, height = scenes[index].size
+        _ = scenes[index]
     except UnreadableImageError as error:
         if complete:
-            raise ImageSourceError(f"{error}; a photo to be tested on has to be mended, or left out") from error
+            raise ImageSourceError(f"{error}; an image to be tested on has to be mended, or left out") from error
         return np.zeros(256, np.int64)
-    if mask.shape != (height, width):
-        raise ImageSourceError(
-            f"the mask {scenes.place(index)} has {mask.shape[1]} x {mask.shape[0]} pixels and its photo "
-            f"{scenes.keys[index]!r} has {width} x {height}: make them alike"
-        )
     return np.bincount(mask.ravel(), minlength=256)
-
-
-def shown(items: Iterator[Any], count: int, doing: str) -> Iterator[Any]:
-    """The items, counted on a bar where somebody watches."""
-    yield from Bar(items, total=count, desc=doing, disable=not sys.stderr.isatty(), leave=False)
 
 
 def require_known(scenes: Scenes, counts: np.ndarray, classes: int) -> None:

@@ -1,0 +1,369 @@
+"""Annotations held against images as they are read: sizes, EXIF turns, and every form of annotation alike."""
+
+from __future__ import annotations
+
+import io
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hostile
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from ssl_backbones.data import ImageSourceError
+from ssl_backbones.data.decode import ORIENTATION, UPRIGHT, decode
+from ssl_backbones.data.frames import TURNS, Frame, frame_of, turned, turned_boxes
+from ssl_backbones.evaluate import progress
+from ssl_backbones.evaluate.detection.open_annotated import open_annotated, open_kept_out
+from ssl_backbones.evaluate.detection.squares import squares_of
+from ssl_backbones.evaluate.frames import AnnotationsFrame, annotated_frames
+from ssl_backbones.evaluate.segmentation.masks import open_scenes
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "MPO")
+SIDES, BOX = (60, 40), (36, 6, 52, 16)
+"""Of the stored pixels, and of the white object in them."""
+
+
+def saved(levels: np.ndarray, turn: int, format: str = "PNG") -> bytes:
+    """An image whose EXIF data ask for a turn; 1 for none at all."""
+    exif = Image.Exif()
+    if turn > 1:
+        exif[ORIENTATION] = turn
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, format, exif=exif)
+    return file.getvalue()
+
+
+def stored_scene(seed: int = 0) -> np.ndarray:
+    """Dark noise (H, W, 3) with the white object."""
+    levels = np.random.default_rng(seed).integers(0, 80, (*SIDES[::-1], 3), np.uint8)
+    left, top, right, bottom = BOX
+    levels[top:bottom, left:right] = 255
+    return levels
+
+
+class TestHeaders:
+    @pytest.mark.parametrize("format", FORMATS)
+    @pytest.mark.parametrize("turn", TURNS)
+    def test_the_frame_is_that_of_the_image_as_it_is_read(self, format: str, turn: int, tmp_path: Path) -> None:
+        encoded = saved(stored_scene(), turn, format)
+        (tmp_path / "image").write_bytes(encoded)
+        for image in (encoded, tmp_path / "image"):
+            frame = frame_of(image)
+            assert frame == Frame(SIDES, turn)
+            assert frame.upright == decode(image, "image").size
+
+    @pytest.mark.parametrize("turn", TURNS)
+    def test_exif_data_behind_the_pixels_of_a_png_count(self, turn: int) -> None:
+        exif = Image.Exif()
+        exif[ORIENTATION] = turn
+        content = exif.tobytes().removeprefix(b"Exif\0\0")
+        chunk = b"eXIf" + content
+        late = len(content).to_bytes(4) + chunk + zlib.crc32(chunk).to_bytes(4)
+        plain = saved(stored_scene(), 1)
+        encoded = plain[:-12] + late + plain[-12:]
+        assert frame_of(encoded) == Frame(SIDES, turn)
+        assert decode(encoded, "image").size == Frame(SIDES, turn).upright
+
+    def test_no_pixel_is_decoded(self) -> None:
+        whole = saved(stored_scene(), 6, "JPEG")
+        start = whole[: whole.index(b"\xff\xda") + 16]  # the header of the scan, and no more
+        assert frame_of(start) == Frame(SIDES, 6)
+        with pytest.raises(OSError, match="cannot be read"):
+            decode(start, "image")
+
+    @pytest.mark.parametrize("encoded", [None, b"", b"torn", hostile.encode(hostile.noise(), "PNG")[:20]])
+    def test_what_cannot_be_read_has_no_frame(self, encoded: bytes | None, tmp_path: Path) -> None:
+        assert frame_of(encoded) is None
+        assert frame_of(tmp_path / "gone.jpg") is None
+
+    def test_an_image_of_any_size_has_a_frame(self) -> None:
+        file = io.BytesIO()
+        Image.new("1", (20_000, 20_000)).save(file, "PNG")
+        assert frame_of(file.getvalue()) == Frame((20_000, 20_000))
+
+
+@given(st.sampled_from(sorted(UPRIGHT)), st.integers(1, 9), st.integers(1, 9), st.data())
+def test_masks_and_boxes_turn_as_pillow_turns_the_image(turn: int, width: int, height: int, data: Any) -> None:
+    left, top = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    right, bottom = data.draw(st.integers(left + 1, width)), data.draw(st.integers(top + 1, height))
+    mask = np.zeros((height, width), np.uint8)
+    mask[top:bottom, left:right] = 1
+    expected = np.asarray(Image.fromarray(mask).transpose(UPRIGHT[turn]))
+    assert (turned(mask, turn) == expected).all()
+    assert (turned(np.stack([mask, 0 * mask]), turn)[0] == expected).all()
+    frame = Frame((width, height), turn)
+    ((left, top, right, bottom),) = turned_boxes(np.array([[left, top, right, bottom]], np.float32), frame).astype(int)
+    drawn = np.zeros(frame.upright[::-1], np.uint8)
+    drawn[top:bottom, left:right] = 1
+    assert (drawn == expected).all()
+
+
+class Encoded:
+    """One image in memory."""
+
+    def __init__(self, image: bytes) -> None:
+        self.keys, self.image = ["a.png"], image
+
+    def encoded(self, index: int) -> bytes:
+        return self.image
+
+
+SQUARE = (40, 40)
+
+
+@pytest.mark.parametrize("choice", ["auto", "upright", "stored"])
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("sides", [SIDES, SQUARE])
+def test_the_rule(sides: tuple[int, int], turn: int, choice: AnnotationsFrame) -> None:
+    images = Encoded(saved(np.zeros((*sides[::-1], 3), np.uint8), turn))
+    frame = Frame(sides, turn)
+
+    def turn_by(stated: tuple[float, float] | None) -> int | str:
+        try:
+            (found,) = annotated_frames(images, [stated], choice, "'them'")
+        except ImageSourceError as error:
+            said = str(error)
+            whole = "\n" not in said and "'a.png'" in said and "'them'" in said
+            return ("asked" if "--annotations_frame" in said else "refused") if whole else said
+        assert found is not None
+        return found.turn
+
+    asked = {"auto": "asked", "upright": 1, "stored": turn}[choice] if turn > 1 else 1
+    tells = frame.upright != frame.stored
+    assert turn_by(frame.upright) == (1 if tells else asked)
+    assert turn_by(frame.stored) == (turn if tells else asked)
+    assert turn_by(None) == asked
+    for scale in (0.5, 2.0):
+        assert turn_by((sides[0] * scale, sides[1] * scale)) == "refused"
+    assert turn_by((sides[0], sides[1] + 1)) == "refused"
+
+
+def test_an_image_that_cannot_be_read_is_left_to_the_account() -> None:
+    assert annotated_frames(Encoded(b"torn"), [(3.0, 4.0)], "auto", "'them'") == [None]
+
+
+def voc_file(root: Path, images: list[bytes], box: tuple[int, ...], size: tuple[int, int], mask: np.ndarray) -> Path:
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    left, top, right, bottom = box
+    sides = f"<size><width>{size[0]}</width><height>{size[1]}</height></size>"
+    corners = f"<xmin>{left + 1}</xmin><ymin>{top + 1}</ymin><xmax>{right}</xmax><ymax>{bottom}</ymax>"
+    for number, image in enumerate(images):
+        (root / "JPEGImages" / f"{number}.jpg").write_bytes(image)
+        one = f"<annotation>{sides}<object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
+        (root / "Annotations" / f"{number}.xml").write_text(one)
+    for name in ("trainval", "test"):
+        (root / "ImageSets/Main" / f"{name}.txt").write_text("".join(f"{number}\n" for number in range(len(images))))
+    return root
+
+
+def coco_file(root: Path, images: list[bytes], box: tuple[int, ...], size: tuple[int, int], mask: np.ndarray) -> Path:
+    left, top, right, bottom = box
+    polygon = [left, top, right, top, right, bottom, left, bottom]
+    (root / "annotations").mkdir(parents=True)
+    for split in ("train", "val"):
+        (root / split).mkdir()
+        for number, image in enumerate(images):
+            (root / split / f"{number}.png").write_bytes(image)
+        listed = [
+            {"id": number, "file_name": f"{number}.png", "width": size[0], "height": size[1]}
+            for number in range(len(images))
+        ]
+        objects = [
+            {
+                "id": number,
+                "image_id": number,
+                "category_id": 1,
+                "bbox": [left, top, right - left, bottom - top],
+                "segmentation": [polygon],
+            }
+            for number in range(len(images))
+        ]
+        content = {"images": listed, "annotations": objects, "categories": [{"id": 1, "name": "cat"}]}
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    return root
+
+
+def parquet_file(
+    root: Path, images: list[bytes], box: tuple[int, ...], size: tuple[int, int], mask: np.ndarray, paths: bool = False
+) -> Path:
+    """With `paths`, rows name files instead of holding bytes, of images and of masks."""
+    root.mkdir(parents=True)
+
+    def cell(name: str, content: bytes) -> dict[str, Any]:
+        if not paths:
+            return {"bytes": content, "path": None}
+        (root / "files").mkdir(exist_ok=True)
+        (root / "files" / name).write_bytes(content)
+        return {"bytes": None, "path": f"files/{name}"}
+
+    features = {"objects": {"feature": {"category": {"names": ["cat"], "_type": "ClassLabel"}}, "_type": "List"}}
+    noted = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    encoded = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    drawn = saved(mask, 1)
+    table = {
+        "image": pa.array([cell(f"{number}.png", image) for number, image in enumerate(images)], encoded),
+        "objects": [[{"bbox": [float(value) for value in box], "category": 0}]] * len(images),
+        "instance_mask": pa.array([cell(f"mask{number}.png", drawn) for number in range(len(images))], encoded),
+    }
+    if root.name != "no_columns":
+        table |= {"width": [size[0]] * len(images), "height": [size[1]] * len(images)}
+    for split in ("train", "validation"):
+        pq.write_table(pa.table(table).replace_schema_metadata(noted), root / f"{split}.parquet")
+    return root
+
+
+def path_rows(root: Path, images: list[bytes], box: tuple[int, ...], size: tuple[int, int], mask: np.ndarray) -> Path:
+    return parquet_file(root, images, box, size, mask, paths=True)
+
+
+def no_columns(root: Path, images: list[bytes], box: tuple[int, ...], size: tuple[int, int], mask: np.ndarray) -> Path:
+    """The mask alone tells the size."""
+    return parquet_file(root / "no_columns", images, box, size, mask)
+
+
+FORMS: dict[str, Callable[..., Path]] = {
+    "voc": voc_file,
+    "coco": coco_file,
+    "parquet": parquet_file,
+    "parquet of paths": path_rows,
+    "parquet without sizes": no_columns,
+}
+
+
+def annotated(make: Callable[..., Path], root: Path, turn: int, stored: bool, scale: float = 1.0) -> Path:
+    """Three images under an EXIF turn, annotated as they are stored or as they are seen, and then resized."""
+    levels = [stored_scene(seed) for seed in range(3)]
+    frame = Frame(SIDES, turn)
+    mask = np.zeros(SIDES[::-1], np.uint8)
+    left, top, right, bottom = BOX
+    mask[top:bottom, left:right] = 1
+    size = SIDES if stored else frame.upright
+    if not stored:
+        ((left, top, right, bottom),) = turned_boxes(np.array([BOX], np.float32), frame).astype(int).tolist()
+        mask = turned(mask, turn)
+    shown = [Image.fromarray(each).resize([int(scale * side) for side in SIDES]) for each in levels]
+    images = [saved(np.asarray(each), turn) for each in shown]
+    return make(root, images, (left, top, right, bottom), size, mask)
+
+
+def choice_of(turn: int, stored: bool) -> AnnotationsFrame:
+    """The answer where the question is asked."""
+    return "auto" if turn in (1, 5, 6, 7, 8) else "stored" if stored else "upright"
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "upright"])
+def test_boxes_and_masks_lie_on_their_object(form: str, turn: int, stored: bool, tmp_path: Path) -> None:
+    spec = str(annotated(FORMS[form], tmp_path / "data", turn, stored))
+    frame = choice_of(turn, stored)
+    images = open_annotated(spec, frame=frame)
+    for opened in (images, open_kept_out(spec, images, frame=frame)):
+        for index in range(3):
+            white = np.asarray(opened[index])[..., 0] > 200
+            ((left, top, right, bottom),) = opened.objects[index].boxes.astype(int)
+            inside = np.zeros_like(white)
+            inside[top:bottom, left:right] = True
+            assert (inside == white).all()
+            if opened.masks is not None:
+                (drawn,) = opened.drawn(index)[1]
+                assert drawn.shape == white.shape
+                assert (drawn != white).mean() < 0.03  # polygons take or leave a border
+    found = squares_of(images, 40)
+    white = np.asarray(found.levels)[:, 0] > 200
+    assert (found.boxes.numpy() != white).mean() < 0.02
+    assert (found.objects.numpy() != white).mean() < 0.03
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("scale", [0.5, 2])
+@pytest.mark.parametrize("turn", [1, 3, 6])
+def test_another_size_is_refused_in_every_form(form: str, scale: float, turn: int, tmp_path: Path) -> None:
+    spec = annotated(FORMS[form], tmp_path / "data", turn, stored=True, scale=scale)
+    with pytest.raises(ImageSourceError, match=rf"0\S* has .*are for 60 x 40 \(and 2 more.*at {scale} times") as caught:
+        open_annotated(str(spec), frame="stored")
+    assert str(int(SIDES[0] * scale)) in str(caught.value)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("turn", [2, 3, 4])
+def test_turns_that_keep_the_size_are_asked_about_in_every_form(form: str, turn: int, tmp_path: Path) -> None:
+    spec = annotated(FORMS[form], tmp_path / "data", turn, stored=True)
+    with pytest.raises(ImageSourceError, match="say --annotations_frame upright or --annotations_frame stored"):
+        open_annotated(str(spec))
+
+
+def voc_scenes(root: Path, images: list[bytes], mask: bytes) -> Path:
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    for number, image in enumerate(images):
+        (root / "JPEGImages" / f"{number}.png").write_bytes(image)
+        (root / "SegmentationClass" / f"{number}.png").write_bytes(mask)
+    (root / "ImageSets/Segmentation/train.txt").write_text("".join(f"{number}\n" for number in range(len(images))))
+    return root
+
+
+def parquet_scenes(root: Path, images: list[bytes], mask: bytes) -> Path:
+    root.mkdir()
+    rows = {"image": [{"bytes": image, "path": None} for image in images], "mask": [mask] * len(images)}
+    pq.write_table(pa.table(rows), root / "train.parquet")
+    return root
+
+
+def path_scenes(root: Path, images: list[bytes], mask: bytes) -> Path:
+    """Rows that name files, of images and of masks."""
+    root.mkdir()
+    for number, image in enumerate(images):
+        (root / f"{number}.png").write_bytes(image)
+        (root / f"mask{number}.png").write_bytes(mask)
+    encoded = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    rows = {
+        name: pa.array([{"bytes": None, "path": f"{start}{number}.png"} for number in range(len(images))], encoded)
+        for name, start in (("image", ""), ("mask", "mask"))
+    }
+    pq.write_table(pa.table(rows), root / "train.parquet")
+    return root
+
+
+SCENES: dict[str, Callable[..., Path]] = {"voc": voc_scenes, "parquet": parquet_scenes, "parquet of paths": path_scenes}
+
+
+@pytest.mark.parametrize("form", SCENES)
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "upright"])
+def test_segmentation_masks_lie_on_their_object(form: str, turn: int, stored: bool, tmp_path: Path) -> None:
+    levels = stored_scene()
+    mask = (levels[..., 0] > 200).astype(np.uint8)
+    drawn = saved(mask if stored else turned(mask, turn), 1)
+    spec = str(SCENES[form](tmp_path / "data", [saved(levels, turn)] * 2, drawn))
+    if turn in (2, 3, 4):
+        with pytest.raises(ImageSourceError, match="say --annotations_frame upright"):
+            open_scenes(spec, "mask", ["train"])
+    scenes = open_scenes(spec, "mask", ["train"], frame=choice_of(turn, stored))
+    for index in range(2):
+        assert (scenes.mask(index) == (np.asarray(scenes[index])[..., 0] > 200)).all()
+
+
+@pytest.mark.parametrize("form", SCENES)
+def test_segmentation_masks_of_another_size_are_refused(form: str, tmp_path: Path) -> None:
+    mask = (stored_scene()[..., 0] > 200).astype(np.uint8)
+    half = np.asarray(Image.fromarray(stored_scene()).resize((30, 20)))
+    spec = SCENES[form](tmp_path / "data", [saved(half, 1)], saved(mask, 1))
+    with pytest.raises(ImageSourceError, match=r"0\S* has 30 x 20 pixels.*are for 60 x 40: .*0\.5 times"):
+        open_scenes(str(spec), "mask", ["train"])
+
+
+def test_a_long_look_is_told_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    assert [*progress.looked_at(lambda index: 2 * index, 3, "looking")] == [0, 2, 4]
+    assert capsys.readouterr().out.splitlines() == ["looking: 1 of 3", "looking: 2 of 3", "looking: 3 of 3"]
