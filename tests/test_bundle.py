@@ -191,7 +191,7 @@ def test_a_converted_checkpoint_is_a_folder_that_timm_loads(tmp_path: Path, caps
     assert (loaded.pretrained_cfg["license"], loaded.pretrained_cfg["crop_pct"]) == ("cc-by-nc-4.0", 0.875)
     known = ssl_backbones.describe(tmp_path / "out")
     assert known.non_commercial
-    assert "layout of MoCo" in known.notes
+    assert "the network under 'state_dict.module.encoder_q.'" in known.notes
     assert __main__.main(words) == 2
     assert "not an empty folder" in capsys.readouterr().err
     for more, told in ((["--architecture", "resnet9"], "knows no"), (["--architecture", "resnet50"], "does not fill")):

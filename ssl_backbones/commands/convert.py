@@ -18,6 +18,7 @@ import timm
 from ssl_backbones.convert import ConversionError, convert
 from ssl_backbones.files import file_digest
 from ssl_backbones.hub.export import save_backbone
+from ssl_backbones.registry.licences import on_the_hub
 from ssl_backbones.typed.words import Positional
 
 
@@ -30,11 +31,17 @@ class Options:
     out: Path
     """The folder to write, new or empty."""
     licence: str | None = None
-    """Of the weights, as their publisher states it."""
+    """Of the weights, as their publisher states it and the Hub abbreviates it."""
+    licence_link: str | None = None
+    """The address of its text, for a licence that the Hub does not list."""
     architecture: str | None = None
     """Refuse any other, as in resnet50."""
     prefix: str | None = None
     """The network to take where the file has several, as its keys begin: momentum_backbone."""
+
+    def __post_init__(self) -> None:
+        if self.licence is not None or self.licence_link is not None:
+            on_the_hub(self.licence or "", self.licence_link)
 
 
 def run(options: Options) -> None:
@@ -47,8 +54,9 @@ def run(options: Options) -> None:
     model = timm.create_model(converted.architecture, num_classes=0)
     model.load_state_dict(converted.weights)
     sha256 = file_digest(options.file)
+    terms = f"; its licence: {options.licence_link}" if options.licence_link else ""
     notes = f"; {converted.notes}" if converted.notes else ""
-    description = f"converted from {options.file.name} (sha256 {sha256}), {converted.source}{notes}"
+    description = f"converted from {options.file.name} (sha256 {sha256}), {converted.source}{notes}{terms}"
     side = 32 if converted.architecture in timm.list_models(module="small_resnet") else 224
     crop = 1.0 if side == 32 else 0.875
     save_backbone(

@@ -32,6 +32,7 @@ from ssl_backbones.hub.publishing.files import card_of, check_empty, write_files
 from ssl_backbones.hub.publishing.material import Material, MaterialError, read_material
 from ssl_backbones.hub.publishing.refusals import NAME, PublishError
 from ssl_backbones.hub.publishing.shipping import check_ships, ship
+from ssl_backbones.registry.licences import on_the_hub
 from ssl_backbones.registry.photos import known_by
 from ssl_backbones.registry.tags import LICENCE, WEIGHTS
 from ssl_backbones.typed.words import Positional
@@ -59,6 +60,8 @@ class Options:
     """Folders of evaluations of these weights, or of random ones."""
     licence: str = LICENCE
     """Of the weights, as the Hub abbreviates it."""
+    licence_link: str | None = None
+    """The address of its text, for a licence that the Hub does not list."""
     images: str | None = None
     """The name of the images; None for those that the recipe is written for."""
     images_terms: str | None = None
@@ -78,10 +81,13 @@ class Options:
     yes: bool = False
     """Do not ask before publishing."""
 
+    def __post_init__(self) -> None:
+        on_the_hub(self.licence, self.licence_link)
+
     @property
     def terms(self) -> Terms:
         """The terms of the weights and of the images."""
-        return Terms(self.licence, self.images, self.images_terms, self.dataset)
+        return Terms(self.licence, self.licence_link, self.images, self.images_terms, self.dataset)
 
 
 def run(options: Options) -> None:
@@ -172,7 +178,8 @@ def introduce(folder: Path, files: Sequence[str], options: Options) -> None:
         print(f"{options.repo} at {constants.ENDPOINT}, {seen}{gated}, tag {options.tag}:")
     for name in files:
         print(f"  {(folder / name).stat().st_size:>12,} bytes  {name}")
-    print(f"Licence of the weights, as --licence has it: {options.licence}")
+    written = on_the_hub(options.licence, options.licence_link)
+    print(f"Licence of the weights: {', '.join(f'{field}: {value}' for field, value in written.items())}")
     if options.out:
         print(f"Kept in {options.out}")
 

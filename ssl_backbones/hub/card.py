@@ -17,6 +17,7 @@ from ssl_backbones.hub.evaluations import Results, beats_random, commands, index
 from ssl_backbones.hub.run_name import data_name, fingerprint, on_own_images, run_name
 from ssl_backbones.hub.training_section import training
 from ssl_backbones.recipes import RECIPES
+from ssl_backbones.registry.licences import on_the_hub
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.photos import known_by
@@ -30,6 +31,8 @@ class Terms:
 
     licence: str = LICENCE
     """Of the weights, as the Hub abbreviates it."""
+    licence_link: str | None = None
+    """The address of its text, where the Hub does not list it."""
     images: str | None = None
     """The name of the images."""
     images_terms: str | None = None
@@ -101,7 +104,7 @@ def model_card(
         recipe=recipe,
         state=state,
         places=places,
-        licence=terms.licence,
+        licence=f"[{terms.licence}]({terms.licence_link})" if terms.licence_link else terms.licence,
         front=front_matter(recipe, results, known, terms, evaluations),
         how=pretrained(recipe, known),
         preparation=preparation(config or {}),
@@ -151,7 +154,7 @@ def front_matter(
     knn = results["numbers"].get("knn")
     data = ModelCardData(
         library_name="ssl-backbones" if known.backbone in list_ours() else "timm",
-        license=terms.licence,
+        **on_the_hub(terms.licence, terms.licence_link),
         pipeline_tag="image-feature-extraction",
         tags=tags_for(recipe),
         datasets=[terms.dataset] if terms.dataset else None,

@@ -1,0 +1,54 @@
+"""The licences that the Hub knows, and how one that it does not know is written.
+
+The list is that of its documentation, docs/hub/repositories-licenses.md of https://github.com/huggingface/hub-docs at
+242f4a1 (2026-08-22). A card whose `license` is none of these is refused when it is sent.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any
+
+HUB_LICENCES = frozenset(
+    """
+    apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
+    afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5
+    cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0
+    cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0
+    cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0
+    lgpl lgpl-2.1 lgpl-3.0 isc h-research intel-research lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl
+    openmdw-1.0 openmdw-1.1 openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license
+    fair-noncommercial-research-license llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 grok2-community gemma unknown
+    other
+    """.split()  # noqa: SIM905
+)
+
+
+def on_the_hub(licence: str, link: str | None = None) -> dict[str, Any]:
+    """The fields of a card that say a licence: its own name, or `other` with the name and a link to its text.
+
+    ValueError for a name that the Hub does not list without a link, and for a link beside one that it lists.
+    """
+    listed = licence in HUB_LICENCES - {"other"}
+    if link and (listed or not re.match(r"https?://\S+$", link) or not slug(licence) or licence == "other"):
+        raise ValueError(
+            f"licence_link is {link!r} of the licence {licence!r}, but must be the address of the text of one that "
+            "the Hub does not list, named by --licence."
+        )
+    if link:
+        return {"license": "other", "license_name": slug(licence), "license_link": link}
+    if not listed:
+        near = difflib.get_close_matches(
+            re.sub("-licen[cs]e$", "", slug(licence)), sorted(HUB_LICENCES - {"other"}), n=3, cutoff=0.5
+        )
+        raise ValueError(
+            f"licence is {licence!r}, but must be one that the Hub lists{'; the nearest: ' * bool(near)}"
+            f"{', '.join(near)}; for any other give --licence_link too, the address of its text."
+        )
+    return {"license": licence}
+
+
+def slug(licence: str) -> str:
+    """A licence's name as the Hub writes names: "CC BY-NC 4.0" is cc-by-nc-4.0."""
+    return re.sub(r"[^a-z0-9.+]+", "-", licence.lower()).strip("-")
