@@ -6,6 +6,7 @@ import io
 import json
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from scripts import script
 
 from ssl_backbones.data import ImageSourceError
 from ssl_backbones.data.decode import ORIENTATION, UPRIGHT, decode
 from ssl_backbones.data.frames import TURNS, Frame, frame_of, turned, turned_boxes
 from ssl_backbones.evaluate import progress
+from ssl_backbones.evaluate.detection import detect, detect_run
 from ssl_backbones.evaluate.detection.open_annotated import open_annotated, open_kept_out
 from ssl_backbones.evaluate.detection.squares import squares_of
 from ssl_backbones.evaluate.frames import AnnotationsFrame, annotated_frames
+from ssl_backbones.evaluate.segmentation import segment, segment_run
 from ssl_backbones.evaluate.segmentation.masks import open_scenes
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "MPO")
@@ -361,6 +365,26 @@ def test_segmentation_masks_of_another_size_are_refused(form: str, tmp_path: Pat
     spec = SCENES[form](tmp_path / "data", [saved(half, 1)], saved(mask, 1))
     with pytest.raises(ImageSourceError, match=r"0\S* has 30 x 20 pixels.*are for 60 x 40: .*0\.5 times"):
         open_scenes(str(spec), "mask", ["train"])
+
+
+def test_every_command_asks_and_takes_the_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    boxes = annotated(coco_file, tmp_path / "boxes", 3, stored=True)
+    mask = saved((stored_scene()[..., 0] > 200).astype(np.uint8), 1)
+    masks = voc_scenes(tmp_path / "masks", [saved(stored_scene(), 3)] * 2, mask)
+    (masks / "ImageSets/Segmentation/val.txt").write_text("0\n")
+    detection = replace(detect_run.PRESETS["small"], model="resnet8", out="out", data=str(boxes), batch_size=2)
+    segmentation = replace(segment_run.PRESETS["small"], model="resnet8", out="out", data=str(masks), batch_size=2)
+    for run, opening in ((detection, detect.open_data), (segmentation, segment.open_data)):
+        with pytest.raises(ImageSourceError, match="say --annotations_frame upright or --annotations_frame stored"):
+            opening(run)
+        for images in opening(replace(run, annotations_frame="stored")):
+            assert len(images) > 0
+    few = ("--out", str(tmp_path / "out"), "--size", "24", "--curves", "0")
+    with pytest.raises(SystemExit, match="2"):
+        script("localise", ["resnet8", "--random", "--data", str(boxes), *few])
+    assert "say --annotations_frame upright" in capsys.readouterr().err
+    script("localise", ["resnet8", "--random", "--data", str(boxes), *few, "--annotations_frame", "upright"])
+    assert (tmp_path / "out/results.json").is_file()
 
 
 def test_a_long_look_is_told_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -173,6 +173,8 @@ def test_a_verdict_needs_the_whole_interval() -> None:
         (("--layer", "layer9"), "has no layer 'layer9': choose one of act1, layer1, layer2, layer3"),
         (("--tolerance", "2"), "tolerance is 2.0, but must be a share from 0 to 1"),
         (("--size", "4"), "size is 4, but must be at least 8"),
+        (("--max_pixels", "1200"), "42 x 30 pixels are more than the 1200 allowed: allow them with --max_pixels 1260"),
+        (("--max_pixels", "0"), "max_pixels is 0, but must be at least 1"),
     ],
 )
 def test_refusals(

@@ -30,6 +30,16 @@ def test_the_whole_of_one_image_is_asked_of_all() -> None:
     torch.testing.assert_close(similarity_map(model, images, other), expected)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_an_image_that_is_not_finite_in_a_corner_has_no_map(value: float) -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1))  # which looks no further than a pixel
+    images = torch.randn(2, 3, 8, 8)
+    images[1, :, 0, 0] = value
+    maps = similarity_map(network, images, images[:1], layer="0")
+    assert maps[1].isnan().all()
+    assert maps[0].isfinite().all()
+
+
 def test_mistakes_are_told() -> None:
     with pytest.raises(ValueError, match="there are 2 others for 3 images: give one, or one for each"):
         similarity_map(small(), photos(3), photos(2))

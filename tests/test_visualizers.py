@@ -28,6 +28,7 @@ from ssl_backbones.visualizers import (
     palette,
     stretched,
 )
+from ssl_backbones.visualizers.inspection import enlarged
 
 heats = arrays.arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.floats(0, 1, width=32))
 
@@ -105,6 +106,19 @@ def test_an_overlay_refuses_what_is_not_heat(heat: np.ndarray, alpha: float, mes
 def test_stretching_fills_the_range_and_never_divides_by_zero() -> None:
     maps = np.stack([np.array([[0.2, 0.3], [0.25, 0.25]]), np.full((2, 2), 0.25)])
     assert stretched(maps) == pytest.approx(np.stack([np.array([[0, 1], [0.5, 0.5]]), np.zeros((2, 2))]))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_map_that_is_not_finite_stays_without_a_value_and_spoils_no_other(value: float) -> None:
+    maps = np.random.default_rng(0).random((3, 4, 5))
+    maps[1, 2, 3] = value
+    assert np.isnan(stretched(maps)[1]).all()
+    assert (stretched(maps)[[0, 2]] == stretched(maps[[0, 2]])).all()
+    large = enlarged(torch.from_numpy(np.repeat(np.repeat(maps, 2, axis=1), 2, axis=2)), (16, 20))
+    assert large[1].isnan().all()
+    assert large[[0, 2]].isfinite().all()
+    with pytest.raises(ValueError, match="heat runs from nan"):
+        overlay(Image.new("RGB", (8, 8)), stretched(maps)[1])
 
 
 def test_a_grid_puts_each_picture_in_its_cell() -> None:

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from ssl_backbones.data import ImageSourceError
 from ssl_backbones.data.frames import Frame, frame_of
-from ssl_backbones.evaluate.progress import looked_at
+from ssl_backbones.evaluate.progress import counted
 
 AnnotationsFrame = Literal["auto", "upright", "stored"]
 """The frame of annotations whose sizes do not tell: the image as it is seen, or its pixels as stored; auto asks."""
@@ -41,8 +41,8 @@ def annotated_frames(
     so are the annotations. Where an EXIF turn leaves it open, `choice` decides. None for an image that cannot be read,
     which reading it will tell. ImageSourceError for a size that fits neither, and for what is left open under "auto".
     """
-    count, doing = len(images.keys), "looking at the images' sizes"
-    frames = [*looked_at(lambda index: frame_of(images.encoded(index)), count, doing)]
+    found = (frame_of(images.encoded(index)) for index in range(len(images.keys)))  # threads would take longer
+    frames = [*counted(found, len(images.keys), "looking at the images' sizes")]
     known = [(row, frame, size) for row, (frame, size) in enumerate(zip(frames, stated, strict=True)) if frame]
     if wrong := [each for each in known if each[2] not in (None, each[1].upright, each[1].stored)]:
         raise ImageSourceError(mismatch(images.keys, wrong, source))

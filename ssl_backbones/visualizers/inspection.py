@@ -162,7 +162,6 @@ def enlarged(maps: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
     """Maps (B, h, w) at a size (H, W), each divided by its highest value; what is below zero, and a map of it, is 0.
 
     A map that is not finite somewhere is NaN everywhere.
-
     CoarseMapWarning, once from each place that calls, where h or w is below 7.
     """
     h, w = maps.shape[-2:]
@@ -171,4 +170,5 @@ def enlarged(maps: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
         warnings.warn(sentence, CoarseMapWarning, stacklevel=3)
     large = F.interpolate(maps.clamp_min(0)[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
     peaks = large.amax((1, 2), keepdim=True)
-    return torch.where((peaks > 0) | peaks.isnan(), large / peaks, 0.0).clamp(0, 1)
+    shares = torch.where(peaks > 0, large / peaks, 0.0).clamp(0, 1)
+    return torch.where(maps.isfinite().all(2).all(1)[:, None, None], shares, torch.nan)

@@ -32,8 +32,14 @@ def overlay(image: Image.Image, heat: npt.ArrayLike, *, alpha: float = 0.5, colo
 
 
 def stretched(heat: npt.ArrayLike) -> np.ndarray:
-    """Maps (..., h, w) each drawn out to [0, 1] by its own lowest and highest value; a constant map becomes zeros."""
+    """Maps (..., h, w) each drawn out to [0, 1] by its own lowest and highest value; a constant map becomes zeros.
+
+    A map that is not finite somewhere becomes NaN.
+    """
     values = np.asarray(heat, dtype=np.float64)
+    finite = np.isfinite(values).all((-2, -1), keepdims=True)
+    values = np.where(finite, values, 0.0)
     low, high = values.min((-2, -1), keepdims=True), values.max((-2, -1), keepdims=True)
     span = high - low
-    return np.where(span > 0, (values - low) / np.where(span > 0, span, 1), 0.0)
+    drawn = np.where(span > 0, (values - low) / np.where(span > 0, span, 1), 0.0)
+    return np.where(finite, drawn, np.nan)

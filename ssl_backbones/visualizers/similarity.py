@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,6 +21,7 @@ def similarity_map(
 
     Others are taken as a whole, by the mean over their places; with `point`, at that height and width in [0, 1] from
     the top left. Cosines below zero are 0; 1 is the same direction, so that maps of different images can be compared.
+    A map that is not finite somewhere is NaN everywhere.
     ValueError for another number of others.
     """
     if len(others) not in (1, len(images)):
@@ -28,7 +30,7 @@ def similarity_map(
     wanted = asked.mean((2, 3)) if point is None else at(asked, point)
     cosines = F.cosine_similarity(places, wanted[:, :, None, None], dim=1).clamp(0, 1)
     large = F.interpolate(cosines[:, None], size=images.shape[-2:], mode="bilinear", align_corners=False)
-    return large[:, 0]
+    return torch.where(cosines.isfinite().all(2).all(1)[:, None, None], large[:, 0], torch.nan)
 
 
 def at(features: Tensor, point: tuple[float, float]) -> Tensor:

@@ -70,7 +70,10 @@ class Listed:
     ) -> None:
         """`names` (id to name) are those of the file's categories, `classes` those that are told apart."""
         self.file, self.images, self.names, self.classes = file, images, names, classes
-        self.rows = {identity(image, "id", file): row for row, image in enumerate(images)}
+        wheres = [f"the image {told(image['file_name'])} in {str(file)!r}" for image in images]
+        self.rows = {
+            identity(image, "id", where): row for row, (image, where) in enumerate(zip(images, wheres, strict=True))
+        }
         for image in images:
             if not isinstance(image["file_name"], str) or not image["file_name"]:
                 raise ImageSourceError(f"{str(file)!r} has {told(image['file_name'])} as a file_name: name the file")
@@ -80,7 +83,6 @@ class Listed:
                 f"{str(file)!r} lists two images with the id {twice['id']!r}, one of them {twice['file_name']!r}: give "
                 "each its own"
             )
-        wheres = (f"the image {image['file_name']!r} in {str(file)!r}" for image in images)
         self.sizes = [size_of(each["width"], each["height"], where) for each, where in zip(images, wheres, strict=True)]
         self.gathered = [Gathered(size) for size in self.sizes]
         self.shapes: list[list[Shape | None]] = [[] for _ in images]
@@ -91,16 +93,17 @@ class Listed:
 
     def add(self, item: dict[str, Any], place: int) -> None:
         """Take in an object, the file's first, second, ...; ImageSourceError for a value that cannot be."""
-        row = self.rows.get(identity(item, "image_id", self.file))
+        name = f"annotation {told(item.get('id', f'number {place}'))}"
+        row = self.rows.get(identity(item, "image_id", f"{name} in {str(self.file)!r}"))
         if row is None:
             raise ImageSourceError(
-                f"{str(self.file)!r} has an object in image {item['image_id']}, which it does not list: add the image, "
+                f"{name} in {str(self.file)!r} is in image {item['image_id']}, which it does not list: add the image, "
                 "or take the object out"
             )
-        name = f"annotation {item.get('id', f'number {place}')} of {self.images[row]['file_name']!r}"
+        name = f"{name} of {self.images[row]['file_name']!r}"
         where = f"{name} in {str(self.file)!r}"
         x, y, width, height = box_of(item["bbox"], where)
-        category = identity(item, "category_id", self.file)
+        category = identity(item, "category_id", where)
         label = label_of(self.names.get(category, f"number {category}"), self.classes, where)
         crowd = flag_of(item.get("iscrowd"), "iscrowd", where)
         shape, area = shape_of(item.get("segmentation"), self.sizes[row], where), area_of(item.get("area"), where)
@@ -125,17 +128,20 @@ class Listed:
             )
 
 
-def identity(item: dict[str, Any], field: str, file: Path) -> int | float | str:
+def identity(item: dict[str, Any], field: str, where: str) -> int | float | str:
     """The id in a field of an image, a category or an object; ImageSourceError for what is neither number nor text."""
     value = item[field]
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ImageSourceError(f"{str(file)!r} has {told(value)} as {field}: give a whole number")
+        raise ImageSourceError(f"{where} has {told(value)} as {field}: give a whole number")
     return value
 
 
 def category_names(categories: Sequence[dict[str, Any]], file: Path) -> dict[int | float | str, str]:
     """Id to name of the categories, in the order of their ids; ImageSourceError for an id that is there twice."""
-    names = {identity(category, "id", file): str(category["name"]) for category in categories}
+    names = {
+        identity(category, "id", f"the category {told(category['name'])} in {str(file)!r}"): str(category["name"])
+        for category in categories
+    }
     if len(names) < len(categories) or len({isinstance(number, str) for number in names}) > 1:
         ids = ", ".join(repr(category["id"]) for category in categories)
         raise ImageSourceError(f"{str(file)!r} has categories with the ids {ids}: give each a number of its own")
@@ -156,10 +162,13 @@ def read_json(file: Path) -> dict[str, Any]:
         items = content.get(part)
         if not isinstance(items, list):
             raise ImageSourceError(f"{str(file)!r} has no list of {part}: give COCO annotations")
-        for item in items:
+        for place, item in enumerate(items, start=1):
             missing = [field for field in fields if not isinstance(item, dict) or field not in item]
             if missing:
-                raise ImageSourceError(f"{str(file)!r} has, among its {part}, one without {missing[0]}: complete it")
+                raise ImageSourceError(
+                    f"{str(file)!r} has, among its {part}, one without {missing[0]}, {told(item)} in place {place}: "
+                    "complete it"
+                )
     return content
 
 

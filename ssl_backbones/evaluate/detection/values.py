@@ -54,5 +54,5 @@ def area_of(value: object, where: str) -> float:
 
 def told(value: object) -> str:
     """A value in an error's sentence, shortened."""
-    text = repr(value)
+    text = "null" if value is None else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
