@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
 
 import numpy as np
 import pytest
+import runs
+from evaluations import ASKED, QUICK, labelled_photos
 from photo_sources import fill, raw, write
 from runs import outcome, photo_folder, run, tiny
+from scripts import script
 
+from ssl_backbones.commands.compare import comparison_of, parse
 from ssl_backbones.data import ImageSourceError, open_images
-from ssl_backbones.data.subset import hold_out, of_classes
+from ssl_backbones.data.subset import HOLD_OUT_SEED, hold_out, listed_classes, of_classes
+from ssl_backbones.evaluate import protocols
 from ssl_backbones.methods import BYOLConfig
 
 NAMES = ("ant", "bee", "cow")
@@ -28,7 +37,7 @@ def table(path: Path) -> Path:
 def test_a_list_of_classes_takes_a_subset(tmp_path: Path, source) -> None:
     images = open_images(source(tmp_path))
     (tmp_path / "list.txt").write_text("cow\n\n ant \n")
-    some = of_classes(images, tmp_path / "list.txt")
+    some = of_classes(images, listed_classes(images, tmp_path / "list.txt"))
     assert list(some.classes) == ["ant", "cow"]
     assert len(some) == 8
     for row, key in enumerate(some.keys):
@@ -37,9 +46,9 @@ def test_a_list_of_classes_takes_a_subset(tmp_path: Path, source) -> None:
     for text, said in (("elk\ncow", r"'elk' and 0 more are no classes .* such as 'ant'"), (" ", "it names none")):
         (tmp_path / "list.txt").write_text(text)
         with pytest.raises(ImageSourceError, match=said):
-            of_classes(images, tmp_path / "list.txt")
+            listed_classes(images, tmp_path / "list.txt")
     with pytest.raises(ImageSourceError, match="cannot be read"):
-        of_classes(images, tmp_path / "missing.txt")
+        listed_classes(images, tmp_path / "missing.txt")
 
 
 @pytest.mark.parametrize("source", [tree, table])
@@ -62,3 +71,95 @@ def test_a_run_on_some_classes_with_images_held_out(tmp_path: Path) -> None:
     assert (results["data"]["images"], results["validation"]["images"]) == (20, 4)
     names = (tmp_path / "run" / "held_out.txt").read_text().split()
     assert sorted(name.partition("/")[0] for name in names) == ["bag", "bag", "shoe", "shoe"]
+    assert results["selection"] == {
+        "classes": ["bag", "shoe"],
+        "held_out": 2,
+        "seed": HOLD_OUT_SEED,
+        "named_in": "held_out.txt",
+        "sha256": hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest(),
+    }
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, ...], dict[str, Any], str]:
+    """The data, the words that take a part of them, and what pretrain left out with these."""
+    path = tmp_path_factory.mktemp("pretrained")
+    data = photo_folder(path / "data", 45, ("bag", "hat", "shoe"))
+    (path / "two.txt").write_text("bag\nshoe\n")
+    recipe = tiny(BYOLConfig, data, path / "run", classes=str(path / "two.txt"), hold_out=3, max_steps=1)
+    results = outcome(run(recipe).path)["results"]
+    held = (path / "run" / "held_out.txt").read_text()
+    return data, ("--classes", str(path / "two.txt"), "--hold_out", "3"), results, held
+
+
+PROTOCOLS = [module.name for module in iter_modules(protocols.__path__)]
+SHORT = ("--epochs", "1", "--batch_size", "8", "--checkpoints.every_minutes", "0")
+WORDS = {
+    **QUICK,
+    "linear": SHORT,
+    "finetune": SHORT,
+    "semi": (*SHORT, "--share", "0.5"),
+    "diagnose": ("--images", "20"),
+}
+
+
+def evaluate(protocol: str, data: Path, out: Path, *more: str) -> None:
+    runs.forget()
+    try:
+        script("evaluate", [protocol, *ASKED, "--data", str(data), "--out", str(out), *WORDS[protocol], *more])
+    finally:
+        runs.forget()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_asks_about_what_pretrain_left_out(protocol: str, pretrained, tmp_path: Path) -> None:
+    data, words, trained, held = pretrained
+    evaluate(protocol, data, tmp_path / "out", *words)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (tmp_path / "out" / "held_out.txt").read_text() == held
+    assert results["selection"] == trained["selection"]
+    assert results["validation"]["fingerprint"] == trained["validation"]["fingerprint"]
+    assert results["validation"]["images"] == 6
+    if protocol != "semi":  # which learns from a share of them
+        assert results["data"]["fingerprint"] == trained["data"]["fingerprint"]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_selection_that_does_not_fit_is_refused(protocol: str, pretrained, tmp_path: Path, capsys) -> None:
+    data = pretrained[0]
+    (tmp_path / "list.txt").write_text("elk\n")
+    for words, said in (
+        (("--hold_out", "2", "--validation", str(data)), "hold_out is 2, but must be 0 where validation images are"),
+        (("--hold_out", "-1"), "hold_out is -1, but must be at least 0"),
+        (("--hold_out", "15"), "would leave none to train on"),
+        (("--classes", str(tmp_path / "list.txt")), "'elk' and 0 more are no classes of the data"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            evaluate(protocol, data, tmp_path / "out", *words)
+        assert end.value.code == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_finished_evaluation_of_other_classes_is_no_answer(pretrained, tmp_path: Path, capsys) -> None:
+    data, words, _, _ = pretrained
+    evaluate("knn", data, tmp_path / "out")
+    assert not (tmp_path / "out" / "held_out.txt").exists()
+    with pytest.raises(SystemExit):
+        evaluate("knn", data, tmp_path / "out", *words)
+    assert "images" in capsys.readouterr().err
+
+
+def test_validation_images_of_classes_that_are_not_listed_are_not_asked_about(tmp_path: Path) -> None:
+    data = labelled_photos(tmp_path / "data")
+    (tmp_path / "two.txt").write_text("shoe\nbag\n")
+    evaluate("knn", data, tmp_path / "out", "--classes", str(tmp_path / "two.txt"))
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert list(results["per_class"]["classes"]) == ["bag", "shoe"]
+    assert results["validation"]["images"] == 11 + 10
+    assert results["selection"] == {"classes": ["bag", "shoe"]}
+
+
+def test_a_comparison_evaluates_on_what_its_runs_left_out() -> None:
+    words = ["sample", "--data", "d", "--hold_out", "5", "--classes", "list.txt", "--batch_size", "8"]
+    comparison = comparison_of(parse(words, "compare"))
+    assert comparison.columns[0].words == ("--hold_out", "5", "--classes", "list.txt")

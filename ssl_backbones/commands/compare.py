@@ -41,6 +41,9 @@ COLUMNS = {
 }
 """The column of each protocol of `evaluate`."""
 
+SHARED = {"workers", "classes", "hold_out"}
+"""Options of the recipes that the evaluations take too."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -103,8 +106,9 @@ def carry_out(comparison: Comparison, launch: tuple[str, ...] = ()) -> int:
 
 def comparison_of(options: Options) -> Comparison:
     """The rows and columns that the options name: random weights first, then recipes, then models."""
-    workers = [word for name, following in grouped(options.words) if name == "workers" for word in following]
-    columns = [replace(COLUMNS[name], words=("--workers", *workers) if workers else ()) for name in options.protocols]
+    given = [(f"--{name}", *following) for name, following in grouped(options.words) if name in SHARED]
+    shared = tuple(word for words in given for word in words)
+    columns = [replace(COLUMNS[name], words=shared) for name in options.protocols]
     rows = [Row(name, recipe=name) for name in options.recipes]
     comparison = Comparison(
         options.title or f"Compared on {options.data}",

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from ssl_backbones.checks import check
 from ssl_backbones.data.checks import relabelled, require_labels
 from ssl_backbones.data.images import Images, ImageSourceError
+from ssl_backbones.distributed import say
+from ssl_backbones.files import write_file
 from ssl_backbones.views import permutation
 
 HOLD_OUT_SEED = 0
 """Of the draw of images that are held out, which are the same whatever the run's own seed."""
+HELD_OUT = "held_out.txt"
+"""The file in a run's folder that names them."""
 
 
 class Subset(Images):
@@ -36,11 +43,52 @@ def at(images: Images, rows: np.ndarray) -> Images:
     return images if len(rows) == len(images) else Subset(images, rows)
 
 
-def of_classes(images: Images, path: Path) -> Images:
-    """The images of the classes that a file names, one on a line, numbered anew in the order of the source.
+@dataclass(frozen=True)
+class Selection:
+    """The part of a source that is taken: the classes that a file lists, and all but some images of every class."""
 
-    ImageSourceError where the file cannot be read, or names what is no class of the source.
-    """
+    classes: str = ""
+    """A file with a class on each line; empty for all."""
+    hold_out: int = 0
+    """Images of every class that are asked about and not learnt from."""
+
+    def of(self, images: Images, validation: Images | None) -> tuple[Images, Images | None]:
+        """The images to learn from, and those asked about: the ones held out, where there are any.
+
+        The same images are held out by every command. ImageSourceError where the source has not what is asked for.
+        """
+        if self.classes:
+            names = listed_classes(images, Path(self.classes))
+            images = of_classes(images, names)
+            validation = validation and of_classes(validation, names)
+        if not self.hold_out:
+            return images, validation
+        rest, held = hold_out(images, self.hold_out)
+        say(f"{len(held)} of {len(images)} images are held out, {self.hold_out} a class: {HELD_OUT} will name them.")
+        return rest, held
+
+    def account(self, images: Images, validation: Images | None) -> dict[str, Any]:
+        """An account of what was taken, for results.json; empty for all of a source."""
+        told: dict[str, Any] = {"classes": list(map(str, images.classes))} if self.classes else {}
+        if self.hold_out and validation is not None:
+            told |= {"held_out": self.hold_out, "seed": HOLD_OUT_SEED, "named_in": HELD_OUT}
+            told["sha256"] = hashlib.sha256(as_list(validation)).hexdigest()
+        return {"selection": told} if told else {}
+
+    def save(self, folder: Path, validation: Images | None) -> None:
+        """Name the images held out, if there are any, in a file of a run's folder."""
+        if self.hold_out and validation is not None:
+            write_file(folder / HELD_OUT, as_list(validation))
+
+
+def check_hold_out(count: int, validation: str) -> None:
+    """ValueError for a negative number of images to hold out, and for any where validation images are named."""
+    check(count >= 0, "hold_out", count, "at least 0")
+    check(not count or not validation, "hold_out", count, "0 where validation images are named")
+
+
+def listed_classes(images: Images, path: Path) -> set[str]:
+    """The classes that a file names, one on a line; ImageSourceError where it cannot be read, or names any other."""
     require_labels(images, "a list of classes (--classes)")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -55,6 +103,13 @@ def of_classes(images: Images, path: Path) -> Images:
         raise ImageSourceError(
             f"{path} does not fit the data ({said}): name classes as the data do, such as {str(images.classes[0])!r}"
         )
+    return names
+
+
+def of_classes(images: Images, names: Collection[str]) -> Images:
+    """The images of some classes, numbered anew in the order of the source; all of a source without labels."""
+    if images.labels is None:
+        return images
     listed = [number for number, name in enumerate(images.classes) if str(name) in names]
     rows = np.flatnonzero(np.isin(np.asarray(images.labels), listed))
     return relabelled(at(images, rows), [images.classes[number] for number in listed])

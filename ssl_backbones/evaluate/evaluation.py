@@ -63,6 +63,8 @@ class Evaluation:
 
     def leave(self, numbers: Mapping[str, Number], more: Mapping[str, Any]) -> dict[str, Any]:
         """Let the first process write results.json; its content, in every process."""
+        selection = self.options.selection
+        first_decides(lambda: selection.save(self.folder.path, self.validation))
         return first_decides(
             lambda: write_results(
                 self.folder.path,
@@ -78,7 +80,7 @@ class Evaluation:
                     seed=self.options.seed,
                     device=self.model.device,
                     precision=self.options.precision,
-                    more=more,
+                    more={**selection.account(self.images, self.validation), **more},
                 ),
             )
         )

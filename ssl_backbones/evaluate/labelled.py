@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ssl_backbones.data import Images, ImageSourceError, copies_sentence, open_images, relabelled, validation_of
-from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
+from ssl_backbones.data.decode import DecodePolicy
+from ssl_backbones.data.subset import Selection
 from ssl_backbones.distributed import rank, say
 from ssl_backbones.evaluate.features import Features
 
@@ -51,29 +54,58 @@ def labelled(features: Features, images: Images, source: str) -> Labelled:
     return Labelled(rows, torch.from_numpy(labels)[kept].long(), int((labels < 0).sum()), features.unreadable)
 
 
-def open_labelled(
-    data: str, validation: str, protocol: str, policy: DecodePolicy = USUAL_POLICY
-) -> tuple[Images, Images | None, str]:
+class Named(Protocol):
+    """Options that name labelled images."""
+
+    @property
+    def data(self) -> str: ...
+    @property
+    def validation(self) -> str: ...
+    @property
+    def decoding(self) -> DecodePolicy: ...
+    @property
+    def selection(self) -> Selection: ...
+
+
+def open_labelled(named: Named, protocol: str) -> tuple[Images, Images | None, str]:
     """The images to learn from, those to answer about, if any, with the same numbers for the classes, and their source.
 
     Raises ImageSourceError, in a sentence that names the source, where labels are absent or do not fit.
     """
-    images = open_images(data, policy)
+    data, held = named.data, named.selection.hold_out
+    source = named.validation or (f"what is held out of {data}" if held else f"the split kept beside {data}")
+    images = open_images(data, named.decoding)
+    labels_of(images, data, protocol)
+    with naming(source):
+        asked = None if held else open_validation(named, images)
+    images, asked = named.selection.of(images, asked)
     present = np.unique(known(labels_of(images, data, protocol)))
     if len(present) < 2:
         only = f"the only one is {images.classes[int(present[0])]!r}" if len(present) else "no photo has a label"
         raise ImageSourceError(f"{protocol} needs photos of at least two classes, and in {data} {only}: add some")
-    source = validation or f"the split kept beside {data}"
-    try:
-        asked = open_images(validation, policy, images.classes) if validation else validation_of(data, images, policy)
-        if asked is None:
-            return images, None, ""
+    if asked is None:
+        return images, None, ""
+    with naming(source):
         if len(known(labels_of(asked, source, protocol))) == 0:
             raise ImageSourceError("no photo has a label, so there is nothing to answer: label some")
         require_known(asked, images, present)
         if rank() == 0 and (warning := copies_sentence(asked, images)):
             say(warning)
         return images, relabelled(asked, images.classes), source
+
+
+def open_validation(named: Named, images: Images) -> Images | None:
+    """The images that are named to be asked about, or those kept beside the ones to learn from, if any."""
+    if named.validation:
+        return open_images(named.validation, named.decoding, images.classes)
+    return validation_of(named.data, images, named.decoding)
+
+
+@contextmanager
+def naming(source: str) -> Iterator[None]:
+    """Context manager: an ImageSourceError that does not name the source begins with it."""
+    try:
+        yield
     except ImageSourceError as error:
         raise error if source in str(error) else ImageSourceError(f"{source}: {error}") from error
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from ssl_backbones.checks import check
 from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
+from ssl_backbones.data.subset import Selection, check_hold_out
 from ssl_backbones.typed.words import Positional
 
 
@@ -21,6 +22,10 @@ class EvaluationOptions:
     """Images to train on: a folder, parquet files, or a Hub dataset id."""
     validation: str = ""
     """Images to test on; without them, those that the data name as such."""
+    classes: str = ""
+    """A file that names the classes to learn and to ask about, one on a line; empty for all."""
+    hold_out: int = 0
+    """Images of every class that are asked about and not learnt from: those that pretrain --hold_out left out."""
     out: str
     """The folder for results.json."""
     cache: str = ""
@@ -45,12 +50,18 @@ class EvaluationOptions:
     """Pixels of an image above which it is left out as unreadable."""
 
     def __post_init__(self) -> None:
+        check_hold_out(self.hold_out, self.validation)
         check(self.size >= 0, "size", self.size, "at least 0")
         check(0 <= self.seed < 2**63, "seed", self.seed, "at least 0 and below 2^63")
         check(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
         check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
         check(self.workers is None or self.workers >= 0, "workers", self.workers, "at least 0, or None")
         check(0 <= self.unreadable_share <= 1, "unreadable_share", self.unreadable_share, "at least 0 and at most 1")
+
+    @property
+    def selection(self) -> Selection:
+        """The part of the images that is taken."""
+        return Selection(self.classes, self.hold_out)
 
     @property
     def decoding(self) -> DecodePolicy:
@@ -65,5 +76,6 @@ class EvaluationOptions:
 
 FREE = frozenset(
     {"model", "cache", "batch_size", "workers", "unreadable_share", "max_pixels", "data", "validation", "out"}
+    | {"classes", "hold_out"}
 )
 """Options that may differ when a folder is come back to: weights and data are held to what they are, not to names."""

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import ssl_backbones.methods  # noqa: F401 - makes every method's configuration known by name
 from ssl_backbones.checks import check
 from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
+from ssl_backbones.data.subset import Selection, check_hold_out
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.recipes.settings import Checkpoints, Monitoring, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.registry.names import Name
@@ -181,9 +182,7 @@ class Recipe(Run):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(0 <= self.cache_limit < math.inf, "cache_limit", self.cache_limit, "at least 0")
-        check(self.hold_out >= 0, "hold_out", self.hold_out, "at least 0")
-        alone = not self.hold_out or not self.validation
-        check(alone, "hold_out", self.hold_out, "0 where validation images are named")
+        check_hold_out(self.hold_out, self.validation)
         chosen = self.labels == "auto" or not (self.classes or self.hold_out)
         check(chosen, "labels", self.labels, "auto where classes are listed or images held out")
         check(self.reencode >= 0, "reencode", self.reencode, "at least 0")
@@ -199,6 +198,11 @@ class Recipe(Run):
     @property
     def title(self) -> str:
         return f"{self.name}: {self.model}"
+
+    @property
+    def selection(self) -> Selection:
+        """The part of the images that is taken."""
+        return Selection(self.classes, self.hold_out)
 
     @property
     def folder(self) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 import ssl_backbones
@@ -18,7 +16,7 @@ from ssl_backbones.data import (
     unlabelled,
     validation_of,
 )
-from ssl_backbones.data.subset import Subset, hold_out, of_classes
+from ssl_backbones.data.subset import Subset
 from ssl_backbones.distributed import rank, say
 from ssl_backbones.methods.method import Method
 from ssl_backbones.models.backbone import freeze_unused
@@ -89,7 +87,7 @@ def open_data(recipe: Recipe) -> tuple[Images, Images | None]:
         images = unlabelled(images)
     elif sentence := classes_sentence(images):
         say(sentence)
-    images, validation = chosen(recipe, images, open_validation(recipe, images))
+    images, validation = recipe.selection.of(images, open_validation(recipe, images))
     require_batch(images, recipe.batch_size)
     if rank() == 0 and (warning := copies_sentence(validation, images)):
         say(warning)
@@ -100,18 +98,6 @@ def open_data(recipe: Recipe) -> tuple[Images, Images | None]:
     if validation is not None:
         validation = cached(validation, recipe.validation or recipe.data, how, f"-validation{part_of(validation)}")
     return images, validation
-
-
-def chosen(recipe: Recipe, images: Images, validation: Images | None) -> tuple[Images, Images | None]:
-    """The images of the recipe's classes, and those asked about: the ones held out, where the recipe says so."""
-    if recipe.classes:
-        images = of_classes(images, Path(recipe.classes))
-        validation = None if validation is None else of_classes(validation, Path(recipe.classes))
-    if not recipe.hold_out:
-        return images, validation
-    rest, held = hold_out(images, recipe.hold_out)
-    say(f"{len(held)} of {len(images)} images are held out, {recipe.hold_out} a class: held_out.txt will name them.")
-    return rest, held
 
 
 def part_of(images: Images) -> str:

@@ -9,7 +9,6 @@ from PIL import Image
 
 from ssl_backbones import recipes
 from ssl_backbones.data import Batches, Request
-from ssl_backbones.data.subset import as_list
 from ssl_backbones.files import read_object, replacing, write_file
 from ssl_backbones.hub.card import model_card
 from ssl_backbones.hub.export import save_backbone
@@ -50,8 +49,7 @@ def save_results(recipe: Recipe, monitor: Monitor, trained: Trained) -> str:
         tag=earned_tag(recipe, results),
         description=description(recipe, results),
     )
-    if recipe.hold_out:
-        write_file(folder.path / "held_out.txt", as_list(monitor.asked_images))
+    recipe.selection.save(folder.path, monitor.asked_images)
     config = read_object(folder.backbone / "config.json", "start the same command again")
     draw_maps(recipe, monitor, trained)
     draw_gallery(recipe, monitor, trained, results)
@@ -135,6 +133,7 @@ def results_of_run(recipe: Recipe, monitor: Monitor, trained: Trained) -> dict[s
             "altered": altered(recipe),
             "steps": trained.steps,
             "epochs": recipe.epochs,
+            **recipe.selection.account(trained.images, monitor.asked_images),
             "unreadable": trained.unreadable,
             "unreadable_beside": trained.unreadable_elsewhere,
             "best_checkpoint": trained.best,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssl_backbones.checks import check, check_at_least
 from ssl_backbones.data import Images, require_batch
-from ssl_backbones.data.subset import as_list, at
+from ssl_backbones.data.subset import Selection, as_list, at, check_hold_out
 from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.classification.accuracy_judge import AccuracyJudge, Answers
 from ssl_backbones.evaluate.classification.classifier import Classifier
@@ -40,6 +40,10 @@ class LabelledRun(Transfer, ABC):
 
     asked_about: Hidden[str] = ""
     """The fingerprint of the validation images, so that a run does not go on with others."""
+    classes: str = ""
+    """A file that names the classes to learn and to ask about, one on a line; empty for all."""
+    hold_out: int = 0
+    """Images of every class that are asked about and not learnt from: those that pretrain --hold_out left out."""
     task: LinearConfig | FinetuneConfig
     size: int = 0
     """Side of a view, in pixels; 0 for what the model's description says."""
@@ -55,6 +59,12 @@ class LabelledRun(Transfer, ABC):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, judge_every=0)
+        check_hold_out(self.hold_out, self.validation)
+
+    @property
+    def selection(self) -> Selection:
+        """The part of the images that is taken."""
+        return Selection(self.classes, self.hold_out)
 
     def check_size(self) -> None:
         check(self.size >= 0, "size", self.size, "at least 1, or 0 for what the model's description says")
@@ -81,7 +91,7 @@ class Asked:
 def open_asked(run: LabelledRun) -> Asked:
     """The labelled images that a run names."""
     meet()
-    images, validation, source = open_labelled(run.data, run.validation, run.protocol, run.decoding)
+    images, validation, source = open_labelled(run, run.protocol)
     require_asked(validation, run.data, run.protocol)
     assert validation is not None
     return Asked(images, labelled_rows(images), at(validation, labelled_rows(validation)), source)
@@ -159,6 +169,7 @@ def save_results(learnt: Learnt, run: LabelledRun, asked: Asked, answers: Answer
     np.savez_compressed(folder / "per_image.npz", keys=np.array(answers.keys), **correct)
     if "subset" in more:
         write_file(folder / "subset.txt", as_list(asked.images))
+    run.selection.save(folder, asked.validation)
     learnt.save(
         run,
         validation=answers.validation,
@@ -168,6 +179,7 @@ def save_results(learnt: Learnt, run: LabelledRun, asked: Asked, answers: Answer
             "source_reports": run.source_reports,
             "chance": chance(labels),
             "tests": curve,
+            **run.selection.account(asked.whole, asked.validation),
             "not_learnt_from": len(asked.whole) - len(images),
             **more,
         },

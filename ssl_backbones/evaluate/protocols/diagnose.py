@@ -6,6 +6,10 @@ alignment   E |x - y|^2 over two views of each image (Wang and Isola, 2020. http
 uniformity  log E exp(-2 |x - y|^2) over pairs of images (the same): the lower, the more evenly spread
 
 Alignment is of the two augmented views of MoCo v2, the others of each image's middle crop.
+
+Where there are validation images, those of them that are nearly a training image are counted: cosine above .99 of the
+features less their mean. near_copies.txt names them, nearest first; look at some, as distinct images of much the same
+thing may come that near, above all to a network that has not learnt.
 """
 
 from __future__ import annotations
@@ -19,18 +23,26 @@ import torch
 from torch import Tensor
 
 from ssl_backbones.checks import check
-from ssl_backbones.data import ImageSourceError, open_images
+from ssl_backbones.data import Images, ImageSourceError, open_images
+from ssl_backbones.data.source import kept_out
 from ssl_backbones.distributed import say
-from ssl_backbones.evaluate.evaluation import evaluation
+from ssl_backbones.evaluate.evaluation import Evaluation, evaluation
 from ssl_backbones.evaluate.features import Features, features_of
 from ssl_backbones.evaluate.options import EvaluationOptions
+from ssl_backbones.files import write_file
 from ssl_backbones.metrics import alignment, effective_rank, feature_std, jackknife_interval, uniformity
 from ssl_backbones.metrics.jackknife import GROUPS
-from ssl_backbones.runs.results import Number
+from ssl_backbones.metrics.near_copies import nearest_of_bank
+from ssl_backbones.runs.results import Number, as_share, proportion
+from ssl_backbones.train.processes import first_decides
 from ssl_backbones.views import MOCO_V2_SMALL_VIEWS, MOCO_V2_VIEWS, CenterCrop, MultiView, permutation
 
 SMALL = 64
 """Pixels up to which views are not blurred."""
+NEAR = 0.99
+"""The cosine above which two images are nearly the same."""
+SHOWN = 3
+"""Examples that are told, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,20 +51,24 @@ class Options(EvaluationOptions):
 
     images: int = 10_000
     """Images that are looked at, drawn by the seed; RankMe wants four times as many as there are features."""
+    copies: int = 1_000
+    """Validation images, drawn by the seed, that are held against all training images to find near-copies; 0 for none.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.images >= 2 * GROUPS, "images", self.images, f"at least {2 * GROUPS}")
+        check(self.copies >= 0, "copies", self.copies, "at least 0")
 
 
 def run(options: Options) -> dict[str, Any]:
     """The four numbers, with the intervals of a jackknife over the images."""
-    images = open_images(options.data, options.decoding)
+    images, validation, source = opened(options)
     if len(images) < 2 * GROUPS:
         raise ImageSourceError(
             f"{options.data} has {len(images)} photos, and to say how sure the numbers are takes {2 * GROUPS}: add some"
         )
-    with evaluation("diagnose", options, images) as asked:
+    with evaluation("diagnose", options, images, validation, source) as asked:
         if isinstance(asked, dict):
             return asked
         drawn = np.sort(permutation(options.seed, 0, len(images))[: options.images])
@@ -61,6 +77,7 @@ def run(options: Options) -> dict[str, Any]:
         middle = features_of(asked.model, images, asked.extraction, only=sample)
         pairs = features_of(asked.model, images, asked.extraction, only=sample, views=views)
         numbers = measured(middle, pairs, options)
+        copies = near_copies(asked, options) if validation and options.copies else {}
         left = asked.leave(
             numbers,
             {
@@ -69,12 +86,46 @@ def run(options: Options) -> dict[str, Any]:
                     "features": middle.rows.shape[1],
                     "unreadable": sorted({*middle.unreadable, *pairs.unreadable}),
                 },
+                **copies,
                 "views": repr(views),
                 "interval": f"delete-a-group jackknife over the images, {GROUPS} groups",
             },
         )
     say(summary(left))
     return left
+
+
+def opened(options: Options) -> tuple[Images, Images | None, str]:
+    """The images, those to hold against them, if any, labelled or not, and their source."""
+    images = open_images(options.data, options.decoding)
+    source = options.validation or f"what is kept beside {options.data}"
+    validation: Images | None = None
+    if options.validation:
+        validation = open_images(options.validation, options.decoding, images.classes)
+    elif not options.hold_out:
+        validation = kept_out(options.data, options.decoding, images.classes)
+    images, validation = options.selection.of(images, validation)
+    return images, validation, source if validation else ""
+
+
+def near_copies(asked: Evaluation, options: Options) -> dict[str, Any]:
+    """Count the validation images that are nearly training images, and name them in a file of the folder."""
+    images, validation = asked.images, asked.validation
+    assert validation is not None
+    drawn = np.sort(permutation(options.seed, 2, len(validation))[: options.copies])
+    bank = features_of(asked.model, images, asked.extraction)
+    queries = features_of(asked.model, validation, asked.extraction, only=drawn)
+    known, looked_at = np.flatnonzero(bank.readable), np.flatnonzero(queries.readable)
+    cosines, at = nearest_of_bank(bank.rows[known].to(asked.model.device), queries.rows[looked_at])
+    near = [int(row) for row in cosines.argsort(descending=True) if cosines[row] > NEAR]
+    lines = [
+        f"{cosines[row]:.4f}\t{validation.keys[drawn[looked_at[row]]]}\t{images.keys[known[at[row]]]}\n" for row in near
+    ]
+    path = asked.folder.path / "near_copies.txt"
+    first_decides(lambda: write_file(path, "".join(lines).encode("utf-8", "surrogateescape")))
+    for line in lines[:SHOWN]:
+        say("nearly the same: {1} and {2} (cosine {0})".format(*line.rstrip("\n").split("\t")))
+    return {"near_copies": proportion(len(near), len(looked_at)) | {"cosine": NEAR, "named_in": path.name}}
 
 
 def views_of(crop: CenterCrop) -> MultiView:
@@ -109,6 +160,9 @@ def summary(left: dict[str, Any]) -> str:
         f"  {name:<10} {number['value']:8.3f}   {number['low']:.3f} to {number['high']:.3f}"
         for name, number in left["numbers"].items()
     ]
+    if copies := left.get("near_copies"):
+        lines += [f"  near-copies of training images among the validation images: {as_share(copies)}"]
+        lines += ["  Accuracies on them are flattered; near_copies.txt names them."] if copies["value"] else []
     if looked_at["images"] < 4 * looked_at["features"]:
         lines += ["  Fewer images than four times the features: their number limits the rank."]
     return "\n".join(lines)

@@ -48,7 +48,7 @@ class Options(EvaluationOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """The accuracy for every k and temperature, with its interval; that of the paper's, class by class."""
-    images, validation, source = open_labelled(options.data, options.validation, "k-NN", options.decoding)
+    images, validation, source = open_labelled(options, "k-NN")
     with evaluation("knn", options, images, validation, source) as asked:
         if isinstance(asked, dict):
             return asked

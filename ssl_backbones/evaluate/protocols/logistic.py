@@ -46,9 +46,7 @@ class Options(EvaluationOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """The accuracy on the images asked about, and how the weight decay was chosen."""
-    images, validation, source = open_labelled(
-        options.data, options.validation, "logistic regression", options.decoding
-    )
+    images, validation, source = open_labelled(options, "logistic regression")
     require_asked(validation, options.data, "logistic regression")
     with evaluation("logistic regression on cached features", options, images, validation, source) as asked:
         if isinstance(asked, dict):

@@ -61,7 +61,7 @@ class Options(EvaluationOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """The accuracy on the images asked about after the last epoch."""
-    images, validation, source = open_labelled(options.data, options.validation, options.protocol, options.decoding)
+    images, validation, source = open_labelled(options, options.protocol)
     require_asked(validation, options.data, options.protocol)
     with evaluation(options.protocol, options, images, validation, source) as asked:
         if isinstance(asked, dict):
