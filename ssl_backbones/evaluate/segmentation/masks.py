@@ -22,6 +22,7 @@ from ssl_backbones.data.keys import PathKeys, fingerprint_of
 from ssl_backbones.data.source import require_pyarrow
 from ssl_backbones.data.splits import parquet_files, parquet_kept_out
 from ssl_backbones.evaluate.frames import AnnotationsFrame, annotated_frames
+from ssl_backbones.evaluate.progress import counted
 
 IGNORED = 255
 """The value of pixels that are neither trained on nor asked about."""
@@ -65,8 +66,9 @@ class Scenes(Images):
 
         ImageSourceError for a mask of another size than its image, or of an image whose EXIF turn leaves it open.
         """
-        masks = [frame_of(self.encoded_mask(index), MASK_FORMATS) for index in range(len(self))]
-        stated = [None if mask is None else mask.stored for mask in masks]
+        masks = (frame_of(self.encoded_mask(index), MASK_FORMATS) for index in range(len(self)))
+        told = counted(masks, len(self), "looking at the masks' sizes")
+        stated = [None if mask is None else mask.stored for mask in told]
         frames = annotated_frames(self, stated, frame, f"the masks of {source}")
         self.turns = np.array([1 if frame is None else frame.turn for frame in frames], np.int64)
         return self
