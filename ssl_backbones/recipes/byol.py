@@ -8,6 +8,7 @@ from __future__ import annotations
 from ssl_backbones.methods.byol import BYOLConfig
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.registry.tables import stated
 from ssl_backbones.views import BYOL_VIEWS
 
 BYOL = "BYOL (Grill et al., 2020, https://arxiv.org/abs/2006.07733)"
@@ -47,7 +48,7 @@ def deepmind(
     )
 
 
-def eman(data: str, tag: str, epochs: int, lr: float, table: str, result: str) -> Recipe:
+def eman(data: str, tag: str, epochs: int, lr: float, table: str, *units: str) -> Recipe:
     """The baseline that LEWEL's tables call BYOL."""
     return Recipe(
         name=f"resnet50_byol.{tag}",
@@ -64,7 +65,7 @@ def eman(data: str, tag: str, epochs: int, lr: float, table: str, result: str) -
             epochs=epochs,
             hardware="not stated",
             hours=None,
-            result=result,
+            result=f"{stated(f'resnet50_byol.{tag}', *units)} (paper); here: not measured",
             not_stated="Settings of EMAN's own BYOL; LARS, its exclusions and the moving cosine are those of LEWEL's "
             "code, which descends from it.",
         ),
@@ -76,14 +77,7 @@ RECIPES = (
     deepmind(300, 0.3, 1e-6, 0.99),
     deepmind(100, 0.45, 1e-6, 0.99, name="_deepmind"),
     deepmind(40, 0.45, 1e-6, 0.97),
-    eman("ImageNet-1k", "in1k_200ep", 200, 0.9, "Table 1, baseline", "71.9 top-1, linear (paper); here: not measured"),
-    eman("ImageNet-1k", "in1k_100ep", 100, 0.9, "Table 1, baseline", "70.6 top-1, linear (paper); here: not measured"),
-    eman(
-        "ImageNet-100",
-        "in100_240ep",
-        240,
-        1.8,
-        "Table 7, baseline",
-        "81.4 top-1, linear, ImageNet-100, 59.7 mIoU on VOC (paper); here: not measured",
-    ),
+    eman("ImageNet-1k", "in1k_200ep", 200, 0.9, "Table 1, baseline", "top-1, linear"),
+    eman("ImageNet-1k", "in1k_100ep", 100, 0.9, "Table 1, baseline", "top-1, linear"),
+    eman("ImageNet-100", "in100_240ep", 240, 1.8, "Table 7, baseline", "top-1, linear, ImageNet-100", "mIoU on VOC"),
 )

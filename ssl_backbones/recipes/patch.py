@@ -18,6 +18,7 @@ from ssl_backbones.methods.rotnet import RotNetConfig
 from ssl_backbones.methods.supervised import SupervisedConfig
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.registry.tables import stated
 
 PAPER = "Patch RotNet (Pham et al., 2021, https://arxiv.org/abs/2108.00475)"
 EPOCHS = 200
@@ -42,24 +43,6 @@ LABELS = (
     "the code whose experiments it resembles; on STL-10 that one also distorts and erases, which is left out here."
 )
 
-Figures = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
-"""Linear and finetuned: ResNet-8 on Tiny-ImageNet, ResNet-8 on STL-10, ResNet-32 on STL-10."""
-
-PATCH_RELNET: dict[int, Figures] = {
-    30: ((17.35, 29.32), (59.09, 69.95), (50.15, 75.55)),
-    40: ((16.04, 29.19), (60.28, 70.08), (45.76, 72.61)),
-    50: ((14.5, 28.54), (59.54, 69.81), (42.38, 73.7)),
-}
-PATCH_ROTNET: dict[int, Figures] = {
-    30: ((13.15, 30.01), (55.23, 69.17), (48.75, 68.71)),
-    40: ((11.7, 28.9), (54.55, 69.28), (52.63, 77.06)),
-    50: ((12.45, 29.29), (57.55, 69.43), (50.05, 78.38)),
-}
-DEEP_INFOMAX: Figures = ((14.9, 27.78), (41.64, 57.66), (45.41, 68.56))
-DEEPCLUSTER: Figures = ((12.57, 27.14), (41.7, 59.05), (41.35, 65.45))
-ROTNET: Figures = ((16.32, 29.07), (60.48, 68.16), (52.25, 76.06))
-SUPERVISED = (40.45, 73.8, 74.54)
-"""Of the network's own classifier."""
 COLUMNS = (("resnet8", "tiny"), ("resnet8", "stl10"), ("resnet32", "stl10"))
 
 ADAM = OptimizerConfig("adam", 1e-3, lr_rule="absolute", weight_decay=0.0)
@@ -69,15 +52,15 @@ def row(
     column: int,
     method: str,
     config: MethodConfig,
-    figures: tuple[float, float],
     not_stated: str = "",
     end: str = "",
     weight_decay: float = 0.0,
 ) -> Recipe:
     """The recipe of a method without labels in one column of the tables."""
     arch, data = COLUMNS[column]
+    name = f"{arch}_{method}.{data}_{EPOCHS}ep{end}"
     return Recipe(
-        name=f"{arch}_{method}.{data}_{EPOCHS}ep{end}",
+        name=name,
         model=f"{arch}_{method}",
         method=config,
         size=SIZES[data],
@@ -92,7 +75,7 @@ def row(
             epochs=EPOCHS,
             hardware="not stated",
             hours=None,
-            result=f"{figures[0]} top-1, linear, {figures[1]} finetuned (paper, one run each); here: not measured",
+            result=f"{stated(name, 'top-1, linear', 'finetuned')} (paper, one run each); here: not measured",
             not_stated=f"{OPEN} {not_stated}".strip(),
         ),
     )
@@ -101,8 +84,9 @@ def row(
 def supervised(column: int) -> Recipe:
     """Training with labels in one column of the tables."""
     arch, data = COLUMNS[column]
+    name = f"{arch}_supervised.{data}_{EPOCHS}ep"
     return Recipe(
-        name=f"{arch}_supervised.{data}_{EPOCHS}ep",
+        name=name,
         model=f"{arch}_supervised",
         method=SupervisedConfig(classes=CLASSES[data]),
         size=SIZES[data],
@@ -117,7 +101,7 @@ def supervised(column: int) -> Recipe:
             epochs=EPOCHS,
             hardware="not stated",
             hours=None,
-            result=f"{SUPERVISED[column]} top-1 of its own classifier (paper, one run); here: not measured",
+            result=f"{stated(name, 'top-1 of its own classifier')} (paper, one run); here: not measured",
             not_stated=LABELS,
         ),
     )
@@ -127,15 +111,12 @@ def rows(column: int) -> Iterator[Recipe]:
     """All that was trained of one column."""
     clusters = 10 * CLASSES[COLUMNS[column][1]]
     yield supervised(column)
-    yield row(column, "deep_infomax", DeepInfoMaxConfig(), DEEP_INFOMAX[column], GAME, weight_decay=1e-4)
-    yield row(column, "deepcluster", DeepClusterConfig(clusters=clusters), DEEPCLUSTER[column], CLEAN)
-    yield row(column, "rotnet", RotNetConfig(), ROTNET[column])
-    for share, figures in PATCH_RELNET.items():
-        relnet = PatchRelNetConfig(ratio=share / 100)
-        yield row(column, "patch_relnet", relnet, figures[column], ONCE, end=f"_r{share}")
-    for share, figures in PATCH_ROTNET.items():
-        patch_rotnet = PatchRotNetConfig(ratio=share / 100)
-        yield row(column, "patch_rotnet", patch_rotnet, figures[column], ONCE, end=f"_r{share}")
+    yield row(column, "deep_infomax", DeepInfoMaxConfig(), GAME, weight_decay=1e-4)
+    yield row(column, "deepcluster", DeepClusterConfig(clusters=clusters), CLEAN)
+    yield row(column, "rotnet", RotNetConfig())
+    for method, kind in (("patch_relnet", PatchRelNetConfig), ("patch_rotnet", PatchRotNetConfig)):
+        for share in (30, 40, 50):
+            yield row(column, method, kind(ratio=share / 100), ONCE, end=f"_r{share}")
 
 
 RECIPES = tuple(recipe for column in (1, 0, 2) for recipe in rows(column))

@@ -9,11 +9,14 @@ from __future__ import annotations
 from ssl_backbones.methods import SupervisedConfig
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.registry.tables import stated
 from ssl_backbones.views import SUPERVISED_VIEW
+
+NAME = "resnet50_supervised.in1k_90ep"
 
 RECIPES = (
     Recipe(
-        name="resnet50_supervised.in1k_90ep",
+        name=NAME,
         model="resnet50_supervised",
         method=SupervisedConfig(classes=1000, views=SUPERVISED_VIEW),
         epochs=90,
@@ -27,7 +30,7 @@ RECIPES = (
             epochs=90,
             hardware="8 GPUs",
             hours=None,
-            result="76.5 top-1 of its own classifier (quoted by FLAGS); here: not measured",
+            result=f"{stated(NAME, 'top-1 of its own classifier')} (quoted by FLAGS); here: not measured",
             not_stated="Which supervised weights LEWEL and FLAGS compare with; initial weights follow this library.",
         ),
     ),
