@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
@@ -16,11 +17,13 @@ from photo_sources import fill, raw, write
 from runs import outcome, photo_folder, run, tiny
 from scripts import script
 
+from ssl_backbones.commands import mine_pairs
 from ssl_backbones.commands.compare import comparison_of, parse
 from ssl_backbones.data import ImageSourceError, open_images
 from ssl_backbones.data.subset import HOLD_OUT_SEED, hold_out, listed_classes, of_classes
 from ssl_backbones.evaluate import protocols
-from ssl_backbones.methods import BYOLConfig
+from ssl_backbones.evaluate.comparison.jobs import jobs
+from ssl_backbones.methods import BYOLConfig, FlagsConfig
 
 NAMES = ("ant", "bee", "cow")
 
@@ -159,7 +162,28 @@ def test_validation_images_of_classes_that_are_not_listed_are_not_asked_about(tm
     assert results["selection"] == {"classes": ["bag", "shoe"]}
 
 
-def test_a_comparison_evaluates_on_what_its_runs_left_out() -> None:
-    words = ["sample", "--data", "d", "--hold_out", "5", "--classes", "list.txt", "--batch_size", "8"]
-    comparison = comparison_of(parse(words, "compare"))
-    assert comparison.columns[0].words == ("--hold_out", "5", "--classes", "list.txt")
+def test_a_comparison_mines_and_evaluates_on_what_its_runs_take() -> None:
+    words = ["resnet8_moco_v2.imagenette96_100ep", "resnet8_flags.imagenette96_100ep_global", "--data", "d"]
+    chosen = ("--hold_out", "5", "--classes", "list.txt")
+    comparison, whole = (comparison_of(parse([*words, *more], "compare")) for more in (chosen, ()))
+    made = [job for row in comparison.rows for job in jobs(comparison, row, 0)]
+    assert sorted({job.words[0] for job in made}) == ["evaluate", "mine-pairs", "pretrain"]
+    for job in made:
+        assert [job.words[job.words.index(name) + 1] for name in chosen[::2]] == list(chosen[1::2])
+        assert job.words.count("--hold_out") == 1
+    assert not {job.done for job in made} & {job.done for row in whole.rows for job in jobs(whole, row, 0)}
+
+
+def test_pairs_are_mined_of_what_a_run_on_them_takes(tmp_path: Path) -> None:
+    data = photo_folder(tmp_path / "data", 36, ("bag", "hat", "shoe"))
+    (tmp_path / "two.txt").write_text("bag\nshoe\n")
+    some = {"classes": str(tmp_path / "two.txt"), "hold_out": 2}
+    mined = mine_pairs.mine_pairs(
+        mine_pairs.Options(
+            "resnet8", str(data), tmp_path / "pairs.parquet", layer="layer2", size=16, random=True, workers=0, **some
+        )
+    )
+    assert len(mined.rows) == 20
+    recipe = tiny(FlagsConfig, data, tmp_path / "run", max_steps=1, **some)
+    recipe = replace(recipe, method=replace(recipe.method, pairs=str(tmp_path / "pairs.parquet")))
+    assert outcome(run(recipe).path)["results"]["data"]["images"] == 20

@@ -23,7 +23,7 @@ from ssl_backbones.checks import check
 from ssl_backbones.evaluate.comparison.comparison import PROGRAM, Column, Comparison, Row
 from ssl_backbones.evaluate.comparison.jobs import PYTHON, compare
 from ssl_backbones.registry.names import Name
-from ssl_backbones.typed.words import Hidden, Positional, grouped, read
+from ssl_backbones.typed.words import Hidden, Positional, grouped, options_among, read
 
 COLUMNS = {
     "knn": Column("k-NN", "knn", "k=20, T=0.07", "20 neighbours, temperature 0.07."),
@@ -40,9 +40,6 @@ COLUMNS = {
     "diagnose": Column("rank", "diagnose", "rank", "effective rank of the features.", percent=False),
 }
 """The column of each protocol of `evaluate`."""
-
-SHARED = {"workers", "classes", "hold_out"}
-"""Options of the recipes that the evaluations take too."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +103,8 @@ def carry_out(comparison: Comparison, launch: tuple[str, ...] = ()) -> int:
 
 def comparison_of(options: Options) -> Comparison:
     """The rows and columns that the options name: random weights first, then recipes, then models."""
-    given = [(f"--{name}", *following) for name, following in grouped(options.words) if name in SHARED]
-    shared = tuple(word for words in given for word in words)
-    columns = [replace(COLUMNS[name], words=shared) for name in options.protocols]
+    workers = options_among(options.words, {"workers"})
+    columns = [replace(COLUMNS[name], words=workers) for name in options.protocols]
     rows = [Row(name, recipe=name) for name in options.recipes]
     comparison = Comparison(
         options.title or f"Compared on {options.data}",

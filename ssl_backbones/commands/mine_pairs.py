@@ -22,6 +22,7 @@ import ssl_backbones
 from ssl_backbones.checks import check_at_least
 from ssl_backbones.data import Images, open_images, require_labels
 from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
+from ssl_backbones.data.subset import Selection
 from ssl_backbones.evaluate.features import Extraction, features_of
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model
 from ssl_backbones.mining import Mined, Pairs, mine
@@ -46,6 +47,10 @@ class Options:
     """A folder with a folder for each class, parquet files, or a Hub dataset id."""
     out: Path
     """The file to write, such as pairs.parquet."""
+    classes: str = ""
+    """A file that names the classes to mine in, one on a line, as for pretrain; empty for all."""
+    hold_out: int = 0
+    """Images of every class that get no pairs and are nobody's: those that pretrain --hold_out leaves out."""
     picture: Path | None = None
     """A picture to draw of twelve images at even steps through the data, each beside its pairs, such as pairs.png."""
     layer: str = "layer3"
@@ -71,6 +76,12 @@ class Options:
 
     def __post_init__(self) -> None:
         check_at_least(self, size=1, exact_up_to=1, sample=DISJOINT_FROM, seed=0, max_pixels=1, batch_size=1, workers=0)
+        check_at_least(self, hold_out=0)
+
+    def open(self) -> Images:
+        """The images to mine."""
+        images = open_images(self.data, DecodePolicy(self.max_pixels))
+        return Selection(self.classes, self.hold_out).of(images, None)[0]
 
 
 def run(options: Options) -> None:
@@ -80,14 +91,14 @@ def run(options: Options) -> None:
     pairs = mine_pairs(options)
     print(summary(pairs, options.out))
     if options.picture:
-        drawn(open_images(options.data, DecodePolicy(options.max_pixels)), pairs).save(options.picture)
+        drawn(options.open(), pairs).save(options.picture)
         print(f"{options.picture} shows {SHOWN} of them")
 
 
 def mine_pairs(options: Options) -> Pairs:
     """The pairs of the data, left in the file that is asked for."""
     check_place(options.out, options.overwrite)
-    images = open_images(options.data, DecodePolicy(options.max_pixels))
+    images = options.open()
     labels = require_labels(images, "mining pairs")
     model = open_model(options.model, size=options.size, layer=options.layer, random=options.random, seed=options.seed)
     how = Extraction(batch_size=options.batch_size, workers=reading_workers(options.workers), seed=options.seed)

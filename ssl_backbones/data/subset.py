@@ -64,7 +64,7 @@ class Selection:
         if not self.hold_out:
             return images, validation
         rest, held = hold_out(images, self.hold_out)
-        say(f"{len(held)} of {len(images)} images are held out, {self.hold_out} a class: {HELD_OUT} will name them.")
+        say(f"{len(held)} of {len(images)} images are held out, {self.hold_out} a class, the same by every command.")
         return rest, held
 
     def account(self, images: Images, validation: Images | None) -> dict[str, Any]:

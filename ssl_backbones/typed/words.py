@@ -219,6 +219,11 @@ def grouped(words: Sequence[str]) -> list[tuple[str, list[str]]]:
     return found
 
 
+def options_among(words: Sequence[str], names: Collection[str]) -> tuple[str, ...]:
+    """The words of some options, by their names."""
+    return tuple(word for name, more in grouped(words) if name in names for word in (f"--{name}", *more))
+
+
 def named(known: Mapping[str, Option], name: str, program: str) -> tuple[Option, bool]:
     """The option of a name, and whether it is switched on rather than off; CommandLineError offers the nearest."""
     on = {option.name: option for option in known.values() if not option.positional}

@@ -14,6 +14,7 @@ from typing import Any
 from ssl_backbones.recipes.command_line import read_recipe
 from ssl_backbones.recipes.recipe import FREE, Recipe
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.typed.words import options_among
 
 PROGRAM = "ssl-backbones compare"
 NO_OTHER_RUN = FREE | {"seed"}
@@ -130,9 +131,16 @@ class Comparison:
         model = f"{slug(row.model)}{'.random' if row.random else ''}"
         return self.out / model / f"seed{seed}.{name}" / "results.json"
 
+    @property
+    def selection(self) -> tuple[str, ...]:
+        """The options that take a part of the images; mining and evaluations take them as pretraining does."""
+        return options_among(self.words, {"classes", "hold_out"})
+
     def digest(self, *parts: Any) -> str:
         """Eight letters that stand for the parts and the data. `out` is not in them: it may be moved."""
-        return hashlib.sha256(json.dumps([self.data, self.validation, *parts], sort_keys=True).encode()).hexdigest()[:8]
+        return hashlib.sha256(
+            json.dumps([self.data, self.validation, *self.selection, *parts], sort_keys=True).encode()
+        ).hexdigest()[:8]
 
 
 @cache

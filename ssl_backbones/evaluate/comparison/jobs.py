@@ -39,7 +39,15 @@ def jobs(comparison: Comparison, row: Row, seed: int) -> Iterator[Job]:
     if row.recipe:
         pairs, run = comparison.pairs_file(row, seed), comparison.run_folder(row, seed)
         if pairs:
-            mined = ("mine-pairs", comparison.pairs_model(row, seed), "--data", comparison.data, "--out", str(pairs))
+            mined = (
+                "mine-pairs",
+                comparison.pairs_model(row, seed),
+                "--data",
+                comparison.data,
+                *comparison.selection,
+                "--out",
+                str(pairs),
+            )
             yield Job(mined, pairs, Path(f"{pairs}.log"), needed=True, alone=True)
         theirs = (*(("--method.pairs", str(pairs)) if pairs else ()), *comparison.words, *row.words)
         words = ("pretrain", row.recipe, *asked, "--seed", str(seed), "--out", str(run), *theirs)
@@ -47,7 +55,7 @@ def jobs(comparison: Comparison, row: Row, seed: int) -> Iterator[Job]:
         model = (str(run),)
     for column in comparison.columns:
         done = comparison.results(row, column, seed)
-        theirs = (*column.words, *(("--size", str(row.size)) if row.size else ()))
+        theirs = (*column.words, *comparison.selection, *(("--size", str(row.size)) if row.size else ()))
         words = ("evaluate", column.protocol, *model, *asked, "--seed", str(seed), "--out", str(done.parent), *theirs)
         yield Job(words, done, Path(f"{done.parent}.log"))
 
