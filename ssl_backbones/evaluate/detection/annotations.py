@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,7 @@ class Objects:
         return replace(self, **{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
 
 
+@final
 class Gathered:
     """The objects of an image as a reader comes upon them; those without an area inside of it are left out."""
 
@@ -101,6 +103,7 @@ class Gathered:
         return replace(whole, boxes=turned_boxes(cut, frame)).kept(inside)
 
 
+@final
 class ListedImages(Images):
     """Photos by their paths below a folder, in the order of a list."""
 
@@ -122,6 +125,7 @@ class ListedImages(Images):
         return decode(path, str(path), self.policy)
 
 
+@final
 class AnnotatedImages(Images):
     """Photos and the objects in each of them."""
 

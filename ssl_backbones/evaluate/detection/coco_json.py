@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from ssl_backbones.data import ImageSourceError
 from ssl_backbones.data.splits import TEST, TRAIN, VALIDATION
@@ -62,6 +62,7 @@ def open_coco(file: Path, *, classes: Sequence[str] | None = None, frame: Annota
     )
 
 
+@final
 class Listed:
     """The objects of a COCO file as they are read, each in its image."""
 
