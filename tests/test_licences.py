@@ -17,6 +17,7 @@ LINK = "https://example.org/terms"
 REFUSED = {
     "gpl-2.0-or-later": "gpl-2.0",
     "CC BY-NC 4.0": "cc-by-nc-4.0",
+    "GPL v2 or later": "gpl-2.0",
     "CC0": "cc0-1.0",
     "Apache-2.0": "apache-2.0",
     "MIT License": "mit",
@@ -58,6 +59,12 @@ def test_any_other_is_refused_with_the_nearest(name: str, command: str, tmp_path
     assert repr(name) in said
     assert REFUSED[name] in said.partition("the nearest: ")[2].replace(";", ",").split(", ") or not REFUSED[name]
     assert "--licence_link" in said
+
+
+@pytest.mark.parametrize("name", ["CC BY-NC 4.0", "Apache-2.0", "other", "Other", "", " - "])
+def test_a_listed_licence_in_other_letters_is_not_made_another_by_a_link(name: str):
+    with pytest.raises(ValueError, match="does not list"):
+        on_the_hub(name, LINK)
 
 
 @pytest.mark.parametrize("link", ["example.org/terms", "ftp://example.org", "LICENSE", "https://example.org/a b"])
