@@ -175,7 +175,7 @@ def on_a_rank(rank: int, data: str, out: str) -> dict[str, Any]:
             words = [protocol, *ASKED, "--batch_size", "7", "--data", data, "--out", f"{out}/{protocol}", *more]
             options = evaluate.parse(words, "evaluate.py")
             results = options.protocol.run(options.asked)
-            found[protocol] = results["numbers"]
+            found[protocol] = (results["numbers"], results.get("near_copies"))
             assert results["compute"]["processes"] == world_size()
     return found
 
