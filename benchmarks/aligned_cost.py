@@ -11,14 +11,12 @@ hidden width m, c = projection_dim, d = aligned_dim, h groups and n = c/h aligne
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from timing import circumstances, clock_of, in_turn, quartiles, write
+from timing import circumstances, clock_of, command, in_turn, quartiles, write
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -26,7 +24,6 @@ from ssl_backbones.losses import aligned_info_nce, cosine_distance, info_nce
 from ssl_backbones.models.aligned_head import AlignedHead, AlignedHeadConfig
 from ssl_backbones.models.heads import MLPHead
 
-RESULTS = Path(__file__).parent / "results" / "aligned_cost.json"
 PACKAGES = ("torch", "numpy")
 TEMPERATURE = 0.2
 
@@ -187,13 +184,11 @@ def say(knob: str, row: dict[str, Any]) -> None:
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command(__file__, __doc__, rounds=9)
     parser.add_argument("--precision", default="bf16", choices=("fp32", "bf16"))
-    parser.add_argument("--rounds", type=int, default=9, help="of every way, in turn (9)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="tiny heads, for a test")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the file to write")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device, middle = torch.device(options.device), QUICK if options.quick else MIDDLE

@@ -15,7 +15,6 @@ of its three all-reduces and their gradients: one gather of 2C + 1 numbers, and 
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
@@ -32,7 +31,7 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 from steps import CASES, CONFIGS, QUICK, Case, Noise, Step, anew, loop_of, pairs_of, recipe_of
-from timing import circumstances, write
+from timing import circumstances, command, write
 from torch import Tensor, multiprocessing
 
 from ssl_backbones.models.batch_norm import CrossReplicaBatchNorm
@@ -40,7 +39,6 @@ from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.precision import Compute
 from ssl_backbones.train.processes import StopSignals, accelerator_of
 
-RESULTS = Path(__file__).parent / "results" / "collectives.json"
 PACKAGES = ("torch", "accelerate", "timm")
 CALLS = {"all_gather": 1, "all_reduce": 0, "broadcast": 0}
 """torch.distributed's functions that are used, and which argument is the payload."""
@@ -185,13 +183,11 @@ def rows_of(counted: dict[str, Any]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Count, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command(__file__, __doc__, rounds=1, of="of counting; all have to agree")
     parser.add_argument("--case", choices=list(CASES), default="resnet18@64")
     parser.add_argument("--batch", type=int, default=16, help="images of a process (16); bytes of images grow with it")
     parser.add_argument("--methods", nargs="+", choices=list(CONFIGS), default=list(CONFIGS))
-    parser.add_argument("--rounds", type=int, default=1, help="of counting; all have to agree (1)")
     parser.add_argument("--quick", action="store_true", help="a tiny network, for a test")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the file to write")
     options = parser.parse_args()
     case = QUICK if options.quick else CASES[options.case]
     case = dataclasses.replace(case, batch=options.batch)

@@ -8,20 +8,17 @@ figures go to benchmarks/results/ema.json.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from timing import circumstances, clock_of, in_turn, quartiles, say_verdicts, verdict, write
+from timing import circumstances, clock_of, command, in_turn, quartiles, say_verdicts, verdict, write
 from torch import nn
 
 import ssl_backbones
 from ssl_backbones.models.backbone import width_of
 from ssl_backbones.models.shadow import Shadow
 
-RESULTS = Path(__file__).parent / "results" / "ema.json"
 PACKAGES = ("torch", "timm", "ssl-backbones")
 NETWORKS = ("resnet8", "resnet18", "resnet50")
 TARGET = 3.0
@@ -85,12 +82,10 @@ def measure(name: str, rounds: int, device: torch.device) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command(__file__, __doc__, rounds=51, of="updates each way, in turn")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), help=f"backbones ({' '.join(NETWORKS)})")
-    parser.add_argument("--rounds", type=int, default=51, help="updates each way, in turn (51)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where (cuda or cpu)")
     parser.add_argument("--quick", action="store_true", help="the smallest network alone, as a test has time for")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the file to write")
     options = parser.parse_args()
     device = torch.device(options.device)
     results = circumstances(PACKAGES, device) | {"time": clock_of(device)[0], "rounds": options.rounds, "measured": []}

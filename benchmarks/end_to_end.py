@@ -13,20 +13,17 @@ it finds fitting: images a second, the share of time in which the loop waited fo
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import peer
 import torch
-from steps import CASES, QUICK, Bare, Case, Step, anew, loop_of, recipe_of
-from timing import circumstances, clock_of, in_turn, quartiles, say_verdicts, verdict, write
+from steps import CASES, Bare, Case, Step, anew, command_of_cases, loop_of, measure_cases, recipe_of
+from timing import SAMPLE, circumstances, clock_of, in_turn, quartiles, verdict
 
 from ssl_backbones.data import Batch, Images, open_images
 from ssl_backbones.data.placement import to_device
@@ -40,8 +37,6 @@ from ssl_backbones.train.run import complete
 from ssl_backbones.train.start import prepare
 from ssl_backbones.views import BYOL_VIEWS, check_engine, using_engine
 
-PHOTOS = Path(__file__).parents[1] / "training" / "sample_photos" / "train.parquet"
-RESULTS = Path(__file__).parent / "results" / "end_to_end.json"
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "pillow", "opencv-python-headless", "lightly")
 PRECISIONS = ("fp32", "bf16")
 TARGETS = {
@@ -201,45 +196,32 @@ def say(row: dict[str, Any]) -> None:
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES)[:3])
-    parser.add_argument("--data", default=str(PHOTOS), help="photos to train on (those that ship with the repository)")
+    parser = command_of_cases(__file__, __doc__, list(CASES)[:3])
+    parser.add_argument("--data", default=str(SAMPLE), help="images to train on (those that ship with the repository)")
     parser.add_argument("--engine", default="opencv", choices=("pillow", "opencv", "device"), help="of our views")
-    parser.add_argument("--rounds", type=int, default=9, help="of every way, in turn (9)")
     parser.add_argument("--steps", type=int, default=60, help="of the whole run (60)")
     parser.add_argument("--workers", type=int, help="of the whole run, instead of what it finds fitting")
     parser.add_argument("--workers-in-turn", type=int, default=0, help="of each loop that takes its turn (0)")
-    parser.add_argument("--batch", type=int, help="images a step, instead of each case's own")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--quick", action="store_true", help="one tiny case, for a test")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the file to write")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     check_engine(options.engine)
     device, images = meet(), open_images(options.data)
-    cases = [QUICK] if options.quick else [CASES[name] for name in options.cases]
-    results: dict[str, Any] = circumstances(PACKAGES, device) | {
+    about = circumstances(PACKAGES, device) | {
         "data": os.path.basename(options.data),
         "images": len(images),
         "engine": options.engine,
         "rounds": options.rounds,
-        "measured": [],
     }
-    print({name: value for name, value in results.items() if name != "measured"})
     if not peer.INSTALLED:
         print("lightly is not installed: nothing is compared with it")
-    for case in cases:
-        resized = dataclasses.replace(case, batch=options.batch or case.batch)
+
+    def measure(case: Case) -> dict[str, Any]:
         with using_engine(options.engine):
-            pairs = against(resized, images, options.workers_in_turn, options.rounds, device)
-            layout = pairs["layouts"]["bf16"]
-            run = whole(resized, images, Compute("bf16", layout, {}), options.workers, options.steps)
-        shape = {"case": case.name, "size": case.size, "batch": resized.batch, "widths": dict(case.widths)}
-        results["measured"].append({**shape, "against": pairs, "whole": run})
-        say(results["measured"][-1])
-        results["verdicts"] = verdicts(results["measured"])
-        write(results, options.out)
-    say_verdicts(results["verdicts"])
+            pairs = against(case, images, options.workers_in_turn, options.rounds, device)
+            compute = Compute("bf16", pairs["layouts"]["bf16"], {})
+            return {"against": pairs, "whole": whole(case, images, compute, options.workers, options.steps)}
+
+    measure_cases(options, about, measure, say, verdicts)
 
 
 if __name__ == "__main__":

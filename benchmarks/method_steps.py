@@ -13,24 +13,34 @@ work does not move; on a GPU torch's own count. Both at this batch and, straight
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from steps import CASES, CONFIGS, QUICK, Bare, Case, Noise, Pass, Step, anew, loop_of, pairs_of, recipe_of
-from timing import circumstances, clock_of, in_turn, quartiles, say_verdicts, verdict, write
+from steps import (
+    CASES,
+    CONFIGS,
+    Bare,
+    Case,
+    Noise,
+    Pass,
+    Step,
+    anew,
+    command_of_cases,
+    loop_of,
+    measure_cases,
+    pairs_of,
+    recipe_of,
+)
+from timing import circumstances, clock_of, in_turn, quartiles, verdict
 from torch.profiler import ProfilerActivity, profile
 
 from ssl_backbones.data.placement import to_device
 from ssl_backbones.train.precision import choose
 from ssl_backbones.train.processes import accelerator_of, meet
 
-RESULTS = Path(__file__).parent / "results" / "method_steps.json"
 PACKAGES = ("torch", "timm", "accelerate", "numpy")
 BASES = {"lewel_b": "byol", "lewel_m": "moco_v2", "flags": "moco_v2"}
 PAIRED = ("byol", "lewel_b", "moco_v2", "lewel_m", "flags")
@@ -119,8 +129,7 @@ def measure(
                 **({"base": base, "to_base": quartiles(own / seconds[base], 3)} if base in steps else {}),
             }
         )
-    shape = {"case": case.name, "size": case.size, "batch": case.batch, "widths": dict(case.widths)}
-    return {**shape, "precision": compute.precision, "layout": compute.layout, "clock": kind, "methods": rows}
+    return {"precision": compute.precision, "layout": compute.layout, "clock": kind, "methods": rows}
 
 
 def counted(passes: Sequence[Pass]) -> dict[str, int]:
@@ -162,32 +171,21 @@ def say(case: dict[str, Any]) -> None:
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
+    parser = command_of_cases(__file__, __doc__, list(CASES))
     parser.add_argument("--methods", nargs="+", choices=list(CONFIGS), help="these alone; a base comes first")
     parser.add_argument("--precision", default="bf16", choices=("auto", "fp32", "bf16", "fp16"))
     parser.add_argument("--layout", default="auto", choices=("auto", "contiguous", "channels_last"))
-    parser.add_argument("--rounds", type=int, default=9, help="of every way, in turn (9)")
-    parser.add_argument("--batch", type=int, help="images a step, instead of each case's own")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--quick", action="store_true", help="one tiny case, for a test")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the file to write")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = meet()
-    cases = [QUICK] if options.quick else [CASES[name] for name in options.cases]
-    results: dict[str, Any] = circumstances(PACKAGES, device) | {"rounds": options.rounds, "measured": []}
-    print({name: value for name, value in results.items() if name != "measured"})
-    for case in cases:
-        resized = dataclasses.replace(case, batch=options.batch or case.batch)
+
+    def timed(case: Case) -> dict[str, Any]:
         names = options.methods or ([*PAIRED, *sorted(set(CONFIGS) - set(PAIRED))] if case.name == EVERY else PAIRED)
         start = time.perf_counter()
-        found = measure(resized, names, options.precision, options.layout, options.rounds, device)
-        results["measured"].append(found | {"minutes": round((time.perf_counter() - start) / 60, 2)})
-        say(found)
-        results["verdicts"] = verdicts(results["measured"])
-        write(results, options.out)
-    say_verdicts(results["verdicts"])
+        found = measure(case, names, options.precision, options.layout, options.rounds, device)
+        return found | {"minutes": round((time.perf_counter() - start) / 60, 2)}
+
+    measure_cases(options, circumstances(PACKAGES, device) | {"rounds": options.rounds}, timed, say, verdicts)
 
 
 if __name__ == "__main__":

@@ -6,19 +6,16 @@ it: workers do that meanwhile. The figures go to benchmarks/results/patch_views.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from timing import circumstances, clock_of, in_turn, quartiles, write
+from timing import circumstances, clock_of, command, in_turn, quartiles, write
 
 import ssl_backbones
 from ssl_backbones.methods.patch_rotnet import PatchRotNetConfig
 
-RESULTS = Path(__file__).parent / "results" / "patch_views.json"
 PACKAGES = ("torch", "timm", "numpy")
 TARGET = 0.10
 
@@ -51,12 +48,10 @@ def measure(size: int, batch_size: int, rounds: int, device: torch.device) -> di
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command(__file__, __doc__, rounds=7)
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96])
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     device = torch.device(options.device)
     results = circumstances(PACKAGES, device) | {

@@ -9,7 +9,6 @@ figures go to benchmarks/results/reading.json.
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
@@ -19,15 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from timing import circumstances, in_turn, quartiles, write
+from timing import SAMPLE, circumstances, command, in_turn, quartiles, write
 
-PHOTOS = Path(__file__).parents[1] / "training" / "sample_photos" / "train.parquet"
+from ssl_backbones.data import CachedImages, Images, open_images
+from ssl_backbones.data.cached import PIXELS
+from ssl_backbones.train.cache import Caching, cached
 
-from ssl_backbones.data import CachedImages, Images, open_images  # noqa: E402
-from ssl_backbones.data.cached import PIXELS  # noqa: E402
-from ssl_backbones.train.cache import Caching, cached  # noqa: E402
-
-RESULTS = Path(__file__).parent / "results" / "reading.json"
 PACKAGES = ("pillow", "numpy", "pyarrow", "datasets", "ssl-backbones")
 TARGET = 40.0
 """The least speed of gathering rows, as a multiple of decoding."""
@@ -68,11 +64,9 @@ def measure(images: Images, found: CachedImages, batch: int, rounds: int) -> dic
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="*", default=[str(PHOTOS)], help="what to read (the sample photos)")
+    parser = command(__file__, __doc__, rounds=21, of="batches of every way, in turn")
+    parser.add_argument("--data", nargs="*", default=[str(SAMPLE)], help="what to read (the sample photos)")
     parser.add_argument("--batch", type=int, default=256, help="photos of a batch (256)")
-    parser.add_argument("--rounds", type=int, default=21, help="batches of every way, in turn (21)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the file to write")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = circumstances(PACKAGES) | {"target": TARGET, "measured": []}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import dataclasses
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from PIL import Image
+from timing import command, say_verdicts, write
 from timm.models import create_model as timm_model
 from torch import Tensor, nn
 
@@ -93,6 +95,38 @@ CASES = {
 }
 QUICK = Case("quick", "resnet8", 16, 8, {"hidden_dim": 16, "projection_dim": 16, "aligned_dim": 16, "queue_size": 64})
 """The sizes that a test has the time for."""
+
+Row = dict[str, Any]
+
+
+def command_of_cases(script: str, doc: str | None, usual: Sequence[str]) -> argparse.ArgumentParser:
+    """The options of a benchmark that measures several cases, the usual ones where none is named."""
+    parser = command(script, doc, rounds=9)
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(usual))
+    parser.add_argument("--batch", type=int, help="images a step, instead of each case's own")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="one tiny case, for a test")
+    return parser
+
+
+def measure_cases(
+    options: argparse.Namespace,
+    about: Row,
+    measure: Callable[[Case], Row],
+    say: Callable[[Row], None],
+    verdicts: Callable[[Sequence[Row]], list[Row]],
+) -> None:
+    """Measure the cases asked for, printing and writing each when it is done, and say which targets are met."""
+    results = about | {"measured": []}
+    print(about)
+    for case in [QUICK] if options.quick else [CASES[name] for name in options.cases]:
+        case = dataclasses.replace(case, batch=options.batch or case.batch)
+        shape = {"case": case.name, "size": case.size, "batch": case.batch, "widths": dict(case.widths)}
+        results["measured"].append(shape | measure(case))
+        say(results["measured"][-1])
+        results["verdicts"] = verdicts(results["measured"])
+        write(results, options.out)
+    say_verdicts(results["verdicts"])
 
 
 class Noise(Images):

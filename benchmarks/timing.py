@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
@@ -16,6 +17,17 @@ import numpy as np
 import torch
 
 Work = Callable[[], object]
+SAMPLE = Path(__file__).parents[1] / "training" / "sample_photos" / "train.parquet"
+"""The images that ship with the repository."""
+
+
+def command(script: str, doc: str | None, rounds: int, of: str = "of every way, in turn") -> argparse.ArgumentParser:
+    """The options that a benchmark shares with the others: its rounds, and the file to write."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"{of} ({rounds})")
+    out = Path(script).parent / "results" / f"{Path(script).stem}.json"
+    parser.add_argument("--out", type=Path, default=out, help="the file to write")
+    return parser
 
 
 def quartiles(values: Sequence[float] | np.ndarray, digits: int) -> dict[str, float]:

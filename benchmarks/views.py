@@ -8,24 +8,20 @@ alike, and CPU time is what counts. The figures go to benchmarks/results/views.j
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from timing import circumstances, quartiles
+from timing import SAMPLE, circumstances, command, quartiles, write
 
 from ssl_backbones.data import open_images
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView
 
-PHOTOS = Path(__file__).parents[1] / "training" / "sample_photos" / "train.parquet"
-RESULTS = Path(__file__).parent / "results" / "views.json"
 CASES = ((32, 96), (64, 96), (96, 96), (224, 256))
 """Sides of the view and of the square image it is made from, in pixels."""
 PACKAGES = ("pillow", "opencv-python-headless", "torch", "torchvision", "lightly")
@@ -55,7 +51,7 @@ def ways(size: int) -> dict[str, Callable[[Sequence[Image.Image], int], object]]
 
 def measure(size: int, side: int, count: int, rounds: int) -> dict[str, Any]:
     """CPU time per image of each way, and how many times the fast engine's it is."""
-    source = open_images(str(PHOTOS))
+    source = open_images(str(SAMPLE))
     photos = [source[at].resize((side, side), Image.Resampling.BICUBIC) for at in range(count)]
     work = ways(size)
     random.seed(0)  # lightly draws from here and from torch
@@ -79,10 +75,8 @@ def measure(size: int, side: int, count: int, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command(__file__, __doc__, rounds=9)
     parser.add_argument("--photos", type=int, default=48, help="per round (48)")
-    parser.add_argument("--rounds", type=int, default=9, help="of every way, in turn (9)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the file to write")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = circumstances(PACKAGES) | {"photos": options.photos, "rounds": options.rounds, "target": TARGET}
@@ -98,8 +92,7 @@ def main() -> None:
             )
         if "lightly" not in row["us_per_photo"]:
             print("  lightly: not measured, it is not installed")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(results, indent=2) + "\n")
+    write(results, options.out)
 
 
 if __name__ == "__main__":
