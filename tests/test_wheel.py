@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from conftest import ROOT
 from limits import HANG
 
 import ssl_backbones
+from ssl_backbones.data import open_images
 from ssl_backbones.registry.tags import TAGS
 
 LARGEST, ALL = 2_000_000, 8_000_000
@@ -113,31 +115,97 @@ import ssl_backbones
 for name in {shipped}: ssl_backbones.create_model(name, pretrained=True)
 print(ssl_backbones.__file__, ssl_backbones.create_model("resnet8_lewel_b").num_features)
 """
+HELD = "from importlib import metadata; print(*(found.name.lower() for found in metadata.distributions()))"
 
 
-def index_answers(pip: list[str], folder: Path) -> bool:
-    """True if one small distribution can be had."""
-    words = [*pip, "download", "--quiet", "--no-deps", "--dest", str(folder), "safetensors"]
-    return subprocess.run(words, capture_output=True, timeout=HANG, check=False).returncode == 0
+@dataclass(frozen=True)
+class Installed:
+    """A virtual environment that holds the wheel and what it asks for, and an empty folder to work in."""
+
+    scripts: Path
+    work: Path
+
+    def run(self, program: str, *words: object) -> str:
+        """The output of a program of the environment, which knows nothing of this one; it has to succeed."""
+        bare = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+        path = os.pathsep.join([str(self.scripts), os.environ.get("PATH", "")])
+        told = {"VIRTUAL_ENV": str(self.scripts.parent), "PATH": path}
+        done = subprocess.run(
+            [str(self.scripts / program), *map(str, words)],
+            cwd=self.work,
+            env=bare | told,
+            capture_output=True,
+            text=True,
+            timeout=HANG,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+def install(wheel: Path, place: Path, extra: str = "") -> Installed:
+    """The wheel in an environment that was empty; skips the test where pip reaches no package index."""
+    venv.create(place / "empty", with_pip=True)
+    installed = Installed(place / "empty" / ("Scripts" if os.name == "nt" else "bin"), place / "work")
+    installed.work.mkdir()
+    pip = [str(installed.scripts / "python"), "-m", "pip", "--no-input"]
+    words = [*pip, "download", "--quiet", "--no-deps", "--dest", str(place / "index"), "safetensors"]
+    if subprocess.run(words, capture_output=True, timeout=HANG, check=False).returncode:
+        pytest.skip("installs from a package index, and pip reaches none")
+    subprocess.run([*pip, "install", "--quiet", f"{wheel}{extra}"], check=True)  # torch alone may be gigabytes
+    return installed
 
 
 @pytest.mark.slow
 def test_the_wheel_works_in_an_empty_environment(built: Built, tmp_path: Path) -> None:
     """Of at most 20 distributions beyond torch's own, imported in less than three seconds."""
-    venv.create(tmp_path / "empty", with_pip=True)
-    python = str(tmp_path / "empty" / ("Scripts" if os.name == "nt" else "bin") / "python")
-    pip = [python, "-m", "pip", "--no-input"]
-    if not index_answers(pip, tmp_path):
-        pytest.skip("installs from a package index, and pip reaches none")
-    # torch alone may be gigabytes.
-    subprocess.run([*pip, "install", "--quiet", str(built.wheel)], check=True, timeout=HANG)
-    bare = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    run = {"cwd": tmp_path, "env": bare, "capture_output": True, "text": True, "timeout": HANG, "check": False}
-    done = subprocess.run([python, str(ROOT / ".ci" / "check_installation.py")], **run)  # type: ignore[call-overload]
-    assert done.returncode == 0, done.stdout + done.stderr
-    print(done.stdout)
+    installed = install(built.wheel, tmp_path)
+    print(installed.run("python", ROOT / ".ci" / "check_installation.py"))
     shipped = [Path(name).stem for name in built.package if "/_weights/" in name]
-    done = subprocess.run([python, "-W", "error", "-c", LOAD.format(shipped=shipped)], **run)  # type: ignore[call-overload]
-    assert done.returncode == 0, done.stderr
-    assert str(tmp_path / "empty") in done.stdout
-    assert done.stdout.split()[-1] == "64"
+    said = installed.run("python", "-W", "error", "-c", LOAD.format(shipped=shipped))
+    assert str(tmp_path / "empty") in said
+    assert said.split()[-1] == "64"
+
+
+def image_folder(place: Path, source: str, count: int) -> Path:
+    """A folder of images that ship with the repository, those of a class in a folder of its name."""
+    images = open_images(ROOT / "training" / "sample_photos" / source)
+    assert images.labels is not None
+    for row in range(count):
+        below = place / str(images.classes[int(images.labels[row])])
+        below.mkdir(parents=True, exist_ok=True)
+        images[row].save(below / f"{row}.png")
+    return place
+
+
+FEW = ("--size", 32, "--batch_size", 16, "--max_steps", 3, "--workers", 0, "--precision", "fp32")
+STARTED = {
+    "ssl-backbones": ("ssl-backbones",),
+    "python": ("python", "-m", "ssl_backbones"),
+    "accelerate": ("accelerate", "launch", "--cpu", "-m", "ssl_backbones"),
+}
+
+
+@pytest.mark.slow
+def test_a_wheel_pretrains_evaluates_and_makes_the_page(built: Built, tmp_path: Path) -> None:
+    """All that the extra [train] promises, outside of any checkout, on folders of images."""
+    installed = install(built.wheel, tmp_path, "[train]")
+    held = set(installed.run("python", "-c", HELD).split())
+    assert {"ssl-backbones", "accelerate", "datasets"} <= held
+    assert not {"matplotlib", "scikit-learn", "scipy", "pytest"} & held  # timm brings torchvision
+    images, others = (image_folder(tmp_path / name, f"{name}.parquet", 64) for name in ("train", "validation"))
+    results = {}
+    for name, words in STARTED.items():
+        out = tmp_path / name
+        installed.run(*words, "pretrain", "resnet8_byol.imagenette96_100ep", "--data", images, "--out", out, *FEW)
+        results[name] = (out / "backbone" / "model.safetensors").read_bytes()
+        asked = ("knn", out, "--data", images, "--validation", others, "--out", out / "knn", "--size", 32)
+        installed.run(*words, "evaluate", *asked, "--workers", 0)
+        numbers = json.loads((out / "knn" / "results.json").read_text())["numbers"]
+        assert all(0 <= number["low"] <= number["value"] <= number["high"] <= 1 for number in numbers.values())
+    assert len(set(results.values())) == 1
+    run = tmp_path / "python"
+    said = installed.run("ssl-backbones", "visualize", run, "--images", others, "--out", tmp_path / "page")
+    assert f"Open {tmp_path / 'page' / 'index.html'}" in said
+    assert "data:image/" in (tmp_path / "page" / "index.html").read_text()
+    assert {path.name for path in (tmp_path / "page" / "figures").iterdir()} >= {"views.png", "neighbours.png"}
