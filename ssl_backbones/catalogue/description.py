@@ -132,11 +132,14 @@ def describe_config(name: str, source: str, config: Mapping[str, Any], run: Mapp
     cfg = config.get("pretrained_cfg", config)
     paper = PAPERS.get(Name.parse(str(run.get("model", ""))).method)
     images = run.get("data", {}).get("images")
+    label = paper.label if paper else "not recorded"
+    if "backbone" in run:  # of a transfer, which trained it on with labels
+        label = f"{paper.label if paper else run.get('model')}, then trained with labels: {run.get('protocol')}"
     told = (cfg.get("description"), f"The images are prepared {preparation(cfg)}." if "mean" in cfg else None)
     return Description(
         name=name,
         backbone=config["architecture"],
-        method=paper.label if paper else "not recorded",
+        method=label,
         paper=str(paper) if paper else cfg.get("paper_name"),
         data=f"{images} images" if images else None,
         epochs=run.get("epochs"),

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
+from torch import nn
 
 from ssl_backbones.checks import check_at_least
 from ssl_backbones.data import Images
 from ssl_backbones.evaluate.frames import AnnotationsFrame
+from ssl_backbones.evaluate.tuned import is_tuned, save_tuned
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.recipes.recipe import Run
 from ssl_backbones.runs.results import Number, results_of, write_results
@@ -108,12 +110,15 @@ class Learnt:
     precision: str
     unreadable: list[str]
     """Keys of the images that could not be read."""
+    backbone: nn.Module | None = None
+    """The backbone, where it was trained too."""
 
     @classmethod
     def by(cls, trained: Trained) -> Learnt:
         """A training of the loop's."""
         precision, unreadable = trained.compute.precision, trained.unreadable
-        return cls(trained.images, trained.folder, trained.steps, trained.device, precision, unreadable)
+        backbone = trained.method.backbone if is_tuned(trained.method.backbone) else None
+        return cls(trained.images, trained.folder, trained.steps, trained.device, precision, unreadable, backbone)
 
     def save(
         self,
@@ -124,11 +129,16 @@ class Learnt:
         more: Mapping[str, Any],
         source: str = "",
     ) -> None:
-        """Write results.json: the numbers, the run, and what more there is to tell.
+        """Write the backbone, if it was trained, and results.json: the numbers, the run, and what more is told.
 
         `source` is that of the validation images where the run does not name it.
         """
         told = {"random_weights": run.random, "steps": self.steps, "unreadable": self.unreadable, **more}
+        if self.backbone is not None:
+            training = f"{run.protocol}, {self.steps} steps of {run.batch_size} of {len(self.images)} images"
+            told["backbone"] = save_tuned(
+                self.backbone, self.folder, model=run.model, random=run.random, size=run.size, training=training
+            )
         results = results_of(
             protocol=run.protocol,
             model=run.model,

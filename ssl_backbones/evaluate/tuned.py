@@ -1,0 +1,75 @@
+"""The backbone that a transfer leaves: no longer as pretraining made it, and a model for every command."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Any
+
+from torch import Tensor, nn
+
+import ssl_backbones
+from ssl_backbones.hub.export import save_backbone
+from ssl_backbones.models.backbone import weights_sha256
+from ssl_backbones.registry.names import Name
+from ssl_backbones.runs.run_folder import RunFolder
+
+PREPARED = ("mean", "std", "interpolation", "crop_pct")
+"""Of the start's description, how images are prepared; the side is the run's."""
+
+
+def is_tuned(backbone: nn.Module) -> bool:
+    """True for a backbone that a transfer trains, and false for one that stays frozen."""
+    return any(parameter.requires_grad for parameter in backbone.parameters())
+
+
+def save_tuned(
+    backbone: nn.Module, folder: RunFolder, *, model: str, random: bool, size: int, training: str
+) -> dict[str, Any]:
+    """Write the backbone as it is after the last step into the run's folder; the account of it for results.json.
+
+    It is described by the start's description, at `size` pixels a side, and by `training`, a phrase. A network that
+    timm could not make again by its name is not written, and the account says why.
+    """
+    cfg: Any = backbone.pretrained_cfg
+    whole = ssl_backbones.create_model(model, pretrained=not random, num_classes=0)
+    rest = fill(whole, backbone)
+    begun = "random weights" if random else started(model, cfg)
+    untouched = f"; as at the start are {', '.join(rest)}" if rest else ""
+    try:
+        save_backbone(
+            whole,
+            folder.backbone,
+            Name.parse(cfg["architecture"]).arch,
+            input_size=(cfg["input_size"][0], size, size),
+            **{name: cfg[name] for name in PREPARED},
+            license=None if random else cfg.get("license"),
+            origin_url=None if random else cfg.get("origin_url"),
+            description=f"trained with labels: {training}, as after the last step; begun with {begun}{untouched}",
+        )
+    except ValueError as error:
+        return {"folder": None, "reason": str(error)}
+    return {"folder": folder.backbone.name, "weights_sha256": weights_sha256(whole), "as_after": "the last step"}
+
+
+def started(model: str, cfg: Any) -> str:
+    """The start in words: its name, but of a folder no more than the last part, and what its description says."""
+    path = PurePath(model)
+    name = path.parent.name if path.name == "backbone" else path.name
+    shown = model if model.startswith(("hf-hub:", "hf_hub:")) else name
+    return f"{shown} ({cfg['description']})" if cfg.get("description") else shown
+
+
+def fill(whole: nn.Module, tuned: nn.Module) -> list[str]:
+    """Load all that a backbone, or its maps alone, has into the whole network; the names of tensors that it lacks.
+
+    timm joins the names of layers by "_" where it gives maps alone, and puts some networks behind "model.".
+    """
+    flat = {key.replace(".", "_"): value for key, value in tuned.state_dict().items()}
+    found: dict[str, Tensor] = {}
+    for key in whole.state_dict():
+        joined = key.replace(".", "_")
+        value = flat.get(joined, flat.get(f"model_{joined}"))
+        if value is not None:
+            found[key] = value.detach().cpu()
+    whole.load_state_dict(found, strict=False)
+    return sorted(key for key in whole.state_dict() if key not in found)
