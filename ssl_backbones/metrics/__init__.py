@@ -1,6 +1,5 @@
 """Metrics of frozen features: nearest neighbours, spread and rank, localisation, and confidence intervals."""
 
-from ssl_backbones.metrics.bootstrap import percentile_interval, resampled_counts
 from ssl_backbones.metrics.collapse import alignment, effective_rank, feature_std, uniformity
 from ssl_backbones.metrics.interval import (
     Interval,
@@ -8,6 +7,8 @@ from ssl_backbones.metrics.interval import (
     newcombe_difference,
     paired_difference,
     paired_gain,
+    percentile_interval,
+    resampled_counts,
     student_interval,
     wilson_interval,
 )

@@ -1,4 +1,4 @@
-"""Confidence intervals of an accuracy and of a gain.
+"""Confidence intervals of an accuracy, of a gain, and by the bootstrap (Efron, 1979).
 
 Wilson, 1927. https://doi.org/10.1080/01621459.1927.10502953
 Agresti and Min, 2005. https://doi.org/10.1002/sim.1781
@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -110,3 +112,19 @@ def paired_difference(before: Tensor, after: Tensor, confidence: float = 0.95) -
         raise ValueError(f"there are {len(gaps)} pairs; give at least 2.")
     mean, reach = gaps.mean().item(), two_sided(confidence) * gaps.std().item() / math.sqrt(len(gaps))
     return Interval(mean, max(-1.0, mean - reach), min(1.0, mean + reach))
+
+
+def resampled_counts(items: int, resamples: int, seed: int) -> NDArray[np.int64]:
+    """Counts (R, N) of each item in each resample: as many draws with replacement as there are items."""
+    stream = np.random.Generator(np.random.PCG64(seed))
+    return np.array([np.bincount(stream.integers(0, items, items), minlength=items) for _ in range(resamples)])
+
+
+def percentile_interval(value: float, resampled: NDArray[np.float64]) -> Interval:
+    """The value, and the 2.5th and 97.5th percentiles of what the resamples (R,) gave, less those that gave NaN.
+
+    Both ends are NaN where no resample gave a number.
+    """
+    known = resampled[np.isfinite(resampled)]
+    low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
+    return Interval(float(value), float(low), float(high))

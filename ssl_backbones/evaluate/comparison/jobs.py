@@ -11,8 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ssl_backbones.evaluate.comparison.comparison import Comparison, ComparisonError, Row
-from ssl_backbones.evaluate.comparison.figure import draw
-from ssl_backbones.evaluate.comparison.table import collect, markdown, plain
+from ssl_backbones.evaluate.comparison.table import collect, draw, markdown, plain
 from ssl_backbones.files import write_file, write_json
 
 PYTHON = (sys.executable,)

@@ -1,14 +1,19 @@
-"""Means and intervals of a comparison's numbers, as Markdown and as JSON."""
+"""Means and intervals of a comparison's numbers, as Markdown, as JSON, and as a picture."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ssl_backbones.evaluate.comparison.comparison import Column, Comparison, ComparisonError, Row
 from ssl_backbones.metrics import student_interval
+from ssl_backbones.visualizers.figures import new_figure
+
+DOT = "#1b6ca8"
+LINE = "#c8d3dc"
 
 
 @dataclass(frozen=True)
@@ -137,3 +142,28 @@ def plain(comparison: Comparison, table: Table) -> dict[str, Any]:
             for row in comparison.rows
         ],
     }
+
+
+def draw(comparison: Comparison, table: Table, path: Path) -> None:
+    """Write a dot and an interval for each number, a panel for each column, as png, pdf or svg by the file's ending."""
+    rows, columns = len(comparison.rows), len(comparison.columns)
+    figure = new_figure(width=2.4 + 3.2 * columns, height=0.9 + 0.3 * rows)
+    figure.set_layout_engine("constrained")
+    panels = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
+    for panel, column in zip(panels, comparison.columns, strict=True):
+        scale = 100 if column.percent else 1
+        for height, row in enumerate(comparison.rows):
+            cell = table.get((row.label, column.label))
+            panel.axhline(height, color=LINE, linewidth=0.6, zorder=0)
+            if cell is None:
+                continue
+            if cell.low is not None and cell.high is not None:
+                panel.plot([scale * cell.low, scale * cell.high], [height, height], color=DOT, linewidth=2, alpha=0.5)
+            panel.plot(scale * cell.mean, height, "o", color=DOT, markersize=5)
+        panel.set_title(column.label, fontsize=10)
+        panel.set_xlabel("%" if column.percent else column.number, fontsize=9)
+        panel.set_yticks(range(rows), [row.label for row in comparison.rows])
+        panel.tick_params(labelsize=9, length=0)
+        panel.spines[["top", "right", "left"]].set_visible(False)
+    panels[0].set_ylim(rows - 0.4, -0.6)
+    figure.savefig(path, dpi=160)
