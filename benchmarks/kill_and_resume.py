@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
 import torch  # noqa: E402
 from killing import Attempt, where_it_died  # noqa: E402
-from runs import photo_folder, tiny  # noqa: E402
+from runs import image_folder, tiny  # noqa: E402
 from small_methods import CONFIGS  # noqa: E402
 
 from ssl_backbones.files import write_json  # noqa: E402
@@ -40,7 +40,7 @@ from ssl_backbones.recipes.settings import Checkpoints  # noqa: E402
 from ssl_backbones.runs import checkpoint, manifest  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "kill_and_resume.json"
-EPOCHS, PHOTOS = 4, 26
+EPOCHS, IMAGES = 4, 26
 """Three steps an epoch with two images left over, as the batch is 8."""
 MOMENTS = ("starting", "between steps", "writing", "measuring", "epoch's edge", "leaving", "any time")
 """The moment of a kill; the place where it really struck is read from the files it left."""
@@ -205,7 +205,7 @@ def main() -> None:
     references: dict[tuple[str, int], tuple[dict[str, str], float]] = {}
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
-        data = photo_folder(Path(folder) / "photos", PHOTOS)
+        data = image_folder(Path(folder) / "photos", IMAGES)
         for setting in settings:
             if (setting.method, setting.workers, setting.processes) in done:
                 continue

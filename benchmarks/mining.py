@@ -19,7 +19,7 @@ from timing import circumstances, write
 
 from ssl_backbones.mining import mine
 
-PHOTOS, CLASSES, WIDTH = 1_281_167, 1000, 1024
+IMAGES, CLASSES, WIDTH = 1_281_167, 1000, 1024
 MINUTES, GIGABYTES = 15.0, 8.0
 RESULTS = Path(__file__).parent / "results" / "mining.json"
 PACKAGES = ("torch", "numpy", "ssl-backbones")
@@ -33,15 +33,15 @@ def peak() -> float:
 
 def measure(share: float) -> dict[str, Any]:
     """Time and memory of mining a share of the classes, and the estimate for all of them."""
-    photos, classes = round(PHOTOS * share), round(CLASSES * share)
-    features = torch.randn(photos, WIDTH, generator=torch.Generator().manual_seed(0))
-    labels = torch.arange(photos) % classes
+    images, classes = round(IMAGES * share), round(CLASSES * share)
+    features = torch.randn(images, WIDTH, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(images) % classes
     held, start = peak(), time.perf_counter()
     mine(features, labels)
     seconds, most = time.perf_counter() - start, peak()
     gigabytes = features.nbytes / 1e9
     return {
-        "photos": photos,
+        "photos": images,
         "classes": classes,
         "width": WIDTH,
         "seconds": round(seconds, 1),
@@ -56,7 +56,7 @@ def measure(share: float) -> dict[str, Any]:
 def main() -> None:
     """Measure, write the results down, and say whether they are within the budget."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--share", type=float, default=0.1, help="of ImageNet's photos and classes (0.1)")
+    parser.add_argument("--share", type=float, default=0.1, help="of ImageNet's images and classes (0.1)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the file to write")
     options = parser.parse_args()
     torch.set_num_threads(2)

@@ -30,7 +30,7 @@ def measure(size: int, batch_size: int, rounds: int, device: torch.device) -> di
     transform = method.transform(size)
     noise = np.random.default_rng(0).integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8)
     indices = np.arange(batch_size)
-    host = transform.on_host([Image.fromarray(photo) for photo in noise], transform.draw(0, 0, indices))
+    host = transform.on_host([Image.fromarray(image) for image in noise], transform.draw(0, 0, indices))
     host = {name: tensor.to(device) for name, tensor in host.items()}
     views = transform.on_device(host)
 

@@ -65,8 +65,8 @@ def measure(images: Images, found: CachedImages, batch: int, rounds: int) -> dic
 def main() -> None:
     """Measure, print and write."""
     parser = command(__file__, __doc__, rounds=21, of="batches of every way, in turn")
-    parser.add_argument("--data", nargs="*", default=[str(SAMPLE)], help="what to read (the sample photos)")
-    parser.add_argument("--batch", type=int, default=256, help="photos of a batch (256)")
+    parser.add_argument("--data", nargs="*", default=[str(SAMPLE)], help="what to read (the sample images)")
+    parser.add_argument("--batch", type=int, default=256, help="images of a batch (256)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = circumstances(PACKAGES) | {"target": TARGET, "measured": []}
@@ -77,7 +77,7 @@ def main() -> None:
             start = time.process_time()
             found = cached(images, data, Caching(Path(folder)))
             if not isinstance(found, CachedImages):
-                raise SystemExit(f"reading.py: {data} is too large for a cache; choose smaller photos")
+                raise SystemExit(f"reading.py: {data} is too large for a cache; choose smaller images")
             row = {
                 "data": "/".join(Path(data).parts[-2:]),
                 "fingerprint": images.fingerprint,
@@ -89,7 +89,7 @@ def main() -> None:
                 **measure(images, found, options.batch, options.rounds),
             }
         results["measured"].append(row)
-        print(f"{row['data']}: {row['photos']} photos of {row['mean_pixels']:.0f} pixels, CPU time per photo:")
+        print(f"{row['data']}: {row['photos']} images of {row['mean_pixels']:.0f} pixels, CPU time per image:")
         for name, us in row["us_per_photo"].items():
             ratio = row["times_as_fast_as_decode"].get(name)
             times = f"  {ratio['median']:6.1f} times as fast [{ratio['q1']:.1f}, {ratio['q3']:.1f}]" if ratio else ""

@@ -130,7 +130,7 @@ def measure_cases(
 
 
 class Noise(Images):
-    """Photos that show nothing, in classes, as quick to open as can be."""
+    """Images that show nothing, in classes, as quick to open as can be."""
 
     classes = tuple(f"class {number}" for number in range(CLASSES))
 

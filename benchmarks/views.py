@@ -34,35 +34,35 @@ def ways(size: int) -> dict[str, Callable[[Sequence[Image.Image], int], object]]
     pillow, opencv = (MultiView(MOCO_V2_VIEWS, size, engine=engine) for engine in ("pillow", "opencv"))
 
     def levels(transform: MultiView) -> Callable[[Sequence[Image.Image], int], Any]:
-        return lambda photos, epoch: transform.on_host(photos, transform.draw(0, epoch, np.arange(len(photos))))
+        return lambda images, epoch: transform.on_host(images, transform.draw(0, epoch, np.arange(len(images))))
 
     found: dict[str, Callable[[Sequence[Image.Image], int], object]] = {
         "opencv": levels(opencv),
         "pillow": levels(pillow),
-        "opencv, float32": lambda photos, epoch: opencv.on_device(levels(opencv)(photos, epoch)),
+        "opencv, float32": lambda images, epoch: opencv.on_device(levels(opencv)(images, epoch)),
     }
     try:
         from lightly.transforms import MoCoV2Transform
     except ImportError:
         return found
     peer = MoCoV2Transform(input_size=size)
-    return found | {"lightly": lambda photos, epoch: [peer(photo) for photo in photos]}
+    return found | {"lightly": lambda images, epoch: [peer(image) for image in images]}
 
 
 def measure(size: int, side: int, count: int, rounds: int) -> dict[str, Any]:
     """CPU time per image of each way, and how many times the fast engine's it is."""
     source = open_images(str(SAMPLE))
-    photos = [source[at].resize((side, side), Image.Resampling.BICUBIC) for at in range(count)]
+    images = [source[at].resize((side, side), Image.Resampling.BICUBIC) for at in range(count)]
     work = ways(size)
     random.seed(0)  # lightly draws from here and from torch
     torch.manual_seed(0)
     for warm_up in work.values():
-        warm_up(photos[:4], 0)
+        warm_up(images[:4], 0)
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for epoch in range(rounds):
         for name, run in work.items():
             start = time.process_time()
-            run(photos, epoch)
+            run(images, epoch)
             seconds[name].append((time.process_time() - start) / count)
     fast = np.array(seconds["opencv"])
     return {
@@ -76,14 +76,14 @@ def measure(size: int, side: int, count: int, rounds: int) -> dict[str, Any]:
 def main() -> None:
     """Measure, print and write."""
     parser = command(__file__, __doc__, rounds=9)
-    parser.add_argument("--photos", type=int, default=48, help="per round (48)")
+    parser.add_argument("--images", type=int, default=48, help="per round (48)")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    results = circumstances(PACKAGES) | {"photos": options.photos, "rounds": options.rounds, "target": TARGET}
+    results = circumstances(PACKAGES) | {"photos": options.images, "rounds": options.rounds, "target": TARGET}
     print(json.dumps(results, indent=2))
-    results["measured"] = [measure(size, side, options.photos, options.rounds) for size, side in CASES]
+    results["measured"] = [measure(size, side, options.images, options.rounds) for size, side in CASES]
     for row in results["measured"]:
-        print(f"{row['size']} px from {row['from']} px, CPU time per photo (two views):")
+        print(f"{row['size']} px from {row['from']} px, CPU time per image (two views):")
         for name, found in row["us_per_photo"].items():
             ratio = row["times_opencv"][name]
             print(

@@ -44,7 +44,7 @@ def alike(path: Path) -> Images:
     for at in range(COUNT):
         below = path / ("cat", "dog")[at % 2]
         below.mkdir(parents=True, exist_ok=True)
-        (below / f"{at:02}.jpg").write_bytes(hostile.photo(seed=at))
+        (below / f"{at:02}.jpg").write_bytes(hostile.jpeg(seed=at))
     return open_images(path)
 
 
@@ -52,7 +52,7 @@ def mixed(path: Path) -> Images:
     """A folder of all sorts: turned by EXIF data, grey, transparent, of many shapes, and two that cannot be read."""
     path.mkdir()
     for at in range(12):
-        (path / f"{at:02}.jpg").write_bytes(hostile.photo(20 + at, 30, seed=at))
+        (path / f"{at:02}.jpg").write_bytes(hostile.jpeg(20 + at, 30, seed=at))
     turned = Image.Exif()
     turned[0x0112] = 6
     (path / "turned.jpg").write_bytes(hostile.encode(hostile.noise(), "JPEG", exif=turned))
@@ -60,18 +60,18 @@ def mixed(path: Path) -> Images:
     see_through = np.dstack([hostile.noise(), hostile.ramp()])
     (path / "see-through.png").write_bytes(hostile.encode(see_through))
     (path / "empty.jpg").write_bytes(b"")
-    (path / "torn.jpg").write_bytes(hostile.photo()[:300])
+    (path / "torn.jpg").write_bytes(hostile.jpeg()[:300])
     with open(os.fsencode(path) + b"/latin-\xe9.jpg", "wb") as file:
-        file.write(hostile.photo(seed=99))
+        file.write(hostile.jpeg(seed=99))
     return open_images(path)
 
 
 def table(path: Path) -> Path:
     """A parquet file as `datasets` writes it, one row without an image."""
-    rows = [{"bytes": hostile.photo(seed=at) if at != 3 else None, "path": f"{at}.jpg"} for at in range(10)]
-    photos = pa.array(rows, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    rows = [{"bytes": hostile.jpeg(seed=at) if at != 3 else None, "path": f"{at}.jpg"} for at in range(10)]
+    encoded = pa.array(rows, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
     features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["a", "b", "c"]}}
-    columns = pa.table({"image": photos, "label": [at % 3 for at in range(10)]})
+    columns = pa.table({"image": encoded, "label": [at % 3 for at in range(10)]})
     pq.write_table(columns.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})}), path)
     return path
 
@@ -87,10 +87,10 @@ SOURCES: dict[str, Callable[[Path], Images]] = {
 def seen(images: Images, at: int) -> object:
     """An image's mode, size, notes and bytes, or why it cannot be read."""
     try:
-        photo = images[at]
+        image = images[at]
     except UnreadableImageError as error:
         return str(error)
-    return photo.mode, photo.size, photo.info, photo.tobytes()
+    return image.mode, image.size, image.info, image.tobytes()
 
 
 def same(one: Images, other: Images) -> bool:

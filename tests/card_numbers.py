@@ -10,8 +10,8 @@ from typing import Any
 
 from ssl_backbones.catalogue.lookup import describe, list_models
 from ssl_backbones.hub.evaluations import beside_random, gain, headlines
+from ssl_backbones.registry.image_sets import known_by
 from ssl_backbones.registry.papers import PAPERS
-from ssl_backbones.registry.photos import known_by
 from ssl_backbones.runs.results import upgraded
 
 NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)*(?:e-?\d+)?(?![\w])")
@@ -50,8 +50,8 @@ def unfounded(card: str, name: str, records: Path) -> list[str]:
     found = [json.loads(path.read_bytes()) for path in sorted(records.rglob("*.json"))]
     found += [upgraded(value) for value in found if "versions" in value]
     registered = vars(describe(name)) if name in list_models(include_tags=True) else {}
-    photos = [known_by(value["data"]["fingerprint"]) for value in found if isinstance(value.get("data"), dict)]
-    origins = [data.origin for data in photos if data]
+    images = [known_by(value["data"]["fingerprint"]) for value in found if isinstance(value.get("data"), dict)]
+    origins = [data.origin for data in images if data]
     known = (
         spellings(found, registered, origins, [str(paper) for paper in PAPERS.values()], name) | CONFIDENCE | {"2.0"}
     )

@@ -29,7 +29,7 @@ settings.load_profile("slow machine")
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def photo(number: int, width: int, height: int) -> Image.Image:
+def drawn_image(number: int, width: int, height: int) -> Image.Image:
     """A picture with what images have: a gradient, an edge, a blob of colour and grain; the same for a number."""
     stream = np.random.default_rng(number)
     y, x = np.mgrid[0:height, 0:width] / max(width, height)
@@ -41,10 +41,10 @@ def photo(number: int, width: int, height: int) -> Image.Image:
 
 
 @pytest.fixture
-def photos() -> list[Image.Image]:
+def small_images() -> list[Image.Image]:
     """Six small RGB images of different shapes, always the same ones."""
     sizes = [(64, 48), (48, 64), (80, 80), (96, 40), (40, 96), (33, 57)]
-    return [photo(number, width, height) for number, (width, height) in enumerate(sizes)]
+    return [drawn_image(number, width, height) for number, (width, height) in enumerate(sizes)]
 
 
 @pytest.fixture(scope="session")

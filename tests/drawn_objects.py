@@ -21,14 +21,14 @@ COLOURS = ((220, 40, 40), (40, 60, 220))
 class Scene:
     """An image of 96 x 80 pixels with two rectangles, or none."""
 
-    photo: Image.Image
+    image: Image.Image
     boxes: list[tuple[int, int, int, int]]
     labels: list[int]
 
     @property
     def numbers(self) -> np.ndarray:
         """The instance mask (H, W)."""
-        mask = np.zeros((self.photo.height, self.photo.width), np.uint8)
+        mask = np.zeros((self.image.height, self.image.width), np.uint8)
         for number, (left, top, right, bottom) in enumerate(self.boxes, start=1):
             mask[top:bottom, left:right] = number
         return mask
@@ -36,9 +36,9 @@ class Scene:
 
 def grown(found: Scene, right: int, below: int) -> Scene:
     """The scene with so many more pixels of grey."""
-    photo = Image.new("RGB", (found.photo.width + right, found.photo.height + below), (128, 128, 128))
-    photo.paste(found.photo)
-    return Scene(photo, found.boxes, found.labels)
+    image = Image.new("RGB", (found.image.width + right, found.image.height + below), (128, 128, 128))
+    image.paste(found.image)
+    return Scene(image, found.boxes, found.labels)
 
 
 def scene(number: int) -> Scene:
@@ -69,7 +69,7 @@ def xml(found: Scene, names: tuple[str, ...] = NAMES, difficult: int = 0) -> str
         f"<ymin>{box[1] + 1}</ymin><xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox></object>"
         for box, label in zip(found.boxes, found.labels, strict=True)
     )
-    width, height = found.photo.size
+    width, height = found.image.size
     return f"<annotation><size><width>{width}</width><height>{height}</height></size>{objects}</annotation>"
 
 
@@ -80,7 +80,7 @@ def voc(root: Path, train: int = 4, test: int = 4, names: tuple[str, ...] = NAME
     for name, numbers in (("trainval", range(train)), ("test", range(train, train + test))):
         (root / "ImageSets" / "Main" / f"{name}.txt").write_text("".join(f"{number:06}\n" for number in numbers))
         for number in numbers:
-            scene(number).photo.save(root / "JPEGImages" / f"{number:06}.jpg", quality=95)
+            scene(number).image.save(root / "JPEGImages" / f"{number:06}.jpg", quality=95)
             (root / "Annotations" / f"{number:06}.xml").write_text(xml(scene(number), names))
     return root
 
@@ -93,7 +93,7 @@ def coco(root: Path, train: int = 4, test: int = 4) -> Path:
         annotations: list[dict[str, Any]] = []
         for number in numbers:
             found = scene(number)
-            found.photo.save(root / name / f"{number}.png")
+            found.image.save(root / name / f"{number}.png")
             for (left, top, right, bottom), label in zip(found.boxes, found.labels, strict=True):
                 annotations.append(
                     {
@@ -121,9 +121,9 @@ def parquet(root: Path, train: int = 4, test: int = 4, *, ragged: bool = False) 
     for name, numbers in (("train", range(train)), ("validation", range(train, train + test))):
         rows = [
             {
-                "image": {"bytes": png(found.photo), "path": f"{number}.png"},
-                "width": found.photo.width,
-                "height": found.photo.height,
+                "image": {"bytes": png(found.image), "path": f"{number}.png"},
+                "width": found.image.width,
+                "height": found.image.height,
                 "objects": [
                     {"bbox": [float(value) for value in box], "category": label}
                     for box, label in zip(found.boxes, found.labels, strict=True)

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import runs
-from conftest import photo
-from runs import photo_folder
+from conftest import drawn_image
+from runs import image_folder
 from scripts import script
 
 TRAIN, VALIDATION = 60, 31
@@ -20,10 +20,10 @@ ASKED = ("resnet8", "--random", "--size", "16", "--workers", "0")
 QUICK = {"knn": (), "logistic": ("--weight_decays", "0.01", "0.1"), "mlp": ("--epochs", "3"), "diagnose": ()}
 
 
-def labelled_photos(folder: Path) -> Path:
+def labelled_images(folder: Path) -> Path:
     """A folder of images of three classes to learn from, and others to ask about."""
-    photo_folder(folder / "train", TRAIN, ("bag", "hat", "shoe"))
-    photo_folder(folder / "val", VALIDATION, ("bag", "hat", "shoe"))
+    image_folder(folder / "train", TRAIN, ("bag", "hat", "shoe"))
+    image_folder(folder / "val", VALIDATION, ("bag", "hat", "shoe"))
     return folder
 
 
@@ -54,7 +54,7 @@ def parquet(path: Path, labels: list[str | None]) -> Path:
     content = []
     for number in range(len(labels)):
         file = io.BytesIO()
-        photo(number, 24, 24).save(file, "PNG")
+        drawn_image(number, 24, 24).save(file, "PNG")
         content.append({"bytes": file.getvalue(), "path": f"{number}.png"})
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({"image": content, "label": labels}), path)

@@ -43,7 +43,7 @@ def encode(pixels: np.ndarray | Image.Image, format: str = "PNG", **options: Any
     return out.getvalue()
 
 
-def photo(width: int = 48, height: int = 32, seed: int = 0) -> bytes:
+def jpeg(width: int = 48, height: int = 32, seed: int = 0) -> bytes:
     """An ordinary JPEG, different for each seed: a few blurred blobs."""
     blobs = Image.fromarray(noise(6, 4, seed)).resize((width, height), Image.Resampling.BICUBIC)
     return encode(blobs, "JPEG", quality=90)
@@ -211,7 +211,7 @@ UNREADABLE: dict[str, Callable[[], bytes]] = {
     "truncated bmp": lambda: encode(noise(), "BMP")[:-500],
     "truncated tiff": lambda: encode(noise(), "TIFF")[:-2500],
     "truncated ppm": lambda: encode(noise(), "PPM")[:-500],
-    "only a header": lambda: photo()[:20],
+    "only a header": lambda: jpeg()[:20],
     "float tiff": float_tiff,
     "wide integers": wide_integers,
     "bomb of 100 million": lambda: bomb(10_000, 10_000),

@@ -14,11 +14,11 @@ import huggingface_hub
 import pytest
 import runs
 import safetensors.torch
-from evaluations import labelled_photos
+from evaluations import labelled_images
 from hub_state import WRITER, State
 from huggingface_hub import constants
 from huggingface_hub.utils import _http
-from runs import photo_folder, run, tiny
+from runs import image_folder, run, tiny
 from scripts import script
 from writable_hub import writable_hub
 
@@ -40,8 +40,8 @@ class Made:
 
 def make(path: Path) -> Made:
     """A MoCo v2 run to its end, and its k-NN accuracy."""
-    folder = run(tiny(MoCoV2Config, photo_folder(path / "photos"), path / "run")).path
-    data = labelled_photos(path / "labelled")
+    folder = run(tiny(MoCoV2Config, image_folder(path / "photos"), path / "run")).path
+    data = labelled_images(path / "labelled")
     for name, more in (("knn", ()), ("random", ("--random",))):
         evaluate_run(folder, data, path / name, *more)
     return Made(folder, path / "knn", path / "random")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
-from conftest import photo
+from conftest import drawn_image
 from small_methods import mined, small_config
 
 from ssl_backbones.data import open_images
@@ -32,17 +32,17 @@ from ssl_backbones.train.results import save_results
 from ssl_backbones.train.run import finish
 from ssl_backbones.views import CenterCrop, MultiView
 
-PHOTOS, BATCH, EPOCHS = 26, 8, 2
+IMAGES, BATCH, EPOCHS = 26, 8, 2
 """Three steps an epoch, with two images left over."""
-STEPS = EPOCHS * (PHOTOS // BATCH)
+STEPS = EPOCHS * (IMAGES // BATCH)
 
 
-def photo_folder(path: Path, count: int = PHOTOS, classes: tuple[str, ...] = ("bag", "hat")) -> Path:
+def image_folder(path: Path, count: int = IMAGES, classes: tuple[str, ...] = ("bag", "hat")) -> Path:
     """A folder of small JPEGs, in class folders one after the other; without classes, in none."""
     for number in range(count):
         below = path / classes[number % len(classes)] if classes else path
         below.mkdir(parents=True, exist_ok=True)
-        photo(number, 24 + number % 5, 28).save(below / f"{number:02}.jpg")
+        drawn_image(number, 24 + number % 5, 28).save(below / f"{number:02}.jpg")
     return path
 
 
@@ -54,7 +54,7 @@ def tiny(
         "name": "resnet8_tiny.photos",
         "model": f"resnet8_{kind.name}",
         "method": small_config(kind, **pairs_of(kind, data) | (choices or {})),
-        "promise": Promise("no paper", "none", "drawn photos", EPOCHS, "one CPU core", None, "not measured"),
+        "promise": Promise("no paper", "none", "drawn images", EPOCHS, "one CPU core", None, "not measured"),
         "size": 16,
         "epochs": EPOCHS,
         "batch_size": BATCH,

@@ -23,9 +23,9 @@ def scene(number: int, width: int = 40, height: int = 32) -> tuple[Image.Image, 
     for k in stream.permutation([1, 2, 3])[: 1 + number % 3]:
         top, left = int(stream.integers(0, height // 2)), int(stream.integers(0, width // 2))
         mask[top : top + height // 2, left : left + width // 2] = k
-    photo = COLOURS[mask] + stream.normal(0, 4, (height, width, 3))
+    image = COLOURS[mask] + stream.normal(0, 4, (height, width, 3))
     mask[-3:, -3:] = IGNORED
-    return Image.fromarray(photo.clip(0, 255).astype(np.uint8)), mask
+    return Image.fromarray(image.clip(0, 255).astype(np.uint8)), mask
 
 
 class DrawnScenes(Scenes):
@@ -67,8 +67,8 @@ def voc_folder(root: Path, train: int = 10, validation: int = 5) -> Path:
     for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / part).mkdir(parents=True)
     for number in range(train + validation):
-        photo, mask = scene(number, 40 + number % 3, 32 + number % 5)
-        photo.save(root / "JPEGImages" / f"p{number}.jpg", quality=95, subsampling=0)
+        image, mask = scene(number, 40 + number % 3, 32 + number % 5)
+        image.save(root / "JPEGImages" / f"p{number}.jpg", quality=95, subsampling=0)
         palette(mask).save(root / "SegmentationClass" / f"p{number}.png")
     for name, numbers in (("train", range(train)), ("val", range(train, train + validation))):
         listed = "".join(f"p{number}\n" for number in numbers)
@@ -81,11 +81,11 @@ def parquet_folder(root: Path, train: int = 10, validation: int = 5) -> Path:
     root.mkdir(parents=True)
     for name, numbers in (("train", range(train)), ("validation", range(train, train + validation))):
         scenes = [scene(number, 40 + number % 3, 32 + number % 5) for number in numbers]
-        photos = [png(np.asarray(photo)) for photo, _ in scenes]
+        images = [png(np.asarray(image)) for image, _ in scenes]
         masks = [png(mask) for _, mask in scenes]
         binary = [png((mask == 1).astype(np.uint8)) for _, mask in scenes]
         table = {
-            "image": [{"bytes": photo, "path": None} for photo in photos],
+            "image": [{"bytes": image, "path": None} for image in images],
             "mask": [{"bytes": mask, "path": None} for mask in masks],
             "mask_of_one": binary,
         }

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from conftest import photo
+from conftest import drawn_image
 from PIL import Image
 from torch import Tensor, nn
 
@@ -65,10 +65,10 @@ class Drawn(Images):
         self.seed = seed
         self.keys = [f"{number}.png" for number in range(count)]
         self.labels = np.arange(count) % 3
-        self.fingerprint = f"{count} photos, {seed}"
+        self.fingerprint = f"{count} images, {seed}"
 
     def __getitem__(self, index: int) -> Image.Image:
-        return photo(100 * self.seed + index, 18 + index % 5, 24 - index % 3)
+        return drawn_image(100 * self.seed + index, 18 + index % 5, 24 - index % 3)
 
 
 def batch_of(method: Method, count: int = 8, size: int = 16, dtype: torch.dtype = torch.float32, seed: int = 1) -> Any:

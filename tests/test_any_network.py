@@ -10,7 +10,7 @@ import pytest
 import runs
 import timm
 import torch
-from runs import photo_folder, run, state, tiny
+from runs import image_folder, run, state, tiny
 from scripts import script
 
 import ssl_backbones
@@ -32,8 +32,8 @@ GENTLE = {"optimizer": OptimizerConfig("sgd", 0.05)}
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("networks") / "photos"
-    photo_folder(folder / "train", 32)
-    photo_folder(folder / "val", 8)
+    image_folder(folder / "train", 32)
+    image_folder(folder / "val", 8)
     return folder
 
 

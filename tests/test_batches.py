@@ -68,9 +68,9 @@ class Few(Images):
 def folder(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("photos")
     for number in range(11):
-        (root / f"{number:02d}.jpg").write_bytes(hostile.photo(seed=number))
+        (root / f"{number:02d}.jpg").write_bytes(hostile.jpeg(seed=number))
     (root / "03.jpg").write_bytes(b"<html>")
-    (root / "07.jpg").write_bytes(hostile.photo(seed=7)[:-300])
+    (root / "07.jpg").write_bytes(hostile.jpeg(seed=7)[:-300])
     return root
 
 
@@ -128,7 +128,7 @@ def test_epochs_and_seeds_differ():
 
 
 @given(st.integers(1, 60), st.data())
-def test_one_photo_that_can_be_read_is_found(count, data):
+def test_one_image_that_can_be_read_is_found(count, data):
     good = data.draw(st.integers(0, count - 1))
     batches = Batches(Few(count, broken=[index for index in range(count) if index != good]), Noisy(), seed=0)
     unreadable: dict[str, str] = {}
@@ -138,11 +138,11 @@ def test_one_photo_that_can_be_read_is_found(count, data):
 
 
 @given(st.integers(1, 5000))
-def test_the_stride_comes_to_every_photo(count):
+def test_the_stride_comes_to_every_image(count):
     assert len({attempt * stride(count) % count for attempt in range(count)}) == count
 
 
-def test_the_places_of_a_broken_class_are_taken_by_many_photos():
+def test_the_places_of_a_broken_class_are_taken_by_many_images():
     batches = Batches(Few(1000, broken=range(100, 200)), Noisy(), seed=0)
     stand_ins = {batches.read(index, {})[1].getpixel((0, 0)) for index in range(100, 200)}
     assert len(stand_ins) == 100
@@ -151,18 +151,18 @@ def test_the_places_of_a_broken_class_are_taken_by_many_photos():
 def test_a_disk_that_is_gone_ends_the_run_soon():
     images = Few(100_000, broken=range(100_000))
     with pytest.raises(
-        UnreadableImageError, match=r"^100 of 100000 photos in a row cannot be read, at last: '\d+\.jpg'"
+        UnreadableImageError, match=r"^100 of 100000 images in a row cannot be read, at last: '\d+\.jpg'"
     ):
         Batches(images, Noisy(), seed=0)[Request(0, np.array([5]))]
     assert images.asked == ATTEMPTS
 
 
-def test_a_worker_names_the_photos_when_all_are_broken(tmp_path):
+def test_a_worker_names_the_images_when_all_are_broken(tmp_path):
     (tmp_path / "1.jpg").write_bytes(b"")
     loader = DataLoader(
         Batches(open_images(tmp_path), Noisy(), 0), None, sampler=[Request(0, np.array([0]))], num_workers=1
     )
-    with pytest.raises(UnreadableImageError, match=r"1 of 1 photos in a row cannot be read.*1\.jpg' .*it is empty"):
+    with pytest.raises(UnreadableImageError, match=r"1 of 1 images in a row cannot be read.*1\.jpg' .*it is empty"):
         list(loader)
 
 
@@ -177,27 +177,27 @@ def test_a_share_is_borne_and_no_more(total, share, allowed):
         unreadable.add({f"{number}.jpg": "broken"})
     if allowed < total:
         with pytest.raises(
-            TooManyUnreadableError, match=rf"^{allowed + 1} of {total} photos cannot be read, and {allowed} "
+            TooManyUnreadableError, match=rf"^{allowed + 1} of {total} images cannot be read, and {allowed} "
         ):
             unreadable.add({"one more.jpg": "broken"})
 
 
-def test_photos_met_slowly_add_up():
+def test_images_met_slowly_add_up():
     unreadable = Unreadable(500)
     for epoch in range(50):
         unreadable.add({f"{epoch // 10}.jpg": "broken"})
-    assert len(unreadable.photos) == 5
+    assert len(unreadable.reasons) == 5
     with pytest.raises(TooManyUnreadableError):
         unreadable.add({"the sixth.jpg": "broken"})
 
 
-def test_each_photo_is_warned_of_once(caplog):
+def test_each_image_is_warned_of_once(caplog):
     caplog.set_level(logging.WARNING)
     unreadable = Unreadable(1000)
     for _ in range(3):
         unreadable.add(Batch(None, {"a.jpg": "'a.jpg' cannot be read: it is empty"}).unreadable)
     assert [record.getMessage() for record in caplog.records].count(
-        "photo left out, another takes its place: 'a.jpg' cannot be read: it is empty"
+        "image left out, another takes its place: 'a.jpg' cannot be read: it is empty"
     ) == 1
 
 
@@ -216,7 +216,7 @@ def test_the_account_is_kept_over_a_resume():
     before.add({"latin-\udce9.jpg": "broken"})
     after = Unreadable(1000)
     after.load_state_dict(json.loads(json.dumps(before.state_dict())))
-    assert after.photos == before.photos
+    assert after.reasons == before.reasons
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])

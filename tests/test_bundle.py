@@ -23,7 +23,7 @@ def run(tmp_path: Path) -> Path:
     """The folder of a run, with the results beside its backbone."""
     folder = tmp_path / "runs" / "lewel"
     model = timm.create_model("resnet8", num_classes=0)
-    fields: dict[str, Any] = {"license": "cc0-1.0", "description": "three epochs of photos", "mean": (0.1, 0.2, 0.3)}
+    fields: dict[str, Any] = {"license": "cc0-1.0", "description": "three epochs of images", "mean": (0.1, 0.2, 0.3)}
     save_backbone(model, folder / "backbone", "resnet8", input_size=(3, 48, 48), crop_pct=0.9, **fields)
     results = {"model": "resnet8_lewel_b", "epochs": 3, "data": {"images": 117}}
     (folder / "results.json").write_text(json.dumps(results))
@@ -129,7 +129,7 @@ def test_what_cannot_be_bundled_is_one_sentence(run: Path, bundle: Path, tmp_pat
 def test_a_runs_folder_is_described(run: Path, capsys):
     assert __main__.main(["describe", str(run)]) == 0
     said = capsys.readouterr().out
-    for part in ("resnet8", "LEWEL_B", "117 images, 3 epochs", "cc0-1.0", "three epochs of photos", "at 48 px"):
+    for part in ("resnet8", "LEWEL_B", "117 images, 3 epochs", "cc0-1.0", "three epochs of images", "at 48 px"):
         assert part in said
     known = ssl_backbones.describe(run / "backbone")
     assert (known.backbone, known.method, known.epochs) == ("resnet8", "LEWEL_B", 3)

@@ -16,7 +16,7 @@ import torch
 from cache_sources import COUNT, SOURCES, alike, counted, kept, making, mixed, same, seen, small_blocks
 from limits import HANG
 from PIL import Image
-from runs import outcome, photo_folder, run, stop, tiny
+from runs import image_folder, outcome, run, stop, tiny
 from two_processes import run_two_processes
 
 from ssl_backbones.data import (
@@ -42,7 +42,7 @@ __all__ = ["small_blocks"]
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-def test_photos_out_of_a_cache_are_those_that_decoding_gives(kind: str, tmp_path: Path) -> None:
+def test_images_out_of_a_cache_are_those_that_decoding_gives(kind: str, tmp_path: Path) -> None:
     images = SOURCES[kind](tmp_path)
     for _ in range(2):  # made, and found
         found = cached(images, "data", kept(tmp_path))
@@ -55,7 +55,7 @@ def test_photos_out_of_a_cache_are_those_that_decoding_gives(kind: str, tmp_path
         found[len(images)]
 
 
-def test_photos_of_one_shape_are_one_array_and_others_one_row(tmp_path: Path) -> None:
+def test_images_of_one_shape_are_one_array_and_others_one_row(tmp_path: Path) -> None:
     images, others = alike(tmp_path / "alike"), mixed(tmp_path / "mixed")
     for source, given in (("alike", images), ("mixed", others)):
         cached(given, source, kept(tmp_path))
@@ -88,8 +88,8 @@ def test_batches_of_workers_are_the_same(workers: int, tmp_path: Path) -> None:
 
 
 def test_a_run_is_the_same_to_the_last_bit_and_may_change_to_a_cache(tmp_path: Path) -> None:
-    data = photo_folder(tmp_path / "data")
-    (data / "bag" / "lost.jpg").write_bytes(b"no photo")
+    data = image_folder(tmp_path / "data")
+    (data / "bag" / "lost.jpg").write_bytes(b"no image")
     assert {"cache", "cache_limit"} <= FREE
     assert "reencode" not in FREE
     plain = tiny(BYOLConfig, data, tmp_path / "plain", unreadable_share=0.2)
@@ -109,7 +109,7 @@ def test_a_run_is_the_same_to_the_last_bit_and_may_change_to_a_cache(tmp_path: P
 def test_a_large_source_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = alike(tmp_path / "data")
     assert cached(images, "data", kept(tmp_path, limit=1e-5)) is images
-    assert "data is not cached: its 30 photos take about" in capsys.readouterr().out
+    assert "data is not cached: its 30 images take about" in capsys.readouterr().out
     assert not (tmp_path / "cache").exists()
 
 
@@ -143,7 +143,7 @@ def test_a_disk_that_fills_up_is_told_and_the_making_goes_on(tmp_path: Path, mon
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(ImageCacheError, match="photos cannot be kept in"):
+    with pytest.raises(ImageCacheError, match="images cannot be kept in"):
         cached(alike(tmp_path / "data"), "data", kept(tmp_path))
 
 
@@ -159,13 +159,13 @@ def test_a_whole_cache_is_used_where_nothing_can_be_written(tmp_path: Path, monk
     monkeypatch.setattr(cache, "Lock", locked)
     assert same(images, cached(images, "data", kept(tmp_path)))
     assert not lock.exists()
-    with pytest.raises(ImageCacheError, match=r"photos cannot be kept in .* \(Permission denied\): name a folder"):
+    with pytest.raises(ImageCacheError, match=r"images cannot be kept in .* \(Permission denied\): name a folder"):
         cached(images, "others", kept(tmp_path))
 
 
-def test_too_many_unreadable_photos_end_the_making_by_name(tmp_path: Path) -> None:
+def test_too_many_unreadable_images_end_the_making_by_name(tmp_path: Path) -> None:
     images = mixed(tmp_path / "data")
-    with pytest.raises(TooManyUnreadableError, match=r"(?s)2 of 18 photos cannot be read.*empty\.jpg.*torn\.jpg"):
+    with pytest.raises(TooManyUnreadableError, match=r"(?s)2 of 18 images cannot be read.*empty\.jpg.*torn\.jpg"):
         cached(images, "data", kept(tmp_path, unreadable_share=0.01))
     assert same(images, cached(images, "data", kept(tmp_path)))
 
@@ -173,8 +173,8 @@ def test_too_many_unreadable_photos_end_the_making_by_name(tmp_path: Path) -> No
 # Encoded anew
 
 
-def test_photos_encoded_anew_are_said_to_be_others(tmp_path: Path) -> None:
-    data = photo_folder(tmp_path / "data")
+def test_images_encoded_anew_are_said_to_be_others(tmp_path: Path) -> None:
+    data = image_folder(tmp_path / "data")
     recipe = tiny(BYOLConfig, data, tmp_path / "run", cache=str(tmp_path / "cache"), reencode=20)
     run(recipe)
     told = outcome(tmp_path / "run")["results"]["data"]["reencoded"]
@@ -224,7 +224,7 @@ def as_rank(rank: int, data: str, folder: str) -> dict[str, Any]:
     images = open_images(data)
     found = cached(images, data, Caching(Path(folder)))
     refused = ""
-    (Path(data) / "cat" / f"more-{rank}.jpg").write_bytes(hostile.photo(seed=rank))
+    (Path(data) / "cat" / f"more-{rank}.jpg").write_bytes(hostile.jpeg(seed=rank))
     torch.distributed.barrier()
     try:
         cached(open_images(data), data, Caching(Path(folder)))
@@ -240,4 +240,4 @@ def test_one_process_makes_and_the_other_waits(tmp_path: Path) -> None:
     assert first["same"]
     assert second["same"]
     assert first["refused"] == second["refused"]
-    assert "32 photos instead of 30" in first["refused"]
+    assert "32 images instead of 30" in first["refused"]

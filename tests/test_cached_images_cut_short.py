@@ -39,7 +39,7 @@ def test_a_killed_making_goes_on_after_its_last_whole_block(
     read = counted(images, monkeypatch)
     assert same(images, cached(images, "data", kept(tmp_path)))
     assert len(read) == COUNT - 12
-    assert f"is gone on with after 12 of {COUNT} photos" in capsys.readouterr().out
+    assert f"is gone on with after 12 of {COUNT} images" in capsys.readouterr().out
     whole = Caching(tmp_path / "whole")
     cached(images, "data", whole)
     assert pixels_sha(whole.place("data")) == pixels_sha(kept(tmp_path).place("data"))
@@ -118,7 +118,7 @@ def test_nothing_is_written_through_a_link(tmp_path: Path, link: str) -> None:
     assert {path.name: path.read_text() for path in elsewhere.iterdir()} == {"precious": "precious"}
 
 
-@pytest.mark.parametrize("moment", ["write_header", "photo_arrays", "write_file", "sync_folder", "rename"])
+@pytest.mark.parametrize("moment", ["write_header", "image_arrays", "write_file", "sync_folder", "rename"])
 def test_a_kill_at_the_end_costs_nothing(moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = alike(tmp_path / "data")
 
@@ -138,29 +138,29 @@ def test_a_kill_at_the_end_costs_nothing(moment: str, tmp_path: Path, monkeypatc
     assert read == []
 
 
-def test_an_unfinished_cache_of_other_photos_is_named_and_begun_anew(
+def test_an_unfinished_cache_of_other_images_is_named_and_begun_anew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cut_after(3, alike(tmp_path / "data"), kept(tmp_path))
-    (tmp_path / "data" / "cat" / "more.jpg").write_bytes(hostile.photo(seed=77))
+    (tmp_path / "data" / "cat" / "more.jpg").write_bytes(hostile.jpeg(seed=77))
     images = open_images(tmp_path / "data")
     assert same(images, cached(images, "data", kept(tmp_path)))
-    assert "not gone on with: it was begun with other photos" in capsys.readouterr().out
+    assert "not gone on with: it was begun with other images" in capsys.readouterr().out
 
 
 def test_a_changed_source_is_refused_and_the_cache_left_as_it_is(tmp_path: Path) -> None:
     place = kept(tmp_path).place("data")
     cached(alike(tmp_path / "data"), "data", kept(tmp_path))
     before = pixels_sha(place)
-    (tmp_path / "data" / "cat" / "more.jpg").write_bytes(hostile.photo(seed=77))
+    (tmp_path / "data" / "cat" / "more.jpg").write_bytes(hostile.jpeg(seed=77))
     with pytest.raises(
-        ImageCacheError, match=r"data is not what .* made of .*31 photos instead of 30.*: delete .*anew"
+        ImageCacheError, match=r"data is not what .* made of .*31 images instead of 30.*: delete .*anew"
     ):
         cached(open_images(tmp_path / "data"), "data", kept(tmp_path))
     assert pixels_sha(place) == before
 
 
-def test_photos_changed_without_a_change_of_size_are_refused(tmp_path: Path) -> None:
+def test_images_changed_without_a_change_of_size_are_refused(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     for at in range(COUNT):
@@ -178,7 +178,7 @@ TORN = {
     "a changed pixel": lambda place: flip(place / "pixels.npy", 70_000),
     "a changed header": lambda place: flip(place / "pixels.npy", 3),
     "no pixels": lambda place: (place / "pixels.npy").unlink(),
-    "short photos": lambda place: os.truncate(place / "photos.npz", 100),
+    "short images": lambda place: os.truncate(place / "photos.npz", 100),
     "a changed index": lambda place: (place / "INDEX.json").write_text(
         (place / "INDEX.json").read_text().replace('"cat"', '"cow"')
     ),

@@ -126,10 +126,10 @@ def test_an_unregistered_recipe_claims_nothing_of_a_registered_one() -> None:
 
 @pytest.mark.parametrize(("model", "backbone"), [("resnet8_lewel_b", "resnet8"), ("resnet18_byol", "resnet18")])
 def test_the_snippets_run(
-    model: str, backbone: str, photos: list[Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: str, backbone: str, small_images: list[Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_backbone(timm.create_model(backbone, num_classes=0), tmp_path / "backbone", backbone, input_size=(3, 48, 48))
-    photos[0].save(tmp_path / "photo.jpg")
+    small_images[0].save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     card = model_card(RECIPES["sample"].to_dict() | {"model": model}, {})
     snippets = re.findall(r"```python\n(.*?)```", card, re.DOTALL)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import photo_folder, run, state, tiny
+from runs import image_folder, run, state, tiny
 from torch import nn
 
 from ssl_backbones.methods import BYOLConfig, LewelMConfig, Method, MethodConfig
@@ -17,7 +17,7 @@ def test_a_compiled_run_ends_like_another(
     kind: type[MethodConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Traced whole runs, without the compiler that a machine may lack: EMA, queue and exchange included."""
-    data = photo_folder(tmp_path / "photos")
+    data = image_folder(tmp_path / "photos")
     compiled: list[Method] = []
 
     def traced(method: Method) -> None:

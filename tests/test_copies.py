@@ -7,14 +7,14 @@ from pathlib import Path
 import hostile
 import pyarrow as pa
 import pytest
-from photo_sources import fill, write
+from image_sources import fill, write
 
 from ssl_backbones.data import copies, hub_dataset, open_images, source
 from ssl_backbones.data.copies import copies_among, copies_sentence
 
 
-def photos(seeds: list[int]) -> list[bytes]:
-    return [hostile.photo(seed=seed) for seed in seeds]
+def jpegs(seeds: list[int]) -> list[bytes]:
+    return [hostile.jpeg(seed=seed) for seed in seeds]
 
 
 def folder(path: Path, files: list[bytes]) -> Path:
@@ -41,26 +41,26 @@ def test_copies_are_counted_and_named(tmp_path, monkeypatch, kept, asked, memory
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(source, "HELD_IN_MEMORY", memory)
-    images = open_images(kept(tmp_path / "train", photos([0, 1, 2, 3])))
-    validation = open_images(asked(tmp_path / "val", photos([9, 2, 8, 0])))
+    images = open_images(kept(tmp_path / "train", jpegs([0, 1, 2, 3])))
+    validation = open_images(asked(tmp_path / "val", jpegs([9, 2, 8, 0])))
     assert memory or kept is folder or isinstance(images, hub_dataset.HubImages)
     assert copies_among(validation, images) == ([1, 3], 4)
     said = copies_sentence(validation, images)
     assert "2 of the 4 validation images looked at are copies of training images, bit for bit" in said
     assert repr(validation.keys[1]) in said
-    assert copies_sentence(open_images(asked(tmp_path / "other", photos([7, 6]))), images) == ""
+    assert copies_sentence(open_images(asked(tmp_path / "other", jpegs([7, 6]))), images) == ""
     assert copies_sentence(None, images) == ""
 
 
 def test_of_many_images_some_are_looked_at(tmp_path, monkeypatch):
     monkeypatch.setattr(copies, "LOOKED_AT", 3)
-    images = open_images(folder(tmp_path / "train", photos(list(range(9)))))
+    images = open_images(folder(tmp_path / "train", jpegs(list(range(9)))))
     found, looked_at = copies_among(images, images)
     assert (found, looked_at) == ([0, 4, 8], 3)
 
 
 def test_files_that_are_gone_or_empty_are_no_copies(tmp_path):
     images = open_images(fill(tmp_path / "train", "0.jpg", "1.jpg"))
-    validation = open_images(folder(tmp_path / "val", [b"", hostile.photo(seed=0)]))
+    validation = open_images(folder(tmp_path / "val", [b"", hostile.jpeg(seed=0)]))
     (tmp_path / "train" / "1.jpg").write_bytes(b"")
     assert copies_among(validation, images) == ([1], 2)

@@ -1,4 +1,4 @@
-"""Odd photos become correct RGB, broken ones an error that names them, and neither a warning."""
+"""Odd images become correct RGB, broken ones an error that names them, and neither a warning."""
 
 from __future__ import annotations
 
@@ -90,17 +90,17 @@ def test_a_transparent_colour_shows_the_background(file, background):
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_turned_photo_is_upright(orientation, format):
+def test_a_turned_image_is_upright(orientation, format):
     assert np.abs(pixels(hostile.turned(orientation, format)) - QUARTERS).max() <= 2
 
 
 @pytest.mark.parametrize("fault", hostile.UNREADABLE)
 def test_a_file_that_cannot_be_read_is_named_with_a_reason(fault, tmp_path):
-    file = tmp_path / "photo of a\nnewline é.jpg"
+    file = tmp_path / "image of a\nnewline é.jpg"
     file.write_bytes(hostile.UNREADABLE[fault]())
-    for photo in (file, file.read_bytes()):
+    for image in (file, file.read_bytes()):
         with pytest.raises(UnreadableImageError, match=r"^'shoes/1\.jpg' cannot be read: \S") as caught:
-            decode(photo, "shoes/1.jpg")
+            decode(image, "shoes/1.jpg")
         assert "\n" not in str(caught.value)
         assert str(caught.value).count("'shoes/1.jpg'") == 1
 
@@ -120,7 +120,7 @@ def test_a_truncated_file_is_never_shown_in_part(format, kept):
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"]), st.data())
-def test_damage_gives_a_photo_or_our_error_and_nothing_else(format, data):
+def test_damage_gives_an_image_or_our_error_and_nothing_else(format, data):
     file = (
         hostile.turned(6, format)
         if format in ("JPEG", "PNG", "WEBP", "TIFF")
@@ -164,10 +164,10 @@ def test_a_bomb_is_refused_before_it_takes_memory(name):
         decode(file, "photo")
     assert peak_memory() - before < 50
     decode(hostile.encode(Image.new("RGB", (6000, 6000)), "PPM"), "photo")
-    assert peak_memory() - before > 50, "a large photo is seen by this test"
+    assert peak_memory() - before > 50, "a large image is seen by this test"
 
 
-def test_nothing_of_the_file_stays_with_the_photo(tmp_path):
+def test_nothing_of_the_file_stays_with_the_image(tmp_path):
     file = tmp_path / "photo.jpg"
     file.write_bytes(hostile.turned(6))
     image = decode(file, "photo")

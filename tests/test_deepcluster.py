@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import after, asked_to_stop, elsewhere, outcome, photo_folder, run, state, tiny
+from runs import after, asked_to_stop, elsewhere, image_folder, outcome, run, state, tiny
 from small_methods import Drawn, batch_of, small_config, small_method
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -235,7 +235,7 @@ def test_two_processes_have_the_same_labels() -> None:
 
 @pytest.mark.parametrize("step", [2, 3], ids=["within an epoch", "between two"])
 def test_a_run_that_was_stopped_has_its_clusters(step: int, tmp_path: Any) -> None:
-    recipe = tiny(DeepClusterConfig, photo_folder(tmp_path / "photos"), tmp_path / "whole")
+    recipe = tiny(DeepClusterConfig, image_folder(tmp_path / "photos"), tmp_path / "whole")
     whole = run(recipe).path
     labels = state(whole)["method/pseudo_labels"]
     assert len(labels.unique()) > 1

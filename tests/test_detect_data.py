@@ -43,7 +43,7 @@ def test_every_source_gives_the_same_objects(root: Path) -> None:
         else:
             assert images.classes == list(names)
         assert labels == [NAMES[label] for label in expected.labels]
-        assert images[number].size == expected.photo.size
+        assert images[number].size == expected.image.size
     assert images.metric == ("voc" if root.name == "voc" else "coco")
 
 
@@ -84,7 +84,7 @@ def test_several_voc_folders_with_their_lists_are_one_source(tmp_path: Path) -> 
     images = open_annotated(f"{first}:trainval,{second}")
     assert len(images) == 7
     assert len(set(images.keys)) == 7
-    assert images[6].size == scene(2).photo.size
+    assert images[6].size == scene(2).image.size
     assert len(open_annotated(f"{first}:test")) == 4
 
 
@@ -245,7 +245,7 @@ def test_what_has_no_objects_at_all_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "none.parquet", "does not exist")
 
 
-def test_targets_follow_the_photo_through_resize_and_flip(tmp_path: Path) -> None:
+def test_targets_follow_the_image_through_resize_and_flip(tmp_path: Path) -> None:
     images = open_annotated(str(parquet(tmp_path / "data")))
     for flip in (False, True):
         batches = BoxBatches(images, ResizeFlip(160, 160, 192, float(flip)), 0, masks=True)

@@ -48,7 +48,7 @@ def side(boxes: Any, labels: Any, scores: Any = None, ignored: Any = None) -> In
     )
 
 
-def drawn(seed: int, photos: int = 10, crowds: bool = True) -> tuple[list[Instances], list[Instances]]:
+def drawn(seed: int, images: int = 10, crowds: bool = True) -> tuple[list[Instances], list[Instances]]:
     """Detections near and far from what is there, some images empty, scores with ties."""
     stream = np.random.default_rng(seed)
 
@@ -63,7 +63,7 @@ def drawn(seed: int, photos: int = 10, crowds: bool = True) -> tuple[list[Instan
         return found.astype(np.float32).astype(np.float64)
 
     there, found = [], []
-    for _ in range(photos):
+    for _ in range(images):
         count, guesses = int(stream.integers(0, 6)), int(stream.integers(0, 15))
         ignored = stream.random(count) < (0.2 if crowds else 0)
         there.append(side(boxes(count), stream.integers(0, 3, count), ignored=ignored))
@@ -77,12 +77,12 @@ def cocoeval(found: list[Instances], there: list[Instances], kind: str) -> list[
 
     def content(sides: list[Instances]) -> dict[str, Any]:
         annotations: list[dict[str, Any]] = []
-        for photo, each in enumerate(sides):
+        for image, each in enumerate(sides):
             for at, (left, top, right, bottom) in enumerate(each.boxes):
                 annotations.append(
                     {
                         "id": len(annotations) + 1,
-                        "image_id": photo,
+                        "image_id": image,
                         "category_id": int(each.labels[at]),
                         "bbox": [left, top, right - left, bottom - top],
                         "score": float(each.scores[at]),
@@ -91,7 +91,7 @@ def cocoeval(found: list[Instances], there: list[Instances], kind: str) -> list[
                         "area": (right - left) * (bottom - top),
                     }
                 )
-        images = [{"id": photo, "height": HEIGHT, "width": WIDTH} for photo in range(len(sides))]
+        images = [{"id": image, "height": HEIGHT, "width": WIDTH} for image in range(len(sides))]
         return {"images": images, "annotations": annotations, "categories": [{"id": k} for k in range(3)], "info": {}}
 
     with contextlib.redirect_stdout(io.StringIO()):
@@ -164,8 +164,8 @@ def literal_voc(found: list[Instances], there: list[Instances], label: int, thre
     """One class's AP of eleven points, loop by loop."""
     wanted = sum(int((~truth.ignored[truth.labels == label]).sum()) for truth in there)
     listed = [
-        (float(each.scores[at]), photo, each.boxes[at])
-        for photo, each in enumerate(found)
+        (float(each.scores[at]), image, each.boxes[at])
+        for image, each in enumerate(found)
         for at in np.argsort(-each.scores, kind="stable")
         if each.labels[at] == label
     ]
@@ -173,8 +173,8 @@ def literal_voc(found: list[Instances], there: list[Instances], label: int, thre
     seen: set[tuple[int, int]] = set()
     right = wrong = 0
     curve = []
-    for _, photo, box in listed:
-        truth, best, at = there[photo], -1.0, -1
+    for _, image, box in listed:
+        truth, best, at = there[image], -1.0, -1
         for column in range(len(truth.labels)):
             if truth.labels[column] == label:
                 other = truth.boxes[column]
@@ -187,10 +187,10 @@ def literal_voc(found: list[Instances], there: list[Instances], label: int, thre
         if best > threshold:
             if truth.ignored[at]:
                 continue
-            if (photo, at) in seen:
+            if (image, at) in seen:
                 wrong += 1
             else:
-                seen.add((photo, at))
+                seen.add((image, at))
                 right += 1
         else:
             wrong += 1
@@ -208,8 +208,8 @@ def test_vocs_ap_is_the_slow_literal_one(seed: int) -> None:
     assert numbers["AP75"]["value"] == pytest.approx(slow[:, 5].mean())
 
 
-def test_the_interval_is_seeded_holds_the_value_and_shrinks_with_photos() -> None:
-    found, there = drawn(1, photos=8, crowds=False)
+def test_the_interval_is_seeded_holds_the_value_and_shrinks_with_images() -> None:
+    found, there = drawn(1, images=8, crowds=False)
     once = measure(found, there, 3, VOC, seed=0)["AP50"]
     assert once == measure(found, there, 3, VOC, seed=0)["AP50"]
     assert once != measure(found, there, 3, VOC, seed=1)["AP50"]
@@ -217,12 +217,12 @@ def test_the_interval_is_seeded_holds_the_value_and_shrinks_with_photos() -> Non
     assert many["high"] - many["low"] < once["high"] - once["low"]
 
 
-def test_a_photo_drawn_twice_counts_as_two() -> None:
+def test_an_image_drawn_twice_counts_as_two() -> None:
     from ssl_backbones.evaluate.detection.box_metrics import matched
 
-    found, there = drawn(2, photos=5, crowds=False)
+    found, there = drawn(2, images=5, crowds=False)
     weights = np.array([2, 0, 1, 1, 3])
-    repeated = [photo for photo, weight in enumerate(weights) for _ in range(weight)]
+    repeated = [image for image, weight in enumerate(weights) for _ in range(weight)]
     by_weight = matched(found, there, 1, COCO).average_precision(weights, COCO_POINTS)
     twice = matched([found[p] for p in repeated], [there[p] for p in repeated], 1, COCO)
     expected = twice.average_precision(np.ones(len(repeated), np.int64), COCO_POINTS)

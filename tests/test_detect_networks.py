@@ -64,7 +64,7 @@ def test_every_head_learns_with_all_its_weights_and_finds_objects(head: str) -> 
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_photos_without_objects_give_every_weight_a_gradient(head: str) -> None:
+def test_images_without_objects_give_every_weight_a_gradient(head: str) -> None:
     method = detection(head)
     method(batch(objects=0))["loss"].backward()
     assert all(weights.grad is not None for weights in method.parameters())  # or processes would wait for one
@@ -245,10 +245,10 @@ def test_what_a_step_samples_follows_the_seed() -> None:
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_photos_that_the_head_cannot_learn_from_are_refused() -> None:
+def test_images_that_the_head_cannot_learn_from_are_refused() -> None:
     from small_methods import Drawn
 
-    with pytest.raises(ImageSourceError, match="detection needs photos with objects"):
+    with pytest.raises(ImageSourceError, match="detection needs images with objects"):
         detection().dataset(Drawn(3), 96, 0)
     with pytest.raises(ValueError, match="classes"):
         DetectionConfig(classes=0)

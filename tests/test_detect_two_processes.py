@@ -27,7 +27,7 @@ from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.start import meet_for, prepare
 
-PHOTOS = 5
+IMAGES = 5
 """In the test, of three shapes: two processes do not share them evenly."""
 WORDS = [
     *("--preset", "small", "--head", "mask_fpn", "--random", "--workers", "0", "--size", "80", "--batch_size", "2"),
@@ -59,10 +59,10 @@ def run(argv: list[str], patch: pytest.MonkeyPatch) -> None:
 def tensors_of(found: list[Instances]) -> dict[str, torch.Tensor]:
     """The detections in each image, as tensors by name."""
     fields: dict[str, torch.Tensor] = {}
-    for photo, each in enumerate(found):
+    for image, each in enumerate(found):
         assert each.masks is not None
         values = {"boxes": each.boxes, "labels": each.labels, "scores": each.scores, "masks": unpacked(each.masks)}
-        fields |= {f"{photo}/{name}": torch.from_numpy(np.array(value)) for name, value in values.items()}
+        fields |= {f"{image}/{name}": torch.from_numpy(np.array(value)) for name, value in values.items()}
     return fields
 
 
@@ -107,7 +107,7 @@ class Both(NamedTuple):
 def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
     """A detector trained by one process, tested by it and by two."""
     folder = tmp_path_factory.mktemp("detect")
-    data = parquet(folder / "data", 4, PHOTOS, ragged=True)
+    data = parquet(folder / "data", 4, IMAGES, ragged=True)
     with pytest.MonkeyPatch.context() as patch:
         run(words(data, folder / "one"), patch)
     (folder / "one" / "results.json").unlink()
@@ -122,7 +122,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
 def test_two_processes_find_what_one_finds(both: Both, name: str) -> None:
     numbers, found = both.alone[name]
     assert len(numbers) == 6
-    assert sum(len(value) for field, value in found.items() if field.endswith("boxes")) > PHOTOS
+    assert sum(len(value) for field, value in found.items() if field.endswith("boxes")) > IMAGES
     for there, elsewhere in (rank[name] for rank in both.ranks):
         assert there == numbers
         assert elsewhere.keys() == found.keys()
@@ -136,7 +136,7 @@ def test_statistics_taken_anew_are_the_same_in_both_processes(both: Both) -> Non
 
 
 def test_a_run_stopped_or_killed_ends_as_if_it_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = parquet(tmp_path / "data", 4, PHOTOS, ragged=True)
+    data = parquet(tmp_path / "data", 4, IMAGES, ragged=True)
     run(words(data, tmp_path / "whole"), monkeypatch)
     stopped = words(data, tmp_path / "stopped")
     for step, happens in ((2, asked_to_stop), (5, killed)):

@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from conftest import photo
+from conftest import drawn_image
 from hub_state import Repository
 from published import here
 from torch import Tensor, nn
@@ -200,7 +200,7 @@ def check_auto(transformers: Any, ours: Saved, place: str, **where: Any) -> None
     output = model(images())
     assert torch.equal(output.pooler_output, ours.network(images()))
     assert torch.equal(output.last_hidden_state, ours.network.forward_features(images()))
-    picture = photo(1, 80, 60)
+    picture = drawn_image(1, 80, 60)
     prepare = timm.data.create_transform(**timm.data.resolve_data_config(PREPARATION))
     assert torch.equal(processor(picture)["pixel_values"], prepare(picture)[None])
 

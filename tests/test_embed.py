@@ -83,7 +83,7 @@ def test_half_precision_features_come_in_single() -> None:
     torch.testing.assert_close(half, whole, rtol=0.1, atol=0.1)
 
 
-def test_photos_that_cannot_be_read_are_reported() -> None:
+def test_images_that_cannot_be_read_are_reported() -> None:
     features, unreadable = embed(Colours(), tints(9, unreadable=[4]), np.arange(9), CPU, batch_size=2)
     assert len(features) == 9
     assert unreadable == {"04.png": "04.png is torn"}

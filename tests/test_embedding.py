@@ -101,22 +101,22 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, method: Pro
 
 @settings(max_examples=30, deadline=None)
 @given(count=st.integers(1, 80), columns=st.integers(2, 9), rows=st.integers(2, 9), seed=st.integers(0, 99))
-def test_no_photo_lies_on_another_or_far_from_its_place(count: int, columns: int, rows: int, seed: int) -> None:
+def test_no_image_lies_on_another_or_far_from_its_place(count: int, columns: int, rows: int, seed: int) -> None:
     places = np.random.default_rng(seed).normal(size=(count, 2))
     layout = lay_out(places, columns, rows)
     cells = list(layout.cells.values())
     assert len(set(cells)) == len(cells)
-    for photo, cell in layout.cells.items():
+    for image, cell in layout.cells.items():
         assert 0 <= cell[0] < columns
         assert 0 <= cell[1] < rows
-        assert np.linalg.norm(layout.at[photo] - cell) <= REACH
-    for photo in set(range(count)) - layout.cells.keys():
+        assert np.linalg.norm(layout.at[image] - cell) <= REACH
+    for image in set(range(count)) - layout.cells.keys():
         x, y = np.meshgrid(np.arange(columns), np.arange(rows))
-        near = np.hypot(x - layout.at[photo, 0], y - layout.at[photo, 1]) <= REACH
+        near = np.hypot(x - layout.at[image, 0], y - layout.at[image, 1]) <= REACH
         assert {(int(a), int(b)) for a, b in zip(x[near], y[near], strict=True)} <= set(cells)
 
 
-def test_up_is_up_and_lonely_photos_are_where_they_belong() -> None:
+def test_up_is_up_and_lonely_images_are_where_they_belong() -> None:
     layout = lay_out(np.array([[0.0, 0], [10, 0], [10, 5]]), 11, 6)
     assert layout.cells == {0: (0, 5), 1: (10, 5), 2: (10, 0)}
     assert lay_out(np.zeros((2, 2)), 3, 3).cells.keys() == {0, 1}
@@ -155,14 +155,14 @@ def contrast(first: str, second: str) -> float:
     return (max(lights) + 0.05) / (min(lights) + 0.05)
 
 
-def test_a_map_of_thumbnails_shows_each_photo_once() -> None:
+def test_a_map_of_thumbnails_shows_each_image_once() -> None:
     places = principal_components(blobs().numpy(), 2)
     labels = np.arange(60) % 3
     drawn = np.asarray(thumbnail_map(PLAIN, places, labels, ["a", "b"], columns=30, rows=20, side=12))
     laid = lay_out(places, 30, 20).cells
     assert laid
-    for photo, (column, row) in laid.items():
-        assert drawn[10 + row * 18 + 3 + 11, 10 + column * 18 + 3 + 11].tolist() == [photo, 0, 0]
+    for image, (column, row) in laid.items():
+        assert drawn[10 + row * 18 + 3 + 11, 10 + column * 18 + 3 + 11].tolist() == [image, 0, 0]
     bare = thumbnail_map(PLAIN, places, columns=30, rows=20, side=12)
     assert drawn.shape[0] > bare.height
     with pytest.raises(ValueError, match="60 images"):
@@ -188,11 +188,11 @@ def test_neighbours_are_those_of_a_loop() -> None:
             nearest(features, [0], k)
 
 
-def test_a_sheet_has_the_photo_and_its_neighbours_in_a_row() -> None:
+def test_a_sheet_has_the_image_and_its_neighbours_in_a_row() -> None:
     features = torch.eye(6)[[0, 0, 1, 1, 2, 2]] + 0.01 * torch.arange(6)[:, None]
-    photos = [Image.new("RGB", (20, 10), (40 * index, 0, 0)) for index in range(6)]
-    sheet = np.asarray(neighbour_sheet(photos, features, [0, 4], k=2, side=10))
+    images = [Image.new("RGB", (20, 10), (40 * index, 0, 0)) for index in range(6)]
+    sheet = np.asarray(neighbour_sheet(images, features, [0, 4], k=2, side=10))
     reds = {int(red) for red in np.unique(sheet[..., 0][(sheet[..., 1] == 0) & (sheet[..., 2] == 0)])}
     assert {0, 40, 160, 200} <= reds
     with pytest.raises(ValueError, match="5 images and 6 features"):
-        neighbour_sheet(photos[:5], features, [0], k=2)
+        neighbour_sheet(images[:5], features, [0], k=2)

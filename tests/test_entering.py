@@ -14,8 +14,8 @@ from scripts import script
 from ssl_backbones.catalogue.lookup import describe
 from ssl_backbones.commands import publish
 from ssl_backbones.hub.publishing import shipping
-from ssl_backbones.registry import photos
-from ssl_backbones.registry.photos import IMAGENETTE
+from ssl_backbones.registry import image_sets
+from ssl_backbones.registry.image_sets import IMAGENETTE
 
 NAME = "resnet8_moco_v2.imagenette32_60ep"
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # of the Hub's own client
@@ -61,7 +61,7 @@ def records(*more: str) -> set[str]:
 def known(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the images of a run be those that its name says."""
     about = json.loads((run / "results.json").read_text())["data"]
-    monkeypatch.setattr(photos, "DATA", (replace(IMAGENETTE, fingerprints=(about["fingerprint"],)),))
+    monkeypatch.setattr(image_sets, "DATA", (replace(IMAGENETTE, fingerprints=(about["fingerprint"],)),))
 
 
 @pytest.mark.parametrize("what", ["--enter", "--ship"])
@@ -157,7 +157,7 @@ def test_what_may_not_ship_is_neither_published_nor_entered(
     assert not (tmp_path / "kept").exists()
 
 
-def test_a_registered_name_says_nothing_of_whose_the_photos_are(
+def test_a_registered_name_says_nothing_of_whose_the_images_are(
     run: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import runs
 import torch
-from evaluations import ASKED, QUICK, TRAIN, VALIDATION, evaluated, labelled_photos, parquet, refusal
+from evaluations import ASKED, QUICK, TRAIN, VALIDATION, evaluated, labelled_images, parquet, refusal
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -25,12 +25,12 @@ from ssl_backbones.evaluate.features import Extraction, features_of
 from ssl_backbones.evaluate.model import open_model
 from ssl_backbones.evaluate.protocols import knn, logistic, mlp
 from ssl_backbones.metrics import wilson_interval
-from ssl_backbones.recipes.sample import PHOTOS
+from ssl_backbones.recipes.sample import IMAGES
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return labelled_photos(tmp_path_factory.mktemp("evaluate") / "photos")
+    return labelled_images(tmp_path_factory.mktemp("evaluate") / "photos")
 
 
 @pytest.mark.parametrize("protocol", ["knn", "logistic", "mlp", "diagnose"])
@@ -160,7 +160,7 @@ def test_images_without_a_label_are_left_out_and_counted(tmp_path: Path, protoco
 
 def test_an_image_that_cannot_be_read_is_left_out(data: Path, tmp_path: Path) -> None:
     shutil.copytree(data, tmp_path / "photos")
-    (tmp_path / "photos" / "train" / "hat" / "01.jpg").write_bytes(b"no photo")
+    (tmp_path / "photos" / "train" / "hat" / "01.jpg").write_bytes(b"no image")
     results = evaluated("knn", tmp_path / "photos", tmp_path / "out")
     assert results["bank"] == {"images": TRAIN - 1, "unlabelled": 0, "unreadable": ["hat/01.jpg"]}
 
@@ -185,11 +185,11 @@ def test_two_processes_find_what_one_does(data: Path, tmp_path: Path) -> None:
     assert run_two_processes(on_a_rank, str(data), str(tmp_path / "two")) == [alone, alone]
 
 
-def test_on_real_photos_the_numbers_are_scikit_learns() -> None:
+def test_on_real_images_the_numbers_are_scikit_learns() -> None:
     model = open_model("resnet8_byol", torch.device("cpu"), size=32, random=True)
     parts = []
     for name, count in (("train", 1500), ("validation", 700)):
-        images = open_images(PHOTOS / f"{name}.parquet")
+        images = open_images(IMAGES / f"{name}.parquet")
         found = features_of(model, images, Extraction(), only=np.arange(count))
         parts += [found.rows, torch.from_numpy(np.asarray(images.labels)[:count])]
     rows, labels, asked, truth = parts

@@ -6,24 +6,24 @@ import shutil
 from pathlib import Path
 
 import pytest
-from evaluations import evaluated, labelled_photos, parquet, refusal
-from runs import photo_folder
+from evaluations import evaluated, labelled_images, parquet, refusal
+from runs import image_folder
 from scripts import script
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return labelled_photos(tmp_path_factory.mktemp("evaluate") / "photos")
+    return labelled_images(tmp_path_factory.mktemp("evaluate") / "photos")
 
 
 def test_labels_that_are_not_there(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for protocol in ("knn", "logistic", "mlp"):
         sentence = refusal(capsys, protocol, data / "train" / "bag", tmp_path / "out")
-        assert "needs labels, and the 20 photos of" in sentence
+        assert "needs labels, and the 20 images of" in sentence
         assert str(data / "train" / "bag") in sentence
     words = ("--validation", str(data / "val" / "hat"))
     sentence = refusal(capsys, "knn", data, tmp_path / "out", *words)
-    assert f"k-NN needs labels, and the 10 photos of {data / 'val' / 'hat'} have none" in sentence
+    assert f"k-NN needs labels, and the 10 images of {data / 'val' / 'hat'} have none" in sentence
     parquet(tmp_path / "none" / "train.parquet", [None] * 4 + ["a"] * 3)
     assert "the only one is 'a'" in refusal(capsys, "knn", tmp_path / "none", tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -32,9 +32,9 @@ def test_labels_that_are_not_there(data: Path, tmp_path: Path, capsys: pytest.Ca
 def test_classes_that_there_is_nothing_to_learn_of(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    others = photo_folder(tmp_path / "others", 8, ("bag", "hut"))
+    others = image_folder(tmp_path / "others", 8, ("bag", "hut"))
     sentence = refusal(capsys, "mlp", data, tmp_path / "out", "--validation", str(others))
-    assert f"{others}: there are photos of 'hut', and none to learn from (of 3 classes)" in sentence
+    assert f"{others}: there are images of 'hut', and none to learn from (of 3 classes)" in sentence
     shutil.copytree(data, tmp_path / "photos")
     shutil.rmtree(tmp_path / "photos" / "train" / "shoe")
     sentence = refusal(capsys, "knn", tmp_path / "photos", tmp_path / "out")
@@ -42,9 +42,9 @@ def test_classes_that_there_is_nothing_to_learn_of(
 
 
 def test_too_few_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    few = photo_folder(tmp_path / "few", 8)
+    few = image_folder(tmp_path / "few", 8)
     assert "no class of" in refusal(capsys, "logistic", few, tmp_path / "a", "--validation", str(few))
-    assert "has 8 photos, and to say how sure" in refusal(capsys, "diagnose", few, tmp_path / "b")
+    assert "has 8 images, and to say how sure" in refusal(capsys, "diagnose", few, tmp_path / "b")
 
 
 def test_models_and_layers_that_are_not(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

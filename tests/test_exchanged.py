@@ -22,7 +22,7 @@ from ssl_backbones.methods import FlagsConfig, LewelMConfig, MethodConfig, MoCoV
 from ssl_backbones.models import key_encoder
 from ssl_backbones.train.loader import Order
 
-PHOTOS, BATCH, SEED = 16, 8, 5
+IMAGES, BATCH, SEED = 16, 8, 5
 CASES: list[tuple[type[MethodConfig], dict[str, Any]]] = [
     (MoCoV2Config, {"bn_splits": 2}),
     (LewelMConfig, {"bn_splits": 4}),
@@ -53,11 +53,11 @@ def train(
     Where keys are not exchanged, all images are gathered and take the order that the requests name.
     """
     method = small_method(kind, **choices).double()
-    dataset = method.dataset(mined(Drawn(PHOTOS)), 16, SEED)
+    dataset = method.dataset(mined(Drawn(IMAGES)), 16, SEED)
     parameters = [value for value in method.parameters() if value.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
     found = {}
-    requests = [*Order(PHOTOS, BATCH, SEED, rank, world_size).requests(0)] * 2
+    requests = [*Order(IMAGES, BATCH, SEED, rank, world_size).requests(0)] * 2
     for step, request in enumerate(requests[:3]):
         asked = request if exchanged else Request(request.epoch, request.indices)
         content = converted_content(dataset, asked)
@@ -114,8 +114,8 @@ def gathered_bytes(rank: int) -> list[int]:
         gather(parts, rows)
 
     method = small_method(MoCoV2Config)
-    dataset = method.dataset(Drawn(PHOTOS), 16, SEED)
-    request = next(Order(PHOTOS, BATCH, SEED, rank, 2).requests(0))
+    dataset = method.dataset(Drawn(IMAGES), 16, SEED)
+    request = next(Order(IMAGES, BATCH, SEED, rank, 2).requests(0))
     totals = []
     for asked in (request, Request(request.epoch, request.indices)):
         with pytest.MonkeyPatch.context() as patch:
@@ -182,8 +182,8 @@ def test_views_are_those_that_another_process_would_have_made(
     kind: type[MethodConfig], choices: dict[str, Any]
 ) -> None:
     """Each view of an image is the same, whichever process makes it; and FLAGS's numbers go with the keys."""
-    dataset = small_method(kind, **choices).dataset(mined(Drawn(PHOTOS)), 16, SEED)
-    request = next(Order(PHOTOS, BATCH, SEED, 1, 2).requests(0))
+    dataset = small_method(kind, **choices).dataset(mined(Drawn(IMAGES)), 16, SEED)
+    request = next(Order(IMAGES, BATCH, SEED, 1, 2).requests(0))
     assert request.exchange is not None
     content = dataset.on_device(dataset[request].content)
     own = dataset.on_device(dataset[Request(0, request.indices)].content)
@@ -195,7 +195,7 @@ def test_views_are_those_that_another_process_would_have_made(
     assert all(torch.equal(view, same) for view, same in zip(content.views[1:], other[1:], strict=True))
 
 
-def test_photos_are_read_once_and_counted_where_they_cannot_be() -> None:
+def test_images_are_read_once_and_counted_where_they_cannot_be() -> None:
     class Torn(Drawn):
         read: ClassVar[list[int]] = []
 
@@ -205,19 +205,19 @@ def test_photos_are_read_once_and_counted_where_they_cannot_be() -> None:
                 raise UnreadableImageError("3.png is torn")
             return super().__getitem__(index)
 
-    images = Torn(PHOTOS)
+    images = Torn(IMAGES)
     dataset = small_method(MoCoV2Config).dataset(images, 16, SEED)
-    alone = next(Order(PHOTOS, PHOTOS, SEED).requests(0))
+    alone = next(Order(IMAGES, IMAGES, SEED).requests(0))
     batch = dataset[alone]
     assert set(batch.unreadable) == {"3.png"}
-    assert sorted(set(images.read)) == list(range(PHOTOS))
-    assert len(images.read) == PHOTOS + 1  # and once more the one that stands in for the torn image
+    assert sorted(set(images.read)) == list(range(IMAGES))
+    assert len(images.read) == IMAGES + 1  # and once more the one that stands in for the torn image
 
 
 @pytest.mark.parametrize(("kind", "choices"), GATHERED)
 def test_what_cannot_be_exchanged_is_not(kind: type[MethodConfig], choices: dict[str, Any]) -> None:
-    dataset = small_method(kind, **choices).dataset(mined(Drawn(PHOTOS)), 16, SEED)
-    content = dataset[next(Order(PHOTOS, BATCH, SEED).requests(0))].content
+    dataset = small_method(kind, **choices).dataset(mined(Drawn(IMAGES)), 16, SEED)
+    content = dataset[next(Order(IMAGES, BATCH, SEED).requests(0))].content
     assert not isinstance(content, Exchanged)
     assert not isinstance(content[0], Exchanged)
 

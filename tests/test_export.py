@@ -24,7 +24,7 @@ FIELDS = {
     "crop_pct": 0.9,
     "license": "cc0-1.0",
     "tag": "photos_3ep",
-    "description": "three epochs of photos",
+    "description": "three epochs of images",
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import elsewhere, outcome, photo_folder, run, tiny
+from runs import elsewhere, image_folder, outcome, run, tiny
 
 from ssl_backbones.methods import BYOLConfig
 from ssl_backbones.recipes.settings import Checkpoints
@@ -23,7 +23,7 @@ Mount = Callable[[str], Path]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photo_folder(tmp_path_factory.mktemp("data") / "photos")
+    return image_folder(tmp_path_factory.mktemp("data") / "photos")
 
 
 @pytest.fixture

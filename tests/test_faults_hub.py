@@ -114,7 +114,7 @@ def test_a_model_that_the_hub_does_not_give(manner: str, reason: str, most: int,
 
 
 @pytest.mark.parametrize("manner", DATA)
-def test_photos_that_the_hub_does_not_give(manner: str, told: dict[str, Any]) -> None:
+def test_images_that_the_hub_does_not_give(manner: str, told: dict[str, Any]) -> None:
     kind, text, seconds = told["said"][f"data:org/{manner}"]
     assert kind == "ImageSourceError", text
     for words in (f"'org/{manner}'", "check the name", "HF_ENDPOINT", "a folder or .parquet files"):

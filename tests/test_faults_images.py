@@ -60,7 +60,7 @@ SCRIPTS = ["photo", "фото", "照片", "写真", "사진", "صورة", "תמ�
 
 def test_names_in_every_script_are_read_and_named_as_they_are(tmp_path: Path) -> None:
     for number, name in enumerate(SCRIPTS):
-        (tmp_path / f"{name.replace('/', '_')}.jpg").write_bytes(hostile.photo(seed=number))
+        (tmp_path / f"{name.replace('/', '_')}.jpg").write_bytes(hostile.jpeg(seed=number))
         (tmp_path / f"{name.replace('/', '_')} broken.jpg").write_bytes(b"")
     images = open_images(str(tmp_path))
     assert len(images) == 2 * sum(not name.startswith(".") for name in SCRIPTS)
@@ -75,7 +75,7 @@ def counted(images: object, share: float = 1.0) -> tuple[dict[str, str], Unreada
     batches = Batches(images, CenterCrop(16, 1.0, "bilinear"), seed=0)  # type: ignore[arg-type]
     for index in range(len(images)):  # type: ignore[arg-type]
         account.add(batches[Request(0, np.array([index]))].unreadable)
-    return account.photos, account
+    return account.reasons, account
 
 
 def corpus(folder: Path) -> tuple[set[str], set[str]]:
@@ -90,7 +90,7 @@ def corpus(folder: Path) -> tuple[set[str], set[str]]:
         "palette.png": hostile.palette_transparent(),
         "animated.gif": hostile.animated("GIF"),
         "a png.jpg": hostile.encode(hostile.quarters()),
-        "a jpeg.png": hostile.photo(),
+        "a jpeg.png": hostile.jpeg(),
     }
     bad = {f"{fault}.jpg": make() for fault, make in hostile.UNREADABLE.items()}
     for name, content in (good | bad).items():
@@ -111,7 +111,7 @@ def test_the_corpus_is_counted_and_named(tmp_path: Path) -> None:
     assert set(images.keys) == good | bad
     seen, account = counted(images)
     assert set(seen) == bad
-    assert f"{len(bad)} of {len(images)} photos cannot be read" in account.complaint()
+    assert f"{len(bad)} of {len(images)} images cannot be read" in account.complaint()
     with pytest.raises(TooManyUnreadableError) as caught:
         counted(images, share=0.01)
     assert "raise the share" in str(caught.value)
@@ -143,7 +143,7 @@ print(json.dumps(said))
 def test_files_and_folders_that_may_not_be_read_are_named(shared_path: Path) -> None:
     (shared_path / "photos").mkdir()
     for name in ("open.jpg", "closed.jpg"):
-        (shared_path / "photos" / name).write_bytes(hostile.photo())
+        (shared_path / "photos" / name).write_bytes(hostile.jpeg())
     (shared_path / "photos" / "closed.jpg").chmod(0)
     (shared_path / "shut").mkdir(mode=0)
     done = run_program(READER, shared_path / "photos")

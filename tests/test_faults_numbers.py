@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import elsewhere, outcome, photo_folder, run, stop, tiny
+from runs import elsewhere, image_folder, outcome, run, stop, tiny
 from small_methods import small_method, views
 
 from ssl_backbones import create_model
@@ -39,7 +39,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photo_folder(tmp_path_factory.mktemp("data") / "photos")
+    return image_folder(tmp_path_factory.mktemp("data") / "photos")
 
 
 # What the watch sees
@@ -85,7 +85,7 @@ def poisoned(kind: str, steps: range) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
-def test_the_step_its_photos_and_the_last_good_checkpoint_are_named(kind: str, data: Path, tmp_path: Path) -> None:
+def test_the_step_its_images_and_the_last_good_checkpoint_are_named(kind: str, data: Path, tmp_path: Path) -> None:
     recipe = tiny(BYOLConfig, data, tmp_path / "run", log_every=3, checkpoints=Checkpoints(2, 0))
     shown: list[list[str]] = []
     descend = Loop.descend
@@ -108,7 +108,7 @@ def test_the_step_its_photos_and_the_last_good_checkpoint_are_named(kind: str, d
     run(recipe)
 
 
-def test_the_photos_named_are_those_of_the_batch(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_images_named_are_those_of_the_batch(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[int]] = []
     named: list[list[str]] = []
     descend = Loop.descend
@@ -260,18 +260,18 @@ def test_other_errors_of_torch_are_left_as_they_are(
 # Images of the validation, the best checkpoint, a recipe put right
 
 
-def test_validation_photos_that_cannot_be_read_are_named_and_counted(
+def test_validation_images_that_cannot_be_read_are_named_and_counted(
     data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asked = photo_folder(tmp_path / "asked", 10)
-    (asked / "bag" / "torn.jpg").write_bytes(hostile.photo()[:300])
+    asked = image_folder(tmp_path / "asked", 10)
+    (asked / "bag" / "torn.jpg").write_bytes(hostile.jpeg()[:300])
     recipe = tiny(BYOLConfig, data, tmp_path / "run", validation=str(asked))
     stop(recipe, 2)
     assert len([record for record in caplog.records if "torn.jpg" in record.getMessage()]) == 1
     results = outcome(run(recipe).path)["results"]
     assert (results["unreadable"], results["unreadable_beside"]) == ([], ["bag/torn.jpg"])
     (asked / "hat" / "torn.jpg").write_bytes(b"")
-    with pytest.raises(TooManyUnreadableError, match="2 of 12 photos cannot be read"):
+    with pytest.raises(TooManyUnreadableError, match="2 of 12 images cannot be read"):
         run(elsewhere(recipe, tmp_path / "again"))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from limits import HANG
-from runs import photo_folder
+from runs import image_folder
 from warm_processes import run_program, start_program
 
 from ssl_backbones.runs import checkpoint
@@ -31,7 +31,7 @@ SMALL += " --method.queue-size 16 --layout contiguous --schedule.warmup-epochs 0
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photo_folder(tmp_path_factory.mktemp("data") / "photos")
+    return image_folder(tmp_path_factory.mktemp("data") / "photos")
 
 
 class Both:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import ROOT
-from runs import elsewhere, outcome, photo_folder, run, stop, tiny
+from runs import elsewhere, image_folder, outcome, run, stop, tiny
 from small_methods import CONFIGS
 from warm_processes import run_script
 
@@ -31,7 +31,7 @@ TOKEN = "hf_ThisIsNoTokenThatAnybodyHas0000"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photo_folder(tmp_path_factory.mktemp("data") / "photos")
+    return image_folder(tmp_path_factory.mktemp("data") / "photos")
 
 
 def test_a_run_killed_at_random_moments_leaves_what_an_undisturbed_one_does(tmp_path: Path) -> None:

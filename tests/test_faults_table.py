@@ -39,7 +39,7 @@ def test_every_row_has_a_test() -> None:
 
 def test_every_test_of_a_fault_is_in_the_table() -> None:
     aside = {
-        "test_the_photos_named_are_those_of_the_batch",
+        "test_the_images_named_are_those_of_the_batch",
         "test_other_errors_of_torch_are_left_as_they_are",
         "test_a_hub_that_is_kind_gives_a_model",
     }

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runs import photo_folder
+from runs import image_folder
 from two_processes import run_two_processes
 
 from ssl_backbones.data import Images, TooManyUnreadableError, open_images
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
-    return open_images(str(photo_folder(tmp_path_factory.mktemp("features") / "photos")))
+    return open_images(str(image_folder(tmp_path_factory.mktemp("features") / "photos")))
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_what_shows_in_the_values_tells_files_apart(
     images: Images, model: EvaluatedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     how = Extraction(tmp_path / "cache")
-    others = photo_folder(tmp_path / "others", count=25)
+    others = image_folder(tmp_path / "others", count=25)
     asked: list[tuple[EvaluatedModel, Images, Extraction, dict[str, Any]]] = [
         (model, images, how, {}),
         (open_model("resnet8", CPU, size=16, random=True, seed=1), images, how, {}),
@@ -191,15 +191,15 @@ def test_a_file_that_is_not_to_be_believed_is_said_and_made_anew(
 
 
 def test_an_unreadable_image_is_marked_and_remembered(model: EvaluatedModel, tmp_path: Path) -> None:
-    folder = photo_folder(tmp_path / "photos")
-    (folder / "hat" / "03.jpg").write_bytes(b"no photo")
+    folder = image_folder(tmp_path / "photos")
+    (folder / "hat" / "03.jpg").write_bytes(b"no image")
     images = open_images(str(folder))
     row = list(images.keys).index("hat/03.jpg")
     for _ in range(2):
         found = features_of(model, images, Extraction(tmp_path / "cache"))
         assert found.unreadable == ("hat/03.jpg",)
         assert np.flatnonzero(~found.readable).tolist() == [row]
-    with pytest.raises(TooManyUnreadableError, match="1 of 26 photos cannot be read"):
+    with pytest.raises(TooManyUnreadableError, match="1 of 26 images cannot be read"):
         features_of(model, images, Extraction(tmp_path / "cache", unreadable_share=0.0))
 
 
@@ -209,11 +209,11 @@ def test_a_cache_that_cannot_be_is_refused(images: Images, model: EvaluatedModel
         features_of(model, images, Extraction(tmp_path / "file" / "below"))
 
 
-def on_a_rank(rank: int, photos: str, cache: str, kept: str) -> dict[str, Any]:
+def on_a_rank(rank: int, data: str, cache: str, kept: str) -> dict[str, Any]:
     """Features made by this process and another, and those read from what one process kept."""
     features_module.BLOCK = 10
     meet()
-    model, images = open_model("resnet8", CPU, size=16, random=True), open_images(photos)
+    model, images = open_model("resnet8", CPU, size=16, random=True), open_images(data)
     found = [
         features_of(model, images, Extraction(Path(at), batch_size=4, unreadable_share=0.1))
         for at in (cache, cache, kept)
@@ -225,9 +225,9 @@ def test_two_processes_make_the_same_to_the_last_bit(
     model: EvaluatedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(features_module, "BLOCK", 10)
-    folder = photo_folder(tmp_path / "photos")
+    folder = image_folder(tmp_path / "photos")
     for name in ("bag/00.jpg", "hat/25.jpg"):  # one in each process's share
-        (folder / name).write_bytes(b"no photo")
+        (folder / name).write_bytes(b"no image")
     share = Extraction(tmp_path / "one", batch_size=4, unreadable_share=0.1)
     alone: Features = features_of(model, open_images(str(folder)), share)
     ranks = run_two_processes(on_a_rank, str(folder), str(tmp_path / "two"), str(tmp_path / "one"))

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from conftest import ROOT
 from PIL import Image
-from runs import photo_folder, run, state, tiny
+from runs import image_folder, run, state, tiny
 from small_methods import CONFIGS, small_method
 
 from ssl_backbones.files import object_digest
@@ -27,9 +27,9 @@ from ssl_backbones.visualizers import alignment_maps, alignment_panels, grid, mo
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LEWEL_B run to its end, on few photos."""
+    """A LEWEL_B run to its end, on few images."""
     path = tmp_path_factory.mktemp("lewel")
-    return run(tiny(LewelBConfig, photo_folder(path / "photos"), path / "run")).path
+    return run(tiny(LewelBConfig, image_folder(path / "photos"), path / "run")).path
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_every_weight_of_the_newest_checkpoint_is_there(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.name)
 def test_every_method_comes_back(kind: type[MethodConfig], tmp_path: Path) -> None:
-    recipe = tiny(kind, photo_folder(tmp_path / "photos", 8), tmp_path / "run").to_dict()
+    recipe = tiny(kind, image_folder(tmp_path / "photos", 8), tmp_path / "run").to_dict()
     method = small_method(kind, seed=3)
     if "pseudo_labels" in dict(method.named_buffers()):
         method.pseudo_labels = torch.arange(8) % 3
@@ -79,9 +79,9 @@ class TestMaps:
         with pytest.raises(ValueError, match=r"give normalised floats \(B, 3, H, W\)"):
             alignment_maps(folder, images[0])
 
-    def test_two_views_stand_side_by_side(self, photos: list[Image.Image]) -> None:
+    def test_two_views_stand_side_by_side(self, small_images: list[Image.Image]) -> None:
         maps = torch.rand(2, 2, 5, 4, 4, generator=torch.Generator().manual_seed(0))
-        square = [photo.resize((40, 40)) for photo in photos[:4]]
+        square = [image.resize((40, 40)) for image in small_images[:4]]
         figure = alignment_panels((square[:2], square[2:]), (maps[0], maps[1]), k=2, side=40).picture()
         one, other = most_distinct(maps.flatten(0, 1), 2)
         heats = stretched(maps.numpy())

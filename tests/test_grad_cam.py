@@ -41,13 +41,13 @@ def small(seed: int = 0, **choices: Any) -> nn.Module:
     return model.eval()
 
 
-def photos(count: int = 3, size: int = 24, seed: int = 1) -> Tensor:
+def random_images(count: int = 3, size: int = 24, seed: int = 1) -> Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("index", [0, 3])
 def test_a_linear_head_on_a_mean_makes_it_the_class_activation_map(index: int) -> None:
-    model, images = small(num_classes=5), photos()
+    model, images = small(num_classes=5), random_images()
     features = model.forward_features(images)
     weights: Tensor = model.fc.weight[index]
     cells = features.shape[2] * features.shape[3]
@@ -59,7 +59,7 @@ def test_a_linear_head_on_a_mean_makes_it_the_class_activation_map(index: int) -
 
 
 def test_a_headless_network_is_asked_how_alike_each_place_is_to_the_whole() -> None:
-    model, images = small(), photos()
+    model, images = small(), random_images()
     features = model.forward_features(images).detach()
     whole = features.mean((2, 3))
     along = torch.einsum("bc,bchw->bhw", whole / whole.norm(dim=1, keepdim=True), features) / features[0, 0].numel()
@@ -79,7 +79,7 @@ def test_maps_are_shares_at_the_size_of_the_image(make: Callable[..., Tensor], s
 
 @pytest.mark.parametrize("make", MAPS)
 def test_a_batch_is_its_images_one_by_one(make: Callable[..., Tensor]) -> None:
-    model, images = small().train(), photos(4)
+    model, images = small().train(), random_images(4)
     together = make(model, images)
     alone = torch.cat([make(model, image[None]) for image in images])
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
@@ -92,7 +92,7 @@ def test_a_dead_network_has_maps_of_zeros(make: Callable[..., Tensor]) -> None:
     model = small()
     nn.init.zeros_(model.layer3[0].bn2.weight)
     nn.init.constant_(model.layer3[0].bn2.bias, -1e6)
-    maps = make(model, photos())
+    maps = make(model, random_images())
     assert (maps == 0).all()
 
 
@@ -110,20 +110,20 @@ def state_of(model: nn.Module) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("make", [*MAPS, lambda *given: similarity_map(*given, others=photos(1))])
+@pytest.mark.parametrize("make", [*MAPS, lambda *given: similarity_map(*given, others=random_images(1))])
 def test_nothing_is_left_behind(make: Callable[..., Tensor]) -> None:
     model = small(drop_rate=0.5).train()
     model.layer1.eval()
-    model(photos()).sum().backward()
+    model(random_images()).sum().backward()
     model.conv1.weight.requires_grad_(False)
     before = state_of(model)
-    make(model, photos(seed=3))
+    make(model, random_images(seed=3))
     torch.testing.assert_close(state_of(model), before, rtol=0, atol=0)
 
 
 def test_a_target_that_draws_leaves_the_random_stream_as_it_was() -> None:
     model, before = small(), torch.get_rng_state()
-    grad_cam(model, photos(), lambda outputs: outputs.sum(1) * torch.rand(len(outputs)))
+    grad_cam(model, random_images(), lambda outputs: outputs.sum(1) * torch.rand(len(outputs)))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -135,12 +135,12 @@ def test_nothing_is_left_behind_by_a_failure() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        grad_cam(model, photos(), broken)
+        grad_cam(model, random_images(), broken)
     torch.testing.assert_close(state_of(model), before, rtol=0, atol=0)
 
 
 def test_two_hundred_looks_leak_nothing() -> None:
-    model, images = small(), photos(1, 8)
+    model, images = small(), random_images(1, 8)
 
     def tensors() -> int:
         gc.collect()
@@ -160,7 +160,7 @@ class TestSurroundings:
 
     @pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
     def test_without_gradients(self, around: Callable[[], Any]) -> None:
-        model, images = small(num_classes=4), photos()
+        model, images = small(num_classes=4), random_images()
         expected = grad_cam(model, images)
         with around():
             mine = images.clone()  # an inference tensor, in inference mode
@@ -169,12 +169,12 @@ class TestSurroundings:
             assert grad_cam(model, mine, Direction(vector)).shape == expected.shape
 
     def test_with_frozen_weights(self) -> None:
-        model, images = small(), photos()
+        model, images = small(), random_images()
         expected = grad_cam(model, images)
         torch.testing.assert_close(grad_cam(model.requires_grad_(False), images), expected)
 
     def test_in_half_precision(self) -> None:
-        model, images = small(num_classes=4), photos()
+        model, images = small(num_classes=4), random_images()
         expected = grad_cam(model, images, ClassLogit(1))
         with torch.autocast("cpu", torch.bfloat16):
             inside = grad_cam(model, images, ClassLogit(1))
@@ -185,7 +185,7 @@ class TestSurroundings:
         assert grad_cam(copy.deepcopy(model).double(), images, ClassLogit(1)).dtype == torch.float64
 
     def test_a_step_of_training_in_autocast_is_not_spoilt(self) -> None:
-        model, images = small(), photos()
+        model, images = small(), random_images()
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
                 grad_cam(model, images)
@@ -193,7 +193,7 @@ class TestSurroundings:
         assert all(weights.grad is not None for weights in model.parameters())
 
     def test_in_wrappers(self) -> None:
-        model, images = small(), photos()
+        model, images = small(), random_images()
         expected = grad_cam(model, images)
         torch.testing.assert_close(grad_cam(nn.DataParallel(model), images), expected)
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
@@ -211,7 +211,7 @@ class TestSurroundings:
         torch.testing.assert_close(grad_cam(in_place, images), expected)
 
     def test_before_an_activation_in_place(self) -> None:
-        model, images = small(), photos()
+        model, images = small(), random_images()
         before = raw_grad_cam(model, images, lambda outputs: -outputs.sum(1), layer="bn1")
         swapped = copy.deepcopy(model)
         swapped.act1 = nn.ReLU(inplace=False)
@@ -220,7 +220,7 @@ class TestSurroundings:
 
 class TestLayers:
     def test_by_name_and_by_part(self) -> None:
-        model, images = small(), photos()
+        model, images = small(), random_images()
         named = grad_cam(model, images, layer="layer2")
         torch.testing.assert_close(grad_cam(model, images, layer=model.layer2), named)
         torch.testing.assert_close(grad_cam(model, images), grad_cam(model, images, layer="layer3"))
@@ -229,10 +229,10 @@ class TestLayers:
     @pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "mobilenetv3_small_050", "densenet121"])
     def test_timm_says_which_is_the_last(self, name: str) -> None:
         model = timm.create_model(name, num_classes=0)
-        assert raw_grad_cam(model, photos(1, 96)).shape == (1, 3, 3)
+        assert raw_grad_cam(model, random_images(1, 96)).shape == (1, 3, 3)
 
     def test_without_places(self) -> None:
-        model, images = small(), photos()
+        model, images = small(), random_images()
         with pytest.raises(
             LayerError, match=r"^layer 'global_pool' gives \(3, 64\), where .* choose one of act1, layer1"
         ):
@@ -242,18 +242,18 @@ class TestLayers:
         with pytest.raises(LayerError, match=r"the Conv2d given took no part in the pass"):
             grad_cam(model, images, layer=nn.Conv2d(3, 3, 3))
         with pytest.raises(LayerError, match=r"'layer4' gives a map of 1 x 1, .* give larger images$"):
-            grad_cam(timm.create_model("resnet18", num_classes=0), photos(1, 32))
+            grad_cam(timm.create_model("resnet18", num_classes=0), random_images(1, 32))
         with pytest.raises(LayerError, match=r"gives .*, where a map needs"):
-            grad_cam(timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32), photos(1, 32))
+            grad_cam(timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32), random_images(1, 32))
         with pytest.raises(LayerError, match="a Sequential does not list its maps"):
             grad_cam(nn.Sequential(nn.Conv2d(3, 4, 3)), images)
         swin = timm.create_model("swin_tiny_patch4_window7_224", num_classes=0, img_size=56, window_size=7)
         with pytest.raises(LayerError, match="96 channels not in second place"):
-            grad_cam(swin, photos(1, 56), layer="layers.0")
+            grad_cam(swin, random_images(1, 56), layer="layers.0")
 
     def test_after_what_is_scored(self) -> None:
         with pytest.raises(ValueError, match="the target does not depend on layer 'layer3'"):
-            grad_cam(small(), photos(), lambda outputs: outputs.detach().sum(1))
+            grad_cam(small(), random_images(), lambda outputs: outputs.detach().sum(1))
 
 
 @pytest.mark.parametrize(
@@ -274,11 +274,11 @@ def test_what_is_no_batch_of_images_is_refused(make: Callable[..., Tensor], imag
 @pytest.mark.parametrize("target", [lambda out: out, lambda out: out.sum(), lambda out: 1.0])
 def test_a_target_gives_one_number_for_each_image(target: Callable[[Tensor], Any]) -> None:
     with pytest.raises(ValueError, match=r"the target gives .* for 3 images: give one number for each, \(3,\)"):
-        grad_cam(small(), photos(), target)
+        grad_cam(small(), random_images(), target)
 
 
 def test_the_top_class_is_asked_of_a_classifier_alone() -> None:
-    model, images = small(num_classes=5), photos()
+    model, images = small(num_classes=5), random_images()
     torch.testing.assert_close(grad_cam(model, images), grad_cam(model, images, TopClass()))
     top = tuple(model(images).argmax(1).tolist())
     torch.testing.assert_close(grad_cam(model, images), grad_cam(model, images, ClassLogit(top)))
@@ -287,7 +287,7 @@ def test_the_top_class_is_asked_of_a_classifier_alone() -> None:
 def test_a_shifted_image_has_a_shifted_map() -> None:
     model = small()
     images = torch.zeros(1, 3, 64, 64)
-    images[:, :, 24:36, 24:36] = photos(1, 12)
+    images[:, :, 24:36, 24:36] = random_images(1, 12)
     shifted = images.roll((8, 4), (2, 3))
     for make in (raw_grad_cam, lambda *given: feature_norm(*given)[:, ::4, ::4]):
         inner = make(model, images)[:, 4:10, 4:12] / make(model, images).amax()
@@ -296,7 +296,7 @@ def test_a_shifted_image_has_a_shifted_map() -> None:
 
 
 def test_the_principal_component_is_the_slow_one() -> None:
-    model, images = small(), photos()
+    model, images = small(), random_images()
     features = model.forward_features(images).detach().double()
     for image, found in zip(features, principal_component(model, images), strict=True):
         vectors = image.flatten(1).T

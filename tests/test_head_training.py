@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from evaluations import evaluated, labelled_photos, refusal
+from evaluations import evaluated, labelled_images, refusal
 from runs import Killed, asked_to_stop, forget, killed
 from two_processes import run_two_processes
 
@@ -117,7 +117,7 @@ def test_the_signals_do_again_what_they_did_before() -> None:
 
 
 def test_the_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = labelled_photos(tmp_path / "photos")
+    data = labelled_images(tmp_path / "photos")
     whole = evaluated("mlp", data, tmp_path / "whole")
     out = tmp_path / "stopped"
     with in_epoch(1, asked_to_stop), pytest.raises(SystemExit, match="143"):

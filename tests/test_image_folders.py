@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from photo_sources import fill, same, structs, write
+from image_sources import fill, same, structs, write
 from PIL import Image
 
 from ssl_backbones.data import DecodePolicy, ImageSourceError, UnreadableImageError, decode, open_images
@@ -115,7 +115,7 @@ NAMES = [
 def test_names_in_every_script_and_none_at_all(tmp_path):
     fill(tmp_path, *NAMES)
     with open(os.fsencode(tmp_path) + b"/latin-\xe9.jpg", "wb") as file:
-        file.write(hostile.photo())
+        file.write(hostile.jpeg())
     images = open_images(tmp_path)
     assert sorted(images.keys) == sorted([*NAMES, "latin-\udce9.jpg"])
     assert all(images[index].size == (48, 32) for index in range(len(images)))
@@ -127,11 +127,11 @@ def test_images_are_known_by_their_first_bytes_where_the_name_says_nothing(tmp_p
     for name, form in zip("abcdefg", FORMATS, strict=True):
         (tmp_path / name).write_bytes(hostile.encode(hostile.noise(), form))
     for name in ("x.jpg.1", "y.JPEG.23", "z.jpg?width=640", "w.png~", "end."):
-        (tmp_path / name).write_bytes(hostile.photo())
+        (tmp_path / name).write_bytes(hostile.jpeg())
     for name in ("README", "text.jpg.2", "BMW", "P5 is a car", "empty"):
         (tmp_path / name).write_bytes(name.encode() if name != "empty" else b"")
     for name in ("a.jpg.1.txt", "b.jpg.json"):
-        (tmp_path / name).write_bytes(hostile.photo())
+        (tmp_path / name).write_bytes(hostile.jpeg())
     images = open_images(tmp_path)
     copies = ["w.png~", "x.jpg.1", "y.JPEG.23", "z.jpg?width=640"]
     assert images.keys[:] == ["a", "b", "c", "d", "e", "end.", "f", "g", *copies]

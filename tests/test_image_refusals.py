@@ -7,7 +7,7 @@ import logging
 
 import hostile
 import pytest
-from photo_sources import fill, raw, structs, write
+from image_sources import fill, raw, structs, write
 
 from ssl_backbones.data import (
     ImageFolder,
@@ -23,7 +23,7 @@ from ssl_backbones.data.parquet import ParquetImages
 
 def test_sources_that_are_none(tmp_path):
     empty = fill(tmp_path / "empty", "notes/")
-    (tmp_path / "photo.jpg").write_bytes(hostile.photo())
+    (tmp_path / "photo.jpg").write_bytes(hostile.jpeg())
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 and no more")
     write(tmp_path / "words.parquet", text=["a"], label=[1])
     write(tmp_path / "masks.parquet", mask=raw(1), depth=raw(1))
@@ -32,14 +32,14 @@ def test_sources_that_are_none(tmp_path):
     for spec, says in {
         str(tmp_path / "nowhere"): r"nowhere' does not exist: give",
         "nowhere": r"'nowhere' does not exist: give",
-        "": r"no photos are named: give",
+        "": r"no images are named: give",
         str(tmp_path / "nowhere.parquet"): r"nowhere\.parquet' does not exist: give",
         str(tmp_path / "nowhere*.parquet"): r"nowhere\*\.parquet' does not exist: give",
         str(empty): r"there is no image in '.*empty' or below it: files ending in \.jpg, ",
         str(tmp_path / "photo.jpg"): r"photo\.jpg' is neither a folder nor a \.parquet file: give",
         str(tmp_path / "torn.parquet"): r"torn\.parquet' cannot be read as parquet \(.*\): make",
         str(tmp_path / "words.parquet"): r"words\.parquet' has no column of images.*text \(string\), label \(int64\)",
-        str(tmp_path / "masks.parquet"): r"masks\.parquet' may have photos in mask, depth: name the one",
+        str(tmp_path / "masks.parquet"): r"masks\.parquet' may have images in mask, depth: name the one",
         str(tmp_path / "none.parquet"): r"there is no row in '.*none\.parquet'",
         str(tmp_path / "ids.parquet"): r"labels go up to 1000000000000000",
     }.items():
@@ -70,7 +70,7 @@ def test_parquet_files_that_are_not_alike_are_not_read_together(tmp_path):
 @pytest.mark.parametrize(
     ("label", "says"),
     [
-        ([0, 1, None], r"^k-NN needs a label for every photo, and that of 'x\.parquet:2' is missing \(1 of 3"),
+        ([0, 1, None], r"^k-NN needs a label for every image, and that of 'x\.parquet:2' is missing \(1 of 3"),
         ([0, -7, -7], r"that of 'x\.parquet:1' is -7, which is not one of 0 to 1 \(2 of 3"),
         ([0, 1, 2], r"that of 'x\.parquet:2' is 2, which is not one of 0 to 1"),
     ],
@@ -82,7 +82,7 @@ def test_the_first_wrong_label_is_named(tmp_path, label, says):
 
 def test_labels_are_asked_for(tmp_path):
     assert require_labels(open_images(fill(tmp_path / "two", "a/1.jpg", "b/2.jpg")), "k-NN").tolist() == [0, 1]
-    with pytest.raises(ImageSourceError, match=r"^k-NN needs labels, and these 2 photos have none: put each class"):
+    with pytest.raises(ImageSourceError, match=r"^k-NN needs labels, and these 2 images have none: put each class"):
         require_labels(open_images(fill(tmp_path / "flat", "1.jpg", "2.jpg")), "k-NN")
     with pytest.raises(ImageSourceError, match="needs at least two classes, and the only one is 'a'"):
         require_labels(open_images(write(tmp_path / "x.parquet", image=raw(2), label=["a", "a"])), "k-NN")

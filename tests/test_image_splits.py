@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from photo_sources import fill, raw, same, structs, write
+from image_sources import fill, raw, same, structs, write
 
 from ssl_backbones.data import ImageSourceError, open_images, relabelled, validation_of
 from ssl_backbones.data.splits import SPLITS, TRAIN, parts_of
@@ -146,7 +146,7 @@ def test_parquet_without_splits_is_taken_whole(tmp_path):
     assert validation_of(tmp_path, images) is None
 
 
-def test_a_class_missing_from_the_validation_photos_leaves_the_others_their_numbers(tmp_path):
+def test_a_class_missing_from_the_validation_images_leaves_the_others_their_numbers(tmp_path):
     write(tmp_path / "train.parquet", image=raw(3), label=["ant", "bee", "cow"])
     write(tmp_path / "validation.parquet", image=raw(2), label=["cow", None])
     images = open_images(tmp_path)

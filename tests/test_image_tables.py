@@ -11,7 +11,7 @@ import hostile
 import numpy as np
 import pyarrow as pa
 import pytest
-from photo_sources import fill, raw, same, structs, write
+from image_sources import fill, raw, same, structs, write
 
 from ssl_backbones.data import ImageSourceError, UnreadableImageError, hub_dataset, open_images, source, validation_of
 from ssl_backbones.data.decode import decode
@@ -21,7 +21,7 @@ from ssl_backbones.data.parquet import ParquetImages
 
 
 @pytest.mark.parametrize(
-    "photos", [structs, raw, lambda n: raw(n).cast(pa.large_binary())], ids=["struct", "raw", "large"]
+    "column", [structs, raw, lambda n: raw(n).cast(pa.large_binary())], ids=["struct", "raw", "large"]
 )
 @pytest.mark.parametrize(
     ("label", "classes", "names", "numbers"),
@@ -36,15 +36,15 @@ from ssl_backbones.data.parquet import ParquetImages
         pytest.param([0.5, 0.1, 0.2], None, [], None, id="not labels"),
     ],
 )
-def test_columns_of_parquet(tmp_path, photos, label, classes, names, numbers):
-    images = open_images(write(tmp_path / "x.parquet", classes, image=photos(3), label=label, height=[1, 2, 3]))
+def test_columns_of_parquet(tmp_path, column, label, classes, names, numbers):
+    images = open_images(write(tmp_path / "x.parquet", classes, image=column(3), label=label, height=[1, 2, 3]))
     assert list(images.classes) == names
     assert (images.labels is None) == (numbers is None)
     assert images.labels is None or images.labels.tolist() == numbers
     assert [images[index].size for index in (0, 2, -1)] == [(48, 32)] * 3
     assert np.array_equal(np.asarray(images[-1]), np.asarray(images[2]))
     assert same(images, pickle.loads(pickle.dumps(images)))
-    assert len(pickle.dumps(images)) < 2500, "the photos stay behind"
+    assert len(pickle.dumps(images)) < 2500, "the images stay behind"
 
 
 def test_the_column_is_found_by_kind_and_then_by_name(tmp_path):
@@ -56,8 +56,8 @@ def test_the_column_is_found_by_kind_and_then_by_name(tmp_path):
     assert ParquetImages([write(tmp_path / "c.parquet", img=structs(2), **cifar)]).labels.tolist() == [5, 6]
 
 
-def test_a_row_without_a_photo_is_unreadable_and_named(tmp_path):
-    rows = pa.array([{"bytes": hostile.photo(), "path": None}, {"bytes": None, "path": "/etc/passwd"}, None])
+def test_a_row_without_an_image_is_unreadable_and_named(tmp_path):
+    rows = pa.array([{"bytes": hostile.jpeg(), "path": None}, {"bytes": None, "path": "/etc/passwd"}, None])
     images = open_images(write(tmp_path / "x.parquet", image=rows))
     for row in (1, 2):
         with pytest.raises(UnreadableImageError, match=rf"'x\.parquet:{row}' cannot be read: its row holds no image"):
@@ -102,7 +102,7 @@ def test_rows_of_a_path_and_no_bytes_are_read_from_the_disk_alike_in_memory_and_
     folder = fill(tmp_path / "data", "images/0.jpg", "images/1.jpg", "images/2.jpg")
     paths = [f"images/{row}.jpg" if relative else str(folder / "images" / f"{row}.jpg") for row in range(3)]
     paths += ["images/lost.jpg", None, "/etc/passwd"]
-    rows = [{"bytes": None, "path": path} for path in paths] + [{"bytes": hostile.photo(seed=9), "path": "x.jpg"}]
+    rows = [{"bytes": None, "path": path} for path in paths] + [{"bytes": hostile.jpeg(seed=9), "path": "x.jpg"}]
     kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     file = write(folder / "train.parquet", image=pa.array(rows, kind))
     small = open_images(file)

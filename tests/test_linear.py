@@ -195,10 +195,10 @@ def test_shuffled_labels_stay_at_chance(tmp_path: Path) -> None:
     """An image's folder says nothing about its colour any more."""
     data = divided(tmp_path / "photos", val=60)
     for part in ("train", "val"):
-        photos = sorted((tmp_path / "photos" / part).rglob("*.png"))
-        folders = np.random.default_rng(5).permutation([photo.parent for photo in photos])
-        for number, (photo, folder) in enumerate(zip(photos, folders, strict=True)):
-            shutil.move(photo, Path(str(folder)) / f"shuffled_{number:03}.png")
+        files = sorted((tmp_path / "photos" / part).rglob("*.png"))
+        folders = np.random.default_rng(5).permutation([file.parent for file in files])
+        for number, (file, folder) in enumerate(zip(files, folders, strict=True)):
+            shutil.move(file, Path(str(folder)) / f"shuffled_{number:03}.png")
     results = labelled_runs.run(linear, learning(tmp_path / "run", data))
     chance = Chance(classes=3, asked=180)
     assert chance.low < results["numbers"]["top-1"]["value"] < chance.high
@@ -238,10 +238,10 @@ def test_what_was_altered_is_told(data: Path, tmp_path: Path) -> None:
     assert not {"model", "random", "seed", "data", "out"} & set(altered)
 
 
-def test_photos_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+def test_images_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
     data = divided(tmp_path / "photos")
-    (data.parent / "val" / "red" / "red_03.png").write_bytes(b"no photo")
-    (data / "green" / "green_05.png").write_bytes(b"no photo")
+    (data.parent / "val" / "red" / "red_03.png").write_bytes(b"no image")
+    (data / "green" / "green_05.png").write_bytes(b"no image")
     fields = {"unreadable_share": 0.05}
     for preset in ("moco_v2", "patch"):
         results = labelled_runs.run(linear, small(linear, preset, data, tmp_path / preset, **fields))

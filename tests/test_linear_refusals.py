@@ -23,13 +23,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return divided(tmp_path_factory.mktemp("tinted"))
 
 
-def test_photos_without_labels_are_refused(tmp_path: Path) -> None:
+def test_images_without_labels_are_refused(tmp_path: Path) -> None:
     tinted(tmp_path / "photos")
-    for photo in list((tmp_path / "photos").rglob("*.png")):
-        photo.rename(tmp_path / "photos" / photo.name)
+    for image in list((tmp_path / "photos").rglob("*.png")):
+        image.rename(tmp_path / "photos" / image.name)
     for name in labelled_runs.COLOURS:
         (tmp_path / "photos" / name).rmdir()
-    with pytest.raises(ImageSourceError, match=r"needs labels, and the 36 photos of .*photos have none"):
+    with pytest.raises(ImageSourceError, match=r"needs labels, and the 36 images of .*photos have none"):
         labelled_runs.run(linear, small(linear, "moco_v2", tmp_path / "photos", tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 

@@ -63,7 +63,7 @@ def test_a_map_that_says_nothing_scores_the_share_of_the_objects() -> None:
         torch.testing.assert_close(pointing_game(maps, masks, 2), grown(masks, 2).double().mean((1, 2)))
 
 
-def test_a_photo_without_an_object_is_left_out() -> None:
+def test_an_image_without_an_object_is_left_out() -> None:
     maps, masks = drawn(0)
     masks[1] = False
     for found in (pointing_game(maps, masks, 1), energy_inside(maps, masks)):

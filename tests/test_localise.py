@@ -1,4 +1,4 @@
-"""From photos with boxes and masks to a table of what maps are worth."""
+"""From images with boxes and masks to a table of what maps are worth."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import photo
+from conftest import drawn_image
 from drawn_objects import coco, voc
 from PIL import Image
-from runs import photo_folder, run, tiny
+from runs import image_folder, run, tiny
 from scripts import script
 
 from ssl_backbones.data import ImageSourceError
@@ -26,7 +26,7 @@ from ssl_backbones.evaluate.localise import CENTRE, Row, chosen_on_the_others, t
 from ssl_backbones.methods import LewelBConfig
 from ssl_backbones.metrics import pointing_game
 
-PHOTOS = 6
+IMAGES = 6
 
 
 def encoded(image: Image.Image) -> dict[str, Any]:
@@ -36,14 +36,14 @@ def encoded(image: Image.Image) -> dict[str, Any]:
 
 
 def write(path: Path, drop: tuple[str, ...] = ()) -> Path:
-    """Photos with an object in the left half of the middle square, and a crowd at the right."""
+    """Images with an object in the left half of the middle square, and a crowd at the right."""
     columns: dict[str, list[Any]] = {"image": [], "objects": [], "instance_mask": []}
-    for number in range(PHOTOS):
+    for number in range(IMAGES):
         width, height = 40 + 2 * number, 30
         mask = np.zeros((height, width), np.uint8)
         mask[10:20, 8:18] = 1
         mask[5:9, 30:36] = 255
-        columns["image"].append(encoded(photo(number, width, height)))
+        columns["image"].append(encoded(drawn_image(number, width, height)))
         crowd = {"bbox": [30.0, 5.0, 36.0, 9.0], "iscrowd": True}
         columns["objects"].append([{"bbox": [8.0, 10.0, 18.0, 22.0], "iscrowd": False}, crowd])
         columns["instance_mask"].append(encoded(Image.fromarray(mask)))
@@ -59,7 +59,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def lewel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("lewel")
-    return run(tiny(LewelBConfig, photo_folder(path / "photos"), path / "run")).path
+    return run(tiny(LewelBConfig, image_folder(path / "photos"), path / "run")).path
 
 
 def squares(data: str, size: int) -> Squares:
@@ -73,11 +73,11 @@ def call(data: Path, out: Path, *more: str, models: tuple[str, ...] = ("resnet8"
 
 
 class TestAnnotated:
-    def test_objects_are_cut_as_their_photos_are(self, data: Path) -> None:
+    def test_objects_are_cut_as_their_images_are(self, data: Path) -> None:
         found = squares(str(data), 30)
-        assert found.levels.shape == (PHOTOS, 3, 30, 30)
+        assert found.levels.shape == (IMAGES, 3, 30, 30)
         assert found.masks is not None
-        for number in range(PHOTOS):
+        for number in range(IMAGES):
             left = (40 + 2 * number - 30) / 2  # of the middle square, at its own scale
             columns = torch.arange(30) + 0.5 + left
             rows = torch.arange(30) + 0.5
@@ -103,7 +103,7 @@ class TestAnnotated:
         with pytest.raises(ImageSourceError, match=r"has no column 'objects' \(columns: image, instance_mask\)"):
             squares(str(bare), 16)
         with pytest.raises(ImageSourceError, match="has no objects: give a VOC folder"):
-            squares(str(photo_folder(tmp_path / "folder", 2)), 16)
+            squares(str(image_folder(tmp_path / "folder", 2)), 16)
         rows = pq.read_table(write(tmp_path / "odd.parquet")).to_pylist()
         rows[2]["instance_mask"] = encoded(Image.new("L", (3, 3)))
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / "odd.parquet")
@@ -112,7 +112,7 @@ class TestAnnotated:
         ):
             squares(str(tmp_path / "odd.parquet"), 16)
 
-    def test_the_real_photos(self, shared_data: Path) -> None:
+    def test_the_real_images(self, shared_data: Path) -> None:
         found = squares(str(shared_data / "voc_mini" / "validation.parquet"), 64)
         assert found.masks is not None
         assert len(found.levels) == 147
@@ -136,11 +136,11 @@ def test_the_table_and_the_numbers_are_left(
                 number = results["numbers"][f"{network}, {name}, {measure}"]
                 assert 0 <= number["low"] <= number["value"] <= number["high"] <= 1
             assert f"| {network} | {name} |" in said
-    assert (results["protocol"], results["settings"]["size"], results["data"]["images"]) == ("localisation", 24, PHOTOS)
+    assert (results["protocol"], results["settings"]["size"], results["data"]["images"]) == ("localisation", 24, IMAGES)
     found = squares(str(data), 24)
     uniform = results["numbers"][f"{lewel}, uniform, energy"]["value"]
     assert uniform == pytest.approx(found.objects.double().mean().item())
-    blind = pointing_game(torch.ones(PHOTOS, 24, 24), found.boxes, 0.03 * 24).mean().item()
+    blind = pointing_game(torch.ones(IMAGES, 24, 24), found.boxes, 0.03 * 24).mean().item()
     assert results["numbers"][f"{lewel}, uniform, pointing"]["value"] == pytest.approx(blind)
     assert "Better than the centre prior in pointing: " in said
 
@@ -152,7 +152,7 @@ def test_the_same_command_finds_the_same(data: Path, tmp_path: Path) -> None:
     assert "alignment" not in (tmp_path / "one" / "table.md").read_text()
 
 
-def test_a_map_is_chosen_by_photos_it_is_not_judged_on() -> None:
+def test_a_map_is_chosen_by_images_it_is_not_judged_on() -> None:
     energy = torch.tensor([[0.9, 0.1, 0.5], [0.1, 0.9, 0.5], [0.9, 0.1, 0.5], [0.1, 0.9, 0.5]])
     assert chosen_on_the_others(energy).tolist() == [1, 0, 1, 0]
 

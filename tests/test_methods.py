@@ -174,7 +174,7 @@ class TestEveryMethod:
             losses.append(method(batch)["loss"].item())
         assert losses[0] == pytest.approx(losses[1], rel=1e-10)
 
-    def test_photos_become_a_batch(self, kind: type[MethodConfig], photos: list[Image.Image]) -> None:
+    def test_images_become_a_batch(self, kind: type[MethodConfig], small_images: list[Image.Image]) -> None:
         """From decoded images to the loss, by the method's own transform and dataset; both pickle for workers."""
 
         class Six(Images):
@@ -184,7 +184,7 @@ class TestEveryMethod:
             fingerprint = "six"
 
             def __getitem__(self, index: int) -> Image.Image:
-                return photos[index]
+                return small_images[index]
 
         method = small_method(kind)
         assert pickle.loads(pickle.dumps(method.transform(16))) == method.transform(16)

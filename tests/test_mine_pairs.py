@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import photo
+from conftest import drawn_image
 from scripts import script
 from small_methods import small_method
 
@@ -27,17 +27,17 @@ from ssl_backbones.views import CenterCrop
 CLASSES = {"bag": 12, "hat": 9, "shoe": 8}
 
 
-def photo_folder(path: Path, classes: dict[str, int] = CLASSES) -> Path:
+def image_folder(path: Path, classes: dict[str, int] = CLASSES) -> Path:
     for number, (name, count) in enumerate(classes.items()):
         (path / name).mkdir(parents=True)
         for index in range(count):
-            photo(100 * number + index, 24 + index % 3, 26).save(path / name / f"{index:02}.png")
+            drawn_image(100 * number + index, 24 + index % 3, 26).save(path / name / f"{index:02}.png")
     return path
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photo_folder(tmp_path_factory.mktemp("mine") / "photos")
+    return image_folder(tmp_path_factory.mktemp("mine") / "photos")
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +106,9 @@ def test_the_rows_may_stand_in_any_order(data: Path, mined: Path, tmp_path: Path
 def test_sampled_and_tiny_classes_are_noted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = photo_folder(tmp_path / "photos", {"one": 1, "few": 3, "many": 12})
+    folder = image_folder(tmp_path / "photos", {"one": 1, "few": 3, "many": 12})
     mine(folder, tmp_path / "pairs.parquet", "--exact_up_to", "5", "--sample", "9", "--layer", "layer2")
-    assert "2 of 3 classes have fewer than 7 photos" in caplog.text
+    assert "2 of 3 classes have fewer than 7 images" in caplog.text
     pairs = Pairs.read(tmp_path / "pairs.parquet", open_images(str(folder)))
     assert pairs.about["sampled_classes"] == {"many": pytest.approx(0.5 / 3)}
     assert pairs.about["tiny_classes"] == ["few", "one"]
@@ -135,7 +135,7 @@ def test_two_training_steps_from_the_file(data: Path, mined: Path) -> None:
 
 class TestRefusals:
     def test_pairs_of_other_images(self, mined: Path, tmp_path: Path) -> None:
-        other = photo_folder(tmp_path / "other", {"bag": 4, "hat": 4})
+        other = image_folder(tmp_path / "other", {"bag": 4, "hat": 4})
         method = small_method(FlagsConfig, pairs=str(mined))
         with pytest.raises(ImageSourceError, match=r"mined from other images \(29 with fingerprint .* not 8 with"):
             method.dataset(open_images(str(other)), 16, seed=1)
@@ -143,7 +143,7 @@ class TestRefusals:
     def test_pairs_of_images_that_have_changed(self, data: Path, mined: Path, tmp_path: Path) -> None:
         shutil.copytree(data, tmp_path / "photos")
         Pairs.read(mined, open_images(str(tmp_path / "photos")))  # a copy is the same data
-        photo(7, 30, 30).save(tmp_path / "photos" / "hat" / "03.png")
+        drawn_image(7, 30, 30).save(tmp_path / "photos" / "hat" / "03.png")
         with pytest.raises(PairsError, match="other images"):
             Pairs.read(mined, open_images(str(tmp_path / "photos")))
 
@@ -151,7 +151,7 @@ class TestRefusals:
         with pytest.raises(ImageSourceError, match=r"none are named: mine them with ssl-backbones mine-pairs"):
             small_method(FlagsConfig, pairs="").dataset(open_images(str(data)), 16, seed=1)
         images = open_images(str(data / "bag"))
-        with pytest.raises(ImageSourceError, match=r"^FLAGS needs labels, and these 12 photos have none"):
+        with pytest.raises(ImageSourceError, match=r"^FLAGS needs labels, and these 12 images have none"):
             small_method(FlagsConfig).dataset(images, 16, seed=1)
 
     def test_files_that_hold_no_pairs(self, data: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import photo
+from conftest import drawn_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -78,11 +78,11 @@ def test_partners_are_of_the_same_class_whatever_the_order() -> None:
     assert (mined.tiny, mined.sampled) == ((), {})
 
 
-def test_small_classes_share_photos_and_are_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+def test_small_classes_share_images_and_are_warned_about(caplog: pytest.LogCaptureFixture) -> None:
     labels = torch.repeat_interleave(torch.arange(8), torch.arange(8))
     mined = mine(corners(28, 3), labels)
     assert mined.tiny == (1, 2, 3, 4, 5, 6)
-    assert "6 of 7 classes have fewer than 7 photos" in caplog.text
+    assert "6 of 7 classes have fewer than 7 images" in caplog.text
     assert mined.rows[0].tolist() == [0] * 4  # alone: itself
     assert mined.rows[1:3].tolist() == [[2] * 4, [1] * 4]
     for row in range(3, 10):  # classes of 3 and 4: the middle is the top
@@ -95,11 +95,11 @@ def test_what_cannot_be_mined_is_refused_in_words() -> None:
     features[2, 1] = math.nan
     with pytest.raises(ValueError, match="1 of 5 features are infinite or NaN"):
         mine_class(features)
-    with pytest.raises(ValueError, match="sample must be at least 7 photos to have a middle, not 2"):
+    with pytest.raises(ValueError, match="sample must be at least 7 images to have a middle, not 2"):
         mine_class(torch.ones(5, 3), sample=2)
 
 
-class Photos(Images):
+class EightImages(Images):
     """Eight images, two of which cannot be read."""
 
     keys = tuple("abcdefgh")
@@ -113,7 +113,7 @@ class Photos(Images):
     def __getitem__(self, index: int) -> Image.Image:
         if index in self.unreadable:
             raise UnreadableImageError(f"{self.keys[index]} is torn")
-        return photo(index, 30, 24)
+        return drawn_image(index, 30, 24)
 
 
 PARTNERS = np.array([[(row + step) % 8 for step in (1, 2, 3, 4)] for row in range(8)])
@@ -121,17 +121,17 @@ PARTNERS = np.array([[(row + step) % 8 for step in (1, 2, 3, 4)] for row in rang
 
 def batches(unreadable: tuple[int, ...] = (), partners: np.ndarray = PARTNERS) -> PairedBatches:
     transform = MultiView((*MOCO_V2_VIEWS, *[MOCO_V2_VIEWS[1]] * partners.shape[1]), 16)
-    return PairedBatches(Photos(unreadable), transform, 3, partners, np.arange(8))
+    return PairedBatches(EightImages(unreadable), transform, 3, partners, np.arange(8))
 
 
-def test_each_view_is_of_its_photo_and_drawn_for_itself() -> None:
+def test_each_view_is_of_its_image_and_drawn_for_itself() -> None:
     request = Request(2, np.array([6, 1]))
     views, numbers = batches()[request].content
     assert numbers.tolist() == [[6, 7, 0, 1, 2], [1, 2, 3, 4, 5]]
     transform = batches().transform
     drawn = transform.draw(3, 2, request.indices)
     for view, column in enumerate([0, 0, 1, 2, 3, 4]):
-        shown = [photo(int(number), 30, 24) for number in numbers[:, column]]
+        shown = [drawn_image(int(number), 30, 24) for number in numbers[:, column]]
         assert torch.equal(views[view][0], transform.on_host(shown, drawn)[view])
     same = batches(partners=np.tile(np.arange(8)[:, None], (1, 4)))[request].content[0]
     assert len({view[0].numpy().tobytes() for view in same}) == 6  # six views of one image, no two alike
@@ -142,14 +142,14 @@ def test_without_partners_the_views_are_those_of_any_other_method() -> None:
     dataset = batches(partners=np.empty((8, 0), np.int64))
     views, numbers = dataset.on_device(dataset[request].content)
     transform = MultiView(MOCO_V2_VIEWS, 16)
-    shown = [photo(number, 30, 24) for number in (4, 0, 3)]
+    shown = [drawn_image(number, 30, 24) for number in (4, 0, 3)]
     usual = transform.on_device(transform.on_host(shown, transform.draw(3, 1, request.indices)))
     for mine_, theirs in zip(views, usual, strict=True):
         assert torch.equal(mine_, theirs)
     assert numbers.tolist() == [[4], [0], [3]]
 
 
-def test_a_torn_partner_is_replaced_by_the_photo_and_a_torn_photo_with_its_partners() -> None:
+def test_a_torn_partner_is_replaced_by_the_image_and_a_torn_image_with_its_partners() -> None:
     batch = batches(unreadable=(2,))[Request(0, np.array([0, 2]))]
     assert set(batch.unreadable) == {"c"}
     _, numbers = batch.content

@@ -11,7 +11,7 @@ import pytest
 import timm
 import yaml
 from card_numbers import unfounded
-from conftest import ROOT, photo
+from conftest import ROOT, drawn_image
 from published import NAMED, Made, make, snippets
 from scripts import script
 from written_cards import CARDS, RESULTS, written
@@ -30,7 +30,7 @@ from ssl_backbones.hub.evaluations import (
     stands_for,
 )
 from ssl_backbones.hub.sidecar import KEPT
-from ssl_backbones.registry.photos import IMAGENETTE
+from ssl_backbones.registry.image_sets import IMAGENETTE
 
 
 def ours() -> dict[str, Any]:
@@ -94,7 +94,7 @@ def test_the_snippets_of_a_card_run(card: Path, tmp_path: Path, monkeypatch: pyt
     cfg = ours().get(card.stem)
     if cfg is None or not cfg.file:
         pytest.skip("its weights are on the Hub alone")
-    photo(1, 120, 90).save(tmp_path / "photo.jpg")
+    drawn_image(1, 120, 90).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     for snippet in snippets(card.read_text(encoding="utf-8")):
         exec(snippet, {})
@@ -110,7 +110,7 @@ def entered(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, 
     """A card that was entered into a repository, and the results beside it."""
     root = tmp_path_factory.mktemp("repository")
     (root / "model_cards").mkdir()
-    words = [str(made.run), "--enter", "--images", "drawn photos", "--images_terms", "CC0"]
+    words = [str(made.run), "--enter", "--images", "drawn images", "--images_terms", "CC0"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(publish, "ROOT", root)
         script("publish", [*words, "--evaluation", str(made.knn), str(made.random)])
@@ -131,7 +131,7 @@ def test_a_card_is_entered_with_what_it_is_written_from(entered: tuple[str, Path
     }
     assert unfounded(card, "resnet8_tiny.photos", records) == []
     assert 'create_model("resnet8_tiny.photos", pretrained=True)' in card
-    assert "Of the images (drawn photos): CC0." in card
+    assert "Of the images (drawn images): CC0." in card
     assert {f"benchmarks/results/resnet8_tiny.photos/{name}.json" for name in ("config", "recipe")} == {
         *NAMED.findall(card)
     }
@@ -205,7 +205,7 @@ class TestEvaluations:
         asked = evaluation("knn", 40, random=True) | {"model": "resnet8", "command": words}
         assert commands([asked], "org_x.tag") == ["ssl-backbones evaluate knn resnet8 --random --data DATA"]
 
-    def test_where_the_photos_come_from_is_told_where_it_is_known(self) -> None:
+    def test_where_the_images_come_from_is_told_where_it_is_known(self) -> None:
         unknown, known = evaluation("knn", 60), evaluation("knn", 60, images=IMAGENETTE.fingerprints[0])
         assert stands_for([unknown, unknown]) == "DATA is val"
         assert stands_for([known]) == f"DATA is val ({IMAGENETTE.origin})"

@@ -62,7 +62,7 @@ def words_of(name: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The images that the fixtures were made of, out of the sample: some of three classes."""
     folder = tmp_path_factory.mktemp("old") / "photos"
     folder.mkdir()
@@ -75,10 +75,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def here(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(image_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of what version 0.1 wrote, with its images, as the working directory."""
     shutil.copytree(FORMATS, tmp_path / "here")
-    shutil.copytree(photos, tmp_path / "here" / "photos")
+    shutil.copytree(image_files, tmp_path / "here" / "photos")
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path / "here"
 
@@ -180,10 +180,10 @@ def test_an_evaluation_is_read(name: str) -> None:
     assert {key: results["numbers"][key]["value"] for key in values} == pytest.approx(values, rel=1e-15)
 
 
-ON_PHOTOS = [words for script, words in COMMANDS if script == "evaluate"]
+ON_IMAGES = [words for script, words in COMMANDS if script == "evaluate"]
 
 
-@pytest.mark.parametrize("words", ON_PHOTOS, ids=lambda words: re.findall(r"evaluations/(\w+)", words)[0])
+@pytest.mark.parametrize("words", ON_IMAGES, ids=lambda words: re.findall(r"evaluations/(\w+)", words)[0])
 def test_a_finished_evaluation_is_known_by_its_command(
     words: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -238,9 +238,9 @@ def test_a_published_repository_is_read(repository: Path) -> None:
     assert sha(method.state_dict()["queue.keys"]) == QUEUE
 
 
-def test_a_cache_of_photos_is_read(photos: Path) -> None:
+def test_a_cache_of_images_is_read(image_files: Path) -> None:
     verify(FORMATS / "cache" / "photos")
-    images, decoded = CachedImages(FORMATS / "cache" / "photos"), open_images(str(photos / "train.parquet"))
+    images, decoded = CachedImages(FORMATS / "cache" / "photos"), open_images(str(image_files / "train.parquet"))
     assert (len(images), images.fingerprint, images.encoded) == (30, IMAGES, True)
     assert (list(images.keys), list(images.classes)) == (list(decoded.keys), list(decoded.classes))
     assert images.labels is not None
@@ -258,8 +258,8 @@ def test_features_are_read() -> None:
     assert sha(rows) == FEATURES
 
 
-def test_mined_pairs_are_read(photos: Path) -> None:
-    pairs = Pairs.read(FORMATS / "pairs.parquet", open_images(str(photos / "train.parquet")))
+def test_mined_pairs_are_read(image_files: Path) -> None:
+    pairs = Pairs.read(FORMATS / "pairs.parquet", open_images(str(image_files / "train.parquet")))
     assert pairs.rows.shape == (30, 4)
     assert pairs.rows[:2].tolist() == [[6, 21, 17, 5], [15, 10, 7, 13]]
     assert (pairs.about["model"], pairs.about["layer"], pairs.about["weights_sha256"]) == ("run", "layer3", WEIGHTS)

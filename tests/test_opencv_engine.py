@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import photo
+from conftest import drawn_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from runs import forget, outcome, photo_folder, run, state, stop, tiny
+from runs import forget, image_folder, outcome, run, state, stop, tiny
 from small_methods import CONFIGS
 
 from ssl_backbones import views
@@ -58,7 +58,7 @@ def pattern(side: int, kind: str, seed: int) -> Image.Image:
         return Image.fromarray(stream.integers(0, 256, (side, side, 3), dtype=np.uint8))
     if kind == "flat":
         return Image.new("RGB", (side, side), tuple(stream.integers(0, 256, 3).tolist()))
-    return photo(seed, side, side)
+    return drawn_image(seed, side, side)
 
 
 def apart(batch: list[Image.Image], policy: Policy, size: int, seed: int = 0) -> np.ndarray:
@@ -99,7 +99,7 @@ OPERATIONS: dict[str, tuple[dict[str, Any], float, int, int]] = {
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_on_photos(squares, name):
+def test_an_operation_on_images(squares, name):
     does, *tolerance = OPERATIONS[name]
     check(apart(squares, replace(STILL, **does), 64), *tolerance)
 
@@ -116,14 +116,14 @@ def test_an_operation_on_patterns(name, kind):
 @pytest.mark.parametrize(
     ("size", "mean", "most"), [(8, 0, 0), (32, 0.1, 1), (64, 0.2, 1), (96, 0.25, 1), (224, 0.25, 1)]
 )
-def test_a_crop_on_photos(sample, size, mean, most):
+def test_a_crop_on_images(sample, size, mean, most):
     """72 px and more to 8 px shrinks all of them, to 224 px none."""
     check(apart(sample[:50], ANY_CROP, size), mean, most, most)
     check(apart(sample[:50], replace(ANY_CROP, interpolation="bicubic"), size), 0, 0, 0)
 
 
 def test_a_crop_that_shrinks_one_side_and_stretches_the_other():
-    wide = [photo(seed, 120, 20 + seed) for seed in range(8)]
+    wide = [drawn_image(seed, 120, 20 + seed) for seed in range(8)]
     check(apart(wide, replace(STILL, ratio=(0.1, 10.0)), 48), 0.3, 1, 1)
 
 
@@ -139,7 +139,7 @@ def test_a_crop_of_anything(side, kind, size, seed):
 
 
 @pytest.mark.parametrize("name", [name for name in dir(views) if name.endswith("_VIEWS")])
-def test_whole_policies_on_photos(sample, name):
+def test_whole_policies_on_images(sample, name):
     """Colours may differ by more than any operation alone: what one leaves a level apart, contrast and hue spread."""
     for policy in set(getattr(views, name)):
         check(apart(sample, policy, 64, seed=2), 0.5, 3, 16)
@@ -153,7 +153,7 @@ def test_a_blur_of_any_width_keeps_what_is_flat(kind, seed, sigma):
     assert found.max() <= (0 if kind == "flat" else 3)
 
 
-def test_each_photo_has_its_own_order():
+def test_each_image_has_its_own_order():
     policy = replace(STILL, jitter_p=1.0, jitter=(0.8, 0.8, 0.8, 0.3))
     batch = [pattern(32, "noise", 0)] * 24
     assert (apart(batch, policy, 32) > 0).mean() < 0.03
@@ -162,7 +162,7 @@ def test_each_photo_has_its_own_order():
     assert (opencv.render(batch, policy, drawn, 32) != opencv.render(batch, policy, turned, 32)).mean() > 0.3
 
 
-def test_photos_stay_as_they_are_and_so_do_opencvs_threads(sample):
+def test_images_stay_as_they_are_and_so_do_opencvs_threads(sample):
     before, threads = [picture.tobytes() for picture in sample[:6]], cv2.getNumThreads()
     transform = MultiView(views.BYOL_VIEWS, 72, engine="opencv")
     drawn = transform.draw(0, 0, np.arange(6))
@@ -213,7 +213,7 @@ def test_without_opencv_the_engine_is_refused(monkeypatch, tmp_path):
     sentence = r"engine is 'opencv', but OpenCV is not installed: pip install 'ssl-backbones\[fast\]', or take 'pillow'"
     with pytest.raises(ValueError, match=sentence):
         MultiView(views.BYOL_VIEWS, 16, engine="opencv")
-    data = photo_folder(tmp_path / "photos")
+    data = image_folder(tmp_path / "photos")
     with pytest.raises(UnfitError, match=sentence):
         start(tiny(MoCoV2Config, data, tmp_path / "run", engine="opencv"))
     assert not (tmp_path / "run").exists()
@@ -223,7 +223,7 @@ def test_without_opencv_the_engine_is_refused(monkeypatch, tmp_path):
 @pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.name)
 @pytest.mark.parametrize("engine", ["opencv", "device"])
 def test_a_method_has_the_engine_or_refuses_it(engine, kind, tmp_path):
-    data = photo_folder(tmp_path / "photos")
+    data = image_folder(tmp_path / "photos")
     recipe = tiny(kind, data, tmp_path / "run", engine=engine)
     assert Recipe.from_dict(recipe.to_dict()) == recipe  # what a run has left can be read all the same
     with using_engine(engine):
@@ -239,7 +239,7 @@ def test_a_method_has_the_engine_or_refuses_it(engine, kind, tmp_path):
 
 @pytest.mark.parametrize("kind", [LewelMConfig, FlagsConfig])
 def test_a_runs_views_are_made_by_its_engine(kind, tmp_path):
-    data = photo_folder(tmp_path / "photos")
+    data = image_folder(tmp_path / "photos")
     made = {}
     for engine in ("pillow", "opencv", "device"):
         forget()
@@ -259,7 +259,7 @@ def test_a_runs_views_are_made_by_its_engine(kind, tmp_path):
 
 @pytest.mark.parametrize("engine", ["opencv", "device"])
 def test_a_run_by_another_engine_that_is_stopped_goes_on_bit_identical_in_workers_too(engine, tmp_path):
-    data = photo_folder(tmp_path / "photos")
+    data = image_folder(tmp_path / "photos")
     whole = tiny(MoCoV2Config, data, tmp_path / "whole", engine=engine)
     run(whole)
     parted = replace(whole, out=str(tmp_path / "parted"), workers=1)
@@ -285,7 +285,7 @@ def without(path: Path, *fields: str) -> None:
 
 
 def test_a_run_begun_without_a_field_goes_on_with_its_default_and_with_no_other_value(tmp_path):
-    data = photo_folder(tmp_path / "photos")
+    data = image_folder(tmp_path / "photos")
     recipe = tiny(MoCoV2Config, data, tmp_path / "run")
     stop(recipe, 2)
     without(tmp_path / "run", "engine", "optimizer.trust_coefficient", "method.momentum")
@@ -299,7 +299,7 @@ def test_a_run_begun_without_a_field_goes_on_with_its_default_and_with_no_other_
 
 
 def test_a_field_that_was_there_still_counts_and_so_does_one_that_is_unknown(tmp_path):
-    data = photo_folder(tmp_path / "photos")
+    data = image_folder(tmp_path / "photos")
     recipe = tiny(MoCoV2Config, data, tmp_path / "run")
     stop(recipe, 2)
     without(tmp_path / "run", "seed")  # was 5, its default is 0

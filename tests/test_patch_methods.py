@@ -162,7 +162,7 @@ class Damaged(Drawn):
         return super().__getitem__(index)
 
 
-def test_a_photo_keeps_its_own_number_even_where_it_stands_in_for_another() -> None:
+def test_an_image_keeps_its_own_number_even_where_it_stands_in_for_another() -> None:
     images, transform = Damaged(9), small_method(SupervisedConfig).transform(16)
     dataset = NumberedBatches(images, transform, seed=0)
     batch = dataset[Request(0, np.arange(9))]
@@ -190,7 +190,7 @@ def test_supervised_training_is_told_the_labels() -> None:
 def test_missing_labels_and_too_many_classes_are_refused() -> None:
     unlabelled = Drawn(6)
     unlabelled.labels = None
-    with pytest.raises(ImageSourceError, match="supervised training needs labels, and these 6 photos have none"):
+    with pytest.raises(ImageSourceError, match="supervised training needs labels, and these 6 images have none"):
         small_method(SupervisedConfig).dataset(unlabelled, 16, 0)
     with pytest.raises(ImageSourceError, match=r"the data have 3 classes and the head tells 2 apart: .* to 3"):
         small_method(SupervisedConfig, classes=2).dataset(Drawn(6), 16, 0)

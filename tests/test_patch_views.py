@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import photo
+from conftest import drawn_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -126,19 +126,19 @@ def test_a_patch_without_a_pixel_is_refused() -> None:
 # The augmentation before the views
 
 
-def shown(transform: CropFlip | Rotations | PatchViews, photos: list[Image.Image], epoch: int = 0):
-    return transform.on_host(photos, transform.draw(7, epoch, np.arange(len(photos))))
+def shown(transform: CropFlip | Rotations | PatchViews, images: list[Image.Image], epoch: int = 0):
+    return transform.on_host(images, transform.draw(7, epoch, np.arange(len(images))))
 
 
-def test_a_crop_is_one_of_the_padded_photo() -> None:
-    photos = [photo(number, 24, 24) for number in range(30)]
+def test_a_crop_is_one_of_the_padded_image() -> None:
+    images = [drawn_image(number, 24, 24) for number in range(30)]
     transform = CropFlip(24)
     placed = transform.draw(7, 0, np.arange(30))
     assert transform.margin == 3
     assert set(placed.corner.ravel().tolist()) == set(range(7))
     assert 5 < placed.flip.sum() < 25
     for levels, image, (row, column), flip in zip(
-        shown(transform, photos).numpy(), photos, placed.corner, placed.flip, strict=True
+        shown(transform, images).numpy(), images, placed.corner, placed.flip, strict=True
     ):
         padded = np.zeros((30, 30, 3), np.uint8)
         padded[3:27, 3:27] = np.asarray(image)
@@ -146,16 +146,16 @@ def test_a_crop_is_one_of_the_padded_photo() -> None:
         assert np.array_equal(levels, cropped[:, ::-1] if flip else cropped)
 
 
-def test_without_chances_a_square_photo_stays_as_it_is() -> None:
-    image = photo(3, 20, 20)
+def test_without_chances_a_square_image_stays_as_it_is() -> None:
+    image = drawn_image(3, 20, 20)
     assert np.array_equal(shown(CropFlip(20, padding=0, flip_p=0), [image])[0].numpy(), np.asarray(image))
 
 
-def test_other_photos_are_made_square(photos: list[Image.Image]) -> None:
-    levels = shown(CropFlip(16, padding=0, flip_p=0), photos)
+def test_other_images_are_made_square(small_images: list[Image.Image]) -> None:
+    levels = shown(CropFlip(16, padding=0, flip_p=0), small_images)
     assert levels.shape == (6, 16, 16, 3)
     assert levels.dtype == torch.uint8
-    half = photos[3].resize((38, 16), Image.Resampling.BILINEAR).crop((11, 0, 27, 16))
+    half = small_images[3].resize((38, 16), Image.Resampling.BILINEAR).crop((11, 0, 27, 16))
     assert np.array_equal(levels[3].numpy(), np.asarray(half))
 
 
@@ -194,12 +194,12 @@ def test_all_places_are_used_alike_and_anew_each_epoch() -> None:
 
 
 def test_the_augmentation_is_shared_by_the_views_of_an_image() -> None:
-    photos = [photo(number, 20, 20) for number in range(4)]
+    images = [drawn_image(number, 20, 20) for number in range(4)]
     transform = PatchViews(CropFlip(20), 0.4)
-    host = shown(transform, photos)
-    assert torch.equal(host["levels"], shown(transform.base, photos))
+    host = shown(transform, images)
+    assert torch.equal(host["levels"], shown(transform.base, images))
     upright = transform.base.on_device(host["levels"])
     views = transform.on_device(host)
     torch.testing.assert_close(views, patch_views(upright, 0.4, host["corners"]), rtol=0, atol=0)
     turned = Rotations(transform.base)
-    torch.testing.assert_close(turned.on_device(shown(turned, photos)), views[: 4 * 4], rtol=0, atol=0)
+    torch.testing.assert_close(turned.on_device(shown(turned, images)), views[: 4 * 4], rtol=0, atol=0)

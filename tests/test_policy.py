@@ -44,7 +44,7 @@ def literal_box(policy: Policy, areas, ratios, position, width: int, height: int
     low=st.floats(0.01, 1),
     narrow=st.floats(0.2, 1),
 )
-def test_crop_boxes_are_the_literal_loop_and_lie_in_the_photo(sizes, seed, low, narrow):
+def test_crop_boxes_are_the_literal_loop_and_lie_in_the_image(sizes, seed, low, narrow):
     policy = Policy(area=(low, 1.0), ratio=(narrow, 1 / narrow))
     drawn = draw(policy, len(sizes), seed)
     boxes = policy.crop_boxes(drawn, np.array(sizes))
@@ -71,7 +71,7 @@ def test_crop_boxes_are_distributed_as_torchvisions(width, height):
         assert np.abs(gap[0] - gap[1]).max() < 2.2 * math.sqrt(2 / n)  # Kolmogorov and Smirnov's, at p = 1e-4
 
 
-def test_a_photo_that_no_proposal_fits_is_cropped_at_its_centre():
+def test_an_image_that_no_proposal_fits_is_cropped_at_its_centre():
     policy = Policy(area=(1.0, 1.0))
     assert policy.crop_boxes(draw(policy, 1), np.array([[1000, 10]])).tolist() == [[493, 0, 13, 10]]
     assert policy.crop_boxes(draw(policy, 1), np.array([[10, 1000]])).tolist() == [[0, 493, 10, 13]]

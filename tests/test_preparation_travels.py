@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import timm
 import torch
-from conftest import ROOT, photo
+from conftest import ROOT, drawn_image
 from huggingface_hub import constants, snapshot_download
 from limits import HANG
 from published import here, publishing
-from runs import photo_folder, run, sha, tiny
+from runs import image_folder, run, sha, tiny
 
 import ssl_backbones
 from ssl_backbones import __main__
@@ -52,7 +52,7 @@ class Sent:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run."""
     path = tmp_path_factory.mktemp("run")
-    return run(tiny(MoCoV2Config, photo_folder(path / "photos"), path / "run")).path
+    return run(tiny(MoCoV2Config, image_folder(path / "photos"), path / "run")).path
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def sent(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
         monkeypatch.delenv("HF_TOKEN")
         hub.asked.clear()
         prepare = timm.data.create_transform(**timm.data.resolve_data_config(PREPARATION))
-        yield Sent(address, folder, hub.asked, network.eval()(prepare(photo(1, 80, 60))[None]))
+        yield Sent(address, folder, hub.asked, network.eval()(prepare(drawn_image(1, 80, 60))[None]))
 
 
 def told(config: dict[str, Any]) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def check(model: Any, sent: Sent) -> None:
     config = timm.data.resolve_model_data_config(model)
     assert told(config) == PREPARATION
     prepare = timm.data.create_transform(**config)
-    assert torch.equal(model.eval()(prepare(photo(1, 80, 60))[None]), sent.answer)
+    assert torch.equal(model.eval()(prepare(drawn_image(1, 80, 60))[None]), sent.answer)
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"num_classes": 3}, {"features_only": True}], ids=str)

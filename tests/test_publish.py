@@ -15,7 +15,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from conftest import photo
+from conftest import drawn_image
 from hub_state import WRITER, Repository, State
 from huggingface_hub import constants
 from published import TERMS, Made, altered_copy, download, here, make, publishing, refused, snippets
@@ -173,7 +173,7 @@ def test_a_dry_run_asks_nothing_of_the_hub(made: Made, tmp_path: Path, capsys: p
 def test_the_snippets_of_the_card_run(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    photo(1, 40, 30).save("photo.jpg")
+    drawn_image(1, 40, 30).save("photo.jpg")
     with here() as (_, hub):
         publishing(made.run)
         code = snippets(contents(hub)["README.md"].decode())

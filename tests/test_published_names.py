@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from published import TERMS
-from runs import photo_folder, run, tiny
+from runs import image_folder, run, tiny
 from scripts import script
 
 from ssl_backbones.hub.publishing.names import without_names
@@ -35,9 +35,9 @@ def test_numbers_stand_in_place_of_names(told: dict, published: dict) -> None:
 
 
 def test_nothing_published_names_an_unreadable_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    photos = photo_folder(tmp_path / "photos")
-    (photos / "bag" / f"{SECRET}.jpg").write_bytes(b"torn")
-    folder = run(tiny(MoCoV2Config, photos, tmp_path / "run")).path
+    images = image_folder(tmp_path / "photos")
+    (images / "bag" / f"{SECRET}.jpg").write_bytes(b"torn")
+    folder = run(tiny(MoCoV2Config, images, tmp_path / "run")).path
     assert SECRET in (folder / "results.json").read_text()
     out = tmp_path / "out"
     words = ["--repo", "org/resnet8_moco_v2.photos", "--yes", *TERMS, "--with_state", "--dry_run", "--out", str(out)]

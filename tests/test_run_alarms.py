@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import photo_folder, run, stop, tiny
+from runs import image_folder, run, stop, tiny
 from whole_runs import data
 
 from ssl_backbones.methods import BYOLConfig, MoCoV2Config
@@ -55,7 +55,7 @@ def test_a_healthy_run_hears_no_alarm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(alarm, "SHORTEST", 8)
-    more = photo_folder(tmp_path / "data", 64)
+    more = image_folder(tmp_path / "data", 64)
     choices = {"momentum": 0.99, "queue_size": 32}
     healthy = OptimizerConfig("sgd", 5.0)
     run(tiny(MoCoV2Config, more, tmp_path / "run", choices, optimizer=healthy, epochs=5, log_every=1))

@@ -111,7 +111,7 @@ def test_the_results_are_those_of_the_log(whole: Whole) -> None:
     assert (results["protocol"], results["model"], results["chance"]) == ("pretraining", whole.recipe.model, 0.5)
     trained = timm.create_model(f"local-dir:{whole.path / 'backbone'}", pretrained=True)
     assert results["weights_sha256"] == weights_sha256(trained)
-    assert (results["steps"], results["unreadable"], results["data"]["images"]) == (STEPS, [], runs.PHOTOS)
+    assert (results["steps"], results["unreadable"], results["data"]["images"]) == (STEPS, [], runs.IMAGES)
     card = (whole.path / "README.md").read_text()
     assert whole.recipe.name in card
     assert f"{100 * after['knn']:.1f}" in card

@@ -11,7 +11,7 @@ from test_card import RESULTS
 from ssl_backbones.hub.card import model_card
 from ssl_backbones.hub.run_name import run_name
 from ssl_backbones.recipes import RECIPES
-from ssl_backbones.registry.photos import DATA
+from ssl_backbones.registry.image_sets import DATA
 
 
 def told(name: str, fingerprint: str | None, **fields: Any) -> tuple[dict[str, Any], dict[str, Any]]:

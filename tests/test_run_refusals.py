@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import runs
 import torch
-from runs import photo_folder, run, tiny
+from runs import image_folder, run, tiny
 from scripts import script
 from warm_processes import line_of, start_program
 from whole_runs import data
@@ -81,7 +81,7 @@ def test_a_command_that_makes_no_run(
 def test_a_run_that_cannot_work_is_refused_in_a_sentence(
     words: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photo_folder(tmp_path / "photos")
+    image_folder(tmp_path / "photos")
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     usual = [*SMALL.split(), "--data", "photos", "--out", "run"]

@@ -14,7 +14,7 @@ import pytest
 import runs
 import torch
 from accelerate import Accelerator
-from runs import STEPS, asked_to_stop, elsewhere, killed, outcome, photo_folder, run, stop, tiny
+from runs import STEPS, asked_to_stop, elsewhere, image_folder, killed, outcome, run, stop, tiny
 from whole_runs import NoisyConfig, Whole, contents, data, watched
 
 from ssl_backbones.data import ImageSourceError
@@ -177,7 +177,7 @@ def test_a_stop_is_announced_and_has_its_exit_code(
 def test_another_recipe_or_other_data_is_refused(noisy: Whole, data: Path, tmp_path: Path) -> None:
     recipe = elsewhere(noisy.recipe, tmp_path / "run")
     stop(recipe, 1)
-    other = photo_folder(tmp_path / "other", classes=("bag", "coat"))
+    other = image_folder(tmp_path / "other", classes=("bag", "coat"))
     for there in (tmp_path / "run", noisy.path):
         before = contents(there)
         with pytest.raises(RunFolderError, match=r"another recipe \(seed is 5 there and 6 here\)"):
@@ -190,7 +190,7 @@ def test_another_recipe_or_other_data_is_refused(noisy: Whole, data: Path, tmp_p
 def test_the_same_data_may_lie_elsewhere(noisy: Whole, tmp_path: Path) -> None:
     recipe = elsewhere(noisy.recipe, tmp_path / "run")
     stop(recipe, 4)
-    run(dataclasses.replace(recipe, data=str(photo_folder(tmp_path / "moved"))))
+    run(dataclasses.replace(recipe, data=str(image_folder(tmp_path / "moved"))))
     moved, whole = outcome(tmp_path / "run"), outcome(noisy.path)
     assert moved["results"]["data"].pop("source") != whole["results"]["data"].pop("source")  # the folder's name
     assert moved == whole

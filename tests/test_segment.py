@@ -116,9 +116,9 @@ def test_parquet_and_another_column(tmp_path: Path) -> None:
 
 def test_a_class_that_training_lacks_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = voc_folder(tmp_path / "voc")
-    photo, mask = scene(12, 40, 34)
+    image, mask = scene(12, 40, 34)
     mask[:9, :9] = 4
-    photo.save(data / "JPEGImages/p12.jpg")
+    image.save(data / "JPEGImages/p12.jpg")
     palette(mask).save(data / "SegmentationClass/p12.png")
     assert "p12.png holds class 4, and the head tells the 4 classes" in refusal(capsys, data, tmp_path / "out")
     found = run(data, tmp_path / "out", "--task.classes", "6")
@@ -137,7 +137,7 @@ class TestRefusals:
         (copy / "SegmentationClass/p1.png").unlink()
         assert "SegmentationClass/p1.png', the mask of 'p1', does not exist" in refusal(capsys, copy, out)
         (copy / "ImageSets/Segmentation/train.txt").write_text("")
-        assert "train.txt' names no photo" in refusal(capsys, copy, out)
+        assert "train.txt' names no image" in refusal(capsys, copy, out)
 
     def test_models(self, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = tmp_path / "out"

@@ -103,7 +103,7 @@ def test_intervals_are_those_of_a_loop() -> None:
     assert miou.low <= miou.value <= miou.high
 
 
-def test_the_same_seed_draws_the_same_photos() -> None:
+def test_the_same_seed_draws_the_same_images() -> None:
     images = overlaps_of(maps(1, 4, count=6), 4).images
     np.testing.assert_array_equal(resampled(images, 30, 5), resampled(images, 30, 5))
     assert not np.array_equal(resampled(images, 30, 5), resampled(images, 30, 6))
@@ -111,7 +111,7 @@ def test_the_same_seed_draws_the_same_photos() -> None:
     np.testing.assert_array_equal(resampled(alike, 3, 0), np.repeat(6 * images[:1], 3, axis=0))
 
 
-def test_a_class_of_one_photo_has_an_interval_of_the_draws_that_hold_it() -> None:
+def test_a_class_of_one_image_has_an_interval_of_the_draws_that_hold_it() -> None:
     images = np.zeros((4, 3, 2), int)
     images[:, :, 0] = 10
     images[0, :, 1] = (5, 10, 10)

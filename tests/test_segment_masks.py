@@ -87,9 +87,9 @@ def test_a_voc_folder_is_read_by_its_lists(voc: Path) -> None:
     both = open_scenes(str(voc), "mask", ["val", "train", "val"])
     assert list(both.keys) == [*validation.keys, *train.keys]
     for number in range(10):
-        photo, mask = scene(number, 40 + number % 3, 32 + number % 5)
+        image, mask = scene(number, 40 + number % 3, 32 + number % 5)
         np.testing.assert_array_equal(train.mask(number), mask)
-        assert np.abs(np.asarray(train[number]).astype(int) - np.asarray(photo)).mean() < 4
+        assert np.abs(np.asarray(train[number]).astype(int) - np.asarray(image)).mean() < 4
 
 
 def test_masks_added_later_are_found_in_their_own_folder(voc: Path) -> None:
@@ -106,9 +106,9 @@ def test_parquet_holds_the_same_scenes(tmp_path: Path) -> None:
     for scenes, first in ((train, 0), (validation, 10)):
         for row in range(len(scenes)):
             number = first + row
-            photo, mask = scene(number, 40 + number % 3, 32 + number % 5)
+            image, mask = scene(number, 40 + number % 3, 32 + number % 5)
             np.testing.assert_array_equal(scenes.mask(row), mask)
-            np.testing.assert_array_equal(np.asarray(scenes[row]), np.asarray(photo))
+            np.testing.assert_array_equal(np.asarray(scenes[row]), np.asarray(image))
     other = open_scenes(str(folder), "mask_of_one", [])
     np.testing.assert_array_equal(other.mask(4), train.mask(4) == 1)
     assert len({train.fingerprint, validation.fingerprint, other.fingerprint}) == 3
@@ -131,21 +131,21 @@ class TestRefusals:
         with pytest.raises(ImageSourceError, match=r"SegmentationClass/p4\.png', the mask of 'p4', does not exist"):
             open_scenes(str(voc), "mask", ["train"])
 
-    def test_no_photo(self, voc: Path) -> None:
+    def test_no_image(self, voc: Path) -> None:
         (voc / "JPEGImages/p4.jpg").unlink()
-        with pytest.raises(ImageSourceError, match=r"JPEGImages/p4\.jpg', the photo of 'p4', does not exist"):
+        with pytest.raises(ImageSourceError, match=r"JPEGImages/p4\.jpg', the image of 'p4', does not exist"):
             open_scenes(str(voc), "mask", ["train"])
 
     def test_no_list_and_an_empty_one(self, voc: Path) -> None:
         with pytest.raises(ImageSourceError, match=r"aug\.txt' does not exist: choose among .*\(train, val\)"):
             open_scenes(str(voc), "mask", ["train", "aug"])
         (voc / "ImageSets/Segmentation/val.txt").write_text("\n\n")
-        with pytest.raises(ImageSourceError, match=r"val\.txt' names no photo"):
+        with pytest.raises(ImageSourceError, match=r"val\.txt' names no image"):
             open_scenes(str(voc), "mask", ["val"])
 
     def test_no_masks_at_all(self, tmp_path: Path) -> None:
         for spec in (str(tmp_path), "", "org/name"):
-            with pytest.raises(ImageSourceError, match="holds no photos with masks"):
+            with pytest.raises(ImageSourceError, match="holds no images with masks"):
                 open_scenes(spec, "mask", ["train"])
         with pytest.raises(ImageSourceError, match=r"none\.parquet' does not exist"):
             open_scenes(str(tmp_path / "none.parquet"), "mask", [])
@@ -164,7 +164,7 @@ class TestRefusals:
     def test_no_validation(self, tmp_path: Path) -> None:
         folder = parquet_folder(tmp_path / "parquet")
         (folder / "validation.parquet").unlink()
-        with pytest.raises(ImageSourceError, match="name photos to be tested on with --validation"):
+        with pytest.raises(ImageSourceError, match="name images to be tested on with --validation"):
             scenes_kept_out(str(folder), "mask", [])
 
     def test_a_mask_of_another_size(self, voc: Path) -> None:
@@ -175,7 +175,7 @@ class TestRefusals:
         ):
             survey(open_scenes(str(voc), "mask", ["train"]), "training", complete=False)
 
-    def test_a_broken_mask_or_photo(self, voc: Path) -> None:
+    def test_a_broken_mask_or_image(self, voc: Path) -> None:
         (voc / "JPEGImages/p2.jpg").write_bytes(b"torn")
         scenes = open_scenes(str(voc), "mask", ["train"])
         survey(scenes, "training", complete=False)
@@ -187,7 +187,7 @@ class TestRefusals:
 
     def test_nothing_but_ignored_pixels(self) -> None:
         scenes = DrawnScenes(2)
-        scenes.scenes = [(photo, np.full_like(mask, 255)) for photo, mask in scenes.scenes]
+        scenes.scenes = [(image, np.full_like(mask, 255)) for image, mask in scenes.scenes]
         with pytest.raises(ImageSourceError, match=r"none of the 2 training masks, such as 0\.png, holds a class"):
             survey(scenes, "training", complete=False)
 

@@ -102,9 +102,9 @@ def test_presets_are_the_papers() -> None:
 
 def test_loss_and_chance() -> None:
     method = small(auxiliary=0.4, auxiliary_channels=6)
-    photos, masks = batch()
+    images, masks = batch()
     told = method(batch())
-    before, last = method.backbone(photos)
+    before, last = method.backbone(images)
     pixels = [
         nn.functional.cross_entropy(enlarged(head(maps), (24, 24)), masks, ignore_index=IGNORED)
         for head, maps in ((method.head, last), (method.auxiliary_head, before))
@@ -122,14 +122,14 @@ def test_scores_are_enlarged_between_the_centres_of_pixels() -> None:
     large = enlarged(scores, (4, 8))
     torch.testing.assert_close(large[0, 0, 0], torch.tensor([0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.0]))
     method = small().eval()
-    photos, masks = batch()
+    images, masks = batch()
     with torch.no_grad():
-        asked = nn.functional.cross_entropy(method.scores(photos, (24, 24)), masks, ignore_index=IGNORED)
-        assert method((photos, masks))["loss"].item() == pytest.approx(asked.item(), rel=1e-6)
+        asked = nn.functional.cross_entropy(method.scores(images, (24, 24)), masks, ignore_index=IGNORED)
+        assert method((images, masks))["loss"].item() == pytest.approx(asked.item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("short_side", [0, 16])
-def test_every_photo_is_tested_at_its_own_size(short_side: int) -> None:
+def test_every_image_is_tested_at_its_own_size(short_side: int) -> None:
     method, scenes = small(3, short_side=short_side), DrawnScenes(6)
     state = copy.deepcopy(method.state_dict())
     found = overlaps(method, scenes, torch.device("cpu"))
@@ -137,9 +137,9 @@ def test_every_photo_is_tested_at_its_own_size(short_side: int) -> None:
     view = method.whole()
     method.eval()
     for row in range(len(scenes)):
-        photo, mask = view.on_device(view.on_host([Scene(scenes[row], scenes.mask(row))], None))
+        image, mask = view.on_device(view.on_host([Scene(scenes[row], scenes.mask(row))], None))
         with torch.no_grad():
-            small_scores = method.head(method.backbone(photo)[-1])
+            small_scores = method.head(method.backbone(image)[-1])
         grown = nn.functional.interpolate(small_scores, mask.shape[1:], mode="bilinear", align_corners=False)
         for true, told in zip(scenes.mask(row).ravel(), grown.argmax(1).numpy().ravel(), strict=True):
             if true != IGNORED:
@@ -154,9 +154,9 @@ def step_and_test(rank: int) -> dict[str, Tensor]:
     """The gradients of this process's part of a batch, and what a test finds, in one process or in two."""
     world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     method = small(1, auxiliary=0.4, auxiliary_channels=6).double()
-    photos, masks = batch(4)
+    images, masks = batch(4)
     share = slice(rank * 4 // world, (rank + 1) * 4 // world)
-    method((photos[share].double(), masks[share]))["loss"].backward()
+    method((images[share].double(), masks[share]))["loss"].backward()
     gradients = {name: part.grad for name, part in method.named_parameters()}
     if world > 1:
         for gradient in gradients.values():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import photo
+from conftest import drawn_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -56,7 +56,10 @@ def test_it_is_a_crop_of_the_scaled_scene(
     width: int, height: int, scale: float, short: int, down: float, across: float, flip: bool
 ) -> None:
     size = 32
-    image, mask = photo(width, width, height), np.arange(width * height).reshape(height, width).astype(np.uint8) % 200
+    image, mask = (
+        drawn_image(width, width, height),
+        np.arange(width * height).reshape(height, width).astype(np.uint8) % 200,
+    )
     view = ScaleCropFlip(size, short_side=short, **PLAIN)
     levels, cut = shown(view, Scene(image, mask), placed(scale, down, across, flip))
     factor = scale * (short / min(width, height) if short else 1)
@@ -82,7 +85,7 @@ def test_it_is_a_crop_of_the_scaled_scene(
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_photo_and_mask_stay_together(seed: int) -> None:
+def test_image_and_mask_stay_together(seed: int) -> None:
     """An image painted with its classes shows the crop's mask in the crop's pixels."""
     mask = scene(seed, 60, 50)[1]
     mask[mask == IGNORED] = 0
@@ -95,7 +98,7 @@ def test_photo_and_mask_stay_together(seed: int) -> None:
     assert known.float().mean() > 0.3
 
 
-def test_beyond_a_small_photo_is_the_mean_and_nothing_is_known() -> None:
+def test_beyond_a_small_image_is_the_mean_and_nothing_is_known() -> None:
     image, mask = scene(1, 20, 16)
     view = ScaleCropFlip(32)
     levels, cut = view.on_host([Scene(image, mask)], placed(1.0))

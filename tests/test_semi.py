@@ -110,7 +110,7 @@ def test_a_subset_is_the_images_at_its_rows(data: Path) -> None:
     assert at(images, np.arange(36)) is images
 
 
-def test_photos_without_a_label_are_left_out() -> None:
+def test_images_without_a_label_are_left_out() -> None:
     images = Drawn(9)
     images.labels = np.array([0, -1, 2, 0, -1, 2, 0, 1, 2])
     assert labelled_rows(images).tolist() == [0, 2, 3, 5, 6, 7, 8]
@@ -198,7 +198,7 @@ def test_a_list_without_a_class_that_is_asked_about_is_refused(data: Path, tmp_p
     names = tmp_path / "list.txt"
     names.write_text("".join(f"{name}_{number:02}.png\n" for name in ("blue", "red") for number in range(4)))
     options = small(semi, "lewel_1pct", data, tmp_path / "run", batch_size=4, subset=str(names))
-    with pytest.raises(ImageSourceError, match=r"list\.txt: there are photos of 'green', and none to learn from"):
+    with pytest.raises(ImageSourceError, match=r"list\.txt: there are images of 'green', and none to learn from"):
         labelled_runs.run(semi, options)
 
 

@@ -14,7 +14,7 @@ import ssl_backbones
 from ssl_backbones.catalogue.lookup import list_models
 from ssl_backbones.hub.publishing.material import Material, MaterialError
 from ssl_backbones.hub.publishing.shipping import LARGEST, ship
-from ssl_backbones.registry.photos import CLOTHING, IMAGENETTE
+from ssl_backbones.registry.image_sets import CLOTHING, IMAGENETTE
 from ssl_backbones.registry.tags import TAGS, WEIGHTS
 
 NAME = "resnet8_byol.imagenette32_60ep"
@@ -72,7 +72,7 @@ def test_what_may_not_ship_is_refused(
 
 
 @pytest.mark.parametrize("fingerprint", ["mine", CLOTHING.fingerprints[0]])
-def test_weights_of_other_photos_than_their_name_says_do_not_ship(fingerprint: str, tmp_path: Path) -> None:
+def test_weights_of_other_images_than_their_name_says_do_not_ship(fingerprint: str, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     with pytest.raises(MaterialError, match="says Imagenette, and the images are not known to be those"):
         ship(

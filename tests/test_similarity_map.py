@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_grad_cam import photos, small
+from test_grad_cam import random_images, small
 from torch.nn import functional as F
 
 from ssl_backbones.visualizers import similarity_map
 
 
 def test_a_place_is_found_again_in_a_shifted_copy() -> None:
-    model, images = small(), photos(2, 48)
+    model, images = small(), random_images(2, 48)
     found = similarity_map(model, images, images, point=(0.55, 0.3))
     assert found.shape == (2, 48, 48)
     for one in found:
@@ -22,7 +22,7 @@ def test_a_place_is_found_again_in_a_shifted_copy() -> None:
 
 
 def test_the_whole_of_one_image_is_asked_of_all() -> None:
-    model, images, other = small(), photos(3), photos(1, 40, seed=5)
+    model, images, other = small(), random_images(3), random_images(1, 40, seed=5)
     features = model.forward_features(images).detach()
     whole = model(other).detach()[0]
     cosines = F.cosine_similarity(features, whole[None, :, None, None]).clamp(0, 1)
@@ -42,6 +42,6 @@ def test_an_image_that_is_not_finite_in_a_corner_has_no_map(value: float) -> Non
 
 def test_mistakes_are_told() -> None:
     with pytest.raises(ValueError, match="there are 2 others for 3 images: give one, or one for each"):
-        similarity_map(small(), photos(3), photos(2))
+        similarity_map(small(), random_images(3), random_images(2))
     with pytest.raises(ValueError, match=r"point is \(2, 0\): give height and width as shares"):
-        similarity_map(small(), photos(1), photos(1), point=(2, 0))
+        similarity_map(small(), random_images(1), random_images(1), point=(2, 0))

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import runs
-from evaluations import ASKED, QUICK, labelled_photos
-from photo_sources import fill, raw, write
-from runs import outcome, photo_folder, run, tiny
+from evaluations import ASKED, QUICK, labelled_images
+from image_sources import fill, raw, write
+from runs import image_folder, outcome, run, tiny
 from scripts import script
 
 from ssl_backbones.commands import mine_pairs
@@ -67,7 +67,7 @@ def test_images_are_held_out_of_every_class(tmp_path: Path, source) -> None:
 
 
 def test_a_run_on_some_classes_with_images_held_out(tmp_path: Path) -> None:
-    data = photo_folder(tmp_path / "data", 36, ("bag", "hat", "shoe"))
+    data = image_folder(tmp_path / "data", 36, ("bag", "hat", "shoe"))
     (tmp_path / "two.txt").write_text("bag\nshoe\n")
     recipe = tiny(BYOLConfig, data, tmp_path / "run", classes=str(tmp_path / "two.txt"), hold_out=2, max_steps=1)
     results = outcome(run(recipe).path)["results"]
@@ -87,7 +87,7 @@ def test_a_run_on_some_classes_with_images_held_out(tmp_path: Path) -> None:
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, ...], dict[str, Any], str]:
     """The data, the words that take a part of them, and what pretrain left out with these."""
     path = tmp_path_factory.mktemp("pretrained")
-    data = photo_folder(path / "data", 45, ("bag", "hat", "shoe"))
+    data = image_folder(path / "data", 45, ("bag", "hat", "shoe"))
     (path / "two.txt").write_text("bag\nshoe\n")
     recipe = tiny(BYOLConfig, data, path / "run", classes=str(path / "two.txt"), hold_out=3, max_steps=1)
     results = outcome(run(recipe).path)["results"]
@@ -153,7 +153,7 @@ def test_a_finished_evaluation_of_other_classes_is_no_answer(pretrained, tmp_pat
 
 
 def test_validation_images_of_classes_that_are_not_listed_are_not_asked_about(tmp_path: Path) -> None:
-    data = labelled_photos(tmp_path / "data")
+    data = labelled_images(tmp_path / "data")
     (tmp_path / "two.txt").write_text("shoe\nbag\n")
     evaluate("knn", data, tmp_path / "out", "--classes", str(tmp_path / "two.txt"))
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -175,7 +175,7 @@ def test_a_comparison_mines_and_evaluates_on_what_its_runs_take() -> None:
 
 
 def test_pairs_are_mined_of_what_a_run_on_them_takes(tmp_path: Path) -> None:
-    data = photo_folder(tmp_path / "data", 36, ("bag", "hat", "shoe"))
+    data = image_folder(tmp_path / "data", 36, ("bag", "hat", "shoe"))
     (tmp_path / "two.txt").write_text("bag\nshoe\n")
     some = {"classes": str(tmp_path / "two.txt"), "hold_out": 2}
     mined = mine_pairs.mine_pairs(

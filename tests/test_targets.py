@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from small_methods import CONFIGS, small_method
-from test_grad_cam import photos, small
+from test_grad_cam import random_images, small
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -58,7 +58,7 @@ def test_each_target_is_its_number() -> None:
     [FeatureNorm(), TopClass(), CosineTo(torch.ones(64)), Direction(torch.ones(64)), Cluster(torch.eye(3, 64))],
 )
 def test_targets_are_frozen_and_explain_a_batch(target: Target) -> None:
-    maps = grad_cam(small(), photos(3), target)
+    maps = grad_cam(small(), random_images(3), target)
     assert maps.shape == (3, 24, 24)
     for field in dataclasses.fields(target):  # type: ignore[arg-type]
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -73,7 +73,7 @@ def test_a_cluster_is_pulled_up_and_its_rival_down() -> None:
 
 class TestSimilarity:
     def test_to_another_image_or_to_another_view_of_each(self) -> None:
-        model, images, views = small(), photos(3), photos(3, 32, seed=4)
+        model, images, views = small(), random_images(3), random_images(3, 32, seed=4)
         torch.testing.assert_close(similar_to(model, views).embedding, model(views).detach())
         torch.testing.assert_close(similar_to(model, views[:1]).embedding, model(views[:1]).detach()[0])
         to_views = raw_grad_cam(model, images, similar_to(model, views))
@@ -82,9 +82,9 @@ class TestSimilarity:
         assert grad_cam(model, images, similar_to(model, views[:1])).amax() == 1
 
     def test_made_in_inference_mode(self) -> None:
-        model, images = small().train(), photos(2)
+        model, images = small().train(), random_images(2)
         with torch.inference_mode():
-            vector = model.eval()(photos(1, seed=7))[0]
+            vector = model.eval()(random_images(1, seed=7))[0]
             assert vector.is_inference()
             grad_cam(model, images, CosineTo(vector))
             grad_cam(model, images, similar_to(model, images.flip(0)))
@@ -93,14 +93,14 @@ class TestSimilarity:
 
 class TestMethods:
     def test_a_method_is_seen_through_its_backbone(self) -> None:
-        method, images = small_method(MoCoV2Config), photos(2)
+        method, images = small_method(MoCoV2Config), random_images(2)
         modes = [module.training for module in method.modules()]
         torch.testing.assert_close(grad_cam(method, images), grad_cam(method.backbone, images))
         assert [module.training for module in method.modules()] == modes
 
     @pytest.mark.parametrize(("kind", "index"), [(PatchRotNetConfig, 6), (RotNetConfig, 3), (DeepClusterConfig, 1)])
     def test_the_logit_of_its_own_head(self, kind: Any, index: int) -> None:
-        method, images = small_method(kind).eval(), photos(2)
+        method, images = small_method(kind).eval(), random_images(2)
         logits = method.head(method.backbone(images))
         torch.testing.assert_close(method.logits(images), logits)
         whole = nn.Sequential(method.backbone, method.head)
@@ -110,7 +110,7 @@ class TestMethods:
             grad_cam(method, images, PretextLogit(logits.shape[1]))
 
     def test_each_view_has_the_logit_of_its_own_turn(self) -> None:
-        method, images = small_method(RotNetConfig), photos(4)
+        method, images = small_method(RotNetConfig), random_images(4)
         together = raw_grad_cam(method, images, PretextLogit((0, 1, 2, 3)))
         alone = [raw_grad_cam(method, image[None], PretextLogit(turn)) for turn, image in enumerate(images)]
         torch.testing.assert_close(together, torch.cat(alone))
@@ -120,7 +120,7 @@ class TestMethods:
         assert having == {"patch_rotnet", "rotnet", "supervised", "deepcluster"}
 
     def test_an_alignment_map(self) -> None:
-        method, images = small_method(LewelBConfig), photos(2)
+        method, images = small_method(LewelBConfig), random_images(2)
         found = raw_grad_cam(method, images, AlignmentPeak(3))
         method.eval()
         features = method.backbone.forward_features(images).detach().requires_grad_()
@@ -135,21 +135,21 @@ class TestMethods:
 class TestRefusals:
     def test_a_class_that_is_none(self) -> None:
         with pytest.raises(ValueError, match=r"^class index 7 is out of range: there are 5, so give 0 to 4$"):
-            grad_cam(small(num_classes=5), photos(), ClassLogit(7))
+            grad_cam(small(num_classes=5), random_images(), ClassLogit(7))
         with pytest.raises(ValueError, match="class index -1 is out of range"):
-            grad_cam(small(num_classes=5), photos(), ClassLogit(-1))
+            grad_cam(small(num_classes=5), random_images(), ClassLogit(-1))
         with pytest.raises(ValueError, match="2 class indices are given for 3 images: give one, or one each"):
-            grad_cam(small(num_classes=5), photos(), ClassLogit((1, 2)))
+            grad_cam(small(num_classes=5), random_images(), ClassLogit((1, 2)))
 
     def test_a_class_of_a_headless_network(self) -> None:
         with pytest.raises(ValueError, match=r"has no head, and its 64 outputs are no classes: take FeatureNorm\(\)"):
-            grad_cam(small(), photos(), ClassLogit(3))
+            grad_cam(small(), random_images(), ClassLogit(3))
 
     def test_a_method_without_what_is_asked(self) -> None:
         with pytest.raises(TypeError, match="MoCoV2 has no logits of its own; RotNet, PatchRotNet"):
-            grad_cam(small_method(MoCoV2Config), photos(), PretextLogit(0))
+            grad_cam(small_method(MoCoV2Config), random_images(), PretextLogit(0))
         with pytest.raises(TypeError, match="MoCoV2 has no alignment maps; LewelB, LewelM and Aligned do"):
-            grad_cam(small_method(MoCoV2Config), photos(), AlignmentPeak(0))
+            grad_cam(small_method(MoCoV2Config), random_images(), AlignmentPeak(0))
 
     @pytest.mark.parametrize(
         ("target", "message"),
@@ -163,8 +163,8 @@ class TestRefusals:
     )
     def test_vectors_of_another_width(self, target: Target, message: str) -> None:
         with pytest.raises(ValueError, match=message):
-            grad_cam(small(), photos(), target)
+            grad_cam(small(), random_images(), target)
 
     def test_a_network_without_an_embedding(self) -> None:
         with pytest.raises(ValueError, match=r"gives \(3, 64, 6, 6\), where an embedding is \(B, D\)"):
-            grad_cam(small(global_pool=""), photos())
+            grad_cam(small(global_pool=""), random_images())

@@ -16,14 +16,14 @@ from ssl_backbones.hub.card import Terms, model_card
 from ssl_backbones.hub.training_section import alterations, command, training
 from ssl_backbones.recipes import command_line
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.registry import photos
+from ssl_backbones.registry import image_sets
+from ssl_backbones.registry.image_sets import CLOTHING, DATA, IMAGENETTE, SAMPLE, are_those, known_by
 from ssl_backbones.registry.papers import PAPERS, Paper
-from ssl_backbones.registry.photos import CLOTHING, DATA, IMAGENETTE, SAMPLE, are_those, known_by
 from ssl_backbones.train.results import altered, description, earned_tag
 
 IMAGENETTE_RECIPE = recipes.get("resnet8_byol.imagenette96_100ep")
 IMAGENET_RECIPE = recipes.get("resnet50_lewel_b.in1k_400ep")
-PHOTO_SOURCES = {
+IMAGE_SOURCES = {
     "imagenette_96": IMAGENETTE,
     "clothing10_cc0_160": CLOTHING,
 }
@@ -43,15 +43,15 @@ def results(recipe: Recipe, fingerprint: str | None = None) -> dict[str, Any]:
 # Whose images
 
 
-def test_the_sample_photos_are_known_by_their_fingerprint() -> None:
+def test_the_sample_images_are_known_by_their_fingerprint() -> None:
     images = open_images(str(ROOT / "training" / "sample_photos"))
     assert known_by(images.fingerprint) is SAMPLE
     assert are_those(recipes.get("sample").promise.data, images.fingerprint)
 
 
-@pytest.mark.parametrize("name", PHOTO_SOURCES)
-def test_the_photos_that_weights_here_were_trained_on_are_known(name: str) -> None:
-    data = PHOTO_SOURCES[name]
+@pytest.mark.parametrize("name", IMAGE_SOURCES)
+def test_the_images_that_weights_here_were_trained_on_are_known(name: str) -> None:
+    data = IMAGE_SOURCES[name]
     for path in (ROOT / "benchmarks" / "results").glob("resnet8_*/results.json"):
         recipe = json.loads((path.parent / "recipe.json").read_text())
         if recipe["data"] == name:
@@ -62,12 +62,12 @@ def test_the_photos_that_weights_here_were_trained_on_are_known(name: str) -> No
     assert known_by(open_images(str(here)).fingerprint) is data
 
 
-def test_no_copy_is_of_two_and_every_recipe_names_photos_of_the_table() -> None:
+def test_no_copy_is_of_two_and_every_recipe_names_images_of_the_table() -> None:
     fingerprints = [known for data in DATA for known in data.fingerprints]
     assert len(fingerprints) == len(set(fingerprints))
     assert all(data.origin for data in DATA if data.fingerprints)
     assert {recipes.get(name).promise.data for name in recipes.names()} <= {data.name for data in DATA}
-    assert are_those("no such photos", fingerprints[0]) is None
+    assert are_those("no such images", fingerprints[0]) is None
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_no_copy_is_of_two_and_every_recipe_names_photos_of_the_table() -> None:
         ),
     ],
 )
-def test_a_tag_is_borne_on_photos_that_are_known_to_be_the_recipes(
+def test_a_tag_is_borne_on_images_that_are_known_to_be_the_recipes(
     recipe: Recipe, fingerprint: str, earned: str | None, told: str
 ) -> None:
     recipe = replace(recipe, data="/mnt/photos", seed=recipe.seed + 1)
@@ -105,7 +105,7 @@ def test_a_tag_is_borne_on_photos_that_are_known_to_be_the_recipes(
 
 
 @pytest.mark.parametrize("recipe", [IMAGENETTE_RECIPE, IMAGENET_RECIPE], ids=["Imagenette", "ImageNet"])
-def test_the_terms_are_those_of_the_photos_and_not_of_the_recipes(recipe: Recipe) -> None:
+def test_the_terms_are_those_of_the_images_and_not_of_the_recipes(recipe: Recipe) -> None:
     def licence(fingerprint: str, **said: str) -> str:
         about = results(recipe, fingerprint)
         card = model_card(recipe.to_dict(), about, {}, name="x", source="hf-hub:o/x", terms=Terms(**said))
@@ -124,7 +124,7 @@ def test_the_terms_are_those_of_the_photos_and_not_of_the_recipes(recipe: Recipe
 
 def test_a_fingerprint_that_is_recorded_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = replace(IMAGENETTE, fingerprints=("mine",))
-    monkeypatch.setattr(photos, "DATA", (mine,))
+    monkeypatch.setattr(image_sets, "DATA", (mine,))
     assert known_by("mine") is mine
     assert earned_tag(IMAGENETTE_RECIPE, results(IMAGENETTE_RECIPE, "mine")) == "imagenette96_100ep"
 

@@ -109,7 +109,7 @@ POLICIES = [*views.MOCO_V2_VIEWS[:1], *views.LEWEL_B_VIEWS, *views.BYOL_VIEWS]
 
 
 @pytest.mark.parametrize("policy", [*POLICIES, replace(POLICIES[2], threshold=100, solarize_p=0.5)])
-def test_a_pillow_view_is_torchvisions_on_photos(sample_images, policy):
+def test_a_pillow_view_is_torchvisions_on_images(sample_images, policy):
     check_views_are_torchvisions(sample_images, policy)
 
 
@@ -165,13 +165,13 @@ def test_device_operations_that_are_exact(name, kind):
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_device_operations_that_are_exact_on_photos(sample_images, name):
-    square = [photo.resize((64, 64)) for photo in sample_images]
+def test_device_operations_that_are_exact_on_images(sample_images, name):
+    square = [image.resize((64, 64)) for image in sample_images]
     assert both(square, replace(STILL, **EXACT[name]), 64).max() == 0
 
 
 @pytest.mark.parametrize("size", [16, 32, 96, 200])
-def test_device_crop_on_photos(sample_images, size):
+def test_device_crop_on_images(sample_images, size):
     apart = both(sample_images, replace(STILL, area=(0.05, 1.0), flip_p=0.5), size)
     assert apart.max() <= 2
     assert apart.mean() < 0.1
@@ -192,8 +192,8 @@ def patterns(size: int) -> list[Image.Image]:
     return [synthetic(size, size, kind, seed) for seed in range(8) for kind in ("noise", "smooth", "flat")]
 
 
-def test_device_blur_on_photos(sample_images):
-    check_blur([photo.resize((64, 64)) for photo in sample_images])
+def test_device_blur_on_images(sample_images):
+    check_blur([image.resize((64, 64)) for image in sample_images])
 
 
 @pytest.mark.parametrize("size", [4, 9, 32])
@@ -218,8 +218,8 @@ def test_box_radius_is_pillows():
 
 
 @pytest.mark.parametrize("strength", [0.1, 0.5])
-def test_device_hue_on_photos(sample_images, strength):
-    check_hue([photo.resize((64, 64)) for photo in sample_images], strength)
+def test_device_hue_on_images(sample_images, strength):
+    check_hue([image.resize((64, 64)) for image in sample_images], strength)
 
 
 @pytest.mark.parametrize("strength", [0.1, 0.5])

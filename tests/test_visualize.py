@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import photo
+from conftest import drawn_image
 from PIL import Image
-from runs import photo_folder, run, tiny
+from runs import image_folder, run, tiny
 from scripts import script
 from small_methods import small_method
 from test_gallery import Page
@@ -29,18 +29,18 @@ from ssl_backbones.visualizers.page_images import Viewer, read_page_images, task
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of images in two classes, some with names that try to be more than names."""
-    folder = photo_folder(tmp_path_factory.mktemp("look") / "photos", 16, ("<b>bag</b>", "帽子"))
-    photo(77, 30, 20).save(folder / "帽子" / "\"><script>alert('1')<&amp;.jpg", format="JPEG")
-    (folder / "帽子" / "broken.jpg").write_bytes(b"no photo")
+    folder = image_folder(tmp_path_factory.mktemp("look") / "photos", 16, ("<b>bag</b>", "帽子"))
+    drawn_image(77, 30, 20).save(folder / "帽子" / "\"><script>alert('1')<&amp;.jpg", format="JPEG")
+    (folder / "帽子" / "broken.jpg").write_bytes(b"no image")
     return folder
 
 
 @pytest.fixture(scope="module")
-def lewel(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lewel(image_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small finished run of LEWEL_B."""
-    return run(tiny(LewelBConfig, photos, tmp_path_factory.mktemp("lewel") / "run", unreadable_share=0.5)).path
+    return run(tiny(LewelBConfig, image_files, tmp_path_factory.mktemp("lewel") / "run", unreadable_share=0.5)).path
 
 
 def look(model: str | Path, images: Path, out: Path, *more: str) -> Page:
@@ -53,9 +53,9 @@ def headings(page: Page) -> list[str]:
     return [words for tag, words in page.words if tag == "h2"]
 
 
-def test_a_run_is_shown_with_its_curves_and_its_own_maps(lewel: Path, photos: Path, tmp_path: Path) -> None:
+def test_a_run_is_shown_with_its_curves_and_its_own_maps(lewel: Path, image_files: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    page = look(lewel, photos, tmp_path / "new" / "gallery", "--pdf", "--count", "17")
+    page = look(lewel, image_files, tmp_path / "new" / "gallery", "--pdf", "--count", "17")
     assert headings(page) == [
         "The run",
         "Where the network looks",
@@ -89,23 +89,23 @@ def test_a_run_ends_with_its_page(lewel: Path) -> None:
 
 
 def test_a_picture_that_fails_loses_no_run(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    image_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*arguments: Any, **choices: Any) -> None:
         raise ZeroDivisionError("no ink")
 
     monkeypatch.setattr(results, "draw_page", fail)
-    ended = run(tiny(PatchRotNetConfig, photos, tmp_path / "run", unreadable_share=0.5))
+    ended = run(tiny(PatchRotNetConfig, image_files, tmp_path / "run", unreadable_share=0.5))
     assert ended.results.exists()
     assert not (ended.path / "gallery.html").exists()
     assert "gallery.html was not drawn, and all else is there (ZeroDivisionError: no ink)" in capsys.readouterr().out
-    page = look(ended.path, photos, tmp_path / "gallery")
+    page = look(ended.path, image_files, tmp_path / "gallery")
     told = [words for tag, words in page.words if tag == "bdi" and "taken for" in words]
     assert len(told) == 8 * 3
 
 
-def test_a_name_with_random_weights_and_photos_without_classes(tmp_path: Path) -> None:
-    page = look("resnet8", photo_folder(tmp_path / "photos", 3, ()), tmp_path / "out", "--random", "--size", "16")
+def test_a_name_with_random_weights_and_images_without_classes(tmp_path: Path) -> None:
+    page = look("resnet8", image_folder(tmp_path / "photos", 3, ()), tmp_path / "out", "--random", "--size", "16")
     assert headings(page) == [
         "Where the network looks",
         "Turned views",
@@ -113,13 +113,13 @@ def test_a_name_with_random_weights_and_photos_without_classes(tmp_path: Path) -
         "Where two images are alike",
     ]
     assert any("resnet8 with random weights" in words for _, words in page.words)
-    one = look("resnet8", photo_folder(tmp_path / "one", 1, ()), tmp_path / "single", "--random")
+    one = look("resnet8", image_folder(tmp_path / "one", 1, ()), tmp_path / "single", "--random")
     assert headings(one) == ["Where the network looks", "Turned views"]
 
 
-def test_the_same_command_gives_the_same_page(photos: Path, tmp_path: Path) -> None:
+def test_the_same_command_gives_the_same_page(image_files: Path, tmp_path: Path) -> None:
     for name in "ab":
-        look("resnet8", photos, tmp_path / name, "--random", "--seed", "4")
+        look("resnet8", image_files, tmp_path / name, "--random", "--seed", "4")
     first, second = ((tmp_path / name / "index.html").read_bytes() for name in "ab")
     assert first == second
 
@@ -139,7 +139,7 @@ def test_the_same_command_gives_the_same_page(photos: Path, tmp_path: Path) -> N
 def test_what_cannot_be_shown_is_refused_in_a_sentence(
     arguments: list[str],
     sentence: str,
-    photos: Path,
+    image_files: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -149,7 +149,7 @@ def test_what_cannot_be_shown_is_refused_in_a_sentence(
     (tmp_path / "taken" / "index.html").write_text("mine")
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit, match="2"):
-        script("visualize", ["--images", str(photos), "--out", "out", *arguments])
+        script("visualize", ["--images", str(image_files), "--out", "out", *arguments])
     said = capsys.readouterr().err.strip()
     assert sentence in said
     assert said.startswith("visualize.py: ")
@@ -158,22 +158,22 @@ def test_what_cannot_be_shown_is_refused_in_a_sentence(
 
 
 def test_a_damaged_run_is_refused(
-    lewel: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lewel: Path, image_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "run" / "checkpoints" / "step-00000001").mkdir(parents=True)
     (tmp_path / "run" / "recipe.json").write_bytes((lewel / "recipe.json").read_bytes())
     with pytest.raises(SystemExit, match="2"):
-        look(tmp_path / "run", photos, tmp_path / "out")
+        look(tmp_path / "run", image_files, tmp_path / "out")
     assert "step-00000001: it has no MANIFEST.json" in capsys.readouterr().err
 
 
 def test_vectors_without_matplotlib_are_refused_before_any_work(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    image_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.setattr(visualize, "open_images", lambda spec: pytest.fail("photos were opened"))
+    monkeypatch.setattr(visualize, "open_images", lambda spec: pytest.fail("images were opened"))
     with pytest.raises(SystemExit, match="2"):
-        look("resnet8", photos, tmp_path, "--random", "--pdf")
+        look("resnet8", image_files, tmp_path, "--random", "--pdf")
     assert "pip install 'ssl-backbones[viz]'" in capsys.readouterr().err
 
 
@@ -181,8 +181,8 @@ def viewer(model: torch.nn.Module) -> Viewer:
     return Viewer("small", model, CenterCrop(16), torch.device("cpu"))
 
 
-def test_photos_are_shown_under_their_own_names_and_features(photos: Path) -> None:
-    source = open_images(str(photos))
+def test_images_are_shown_under_their_own_names_and_features(image_files: Path) -> None:
+    source = open_images(str(image_files))
     seen = read_page_images(viewer(create_model("resnet8")), source, 99)
     assert seen.unreadable == 1
     assert len(seen.indices) == len(source) - 1 == len(seen.features)
@@ -196,7 +196,7 @@ def test_photos_are_shown_under_their_own_names_and_features(photos: Path) -> No
         assert np.array_equal(np.asarray(seen.shown[at]), expected)
 
 
-def test_photos_none_of_which_can_be_read_are_refused(tmp_path: Path) -> None:
+def test_images_none_of_which_can_be_read_are_refused(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / f"{name}.jpg").write_bytes(b"nothing")
     with pytest.raises(ImageSourceError, match="none of 2 images"):
@@ -207,11 +207,11 @@ def test_photos_none_of_which_can_be_read_are_refused(tmp_path: Path) -> None:
     ("kind", "count", "asked"), [(PatchRotNetConfig, 8, True), (RotNetConfig, 4, True), (LewelBConfig, 8, False)]
 )
 def test_views_are_those_of_training_and_told_by_the_own_head(
-    kind: type[MethodConfig], count: int, asked: bool, photos: Path
+    kind: type[MethodConfig], count: int, asked: bool, image_files: Path
 ) -> None:
     method: Method = small_method(kind)
     who = viewer(method)
-    seen = read_page_images(who, open_images(str(photos)), 4)
+    seen = read_page_images(who, open_images(str(image_files)), 4)
     views = task_views(who, seen, 1)
     assert method.training
     assert len(views.pictures) == len(views.heats) == len(views.titles) == count
@@ -222,10 +222,10 @@ def test_views_are_those_of_training_and_told_by_the_own_head(
     assert 0 <= views.heats.min() <= views.heats.max() <= 1
 
 
-def test_pairs_of_views_are_for_methods_that_take_two(photos: Path) -> None:
+def test_pairs_of_views_are_for_methods_that_take_two(image_files: Path) -> None:
     for kind, has in ((LewelBConfig, True), (PatchRotNetConfig, False)):
         who = viewer(small_method(kind))
-        pairs = view_pairs(who, read_page_images(who, open_images(str(photos)), 4), [0, 2])
+        pairs = view_pairs(who, read_page_images(who, open_images(str(image_files)), 4), [0, 2])
         assert (pairs is not None) == has
         if pairs:
             (first, second), maps = pairs
@@ -235,8 +235,8 @@ def test_pairs_of_views_are_for_methods_that_take_two(photos: Path) -> None:
                 assert of.sum((2, 3)).sub(1).abs().max() < 1e-4
 
 
-def test_agreement_is_counted_beside_chance(photos: Path) -> None:
-    seen = read_page_images(viewer(create_model("resnet8")), open_images(str(photos)), 99)
+def test_agreement_is_counted_beside_chance(image_files: Path) -> None:
+    seen = read_page_images(viewer(create_model("resnet8")), open_images(str(image_files)), 99)
     assert seen.labels is not None
     seen.features[:] = torch.nn.functional.one_hot(torch.from_numpy(seen.labels), seen.features.shape[1]).float()
     first, second = np.bincount(seen.labels)
@@ -254,7 +254,7 @@ def test_a_map_is_told_in_words() -> None:
 
 def test_figures_are_drawn_without_a_window_or_global_state(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    views = [photo(n, 20, 20) for n in range(3)]
+    views = [drawn_image(n, 20, 20) for n in range(3)]
     names = [r"$\frac$", "帽子_b", "<b>"]
     panels = view_panels(views, np.random.default_rng(0).random((3, 4, 4)), names, ["$x", "y", "z"])
     for number, figure in enumerate(

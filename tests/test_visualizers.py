@@ -70,14 +70,14 @@ def test_an_overlay_is_the_stated_mixture(heat: np.ndarray, width: int, height: 
     assert {tuple(colour) for colour in np.asarray(bare).reshape(-1, 3).tolist()} <= known
 
 
-def test_heat_is_drawn_where_it_is(photos: list[Image.Image]) -> None:
+def test_heat_is_drawn_where_it_is(small_images: list[Image.Image]) -> None:
     heat = np.zeros((4, 6))
     heat[3, 0] = 1
-    for photo in photos:
-        lightness = luminance(np.asarray(overlay(photo, heat, alpha=1)).astype(float))
+    for image in small_images:
+        lightness = luminance(np.asarray(overlay(image, heat, alpha=1)).astype(float))
         row, column = np.unravel_index(lightness.argmax(), lightness.shape)
-        assert row >= photo.height * 3 // 4 - 1
-        assert column <= photo.width // 6 + 1
+        assert row >= image.height * 3 // 4 - 1
+        assert column <= image.width // 6 + 1
 
 
 def test_upsampling_is_torchs_bilinear() -> None:
@@ -240,12 +240,12 @@ def test_a_method_without_maps_says_which_have_them() -> None:
         alignment_maps(nn.BatchNorm2d(3), torch.zeros(1, 3, 4, 4))
 
 
-def test_the_maps_of_lewel_sum_to_one_and_are_drawn(photos: list[Image.Image]) -> None:
+def test_the_maps_of_lewel_sum_to_one_and_are_drawn(small_images: list[Image.Image]) -> None:
     torch.manual_seed(0)
     backbone = timm.create_model("resnet18", num_classes=0)
     method = LewelB(backbone, LewelBConfig(hidden_dim=32, projection_dim=16, aligned_dim=16))
-    square = [photo.resize((64, 64)) for photo in photos]
-    pixels = np.stack([np.asarray(photo, dtype=np.float32) for photo in square]).transpose(0, 3, 1, 2)
+    square = [image.resize((64, 64)) for image in small_images]
+    pixels = np.stack([np.asarray(image, dtype=np.float32) for image in square]).transpose(0, 3, 1, 2)
     maps = alignment_maps(method, torch.from_numpy(pixels) / 255)
     assert maps.shape == (6, 16, 2, 2)
     assert maps.sum((2, 3)) == pytest.approx(torch.ones(6, 16).numpy(), abs=1e-5)
@@ -254,18 +254,18 @@ def test_the_maps_of_lewel_sum_to_one_and_are_drawn(photos: list[Image.Image]) -
     assert figure.height >= 6 * 40
 
 
-def test_a_figure_shows_the_photo_then_its_most_distinct_maps(photos: list[Image.Image]) -> None:
+def test_a_figure_shows_the_image_then_its_most_distinct_maps(small_images: list[Image.Image]) -> None:
     maps = torch.from_numpy(np.stack([bumps((1, 1, 1), (1, 1, 1.1), (6, 6, 2))] * 2)).float().requires_grad_()
-    figure = alignment_figure([photos[2], photos[2]], maps, k=2, side=80)
-    grey, heats = photos[2].convert("L"), stretched(maps.detach().numpy())[0]
-    expected = [photos[2], *(overlay(grey, heats[index], alpha=0.6) for index in (0, 2))]
+    figure = alignment_figure([small_images[2], small_images[2]], maps, k=2, side=80)
+    grey, heats = small_images[2].convert("L"), stretched(maps.detach().numpy())[0]
+    expected = [small_images[2], *(overlay(grey, heats[index], alpha=0.6) for index in (0, 2))]
     assert np.array_equal(
         np.asarray(figure), np.asarray(grid([expected, expected], titles=["image", "map 0", "map 2"]))
     )
-    every = alignment_figure(photos[:2], maps, k=6, side=32)
-    assert every.size == alignment_figure(photos[:2], maps, k=3, side=32).size
+    every = alignment_figure(small_images[:2], maps, k=6, side=32)
+    assert every.size == alignment_figure(small_images[:2], maps, k=3, side=32).size
     with pytest.raises(ValueError, match=r"\(2, 3, 8, 8\) for 1 images"):
-        alignment_figure(photos[:1], maps)
+        alignment_figure(small_images[:1], maps)
 
 
 def test_a_map_of_few_places_is_told_of() -> None:

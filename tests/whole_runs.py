@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from runs import photo_folder, run
+from runs import image_folder, run
 from torch import Tensor, nn
 
 from ssl_backbones.methods import Method, MethodConfig
@@ -20,7 +20,7 @@ from ssl_backbones.views import LEWEL_B_VIEWS, MultiView
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photo_folder(tmp_path_factory.mktemp("data") / "photos")
+    return image_folder(tmp_path_factory.mktemp("data") / "photos")
 
 
 @dataclass(frozen=True)

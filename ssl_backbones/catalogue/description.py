@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ssl_backbones.registry.image_sets import DATA
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.papers import PAPERS
-from ssl_backbones.registry.photos import DATA
 from ssl_backbones.registry.tags import Origin, Tag
 
 if TYPE_CHECKING:  # all recipes are read where one is asked for

@@ -156,6 +156,6 @@ def summary(pairs: Pairs, out: Path) -> str:
     sampled: dict[str, float] = pairs.about["sampled_classes"]
     middle = "exact" if not sampled else f"sampled in {len(sampled)} classes (rank +- {max(sampled.values()):.1%})"
     return (
-        f"{out} holds the pairs of {len(pairs.rows)} photos by {pairs.about['layer']} of {pairs.about['model']}, "
+        f"{out} holds the pairs of {len(pairs.rows)} images by {pairs.about['layer']} of {pairs.about['model']}, "
         f"their middle ranks {middle}; train on them with --method.pairs {out}"
     )

@@ -32,8 +32,8 @@ from ssl_backbones.hub.publishing.files import card_of, check_empty, write_files
 from ssl_backbones.hub.publishing.material import Material, MaterialError, read_material
 from ssl_backbones.hub.publishing.refusals import NAME, PublishError
 from ssl_backbones.hub.publishing.shipping import check_ships, ship
+from ssl_backbones.registry.image_sets import known_by
 from ssl_backbones.registry.licences import on_the_hub
-from ssl_backbones.registry.photos import known_by
 from ssl_backbones.registry.tags import LICENCE, WEIGHTS
 from ssl_backbones.typed.words import Positional
 

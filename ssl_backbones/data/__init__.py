@@ -1,4 +1,4 @@
-"""Photos, wherever they lie: opened, named, decoded, and counted where they cannot be."""
+"""Images, wherever they lie: opened, named, decoded, and counted where they cannot be."""
 
 from ssl_backbones.data.batches import Batch, BatchDataset, Batches, Request
 from ssl_backbones.data.cached import CachedImages

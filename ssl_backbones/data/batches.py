@@ -98,7 +98,7 @@ class BatchDataset(ABC):
             except UnreadableImageError as error:
                 unreadable[self.images.keys[at]] = reason = str(error)
         raise UnreadableImageError(
-            f"{min(count, ATTEMPTS)} of {count} photos in a row cannot be read, at last: {reason}"
+            f"{min(count, ATTEMPTS)} of {count} images in a row cannot be read, at last: {reason}"
         )
 
 

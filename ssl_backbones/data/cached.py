@@ -3,7 +3,7 @@
 A cache is a folder that was written as a whole (`train/cache.py`):
 
     pixels.npy    uint8: (N, H, W, 3) where all images have one shape, and image behind image in one row where not
-    images.npz    of each image: its key, its label, where it ends in the row, its height and width
+    photos.npz    of each image: its key, its label, where it ends in the row, its height and width
     INDEX.json    what the images are of, and the sha256 of the files above and of itself
 
 A cache of kind "pixels" gives what decoding gave, to the last bit. One of kind "jpeg" holds images scaled down and
@@ -25,7 +25,7 @@ from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.files import file_digest, object_digest, read_object
 
 SCHEMA = 1
-INDEX, PHOTOS, PIXELS = "INDEX.json", "photos.npz", "pixels.npy"
+INDEX, ARRAYS, PIXELS = "INDEX.json", "photos.npz", "pixels.npy"
 HEADER = 128
 """Bytes in front of the pixels."""
 
@@ -43,12 +43,12 @@ class CachedImages(Images):
         self.folder = Path(folder)
         self.index = read_index(self.folder)
         try:
-            with np.load(self.folder / PHOTOS, allow_pickle=False) as photos:
-                self.keys = stored_keys(photos["keys"], photos["key_ends"])
-                self.labels = photos["labels"] if self.index["labelled"] else None
-                self.ends, self.shapes = photos["ends"], photos["shapes"]
+            with np.load(self.folder / ARRAYS, allow_pickle=False) as arrays:
+                self.keys = stored_keys(arrays["keys"], arrays["key_ends"])
+                self.labels = arrays["labels"] if self.index["labelled"] else None
+                self.ends, self.shapes = arrays["ends"], arrays["shapes"]
         except (OSError, ValueError, KeyError) as error:
-            raise torn_error(self.folder, f"{PHOTOS} cannot be read") from error
+            raise torn_error(self.folder, f"{ARRAYS} cannot be read") from error
         self.classes = self.index["classes"]
         self.fingerprint = self.index["of"]["fingerprint"]
         self.unreadable = {int(at): reason for at, reason in self.index["unreadable"].items()}
@@ -90,9 +90,9 @@ def verify(folder: Path) -> None:
     """ImageSourceError where a byte of a cache is not what was written. It reads all of it, at a GB or so a second."""
     index = read_index(folder)
     try:
-        found = file_digest(folder / PHOTOS)
-        if found != index["files"][PHOTOS]:
-            raise torn_error(folder, f"{PHOTOS} was changed")
+        found = file_digest(folder / ARRAYS)
+        if found != index["files"][ARRAYS]:
+            raise torn_error(folder, f"{ARRAYS} was changed")
         with open(folder / PIXELS, "rb") as file:
             size = file.seek(0, 2)
             expected = HEADER + sum(block["bytes"] for block in index["files"][PIXELS])

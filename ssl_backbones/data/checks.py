@@ -17,7 +17,7 @@ def require_labels(images: Images, why: str) -> np.ndarray:
     """
     if images.labels is None:
         raise ImageSourceError(
-            f"{why} needs labels, and these {len(images)} photos have none: put each class into a folder of its own, "
+            f"{why} needs labels, and these {len(images)} images have none: put each class into a folder of its own, "
             "or give parquet files with a column 'label'"
         )
     wrong = np.flatnonzero((images.labels < 0) | (images.labels >= len(images.classes)))
@@ -26,8 +26,8 @@ def require_labels(images: Images, why: str) -> np.ndarray:
         label = int(images.labels[first])
         has = "missing" if label == -1 else f"{label}, which is not one of 0 to {len(images.classes) - 1}"
         raise ImageSourceError(
-            f"{why} needs a label for every photo, and that of {images.keys[first]!r} is {has} "
-            f"({len(wrong)} of {len(images)} photos are wrong): label them or leave them out"
+            f"{why} needs a label for every image, and that of {images.keys[first]!r} is {has} "
+            f"({len(wrong)} of {len(images)} images are wrong): label them or leave them out"
         )
     if len(images.classes) < 2:
         raise ImageSourceError(f"{why} needs at least two classes, and the only one is {images.classes[0]!r}: add some")
@@ -51,8 +51,8 @@ def relabelled(images: Images, classes: Sequence[str]) -> Images:
     for label, name in enumerate(images.classes):
         if name not in number and (images.labels == label).any():
             raise ImageSourceError(
-                f"the class {name!r} of the photos to compare with is not one of those trained on "
-                f"({', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}): leave its photos out"
+                f"the class {name!r} of the images to compare with is not one of those trained on "
+                f"({', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}): leave its images out"
             )
     table = np.array([number.get(name, -1) for name in images.classes], np.int64)
     known = (images.labels >= 0) & (images.labels < len(table))

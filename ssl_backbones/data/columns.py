@@ -29,7 +29,7 @@ def image_column(schema: pa.Schema, source: str) -> str:
     columns = ", ".join(f"{field.name} ({field.type})" for field in schema) or "none at all"
     if found:
         raise ImageSourceError(
-            f"{source} may have photos in {', '.join(found)}: name the one to be used 'image' (columns: {columns})"
+            f"{source} may have images in {', '.join(found)}: name the one to be used 'image' (columns: {columns})"
         )
     raise ImageSourceError(
         f"{source} has no column of images, which is bytes or a struct with a field 'bytes' (columns: {columns})"
@@ -124,9 +124,9 @@ def named_file(path: str | None, folders: Collection[Path]) -> Path | None:
     return file if is_image(str(file), file.name) else None
 
 
-def sizes_of(photos: pa.ChunkedArray, files: PathKeys | None = None) -> np.ndarray:
+def sizes_of(encoded: pa.ChunkedArray, files: PathKeys | None = None) -> np.ndarray:
     """The size in bytes of each encoded image (N,), or of the file that its row names; -1 for a missing one."""
-    sizes: np.ndarray = pc.fill_null(pc.binary_length(photos).cast(pa.int64()), -1).to_numpy()
+    sizes: np.ndarray = pc.fill_null(pc.binary_length(encoded).cast(pa.int64()), -1).to_numpy()
     if files is not None:
         sizes = np.array([size_of(Path(file)) if file else size for file, size in zip(files, sizes, strict=True)])
     return sizes

@@ -52,14 +52,14 @@ class DecodePolicy:
 USUAL_POLICY = DecodePolicy()
 
 
-def decode(photo: bytes | Path, name: str, policy: DecodePolicy = USUAL_POLICY) -> Image.Image:
-    """The photo, or the first frame of several, as upright RGB; UnreadableImageError says what is wrong with `name`."""
+def decode(image: bytes | Path, name: str, policy: DecodePolicy = USUAL_POLICY) -> Image.Image:
+    """The image, or the first frame of several, as upright RGB; UnreadableImageError says what is wrong with `name`."""
     try:
         with without_pillows_warnings():
-            if isinstance(photo, Path):
-                with photo.open("rb") as file:
+            if isinstance(image, Path):
+                with image.open("rb") as file:
                     return decode_file(file, policy)
-            return decode_file(io.BytesIO(photo), policy)
+            return decode_file(io.BytesIO(image), policy)
     except MemoryError:
         raise
     # Pillow answers a broken file with OSError, SyntaxError, ValueError, struct.error and more: all mean the same.
@@ -68,7 +68,7 @@ def decode(photo: bytes | Path, name: str, policy: DecodePolicy = USUAL_POLICY) 
 
 
 def decode_file(file: BinaryIO, policy: DecodePolicy) -> Image.Image:
-    """The photo as upright RGB, with nothing of the file attached; raises whatever Pillow raises."""
+    """The image as upright RGB, with nothing of the file attached; raises whatever Pillow raises."""
     start = file.read(12)
     if not start:
         raise ValueError("it is empty")

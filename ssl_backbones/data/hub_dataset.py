@@ -44,10 +44,10 @@ class HubImages(RowImages):
         self.rows = undecoded(dataset.select_columns([image]), image)
 
     def encoded(self, index: int) -> bytes | Path | None:
-        (photo,) = self.rows[range(len(self))[index]].values()
-        if isinstance(photo, dict):
-            photo = photo["bytes"] if photo["bytes"] is not None else named_file(photo.get("path"), self.folders)
-        found: bytes | Path | None = photo
+        (held,) = self.rows[range(len(self))[index]].values()
+        if isinstance(held, dict):
+            held = held["bytes"] if held["bytes"] is not None else named_file(held.get("path"), self.folders)
+        found: bytes | Path | None = held
         return found
 
 

@@ -41,7 +41,7 @@ class ParquetImages(RowImages):
         self.keys = RowKeys(names_of(self.files), [table.num_rows for table in tables])
         if not len(self.keys):
             raise ImageSourceError(
-                f"there is no row in {', '.join(repr(str(file)) for file in self.files)}: add photos"
+                f"there is no row in {', '.join(repr(str(file)) for file in self.files)}: add images"
             )
         self.column = EncodedColumn(self.files, self.image, joined(tables, self.image))
         self.labels, self.classes = labels_of(joined(tables, label), names.get(label)) if label else (None, [])

@@ -40,7 +40,7 @@ def open_images(spec: Spec, policy: DecodePolicy = USUAL_POLICY, among: Sequence
     bear their names are classes, be it one. Raises ImageSourceError.
     """
     if spec == "":
-        raise ImageSourceError("no photos are named: give a folder, .parquet files, or a Hub dataset as org/name")
+        raise ImageSourceError("no images are named: give a folder, .parquet files, or a Hub dataset as org/name")
     try:
         files = parquet_files(spec)
     except PermissionError as error:

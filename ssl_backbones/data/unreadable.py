@@ -26,29 +26,29 @@ class Unreadable:
     def __init__(self, total: int, share: float = 0.01) -> None:
         """Raise ValueError for a share outside [0, 1]."""
         if not 0 <= share <= 1:
-            raise ValueError(f"the share of photos that may be unreadable is {share}, and has to be from 0 to 1")
+            raise ValueError(f"the share of images that may be unreadable is {share}, and has to be from 0 to 1")
         self.total = total
         self.share = share
         self.allowed = max(1, int(share * total)) if share > 0 else 0
-        self.photos: dict[str, str] = {}
+        self.reasons: dict[str, str] = {}
 
     def add(self, unreadable: Mapping[str, str]) -> None:
         """Take in images, key to reason; name the new ones in the log, and TooManyUnreadableError beyond the share."""
         for key, reason in unreadable.items():
-            if key not in self.photos:
-                self.photos[key] = reason
-                logger.warning("photo left out, another takes its place: %s", reason)
-        if len(self.photos) > self.allowed:
+            if key not in self.reasons:
+                self.reasons[key] = reason
+                logger.warning("image left out, another takes its place: %s", reason)
+        if len(self.reasons) > self.allowed:
             raise TooManyUnreadableError(self.complaint())
 
     def complaint(self, most: int = 20) -> str:
         """The list of the images, the first of them in full."""
-        listed = [f"  {reason}" for _, reason in sorted(self.photos.items())[:most]]
-        rest = len(self.photos) - len(listed)
+        listed = [f"  {reason}" for _, reason in sorted(self.reasons.items())[:most]]
+        rest = len(self.reasons) - len(listed)
         listed += [f"  and {rest} more"] if rest else []
         return "\n".join(
             [
-                f"{len(self.photos)} of {self.total} photos cannot be read, and {self.allowed} may be "
+                f"{len(self.reasons)} of {self.total} images cannot be read, and {self.allowed} may be "
                 f"({self.share:.1%}): mend or remove them, or raise the share",
                 *listed,
             ]
@@ -56,10 +56,10 @@ class Unreadable:
 
     def state_dict(self) -> dict[str, Any]:
         """The state of a resumed run, as JSON."""
-        return {"photos": dict(self.photos)}
+        return {"photos": dict(self.reasons)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.photos = dict(state["photos"])
+        self.reasons = dict(state["photos"])
 
 
 class Accounts:
@@ -86,7 +86,7 @@ class Accounts:
     def elsewhere(self, images: Images) -> list[str]:
         """The sorted keys of the images of all other sources that could not be read."""
         own = self.of(images)
-        return sorted(key for account in self.accounts.values() if account is not own for key in account.photos)
+        return sorted(key for account in self.accounts.values() if account is not own for key in account.reasons)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs, as JSON."""

@@ -104,7 +104,7 @@ def features_of(
         rows[start : start + len(indices)] = block[0]
     if store.found:
         say(f"{model.name}: the features of {images.fingerprint[:8]} were in {how.cache}")
-    lost = unreadable.photos
+    lost = unreadable.reasons
     readable = np.array([images.keys[row] not in lost for row in chosen]) if lost else np.ones(len(chosen), bool)
     return Features(rows, readable, tuple(sorted(lost)))
 

@@ -49,7 +49,7 @@ def labelled(features: Features, images: Images, source: str) -> Labelled:
     counts = features.readable & (labels >= 0)
     kept = torch.from_numpy(np.flatnonzero(counts))
     if not len(kept):
-        raise ImageSourceError(f"none of the {len(images)} photos of {source} with a label can be read: mend them")
+        raise ImageSourceError(f"none of the {len(images)} images of {source} with a label can be read: mend them")
     rows = features.rows if bool(counts.all()) else features.rows[kept]
     return Labelled(rows, torch.from_numpy(labels)[kept].long(), int((labels < 0).sum()), features.unreadable)
 
@@ -81,13 +81,13 @@ def open_labelled(named: Named, protocol: str) -> tuple[Images, Images | None, s
     images, asked = named.selection.of(images, asked)
     present = np.unique(known(labels_of(images, data, protocol)))
     if len(present) < 2:
-        only = f"the only one is {images.classes[int(present[0])]!r}" if len(present) else "no photo has a label"
-        raise ImageSourceError(f"{protocol} needs photos of at least two classes, and in {data} {only}: add some")
+        only = f"the only one is {images.classes[int(present[0])]!r}" if len(present) else "no image has a label"
+        raise ImageSourceError(f"{protocol} needs images of at least two classes, and in {data} {only}: add some")
     if asked is None:
         return images, None, ""
     with naming(source):
         if len(known(labels_of(asked, source, protocol))) == 0:
-            raise ImageSourceError("no photo has a label, so there is nothing to answer: label some")
+            raise ImageSourceError("no image has a label, so there is nothing to answer: label some")
         require_known(asked, images, present)
         if rank() == 0 and (warning := copies_sentence(asked, images)):
             say(warning)
@@ -111,23 +111,23 @@ def naming(source: str) -> Iterator[None]:
 
 
 def require_known(asked: Images, images: Images, present: np.ndarray) -> None:
-    """Refuse photos of classes that there is nothing to learn of."""
+    """Refuse images of classes that there is nothing to learn of."""
     learnt = {images.classes[int(label)] for label in present}
     assert asked.labels is not None
     shown = [asked.classes[int(label)] for label in np.unique(known(asked.labels))]
     if lacking := [name for name in shown if name not in learnt]:
         more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
         raise ImageSourceError(
-            f"there are photos of {', '.join(map(repr, lacking[:SHOWN]))}{more}, and none to learn from "
+            f"there are images of {', '.join(map(repr, lacking[:SHOWN]))}{more}, and none to learn from "
             f"(of {len(learnt)} classes): leave them out, or add some to the data"
         )
 
 
 def labels_of(images: Images, source: str, protocol: str) -> np.ndarray:
-    """The labels (N,), -1 for a photo without one; ImageSourceError where there are none, or others."""
+    """The labels (N,), -1 for an image without one; ImageSourceError where there are none, or others."""
     if images.labels is None:
         raise ImageSourceError(
-            f"{protocol} needs labels, and the {len(images)} photos of {source} have none: put each class into a "
+            f"{protocol} needs labels, and the {len(images)} images of {source} have none: put each class into a "
             "folder of its own, or give parquet files with a column 'label'"
         )
     wrong = np.flatnonzero((images.labels < -1) | (images.labels >= len(images.classes)))
@@ -135,13 +135,13 @@ def labels_of(images: Images, source: str, protocol: str) -> np.ndarray:
         first = int(wrong[0])
         raise ImageSourceError(
             f"the label of {images.keys[first]!r} in {source} is {int(images.labels[first])}, but must be one of 0 to "
-            f"{len(images.classes) - 1}, or -1 for none ({len(wrong)} photos are wrong): label them or leave them out"
+            f"{len(images.classes) - 1}, or -1 for none ({len(wrong)} images are wrong): label them or leave them out"
         )
     return images.labels
 
 
 def known(labels: np.ndarray) -> np.ndarray:
-    """The labels of photos that have one."""
+    """The labels of images that have one."""
     return labels[labels >= 0]
 
 

@@ -17,10 +17,10 @@ from ssl_backbones.hub.evaluations import Results, beats_random, commands, index
 from ssl_backbones.hub.run_name import data_name, fingerprint, on_own_images, run_name
 from ssl_backbones.hub.training_section import training
 from ssl_backbones.recipes import RECIPES
+from ssl_backbones.registry.image_sets import known_by
 from ssl_backbones.registry.licences import on_the_hub
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.papers import PAPERS
-from ssl_backbones.registry.photos import known_by
 from ssl_backbones.registry.tags import LICENCE
 from ssl_backbones.runs.results import NOT_MEASURED, Number, as_points, in_words, percent, upgraded
 

@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult
 
 from ssl_backbones.invocation import repeatable
 from ssl_backbones.metrics import Interval, newcombe_difference
-from ssl_backbones.registry.photos import known_by
+from ssl_backbones.registry.image_sets import known_by
 from ssl_backbones.runs.results import NOT_MEASURED, Number, as_points, in_words, percent
 
 Results = Mapping[str, Any]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from ssl_backbones.registry.photos import are_those
+from ssl_backbones.registry.image_sets import are_those
 
 
 def data_name(recipe: Mapping[str, Any]) -> str:

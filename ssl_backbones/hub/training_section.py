@@ -10,7 +10,7 @@ from typing import Any
 from ssl_backbones.catalogue.lookup import list_models
 from ssl_backbones.hub.run_name import data_name, fingerprint
 from ssl_backbones.invocation import NAME
-from ssl_backbones.registry.photos import are_those, known_by
+from ssl_backbones.registry.image_sets import are_those, known_by
 
 
 def training(recipe: Mapping[str, Any], results: Mapping[str, Any], record: str) -> dict[str, Any]:

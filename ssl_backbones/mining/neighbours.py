@@ -47,8 +47,8 @@ def mine(
     tiny = tuple(classes[counts < DISJOINT_FROM].tolist())
     if tiny:
         logger.warning(
-            "%d of %d classes have fewer than %d photos, so that global and local pairs share some of them, and a "
-            "photo without another in its class is its own partner",
+            "%d of %d classes have fewer than %d images, so that global and local pairs share some of them, and an "
+            "image without another in its class is its own partner",
             len(tiny),
             len(classes),
             DISJOINT_FROM,
@@ -74,7 +74,7 @@ def mine_class(features: Tensor, *, exact_up_to: int = EXACT_UP_TO, sample: int 
     """
     check_positive(exact_up_to=exact_up_to)
     if sample < DISJOINT_FROM:
-        raise ValueError(f"sample must be at least {DISJOINT_FROM} photos to have a middle, not {sample}")
+        raise ValueError(f"sample must be at least {DISJOINT_FROM} images to have a middle, not {sample}")
     features = features.float()
     lengths = features.norm(dim=1)
     if not lengths.isfinite().all():

@@ -31,7 +31,7 @@ FLAGS: dict[str, Any] = {
     "views": MOCO_V2_SMALL_VIEWS,
 }
 MINED = (
-    "Pairs by this table's MoCo v2, with the labels of the photos: "
+    "Pairs by this table's MoCo v2, with the labels of the images: "
     "ssl-backbones mine-pairs runs/resnet8_moco_v2.imagenette32_26ep --layer layer3."
 )
 

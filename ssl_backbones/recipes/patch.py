@@ -35,7 +35,7 @@ OPEN = (
 ONCE = "One place for the four patches of an image, a resize without antialiasing, and one linear layer are readings."
 GAME = "The prior is a game of two, where that code lets the encoder help the discriminator (method.prior=cooperative)."
 CLEAN = (
-    "Clusters are those of clean photos, and weigh one over their size; that code clusters augmented photos, trains on "
+    "Clusters are those of clean images, and weigh one over their size; that code clusters augmented images, trains on "
     "corrupted ones, and hardly weighs (method.weighting=complement)."
 )
 LABELS = (

@@ -171,11 +171,11 @@ class Recipe(Run):
     """The maker of the pixels of views: the reference, the faster one, or the network's device, to which whole images
     are sent for that; all within a few levels. Methods whose views follow no policy have the reference alone."""
     cache: str = ""
-    """A folder that keeps the photos as pixels, so that each is decoded once for all epochs and runs; none if empty."""
+    """A folder that keeps the images as pixels, so that each is decoded once for all epochs and runs; none if empty."""
     cache_limit: float = 8.0
-    """GB of pixels up to which photos are kept there."""
+    """GB of pixels up to which images are kept there."""
     reencode: int = 0
-    """Keep photos in the cache as JPEG scaled to this short side, whatever their size: other pixels. 0 for never."""
+    """Keep images in the cache as JPEG scaled to this short side, whatever their size: other pixels. 0 for never."""
     resident: bool = False
     """Bring the cache to the network's device as a whole, where its views are made (engine device); the same views."""
 
@@ -190,7 +190,7 @@ class Recipe(Run):
         placed = bool(self.cache) and self.engine == "device"
         way_out = "false, or come with a cache (--cache FOLDER) and views made on the device (--engine device)"
         check(not self.resident or placed, "resident", self.resident, way_out)
-        check(not self.resident or not self.workers, "workers", self.workers, "0 or None where photos are resident")
+        check(not self.resident or not self.workers, "workers", self.workers, "0 or None where images are resident")
         name = Name.parse(self.model)
         expected = f"{name.arch}_{self.method.name}, as this recipe's method is {self.method.name}"
         check(name.method == self.method.name and not name.tag, "model", self.model, expected)

@@ -9,7 +9,7 @@ from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.views import MOCO_V2_SMALL_VIEWS
 
-PHOTOS = Path(__file__).parents[2] / "training" / "sample_photos"
+IMAGES = Path(__file__).parents[2] / "training" / "sample_photos"
 
 SAMPLE = Recipe(
     name="sample",
@@ -29,7 +29,7 @@ SAMPLE = Recipe(
     optimizer=OptimizerConfig("sgd", 0.12, weight_decay=5e-4, exclude_norm_and_bias=True),
     schedule=ScheduleConfig(warmup_epochs=2, per="step"),
     monitoring=Monitoring(knn_every=10),
-    data=str(PHOTOS) if PHOTOS.is_dir() else "",
+    data=str(IMAGES) if IMAGES.is_dir() else "",
     promise=Promise(
         paper="Small images (no paper)",
         table="sample",

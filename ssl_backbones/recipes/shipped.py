@@ -14,7 +14,7 @@ from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, Promise,
 from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, PREDICTIVE, byol, lewel_b, lewel_m, moco_v2
 
 IMAGENETTE, CLOTHING = "imagenette32", "clothing10_32"
-PHOTOS = {
+DATA = {
     IMAGENETTE: "Imagenette",
     CLOTHING: "Clothing dataset (small), training photos",
 }
@@ -25,11 +25,11 @@ def shipped(
     epochs: int,
     batch_size: int,
     optimizer: OptimizerConfig,
-    photos: str = IMAGENETTE,
+    data: str = IMAGENETTE,
     not_stated: str = "",
 ) -> Recipe:
     """A method's run, long enough for a curve that is flat at its end."""
-    name = f"resnet8_{method.name}.{photos}_{epochs}ep"
+    name = f"resnet8_{method.name}.{data}_{epochs}ep"
     return Recipe(
         name=name,
         model=f"resnet8_{method.name}",
@@ -43,7 +43,7 @@ def shipped(
         promise=Promise(
             paper="Weights that ship (no paper)",
             table="resnet8 at 32 px",
-            data=PHOTOS[photos],
+            data=DATA[data],
             epochs=epochs,
             hardware="1 CPU core",
             hours=None,
@@ -63,7 +63,7 @@ RECIPES = (
         60,
         128,
         CONTRASTIVE,
-        not_stated="Pairs by the MoCo v2 of this family, with the labels of the photos: "
+        not_stated="Pairs by the MoCo v2 of this family, with the labels of the images: "
         "ssl-backbones mine-pairs runs/resnet8_moco_v2.imagenette32_60ep --layer layer3.",
     ),
     shipped(PatchRotNetConfig(ratio=0.4), 30, 64, ADAM),
@@ -73,7 +73,7 @@ RECIPES = (
         200,
         64,
         CONTRASTIVE,
-        photos=CLOTHING,
-        not_stated="The queue is shorter than the photos are many, or it would hold some of them twice.",
+        data=CLOTHING,
+        not_stated="The queue is shorter than the images are many, or it would hold some of them twice.",
     ),
 )

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssl_backbones.registry.image_sets import CLOTHING, IMAGENETTE, IN1K
+from ssl_backbones.registry.image_sets import Data as Data
 from ssl_backbones.registry.names import Name
-from ssl_backbones.registry.photos import CLOTHING, IMAGENETTE, IN1K
-from ssl_backbones.registry.photos import Data as Data
 from ssl_backbones.registry.zoo import ORIGINS
 from ssl_backbones.registry.zoo import Origin as Origin
 

@@ -79,7 +79,7 @@ def cached(images: Images, source: str, how: Caching, part: str = "") -> Images:
     expected = 0 if first_decides(place.exists) else first_decides(lambda: expected_bytes(images, how))
     if not how.side and expected > how.limit * 1e9:
         say(
-            f"{source} is not cached: its {len(images)} photos take about {expected / 1e9:.1f} GB as pixels, and "
+            f"{source} is not cached: its {len(images)} images take about {expected / 1e9:.1f} GB as pixels, and "
             f"--cache_limit is {how.limit:g}"
         )
         return images
@@ -135,7 +135,7 @@ def own_turn(place: Path, how: Caching) -> Generator[bool, None, Lock]:
             told = True
         except OSError as error:
             raise ImageCacheError(
-                f"photos cannot be kept in {how.folder} ({error.strerror}): name a folder that can be written to with "
+                f"images cannot be kept in {how.folder} ({error.strerror}): name a folder that can be written to with "
                 "--cache, or leave it out"
             ) from error
         time.sleep(WAIT)
@@ -151,8 +151,8 @@ def grow(images: Images, source: str, place: Path, how: Caching, expected: int) 
             say(f"the unfinished cache beside {place} is not gone on with: {reason}")
         require_room(place, expected * (1 - unfinished.done / len(images)))
         if unfinished.done:
-            say(f"the cache in {place} is gone on with after {unfinished.done} of {len(images)} photos")
-        with Bar(total=len(images), initial=unfinished.done, unit=" photos", desc="cache", disable=None) as bar:
+            say(f"the cache in {place} is gone on with after {unfinished.done} of {len(images)} images")
+        with Bar(total=len(images), initial=unfinished.done, unit=" images", desc="cache", disable=None) as bar:
             account.add(unfinished.unreadable_keys())
             for start in range(unfinished.done, len(images), BLOCK):
                 indices = range(start, min(start + BLOCK, len(images)))
@@ -166,7 +166,7 @@ def grow(images: Images, source: str, place: Path, how: Caching, expected: int) 
             f"the cache in {place} cannot be written ({error.strerror or error}): make room or mend the folder and "
             "start the same command again, which goes on from there, or leave out --cache"
         ) from error
-    say(f"{len(images)} photos of {source} are kept in {place}")
+    say(f"{len(images)} images of {source} are kept in {place}")
 
 
 def require_room(place: Path, needed: float) -> None:
@@ -186,7 +186,7 @@ def check(images: Images, source: str, place: Path) -> None:
     if index["of"]["fingerprint"] != images.fingerprint:
         raise ImageCacheError(
             f"{source} is not what the cache in {place} was made of (fingerprint {images.fingerprint[:12]} instead of "
-            f"{index['of']['fingerprint'][:12]}, {len(images)} photos instead of {index['of']['photos']}): {way_out}"
+            f"{index['of']['fingerprint'][:12]}, {len(images)} images instead of {index['of']['photos']}): {way_out}"
         )
     verify(place)
     found = CachedImages(place)
@@ -195,7 +195,7 @@ def check(images: Images, source: str, place: Path) -> None:
     for at in [*spread(len(images), COMPARED), *list(found.unreadable)[:COMPARED]]:
         if pixels(images, at) != pixels(found, at):
             raise ImageCacheError(
-                f"{images.keys[at]!r} is decoded to other pixels than those in the cache in {place} (the photo was "
+                f"{images.keys[at]!r} is decoded to other pixels than those in the cache in {place} (the image was "
                 f"changed, or Pillow, which was {index['made_with']['pillow']}): {way_out}"
             )
 
@@ -203,10 +203,10 @@ def check(images: Images, source: str, place: Path) -> None:
 def pixels(images: Images, at: int) -> tuple[tuple[int, int], bytes] | None:
     """An image's size and bytes; None where it cannot be read."""
     try:
-        photo = images[at]
+        image = images[at]
     except UnreadableImageError:
         return None
-    return photo.size, photo.tobytes()
+    return image.size, image.tobytes()
 
 
 def say(sentence: str) -> None:
@@ -227,7 +227,7 @@ def resident(images: Images, recipe: Recipe, device: torch.device) -> Images:
     needed, allowed = int(images.ends[-1]), SHARE * memory_of(device)
     if needed > allowed:
         raise ImageSourceError(
-            f"{recipe.data} takes {needed / 1e9:.2f} GB as pixels, and photos may take {allowed / 1e9:.2f} GB of this "
+            f"{recipe.data} takes {needed / 1e9:.2f} GB as pixels, and images may take {allowed / 1e9:.2f} GB of this "
             f"{device.type} device's memory: leave out --resident, and they come from the cache batch by batch"
         )
     return ResidentImages(images, device)

@@ -19,7 +19,7 @@ from PIL import Image, features
 
 import ssl_backbones
 from ssl_backbones.data import Images, UnreadableImageError
-from ssl_backbones.data.cached import HEADER, INDEX, PHOTOS, PIXELS, SCHEMA, next_sha256
+from ssl_backbones.data.cached import ARRAYS, HEADER, INDEX, PIXELS, SCHEMA, next_sha256
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.files import make_folder, object_digest, object_in, sync_folder, without_links, write_file
 
@@ -84,7 +84,7 @@ class UnfinishedCache:
             return []
         lines = readable_lines(notes)
         if next(lines, None) != self.question:
-            self.dropped.append("it was begun with other photos, or by another version")
+            self.dropped.append("it was begun with other images, or by another version")
             return []
         blocks: list[Block] = []
         with open(pixels, "rb") as file:
@@ -93,7 +93,7 @@ class UnfinishedCache:
                 block = Block(**line)
                 if next_sha256(file, block.bytes) != block.sha256:
                     whole = sum(len(block.sizes) for block in blocks)
-                    self.dropped.append(f"what lies behind its first {whole} photos is not what was written")
+                    self.dropped.append(f"what lies behind its first {whole} images is not what was written")
                     break
                 blocks.append(block)
         return blocks
@@ -130,10 +130,10 @@ class UnfinishedCache:
     def content(self, at: int) -> tuple[int, bytes | str, tuple[int, int]]:
         """One image."""
         try:
-            photo = self.images[at]
+            image = self.images[at]
         except UnreadableImageError as error:
             return at, str(error), (0, 0)
-        return at, content_of(photo, self.side), (photo.height, photo.width)
+        return at, content_of(image, self.side), (image.height, image.width)
 
     def finish(self) -> None:
         """Write the header and the index, and give the folder its name."""
@@ -142,8 +142,8 @@ class UnfinishedCache:
         same = not self.side and (shapes == shapes[0]).all()
         shape = (len(sizes), *map(int, shapes[0]), 3) if same else (sum(sizes),)
         write_header(self.folder / PIXELS, shape)
-        photos = photo_arrays(self.images, sizes, shapes)
-        write_file(self.folder / PHOTOS, photos)
+        arrays = image_arrays(self.images, sizes, shapes)
+        write_file(self.folder / ARRAYS, arrays)
         index = {
             **self.question,
             "classes": list(self.images.classes),
@@ -152,7 +152,7 @@ class UnfinishedCache:
             "date": datetime.now(UTC).date().isoformat(),
             "files": {
                 PIXELS: [{"bytes": block.bytes, "sha256": block.sha256} for block in self.blocks],
-                PHOTOS: hashlib.sha256(photos).hexdigest(),
+                ARRAYS: hashlib.sha256(arrays).hexdigest(),
             },
         }
         write_file(self.folder / INDEX, json.dumps(index | {"sha256": object_digest(index)}, indent=1).encode())
@@ -162,16 +162,16 @@ class UnfinishedCache:
         (self.place / NOTES).unlink()  # not before: without its notes an unfinished cache is worth nothing
 
 
-def content_of(photo: Image.Image, side: int) -> bytes:
+def content_of(image: Image.Image, side: int) -> bytes:
     """An image's pixels, or with a side the JPEG of the image scaled down until its short side is that."""
     if not side:
-        return photo.tobytes()
-    short = min(photo.size)
+        return image.tobytes()
+    short = min(image.size)
     if short > side:
-        width, height = (max(side, round(length * side / short)) for length in photo.size)
-        photo = photo.resize((width, height), Image.Resampling.BICUBIC)
+        width, height = (max(side, round(length * side / short)) for length in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
     out = io.BytesIO()
-    photo.save(out, "JPEG", quality=QUALITY)
+    image.save(out, "JPEG", quality=QUALITY)
     return out.getvalue()
 
 
@@ -208,7 +208,7 @@ def write_header(path: Path, shape: tuple[int, ...]) -> None:
         os.fsync(file.fileno())
 
 
-def photo_arrays(images: Images, sizes: list[int], shapes: np.ndarray) -> bytes:
+def image_arrays(images: Images, sizes: list[int], shapes: np.ndarray) -> bytes:
     """The file of what belongs to each image."""
     keys = images.keys if isinstance(images.keys, PathKeys) else PathKeys(images.keys)
     arrays: dict[str, np.ndarray] = {

@@ -130,7 +130,7 @@ class Loop:
             before=self.before,
             after=after,
             best=self.best,
-            unreadable=sorted(self.unreadable.of(self.images).photos),
+            unreadable=sorted(self.unreadable.of(self.images).reasons),
             unreadable_elsewhere=self.unreadable.elsewhere(self.images),
             say=self.log.say,
         )

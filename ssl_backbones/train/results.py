@@ -15,8 +15,8 @@ from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.hub.run_name import run_name
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.recipes.recipe import FREE, Recipe
+from ssl_backbones.registry.image_sets import are_those
 from ssl_backbones.registry.names import Name
-from ssl_backbones.registry.photos import are_those
 from ssl_backbones.runs.results import PRETRAINING, as_points, as_share, percent, results_of, write_results
 from ssl_backbones.runs.run_folder import RunFolder, differences
 from ssl_backbones.train.bench import evaluation_crop
@@ -28,7 +28,7 @@ from ssl_backbones.visualizers.page import draw_page
 from ssl_backbones.visualizers.page_images import Viewer
 from ssl_backbones.visualizers.run_section import run_section
 
-PHOTOS = 6
+IMAGES = 6
 """In the picture of the maps."""
 PICTURE_SCALE = 2
 """The images of the picture are this many times larger than the views, for maps of a finer grid."""
@@ -148,7 +148,7 @@ def draw_maps(recipe: Recipe, monitor: Monitor, trained: Trained) -> None:
         return
     crop = evaluation_crop(trained.method.backbone, PICTURE_SCALE * recipe.size)
     asked = monitor.asked_images
-    indices = np.linspace(0, len(asked) - 1, min(PHOTOS, len(asked)), dtype=int)
+    indices = np.linspace(0, len(asked) - 1, min(IMAGES, len(asked)), dtype=int)
     levels = Batches(asked, crop, recipe.seed)[Request(0, indices)].content
     maps = alignment_maps(trained.method, crop.on_device(levels.to(trained.device)))
     figure = alignment_figure([Image.fromarray(image) for image in levels.numpy()], maps.float())

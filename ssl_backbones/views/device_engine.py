@@ -34,18 +34,18 @@ def pack(images: Sequence[Image.Image], views: Sequence[tuple[Policy, Parameters
     if (found := resident_rows(images)) is not None:
         pixels_there, rows = found
         return {"rows": rows, "pixels": pixels_there, "canvas": (height, width), "views": plans}
-    photos = np.zeros((len(images), height, width, 3), dtype=np.uint8)
-    for photo, image in zip(photos, images, strict=True):
-        photo[: image.height, : image.width] = pixels(image)
-    return {"photos": torch.from_numpy(photos), "views": plans}
+    canvases = np.zeros((len(images), height, width, 3), dtype=np.uint8)
+    for canvas, image in zip(canvases, images, strict=True):
+        canvas[: image.height, : image.width] = pixels(image)
+    return {"images": torch.from_numpy(canvases), "views": plans}
 
 
 def render(batch: dict[str, Any], policies: Sequence[Policy], size: int) -> list[Tensor]:
     """A view per policy, in whole grey levels: (B, 3, S, S) float32."""
-    levels = batch["photos"] if "photos" in batch else batch["pixels"].canvases(batch["rows"], *batch["canvas"])
+    levels = batch["images"] if "images" in batch else batch["pixels"].canvases(batch["rows"], *batch["canvas"])
     with torch.no_grad(), torch.autocast(levels.device.type, enabled=False):
-        photos = levels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        return [_view(photos, plan, policy, size) for plan, policy in zip(batch["views"], policies, strict=True)]
+        images = levels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        return [_view(images, plan, policy, size) for plan, policy in zip(batch["views"], policies, strict=True)]
 
 
 def _plan(policy: Policy, drawn: Parameters, sizes: NDArray[np.int64]) -> dict[str, Any]:
@@ -70,9 +70,9 @@ def _plan(policy: Policy, drawn: Parameters, sizes: NDArray[np.int64]) -> dict[s
     }
 
 
-def _view(photos: Tensor, plan: dict[str, Any], policy: Policy, size: int) -> Tensor:
+def _view(images: Tensor, plan: dict[str, Any], policy: Policy, size: int) -> Tensor:
     """The view (B, 3, S, S) of images (B, 3, H, W); a flip is done with the crop, for all that follows is symmetric."""
-    x = crop(photos, plan["box"], plan["flip"], size, FILTERS[policy.interpolation])
+    x = crop(images, plan["box"], plan["flip"], size, FILTERS[policy.interpolation])
     for slot, (rows, steps) in enumerate(zip(plan["turned"], plan["steps"], strict=True)):
         x = mix(x, plan["factor"][:, slot], plan["to_mean"][:, slot], plan["to_grey"][:, slot])
         if len(rows):
@@ -86,14 +86,14 @@ def _view(photos: Tensor, plan: dict[str, Any], policy: Policy, size: int) -> Te
     return x
 
 
-def crop(photos: Tensor, box: Tensor, flip: Tensor, size: int, kernel: Callable[[Tensor], Tensor]) -> Tensor:
+def crop(images: Tensor, box: Tensor, flip: Tensor, size: int, kernel: Callable[[Tensor], Tensor]) -> Tensor:
     """Each image's box (B, 4) at size x size, mirrored where flip (B,): (B, 3, S, S) from (B, 3, H, W)."""
-    b, _, h, w = photos.shape
+    b, _, h, w = images.shape
     left, top, width, height = box.to(torch.float32).T
     across = _resampling(left, width, w, size, kernel)
     across = torch.where(flip[:, None, None], across.flip(1), across)
     down = _resampling(top, height, h, size, kernel)
-    rows = _whole(torch.bmm(photos.reshape(b, 3 * h, w), across.mT)).view(b, 3, h, size)
+    rows = _whole(torch.bmm(images.reshape(b, 3 * h, w), across.mT)).view(b, 3, h, size)
     return _whole(down[:, None] @ rows)
 
 

@@ -25,8 +25,8 @@ class ResidentPixels:
         own_height, own_width = (side[:, None, None] for side in self.sizes[rows].T)
         inside = (down < own_height) & (right < own_width)
         at = torch.where(inside, start + down * own_width + right, 0)
-        photos: Tensor = self.levels.index_select(0, at.flatten()).view(*inside.shape, 3) * inside[..., None]
-        return photos
+        canvases: Tensor = self.levels.index_select(0, at.flatten()).view(*inside.shape, 3) * inside[..., None]
+        return canvases
 
 
 class ResidentImage(Image.Image):
@@ -51,6 +51,6 @@ class ResidentImage(Image.Image):
 def resident_rows(images: Sequence[Image.Image]) -> tuple[ResidentPixels, Tensor] | None:
     """The levels that images lie in on a device, and their rows there (B,); None where any of them lies elsewhere."""
     found = [image for image in images if isinstance(image, ResidentImage)]
-    if not found or len(found) < len(images) or any(photo.pixels is not found[0].pixels for photo in found):
+    if not found or len(found) < len(images) or any(each.pixels is not found[0].pixels for each in found):
         return None
-    return found[0].pixels, torch.tensor([photo.row for photo in found])
+    return found[0].pixels, torch.tensor([each.row for each in found])

@@ -16,9 +16,9 @@ MAX_BYTES = 8_000_000
 SPLITS = {"train": ["train"], "validation": ["validation", "test"]}
 
 
-def shrink(photo: bytes) -> bytes:
+def shrink(content: bytes) -> bytes:
     """The image as JPEG, its short side SHORT_SIDE."""
-    image = Image.open(io.BytesIO(photo)).convert("RGB")
+    image = Image.open(io.BytesIO(content)).convert("RGB")
     scale = SHORT_SIDE / min(image.size)
     size = (round(image.width * scale), round(image.height * scale))
     out = io.BytesIO()
@@ -28,8 +28,8 @@ def shrink(photo: bytes) -> bytes:
 
 def smaller(table: pa.Table) -> pa.Table:
     """The table with its images shrunk; paths, labels, order and metadata as they were."""
-    photos = [{"bytes": shrink(row["bytes"]), "path": row["path"]} for row in table["image"].to_pylist()]
-    return table.set_column(0, table.schema.field("image"), pa.array(photos, table.schema.field("image").type))
+    images = [{"bytes": shrink(row["bytes"]), "path": row["path"]} for row in table["image"].to_pylist()]
+    return table.set_column(0, table.schema.field("image"), pa.array(images, table.schema.field("image").type))
 
 
 def main(source: Path, out: Path) -> None:
@@ -42,7 +42,7 @@ def main(source: Path, out: Path) -> None:
     total = sum((out / f"{name}.parquet").stat().st_size for name in SPLITS)
     print(f"{total:,} bytes")
     if total > MAX_BYTES:
-        sys.exit(f"the photos take {total:,} bytes of at most {MAX_BYTES:,}: choose a smaller side or quality")
+        sys.exit(f"the images take {total:,} bytes of at most {MAX_BYTES:,}: choose a smaller side or quality")
 
 
 if __name__ == "__main__":

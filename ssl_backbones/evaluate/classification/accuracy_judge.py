@@ -80,7 +80,7 @@ class AccuracyJudge:
             workers=bench.workers,
             autocast=bench.autocast(),
         )
-        lost = bench.count_unreadable(self.validation, unreadable).photos
+        lost = bench.count_unreadable(self.validation, unreadable).reasons
         readable = np.array([key not in lost for key in self.validation.keys])
         self.answers = Answers.of(guesses, self.method.config.classes, self.validation, readable)
         return self.answers.measured

@@ -1,4 +1,4 @@
-"""Photos with the objects in them: boxes, classes and, where the source has them, masks."""
+"""Images with the objects in them: boxes, classes and, where the source has them, masks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Objects:
-    """The N objects of a photo."""
+    """The N objects of an image."""
 
     boxes: NDArray[np.float32]
     """(N, 4): left, top, right and bottom in pixels, the last two exclusive."""
@@ -105,7 +105,7 @@ class Gathered:
 
 @final
 class ListedImages(Images):
-    """Photos by their paths below a folder, in the order of a list."""
+    """Images by their paths below a folder, in the order of a list."""
 
     labels = None
     classes: Sequence[str] = ()
@@ -127,13 +127,13 @@ class ListedImages(Images):
 
 @final
 class AnnotatedImages(Images):
-    """Photos and the objects in each of them."""
+    """Images and the objects in each of them."""
 
     labels = None
 
     def __init__(
         self,
-        photos: ListedImages | ParquetImages,
+        images: ListedImages | ParquetImages,
         gathered: Sequence[Gathered],
         classes: Sequence[str],
         metric: str,
@@ -147,10 +147,10 @@ class AnnotatedImages(Images):
         `masks(index, numbers)` draws objects of an image by their numbers in its annotation, (N, H, W) of 0 and 1 in
         the annotations' frame; it has to pickle.
         """
-        self.photos, self.keys = photos, photos.keys
+        self.unannotated, self.keys = images, images.keys
         self.classes, self.metric = list(classes), metric
         self.source, self.masks = source, masks
-        self.frames = annotated_frames(photos, [found.size for found in gathered], frame, source)
+        self.frames = annotated_frames(images, [found.size for found in gathered], frame, source)
         self.objects = [found.objects(frame) for found, frame in zip(gathered, self.frames, strict=True)]
         left_out = [name for found in gathered for name in found.left_out]
         self.dropped = len(left_out)
@@ -165,19 +165,19 @@ class AnnotatedImages(Images):
         self.fingerprint = self.digest()
 
     def digest(self) -> str:
-        """A sha256 over the photos' own, the classes and all objects."""
-        digest = hashlib.sha256(f"{self.photos.fingerprint} {list(self.classes)}".encode())
+        """A sha256 over the images' own, the classes and all objects."""
+        digest = hashlib.sha256(f"{self.unannotated.fingerprint} {list(self.classes)}".encode())
         for found in self.objects:
             for name in ("boxes", "labels", "ignored", "crowd"):
                 digest.update(getattr(found, name).tobytes())
         return digest.hexdigest()
 
     def __getitem__(self, index: int) -> Image.Image:
-        return self.photos[index]
+        return self.unannotated[index]
 
     def decode_by(self, policy: DecodePolicy) -> None:
         """Decode the images by these rules from now on."""
-        self.photos.policy = policy
+        self.unannotated.policy = policy
 
     def require_masks(self, why: str) -> None:
         """ImageSourceError where the source has boxes alone."""

@@ -46,25 +46,25 @@ class Instances:
 
 @dataclass(frozen=True)
 class Matches:
-    """A class's D detections in all photos, held against what is there."""
+    """A class's D detections in all images, held against what is there."""
 
-    photo: NDArray[np.int64]
+    image: NDArray[np.int64]
     """(D,)"""
     score: NDArray[np.float64]
     """(D,)"""
     hit: NDArray[np.int8]
     """(D, T): 1 where right, 0 where wrong, -1 where it counts as neither, at each threshold."""
     there: NDArray[np.int64]
-    """(photos,): objects to be found."""
+    """(images,): objects to be found."""
 
     def average_precision(self, weights: NDArray[np.int64], points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The mean over recalls `points` of the best precision from there on, (T,), each photo counted as often as its
-        weight (photos,) says; NaN where nothing is to be found."""
+        """The mean over recalls `points` of the best precision from there on, (T,), each image counted as often as its
+        weight (images,) says; NaN where nothing is to be found."""
         total = weights @ self.there
         if total == 0:
             return np.full(len(THRESHOLDS), np.nan)
         order = np.argsort(-self.score, kind="stable")
-        weight = weights[self.photo[order]][:, None]
+        weight = weights[self.image[order]][:, None]
         right = np.cumsum(weight * (self.hit[order] == 1), axis=0)
         wrong = np.cumsum(weight * (self.hit[order] == 0), axis=0)
         recall = right / total
@@ -164,22 +164,22 @@ def matched(
     found: Sequence[Instances], there: Sequence[Instances], label: int, metric: BoxMetric, masks: bool = False
 ) -> Matches:
     """A class's detections in all images, matched with the annotated objects by the rule of a metric."""
-    photos, scores, hits = [], [], [np.zeros((0, len(THRESHOLDS)), np.int8)]
+    images, scores, hits = [], [], [np.zeros((0, len(THRESHOLDS)), np.int8)]
     count = np.zeros(len(there), np.int64)
-    for photo, (each, truth) in enumerate(zip(found, there, strict=True)):
+    for image, (each, truth) in enumerate(zip(found, there, strict=True)):
         rows = np.flatnonzero(each.labels == label)
         rows = rows[np.argsort(-each.scores[rows], kind="stable")][: metric.most]
         columns = np.flatnonzero(truth.labels == label)
         ignored = truth.ignored[columns]
-        count[photo] = (~ignored).sum()
+        count[image] = (~ignored).sum()
         shown, drawn = (
             [side.masks[at] for at in wanted] if masks and side.masks is not None else side.boxes[wanted]
             for side, wanted in ((each, rows), (truth, columns))
         )
         hits.append(metric.hits(overlaps(shown, drawn, ignored & metric.crowds), ignored))
-        photos.append(np.full(len(rows), photo))
+        images.append(np.full(len(rows), image))
         scores.append(each.scores[rows])
-    return Matches(np.concatenate(photos), np.concatenate(scores), np.concatenate(hits), count)
+    return Matches(np.concatenate(images), np.concatenate(scores), np.concatenate(hits), count)
 
 
 def summary(precision: NDArray[np.float64]) -> dict[str, float]:
@@ -199,10 +199,10 @@ def measure(
     seed: int,
     masks: bool = False,
 ) -> dict[str, dict[str, float]]:
-    """AP, AP50 and AP75 as value, low and high: the 95% interval over photos drawn anew.
+    """AP, AP50 and AP75 as value, low and high: the 95% interval over images drawn anew.
 
-    The interval is the middle 95% of RESAMPLES draws of as many photos, with replacement; classes that a draw has none
-    of are left out of its mean, as those that the photos have none of are.
+    The interval is the middle 95% of RESAMPLES draws of as many images, with replacement; classes that a draw has none
+    of are left out of its mean, as those that the images have none of are.
     """
     points = metric.points
     matches = [matched(found, there, label, metric, masks) for label in range(classes)]

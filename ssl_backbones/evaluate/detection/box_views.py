@@ -1,4 +1,4 @@
-"""Photos and their objects as a detector is shown them: resized by the short side, mirrored by chance."""
+"""Images and their objects as a detector is shown them: resized by the short side, mirrored by chance."""
 
 from __future__ import annotations
 
@@ -65,32 +65,32 @@ class ResizeFlip(Transform):
         return np.array([*range(self.smallest, self.size, STEP), self.size])
 
     def draw(self, seed: int, epoch: int, indices: np.ndarray) -> Scaling:
-        """Each photo's short side and flip."""
+        """Each image's short side and flip."""
         chances = uniform(seed, epoch, indices, 0, 2)
         return Scaling(self.sides[(chances[:, 0] * len(self.sides)).astype(np.int64)], chances[:, 1] < self.flip_p)
 
     def on_host(self, images: Sequence[Image.Image], parameters: Scaling) -> list[Tensor]:
-        """Levels of each photo, (3, H, W) uint8."""
+        """Levels of each image, (3, H, W) uint8."""
         return [
             self.resized(image, int(short), bool(flip))
             for image, short, flip in zip(images, parameters.short, parameters.flip, strict=True)
         ]
 
     def resized(self, image: Image.Image, short: int, flip: bool) -> Tensor:
-        """One photo, (3, H, W) uint8."""
+        """One image, (3, H, W) uint8."""
         image = image.resize(self.shape(image.size, short), Image.Resampling.BILINEAR)
         if flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return torch.from_numpy(pixels(image).transpose(2, 0, 1).copy())
 
     def shape(self, size: tuple[int, int], short: int) -> tuple[int, int]:
-        """Width and height of a photo once it is resized."""
+        """Width and height of an image once it is resized."""
         scale = min(short / min(size), self.longest / max(size))
         width, height = (max(1, int(side * scale + 0.5)) for side in size)
         return width, height
 
     def on_device(self, batch: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
-        """Normalised photos (B, 3, H, W), zero beyond each photo's own height and width, and those two."""
+        """Normalised images (B, 3, H, W), zero beyond each image's own height and width, and those two."""
         sizes = [(int(levels.shape[1]), int(levels.shape[2])) for levels in batch]
         height, width = (-(-max(size[side] for size in sizes) // STEP) * STEP for side in (0, 1))
         images = batch[0].new_zeros((len(batch), 3, height, width), dtype=torch.float32)
@@ -102,7 +102,7 @@ class ResizeFlip(Transform):
 
 @final
 class BoxBatches(BatchDataset):
-    """Batches of photos and their objects. What stands for many is no target; where `masks`, neither is the unseen."""
+    """Batches of images and their objects. What stands for many is no target; where `masks`, neither is the unseen."""
 
     transform: ResizeFlip
 
@@ -122,7 +122,7 @@ class BoxBatches(BatchDataset):
         return levels, targets
 
     def target(self, row: int, size: tuple[int, int], shown: tuple[int, int], flip: bool) -> Target:
-        """The objects of a photo of one width and height, as they lie in it at another."""
+        """The objects of an image of one width and height, as they lie in it at another."""
         objects, masks = self.annotated.drawn(row) if self.with_masks else (self.annotated.objects[row], None)
         boxes = np.clip(objects.boxes, 0, [*size, *size]).astype(np.float32)
         kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & ~objects.crowd

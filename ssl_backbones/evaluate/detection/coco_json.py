@@ -52,7 +52,7 @@ def open_coco(file: Path, *, classes: Sequence[str] | None = None, frame: Annota
     listed.tell()
     paths = [image["file_name"] for image in content["images"]]
     return AnnotatedImages(
-        ListedImages(photo_folder(file, paths), paths),
+        ListedImages(image_folder(file, paths), paths),
         listed.gathered,
         listed.classes,
         "coco",
@@ -173,7 +173,7 @@ def read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def photo_folder(file: Path, paths: Sequence[str]) -> Path:
+def image_folder(file: Path, paths: Sequence[str]) -> Path:
     """The folder of the images: named as the file, or images, or beside both."""
     root, split = file.parent.parent, file.stem.removeprefix(PREFIX)
     folders = [root / split, root / "images" / split, root / "images", file.parent / "images", root, file.parent]

@@ -34,7 +34,7 @@ def detect(run: DetectRun) -> None:
     if shared:
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
     objects = sum(map(len, images.objects))
-    say(f"{objects} objects of {len(images.classes)} classes in {len(images)} photos, tested on {len(validation)}")
+    say(f"{objects} objects of {len(images.classes)} classes in {len(images)} images, tested on {len(validation)}")
     say(run.steps_sentence(len(images)))
     say(
         f"All batch statistics are {'shared by the processes' if shared else 'of each process alone'}; before the test "
@@ -45,7 +45,7 @@ def detect(run: DetectRun) -> None:
 
 
 def open_data(run: DetectRun) -> tuple[AnnotatedImages, AnnotatedImages]:
-    """The photos to train on, enough for a batch, and those to be tested on, of the same classes."""
+    """The images to train on, enough for a batch, and those to be tested on, of the same classes."""
     column = None if run.column == "auto" else run.column
     frame = run.annotations_frame
     images = open_annotated(run.data, column=column, frame=frame)

@@ -99,7 +99,7 @@ class Detection(Method):
     def checked(self, images: Images) -> AnnotatedImages:
         """The images, if they have what the head learns from."""
         if not isinstance(images, AnnotatedImages):
-            raise ImageSourceError("detection needs photos with objects: give VOC, COCO or parquet annotations")
+            raise ImageSourceError("detection needs images with objects: give VOC, COCO or parquet annotations")
         if len(images.classes) > self.config.classes:
             raise ImageSourceError(
                 f"{images.source} has {len(images.classes)} classes and the head tells {self.config.classes} apart: "

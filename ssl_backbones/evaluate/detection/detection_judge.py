@@ -36,7 +36,7 @@ Number = dict[str, float]
 
 @final
 class TestBatches(BatchDataset):
-    """Batches of photos with what each measures and which it is; one that cannot be read is left out."""
+    """Batches of images with what each measures and which it is; one that cannot be read is left out."""
 
     def __init__(self, images: AnnotatedImages, transform: ResizeFlip) -> None:
         super().__init__(images, transform, 0)
@@ -51,7 +51,7 @@ class TestBatches(BatchDataset):
         return levels, [(index, *image.size) for index, image in read]
 
     def on_device(self, content: Any) -> Any:
-        """Photos with their sizes, and the number, width and height of each."""
+        """Images with their sizes, and the number, width and height of each."""
         levels, origins = content
         return self.transform.on_device(levels) if levels else None, origins
 
@@ -94,19 +94,19 @@ class DetectionJudge:
             numbers=self.numbers,
             more={
                 "metric": self.metric.title,
-                "interval": f"2.5th and 97.5th percentiles of {RESAMPLES} resamples of the photos, seed {run.seed}",
+                "interval": f"2.5th and 97.5th percentiles of {RESAMPLES} resamples of the images, seed {run.seed}",
                 "classes": list(self.training.classes),
                 "boxes_left_out": {"data": self.training.dropped, "validation": self.images.dropped},
-                "unreadable": sorted({*trained.unreadable, *self.unreadable.photos}),
+                "unreadable": sorted({*trained.unreadable, *self.unreadable.reasons}),
             },
         )
         lines = [f"  {name:<10} {as_share(found)}" for name, found in self.numbers.items()]
-        return "\n".join([f"{self.metric.title}, {len(self.images)} photos:", *lines, f"Left in {path}/results.json"])
+        return "\n".join([f"{self.metric.title}, {len(self.images)} images:", *lines, f"Left in {path}/results.json"])
 
     def find(self, method: Detection, bench: Bench) -> list[Instances]:
         """Detect the objects of each image; the processes share the images.
 
-        They are shown one by one: beside a larger photo one is padded further, and what is found in it changes.
+        They are shown one by one: beside a larger image one is padded further, and what is found in it changes.
         """
         dataset = TestBatches(self.images, method.test_transform(bench.size))
         mine = np.arange(rank(), len(self.images), world_size())

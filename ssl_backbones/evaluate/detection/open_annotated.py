@@ -64,7 +64,7 @@ def open_kept_out(
                 return open_voc(held, kept_out=True, classes=like.classes, frame=frame)
         elif (file := coco_file(parts[0][0], "", kept_out=True)) is not None and file != parts[0][0]:
             return open_coco(file, classes=like.classes, frame=frame)
-    raise ImageSourceError(f"there are no photos to test on beside {spec!r}: name some with --validation")
+    raise ImageSourceError(f"there are no images to test on beside {spec!r}: name some with --validation")
 
 
 def has_list(root: Path, name: str) -> bool:

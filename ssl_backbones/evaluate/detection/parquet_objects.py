@@ -49,15 +49,15 @@ def open_parquet(
     wanted = [name for name in (OBJECTS, "width", "height", MASKS) if name in schema.names]
     tables = [read(file, wanted) for file in files]
     table = {name: joined(tables, name) for name in wanted}
-    photos = ParquetImages(files)
-    masks = Numbered(EncodedColumn(files, MASKS, table[MASKS]), photos.keys) if MASKS in wanted else None
+    images = ParquetImages(files)
+    masks = Numbered(EncodedColumn(files, MASKS, table[MASKS]), images.keys) if MASKS in wanted else None
     names = ["", *named] if column == "voc_category" else named
     found = [
-        objects_of(row, column, names, classes, size, photos.keys[at])
-        for at, (row, size) in enumerate(zip(table[OBJECTS].to_pylist(), sizes(table, photos.keys, masks), strict=True))
+        objects_of(row, column, names, classes, size, images.keys[at])
+        for at, (row, size) in enumerate(zip(table[OBJECTS].to_pylist(), sizes(table, images.keys, masks), strict=True))
     ]
     return AnnotatedImages(
-        photos,
+        images,
         found,
         classes,
         "voc" if column == "voc_category" else "coco",

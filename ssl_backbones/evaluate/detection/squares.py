@@ -43,7 +43,7 @@ def squares_of(images: AnnotatedImages, size: int) -> Squares:
         if images.masks is not None:
             masks.append(np.asarray(middle(in_masks(images, index), size, NEAREST)) > 0)
     return Squares(
-        images.photos,
+        images.unannotated,
         torch.from_numpy(np.stack(levels)).permute(0, 3, 1, 2),
         torch.from_numpy(np.stack(boxes)),
         torch.from_numpy(np.stack(masks)) if masks else None,

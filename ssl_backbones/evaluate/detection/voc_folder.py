@@ -49,9 +49,9 @@ def open_voc(
         classes = VOC_CLASSES if found <= set(VOC_CLASSES) else sorted(found)
     read = [objects_of(tree, classes, file) for tree, file in zip(trees, files, strict=True)]
     shared = Path(os.path.commonpath([root for root, _ in parts]))
-    photos = [Path(os.path.relpath(root / "JPEGImages" / f"{name}.jpg", shared)).as_posix() for root, name in named]
+    images = [Path(os.path.relpath(root / "JPEGImages" / f"{name}.jpg", shared)).as_posix() for root, name in named]
     return AnnotatedImages(
-        ListedImages(shared, photos),
+        ListedImages(shared, images),
         read,
         classes,
         "voc",
@@ -69,7 +69,7 @@ def list_of(root: Path, split: str, usual: Sequence[str]) -> Path:
     if found is None:
         there = ", ".join(sorted(file.stem for file in folder.glob("*.txt") if "_" not in file.stem)) or "none"
         raise ImageSourceError(
-            f"{str(files[0])!r} does not exist: name a list of photos after the folder, as in {root}:trainval "
+            f"{str(files[0])!r} does not exist: name a list of images after the folder, as in {root}:trainval "
             f"(lists there: {there})"
         )
     return found
@@ -79,7 +79,7 @@ def names_in(file: Path) -> list[str]:
     """The images that a list names, the first word of each line."""
     names = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not names:
-        raise ImageSourceError(f"{str(file)!r} is empty: list a photo a line")
+        raise ImageSourceError(f"{str(file)!r} is empty: list an image a line")
     return names
 
 
@@ -89,7 +89,7 @@ def read_xml(file: Path) -> Element:
         content = file.read_bytes()
     except OSError as error:
         raise ImageSourceError(
-            f"{str(file)!r} cannot be read ({error.strerror}): add the annotation, or take its photo off the list"
+            f"{str(file)!r} cannot be read ({error.strerror}): add the annotation, or take its image off the list"
         ) from error
     builder, parser = TreeBuilder(), expat.ParserCreate()
     parser.StartElementHandler = builder.start

@@ -66,7 +66,7 @@ def run(options: Options) -> dict[str, Any]:
     images, validation, source = opened(options)
     if len(images) < 2 * GROUPS:
         raise ImageSourceError(
-            f"{options.data} has {len(images)} photos, and to say how sure the numbers are takes {2 * GROUPS}: add some"
+            f"{options.data} has {len(images)} images, and to say how sure the numbers are takes {2 * GROUPS}: add some"
         )
     with evaluation("diagnose", options, images, validation, source) as asked:
         if isinstance(asked, dict):

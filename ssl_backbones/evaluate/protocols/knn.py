@@ -54,7 +54,7 @@ def run(options: Options) -> dict[str, Any]:
             return asked
         bank, queries = asked.learnt_from(), asked.asked_about()
         if len(bank) < 2:
-            raise ImageSourceError(f"{options.data} has one labelled photo, and k-NN needs at least two: add some")
+            raise ImageSourceError(f"{options.data} has one labelled image, and k-NN needs at least two: add some")
         grid = Grid(options, asked, bank)
         if queries is None:
             sample = np.arange(len(bank))

@@ -81,7 +81,7 @@ def choose(rows: Tensor, labels: Tensor, classes: int, options: Options) -> tupl
     held_out = torch.from_numpy(held_out_part(labels.cpu().numpy(), options.held_out, options.seed)).to(rows.device)
     if not held_out.any():
         raise ImageSourceError(
-            f"no class of {options.data} has enough photos to hold out {options.held_out:g} of it: add some, or raise "
+            f"no class of {options.data} has enough images to hold out {options.held_out:g} of it: add some, or raise "
             "--held_out"
         )
     if len(options.weight_decays) == 1:

@@ -1,4 +1,4 @@
-"""Photos with a mask each, which says of every pixel what it shows: Pascal VOC folders, and parquet files.
+"""Images with a mask each, which says of every pixel what it shows: Pascal VOC folders, and parquet files.
 
 Everingham et al., 2015. https://doi.org/10.1007/s11263-014-0733-5
 """
@@ -28,9 +28,9 @@ IGNORED = 255
 """The value of pixels that are neither trained on nor asked about."""
 MASK_FORMATS = ("PNG", "BMP", "TIFF")
 """Those that keep every value as it is; writers of GIF number their colours anew."""
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 LISTS = Path("ImageSets", "Segmentation")
-PHOTOS = Path("JPEGImages")
+IMAGES = Path("JPEGImages")
 MASKS = ("SegmentationClass", "SegmentationClassAug")
 """VOC's own masks, and those that Hariharan et al. (2011) added, in the folder that mmsegmentation gives them."""
 
@@ -81,14 +81,14 @@ class VocScenes(Scenes):
     def __init__(self, root: Path, lists: Sequence[str], policy: DecodePolicy = USUAL_POLICY) -> None:
         self.root, self.policy = root, policy
         names = list(dict.fromkeys(name for word in lists for name in listed(root, word)))
-        self.photos = PathKeys(relative_file(root, (PHOTOS,), name, PHOTO_SUFFIXES, "photo") for name in names)
+        self.images = PathKeys(relative_file(root, (IMAGES,), name, IMAGE_SUFFIXES, "image") for name in names)
         self.masks = PathKeys(relative_file(root, MASKS, name, (".png",), "mask") for name in names)
-        self.keys = self.photos
-        sizes = [(root / path).stat().st_size for keys in (self.photos, self.masks) for path in keys]
-        self.fingerprint = fingerprint_of([*self.photos, *self.masks], None, np.array(sizes))
+        self.keys = self.images
+        sizes = [(root / path).stat().st_size for keys in (self.images, self.masks) for path in keys]
+        self.fingerprint = fingerprint_of([*self.images, *self.masks], None, np.array(sizes))
 
     def encoded(self, index: int) -> Path:
-        return self.root / self.photos[index]
+        return self.root / self.images[index]
 
     def __getitem__(self, index: int) -> Image.Image:
         path = self.encoded(index)
@@ -117,18 +117,18 @@ class ParquetScenes(Scenes):
                 "with --mask_column"
             )
         check_alike(files, schemas, [column])
-        self.photos, self.masks, self.policy = ParquetImages(files, policy), EncodedColumn(files, column), policy
-        self.keys = self.photos.keys
+        self.images, self.masks, self.policy = ParquetImages(files, policy), EncodedColumn(files, column), policy
+        self.keys = self.images.keys
         if (empty := np.flatnonzero(self.masks.sizes < 0)).size:
             raise ImageSourceError(f"{self.place(int(empty[0]))} is empty: {len(empty)} rows have no mask")
-        sizes = np.concatenate([self.photos.column.sizes, self.masks.sizes])
+        sizes = np.concatenate([self.images.column.sizes, self.masks.sizes])
         self.fingerprint = fingerprint_of([*self.keys, column], None, sizes)
 
     def encoded(self, index: int) -> bytes | Path | None:
-        return self.photos.encoded(index)
+        return self.images.encoded(index)
 
     def __getitem__(self, index: int) -> Image.Image:
-        return self.photos[index]
+        return self.images[index]
 
     def encoded_mask(self, index: int) -> bytes | Path | None:
         return self.masks[index]
@@ -158,7 +158,7 @@ def open_scenes(
     if spec and (root / LISTS).is_dir():
         return VocScenes(root, lists, policy).fit(frame, repr(spec))
     raise ImageSourceError(
-        f"{spec!r} holds no photos with masks: give a folder with {PHOTOS}, {MASKS[0]} and {LISTS.as_posix()}, as "
+        f"{spec!r} holds no images with masks: give a folder with {IMAGES}, {MASKS[0]} and {LISTS.as_posix()}, as "
         "Pascal VOC has them, or parquet files with a column of masks"
     )
 
@@ -177,13 +177,13 @@ def scenes_kept_out(
     beside = parquet_kept_out(files)
     if not beside:
         raise ImageSourceError(
-            f"there are no validation*.parquet beside {str(files[0])!r}: name photos to be tested on with --validation"
+            f"there are no validation*.parquet beside {str(files[0])!r}: name images to be tested on with --validation"
         )
     return ParquetScenes(beside, column, policy).fit(frame, repr(spec))
 
 
 def listed(root: Path, word: str) -> list[str]:
-    """The photos that a list names, in its order; ImageSourceError where there is no such list, or nothing in it."""
+    """The images that a list names, in its order; ImageSourceError where there is no such list, or nothing in it."""
     path = root / LISTS / f"{word}.txt"
     if not path.is_file():
         there = ", ".join(sorted(file.stem for file in (root / LISTS).glob("*.txt"))) or "none"
@@ -194,7 +194,7 @@ def listed(root: Path, word: str) -> list[str]:
     text = path.read_text(encoding="utf-8", errors="replace")
     names = [line.split()[0] for line in text.splitlines() if line.strip()]
     if not names:
-        raise ImageSourceError(f"{str(path)!r} names no photo: write a name on each line, without .jpg")
+        raise ImageSourceError(f"{str(path)!r} names no image: write a name on each line, without .jpg")
     return names
 
 

@@ -24,9 +24,9 @@ BILINEAR, NEAREST = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
 
 
 class Scene(NamedTuple):
-    """A photo, and the class of each of its pixels (H, W)."""
+    """An image, and the class of each of its pixels (H, W)."""
 
-    photo: Image.Image
+    image: Image.Image
     mask: np.ndarray
 
 
@@ -46,12 +46,12 @@ class Placement:
 class ScaleCropFlip(Transform):
     """A crop of `size` out of the scene scaled by chance, mirrored half of the time.
 
-    Beyond a scene that has become smaller, the photo shows the mean colour and the mask says ignored.
+    Beyond a scene that has become smaller, the image shows the mean colour and the mask says ignored.
     """
 
     size: int
     short_side: int = 0
-    """Of a photo at scale 1, in pixels; 0 for its own."""
+    """Of an image at scale 1, in pixels; 0 for its own."""
     scale: tuple[float, float] = (0.5, 2.0)
     max_share: float = 1.0
     """Another crop is proposed where one class has more than this share of the known pixels."""
@@ -73,10 +73,10 @@ class ScaleCropFlip(Transform):
         masks = np.full((len(images), self.size, self.size), IGNORED, np.uint8)
         drawn = zip(parameters.scale.tolist(), parameters.position, parameters.flip.tolist(), strict=True)
         for level, mask, scene, (scale, position, flip) in zip(levels, masks, images, drawn, strict=True):
-            scaled = scaled_size(scene.photo.size, scale, self.short_side)
+            scaled = scaled_size(scene.image.size, scale, self.short_side)
             box, cut = self.crop(Image.fromarray(scene.mask), scaled, position)
-            photo = pixels(scene.photo.resize(cut.shape[::-1], BILINEAR, box))
-            level[: cut.shape[0], : cut.shape[1]], mask[: cut.shape[0], : cut.shape[1]] = photo, cut
+            image = pixels(scene.image.resize(cut.shape[::-1], BILINEAR, box))
+            level[: cut.shape[0], : cut.shape[1]], mask[: cut.shape[0], : cut.shape[1]] = image, cut
             if flip:
                 level[:], mask[:] = level[:, ::-1].copy(), mask[:, ::-1].copy()
         return torch.from_numpy(levels), torch.from_numpy(masks)
@@ -98,7 +98,7 @@ class ScaleCropFlip(Transform):
         return box, cut
 
     def on_device(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Normalised photos (B, 3, S, S), channels-last, and classes (B, S, S), int64."""
+        """Normalised images (B, 3, S, S), channels-last, and classes (B, S, S), int64."""
         levels, masks = batch
         return normalise(levels.permute(0, 3, 1, 2), self.mean, self.std), masks.long()
 
@@ -108,7 +108,7 @@ class WholeScene(Transform):
     """One scene at scale 1, whole, with its mask as it is."""
 
     short_side: int = 0
-    """Of the photo, in pixels; 0 for its own."""
+    """Of the image, in pixels; 0 for its own."""
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
@@ -118,19 +118,19 @@ class WholeScene(Transform):
     def on_host(self, images: Sequence[Scene], parameters: None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Levels (1, h, w, 3) and classes (1, H, W), both uint8."""
         (scene,) = images
-        size = scaled_size(scene.photo.size, 1.0, self.short_side)
-        photo = scene.photo if size == scene.photo.size else scene.photo.resize(size, BILINEAR)
-        return torch.from_numpy(pixels(photo).copy())[None], torch.from_numpy(scene.mask)[None]
+        size = scaled_size(scene.image.size, 1.0, self.short_side)
+        image = scene.image if size == scene.image.size else scene.image.resize(size, BILINEAR)
+        return torch.from_numpy(pixels(image).copy())[None], torch.from_numpy(scene.mask)[None]
 
     def on_device(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """The normalised photo (1, 3, h, w), channels-last, and classes (1, H, W), int64."""
+        """The normalised image (1, 3, h, w), channels-last, and classes (1, H, W), int64."""
         levels, masks = batch
         return normalise(levels.permute(0, 3, 1, 2), self.mean, self.std), masks.long()
 
 
 @final
 class SceneBatches(BatchDataset):
-    """Batches of photos with their masks; where a photo cannot be read, another scene takes its place."""
+    """Batches of images with their masks; where an image cannot be read, another scene takes its place."""
 
     images: Scenes
 

@@ -124,8 +124,8 @@ class Segmentation(Method):
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor | float]:
         """Score images (B, 3, S, S) and the classes (B, S, S) of their pixels."""
-        photos, masks = batch
-        before, last = self.backbone(photos)
+        images, masks = batch
+        before, last = self.backbone(images)
         scores = enlarged(self.head(last), masks.shape[1:])
         loss = mean_loss(scores, masks)
         known = masks != IGNORED
@@ -141,9 +141,9 @@ class Segmentation(Method):
             **told,
         }
 
-    def scores(self, photos: Tensor, size: tuple[int, int]) -> Tensor:
+    def scores(self, images: Tensor, size: tuple[int, int]) -> Tensor:
         """The scores (B, K, H, W) of images (B, 3, h, w) at another size."""
-        return enlarged(self.head(self.backbone(photos)[-1]), size)
+        return enlarged(self.head(self.backbone(images)[-1]), size)
 
 
 def mean_loss(scores: Tensor, masks: Tensor) -> Tensor:

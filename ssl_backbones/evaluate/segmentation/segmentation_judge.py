@@ -102,7 +102,7 @@ class SegmentationJudge:
             key=lambda item: -item[1]["value"],
         )
         lines = [
-            f"Mean IoU of {len(each)} classes on {len(self.validation)} photos: {as_share(numbers['miou'])}",
+            f"Mean IoU of {len(each)} classes on {len(self.validation)} images: {as_share(numbers['miou'])}",
             f"Pixel accuracy: {as_share(numbers['pixel_accuracy'])}",
             *(f"  {name:<16} {as_share(number)}" for name, number in each[:SOME]),
             *([f"  and {len(each) - SOME} classes more"] if len(each) > SOME else []),
@@ -122,7 +122,7 @@ def overlaps(
 ) -> Overlaps:
     """Segment the scenes, in every process: each image whole, its scores brought to its own size.
 
-    Processes share out the photos, and all predict with the first one's batch statistics.
+    Processes share out the images, and all predict with the first one's batch statistics.
     """
     classes = method.config.classes
     mine = np.arange(rank(), len(scenes), world_size())
@@ -134,8 +134,8 @@ def overlaps(
         for row, batch in enumerate(counted(batches(dataset, mine, 1, workers), len(mine), "testing")):
             if batch.unreadable:
                 raise UnreadableImageError(next(iter(batch.unreadable.values())))
-            photo, mask = dataset.on_device(to_device(batch.content, device))
-            predicted = method.scores(photo, mask.shape[1:]).argmax(dim=1)
+            image, mask = dataset.on_device(to_device(batch.content, device))
+            predicted = method.scores(image, mask.shape[1:]).argmax(dim=1)
             one = confusion_of(predicted, mask, classes)
             confusion += one
             images[row] = marginals(one)

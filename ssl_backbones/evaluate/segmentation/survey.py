@@ -40,7 +40,7 @@ def values_in(scenes: Scenes, index: int, complete: bool) -> np.ndarray:
     try:
         mask = scenes.mask(index)
     except UnreadableImageError as error:
-        raise ImageSourceError(f"{error}; mend it, or leave its photo out") from error
+        raise ImageSourceError(f"{error}; mend it, or leave its image out") from error
     try:
         _ = scenes[index]
     except UnreadableImageError as error:

@@ -10,7 +10,7 @@ from ssl_backbones.catalogue.lookup import describe, list_models
 from ssl_backbones.files import write_file
 from ssl_backbones.hub.evaluations import beats_random, beside_random
 from ssl_backbones.hub.publishing.material import Material, MaterialError
-from ssl_backbones.registry.photos import are_those
+from ssl_backbones.registry.image_sets import are_those
 
 LARGEST = 2 * 10**6
 """Bytes of a file in the package, at most."""
@@ -40,7 +40,7 @@ def check_ships(material: Material, weights: Path) -> None:
     if not are_those(data, material.fingerprint):
         raise MaterialError(
             f"{material.name!r} says {data}, and the images are not known to be those: record their fingerprint in "
-            "ssl_backbones/registry/photos.py if they are, or publish the weights with --repo"
+            "ssl_backbones/registry/image_sets.py if they are, or publish the weights with --repo"
         )
     check_worth(material.evaluations)
 

@@ -37,19 +37,19 @@ def test_the_readme_says_where_they_are_from_and_under_which_licence():
 
 
 @pytest.mark.parametrize("images", [TRAIN, VALIDATION], ids=["train", "validation"])
-def test_every_photo_is_readable_and_labelled(images):
+def test_every_image_is_readable_and_labelled(images):
     require_labels(images, "the sample")
     assert len(images.classes) == 10
     assert all(min(images[index].size) == 72 for index in range(len(images)))
 
 
-def test_the_folder_opens_as_its_training_photos_with_the_others_kept_out():
+def test_the_folder_opens_as_its_training_images_with_the_others_kept_out():
     images = open_images(FOLDER)
     assert images.fingerprint == TRAIN.fingerprint
     assert validation_of(FOLDER, images).fingerprint == VALIDATION.fingerprint
 
 
-def test_no_photo_is_in_both():
-    photos = [{photo.as_py() for photo in images.photos} for images in (TRAIN, VALIDATION)]
-    assert not photos[0] & photos[1]
-    assert len(photos[0]) == len(TRAIN)
+def test_no_image_is_in_both():
+    contents = [{content.as_py() for content in images.column.rows} for images in (TRAIN, VALIDATION)]
+    assert not contents[0] & contents[1]
+    assert len(contents[0]) == len(TRAIN)

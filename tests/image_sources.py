@@ -20,18 +20,18 @@ def fill(root: Path, *paths: str) -> Path:
             (root / path).mkdir(parents=True)
         else:
             (root / path).parent.mkdir(parents=True, exist_ok=True)
-            (root / path).write_bytes(hostile.photo(seed=number))
+            (root / path).write_bytes(hostile.jpeg(seed=number))
     return root
 
 
 def structs(count: int, seed: int = 0) -> pa.Array:
     """Images (N,) as `datasets` keeps them."""
-    rows = [{"bytes": hostile.photo(seed=seed + row), "path": f"{row}.jpg"} for row in range(count)]
+    rows = [{"bytes": hostile.jpeg(seed=seed + row), "path": f"{row}.jpg"} for row in range(count)]
     return pa.array(rows, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
 
 
 def raw(count: int, seed: int = 0) -> pa.Array:
-    return pa.array([hostile.photo(seed=seed + row) for row in range(count)], pa.binary())
+    return pa.array([hostile.jpeg(seed=seed + row) for row in range(count)], pa.binary())
 
 
 def write(file: Path, classes: list[str] | None = None, **columns) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import hostile
 import pytest
 import runs
-from runs import outcome, photo_folder, run, stop, tiny
+from runs import image_folder, outcome, run, stop, tiny
 from whole_runs import data
 
 from ssl_backbones.data import TooManyUnreadableError
@@ -20,8 +20,8 @@ from ssl_backbones.runs.log import read_log
 __all__ = ["data"]
 
 
-def test_unlabelled_photos_are_enough(tmp_path: Path) -> None:
-    recipe = tiny(LewelMConfig, photo_folder(tmp_path / "data", classes=()), tmp_path / "run")
+def test_unlabelled_images_are_enough(tmp_path: Path) -> None:
+    recipe = tiny(LewelMConfig, image_folder(tmp_path / "data", classes=()), tmp_path / "run")
     results = outcome(run(recipe).path)["results"]
     assert "knn" not in results["numbers"]
     assert results["numbers"]["rank"]["value"] > 1
@@ -41,10 +41,10 @@ def test_labels_can_be_left_out(data: Path, tmp_path: Path, capsys: pytest.Captu
         assert results["data"]["fingerprint"] == labelled["data"]["fingerprint"]
 
 
-def test_validation_photos_are_the_queries(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    held_out = photo_folder(tmp_path / "held_out", 10)
+def test_validation_images_are_the_queries(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    held_out = image_folder(tmp_path / "held_out", 10)
     results = outcome(run(tiny(BYOLConfig, data, tmp_path / "run", validation=str(held_out))).path)["results"]
-    assert (results["queries"], results["bank"]) == ({"images": 10}, {"images": runs.PHOTOS})
+    assert (results["queries"], results["bank"]) == ({"images": 10}, {"images": runs.IMAGES})
     assert results["kind"] == "held-out queries"
     assert results["validation"]["images"] == 10
     assert "10 of the 10 validation images looked at are copies of training images" in capsys.readouterr().out
@@ -54,14 +54,14 @@ def test_a_parquet_file_will_do(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [{"image": {"bytes": hostile.photo(seed=n), "path": None}, "label": n % 3 - 1} for n in range(18)]
+    rows = [{"image": {"bytes": hostile.jpeg(seed=n), "path": None}, "label": n % 3 - 1} for n in range(18)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
     results = outcome(run(tiny(BYOLConfig, tmp_path / "train.parquet", tmp_path / "run")).path)["results"]
     assert results["queries"]["images"] == 12  # a label of -1 is none
 
 
-def test_photos_of_every_kind_are_seen(data: Path, tmp_path: Path) -> None:
-    mixed = photo_folder(tmp_path / "data", 20)
+def test_images_of_every_kind_are_seen(data: Path, tmp_path: Path) -> None:
+    mixed = image_folder(tmp_path / "data", 20)
     odd = {"grey.png": hostile.encode(hostile.ramp()), "cmyk.jpg": hostile.cmyk("JPEG")}
     odd |= {"deep.png": hostile.sixteen_bits("PNG"), "palette.png": hostile.palette(), "turned.jpg": hostile.turned(6)}
     for name, file in odd.items():
@@ -71,28 +71,28 @@ def test_photos_of_every_kind_are_seen(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_broken_photo_is_named_and_left_out(workers: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    broken = photo_folder(tmp_path / "data")
-    (broken / "bag" / "torn.jpg").write_bytes(hostile.photo()[:300])
+def test_a_broken_image_is_named_and_left_out(workers: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    broken = image_folder(tmp_path / "data")
+    (broken / "bag" / "torn.jpg").write_bytes(hostile.jpeg()[:300])
     path = run(tiny(BYOLConfig, broken, tmp_path / "run", workers=workers)).path
     assert outcome(path)["results"]["unreadable"] == ["bag/torn.jpg"]
     assert [record for record in caplog.records if "torn.jpg" in record.getMessage()]
     assert "torn.jpg" in json.dumps(checkpoint.load_latest(path / "checkpoints").scalars["unreadable"])
 
 
-def test_a_broken_photo_is_remembered_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = photo_folder(tmp_path / "data")
-    (broken / "bag" / "torn.jpg").write_bytes(hostile.photo()[:300])
+def test_a_broken_image_is_remembered_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = image_folder(tmp_path / "data")
+    (broken / "bag" / "torn.jpg").write_bytes(hostile.jpeg()[:300])
     recipe = tiny(BYOLConfig, broken, tmp_path / "run")
     stop(recipe, 4)
     monkeypatch.setattr(Unreadable, "add", lambda *_: None)
     assert outcome(run(recipe).path)["results"]["unreadable"] == ["bag/torn.jpg"]
 
 
-def test_too_many_broken_photos_end_the_run(tmp_path: Path) -> None:
-    broken = photo_folder(tmp_path / "data")
+def test_too_many_broken_images_end_the_run(tmp_path: Path) -> None:
+    broken = image_folder(tmp_path / "data")
     for number in range(3):
         (broken / "hat" / f"torn{number}.jpg").write_bytes(b"")
-    with pytest.raises(TooManyUnreadableError, match=r"3 of 29 photos cannot be read(.|\n)*torn0(.|\n)*torn2"):
+    with pytest.raises(TooManyUnreadableError, match=r"3 of 29 images cannot be read(.|\n)*torn0(.|\n)*torn2"):
         run(tiny(BYOLConfig, broken, tmp_path / "run"))
     run(tiny(BYOLConfig, broken, tmp_path / "run", unreadable_share=0.2))
