@@ -84,6 +84,7 @@ SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
     "flipped": (flip, "is not what was written"),
     "cut": (lambda b: (b / "lewel" / "config.json").write_text("{}") and None, "is not what was written"),
     "missing": (lambda b: (b / "lewel" / "config.json").unlink(), "is missing"),
+    "linked": (lambda b: (b / "elsewhere").symlink_to(b.parent) and None, "was added"),
     "added": (lambda b: (b / "lewel" / "pytorch_model.bin").write_text("x") and None, "was added"),
     "up and out": (escape("../outside"), "leads out"),
     "hidden way out": (escape("lewel/../../outside"), "leads out"),

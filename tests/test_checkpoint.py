@@ -16,10 +16,11 @@ from small_checkpoints import equal, flip, put, state, steps
 from torch import nn
 
 from ssl_backbones.files import object_digest
-from ssl_backbones.runs import saving
+from ssl_backbones.runs import checkpoint, saving
 from ssl_backbones.runs.checkpoint import load_latest
 from ssl_backbones.runs.manifest import CheckpointError, entry
 from ssl_backbones.runs.saving import save
+from ssl_backbones.runs.versions import LIBRARIES, code_versions
 
 
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
@@ -256,3 +257,13 @@ def test_it_says_what_keeps_the_rest_from_being_identical(tmp_path: Path, monkey
     assert len(changed) == 2
     assert changed[0].endswith("-> 77")
     assert changed[1] == "world_size 2 -> 1"
+
+
+@pytest.mark.parametrize("name", ["ssl-backbones", *LIBRARIES])
+def test_another_version_of_the_code_is_told(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, 1)
+    loaded = load_latest(tmp_path)
+    assert loaded is not None
+    assert loaded.changed() == []
+    monkeypatch.setattr(checkpoint, "code_versions", lambda: code_versions() | {name: "0.0.1"})
+    assert loaded.changed() == [f"{name} {code_versions()[name]} -> 0.0.1"]

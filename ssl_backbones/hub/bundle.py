@@ -48,7 +48,7 @@ def verify_bundle(folder: str | os.PathLike[str]) -> list[Path]:
             raise BundleError(f"{name!r} is missing from the bundle {str(root)!r}: {_AGAIN}")
         if path.stat().st_size != wanted["size"] or file_digest(path) != wanted["sha256"]:
             raise BundleError(f"{name!r} in the bundle {str(root)!r} is not what was written: {_AGAIN}")
-    found = {path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir()}
+    found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_symlink() or not path.is_dir()}
     if extra := sorted(found - manifest["files"].keys() - {MANIFEST}):
         raise BundleError(f"{extra[0]!r} was added to the bundle {str(root)!r}: {_AGAIN}")
     return [_inside(root, name) for name in manifest["models"]]

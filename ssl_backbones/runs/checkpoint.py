@@ -27,6 +27,7 @@ from ssl_backbones.runs.manifest import (
     verify,
     wait_for,
 )
+from ssl_backbones.runs.versions import code_versions
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Checkpoint:
 def surroundings(world_size: int) -> dict[str, Any]:
     """The surroundings that decide the last bits of a result, beside the state itself."""
     return {
+        **code_versions(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",

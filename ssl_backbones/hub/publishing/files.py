@@ -17,9 +17,12 @@ from ssl_backbones.hub.publishing.names import clear_names
 from ssl_backbones.hub.sidecar import preparation
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.papers import PAPERS
+from ssl_backbones.runs.manifest import MANIFEST, read_manifest
 
-TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
+TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{16,}")
 """Pattern of the Hub's access tokens."""
+ESCAPED = re.compile(rb"\\u00([2-7][0-9a-fA-F])")
+"""An ASCII letter as JSON may write it."""
 PLACE = re.compile(r"""(?<![^\s'"=,(\[])(?:/|~|\.\.?/)[^\s'"=,)\]]+""")
 """A path of a machine, in a text."""
 
@@ -80,9 +83,20 @@ def check_empty(folder: Path) -> None:
 
 
 def copy_state(checkpoint: Path, folder: Path) -> list[str]:
-    """Copy a checkpoint to where a run's folder has it."""
+    """Copy the files that a checkpoint's manifest names to where a run's folder has them; tell of any others.
+
+    Raises MaterialError for a file, or a folder, that is a link: what it leads to is not the run's.
+    """
+    named = {MANIFEST, *read_manifest(checkpoint)["files"]}
     target = folder / "checkpoints" / checkpoint.name
-    shutil.copytree(checkpoint, target)
+    target.mkdir(parents=True)
+    for path in (checkpoint.parent, checkpoint, *(checkpoint / name for name in sorted(named))):
+        if path.is_symlink():
+            raise MaterialError(f"{path} is a link, and nothing is published through links: put the files there")
+        if path.name in named:
+            shutil.copyfile(path, target / path.name, follow_symlinks=False)
+    if others := sorted(path.name for path in checkpoint.iterdir() if path.name not in named):
+        print(f"Left out, as the manifest of {checkpoint} does not name them: {', '.join(map(repr, others))}")
     clear_names(target)
     return sorted(path.relative_to(folder).as_posix() for path in target.iterdir())
 
@@ -113,13 +127,19 @@ def last_part(text: str) -> str:
 
 
 def check_no_token(folder: Path, files: Sequence[str]) -> None:
-    """Refuse to publish what looks like somebody's access token."""
+    """Refuse to publish what looks like somebody's access token, in any file and however its JSON is escaped."""
     for name in files:
-        if Path(name).suffix in {".json", ".md"} and TOKEN.search((folder / name).read_text(encoding="utf-8")):
+        content = (folder / name).read_bytes()
+        if TOKEN.search(content) or TOKEN.search(unescaped(content)):
             raise MaterialError(
-                f"{name} would hold what looks like an access token: take it out of the run's recipe.json and results, "
-                "and revoke the token"
+                f"{name} would hold what looks like an access token: take it out of the run's files, and revoke the "
+                "token"
             )
+
+
+def unescaped(content: bytes) -> bytes:
+    """The content with JSON's escapes of ASCII letters, such as \\u0068, as the letters themselves."""
+    return ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), content)
 
 
 def write(path: Path, value: Any) -> None:
