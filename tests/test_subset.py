@@ -180,7 +180,14 @@ def test_pairs_are_mined_of_what_a_run_on_them_takes(tmp_path: Path) -> None:
     some = {"classes": str(tmp_path / "two.txt"), "hold_out": 2}
     mined = mine_pairs.mine_pairs(
         mine_pairs.Options(
-            "resnet8", str(data), tmp_path / "pairs.parquet", layer="layer2", size=16, random=True, workers=0, **some
+            model="resnet8",
+            data=str(data),
+            out=tmp_path / "pairs.parquet",
+            layer="layer2",
+            size=16,
+            random=True,
+            workers=0,
+            **some,
         )
     )
     assert len(mined.rows) == 20

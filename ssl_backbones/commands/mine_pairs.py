@@ -21,15 +21,12 @@ from PIL import Image
 import ssl_backbones
 from ssl_backbones.checks import check_at_least
 from ssl_backbones.data import Images, open_images, require_labels
-from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
-from ssl_backbones.data.subset import Selection
-from ssl_backbones.evaluate.features import Extraction, features_of
-from ssl_backbones.evaluate.model import EvaluatedModel, open_model
+from ssl_backbones.evaluate.features import features_of
+from ssl_backbones.evaluate.model import EvaluatedModel
+from ssl_backbones.evaluate.options import FeatureOptions
 from ssl_backbones.mining import Mined, Pairs, mine
 from ssl_backbones.mining.neighbours import DISJOINT_FROM, EXACT_UP_TO, SAMPLE
 from ssl_backbones.mining.pairs import check_place
-from ssl_backbones.train.loader import reading_workers
-from ssl_backbones.typed.words import Positional
 from ssl_backbones.visualizers import grid
 
 TITLES = ("image", "global 1", "global 2", "local 1", "local 2")
@@ -37,51 +34,31 @@ SHOWN, SIDE = 12, 96
 """Images in the picture, and their longer side in pixels."""
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(FeatureOptions):
     """The model, the images, and how they are compared."""
 
-    model: Positional[str]
-    """A registered name, hf-hub:org/name, or the folder of a run."""
-    data: str
-    """A folder with a folder for each class, parquet files, or a Hub dataset id."""
     out: Path
     """The file to write, such as pairs.parquet."""
-    classes: str = ""
-    """A file that names the classes to mine in, one on a line, as for pretrain; empty for all."""
-    hold_out: int = 0
-    """Images of every class that get no pairs and are nobody's: those that pretrain --hold_out leaves out."""
     picture: Path | None = None
     """A picture to draw of twelve images at even steps through the data, each beside its pairs, such as pairs.png."""
     layer: str = "layer3"
     """A layer as timm names it; its mean over positions is compared."""
-    size: int | None = None
-    """Side of the middle crop, in pixels; None for what the model's description says."""
-    random: bool = False
-    """Random weights instead of the model's, to try things out."""
     overwrite: bool = False
     """Replace files that exist."""
     exact_up_to: int = EXACT_UP_TO
     """Images of a class up to which its middle is found exactly."""
     sample: int = SAMPLE
     """Images in place of a larger class."""
-    max_pixels: int = MAX_PIXELS
-    """Pixels of an image above which it is left out as unreadable."""
-    seed: int = 0
-    """Of the samples, and of random weights."""
-    batch_size: int = 256
-    """Images embedded at once."""
-    workers: int | None = None
-    """Processes that read images; None for what the machine has cores for."""
 
     def __post_init__(self) -> None:
-        check_at_least(self, size=1, exact_up_to=1, sample=DISJOINT_FROM, seed=0, max_pixels=1, batch_size=1, workers=0)
-        check_at_least(self, hold_out=0)
+        super().__post_init__()
+        check_at_least(self, exact_up_to=1, sample=DISJOINT_FROM)
 
     def open(self) -> Images:
         """The images to mine."""
-        images = open_images(self.data, DecodePolicy(self.max_pixels))
-        return Selection(self.classes, self.hold_out).of(images, None)[0]
+        images = open_images(self.data, self.decoding)
+        return self.selection.of(images, None)[0]
 
 
 def run(options: Options) -> None:
@@ -100,10 +77,9 @@ def mine_pairs(options: Options) -> Pairs:
     check_place(options.out, options.overwrite)
     images = options.open()
     labels = require_labels(images, "mining pairs")
-    model = open_model(options.model, size=options.size, layer=options.layer, random=options.random, seed=options.seed)
-    how = Extraction(batch_size=options.batch_size, workers=reading_workers(options.workers), seed=options.seed)
+    model = options.open_model()
     mined = mine(
-        features_of(model, images, how).rows,
+        features_of(model, images, options.extraction()).rows,
         torch.from_numpy(labels),
         exact_up_to=options.exact_up_to,
         sample=options.sample,

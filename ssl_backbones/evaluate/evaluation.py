@@ -15,12 +15,11 @@ from ssl_backbones.data.decode import MAX_PIXELS
 from ssl_backbones.distributed import rank, say
 from ssl_backbones.evaluate.features import Extraction, features_of
 from ssl_backbones.evaluate.labelled import Labelled, labelled
-from ssl_backbones.evaluate.model import EvaluatedModel, open_model
+from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.evaluate.options import FREE, EvaluationOptions
 from ssl_backbones.files import read_object
 from ssl_backbones.runs.results import Number, proportion, results_of, write_results
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, claim
-from ssl_backbones.train.loader import reading_workers
 from ssl_backbones.train.precision import check_precision
 from ssl_backbones.train.processes import first_decides, meet
 from ssl_backbones.typed.values import to_plain
@@ -41,14 +40,7 @@ class Evaluation:
     @property
     def extraction(self) -> Extraction:
         """The settings of feature extraction."""
-        return Extraction(
-            self.options.cache_folder,
-            self.options.precision,
-            self.options.batch_size,
-            reading_workers(self.options.workers),
-            self.options.unreadable_share,
-            max_pixels=self.options.max_pixels,
-        )
+        return self.options.extraction(self.options.cache_folder)
 
     def learnt_from(self) -> Labelled:
         """The features and labels to train on."""
@@ -96,14 +88,7 @@ def evaluation(
     """
     device = meet()
     check_precision(options.precision, device)
-    model = open_model(
-        options.model,
-        device,
-        size=options.size or None,
-        layer=options.layer or None,
-        random=options.random,
-        seed=options.seed,
-    )
+    model = options.open_model(device)
     kept = first_decides(lambda: claim(options.out, identity(protocol, options, model, images, validation)))
     folder = kept if rank() == 0 else RunFolder(kept.path, kept.resumed)
     with folder:

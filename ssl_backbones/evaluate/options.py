@@ -1,40 +1,40 @@
-"""The options that all evaluations on frozen features share."""
+"""The options of all that works on a backbone's features."""
 
 from __future__ import annotations
 
+from abc import ABC
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from ssl_backbones.checks import check
+import torch
+
+from ssl_backbones.checks import check, check_at_least
 from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.data.subset import Selection, check_hold_out
+from ssl_backbones.evaluate.features import Extraction
+from ssl_backbones.evaluate.model import EvaluatedModel, open_model
+from ssl_backbones.train.loader import reading_workers
+from ssl_backbones.train.precision import Precision
 from ssl_backbones.typed.words import Positional
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationOptions:
-    """The model, the images, and the folder for the results."""
+class FeatureOptions(ABC):
+    """The model, the images, and how features are computed."""
 
     model: Positional[str]
     """A registered name, hf-hub:org/name, or the folder of a run."""
     data: str
-    """Images to train on: a folder, parquet files, or a Hub dataset id."""
-    validation: str = ""
-    """Images to test on; without them, those that the data name as such."""
+    """A folder of images, parquet files, or a Hub dataset id."""
     classes: str = ""
-    """A file that names the classes to learn and to ask about, one on a line; empty for all."""
+    """A file that names the classes to take, one on a line, as for pretrain; empty for all."""
     hold_out: int = 0
     """Images of every class that are asked about and not learnt from: those that pretrain --hold_out left out."""
-    out: str
-    """The folder for results.json."""
-    cache: str = ""
-    """The folder that keeps features; one called features beside --out where it is not given."""
     layer: str = ""
     """A layer as timm names it, whose mean over positions is taken; the network's own output where it is not given."""
     size: int = 0
     """Side of the middle crop, in pixels; 0 for what the model's description says."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     """Number format that the network is computed in."""
     random: bool = False
     """Random weights instead of the model's, as a baseline."""
@@ -50,12 +50,8 @@ class EvaluationOptions:
     """Pixels of an image above which it is left out as unreadable."""
 
     def __post_init__(self) -> None:
-        check_hold_out(self.hold_out, self.validation)
-        check(self.size >= 0, "size", self.size, "at least 0")
+        check_at_least(self, size=0, hold_out=0, batch_size=1, max_pixels=1, workers=0)
         check(0 <= self.seed < 2**63, "seed", self.seed, "at least 0 and below 2^63")
-        check(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
-        check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
-        check(self.workers is None or self.workers >= 0, "workers", self.workers, "at least 0, or None")
         check(0 <= self.unreadable_share <= 1, "unreadable_share", self.unreadable_share, "at least 0 and at most 1")
 
     @property
@@ -67,6 +63,44 @@ class EvaluationOptions:
     def decoding(self) -> DecodePolicy:
         """The rules by which images are decoded."""
         return DecodePolicy(self.max_pixels)
+
+    def open_model(self, device: torch.device | None = None) -> EvaluatedModel:
+        """The model on the device, or the usual one, with its middle crop; raises as `open_model` does."""
+        return open_model(
+            self.model,
+            device,
+            size=self.size or None,
+            layer=self.layer or None,
+            random=self.random,
+            seed=self.seed,
+        )
+
+    def extraction(self, cache: Path | None = None) -> Extraction:
+        """The settings of feature extraction, with a folder to keep features in if one is given."""
+        return Extraction(
+            cache,
+            self.precision,
+            self.batch_size,
+            reading_workers(self.workers),
+            self.unreadable_share,
+            max_pixels=self.max_pixels,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions(FeatureOptions, ABC):
+    """The images that are asked about beside those that are learnt from, and the folder for the results."""
+
+    validation: str = ""
+    """Images to test on; without them, those that the data name as such."""
+    out: str
+    """The folder for results.json."""
+    cache: str = ""
+    """The folder that keeps features; one called features beside --out where it is not given."""
+
+    def __post_init__(self) -> None:
+        check_hold_out(self.hold_out, self.validation)
+        super().__post_init__()
 
     @property
     def cache_folder(self) -> Path:

@@ -1,0 +1,123 @@
+"""Features of a folder of images, in a file of each form, row by row those of the network."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import drawn_image
+from scripts import script
+
+import ssl_backbones
+from ssl_backbones.data import Batches, open_images
+from ssl_backbones.train.embed import embed
+from ssl_backbones.views import CenterCrop
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("embed") / "images"
+    for number in range(5):
+        folder = root / ("bag", "hat")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        drawn_image(number, 40 + number, 36).save(folder / f"{number}, \u00e9.png")
+    return root
+
+
+def features(data: Path) -> np.ndarray:
+    images = open_images(str(data))
+    torch.manual_seed(0)
+    network = ssl_backbones.create_model("resnet8", num_classes=0)
+    rows, _ = embed(network, Batches(images, CenterCrop(32, 1.0), 0), np.arange(5), torch.device("cpu"))
+    return rows.numpy()
+
+
+def embed_images(data: Path, out: Path, *more: str) -> None:
+    script("embed", ["resnet8", "--data", str(data), "--out", str(out), "--random", "--workers", "0", *more])
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
+    with pytest.raises(SystemExit) as end:
+        embed_images(*words)
+    assert end.value.code == 2
+    said = capsys.readouterr().err.strip()
+    assert "\n" not in said
+    return said
+
+
+def test_parquet_holds_key_label_class_and_features(data: Path, tmp_path: Path) -> None:
+    embed_images(data, tmp_path / "features.parquet")
+    table, images = pq.read_table(tmp_path / "features.parquet"), open_images(str(data))
+    assert table.column_names == ["key", "label", "class", "features"]
+    assert table["key"].to_pylist() == list(images.keys)
+    assert images.labels is not None
+    assert table["label"].to_pylist() == images.labels.tolist()
+    assert table["class"].to_pylist() == [images.classes[label] for label in images.labels]
+    np.testing.assert_array_equal(np.array(table["features"].to_pylist(), np.float32), features(data))
+    note = json.loads(table.schema.metadata[b"ssl_backbones"])
+    assert (note["images"], note["size"], note["pretrained"]) == (images.fingerprint, 32, False)
+
+
+def test_npy_has_its_keys_beside_it(data: Path, tmp_path: Path) -> None:
+    embed_images(data, tmp_path / "features.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "features.npy", allow_pickle=False), features(data))
+    with open(tmp_path / "features.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    images = open_images(str(data))
+    assert rows[0] == ["key", "label", "class"]
+    assert [row[0] for row in rows[1:]] == list(images.keys)
+
+
+def test_unreadable_images_are_left_out_and_counted(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(4):
+        drawn_image(number, 40, 36).save(folder / f"{number}.png")
+    (folder / "2.png").write_bytes((folder / "2.png").read_bytes()[:60])
+    embed_images(folder, tmp_path / "features.parquet", "--unreadable_share", "0.5")
+    table = pq.read_table(tmp_path / "features.parquet")
+    assert table["key"].to_pylist() == ["0.png", "1.png", "3.png"]
+    assert table["label"].to_pylist() == [None] * 3
+    assert "1 that cannot be read left out" in capsys.readouterr().out
+
+
+def test_an_embedding_goes_on_from_its_cache(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embed_images(data, tmp_path / "a.npy", "--cache", str(tmp_path / "kept"))
+    monkeypatch.setattr("ssl_backbones.evaluate.features.embed", None)
+    embed_images(data, tmp_path / "b.npy", "--cache", str(tmp_path / "kept"))
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_reads_the_projector(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    embed_images(data, tmp_path / "features.parquet", "--projector", str(tmp_path / "logs"))
+    written = {path.name: path for path in (tmp_path / "logs").rglob("*") if path.is_file()}
+    values = np.loadtxt(written["tensors.tsv"])
+    np.testing.assert_allclose(values, features(data), rtol=1e-5)
+    names = written["metadata.tsv"].read_text(encoding="utf-8").splitlines()
+    assert names[0] == "key\tclass"
+    assert len(names) == 6
+
+
+def test_places_are_refused_before_any_work(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssl_backbones.commands.embed.open_images", None)
+    (tmp_path / "features.csv").write_text("mine")
+    assert "features.csv' exists" in refusal(capsys, data, tmp_path / "features.npy")
+    assert "has no folder" in refusal(capsys, data, tmp_path / "none" / "features.npy")
+    assert ".parquet or .npy" in refusal(capsys, data, tmp_path / "features.txt")
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "mine").write_text("mine")
+    said = refusal(capsys, data, tmp_path / "x.npy", "--projector", str(tmp_path / "logs"))
+    assert "logs' is not empty" in said
+    assert (tmp_path / "features.csv").read_text() == "mine"
