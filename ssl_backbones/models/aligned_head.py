@@ -6,6 +6,7 @@ Huang et al., Learning Where to Learn in Cross-View Self-Supervised Learning, CV
 from __future__ import annotations
 
 import math
+from abc import ABC
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -39,7 +40,7 @@ class Aligned(NamedTuple):
 
 
 @dataclass(frozen=True)
-class AlignedHeadConfig:
+class AlignedHeadConfig(ABC):  # noqa: B024  # fields alone
     """LEWEL's head, and the switches of its ablations (Tables 5 to 7, Fig. 3)."""
 
     hidden_dim: int = 4096

@@ -5,6 +5,7 @@ Pham et al., Self-supervised Learning with Local Attention-Aware Feature, 2021. 
 
 from __future__ import annotations
 
+from abc import ABC
 from dataclasses import dataclass
 
 from ssl_backbones.checks import check_choice, check_positive, check_share
@@ -21,7 +22,7 @@ PATCH = (
 
 
 @dataclass(frozen=True)
-class PatchChoices:
+class PatchChoices(ABC):  # noqa: B024  # fields alone
     """The choices of the eight views, and of the classifier."""
 
     ratio: float = 0.4
