@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from hub_state import STRANGER
 from published import publishing, refused
-from runs import photo_folder, run, tiny
+from runs import image_folder, run, tiny
 
 from ssl_backbones.hub.publishing.files import check_no_token
 from ssl_backbones.hub.publishing.material import MaterialError
@@ -20,7 +20,7 @@ from ssl_backbones.methods import MoCoV2Config
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("published")
-    return run(tiny(MoCoV2Config, photo_folder(place / "photos"), place / "run")).path
+    return run(tiny(MoCoV2Config, image_folder(place / "photos"), place / "run")).path
 
 
 @pytest.fixture
