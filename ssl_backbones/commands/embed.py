@@ -28,20 +28,15 @@ from torch import Tensor
 
 from ssl_backbones.checks import check
 from ssl_backbones.data import Images, open_images
+from ssl_backbones.data.keys import as_unicode
 from ssl_backbones.distributed import rank, say
 from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.evaluate.options import FeatureOptions
-from ssl_backbones.files import check_writable, replacing
-from ssl_backbones.mining.pairs import as_unicode
-from ssl_backbones.refusal import Refusal
+from ssl_backbones.files import PlaceError, check_place, check_writable, replacing
 from ssl_backbones.train.processes import first_decides, meet
 
 FORMS = (".parquet", ".npy")
-
-
-class EmbeddingsError(Refusal, ValueError):
-    """A place that features cannot be written to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,16 +97,12 @@ def run(options: Options) -> None:
 def check_places(options: Options) -> None:
     """Refuse files that exist, unless they may be replaced, and folders that cannot be written to, before any work."""
     for path in options.files:
-        if path.is_dir() or not path.parent.is_dir():
-            why = "is a folder" if path.is_dir() else f"has no folder {str(path.parent)!r} to lie in"
-            raise EmbeddingsError(f"{str(path)!r} {why}: name a file in a folder that exists with --out")
-        if path.exists() and not options.overwrite:
-            raise EmbeddingsError(f"{str(path)!r} exists: name another file with --out, or replace it with --overwrite")
+        check_place(path, options.overwrite)
     if options.projector:
         if find_spec("tensorboard") is None:
-            raise EmbeddingsError("--projector needs tensorboard, which is not installed: pip install tensorboard")
+            raise PlaceError("--projector needs tensorboard, which is not installed: pip install tensorboard")
         if options.projector.exists() and any(options.projector.iterdir()) and not options.overwrite:
-            raise EmbeddingsError(f"{str(options.projector)!r} is not empty: name another folder with --projector")
+            raise PlaceError(f"{str(options.projector)!r} is not empty: name another folder with --projector")
     check_writable(options.out.parent)
 
 

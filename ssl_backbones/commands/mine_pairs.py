@@ -24,9 +24,9 @@ from ssl_backbones.data import Images, open_images, require_labels
 from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.evaluate.options import FeatureOptions
+from ssl_backbones.files import check_place
 from ssl_backbones.mining import Mined, Pairs, mine
 from ssl_backbones.mining.neighbours import DISJOINT_FROM, EXACT_UP_TO, SAMPLE
-from ssl_backbones.mining.pairs import check_place
 from ssl_backbones.visualizers import grid
 
 TITLES = ("image", "global 1", "global 2", "local 1", "local 2")

@@ -78,3 +78,8 @@ def bytes_of(path: Path) -> bytes | None:
         return path.read_bytes()
     except OSError:
         return None
+
+
+def as_unicode(keys: Sequence[str]) -> list[str]:
+    """Keys as Unicode: bytes of a file name that are none are written out."""
+    return [key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for key in keys]

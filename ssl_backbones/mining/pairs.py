@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ssl_backbones.data.images import Images, ImageSourceError
-from ssl_backbones.files import object_in, replacing
+from ssl_backbones.data.keys import as_unicode
+from ssl_backbones.files import check_place, object_in, replacing
 
 COLUMNS = ("global_1", "global_2", "local_1", "local_2")
 NOTE = b"ssl_backbones.pairs"
@@ -34,7 +34,7 @@ class Pairs:
     def write(self, path: str | Path, images: Images, *, overwrite: bool = False) -> None:
         """Leave a parquet file with the keys of each image and of its partners: the whole of it, or none.
 
-        PairsError where it cannot be written.
+        Raises PlaceError where there is a file already, and PairsError where it cannot be written.
         """
         pa, pq = pyarrow()
         path = Path(path)
@@ -67,15 +67,6 @@ class Pairs:
         return Pairs(rows_of(columns, images, path), about)
 
 
-def check_place(path: Path, overwrite: bool) -> None:
-    """Refuse a file that exists, unless it may be replaced, and a place that cannot hold one."""
-    if path.is_dir() or not path.parent.is_dir():
-        why = "is a folder" if path.is_dir() else f"has no folder {str(path.parent)!r} to lie in"
-        raise PairsError(f"{str(path)!r} {why}: name a file in a folder that exists with --out")
-    if path.exists() and not overwrite:
-        raise PairsError(f"{str(path)!r} exists: name another file with --out, or replace it with --overwrite")
-
-
 def check_same(path: str | Path, about: dict[str, Any], images: Images) -> None:
     """Refuse pairs of other images, and pairs in a form that is not known here."""
     if about.get("form") != FORM:
@@ -103,11 +94,6 @@ def rows_of(columns: list[Any], images: Images, path: str | Path) -> np.ndarray:
     if (rows < 0).any():
         raise PairsError(f"the pairs {str(path)!r} do not name every image and partner: mine them anew")
     return rows
-
-
-def as_unicode(keys: Sequence[str]) -> list[str]:
-    """Keys as Unicode: bytes of a file name that are none are written out."""
-    return [key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for key in keys]
 
 
 def pyarrow() -> tuple[Any, Any]:

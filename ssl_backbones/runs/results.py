@@ -13,15 +13,12 @@ pretraining run tells its recipe, the fields of it that were altered, and how fa
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 
 from ssl_backbones.data import CachedImages, Images
@@ -30,7 +27,7 @@ from ssl_backbones.files import UnreadableError, read_object, write_json
 from ssl_backbones.invocation import repeatable
 from ssl_backbones.metrics import wilson_interval
 from ssl_backbones.runs.papers_figures import papers_figures
-from ssl_backbones.version import __version__
+from ssl_backbones.runs.versions import versions
 
 Number = Mapping[str, Any]
 """A value and, where one is known, the 95% interval around it (low, high); and what else there is to say of it."""
@@ -173,14 +170,3 @@ def spelled(number: Number, form: str, scale: float = 1, unit: str = "") -> str:
 def percent(share: float) -> str:
     """A share in [0, 1] as a percentage with one decimal."""
     return f"{100 * share:.1f}"
-
-
-def versions() -> dict[str, str]:
-    """The versions that numbers depend on."""
-    return {
-        "ssl-backbones": __version__,
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "accelerate": metadata.version("accelerate"),  # not imported, as results are read without it
-        "python": platform.python_version(),
-    }
