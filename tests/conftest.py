@@ -16,6 +16,7 @@ for name in ("HF_HUB_CACHE", "HF_ENDPOINT", "HF_TOKEN", "HF_DATASETS_CACHE"):
     os.environ.pop(name, None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["SSL_BACKBONES_THREADS"] = "1"
+os.environ["SSL_BACKBONES_CACHE"] = os.path.join(HOME.name, "ssl_backbones")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

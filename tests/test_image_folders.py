@@ -18,7 +18,7 @@ from PIL import Image
 
 from ssl_backbones.data import DecodePolicy, ImageSourceError, UnreadableImageError, decode, open_images
 from ssl_backbones.data.formats import FORMATS, WAYS_OUT, formats, suffixes
-from ssl_backbones.data.keys import PathKeys, RowKeys, fingerprint_of
+from ssl_backbones.data.keys import PathKeys, RowKeys, fingerprint_by_sizes_of, fingerprint_of
 
 # Keys
 
@@ -51,6 +51,7 @@ def test_the_fingerprint_tells_keys_labels_and_sizes_apart():
         fingerprint_of(["a", "b"], one, sizes),
         fingerprint_of(["a", "b"], None, sizes),
         fingerprint_of(["a", "b"], zero, sizes + 1),
+        fingerprint_by_sizes_of(["a", "b"], zero, sizes),
     ]
     assert len(set(prints)) == len(prints)
     assert fingerprint_of(["a", "b"], zero.astype(np.int32), sizes) == prints[0]

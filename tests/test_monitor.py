@@ -82,12 +82,12 @@ def test_only_labelled_images_are_asked_about() -> None:
 
 def test_answers_to_other_questions_are_not_compared() -> None:
     train, validation = Tints(20, [0, 1] * 10), Tints(8, [0, 1] * 4)
-    asked = Monitor(train, validation, Monitoring(k=3), 0).question
-    assert asked == Monitor(train, validation, Monitoring(k=3, knn_every=1), 0).question
+    asked = Monitor(train, validation, Monitoring(k=3), 0).question()
+    assert asked == Monitor(train, validation, Monitoring(k=3, knn_every=1), 0).question()
     for other in (
         Monitor(train, validation, Monitoring(k=4), 0),
         Monitor(train, validation, Monitoring(k=3, bank=5), 0),
         Monitor(train, Tints(8, [1, 0] * 4), Monitoring(k=3), 0),
         Monitor(train, None, Monitoring(k=3), 0),
     ):
-        assert other.question != asked
+        assert other.question() != asked

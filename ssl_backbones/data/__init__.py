@@ -6,7 +6,7 @@ from ssl_backbones.data.checks import relabelled, require_batch, require_labels
 from ssl_backbones.data.copies import copies_sentence
 from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.data.folder import ImageFolder
-from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
+from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError, by_content, by_sizes
 from ssl_backbones.data.numbered import NumberedBatches
 from ssl_backbones.data.opening import classes_sentence, unlabelled
 from ssl_backbones.data.resident import ResidentImages
@@ -29,6 +29,8 @@ __all__ = [
     "TooManyUnreadableError",
     "Unreadable",
     "UnreadableImageError",
+    "by_content",
+    "by_sizes",
     "classes_sentence",
     "copies_sentence",
     "open_images",

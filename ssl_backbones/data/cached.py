@@ -44,13 +44,17 @@ class CachedImages(Images):
         self.index = read_index(self.folder)
         try:
             with np.load(self.folder / ARRAYS, allow_pickle=False) as arrays:
-                self.keys = stored_keys(arrays["keys"], arrays["key_ends"])
+                self.keys = PathKeys.of(arrays["keys"], arrays["key_ends"])
                 self.labels = arrays["labels"] if self.index["labelled"] else None
                 self.ends, self.shapes = arrays["ends"], arrays["shapes"]
+                self.digests = arrays.get("digests")
         except (OSError, ValueError, KeyError) as error:
             raise torn_error(self.folder, f"{ARRAYS} cannot be read") from error
         self.classes = self.index["classes"]
         self.fingerprint = self.index["of"]["fingerprint"]
+        self.fingerprint_by_sizes = self.index["of"].get("fingerprint_by_sizes", self.fingerprint)
+        self.told_by_sizes = "fingerprint_by_sizes" not in self.index["of"]
+        """True of a cache of version 0.1, which knew images by their sizes alone."""
         self.unreadable = {int(at): reason for at, reason in self.index["unreadable"].items()}
         self.encoded = self.index["content"]["kind"] != "pixels"
         self.content: np.ndarray | None = None
@@ -59,13 +63,17 @@ class CachedImages(Images):
         at = range(len(self))[index]
         if at in self.unreadable:
             raise UnreadableImageError(self.unreadable[at])
-        if self.content is None:
-            self.content = mapped(self.folder)
-        content = self.content[self.ends[at] : self.ends[at + 1]]
+        content = self.content_of(at)
         if self.encoded:
             return decode(content.tobytes(), self.keys[at])
         height, width = self.shapes[at].tolist()
         return Image.frombytes("RGB", (width, height), content)
+
+    def content_of(self, index: int) -> np.ndarray:
+        """The bytes (B,) that are kept of an image."""
+        if self.content is None:
+            self.content = mapped(self.folder)
+        return self.content[self.ends[index] : self.ends[index + 1]]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "content": None}
@@ -123,13 +131,6 @@ def mapped(folder: Path) -> np.ndarray:
     except (OSError, ValueError) as error:
         raise torn_error(folder, f"{PIXELS} cannot be mapped") from error
     return np.asarray(pixels).reshape(-1)  # an np.memmap is slow to slice
-
-
-def stored_keys(block: np.ndarray, ends: np.ndarray) -> PathKeys:
-    """Keys, of their bytes and where each ends."""
-    keys = PathKeys([])
-    keys.block, keys.ends = block.tobytes(), ends
-    return keys
 
 
 def torn_error(folder: Path, what: str) -> ImageSourceError:

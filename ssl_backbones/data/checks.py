@@ -56,7 +56,9 @@ def relabelled(images: Images, classes: Sequence[str]) -> Images:
             )
     table = np.array([number.get(name, -1) for name in images.classes], np.int64)
     known = (images.labels >= 0) & (images.labels < len(table))
+    fingerprint = images.fingerprint  # of the labels as the source has them
     same = copy.copy(images)
+    same.fingerprint = fingerprint
     same.labels = np.where(known, table[np.where(known, images.labels, 0)], images.labels)
     same.classes = list(classes)
     return same

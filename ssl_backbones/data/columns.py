@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ssl_backbones.data.digest_index import contents_of
+from ssl_backbones.data.digests import as_rows, digest_of_bytes
 from ssl_backbones.data.formats import is_image
 from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.keys import PathKeys, size_of
@@ -130,3 +132,13 @@ def sizes_of(encoded: pa.ChunkedArray, files: PathKeys | None = None) -> np.ndar
     if files is not None:
         sizes = np.array([size_of(Path(file)) if file else size for file, size in zip(files, sizes, strict=True)])
     return sizes
+
+
+def digests_of(photos: pa.ChunkedArray, files: PathKeys | None, name: str) -> np.ndarray:
+    """The digest of each encoded image (N, D), or of the file that its row names, which the index `name` may know."""
+    digests = as_rows([digest_of_bytes(value.as_buffer()) for chunk in photos.chunks for value in chunk])
+    if files is not None:
+        named = np.flatnonzero(np.diff(files.ends))
+        digests = digests.copy()
+        digests[named] = contents_of(Path(), PathKeys(files[int(at)] for at in named), name).digests
+    return digests

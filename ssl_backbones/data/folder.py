@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
+from ssl_backbones.data.digest_index import Contents, contents_of
 from ssl_backbones.data.formats import passed_over, suffixes
 from ssl_backbones.data.images import Images, ImageSourceError
-from ssl_backbones.data.keys import PathKeys, bytes_of, fingerprint_of, size_of
+from ssl_backbones.data.keys import PathKeys, bytes_of
 from ssl_backbones.data.splits import splits_among
 from ssl_backbones.data.walk import images_below, kind_of
 
@@ -53,22 +54,25 @@ class ImageFolder(Images):
         if said:
             logger.warning("%s: %s", self.root, said)
         paths, self.classes = classified(self.root, paths, among)
-        self.keys = PathKeys(paths)
+        self.keys = self.files = PathKeys(paths)
         self.labels = labels_from(paths, self.classes) if self.classes else None
 
     def __getitem__(self, index: int) -> Image.Image:
         path = self.root / self.keys[index]
         return decode(path, str(path), self.policy)
 
-    @cached_property  # mypy wants what it overrides to be read-only as well
-    def fingerprint(self) -> str:  # type: ignore[override]
-        """Taken at first use: it asks the disk for the size of every file."""
-        return fingerprint_of(self.keys, self.labels, self.sizes)
-
     @cached_property
-    def sizes(self) -> np.ndarray:  # type: ignore[override]
-        """Bytes of each file (N,), -1 of one that is not there."""
-        return np.array([size_of(self.root / key) for key in self.keys])
+    def contents(self) -> Contents:
+        """Taken at first use: it asks the disk about every file, and reads those that it does not know."""
+        return contents_of(self.root, self.files, str(self.root.absolute()))
+
+    @property
+    def sizes(self) -> np.ndarray:  # type: ignore[override]  # mypy wants what it overrides to be read-only as well
+        return self.contents.sizes
+
+    @property
+    def digests(self) -> np.ndarray:  # type: ignore[override]
+        return self.contents.digests
 
     def raw(self, index: int) -> bytes | None:
         return bytes_of(self.root / self.keys[index])

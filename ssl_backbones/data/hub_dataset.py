@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ssl_backbones.data.columns import (
     class_names,
+    digests_of,
     encoded_images,
     files_of,
     image_column,
@@ -18,7 +22,7 @@ from ssl_backbones.data.columns import (
 )
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
 from ssl_backbones.data.images import ImageSourceError
-from ssl_backbones.data.keys import RowKeys, fingerprint_of
+from ssl_backbones.data.keys import RowKeys, fingerprint_by_sizes_of
 from ssl_backbones.data.rows import RowImages
 
 
@@ -40,8 +44,14 @@ class HubImages(RowImages):
             raise ImageSourceError(f"there is no row in {name}: choose another split, as in org/name:validation")
         self.labels, self.classes = labels_of(table[label], names.get(label)) if label else (None, [])
         self.sizes = sizes_of(encoded_images(table[image]), files_of(table[image], folders))
-        self.fingerprint = fingerprint_of(self.keys, self.labels, self.sizes)
-        self.rows = undecoded(dataset.select_columns([image]), image)
+        self.fingerprint_by_sizes = fingerprint_by_sizes_of(self.keys, self.labels, self.sizes)
+        self.rows, self.image, self.name = undecoded(dataset.select_columns([image]), image), image, name
+
+    @cached_property
+    def digests(self) -> np.ndarray:  # type: ignore[override]
+        """The digests of all rows (N, D), taken at first use: it reads a few pages of each."""
+        column = self.rows.with_format("arrow")[:][self.image]
+        return digests_of(encoded_images(column), files_of(column, self.folders), f"files named in {self.name}")
 
     def encoded(self, index: int) -> bytes | Path | None:
         (held,) = self.rows[range(len(self))[index]].values()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 from PIL import Image
 
+from ssl_backbones.data.keys import fingerprint_by_sizes_of, fingerprint_of
 from ssl_backbones.refusal import Refusal
 
 
@@ -35,17 +37,34 @@ class Images(ABC):
     labels_from: ClassVar[str] = ""
     """The origin of the labels in a word, as a sentence goes on with their names; empty where there is none."""
 
-    fingerprint: str
-    """A sha256 over the keys, labels and sizes in bytes: alike for the same data, whatever its place on disk."""
-
     sizes: np.ndarray | None = None
     """(N,): bytes of each image as it is encoded, -1 for a missing one; None where nobody knows."""
+
+    digests: np.ndarray | None = None
+    """(N, D) uint8: the digest of each image as it is encoded (`data/digests.py`); None where nobody knows."""
 
     in_process = False
     """True if only this process can read them, and no worker beside it."""
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A sha256 over the keys, labels and digests: alike for the same data, whatever its place on disk."""
+        assert self.digests is not None, f"{type(self).__name__} has no digests and must set its fingerprint"
+        return fingerprint_of(self.keys, self.labels, self.digests)
+
+    @cached_property
+    def fingerprint_by_sizes(self) -> str:
+        """The fingerprint that records of version 0.1 name the same images by; it is compared with those alone."""
+        if self.sizes is None:
+            return self.fingerprint
+        return fingerprint_by_sizes_of(self.keys, self.labels, self.sizes)
+
+    def known_as(self, recorded: object) -> bool:
+        """True if a record, of whatever age, names these images by their fingerprint."""
+        return recorded == self.fingerprint or recorded == self.fingerprint_by_sizes
 
     def raw(self, index: int) -> bytes | None:
         """The bytes of an image as it is encoded; None where they are not to be had."""
@@ -54,3 +73,13 @@ class Images(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Image.Image:
         """The image as upright RGB, or UnreadableImageError."""
+
+
+def by_content(images: Images) -> str:
+    """The fingerprint of images."""
+    return images.fingerprint
+
+
+def by_sizes(images: Images) -> str:
+    """The fingerprint that records of version 0.1 name images by."""
+    return images.fingerprint_by_sizes

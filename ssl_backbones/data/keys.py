@@ -18,6 +18,13 @@ class PathKeys(Sequence[str]):
         self.block = b"".join(encoded)
         self.ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
 
+    @classmethod
+    def of(cls, block: np.ndarray, ends: np.ndarray) -> PathKeys:
+        """Paths out of their bytes, one behind the other (B,), and the place where each ends, from 0 on (N + 1,)."""
+        keys = cls([])
+        keys.block, keys.ends = block.tobytes(), ends
+        return keys
+
     def __len__(self) -> int:
         return len(self.ends) - 1
 
@@ -54,14 +61,27 @@ class RowKeys(Sequence[str]):
         return f"{self.names[table]}:{at - self.ends[table]}"
 
 
-def fingerprint_of(keys: Sequence[str], labels: np.ndarray | None, sizes: np.ndarray) -> str:
-    """A sha256 over keys, labels (N,) or None, and sizes in bytes (N,)."""
-    digest = hashlib.sha256(f"{len(keys)} photos".encode())
+def fingerprint_of(keys: Sequence[str], labels: np.ndarray | None, digests: np.ndarray) -> str:
+    """A sha256 over keys, labels (N,) or None, and the digests of the images (N, D)."""
+    digest = begun("images", keys, labels)
+    digest.update(digests.tobytes())
+    return digest.hexdigest()
+
+
+def fingerprint_by_sizes_of(keys: Sequence[str], labels: np.ndarray | None, sizes: np.ndarray) -> str:
+    """The fingerprint that version 0.1 wrote: over keys, labels (N,) or None, and sizes in bytes (N,)."""
+    digest = begun("photos", keys, labels)
+    digest.update(sizes.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def begun(word: str, keys: Sequence[str], labels: np.ndarray | None) -> hashlib._Hash:
+    """A sha256 that has taken in the number of images, their keys and labels (N,) or None."""
+    digest = hashlib.sha256(f"{len(keys)} {word}".encode())
     for key in keys:
         digest.update(key.encode("utf-8", "surrogateescape") + b"\0")
     digest.update(b"unlabelled" if labels is None else labels.astype("<i8").tobytes())
-    digest.update(sizes.astype("<i8").tobytes())
-    return digest.hexdigest()
+    return digest
 
 
 def size_of(path: Path) -> int:

@@ -11,10 +11,10 @@ SHOWN = 8
 
 
 def unlabelled(images: Images) -> Images:
-    """The same images under the same fingerprint, without their labels."""
-    fingerprint = images.fingerprint
+    """The same images under the same fingerprints, without their labels."""
     same = copy.copy(images)
-    same.labels, same.classes, same.fingerprint = None, [], fingerprint
+    same.fingerprint, same.fingerprint_by_sizes = images.fingerprint, images.fingerprint_by_sizes
+    same.labels, same.classes = None, []
     return same
 
 

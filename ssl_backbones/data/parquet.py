@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssl_backbones.data.columns import (
     class_names,
+    digests_of,
     encoded_images,
     files_of,
     image_column,
@@ -21,7 +24,7 @@ from ssl_backbones.data.columns import (
 )
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
 from ssl_backbones.data.images import ImageSourceError
-from ssl_backbones.data.keys import RowKeys, fingerprint_of
+from ssl_backbones.data.keys import RowKeys, fingerprint_by_sizes_of
 from ssl_backbones.data.rows import RowImages
 
 
@@ -46,7 +49,11 @@ class ParquetImages(RowImages):
         self.column = EncodedColumn(self.files, self.image, joined(tables, self.image))
         self.labels, self.classes = labels_of(joined(tables, label), names.get(label)) if label else (None, [])
         self.sizes = self.column.sizes
-        self.fingerprint = fingerprint_of(self.keys, self.labels, self.sizes)
+        self.fingerprint_by_sizes = fingerprint_by_sizes_of(self.keys, self.labels, self.sizes)
+
+    @property
+    def digests(self) -> np.ndarray:  # type: ignore[override]
+        return self.column.digests
 
     def encoded(self, index: int) -> bytes | Path | None:
         return self.column[index]
@@ -67,6 +74,12 @@ class EncodedColumn:
     def read(self) -> pa.ChunkedArray:
         """The column of all files."""
         return joined([read(file, [self.name]) for file in self.files], self.name)
+
+    @cached_property
+    def digests(self) -> np.ndarray:
+        """The digests of all rows (N, D), taken at first use."""
+        rows = encoded_images(self.read()) if self.rows is None else self.rows
+        return digests_of(rows, self.named, f"files that {self.name} of {self.files[0].absolute()} names")
 
     def __len__(self) -> int:
         return len(self.sizes)

@@ -35,7 +35,7 @@ class ResidentImages(Images):
             )
         self.cache = images
         self.keys, self.labels, self.classes = images.keys, images.labels, images.classes
-        self.fingerprint = images.fingerprint
+        self.fingerprint, self.fingerprint_by_sizes = images.fingerprint, images.fingerprint_by_sizes
         rows = mapped(images.folder).reshape(-1, 3)
         levels = torch.empty(rows.shape, dtype=torch.uint8, device=device)
         for start in range(0, len(rows), AT_ONCE):

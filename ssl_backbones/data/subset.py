@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,25 @@ class Subset(Images):
         self.keys = [images.keys[int(row)] for row in self.rows]
         self.labels = None if images.labels is None else np.asarray(images.labels)[self.rows]
         self.classes = images.classes
-        self.fingerprint = digest([images.fingerprint, *map(str, self.rows.tolist())])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return self.digest_over(self.images.fingerprint)
+
+    @cached_property
+    def fingerprint_by_sizes(self) -> str:
+        return self.digest_over(self.images.fingerprint_by_sizes)
+
+    def digest_over(self, fingerprint: str) -> str:
+        """A digest of the source's fingerprint and the rows."""
+        return digest([fingerprint, *map(str, self.rows.tolist())])
+
+    @property
+    def digests(self) -> np.ndarray | None:  # type: ignore[override]
+        return None if self.images.digests is None else self.images.digests[self.rows]
+
+    def raw(self, index: int) -> bytes | None:
+        return self.images.raw(int(self.rows[index]))
 
     def __getitem__(self, index: int) -> Image.Image:
         return self.images[int(self.rows[index])]

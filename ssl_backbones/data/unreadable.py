@@ -71,6 +71,8 @@ class Accounts:
 
     def of(self, images: Images) -> Unreadable:
         """The account of a source, opened at the first call."""
+        if images.fingerprint not in self.accounts and images.fingerprint_by_sizes in self.accounts:
+            self.accounts[images.fingerprint] = self.accounts.pop(images.fingerprint_by_sizes)  # of a run before 0.2
         return self.accounts.setdefault(images.fingerprint, Unreadable(len(images), self.share))
 
     def count(self, images: Images, left_out: Mapping[str, str]) -> Unreadable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ssl_backbones.data import Images
+from ssl_backbones.data import Images, by_content, by_sizes
 from ssl_backbones.data.decode import MAX_PIXELS
 from ssl_backbones.distributed import rank, say
 from ssl_backbones.evaluate.features import Extraction, features_of
@@ -89,7 +89,7 @@ def evaluation(
     device = meet()
     check_precision(options.precision, device)
     model = options.open_model(device)
-    kept = first_decides(lambda: claim(options.out, identity(protocol, options, model, images, validation)))
+    kept = first_decides(lambda: claimed(protocol, options, model, images, validation))
     folder = kept if rank() == 0 else RunFolder(kept.path, kept.resumed)
     with folder:
         if first_decides(folder.results.exists):
@@ -99,15 +99,28 @@ def evaluation(
             yield Evaluation(protocol, options, model, images, validation, source, folder)
 
 
-def identity(
+def claimed(
     protocol: str, options: EvaluationOptions, model: EvaluatedModel, images: Images, validation: Images | None
+) -> RunFolder:
+    """The evaluation's folder, that of the same one by version 0.1 included."""
+    now, before = (identity(protocol, options, model, images, validation, name) for name in (by_content, by_sizes))
+    return claim(options.out, now, complete=lambda there: now if there == before else there)
+
+
+def identity(
+    protocol: str,
+    options: EvaluationOptions,
+    model: EvaluatedModel,
+    images: Images,
+    validation: Images | None,
+    name: Callable[[Images], str],
 ) -> dict[str, Any]:
-    """All that two evaluations must share to be the same one, as JSON has it."""
+    """All that two evaluations must share to be the same one, as JSON has it; `name` gives the images' fingerprints."""
     return {
         "protocol": protocol,
         "weights_sha256": model.weights_sha256,
-        "images": images.fingerprint,
-        "validation": validation.fingerprint if validation else None,
+        "images": name(images),
+        "validation": name(validation) if validation else None,
         "options": {name: value for name, value in to_plain(options).items() if name not in FREE},
         **({} if options.max_pixels == MAX_PIXELS else {"max_pixels": options.max_pixels}),
     }

@@ -29,14 +29,25 @@ def beside_random(evaluations: Sequence[Results]) -> Iterator[tuple[Results, Res
     baselines = [results for results in evaluations if is_random(results)]
     for results in evaluations:
         if not is_random(results):
-            yield results, next((other for other in baselines if asked(other) == asked(results)), None)
+            yield results, next((other for other in baselines if same_question(other, results)), None)
 
 
-def asked(results: Results) -> tuple[Any, ...]:
-    """All that two evaluations share that can be compared: the protocol, its settings, and the very same images."""
-    images = ((results.get(part) or {}).get("fingerprint") for part in ("data", "validation"))
-    how = (results.get("settings", {}).get(name) for name in ("size", "layer", "epochs", "batch_size"))
-    return (results["protocol"], *images, *how)
+def same_question(one: Results, other: Results) -> bool:
+    """True for two evaluations that can be compared: by one protocol, with its settings, on the very same images."""
+    how = ("size", "layer", "epochs", "batch_size")
+    return (
+        one["protocol"] == other["protocol"]
+        and all(one.get("settings", {}).get(name) == other.get("settings", {}).get(name) for name in how)
+        and all(same_images(one.get(part) or {}, other.get(part) or {}) for part in ("data", "validation"))
+    )
+
+
+def same_images(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """True for records of the same images: by content, or by sizes where version 0.1 wrote one of the two."""
+    by_sizes = "fingerprint_by_sizes"
+    if by_sizes in one and by_sizes in other:
+        return bool(one.get("fingerprint") == other.get("fingerprint"))
+    return bool(one.get(by_sizes, one.get("fingerprint")) == other.get(by_sizes, other.get("fingerprint")))
 
 
 def headlines(results: Results) -> dict[str, Number]:

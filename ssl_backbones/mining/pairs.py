@@ -73,7 +73,7 @@ def check_same(path: str | Path, about: dict[str, Any], images: Images) -> None:
         raise PairsError(
             f"the pairs {str(path)!r} are in form {about.get('form')!r}, and form {FORM} is read here: mine them anew"
         )
-    if about.get("fingerprint") != images.fingerprint:
+    if not images.known_as(about.get("fingerprint")):
         raise PairsError(
             f"the pairs {str(path)!r} were mined from other images ({about.get('images')} with fingerprint "
             f"{str(about.get('fingerprint'))[:12]}, not {len(images)} with {images.fingerprint[:12]}): mine them anew "

@@ -137,11 +137,10 @@ class Run(ABC):
         plain: dict[str, Any] = to_plain(self)
         return plain
 
-    @classmethod
-    def completed(cls, plain: dict[str, Any]) -> dict[str, Any]:
+    def completed(self, plain: dict[str, Any]) -> dict[str, Any]:
         """Complete what `to_dict` wrote by newer fields at their defaults; what does not fit stays."""
         try:
-            run: Run = from_plain(cls, plain)
+            run: Run = from_plain(type(self), plain)
         except ValueError:
             return plain
         return run.to_dict()

@@ -14,7 +14,7 @@ class Data:
     origin: str = ""
     """Origin of the copies with these fingerprints, and what was done to them."""
     fingerprints: tuple[str, ...] = ()
-    """Of copies that are surely these images; another copy, in other files, has another."""
+    """Of copies that are surely these images, the last as version 0.1 told it; a copy in other files has others."""
 
 
 _GARMENTS = "github.com/alexeygrigorev/clothing-dataset-small, scaled to a short side of"
@@ -25,7 +25,10 @@ IMAGENETTE = Data(
     "Imagenette",
     "non-commercial research",
     "Imagenette by fast.ai, out of github.com/thunderInfy/imagenette, scaled to 96 x 96 px",
-    ("dc594615aca686fe0d04d542a620f14eb5b36d9952caecc66c265950962fd84d",),
+    (
+        "c66772de59e2cab6de3fe8541ca9508c8c1d83d7937927c7f8099ffdc595f9c2",
+        "dc594615aca686fe0d04d542a620f14eb5b36d9952caecc66c265950962fd84d",
+    ),
 )
 STL10 = Data("STL-10, unlabelled", "non-commercial research")
 STL10_LABELLED = Data("STL-10, labelled", "non-commercial research")
@@ -34,13 +37,19 @@ CLOTHING = Data(
     "Clothing dataset (small), training photos",
     "CC0",
     f"{_GARMENTS} 160 px",
-    ("9d6ff9d2ffbd8d84dbb23b84a1a370ab5510d521712865cd66679b6f462405d3",),
+    (
+        "0d75af71d195065d4d41d20d47655546734d335a89213c9196757e95dd5d1c53",
+        "9d6ff9d2ffbd8d84dbb23b84a1a370ab5510d521712865cd66679b6f462405d3",
+    ),
 )
 SAMPLE = Data(
     "photos of garments, CC0, in training/sample_photos",
     "CC0",
     f"{_GARMENTS} 72 px",
-    ("d4edb017ab284e13b034b8dfcb9cc5e766c63bd6ad021238d104f5e22c3db43b",),
+    (
+        "4c00af846c1ccb9f3944d0920de5670ab7bc1ea2c5063fdec9352b8fb29332da",
+        "d4edb017ab284e13b034b8dfcb9cc5e766c63bd6ad021238d104f5e22c3db43b",
+    ),
 )
 
 DATA = (IN1K, IN100, IMAGENETTE, STL10, STL10_LABELLED, TINY, CLOTHING, SAMPLE)

@@ -3,7 +3,8 @@
     protocol, model, weights_sha256     what was measured, and of which weights
     numbers                             name: {value, low, high, ...}; an accuracy in [0, 1] with its 95% interval
     settings, seed, command             how; the settings of a pretraining run are its recipe.json
-    data, validation                    {source, images, fingerprint}; validation is null where there is none
+    data, validation                    {source, images, fingerprint, fingerprint_by_sizes}; validation is null where
+                                        there is none. The second is what version 0.1 called the fingerprint
     compute, versions, date             on what
 
 Whatever else a protocol has to tell (a sweep, the classes one by one) stands beside these under names of its own. A
@@ -99,8 +100,13 @@ def checked(numbers: Mapping[str, Number]) -> dict[str, dict[str, Any]]:
 
 
 def about(images: Images, source: str) -> dict[str, Any]:
-    """The source, number and fingerprint of images, and how the pixels of a cache were re-encoded, if they were."""
-    told: dict[str, Any] = {"source": source, "images": len(images), "fingerprint": images.fingerprint}
+    """The source, number and fingerprints of images, and how the pixels of a cache were re-encoded, if they were."""
+    told: dict[str, Any] = {
+        "source": source,
+        "images": len(images),
+        "fingerprint": images.fingerprint,
+        "fingerprint_by_sizes": images.fingerprint_by_sizes,
+    }
     if isinstance(images, CachedImages) and images.encoded:
         told["reencoded"] = images.index["content"]
     return told

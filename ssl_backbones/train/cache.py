@@ -90,6 +90,8 @@ def cached(images: Images, source: str, how: Caching, part: str = "") -> Images:
     wait_for(place / INDEX)
     found = CachedImages(place)
     found.keys, found.labels, found.classes = images.keys, images.labels, images.classes
+    if found.told_by_sizes:
+        found.fingerprint, found.fingerprint_by_sizes = images.fingerprint, images.fingerprint_by_sizes
     return found
 
 
@@ -180,24 +182,39 @@ def require_room(place: Path, needed: float) -> None:
 
 
 def check(images: Images, source: str, place: Path) -> None:
-    """Refuse a cache that was harmed, or is not of these images any more."""
+    """Refuse a cache that was harmed, or is not of these images any more.
+
+    A few of its images are decoded again and compared: the same files may be decoded to other pixels. Of a cache of
+    version 0.1, which knew images by their sizes, all are.
+    """
     index = read_index(place)
     way_out = f"delete {place}, and the same command makes it anew, or name another folder with --cache"
-    if index["of"]["fingerprint"] != images.fingerprint:
+    if not images.known_as(index["of"]["fingerprint"]):
         raise ImageCacheError(
             f"{source} is not what the cache in {place} was made of (fingerprint {images.fingerprint[:12]} instead of "
             f"{index['of']['fingerprint'][:12]}, {len(images)} images instead of {index['of']['photos']}): {way_out}"
         )
     verify(place)
     found = CachedImages(place)
-    if found.encoded:
+    if found.encoded and not found.told_by_sizes:
         return
-    for at in [*spread(len(images), COMPARED), *list(found.unreadable)[:COMPARED]]:
-        if pixels(images, at) != pixels(found, at):
+    some = [*spread(len(images), COMPARED), *list(found.unreadable)[:COMPARED]]
+    for at in Bar(range(len(images)), unit=" images", desc="comparing", disable=None) if found.told_by_sizes else some:
+        if not alike(images, found, at):
             raise ImageCacheError(
                 f"{images.keys[at]!r} is decoded to other pixels than those in the cache in {place} (the image was "
                 f"changed, or Pillow, which was {index['made_with']['pillow']}): {way_out}"
             )
+
+
+def alike(images: Images, found: CachedImages, at: int) -> bool:
+    """True if a cache holds what an image is decoded to now, scaled down and encoded as it was then."""
+    if not found.encoded or at in found.unreadable:
+        return pixels(images, at) == pixels(found, at)
+    try:
+        return content_of(images[at], found.index["content"]["short_side"]) == found.content_of(at).tobytes()
+    except UnreadableImageError:
+        return False
 
 
 def pixels(images: Images, at: int) -> tuple[tuple[int, int], bytes] | None:

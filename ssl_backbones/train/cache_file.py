@@ -56,7 +56,12 @@ class UnfinishedCache:
         self.folder = place.with_name(f".tmp-{place.name}")
         self.question = {
             "schema": SCHEMA,
-            "of": {"source": Path(source).name, "fingerprint": images.fingerprint, "photos": len(images)},
+            "of": {
+                "source": Path(source).name,
+                "fingerprint": images.fingerprint,
+                "fingerprint_by_sizes": images.fingerprint_by_sizes,
+                "photos": len(images),
+            },
             "content": kind_of(side),
             "made_with": made_with(),
         }
@@ -218,6 +223,8 @@ def image_arrays(images: Images, sizes: list[int], shapes: np.ndarray) -> bytes:
         "shapes": shapes,
         "labels": np.empty(0, np.int64) if images.labels is None else images.labels,
     }
+    if images.digests is not None:
+        arrays["digests"] = images.digests
     out = io.BytesIO()
     np.savez(out, allow_pickle=False, **arrays)
     return out.getvalue()

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ssl_backbones.data.images import Images
+from ssl_backbones.data.images import Images, by_content
 from ssl_backbones.methods.method import Method
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.bench import Bench
@@ -40,9 +40,8 @@ class Judge(Protocol):
     at_start: bool
     """True if there is something to measure before the first step."""
 
-    @property
-    def question(self) -> dict[str, Any]:
-        """All that two measurements must share to be comparable, as JSON."""
+    def question(self, name: Callable[[Images], str] = by_content) -> dict[str, Any]:
+        """All that two measurements must share to be comparable, as JSON; `name` gives the images' fingerprints."""
         ...
 
     def judge(self, bench: Bench) -> Measured:

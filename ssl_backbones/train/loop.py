@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ssl_backbones.data.batches import Batch
-from ssl_backbones.data.images import Images
+from ssl_backbones.data.images import Images, by_sizes
 from ssl_backbones.data.placement import MEMORY_FORMATS, in_layout, to_device
 from ssl_backbones.data.unreadable import Accounts
 from ssl_backbones.methods.method import Method
@@ -270,7 +270,7 @@ class Loop:
         if self.accelerator.scaler is not None:
             scalars["scaler"] = self.accelerator.scaler.state_dict()
         if self.before is not None:
-            scalars |= {"before": self.before.scalars, "question": self.judge.question}
+            scalars |= {"before": self.before.scalars, "question": self.judge.question()}
             if self.before.correct is not None:
                 parts["before"] = {"correct": self.before.correct}
         several = self.accelerator.num_processes > 1
@@ -283,7 +283,8 @@ class Loop:
         self.best = saved.scalars["best"]
         if "before" in saved.scalars:
             self.before = Measured(saved.scalars["before"], saved.tensors.get("before", {}).get("correct"))
-            if saved.scalars["question"] != self.judge.question:  # and the best score was one of another question
+            same = (self.judge.question(), self.judge.question(by_sizes))
+            if saved.scalars["question"] not in same:  # and the best score was one of another question
                 self.best = None
                 self.before = self.measure()
         buffers = {name.removeprefix("buffer."): own for name, own in saved.own.items() if name.startswith("buffer.")}

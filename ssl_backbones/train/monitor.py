@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_backbones.data.images import Images
+from ssl_backbones.data.images import Images, by_content
 from ssl_backbones.metrics import effective_rank, feature_std, knn_predict, paired_gain
 from ssl_backbones.recipes.settings import Monitoring
 from ssl_backbones.runs.results import Number, proportion
@@ -45,13 +45,12 @@ class Monitor:
         """The source of the queries."""
         return self.query_images or self.bank_images
 
-    @property
-    def question(self) -> dict[str, Any]:
-        """All that two measurements must share to be comparable, as JSON."""
+    def question(self, name: Callable[[Images], str] = by_content) -> dict[str, Any]:
+        """All that two measurements must share to be comparable, as JSON; `name` gives the images' fingerprints."""
         return {
             "k": self.config.k,
-            "bank": [len(self.bank), self.bank_images.fingerprint],
-            "queries": self.query_images.fingerprint if self.query_images else None,
+            "bank": [len(self.bank), name(self.bank_images)],
+            "queries": name(self.query_images) if self.query_images else None,
         }
 
     def judge(self, bench: Bench) -> Measured:

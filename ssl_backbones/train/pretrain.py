@@ -102,7 +102,7 @@ def open_data(recipe: Recipe) -> tuple[Images, Images | None]:
 
 def part_of(images: Images) -> str:
     """A mark of a part of a source, for the name of its cache; empty for the whole."""
-    return f"-{images.fingerprint[:8]}" if isinstance(images, Subset) else ""
+    return f"-{images.fingerprint_by_sizes[:8]}" if isinstance(images, Subset) else ""
 
 
 def open_validation(recipe: Recipe, images: Images) -> Images | None:

@@ -111,7 +111,7 @@ def finished_with(folder: RunFolder) -> str:
 
 def check_data(images: Images, fingerprint: str, folder: RunFolder) -> None:
     """Raise ImageSourceError for other images than those the run began with."""
-    if fingerprint != images.fingerprint:
+    if not images.known_as(fingerprint):
         raise ImageSourceError(
             f"the images are not those that the run in {folder.path} began with (fingerprint {images.fingerprint[:12]} "
             f"instead of {fingerprint[:12]}): give it the same data, or begin another run with --out"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.data import Batches, Images
+from ssl_backbones.data import Batches, Images, by_content
 from ssl_backbones.evaluate.classification.classifier import Classifier
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.embed import embed
@@ -65,10 +66,9 @@ class AccuracyJudge:
         self.method, self.validation, self.every = method, validation, every
         self.crop = method.to_test(size)
 
-    @property
-    def question(self) -> dict[str, Any]:
+    def question(self, name: Callable[[Images], str] = by_content) -> dict[str, Any]:
         """All that two tests must share to be comparable, as JSON has it."""
-        return {"validation": self.validation.fingerprint, "crop": repr(self.crop)}
+        return {"validation": name(self.validation), "crop": repr(self.crop)}
 
     def judge(self, bench: Bench) -> Measured:
         """The accuracy, top-1 and top-5; images are left out that cannot be read."""

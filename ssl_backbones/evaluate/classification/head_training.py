@@ -16,7 +16,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ssl_backbones.data import ImageSourceError
+from ssl_backbones.data import Images, ImageSourceError
 from ssl_backbones.distributed import rank, say, world_size
 from ssl_backbones.runs import checkpoint, saving
 from ssl_backbones.runs.optimizer_state import load_optimizer, optimizer_tensors
@@ -66,8 +66,8 @@ class Training:
     optimizer: torch.optim.Optimizer
     folder: Path | None = None
     """Nothing is kept without one."""
-    images: str = ""
-    """Fingerprint of the images; a checkpoint of others is refused."""
+    images: Images | None = None
+    """The images that it is trained on; a checkpoint of others is refused."""
 
     def restore(self) -> int:
         """Load the newest checkpoint, if there is any; the epochs that it has seen.
@@ -78,7 +78,7 @@ class Training:
         saved = checkpoint.load_latest(self.folder, rank=rank(), broadcast=broadcast) if self.folder else None
         if saved is None:
             return 0
-        if saved.scalars.get("images", self.images) != self.images:
+        if self.images is not None and not self.images.known_as(saved.scalars.get("images", self.images.fingerprint)):
             raise ImageSourceError(
                 f"the images are not those that the training in {self.folder} began with: give it the same data, or "
                 "begin another with --out"
@@ -104,7 +104,7 @@ class Training:
             self.folder,
             epochs,
             {"module": self.head.state_dict(), "optimizer": tensors},
-            {"optimizer": entries, "images": self.images},
+            {"optimizer": entries, "images": self.images.fingerprint if self.images else ""},
             rank=rank(),
             world_size=world_size(),
             barrier=PartialState().wait_for_everyone,

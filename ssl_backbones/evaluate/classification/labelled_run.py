@@ -40,6 +40,8 @@ class LabelledRun(Transfer, ABC):
 
     asked_about: Hidden[str] = ""
     """The fingerprint of the validation images, so that a run does not go on with others."""
+    asked_about_by_sizes: Hidden[str] = ""
+    """The same as version 0.1 told it, so that a run goes on which that began."""
     classes: str = ""
     """A file that names the classes to learn and to ask about, one on a line; empty for all."""
     hold_out: int = 0
@@ -65,6 +67,12 @@ class LabelledRun(Transfer, ABC):
     def selection(self) -> Selection:
         """The part of the images that is taken."""
         return Selection(self.classes, self.hold_out)
+
+    def completed(self, plain: dict[str, Any]) -> dict[str, Any]:
+        there = super().completed(plain)
+        if there.get("asked_about") != self.asked_about_by_sizes:
+            return there
+        return there | {name: getattr(self, name) for name in ("asked_about", "asked_about_by_sizes")}
 
     def check_size(self) -> None:
         check(self.size >= 0, "size", self.size, "at least 1, or 0 for what the model's description says")
@@ -138,6 +146,7 @@ def settled(run: LabelledRun, model: EvaluatedModel, asked: Asked) -> LabelledRu
         size=model.crop.size,
         weights_sha256=model.weights_sha256,
         asked_about=asked.validation.fingerprint,
+        asked_about_by_sizes=asked.validation.fingerprint_by_sizes,
         task=replace(run.task, classes=run.task.classes or len(asked.whole.classes)),
     )
 

@@ -63,7 +63,7 @@ def carry_on_features(run: LabelledRun, presets: Mapping[str, LabelledRun], aske
             check_data(images, first_decides(lambda: read(folder.results))["data"]["fingerprint"], folder)
         else:
             say(f"{run.title} on the features of {len(images)} images of {run.data}, into {folder.path}")
-            probe = Probe(run, method, folder, model.device, images.fingerprint)
+            probe = Probe(run, method, folder, model.device, images)
             steps = probe.train(learnt.rows[torch.from_numpy(kept)], torch.from_numpy(labels).long(), tested, asked)
             answers = probe.answers(tested, asked.validation)
             precision = extraction(run).precision
@@ -88,8 +88,8 @@ class Probe:
     method: LinearProbe
     folder: RunFolder
     device: torch.device
-    images: str
-    """Fingerprint of the images that it is trained on."""
+    images: Images
+    """The images that it is trained on."""
 
     def train(self, rows: Tensor, labels: Tensor, tested: Features, asked: Asked) -> int:
         """Train on features (N, D) with labels (N,) to the last step, with a test where one is due; the steps."""

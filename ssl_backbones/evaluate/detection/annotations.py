@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import final
 
@@ -16,8 +17,9 @@ from PIL import Image
 
 from ssl_backbones.data import DecodePolicy, Images, ImageSourceError
 from ssl_backbones.data.decode import USUAL_POLICY, decode
+from ssl_backbones.data.digest_index import Contents, contents_of_list
 from ssl_backbones.data.frames import Frame, turned, turned_boxes
-from ssl_backbones.data.keys import PathKeys, fingerprint_of
+from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.data.parquet import ParquetImages
 from ssl_backbones.evaluate.frames import AnnotationsFrame, Size, annotated_frames
 
@@ -112,9 +114,20 @@ class ListedImages(Images):
 
     def __init__(self, root: Path, paths: Sequence[str]) -> None:
         self.root, self.policy = root, USUAL_POLICY
-        self.keys = PathKeys(paths)
-        sizes = [path.stat().st_size if (path := root / key).is_file() else -1 for key in paths]
-        self.fingerprint = fingerprint_of(self.keys, None, np.array(sizes, np.int64))
+        self.keys = self.files = PathKeys(paths)
+
+    @cached_property
+    def contents(self) -> Contents:
+        """The sizes and digests of all files."""
+        return contents_of_list(self.root, self.files)
+
+    @property
+    def sizes(self) -> np.ndarray:  # type: ignore[override]
+        return self.contents.sizes
+
+    @property
+    def digests(self) -> np.ndarray:  # type: ignore[override]
+        return self.contents.digests
 
     def encoded(self, index: int) -> Path:
         """The file of an image."""
@@ -162,11 +175,18 @@ class AnnotatedImages(Images):
             raise ImageSourceError(
                 f"{source} holds no object in any of its {len(gathered)} images: give annotations with boxes"
             )
-        self.fingerprint = self.digest()
 
-    def digest(self) -> str:
-        """A sha256 over the images' own, the classes and all objects."""
-        digest = hashlib.sha256(f"{self.unannotated.fingerprint} {list(self.classes)}".encode())
+    @cached_property
+    def fingerprint(self) -> str:
+        return self.digest_over(self.unannotated.fingerprint)
+
+    @cached_property
+    def fingerprint_by_sizes(self) -> str:
+        return self.digest_over(self.unannotated.fingerprint_by_sizes)
+
+    def digest_over(self, fingerprint: str) -> str:
+        """A sha256 over the images' fingerprint, the classes and all objects."""
+        digest = hashlib.sha256(f"{fingerprint} {list(self.classes)}".encode())
         for found in self.objects:
             for name in ("boxes", "labels", "ignored", "crowd"):
                 digest.update(getattr(found, name).tobytes())

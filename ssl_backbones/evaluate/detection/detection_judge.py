@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, final
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from ssl_backbones.data import BatchDataset, Request, Unreadable
+from ssl_backbones.data import BatchDataset, Images, Request, Unreadable, by_content
 from ssl_backbones.data.placement import to_device
 from ssl_backbones.distributed import gather_objects, rank, world_size
 from ssl_backbones.evaluate.detection.annotations import AnnotatedImages
@@ -68,10 +69,9 @@ class DetectionJudge:
         self.numbers: dict[str, Number] = {}
         self.unreadable = Unreadable(len(validation), run.unreadable_share)
 
-    @property
-    def question(self) -> dict[str, Any]:
+    def question(self, name: Callable[[Images], str] = by_content) -> dict[str, Any]:
         """The identity of an answer, as JSON: equal for answers that may be compared."""
-        return {"metric": self.metric.name, "images": self.images.fingerprint}
+        return {"metric": self.metric.name, "images": name(self.images)}
 
     def judge(self, bench: Bench) -> Measured:
         """AP, AP50 and AP75 with statistics taken anew, the same in every process."""

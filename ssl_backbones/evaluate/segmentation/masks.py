@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Self, final
 
@@ -17,8 +18,9 @@ from PIL import Image, ImageFile
 
 from ssl_backbones.data import Images, ImageSourceError, UnreadableImageError
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode, reason, too_large, without_pillows_warnings
+from ssl_backbones.data.digest_index import Contents, contents_of_list
 from ssl_backbones.data.frames import frame_of, turned
-from ssl_backbones.data.keys import PathKeys, fingerprint_of
+from ssl_backbones.data.keys import PathKeys, fingerprint_by_sizes_of, fingerprint_of
 from ssl_backbones.data.source import require_pyarrow
 from ssl_backbones.data.splits import parquet_files, parquet_kept_out
 from ssl_backbones.evaluate.frames import AnnotationsFrame, annotated_frames
@@ -84,8 +86,20 @@ class VocScenes(Scenes):
         self.images = PathKeys(relative_file(root, (IMAGES,), name, IMAGE_SUFFIXES, "image") for name in names)
         self.masks = PathKeys(relative_file(root, MASKS, name, (".png",), "mask") for name in names)
         self.keys = self.images
-        sizes = [(root / path).stat().st_size for keys in (self.images, self.masks) for path in keys]
-        self.fingerprint = fingerprint_of([*self.images, *self.masks], None, np.array(sizes))
+        self.files = PathKeys([*self.images, *self.masks])
+
+    @cached_property
+    def contents(self) -> Contents:
+        """The sizes and digests of all images, and behind them those of all masks."""
+        return contents_of_list(self.root, self.files)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint_of(self.files, None, self.contents.digests)
+
+    @cached_property
+    def fingerprint_by_sizes(self) -> str:
+        return fingerprint_by_sizes_of(self.files, None, self.contents.sizes)
 
     def encoded(self, index: int) -> Path:
         return self.root / self.images[index]
@@ -121,8 +135,20 @@ class ParquetScenes(Scenes):
         self.keys = self.images.keys
         if (empty := np.flatnonzero(self.masks.sizes < 0)).size:
             raise ImageSourceError(f"{self.place(int(empty[0]))} is empty: {len(empty)} rows have no mask")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint_of(self.parts, None, np.concatenate([self.images.digests, self.masks.digests]))
+
+    @cached_property
+    def fingerprint_by_sizes(self) -> str:
         sizes = np.concatenate([self.images.column.sizes, self.masks.sizes])
-        self.fingerprint = fingerprint_of([*self.keys, column], None, sizes)
+        return fingerprint_by_sizes_of(self.parts, None, sizes)
+
+    @property
+    def parts(self) -> list[str]:
+        """The names that the fingerprints cover: of the images, and of the column of masks."""
+        return [*self.keys, self.masks.name]
 
     def encoded(self, index: int) -> bytes | Path | None:
         return self.images.encoded(index)

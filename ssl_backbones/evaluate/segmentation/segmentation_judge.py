@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssl_backbones.data import UnreadableImageError
+from ssl_backbones.data import Images, UnreadableImageError, by_content
 from ssl_backbones.data.placement import to_device
 from ssl_backbones.distributed import gather, rank, world_size
 from ssl_backbones.evaluate.progress import counted
@@ -54,10 +54,9 @@ class SegmentationJudge:
         self.classes, self.unseen, self.every = list(classes), list(unseen), run.judge_every
         self.overlaps: Overlaps | None = None
 
-    @property
-    def question(self) -> dict[str, Any]:
+    def question(self, name: Callable[[Images], str] = by_content) -> dict[str, Any]:
         """The identity of an answer: equal for answers that may be compared."""
-        return {"validation": self.validation.fingerprint, "classes": self.classes}
+        return {"validation": name(self.validation), "classes": self.classes}
 
     def judge(self, bench: Bench) -> Measured:
         """The mean IoU and the pixel accuracy now."""

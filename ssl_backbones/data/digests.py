@@ -1,0 +1,123 @@
+"""Digests of images as they are encoded: they tell images apart whatever these are called, wherever they lie.
+
+A digest covers the size and, of a format that packs its pixels, the first, the middle and the last 4 KiB: another
+picture has another size or other bytes there. Small files are read whole, and so is every format whose size says
+nothing of its content, as BMP, TIFF and PPM. Files and rows of tables are digested by
+this one rule.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+
+from ssl_backbones.distributed import say
+
+WIDTH = 16
+"""Bytes of a digest."""
+BLOCK = 4096
+WHOLE = 4 * BLOCK
+"""Bytes up to which an image is read whole."""
+PIECE = 2**20
+PACKED = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBP|.{4}ftyp", re.DOTALL)
+"""First bytes of formats that pack pixels. An unpacked PNG ends in a checksum of all of them."""
+THREADS = 8
+AT_ONCE = 256
+"""Files that a thread takes at a time."""
+PATIENCE, BETWEEN = 3.0, 10.0
+"""Seconds after which progress is told, and from then on between two sentences."""
+
+Read = Callable[[int, int], bytes | memoryview]
+"""Bytes of an image from an offset on, as many as are asked for or as there are."""
+T = TypeVar("T")
+
+MISSING = bytes(WIDTH)
+"""The digest of an image that is not there."""
+
+
+def digest_of(size: int, read: Read) -> bytes:
+    """The digest of an image of `size` bytes."""
+    start = read(0, min(size, BLOCK))
+    found = hashlib.blake2b(size.to_bytes(8, "little"), digest_size=WIDTH)
+    found.update(start)
+    if size > WHOLE and PACKED.match(start):
+        found.update(read((size - BLOCK) // 2, BLOCK))
+        found.update(read(size - BLOCK, BLOCK))
+        return found.digest()
+    done = len(start)
+    while done < size and len(piece := read(done, min(PIECE, size - done))):
+        found.update(piece)
+        done += len(piece)
+    return found.digest()
+
+
+EMPTY = digest_of(0, lambda offset, count: b"")
+"""The digest of an image of no bytes."""
+
+
+def digest_of_bytes(content: bytes | memoryview | None) -> bytes:
+    """The digest of an image that is in memory; MISSING for None."""
+    if content is None:
+        return MISSING
+    view = memoryview(content)
+    return digest_of(len(view), lambda offset, count: view[offset : offset + count])
+
+
+def digest_of_file(path: str) -> bytes:
+    """The digest of a regular file; MISSING for one that cannot be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError):
+        return MISSING
+    try:
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode):
+            return MISSING
+        return digest_of(state.st_size, lambda offset, count: os.pread(descriptor, count, offset))
+    except OSError:
+        return MISSING
+    finally:
+        os.close(descriptor)
+
+
+def stamp_of(path: str) -> tuple[int, int, int, int]:
+    """Size, times of the last change of content and of state in ns, and inode; a size of -1 for a missing file."""
+    try:
+        state = os.stat(path)
+    except (OSError, ValueError):
+        return -1, 0, 0, 0
+    inode = state.st_ino & (2**63 - 1)
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns, inode
+
+
+def of_each(paths: Sequence[str], ask: Callable[[str], T], what: str) -> Iterator[T]:
+    """The answer for each path in turn, by several threads at once; progress is told, as `what`, when it takes long."""
+    begun = told = time.monotonic()
+    parts = [paths[start : start + AT_ONCE] for start in range(0, len(paths), AT_ONCE)]
+    done = 0
+    with ThreadPoolExecutor(min(THREADS, max(1, len(parts)))) as pool:
+        for answers in pool.map(lambda part: [ask(path) for path in part], parts):
+            yield from answers
+            done += len(answers)
+            now = time.monotonic()
+            if now - begun > PATIENCE and (now - told > BETWEEN or told == begun):
+                told = now
+                say(f"{done} of {len(paths)} {what}")
+
+
+def as_rows(digests: Sequence[bytes]) -> np.ndarray:
+    """Digests as an array (N, WIDTH) of bytes."""
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, WIDTH)
+
+
+def as_items(digests: np.ndarray) -> np.ndarray:
+    """Digests (N, WIDTH) as N items that can be compared, sorted and looked for."""
+    return np.ascontiguousarray(digests).view(f"V{WIDTH}").reshape(-1)

@@ -1,0 +1,172 @@
+"""Images are told apart by their content, whatever their names, labels and sizes; an index saves reading them again."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssl_backbones.data import digest_index, open_images
+from ssl_backbones.data.digest_index import contents_of, place_of
+from ssl_backbones.data.digests import BLOCK, WHOLE, digest_of_bytes, digest_of_file
+from ssl_backbones.data.images import ImageSourceError
+from ssl_backbones.data.keys import PathKeys
+from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.train.cache import Caching, ImageCacheError, cached
+from ssl_backbones.train.start import check_data
+
+UNPACKED = {"bmp": "BMP", "tif": "TIFF", "ppm": "PPM"}
+
+
+def noise(seed: int, kind: str, side: int = 24) -> bytes:
+    levels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(levels).save(out, UNPACKED[kind])
+    return out.getvalue()
+
+
+def folder(path: Path, kind: str, seed: int, count: int = 24) -> Path:
+    for at in range(count):
+        place = path / "ab"[at % 2] / f"{at:03}.{kind}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(noise(1000 * seed + at, kind))
+    return path
+
+
+@pytest.mark.parametrize("kind", UNPACKED)
+def test_equal_names_and_sizes_are_not_the_same_images(tmp_path: Path, kind: str) -> None:
+    one, other = (open_images(folder(tmp_path / name, kind, seed)) for name, seed in (("train", 1), ("val", 2)))
+    assert one.fingerprint_by_sizes == other.fingerprint_by_sizes  # what version 0.1 went by
+    assert one.fingerprint != other.fingerprint
+    assert one.fingerprint == open_images(folder(tmp_path / "again", kind, 1)).fingerprint
+
+
+@pytest.mark.parametrize("kind", UNPACKED)
+@pytest.mark.parametrize("at", [0.3, 0.5, 0.7, 0.99])
+def test_one_changed_pixel_of_an_unpacked_image_is_seen(tmp_path: Path, kind: str, at: float) -> None:
+    content = bytearray(noise(1, kind, side=160))
+    assert len(content) > 2 * WHOLE
+    before = digest_of_bytes(bytes(content))
+    (tmp_path / "x").write_bytes(content)
+    assert digest_of_file(str(tmp_path / "x")) == before
+    content[int(at * len(content))] ^= 1
+    assert digest_of_bytes(bytes(content)) != before
+
+
+@pytest.mark.parametrize("place", [0, 3, BLOCK - 1, 50_000, 99_999])
+def test_blocks_of_a_packed_image_count(place: int) -> None:
+    content = bytearray(b"\xff\xd8\xff" + np.random.default_rng(0).bytes(99_997))
+    before = digest_of_bytes(bytes(content))
+    content[place] ^= 8
+    assert digest_of_bytes(bytes(content)) != before
+
+
+def test_images_replaced_between_kill_and_resume_are_refused(tmp_path: Path) -> None:
+    data = folder(tmp_path / "data", "bmp", 1)
+    images = open_images(data)
+    check_data(images, images.fingerprint, RunFolder(tmp_path))
+    check_data(images, images.fingerprint_by_sizes, RunFolder(tmp_path))  # as a run of version 0.1 has it
+    folder(data, "bmp", 2)
+    with pytest.raises(ImageSourceError, match=r"the images are not those that the run in .* began with"):
+        check_data(open_images(data), images.fingerprint, RunFolder(tmp_path))
+
+
+def test_images_replaced_under_a_cache_are_noticed(tmp_path: Path) -> None:
+    data = folder(tmp_path / "data", "bmp", 1, count=96)
+    how = Caching(tmp_path / "cache")
+    cached(open_images(data), str(data), how)
+    first = data / "a" / "002.bmp"
+    first.write_bytes(noise(7, "bmp"))  # one of those that are not decoded to compare
+    with pytest.raises(ImageCacheError, match=r"is not what the cache in .* was made of"):
+        cached(open_images(data), str(data), how)
+
+
+@pytest.fixture
+def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, PathKeys]:
+    """A folder of settled files that is worth an index, in an empty cache folder."""
+    monkeypatch.setenv("SSL_BACKBONES_CACHE", str(tmp_path / "home"))
+    monkeypatch.setattr(digest_index, "KEPT_FROM", 1)
+    monkeypatch.setattr(digest_index, "SETTLED", -60_000_000_000)
+    monkeypatch.setattr(digest_index, "COMPARED", 0)
+    return folder(tmp_path / "data", "bmp", 1), PathKeys(open_images(folder(tmp_path / "data", "bmp", 1)).keys)
+
+
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are read from now on."""
+    seen: list[str] = []
+
+    def watched(path: str) -> bytes:
+        seen.append(os.path.basename(path))
+        return digest_of_file(path)
+
+    monkeypatch.setattr(digest_index, "digest_of_file", watched)
+    return seen
+
+
+def test_a_second_start_reads_what_changed(listed: tuple[Path, PathKeys], monkeypatch: pytest.MonkeyPatch) -> None:
+    root, keys = listed
+    first = contents_of(root, keys, "x")
+    seen = reads(monkeypatch)
+    assert np.array_equal(contents_of(root, keys, "x").digests, first.digests)
+    assert seen == []
+    state = (root / keys[3]).stat()
+    (root / keys[3]).write_bytes(noise(5, "bmp"))
+    os.utime(root / keys[3], ns=(state.st_atime_ns, state.st_mtime_ns))  # as copies that keep times have it
+    changed = contents_of(root, keys, "x").digests
+    assert seen == [os.path.basename(keys[3])]
+    assert np.flatnonzero((changed != first.digests).any(axis=1)).tolist() == [3]
+    some = PathKeys(keys[2:9])
+    assert np.array_equal(contents_of(root, some, "x").digests, changed[2:9])
+    assert len(seen) == 1
+
+
+def test_a_file_that_changed_just_now_is_not_relied_on(
+    listed: tuple[Path, PathKeys], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, keys = listed
+    monkeypatch.setattr(digest_index, "SETTLED", 60_000_000_000)
+    contents_of(root, keys, "x")
+    seen = reads(monkeypatch)
+    contents_of(root, keys, "x")
+    assert len(seen) == len(keys)
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "empty", "gone", "other", "link"])
+def test_a_harmed_index_is_made_anew(
+    listed: tuple[Path, PathKeys], harm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root, keys = listed
+    first = contents_of(root, keys, "x")
+    place = place_of("x")
+    assert place is not None
+    content = place.read_bytes()
+    place.unlink()
+    if harm == "link":
+        (tmp_path / "kept").write_bytes(b"kept")
+        place.symlink_to(tmp_path / "kept")
+    elif harm != "gone":
+        middle = len(content) - 40
+        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        place.write_bytes({"flip": flipped, "cut": content[:-9], "empty": b"", "other": b"\x08" * 300}[harm])
+    seen = reads(monkeypatch)
+    assert np.array_equal(contents_of(root, keys, "x").digests, first.digests)
+    assert len(seen) >= len(keys)
+    assert place.read_bytes() == content
+    assert harm != "link" or (tmp_path / "kept").read_bytes() == b"kept"
+
+
+def test_an_index_that_says_something_else_of_its_files_is_not_believed(
+    listed: tuple[Path, PathKeys], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, keys = listed
+    first = contents_of(root, keys, "x")
+    place = place_of("x")
+    assert place is not None
+    index = digest_index.read(place)
+    digest_index.keep(place, digest_index.Index(index.keys, index.stamps, index.digests + 1))
+    monkeypatch.setattr(digest_index, "COMPARED", 3)
+    assert np.array_equal(contents_of(root, keys, "x").digests, first.digests)
