@@ -283,9 +283,8 @@ class Loop:
         self.best = saved.scalars["best"]
         if "before" in saved.scalars:
             self.before = Measured(saved.scalars["before"], saved.tensors.get("before", {}).get("correct"))
-            same = (self.judge.question(), self.judge.question(by_sizes))
-            if saved.scalars["question"] not in same:  # and the best score was one of another question
-                self.best = None
+            if saved.scalars["question"] not in (self.judge.question(), self.judge.question(by_sizes)):
+                self.best = None  # it was the best of another question
                 self.before = self.measure()
         buffers = {name.removeprefix("buffer."): own for name, own in saved.own.items() if name.startswith("buffer.")}
         self.method.load_state_dict(saved.tensors["method"] | buffers)
