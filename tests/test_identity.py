@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluations import evaluated
 from PIL import Image
 
 from ssl_backbones.data import digest_index, open_images
@@ -171,3 +172,15 @@ def test_an_index_that_says_something_else_of_its_files_is_not_believed(
     digest_index.keep(place, digest_index.Index(index.keys, index.stamps, index.digests + 1))
     monkeypatch.setattr(digest_index, "COMPARED", 3)
     assert np.array_equal(contents_of(root, keys, "x").digests, first.digests)
+
+
+@pytest.mark.parametrize("kind", UNPACKED)
+def test_an_evaluation_does_not_take_training_features_for_those_of_the_validation(tmp_path: Path, kind: str) -> None:
+    for part, seed in (("train", 1), ("val", 2)):
+        folder(tmp_path / "data" / part, kind, seed, count=60)
+    results = evaluated("knn", tmp_path / "data", tmp_path / "out")
+    assert results["data"]["fingerprint"] != results["validation"]["fingerprint"]
+    assert results["data"]["fingerprint_by_sizes"] == results["validation"]["fingerprint_by_sizes"]
+    nearest = results["numbers"]["k=1, T=0.07"]
+    assert nearest["of"] == 60
+    assert 15 <= nearest["correct"] <= 45  # half of them are right by chance, and all were those of the training images
