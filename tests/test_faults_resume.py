@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import fuzz_reader
+import kill_and_resume
 import pytest
 import torch
 from conftest import ROOT
@@ -22,10 +23,6 @@ from ssl_backbones.methods import LewelBConfig, LewelMConfig
 from ssl_backbones.recipes.settings import Checkpoints
 from ssl_backbones.runs import checkpoint, saving
 
-sys.path.append(str(ROOT / "benchmarks"))
-import fuzz_reader
-import kill_and_resume
-
 TOKEN = "hf_ThisIsNoTokenThatAnybodyHas0000"
 
 
@@ -36,7 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_killed_at_random_moments_leaves_what_an_undisturbed_one_does(tmp_path: Path) -> None:
     words = ["--kills", "5", "--methods", "lewel_m", "--workers", "0", "--processes", "1", "--out"]
-    done = run_script(ROOT / "benchmarks" / "kill_and_resume.py", *words, str(tmp_path / "kills.json"))
+    done = run_script(ROOT / "tests" / "kill_and_resume.py", *words, str(tmp_path / "kills.json"))
     assert done.returncode == 0, done.stdout + done.stderr
     written = json.loads((tmp_path / "kills.json").read_text())
     assert done.stdout.splitlines()[-1] == "survived 5/5"

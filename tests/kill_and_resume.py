@@ -1,4 +1,4 @@
-"""Kill small runs at random moments and start them again: python benchmarks/kill_and_resume.py [--kills 400]
+"""Kill small runs at random moments and start them again: python tests/kill_and_resume.py [--kills 400]
 
 A run of every method, with 0 and 2 reading workers and on one and two processes, is killed by SIGKILL some times over
 and started again by the same command until it ends. What it leaves must equal, bit for bit, what the same run leaves
@@ -16,7 +16,6 @@ import json
 import os
 import platform
 import random
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ from typing import Any
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[threads] = "1"
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
 import torch  # noqa: E402
 from killing import Attempt, where_it_died  # noqa: E402

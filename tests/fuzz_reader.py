@@ -1,4 +1,4 @@
-"""Feed the image reader with damaged files: python benchmarks/fuzz_reader.py [--minutes 10] [--seed 0]
+"""Feed the image reader with damaged files: python tests/fuzz_reader.py [--minutes 10] [--seed 0]
 
 Files of every format that is read are flipped, cut, spliced, repeated and given other sizes, by a seeded generator. The
 reader must answer each with upright RGB or with the one error for images that cannot be read, within a second, without
@@ -19,15 +19,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hostile
+import PIL
+
+from ssl_backbones.data import DecodePolicy, UnreadableImageError
+from ssl_backbones.data.decode import decode
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-
-import hostile  # noqa: E402
-import PIL  # noqa: E402
-
-from ssl_backbones.data import DecodePolicy, UnreadableImageError  # noqa: E402
-from ssl_backbones.data.decode import decode  # noqa: E402
-
 RESULTS = ROOT / "benchmarks" / "results" / "fuzz_reader.json"
 POLICY = DecodePolicy(max_pixels=4_000_000)
 SLOW = 5.0
