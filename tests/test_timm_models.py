@@ -21,8 +21,8 @@ from ssl_backbones.registry.tags import TAGS
 NAMES = ssl_backbones.list_models()
 BARE = [name for name in NAMES if "_" not in name]
 ONE_EACH = [f"{backbone}_lewel_b" for backbone in BACKBONES]
-LIGHT = [name for name in ONE_EACH if name.split("_")[0] not in ("resnet34", "resnet56", "resnet101")]
-"""Without the three that repeat the blocks and stages of others, where building them is what costs."""
+LIGHT = [name for name in ONE_EACH if name.split("_")[0] not in ("resnet34", "resnet56", "resnet101", "resnet152")]
+"""Without the four that repeat the blocks and stages of others, where building them is what costs."""
 SIZE = 64
 
 
