@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ssl_backbones.registry.image_sets import DATA
+from ssl_backbones.registry.licences import is_non_commercial
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.tags import Origin, Tag
@@ -44,7 +45,7 @@ class Description:
     @property
     def non_commercial(self) -> bool:
         """True if the licence of the weights itself forbids commercial use; the terms of the images are another."""
-        return "-nc-" in (self.licence or "")
+        return is_non_commercial(self.licence)
 
     @property
     def terms(self) -> str:

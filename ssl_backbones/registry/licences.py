@@ -25,6 +25,24 @@ HUB_LICENCES = frozenset(
 )
 
 
+PERMISSIVE = frozenset(
+    """
+    apache-2.0 mit bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 cc0-1.0 isc ncsa pddl unlicense wtfpl zlib
+    """.split()  # noqa: SIM905
+)
+"""Licences that leave whoever makes something new of the weights free to choose its licence."""
+
+
+def is_non_commercial(licence: str | None) -> bool:
+    """True for a licence that forbids commercial use, as far as its name tells."""
+    return re.search(r"-nc(-|$)|non-?commercial|research|^apple-amlr$", slug(licence or "")) is not None
+
+
+def binds(licence: str | None) -> bool:
+    """True for a licence that what is made of the weights has to be given too, unless its text says otherwise."""
+    return licence is not None and slug(licence) not in PERMISSIVE
+
+
 def on_the_hub(licence: str, link: str | None = None) -> dict[str, Any]:
     """The fields of a card that say a licence: its own name, or `other` with the name and a link to its text.
 

@@ -1,0 +1,257 @@
+"""The provenance of a network that was given: whose its weights are, what they were trained on, what they bind to.
+
+A run that starts from given weights, or learns from a given network, keeps this beside its recipe; its card tells it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any, Literal
+
+import timm
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
+from torch import nn
+
+from ssl_backbones.files import read_object
+from ssl_backbones.models.backbone import weights_sha256
+from ssl_backbones.registry.errors import PretrainedWeightsError
+from ssl_backbones.registry.image_sets import DATA, known_by
+from ssl_backbones.registry.licences import binds, is_non_commercial
+from ssl_backbones.registry.names import Name
+from ssl_backbones.registry.papers import PAPERS
+from ssl_backbones.registry.tags import TAGS, Tag
+from ssl_backbones.views import IMAGENET_MEAN, IMAGENET_STD
+
+Labels = Literal["none", "classes", "captions", "not recorded"]
+"""The knowledge that training had beside the images themselves."""
+HUB = ("hf-hub:", "hf_hub:")
+TIMMS = "timm/"
+"""The owner of the Hub's repositories that are named as timm names its weights."""
+WAY_OUT = "restore it, or name another folder"
+IMAGES = {
+    "in1k": "ImageNet-1k",
+    "in12k": "ImageNet-12k",
+    "in21k": "ImageNet-21k",
+    "in22k": "ImageNet-22k",
+    "ig1b": "a billion images of Instagram (not public)",
+    "yfcc100m": "YFCC100M",
+    "jft300m": "JFT-300M (not public)",
+    "lvd142m": "LVD-142M (not public)",
+    "lvd1689m": "LVD-1689M (not public)",
+    "sat493m": "SAT-493M (not public)",
+    "openai": "400 million images with captions, of OpenAI (not public)",
+    "laion400m": "LAION-400M",
+    "laion2b": "LAION-2B",
+    "webli": "WebLI (not public)",
+    "cc12m": "CC12M",
+    "inat21": "iNaturalist 2021",
+}
+"""The images that words of timm's tags stand for."""
+CAPTIONED = {"openai", "laion400m", "laion2b", "webli", "cc12m", "datacompxl", "metaclip", "dfn2b", "dfn5b"}
+"""Words of timm's tags for training with captions."""
+ALONE = {"dino", "lvd142m", "lvd1689m", "sat493m", "mae", "fcmae", "ijepa"}
+"""Words of timm's tags for training without labels, where no tuning follows."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Licence, source and training images of a given network; None where one is not recorded."""
+
+    name: str
+    """As it was asked for."""
+    architecture: str
+    """timm's name of the network."""
+    sha256: str
+    """Of its weights, by name (`weights_sha256`)."""
+    licence: str | None
+    """Of its weights, as the Hub abbreviates it."""
+    source: str | None
+    """The address, repository or run that the weights are from."""
+    images: str | None
+    """The images that it was trained on."""
+    images_terms: str | None
+    """The terms of their owners."""
+    labels: Labels
+    """The knowledge that its training had beside the images."""
+    mean: tuple[float, ...]
+    """Of the channels of its images, in [0, 1]."""
+    std: tuple[float, ...]
+    """Likewise."""
+    interpolation: str
+    """Of the resize of its images."""
+    crop_pct: float
+    """The middle's share of the resized image's short side."""
+
+    @property
+    def non_commercial(self) -> bool:
+        """True if the licence forbids commercial use."""
+        return is_non_commercial(self.licence)
+
+    @property
+    def binds(self) -> bool:
+        """True if what is made of it has to be given its licence."""
+        return binds(self.licence)
+
+    @property
+    def shown(self) -> str:
+        """Its name without the folders that it lies in, which are a machine's own affair."""
+        return shown(self.name)
+
+    def __str__(self) -> str:
+        licence = f"{self.licence}{', NON-COMMERCIAL' if self.non_commercial else ''}" if self.licence else "not stated"
+        terms = f" ({self.images_terms})" if self.images_terms else ""
+        told = {"none": "without labels", "classes": "with labels", "captions": "with captions"}
+        learnt = told.get(self.labels, "whether with labels is not recorded")
+        return (
+            f"{self.shown} ({self.architecture}), licence: {licence}; source: {self.source or 'not recorded'}; "
+            f"trained on {self.images or 'images not recorded'}{terms}, {learnt}; sha256 of its weights {self.sha256}"
+        )
+
+
+def provenance_of(name: str | os.PathLike[str], model: nn.Module) -> Provenance:
+    """The provenance of a model that was opened by a name of ours or of timm's, `hf-hub:org/name`, a folder or a file.
+
+    `model` has its weights, and the description that timm gave it. PretrainedWeightsError for records beside it that
+    cannot be read.
+    """
+    name = os.fspath(name)
+    cfg: Mapping[str, Any] = getattr(model, "pretrained_cfg", {})
+    architecture = Name.parse(str(cfg.get("architecture") or "")).arch
+    known = {"name": name, "architecture": architecture, "sha256": weights_sha256(model), **_preparation(cfg)}
+    if tag := _tag(name):
+        return Provenance(**known, **_of_tag(tag))
+    recipe, results = records(name)
+    if "data" in results:
+        return Provenance(**known, **_of_run(name, cfg, recipe, results))
+    return Provenance(**known, **_of_timms(name, cfg))
+
+
+def _preparation(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """The preparation of images that a description asks for; ImageNet's usual one where it is silent."""
+    return {
+        "mean": tuple(map(float, cfg.get("mean") or IMAGENET_MEAN)),
+        "std": tuple(map(float, cfg.get("std") or IMAGENET_STD)),
+        "interpolation": str(cfg.get("interpolation") or "bilinear"),
+        "crop_pct": float(cfg.get("crop_pct") or 0.875),
+    }
+
+
+def shown(name: str) -> str:
+    """A name as others may read it: a repository whole, of a path its last part that tells something."""
+    if name.startswith(HUB) or not _is_path(name):
+        return name
+    path = PurePath(name)
+    return path.parent.name if path.name == "backbone" and path.parent.name else path.name
+
+
+def records(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The recipe.json and results.json of the run that left a folder or a repository; each empty where there is none.
+
+    They lie beside the weights, as they are published, or above a run's folder `backbone`.
+    """
+    if name.startswith(HUB):
+        found = [_of_repository(name.partition(":")[2], file) for file in ("recipe.json", "results.json")]
+        return found[0], found[1]
+    path = Path(name.removeprefix("local-dir:"))
+    for folder in (path, path.parent) if path.is_dir() else ():
+        if (folder / "results.json").is_file():
+            recipe = folder / "recipe.json"
+            return _object(recipe) if recipe.is_file() else {}, _object(folder / "results.json")
+        if folder.name != "backbone":
+            break
+    return {}, {}
+
+
+def _is_path(name: str) -> bool:
+    return os.path.exists(name.removeprefix("local-dir:")) or os.sep in name or "/" in name
+
+
+def _object(path: Path) -> dict[str, Any]:
+    return read_object(path, WAY_OUT, PretrainedWeightsError)
+
+
+def _of_repository(place: str, file: str) -> dict[str, Any]:
+    """A record that is published with the weights; empty where there is none, or where it cannot be asked for."""
+    repository, _, revision = place.partition("@")
+    if repository.startswith(TIMMS):
+        return {}
+    with suppress(EntryNotFoundError):
+        return _object(Path(hf_hub_download(repository, file, revision=revision or None)))
+    return {}
+
+
+def _tag(name: str) -> Tag | None:
+    """The tag of a name in the table of pretrained backbones; the first of a bare name's."""
+    return next((tag for tag in TAGS if name in (tag.name, tag.architecture)), None)
+
+
+def _of_tag(tag: Tag) -> dict[str, Any]:
+    paper = PAPERS[tag.method]
+    return {
+        "licence": tag.licence,
+        "source": tag.source or (tag.origin.page if tag.origin else None),
+        "images": tag.data.name,
+        "images_terms": tag.data.terms,
+        "labels": "classes" if paper.labels else "none",
+    }
+
+
+def _of_run(name: str, cfg: Mapping[str, Any], recipe: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a run of this package: learnt with labels if its method uses them, or any network it was given did."""
+    data = results["data"] if isinstance(results["data"], dict) else {}
+    known = known_by(data.get("fingerprint"))
+    count, where = data.get("images"), PurePath(str(data.get("source") or "")).name
+    own = f"{count} images of {where}" if where else f"{count} images"
+    given = [found for found in (results.get("start"), results.get("teacher")) if isinstance(found, dict)]
+    paper = PAPERS.get(Name.parse(str(results.get("model") or "")).method)
+    choices = recipe.get("method")
+    alone = paper is not None and paper.labels_in(choices if isinstance(choices, dict) else {}) is None
+    labels = {str(found.get("labels", "not recorded")) for found in given}
+    if results.get("protocol", "pretraining") != "pretraining" or (paper is not None and not alone):
+        labels.add("classes")
+    elif paper is None:
+        labels.add("not recorded")
+    worst = next((kind for kind in ("classes", "captions", "not recorded") if kind in labels), "none")
+    before = [str(found["images"]) for found in given if found.get("images")]
+    return {
+        "licence": cfg.get("license"),
+        "source": name if name.startswith(HUB) else f"a run of this package, {shown(name)}",
+        "images": ", and before that ".join([known.name if known else own, *before]),
+        "images_terms": known.terms if known else None,
+        "labels": worst,
+    }
+
+
+def _of_timms(name: str, cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of weights of timm's, or of somebody's folder or repository, as far as their description goes."""
+    place = name.partition(":")[2].partition("@")[0] if name.startswith(HUB) else name
+    theirs = place.removeprefix(TIMMS)
+    named = not _is_path(theirs) and timm.is_model(theirs.partition(".")[0])
+    words = set(str(cfg.get("tag") or theirs.partition(".")[2]).split("_")) if named else set()
+    registered: Any = timm.get_pretrained_cfg(theirs, allow_unregistered=True) if named else None
+    images = [IMAGES[word] for word in IMAGES if word in words]
+    terms = next((data.terms for data in DATA if [data.name] == images), None)
+    source = cfg.get("origin_url") or getattr(registered, "origin_url", None)
+    if not source and (repository := cfg.get("hf_hub_id") or (place if name.startswith(HUB) else None)):
+        source = f"https://huggingface.co/{str(repository).partition('@')[0]}"
+    return {
+        "licence": cfg.get("license") or getattr(registered, "license", None) or None,
+        "source": str(source) if source else None,
+        "images": " and ".join(images) or None,
+        "images_terms": terms,
+        "labels": _labels(words, cfg),
+    }
+
+
+def _labels(words: set[str], cfg: Mapping[str, Any]) -> Labels:
+    """The knowledge behind weights of timm's, as the words of their tag and the size of their classifier tell it."""
+    if words & CAPTIONED and "ft" not in words:
+        return "captions"
+    if cfg.get("num_classes"):
+        return "classes"
+    return "none" if words & ALONE and "ft" not in words else "not recorded"
