@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -87,6 +87,19 @@ def understated(content: bytes, declared: int) -> Answer:
         handler.send_header("Content-Length", str(declared))
         handler.end_headers()
         handler.wfile.write(content)
+
+    return answer
+
+
+def endless(content: bytes) -> Answer:
+    """Send it again and again, without a word on its length, until nobody listens."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        with suppress(OSError):
+            while True:
+                handler.wfile.write(content)
 
     return answer
 

@@ -17,7 +17,8 @@ PACKAGE = ROOT / "ssl_backbones"
 SCRIPTS = {path.stem for folder in ("training", "benchmarks") for path in (ROOT / folder).glob("*.py")}
 
 FLOORS = (
-    {"refusal", "version"},
+    {"credentials", "version"},
+    {"refusal"},
     {"files", "registry"},
     {"checks", "clustering", "convert", "cores", "distributed", "invocation", "locks", "losses", "metrics"}
     | {"optimizers", "schedules", "version", "views"},

@@ -75,8 +75,8 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with serving() as server:
 
-        def redirected(url: str, file: BinaryIO) -> None:
-            download(url.replace(PUBLISHER, server.url), file)
+        def redirected(url: str, file: BinaryIO, most: int) -> None:
+            download(url.replace(PUBLISHER, server.url), file, most)
 
         monkeypatch.setattr(weights, "download", redirected)
         yield server

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import io
+import json
+import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
 import torch
 from checkpoints import backbone, swav
 from limits import HANG
-from loopback import Answer, Server, cut, serving, stalled, status, trickling, understated, whole
+from loopback import Answer, Server, cut, endless, serving, stalled, status, trickling, understated, whole
+from warm_processes import run_program, start_program
 
 import ssl_backbones
 from ssl_backbones import PretrainedWeightsError
 from ssl_backbones.fetch import download as downloads
-from ssl_backbones.fetch import folder_of
+from ssl_backbones.fetch import folder_of, weights
 from ssl_backbones.fetch.download import DownloadError, download
 from ssl_backbones.files import replacing
 
@@ -46,12 +54,17 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
+def left_in(folder: Path) -> list[str]:
+    """The names of all that lies in a folder, but for its lock."""
+    return sorted(path.name for path in folder.glob("*") if path.name != ".lock")
+
+
 def refusal(url: str, name: str = NAME) -> str:
     """The error when the weights of a name are asked for from an address; nothing is kept."""
     with pytest.raises(PretrainedWeightsError) as caught:
         timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"url": url})
     folder = folder_of(name)
-    assert not folder.exists() or list(folder.iterdir()) == []
+    assert left_in(folder) == []
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -70,8 +83,14 @@ def refusal(url: str, name: str = NAME) -> str:
         (trickling(FILE), "stalled"),
         (status(302, Location="/nowhere"), "the server answered 404"),
         (status(302, Location="file:///etc/hostname"), "the server answered 302"),
+        (status(302, Location="ftp://me:secret@here/x"), "leads on from http to ftp://here/x, and no other scheme"),
+        (status(302, Location="https://here/x?sig=secret"), "leads on from http to https://here/x?sig=..., and no"),
+        (status(302, Location="gopher://me:secret@here/x"), "the server answered 302"),
     ],
-    ids=["404", "403", "500", "503", "cut", "cut at once", "silent", "stalled", "trickling", "astray", "to a file"],
+    ids=[
+        *("404", "403", "500", "503", "cut", "cut at once", "silent", "stalled", "trickling", "astray", "to a file"),
+        *("to ftp", "to https", "to gopher"),
+    ],
 )
 def test_a_transfer_that_fails_is_one_error_with_three_ways_out(
     answer: Answer, told: str, server: Server, monkeypatch: pytest.MonkeyPatch
@@ -82,6 +101,7 @@ def test_a_transfer_that_fails_is_one_error_with_three_ways_out(
     said = refusal(f"{server.url}/swav.pth")
     for part in (NAME, f"{server.url}/swav.pth", told, *WAYS):
         assert part.format(name=NAME) in said
+    assert "secret" not in said
 
 
 @pytest.mark.parametrize(
@@ -125,7 +145,7 @@ def test_an_address_that_swallows_everything_is_given_up(server: Server, monkeyp
         raise OSError("too late for anyone to read")
 
     monkeypatch.setattr(downloads, "PATIENCE", 0.1)
-    monkeypatch.setattr(downloads, "urlopen", swallowed)
+    monkeypatch.setattr(downloads, "build_opener", lambda *_: SimpleNamespace(open=swallowed))
     assert "did not answer" in refusal("http://example.invalid/x.pth")
 
 
@@ -157,3 +177,111 @@ def test_a_tag_that_does_not_exist_is_refused_before_anything_is_asked(server: S
     with pytest.raises(ssl_backbones.UnknownModelError, match=r"near it are resnet50_swav\.in1k_800ep"):
         ssl_backbones.create_model("resnet50_swav.in1k_900ep", pretrained=True)
     assert server.asked == []
+
+
+@pytest.mark.parametrize("answer", [whole(FILE), endless(FILE)], ids=["declared", "undeclared and endless"])
+def test_no_more_is_fetched_than_is_allowed(answer: Answer, server: Server, tmp_path: Path):
+    server.answers["/x"] = answer
+    most = len(FILE) // 2
+    with pytest.raises(DownloadError, match=f"{most:,}"), replacing(tmp_path / "x") as file:
+        try:
+            download(f"{server.url}/x", file, most)
+        finally:
+            assert file.tell() <= most
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_publishers_size_is_the_bound_where_it_is_known(server: Server, monkeypatch: pytest.MonkeyPatch):
+    server.answers["/x"] = whole(FILE)
+    known = tuple(
+        dataclasses.replace(tag, origin=tag.origin and dataclasses.replace(tag.origin, size=len(FILE) - 1))
+        for tag in weights.TAGS
+    )
+    monkeypatch.setattr(weights, "TAGS", known)
+    assert f"it has {len(FILE):,} bytes, and {len(FILE) - 1:,} are allowed" in refusal(f"{server.url}/x")
+
+
+OPENED_BY = "USER:PASSWORD@", "?id=3&X-Amz-Credential=SECRET&X-Amz-Signature=SECRET&token=SECRET"
+
+
+def opened(url: str, way: str = "/x") -> str:
+    """An address with everything that may open one."""
+    return url.replace("://", f"://{OPENED_BY[0]}") + way + OPENED_BY[1]
+
+
+def is_secret(text: str) -> bool:
+    return any(word in text for word in ("USER", "PASSWORD", "SECRET"))
+
+
+@pytest.mark.parametrize("answer", [status(404), cut(FILE, 9), whole(b"<html>"), status(302, Location="ftp://h")])
+def test_what_opens_an_address_is_in_no_message(answer: Answer, server: Server):
+    server.answers[f"/x{OPENED_BY[1]}"] = answer
+    assert not is_secret(refusal(opened(server.url)))
+    assert server.asked
+
+
+def test_what_opens_an_address_goes_to_its_host_alone_and_into_no_record(server: Server, capsys: pytest.CaptureFixture):
+    heard: list[str | None] = []
+
+    def answer(then: Answer) -> Answer:
+        return lambda handler: (heard.append(handler.headers["Authorization"]), then(handler))[1]
+
+    query = OPENED_BY[1]
+    server.answers[f"/x{query}"] = answer(status(302, Location="/y"))
+    server.answers["/y"] = answer(whole(FILE))
+    overlay = {"url": opened(server.url)}
+    model = timm.create_model(NAME, pretrained=True, pretrained_cfg_overlay=overlay)
+    assert heard == [f"Basic {base64.b64encode(b'USER:PASSWORD').decode()}", None]
+    assert not is_secret(repr(model.pretrained_cfg))
+    written = b"".join(path.read_bytes() for path in folder_of(NAME).iterdir())
+    assert not is_secret(written.decode("latin-1"))
+    told = capsys.readouterr()
+    assert not is_secret(told.out + told.err)
+    for way in ("/x", "/z"):  # what was fetched is known again by the rest of its address, and another is not
+        with suppress(PretrainedWeightsError):
+            renewed = opened(server.url, way).replace("SECRET", "OTHER")
+            timm.create_model(NAME, pretrained=True, pretrained_cfg_overlay={"url": renewed})
+    assert [asked.partition("?")[0] for asked in server.asked] == ["GET /x", "GET /y", "GET /z"]
+
+
+FETCH = """
+import sys, timm
+from huggingface_hub import constants
+constants.HF_HUB_OFFLINE = False
+import ssl_backbones
+timm.create_model(sys.argv[1], pretrained=True, pretrained_cfg_overlay={"url": sys.argv[2]})
+"""
+
+
+def test_what_a_killed_transfer_leaves_goes_with_the_next(server: Server, tmp_path: Path):
+    server.answers["/x"] = stalled(FILE, len(FILE) // 2)
+    home = {"TORCH_HOME": str(tmp_path)}
+    folder = folder_of(NAME, tmp_path / "hub" / "checkpoints")
+    child = start_program(FETCH, NAME, f"{server.url}/x", said=[tmp_path / "said"] * 2, **home)
+    give_up = time.monotonic() + HANG
+    while not any(path.stat().st_size for path in folder.glob(".tmp-*")):
+        assert child.exitcode is None, (tmp_path / "said").read_text()
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGKILL)  # type: ignore[arg-type]
+    child.join()
+    assert list(folder.glob(".tmp-*"))
+    server.answers["/x"] = whole(FILE)
+    done = run_program(FETCH, NAME, f"{server.url}/x", **home)
+    assert done.returncode == 0, done.stderr
+    assert left_in(folder) == ["checkpoint", "record.json"]
+
+
+def test_two_that_fetch_the_same_at_once_fetch_it_once(server: Server, tmp_path: Path):
+    server.answers["/x"] = whole(FILE)
+    files = [tmp_path / f"said-{number}" for number in range(3)]
+    started = [
+        start_program(FETCH, NAME, f"{server.url}/x", said=[file] * 2, TORCH_HOME=str(tmp_path)) for file in files
+    ]
+    for child in started:
+        child.join()
+    assert [child.exitcode for child in started] == [0, 0, 0], [file.read_text() for file in files]
+    folder = folder_of(NAME, tmp_path / "hub" / "checkpoints")
+    assert server.asked == ["GET /x"]
+    assert json.loads((folder / "record.json").read_text())["size"] == len(FILE)
+    assert left_in(folder) == ["checkpoint", "record.json"]

@@ -1,18 +1,24 @@
-"""One file over HTTP, never waited for long."""
+"""One file over HTTP: never waited for long, never larger than allowed, and never from another scheme."""
 
 from __future__ import annotations
 
 import threading
 import time
-from http.client import HTTPException, HTTPResponse
-from typing import BinaryIO
+from base64 import b64encode
+from http.client import HTTPException, HTTPMessage, HTTPResponse
+from typing import IO, BinaryIO, final
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from ssl_backbones.credentials import without_credentials
 
 PATIENCE = 15.0
 """Seconds for an answer, names and all addresses included, and without any byte after that."""
 SLOWEST = 1024
 """Bytes a second on average, below which a transfer is given up after that time."""
+LARGEST = 4 * 10**9
+"""Bytes of a file, at most: a ResNet of 300 million weights with its momentum and its optimiser's state."""
 PIECE = 1 << 20
 
 
@@ -20,19 +26,50 @@ class DownloadError(RuntimeError):
     """The reason why a file could not be fetched, in a few words."""
 
 
-def download(url: str, file: BinaryIO) -> None:
-    """Fetch what lies at an address into an open file; DownloadError if it does not come whole."""
+@final
+class SameScheme(HTTPRedirectHandler):
+    """Follows a server to other places, but never from https to http, to a file or the like."""
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        if urlsplit(newurl).scheme != req.type:
+            fp.close()
+            raise DownloadError(
+                f"the server leads on from {req.type} to {without_credentials(newurl)}, and no other scheme is followed"
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def download(url: str, file: BinaryIO, most: int = LARGEST) -> None:
+    """Fetch what lies at an address into an open file; DownloadError if it does not come whole, or is over `most` bytes.
+
+    User and password in the address are sent to its own host alone.
+    """
     try:
         response = _opened(url)
         with response:
-            received = _copy(response, file)
-        declared = response.headers.get("Content-Length")
+            declared = response.headers.get("Content-Length")
+            if declared is not None and int(declared) > most:
+                raise DownloadError(f"it has {int(declared):,} bytes, and {most:,} are allowed")
+            received = _copy(response, file, most)
         if declared is not None and received != int(declared):
             raise DownloadError(f"the transfer was cut after {received} of {declared} bytes")
     except (OSError, HTTPException, ValueError) as error:
         if isinstance(error, HTTPError):
             error.close()  # it is the answer as well, with its connection
-        raise DownloadError(_reason(error)) from error
+        raise DownloadError(without_credentials(_reason(error))) from error
+
+
+def _request(url: str) -> Request:
+    """The request for an address, with its user and password apart."""
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    request = Request(urlunsplit(parts._replace(netloc=host)), headers={"User-Agent": "ssl-backbones"})
+    if user:
+        words = b64encode(unquote(user).encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {words}")
+    return request
 
 
 def _opened(url: str) -> HTTPResponse:
@@ -44,7 +81,7 @@ def _opened(url: str) -> HTTPResponse:
 
     def ask() -> None:
         try:
-            response = urlopen(Request(url, headers={"User-Agent": "ssl-backbones"}), timeout=PATIENCE)
+            response = build_opener(SameScheme).open(_request(url), timeout=PATIENCE)
         except Exception as error:
             outcome.append(error)
             return
@@ -63,12 +100,14 @@ def _opened(url: str) -> HTTPResponse:
     return outcome[0]
 
 
-def _copy(response: HTTPResponse, file: BinaryIO) -> int:
-    """Write what comes, and return its length."""
+def _copy(response: HTTPResponse, file: BinaryIO, most: int) -> int:
+    """Write what comes, and return its length; DownloadError as soon as it is more than `most`."""
     began, received = time.monotonic(), 0
     while piece := response.read1(PIECE):
-        file.write(piece)
         received += len(piece)
+        if received > most:
+            raise DownloadError(f"it has more than the {most:,} bytes that are allowed")
+        file.write(piece)
         spent = time.monotonic() - began
         if spent > PATIENCE and received < SLOWEST * spent:
             raise TimeoutError

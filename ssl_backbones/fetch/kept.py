@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ssl_backbones.credentials import without_credentials
 from ssl_backbones.files import file_digest, read_object, write_json
 from ssl_backbones.registry.errors import PretrainedWeightsError
 
@@ -22,7 +23,7 @@ class Kept:
 
     path: Path
     came_from: str
-    """The address, or the name of the file that was imported."""
+    """The address, without what opens it, or the name of the file that was imported."""
     size: int
     """Bytes."""
     sha256: str
@@ -37,7 +38,7 @@ def folder_of(name: str, cache_dir: str | os.PathLike[str] | None = None) -> Pat
 def record(folder: Path, came_from: str) -> None:
     """Write down what the file in a folder is: without its record it counts as not there."""
     path = folder / CHECKPOINT
-    said = {"came_from": came_from, "size": path.stat().st_size, "sha256": file_digest(path)}
+    said = {"came_from": without_credentials(came_from), "size": path.stat().st_size, "sha256": file_digest(path)}
     write_json(folder / RECORD, said)
 
 

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import huggingface_hub.constants
 from torch import Tensor
 
 from ssl_backbones.convert import ConversionError, Converted, convert
-from ssl_backbones.fetch.download import DownloadError, download
-from ssl_backbones.fetch.kept import CHECKPOINT, check_md5, folder_of, recall, record
-from ssl_backbones.files import replacing
+from ssl_backbones.credentials import without_credentials
+from ssl_backbones.fetch.download import LARGEST, DownloadError, download
+from ssl_backbones.fetch.kept import CHECKPOINT, Kept, check_md5, folder_of, recall, record
+from ssl_backbones.files import clear_leftovers, replacing
+from ssl_backbones.locks import Lock, LockedError
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.tags import TAGS, Tag
 from ssl_backbones.registry.zoo import Origin
+
+FETCHING = threading.Lock()
+"""Held by the thread that fetches: the lock of a folder is one of processes."""
+WAIT = 0.5
+"""Seconds between two looks at a folder that another process fetches into."""
 
 
 def published_weights(
@@ -27,8 +38,7 @@ def published_weights(
     origin = tag.origin if tag else None
     url = url or (origin.url if origin else None)
     folder = folder_of(name, cache_dir)
-    kept = recall(folder)
-    if kept and (kept.came_from == url or not _is_address(kept.came_from)):
+    if kept := _usable(folder, url):
         return _converted(kept.path, name).weights
     if url is None:
         raise _by_hand(name, origin)
@@ -36,15 +46,51 @@ def published_weights(
         raise _unreachable(name, url, "HF_HUB_OFFLINE is set and the file is not in the cache")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / CHECKPOINT) as file:
-            download(url, file)
-            file.flush()
-            check_md5(Path(file.name), origin.md5 if origin else "", name)
-            weights = _converted(Path(file.name), name).weights
-        record(folder, url)
+        with _alone_in(folder, name):
+            if kept := _usable(folder, url):  # another process has fetched it meanwhile
+                return _converted(kept.path, name).weights
+            return _fetched(name, url, folder, origin)
     except (DownloadError, OSError) as error:
         raise _unreachable(name, url, str(error)) from error
+
+
+def _usable(folder: Path, url: str | None) -> Kept | None:
+    """The file that is kept in a folder, if it was imported by hand or came from that address."""
+    kept = recall(folder)
+    by_hand = kept is not None and "://" not in kept.came_from
+    return kept if kept and (by_hand or kept.came_from == without_credentials(url or "")) else None
+
+
+def _fetched(name: str, url: str, folder: Path, origin: Origin | None) -> dict[str, Tensor]:
+    """The weights at an address, whose file is then kept in the folder."""
+    clear_leftovers(folder)
+    with replacing(folder / CHECKPOINT) as file:
+        download(url, file, origin.size if origin and origin.size else LARGEST)
+        file.flush()
+        check_md5(Path(file.name), origin.md5 if origin else "", name)
+        weights = _converted(Path(file.name), name).weights
+    record(folder, url)
     return weights
+
+
+@contextmanager
+def _alone_in(folder: Path, name: str) -> Iterator[None]:
+    """Wait until no other process, and no other thread of this one, fetches into the folder."""
+    with FETCHING:
+        told = False
+        while True:
+            try:
+                lock = Lock(folder / ".lock")
+                break
+            except LockedError as error:
+                if not told:
+                    print(f"{error} fetches the weights of {name!r} too: waiting for it", flush=True)
+                told = True
+                time.sleep(WAIT)
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def import_file(name: str, file: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None = None) -> Converted:
@@ -78,10 +124,6 @@ def _converted(path: Path, name: str) -> Converted:
         return convert(path, Name.parse(name).arch)
     except ConversionError as error:
         raise PretrainedWeightsError(f"the weights of {name!r} cannot be used: {error}") from error
-
-
-def _is_address(came_from: str) -> bool:
-    return "://" in came_from
 
 
 def _unreachable(name: str, url: str, why: str) -> PretrainedWeightsError:

@@ -10,6 +10,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import resolve_pretrained_cfg
 from torch import Tensor, nn
 
+from ssl_backbones.credentials import without_credentials
 from ssl_backbones.fetch import published_weights
 from ssl_backbones.registry.backbones import SMALL
 from ssl_backbones.registry.errors import PretrainedWeightsError, explain_weights
@@ -51,6 +52,7 @@ def build(make: Callable[..., nn.Module], variant: str, pretrained: bool, **kwar
     if not given:
         described: Any = model.pretrained_cfg
         described.pop("state_dict", None)  # timm would keep a second copy of all weights with the model
+        described |= {"url": without_credentials(described["url"])} if described.get("url") else {}
     return model
 
 

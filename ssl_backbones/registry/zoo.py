@@ -23,6 +23,8 @@ class Origin:
     """To download it from by hand, where it cannot."""
     md5: str = ""
     """The first digits, where the publisher gives them."""
+    size: int | None = None
+    """Bytes of the file, where the publisher gives them; no more are fetched."""
     notes: str = ""
 
 
