@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
+from typing import Any
 
 TOKEN = re.compile(r"(?<![A-Za-z0-9])(?:hf|api_org)_[A-Za-z0-9]{16,}")
 """Pattern of the Hub's access tokens."""
@@ -31,6 +33,15 @@ def holds_token(content: bytes) -> bool:
 def without_credentials(text: str) -> str:
     """The text with every access token cut out, and every address without user, password, signature and tokens."""
     return TOKEN.sub("hf_...", ADDRESS.sub(lambda found: public(found[0]), text))
+
+
+def change_texts(value: Any, change: Callable[[str], str] = without_credentials) -> Any:
+    """A JSON value in which every text is changed; by default, without credentials."""
+    if isinstance(value, dict):
+        return {key: change_texts(part, change) for key, part in value.items()}
+    if isinstance(value, list):
+        return [change_texts(part, change) for part in value]
+    return change(value) if isinstance(value, str) else value
 
 
 def public(address: str) -> str:

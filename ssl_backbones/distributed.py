@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ssl_backbones.credentials import without_credentials
+
 T = TypeVar("T")
 TELLING = timedelta(seconds=5)
 """The time that ending processes wait to hear if the first one has said why."""
@@ -110,7 +112,7 @@ def gather_with_gradient(rows: Tensor) -> Tensor:
 def say(sentence: str) -> None:
     """Tell a person, once for all processes."""
     if rank() == 0:
-        print(sentence, flush=True)
+        print(without_credentials(sentence), flush=True)
 
 
 def first_to_tell(reason: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from hub_state import STRANGER
 
 import ssl_backbones
 from ssl_backbones import __main__
@@ -199,3 +200,18 @@ def test_a_converted_checkpoint_is_a_folder_that_timm_loads(tmp_path: Path, caps
         assert __main__.main([*words[:3], str(tmp_path / "new"), *more]) == 2
         assert told in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("place", ["description", "origin_url", "tag", "license"])
+def test_a_token_is_not_bundled(place: str, run: Path, tmp_path: Path, capsys):
+    model = timm.create_model("resnet8", num_classes=0)
+    told: dict[str, Any] = {place: f"by {STRANGER}"}
+    other = save_backbone(model, tmp_path / "other", "resnet8", **told)
+    words = ["bundle", str(run), str(other), "--out", str(tmp_path / "bundle")]
+    assert __main__.main(words) == 2
+    said = capsys.readouterr()
+    assert "other/config.json would hold what looks like an access token: take it out" in said.err
+    assert STRANGER not in said.err + said.out
+    assert list((tmp_path / "bundle").iterdir()) == []
+    (other / "config.json").write_text((other / "config.json").read_text().replace(STRANGER, "nobody"))
+    assert __main__.main(words) == 0

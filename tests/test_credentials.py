@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_backbones.credentials import holds_token, without_credentials
-from ssl_backbones.refusal import Refusal
 from ssl_backbones.files import UnreadableError
+from ssl_backbones.refusal import Refusal
 
 TOKENS = ("hf_ThisIsNoTokenThatAnybodyHas0000", "api_org_ThisIsNoTokenThatAnybodyHas0000")
 

@@ -11,13 +11,14 @@ import pytest
 import timm
 import torch
 from detectron2_resnet import ResNet, on_meta
+from hub_state import STRANGER
 
 from ssl_backbones import __main__
 from ssl_backbones.convert import convert
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.hub.export_detectron2 import detectron2_name
 from ssl_backbones.hub.formats import FORMATS, export
-from ssl_backbones.hub.sidecar import ExportError
+from ssl_backbones.hub.sidecar import Exported, ExportError, write_exported
 
 PREPARED = {
     "input_size": [3, 96, 96],
@@ -136,6 +137,7 @@ def test_onnx_computes_the_same_for_any_number_of_images(small: Path, tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.onnx", "net.onnx.json"]
     metadata = {prop.key: json.loads(prop.value) for prop in onnx.load(file).metadata_props if prop.key in PREPARED}
     assert metadata == PREPARED
+    assert str(Path(timm.__file__).parent).encode() not in file.read_bytes(), "where this machine keeps its code"
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     reference = timm.create_model(f"local-dir:{small}", pretrained=True).eval()
     for count in (1, 5):
@@ -157,6 +159,24 @@ def test_a_network_that_others_do_not_know_is_refused(format: str, small: Path, 
     words = ["export", str(small), "--format", format, "--out", str(tmp_path / "net.pth")]
     assert __main__.main(words) == 2
     assert "is not for" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["description", "origin_url", "tag", "license"])
+def test_a_token_in_a_description_is_not_exported(place: str, resnet18: Any, tmp_path: Path, capsys):
+    folder = save_backbone(resnet18, tmp_path / "from", "resnet18", **PREPARED, **{place: f"by {STRANGER}"})
+    (tmp_path / "net.pth").write_bytes(b"old")
+    assert __main__.main(["export", str(folder), "--format", "mmdet", "--out", str(tmp_path / "net.pth")]) == 2
+    said = capsys.readouterr()
+    assert "the description of the model would hold what looks like an access token: take it out" in said.err
+    assert STRANGER not in said.err + said.out
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == {"net.pth": b"old"}
+
+
+def test_a_token_among_the_weights_is_not_exported(tmp_path: Path):
+    model = timm.create_model("resnet8", num_classes=0)
+    with pytest.raises(ExportError, match="the weights would hold what looks like an access token"):
+        write_exported(tmp_path / "net.pth", model, "resnet8", Exported(STRANGER.encode(), {}))
     assert list(tmp_path.iterdir()) == []
 
 

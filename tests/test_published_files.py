@@ -12,8 +12,8 @@ from hub_state import STRANGER
 from published import publishing, refused
 from runs import image_folder, run, tiny
 
-from ssl_backbones.hub.publishing.files import check_no_token
 from ssl_backbones.hub.publishing.material import MaterialError
+from ssl_backbones.hub.sidecar import check_no_token
 from ssl_backbones.methods import MoCoV2Config
 
 
@@ -59,4 +59,4 @@ def test_a_token_in_any_file(tmp_path: Path) -> None:
     }.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(MaterialError, match=f"{name} would hold what looks like an access token"):
-            check_no_token(tmp_path, [name])
+            check_no_token({name: (tmp_path / name).read_bytes()}, MaterialError)

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch.distributed
 
+from ssl_backbones.credentials import without_credentials
 from ssl_backbones.distributed import first_to_tell
 from ssl_backbones.invocation import NAME
 from ssl_backbones.refusal import Refusal
@@ -58,7 +59,7 @@ def run(command: str, words: Sequence[str] | None = None, program: str = "") -> 
     except (Refusal, OSError) as error:
         every_process = isinstance(error, CommandLineError) and os.environ.get("RANK", "0") != "0"
         if not every_process and first_to_tell(str(error)):
-            print(f"{program}: {error}", file=sys.stderr, flush=True)
+            print(f"{program}: {without_credentials(str(error))}", file=sys.stderr, flush=True)
         return 2
     finally:
         if torch.distributed.is_available() and torch.distributed.is_initialized():

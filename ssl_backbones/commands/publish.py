@@ -25,6 +25,7 @@ from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 from huggingface_hub.utils import logging as hub_logging
 
 import ssl_backbones
+from ssl_backbones.credentials import without_credentials
 from ssl_backbones.files import write_file
 from ssl_backbones.hub.card import Terms, in_this_repository
 from ssl_backbones.hub.publishing.exchange import Request, connect, publish, verify
@@ -175,7 +176,7 @@ def introduce(folder: Path, files: Sequence[str], options: Options) -> None:
     if options.repo:
         seen = f"private{' and ' if options.gated else ''}" if options.private else "" if options.gated else "public"
         gated = f"gated ({options.gated})" if options.gated else ""
-        print(f"{options.repo} at {constants.ENDPOINT}, {seen}{gated}, tag {options.tag}:")
+        print(f"{options.repo} at {without_credentials(constants.ENDPOINT)}, {seen}{gated}, tag {options.tag}:")
     for name in files:
         print(f"  {(folder / name).stat().st_size:>12,} bytes  {name}")
     written = on_the_hub(options.licence, options.licence_link)

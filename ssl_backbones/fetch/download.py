@@ -42,9 +42,9 @@ class SameScheme(HTTPRedirectHandler):
 
 
 def download(url: str, file: BinaryIO, most: int = LARGEST) -> None:
-    """Fetch what lies at an address into an open file; DownloadError if it does not come whole, or is over `most` bytes.
+    """Fetch what lies at an address into an open file; DownloadError if it does not come whole or is too large.
 
-    User and password in the address are sent to its own host alone.
+    At most `most` bytes are fetched. User and password in the address are sent to its own host alone.
     """
     try:
         response = _opened(url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from ssl_backbones.catalogue.lookup import create_model, describe
 from ssl_backbones.files import file_digest, read_object, write_json
 from ssl_backbones.hub.export import save_backbone
-from ssl_backbones.hub.sidecar import preparation
+from ssl_backbones.hub.sidecar import check_no_token, preparation
 from ssl_backbones.refusal import Refusal
 
 MANIFEST = "bundle.json"
@@ -23,18 +24,28 @@ class BundleError(Refusal, ValueError):
 
 
 def write_bundle(models: Iterable[str], folder: str | os.PathLike[str]) -> list[Path]:
-    """Write each model as a folder that timm loads, and a manifest of every file; return the models' folders."""
+    """Write each model as a folder that timm loads, and a manifest of every file; return the models' folders.
+
+    Raises BundleError, with what was written deleted, where a file would hold an access token.
+    """
     root = Path(folder)
     if root.exists() and any(root.iterdir()):
         raise BundleError(f"{str(root)!r} is not empty: name a new folder, so that the bundle is all it holds")
-    folders = [_write_model(name, root) for name in models]
-    files = {
-        path.relative_to(root).as_posix(): {"size": path.stat().st_size, "sha256": file_digest(path)}
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-    }
-    manifest = {"schema": SCHEMA, "models": [path.name for path in folders], "files": files}
-    write_json(root / MANIFEST, manifest)
+    folders: list[Path] = []
+    try:
+        for name in models:
+            _write_model(name, root, folders)
+        files = {}
+        for path in sorted(path for path in root.rglob("*") if path.is_file()):
+            name = path.relative_to(root).as_posix()
+            check_no_token({name: path.read_bytes()}, BundleError)
+            files[name] = {"size": path.stat().st_size, "sha256": file_digest(path)}
+        manifest = {"schema": SCHEMA, "models": [path.name for path in folders], "files": files}
+        write_json(root / MANIFEST, manifest)
+    except BaseException:
+        for folder in folders:  # or the same command would find its own folder and refuse it
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     return folders
 
 
@@ -57,8 +68,8 @@ def verify_bundle(folder: str | os.PathLike[str]) -> list[Path]:
 _AGAIN = "copy it again from where it was made, or make it anew with `ssl-backbones bundle MODEL --out DIR`"
 
 
-def _write_model(name: str, root: Path) -> Path:
-    """One model as model.safetensors and config.json, with the preparation, licence and origin that it had."""
+def _write_model(name: str, root: Path, folders: list[Path]) -> None:
+    """One more model as model.safetensors and config.json, with the preparation, licence and origin that it had."""
     known = describe(name)
     model = create_model(name, pretrained=True, num_classes=0)
     cfg: Any = model.pretrained_cfg
@@ -67,7 +78,8 @@ def _write_model(name: str, root: Path) -> Path:
     if folder.exists():
         raise BundleError(f"two models of the bundle would be called {folder.name!r}: bundle them apart")
     about = {field: cfg[field] for field in told if cfg.get(field)}
-    return save_backbone(model, folder, known.backbone, **preparation(model), **about)
+    folders.append(folder)
+    save_backbone(model, folder, known.backbone, **preparation(model), **about)
 
 
 def _manifest(root: Path) -> dict[str, Any]:

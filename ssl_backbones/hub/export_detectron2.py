@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import re
 from pathlib import Path
 
-import torch
 from torch import nn
 
-from ssl_backbones.files import write_file
-from ssl_backbones.hub.sidecar import preparation, stages, write_sidecar
+from ssl_backbones.hub.sidecar import Exported, preparation, saved, stages
 
 
-def save_detectron2(model: nn.Module, file: Path, architecture: str) -> None:
-    """Write `{"model": tensors, "matching_heuristics": True}`, which DetectionCheckpointer takes from a .pth."""
+def as_detectron2(model: nn.Module, file: Path, architecture: str) -> Exported:
+    """`{"model": tensors, "matching_heuristics": True}`, which DetectionCheckpointer takes from a .pth."""
     weights = {detectron2_name(key): value for key, value in stages(model, architecture, "detectron2").items()}
-    content = io.BytesIO()
-    torch.save({"model": weights, "__author__": "ssl-backbones", "matching_heuristics": True}, content)
-    write_file(file, content.getvalue())
+    content = saved({"model": weights, "__author__": "ssl-backbones", "matching_heuristics": True})
     prepared = preparation(model)
     settings = {
         "MODEL.WEIGHTS": file.name,
@@ -27,7 +22,7 @@ def save_detectron2(model: nn.Module, file: Path, architecture: str) -> None:
         "MODEL.PIXEL_MEAN": [round(255 * mean, 3) for mean in prepared["mean"]],
         "MODEL.PIXEL_STD": [round(255 * std, 3) for std in prepared["std"]],
     }
-    write_sidecar(file, model, architecture, {"format": "detectron2", "settings": settings})
+    return Exported(content, {"format": "detectron2", "settings": settings})
 
 
 def detectron2_name(key: str) -> str:

@@ -10,18 +10,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from ssl_backbones.files import replacing
-from ssl_backbones.hub.sidecar import ExportError, preparation, write_sidecar
+from ssl_backbones.hub.sidecar import Exported, ExportError, preparation
 
 
-def save_onnx(model: nn.Module, file: Path, architecture: str) -> None:
-    """Write one file, weights included, with the preparation of images in its metadata too."""
+def as_onnx(model: nn.Module, file: Path, architecture: str) -> Exported:
+    """One file, weights included, with the preparation of images in its metadata too."""
     prepared = preparation(model)
     program = _traced(model.eval(), torch.zeros(2, *prepared["input_size"]))
     program.model.metadata_props.update({name: json.dumps(value) for name, value in prepared.items()})
-    with replacing(file) as written:
-        program.save(written.name, external_data=False)
-    write_sidecar(file, model, architecture, {"format": "onnx", "input": "images", "output": "embedding"})
+    proto = program.model_proto
+    for part in (proto.graph, *proto.functions):
+        for node in part.node:
+            del node.metadata_props[:]  # torch's trace of the code, with the paths of this machine
+    content: bytes = proto.SerializeToString()
+    return Exported(content, {"format": "onnx", "input": "images", "output": "embedding"})
 
 
 def _traced(model: nn.Module, images: torch.Tensor) -> Any:

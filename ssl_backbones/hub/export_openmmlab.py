@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import re
 from pathlib import Path
 
-import torch
 from torch import nn
 
-from ssl_backbones.files import write_file
-from ssl_backbones.hub.sidecar import ExportError, preparation, stages, write_sidecar
+from ssl_backbones.hub.sidecar import Exported, ExportError, preparation, saved, stages
 
 
-def save_openmmlab(model: nn.Module, file: Path, architecture: str) -> None:
-    """Write `{"meta", "state_dict"}` for `init_cfg=dict(type="Pretrained", checkpoint=FILE)` of `type="ResNet"`.
+def as_openmmlab(model: nn.Module, file: Path, architecture: str) -> Exported:
+    """`{"meta", "state_dict"}` for `init_cfg=dict(type="Pretrained", checkpoint=FILE)` of `type="ResNet"`.
 
     Not for ResNetV1c, whose stem is three convolutions; `style="pytorch"` has the stride where these weights have it.
     """
@@ -35,8 +32,6 @@ def save_openmmlab(model: nn.Module, file: Path, architecture: str) -> None:
         "style": "pytorch",
         "init_cfg": {"type": "Pretrained", "checkpoint": file.name},
     }
-    content = io.BytesIO()
-    torch.save({"meta": {"data_preprocessor": preprocessor}, "state_dict": weights}, content)
-    write_file(file, content.getvalue())
+    content = saved({"meta": {"data_preprocessor": preprocessor}, "state_dict": weights})
     settings = {"format": "mmdet, mmseg", "backbone": backbone, "data_preprocessor": preprocessor}
-    write_sidecar(file, model, architecture, settings)
+    return Exported(content, settings)

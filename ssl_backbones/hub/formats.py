@@ -9,18 +9,18 @@ from pathlib import Path
 from torch import nn
 
 from ssl_backbones.catalogue.lookup import create_model, describe
-from ssl_backbones.hub.export_detectron2 import save_detectron2
-from ssl_backbones.hub.export_onnx import save_onnx
-from ssl_backbones.hub.export_openmmlab import save_openmmlab
-from ssl_backbones.hub.export_torchvision import save_torchvision
-from ssl_backbones.hub.sidecar import ExportError
+from ssl_backbones.hub.export_detectron2 import as_detectron2
+from ssl_backbones.hub.export_onnx import as_onnx
+from ssl_backbones.hub.export_openmmlab import as_openmmlab
+from ssl_backbones.hub.export_torchvision import as_torchvision
+from ssl_backbones.hub.sidecar import Exported, ExportError, write_exported
 
-FORMATS: dict[str, Callable[[nn.Module, Path, str], None]] = {
-    "torchvision": save_torchvision,
-    "detectron2": save_detectron2,
-    "mmdet": save_openmmlab,
-    "mmseg": save_openmmlab,
-    "onnx": save_onnx,
+FORMATS: dict[str, Callable[[nn.Module, Path, str], Exported]] = {
+    "torchvision": as_torchvision,
+    "detectron2": as_detectron2,
+    "mmdet": as_openmmlab,
+    "mmseg": as_openmmlab,
+    "onnx": as_onnx,
 }
 """The formats by their names on the command line."""
 
@@ -33,5 +33,6 @@ def export(model: str | os.PathLike[str], format: str, file: str | os.PathLike[s
     if path.is_dir() or not path.parent.is_dir():
         raise ExportError(f"{str(path)!r} is a folder, or lies in none: name a file in a folder that exists")
     architecture = describe(model).backbone
-    FORMATS[format](create_model(model, pretrained=True, num_classes=0).eval(), path, architecture)
+    network = create_model(model, pretrained=True, num_classes=0).eval()
+    write_exported(path, network, architecture, FORMATS[format](network, path, architecture))
     return path

@@ -1,14 +1,20 @@
-"""The JSON beside an exported file: how images are to be prepared, whose the weights are, how to load them."""
+"""An exported file and the JSON beside it: how images are to be prepared, whose the weights are, how to load them."""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from ssl_backbones.files import file_digest, write_json
+from ssl_backbones.credentials import holds_token
+from ssl_backbones.files import write_file, write_json
 from ssl_backbones.refusal import Refusal
 
 KEPT = ("input_size", "mean", "std", "interpolation", "crop_pct")
@@ -19,27 +25,54 @@ class ExportError(Refusal, ValueError):
     """A backbone that a format cannot hold, or a file that cannot be written; the message says what would work."""
 
 
+@dataclass(frozen=True)
+class Exported:
+    """A backbone in the format of a library."""
+
+    content: bytes
+    """Of the file."""
+    how: Mapping[str, Any]
+    """The way to load it, as the JSON beside it tells."""
+
+
 def preparation(model: nn.Module) -> dict[str, Any]:
     """A model's preparation of images: size, mean, std, interpolation and crop."""
     cfg: Any = model.pretrained_cfg
     return {name: list(cfg[name]) if isinstance(cfg[name], tuple) else cfg[name] for name in KEPT if name in cfg}
 
 
-def write_sidecar(file: Path, model: nn.Module, architecture: str, how: Mapping[str, Any]) -> Path:
-    """Write `FILE.json` beside an exported file: its hash, preparation, licence and origin, and how it is loaded."""
+def write_exported(file: Path, model: nn.Module, architecture: str, exported: Exported) -> None:
+    """Write the file, and `FILE.json` beside it: its hash, preparation, licence and origin, and how it is loaded.
+
+    Raises ExportError, with nothing written, where one of them would hold an access token.
+    """
     cfg: Any = model.pretrained_cfg
     told = ("license", "description", "origin_url", "paper_name", "paper_ids", "tag")
-    content = {
+    beside = {
         "file": file.name,
-        "sha256": file_digest(file),
+        "sha256": hashlib.sha256(exported.content).hexdigest(),
         "architecture": architecture,
         "preparation": preparation(model),
         **{name: cfg[name] for name in told if cfg.get(name)},
-        **how,
+        **exported.how,
     }
-    path = file.with_name(f"{file.name}.json")
-    write_json(path, content)
-    return path
+    check_no_token({"the weights": exported.content, "the description of the model": json.dumps(beside).encode()})
+    write_file(file, exported.content)
+    write_json(file.with_name(f"{file.name}.json"), beside)
+
+
+def check_no_token(parts: Mapping[str, bytes], refusal: type[Exception] = ExportError) -> None:
+    """Refuse to write, or to send, what looks like somebody's access token; `parts` are contents by their names."""
+    for name, content in parts.items():
+        if holds_token(content):
+            raise refusal(f"{name} would hold what looks like an access token: take it out, and revoke the token")
+
+
+def saved(value: Any) -> bytes:
+    """A value as torch.save writes it."""
+    content = io.BytesIO()
+    torch.save(value, content)
+    return content.getvalue()
 
 
 def stages(model: nn.Module, architecture: str, format: str) -> Mapping[str, Any]:

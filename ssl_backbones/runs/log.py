@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from ssl_backbones.credentials import without_credentials
 from ssl_backbones.files import object_in, without_links, write_file
 from ssl_backbones.runs.run_folder import RunFolderError
 
@@ -160,7 +161,7 @@ class RunLog:
     def say(self, sentence: str) -> None:
         """Print a sentence, above the bar where there is one."""
         if self.main:
-            self.bar.write(sentence, file=self.stream)
+            self.bar.write(without_credentials(sentence), file=self.stream)
             self.stream.flush()
 
     def sync(self) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from ssl_backbones.credentials import change_texts
 from ssl_backbones.data import CachedImages, Images
 from ssl_backbones.distributed import world_size
 from ssl_backbones.files import UnreadableError, read_object, write_json
@@ -39,7 +40,11 @@ PRETRAINING = "pretraining"
 
 
 def write_results(folder: str | Path, results: dict[str, Any]) -> dict[str, Any]:
-    """Put results.json in place as a whole with the papers' figures, say these, and return what it holds."""
+    """Put results.json in place as a whole with the papers' figures, say these, and return what it holds.
+
+    What opens an address that was named in a command is left out.
+    """
+    results = change_texts(results)
     figures: dict[str, list[str]] = {}
     for number, figure in papers_figures(results):
         figures.setdefault(number, []).append(str(figure))

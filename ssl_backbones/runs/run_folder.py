@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from ssl_backbones.credentials import change_texts
 from ssl_backbones.files import PRIVATE, check_writable, clear_leftovers, read_object, write_json
 from ssl_backbones.locks import Lock, LockedError
 from ssl_backbones.refusal import Refusal
@@ -95,7 +96,7 @@ def claim(
     anything gives its folder up to another recipe. That of a finished one stays as it is.
     """
     path = Path(path)
-    recipe = json.loads(json.dumps(recipe, allow_nan=False))
+    recipe = change_texts(json.loads(json.dumps(recipe, allow_nan=False)))
     check_ours(path)
     check_no_links(path)
     probe(path)

@@ -21,7 +21,7 @@ import torch
 from ssl_backbones.data import Images, ImageSourceError, ResidentImages, UnreadableImageError
 from ssl_backbones.data.cached import INDEX, CachedImages, read_index, verify
 from ssl_backbones.data.unreadable import Unreadable
-from ssl_backbones.distributed import rank
+from ssl_backbones.distributed import rank, say
 from ssl_backbones.locks import Lock, LockedError
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.refusal import Refusal
@@ -224,12 +224,6 @@ def pixels(images: Images, at: int) -> tuple[tuple[int, int], bytes] | None:
     except UnreadableImageError:
         return None
     return image.size, image.tobytes()
-
-
-def say(sentence: str) -> None:
-    """Tell a person, once for all processes."""
-    if rank() == 0:
-        print(sentence, flush=True)
 
 
 def resident(images: Images, recipe: Recipe, device: torch.device) -> Images:

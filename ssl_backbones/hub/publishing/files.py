@@ -8,21 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ssl_backbones.credentials import change_texts
 from ssl_backbones.files import write_file, write_json
 from ssl_backbones.hub.card import ON_THE_HUB, Places, Terms, model_card
 from ssl_backbones.hub.evaluations import is_random
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.hub.publishing.material import Material, MaterialError
 from ssl_backbones.hub.publishing.names import clear_names
-from ssl_backbones.hub.sidecar import preparation
+from ssl_backbones.hub.sidecar import check_no_token, preparation
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.runs.manifest import MANIFEST, read_manifest
 
-TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{16,}")
-"""Pattern of the Hub's access tokens."""
-ESCAPED = re.compile(rb"\\u00([2-7][0-9a-fA-F])")
-"""An ASCII letter as JSON may write it."""
 PLACE = re.compile(r"""(?<![^\s'"=,(\[])(?:/|~|\.\.?/)[^\s'"=,)\]]+""")
 """A path of a machine, in a text."""
 
@@ -47,7 +44,8 @@ def write_files(material: Material, folder: Path, *, name: str, source: str, ter
     card = card_of(material, name=name, source=source, terms=terms, state=state)
     write_file(folder / "README.md", card.encode())
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    check_no_token(folder, files)
+    for path in files:
+        check_no_token({path: (folder / path).read_bytes()}, MaterialError)
     return files
 
 
@@ -114,32 +112,12 @@ def evaluation_files(evaluations: Sequence[dict[str, Any]]) -> list[str]:
 
 def without_places(value: Any) -> Any:
     """A JSON value whose paths are cut to their last part: where files lay is a machine's own affair."""
-    if isinstance(value, dict):
-        return {key: without_places(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [without_places(part) for part in value]
-    return last_part(value) if isinstance(value, str) else value
+    return change_texts(value, last_part)
 
 
 def last_part(text: str) -> str:
     """A text, such as a command, in which every path that begins at a root, at a home or above is its last part."""
     return PLACE.sub(lambda found: Path(found[0]).name or ".", text)
-
-
-def check_no_token(folder: Path, files: Sequence[str]) -> None:
-    """Refuse to publish what looks like somebody's access token, in any file and however its JSON is escaped."""
-    for name in files:
-        content = (folder / name).read_bytes()
-        if TOKEN.search(content) or TOKEN.search(unescaped(content)):
-            raise MaterialError(
-                f"{name} would hold what looks like an access token: take it out of the run's files, and revoke the "
-                "token"
-            )
-
-
-def unescaped(content: bytes) -> bytes:
-    """The content with JSON's escapes of ASCII letters, such as \\u0068, as the letters themselves."""
-    return ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), content)
 
 
 def write(path: Path, value: Any) -> None:
