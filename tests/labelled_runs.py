@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import runs
 import torch
-from accelerate import Accelerator
 from PIL import Image
 
 from ssl_backbones.evaluate.classification.labelled_run import LabelledRun
@@ -93,10 +92,9 @@ def outcome(path: Path) -> dict[str, Any]:
 
 
 def on_a_rank(rank: int, asked: list[tuple[str, LabelledRun]]) -> list[dict[str, float]]:
-    """The numbers that runs left, as one of two processes reads them; the processes are not parted by a run's end."""
+    """The numbers that runs left, as one of two processes reads them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCELERATE_USE_CPU", "true")
-        patch.setattr(Accelerator, "end_training", lambda accelerator: None)
         found = [
             run(import_module(f"ssl_backbones.evaluate.protocols.{protocol}"), options)["numbers"]
             for protocol, options in asked

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import nn
 
-from ssl_backbones.checks import check_at_least
+from ssl_backbones.checks import check, check_at_least
 from ssl_backbones.data import Images
 from ssl_backbones.evaluate.frames import AnnotationsFrame
 from ssl_backbones.evaluate.tuned import is_tuned, save_tuned
 from ssl_backbones.methods.method import MethodConfig
-from ssl_backbones.recipes.recipe import Run
+from ssl_backbones.recipes.recipe import FREE, Run
 from ssl_backbones.runs.results import Number, results_of, write_results
-from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.runs.run_folder import RunFolder, differences
 from ssl_backbones.train.judge import Trained
 from ssl_backbones.train.start import fitting
 from ssl_backbones.typed.words import Hidden, Positional
+
+SEARCH = frozenset({"learning_rates", "choose_on", "choice_share"})
+"""Fields of the search of the learning rate."""
+RATES = frozenset({"optimizer.lr", "optimizer.backbone_lr", "optimizer.norm_and_bias_lr"})
+"""Those of the optimiser that are learning rates."""
+IMPLIED = FREE | SEARCH | {"model", "random", "seed", "annotations_frame", "mask_column", "column"}
+"""Fields that every use of a protocol fills in, or whose outcome stands in others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +45,29 @@ class Transfer(Run, ABC):
     task: MethodConfig
     random: bool = False
     """Random weights instead of the model's, as a baseline."""
+    learning_rates: tuple[float, ...] = ()
+    """Learning rates to try in place of optimizer.lr, by the same rule, with rates of parts scaled alike: all are told,
+    and the results are those of the best. Empty for optimizer.lr alone."""
+    choose_on: Literal["train", "validation"] = "train"
+    """The images that the best rate is chosen on: a part of the training images, kept from training with each rate, or
+    the validation images, whose results it then flatters."""
+    lr_stated: Hidden[bool] = True
+    """False where the protocol's source searched the learning rate and does not state it: then none alters it."""
+    choice_share: float = 0.1
+    """The part of the training images that is kept for the choice; with the best rate all are trained on."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rates = self.learning_rates
+        fit = all(0 < rate < math.inf for rate in rates) and len(set(rates)) == len(rates) != 1
+        check(fit, "learning_rates", rates, "two or more, above 0 and each named once, or empty for optimizer.lr alone")
+        check(bool(rates) or self.choose_on == "train", "choose_on", self.choose_on, "train without learning_rates")
+        check(0 < self.choice_share < 1, "choice_share", self.choice_share, "above 0 and below 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, as JSON has it, but for what is said of the source, and of a search where there is none."""
+        left_out = {"lr_stated"} if self.learning_rates else {"lr_stated", *SEARCH}
+        return {name: value for name, value in super().to_dict().items() if name not in left_out}
 
     @property
     def title(self) -> str:
@@ -154,6 +185,21 @@ class Learnt:
             more=told,
         )
         write_results(self.folder.path, results)
+
+
+def altered(run: Transfer, presets: Mapping[str, Transfer], part: bool = False) -> dict[str, list[Any]]:
+    """The fields in which a run differs from the preset it is named after: that one's value, and the run's.
+
+    `part` is true of a run on a part of the training images.
+    """
+    preset = next(preset for preset in presets.values() if preset.protocol == run.protocol)
+    free = IMPLIED if run.lr_stated else IMPLIED | RATES
+    changed = {
+        name: [old, new]
+        for name, (old, new) in differences(preset.to_dict(), run.to_dict()).items()
+        if name not in free and name.partition(".")[0] not in free
+    }
+    return changed | ({"data": ["all", "a part, for the choice of the learning rate"]} if part else {})
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ssl_backbones.catalogue.description import Description
 from ssl_backbones.catalogue.lookup import describe, list_models
-from ssl_backbones.hub.evaluations import Results, beats_random, commands, index, linear, rows, stands_for
+from ssl_backbones.hub.evaluations import Results, beats_random, commands, index, linear, rows, searches, stands_for
 from ssl_backbones.hub.run_name import data_name, fingerprint, on_own_images, run_name
 from ssl_backbones.hub.training_section import training
 from ssl_backbones.recipes import RECIPES
@@ -228,6 +228,7 @@ def evaluation(
     """The numbers measured in the run and after it, beside random weights and beside the paper's."""
     return {
         "rows": [*own_rows(results["numbers"]), *rows(evaluations)],
+        "searches": searches(evaluations),
         "neighbours": neighbours(results),
         "paper_row": beside_the_paper(recipe, known, on_own_images(recipe, results)),
         "linear": linear(evaluations) or NOT_MEASURED,

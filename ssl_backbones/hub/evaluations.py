@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult
 from ssl_backbones.invocation import repeatable
 from ssl_backbones.metrics import Interval, newcombe_difference
 from ssl_backbones.registry.image_sets import known_by
-from ssl_backbones.runs.results import NOT_MEASURED, Number, as_points, in_words, percent
+from ssl_backbones.runs.results import NOT_MEASURED, Number, as_points, in_words, percent, searched_in_words
 
 Results = Mapping[str, Any]
 """The content of a results.json."""
@@ -94,6 +94,16 @@ def rows(evaluations: Sequence[Results]) -> Iterator[tuple[str, str, str, str]]:
         for name, number in headlines(results).items():
             label = f"{results['protocol']}, {name}, {place(results)}"
             yield label, in_words(others.get(name)), in_words(number), gain(number, others.get(name))
+
+
+def searches(evaluations: Sequence[Results]) -> list[str]:
+    """A line on each evaluation whose learning rate was searched: all rates, and what the best was chosen on."""
+    return [
+        f"{results['protocol']}{' of random weights' if is_random(results) else ''}, {place(results)}: "
+        f"{searched_in_words(results['learning_rates'])}"
+        for results in evaluations
+        if "learning_rates" in results
+    ]
 
 
 def beats_random(evaluations: Sequence[Results]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ssl_backbones.checks import check
@@ -58,6 +58,13 @@ class OptimizerConfig:
     def effective_lr(self, batch_size: int) -> float:
         """The learning rate at its peak, for a global batch."""
         return self.lr if self.lr_rule == "absolute" else self.lr * batch_size / 256
+
+    def at_lr(self, lr: float) -> OptimizerConfig:
+        """The optimiser at another learning rate, with those of its parts, where they have their own, scaled alike."""
+        scale = lr / self.lr
+        plain = None if self.norm_and_bias_lr is None else self.norm_and_bias_lr * scale
+        backbone = None if self.backbone_lr is None else self.backbone_lr * scale
+        return replace(self, lr=lr, norm_and_bias_lr=plain, backbone_lr=backbone)
 
 
 @dataclass(frozen=True)

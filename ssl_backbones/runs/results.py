@@ -7,7 +7,8 @@
                                         there is none. The second is what version 0.1 called the fingerprint
     compute, versions, date             on what
 
-Whatever else a protocol has to tell (a sweep, the classes one by one) stands beside these under names of its own. A
+Whatever else a protocol has to tell (a sweep, the classes one by one) stands beside these under names of its own;
+"learning_rates" are all that were tried, where several were, and how the best was chosen. A
 pretraining run tells its recipe, the fields of it that were altered, and how far it went; its numbers are "rank" and
 "std" and, with labels, "knn", each beside the same before training ("knn before"), and "knn gain".
 """
@@ -34,7 +35,7 @@ from ssl_backbones.runs.versions import versions
 Number = Mapping[str, Any]
 """A value and, where one is known, the 95% interval around it (low, high); and what else there is to say of it."""
 
-NOT_MEASURED = "not measured"
+NOT_MEASURED, NOT_FINITE = "not measured", "not finite"
 PRETRAINING = "pretraining"
 """The protocol of a run that makes a backbone."""
 
@@ -160,6 +161,16 @@ def in_words(number: Number | None) -> str:
     if number is None:
         return NOT_MEASURED
     return as_share(number) if "of" in number else spelled(number, ".3g")
+
+
+def searched_in_words(search: Mapping[str, Any]) -> str:
+    """The account of a search of the learning rate, as results have it, in a sentence that tells every rate."""
+    rates = [
+        f"{tried['lr']:g} ({NOT_FINITE if tried['value'] is None else in_words(tried)}"
+        f"{', the best' if tried['lr'] == search['chosen'] else ''})"
+        for tried in search["tried"]
+    ]
+    return f"Learning rates by {search['by']} on {search['chosen_on']}: {', '.join(rates)}."
 
 
 def as_share(number: Number) -> str:

@@ -51,8 +51,12 @@ class RunFolder:
 
     @property
     def has_trained(self) -> bool:
-        """True if a run has left something here that another recipe would spoil: a checkpoint of trained weights."""
-        steps = (path.name.removeprefix("step-") for path in self.checkpoints.glob("step-*"))
+        """True if a run has left something here that another recipe would spoil: a checkpoint of trained weights.
+
+        That of one of its parts counts too, such as each learning rate of a search.
+        """
+        saved = [*self.checkpoints.glob("step-*"), *self.path.glob("*/checkpoints/step-*")]
+        steps = (path.name.removeprefix("step-") for path in saved)
         return self.results.exists() or any(step.strip("0") for step in steps)
 
     @property

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import GradientAccumulationPlugin, LoggerType, broadcast_object_list, parse_flag_from_env
 
@@ -115,7 +116,11 @@ def check_trackers(names: tuple[str, ...]) -> None:
 
 
 def accelerator_of(precision: Precision, trackers: tuple[str, ...], folder: str) -> Accelerator:
-    """Accelerate for devices, processes and precision. Buffers stay each process's own: methods keep them alike."""
+    """Accelerate for devices, processes and precision, whatever the precision of a run before this one.
+
+    Buffers stay each process's own: methods keep them alike.
+    """
+    AcceleratorState._reset_state(reset_partial_state=False)
     # Its successor, forward_sync_buffers, is younger than the oldest torch this runs with.
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     return Accelerator(

@@ -44,11 +44,16 @@ def complete(begun: Begun, save_results: SaveResults) -> RunFolder:
             with one_for_all(lambda: progress_of(loop)), readers_alive(lambda: progress_of(loop)):
                 finish(loop, log, save_results)
         except TOGETHER:  # the processes part after one of them has told why
-            for tracker in loop.accelerator.trackers:
-                tracker.finish()
+            end_trackers(loop)
             raise
-        loop.accelerator.end_training()
+        end_trackers(loop)
     return loop.folder
+
+
+def end_trackers(loop: Loop) -> None:
+    """Let the trackers finish; the processes stay together, as another run may follow."""
+    for tracker in loop.accelerator.trackers:
+        tracker.finish()
 
 
 def finish(loop: Loop, log: RunLog, save_results: SaveResults) -> None:

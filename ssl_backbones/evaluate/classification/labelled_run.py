@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -21,13 +21,13 @@ from ssl_backbones.evaluate.classification.linear import LinearConfig
 from ssl_backbones.evaluate.classification.subset import labelled_rows
 from ssl_backbones.evaluate.evaluation import chance, read
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
+from ssl_backbones.evaluate.learning_rates import Division, train_at_rates
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model
-from ssl_backbones.evaluate.transfer import Learnt, Transfer, building
+from ssl_backbones.evaluate.transfer import Learnt, Transfer, altered, building
 from ssl_backbones.files import write_file
-from ssl_backbones.recipes.recipe import FREE
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.results import Number, as_share, proportion
-from ssl_backbones.runs.run_folder import RunFolder, differences
+from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.judge import Trained
 from ssl_backbones.train.processes import first_decides, meet
 from ssl_backbones.train.run import train_run
@@ -89,11 +89,19 @@ class Asked:
     validation: Images
     source: str
     """Of the validation images."""
+    opened: Images
+    """The validation images of the whole run, of which those held out are an account."""
 
     @property
     def images(self) -> Images:
         """The images to learn from."""
         return at(self.whole, self.rows)
+
+    def divided(self, division: Division, data: str) -> Asked:
+        """Of the images to learn from, some to learn from and the others to be asked about."""
+        kept = at(self.whole, self.rows[division.kept])
+        source = f"what is kept of {data} for the choice"
+        return replace(self, rows=self.rows[division.learnt], validation=kept, source=source)
 
 
 def open_asked(run: LabelledRun) -> Asked:
@@ -102,17 +110,42 @@ def open_asked(run: LabelledRun) -> Asked:
     images, validation, source = open_labelled(run, run.protocol)
     require_asked(validation, run.data, run.protocol)
     assert validation is not None
-    return Asked(images, labelled_rows(images), at(validation, labelled_rows(validation)), source)
+    validation = at(validation, labelled_rows(validation))
+    return Asked(images, labelled_rows(images), validation, source, validation)
+
+
+About = Callable[[Asked], Mapping[str, Any]]
+"""All that a protocol tells beside its numbers."""
+TrainLabelled = Callable[[LabelledRun, Asked, Mapping[str, Any]], object]
+"""Train and test a run on images that are asked about, and save its results with what is told beside the numbers."""
 
 
 def carry(
-    run: LabelledRun, presets: Mapping[str, LabelledRun], asked: Asked, more: Mapping[str, Any] | None = None
+    run: LabelledRun,
+    presets: Mapping[str, LabelledRun],
+    asked: Asked,
+    about: About | None = None,
+    train: TrainLabelled | None = None,
 ) -> dict[str, Any]:
-    """Train and test as the run says, from where it was left; its results, in every process.
+    """Train and test as the run says, from where it was left, at each of its learning rates; its results, in every
+    process.
+    """
+    train = train or train_labelled
+
+    def train_one(one: LabelledRun, division: Division | None) -> None:
+        images = asked if division is None else asked.divided(division, run.data)
+        changed = altered(one, presets, part=division is not None)
+        train(one, images, {"altered": changed, **(about(images) if about else {})})
+
+    train_at_rates(run, asked.images, "top-1", train_one)
+    return first_decides(lambda: read(RunFolder(run.folder).results))
+
+
+def train_labelled(run: LabelledRun, asked: Asked, more: Mapping[str, Any]) -> None:
+    """Train and test by the loop, from where the run was left.
 
     `more` is told beside the numbers. A text in it that is called "subset" is written out as subset.txt.
     """
-    more = {"altered": altered(run, presets), **(more or {})}
     require_batch(asked.images, run.batch_size)
     model = opened(run)
     run, method = built(run, model, asked)
@@ -123,8 +156,7 @@ def carry(
     def save(trained: Trained) -> str:
         return save_results(Learnt.by(trained), run, asked, judge.answers, more)
 
-    folder = train_run(run, method, asked.images, judge, save)
-    return first_decides(lambda: read(folder.results))
+    train_run(run, method, asked.images, judge, save)
 
 
 def opened(run: LabelledRun) -> EvaluatedModel:
@@ -151,14 +183,6 @@ def settled(run: LabelledRun, model: EvaluatedModel, asked: Asked) -> LabelledRu
     )
 
 
-def altered(run: LabelledRun, presets: Mapping[str, LabelledRun]) -> dict[str, list[Any]]:
-    """The fields in which a run differs from the preset it is named after: that one's value, and the run's."""
-    preset = next(preset for preset in presets.values() if preset.protocol == run.protocol)
-    changed = differences(preset.to_dict(), run.to_dict())
-    free = {*FREE, "model", "random", "seed"}
-    return {name: [old, new] for name, (old, new) in changed.items() if name.partition(".")[0] not in free}
-
-
 def rates(run: LabelledRun) -> list[str]:
     """Sentences on learning rates that the loop does not say."""
     rate, rule = run.optimizer.backbone_lr, run.optimizer.lr_rule
@@ -178,7 +202,7 @@ def save_results(learnt: Learnt, run: LabelledRun, asked: Asked, answers: Answer
     np.savez_compressed(folder / "per_image.npz", keys=np.array(answers.keys), **correct)
     if "subset" in more:
         write_file(folder / "subset.txt", as_list(asked.images))
-    run.selection.save(folder, asked.validation)
+    run.selection.save(folder, asked.opened)
     learnt.save(
         run,
         validation=answers.validation,
@@ -188,7 +212,7 @@ def save_results(learnt: Learnt, run: LabelledRun, asked: Asked, answers: Answer
             "source_reports": run.source_reports,
             "chance": chance(labels),
             "tests": curve,
-            **run.selection.account(asked.whole, asked.validation),
+            **run.selection.account(asked.whole, asked.opened),
             "not_learnt_from": len(asked.whole) - len(images),
             **more,
         },

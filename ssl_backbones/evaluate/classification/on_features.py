@@ -19,7 +19,6 @@ from ssl_backbones.evaluate.classification.head_training import Plan, Training, 
 from ssl_backbones.evaluate.classification.labelled_run import (
     Asked,
     LabelledRun,
-    altered,
     built,
     opened,
     save_results,
@@ -38,13 +37,12 @@ from ssl_backbones.train.processes import first_decides
 from ssl_backbones.train.start import check_data, claimed, fitting, meet_for
 
 
-def carry_on_features(run: LabelledRun, presets: Mapping[str, LabelledRun], asked: Asked) -> dict[str, Any]:
-    """Train and test a linear probe as the run says, from where it was left; its results, in every process.
+def train_on_features(run: LabelledRun, asked: Asked, more: Mapping[str, Any]) -> None:
+    """Train and test a linear probe as the run says, from where it was left; `more` is told beside the numbers.
 
     Raises UnfitError for a head that cannot tell the classes apart, and what opening the model and the folder raises.
     """
     meet_for(run)
-    more = {"altered": altered(run, presets)}
     require_batch(asked.images, run.batch_size)
     model = opened(run)
     run, method = built(run, model, asked)
@@ -70,7 +68,6 @@ def carry_on_features(run: LabelledRun, presets: Mapping[str, LabelledRun], aske
             done = Learnt(images, folder, steps, model.device, precision, sorted(learnt.unreadable))
             if rank() == 0:
                 say(save_results(done, run, asked, answers, more))
-        return first_decides(lambda: read(folder.results))
 
 
 def extraction(run: LabelledRun) -> Extraction:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import math
@@ -21,6 +22,7 @@ from ssl_backbones.data.digest_index import Contents, contents_of_list
 from ssl_backbones.data.frames import Frame, turned, turned_boxes
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.data.parquet import ParquetImages
+from ssl_backbones.data.subset import Subset
 from ssl_backbones.evaluate.frames import AnnotationsFrame, Size, annotated_frames
 
 logger = logging.getLogger(__name__)
@@ -138,6 +140,23 @@ class ListedImages(Images):
         return decode(path, str(path), self.policy)
 
 
+Masks = Callable[[int, NDArray[np.int64]], NDArray[np.uint8]]
+"""Masks (N, H, W) of 0 and 1 of the objects with these numbers (N,) in the annotation of an image."""
+
+
+@final
+@dataclass(frozen=True)
+class MasksAt:
+    """The masks of a source at some of its rows."""
+
+    masks: Masks
+    rows: NDArray[np.int64]
+
+    def __call__(self, index: int, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The masks (N, H, W) of some annotations of an image."""
+        return self.masks(int(self.rows[index]), numbers)
+
+
 @final
 class AnnotatedImages(Images):
     """Images and the objects in each of them."""
@@ -153,14 +172,15 @@ class AnnotatedImages(Images):
         *,
         source: str,
         frame: AnnotationsFrame = "auto",
-        masks: Callable[[int, NDArray[np.int64]], NDArray[np.uint8]] | None = None,
+        masks: Masks | None = None,
     ) -> None:
         """`metric` is the name of the source's own in METRICS of box_metrics.
 
         `masks(index, numbers)` draws objects of an image by their numbers in its annotation, (N, H, W) of 0 and 1 in
         the annotations' frame; it has to pickle.
         """
-        self.unannotated, self.keys = images, images.keys
+        self.listed, self.keys = images, images.keys
+        self.unannotated: Images = images
         self.classes, self.metric = list(classes), metric
         self.source, self.masks = source, masks
         self.frames = annotated_frames(images, [found.size for found in gathered], frame, source)
@@ -171,10 +191,26 @@ class AnnotatedImages(Images):
             logger.warning(
                 "%d objects without an area in %s were left out, the first is %s", len(left_out), source, left_out[0]
             )
+        self.require_objects()
+
+    def require_objects(self) -> None:
+        """ImageSourceError where no image has an object."""
         if not any(len(found) for found in self.objects):
             raise ImageSourceError(
-                f"{source} holds no object in any of its {len(gathered)} images: give annotations with boxes"
+                f"{self.source} holds no object in any of its {len(self)} images: give annotations with boxes"
             )
+
+    def at(self, rows: NDArray[np.int64]) -> AnnotatedImages:
+        """The images at some rows, in that order, with their objects; ImageSourceError where there is no object."""
+        part = copy.copy(self)
+        for name in ("fingerprint", "fingerprint_by_sizes"):
+            vars(part).pop(name, None)
+        part.unannotated = Subset(self.unannotated, rows)
+        part.keys = part.unannotated.keys
+        part.frames, part.objects = [self.frames[row] for row in rows], [self.objects[row] for row in rows]
+        part.masks = self.masks and MasksAt(self.masks, rows)
+        part.require_objects()
+        return part
 
     @cached_property
     def fingerprint(self) -> str:
@@ -197,7 +233,7 @@ class AnnotatedImages(Images):
 
     def decode_by(self, policy: DecodePolicy) -> None:
         """Decode the images by these rules from now on."""
-        self.unannotated.policy = policy
+        self.listed.policy = policy
 
     def require_masks(self, why: str) -> None:
         """ImageSourceError where the source has boxes alone."""

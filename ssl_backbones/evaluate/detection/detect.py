@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,12 +13,13 @@ from ssl_backbones.data import require_batch
 from ssl_backbones.distributed import say, world_size
 from ssl_backbones.evaluate.detection.annotations import AnnotatedImages
 from ssl_backbones.evaluate.detection.box_metrics import require_evaluators
-from ssl_backbones.evaluate.detection.detect_run import DetectRun
+from ssl_backbones.evaluate.detection.detect_run import PRESETS, DetectRun
 from ssl_backbones.evaluate.detection.detection import Detection
 from ssl_backbones.evaluate.detection.detection_judge import DetectionJudge, metric_of
 from ssl_backbones.evaluate.detection.open_annotated import open_annotated, open_kept_out
+from ssl_backbones.evaluate.learning_rates import Division, train_at_rates
 from ssl_backbones.evaluate.model import open_model
-from ssl_backbones.evaluate.transfer import building
+from ssl_backbones.evaluate.transfer import altered, building
 from ssl_backbones.train.processes import meet
 from ssl_backbones.train.run import train_run
 from ssl_backbones.train.start import fitting
@@ -29,6 +32,31 @@ def detect(run: DetectRun) -> None:
     """
     device = meet()
     images, validation = open_data(run)
+
+    def train(one: DetectRun, division: Division | None) -> None:
+        changed = altered(one, PRESETS, part=division is not None)
+        learnt, tested = (images, validation) if division is None else divided(images, division)
+        train_one(one, learnt, tested, device, changed)
+
+    train_at_rates(run, images, "AP", train)
+
+
+def divided(images: AnnotatedImages, division: Division) -> tuple[AnnotatedImages, AnnotatedImages]:
+    """The training images that are learnt from, and those that are kept for the choice."""
+    return images.at(division.learnt), images.at(division.kept)
+
+
+def train_one(
+    run: DetectRun,
+    images: AnnotatedImages,
+    validation: AnnotatedImages,
+    device: torch.device,
+    changed: Mapping[str, Any],
+) -> None:
+    """Train a detector on images, from where it was left, test it on others, and write results.json.
+
+    `changed` are the fields in which the run differs from its preset.
+    """
     run, method = built(run, images)
     shared = world_size() > 1 and device.type == "cuda"
     if shared:
@@ -40,7 +68,7 @@ def detect(run: DetectRun) -> None:
         f"All batch statistics are {'shared by the processes' if shared else 'of each process alone'}; before the test "
         f"they are taken anew on {run.task.precise_batches} batches"
     )
-    judge = DetectionJudge(run, images, validation)
+    judge = DetectionJudge(run, images, validation, changed)
     train_run(run, method, images, judge, judge.save_results)
 
 

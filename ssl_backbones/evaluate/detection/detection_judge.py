@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import numpy as np
@@ -63,8 +63,15 @@ class DetectionJudge:
     every = 0
     at_start = False
 
-    def __init__(self, run: DetectRun, images: AnnotatedImages, validation: AnnotatedImages) -> None:
-        self.run, self.training, self.images = run, images, validation
+    def __init__(
+        self,
+        run: DetectRun,
+        images: AnnotatedImages,
+        validation: AnnotatedImages,
+        altered: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`altered` are the fields in which the run differs from its preset."""
+        self.run, self.training, self.images, self.altered = run, images, validation, dict(altered or {})
         self.metric = metric_of(run, validation)
         self.numbers: dict[str, Number] = {}
         self.unreadable = Unreadable(len(validation), run.unreadable_share)
@@ -93,6 +100,7 @@ class DetectionJudge:
             validation=self.images,
             numbers=self.numbers,
             more={
+                "altered": self.altered,
                 "metric": self.metric.title,
                 "interval": f"2.5th and 97.5th percentiles of {RESAMPLES} resamples of the images, seed {run.seed}",
                 "classes": list(self.training.classes),

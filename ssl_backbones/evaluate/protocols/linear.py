@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ssl_backbones.evaluate.classification.labelled_run import LabelledRun, carry, open_asked
+from ssl_backbones.evaluate.classification.labelled_run import LabelledRun, carry, open_asked, train_labelled
 from ssl_backbones.evaluate.classification.labelled_views import LabelledViews
 from ssl_backbones.evaluate.classification.linear import LinearConfig
-from ssl_backbones.evaluate.classification.on_features import carry_on_features
+from ssl_backbones.evaluate.classification.on_features import train_on_features
 from ssl_backbones.recipes.settings import OptimizerConfig, ScheduleConfig
 
 
@@ -68,5 +68,5 @@ PRESETS = {
 
 def run(options: Options) -> dict[str, Any]:
     """The accuracy on the validation images."""
-    asked = open_asked(options)
-    return (carry if options.task.views.augment else carry_on_features)(options, PRESETS, asked)
+    train = train_labelled if options.task.views.augment else train_on_features
+    return carry(options, PRESETS, open_asked(options), train=train)

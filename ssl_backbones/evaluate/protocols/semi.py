@@ -68,17 +68,24 @@ PRESETS = {
 def run(options: Options) -> dict[str, Any]:
     """The accuracies on the images asked about."""
     asked = few(options, open_asked(options))
+    subset = subset_of(options, asked)
+    say(
+        f"Learning from {subset['images']} of {len(asked.whole)} images ({subset['kind']}), of {subset['classes']} "
+        "classes."
+    )
+    return carry(options, PRESETS, asked, lambda images: {"subset": subset_of(options, images)})
+
+
+def subset_of(options: Options, asked: Asked) -> dict[str, Any]:
+    """The images to learn from, as results.json tells of them."""
     names = as_list(asked.images)
-    kind = "the list" if options.subset else f"{options.share:g} of every class, seed {options.subset_seed}"
-    subset = {
-        "kind": kind,
+    return {
+        "kind": "the list" if options.subset else f"{options.share:g} of every class, seed {options.subset_seed}",
         "images": len(asked.rows),
         "classes": len(set(asked.images.labels.tolist())) if asked.images.labels is not None else 0,
         "sha256": hashlib.sha256(names).hexdigest(),
         "of": {"images": len(asked.whole), "fingerprint": asked.whole.fingerprint},
     }
-    say(f"Learning from {subset['images']} of {len(asked.whole)} images ({kind}), of {subset['classes']} classes.")
-    return carry(options, PRESETS, asked, {"subset": subset})
 
 
 def few(options: Options, asked: Asked) -> Asked:

@@ -23,6 +23,7 @@ from ssl_backbones.data.frames import frame_of, turned
 from ssl_backbones.data.keys import PathKeys, fingerprint_by_sizes_of, fingerprint_of
 from ssl_backbones.data.source import require_pyarrow
 from ssl_backbones.data.splits import parquet_files, parquet_kept_out
+from ssl_backbones.data.subset import Subset
 from ssl_backbones.evaluate.frames import AnnotationsFrame, annotated_frames
 from ssl_backbones.evaluate.progress import counted
 
@@ -161,6 +162,36 @@ class ParquetScenes(Scenes):
 
     def place(self, index: int) -> str:
         return f"{self.masks.name!r} of {self.keys[index]!r}"
+
+
+@final
+class ScenesAt(Scenes):
+    """The scenes of a source at some of its rows, in that order."""
+
+    def __init__(self, scenes: Scenes, rows: np.ndarray) -> None:
+        self.scenes, self.policy, self.part = scenes, scenes.policy, Subset(scenes, rows)
+        self.keys = self.part.keys
+        self.turns = None if scenes.turns is None else scenes.turns[rows]
+
+    @property
+    def fingerprint(self) -> str:  # type: ignore[override]
+        return self.part.fingerprint
+
+    @property
+    def fingerprint_by_sizes(self) -> str:  # type: ignore[override]
+        return self.part.fingerprint_by_sizes
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return self.part[index]
+
+    def encoded(self, index: int) -> bytes | Path | None:
+        return self.scenes.encoded(int(self.part.rows[index]))
+
+    def encoded_mask(self, index: int) -> bytes | Path | None:
+        return self.scenes.encoded_mask(int(self.part.rows[index]))
+
+    def place(self, index: int) -> str:
+        return self.scenes.place(int(self.part.rows[index]))
 
 
 def open_scenes(

@@ -9,14 +9,15 @@ import torch
 
 from ssl_backbones.data import require_batch
 from ssl_backbones.distributed import say
+from ssl_backbones.evaluate.learning_rates import Division, train_at_rates
 from ssl_backbones.evaluate.model import open_model
 from ssl_backbones.evaluate.segmentation.fcn import dilated
-from ssl_backbones.evaluate.segmentation.masks import IGNORED, Scenes, open_scenes, scenes_kept_out
-from ssl_backbones.evaluate.segmentation.segment_run import SegmentRun
+from ssl_backbones.evaluate.segmentation.masks import IGNORED, Scenes, ScenesAt, open_scenes, scenes_kept_out
+from ssl_backbones.evaluate.segmentation.segment_run import PRESETS, SegmentRun
 from ssl_backbones.evaluate.segmentation.segmentation import Segmentation
 from ssl_backbones.evaluate.segmentation.segmentation_judge import SegmentationJudge
 from ssl_backbones.evaluate.segmentation.survey import class_names, require_known, survey
-from ssl_backbones.evaluate.transfer import building
+from ssl_backbones.evaluate.transfer import altered, building
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.train.processes import first_decides, meet
 from ssl_backbones.train.run import train_run
@@ -30,10 +31,21 @@ def segment(run: SegmentRun) -> None:
     meet()
     scenes, validation = open_data(run)
     names, unseen = first_decides(lambda: looked_at(run, scenes, validation))
-    run, method = built(replace(run, task=replace(run.task, classes=len(names))).on(len(scenes)))
-    say(run.steps_sentence(len(scenes)))
-    judge = SegmentationJudge(run, method, scenes, validation, names, unseen)
-    train_run(run, method, scenes, judge, judge.save_results)
+
+    def train(one: SegmentRun, division: Division | None) -> None:
+        changed = altered(one, PRESETS, part=division is not None)
+        learnt, tested = (scenes, validation) if division is None else divided(scenes, division)
+        one, method = built(replace(one, task=replace(one.task, classes=len(names))).on(len(learnt)))
+        say(one.steps_sentence(len(learnt)))
+        judge = SegmentationJudge(one, method, tested, names, unseen, changed)
+        train_run(one, method, learnt, judge, judge.save_results)
+
+    train_at_rates(run, scenes, "miou", train)
+
+
+def divided(scenes: Scenes, division: Division) -> tuple[Scenes, Scenes]:
+    """The training scenes that are learnt from, and those that are kept for the choice."""
+    return ScenesAt(scenes, division.learnt), ScenesAt(scenes, division.kept)
 
 
 def open_data(run: SegmentRun) -> tuple[Scenes, Scenes]:

@@ -54,6 +54,7 @@ PRESETS = {
         task=SegmentationConfig(short_side=512, max_share=0.75),
         train_lists=("train", "aug"),
         classes="voc",
+        lr_stated=False,
     ),
     # MoCo, appendix: stride 16, two 3x3 convolutions of 256 channels with dilation 6, BatchNorm and ReLU, then 1x1;
     # crop 513, scale 0.5 to 2, flip; 16 images, 50k iterations, learning rate 0.003 times 0.1 at 70 % and 90 %, decay

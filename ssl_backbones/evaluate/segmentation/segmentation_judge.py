@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
@@ -45,12 +45,13 @@ class SegmentationJudge:
         self,
         run: SegmentRun,
         method: Segmentation,
-        scenes: Scenes,
         validation: Scenes,
         classes: Sequence[str],
         unseen: Sequence[str] = (),
+        altered: Mapping[str, Any] | None = None,
     ) -> None:
-        self.run, self.method, self.scenes, self.validation = run, method, scenes, validation
+        """`altered` are the fields in which the run differs from its preset."""
+        self.run, self.method, self.validation, self.altered = run, method, validation, dict(altered or {})
         self.classes, self.unseen, self.every = list(classes), list(unseen), run.judge_every
         self.overlaps: Overlaps | None = None
 
@@ -85,6 +86,7 @@ class SegmentationJudge:
             validation=self.validation,
             numbers=numbers,
             more={
+                "altered": self.altered,
                 "interval": f"2.5th and 97.5th percentiles of {run.resamples} resamples, seed {run.seed}",
                 "classes": self.classes,
                 "absent": [name for name, value in zip(self.classes, each, strict=True) if value is None],
