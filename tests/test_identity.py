@@ -7,11 +7,13 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from evaluations import evaluated
 from PIL import Image
 
-from ssl_backbones.data import digest_index, open_images
+from ssl_backbones.data import Images, columns, digest_index, hub_dataset, open_images, source
 from ssl_backbones.data.digest_index import contents_of, place_of
 from ssl_backbones.data.digests import BLOCK, WHOLE, digest_of_bytes, digest_of_file
 from ssl_backbones.data.images import ImageSourceError
@@ -172,6 +174,56 @@ def test_an_index_that_says_something_else_of_its_files_is_not_believed(
     digest_index.keep(place, digest_index.Index(index.keys, index.stamps, index.digests + 1))
     monkeypatch.setattr(digest_index, "COMPARED", 3)
     assert np.array_equal(contents_of(root, keys, "x").digests, first.digests)
+
+
+def table(path: Path, seed: int) -> Path:
+    """Uncompressed, so that images of equal sizes make files of equal sizes."""
+    images = [noise(1000 * seed + at, "bmp") for at in range(24)]
+    pq.write_table(pa.table({"image": pa.array(images, pa.binary())}), path, compression="none", use_dictionary=False)
+    return path
+
+
+def digests_in(images: Images) -> np.ndarray:
+    assert images.digests is not None
+    return images.digests
+
+
+def row_reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The digests of rows that are taken from now on."""
+    seen: list[bytes] = []
+
+    def watched(content: pa.Buffer) -> bytes:
+        seen.append(digest_of_bytes(content))
+        return seen[-1]
+
+    monkeypatch.setattr(columns, "digest_of_bytes", watched)
+    return seen
+
+
+@pytest.mark.parametrize("memory", [2**20, 0])
+def test_rows_of_a_table_are_read_once_and_again_when_its_files_change(
+    listed: tuple[Path, PathKeys], tmp_path: Path, memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(source, "HELD_IN_MEMORY", memory)
+    place = table(tmp_path / "x.parquet", 1)
+    state, first = place.stat(), open_images(place)
+    assert isinstance(first, hub_dataset.HubImages) != bool(memory)
+    digests = digests_in(first)
+    assert len({bytes(row) for row in digests}) == 24
+    seen = row_reads(monkeypatch)
+    again = open_images(place)
+    assert (again.fingerprint, seen) == (first.fingerprint, [])
+    monkeypatch.setattr(digest_index, "COMPARED", 3)
+    assert np.array_equal(digests_in(open_images(place)), digests)
+    assert len(seen) == 3
+    table(place, 2)
+    if memory:  # `datasets` would read its copy of the rows, by the time of the file
+        os.utime(place, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert place.stat().st_size == state.st_size
+    assert open_images(place).fingerprint_by_sizes == first.fingerprint_by_sizes
+    assert open_images(place).fingerprint != first.fingerprint
 
 
 @pytest.mark.parametrize("kind", UNPACKED)

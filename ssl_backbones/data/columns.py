@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ssl_backbones.data.digest_index import contents_of
-from ssl_backbones.data.digests import as_rows, digest_of_bytes
+from ssl_backbones.data.digest_index import contents_of_list, digests_of_rows
+from ssl_backbones.data.digests import digest_of_bytes
 from ssl_backbones.data.formats import is_image
 from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.keys import PathKeys, size_of
@@ -134,11 +134,11 @@ def sizes_of(encoded: pa.ChunkedArray, files: PathKeys | None = None) -> np.ndar
     return sizes
 
 
-def digests_of(photos: pa.ChunkedArray, files: PathKeys | None, name: str) -> np.ndarray:
-    """The digest of each encoded image (N, D), or of the file that its row names, which the index `name` may know."""
-    digests = as_rows([digest_of_bytes(value.as_buffer()) for chunk in photos.chunks for value in chunk])
-    if files is not None:
-        named = np.flatnonzero(np.diff(files.ends))
+def digests_of(encoded: pa.ChunkedArray, named: PathKeys | None, files: Sequence[Path], name: str) -> np.ndarray:
+    """The digest of each encoded image (N, D), or of the file that its row names. The column lies in `files`."""
+    digests = digests_of_rows(files, len(encoded), lambda row: digest_of_bytes(encoded[row].as_buffer()), name)
+    if named is not None:
+        rows = np.flatnonzero(np.diff(named.ends))
         digests = digests.copy()
-        digests[named] = contents_of(Path(), PathKeys(files[int(at)] for at in named), name).digests
+        digests[rows] = contents_of_list(Path(), PathKeys(named[int(row)] for row in rows)).digests
     return digests

@@ -1,4 +1,4 @@
-"""Digests of files, kept from start to start: only files that changed in size, times or inode are read again.
+"""Digests of images, kept from start to start: only files that changed in size, times or inode are read again.
 
 An index is a file in the user's cache folder, which SSL_BACKBONES_CACHE moves and anybody may delete. It is written
 whole or not at all, sealed with a digest of its own, and held against a few of the files at every start. A file that
@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +31,11 @@ logger = logging.getLogger(__name__)
 VARIABLE = "SSL_BACKBONES_CACHE"
 SCHEMA = "1"
 KEPT_FROM = 1000
-"""Files from which on an index is worth its place: fewer are read anew in less than a second."""
+"""Images from which on an index is worth its place: fewer are read anew in less than a second."""
 LARGEST = 4 * 2**30
 """Bytes of an index that are looked at."""
 COMPARED = 64
-"""Files that an index is held against whenever it is used."""
+"""Images that an index is held against whenever it is used."""
 SETTLED = 2_000_000_000
 """Nanoseconds for which a file must not have changed, to be taken into an index."""
 WAIT_AT_MOST = 600.0
@@ -54,13 +54,14 @@ class Contents:
 
 @dataclass(frozen=True)
 class Index:
-    """The content of an index."""
+    """The content of an index: of M files that are an image each, or of a table of N images in M files."""
 
     keys: PathKeys
+    """Of the files."""
     stamps: np.ndarray
-    """(N, 4) int64, as `stamp_of` has them; a size of -1 where the digest is not to be relied on."""
+    """(M, 4) int64, as `stamp_of` has them; a size of -1 where the digests are not to be relied on."""
     digests: np.ndarray
-    """(N, WIDTH) uint8."""
+    """(M, WIDTH) or (N, WIDTH) uint8."""
 
     def rows_of(self, keys: PathKeys, stamps: np.ndarray) -> np.ndarray:
         """The rows (M,) of files whose stamps (M, 4) are still the same; -1 for all others."""
@@ -82,7 +83,7 @@ def contents_of(root: Path, keys: PathKeys, name: str) -> Contents:
     """The sizes and digests of files below a root, of which those are read that an index of that name does not know."""
     paths = [os.path.join(root, key) for key in keys]
     asked_at = time.time_ns()
-    stamps = np.array(list(of_each(paths, stamp_of, f"files in {root} asked for their size")), np.int64).reshape(-1, 4)
+    stamps = as_stamps(of_each(paths, stamp_of, f"files in {root} asked for their size"))
     place = place_of(name) if len(keys) >= KEPT_FROM else None
     index = NOTHING if place is None else read(place)
     rows = checked(index, index.rows_of(keys, stamps), paths)
@@ -93,14 +94,61 @@ def contents_of(root: Path, keys: PathKeys, name: str) -> Contents:
         rows = checked(index, index.rows_of(keys, stamps), paths)
         digests = digests_by(index, rows, paths, root)
         if (rows < 0).any():
-            settled = stamps[:, 1:3].max(axis=1) < asked_at - SETTLED
-            keep(place, Index(keys, np.where(settled[:, None], stamps, -1), digests))
+            keep(place, Index(keys, settled(stamps, asked_at), digests))
     return Contents(stamps[:, 0], digests)
 
 
 def contents_of_list(root: Path, keys: PathKeys) -> Contents:
     """The same for the files of a list, whose index is its own: several lists may name files below one root."""
     return contents_of(root, keys, f"{root.absolute()} {hashlib.sha256(keys.block).hexdigest()}")
+
+
+def digests_of_rows(files: Sequence[Path], count: int, digest_at: Callable[[int], bytes], name: str) -> np.ndarray:
+    """The digests (N, WIDTH) of a table's `count` rows, read by `digest_at` where no index knows them.
+
+    An index does as long as none of the table's files has changed. `name` names the table, and its column of images.
+    """
+    keys = PathKeys(str(file.absolute()) for file in files)
+    asked_at = time.time_ns()
+    stamps = as_stamps(map(stamp_of, keys))
+    which = f"{name} {count} {hashlib.sha256(keys.block).hexdigest()}"
+    place = place_of(which) if len(keys) and count >= KEPT_FROM else None
+
+    def found() -> np.ndarray:
+        return as_rows(list(of_each(range(count), digest_at, f"images of {name} read for their digests")))
+
+    def known(index: Index) -> np.ndarray | None:
+        if len(index.digests) != count or (index.rows_of(keys, stamps) < 0).any():
+            return None
+        agree = all(digest_at(at) == index.digests[at].tobytes() for at in spread(count))
+        return index.digests if agree else None
+
+    if place is None:
+        return found()
+    digests = known(read(place))
+    if digests is None:
+        with turn(place):
+            digests = known(read(place))  # another process may have written it
+            if digests is None:
+                digests = found()
+                keep(place, Index(keys, settled(stamps, asked_at), digests))
+    return digests
+
+
+def as_stamps(stamps: Iterable[tuple[int, int, int, int]]) -> np.ndarray:
+    """Stamps as an array (M, 4) int64."""
+    return np.array(list(stamps), np.int64).reshape(-1, 4)
+
+
+def settled(stamps: np.ndarray, asked_at: int) -> np.ndarray:
+    """The stamps (M, 4), with -1 for files that changed too short a time before they were asked to be relied on."""
+    return np.where(stamps[:, 1:3].max(axis=1, keepdims=True) < asked_at - SETTLED, stamps, -1)
+
+
+def spread(count: int) -> list[int]:
+    """The positions of a few of `count` images, evenly spread."""
+    found: list[int] = np.linspace(0, count - 1, min(COMPARED, count), dtype=np.int64).tolist()
+    return found
 
 
 def digests_by(index: Index, rows: np.ndarray, paths: list[str], root: Path) -> np.ndarray:
@@ -118,7 +166,7 @@ def digests_by(index: Index, rows: np.ndarray, paths: list[str], root: Path) -> 
 def checked(index: Index, rows: np.ndarray, paths: list[str]) -> np.ndarray:
     """The rows, or none of them where one of a few files is not what the index says although its stamp is the same."""
     known = np.flatnonzero(rows >= 0)
-    some = known[np.linspace(0, len(known) - 1, min(COMPARED, len(known)), dtype=np.int64)] if len(known) else known
+    some = known[spread(len(known))]
     if all(digest_of_file(paths[at]) == index.digests[rows[at]].tobytes() for at in some):
         return rows
     return np.full(len(rows), -1)
@@ -160,7 +208,7 @@ def fits(arrays: Mapping[str, np.ndarray]) -> bool:
     if kinds != [("|u1", 1), ("<i8", 1), ("<i8", 2), ("|u1", 2)]:
         return False
     count = len(ends) - 1
-    if count < 0 or stamps.shape != (count, 4) or digests.shape != (count, WIDTH):
+    if count < 0 or stamps.shape != (count, 4) or digests.shape[1] != WIDTH:
         return False
     return ends[0] == 0 and ends[-1] == len(keys) and bool((np.diff(ends) >= 0).all())
 

@@ -31,12 +31,13 @@ PACKED = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBP|.{4
 """First bytes of formats that pack pixels. An unpacked PNG ends in a checksum of all of them."""
 THREADS = 8
 AT_ONCE = 256
-"""Files that a thread takes at a time."""
+"""Images that a thread takes at a time."""
 PATIENCE, BETWEEN = 3.0, 10.0
 """Seconds after which progress is told, and from then on between two sentences."""
 
 Read = Callable[[int, int], bytes | memoryview]
 """Bytes of an image from an offset on, as many as are asked for or as there are."""
+S = TypeVar("S")
 T = TypeVar("T")
 
 MISSING = bytes(WIDTH)
@@ -98,19 +99,22 @@ def stamp_of(path: str) -> tuple[int, int, int, int]:
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns, inode
 
 
-def of_each(paths: Sequence[str], ask: Callable[[str], T], what: str) -> Iterator[T]:
-    """The answer for each path in turn, by several threads at once; progress is told, as `what`, when it takes long."""
+def of_each(images: Sequence[S], ask: Callable[[S], T], what: str) -> Iterator[T]:
+    """The answer for each image in turn, by several threads at once; progress is told, as `what`, when it takes long.
+
+    An image is known by its path, or by its row.
+    """
     begun = told = time.monotonic()
-    parts = [paths[start : start + AT_ONCE] for start in range(0, len(paths), AT_ONCE)]
+    parts = [images[start : start + AT_ONCE] for start in range(0, len(images), AT_ONCE)]
     done = 0
     with ThreadPoolExecutor(min(THREADS, max(1, len(parts)))) as pool:
-        for answers in pool.map(lambda part: [ask(path) for path in part], parts):
+        for answers in pool.map(lambda part: [ask(image) for image in part], parts):
             yield from answers
             done += len(answers)
             now = time.monotonic()
             if now - begun > PATIENCE and (now - told > BETWEEN or told == begun):
                 told = now
-                say(f"{done} of {len(paths)} {what}")
+                say(f"{done} of {len(images)} {what}")
 
 
 def as_rows(digests: Sequence[bytes]) -> np.ndarray:

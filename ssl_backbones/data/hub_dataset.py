@@ -51,7 +51,8 @@ class HubImages(RowImages):
     def digests(self) -> np.ndarray:  # type: ignore[override]
         """The digests of all rows (N, D), taken at first use: it reads a few pages of each."""
         column = self.rows.with_format("arrow")[:][self.image]
-        return digests_of(encoded_images(column), files_of(column, self.folders), f"files named in {self.name}")
+        files = [Path(file["filename"]) for file in self.rows.cache_files]
+        return digests_of(encoded_images(column), files_of(column, self.folders), files, f"{self.name}, {self.image}")
 
     def encoded(self, index: int) -> bytes | Path | None:
         (held,) = self.rows[range(len(self))[index]].values()

@@ -79,7 +79,7 @@ class EncodedColumn:
     def digests(self) -> np.ndarray:
         """The digests of all rows (N, D), taken at first use."""
         rows = encoded_images(self.read()) if self.rows is None else self.rows
-        return digests_of(rows, self.named, f"files that {self.name} of {self.files[0].absolute()} names")
+        return digests_of(rows, self.named, self.files, f"{str(self.files[0])!r}, {self.name}")
 
     def __len__(self) -> int:
         return len(self.sizes)
