@@ -11,9 +11,9 @@ from sklearn.preprocessing import StandardScaler
 from test_metrics import features
 from torch.nn.functional import cross_entropy
 
-from ssl_backbones.evaluate.classification import logistic_regression
-from ssl_backbones.evaluate.classification.logistic_regression import fit
 from ssl_backbones.evaluate.protocols.logistic import held_out_part
+from ssl_backbones.metrics import logistic_regression
+from ssl_backbones.metrics.logistic_regression import fit
 
 
 @pytest.mark.parametrize("weight_decay", [1.0, 1e-2, 1e-4])

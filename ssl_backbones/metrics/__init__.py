@@ -1,4 +1,4 @@
-"""Metrics of frozen features: nearest neighbours, spread and rank, localisation, and confidence intervals."""
+"""Metrics of frozen features: neighbours, a linear probe, spread and rank, localisation, and confidence intervals."""
 
 from ssl_backbones.metrics.collapse import alignment, effective_rank, feature_std, uniformity
 from ssl_backbones.metrics.interval import (
@@ -14,7 +14,9 @@ from ssl_backbones.metrics.interval import (
 )
 from ssl_backbones.metrics.jackknife import jackknife_interval
 from ssl_backbones.metrics.knn import knn_accuracy, knn_predict, knn_sweep
+from ssl_backbones.metrics.label_free import nearest_others, own_image_found, shared_neighbours
 from ssl_backbones.metrics.localisation import centre_prior, deletion_auc, energy_inside, insertion_auc, pointing_game
+from ssl_backbones.metrics.trend import share_slope
 
 __all__ = [
     "Interval",
@@ -30,12 +32,16 @@ __all__ = [
     "knn_predict",
     "knn_sweep",
     "mean_interval",
+    "nearest_others",
     "newcombe_difference",
+    "own_image_found",
     "paired_difference",
     "paired_gain",
     "percentile_interval",
     "pointing_game",
     "resampled_counts",
+    "share_slope",
+    "shared_neighbours",
     "student_interval",
     "uniformity",
     "wilson_interval",

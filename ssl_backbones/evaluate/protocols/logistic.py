@@ -18,10 +18,10 @@ from torch import Tensor
 from ssl_backbones.checks import check
 from ssl_backbones.data import ImageSourceError
 from ssl_backbones.distributed import say
-from ssl_backbones.evaluate.classification.logistic_regression import Classifier, fit
 from ssl_backbones.evaluate.evaluation import chance, evaluation, one_by_one
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
 from ssl_backbones.evaluate.options import EvaluationOptions
+from ssl_backbones.metrics.logistic_regression import Classifier, fit
 from ssl_backbones.runs.results import as_share, proportion
 from ssl_backbones.views import permutation
 
