@@ -11,6 +11,7 @@ from torch import Tensor
 from ssl_backbones.data import Images
 from ssl_backbones.metrics import knn_accuracy
 from ssl_backbones.recipes.settings import Monitoring
+from ssl_backbones.train.judge import Measured
 from ssl_backbones.train.monitor import Monitor
 
 
@@ -25,12 +26,18 @@ def colours(images: Images, indices: np.ndarray) -> Tensor:
 def test_a_monitor_without_labels_tells_the_spread() -> None:
     monitor = Monitor(Tints(40), None, Monitoring(), seed=0)
     generator = torch.Generator().manual_seed(0)
-    measured = monitor.measure(lambda images, indices: torch.randn(len(indices), 4, generator=generator))
+    drawn = torch.randn(40, 4, generator=generator)
+    measured = monitor.measure(lambda images, indices: drawn[indices], lambda images, indices: -drawn[indices])
     assert measured.correct is None
-    assert measured.scalars.keys() == {"std", "rank"}
+    assert measured.scalars.keys() == {"std", "rank", "retrieval"}
+    assert measured.scalars["retrieval"] == 0
+    assert measured.neighbours is not None
+    assert measured.neighbours.shape == (40, 10)
     assert 0.8 < measured.scalars["std"] < 1.2
     assert 3 < measured.scalars["rank"] < 4.01
-    assert monitor.numbers(measured, measured).keys() == {"std before", "std", "rank before", "rank"}
+    assert monitor.numbers(measured, measured).keys() == {
+        *("std before", "std", "rank before", "rank", "retrieval before", "retrieval")
+    }
     assert monitor.about(measured) == {}
 
 
@@ -39,14 +46,14 @@ def test_a_monitor_holds_the_images_against_one_another() -> None:
     monitor = Monitor(Tints(30, labels), None, Monitoring(k=3, bank=20), seed=0)
     assert len(monitor.bank) == 20
     assert (np.diff(monitor.bank) > 0).all()
-    measured = monitor.measure(colours)
+    measured = monitor.measure(colours, colours)
     assert measured.scalars["knn"] == 1
     numbers, about = monitor.numbers(measured, measured), monitor.about(measured)
     assert (numbers["knn"]["of"], numbers["knn"]["k"], numbers["knn gain"]["value"]) == (20, 3, 0)
     assert (about["bank"], about["queries"]) == ({"images": 20}, {"images": 20})
     assert about["kind"] == "each image against the others"
     alone = torch.eye(30)
-    assert monitor.measure(lambda _, indices: alone[indices]).scalars["knn"] == pytest.approx(
+    assert monitor.measure(lambda _, rows: alone[rows], lambda _, rows: alone[rows]).scalars["knn"] == pytest.approx(
         knn_accuracy(
             alone[monitor.bank],
             torch.tensor(labels)[monitor.bank],
@@ -61,7 +68,7 @@ def test_a_monitor_holds_the_images_against_one_another() -> None:
 def test_a_monitor_asks_the_validation_images() -> None:
     train, validation = Tints(20, [0] * 14 + [1] * 6), Tints(8, [0, 1, 1, 1, 1, 1, -1, -1])
     monitor = Monitor(train, validation, Monitoring(k=3), seed=0)
-    measured = monitor.measure(colours)
+    measured = monitor.measure(colours, colours)
     assert measured.correct is not None
     assert measured.correct.tolist() == [True] * 6
     about = monitor.about(measured)
@@ -77,7 +84,7 @@ def test_only_labelled_images_are_asked_about() -> None:
     assert Monitor(labelled, unknown, Monitoring(), 0).query_images is None
     assert not Monitor(unknown, None, Monitoring(), 0).labelled
     some = Monitor(Tints(6, [-1, 0, 1, 0, 1, -1]), None, Monitoring(k=1), 0)
-    assert some.measure(colours).correct.tolist() == [True] * 4
+    assert some.measure(colours, colours).correct.tolist() == [True] * 4
 
 
 def test_answers_to_other_questions_are_not_compared() -> None:
@@ -91,3 +98,32 @@ def test_answers_to_other_questions_are_not_compared() -> None:
         Monitor(train, None, Monitoring(k=3), 0),
     ):
         assert other.question() != asked
+
+
+def test_an_image_is_sought_among_all_by_its_view() -> None:
+    images = Tints(700)
+    monitor = Monitor(images, None, Monitoring(), seed=3)
+    assert (len(monitor.bank), len(monitor.sought)) == (700, 512)
+    places = torch.linspace(0, 1.5, 700).double()
+    arc = torch.stack([places.cos(), places.sin()], 1).float()
+    asked = []
+
+    def nearly(images: Images, indices: np.ndarray) -> Tensor:
+        asked.append(indices)
+        return arc[(indices + (indices % 4 == 0)).clip(0, 699)]
+
+    measured = monitor.measure(lambda _, rows: arc[rows], nearly)
+    assert np.array_equal(asked[0], monitor.bank[monitor.sought])
+    assert measured.scalars["retrieval"] == pytest.approx((asked[0] % 4 != 0).mean())
+    number = monitor.numbers(measured, measured)["retrieval"]
+    assert (number["of"], number["among"]) == (512, 700)
+    assert number["low"] < number["value"] == measured.scalars["retrieval"] < number["high"]
+
+
+def test_a_measurement_tells_the_neighbours_that_stayed() -> None:
+    first = Measured({"std": 1.0}, neighbours=torch.tensor([[0, 1], [2, 3]]))
+    second = Measured({"std": 1.0}, neighbours=torch.tensor([[1, 5], [2, 3]]))
+    assert second.beside(first).scalars == {"std": 1.0, "kept": 0.75}
+    assert second.beside(None).scalars == second.beside(Measured({})).scalars == {"std": 1.0}
+    assert Measured({}).beside(first).scalars == {}
+    assert second.beside(Measured({}, neighbours=torch.zeros(3, 2))).scalars == {"std": 1.0}

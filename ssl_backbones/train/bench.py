@@ -20,7 +20,20 @@ from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.recipe import Run
 from ssl_backbones.train.embed import embed
 from ssl_backbones.train.loader import Loader
-from ssl_backbones.views import CenterCrop, seed_of
+from ssl_backbones.views import (
+    MOCO_V2_SMALL_VIEWS,
+    MOCO_V2_VIEWS,
+    CenterCrop,
+    MultiView,
+    SingleView,
+    Transform,
+    seed_of,
+)
+
+SMALL = 64
+"""Pixels up to which measured views are not blurred."""
+MEASURED = 3
+"""A counter that makes the draw of measured views another than that of training views."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +69,16 @@ class Bench:
 
     def embed(self, images: Images, indices: np.ndarray) -> Tensor:
         """The backbone's features (N, D) of the images at `indices` (N,), cropped at the centre, in every process."""
-        backbone = self.method.backbone
-        dataset = Batches(images, evaluation_crop(backbone, self.size), self.run.seed)
+        return self.embed_by(self.method.backbone, evaluation_crop(self.method.backbone, self.size), images, indices)
+
+    def embed_views(self, images: Images, indices: np.ndarray) -> Tensor:
+        """The backbone's features (N, D) of one augmented view of each image, the same view at every call."""
+        crop = evaluation_crop(self.method.backbone, self.size)
+        return self.embed_by(self.method.backbone, SingleView(view_of(crop)), images, indices)
+
+    def embed_by(self, backbone: nn.Module, transform: Transform, images: Images, indices: np.ndarray) -> Tensor:
+        """A backbone's features (N, D) of the images at `indices` (N,) as a transform makes them, in every process."""
+        dataset = Batches(images, transform, seed_of(self.run.seed, MEASURED))
         features, unreadable = embed(
             backbone, dataset, indices, self.device, workers=self.workers, autocast=self.autocast()
         )
@@ -88,3 +109,9 @@ def evaluation_crop(backbone: nn.Module, size: int) -> CenterCrop:
     """The centre crop that a backbone's description asks for, normalised as all views are that it is trained on."""
     cfg: Any = backbone.pretrained_cfg
     return CenterCrop(size, cfg["crop_pct"], cfg["interpolation"])
+
+
+def view_of(crop: CenterCrop) -> MultiView:
+    """The view by which an image is sought: MoCo v2's at the size of the crop, the same whatever a method trains on."""
+    policies = MOCO_V2_SMALL_VIEWS if crop.size <= SMALL else MOCO_V2_VIEWS
+    return MultiView(policies[:1], crop.size, "pillow", crop.mean, crop.std)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssl_backbones.data.images import Images, by_content
 from ssl_backbones.methods.method import Method
+from ssl_backbones.metrics import shared_neighbours
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.precision import Compute
@@ -22,9 +23,27 @@ class Measured:
 
     scalars: dict[str, float]
     """Numbers for the log. Of a backbone: std, the standard deviation of the unit features times sqrt(D), 1 when they
-    point everywhere and 0 when all are alike; rank, their effective rank; knn, the k-NN accuracy."""
+    point everywhere and 0 when all are alike; rank, their effective rank; retrieval, the share of images that a view of
+    them finds; kept, the share of neighbours that the measurement before had too; knn, the k-NN accuracy."""
     correct: Tensor | None = None
     """Correct predictions (M,) bool; None without labels."""
+    neighbours: Tensor | None = None
+    """The rows (n, k) of some images' nearest others; None where nobody asks for them."""
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by their names here, those that there are."""
+        found = {"correct": self.correct, "neighbours": self.neighbours}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+    def beside(self, earlier: Measured | None) -> Measured:
+        """The same result, with the share of neighbours that an earlier one had too."""
+        if earlier is None or self.neighbours is None or earlier.neighbours is None:
+            return self
+        if earlier.neighbours.shape != self.neighbours.shape:
+            return self  # of other images
+        kept = shared_neighbours(earlier.neighbours, self.neighbours).mean().item()
+        return replace(self, scalars=self.scalars | {"kept": kept})
 
     @property
     def score(self) -> float:
@@ -74,3 +93,6 @@ class Trained:
 
 SaveResults = Callable[[Trained], str]
 """Write what a run leaves, results.json last, and return a summary for a person."""
+
+Conclude = Callable[[Bench], None]
+"""Measure what only the end of a run is worth, in all processes together."""

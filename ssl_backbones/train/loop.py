@@ -66,6 +66,7 @@ class Loop:
         self.step = 0
         self.saved_step: int | None = None
         self.before: Measured | None = None
+        self.last: Measured | None = None
         self.best: dict[str, Any] | None = None
         self.left_out: dict[str, str] = {}
         self.unreadable = Accounts(run.unreadable_share)
@@ -175,8 +176,7 @@ class Loop:
 
     def after_epoch(self, epochs: int) -> bool:
         """Run the judge if this epoch is due. True if the score is the best so far."""
-        every = self.judge.every
-        if not every or epochs % every or epochs == self.run.epochs:
+        if not self.judge.every or epochs % self.judge.every or epochs == self.run.epochs:
             return False
         self.tell(epochs, self.measure().scalars)
         return self.best is not None and self.best["step"] == self.step
@@ -189,9 +189,8 @@ class Loop:
     def tell(self, epoch: int, values: dict[str, float]) -> None:
         """Log the numbers, and the sentences that the alarms make of them."""
         self.log.write(epoch, values)
-        for alarm in self.alarms:
-            if sentence := alarm.observe(self.step, values):
-                self.log.say(sentence)
+        for sentence in filter(None, [alarm.observe(self.step, values) for alarm in self.alarms]):
+            self.log.say(sentence)
 
     def require_finite(self) -> None:
         """Raise NotFiniteError for weights that are no numbers: such a network is neither measured nor saved."""
@@ -215,7 +214,7 @@ class Loop:
     def measure(self) -> Measured:
         """Measure the network as it is now, and remember the step of the best score."""
         self.require_finite()
-        found = self.judge.judge(self.bench)
+        found = self.last = self.judge.judge(self.bench).beside(self.last)
         if found.correct is not None and (self.best is None or found.score > self.best["score"]):
             self.best = {"step": self.step, "score": found.score}
         return found
@@ -271,8 +270,8 @@ class Loop:
             scalars["scaler"] = self.accelerator.scaler.state_dict()
         if self.before is not None:
             scalars |= {"before": self.before.scalars, "question": self.judge.question()}
-            if self.before.correct is not None:
-                parts["before"] = {"correct": self.before.correct}
+        measured = {"before": self.before, "last": self.last}
+        parts |= {name: found.tensors for name, found in measured.items() if found and found.tensors}
         several = self.accelerator.num_processes > 1
         own = [name for name, _ in self.method.named_buffers() if several and name.endswith(STATISTICS)]
         own_tensors = {f"buffer.{name}": state[name] for name in own} | self.means.tensors()
@@ -282,9 +281,10 @@ class Loop:
         """Take up what `save` wrote. The loop is new: until then its network is as it was before training."""
         self.best = saved.scalars["best"]
         if "before" in saved.scalars:
-            self.before = Measured(saved.scalars["before"], saved.tensors.get("before", {}).get("correct"))
+            self.before = Measured(saved.scalars["before"], **saved.tensors.get("before", {}))
+            self.last = Measured({}, **saved.tensors.get("last", {}))
             if saved.scalars["question"] not in (self.judge.question(), self.judge.question(by_sizes)):
-                self.best = None  # it was the best of another question
+                self.best = self.last = None  # they answer another question
                 self.before = self.measure()
         buffers = {name.removeprefix("buffer."): own for name, own in saved.own.items() if name.startswith("buffer.")}
         self.method.load_state_dict(saved.tensors["method"] | buffers)

@@ -1,4 +1,4 @@
-"""The monitor of a pretraining run: k-NN accuracy where there are labels, the spread of the features always."""
+"""The monitor of a pretraining run: k-NN accuracy where there are labels, spread and retrieval of features always."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ssl_backbones.data.images import Images, by_content
-from ssl_backbones.metrics import effective_rank, feature_std, knn_predict, paired_gain
+from ssl_backbones.metrics import effective_rank, feature_std, knn_predict, nearest_others, own_image_found, paired_gain
 from ssl_backbones.recipes.settings import Monitoring
 from ssl_backbones.runs.results import Number, proportion
 from ssl_backbones.train.bench import Bench
@@ -20,6 +20,10 @@ from ssl_backbones.views.randomness import permutation
 
 SPREAD = 4096
 """Images over which the spread of features is measured, at most."""
+SOUGHT = 512
+"""Images that are sought by a view of them among all, at most, and whose neighbours are noted."""
+NEIGHBOURS = 10
+"""Neighbours that are noted, to see how many the next measurement finds again."""
 
 Embed = Callable[[Images, np.ndarray], Tensor]
 """Features (N, D) of the backbone for the images at the given indices (N,)."""
@@ -39,6 +43,7 @@ class Monitor:
         order = permutation(seed, 0, len(self.bank_images))
         self.bank = np.sort(order[: config.bank if labelled else SPREAD])
         self.labelled = bool(labelled)
+        self.sought = np.sort(permutation(seed, 1, len(self.bank))[:SOUGHT])
 
     @property
     def asked_images(self) -> Images:
@@ -55,16 +60,22 @@ class Monitor:
 
     def judge(self, bench: Bench) -> Measured:
         """Measure the backbone's features."""
-        return self.measure(bench.embed)
+        return self.measure(bench.embed, bench.embed_views)
 
-    def measure(self, embed: Embed) -> Measured:
-        """Measure the spread of the features and, where there are labels, the k-NN accuracy."""
+    def measure(self, embed: Embed, embed_views: Embed) -> Measured:
+        """Measure the spread of the features, retrieval and, where there are labels, the k-NN accuracy."""
         bank = embed(self.bank_images, self.bank)
-        spread = {"std": feature_std(bank[:SPREAD]), "rank": effective_rank(bank[:SPREAD])}
-        correct = self.neighbours(embed, bank)
-        return Measured(spread if correct is None else spread | {"knn": correct.double().mean().item()}, correct)
+        scalars = {"std": feature_std(bank[:SPREAD]), "rank": effective_rank(bank[:SPREAD])}
+        rows = torch.from_numpy(self.sought)
+        views = embed_views(self.bank_images, self.bank[self.sought])
+        scalars["retrieval"] = own_image_found(views, bank, rows).double().mean().item()
+        near = nearest_others(bank[rows], min(NEIGHBOURS, len(rows) - 1)) if len(rows) > 1 else None
+        correct = self.correct(embed, bank)
+        if correct is not None:
+            scalars["knn"] = correct.double().mean().item()
+        return Measured(scalars, correct, near)
 
-    def neighbours(self, embed: Embed, bank: Tensor) -> Tensor | None:
+    def correct(self, embed: Embed, bank: Tensor) -> Tensor | None:
         """Correct predictions (M,) bool of the labelled queries; None without labels."""
         if not self.labelled:
             return None
@@ -92,7 +103,10 @@ class Monitor:
         return (counts.max() / counts.sum()).item()
 
     def numbers(self, before: Measured, after: Measured) -> dict[str, Number]:
-        """The numbers of results.json, each after training and before it, and the gain in accuracy."""
+        """The numbers of results.json, each after training and before it, and the gain in accuracy.
+
+        A run that an earlier version began has no retrieval before it.
+        """
         found: dict[str, Number] = {}
         if before.correct is not None and after.correct is not None:
             gain, total = paired_gain(before.correct, after.correct), len(after.correct)
@@ -101,6 +115,10 @@ class Monitor:
                 "knn": proportion(int(after.correct.sum()), total) | {"k": self.config.k},
                 "knn gain": asdict(gain) | {"of": total},
             }
+        sought = len(self.sought)
+        for name, measured in (("retrieval before", before), ("retrieval", after)):
+            if (share := measured.scalars.get("retrieval")) is not None:
+                found[name] = proportion(round(share * sought), sought) | {"among": len(self.bank)}
         for name in ("std", "rank"):
             found[f"{name} before"] = {"value": before.scalars[name]}
             found[name] = {"value": after.scalars[name]}

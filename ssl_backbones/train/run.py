@@ -10,8 +10,9 @@ from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.recipe import Run
 from ssl_backbones.runs.log import RunLog
 from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.guards import NotFiniteError
-from ssl_backbones.train.judge import Judge, SaveResults
+from ssl_backbones.train.judge import Conclude, Judge, SaveResults
 from ssl_backbones.train.loader import readers_alive
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.processes import Stopped, one_for_all
@@ -32,8 +33,12 @@ def train_run(run: Run, method: Method, images: Images, judge: Judge, save_resul
     return complete(prepare(run, method, images, judge, device), save_results)
 
 
-def complete(begun: Begun, save_results: SaveResults) -> RunFolder:
-    """Train to the end, let the first process save the results, and return the run's folder."""
+def nothing_more(bench: Bench) -> None:
+    """Measure nothing after the last measurement."""
+
+
+def complete(begun: Begun, save_results: SaveResults, conclude: Conclude = nothing_more) -> RunFolder:
+    """Train to the end, let all processes conclude and the first save the results, and return the run's folder."""
     if isinstance(begun, RunFolder):
         begun.release()
         say(f"{begun.path} holds the finished run; choose another folder with --out to run it again.")
@@ -42,7 +47,7 @@ def complete(begun: Begun, save_results: SaveResults) -> RunFolder:
     with loop.folder, closing(log):
         try:
             with one_for_all(lambda: progress_of(loop)), readers_alive(lambda: progress_of(loop)):
-                finish(loop, log, save_results)
+                finish(loop, log, save_results, conclude)
         except TOGETHER:  # the processes part after one of them has told why
             end_trackers(loop)
             raise
@@ -56,9 +61,10 @@ def end_trackers(loop: Loop) -> None:
         tracker.finish()
 
 
-def finish(loop: Loop, log: RunLog, save_results: SaveResults) -> None:
-    """Train to the last step, and let the first process save the results."""
+def finish(loop: Loop, log: RunLog, save_results: SaveResults, conclude: Conclude = nothing_more) -> None:
+    """Train to the last step, let all processes conclude, and the first save the results."""
     trained = loop.train(log)
+    conclude(loop.bench)
     if loop.accelerator.is_main_process:
         log.say(save_results(trained))
     loop.accelerator.wait_for_everyone()
