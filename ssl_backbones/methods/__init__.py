@@ -13,6 +13,7 @@ from ssl_backbones.methods.from_run import method_from_run as method_from_run
 from ssl_backbones.methods.method import Method as Method
 from ssl_backbones.methods.method import MethodConfig as MethodConfig
 from ssl_backbones.models import objective
+from ssl_backbones.typed.docstrings import tell_fields
 
 if TYPE_CHECKING:  # a type checker knows more of a class from its own file, as ssl_backbones.methods.byol.BYOL
 
@@ -35,5 +36,8 @@ METHODS: dict[str, type[MethodConfig]] = {
     kind.name: kind for kind in _CLASSES.values() if issubclass(kind, MethodConfig) and kind is not MethodConfig
 }
 """The configuration of every method, by its name in models' names."""
+
+for _kind in METHODS.values():
+    tell_fields(_kind)
 
 __all__ = ["METHODS", "RunError", "method_from_run", *_CLASSES]

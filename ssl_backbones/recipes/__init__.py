@@ -6,7 +6,10 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.typed.docstrings import tell_fields
 from ssl_backbones.typed.values import nearest
+
+tell_fields(Recipe)
 
 _MODULES = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
 

@@ -6,17 +6,15 @@ its parts by dotted names; its docstring is its help.
 
 from __future__ import annotations
 
-import ast
-import inspect
 import shutil
 import sys
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
-from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.typed.docstrings import docstrings
 from ssl_backbones.typed.values import from_words, in_words, nearest, word_count
 
 T = TypeVar("T")
@@ -169,18 +167,6 @@ def parts(name: str, value: Any) -> dict[str, Any]:
     """The dataclasses that a field's value is made of, by their dotted names: itself, or those in a tuple."""
     named = {f"{name}.{at}": item for at, item in enumerate(value)} if isinstance(value, tuple) else {name: value}
     return {below: part for below, part in named.items() if is_dataclass(part)}
-
-
-def docstrings(kind: type[Any]) -> dict[str, str]:
-    """The text below each field in the source of a dataclass and of those that it extends."""
-    found: dict[str, str] = {}
-    for base in filter(is_dataclass, reversed(kind.__mro__)):
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        for field, below in pairwise(tree.body):  # type: ignore[attr-defined]
-            match field, below:
-                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                    found[name] = " ".join(text.split())
-    return found
 
 
 def spoken(known: Mapping[str, Option], words: Sequence[str], program: str) -> dict[str, Any]:

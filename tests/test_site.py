@@ -1,0 +1,99 @@
+"""The README and the pages of the site: their commands can be started, their snippets run, and help() tells fields."""
+
+from __future__ import annotations
+
+import pydoc
+import re
+import shlex
+import shutil
+from dataclasses import fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from runs import image_folder, run, tiny
+
+from ssl_backbones import commands
+from ssl_backbones.methods import METHODS, LewelBConfig
+from ssl_backbones.recipes import Recipe
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+STARTED = re.compile(
+    r"(?:^|-m )(?:ssl-backbones|ssl_backbones|python training/|accelerate launch training/)\s*([\w-]+)(?:\.py)?"
+)
+
+
+def fenced(path: Path, *languages: str) -> list[str]:
+    """The blocks of a page in some languages."""
+    return [text for language, text in FENCED.findall(path.read_text(encoding="utf-8")) if language in languages]
+
+
+COMMANDS = sorted(
+    {
+        line.partition("  #")[0].rstrip(" &'")
+        for path in PAGES
+        for block in fenced(path, "", "bash")
+        for line in block.replace("\\\n", " ").splitlines()
+        if STARTED.search(line)
+    }
+)
+SNIPPETS = [
+    pytest.param(text, id=f"{path.stem}-{number}")
+    for path in PAGES
+    for number, text in enumerate(fenced(path, "python"))
+]
+
+
+def test_there_are_commands_and_snippets() -> None:
+    assert len(COMMANDS) > 30
+    assert len(SNIPPETS) > 8
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_of_a_page_can_be_started(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = STARTED.search(line)
+    assert found is not None
+    command = found[1].replace("_", "-")
+    words = shlex.split(line[found.end() :].replace("RECIPE RECIPE", "sample resnet8_byol.imagenette32_22ep"))
+    module = import_module(f"ssl_backbones.commands.{commands.modules()[command]}")
+    if {"--help", "--list"} & {*words}:
+        with pytest.raises(SystemExit, match=r"^0$"):
+            commands.options_of(module, words, command)
+        assert capsys.readouterr().out
+    else:
+        assert is_dataclass(commands.options_of(module, words, command))
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds a run as the first command leaves it, but for its size."""
+    folder = tmp_path_factory.mktemp("site")
+    run(tiny(LewelBConfig, image_folder(folder / "images"), folder / "runs" / "sample"))
+    return folder
+
+
+@pytest.mark.parametrize("text", SNIPPETS)
+def test_a_snippet_of_a_page_runs(
+    text: str, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "import lightning" in text:
+        pytest.importorskip("lightning", reason="lightning is not installed: pip install 'ssl-backbones[docs]'")
+    shutil.copytree(sample / "runs", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(text, "snippet", "exec"), {"__name__": "snippet"})
+
+
+def test_the_readme_is_one_screen_that_points_to_the_site() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.count("\n") <= 120
+    for path in PAGES[1:]:
+        assert path.stem in ("index", "data", "publish") or f"docs/{path.name}" in text
+
+
+@pytest.mark.parametrize("kind", [*METHODS.values(), Recipe], ids=lambda kind: kind.__name__)
+def test_help_tells_every_field(kind: type) -> None:
+    told = pydoc.render_doc(kind, renderer=pydoc.plaintext)
+    for field in fields(kind):
+        assert re.search(rf"^ \|  - {field.name}: ", told, re.MULTILINE), field.name
