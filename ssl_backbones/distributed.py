@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TypeVar
 
@@ -11,10 +14,42 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ssl_backbones.credentials import without_credentials
+from ssl_backbones.refusal import Refusal
 
 T = TypeVar("T")
+PATIENCE = timedelta(minutes=10)
+"""Time after which a process takes another for dead; one whose connection broke is not waited for."""
+LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed out|recvvalue|process group", re.I)
+"""Words of torch, in many forms, when another process is gone."""
 TELLING = timedelta(seconds=5)
 """The time that ending processes wait to hear if the first one has said why."""
+
+
+class OtherRankError(Refusal, RuntimeError):
+    """An error in the first process, as the others hear of it."""
+
+
+@contextmanager
+def one_for_all(progress: Callable[[], str]) -> Iterator[None]:
+    """Context manager: raise OtherRankError for the loss of another process, with the progress of the work."""
+    try:
+        yield
+    except RuntimeError as error:
+        count = max(world_size(), launched())
+        torchs_own = type(error) is RuntimeError or isinstance(error, dist.DistError)
+        if count == 1 or not (torchs_own and LOST.search(str(error))):
+            raise
+        place = rank() if world_size() > 1 else os.environ.get("RANK", "0")
+        raise OtherRankError(
+            f"another of the {count} processes is gone or has not answered for {PATIENCE.seconds // 60} minutes "
+            f"(look for its own message; seen by process {place}), {progress()}"
+        ) from error
+
+
+def launched() -> int:
+    """The number of processes that a launcher says it has started, which may not have met yet."""
+    said = os.environ.get("WORLD_SIZE", "")
+    return int(said) if said.isascii() and said.isdigit() else 1
 
 
 def world_size() -> int:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
-import subprocess
 import sys
 import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -41,25 +40,25 @@ class Stand:
         usual += [] if "--protocols" in words else ["--protocols", "knn"]
         return commands.run("compare", [*words, *usual], "compare.py")
 
-    def start(self, words: Sequence[str], stdout: IO[bytes], **more: Any) -> subprocess.CompletedProcess[bytes]:
-        """A process that does nothing but leave a number, by its seed."""
+    def start(self, words: Sequence[str], log: BinaryIO) -> int:
+        """A process that does nothing but leave a number, by its seed; its exit code."""
         assert list(words[:3]) == [sys.executable, "-m", "ssl_backbones"]
         words = words[3:]
         self.calls.append(" ".join(words))
         if self.broken in self.calls[-1]:
-            stdout.write(b"this went wrong")
-            return subprocess.CompletedProcess(words, 3)
+            log.write(b"this went wrong")
+            return 3
         out = Path(words[words.index("--out") + 1])
         if words[0] == "mine-pairs":
             out.write_text(words[1])
-            return subprocess.CompletedProcess(words, 0)
+            return 0
         out.mkdir(parents=True)
         value = 0.1 * int(words[words.index("--seed") + 1]) + (
             0.5 if words[0] == "pretrain" or "seed" in words[2] else 0.2
         )
         found = {"value": value, "low": value - 0.02, "high": value + 0.02}
         (out / "results.json").write_text(json.dumps({"numbers": {"top-1": found, "k=20, T=0.07": found}}))
-        return subprocess.CompletedProcess(words, 0)
+        return 0
 
     @property
     def table(self) -> str:
@@ -69,7 +68,7 @@ class Stand:
 @pytest.fixture
 def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stand:
     made = Stand(tmp_path)
-    monkeypatch.setattr("ssl_backbones.evaluate.comparison.jobs.subprocess.run", made.start)
+    monkeypatch.setattr("ssl_backbones.evaluate.comparison.jobs.run_to_end", made.start)
     return made
 
 

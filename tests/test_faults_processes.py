@@ -20,8 +20,8 @@ from ssl_backbones.runs import checkpoint
 PROGRAM = """
 import sys
 from datetime import timedelta
-from ssl_backbones.train import processes
-processes.PATIENCE = timedelta(seconds=int(sys.argv.pop(1)))
+from ssl_backbones import distributed
+distributed.PATIENCE = timedelta(seconds=int(sys.argv.pop(1)))
 from ssl_backbones.commands import run
 sys.exit(run("pretrain"))
 """

@@ -21,7 +21,7 @@ FLOORS = (
     {"refusal"},
     {"files", "registry"},
     {"checks", "clustering", "convert", "cores", "distributed", "invocation", "locks", "losses", "metrics"}
-    | {"optimizers", "schedules", "version", "views"},
+    | {"optimizers", "orphans", "schedules", "version", "views"},
     {"data", "fetch", "typed"},
     {"mining", "models", "runs"},
     {"methods"},

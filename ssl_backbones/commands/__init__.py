@@ -19,7 +19,7 @@ from typing import Any
 import torch.distributed
 
 from ssl_backbones.credentials import without_credentials
-from ssl_backbones.distributed import first_to_tell
+from ssl_backbones.distributed import first_to_tell, one_for_all
 from ssl_backbones.invocation import NAME
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.typed.values import nearest
@@ -55,7 +55,11 @@ def run(command: str, words: Sequence[str] | None = None, program: str = "") -> 
     program = program or Path(sys.argv[0]).name
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        return started(command, sys.argv[1:] if words is None else words, program)
+        with one_for_all(lambda: "and the same command goes on from what is kept"):
+            return started(command, sys.argv[1:] if words is None else words, program)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; the same command goes on from what is kept", file=sys.stderr, flush=True)
+        return 130
     except (Refusal, OSError) as error:
         every_process = isinstance(error, CommandLineError) and os.environ.get("RANK", "0") != "0"
         if not every_process and first_to_tell(str(error)):

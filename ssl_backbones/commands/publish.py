@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from ssl_backbones.hub.publishing.files import card_of, check_empty, write_files
 from ssl_backbones.hub.publishing.material import Material, MaterialError, read_material
 from ssl_backbones.hub.publishing.refusals import NAME, PublishError
 from ssl_backbones.hub.publishing.shipping import check_ships, ship
+from ssl_backbones.orphans import private_folder
 from ssl_backbones.registry.image_sets import known_by
 from ssl_backbones.registry.licences import on_the_hub
 from ssl_backbones.registry.tags import LICENCE, WEIGHTS
@@ -99,8 +99,7 @@ def run(options: Options) -> None:
     check_options(options)
     material = read_material(options.run, options.evaluation, options.with_state)
     check_terms(material, options.images_terms)
-    with tempfile.TemporaryDirectory(prefix="publish-") as place:
-        folder = Path(place)
+    with private_folder("publish-") as folder:
         name = options.repo.partition("/")[2] if options.repo else material.name
         source = f"hf-hub:{options.repo}" if options.repo else name
         files = write_files(material, folder, name=name, source=source, terms=options.terms)

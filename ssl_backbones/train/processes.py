@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Callable
 from importlib.util import find_spec
 from types import FrameType
 from typing import Any, TypeVar
@@ -19,8 +16,9 @@ from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import GradientAccumulationPlugin, LoggerType, broadcast_object_list, parse_flag_from_env
 
+from ssl_backbones import distributed
 from ssl_backbones.cores import threads_here
-from ssl_backbones.distributed import rank, world_size
+from ssl_backbones.distributed import OtherRankError, rank, world_size
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.train.precision import Precision
 
@@ -29,12 +27,8 @@ STOPPING = {signal.SIGTERM: 143, signal.SIGINT: 130}
 if hasattr(signal, "SIGUSR1"):
     STOPPING[signal.SIGUSR1] = 143
 """Signals that ask for an orderly end, and the exit code each leads to."""
-PATIENCE = timedelta(minutes=10)
-"""Time after which a process takes another for dead; one whose connection broke is not waited for."""
 LAUNCHED_WITH = {"ACCELERATE_USE_DEEPSPEED": "deepspeed", "ACCELERATE_USE_MEGATRON_LM": "megatron"}
 """Packages that Accelerate imports where its launcher, or its configuration, sets these."""
-LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed out|recvvalue|process group", re.I)
-"""Words of torch, in many forms, when another process is gone."""
 
 
 class TrackerError(Refusal, ValueError):
@@ -43,10 +37,6 @@ class TrackerError(Refusal, ValueError):
 
 class LauncherError(Refusal, RuntimeError):
     """A configuration of Accelerate's launcher that cannot be followed here."""
-
-
-class OtherRankError(Refusal, RuntimeError):
-    """An error in the first process, as the others hear of it."""
 
 
 def check_launcher() -> None:
@@ -67,23 +57,8 @@ def meet() -> torch.device:
     check_launcher()
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     torch.set_num_threads(threads_here())
-    device: torch.device = PartialState(cpu=cpu, timeout=PATIENCE).device
+    device: torch.device = PartialState(cpu=cpu, timeout=distributed.PATIENCE).device
     return device
-
-
-@contextmanager
-def one_for_all(progress: Callable[[], str]) -> Iterator[None]:
-    """Context manager: raise OtherRankError for the loss of another process, with the progress of the run."""
-    try:
-        yield
-    except RuntimeError as error:
-        torchs_own = type(error) is RuntimeError or isinstance(error, dist.DistError)
-        if world_size() == 1 or not (torchs_own and LOST.search(str(error))):
-            raise
-        raise OtherRankError(
-            f"another of the {world_size()} processes is gone or has not answered for {PATIENCE.seconds // 60} minutes "
-            f"(look for its own message; seen by process {rank()}), {progress()}"
-        ) from error
 
 
 def first_decides(work: Callable[[], T]) -> T:
@@ -134,7 +109,7 @@ def accelerator_of(precision: Precision, trackers: tuple[str, ...], folder: str)
 
 def gloo_group() -> dist.ProcessGroup:
     """A group of all processes that talk by gloo."""
-    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    group = dist.new_group(backend="gloo", timeout=distributed.PATIENCE)
     assert isinstance(group, dist.ProcessGroup)
     return group
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from ssl_backbones.data import Images, TooManyUnreadableError
-from ssl_backbones.distributed import say
+from ssl_backbones.distributed import one_for_all, say
 from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.recipe import Run
 from ssl_backbones.runs.log import RunLog
@@ -15,7 +15,7 @@ from ssl_backbones.train.guards import NotFiniteError
 from ssl_backbones.train.judge import Conclude, Judge, SaveResults
 from ssl_backbones.train.loader import readers_alive
 from ssl_backbones.train.loop import Loop
-from ssl_backbones.train.processes import Stopped, one_for_all
+from ssl_backbones.train.processes import Stopped
 from ssl_backbones.train.start import Begun, check_order, fitting, meet_for, prepare
 
 TOGETHER = (NotFiniteError, Stopped, TooManyUnreadableError)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from ssl_backbones.evaluate.comparison.comparison import Comparison, ComparisonError, Row
 from ssl_backbones.evaluate.comparison.table import collect, draw, markdown, plain
 from ssl_backbones.files import write_file, write_json
+from ssl_backbones.orphans import run_to_end
 
 PYTHON = (sys.executable,)
 
@@ -89,8 +89,7 @@ def carried_out(job: Job, launch: tuple[str, ...]) -> str:
     """Start a job and wait for it; how it ended, "" if well."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with open(job.log, "ab") as log:
-        words = [*(PYTHON if job.alone else launch), "-m", "ssl_backbones", *job.words]
-        code = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+        code = run_to_end([*(PYTHON if job.alone else launch), "-m", "ssl_backbones", *job.words], log)
     return "" if not code and job.done.exists() else str(code)
 
 

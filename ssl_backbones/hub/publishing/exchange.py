@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from huggingface_hub.utils import get_session
 from torch import nn
 
 from ssl_backbones.hub.publishing.refusals import PublishError, explaining
+from ssl_backbones.orphans import private_folder
 
 TIMEOUT = 20.0
 """Seconds that the Hub may be silent when it is asked something."""
@@ -195,5 +195,5 @@ def identical(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
 @contextmanager
 def empty_cache() -> Iterator[str]:
     """A cache that nothing was ever downloaded to, for as long as the block lasts."""
-    with tempfile.TemporaryDirectory(prefix="verify-") as place:
-        yield place
+    with private_folder("verify-") as place:
+        yield str(place)
