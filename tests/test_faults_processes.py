@@ -25,6 +25,25 @@ distributed.PATIENCE = timedelta(seconds=int(sys.argv.pop(1)))
 from ssl_backbones.commands import run
 sys.exit(run("pretrain"))
 """
+LOST = """
+import importlib, os, signal, sys
+from datetime import timedelta
+from ssl_backbones import distributed
+distributed.PATIENCE = timedelta(seconds=int(sys.argv.pop(1)))
+victim, place = sys.argv.pop(1).split(":")
+from ssl_backbones.commands import run
+if os.environ["RANK"] == victim:
+    module, name = place.rsplit(".", 1)
+    setattr(importlib.import_module(module), name, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+sys.exit(run(sys.argv[1], sys.argv[2:], sys.argv[1]))
+"""
+BEFORE = {
+    "ssl_backbones.train.pretrain.meet_for": 5,
+    "ssl_backbones.train.pretrain.open_data": HANG,
+    "ssl_backbones.train.start.load_latest": HANG,
+    "ssl_backbones.train.start.accelerator_of": HANG,
+}
+"""Work before the first step, and how long the other waits for a process that is lost there."""
 SMALL = "sample --size 16 --batch-size 8 --method.bn-splits 2 --log-every 1 --workers 0 --precision fp32"
 SMALL += " --method.queue-size 16 --layout contiguous --schedule.warmup-epochs 0 --checkpoints.every-steps 2"
 
@@ -37,19 +56,22 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Both:
     """Two processes of one run, as a launcher starts them, without a launcher that would end one for the other."""
 
-    def __init__(self, data: Path, out: Path, patience: int, *more: str, epochs: int = 20_000) -> None:
+    def __init__(
+        self, data: Path, out: Path, patience: int, *more: str, epochs: int = 20_000, program: str = PROGRAM
+    ) -> None:
         with socket.socket() as there:
             there.bind(("127.0.0.1", 0))
             port = there.getsockname()[1]
         self.out = out
+        first, more = (more[:2], more[2:]) if program == LOST else ((), more)
         self.files = [out.with_name(f"said-{rank}.txt") for rank in range(2)]
-        given = [*SMALL.split(), "--epochs", str(epochs), "--data", str(data), "--out", str(out), *more]
+        given = [*first, *SMALL.split(), "--epochs", str(epochs), "--data", str(data), "--out", str(out), *more]
         self.ranks = []
         for rank, file in enumerate(self.files):
             place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
             place |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": 1}
             environment = {name: str(value) for name, value in place.items()}
-            self.ranks.append(start_program(PROGRAM, patience, *given, said=[file, file], **environment))
+            self.ranks.append(start_program(program, patience, *given, said=[file, file], **environment))
 
     def wait_for_checkpoint(self, seconds: float = HANG) -> None:
         """Return once the run has saved something of its training."""
@@ -99,6 +121,22 @@ def test_a_process_that_is_killed_ends_the_other_at_once(both: Both, victim: int
     saved = checkpoint.load_latest(both.out / "checkpoints")
     assert saved is not None
     assert saved.step > 0
+
+
+@pytest.mark.parametrize("place", BEFORE)
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_a_process_that_is_lost_before_the_first_step_ends_the_other(
+    data: Path, tmp_path: Path, victim: int, place: str
+) -> None:
+    pair = Both(data, tmp_path / "run", BEFORE[place], f"{victim}:{place}", "pretrain", program=LOST)
+    try:
+        assert pair.exit_code(1 - victim) == 2, pair.said()
+    finally:
+        pair.end()
+    said = pair.said()[1 - victim]
+    assert "Traceback" not in said, said
+    assert said.count("another of the 2 processes is gone or has not answered") == 1, said
+    assert "and the same command goes on from what is kept" in said
 
 
 @pytest.mark.slow
