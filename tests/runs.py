@@ -9,7 +9,6 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from ssl_backbones.runs import checkpoint
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train import pretrain as pretrain_module
 from ssl_backbones.train.loop import Loop
-from ssl_backbones.train.results import save_results
 from ssl_backbones.train.run import finish
 from ssl_backbones.views import CenterCrop, MultiView
 
@@ -181,7 +179,7 @@ def as_rank(rank: int, parts: dict[str, Part], dtype: torch.dtype) -> dict[str, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCELERATE_USE_CPU", "true")
         build = pretrain_module.build
-        patch.setattr(pretrain_module, "build", lambda recipe: build(recipe).to(dtype))
+        patch.setattr(pretrain_module, "build", lambda beginning: build(beginning).to(dtype))
         for kind in (CenterCrop, MultiView):
             patch.setattr(kind, "on_device", typed(kind.on_device, dtype))
         for name, part in parts.items():
@@ -197,11 +195,11 @@ def as_rank(rank: int, parts: dict[str, Part], dtype: torch.dtype) -> dict[str, 
 def run_here(recipe: Recipe) -> dict[str, torch.Tensor]:
     """The method's state after a run that does not part the processes at its end."""
     forget()
-    begun, monitor = pretrain_module.start(recipe)
+    begun, save_results = pretrain_module.start(recipe)
     assert not isinstance(begun, RunFolder)
     loop, log = begun
     with loop.folder, closing(log):
-        finish(loop, log, partial(save_results, recipe, monitor))
+        finish(loop, log, save_results)
     return {name: tensor.clone() for name, tensor in loop.method.state_dict().items()}
 
 

@@ -26,6 +26,7 @@ from ssl_backbones.data.exchanged import views_and_places
 from ssl_backbones.methods import FlagsConfig, LewelMConfig, MoCoV2Config
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError
+from ssl_backbones.train.beginning import begin
 from ssl_backbones.train.pretrain import build, require_engine, start
 from ssl_backbones.train.start import UnfitError
 from ssl_backbones.views import MultiView, Policy, uniform, using_engine
@@ -227,10 +228,10 @@ def test_a_method_has_the_engine_or_refuses_it(engine, kind, tmp_path):
     recipe = tiny(kind, data, tmp_path / "run", engine=engine)
     assert Recipe.from_dict(recipe.to_dict()) == recipe  # what a run has left can be read all the same
     with using_engine(engine):
-        transform = build(recipe).transform(16)
+        transform = build(begin(recipe)).transform(16)
     if isinstance(transform, MultiView):
         assert transform.engine == engine
-        require_engine(recipe, build(recipe))
+        require_engine(recipe, build(begin(recipe)))
         return
     with pytest.raises(UnfitError, match=f"engine is '{engine}', but {kind.name} makes its views by pillow alone"):
         start(recipe)

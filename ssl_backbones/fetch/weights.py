@@ -127,19 +127,20 @@ def _converted(path: Path, name: str) -> Converted:
 
 
 def _unreachable(name: str, url: str, why: str) -> PretrainedWeightsError:
-    return PretrainedWeightsError(
+    return PretrainedWeightsError.in_python(
         f"could not fetch the weights of {name!r} from {url}: {why}; download that file on another machine and run "
-        f"`ssl-backbones import {name} FILE`, name a mirror of it with pretrained_cfg_overlay=dict(url=ADDRESS), or "
-        "take random weights with pretrained=False"
+        f"`ssl-backbones import {name} FILE`, ",
+        "name a mirror of it with pretrained_cfg_overlay=dict(url=ADDRESS), or take random weights with "
+        "pretrained=False",
     )
 
 
 def _by_hand(name: str, origin: Origin | None) -> PretrainedWeightsError:
     if origin is None:
         return PretrainedWeightsError.unpublished(name)
-    return PretrainedWeightsError(
+    return PretrainedWeightsError.in_python(
         f"the weights of {name!r} have no address to fetch them from: download them by hand from {origin.page} and run "
-        f"`ssl-backbones import {name} FILE`, pretrain it (ssl-backbones pretrain {name} --data "
-        "FOLDER) and name the folder of the run, pass pretrained_cfg_overlay=dict(file=PATH) for weights of your own, "
-        "or take random ones with pretrained=False"
+        f"`ssl-backbones import {name} FILE`, ",
+        f"pretrain it (ssl-backbones pretrain {name} --data FOLDER) and name the folder of the run, pass "
+        "pretrained_cfg_overlay=dict(file=PATH) for weights of your own, or take random ones with pretrained=False",
     )

@@ -18,7 +18,7 @@ from ssl_backbones.checks import check_share
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.aligned_head import LEWEL, AlignedHead, AlignedHeadConfig
 from ssl_backbones.models.aligned_head import Aligned as Embeddings
-from ssl_backbones.models.backbone import feature_map, width_of
+from ssl_backbones.models.backbone import feature_map, normalisation, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.objective import NTXentObjective, Objective
 from ssl_backbones.registry.papers import Paper
@@ -61,7 +61,7 @@ class Aligned(Method):
             synchronise_batch_norm(self)
 
     def transform(self, size: int) -> MultiView:
-        return MultiView(self.config.views, size)
+        return MultiView(self.config.views, size, **normalisation(self.backbone))
 
     @property
     def accumulation_is_exact(self) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ssl_backbones.checks import check_choice, check_positive, check_share
 from ssl_backbones.losses import cosine_distance
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.backbone import feature_map, pooled, width_of
+from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.heads import MLPHead
 from ssl_backbones.models.shadow import Shadow, Statistics, TargetBN
@@ -83,7 +83,7 @@ class BYOL(Method):
         self.target = Shadow(statistics, backbone=self.backbone, projector=self.projector)
 
     def transform(self, size: int) -> MultiView:
-        return MultiView(self.config.views, size)
+        return MultiView(self.config.views, size, **normalisation(self.backbone))
 
     def forward(self, batch: list[Tensor]) -> dict[str, Tensor | float]:
         view1, view2 = batch

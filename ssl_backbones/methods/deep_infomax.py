@@ -19,7 +19,7 @@ from ssl_backbones.checks import check_choice, check_positive, check_share
 from ssl_backbones.distributed import own_rows, share_first, world_size
 from ssl_backbones.losses import discriminator_loss, generator_loss
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.backbone import pooled, width_of
+from ssl_backbones.models.backbone import normalisation, pooled, width_of
 from ssl_backbones.models.discriminators import LocalDiscriminator, prior_discriminator
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import CropFlip
@@ -84,7 +84,7 @@ class DeepInfoMax(Method):
         self.prior_discriminator = prior_discriminator(width)
 
     def transform(self, size: int) -> CropFlip:
-        return CropFlip(size, self.config.crop_padding, self.config.flip_p)
+        return CropFlip(size, self.config.crop_padding, self.config.flip_p, **normalisation(self.backbone))
 
     @property
     def accumulation_is_exact(self) -> bool:

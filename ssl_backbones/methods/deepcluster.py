@@ -22,7 +22,7 @@ from ssl_backbones.data import Images, ImageSourceError, NumberedBatches
 from ssl_backbones.distributed import gather, rank, share_first
 from ssl_backbones.losses import accuracy, cross_entropy
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.backbone import feature_map, pooled, width_of
+from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
 from ssl_backbones.models.classifier import classifier
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import CropFlip
@@ -98,7 +98,7 @@ class DeepCluster(Method):
         self.register_buffer("weights", torch.ones(config.clusters))
 
     def transform(self, size: int) -> CropFlip:
-        return CropFlip(size, self.config.crop_padding, self.config.flip_p)
+        return CropFlip(size, self.config.crop_padding, self.config.flip_p, **normalisation(self.backbone))
 
     def dataset(self, images: Images, size: int, seed: int) -> NumberedBatches:
         """Batches with the row of each image; ImageSourceError where there are fewer images than clusters."""

@@ -21,7 +21,7 @@ from ssl_backbones.distributed import gather, own_rows, world_size
 from ssl_backbones.losses import multi_positive_info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.mining import PairedBatches, Pairs, PairsError, numbers_of_queries
-from ssl_backbones.models.backbone import feature_map, pooled, width_of
+from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
 from ssl_backbones.models.heads import moco_head
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Queue, check_queue
@@ -131,7 +131,7 @@ class Flags(Method):
 
     def transform(self, size: int) -> MultiView:
         query, key = self.config.views
-        return MultiView((query, key, *[key] * len(self.config.partners)), size)
+        return MultiView((query, key, *[key] * len(self.config.partners)), size, **normalisation(self.backbone))
 
     def check_data(self, images: int, batch_size: int) -> None:
         for branch in self.config.branches if self.config.mask == "none" else ():

@@ -15,7 +15,7 @@ from ssl_backbones.checks import check_choice, check_share
 from ssl_backbones.losses import cosine_distance
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.aligned_head import LEWEL, Aligned, AlignedHead, AlignedHeadConfig
-from ssl_backbones.models.backbone import feature_map, width_of
+from ssl_backbones.models.backbone import feature_map, normalisation, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.heads import MLPHead
 from ssl_backbones.models.shadow import Shadow, Statistics, TargetBN
@@ -67,7 +67,7 @@ class LewelB(Method):
         self.target = Shadow(statistics, backbone=self.backbone, head=self.head)
 
     def transform(self, size: int) -> MultiView:
-        return MultiView(self.config.views, size)
+        return MultiView(self.config.views, size, **normalisation(self.backbone))
 
     def forward(self, batch: list[Tensor]) -> dict[str, Tensor | float]:
         view1, view2 = batch

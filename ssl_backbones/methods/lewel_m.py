@@ -23,7 +23,7 @@ from ssl_backbones.losses import AlignedNegatives, aligned_info_nce, aligned_neg
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.mining import PairedBatches, numbers_of_queries
 from ssl_backbones.models.aligned_head import LEWEL, Aligned, AlignedHead, AlignedHeadConfig
-from ssl_backbones.models.backbone import feature_map, width_of
+from ssl_backbones.models.backbone import feature_map, normalisation, width_of
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Queue, check_queue
 from ssl_backbones.models.shadow import Shadow, Statistics
@@ -95,7 +95,7 @@ class LewelM(Method):
         self.queue = Queue(config.queue_size, config.projection_dim, numbered=config.mask == "own")
 
     def transform(self, size: int) -> MultiView:
-        return MultiView(self.config.views, size)
+        return MultiView(self.config.views, size, **normalisation(self.backbone))
 
     def check_data(self, images: int, batch_size: int) -> None:
         if self.config.mask == "none":

@@ -16,7 +16,7 @@ from ssl_backbones.distributed import gather, own_rows
 from ssl_backbones.losses import info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.mining import PairedBatches, numbers_of_queries
-from ssl_backbones.models.backbone import feature_map, pooled, width_of
+from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
 from ssl_backbones.models.heads import moco_head
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Queue, check_queue
@@ -88,7 +88,7 @@ class MoCoV2(Method):
         self.queue = Queue(config.queue_size, config.projection_dim, numbered=config.mask == "own")
 
     def transform(self, size: int) -> MultiView:
-        return MultiView(self.config.views, size)
+        return MultiView(self.config.views, size, **normalisation(self.backbone))
 
     def check_data(self, images: int, batch_size: int) -> None:
         if self.config.mask == "none":

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ssl_backbones.losses import accuracy, cross_entropy
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.backbone import feature_map, pooled, width_of
+from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
 from ssl_backbones.models.classifier import classifier
 from ssl_backbones.models.patch_choices import PATCH, PatchChoices
 from ssl_backbones.registry.papers import Paper
@@ -47,7 +47,7 @@ class PatchRelNet(Method):
 
     def transform(self, size: int) -> PatchViews:
         config = self.config
-        base = CropFlip(size, config.crop_padding, config.flip_p)
+        base = CropFlip(size, config.crop_padding, config.flip_p, **normalisation(self.backbone))
         return PatchViews(base, config.ratio, config.positions, config.antialias)
 
     def forward(self, batch: Tensor) -> dict[str, Tensor | float]:

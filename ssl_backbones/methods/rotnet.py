@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ssl_backbones.checks import check_choice, check_positive, check_share
 from ssl_backbones.losses import accuracy, cross_entropy
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.backbone import feature_map, pooled, width_of
+from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
 from ssl_backbones.models.classifier import Classifier, classifier
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import CropFlip, Rotations
@@ -64,7 +64,7 @@ class RotNet(Method):
         self.head = classifier(config.head, width_of(backbone), config.hidden_dim, TURNS)
 
     def transform(self, size: int) -> Rotations:
-        return Rotations(CropFlip(size, self.config.crop_padding, self.config.flip_p))
+        return Rotations(CropFlip(size, self.config.crop_padding, self.config.flip_p, **normalisation(self.backbone)))
 
     def forward(self, batch: Tensor) -> dict[str, Tensor | float]:
         """Score the views (4B, 3, S, S) that `views.patches.rotations` lays out."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ssl_backbones.checks import check_positive
 from ssl_backbones.losses import cosine_distance
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.backbone import feature_map, pooled, width_of
+from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.heads import MLPHead
 from ssl_backbones.registry.papers import Paper
@@ -70,7 +70,7 @@ class SimSiam(Method):
             synchronise_batch_norm(self)
 
     def transform(self, size: int) -> MultiView:
-        return MultiView(self.config.views, size)
+        return MultiView(self.config.views, size, **normalisation(self.backbone))
 
     def forward(self, batch: list[Tensor]) -> dict[str, Tensor | float]:
         view1, view2 = batch

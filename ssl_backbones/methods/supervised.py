@@ -12,7 +12,7 @@ from ssl_backbones.checks import check_positive, check_share
 from ssl_backbones.data import Images, ImageSourceError, NumberedBatches, require_labels
 from ssl_backbones.losses import accuracy, cross_entropy
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.backbone import feature_map, pooled, width_of
+from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import CropFlip, MultiView, Policy, SingleView, Transform
 
@@ -59,8 +59,8 @@ class Supervised(Method):
 
     def transform(self, size: int) -> Transform:
         if self.config.views is not None:
-            return SingleView(MultiView((self.config.views,), size))
-        return CropFlip(size, self.config.crop_padding, self.config.flip_p)
+            return SingleView(MultiView((self.config.views,), size, **normalisation(self.backbone)))
+        return CropFlip(size, self.config.crop_padding, self.config.flip_p, **normalisation(self.backbone))
 
     def dataset(self, images: Images, size: int, seed: int) -> NumberedBatches:
         """Batches with the label of each image; ImageSourceError where there are none, or too many."""

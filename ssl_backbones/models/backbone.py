@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_backbones.views.center_crop import CenterCrop
+from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD
 
 
 def width_of(backbone: nn.Module) -> int:
@@ -44,11 +45,17 @@ def pooled(features: Tensor) -> Tensor:
     return features.mean(dim=(2, 3))
 
 
+def normalisation(backbone: nn.Module) -> dict[str, Any]:
+    """The mean and the deviation of each channel that a backbone expects, as transforms take them."""
+    cfg: Any = getattr(backbone, "pretrained_cfg", None) or {}
+    return {"mean": tuple(cfg.get("mean") or IMAGENET_MEAN), "std": tuple(cfg.get("std") or IMAGENET_STD)}
+
+
 def center_crop(backbone: nn.Module, size: int | None = None) -> CenterCrop:
     """The middle crop that the backbone's description names, at `size` pixels where that is given."""
     cfg: Any = backbone.pretrained_cfg
     size = size or cfg["input_size"][-1]
-    return CenterCrop(size, cfg["crop_pct"], cfg["interpolation"], tuple(cfg["mean"]), tuple(cfg["std"]))
+    return CenterCrop(size, cfg["crop_pct"], cfg["interpolation"], **normalisation(backbone))
 
 
 def freeze_unused(backbone: nn.Module, side: int) -> list[str]:

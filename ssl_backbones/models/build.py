@@ -10,6 +10,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import resolve_pretrained_cfg
 from torch import Tensor, nn
 
+from ssl_backbones.convert.conversion import few
 from ssl_backbones.credentials import without_credentials
 from ssl_backbones.fetch import published_weights
 from ssl_backbones.registry.backbones import SMALL
@@ -72,7 +73,7 @@ def whole_backbone(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str,
     ]
     if missing or extra or misshapen:
         faults = {"lack": missing, "have in excess": extra, "have in another shape": misshapen}
-        listed = "; they ".join(f"{fault} {_few(keys)}" for fault, keys in faults.items() if keys)
+        listed = "; they ".join(f"{fault} {few(keys)}" for fault, keys in faults.items() if keys)
         raise PretrainedWeightsError(
             f"these are not the weights of this {type(model).__name__}: they {listed}; turn another project's "
             "checkpoint into a folder to load with `ssl-backbones convert FILE --out DIR`"
@@ -92,8 +93,3 @@ def untrained(architecture: str, **kwargs: Any) -> nn.Module:
 def has_head(model: nn.Module) -> bool:
     """True if the network ends in a classifier of its own."""
     return "fc.weight" in model.state_dict()
-
-
-def _few(keys: list[str], shown: int = 4) -> str:
-    rest = f" and {len(keys) - shown} more" if len(keys) > shown else ""
-    return ", ".join(keys[:shown]) + rest

@@ -18,14 +18,13 @@ from huggingface_hub.errors import EntryNotFoundError
 from torch import nn
 
 from ssl_backbones.files import read_object
-from ssl_backbones.models.backbone import weights_sha256
+from ssl_backbones.models.backbone import normalisation, weights_sha256
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.registry.image_sets import DATA, known_by
 from ssl_backbones.registry.licences import binds, is_non_commercial
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.tags import TAGS, Tag
-from ssl_backbones.views import IMAGENET_MEAN, IMAGENET_STD
 
 Labels = Literal["none", "classes", "captions", "not recorded"]
 """The knowledge that training had beside the images themselves."""
@@ -122,23 +121,18 @@ def provenance_of(name: str | os.PathLike[str], model: nn.Module) -> Provenance:
     name = os.fspath(name)
     cfg: Mapping[str, Any] = getattr(model, "pretrained_cfg", {})
     architecture = Name.parse(str(cfg.get("architecture") or "")).arch
-    known = {"name": name, "architecture": architecture, "sha256": weights_sha256(model), **_preparation(cfg)}
+    known: dict[str, Any] = {"name": name, "architecture": architecture, "sha256": weights_sha256(model)}
+    known |= {
+        "interpolation": str(cfg.get("interpolation") or "bilinear"),
+        "crop_pct": float(cfg.get("crop_pct") or 0.875),
+    }
+    known |= normalisation(model)
     if tag := _tag(name):
         return Provenance(**known, **_of_tag(tag))
     recipe, results = records(name)
     if "data" in results:
         return Provenance(**known, **_of_run(name, cfg, recipe, results))
     return Provenance(**known, **_of_timms(name, cfg))
-
-
-def _preparation(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """The preparation of images that a description asks for; ImageNet's usual one where it is silent."""
-    return {
-        "mean": tuple(map(float, cfg.get("mean") or IMAGENET_MEAN)),
-        "std": tuple(map(float, cfg.get("std") or IMAGENET_STD)),
-        "interpolation": str(cfg.get("interpolation") or "bilinear"),
-        "crop_pct": float(cfg.get("crop_pct") or 0.875),
-    }
 
 
 def shown(name: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,15 +16,16 @@ from ssl_backbones.checks import check
 from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.data.subset import Selection, check_hold_out
 from ssl_backbones.methods.method import MethodConfig
+from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.recipes.settings import Checkpoints, Monitoring, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.registry.names import Name
 from ssl_backbones.typed.values import check_types, from_plain, to_plain
 from ssl_backbones.typed.words import Hidden
-from ssl_backbones.views import Engine
+from ssl_backbones.views import Engine, Policy
 
 FREE = frozenset(
     {"promise", "monitoring", "checkpoints", "unreadable_share", "log_every", "trackers"}
-    | {"compile", "workers", "data", "validation", "max_pixels", "out", "cache", "cache_limit", "resident"}
+    | {"compile", "workers", "data", "validation", "max_pixels", "out", "cache", "cache_limit", "resident", "start"}
 )
 """Fields that may change when a run goes on; data are held to their fingerprint instead of their place."""
 
@@ -156,6 +157,11 @@ class Recipe(Run):
     """A registered name, <arch>_<method>."""
     method: MethodConfig
     promise: Hidden[Promise]
+    init: str = ""
+    """Weights to start from, of the same network: a registered name, a name of timm's, hf-hub:org/name, the folder of a
+    run, or a file that convert reads; random ones if empty. Images are then prepared as theirs were."""
+    start: Hidden[Provenance | None] = None
+    """The provenance of those weights, once they were opened."""
     out: str = ""
     """The run's folder; runs/<name> where it is not given."""
     monitoring: Monitoring = field(default_factory=Monitoring)
@@ -190,6 +196,7 @@ class Recipe(Run):
         way_out = "false, or come with a cache (--cache FOLDER) and views made on the device (--engine device)"
         check(not self.resident or placed, "resident", self.resident, way_out)
         check(not self.resident or not self.workers, "workers", self.workers, "0 or None where images are resident")
+        check(self.start is None or bool(self.init), "init", self.init, "named where its start is recorded")
         name = Name.parse(self.model)
         expected = f"{name.arch}_{self.method.name}, as this recipe's method is {self.method.name}"
         check(name.method == self.method.name and not name.tag, "model", self.model, expected)
@@ -207,8 +214,24 @@ class Recipe(Run):
     def folder(self) -> Path:
         return Path(self.out or f"runs/{self.name}")
 
+    def begun_with(self, start: Provenance) -> Recipe:
+        """The recipe with its start recorded, whose interpolation its views take over."""
+        views = {
+            field.name: resized(getattr(self.method, field.name), start.interpolation) for field in fields(self.method)
+        }
+        return replace(self, start=start, method=replace(self.method, **views))
+
     @staticmethod
     def from_dict(plain: dict[str, Any]) -> Recipe:
         """The recipe that `to_dict` wrote; ValueError names what does not fit."""
         recipe: Recipe = from_plain(Recipe, plain)
         return recipe
+
+
+def resized(value: Any, interpolation: str) -> Any:
+    """A policy, or several, with crops that are resized that way; anything else as it is."""
+    if isinstance(value, Policy):
+        return replace(value, interpolation=interpolation)  # type: ignore[arg-type]
+    if isinstance(value, tuple) and any(isinstance(item, Policy) for item in value):
+        return tuple(resized(item, interpolation) for item in value)
+    return value

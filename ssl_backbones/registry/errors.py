@@ -19,15 +19,25 @@ class UnknownModelError(Refusal, ValueError):
 class PretrainedWeightsError(Refusal, RuntimeError):
     """The weights asked for could not be had; the message says why, and which other ways there are."""
 
+    fault: str = ""
+    """The message without its ways out, where these are those of a call in Python."""
+
     @classmethod
     def unpublished(cls, name: str, training: str | None = None) -> PretrainedWeightsError:
         """The error of a model that nobody has weights of, with the command that trains it."""
         training = training or f"ssl-backbones pretrain RECIPE --model {name} --data FOLDER"
-        return cls(
-            f"no weights are published for {name!r}: pretrain it ({training}), name the folder that such a run wrote, "
-            "pass pretrained_cfg_overlay=dict(file=PATH) for weights of your own, or take random ones with "
-            "pretrained=False"
+        return cls.in_python(
+            f"no weights are published for {name!r}: ",
+            f"pretrain it ({training}), name the folder that such a run wrote, pass "
+            "pretrained_cfg_overlay=dict(file=PATH) for weights of your own, or take random ones with pretrained=False",
         )
+
+    @classmethod
+    def in_python(cls, fault: str, ways_out: str) -> PretrainedWeightsError:
+        """The error of a fault, which ends in a mark, with the ways out for who calls a function."""
+        error = cls(f"{fault}{ways_out}")
+        error.fault = fault.rstrip(" ,:;")
+        return error
 
 
 _TRANSPORT: type[Exception] = next(
@@ -61,9 +71,10 @@ def explain_weights(name: str) -> Iterator[None]:
         reason = next(reason for kind, reason in _REASONS if isinstance(error, kind))
         status = getattr(getattr(error, "response", None), "status_code", None)
         mirror = "" if isinstance(error, SafetensorError) else "a mirror with HF_ENDPOINT set before Python starts, "
-        raise PretrainedWeightsError(
-            f"could not load the weights of {name!r}: {reason}{f' (HTTP {status})' if status else ''}; take {mirror}"
-            "a local file with pretrained_cfg_overlay=dict(file=PATH), or random weights with pretrained=False"
+        raise PretrainedWeightsError.in_python(
+            f"could not load the weights of {name!r}: {reason}{f' (HTTP {status})' if status else ''}; ",
+            f"take {mirror}a local file with pretrained_cfg_overlay=dict(file=PATH), or random weights with "
+            "pretrained=False",
         ) from error
     except RuntimeError as error:
         if not str(error).startswith(_NOT_THE_WEIGHTS):

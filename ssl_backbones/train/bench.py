@@ -17,6 +17,7 @@ from ssl_backbones.data.images import Images
 from ssl_backbones.data.placement import to_device
 from ssl_backbones.data.unreadable import Accounts, Unreadable
 from ssl_backbones.methods.method import Method
+from ssl_backbones.models.backbone import center_crop
 from ssl_backbones.recipes.recipe import Run
 from ssl_backbones.train.embed import embed
 from ssl_backbones.train.loader import Loader
@@ -45,6 +46,8 @@ class Bench:
     loader: Loader
     unreadable: Accounts
     accelerator: Accelerator
+    shown: nn.Module | None = None
+    """The backbone to measure, where it is another than the method's."""
 
     @property
     def device(self) -> torch.device:
@@ -69,15 +72,15 @@ class Bench:
 
     def embed(self, images: Images, indices: np.ndarray) -> Tensor:
         """The backbone's features (N, D) of the images at `indices` (N,), cropped at the centre, in every process."""
-        return self.embed_by(self.method.backbone, evaluation_crop(self.method.backbone, self.size), images, indices)
+        return self.embed_by(center_crop(self.method.backbone, self.size), images, indices)
 
     def embed_views(self, images: Images, indices: np.ndarray) -> Tensor:
         """The backbone's features (N, D) of one augmented view of each image, the same view at every call."""
-        crop = evaluation_crop(self.method.backbone, self.size)
-        return self.embed_by(self.method.backbone, SingleView(view_of(crop)), images, indices)
+        return self.embed_by(SingleView(view_of(center_crop(self.method.backbone, self.size))), images, indices)
 
-    def embed_by(self, backbone: nn.Module, transform: Transform, images: Images, indices: np.ndarray) -> Tensor:
-        """A backbone's features (N, D) of the images at `indices` (N,) as a transform makes them, in every process."""
+    def embed_by(self, transform: Transform, images: Images, indices: np.ndarray) -> Tensor:
+        """The backbone's features (N, D) of images at `indices` (N,) as a transform makes them, in every process."""
+        backbone = self.shown or self.method.backbone
         dataset = Batches(images, transform, seed_of(self.run.seed, MEASURED))
         features, unreadable = embed(
             backbone, dataset, indices, self.device, workers=self.workers, autocast=self.autocast()
@@ -103,12 +106,6 @@ class Bench:
             for batch in micro_batches:
                 with self.autocast():
                     yield self.loader.dataset.on_device(to_device(batch.content, self.device))
-
-
-def evaluation_crop(backbone: nn.Module, size: int) -> CenterCrop:
-    """The centre crop that a backbone's description asks for, normalised as all views are that it is trained on."""
-    cfg: Any = backbone.pretrained_cfg
-    return CenterCrop(size, cfg["crop_pct"], cfg["interpolation"])
 
 
 def view_of(crop: CenterCrop) -> MultiView:

@@ -80,6 +80,8 @@ class Trained:
     device: torch.device
     before: Measured | None
     """Measured before the first step, where the judge measures then."""
+    random: Measured | None
+    """Likewise of random weights, where the run began with given ones."""
     after: Measured
     best: dict[str, Any] | None
     """Step and score of the best measurement."""

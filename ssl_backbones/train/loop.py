@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ssl_backbones.data.batches import Batch
-from ssl_backbones.data.images import Images, by_sizes
+from ssl_backbones.data.images import Images
 from ssl_backbones.data.placement import MEMORY_FORMATS, in_layout, to_device
 from ssl_backbones.data.unreadable import Accounts
 from ssl_backbones.methods.method import Method
@@ -22,6 +22,7 @@ from ssl_backbones.runs.log import RunLog
 from ssl_backbones.runs.optimizer_state import load_optimizer, optimizer_tensors
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.alarm import ChanceAlarm, CollapseAlarm
+from ssl_backbones.train.before import Before, Given
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.guards import FiniteWatch, all_finite, not_finite, within_memory
 from ssl_backbones.train.judge import Judge, Measured, Trained
@@ -48,6 +49,7 @@ class Loop:
         compute: Compute,
         accelerator: Accelerator,
         folder: RunFolder,
+        given: Given | None = None,
     ) -> None:
         self.run, self.images, self.judge, self.compute = run, images, judge, compute
         self.accelerator, self.folder = accelerator, folder
@@ -65,7 +67,7 @@ class Loop:
         self.whole_steps = run.whole_steps(self.loader.steps_per_epoch)
         self.step = 0
         self.saved_step: int | None = None
-        self.before: Measured | None = None
+        self.before = Before(judge, given, compute.layout)
         self.last: Measured | None = None
         self.best: dict[str, Any] | None = None
         self.left_out: dict[str, str] = {}
@@ -101,10 +103,10 @@ class Loop:
     def finish(self) -> Measured:
         """Make all the steps that are left, and measure after the last."""
         was_over = self.step == self.total_steps
-        if self.step == 0 and self.before is None:
+        if self.step == 0 and self.before.network is None:
             if self.judge.at_start:
-                self.before = self.measure()
-                self.tell(0, self.before.scalars)
+                self.before.measure(self.bench, found := self.measure(self.bench))
+                self.tell(0, found.scalars)
             self.save()
         for batches in self.loader.steps(self.step, self.total_steps):
             epoch, position = divmod(self.step, self.loader.steps_per_epoch)
@@ -113,7 +115,7 @@ class Loop:
                 self.method.on_epoch_start(self.embed_all)
             self.descend(batches)
             self.after_step(epoch)
-        after = self.measure()
+        after = self.measure(self.bench)
         if not was_over:
             self.tell(-(-self.step // self.loader.steps_per_epoch), after.scalars)
             self.save()
@@ -128,7 +130,8 @@ class Loop:
             steps=self.step,
             compute=self.compute,
             device=self.accelerator.device,
-            before=self.before,
+            before=self.before.network,
+            random=self.before.random,
             after=after,
             best=self.best,
             unreadable=sorted(self.unreadable.of(self.images).reasons),
@@ -178,7 +181,7 @@ class Loop:
         """Run the judge if this epoch is due. True if the score is the best so far."""
         if not self.judge.every or epochs % self.judge.every or epochs == self.run.epochs:
             return False
-        self.tell(epochs, self.measure().scalars)
+        self.tell(epochs, self.measure(self.bench).scalars)
         return self.best is not None and self.best["step"] == self.step
 
     def count_unreadable(self) -> None:
@@ -211,10 +214,10 @@ class Loop:
         """The keys of the images of a step, counted from 0, over all processes."""
         return [self.images.keys[int(index)] for index in self.loader.order.global_batch(step)]
 
-    def measure(self) -> Measured:
+    def measure(self, bench: Bench) -> Measured:
         """Measure the network as it is now, and remember the step of the best score."""
         self.require_finite()
-        found = self.last = self.judge.judge(self.bench).beside(self.last)
+        found = self.last = self.judge.judge(bench).beside(self.last)
         if found.correct is not None and (self.best is None or found.score > self.best["score"]):
             self.best = {"step": self.step, "score": found.score}
         return found
@@ -268,10 +271,9 @@ class Loop:
         }
         if self.accelerator.scaler is not None:
             scalars["scaler"] = self.accelerator.scaler.state_dict()
-        if self.before is not None:
-            scalars |= {"before": self.before.scalars, "question": self.judge.question()}
-        measured = {"before": self.before, "last": self.last}
-        parts |= {name: found.tensors for name, found in measured.items() if found and found.tensors}
+        parts, scalars = parts | self.before.parts(), scalars | self.before.scalars()
+        if self.last and self.last.tensors:
+            parts["last"] = self.last.tensors
         several = self.accelerator.num_processes > 1
         own = [name for name, _ in self.method.named_buffers() if several and name.endswith(STATISTICS)]
         own_tensors = {f"buffer.{name}": state[name] for name in own} | self.means.tensors()
@@ -280,12 +282,10 @@ class Loop:
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Take up what `save` wrote. The loop is new: until then its network is as it was before training."""
         self.best = saved.scalars["best"]
-        if "before" in saved.scalars:
-            self.before = Measured(saved.scalars["before"], **saved.tensors.get("before", {}))
-            self.last = Measured({}, **saved.tensors.get("last", {}))
-            if saved.scalars["question"] not in (self.judge.question(), self.judge.question(by_sizes)):
-                self.best = self.last = None  # they answer another question
-                self.before = self.measure()
+        self.last = Measured({}, **saved.tensors.get("last", {}))
+        if not self.before.load(saved):
+            self.best = self.last = None  # they answer another question
+            self.before.measure(self.bench, self.measure(self.before.as_it_began(self.bench)))
         buffers = {name.removeprefix("buffer."): own for name, own in saved.own.items() if name.startswith("buffer.")}
         self.method.load_state_dict(saved.tensors["method"] | buffers)
         entries = saved.scalars["optimizer"]

@@ -102,10 +102,11 @@ class Monitor:
         counts = torch.bincount(labels[labels >= 0])
         return (counts.max() / counts.sum()).item()
 
-    def numbers(self, before: Measured, after: Measured) -> dict[str, Number]:
+    def numbers(self, before: Measured, after: Measured, random: Measured | None = None) -> dict[str, Number]:
         """The numbers of results.json, each after training and before it, and the gain in accuracy.
 
-        A run that an earlier version began has no retrieval before it.
+        Likewise of random weights, where training began with others. A run that an earlier version began has no
+        retrieval before it.
         """
         found: dict[str, Number] = {}
         if before.correct is not None and after.correct is not None:
@@ -115,13 +116,18 @@ class Monitor:
                 "knn": proportion(int(after.correct.sum()), total) | {"k": self.config.k},
                 "knn gain": asdict(gain) | {"of": total},
             }
-        sought = len(self.sought)
-        for name, measured in (("retrieval before", before), ("retrieval", after)):
-            if (share := measured.scalars.get("retrieval")) is not None:
-                found[name] = proportion(round(share * sought), sought) | {"among": len(self.bank)}
+            if random is not None and random.correct is not None:
+                found["knn random"] = proportion(int(random.correct.sum()), total) | {"k": self.config.k}
+                over = paired_gain(random.correct, after.correct)
+                found["knn gain over random"] = asdict(over) | {"of": total}
+        sought, stages = len(self.sought), {" random": random, " before": before, "": after}
+        for suffix, measured in stages.items():
+            if measured is not None and (share := measured.scalars.get("retrieval")) is not None:
+                found[f"retrieval{suffix}"] = proportion(round(share * sought), sought) | {"among": len(self.bank)}
         for name in ("std", "rank"):
-            found[f"{name} before"] = {"value": before.scalars[name]}
-            found[name] = {"value": after.scalars[name]}
+            for suffix, measured in stages.items():
+                if measured is not None:
+                    found[f"{name}{suffix}"] = {"value": measured.scalars[name]}
         return found
 
     def about(self, after: Measured) -> dict[str, Any]:

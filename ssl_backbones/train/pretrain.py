@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+from functools import partial
 
-import ssl_backbones
 from ssl_backbones.data import (
     Images,
     ImageSourceError,
@@ -22,8 +21,9 @@ from ssl_backbones.methods.method import Method
 from ssl_backbones.models.backbone import freeze_unused
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.train.beginning import Beginning, begin
 from ssl_backbones.train.cache import Caching, cached, resident
-from ssl_backbones.train.judge import Trained
+from ssl_backbones.train.judge import SaveResults
 from ssl_backbones.train.monitor import Monitor
 from ssl_backbones.train.results import save_results
 from ssl_backbones.train.run import complete
@@ -33,20 +33,16 @@ from ssl_backbones.views import check_engine, using_engine
 
 def pretrain(recipe: Recipe) -> RunFolder:
     """Run a recipe to its end, from where it was left; return the folder with its results."""
-    begun, monitor = start(recipe)
-
-    def save(trained: Trained) -> str:
-        return save_results(recipe, monitor, trained)
-
-    return complete(begun, save)
+    return complete(*start(recipe))
 
 
-def start(recipe: Recipe) -> tuple[Begun, Monitor]:
-    """The run of a recipe, ready to go on from where it was left, and its monitor."""
+def start(recipe: Recipe) -> tuple[Begun, SaveResults]:
+    """The run of a recipe, ready to go on from where it was left, and what saves its results."""
     device = meet_for(recipe)
     with fitting():
         check_engine(recipe.engine)
-        method = build(recipe)
+        beginning = begin(recipe)
+        recipe, method = beginning.recipe, build(beginning)
         require_engine(recipe, method)
     images, validation = open_data(recipe)
     with fitting():
@@ -54,13 +50,16 @@ def start(recipe: Recipe) -> tuple[Begun, Monitor]:
     images = resident(images, recipe, device)
     monitor = Monitor(images, validation, recipe.monitoring, recipe.seed)
     with using_engine(recipe.engine):
-        return prepare(recipe, method, images, monitor, device), monitor
+        begun = prepare(recipe, method, images, monitor, device, beginning if recipe.init else None)
+    return begun, partial(save_results, recipe, monitor)
 
 
-def build(recipe: Recipe) -> Method:
-    """The recipe's method around a new backbone, the same in every process; ValueError if the two do not fit."""
-    torch.manual_seed(recipe.seed)
-    backbone = ssl_backbones.create_model(recipe.model, num_classes=0)
+def build(beginning: Beginning) -> Method:
+    """The recipe's method around its backbone, the same in every process; ValueError if the two do not fit.
+
+    Whatever follows the backbone, as the target of BYOL, begins as the same network.
+    """
+    backbone, recipe = beginning.backbone(), beginning.recipe
     freeze_unused(backbone, recipe.size)
     return recipe.method.build(backbone)
 

@@ -13,15 +13,15 @@ from ssl_backbones.files import read_object, replacing, write_file
 from ssl_backbones.hub.card import model_card
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.hub.run_name import run_name
-from ssl_backbones.models.backbone import weights_sha256
+from ssl_backbones.models.backbone import center_crop, weights_sha256
 from ssl_backbones.recipes.recipe import FREE, Recipe
 from ssl_backbones.registry.image_sets import are_those
 from ssl_backbones.registry.names import Name
 from ssl_backbones.runs.results import PRETRAINING, as_points, as_share, percent, results_of, write_results
 from ssl_backbones.runs.run_folder import RunFolder, differences
-from ssl_backbones.train.bench import evaluation_crop
 from ssl_backbones.train.judge import Trained
 from ssl_backbones.train.monitor import Monitor
+from ssl_backbones.typed.values import to_plain
 from ssl_backbones.visualizers import alignment_figure, alignment_maps
 from ssl_backbones.visualizers.alignment import HasAlignmentMaps
 from ssl_backbones.visualizers.page import draw_page
@@ -38,14 +38,17 @@ def save_results(recipe: Recipe, monitor: Monitor, trained: Trained) -> str:
     """Write the backbone, its figures, its draft card and results.json into the run's folder; return the summary."""
     folder = trained.folder
     results = results_of_run(recipe, monitor, trained)
-    crop = evaluation_crop(trained.method.backbone, recipe.size)
+    crop = center_crop(trained.method.backbone, recipe.size)
     save_backbone(
         trained.method.backbone,
         folder.backbone,
         architecture_of(recipe),
         input_size=(3, recipe.size, recipe.size),
+        mean=crop.mean,
+        std=crop.std,
         crop_pct=crop.crop_pct,
         interpolation=crop.interpolation,
+        license=recipe.start.licence if recipe.start and recipe.start.binds else None,
         tag=earned_tag(recipe, results),
         description=description(recipe, results),
     )
@@ -63,12 +66,16 @@ def summary(results: dict[str, Any], folder: RunFolder) -> str:
     lines, numbers = [], results["numbers"]
     if "knn" in numbers:
         before, after, gain = (numbers[name] for name in ("knn before", "knn", "knn gain"))
+        random, over = numbers.get("knn random"), numbers.get("knn gain over random")
+        began = "the backbone before training" if random is None else "the start"
         lines += [
             f"k-NN accuracy ({after['of']} queries, {results['kind']}, k={after['k']}):",
             f"  chance (the most frequent class)  {percent(results['chance'])} %",
-            f"  the backbone before training      {as_share(before)}",
+            *([] if random is None else [f"  random weights                    {as_share(random)}"]),
+            f"  {began:<32}  {as_share(before)}",
             f"  the backbone after training       {as_share(after)}",
             f"  gain, over the same images        {as_points(gain)}",
+            *([] if over is None else [f"  gain over random weights          {as_points(over)}"]),
         ]
     rank_before, rank = (numbers[name]["value"] for name in ("rank before", "rank"))
     files = sorted(path.name for path in folder.path.iterdir() if not path.name.startswith("."))
@@ -108,8 +115,9 @@ def description(recipe: Recipe, results: dict[str, Any]) -> str:
     images = f"{results['data']['images']} images"
     if not are_those(recipe.promise.data, results["data"]["fingerprint"]):
         images += f", not known to be {recipe.promise.data},"
+    start = f", begun with {recipe.start.shown}" if recipe.start else ""
     changed = f", altered in {', '.join(results['altered'])}" if results["altered"] else ""
-    return f"{recipe.model}, pretrained on {images} by the recipe {recipe.name}{changed}"
+    return f"{recipe.model}, pretrained on {images} by the recipe {recipe.name}{start}{changed}"
 
 
 def results_of_run(recipe: Recipe, monitor: Monitor, trained: Trained) -> dict[str, Any]:
@@ -123,7 +131,7 @@ def results_of_run(recipe: Recipe, monitor: Monitor, trained: Trained) -> dict[s
         data=trained.images,
         validation=next((images for images in asked if images not in (None, trained.images)), None),
         sources=(recipe.data, recipe.validation),
-        numbers=monitor.numbers(trained.before, trained.after),
+        numbers=monitor.numbers(trained.before, trained.after, trained.random),
         seed=recipe.seed,
         device=trained.device,
         precision=trained.compute.precision,
@@ -133,6 +141,7 @@ def results_of_run(recipe: Recipe, monitor: Monitor, trained: Trained) -> dict[s
             "altered": altered(recipe),
             "steps": trained.steps,
             "epochs": recipe.epochs,
+            **({"start": to_plain(recipe.start)} if recipe.start else {}),
             **recipe.selection.account(trained.images, monitor.asked_images),
             "unreadable": trained.unreadable,
             "unreadable_beside": trained.unreadable_elsewhere,
@@ -146,7 +155,7 @@ def draw_maps(recipe: Recipe, monitor: Monitor, trained: Trained) -> None:
     """Draw the alignment maps on the first images, for a method that has such maps."""
     if not isinstance(trained.method, HasAlignmentMaps):
         return
-    crop = evaluation_crop(trained.method.backbone, PICTURE_SCALE * recipe.size)
+    crop = center_crop(trained.method.backbone, PICTURE_SCALE * recipe.size)
     asked = monitor.asked_images
     indices = np.linspace(0, len(asked) - 1, min(IMAGES, len(asked)), dtype=int)
     levels = Batches(asked, crop, recipe.seed)[Request(0, indices)].content
@@ -159,7 +168,7 @@ def draw_maps(recipe: Recipe, monitor: Monitor, trained: Trained) -> None:
 def draw_gallery(recipe: Recipe, monitor: Monitor, trained: Trained, results: dict[str, Any]) -> None:
     """Draw the page of the run and of what its network looks at; a failure is mentioned, and nothing else is lost."""
     folder = trained.folder.path
-    crop = evaluation_crop(trained.method.backbone, recipe.size)
+    crop = center_crop(trained.method.backbone, recipe.size)
     viewer = Viewer(run_name(recipe.to_dict(), results), trained.method, crop, trained.device, recipe.seed)
     try:
         draw_page(folder / "gallery.html", viewer, monitor.asked_images, opening=[run_section(folder, results)])

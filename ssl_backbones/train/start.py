@@ -20,6 +20,7 @@ from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.checkpoint import Checkpoint, load_latest
 from ssl_backbones.runs.log import RunLog
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, claim
+from ssl_backbones.train.before import Given
 from ssl_backbones.train.guards import within_memory
 from ssl_backbones.train.judge import Judge
 from ssl_backbones.train.loader import Order
@@ -51,7 +52,9 @@ def check_order(run: Run, images: Images) -> None:
     Order(len(images), run.batch_size, run.seed, rank(), world_size(), run.accumulation)
 
 
-def prepare(run: Run, method: Method, images: Images, judge: Judge, device: torch.device) -> Begun:
+def prepare(
+    run: Run, method: Method, images: Images, judge: Judge, device: torch.device, given: Given | None = None
+) -> Begun:
     """The run, ready to go on from where it was left; refusals come before its folder is made."""
     with fitting():
         parameter_groups(method, run.optimizer)  # refuses a part that the method does not have
@@ -67,7 +70,7 @@ def prepare(run: Run, method: Method, images: Images, judge: Judge, device: torc
         check_data(images, saved.scalars["images"], folder)
     compute = computed_as_before(saved, device) or agreed_compute(run, method, images, content, device)
     accelerator = accelerator_of(compute.precision, run.trackers, str(folder.path))
-    loop = Loop(run, images, judge, method, compute, accelerator, folder)
+    loop = Loop(run, images, judge, method, compute, accelerator, folder, given)
     if saved is not None:
         loop.restore(saved)
     if run.trackers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from ssl_backbones.evaluate.detection.annotations import AnnotatedImages
 from ssl_backbones.evaluate.detection.box_views import BoxBatches, ResizeFlip, Target
 from ssl_backbones.evaluate.detection.detectors import Head, Sampling, build_detector
 from ssl_backbones.methods.method import Method, MethodConfig
+from ssl_backbones.models.backbone import normalisation
 from ssl_backbones.typed.words import Hidden
 
 
@@ -89,8 +90,7 @@ class Detection(Method):
 
     def resize(self, size: int, smallest: int, flip_p: float) -> ResizeFlip:
         """Images normalised as the backbone expects them."""
-        cfg: Any = self.backbone.pretrained_cfg
-        return ResizeFlip(size, smallest, self.config.longest, flip_p, tuple(cfg["mean"]), tuple(cfg["std"]))
+        return ResizeFlip(size, smallest, self.config.longest, flip_p, **normalisation(self.backbone))
 
     def dataset(self, images: Images, size: int, seed: int) -> BoxBatches:
         """Batches of images and their objects; ImageSourceError where the head cannot tell what is in them."""

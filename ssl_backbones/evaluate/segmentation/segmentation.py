@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -20,8 +20,8 @@ from ssl_backbones.evaluate.segmentation.fcn import STRIDES, FCNHead, enlarged, 
 from ssl_backbones.evaluate.segmentation.masks import IGNORED, Scenes
 from ssl_backbones.evaluate.segmentation.scene_views import ScaleCropFlip, SceneBatches, WholeScene
 from ssl_backbones.methods.method import Method, MethodConfig
+from ssl_backbones.models.backbone import normalisation
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
-from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD
 
 
 @dataclass(frozen=True)
@@ -104,19 +104,15 @@ class Segmentation(Method):
         """The loss of heads that tell no class from another."""
         return (1 + self.config.auxiliary) * math.log(self.config.classes)
 
-    @property
-    def colours(self) -> dict[str, tuple[float, ...]]:
-        """The mean and deviation that the backbone expects to be taken off."""
-        cfg: Any = getattr(self.backbone, "pretrained_cfg", None) or {}
-        return {"mean": tuple(cfg.get("mean", IMAGENET_MEAN)), "std": tuple(cfg.get("std", IMAGENET_STD))}
-
     def transform(self, size: int) -> ScaleCropFlip:
         chosen = self.config
-        return ScaleCropFlip(size, chosen.short_side, chosen.scale, chosen.max_share, chosen.flip_p, **self.colours)
+        return ScaleCropFlip(
+            size, chosen.short_side, chosen.scale, chosen.max_share, chosen.flip_p, **normalisation(self.backbone)
+        )
 
     def whole(self) -> WholeScene:
         """The transform of test images: whole, without augmentation."""
-        return WholeScene(self.config.short_side, **self.colours)
+        return WholeScene(self.config.short_side, **normalisation(self.backbone))
 
     def dataset(self, images: Scenes, size: int, seed: int) -> SceneBatches:  # type: ignore[override]
         """Batches of images with their masks."""

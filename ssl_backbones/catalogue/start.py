@@ -1,0 +1,149 @@
+"""Weights to start from: opened by whatever names them, held against the network, and put into it as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.models import adapt_input_conv
+from torch import Tensor, nn
+
+from ssl_backbones.catalogue.lookup import create_model
+from ssl_backbones.convert.conversion import convert, few
+from ssl_backbones.models.build import headless_cfg
+from ssl_backbones.models.provenance import Provenance, provenance_of
+from ssl_backbones.refusal import Refusal
+from ssl_backbones.registry.errors import PretrainedWeightsError
+
+WAYS_OUT = (
+    "name a mirror with HF_ENDPOINT, a folder or a file that was brought here from another machine with --init, or "
+    "leave --init out for random weights"
+)
+
+
+class StartError(Refusal, ValueError):
+    """Weights that a network cannot start from; the message says what is missing and what would work."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """The weights of a headless network, and their provenance."""
+
+    weights: Mapping[str, Tensor]
+    provenance: Provenance
+    left_out: str
+    """The parts that are not taken, in words."""
+
+
+def open_start(name: str, architecture: str) -> Start:
+    """The weights that a registered name, a name of timm's, `hf-hub:org/name`, a folder or a file names.
+
+    A file is read as `convert` reads it, and has to hold that architecture; of all others the head is left out.
+    Raises StartError for weights that cannot be had or are another network's, UnknownModelError for a name that means
+    nothing, ConversionError for a file that does not fill the network.
+    """
+    file = Path(name)
+    if file.name == "model.safetensors" and (file.parent / "config.json").is_file():
+        name, file = str(file.parent), file.parent  # whose description tells how images are prepared
+    if file.is_file():
+        model, left_out = _from_file(file, architecture)
+    else:
+        model, left_out = _by_name(name)
+    given = provenance_of(name, model)
+    if given.architecture != architecture:
+        raise StartError(
+            f"{given.shown} is a {given.architecture or 'network without a name'} and a {architecture} is to be "
+            "trained: name a start of that network with --init, or train the other one with --model"
+        )
+    return Start(model.state_dict(), given, left_out)
+
+
+def _from_file(file: Path, architecture: str) -> tuple[nn.Module, str]:
+    """The network in a checkpoint of anybody's; its images are taken to be prepared in the usual way."""
+    converted = convert(file, architecture)
+    about = {"license": None, "origin_url": f"{file.name}, a file"}
+    model: nn.Module = timm.create_model(
+        architecture, num_classes=0, pretrained_cfg=headless_cfg(architecture, **about)
+    )
+    model.load_state_dict(converted.weights)
+    return model, f"{converted.source}; {converted.rest}"
+
+
+def _by_name(name: str) -> tuple[nn.Module, str]:
+    """The network of a name, without its head of classes."""
+    try:
+        model = create_model(name, pretrained=True)
+    except PretrainedWeightsError as error:
+        raise StartError(f"{error.fault}; {WAYS_OUT}") if error.fault else error from error
+    classes = int(getattr(model, "num_classes", 0))
+    if classes:
+        model.reset_classifier(0)  # type: ignore[operator]
+    return model, f"left out: its head of {classes} classes" if classes else "it has no head"
+
+
+def fill(backbone: nn.Module, start: Start) -> None:
+    """Give a headless backbone every tensor of a start, and its preparation of images; StartError unless all fit.
+
+    The first convolution is adapted to another number of channels as timm does it.
+    """
+    given, own = dict(start.weights), backbone.state_dict()
+    for key in _first_convolutions(backbone):
+        if key in given and key in own:
+            given[key] = adapted(given[key], own[key].shape[1])
+    faults = {
+        "lacks": [key for key in own if key not in given],
+        "has in excess": [key for key in given if key not in own],
+        "has in another shape": [key for key in own if key in given and given[key].shape != own[key].shape],
+    }
+    if any(faults.values()):
+        listed = "; it ".join(f"{fault} {few(keys)}" for fault, keys in faults.items() if keys)
+        raise StartError(
+            f"{start.provenance.shown} does not fill a headless {start.provenance.architecture}, so nothing was begun: "
+            f"it {listed}; name the publisher's whole weights with --init"
+        )
+    backbone.load_state_dict(given)
+    prepare(backbone, start.provenance)
+
+
+def prepare(backbone: nn.Module, given: Provenance) -> None:
+    """Have a backbone expect images that are prepared as the start's were."""
+    channels = next((backbone.state_dict()[key].shape[1] for key in _first_convolutions(backbone)), 3)
+    described: Any = backbone
+    described.pretrained_cfg = {
+        **described.pretrained_cfg,
+        "mean": _for_channels(given.mean, channels),
+        "std": _for_channels(given.std, channels),
+        "interpolation": given.interpolation,
+        "crop_pct": given.crop_pct,
+    }
+
+
+def _first_convolutions(backbone: nn.Module) -> list[str]:
+    """The names of the weights that see the image's channels."""
+    described: Any = backbone.pretrained_cfg
+    named = described.get("first_conv") or ()
+    return [f"{name}.weight" for name in ((named,) if isinstance(named, str) else named)]
+
+
+def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """A mean or a deviation for so many channels, repeated or cut where they were others."""
+    return (values * channels)[:channels]
+
+
+def adapted(weight: Tensor, channels: int) -> Tensor:
+    """A first convolution's weight (O, I, h, w) for another number of input channels.
+
+    As in timm: one channel takes the sum of all, any other number repeats them and keeps the answer to grey.
+    """
+    own = weight.shape[1]
+    if channels == own:
+        return weight
+    if own == 3:
+        fitted: Tensor = adapt_input_conv(channels, weight)
+        return fitted
+    if channels == 1:
+        return weight.sum(dim=1, keepdim=True)
+    return weight.repeat(1, -(-channels // own), 1, 1)[:, :channels] * (own / channels)

@@ -1,0 +1,92 @@
+"""The weights that a pretraining run begins with: random ones, or given ones put into the same network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+import ssl_backbones
+from ssl_backbones.catalogue.start import Start, fill, open_start, prepare
+from ssl_backbones.distributed import say
+from ssl_backbones.files import read_object
+from ssl_backbones.models.provenance import Provenance
+from ssl_backbones.recipes.recipe import FREE, Recipe
+from ssl_backbones.registry.names import Name
+from ssl_backbones.runs.manifest import listed
+from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, changed_fields
+from ssl_backbones.train.processes import first_decides
+from ssl_backbones.typed.values import from_plain
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A recipe whose start is settled, and that start's weights."""
+
+    recipe: Recipe
+    start: Start | None
+    """None for random weights, and where a checkpoint takes the place of the start."""
+
+    def backbone(self) -> nn.Module:
+        """The backbone that training begins with, the same in every process; torch's generator stands after it."""
+        torch.manual_seed(self.recipe.seed)
+        backbone = ssl_backbones.create_model(self.recipe.model, num_classes=0)
+        if self.start is not None:
+            fill(backbone, self.start)
+        elif self.recipe.start is not None:
+            prepare(backbone, self.recipe.start)
+        return backbone
+
+    def drawn(self) -> nn.Module:
+        """The backbone with random weights, for images prepared as the start's were; no generator is moved."""
+        with torch.random.fork_rng():
+            return Beginning(self.recipe, None).backbone()
+
+    def started(self) -> nn.Module:
+        """The backbone with the start's weights, which are opened again if they are not at hand; likewise."""
+        start = self.start or opened(self.recipe)
+        with torch.random.fork_rng():
+            return Beginning(self.recipe, start).backbone()
+
+
+def begin(recipe: Recipe) -> Beginning:
+    """The beginning of a run; a start that a checkpoint took the place of is not opened again.
+
+    StartError, and all that `open_start` raises, for weights that the network cannot start from.
+    """
+    if not recipe.init:
+        return Beginning(recipe, None)
+    known = first_decides(lambda: recorded(recipe))
+    if known is not None:
+        return Beginning(recipe.begun_with(known), None)
+    start = opened(recipe)
+    given = start.provenance
+    say(f"Starts from {given}; {start.left_out}.")
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (given.mean, given.std))
+    say(
+        f"Images are prepared as the start's were: mean {mean}, deviation {std}, {given.interpolation}, evaluated at "
+        f"crop {given.crop_pct:g}."
+    )
+    return Beginning(recipe.begun_with(given), start)
+
+
+def opened(recipe: Recipe) -> Start:
+    """The start that a recipe names."""
+    return open_start(recipe.init, Name.parse(recipe.model).arch)
+
+
+def recorded(recipe: Recipe) -> Provenance | None:
+    """The start of a run that goes on from a checkpoint, or is finished; None where it begins anew."""
+    folder = RunFolder(recipe.folder)
+    if not folder.recipe.is_file() or not (folder.results.exists() or listed(folder.checkpoints)):
+        return None
+    plain = read_object(folder.recipe, "restore it, or choose another folder with --out", RunFolderError).get("start")
+    if plain is None:
+        return None
+    try:
+        start: Provenance = from_plain(Provenance, plain, "start")
+    except ValueError:
+        return None
+    changed = changed_fields(folder, recipe.begun_with(start).to_dict(), FREE, recipe.completed)
+    return None if changed else start
