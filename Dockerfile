@@ -1,0 +1,20 @@
+# docker build --tag ssl-backbones .                                                       for CPUs
+# docker build --tag ssl-backbones:cuda --build-arg WHEELS=https://download.pytorch.org/whl/cu128 .   for NVIDIA GPUs
+# docker run --rm --volume "$PWD:/work" ssl-backbones pretrain resnet18_byol.imagenette96_100ep --data images --out runs/mine
+FROM python:3.12-slim
+
+# torch's wheels bring CUDA's libraries with them; the driver is the host's (docker run --gpus all).
+ARG WHEELS=https://download.pytorch.org/whl/cpu
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
+RUN pip install --index-url "$WHEELS" torch torchvision
+
+WORKDIR /source
+COPY pyproject.toml README.md LICENSE ./
+COPY ssl_backbones ssl_backbones
+RUN pip install ".[eval,fast,heic]" && rm -rf /source
+
+RUN useradd --create-home --uid 1000 user && mkdir /work && chown user /work
+USER user
+WORKDIR /work
+ENTRYPOINT ["ssl-backbones"]
+CMD ["--help"]
