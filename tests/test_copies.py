@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import hostile
 import pyarrow as pa
 import pytest
+from drawn_objects import voc
 from image_sources import fill, write
+from runs import image_folder, tiny
+from scenes import voc_folder
 
 from ssl_backbones.data import hub_dataset, open_images, source
 from ssl_backbones.data.copies import copies_among, copies_sentence
+from ssl_backbones.evaluate.detection import detect
+from ssl_backbones.evaluate.detection.detect_run import PRESETS as DETECTIONS
+from ssl_backbones.evaluate.labelled import open_labelled
+from ssl_backbones.evaluate.protocols import knn
+from ssl_backbones.evaluate.segmentation import segment
+from ssl_backbones.evaluate.segmentation.segment_run import PRESETS as SEGMENTATIONS
+from ssl_backbones.methods import BYOLConfig
+from ssl_backbones.train import pretrain
 
 
 def jpegs(seeds: list[int]) -> list[bytes]:
@@ -56,6 +69,68 @@ def test_images_that_are_asked_about_themselves_are_told(tmp_path):
     images = open_images(folder(tmp_path / "train", jpegs([0, 1, 2])))
     assert copies_among(images, images) == [0, 1, 2]
     assert "all 3 validation images are training images" in copies_sentence(images, images)
+
+
+def classified(root):
+    """Class folders of eight images to learn from and six to ask about."""
+    image_folder(root / "train", 8)
+    image_folder(root / "val", 6)  # the same drawings
+    for number in range(1, 6):
+        (root / "val" / ("bag", "hat")[number % 2] / f"{number:02}.jpg").write_bytes(hostile.jpeg(seed=number))
+    return root
+
+
+def labelled(root):
+    return lambda: open_labelled(knn.Options(model="resnet8", data=str(classified(root)), out=root / "out"), "k-NN")
+
+
+def pretraining(root):
+    return lambda: pretrain.open_data(tiny(BYOLConfig, classified(root), root / "out"))
+
+
+def segmentation(root):
+    path = voc_folder(root, train=16) / "JPEGImages"
+    (path / "p16.jpg").write_bytes((path / "p1.jpg").read_bytes())  # of one shape
+    return lambda: segment.open_data(replace(SEGMENTATIONS["small"], data=str(root), batch_size=4, out="out"))
+
+
+def detection(root):
+    path = voc(root) / "JPEGImages"
+    (path / "000004.jpg").write_bytes((path / "000000.jpg").read_bytes())
+    return lambda: detect.open_data(replace(DETECTIONS["small"], data=str(root), batch_size=4, out="out"))
+
+
+@pytest.mark.parametrize("opened", [labelled, pretraining, segmentation, detection])
+def test_every_command_that_tests_says_that_the_splits_share_images(opened, tmp_path, capsys):
+    opened(tmp_path / "data")()
+    said = capsys.readouterr().out
+    assert re.search(r"warning: 1 of the \d validation images are copies of training images \('", said), said
+
+
+def own_bank(root):
+    data = str(image_folder(root, 8))
+    return lambda: open_labelled(knn.Options(model="resnet8", data=data, validation=data, out=root / "out"), "k-NN")
+
+
+def own_queries(root):
+    data = str(image_folder(root, 8))
+    return lambda: pretrain.open_data(tiny(BYOLConfig, Path(data), root / "out", validation=data))
+
+
+def own_scenes(root):
+    run = replace(SEGMENTATIONS["small"], data=str(voc_folder(root)), batch_size=4, out="out")
+    return lambda: segment.open_data(replace(run, validation=run.data, validation_lists=run.train_lists))
+
+
+def own_objects(root):
+    run = replace(DETECTIONS["small"], data=f"{voc(root)}:trainval", batch_size=4, out="out")
+    return lambda: detect.open_data(replace(run, validation=run.data))
+
+
+@pytest.mark.parametrize("opened", [own_bank, own_queries, own_scenes, own_objects])
+def test_every_command_that_tests_says_that_the_splits_are_one(opened, tmp_path, capsys):
+    opened(tmp_path / "data")()
+    assert re.search(r"warning: all \d+ validation images are training images", capsys.readouterr().out)
 
 
 def test_files_that_are_gone_or_empty_are_no_copies(tmp_path):

@@ -17,7 +17,7 @@ from PIL import Image
 from scenes import DrawnScenes, palette, parquet_folder, png, scene, voc_folder
 
 from ssl_backbones.data import DecodePolicy, ImageSourceError, UnreadableImageError
-from ssl_backbones.evaluate.segmentation.masks import decode_mask, open_scenes, scenes_kept_out
+from ssl_backbones.evaluate.segmentation.masks import decode_mask, open_scenes
 from ssl_backbones.evaluate.segmentation.survey import class_names, require_known, survey
 
 MASK = scene(5)[1]
@@ -101,7 +101,7 @@ def test_masks_added_later_are_found_in_their_own_folder(voc: Path) -> None:
 
 def test_parquet_holds_the_same_scenes(tmp_path: Path) -> None:
     folder = parquet_folder(tmp_path / "parquet")
-    train, validation = open_scenes(str(folder), "mask", []), scenes_kept_out(str(folder), "mask", [])
+    train, validation = open_scenes(str(folder), "mask", []), open_scenes(str(folder), "mask", [], beside=True)
     assert (len(train), len(validation)) == (10, 5)
     for scenes, first in ((train, 0), (validation, 10)):
         for row in range(len(scenes)):
@@ -165,7 +165,7 @@ class TestRefusals:
         folder = parquet_folder(tmp_path / "parquet")
         (folder / "validation.parquet").unlink()
         with pytest.raises(ImageSourceError, match="name images to be tested on with --validation"):
-            scenes_kept_out(str(folder), "mask", [])
+            open_scenes(str(folder), "mask", [], beside=True)
 
     def test_a_mask_of_another_size(self, voc: Path) -> None:
         palette(MASK[:, :-2]).save(voc / "SegmentationClass/p4.png")

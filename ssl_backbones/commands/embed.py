@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from ssl_backbones.checks import check
+from ssl_backbones.credentials import change_texts
 from ssl_backbones.data import Images, open_images
 from ssl_backbones.data.keys import as_unicode
 from ssl_backbones.distributed import rank, say
@@ -34,6 +35,7 @@ from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.evaluate.options import FeatureOptions
 from ssl_backbones.files import PlaceError, check_place, check_writable, replacing
+from ssl_backbones.runs.results import about
 from ssl_backbones.train.processes import first_decides, meet
 
 FORMS = (".parquet", ".npy")
@@ -88,7 +90,7 @@ def run(options: Options) -> None:
     model = options.open_model(device)
     embeddings = embedded(model, images, options)
     if rank() == 0:
-        write(embeddings, options, about(options, model, images))
+        write(embeddings, options, note_of(options, model, images))
         count, width = embeddings.features.shape
         left_out = f", {len(images) - count} that cannot be read left out" if count < len(images) else ""
         say(f"{options.out} holds {width} features of each of {count} images{left_out}")
@@ -115,13 +117,13 @@ def embedded(model: EvaluatedModel, images: Images, options: Options) -> Embeddi
     return Embeddings(features.rows[torch.from_numpy(readable)], keys, labels[readable], images.classes)
 
 
-def about(options: Options, model: EvaluatedModel, images: Images) -> dict[str, Any]:
+def note_of(options: Options, model: EvaluatedModel, images: Images) -> dict[str, Any]:
     """Notes for a reader of the features, as JSON."""
     return {
         "model": options.model,
         "pretrained": not options.random,
         **model.identity,
-        "images": images.fingerprint,
+        "data": about(images, options.data),
         "size": model.crop.size,
         "crop_pct": model.crop.crop_pct,
         "interpolation": model.crop.interpolation,
@@ -159,7 +161,7 @@ def table(embeddings: Embeddings, note: dict[str, Any]) -> pa.Table:
         "class": pa.array([name or None for name in embeddings.named], pa.string()),
         "features": pa.FixedSizeListArray.from_arrays(values, width),
     }
-    return pa.table(columns).replace_schema_metadata({"ssl_backbones": json.dumps(note)})
+    return pa.table(columns).replace_schema_metadata({"ssl_backbones": json.dumps(change_texts(note))})
 
 
 def project(embeddings: Embeddings, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from ssl_backbones.data.batches import Batch, BatchDataset, Batches, Request
 from ssl_backbones.data.cached import CachedImages
 from ssl_backbones.data.checks import relabelled, require_batch, require_labels
-from ssl_backbones.data.copies import copies_sentence
+from ssl_backbones.data.copies import say_copies
 from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.data.folder import ImageFolder
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError, by_content, by_sizes
@@ -32,11 +32,11 @@ __all__ = [
     "by_content",
     "by_sizes",
     "classes_sentence",
-    "copies_sentence",
     "open_images",
     "relabelled",
     "require_batch",
     "require_labels",
+    "say_copies",
     "unlabelled",
     "validation_of",
 ]

@@ -6,8 +6,15 @@ import numpy as np
 
 from ssl_backbones.data.digests import EMPTY, MISSING, as_items, as_rows
 from ssl_backbones.data.images import Images
+from ssl_backbones.distributed import rank, say
 
 SHOWN = 3
+
+
+def say_copies(asked: Images | None, images: Images) -> None:
+    """Warn where images to ask about are, some or all, those to learn from."""
+    if rank() == 0 and (warning := copies_sentence(asked, images)):
+        say(warning)
 
 
 def copies_among(asked: Images, images: Images) -> list[int]:
@@ -31,11 +38,11 @@ def copies_sentence(asked: Images | None, images: Images) -> str:
         return ""
     if len(found) == len(asked):
         return (
-            f"warning: all {len(asked)} validation images are training images: accuracies are those of images "
+            f"warning: all {len(asked)} validation images are training images: numbers are those of images "
             "that were learnt from; name others with --validation."
         )
     names = ", ".join(repr(asked.keys[row]) for row in found[:SHOWN]) + (", ..." if len(found) > SHOWN else "")
     return (
         f"warning: {len(found)} of the {len(asked)} validation images are copies of training images "
-        f"({names}): accuracies are flattered by them; take them out of one of the two."
+        f"({names}): numbers are flattered by them; take them out of one of the two."
     )

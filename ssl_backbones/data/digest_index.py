@@ -20,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ssl_backbones.data.digests import WIDTH, as_rows, digest_of_file, of_each, stamp_of
+from ssl_backbones.data.digests import WIDTH, as_rows, digest_of_file, of_each, spread, stamp_of
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.distributed import say
 from ssl_backbones.files import make_folder, write_file
@@ -120,7 +120,7 @@ def digests_of_rows(files: Sequence[Path], count: int, digest_at: Callable[[int]
     def known(index: Index) -> np.ndarray | None:
         if len(index.digests) != count or (index.rows_of(keys, stamps) < 0).any():
             return None
-        agree = all(digest_at(at) == index.digests[at].tobytes() for at in spread(count))
+        agree = all(digest_at(at) == index.digests[at].tobytes() for at in spread(count, COMPARED))
         return index.digests if agree else None
 
     if place is None:
@@ -145,12 +145,6 @@ def settled(stamps: np.ndarray, asked_at: int) -> np.ndarray:
     return np.where(stamps[:, 1:3].max(axis=1, keepdims=True) < asked_at - SETTLED, stamps, -1)
 
 
-def spread(count: int) -> list[int]:
-    """The positions of a few of `count` images, evenly spread."""
-    found: list[int] = np.linspace(0, count - 1, min(COMPARED, count), dtype=np.int64).tolist()
-    return found
-
-
 def digests_by(index: Index, rows: np.ndarray, paths: list[str], root: Path) -> np.ndarray:
     """The digests (N, WIDTH) of all files: from the index where it has a row, else read."""
     digests = np.zeros((len(paths), WIDTH), np.uint8)
@@ -166,7 +160,7 @@ def digests_by(index: Index, rows: np.ndarray, paths: list[str], root: Path) -> 
 def checked(index: Index, rows: np.ndarray, paths: list[str]) -> np.ndarray:
     """The rows, or none of them where one of a few files is not what the index says although its stamp is the same."""
     known = np.flatnonzero(rows >= 0)
-    some = known[spread(len(known))]
+    some = known[spread(len(known), COMPARED)]
     if all(digest_of_file(paths[at]) == index.digests[rows[at]].tobytes() for at in some):
         return rows
     return np.full(len(rows), -1)

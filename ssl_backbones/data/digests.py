@@ -117,6 +117,11 @@ def of_each(images: Sequence[S], ask: Callable[[S], T], what: str) -> Iterator[T
                 say(f"{done} of {len(images)} {what}")
 
 
+def spread(count: int, most: int) -> list[int]:
+    """Some of the numbers below `count`, evenly spread."""
+    return sorted({int(at) for at in np.linspace(0, count - 1, min(most, count))})
+
+
 def as_rows(digests: Sequence[bytes]) -> np.ndarray:
     """Digests as an array (N, WIDTH) of bytes."""
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, WIDTH)

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_backbones.data import Images, ImageSourceError, copies_sentence, open_images, relabelled, validation_of
+from ssl_backbones.data import Images, ImageSourceError, open_images, relabelled, say_copies, validation_of
 from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.data.subset import Selection
-from ssl_backbones.distributed import rank, say
 from ssl_backbones.evaluate.features import Features
 
 SHOWN = 5
@@ -89,8 +88,7 @@ def open_labelled(named: Named, protocol: str) -> tuple[Images, Images | None, s
         if len(known(labels_of(asked, source, protocol))) == 0:
             raise ImageSourceError("no image has a label, so there is nothing to answer: label some")
         require_known(asked, images, present)
-        if rank() == 0 and (warning := copies_sentence(asked, images)):
-            say(warning)
+        say_copies(asked, images)
         return images, relabelled(asked, images.classes), source
 
 

@@ -15,11 +15,11 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from ssl_backbones.data import Images, ImageSourceError, ResidentImages, UnreadableImageError
 from ssl_backbones.data.cached import INDEX, CachedImages, read_index, verify
+from ssl_backbones.data.digests import spread
 from ssl_backbones.data.unreadable import Unreadable
 from ssl_backbones.distributed import rank, say
 from ssl_backbones.locks import Lock, LockedError
@@ -104,11 +104,6 @@ def expected_bytes(images: Images, how: Caching) -> int:
         except UnreadableImageError:
             continue
     return round(sum(sizes) / len(sizes) * len(images)) if sizes else 0
-
-
-def spread(count: int, most: int) -> list[int]:
-    """Some of the numbers below `count`, evenly spread."""
-    return sorted({int(at) for at in np.linspace(0, count - 1, min(most, count))})
 
 
 def making_of(images: Images, source: str, place: Path, how: Caching, expected: int) -> Iterator[bool]:

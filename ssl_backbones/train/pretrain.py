@@ -8,15 +8,15 @@ from ssl_backbones.data import (
     Images,
     ImageSourceError,
     classes_sentence,
-    copies_sentence,
     open_images,
     relabelled,
     require_batch,
+    say_copies,
     unlabelled,
     validation_of,
 )
 from ssl_backbones.data.subset import Subset
-from ssl_backbones.distributed import rank, say
+from ssl_backbones.distributed import say
 from ssl_backbones.methods.method import Method
 from ssl_backbones.models.backbone import freeze_unused
 from ssl_backbones.recipes.recipe import Recipe
@@ -88,8 +88,7 @@ def open_data(recipe: Recipe) -> tuple[Images, Images | None]:
         say(sentence)
     images, validation = recipe.selection.of(images, open_validation(recipe, images))
     require_batch(images, recipe.batch_size)
-    if rank() == 0 and (warning := copies_sentence(validation, images)):
-        say(warning)
+    say_copies(validation, images)
     how = Caching.of(recipe)
     if how is None:
         return images, validation

@@ -6,11 +6,11 @@ import copy
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import final
+from typing import Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,8 +140,17 @@ class ListedImages(Images):
         return decode(path, str(path), self.policy)
 
 
-Masks = Callable[[int, NDArray[np.int64]], NDArray[np.uint8]]
-"""Masks (N, H, W) of 0 and 1 of the objects with these numbers (N,) in the annotation of an image."""
+class Masks(Protocol):
+    """The masks of all objects of a source."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of their content."""
+        ...
+
+    def __call__(self, index: int, numbers: NDArray[np.int64], /) -> NDArray[np.uint8]:
+        """Masks (N, H, W) of 0 and 1 of the objects with these numbers (N,) in the annotation of an image."""
+        ...
 
 
 @final
@@ -151,6 +160,11 @@ class MasksAt:
 
     masks: Masks
     rows: NDArray[np.int64]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all masks of the source: the fingerprint of the images tells which are taken."""
+        return self.masks.fingerprint
 
     def __call__(self, index: int, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The masks (N, H, W) of some annotations of an image."""
@@ -176,8 +190,7 @@ class AnnotatedImages(Images):
     ) -> None:
         """`metric` is the name of the source's own in METRICS of box_metrics.
 
-        `masks(index, numbers)` draws objects of an image by their numbers in its annotation, (N, H, W) of 0 and 1 in
-        the annotations' frame; it has to pickle.
+        `masks` draws objects in the annotations' frame; it has to pickle.
         """
         self.listed, self.keys = images, images.keys
         self.unannotated: Images = images
@@ -212,9 +225,15 @@ class AnnotatedImages(Images):
         part.require_objects()
         return part
 
+    @property
+    def digests(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+        """Of the images; the fingerprint covers objects and masks as well."""
+        return self.unannotated.digests
+
     @cached_property
     def fingerprint(self) -> str:
-        return self.digest_over(self.unannotated.fingerprint)
+        drawn = f" {self.masks.fingerprint}" if self.masks else ""
+        return self.digest_over(self.unannotated.fingerprint + drawn)
 
     @cached_property
     def fingerprint_by_sizes(self) -> str:

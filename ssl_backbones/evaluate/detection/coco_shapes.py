@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,14 @@ class Shapes:
     shapes: list[list[Shape | None]]
     """Of each image, each annotation's."""
     sizes: list[Size]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A sha256 over the shapes."""
+        digest = hashlib.sha256()
+        for shapes in self.shapes:
+            digest.update(repr(shapes).encode())
+        return digest.hexdigest()
 
     def __call__(self, index: int, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The masks (N, H, W) of some annotations of an image."""

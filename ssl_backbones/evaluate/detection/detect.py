@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ssl_backbones.data import require_batch
+from ssl_backbones.data import require_batch, say_copies
 from ssl_backbones.distributed import say, world_size
 from ssl_backbones.evaluate.detection.annotations import AnnotatedImages
 from ssl_backbones.evaluate.detection.box_metrics import require_evaluators
@@ -82,6 +82,7 @@ def open_data(run: DetectRun) -> tuple[AnnotatedImages, AnnotatedImages]:
         tested = open_annotated(run.validation, column=column, kept_out=True, classes=images.classes, frame=frame)
     else:
         tested = open_kept_out(run.data, images, column, frame)
+    say_copies(tested, images)
     for annotated in (images, tested):
         annotated.decode_by(run.decoding)
     masks = run.task.head.startswith("mask")

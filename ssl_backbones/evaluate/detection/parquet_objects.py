@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -153,6 +154,11 @@ class Numbered:
 
     def __init__(self, column: EncodedColumn, keys: Sequence[str]) -> None:
         self.column, self.keys = column, keys
+
+    @property
+    def fingerprint(self) -> str:
+        """A sha256 over the masks as they are encoded."""
+        return hashlib.sha256(self.column.digests.tobytes()).hexdigest()
 
     def size(self, row: int) -> Size | None:
         """Width and height of a mask, or ImageSourceError."""

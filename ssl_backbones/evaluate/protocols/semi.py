@@ -23,6 +23,7 @@ from ssl_backbones.evaluate.classification.labelled_run import Asked, LabelledRu
 from ssl_backbones.evaluate.classification.subset import labelled_rows, listed, stratified
 from ssl_backbones.evaluate.labelled import require_known
 from ssl_backbones.recipes.settings import OptimizerConfig, ScheduleConfig
+from ssl_backbones.runs.results import about
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ def subset_of(options: Options, asked: Asked) -> dict[str, Any]:
         "images": len(asked.rows),
         "classes": len(set(asked.images.labels.tolist())) if asked.images.labels is not None else 0,
         "sha256": hashlib.sha256(names).hexdigest(),
-        "of": {"images": len(asked.whole), "fingerprint": asked.whole.fingerprint},
+        "of": about(asked.whole, options.data),
     }
 
 

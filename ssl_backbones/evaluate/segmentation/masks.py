@@ -94,6 +94,11 @@ class VocScenes(Scenes):
         """The sizes and digests of all images, and behind them those of all masks."""
         return contents_of_list(self.root, self.files)
 
+    @property
+    def digests(self) -> NDArray[np.uint8]:  # type: ignore[override]
+        """Of the images; the fingerprint covers the masks as well."""
+        return self.contents.digests[: len(self.images)]
+
     @cached_property
     def fingerprint(self) -> str:
         return fingerprint_of(self.files, None, self.contents.digests)
@@ -137,6 +142,11 @@ class ParquetScenes(Scenes):
         if (empty := np.flatnonzero(self.masks.sizes < 0)).size:
             raise ImageSourceError(f"{self.place(int(empty[0]))} is empty: {len(empty)} rows have no mask")
 
+    @property
+    def digests(self) -> NDArray[np.uint8]:  # type: ignore[override]
+        """Of the images; the fingerprint covers the masks as well."""
+        return self.images.digests
+
     @cached_property
     def fingerprint(self) -> str:
         return fingerprint_of(self.parts, None, np.concatenate([self.images.digests, self.masks.digests]))
@@ -174,6 +184,10 @@ class ScenesAt(Scenes):
         self.turns = None if scenes.turns is None else scenes.turns[rows]
 
     @property
+    def digests(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+        return self.part.digests
+
+    @property
     def fingerprint(self) -> str:  # type: ignore[override]
         return self.part.fingerprint
 
@@ -200,12 +214,20 @@ def open_scenes(
     lists: Sequence[str],
     policy: DecodePolicy = USUAL_POLICY,
     frame: AnnotationsFrame = "auto",
+    *,
+    beside: bool = False,
 ) -> Scenes:
     """The scenes of a VOC folder, by its lists, or of parquet files, by their column of masks; or ImageSourceError.
 
-    `frame` is that of masks whose sizes do not tell it.
+    `frame` is that of masks whose sizes do not tell it. With `beside`, it is the parquet files for validation that are
+    opened, beside those to train on that `spec` names.
     """
     files = parquet_files(spec) if spec else []
+    if files and beside and not (files := parquet_kept_out(trained_on := files)):
+        raise ImageSourceError(
+            f"there are no validation*.parquet beside {str(trained_on[0])!r}: name images to be tested on with "
+            "--validation"
+        )
     if files:
         require_pyarrow()
         if missing := [file for file in files if not file.is_file()]:
@@ -218,25 +240,6 @@ def open_scenes(
         f"{spec!r} holds no images with masks: give a folder with {IMAGES}, {MASKS[0]} and {LISTS.as_posix()}, as "
         "Pascal VOC has them, or parquet files with a column of masks"
     )
-
-
-def scenes_kept_out(
-    spec: str,
-    column: str,
-    lists: Sequence[str],
-    policy: DecodePolicy = USUAL_POLICY,
-    frame: AnnotationsFrame = "auto",
-) -> Scenes:
-    """The validation scenes beside those to train on: a VOC folder's other lists, or the parquet files beside."""
-    files = parquet_files(spec)
-    if not files:
-        return open_scenes(spec, column, lists, policy, frame)
-    beside = parquet_kept_out(files)
-    if not beside:
-        raise ImageSourceError(
-            f"there are no validation*.parquet beside {str(files[0])!r}: name images to be tested on with --validation"
-        )
-    return ParquetScenes(beside, column, policy).fit(frame, repr(spec))
 
 
 def listed(root: Path, word: str) -> list[str]:

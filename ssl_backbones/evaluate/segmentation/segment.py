@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ssl_backbones.data import require_batch
+from ssl_backbones.data import require_batch, say_copies
 from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.learning_rates import Division, train_at_rates
 from ssl_backbones.evaluate.model import open_model
 from ssl_backbones.evaluate.segmentation.fcn import dilated
-from ssl_backbones.evaluate.segmentation.masks import IGNORED, Scenes, ScenesAt, open_scenes, scenes_kept_out
+from ssl_backbones.evaluate.segmentation.masks import IGNORED, Scenes, ScenesAt, open_scenes
 from ssl_backbones.evaluate.segmentation.segment_run import PRESETS, SegmentRun
 from ssl_backbones.evaluate.segmentation.segmentation import Segmentation
 from ssl_backbones.evaluate.segmentation.segmentation_judge import SegmentationJudge
@@ -53,9 +53,10 @@ def open_data(run: SegmentRun) -> tuple[Scenes, Scenes]:
     reading = run.decoding, run.annotations_frame
     scenes = open_scenes(run.data, run.mask_column, run.train_lists, *reading)
     require_batch(scenes, run.batch_size)
-    if run.validation:
-        return scenes, open_scenes(run.validation, run.mask_column, run.validation_lists, *reading)
-    return scenes, scenes_kept_out(run.data, run.mask_column, run.validation_lists, *reading)
+    tested = run.validation or run.data
+    validation = open_scenes(tested, run.mask_column, run.validation_lists, *reading, beside=not run.validation)
+    say_copies(validation, scenes)
+    return scenes, validation
 
 
 def looked_at(run: SegmentRun, scenes: Scenes, validation: Scenes) -> tuple[list[str], list[str]]:
