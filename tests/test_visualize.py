@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from test_gallery import Page
 from ssl_backbones import create_model
 from ssl_backbones.commands import visualize
 from ssl_backbones.data import ImageSourceError, open_images
+from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.methods import LewelBConfig, Method, MethodConfig, PatchRotNetConfig, RotNetConfig
 from ssl_backbones.train import results
 from ssl_backbones.views import CenterCrop
-from ssl_backbones.visualizers import save_figure, scatter_figure, view_panels
+from ssl_backbones.visualizers import Scatter, save_figure, scatter_figure, scatter_panels, view_panels
 from ssl_backbones.visualizers.page import agreement, heat_alt
 from ssl_backbones.visualizers.page_images import Viewer, read_page_images, task_views, view_pairs
 
@@ -133,6 +135,8 @@ def test_the_same_command_gives_the_same_page(image_files: Path, tmp_path: Path)
         (["resnet8", "--random", "--count", "0"], "count is 0, but must be at least 1"),
         (["resnet8", "--random", "--map", "mds"], "--map"),
         (["resnet8", "--random", "--out", "taken"], "exists: choose another folder"),
+        (["resnet8", "--random", "--beside", "resnett8"], "near it are"),
+        (["resnet8", "--random", "--beside", "resnet20", "--bank", "3", "--count", "3"], "no weights are published"),
         (["resnet8", "--random", "--out", "file/below"], "cannot be written to"),
     ],
 )
@@ -270,3 +274,40 @@ def test_figures_are_drawn_without_a_window_or_global_state(tmp_path: Path) -> N
     assert panels.picture().width > 60
     with pytest.raises(ValueError, match="2 maps for 3 views"):
         view_panels(views, np.zeros((2, 4, 4)))
+
+
+def test_networks_stand_side_by_side(image_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    tuned = save_backbone(create_model("resnet8", num_classes=0), tmp_path / "private" / "tuned", "resnet8")
+    drawn: list[Any] = []
+
+    def kept(panels: Sequence[Scatter], *others: Any, **more: Any) -> Any:
+        drawn.extend(panels)
+        return scatter_panels(panels, *others, **more)
+
+    monkeypatch.setattr(visualize, "scatter_panels", kept)
+    name = "resnet8_byol.imagenette32_60ep"
+    look(name, image_files, tmp_path / "out", "--beside", str(tuned), name, "--pdf", "--size", "16")
+    assert [panel.title for panel in drawn] == [f"{name} with random weights", name, "tuned", name]
+    assert np.array_equal(drawn[1].places, drawn[3].places)
+    assert len({panel.places.tobytes() for panel in drawn}) == 3
+    assert all(panel.caption.startswith("nearest image of the same class: ") for panel in drawn)
+    left = tmp_path / "out" / "figures"
+    assert (left / "networks.pdf").read_bytes().startswith(b"%PDF")
+    with Image.open(left / "networks.png") as picture:
+        assert picture.width > 4 * picture.height
+    drawn.clear()
+    look(name, image_files, tmp_path / "random", "--random", "--beside", name, "--size", "16")
+    assert [panel.title for panel in drawn] == [f"{name} with random weights", name]
+
+
+def test_one_legend_serves_all_panels() -> None:
+    pytest.importorskip("matplotlib")
+    places = np.random.default_rng(0).normal(size=(12, 2))
+    panels = [Scatter(places, "one $name"), Scatter(-places, "other", "told"), Scatter(places)]
+    figure = scatter_panels(panels, np.arange(12) % 3 - 1, ["bag", "h$at"])
+    legends = [axes.get_legend() for axes in figure.axes]
+    assert legends[:2] == [None, None]
+    assert [text.get_text() for text in legends[2].get_texts()] == ["bag", r"h\$at"]
+    assert [axes.get_title() for axes in figure.axes] == ["one $name", "other", ""]
+    assert figure.axes[1].get_xlabel() == "told"

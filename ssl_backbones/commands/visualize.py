@@ -3,15 +3,17 @@
 Examples:
     ssl-backbones visualize runs/mine --images photos --out gallery
     ssl-backbones visualize resnet50_swav.in1k_800ep --images photos --out gallery --pdf
+    ssl-backbones visualize runs/mine --beside results/finetune --images photos --out gallery
 
-Leaves index.html and the figures of the papers. MODEL is a registered name, hf-hub:org/name, or the folder of a run,
-which also tells of its curves and its maps.
+Leaves index.html and the figures of the papers; with --beside also figures/networks.png: the features of the same
+images by the network with random weights, by the network, and by each of the others, such as it is after fine-tuning.
+MODEL is a registered name, hf-hub:org/name, or the folder of a run, which also tells of its curves and its maps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,10 @@ from PIL import Image
 from torch import nn
 
 from ssl_backbones.checks import check_at_least
-from ssl_backbones.data import open_images
+from ssl_backbones.data import ImageSourceError, open_images
 from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.evaluate.model import open_model, usual_device
+from ssl_backbones.evaluate.tuned import without_place
 from ssl_backbones.hub.run_name import run_name
 from ssl_backbones.methods import method_from_run
 from ssl_backbones.models.backbone import center_crop
@@ -33,6 +36,7 @@ from ssl_backbones.visualizers import (
     HasAlignmentMaps,
     Panels,
     Projection,
+    Scatter,
     alignment_figure,
     alignment_maps,
     alignment_panels,
@@ -40,11 +44,12 @@ from ssl_backbones.visualizers import (
     neighbour_sheet,
     save_figure,
     scatter_figure,
+    scatter_panels,
     thumbnail_map,
     view_panels,
 )
-from ssl_backbones.visualizers.page import FEW, draw_page, usual_projection
-from ssl_backbones.visualizers.page_images import PageImages, Viewer, magnified, task_views, view_pairs
+from ssl_backbones.visualizers.page import FEW, agreement, draw_page, usual_projection
+from ssl_backbones.visualizers.page_images import PageImages, Viewer, magnified, seen_by, task_views, view_pairs
 from ssl_backbones.visualizers.run_section import recorded, run_section
 
 PRINTED = 6
@@ -77,6 +82,8 @@ class Options:
     """The figures as PDF too, which needs matplotlib."""
     random: bool = False
     """Random weights instead of the model's, to compare with."""
+    beside: tuple[str, ...] = ()
+    """Other models whose features are laid out beside the model's and those of random weights, in one figure."""
     overwrite: bool = False
     """Replace a page that lies in the folder."""
     max_pixels: int = MAX_PIXELS
@@ -98,6 +105,7 @@ def visualize(options: Options) -> list[Path]:
     claim_out(options)
     source = open_images(options.images, DecodePolicy(options.max_pixels))
     viewer = viewer_of(options)
+    others = [viewer_of(replace(options, model=other, random=False)) for other in options.beside]
     projection = options.map or usual_projection()
     page = options.out / "index.html"
     images = draw_page(
@@ -109,7 +117,8 @@ def visualize(options: Options) -> list[Path]:
         opening=[run_section(Path(options.model))] if is_run(options.model) else [],
         projection=projection,
     )
-    return [page, *draw_figures(options, viewer, images, projection)]
+    drawn = [page, *draw_figures(options, viewer, images, projection)]
+    return [*drawn, *draw_networks(options, [viewer, *others], images, projection)]
 
 
 def claim_out(options: Options) -> None:
@@ -121,7 +130,7 @@ def claim_out(options: Options) -> None:
         (options.out / "figures").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutError(f"{options.out} cannot be written to ({error.strerror}): choose another --out") from error
-    if options.pdf:
+    if options.pdf or options.beside:
         scatter_figure(torch.zeros(1, 2).numpy())  # MissingExtraError before there is work to lose
 
 
@@ -132,7 +141,7 @@ def is_run(model: str) -> bool:
 
 def viewer_of(options: Options) -> Viewer:
     """The method of a run with its heads where they are there to be had, or the backbone."""
-    folder, name, device = Path(options.model), options.model, usual_device()
+    folder, name, device = Path(options.model), without_place(options.model), usual_device()
     recipe = recorded(folder / "recipe.json") if is_run(options.model) else {}
     network: nn.Module
     if recipe and (options.random or any(folder.glob("checkpoints/step-*"))):
@@ -172,6 +181,26 @@ def draw_figures(options: Options, viewer: Viewer, images: PageImages, projectio
         if options.pdf:
             figure = scatter_figure(places, images.labels, images.source.classes, title=viewer.name)
             yield written(options.out / "figures" / "features.pdf", partial(save_figure, figure))
+
+
+def draw_networks(
+    options: Options, viewers: Sequence[Viewer], images: PageImages, projection: Projection
+) -> Iterator[Path]:
+    """The features of the images by several networks side by side, the first with random weights before all others."""
+    if not options.beside:
+        return
+    if len(images.indices) < FEW:
+        raise ImageSourceError(f"{len(images.indices)} images are too few to lay out: --beside needs {FEW} or more")
+    drawn = [] if options.random else [viewer_of(replace(options, random=True))]
+    panels = []
+    for network in [*drawn, *viewers]:
+        seen = images if network is viewers[0] else seen_by(network, images)
+        found = embed_2d(torch.nn.functional.normalize(seen.features, dim=1), projection, seed=options.seed)
+        told = [f"{name.lower()}: {value}" for name, value in agreement(seen).items()][:1]
+        panels.append(Scatter(found.places, network.name, "".join(told)))
+    figure = scatter_panels(panels, images.labels, images.source.classes, width=4.0)
+    for kind in ("png", "pdf") if options.pdf else ("png",):
+        yield written(options.out / "figures" / f"networks.{kind}", partial(save_figure, figure))
 
 
 def saved(folder: Path, pdf: bool, name: str, panels: Panels) -> Iterator[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -52,11 +52,16 @@ def save_tuned(
 
 
 def started(model: str, cfg: Any) -> str:
-    """The start in words: its name, but of a folder no more than the last part, and what its description says."""
-    path = PurePath(model)
+    """The start in words: its name, and what its description says."""
+    name = without_place(model)
+    return f"{name} ({cfg['description']})" if cfg.get("description") else name
+
+
+def without_place(model: str) -> str:
+    """The name of a model; of a folder no more than the last part."""
+    path = Path(model) if Path(model).name not in ("", "..") else Path(model).resolve()
     name = path.parent.name if path.name == "backbone" else path.name
-    shown = model if model.startswith(("hf-hub:", "hf_hub:")) else name
-    return f"{shown} ({cfg['description']})" if cfg.get("description") else shown
+    return model if model.startswith(("hf-hub:", "hf_hub:")) else name
 
 
 def fill(whole: nn.Module, tuned: nn.Module) -> list[str]:

@@ -5,7 +5,15 @@ from ssl_backbones.visualizers.alignment import HasAlignmentMaps, alignment_figu
 from ssl_backbones.visualizers.colours import DAWN, palette
 from ssl_backbones.visualizers.curves import Curve, run_curves
 from ssl_backbones.visualizers.embedding import Embedding, MissingExtraError, Projection, embed_2d, trustworthiness
-from ssl_backbones.visualizers.figures import Panels, alignment_panels, save_figure, scatter_figure, view_panels
+from ssl_backbones.visualizers.figures import (
+    Panels,
+    Scatter,
+    alignment_panels,
+    save_figure,
+    scatter_figure,
+    scatter_panels,
+    view_panels,
+)
 from ssl_backbones.visualizers.gallery import Picture, Section, Strip, gallery
 from ssl_backbones.visualizers.grad_cam import grad_cam, raw_grad_cam
 from ssl_backbones.visualizers.grid import grid
@@ -47,6 +55,7 @@ __all__ = [
     "Picture",
     "PretextLogit",
     "Projection",
+    "Scatter",
     "Section",
     "Strip",
     "Target",
@@ -69,6 +78,7 @@ __all__ = [
     "run_curves",
     "save_figure",
     "scatter_figure",
+    "scatter_panels",
     "similar_to",
     "similarity_map",
     "stretched",

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -132,26 +133,59 @@ def scatter_figure(
     width: float = 5.0,
 ) -> Any:
     """Features at their places (N, 2), marked by class, as a matplotlib Figure; or MissingExtraError."""
-    figure = new_figure(width, width * 0.8)
-    axes = figure.subplots()
-    numbers, order = ordered_labels(labels, len(places))
+    return scatter_panels([Scatter(places, title)], labels, classes, width=width)
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """The features of one network on a plane."""
+
+    places: np.ndarray
+    """(N, 2)"""
+    title: str = ""
+    caption: str = ""
+
+
+def scatter_panels(
+    panels: Sequence[Scatter],
+    labels: Sequence[int] | np.ndarray | None = None,
+    classes: Sequence[str] = (),
+    *,
+    width: float = 5.0,
+) -> Any:
+    """The features of the same images by several networks, side by side with one legend. Pham et al., 2021, figure 4.
+
+    A matplotlib Figure whose panels are `width` inches wide, that of the legend included; or MissingExtraError.
+    """
+    figure = new_figure(width * len(panels), width * 0.8)
+    numbers, order = ordered_labels(labels, len(panels[0].places))
+    legend = 0.28 * width if order else 0.02 * width
+    titles = [fill(panel.title, int(9 * width)) for panel in panels]
+    lines = 1 + max(title.count("\n") for title in titles)
+    for axes, panel, title in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, titles, strict=True):
+        scatter(axes, panel.places, numbers, [classes[k] if k < len(classes) else str(k) for k in order])
+        axes.set_title(title, fontsize=9, parse_math=False)
+        axes.set_xlabel(panel.caption, fontsize=7, parse_math=False)
+    if order:
+        axes.legend(fontsize=6, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    below = 0.07 if any(panel.caption for panel in panels) else 0.03
+    whole = width * len(panels)
+    figure.subplots_adjust(0.02 / len(panels), below, 1 - legend / whole, 0.97 - 0.05 * lines, wspace=0.03)
+    return figure
+
+
+def scatter(axes: Any, places: np.ndarray, numbers: Sequence[int], names: Sequence[str]) -> None:
+    """Draw features at their places (N, 2), with the mark of each one's class by its number; -1 is without a name."""
     outlines = [np.asarray([*outline, outline[0]]) * (1, -1) for outline in SHAPES.values()]
     for number in sorted({*numbers}):
         mark, chosen = mark_of(number), np.asarray(numbers) == number
-        name = None
-        if number >= 0:
-            name = (classes[order[number]] if order[number] < len(classes) else str(order[number])).replace("$", r"\$")
+        name = names[number].replace("$", r"\$") if number >= 0 else None
         shape = outlines[number // 4 if number >= 0 else 0]
         axes.scatter(*places[chosen].T, s=14, c=mark.colour, marker=shape, linewidths=0, alpha=0.8, label=name)
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_title(title, fontsize=9, parse_math=False)
     for spine in axes.spines.values():
         spine.set_color("#c8c8c8")
-    if order:
-        axes.legend(fontsize=6, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.subplots_adjust(0.02, 0.03, 0.72 if order else 0.98, 0.92)
-    return figure
 
 
 def new_figure(width: float, height: float) -> Any:

@@ -114,11 +114,24 @@ def read_page_images(viewer: Viewer, source: Images, count: int) -> PageImages:
         indices += [index for index, _ in read]
         images = [image for _, image in read]
         shown += [Image.fromarray(levels) for levels in display.on_host(images, None).numpy()]
-        with evaluated(viewer.backbone), torch.no_grad():
-            features.append(viewer.backbone(viewer.on_device(viewer.crop.on_host(images, None))).float().cpu())
+        features.append(features_by(viewer, images))
     if not indices:
         raise ImageSourceError(f"none of {len(asked)} images can be read: look at the files, or name others")
     return PageImages(source, indices, shown, torch.cat(features), len(asked) - len(indices))
+
+
+def features_by(viewer: Viewer, images: list[Image.Image]) -> Tensor:
+    """The features (N, D) that a network gives to images, on the CPU."""
+    with evaluated(viewer.backbone), torch.no_grad():
+        found: Tensor = viewer.backbone(viewer.on_device(viewer.crop.on_host(images, None))).float().cpu()
+    return found
+
+
+def seen_by(viewer: Viewer, images: PageImages) -> PageImages:
+    """The same images with the features that another network gives them."""
+    parts = [images.indices[start : start + BLOCK] for start in range(0, len(images.indices), BLOCK)]
+    features = [features_by(viewer, [images.source[index] for index in part]) for part in parts]
+    return replace(images, features=torch.cat(features))
 
 
 def readable(source: Images, indices: list[int]) -> Iterator[tuple[int, Image.Image]]:
