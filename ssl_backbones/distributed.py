@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -79,6 +79,26 @@ def gather_objects(own: T) -> list[T]:
     everyone: list[T] = [own] * world_size()
     dist.all_gather_object(everyone, own)
     return everyone
+
+
+def first_decides(work: Callable[[], T]) -> T:
+    """Do `work` in the first process and return its result in all; an error there is raised in all."""
+    if world_size() == 1:
+        return work()
+    answer: list[Any] = [None, None]
+    error: Exception | None = None
+    if rank() == 0:
+        try:
+            answer[0] = work()
+        except Exception as failure:
+            error, answer[1] = failure, str(failure)
+    dist.broadcast_object_list(answer)
+    if error is not None:
+        raise error
+    if answer[1] is not None:
+        raise OtherRankError(answer[1])
+    decided: T = answer[0]
+    return decided
 
 
 def own_rows(everyone: Tensor, count: int) -> Tensor:

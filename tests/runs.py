@@ -16,7 +16,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from conftest import drawn_image
-from small_methods import mined, small_config
+from small_methods import leave_teacher, mined, small_config
 
 from ssl_backbones.data import open_images
 from ssl_backbones.distributed import world_size
@@ -51,7 +51,7 @@ def tiny(
     usual: dict[str, Any] = {
         "name": "resnet8_tiny.photos",
         "model": f"resnet8_{kind.name}",
-        "method": small_config(kind, **pairs_of(kind, data) | (choices or {})),
+        "method": small_config(kind, **beside(kind, data) | (choices or {})),
         "promise": Promise("no paper", "none", "drawn images", EPOCHS, "one CPU core", None, "not measured"),
         "size": 16,
         "epochs": EPOCHS,
@@ -71,13 +71,18 @@ def tiny(
     return Recipe(**usual | fields)
 
 
-def pairs_of(kind: type[MethodConfig], data: Path) -> dict[str, str]:
-    """For a method that wants one, a file of pairs beside the images."""
-    if "pairs" not in {field.name for field in dataclasses.fields(kind)}:
-        return {}
-    path = str(data.with_suffix(".parquet"))
-    mined(open_images(str(data)), path)
-    return {"pairs": path}
+def beside(kind: type[MethodConfig], data: Path) -> dict[str, str]:
+    """For a method that wants them, a file of pairs or a teacher beside the images."""
+    wanted = {field.name for field in dataclasses.fields(kind)}
+    found = {}
+    if "pairs" in wanted:
+        found["pairs"] = str(data.with_suffix(".parquet"))
+        mined(open_images(str(data)), found["pairs"])
+    if "teacher" in wanted:
+        found["teacher"] = str(data.with_suffix(".teacher"))
+        if not Path(found["teacher"]).exists():
+            leave_teacher(found["teacher"])
+    return found
 
 
 def run(recipe: Recipe) -> RunFolder:

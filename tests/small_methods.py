@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from conftest import drawn_image
 from PIL import Image
+from timm.models import save_for_hf
 from torch import Tensor, nn
 
 from ssl_backbones import create_model
@@ -23,6 +24,7 @@ CONFIGS = list(METHODS.values())
 MINED = tempfile.TemporaryDirectory(prefix="mined-")
 SMALL: dict[str, Any] = {
     "pairs": str(Path(MINED.name) / "pairs.parquet"),
+    "teacher": str(Path(MINED.name) / "teacher"),
     "hidden_dim": 32,
     "projection_dim": 16,
     "aligned_dim": 16,
@@ -33,6 +35,20 @@ SMALL: dict[str, Any] = {
     "clusters": 4,
     "classes": 3,
 }
+
+
+def leave_teacher(folder: str | Path, seed: int = 7, **cfg: Any) -> str:
+    """A folder with a ResNet-8 of random weights, which wants its images normalised in another way than views are."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = create_model("resnet8", num_classes=0)
+    described: Any = network.pretrained_cfg
+    network.pretrained_cfg = {**described, "mean": (0.5, 0.4, 0.3), "std": (0.25, 0.2, 0.3), **cfg}
+    save_for_hf(network, folder, safe_serialization=True)
+    return str(folder)
+
+
+leave_teacher(SMALL["teacher"])
 
 
 def small_config(kind: type[MethodConfig], **choices: Any) -> MethodConfig:

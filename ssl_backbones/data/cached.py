@@ -40,7 +40,7 @@ class CachedImages(Images):
 
     def __init__(self, folder: str | Path) -> None:
         """Looks at the index alone; `verify` looks at every byte."""
-        self.folder = Path(folder)
+        self.folder = self.place = Path(folder)
         self.index = read_index(self.folder)
         try:
             with np.load(self.folder / ARRAYS, allow_pickle=False) as arrays:

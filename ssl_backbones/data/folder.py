@@ -39,7 +39,7 @@ class ImageFolder(Images):
 
         Raises ImageSourceError where there is no image.
         """
-        self.root = Path(root)
+        self.root = self.place = Path(root)
         self.policy = policy
         if not self.root.is_dir():
             raise ImageSourceError(f"{str(root)!r} is not a folder: give the folder that holds the images")

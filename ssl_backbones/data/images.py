@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -42,6 +43,9 @@ class Images(ABC):
 
     digests: np.ndarray | None = None
     """(N, D) uint8: the digest of each image as it is encoded (`data/digests.py`); None where nobody knows."""
+
+    place: Path | None = None
+    """The file or folder on this machine that they lie in, for what is kept beside them; None where there is none."""
 
     in_process = False
     """True if only this process can read them, and no worker beside it."""

@@ -1,8 +1,8 @@
-"""Batches with a number of each image: for methods that keep something of each, or know its label."""
+"""Batches with what is known of each image: its row, its label, or what another network sees in it."""
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import numpy as np
 import torch
@@ -12,24 +12,31 @@ from ssl_backbones.data.images import Images
 from ssl_backbones.views.transform import Transform
 
 
+class Numbers(Protocol):
+    """A number or a row of numbers of each of N images, in memory or on a disk."""
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
+        """Those of the images at the rows (B,): an array (B, ...)."""
+
+
 @final
 class NumberedBatches(BatchDataset):
-    """Batches of a pair: the output of the transform, and a number of each image shown, (B,) int64.
+    """Batches of a pair: the output of the transform, and the number of each image shown, (B,), or its numbers (B, D).
 
-    The number is that of `numbers` (N,), or the image's row. For an image that cannot be read, it is that of the image
+    They are those of `numbers`, or the images' rows. For an image that cannot be read, they are those of the image
     shown in its place.
     """
 
-    def __init__(self, images: Images, transform: Transform, seed: int, numbers: np.ndarray | None = None) -> None:
+    def __init__(self, images: Images, transform: Transform, seed: int, numbers: Numbers | None = None) -> None:
         super().__init__(images, transform, seed)
-        self.numbers = np.arange(len(images)) if numbers is None else np.asarray(numbers)
+        self.numbers: Numbers = np.arange(len(images)) if numbers is None else numbers
 
     def content(self, request: Request, unreadable: dict[str, str]) -> tuple[Any, torch.Tensor]:
-        """The images of the request, as the transform makes them on the host, and their numbers (B,)."""
+        """The images of the request, as the transform makes them on the host, and their numbers (B, ...)."""
         rows, images = self.read_all(request.indices, unreadable)
-        return self.transformed(request, images), torch.from_numpy(self.numbers[rows].astype(np.int64))
+        return self.transformed(request, images), torch.from_numpy(self.numbers[rows])
 
     def on_device(self, content: Any) -> tuple[Any, torch.Tensor]:
-        """The method's input, and the numbers (B,)."""
+        """The method's input, and the numbers (B, ...)."""
         shown, numbers = content
         return self.transform.on_device(shown), numbers

@@ -33,6 +33,7 @@ class ParquetImages(RowImages):
 
     def __init__(self, files: Sequence[str | Path], policy: DecodePolicy = USUAL_POLICY) -> None:
         self.files = tuple(Path(file) for file in files)
+        self.place = self.files[0]
         self.policy = policy
         schemas = [schema_of(file) for file in self.files]
         self.image = image_column(schemas[0], repr(str(self.files[0])))

@@ -29,7 +29,7 @@ class Subset(Images):
     """The images of a source at some of its rows, in that order."""
 
     def __init__(self, images: Images, rows: np.ndarray) -> None:
-        self.images, self.rows = images, np.asarray(rows, np.int64)
+        self.images, self.rows, self.place = images, np.asarray(rows, np.int64), images.place
         self.keys = [images.keys[int(row)] for row in self.rows]
         self.labels = None if images.labels is None else np.asarray(images.labels)[self.rows]
         self.classes = images.classes

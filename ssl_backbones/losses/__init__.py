@@ -11,7 +11,7 @@ from ssl_backbones.losses.contrastive import (
     nt_xent,
 )
 from ssl_backbones.losses.redundancy import barlow_twins, vicreg
-from ssl_backbones.losses.regression import cosine_distance
+from ssl_backbones.losses.regression import cosine_distance, map_distance
 
 __all__ = [
     "AlignedNegatives",
@@ -25,6 +25,7 @@ __all__ = [
     "discriminator_loss",
     "generator_loss",
     "info_nce",
+    "map_distance",
     "multi_positive_info_nce",
     "nt_xent",
     "vicreg",

@@ -30,6 +30,11 @@ class MethodConfig(ABC):
         if "paper" in vars(cls):
             PAPERS[cls.name] = cls.paper
 
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The names of networks that it learns from beside the images, such as a teacher; a run must not move them."""
+        return ()
+
     @abstractmethod
     def build(self, backbone: nn.Module) -> Method:
         """The method of this configuration around a headless timm model."""

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import signal
 import warnings
-from collections.abc import Callable
 from importlib.util import find_spec
 from types import FrameType
-from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import GradientAccumulationPlugin, LoggerType, broadcast_object_list, parse_flag_from_env
+from accelerate.utils import GradientAccumulationPlugin, LoggerType, parse_flag_from_env
 
 from ssl_backbones import distributed
 from ssl_backbones.cores import threads_here
-from ssl_backbones.distributed import OtherRankError, rank, world_size
+from ssl_backbones.distributed import OtherRankError as OtherRankError
+from ssl_backbones.distributed import first_decides as first_decides
+from ssl_backbones.distributed import world_size
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.train.precision import Precision
 
-T = TypeVar("T")
 STOPPING = {signal.SIGTERM: 143, signal.SIGINT: 130}
 if hasattr(signal, "SIGUSR1"):
     STOPPING[signal.SIGUSR1] = 143
@@ -59,26 +58,6 @@ def meet() -> torch.device:
     torch.set_num_threads(threads_here())
     device: torch.device = PartialState(cpu=cpu, timeout=distributed.PATIENCE).device
     return device
-
-
-def first_decides(work: Callable[[], T]) -> T:
-    """Do `work` in the first process and return its result in all; an error there is raised in all."""
-    if world_size() == 1:
-        return work()
-    answer: list[Any] = [None, None]
-    error: Exception | None = None
-    if rank() == 0:
-        try:
-            answer[0] = work()
-        except Exception as failure:
-            error, answer[1] = failure, str(failure)
-    broadcast_object_list(answer)
-    if error is not None:
-        raise error
-    if answer[1] is not None:
-        raise OtherRankError(answer[1])
-    decided: T = answer[0]
-    return decided
 
 
 def check_trackers(names: tuple[str, ...]) -> None:

@@ -11,6 +11,8 @@ from ssl_backbones.views.policy import Parameters, Policy
 from ssl_backbones.views.presets import (
     BYOL_SMALL_VIEWS,
     BYOL_VIEWS,
+    DISTILLED_KEPT_VIEW,
+    DISTILLED_VIEW,
     LEWEL_B_SMALL_VIEWS,
     LEWEL_B_VIEWS,
     MOCO_V2_SMALL_VIEWS,
@@ -27,6 +29,8 @@ from ssl_backbones.views.transform import Transform
 __all__ = [
     "BYOL_SMALL_VIEWS",
     "BYOL_VIEWS",
+    "DISTILLED_KEPT_VIEW",
+    "DISTILLED_VIEW",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "LEWEL_B_SMALL_VIEWS",

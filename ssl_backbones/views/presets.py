@@ -13,6 +13,11 @@ _BYOL_VIEW = replace(_LEWEL_B_VIEW, area=(0.08, 1.0), interpolation="bicubic")
 SUPERVISED_VIEW = Policy(area=(0.08, 1.0), jitter_p=0.0, grey_p=0.0, blur_p=0.0)
 """Crop and mirror image, as supervised networks and linear probes are trained on ImageNet."""
 
+DISTILLED_VIEW = Policy(area=(0.14, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), blur_p=0.1)
+"""Of a student that sees what its teacher sees, as wide as LightlyTrain's distillation has it, and without solarize."""
+DISTILLED_KEPT_VIEW = Policy(area=(0.5, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), blur_p=0.0)
+"""Of a student whose teacher saw the whole image: mild crops, as there is in them what the teacher saw."""
+
 MOCO_V2_VIEWS = (_MOCO_V2_VIEW, _MOCO_V2_VIEW)
 """Chen et al., 2020. https://arxiv.org/abs/2003.04297. Also LEWEL_M's."""
 

@@ -1,0 +1,54 @@
+"""Distillation from teachers that anybody can load, of features kept beside the images; the settings are our own.
+
+Views and optimiser begin from SimReg (Navaneet et al., 2021. https://arxiv.org/abs/2201.05131).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ssl_backbones.methods.distilled import BESIDE, DistilledConfig
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.views import DISTILLED_KEPT_VIEW
+
+TEACHERS: dict[str, dict[str, Any]] = {
+    "dinov2": {"teacher": "vit_small_patch14_dinov2.lvd142m", "teacher_output": "class", "teacher_size": 112},
+    "lite0": {"teacher": "tf_efficientnet_lite0.in1k", "teacher_size": 128},
+}
+"""A transformer that learnt without labels, and a small network that learnt with those of ImageNet."""
+DATA = {"imagenette": "Imagenette", "goods": "goods_128"}
+CASES = (
+    ("resnet8", "imagenette", 32),
+    ("resnet8", "goods", 32),
+    ("resnet18", "imagenette", 64),
+    ("resnet18", "goods", 96),
+)
+EPOCHS = 60
+
+
+def distilled(arch: str, data: str, size: int, teacher: str) -> Recipe:
+    """A network on some images, from a teacher's kept features."""
+    return Recipe(
+        name=f"{arch}_distilled.{data}{size}_{EPOCHS}ep_{teacher}",
+        model=f"{arch}_distilled",
+        method=DistilledConfig(**TEACHERS[teacher], kept=BESIDE, views=DISTILLED_KEPT_VIEW),
+        size=size,
+        epochs=EPOCHS,
+        batch_size=64,
+        optimizer=OptimizerConfig("adamw", 2e-3, lr_rule="absolute", weight_decay=0.02, exclude_norm_and_bias=True),
+        schedule=ScheduleConfig(warmup_epochs=3, per="step"),
+        monitoring=Monitoring(knn_every=5),
+        promise=Promise(
+            paper="Distillation on small images (no paper)",
+            table=f"{arch} at {size} px",
+            data=DATA[data],
+            epochs=EPOCHS,
+            hardware="2 CPU cores",
+            hours=None,
+            result="not measured",
+        ),
+    )
+
+
+RECIPES = tuple(distilled(*case, teacher) for case in CASES for teacher in TEACHERS)
