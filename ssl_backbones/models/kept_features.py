@@ -104,13 +104,15 @@ def keep_features(teacher: Teacher, side: int, images: Images, folder: Path) -> 
     question = question_of(teacher, crop, images)
     missing = first_decides(lambda: missing_blocks(folder, question))
     started = said = time.monotonic()
-    for done, number in enumerate(missing):
+    made = 0
+    for number in missing:
         rows = np.arange(number * BLOCK, min(number * BLOCK + BLOCK, len(images)))
         features = embedded(teacher, crop, images, rows)
         first_decides(partial(write, folder, number, question, features))
+        made += len(rows)
         if time.monotonic() - said > EVERY or number == missing[-1]:
             said = time.monotonic()
-            speed = (done + 1) * BLOCK / (said - started)
+            speed = made / (said - started)
             say(f"{teacher.name}: features of {rows[-1] + 1} of {len(images)} images kept ({speed:.0f} images/s)")
     return KeptFeatures(folder, len(images), teacher.width)
 

@@ -188,6 +188,10 @@ class Recipe(Run):
         super().__post_init__()
         check(0 <= self.cache_limit < math.inf, "cache_limit", self.cache_limit, "at least 0")
         check_hold_out(self.hold_out, self.validation)
+        for given in self.method.given:
+            own = Path(given).resolve().is_relative_to(self.folder.resolve())
+            way_out = "another network than the one that this run moves, which lies in its folder"
+            check(not own, f"a network given to {self.method.name}", given, way_out)
         chosen = self.labels == "auto" or not (self.classes or self.hold_out)
         check(chosen, "labels", self.labels, "auto where classes are listed or images held out")
         check(self.reencode >= 0, "reencode", self.reencode, "at least 0")

@@ -1,0 +1,405 @@
+"""Distillation: its loss by hand, its teachers and their refusals, the features that it keeps."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from runs import elsewhere, image_folder, outcome, run, stop, tiny
+from small_methods import SMALL, Drawn, leave_teacher
+from torch import Tensor
+from torch.nn.functional import interpolate, smooth_l1_loss
+from two_processes import run_two_processes
+
+from ssl_backbones import create_model
+from ssl_backbones.data import Request, UnreadableImageError, open_images
+from ssl_backbones.methods.distilled import Distilled, DistilledConfig
+from ssl_backbones.models import kept_features
+from ssl_backbones.models.backbone import feature_map
+from ssl_backbones.models.kept_features import INDEX, keep_features
+from ssl_backbones.models.teacher import Teacher, TeacherError
+from ssl_backbones.models.teacher_moments import Moments
+from ssl_backbones.train.start import UnfitError
+from ssl_backbones.views import IMAGENET_MEAN, IMAGENET_STD, CenterCrop
+
+VIT = "vit_tiny_patch16_224"
+
+
+def method_of(**choices: Any) -> Distilled:
+    """The method around a new ResNet-8 in double precision, its teacher the tests' ResNet-8."""
+    torch.manual_seed(0)
+    config = DistilledConfig(**{"teacher": SMALL["teacher"], "hidden_dim": 32, **choices})
+    return Distilled(create_model("resnet8", num_classes=0), config).double()
+
+
+def cosine(first: Tensor, second: Tensor) -> float:
+    return float((first @ second / (first.norm() * second.norm())).detach())
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a small transformer of random weights, for images of 64 px, with a class token."""
+    folder = tmp_path_factory.mktemp("vit") / "vit"
+    torch.manual_seed(1)
+    made = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=64, depth=2, embed_dim=48, num_heads=3)
+    made.pretrained_cfg = {**made.pretrained_cfg, "input_size": (3, 64, 64)}
+    args = {"img_size": 64, "depth": 2, "embed_dim": 48, "num_heads": 3, "num_classes": 0}
+    timm.models.save_for_hf(made, folder, model_args=args, safe_serialization=True)
+    return str(folder)
+
+
+# The loss
+
+
+def test_the_loss_is_the_cosine_distance_from_what_the_teacher_sees_less_its_mean() -> None:
+    method = method_of().eval()
+    images = Drawn(6)
+    dataset = method.dataset(images, 16, 0)
+    (view,) = dataset.on_device(dataset[Request(0, np.arange(6))].content)
+    view = view.double()
+    teacher = create_model(SMALL["teacher"], pretrained=True).double().eval()
+    mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    own_mean, own_std = (torch.tensor(each)[:, None, None].double() for each in ((0.5, 0.4, 0.3), (0.25, 0.2, 0.3)))
+    levels = interpolate(view * std + mean, (32, 32), mode="bilinear")  # twice the student's side
+    target = teacher((levels - own_mean) / own_std)
+    whole = CenterCrop(32, 1.0, "bilinear", (0.5, 0.4, 0.3), (0.25, 0.2, 0.3))
+    centre = teacher(whole.on_device(whole.on_host([images[at] for at in range(6)], None)).double()).mean(0)
+    torch.testing.assert_close(method.centre, centre, rtol=1e-4, atol=1e-5)
+    predicted = method.projector(method.backbone(view))
+    expected = [1 - cosine(row, seen - method.centre) for row, seen in zip(predicted, target, strict=True)]
+    assert method([view])["loss"].item() == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["convolutional", "transformer"])
+def test_the_dense_term_compares_maps_cell_by_cell(name: str, vit: str) -> None:
+    chosen = {"teacher": vit, "teacher_size": 64} if name == "transformer" else {}
+    method = method_of(dense_weight=0.5, **chosen).eval()
+    dataset = method.dataset(Drawn(6), 16, 0)
+    (view,) = dataset.on_device(dataset[Request(0, np.arange(6))].content)
+    view = view.double()
+    scalars = method([view])
+    maps = method.teacher.look(method.shown(view)).maps
+    assert maps is not None
+    assert maps.shape[1:] == ((48, 4, 4) if name == "transformer" else (64, 8, 8))
+    predicted = interpolate(method.map_projector(feature_map(method.backbone, view)), maps.shape[-2:], mode="bilinear")
+    wanted = (maps - method.map_centre[:, None, None]) / method.map_scale
+    total = 0.0
+    for image, target in zip(predicted, wanted, strict=True):
+        for row in range(target.shape[1]):
+            for column in range(target.shape[2]):
+                mine, theirs = image[:, row, column], target[:, row, column]
+                total += 0.9 * (1 - cosine(mine, theirs)) + 0.1 * float(smooth_l1_loss(mine, theirs).detach())
+    dense = total / (len(maps) * maps.shape[2] * maps.shape[3])
+    assert float(scalars["dense_loss"]) == pytest.approx(dense, rel=1e-6)
+    assert scalars["loss"].item() == pytest.approx(float(scalars["pooled_loss"]) + 0.5 * dense, rel=1e-6)
+    method.train()([view])["loss"].backward()
+    assert all(weights.grad is not None for weights in method.parameters())
+
+
+def test_the_teacher_is_neither_trained_nor_saved_nor_copied() -> None:
+    method = method_of()
+    method.dataset(Drawn(4), 16, 0)
+    network = method.teacher.network
+    assert network is not None
+    assert not network.training and not any(weights.requires_grad for weights in network.parameters())
+    method.train()
+    assert not network.training
+    parts = {name.partition(".")[0] for name in method.state_dict()}
+    assert parts == {"backbone", "projector", "centre", "teacher_sha256"}
+
+
+def test_moments_are_those_of_numpy() -> None:
+    rows = np.random.default_rng(0).normal(3, 2, (50, 5)).astype(np.float16)
+    moments = Moments.over([rows[:20], np.zeros((3, 5), np.float16), rows[20:]])
+    exact = rows.astype(np.float64)
+    np.testing.assert_allclose(moments.mean.numpy(), exact.mean(0), rtol=1e-12)
+    assert moments.scale == pytest.approx(np.sqrt(exact.var(0).mean()), rel=1e-9)
+    assert Moments.over([np.ones((2, 5), np.float16)]).scale == 1
+
+
+# What a teacher gives
+
+
+def test_a_transformer_gives_what_is_asked_for(vit: str) -> None:
+    images = torch.randn(2, 3, 64, 64)
+    network = timm.create_model(f"local-dir:{vit}", pretrained=True, num_classes=0).eval()
+    tokens = network.forward_features(images)
+    token, patches = tokens[:, 0], tokens[:, 1:]
+    for output, expected in {
+        "pooled": network(images),
+        "class": token,
+        "mean": patches.mean(1),
+        "both": torch.cat([token, patches.mean(1)], 1),
+    }.items():
+        teacher = Teacher(vit, "", output)  # type: ignore[arg-type]
+        seen = teacher.look(images)
+        torch.testing.assert_close(seen.features, expected)
+        assert teacher.width == expected.shape[1]
+        assert seen.maps is not None
+        torch.testing.assert_close(seen.maps.flatten(2), patches.transpose(1, 2))
+
+
+def test_a_layer_is_chosen_by_timms_name(vit: str) -> None:
+    images = torch.randn(2, 3, 64, 64)
+    network = timm.create_model(f"local-dir:{vit}", pretrained=True, num_classes=0).eval()
+    (maps, prefix), *_ = network.forward_intermediates(
+        images, indices=[0], norm=True, return_prefix_tokens=True, intermediates_only=True
+    )
+    seen = Teacher(vit, "blocks.0", "both").look(images)
+    torch.testing.assert_close(seen.features, torch.cat([prefix[:, 0], maps.mean((2, 3))], 1))
+    torch.testing.assert_close(Teacher(vit, "blocks.0").look(images).features, prefix[:, 0])
+    found = Teacher(SMALL["teacher"], "layer2").look(torch.randn(2, 3, 16, 16))
+    assert found.maps is not None
+    torch.testing.assert_close(found.features, found.maps.mean((2, 3)))
+
+
+def test_a_transformer_is_made_for_the_size_that_it_is_shown(vit: str) -> None:
+    teacher = Teacher(vit)
+    assert [teacher.fitting(side) for side in (5, 30, 41, 64)] == [16, 32, 48, 64]
+    assert teacher.look(torch.randn(1, 3, 32, 32)).maps.shape[-2:] == (2, 2)  # type: ignore[union-attr]
+    assert teacher.look(torch.randn(1, 3, 64, 64)).maps.shape[-2:] == (4, 4)  # type: ignore[union-attr]
+
+
+def test_a_run_s_folder_is_a_teacher(tmp_path: Path) -> None:
+    leave_teacher(tmp_path / "run" / "backbone")
+    assert Teacher(str(tmp_path / "run")).width == 64
+
+
+def config_of(folder: Path, **cfg: Any) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["pretrained_cfg"] |= cfg
+    config["pretrained_cfg"] = {name: value for name, value in config["pretrained_cfg"].items() if value is not None}
+    path.write_text(json.dumps(config))
+
+
+class TestRefusedTeachers:
+    def test_none(self) -> None:
+        with pytest.raises(TeacherError, match=r"there is no teacher to learn from: name a network .* --method.teacher"):
+            Teacher("")
+
+    def test_a_name_that_means_nothing(self) -> None:
+        with pytest.raises(TeacherError, match="no network of timm's, and no folder, is called 'resnet9000'"):
+            Teacher("resnet9000")
+
+    def test_a_folder_of_something_else(self, tmp_path: Path) -> None:
+        with pytest.raises(TeacherError, match="holds no network, neither config.json nor backbone/config.json"):
+            Teacher(str(tmp_path))
+
+    def test_a_network_without_weights(self) -> None:
+        with pytest.raises(TeacherError, match="nobody publishes weights of 'resnet8', and random ones teach nothing"):
+            Teacher("resnet8")
+
+    def test_no_network_names_three_ways_out(self) -> None:
+        teacher = Teacher("resnet18.a1_in1k")
+        with pytest.raises(TeacherError) as refused:
+            teacher.open(64)
+        said = str(refused.value)
+        assert "not in the local cache" in said
+        assert all(way in said for way in ("HF_ENDPOINT", "--method.teacher", "`hf download`"))
+
+    @pytest.mark.parametrize("lacking", ["mean", "std"])
+    def test_an_unknown_normalisation(self, lacking: str, tmp_path: Path) -> None:
+        leave_teacher(tmp_path / "teacher")
+        config_of(tmp_path / "teacher", **{lacking: None})
+        with pytest.raises(TeacherError, match="normalisation of the teacher .* is unknown, as its config.json states"):
+            Teacher(str(tmp_path / "teacher"))
+
+    def test_no_such_layer(self, vit: str) -> None:
+        with pytest.raises(TeacherError, match=r"has no layer 'blocks.9': choose one of blocks.0, blocks.1 with"):
+            Teacher(vit, "blocks.9")
+
+    def test_no_class_token(self) -> None:
+        with pytest.raises(TeacherError, match="has no class token, which teacher_output 'both' is made of"):
+            Teacher(SMALL["teacher"], "", "both")
+
+    def test_no_feature_maps_for_the_dense_term(self) -> None:
+        with pytest.raises(TeacherError, match="has no feature maps, which dense_weight 1 asks for"):
+            method_of(teacher="crossvit_9_240.in1k", dense_weight=1.0)
+
+    def test_a_side_that_is_no_multiple_of_the_patch(self, vit: str) -> None:
+        with pytest.raises(TeacherError, match="takes no images of 40 px .its patches are 16 px wide.: choose another"):
+            Teacher(vit).open(40)
+
+    def test_kept_features_have_no_maps(self) -> None:
+        with pytest.raises(ValueError, match="dense_weight is 1.0, but must be 0 where features are kept"):
+            DistilledConfig(kept="beside", dense_weight=1.0)
+
+    def test_the_run_s_own_network(self, tmp_path: Path) -> None:
+        data = image_folder(tmp_path / "photos")
+        with pytest.raises(ValueError, match=r"given to distilled is .*, but must be another network than the one that"):
+            tiny(DistilledConfig, data, tmp_path / "run", {"teacher": str(tmp_path / "run" / "backbone")})
+
+    def test_another_than_the_run_began_with(self, tmp_path: Path) -> None:
+        data = image_folder(tmp_path / "photos")
+        recipe = tiny(DistilledConfig, data, tmp_path / "run", {"teacher": leave_teacher(tmp_path / "teacher")})
+        stop(recipe, 4)
+        leave_teacher(tmp_path / "teacher", seed=8)
+        with pytest.raises(TeacherError, match="is not the one that the run began with"):
+            run(recipe)
+        leave_teacher(tmp_path / "teacher")
+        run(recipe)
+
+    def test_before_the_run_s_folder_is_made(self, tmp_path: Path) -> None:
+        data = image_folder(tmp_path / "photos")
+        recipe = tiny(DistilledConfig, data, tmp_path / "run", {"teacher": "resnet9000"})
+        with pytest.raises(UnfitError, match="resnet9000"):
+            run(recipe)
+        assert not (tmp_path / "run").exists()
+
+
+# Kept features
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_features, "BLOCK", 4)
+    monkeypatch.setattr(kept_features, "BATCH", 3)
+
+
+@pytest.mark.usefixtures("small_blocks")
+class TestKeptFeatures:
+    def test_they_are_those_of_the_teacher_image_by_image(self, tmp_path: Path) -> None:
+        images, teacher = Drawn(11), Teacher(SMALL["teacher"])
+        kept = keep_features(teacher, 32, images, tmp_path / "kept")
+        crop = teacher.crop(32)
+        assert (len(kept), kept.width, len(list((tmp_path / "kept").iterdir()))) == (11, 64, 4)
+        for row in range(11):
+            alone = teacher.look(crop.on_device(crop.on_host([images[row]], None))).features[0]
+            np.testing.assert_allclose(kept[np.array([row])][0], alone.numpy(), rtol=2e-3, atol=1e-3)
+        rows = np.array([10, 0, 7, 7])
+        again = pickle.loads(pickle.dumps(kept))
+        assert not again.maps
+        np.testing.assert_array_equal(again[rows], kept[rows])
+        assert kept[rows].dtype == np.float16
+
+    def test_they_are_made_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        teacher = Teacher(SMALL["teacher"])
+        keep_features(teacher, 32, Drawn(11), tmp_path / "kept")
+        monkeypatch.setattr(kept_features, "embedded", None)
+        keep_features(teacher, 32, Drawn(11), tmp_path / "kept")
+
+    def test_a_making_goes_on_where_it_was_killed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        teacher, made, embedded = Teacher(SMALL["teacher"]), [], kept_features.embedded
+
+        def killed_in_the_third(*args: Any) -> Tensor:
+            made.append(args[3])
+            if len(made) == 3:
+                raise KeyboardInterrupt
+            return embedded(*args)
+
+        monkeypatch.setattr(kept_features, "embedded", killed_in_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            keep_features(teacher, 32, Drawn(14), tmp_path / "kept")
+        kept = keep_features(teacher, 32, Drawn(14), tmp_path / "kept")
+        assert [rows.tolist() for rows in made] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]] * 1 + [
+            [8, 9, 10, 11],
+            [12, 13],
+        ]
+        monkeypatch.setattr(kept_features, "embedded", embedded)
+        undisturbed = keep_features(teacher, 32, Drawn(14), tmp_path / "other")
+        np.testing.assert_array_equal(kept[np.arange(14)], undisturbed[np.arange(14)])
+
+    @pytest.mark.parametrize("damage", ["values", "cut", "emptied", "gone"])
+    def test_a_block_that_was_harmed_is_made_anew(self, damage: str, tmp_path: Path) -> None:
+        teacher = Teacher(SMALL["teacher"])
+        before = keep_features(teacher, 32, Drawn(11), tmp_path / "kept")[np.arange(11)]
+        path = tmp_path / "kept" / "00001.safetensors"
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        harmed = {"values": bytes(content), "cut": bytes(content[:-2]), "emptied": b""}
+        path.unlink()
+        if damage in harmed:
+            path.write_bytes(harmed[damage])
+        after = keep_features(teacher, 32, Drawn(11), tmp_path / "kept")[np.arange(11)]
+        np.testing.assert_array_equal(before, after)
+
+    @pytest.mark.parametrize(
+        ("other", "words"),
+        [("teacher", "another teacher"), ("layer", "another layer"), ("size", "another way or size"), ("data", "other im")],
+    )
+    def test_those_of_something_else_are_refused(self, other: str, words: str, tmp_path: Path) -> None:
+        keep_features(Teacher(SMALL["teacher"]), 32, Drawn(11), tmp_path / "kept")
+        folder = leave_teacher(tmp_path / "teacher", seed=8) if other == "teacher" else SMALL["teacher"]
+        teacher = Teacher(folder, "layer2" if other == "layer" else "")
+        images = Drawn(11, seed=1) if other == "data" else Drawn(11)
+        with pytest.raises(TeacherError, match=rf"the features in .* are of .*{words}.*: delete .* --method.kept"):
+            keep_features(teacher, 48 if other == "size" else 32, images, tmp_path / "kept")
+
+    def test_an_index_that_was_changed_is_refused(self, tmp_path: Path) -> None:
+        keep_features(Teacher(SMALL["teacher"]), 32, Drawn(3), tmp_path / "kept")
+        index = tmp_path / "kept" / INDEX
+        index.write_text(index.read_text().replace("3 images", "4 images"))
+        with pytest.raises(TeacherError, match="INDEX.json was changed"):
+            keep_features(Teacher(SMALL["teacher"]), 32, Drawn(3), tmp_path / "kept")
+
+    def test_a_folder_of_something_else_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "notes.txt").write_text("mine")
+        with pytest.raises(TeacherError, match="holds no features of a teacher, and something else"):
+            keep_features(Teacher(SMALL["teacher"]), 32, Drawn(3), tmp_path)
+
+    def test_a_place_that_cannot_be_written_to_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("no folder")
+        with pytest.raises(TeacherError, match=r"features cannot be kept in .*: name a folder that can be written to"):
+            keep_features(Teacher(SMALL["teacher"]), 32, Drawn(3), tmp_path / "file" / "kept")
+
+    def test_an_unreadable_image_has_zeros(self, tmp_path: Path) -> None:
+        class Torn(Drawn):
+            def __getitem__(self, index: int) -> Image.Image:
+                if index == 5:
+                    raise UnreadableImageError("5.png is torn")
+                return super().__getitem__(index)
+
+        kept = keep_features(Teacher(SMALL["teacher"]), 32, Torn(7), tmp_path / "kept")
+        assert [bool(kept[np.array([row])].any()) for row in range(7)] == [row != 5 for row in range(7)]
+
+    def test_two_processes_keep_what_one_keeps(self, tmp_path: Path) -> None:
+        alone = keep_features(Teacher(SMALL["teacher"]), 32, Drawn(11), tmp_path / "alone")[np.arange(11)]
+        first, second = run_two_processes(kept_by_two, str(tmp_path / "both"), SMALL["teacher"])
+        assert torch.equal(first, second)
+        np.testing.assert_allclose(first.double().numpy(), alone.astype(float), rtol=2e-3, atol=1e-3)
+
+
+def kept_by_two(rank: int, folder: str, teacher: str) -> Tensor:
+    return torch.from_numpy(keep_features(Teacher(teacher), 32, Drawn(11), Path(folder))[np.arange(11)])
+
+
+def test_a_run_of_kept_features_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    data = image_folder(tmp_path / "photos")
+    for workers in (0, 1):
+        recipe = tiny(DistilledConfig, data, tmp_path / f"whole{workers}", {"kept": "beside"}, workers=workers)
+        whole = run(recipe)
+        stop(elsewhere(recipe, tmp_path / f"cut{workers}"), 4)
+        assert outcome(run(elsewhere(recipe, tmp_path / f"cut{workers}")).path) == outcome(whole.path)
+    assert outcome(tmp_path / "whole0")["state"] == outcome(tmp_path / "whole1")["state"]
+    (beside,) = tmp_path.glob("photos.photos.teacher-pooled-*")
+    assert (beside / INDEX).exists()
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("engine", ["pillow", "opencv", "device"])
+def test_kept_features_go_with_every_engine_and_accumulation(engine: Any, accumulation: int, tmp_path: Path) -> None:
+    data = image_folder(tmp_path / "photos")
+    choices = {"kept": str(tmp_path / "kept")}
+    recipe = tiny(
+        DistilledConfig, data, tmp_path / "run", choices, engine=engine, accumulation=accumulation, max_steps=2
+    )
+    run(recipe)
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["steps"] == 2
+
+
+def test_features_lie_beside_images_that_lie_somewhere(tmp_path: Path) -> None:
+    method = method_of(kept="beside")
+    images = open_images(str(image_folder(tmp_path / "photos")))
+    assert method.folder_for(images, 32) == tmp_path / "photos.teacher-pooled-32px"
+    with pytest.raises(TeacherError, match="cannot be kept beside these images, which lie in no folder of this"):
+        method.folder_for(Drawn(3), 32)
+    shutil.rmtree(tmp_path / "photos")
