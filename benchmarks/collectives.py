@@ -30,7 +30,7 @@ from unittest import mock
 
 import torch
 import torch.distributed as dist
-from steps import CASES, CONFIGS, QUICK, Case, Noise, Step, anew, loop_of, pairs_of, recipe_of
+from steps import CASES, CONFIGS, QUICK, Case, Noise, Step, anew, given_for, loop_of, recipe_of
 from timing import circumstances, command, write
 from torch import Tensor, multiprocessing
 
@@ -117,10 +117,10 @@ def one_rank(rank: int, folder: str, case: Case, names: Sequence[str]) -> None:
     compute, counted = Compute("fp32", "contiguous", {}), {}
     images = Noise(2 * case.batch, case.size)
     try:
-        with pairs_of(images) as pairs:
+        with given_for(images) as given:
             for name in names:
                 anew()
-                config = case.config(CONFIGS[name], pairs=pairs)
+                config = case.config(CONFIGS[name], **given)
                 accelerator = accelerator_of("fp32", (), "unused")
                 recipe = recipe_of(case, config, compute)
                 tally = count(loop_of(recipe, case, images, compute, accelerator), case.batch)

@@ -29,9 +29,9 @@ from steps import (
     Step,
     anew,
     command_of_cases,
+    given_for,
     loop_of,
     measure_cases,
-    pairs_of,
     recipe_of,
 )
 from timing import circumstances, clock_of, in_turn, quartiles, verdict
@@ -63,8 +63,8 @@ MANY = 256
 def steps_of(case: Case, names: Sequence[str], precision: str, layout: str, device: torch.device) -> dict[str, Step]:
     """Every method of that name, ready to take steps, all in one precision and layout."""
     images = Noise(case.batch, case.size)
-    with pairs_of(images) as pairs:
-        configs = [case.config(CONFIGS[name], pairs=pairs) for name in names]
+    with given_for(images) as given:
+        configs = [case.config(CONFIGS[name], **given) for name in names]
         base = configs[0].build(case.network()).train()
         dataset = base.dataset(images, case.size, 0)
         content = dataset.on_device(to_device(Step.batch_of(dataset, case.batch).content, device))

@@ -20,6 +20,7 @@ from accelerate.state import AcceleratorState, PartialState
 from PIL import Image
 from timing import command, say_verdicts, write
 from timm.models import create_model as timm_model
+from timm.models import save_for_hf
 from torch import Tensor, nn
 
 import ssl_backbones
@@ -145,13 +146,14 @@ class Noise(Images):
 
 
 @contextmanager
-def pairs_of(images: Images) -> Iterator[str]:
-    """A file of pairs for methods that want one: of each image, the four that follow it."""
+def given_for(images: Images) -> Iterator[dict[str, str]]:
+    """Pairs for methods that want any, of each image the four that follow it, and a teacher that knows nothing."""
     rows = (np.arange(len(images))[:, None] + np.arange(1, 5)) % len(images)
-    with tempfile.TemporaryDirectory(prefix="pairs-") as folder:
-        path = f"{folder}/pairs.parquet"
-        Pairs(rows, {}).write(path, images, overwrite=True)
-        yield path
+    with tempfile.TemporaryDirectory(prefix="given-") as folder:
+        found = {"pairs": f"{folder}/pairs.parquet", "teacher": f"{folder}/teacher"}
+        Pairs(rows, {}).write(found["pairs"], images, overwrite=True)
+        save_for_hf(ssl_backbones.create_model("resnet8", num_classes=0), found["teacher"], safe_serialization=True)
+        yield found
 
 
 def anew() -> None:

@@ -41,9 +41,8 @@ def leave_teacher(folder: str | Path, seed: int = 7, **cfg: Any) -> str:
     """A folder with a ResNet-8 of random weights, which wants its images normalised in another way than views are."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = create_model("resnet8", num_classes=0)
-    described: Any = network.pretrained_cfg
-    network.pretrained_cfg = {**described, "mean": (0.5, 0.4, 0.3), "std": (0.25, 0.2, 0.3), **cfg}
+        network: Any = create_model("resnet8", num_classes=0)
+    network.pretrained_cfg = {**network.pretrained_cfg, "mean": (0.5, 0.4, 0.3), "std": (0.25, 0.2, 0.3), **cfg}
     save_for_hf(network, folder, safe_serialization=True)
     return str(folder)
 

@@ -53,7 +53,7 @@ class DistilledConfig(MethodConfig):
         labels="towards the features of a frozen teacher",
     )
     teacher: str = "vit_small_patch14_dinov2.lvd142m"
-    """The frozen network to learn from: of timm's with weights, hf-hub:org/name, or a folder that timm or a run left."""
+    """The frozen network to learn from: of timm's with weights, hf-hub:org/name, or a folder of timm's or a run's."""
     teacher_layer: str = ""
     """Its layer, by timm's name for it, such as blocks.10; empty for the last, after its norm."""
     teacher_output: Output = "pooled"
@@ -95,6 +95,12 @@ class Distilled(Method):
 
     centre: Tensor
     """(D,): the mean of the teacher's features."""
+    shift: Tensor
+    scale: Tensor
+    """(3, 1, 1): from a view's normalisation to the teacher's."""
+    map_centre: Tensor
+    map_scale: Tensor
+    """(E,) and (): the mean of the cells of the teacher's maps, and their spread; there with the dense term alone."""
     teacher_sha256: Tensor
     """(32,) uint8: the digest of the teacher's weights, so that a run goes on with the same; zeros before `dataset`."""
 
@@ -108,7 +114,8 @@ class Distilled(Method):
         self.projector = MLPHead(width, config.hidden_dim or 2 * width, self.teacher.width)
         self.register_buffer("centre", torch.zeros(self.teacher.width))
         self.register_buffer("teacher_sha256", torch.zeros(32, dtype=torch.uint8))
-        shift, scale = self.teacher.affine()
+        views = self.transform(1)
+        shift, scale = self.teacher.affine(views.mean, views.std)
         self.register_buffer("shift", shift, persistent=False)
         self.register_buffer("scale", scale, persistent=False)
         if config.dense_weight:
@@ -157,7 +164,7 @@ class Distilled(Method):
         share_first(self.centre)
         if self.config.dense_weight and of_maps is not None:
             self.map_centre.copy_(of_maps.mean)
-            self.map_scale.copy_(of_maps.scale)
+            self.map_scale.fill_(of_maps.scale)
             share_first(self.map_centre)
             share_first(self.map_scale)
 
@@ -201,7 +208,7 @@ class Distilled(Method):
         return {"loss": total, "pooled_loss": loss.detach(), "dense_loss": dense.detach()}
 
     def shown(self, view: Tensor) -> Tensor:
-        """A view (B, 3, S, S) as the teacher wants it: its side, and its normalisation instead of ImageNet's."""
+        """A view (B, 3, S, S) as the teacher wants it: at its side, and in its normalisation."""
         side = self.side_for(view.shape[-1])
         if side != view.shape[-1]:
             view = interpolate(view, (side, side), mode="bilinear", antialias=side < view.shape[-1])

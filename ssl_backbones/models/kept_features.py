@@ -189,7 +189,7 @@ def whole(folder: Path, number: int, question: dict[str, Any]) -> bool:
         start = 8 + int.from_bytes(content[:8], "little")
         note = object_in(content[8:start])["__metadata__"]
         rows = content[start:]
-        return len(rows) == 2 * count * question["teacher"]["width"] and note["sha256"] == digest(rows)
+        return len(rows) == 2 * count * question["teacher"]["width"] and digest(rows) == str(note["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

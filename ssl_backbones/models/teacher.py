@@ -18,7 +18,7 @@ from ssl_backbones.files import read_object
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.errors import PretrainedWeightsError, explain_weights
-from ssl_backbones.views import IMAGENET_MEAN, IMAGENET_STD, CenterCrop
+from ssl_backbones.views import CenterCrop
 
 Output = Literal["pooled", "class", "mean", "both"]
 """A teacher's features of a whole image: by its own pooling, its class token, the mean of its patches, or both."""
@@ -83,9 +83,9 @@ class Teacher:
         mean, std = tuple(self.cfg["mean"]), tuple(self.cfg["std"])
         return CenterCrop(side, 1.0, self.cfg["interpolation"], mean, std)
 
-    def affine(self) -> tuple[Tensor, Tensor]:
-        """Shift and scale (3, 1, 1) from ImageNet's normalisation, which views have, to its own: x * scale + shift."""
-        usual = torch.tensor((IMAGENET_MEAN, IMAGENET_STD), dtype=torch.float64)[:, :, None, None]
+    def affine(self, mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+        """Shift and scale (3, 1, 1) from a view's normalisation to its own: x * scale + shift."""
+        usual = torch.tensor((mean, std), dtype=torch.float64)[:, :, None, None]
         own = torch.tensor((self.cfg["mean"], self.cfg["std"]), dtype=torch.float64)[:, :, None, None]
         return ((usual[0] - own[0]) / own[1]).float(), (usual[1] / own[1]).float()
 
@@ -114,6 +114,7 @@ class Teacher:
 
     def seen(self, network: nn.Module, images: Tensor) -> Seen:
         """The features (B, D) of images by the network with weights or without."""
+        maps: Tensor | None
         if self.layer:
             prefix, maps = self.at_layer(network, images)
         else:
