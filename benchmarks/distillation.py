@@ -41,12 +41,12 @@ ROUNDS_OF_KEEPING = 5
 Row = dict[str, Any]
 
 
-def step_row(case: Case, width: str, rounds: int, device: torch.device) -> Row:
+def step_row(case: Case, network: str, rounds: int, device: torch.device) -> Row:
     """The time of a step of one case beside the student's bare passes."""
     compute = Compute("fp32", "channels_last", {})
     images = Noise(case.batch, case.size)
     with tempfile.TemporaryDirectory(prefix="kept-") as folder:
-        config = DistilledConfig(teacher=teacher_in(Path(folder), width), kept=f"{folder}/kept", teacher_size=64)
+        config = DistilledConfig(teacher=teacher_in(Path(folder), network), kept=f"{folder}/kept", teacher_size=64)
         anew()
         step = Step(
             loop_of(recipe_of(case, config, compute), case, images, compute, accelerator_of("fp32", (), "unused")),
@@ -55,10 +55,11 @@ def step_row(case: Case, width: str, rounds: int, device: torch.device) -> Row:
         bare = Bare(case, step.passes(), compute, device)
         kind, clock = clock_of(device)
         seconds = in_turn({"step": step, "bare": bare}, rounds, clock)
+        width = Teacher(config.teacher).width
     return {
         "case": case.name,
         "batch": case.batch,
-        "teacher_width": step.loop.method.teacher.width,
+        "teacher_width": width,
         "clock": kind,
         "ms": quartiles(seconds["step"] * 1e3, 2),
         "bare_ms": quartiles(seconds["bare"] * 1e3, 2),

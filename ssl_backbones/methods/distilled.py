@@ -24,7 +24,7 @@ from ssl_backbones.data.subset import Subset
 from ssl_backbones.distributed import share_first
 from ssl_backbones.losses import cosine_distance, map_distance
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.backbone import feature_map, pooled, width_of
+from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.heads import MLPHead
 from ssl_backbones.models.kept_features import keep_features
@@ -136,7 +136,7 @@ class Distilled(Method):
         self.register_buffer("map_scale", torch.ones(()))
 
     def transform(self, size: int) -> MultiView:
-        return MultiView((self.config.views,), size)
+        return MultiView((self.config.views,), size, **normalisation(self.backbone))
 
     def dataset(self, images: Images, size: int, seed: int) -> BatchDataset:
         """Batches of views, with the teacher's features of the whole images where those are kept.
