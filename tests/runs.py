@@ -200,11 +200,11 @@ def as_rank(rank: int, parts: dict[str, Part], dtype: torch.dtype) -> dict[str, 
 def run_here(recipe: Recipe) -> dict[str, torch.Tensor]:
     """The method's state after a run that does not part the processes at its end."""
     forget()
-    begun, save_results = pretrain_module.start(recipe)
+    begun, save_results, conclude = pretrain_module.start(recipe)
     assert not isinstance(begun, RunFolder)
     loop, log = begun
     with loop.folder, closing(log):
-        finish(loop, log, save_results)
+        finish(loop, log, save_results, conclude)
     return {name: tensor.clone() for name, tensor in loop.method.state_dict().items()}
 
 

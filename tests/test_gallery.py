@@ -76,7 +76,7 @@ def sample(name: str = "photo.jpg") -> str:
         name,
         f"Lead {name}",
         [
-            Section(name, name, facts={name: name}, curves=[curve]),
+            Section(name, name, [name], {name: name}, [curve]),
             Section(
                 "Maps", "Told", strips=[strip], scale=True, picture=Picture(RED, name, name), legend=[(MARK, name)]
             ),

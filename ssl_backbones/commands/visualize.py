@@ -48,9 +48,10 @@ from ssl_backbones.visualizers import (
     thumbnail_map,
     view_panels,
 )
+from ssl_backbones.visualizers.gallery import Section
 from ssl_backbones.visualizers.page import FEW, agreement, draw_page, usual_projection
 from ssl_backbones.visualizers.page_images import PageImages, Viewer, magnified, seen_by, task_views, view_pairs
-from ssl_backbones.visualizers.run_section import recorded, run_section
+from ssl_backbones.visualizers.run_section import recorded, run_section, verdict_sections
 
 PRINTED = 6
 """Images in a figure of rows."""
@@ -114,11 +115,16 @@ def visualize(options: Options) -> list[Path]:
         source,
         count=options.count,
         bank=options.bank,
-        opening=[run_section(Path(options.model))] if is_run(options.model) else [],
+        opening=opening_of(Path(options.model)) if is_run(options.model) else [],
         projection=projection,
     )
     drawn = [page, *draw_figures(options, viewer, images, projection)]
     return [*drawn, *draw_networks(options, [viewer, *others], images, projection)]
+
+
+def opening_of(run: Path) -> list[Section]:
+    """The verdict on a run, if it has one, and its curves."""
+    return [*verdict_sections(recorded(run / "results.json")), run_section(run)]
 
 
 def claim_out(options: Options) -> None:

@@ -82,11 +82,17 @@ def open_model(
     whatever `ssl_backbones.create_model` raises.
     """
     torch.manual_seed(seed)
-    backbone = ssl_backbones.create_model(model, pretrained=not random, num_classes=0).eval()
+    backbone = ssl_backbones.create_model(model, pretrained=not random, num_classes=0)
+    return evaluated(os.fspath(model), backbone, device or usual_device(), size=size, layer=layer)
+
+
+def evaluated(
+    name: str, backbone: nn.Module, device: torch.device, *, size: int | None = None, layer: str | None = None
+) -> EvaluatedModel:
+    """A headless network on a device, whatever made it; LayerError for a layer that it does not have."""
+    backbone.eval()
     network = PooledLayer(backbone, layer).eval() if layer else backbone
-    device = device or usual_device()
     network.to(device)
-    name = os.fspath(model)
     return EvaluatedModel(name, network, layer, device, center_crop(backbone, size), weights_sha256(backbone))
 
 

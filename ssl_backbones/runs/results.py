@@ -10,7 +10,9 @@
 Whatever else a protocol has to tell (a sweep, the classes one by one) stands beside these under names of its own;
 "learning_rates" are all that were tried, where several were, and how the best was chosen. A
 pretraining run tells its recipe, the fields of it that were altered, and how far it went; its numbers are "rank" and
-"std" and, with labels, "knn", each beside the same before training ("knn before"), and "knn gain".
+"std", "retrieval" and, with labels, "knn", each beside the same before training ("knn before"), and "knn gain".
+Beside them stand "baselines", the same questions asked of other networks, "trend", the second half of the run, and
+"verdict", what they show in words.
 """
 
 from __future__ import annotations

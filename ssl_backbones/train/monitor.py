@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +14,7 @@ from ssl_backbones.data.images import Images, by_content
 from ssl_backbones.metrics import effective_rank, feature_std, knn_predict, nearest_others, own_image_found, paired_gain
 from ssl_backbones.recipes.settings import Monitoring
 from ssl_backbones.runs.results import Number, proportion
+from ssl_backbones.runs.trend import late_trend
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.judge import Measured
 from ssl_backbones.views.randomness import permutation
@@ -34,6 +35,9 @@ class Monitor:
 
     Labelled validation images are the queries; without them, the bank's own images are, each held against the others.
     """
+
+    baselines: dict[str, Any] | None = None
+    """The comparison with other networks at the end, as results.json has it."""
 
     def __init__(self, images: Images, validation: Images | None, config: Monitoring, seed: int) -> None:
         self.config, self.every, self.at_start = config, config.knn_every, True
@@ -129,6 +133,11 @@ class Monitor:
                 if measured is not None:
                     found[f"{name}{suffix}"] = {"value": measured.scalars[name]}
         return found
+
+    def trend(self, lines: Sequence[Mapping[str, Any]], after: Measured) -> dict[str, Any]:
+        """The second half of the run by the lines of its log, as results.json has it."""
+        asked = {} if after.correct is None else {"knn": len(after.correct)}
+        return late_trend(lines, asked | {"retrieval": len(self.sought)})
 
     def about(self, after: Measured) -> dict[str, Any]:
         """The k-NN protocol as results.json has it beside its numbers; empty without labels."""

@@ -23,7 +23,8 @@ from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.beginning import Beginning, begin
 from ssl_backbones.train.cache import Caching, cached, resident
-from ssl_backbones.train.judge import SaveResults
+from ssl_backbones.train.ending import conclude
+from ssl_backbones.train.judge import Conclude, SaveResults
 from ssl_backbones.train.monitor import Monitor
 from ssl_backbones.train.results import save_results
 from ssl_backbones.train.run import complete
@@ -36,8 +37,8 @@ def pretrain(recipe: Recipe) -> RunFolder:
     return complete(*start(recipe))
 
 
-def start(recipe: Recipe) -> tuple[Begun, SaveResults]:
-    """The run of a recipe, ready to go on from where it was left, and what saves its results."""
+def start(recipe: Recipe) -> tuple[Begun, SaveResults, Conclude]:
+    """The run of a recipe, ready to go on from where it was left, what saves its results, and what ends it before."""
     device = meet_for(recipe)
     with fitting():
         check_engine(recipe.engine)
@@ -51,7 +52,7 @@ def start(recipe: Recipe) -> tuple[Begun, SaveResults]:
     monitor = Monitor(images, validation, recipe.monitoring, recipe.seed)
     with using_engine(recipe.engine):
         begun = prepare(recipe, method, images, monitor, device, beginning if recipe.init else None)
-    return begun, partial(save_results, recipe, monitor)
+    return begun, partial(save_results, recipe, monitor), partial(conclude, beginning, monitor)
 
 
 def build(beginning: Beginning) -> Method:

@@ -17,8 +17,10 @@ from ssl_backbones.models.backbone import center_crop, weights_sha256
 from ssl_backbones.recipes.recipe import FREE, Recipe
 from ssl_backbones.registry.image_sets import are_those
 from ssl_backbones.registry.names import Name
+from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.results import PRETRAINING, as_points, as_share, percent, results_of, write_results
 from ssl_backbones.runs.run_folder import RunFolder, differences
+from ssl_backbones.runs.verdict import sentences
 from ssl_backbones.train.judge import Trained
 from ssl_backbones.train.monitor import Monitor
 from ssl_backbones.typed.values import to_plain
@@ -26,7 +28,7 @@ from ssl_backbones.visualizers import alignment_figure, alignment_maps
 from ssl_backbones.visualizers.alignment import HasAlignmentMaps
 from ssl_backbones.visualizers.page import draw_page
 from ssl_backbones.visualizers.page_images import Viewer
-from ssl_backbones.visualizers.run_section import run_section
+from ssl_backbones.visualizers.run_section import run_section, verdict_sections
 
 IMAGES = 6
 """In the picture of the maps."""
@@ -81,6 +83,7 @@ def summary(results: dict[str, Any], folder: RunFolder) -> str:
     files = sorted(path.name for path in folder.path.iterdir() if not path.name.startswith("."))
     lines += [
         f"Effective rank of the features: {rank_before:.1f} before, {rank:.1f} after",
+        *(f"Verdict: {sentence}" for sentence in results["verdict"]),
         f"Left in {folder.path}: {', '.join(files)}",
         f'Load it: ssl_backbones.create_model("{folder.path}", pretrained=True)',
     ]
@@ -124,7 +127,7 @@ def results_of_run(recipe: Recipe, monitor: Monitor, trained: Trained) -> dict[s
     """The content of results.json: what was measured, on what and with what."""
     assert trained.before is not None
     asked = (monitor.query_images, monitor.bank_images)
-    return results_of(
+    results = results_of(
         protocol=PRETRAINING,
         model=recipe.model,
         weights_sha256=weights_sha256(trained.method.backbone),
@@ -147,8 +150,11 @@ def results_of_run(recipe: Recipe, monitor: Monitor, trained: Trained) -> dict[s
             "unreadable_beside": trained.unreadable_elsewhere,
             "best_checkpoint": trained.best,
             **monitor.about(trained.after),
+            **({} if monitor.baselines is None else {"baselines": monitor.baselines}),
+            "trend": monitor.trend(read_log(trained.folder.log), trained.after),
         },
     )
+    return results | {"verdict": sentences(results)}
 
 
 def draw_maps(recipe: Recipe, monitor: Monitor, trained: Trained) -> None:
@@ -170,7 +176,8 @@ def draw_gallery(recipe: Recipe, monitor: Monitor, trained: Trained, results: di
     folder = trained.folder.path
     crop = center_crop(trained.method.backbone, recipe.size)
     viewer = Viewer(run_name(recipe.to_dict(), results), trained.method, crop, trained.device, recipe.seed)
+    opening = [*verdict_sections(results), run_section(folder, results)]
     try:
-        draw_page(folder / "gallery.html", viewer, monitor.asked_images, opening=[run_section(folder, results)])
+        draw_page(folder / "gallery.html", viewer, monitor.asked_images, opening=opening)
     except Exception as error:  # a picture is not worth a run, whatever is wrong with it
         trained.say(f"warning: gallery.html was not drawn, and all else is there ({type(error).__name__}: {error})")

@@ -21,6 +21,8 @@ SHOWN = {
     "loss": ("Loss", False),
     "accuracy": ("Accuracy at the training task", True),
     "knn": ("k-NN accuracy", True),
+    "retrieval": ("Images found by a view of them", True),
+    "kept": ("Neighbours kept since the measurement before", True),
     "rank": ("Effective rank of the features", False),
     "std": ("Spread of the features", False),
     "lr": ("Learning rate", False),

@@ -45,6 +45,8 @@ class Section:
 
     title: str
     about: str
+    sentences: Sequence[str] = ()
+    """Below that, each on its own."""
     facts: Mapping[str, str] = field(default_factory=dict)
     curves: Sequence[Curve] = ()
     picture: Picture | None = None

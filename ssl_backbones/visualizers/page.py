@@ -215,7 +215,7 @@ def map_section(images: PageImages, projection: Projection, seed: int) -> Sectio
     return Section(
         "Map of features",
         about,
-        {f"Trustworthiness ({embedded.neighbours} neighbours)": told},
+        facts={f"Trustworthiness ({embedded.neighbours} neighbours)": told},
         picture=Picture(
             thumbnails(images.shown, embedded.places, images.labels),
             f"{count} images on a plane, alike ones close together",

@@ -9,6 +9,7 @@ from typing import Any
 from ssl_backbones.files import read_object
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.results import as_share, percent, upgraded
+from ssl_backbones.runs.verdict import figures, sentences
 from ssl_backbones.visualizers.curves import run_curves
 from ssl_backbones.visualizers.gallery import Section
 
@@ -20,9 +21,20 @@ def run_section(folder: Path, results: Mapping[str, Any] | None = None) -> Secti
     return Section(
         "The run",
         "What was trained, and its numbers over the steps, as the run recorded them.",
-        facts(recorded(folder / "recipe.json"), results),
-        run_curves(lines, knn_chance=results.get("chance")),
+        facts=facts(recorded(folder / "recipe.json"), results),
+        curves=run_curves(lines, knn_chance=results.get("chance")),
     )
+
+
+def verdict_sections(results: Mapping[str, Any]) -> list[Section]:
+    """The verdict on a backbone in words, and the numbers of each network; empty where nothing was compared."""
+    told = sentences(results)
+    if not told:
+        return []
+    networks = results["baselines"]["networks"]
+    facts = {network["name"]: figures(network["numbers"]) for network in networks}
+    about = "What this backbone is worth beside others on the same images, and whether longer training still pays."
+    return [Section("Verdict", about, told, facts)]
 
 
 def recorded(path: Path) -> dict[str, Any]:

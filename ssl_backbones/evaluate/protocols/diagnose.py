@@ -7,6 +7,10 @@ uniformity  log E exp(-2 |x - y|^2) over pairs of images (the same): the lower, 
 
 Alignment is of the two augmented views of MoCo v2, the others of each image's middle crop.
 
+The same images tell what the network is worth beside random weights, the start of its run and weights of the same
+network that are at hand: with labels by k-NN and a linear probe, without them by the images that a view finds among all
+and by the rank; the verdict says what that shows.
+
 Where there are validation images, those of them that are nearly a training image are counted: cosine above .99 of the
 features less their mean. near_copies.txt names them, nearest first; look at some, as distinct images of much the same
 thing may come that near, above all to a network that has not learnt.
@@ -26,6 +30,7 @@ from ssl_backbones.checks import check
 from ssl_backbones.data import Images, ImageSourceError, open_images
 from ssl_backbones.data.source import kept_out
 from ssl_backbones.distributed import say
+from ssl_backbones.evaluate.beside import beside_baselines
 from ssl_backbones.evaluate.evaluation import Evaluation, evaluation
 from ssl_backbones.evaluate.features import Features, features_of
 from ssl_backbones.evaluate.options import EvaluationOptions
@@ -34,6 +39,7 @@ from ssl_backbones.metrics import alignment, effective_rank, feature_std, jackkn
 from ssl_backbones.metrics.jackknife import GROUPS
 from ssl_backbones.metrics.near_copies import nearest_of_bank
 from ssl_backbones.runs.results import Number, as_share, proportion
+from ssl_backbones.runs.verdict import sentences
 from ssl_backbones.train.processes import first_decides
 from ssl_backbones.views import MOCO_V2_SMALL_VIEWS, MOCO_V2_VIEWS, CenterCrop, MultiView, permutation
 
@@ -51,6 +57,8 @@ class Options(EvaluationOptions):
 
     images: int = 10_000
     """Images that are looked at, drawn by the seed; RankMe wants four times as many as there are features."""
+    beside: int = 1_000
+    """Images, drawn by the seed, that the network is held against others on; 0 for no such comparison."""
     copies: int = 1_000
     """Validation images, drawn by the seed, that are held against all training images to find near-copies; 0 for none.
     """
@@ -58,6 +66,7 @@ class Options(EvaluationOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.images >= 2 * GROUPS, "images", self.images, f"at least {2 * GROUPS}")
+        check(self.beside >= 0, "beside", self.beside, "at least 0")
         check(self.copies >= 0, "copies", self.copies, "at least 0")
 
 
@@ -78,6 +87,7 @@ def run(options: Options) -> dict[str, Any]:
         pairs = features_of(asked.model, images, asked.extraction, only=sample, views=views)
         numbers = measured(middle, pairs, options)
         copies = near_copies(asked, options) if validation and options.copies else {}
+        told = beside_baselines(asked, options.beside) if options.beside else {}
         left = asked.leave(
             numbers,
             {
@@ -87,6 +97,8 @@ def run(options: Options) -> dict[str, Any]:
                     "unreadable": sorted({*middle.unreadable, *pairs.unreadable}),
                 },
                 **copies,
+                **told,
+                **({"verdict": sentences(told)} if told else {}),
                 "views": repr(views),
                 "interval": f"delete-a-group jackknife over the images, {GROUPS} groups",
             },
@@ -165,4 +177,4 @@ def summary(left: dict[str, Any]) -> str:
         lines += ["  Accuracies on them are flattered; near_copies.txt names them."] if copies["value"] else []
     if looked_at["images"] < 4 * looked_at["features"]:
         lines += ["  Fewer images than four times the features: their number limits the rank."]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"Verdict: {sentence}" for sentence in left.get("verdict", []))])

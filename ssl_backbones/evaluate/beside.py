@@ -1,0 +1,84 @@
+"""A model that is evaluated beside its baselines: random weights, the start of a run, and weights that are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ssl_backbones.catalogue.at_hand import weights_at_hand
+from ssl_backbones.distributed import say
+from ssl_backbones.evaluate.evaluation import Evaluation
+from ssl_backbones.evaluate.features import features_of
+from ssl_backbones.evaluate.model import EvaluatedModel, evaluated, open_model
+from ssl_backbones.files import read_object
+from ssl_backbones.refusal import Refusal
+from ssl_backbones.train.baselines import Question, Seen, compared
+from ssl_backbones.train.bench import view_of
+from ssl_backbones.train.processes import first_decides
+from ssl_backbones.views import permutation
+
+RANDOM = "random weights"
+
+
+def beside_baselines(asked: Evaluation, count: int) -> dict[str, Any]:
+    """The comparison and, of a run, the trend of its training, as results.json has them, on `count` images at most."""
+    options, images = asked.options, asked.images
+    drawn = np.sort(permutation(options.seed, 4, len(images))[:count])
+    only = drawn if len(drawn) < len(images) else None
+    found, readable = [], np.ones(len(drawn), bool)
+    for model, of in models(asked):
+        say(f"Verdict: {len(drawn)} of {len(images)} images, as {model.name} sees them.")
+        rows = features_of(model, images, asked.extraction, only=only)
+        views = features_of(model, images, asked.extraction, only=only, views=view_of(model.crop))
+        readable &= rows.readable & views.readable
+        found.append((model, rows.rows, views.rows, of))
+    kept = torch.from_numpy(np.flatnonzero(readable))
+    seen = [Seen(model.name, model.weights_sha256, rows[kept], views[kept], of) for model, rows, views, of in found]
+    labels = None if images.labels is None else torch.from_numpy(np.asarray(images.labels)[drawn]).long()[kept]
+    about = {"of": len(images), "size": asked.model.crop.size, "view": repr(view_of(asked.model.crop))}
+    told = {"baselines": compared(seen[0], seen[1:], Question(labels, options.seed), about)}
+    trend = recorded(options.model).get("trend")
+    return told | ({} if trend is None else {"trend": trend})
+
+
+def models(asked: Evaluation) -> Iterator[tuple[EvaluatedModel, str]]:
+    """Each model, the one that is evaluated first, with the images that it was trained on where they are others."""
+    options, own = asked.options, asked.model
+    size, layer = own.crop.size, own.layer
+    yield own, ""
+    if not options.random:
+        random = open_model(options.model, own.device, size=size, layer=layer, random=True, seed=options.seed)
+        yield renamed(random, RANDOM), ""
+    if not options.random and (init := recorded(options.model, "recipe.json").get("init")):
+        try:
+            yield renamed(open_model(init, own.device, size=size, layer=layer), f"its start, {init}"), ""
+        except Refusal as error:
+            say(f"The start is not held against this backbone: {error}")
+    architecture = architecture_of(own)
+    found = first_decides(lambda: weights_at_hand(architecture, asked.images.fingerprint))
+    if found is not None:
+        stranger = evaluated(f"{found.name}, which is at hand", found.make(), own.device, size=size, layer=layer)
+        if stranger.weights_sha256 != own.weights_sha256:
+            yield stranger, found.images
+
+
+def renamed(model: EvaluatedModel, name: str) -> EvaluatedModel:
+    """The same model under another name."""
+    return EvaluatedModel(name, model.network, model.layer, model.device, model.crop, model.weights_sha256)
+
+
+def architecture_of(model: EvaluatedModel) -> str:
+    """timm's name for the network."""
+    network: Any = model.network
+    cfg: Any = (network.backbone if model.layer else network).pretrained_cfg
+    return str(cfg["architecture"])
+
+
+def recorded(model: str, name: str = "results.json") -> dict[str, Any]:
+    """The object in a file of the run that a model is the folder of; empty for any other model, or without the file."""
+    path = Path(model) / name
+    return read_object(path, "restore it, or name another folder") if path.is_file() else {}

@@ -1,0 +1,74 @@
+"""The end of a pretraining run: its backbone beside random weights and weights that are at hand, on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ssl_backbones.catalogue.at_hand import weights_at_hand
+from ssl_backbones.data.images import Images
+from ssl_backbones.distributed import say
+from ssl_backbones.models.backbone import center_crop, weights_sha256
+from ssl_backbones.refusal import Refusal
+from ssl_backbones.registry.names import Name
+from ssl_backbones.train.baselines import Question, Seen, compared, images_asked
+from ssl_backbones.train.beginning import Beginning
+from ssl_backbones.train.bench import Bench, view_of
+from ssl_backbones.train.monitor import Monitor
+from ssl_backbones.train.processes import first_decides
+from ssl_backbones.views import SingleView, permutation
+
+
+def conclude(beginning: Beginning, monitor: Monitor, bench: Bench) -> None:
+    """Hold the backbone against its baselines, in all processes; a failure is told, and costs the comparison alone."""
+    try:
+        monitor.baselines = beside_baselines(beginning, monitor.asked_images, bench)
+    except Refusal:
+        raise
+    except Exception as error:  # a comparison is not worth a run, whatever is wrong with it
+        say(f"warning: the backbone was not held against others ({type(error).__name__}: {error})")
+
+
+def beside_baselines(beginning: Beginning, images: Images, bench: Bench) -> dict[str, Any]:
+    """The comparison as results.json has it, on images drawn by the run's seed."""
+    recipe = beginning.recipe
+    steps = recipe.total_steps(bench.loader.steps_per_epoch)
+    count = images_asked(len(images), steps * recipe.batch_size)
+    drawn = np.sort(permutation(recipe.seed, 3, len(images))[:count])
+    seen = []
+    for name, backbone, of in networks(beginning, bench):
+        say(f"Verdict: {count} of {len(images)} images, as {name} sees them.")
+        seen.append(looked_at(name, backbone, of, bench, images, drawn))
+    labels = None if images.labels is None else torch.from_numpy(np.asarray(images.labels)[drawn]).long()
+    view = view_of(center_crop(bench.method.backbone, bench.size))
+    about = {"of": len(images), "size": bench.size, "view": repr(view)}
+    return compared(seen[0], seen[1:], Question(labels, recipe.seed), about)
+
+
+def networks(beginning: Beginning, bench: Bench) -> Iterator[tuple[str, nn.Module, str]]:
+    """Each network by its name, the run's own first, with the images that it was trained on where they are others."""
+    yield "this backbone", bench.method.backbone, ""
+    yield "random weights", beginning.drawn(), ""
+    if (start := beginning.recipe.start) is not None:
+        try:
+            yield f"its start, {start.shown}", beginning.started(), ""
+        except Refusal as error:
+            say(f"The start is not held against this backbone: {error}")
+    known = bench.loader.dataset.images.fingerprint
+    found = first_decides(lambda: weights_at_hand(Name.parse(beginning.recipe.model).arch, known))
+    if found is not None:
+        yield f"{found.name}, which is at hand", found.make(), found.images
+
+
+def looked_at(name: str, backbone: nn.Module, of: str, bench: Bench, images: Images, indices: np.ndarray) -> Seen:
+    """A network's features of some images, each prepared as that network's description says, at the run's size."""
+    backbone = backbone.to(bench.device)
+    showing, crop = replace(bench, shown=backbone), center_crop(backbone, bench.size)
+    rows = showing.embed_by(crop, images, indices)
+    views = showing.embed_by(SingleView(view_of(crop)), images, indices)
+    return Seen(name, weights_sha256(backbone), rows, views, of)

@@ -1,0 +1,238 @@
+"""The verdict on a backbone: the comparison against slow literal versions, and its words for whatever was found."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from runs import run, tiny
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+from whole_runs import data
+
+from ssl_backbones.catalogue.at_hand import weights_at_hand
+from ssl_backbones.files import read_object
+from ssl_backbones.methods import BYOLConfig
+from ssl_backbones.metrics import effective_rank, knn_predict, wilson_interval
+from ssl_backbones.registry.image_sets import CLOTHING, IMAGENETTE
+from ssl_backbones.runs.trend import late_trend
+from ssl_backbones.runs.verdict import FEW_STEPS, sentences
+from ssl_backbones.train import ending
+from ssl_backbones.train.baselines import FEWEST, MOST, WEIGHT_DECAY, Question, Seen, compared, images_asked
+from ssl_backbones.views import permutation
+
+__all__ = ["data"]
+
+
+def seen(name: str, strength: float, labels: Tensor, seed: int) -> Seen:
+    """Features of a network that tells classes apart as strongly as is said, and its views not much worse."""
+    stream = torch.Generator().manual_seed(seed)
+    centres = torch.randn(3, 8, generator=stream)
+    rows = strength * centres[labels.clamp_min(0)] + torch.randn(len(labels), 8, generator=stream)
+    return Seen(name, f"sha of {name}", rows, rows + 0.5 * torch.randn(rows.shape, generator=stream))
+
+
+def labels_of(count: int) -> Tensor:
+    return torch.randint(-1, 3, (count,), generator=torch.Generator().manual_seed(4))
+
+
+def test_the_comparison_is_what_each_measure_says_by_hand() -> None:
+    labels = labels_of(150)
+    own, other = seen("this backbone", 3.0, labels, 0), seen("random weights", 0.3, labels, 1)
+    told = compared(own, [other], Question(labels, seed=6), {"of": 900})
+    known = labels >= 0
+    assert (told["images"], told["of"], told["labelled"]) == (150, 900, int(known.sum()))
+    right: dict[str, dict[str, np.ndarray]] = {}
+    for network, of in zip(told["networks"], (own, other), strict=True):
+        rows, answers = of.rows[known], labels[known]
+        knn = knn_predict(rows, answers, rows, k=20, exclude_self=True) == answers
+        halves = np.array_split(permutation(6, 2, len(rows)), 2)
+        probe = np.zeros(len(rows), bool)
+        for learnt, asked in (halves, halves[::-1]):
+            model = make_pipeline(
+                StandardScaler(), LogisticRegression(C=1 / (WEIGHT_DECAY * len(learnt)), max_iter=999)
+            )
+            model.fit(rows[learnt].double().numpy(), answers[learnt].numpy())
+            probe[asked] = model.predict(rows[asked].double().numpy()) == answers[asked].numpy()
+        unit = torch.nn.functional.normalize(of.views, dim=1) @ torch.nn.functional.normalize(of.rows, dim=1).T
+        found = unit.argmax(dim=1) == torch.arange(150)
+        right[network["name"]] = {"knn": knn.numpy(), "probe": probe, "retrieval": found.numpy()}
+        for name, answered in right[network["name"]].items():
+            interval = wilson_interval(int(answered.sum()), len(answered))
+            number = network["numbers"][name]
+            assert (number["value"], number["low"], number["high"]) == (interval.value, interval.low, interval.high)
+        assert network["numbers"]["rank"]["value"] == effective_rank(of.rows)
+    for name, gain in told["networks"][1]["gain"].items():
+        means = [answers[name].mean() for answers in right.values()]
+        assert gain["value"] == pytest.approx(means[0] - means[1])
+        assert gain["low"] <= gain["value"] <= gain["high"]
+    assert told["networks"][0]["gain"] == {}
+    (opening, on, beside) = sentences({"baselines": told})
+    assert opening == "This backbone has learnt: it is better than random weights."
+    assert on.startswith(f"On 150 images, {int(known.sum())} of them labelled (95 % intervals): k-NN ")
+    assert "Against random weights, on the same images: k-NN +" in beside
+
+
+@pytest.mark.parametrize("labels", [None, torch.full((60,), -1), torch.zeros(60, dtype=torch.long), labels_of(12)])
+def test_without_labels_to_tell_apart_nothing_asks_for_them(labels: Tensor | None) -> None:
+    count = 60 if labels is None else len(labels)
+    networks = [seen(name, 1.0, torch.zeros(count, dtype=torch.long), seed) for seed, name in enumerate("ab")]
+    told = compared(networks[0], networks[1:], Question(labels, 0), {})
+    assert told["labelled"] == 0
+    assert all(network["numbers"].keys() == {"retrieval", "rank"} for network in told["networks"])
+    assert ("low" in told["networks"][0]["numbers"]["rank"]) == (count >= 20)
+    assert "without labels" in sentences({"baselines": told})[1]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_images_are_compared_all_the_same(count: int) -> None:
+    one = seen("this backbone", 1.0, torch.zeros(count, dtype=torch.long), 0)
+    told = compared(one, [], Question(torch.arange(count), 0), {})
+    assert told["networks"][0]["numbers"]["retrieval"]["of"] == count
+    assert len(sentences({"baselines": told})) == 2
+
+
+def test_the_comparison_costs_a_few_percent() -> None:
+    assert images_asked(10**6, 24 * 128) == FEWEST
+    assert images_asked(10, 10**9) == 10
+    assert images_asked(10**6, 10**9) == MOST
+    assert 4 * images_asked(3000, 100_000) <= 0.03 * 100_000
+
+
+MEASURES = ("knn", "probe", "retrieval")
+
+
+def words(steps: int | None = None, trend: dict[str, Any] | None = None, **gains: tuple[float, float]) -> list[str]:
+    """The verdict on a network with these gains over random weights."""
+    share = {"value": 0.5, "low": 0.4, "high": 0.6, "of": 100}
+    numbers = dict.fromkeys(gains, share) | {"rank": {"value": 9.0, "low": 8.0, "high": 10.0}}
+    gain = {name: {"value": (low + high) / 2, "low": low, "high": high} for name, (low, high) in gains.items()}
+    networks = [
+        {"name": "this backbone", "features": 8, "numbers": numbers, "gain": {}},
+        {"name": "random weights", "features": 8, "numbers": numbers, "gain": gain},
+    ]
+    told: dict[str, Any] = {"baselines": {"images": 100, "labelled": 100 * ("knn" in gains), "networks": networks}}
+    told |= {} if steps is None else {"steps": steps, "data": {"images": 302}}
+    return sentences(told | ({} if trend is None else {"trend": trend}))
+
+
+UP, FLAT, DOWN = (0.02, 0.1), (-0.05, 0.06), (-0.2, -0.01)
+
+
+@pytest.mark.parametrize(("knn", "probe"), list(product((UP, FLAT, DOWN), repeat=2)))
+def test_the_outcome_is_said_only_where_its_interval_shows_it(
+    knn: tuple[float, float], probe: tuple[float, float]
+) -> None:
+    opening, _, beside = words(knn=knn, probe=probe, retrieval=DOWN)
+    better, worse = UP in (knn, probe), DOWN in (knn, probe)
+    assert ("has learnt" in opening) == (better and not worse)
+    assert ("is worse than random" in opening) == (worse and not better)
+    assert ("not shown to be better" in opening) == ("no difference is shown" in beside) == (not better and not worse)
+    assert ("by one measure and worse by another" in opening) == (better and worse)
+
+
+@pytest.mark.parametrize(("gain", "said"), [(UP, "has learnt"), (FLAT, "not shown"), (DOWN, "is worse")])
+def test_without_labels_retrieval_decides(gain: tuple[float, float], said: str) -> None:
+    assert said in words(retrieval=gain)[0]
+
+
+@pytest.mark.parametrize("steps", [1, 24, FEW_STEPS - 1, FEW_STEPS, 100_000])
+def test_few_steps_are_next_to_nothing_whatever_was_measured(steps: int) -> None:
+    opening = words(steps, knn=UP)[0]
+    assert ("next to nothing" in opening) == (steps < FEW_STEPS)
+    assert ("has learnt" in opening) == (steps >= FEW_STEPS)
+    if steps == 24:
+        assert opening.startswith("24 steps on 302 images are next to nothing")
+
+
+def log(*shares: float, name: str = "retrieval", every: int = 100, kept: float = 0.5) -> list[dict[str, Any]]:
+    """The lines of a run that was measured so many times, with those of its steps between."""
+    lines: list[dict[str, Any]] = []
+    for number, share in enumerate(shares):
+        lines.append({"step": every * number + 10, "loss": 1.0, "lr": 0.1})
+        lines.append({"step": every * number, "rank": 3.0, name: share} | ({"kept": kept} if number else {}))
+    return lines
+
+
+def test_a_trend_is_of_the_second_half_alone() -> None:
+    trend = late_trend(log(0.1, 0.9, 0.5, 0.6, 0.7), {"knn": 50, "retrieval": 500})
+    assert (trend["of"], trend["steps"], trend["shares"], trend["kept"]) == (
+        *("retrieval", [200, 300, 400], [0.5, 0.6, 0.7]),
+        [0.5] * 3,
+    )
+    assert trend["change"]["value"] == pytest.approx(0.2, abs=0.005)
+    assert trend["change"]["low"] < 0.2 < trend["change"]["high"]
+    both = [line | {"knn": 0.4} if "rank" in line else line for line in log(0.1, 0.2, 0.3)]
+    assert late_trend(both, {"knn": 50, "retrieval": 500})["of"] == "knn"
+    assert late_trend([], {"knn": 5}) == late_trend(log(0.1, name="std"), {"knn": 5}) == {}
+    assert "change" not in late_trend(log(0.1, 0.2, 0.3), {"retrieval": 500})
+
+
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        ((0.1, 0.2, 0.3, 0.4, 0.5), "longer training pays; give more --epochs"),
+        ((0.5, 0.5, 0.5, 0.4, 0.3), "longer training does not pay; take fewer --epochs"),
+        ((0.5, 0.5, 0.5, 0.5, 0.5), "no gain by longer training is shown"),
+        ((0.5, 0.9, 0.985, 0.99, 1.0), "this figure can tell no more"),
+        ((0.1, 0.2, 0.3), "Measured twice in the second half of the run: too seldom to tell"),
+        ((0.1,), "Measured never in the second half"),
+    ],
+)
+def test_longer_training_pays_or_not_or_nobody_knows(shares: tuple[float, ...], said: str) -> None:
+    told = words(500, late_trend(log(*shares), {"retrieval": 500}), retrieval=UP)
+    assert said in told[3]
+    assert len(told) == (5 if "From step" in told[3] else 4)
+
+
+def test_nothing_is_said_of_what_was_not_compared() -> None:
+    assert sentences({"numbers": {}, "steps": 3}) == []
+
+
+def test_weights_at_hand_are_a_strangers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    best = weights_at_hand("resnet8")
+    assert best is not None
+    assert (best.name, best.images) == ("resnet8_byol.imagenette32_60ep", "Imagenette")
+    assert best.make().num_features == 64
+    other = weights_at_hand("resnet8", IMAGENETTE.fingerprints[0])
+    assert other is not None
+    assert other.images == CLOTHING.name
+    assert weights_at_hand("resnet56") is None
+
+
+def test_a_run_ends_with_its_verdict(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run(tiny(BYOLConfig, data, tmp_path / "run")).path
+    results, said = read_object(folder / "results.json", ""), capsys.readouterr().out
+    names = [network["name"] for network in results["baselines"]["networks"]]
+    assert names == ["this backbone", "random weights", "resnet8_byol.imagenette32_60ep, which is at hand"]
+    own, random, _ = results["baselines"]["networks"]
+    assert own["weights_sha256"] == results["weights_sha256"]
+    assert own["numbers"]["rank"]["value"] == pytest.approx(results["numbers"]["rank"]["value"])
+    assert random["numbers"]["rank"]["value"] == pytest.approx(results["numbers"]["rank before"]["value"], rel=1e-4)
+    assert results["verdict"] == sentences(results)
+    assert "6 steps on 26 images are next to nothing" in results["verdict"][0]
+    page = (folder / "gallery.html").read_text()
+    for sentence in results["verdict"]:
+        assert f"Verdict: {sentence}" in said
+        assert sentence.split(",")[0] in page
+    assert "Verdict: 26 of 26 images, as random weights sees them." in said
+
+
+def test_a_comparison_that_fails_costs_no_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*asked: object) -> None:
+        raise AssertionError("no such network")
+
+    monkeypatch.setattr(ending, "weights_at_hand", broken)
+    results = read_object(run(tiny(BYOLConfig, data, tmp_path / "run", epochs=1)).results, "")
+    assert "was not held against others (AssertionError: no such network)" in capsys.readouterr().out
+    assert "baselines" not in results
+    assert results["verdict"] == []
