@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from evaluations import TRAIN, labelled_images
 from runs import run, tiny
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -17,6 +18,7 @@ from torch import Tensor
 from whole_runs import data
 
 from ssl_backbones.catalogue.at_hand import weights_at_hand
+from ssl_backbones.commands import evaluate
 from ssl_backbones.files import read_object
 from ssl_backbones.methods import BYOLConfig
 from ssl_backbones.metrics import effective_rank, knn_predict, wilson_interval
@@ -222,7 +224,7 @@ def test_a_run_ends_with_its_verdict(data: Path, tmp_path: Path, capsys: pytest.
     for sentence in results["verdict"]:
         assert f"Verdict: {sentence}" in said
         assert sentence.split(",")[0] in page
-    assert "Verdict: 26 of 26 images, as random weights sees them." in said
+    assert "Verdict: 26 of 26 images, seen by random weights." in said
 
 
 def test_a_comparison_that_fails_costs_no_run(
@@ -236,3 +238,23 @@ def test_a_comparison_that_fails_costs_no_run(
     assert "was not held against others (AssertionError: no such network)" in capsys.readouterr().out
     assert "baselines" not in results
     assert results["verdict"] == []
+
+
+def test_diagnose_gives_the_verdict_on_any_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = labelled_images(tmp_path / "photos")
+    words = ["--data", str(images / "train"), "--size", "16", "--workers", "0"]
+    results = evaluate_as("diagnose", "resnet8_moco_v2.clothing10_32_200ep", *words, "--out", str(tmp_path / "d"))
+    names = [network["name"] for network in results["baselines"]["networks"]]
+    assert names[1:] == ["random weights", "resnet8_byol.imagenette32_60ep, which is at hand"]
+    assert results["verdict"] == sentences(results)
+    assert results["baselines"]["labelled"] == TRAIN
+    assert f"Verdict: {results['verdict'][0]}" in capsys.readouterr().out
+    none = evaluate_as("diagnose", "resnet8_byol", "--random", *words, "--out", str(tmp_path / "n"), "--beside", "0")
+    assert "verdict" not in none
+
+
+def evaluate_as(*words: str) -> dict[str, Any]:
+    """The results of an evaluation by its words."""
+    options = evaluate.parse(words, "evaluate")
+    evaluate.run(options)
+    return read_object(Path(options.asked.out) / "results.json", "")

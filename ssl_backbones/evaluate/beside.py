@@ -16,6 +16,7 @@ from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel, evaluated, open_model
 from ssl_backbones.files import read_object
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.registry.names import Name
 from ssl_backbones.train.baselines import Question, Seen, compared
 from ssl_backbones.train.bench import view_of
 from ssl_backbones.train.processes import first_decides
@@ -31,7 +32,7 @@ def beside_baselines(asked: Evaluation, count: int) -> dict[str, Any]:
     only = drawn if len(drawn) < len(images) else None
     found, readable = [], np.ones(len(drawn), bool)
     for model, of in models(asked):
-        say(f"Verdict: {len(drawn)} of {len(images)} images, as {model.name} sees them.")
+        say(f"Verdict: {len(drawn)} of {len(images)} images, seen by {model.name}.")
         rows = features_of(model, images, asked.extraction, only=only)
         views = features_of(model, images, asked.extraction, only=only, views=view_of(model.crop))
         readable &= rows.readable & views.readable
@@ -72,10 +73,10 @@ def renamed(model: EvaluatedModel, name: str) -> EvaluatedModel:
 
 
 def architecture_of(model: EvaluatedModel) -> str:
-    """timm's name for the network."""
+    """The network's own name: resnet50 of resnet50_lewel_b."""
     network: Any = model.network
     cfg: Any = (network.backbone if model.layer else network).pretrained_cfg
-    return str(cfg["architecture"])
+    return Name.parse(str(cfg["architecture"])).arch
 
 
 def recorded(model: str, name: str = "results.json") -> dict[str, Any]:

@@ -110,6 +110,6 @@ class EvaluationOptions(FeatureOptions, ABC):
 
 FREE = frozenset(
     {"model", "cache", "batch_size", "workers", "unreadable_share", "max_pixels", "data", "validation", "out"}
-    | {"classes", "hold_out"}
+    | {"classes", "hold_out", "beside"}
 )
 """Options that may differ when a folder is come back to: weights and data are held to what they are, not to names."""

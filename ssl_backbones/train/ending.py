@@ -42,7 +42,7 @@ def beside_baselines(beginning: Beginning, images: Images, bench: Bench) -> dict
     drawn = np.sort(permutation(recipe.seed, 3, len(images))[:count])
     seen = []
     for name, backbone, of in networks(beginning, bench):
-        say(f"Verdict: {count} of {len(images)} images, as {name} sees them.")
+        say(f"Verdict: {count} of {len(images)} images, seen by {name}.")
         seen.append(looked_at(name, backbone, of, bench, images, drawn))
     labels = None if images.labels is None else torch.from_numpy(np.asarray(images.labels)[drawn]).long()
     view = view_of(center_crop(bench.method.backbone, bench.size))
