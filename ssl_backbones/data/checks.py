@@ -34,13 +34,11 @@ def require_labels(images: Images, why: str) -> np.ndarray:
     return images.labels
 
 
-def require_batch(images: Images, batch_size: int) -> None:
-    """ImageSourceError where the images do not fill one batch."""
+def require_batch(images: Images, batch_size: int, ways_out: str = "") -> None:
+    """ImageSourceError, with the ways out, where the images do not fill one batch."""
     if len(images) < batch_size:
-        raise ImageSourceError(
-            f"{len(images)} images are fewer than the batch of {batch_size}: "
-            f"set the batch size to at most {len(images)}, or add images"
-        )
+        ways_out = ways_out or f"set the batch size to at most {len(images)}, or add images"
+        raise ImageSourceError(f"{len(images)} images are fewer than the batch of {batch_size}: {ways_out}")
 
 
 def relabelled(images: Images, classes: Sequence[str]) -> Images:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ssl_backbones import recipes
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.typed.words import CommandLineError, read
+from ssl_backbones.typed.words import CommandLineError, grouped, read
 
 
 def read_recipe(words: Sequence[str], program: str, about: str | None) -> Recipe:
@@ -23,13 +24,20 @@ def read_recipe(words: Sequence[str], program: str, about: str | None) -> Recipe
         usual = recipes.get(name)
     except ValueError as error:
         raise CommandLineError(str(error)) from error
-    recipe = read(Recipe, words[named:], f"{program} {name}", about, usual=usual)
+    recipe = left_to_rules(read(Recipe, words[named:], f"{program} {name}", about, usual=usual), words[named:])
     if name == "sample" and not recipe.data:
         raise CommandLineError(
             f"the sample images, {recipe.promise.data}, are part of the repository, and this is no copy of it: name "
             "images of your own with --data FOLDER"
         )
     return recipe
+
+
+def left_to_rules(recipe: Recipe, words: Sequence[str]) -> Recipe:
+    """The recipe, of whose fields those that words set are no longer left to the rules."""
+    said = [name for name, _ in grouped(words) if name]
+    derived = (name for name in recipe.derived if not any(f"{other}.".startswith(f"{name}.") for other in said))
+    return replace(recipe, derived=tuple(derived))
 
 
 def listing() -> str:

@@ -24,7 +24,7 @@ from ssl_backbones.typed.words import Hidden
 from ssl_backbones.views import Engine, Policy
 
 FREE = frozenset(
-    {"promise", "monitoring", "checkpoints", "unreadable_share", "log_every", "trackers"}
+    {"promise", "derived", "monitoring", "checkpoints", "unreadable_share", "log_every", "trackers"}
     | {"compile", "workers", "data", "validation", "max_pixels", "out", "cache", "cache_limit", "resident", "start"}
 )
 """Fields that may change when a run goes on; data are held to their fingerprint instead of their place."""
@@ -162,6 +162,9 @@ class Recipe(Run):
     run, or a file that convert reads; random ones if empty. Images are then prepared as theirs were."""
     start: Hidden[Provenance | None] = None
     """The provenance of those weights, once they were opened."""
+    derived: Hidden[tuple[str, ...]] = ()
+    """Fields, by dotted name, that follow from the images and the machine when the run starts, by the rules of
+    ssl_backbones/recipes/own.py; those that a command line sets are taken out."""
     out: str = ""
     """The run's folder; runs/<name> where it is not given."""
     monitoring: Monitoring = field(default_factory=Monitoring)

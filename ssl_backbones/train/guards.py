@@ -12,6 +12,7 @@ from torch.nn.utils import get_total_norm
 
 from ssl_backbones.distributed import world_size
 from ssl_backbones.methods.method import Method
+from ssl_backbones.recipes.instead import take_own
 from ssl_backbones.recipes.recipe import Run
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.manifest import folder_name
@@ -110,11 +111,12 @@ def memory_advice(run: Run, method: Method, precision: str) -> str:
     """The message on a batch that does not fit, with the ways to take less memory."""
     parts = run.accumulation * world_size()
     at_once = run.batch_size // parts
+    instead = take_own(run)
     effect = "which keeps the batch" if method.accumulation_is_exact else "by which this method compares fewer images"
     smaller = f"raise --accumulation from {run.accumulation} to {2 * run.accumulation}, {effect}, or "
     return (
         f"out of memory with a batch of {run.batch_size} images of {run.size} px in {precision}, {at_once} at a time "
         f"in each of {world_size()} process{'es' if world_size() > 1 else ''}: "
         f"{smaller if at_once % 2 == 0 else ''}lower --batch-size or --size, or compute in --precision bf16, and "
-        "begin anew with --out if steps were made already"
+        f"begin anew with --out if steps were made already{instead and f'; or {instead}'}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from ssl_backbones.data import (
@@ -19,6 +20,7 @@ from ssl_backbones.data.subset import Subset
 from ssl_backbones.distributed import say
 from ssl_backbones.methods.method import Method
 from ssl_backbones.models.backbone import freeze_unused
+from ssl_backbones.recipes.instead import ways_out
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.beginning import Beginning, begin
@@ -28,6 +30,7 @@ from ssl_backbones.train.judge import Conclude, SaveResults
 from ssl_backbones.train.monitor import Monitor
 from ssl_backbones.train.results import save_results
 from ssl_backbones.train.run import complete
+from ssl_backbones.train.settle import as_before, settle
 from ssl_backbones.train.start import Begun, check_order, fitting, meet_for, prepare
 from ssl_backbones.views import check_engine, using_engine
 
@@ -42,12 +45,17 @@ def start(recipe: Recipe) -> tuple[Begun, SaveResults, Conclude]:
     device = meet_for(recipe)
     with fitting():
         check_engine(recipe.engine)
-        beginning = begin(recipe)
+        beginning = begin(as_before(recipe))
         recipe, method = beginning.recipe, build(beginning)
         require_engine(recipe, method)
     images, validation = open_data(recipe)
     with fitting():
+        if recipe.derived:
+            beginning = replace(beginning, recipe=settle(recipe, images, device))
+            recipe, method = beginning.recipe, build(beginning)
+        require_batch(images, recipe.batch_size, ways_out(recipe, len(images)))
         check_order(recipe, images)
+    images, validation = kept_as_pixels(recipe, images, validation)
     images = resident(images, recipe, device)
     monitor = Monitor(images, validation, recipe.monitoring, recipe.seed)
     with using_engine(recipe.engine):
@@ -76,7 +84,7 @@ def require_engine(recipe: Recipe, method: Method) -> None:
 
 
 def open_data(recipe: Recipe) -> tuple[Images, Images | None]:
-    """Open the images to train on, enough for a batch, and the labelled validation images, if any."""
+    """Open the images to train on and the labelled validation images, if any."""
     if not recipe.data:
         raise ImageSourceError(
             f"{recipe.name} was made for {recipe.promise.data} and has no data here: name a folder of images, parquet "
@@ -88,8 +96,12 @@ def open_data(recipe: Recipe) -> tuple[Images, Images | None]:
     elif sentence := classes_sentence(images):
         say(sentence)
     images, validation = recipe.selection.of(images, open_validation(recipe, images))
-    require_batch(images, recipe.batch_size)
     say_copies(validation, images)
+    return images, validation
+
+
+def kept_as_pixels(recipe: Recipe, images: Images, validation: Images | None) -> tuple[Images, Images | None]:
+    """The same images out of the folder of pixels that the recipe names, decoded into it once; as they are if none."""
     how = Caching.of(recipe)
     if how is None:
         return images, validation

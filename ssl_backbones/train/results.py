@@ -98,13 +98,17 @@ def architecture_of(recipe: Recipe) -> str:
 def altered(recipe: Recipe) -> dict[str, list[Any]]:
     """The fields in which a run differs from the recipe it is named after: that one's value, and the run's.
 
-    The data path is left out: data are compared by fingerprint.
+    The data path is left out: data are compared by fingerprint; and so are fields that the recipe leaves to rules.
     """
     free = {*FREE, "seed"}
     changed = (
         differences(recipes.get(recipe.name).to_dict(), recipe.to_dict()) if recipe.name in recipes.names() else {}
     )
-    return {name: [old, new] for name, (old, new) in changed.items() if name.partition(".")[0] not in free}
+    return {
+        name: [old, new]
+        for name, (old, new) in changed.items()
+        if name.partition(".")[0] not in free and not name.startswith(recipe.derived)
+    }
 
 
 def earned_tag(recipe: Recipe, results: dict[str, Any]) -> str | None:

@@ -15,6 +15,7 @@ from ssl_backbones.data.placement import to_device
 from ssl_backbones.distributed import rank, world_size
 from ssl_backbones.files import read_object
 from ssl_backbones.methods.method import Method
+from ssl_backbones.recipes.instead import take_own
 from ssl_backbones.recipes.recipe import FREE, Run
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.checkpoint import Checkpoint, load_latest
@@ -88,12 +89,12 @@ def prepare(
 
 
 @contextmanager
-def fitting() -> Iterator[None]:
-    """Context manager: turn ValueError into UnfitError, which ends the program with exit code 2."""
+def fitting(instead: str = "") -> Iterator[None]:
+    """Context manager: turn ValueError into UnfitError, which ends the program with exit code 2; `instead` ends it."""
     try:
         yield
     except ValueError as error:
-        raise UnfitError(str(error)) from error
+        raise UnfitError(f"{error}{instead and f'; or {instead}'}") from error
 
 
 def claimed(run: Run) -> RunFolder:
@@ -133,7 +134,7 @@ def computed_as_before(saved: Checkpoint | None, device: torch.device) -> Comput
 
 def first_batch(run: Run, method: Method, images: Images, device: torch.device) -> Any:
     """The first batch of this process, on its device; UnfitError for images that the method cannot use."""
-    with fitting():
+    with fitting(take_own(run)):
         method.check_data(len(images), run.batch_size)
         dataset = method.dataset(images, run.size, run.seed)
     order = Order(len(images), run.batch_size, run.seed, rank(), world_size(), run.accumulation)

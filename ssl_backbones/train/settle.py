@@ -1,0 +1,105 @@
+"""The open fields of a recipe, settled once the images and the machine are known, and kept where a run goes on."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from ssl_backbones.data import Images
+from ssl_backbones.data.frames import frame_of
+from ssl_backbones.distributed import say, world_size
+from ssl_backbones.files import read_object
+from ssl_backbones.recipes.own import RULES, Facts, put, settled
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.train.processes import first_decides
+
+LOOKED_AT = 64
+"""Images whose size is read, at most, evenly spread."""
+OF_A_GPU, OF_THE_HOST = 0.8, 0.5
+"""Shares of a memory that a run may fill: the rest is for views, readers, and other programs."""
+LIMIT = Path("/sys/fs/cgroup/memory.max")
+"""The memory that a container may use: bytes, or "max"."""
+
+
+def settle(recipe: Recipe, images: Images, device: torch.device) -> Recipe:
+    """The recipe with every field that it leaves to the rules, alike in all processes.
+
+    Those that an earlier run derived stay as `as_before` left them. ValueError for too few images or too little memory.
+    """
+    if not recipe.derived:
+        return recipe
+    kept = first_decides(lambda: values_kept(recipe))
+    still_open = tuple(name for name in recipe.derived if name not in kept)
+    if still_open:
+        facts = first_decides(lambda: facts_of(images, device))
+        recipe = replace(settled(replace(recipe, derived=still_open), facts), derived=recipe.derived)
+    say(told(recipe, len(images), "kept from the run's recipe.json" if kept else "by the rules of docs/own_rules.md"))
+    return recipe
+
+
+def as_before(recipe: Recipe) -> Recipe:
+    """The recipe with the values that its earlier run in the same folder derived, as recipe.json there holds them."""
+    kept = first_decides(lambda: values_kept(recipe)) if recipe.derived else {}
+    for name, value in kept.items():
+        recipe = put(recipe, name, value)
+    return recipe
+
+
+def values_kept(recipe: Recipe) -> dict[str, Any]:
+    """The values that the same recipe's run in its folder derived; empty where there is none that has trained."""
+    folder = RunFolder(recipe.folder)
+    if not (folder.recipe.exists() and folder.has_trained):
+        return {}
+    try:
+        there = Recipe.from_dict(recipe.completed(read_object(folder.recipe, "restore it", ValueError)))
+    except ValueError:
+        return {}  # the folder is refused when it is claimed, with the reason
+    if there.name != recipe.name:
+        return {}
+    return {name: value_at(there, name) for name in RULES if name in recipe.derived and name in there.derived}
+
+
+def value_at(part: Any, name: str) -> Any:
+    """The value of a dataclass at a dotted name."""
+    for field in name.split("."):
+        part = getattr(part, field)
+    return part
+
+
+def facts_of(images: Images, device: torch.device) -> Facts:
+    """The facts for the rules, from the images and the machine."""
+    return Facts(len(images), shorter_side(images), memory_of(device), device.type == "cuda", world_size())
+
+
+def shorter_side(images: Images) -> int:
+    """The median of the shorter sides, in pixels, of a sample whose headers can be read; 1,000,000 if none can."""
+    rows = np.unique(np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images)), dtype=np.int64))
+    frames = (frame_of(images.raw(int(row))) for row in rows)
+    sides = [min(frame.stored) for frame in frames if frame is not None]
+    return int(median(sides)) if sides else 1_000_000
+
+
+def memory_of(device: torch.device) -> float:
+    """Bytes that this process may fill: of its GPU's memory, or its share of the host's."""
+    if device.type == "cuda":
+        return OF_A_GPU * torch.cuda.get_device_properties(device).total_memory
+    total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if hasattr(os, "sysconf") else 8e9
+    with suppress(OSError, ValueError):  # no container, or one without a limit
+        total = min(total, float(LIMIT.read_text()))
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return OF_THE_HOST * total / (int(processes) if processes.isdecimal() and int(processes) else 1)
+
+
+def told(recipe: Recipe, images: int, origin: str) -> str:
+    """A sentence with every value that was left to the rules."""
+    values = ((name, value_at(recipe, name)) for name in recipe.derived)
+    listed = ", ".join(f"{name} {value}" for name, value in values if isinstance(value, int | float))
+    return f"For {images} images, {origin}: {listed}."

@@ -1,0 +1,227 @@
+"""Recipes for one's own images: the rules, the counts behind them, what a run keeps, and what papers' recipes say."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs import image_folder, run, stop
+
+import ssl_backbones
+from ssl_backbones import recipes
+from ssl_backbones.data import open_images, require_batch
+from ssl_backbones.models.backbone import feature_map
+from ssl_backbones.models.queue import check_queue
+from ssl_backbones.recipes import own
+from ssl_backbones.recipes.command_line import read_recipe
+from ssl_backbones.recipes.instead import take_own, ways_out
+from ssl_backbones.recipes.own import ARCHS, FEWEST, RULES, Facts, settled
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.train import settle as settle_module
+from ssl_backbones.train.guards import memory_advice
+from ssl_backbones.train.settle import memory_of, shorter_side
+from ssl_backbones.train.start import UnfitError
+
+OWN = [name for name in recipes.names() if name.endswith(".own")]
+PAPERS = [name for name in recipes.names() if name.startswith("resnet50") and name not in OWN]
+MACHINES = (
+    Facts(0, 3000, 4e9),
+    Facts(0, 128, 12e9, processes=2),
+    Facts(0, 3000, 0.8 * 12e9, gpu=True),
+    Facts(0, 3000, 0.8 * 80e9, gpu=True, processes=3),
+)
+
+
+def test_the_recipes_that_are_promised() -> None:
+    methods = ("byol", "lewel_b", "moco_v2", "lewel_m")
+    assert {f"{arch}_{method}.own" for arch in ARCHS for method in methods} <= set(OWN)
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("images", [FEWEST, 33, 300, 2000, 9469, 50_000, 1_281_167])
+def test_every_recipe_fits_its_images_and_its_machine(name: str, images: int) -> None:
+    for machine in MACHINES:
+        facts = replace(machine, images=images)
+        made = settled(recipes.get(name), facts)
+        at_once, left_over = divmod(made.batch_size, made.accumulation * facts.processes)
+        assert left_over == 0
+        assert at_once >= 2
+        assert made.batch_size <= images
+        assert own.bytes_needed(made, facts, at_once, made.size) <= facts.memory
+        assert 0 < made.schedule.warmup_epochs < made.epochs
+        assert 100 <= made.epochs <= 800
+        assert made.size <= max(64, facts.side)
+        chosen: Any = made.method
+        if own.has_queue(made.method):
+            check_queue(chosen.queue_size, images, made.batch_size)
+            assert made.batch_size // made.accumulation >= 2 * chosen.bn_splits or made.batch_size < 4
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_every_field_with_a_rule_is_left_to_it(name: str) -> None:
+    recipe = recipes.get(name)
+    known = {field.name for field in fields(recipe.method)}
+    assert {rule for rule in RULES if rule.startswith("method.") and rule[7:] in known} <= set(recipe.derived)
+    assert set(RULES) - set(recipe.derived) <= {rule for rule in RULES if rule.startswith("method.")}
+
+
+def test_what_the_rules_give() -> None:
+    """The rows of the table in docs/own_rules.md."""
+    text = (Path(__file__).parents[1] / "docs" / "own_rules.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\S+\.own)` \| ([\d,]+) \| (CPU|GPU) of (\d+) GB \| (.*) \|$", text, re.M)
+    assert len(rows) >= 8
+    for name, images, kind, gigabytes, cells in rows:
+        gpu = kind == "GPU"
+        share = settle_module.OF_A_GPU if gpu else settle_module.OF_THE_HOST
+        made = settled(recipes.get(name), Facts(int(images.replace(",", "")), 3000, share * int(gigabytes) * 1e9, gpu))
+        chosen: Any = made.method
+        momentum = getattr(chosen, "target_momentum", None) or chosen.momentum
+        found = (
+            made.size,
+            made.batch_size,
+            made.accumulation,
+            getattr(chosen, "queue_size", "-"),
+            made.epochs,
+            made.schedule.warmup_epochs,
+            f"{momentum:g}",
+            f"{made.peak_lr:g}",
+        )
+        assert cells == " | ".join(map(str, found)), name
+
+
+def test_a_view_is_no_larger_than_the_images_and_shrinks_where_memory_is_short() -> None:
+    recipe = recipes.get("resnet50_byol.own")
+    sizes = [settled(recipe, Facts(2000, side, 60e9, gpu=True)).size for side in (20, 100, 150, 4000)]
+    assert sizes == [64, 96, 128, 224]
+    small = [settled(recipe, Facts(2000, 4000, memory, gpu=True)).size for memory in (2e9, 4e9, 6e9)]
+    assert sorted(small) == small
+    assert small[0] < 224
+
+
+def test_a_batch_that_does_not_fit_is_cut_in_parts_or_lowered_where_images_are_compared() -> None:
+    machine = Facts(100_000, 4000, 0.8 * 12e9, gpu=True)
+    predicted = settled(recipes.get("resnet50_byol.own"), machine)
+    compared = settled(recipes.get("resnet50_lewel_m.own"), machine)
+    assert (predicted.batch_size, predicted.accumulation > 1) == (256, True)
+    assert (compared.batch_size < 256, compared.accumulation) == (True, 1)
+
+
+@pytest.mark.parametrize(
+    ("facts", "sentence"),
+    [
+        (Facts(10, 3000, 12e9), r"^10 images are too few to learn from: resnet50_byol.own wants 32 at least"),
+        (Facts(2000, 3000, 1e9, gpu=True), r"^2 images of 64 px at a time take about .* GB .*lower --size"),
+    ],
+)
+def test_what_cannot_be_settled_is_refused_in_a_sentence(facts: Facts, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        settled(recipes.get("resnet50_byol.own"), facts)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_the_bytes_of_a_pixel_are_those_that_autograd_keeps(arch: str) -> None:
+    backbone = ssl_backbones.create_model(f"{arch}_byol", num_classes=0).train()
+    weights = {tensor.untyped_storage().data_ptr() for tensor in backbone.state_dict().values()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        features = feature_map(backbone, torch.rand(2, 3, 64, 64))
+    found = sum(storage.nbytes() for storage in kept.values()) / (2 * 64 * 64)
+    assert features.requires_grad
+    assert own.BYTES_OF_A_PIXEL[arch] == pytest.approx(found, rel=0.05)
+
+
+def test_what_a_command_line_says_is_not_left_to_the_rules() -> None:
+    words = ["resnet8_moco_v2.own", "--epochs", "200", "--batch-size=16", "--method.views.0.blur_p", "0.3"]
+    recipe = read_recipe(words, "pretrain", None)
+    made = settled(recipe, Facts(300, 128, 12e9))
+    assert (made.epochs, made.batch_size, made.method.views[0].blur_p) == (200, 16, 0.3)  # type: ignore[attr-defined]
+    assert (made.schedule.warmup_epochs, made.method.queue_size) == (10, 256)  # type: ignore[attr-defined]
+
+
+def command(data: Path, out: Path, *words: str) -> Recipe:
+    """A short run of a recipe for one's own images."""
+    usual = ["--data", str(data), "--out", str(out), "--max_steps", "4", "--workers", "0", "--precision", "fp32"]
+    return read_recipe(["resnet8_moco_v2.own", *usual, *words], "pretrain", None)
+
+
+def test_a_run_keeps_what_was_derived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = command(image_folder(tmp_path / "photos", 40), tmp_path / "run")
+    stop(recipe, 2)
+    assert "For 40 images, by the rules of docs/own_rules.md: size 32, batch_size 16" in capsys.readouterr().out
+    monkeypatch.setattr(settle_module, "facts_of", lambda images, device: pytest.fail("the rules were asked again"))
+    folder = run(recipe)
+    said = capsys.readouterr().out
+    assert "kept from the run's recipe.json: size 32, batch_size 16" in said
+    assert "Going on after step 2 of 4" in said
+    written = Recipe.from_dict(json.loads(folder.recipe.read_text()))
+    assert written == replace(settled(recipe, Facts(40, 24, 12e9)), out=str(tmp_path / "run"))
+    assert (written.epochs, written.method.queue_size) == (800, 16)  # type: ignore[attr-defined]
+    results = json.loads(folder.results.read_text())
+    assert results["altered"] == {"max_steps": [0, 4], "precision": ["auto", "fp32"]}
+    run(command(tmp_path / "photos", tmp_path / "run", "--epochs", "800"))  # said now, and the same
+    assert "holds the finished run" in capsys.readouterr().out
+
+
+def test_ten_images_are_too_few(tmp_path: Path) -> None:
+    with pytest.raises(UnfitError, match=r"^10 images are too few to learn from"):
+        run(command(image_folder(tmp_path / "photos", 10), tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_paper_s_recipe_can_be_made_to_fit_as_it_says(name: str) -> None:
+    for images in (FEWEST, 302, 2000):
+        said = ways_out(recipes.get(name), images)
+        assert re.match(r"^take (\S+), whose", said)[1] in OWN  # type: ignore[index]
+        words = said.partition("make this one fit: ")[2].partition(" (")[0].split()
+        fitted: Any = read_recipe([name, *words], "pretrain", None)
+        require_batch(range(images), fitted.batch_size)  # type: ignore[arg-type]
+        if own.has_queue(fitted.method):
+            check_queue(fitted.method.queue_size, images, fitted.batch_size)
+
+
+def test_a_batch_larger_than_the_data_names_the_recipe_of_one_s_own(tmp_path: Path) -> None:
+    recipe = read_recipe(
+        ["resnet50_byol.in1k_200ep", "--data", str(image_folder(tmp_path / "p", 40)), "--out", str(tmp_path / "r")],
+        "pretrain",
+        None,
+    )
+    expected = (
+        "^40 images are fewer than the batch of 512: take resnet50_byol.own, whose settings follow from the images and "
+        r"the machine, or make this one fit: --batch_size 16 \(the learning rate goes along\)$"
+    )
+    with pytest.raises(ValueError, match=expected):
+        run(recipe)
+
+
+def test_a_batch_beyond_memory_names_the_recipe_of_one_s_own() -> None:
+    recipe = recipes.get("resnet50_lewel_b.in1k_400ep")
+    method = recipe.method.build(ssl_backbones.create_model("resnet50", num_classes=0))
+    assert memory_advice(recipe, method, "fp32").endswith(
+        "or take resnet50_lewel_b.own, whose settings follow from the images and the machine"
+    )
+    assert take_own(recipes.get("resnet8_byol.own")) == ""
+
+
+def test_the_facts_of_images_and_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shorter_side(open_images(str(image_folder(tmp_path / "photos", 6)))) == 25
+    (tmp_path / "memory.max").write_text("1000000000\n")
+    monkeypatch.setattr(settle_module, "LIMIT", tmp_path / "memory.max")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert memory_of(torch.device("cpu")) == 0.25e9
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory_of(torch.device("cpu")) > 0.25e9
