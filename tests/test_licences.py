@@ -9,7 +9,8 @@ import yaml
 
 import ssl_backbones
 from ssl_backbones import __main__
-from ssl_backbones.hub.card import Terms, model_card
+from ssl_backbones.hub.card import model_card
+from ssl_backbones.hub.given import Terms
 from ssl_backbones.registry.licences import HUB_LICENCES, on_the_hub
 from ssl_backbones.registry.tags import TAGS
 

@@ -18,7 +18,7 @@ from written_cards import CARDS, RESULTS, written
 
 from ssl_backbones.catalogue.lookup import list_models
 from ssl_backbones.commands import publish
-from ssl_backbones.hub.card import Terms, model_card
+from ssl_backbones.hub.card import model_card
 from ssl_backbones.hub.evaluations import (
     beats_random,
     beside_random,
@@ -29,6 +29,7 @@ from ssl_backbones.hub.evaluations import (
     rows,
     stands_for,
 )
+from ssl_backbones.hub.given import Terms
 from ssl_backbones.hub.sidecar import KEPT
 from ssl_backbones.registry.image_sets import IMAGENETTE
 

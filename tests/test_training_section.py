@@ -12,7 +12,8 @@ from conftest import ROOT
 
 from ssl_backbones import recipes
 from ssl_backbones.data import open_images
-from ssl_backbones.hub.card import Terms, model_card
+from ssl_backbones.hub.card import model_card
+from ssl_backbones.hub.given import Terms
 from ssl_backbones.hub.training_section import alterations, command, training
 from ssl_backbones.recipes import command_line
 from ssl_backbones.recipes.recipe import Recipe

@@ -26,7 +26,8 @@ from huggingface_hub.utils import logging as hub_logging
 import ssl_backbones
 from ssl_backbones.credentials import without_credentials
 from ssl_backbones.files import write_file
-from ssl_backbones.hub.card import Terms, in_this_repository
+from ssl_backbones.hub.card import in_this_repository
+from ssl_backbones.hub.given import Terms, givens, settled
 from ssl_backbones.hub.publishing.exchange import Request, connect, publish, verify
 from ssl_backbones.hub.publishing.files import card_of, check_empty, write_files
 from ssl_backbones.hub.publishing.material import Material, MaterialError, read_material
@@ -35,7 +36,7 @@ from ssl_backbones.hub.publishing.shipping import check_ships, ship
 from ssl_backbones.orphans import private_folder
 from ssl_backbones.registry.image_sets import known_by
 from ssl_backbones.registry.licences import on_the_hub
-from ssl_backbones.registry.tags import LICENCE, WEIGHTS
+from ssl_backbones.registry.tags import WEIGHTS
 from ssl_backbones.typed.words import Positional
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,8 +60,8 @@ class Options:
     """The newest checkpoint too: heads, queue, momentum, optimiser."""
     evaluation: tuple[Path, ...] = ()
     """Folders of evaluations of these weights, or of random ones."""
-    licence: str = LICENCE
-    """Of the weights, as the Hub abbreviates it."""
+    licence: str | None = None
+    """Of the weights, as the Hub abbreviates it; None for apache-2.0, or that which the start binds to."""
     licence_link: str | None = None
     """The address of its text, for a licence that the Hub does not list."""
     images: str | None = None
@@ -83,7 +84,8 @@ class Options:
     """Do not ask before publishing."""
 
     def __post_init__(self) -> None:
-        on_the_hub(self.licence, self.licence_link)
+        if self.licence is not None or self.licence_link is not None:
+            on_the_hub(self.licence or "", self.licence_link)
 
     @property
     def terms(self) -> Terms:
@@ -99,15 +101,17 @@ def run(options: Options) -> None:
     check_options(options)
     material = read_material(options.run, options.evaluation, options.with_state)
     check_terms(material, options.images_terms)
+    terms = settled(options.terms, givens(material.results))
+    check_licence(terms)
     with private_folder("publish-") as folder:
         name = options.repo.partition("/")[2] if options.repo else material.name
         source = f"hf-hub:{options.repo}" if options.repo else name
-        files = write_files(material, folder, name=name, source=source, terms=options.terms)
+        files = write_files(material, folder, name=name, source=source, terms=terms)
         if options.ship:
             check_ships(material, folder / "model.safetensors")
         if options.out:
             shutil.copytree(folder, options.out, dirs_exist_ok=True)
-        introduce(folder, files, options)
+        introduce(folder, files, options, terms)
         if options.dry_run:
             return
         if options.repo:
@@ -116,7 +120,7 @@ def run(options: Options) -> None:
         if options.ship:
             print(f"Ships as {ship(material, folder / 'model.safetensors', WEIGHTS).name}")
         if options.enter or options.ship:
-            enter(folder, files, material.name, entered_card(material, options, files))
+            enter(folder, files, material.name, entered_card(material, options, terms, files))
 
 
 def check_options(options: Options) -> None:
@@ -138,12 +142,12 @@ def check_options(options: Options) -> None:
         raise PublishError(f"{ROOT} has no model_cards to enter a card into: run this in a copy of the repository")
 
 
-def entered_card(material: Material, options: Options, files: Sequence[str]) -> str:
+def entered_card(material: Material, options: Options, terms: Terms, files: Sequence[str]) -> str:
     """The card for this repository: where the records lie in it, and loaded by the recipe's name where it ships."""
     source = f"hf-hub:{options.repo}" if options.repo and not options.ship else material.name
     state = [name for name in files if name.startswith("checkpoints/")] if options.repo else []
     places = in_this_repository(material.name, options.ship, options.repo)
-    return card_of(material, name=material.name, source=source, terms=options.terms, state=state, places=places)
+    return card_of(material, name=material.name, source=source, terms=terms, state=state, places=places)
 
 
 def release(material: Material, options: Options, folder: Path, files: Sequence[str]) -> None:
@@ -170,7 +174,16 @@ def check_terms(material: Material, said: str | None) -> None:
         )
 
 
-def introduce(folder: Path, files: Sequence[str], options: Options) -> None:
+def check_licence(terms: Terms) -> None:
+    """Refuse a licence that the start or the teacher binds to, where the Hub does not list it and no link is known."""
+    if terms.on_the_hub.get("license") == "other" and not terms.licence_link:
+        raise MaterialError(
+            f"the licence {terms.licence}, of what the run was given, is none that the Hub lists: name it with "
+            f"--licence {terms.licence} and give the address of its text with --licence_link"
+        )
+
+
+def introduce(folder: Path, files: Sequence[str], options: Options, terms: Terms) -> None:
     """Say what is about to be published where."""
     if options.repo:
         seen = f"private{' and ' if options.gated else ''}" if options.private else "" if options.gated else "public"
@@ -178,8 +191,7 @@ def introduce(folder: Path, files: Sequence[str], options: Options) -> None:
         print(f"{options.repo} at {without_credentials(constants.ENDPOINT)}, {seen}{gated}, tag {options.tag}:")
     for name in files:
         print(f"  {(folder / name).stat().st_size:>12,} bytes  {name}")
-    written = on_the_hub(options.licence, options.licence_link)
-    print(f"Licence of the weights: {', '.join(f'{field}: {value}' for field, value in written.items())}")
+    print(f"Licence of the weights: {', '.join(f'{field}: {value}' for field, value in terms.on_the_hub.items())}")
     if options.out:
         print(f"Kept in {options.out}")
 

@@ -13,32 +13,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ssl_backbones.catalogue.description import Description
 from ssl_backbones.catalogue.lookup import describe, list_models
-from ssl_backbones.hub.evaluations import Results, beats_random, commands, index, linear, rows, searches, stands_for
+from ssl_backbones.hub.evaluation_section import evaluation
+from ssl_backbones.hub.evaluations import Results, index
+from ssl_backbones.hub.given import Terms, base_model, givens, sentences, settled, terms_of, with_labels
 from ssl_backbones.hub.run_name import data_name, fingerprint, on_own_images, run_name
 from ssl_backbones.hub.training_section import training
+from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.recipes import RECIPES
 from ssl_backbones.registry.image_sets import known_by
-from ssl_backbones.registry.licences import on_the_hub
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.papers import PAPERS
-from ssl_backbones.registry.tags import LICENCE
-from ssl_backbones.runs.results import NOT_MEASURED, Number, as_points, in_words, percent, upgraded
-
-
-@dataclass(frozen=True)
-class Terms:
-    """Licence and terms as a person states them; images known by their fingerprint need no statement."""
-
-    licence: str = LICENCE
-    """Of the weights, as the Hub abbreviates it."""
-    licence_link: str | None = None
-    """The address of its text, where the Hub does not list it."""
-    images: str | None = None
-    """The name of the images."""
-    images_terms: str | None = None
-    """The terms of their owners."""
-    dataset: str | None = None
-    """Their id on the Hub, if they have one."""
+from ssl_backbones.runs.results import Number, percent, upgraded
 
 
 @dataclass(frozen=True)
@@ -94,9 +79,9 @@ def model_card(
     without one the card is the draft in a run's folder. `state` names the files of the training state, where they lie
     beside the card; `places` is where the others do.
     """
-    results, terms, places = upgraded(results), terms or Terms(), places if source else IN_A_RUN
-    known = facts_of(recipe, results)
-    known = replace(known, name=name or run_name(recipe, results))
+    results, places, given = upgraded(results), places if source else IN_A_RUN, givens(results)
+    terms = settled(terms or Terms(), given)
+    known = replace(facts_of(recipe, results), name=name or run_name(recipe, results))
     template = environment().get_template("card.md.jinja")
     return template.render(
         draft=source is None,
@@ -104,9 +89,11 @@ def model_card(
         recipe=recipe,
         state=state,
         places=places,
-        licence=f"[{terms.licence}]({terms.licence_link})" if terms.licence_link else terms.licence,
+        licence=str(terms),
         front=front_matter(recipe, results, known, terms, evaluations),
-        how=pretrained(recipe, known),
+        how=pretrained(recipe, known, given),
+        given=sentences(given),
+        given_terms=terms_of(given),
         preparation=preparation(config or {}),
         training=training(recipe, results, places.recipe),
         images_terms=images_terms(recipe, results, known, terms),
@@ -154,9 +141,10 @@ def front_matter(
     knn = results["numbers"].get("knn")
     data = ModelCardData(
         library_name="ssl-backbones" if known.backbone in list_ours() else "timm",
-        **on_the_hub(terms.licence, terms.licence_link),
+        **terms.on_the_hub,
         pipeline_tag="image-feature-extraction",
-        tags=tags_for(recipe),
+        tags=tags_for(recipe, givens(results)),
+        base_model=base_model(givens(results)),
         datasets=[terms.dataset] if terms.dataset else None,
         model_name=known.name,
         eval_results=[*([measured(recipe, knn)] if knn else []), *index(evaluations)] or None,
@@ -187,24 +175,26 @@ def method_of(recipe: Mapping[str, Any]) -> str:
     return Name.parse(str(recipe["model"])).method
 
 
-def tags_for(recipe: Mapping[str, Any]) -> list[str]:
-    """The tags that the Hub's pages sort it under; learnt without labels only where that is known."""
+def tags_for(recipe: Mapping[str, Any], given: Mapping[str, Provenance]) -> list[str]:
+    """The tags that the Hub's pages sort it under; learnt without labels only where that is known of all behind it."""
     method = method_of(recipe)
     paper = PAPERS.get(method)
-    alone = paper is not None and paper.labels_in(recipe.get("method", {})) is None
+    alone = paper is not None and paper.labels_in(recipe.get("method", {})) is None and not with_labels(given)
     arxiv = re.search(r"arxiv\.org/abs/([\w.]+)", (paper and paper.url) or "")
     tags = ["timm", "self-supervised-learning" if alone else "", method.replace("_", "-")]
     return [tag for tag in tags if tag] + ([f"arxiv:{arxiv[1]}"] if arxiv else [])
 
 
-def pretrained(recipe: Mapping[str, Any], known: Description) -> str:
+def pretrained(recipe: Mapping[str, Any], known: Description, given: Mapping[str, Provenance]) -> str:
     """The method it was pretrained by, and whether labels were used, where that is known."""
     method = method_of(recipe)
-    paper = PAPERS.get(method)
+    paper, behind = PAPERS.get(method), with_labels(given)
     if paper is None:
-        return f"by {known.method or method or 'a method that is not registered'}"
+        return f"by {known.method or method or 'a method that is not registered'}{behind}"
     labels = paper.labels_in(recipe.get("method", {}))
-    return f"{labels} ({paper.label})" if labels else f"without labels by {paper.label}"
+    if labels:
+        return f"{labels} ({paper.label}){behind}"
+    return f"by {paper.label}{behind}" if behind else f"without labels by {paper.label}"
 
 
 def loading(known: Description, source: str | None) -> dict[str, Any]:
@@ -220,68 +210,6 @@ def preparation(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """The rows on how an image is prepared."""
     cfg = config.get("pretrained_cfg", {})
     return [(name, cfg.get(name)) for name in ("input_size", "mean", "std", "interpolation", "crop_pct")]
-
-
-def evaluation(
-    recipe: Mapping[str, Any], results: Results, known: Description, evaluations: Sequence[Results], source: str
-) -> dict[str, Any]:
-    """The numbers measured in the run and after it, beside random weights and beside the paper's."""
-    return {
-        "rows": [*own_rows(results["numbers"]), *rows(evaluations)],
-        "searches": searches(evaluations),
-        "neighbours": neighbours(results),
-        "paper_row": beside_the_paper(recipe, known, on_own_images(recipe, results)),
-        "linear": linear(evaluations) or NOT_MEASURED,
-        "commands": commands(evaluations, source),
-        "data_words": stands_for(evaluations),
-        "not_measured": NOT_MEASURED,
-        "verdict": verdict(results["numbers"], evaluations),
-    }
-
-
-def neighbours(results: Results) -> str:
-    """The protocol of the run's own k-NN in words; empty where there was none."""
-    if "knn" not in results["numbers"]:
-        return ""
-    asked = f"{results['kind']}, {results['queries']['images']} queries, {results['bank']['images']} images in the bank"
-    return f"{asked}; the most frequent class is {percent(results['chance'])} % of the queries"
-
-
-def own_rows(numbers: Mapping[str, Number]) -> list[tuple[str, str, str, str]]:
-    """Rows of what the run measured of itself: before training, after it, and the gain over the same images."""
-    knn, gain = numbers.get("knn"), numbers.get("knn gain")
-    titles = {
-        "knn": f"k-NN in training, k={knn['k']}" if knn else "k-NN in training",
-        "rank": "effective rank of the features",
-        "std": "standard deviation of the features",
-    }
-    gains = {"knn": as_points(gain) if gain else NOT_MEASURED}
-    return [
-        (title, in_words(numbers.get(f"{name} before")), in_words(numbers.get(name)), gains.get(name, ""))
-        for name, title in titles.items()
-    ]
-
-
-def beside_the_paper(recipe: Mapping[str, Any], known: Description, own: bool) -> tuple[str, str, str] | None:
-    """A row of linear accuracies, the authors' and this project's; None where no paper has these images or recipe."""
-    if "no paper" in recipe.get("promise", {}).get("paper", "") or own:
-        return None
-    of = f", {known.data}, {known.epochs} epochs" if known.data else ""
-    paper, ours = (NOT_MEASURED if found is None else f"{found} %" for found in (known.paper_number, known.our_number))
-    return f"linear evaluation, top-1{of}", paper, ours
-
-
-def verdict(numbers: Mapping[str, Number], evaluations: Sequence[Results]) -> str:
-    """A sentence on whether it is better than random weights, or that nobody measured it."""
-    gain, equal = numbers.get("knn gain"), beats_random(evaluations)
-    if gain and gain["low"] <= 0:
-        equal = ["k-NN in training", *equal]
-    if equal:
-        return f"**It is not surely better than the same network with random weights** in: {'; '.join(equal)}."
-    if not gain and not any(row[1] != NOT_MEASURED for row in rows(evaluations)):
-        return f"Whether it beats the same network with random weights: {NOT_MEASURED}."
-    margin = f" by {percent(gain['value'])} points of k-NN accuracy in training" if gain else ""
-    return f"It beats the same network with random weights{margin}, and surely so: no difference's interval holds zero."
 
 
 def images_terms(recipe: Mapping[str, Any], results: Results, known: Description, terms: Terms) -> str:

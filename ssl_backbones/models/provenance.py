@@ -101,13 +101,17 @@ class Provenance:
         """Its name without the folders that it lies in, which are a machine's own affair."""
         return shown(self.name)
 
+    @property
+    def terms(self) -> str:
+        """The licence, marked where it forbids commercial use."""
+        return f"{self.licence}, NON-COMMERCIAL" if self.non_commercial else self.licence or "not stated"
+
     def __str__(self) -> str:
-        licence = f"{self.licence}{', NON-COMMERCIAL' if self.non_commercial else ''}" if self.licence else "not stated"
         terms = f" ({self.images_terms})" if self.images_terms else ""
         told = {"none": "without labels", "classes": "with labels", "captions": "with captions"}
         learnt = told.get(self.labels, "whether with labels is not recorded")
         return (
-            f"{self.shown} ({self.architecture}), licence: {licence}; source: {self.source or 'not recorded'}; "
+            f"{self.shown} ({self.architecture}), licence: {self.terms}; source: {self.source or 'not recorded'}; "
             f"trained on {self.images or 'images not recorded'}{terms}, {learnt}; sha256 of its weights {self.sha256}"
         )
 

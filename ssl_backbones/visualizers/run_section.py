@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ssl_backbones.files import read_object
+from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.results import as_share, percent, upgraded
 from ssl_backbones.runs.verdict import figures, sentences
+from ssl_backbones.typed.values import from_plain
 from ssl_backbones.visualizers.curves import run_curves
 from ssl_backbones.visualizers.gallery import Section
 
@@ -48,6 +50,7 @@ def facts(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, st
     told = {
         "Recipe": recipe.get("name"),
         "Network": recipe.get("model"),
+        "Start": from_plain(Provenance, results["start"], "start") if "start" in results else None,
         "Images": f"{results['data']['images']:,} at {recipe.get('size')} px" if "data" in results else None,
         "Epochs": f"{recipe.get('epochs')}, in batches of {recipe.get('batch_size')}",
         "Optimiser": f"{optimizer.get('kind')}, learning rate {optimizer.get('lr')} {optimizer.get('lr_rule')}",
@@ -55,8 +58,12 @@ def facts(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, st
         "Finished": results.get("date"),
     }
     if "knn" in numbers:
-        before = percent(numbers["knn before"]["value"])
-        told["k-NN accuracy"] = f"{as_share(numbers['knn'])}, before training {before} %"
+        stages = {
+            "knn random": "random weights",
+            "knn before": "the start" if "start" in results else "before training",
+        }
+        before = [f"{stage} {percent(numbers[name]['value'])} %" for name, stage in stages.items() if name in numbers]
+        told["k-NN accuracy"] = ", ".join([as_share(numbers["knn"]), *before])
     if "rank" in numbers:
         began, ended = (numbers[name]["value"] for name in ("rank before", "rank"))
         told["Effective rank"] = f"{ended:.1f}, before training {began:.1f}"

@@ -10,9 +10,10 @@ from typing import Any
 
 from ssl_backbones.credentials import change_texts
 from ssl_backbones.files import write_file, write_json
-from ssl_backbones.hub.card import ON_THE_HUB, Places, Terms, model_card
+from ssl_backbones.hub.card import ON_THE_HUB, Places, model_card
 from ssl_backbones.hub.evaluations import is_random
 from ssl_backbones.hub.export import save_backbone
+from ssl_backbones.hub.given import Terms
 from ssl_backbones.hub.publishing.material import Material, MaterialError
 from ssl_backbones.hub.publishing.names import clear_names
 from ssl_backbones.hub.sidecar import check_no_token, preparation
@@ -20,7 +21,7 @@ from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.runs.manifest import MANIFEST, read_manifest
 
-PLACE = re.compile(r"""(?<![^\s'"=,(\[])(?:/|~|\.\.?/)[^\s'"=,)\]]+""")
+PLACE = re.compile(r"""(?:(?<![^\s'"=,(\[])|(?<=local-dir:))(?:/|~|\.\.?/)[^\s'"=,)\]]+""")
 """A path of a machine, in a text."""
 
 

@@ -1,0 +1,113 @@
+"""The networks that a run was given, its start or a teacher: what its card tells of them, and the terms that bind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ssl_backbones.models.provenance import Provenance
+from ssl_backbones.refusal import Refusal
+from ssl_backbones.registry.licences import HUB_LICENCES, is_non_commercial, on_the_hub, slug
+from ssl_backbones.registry.tags import LICENCE
+from ssl_backbones.typed.values import from_plain
+
+PARTS = {"start": "It began with the weights of", "teacher": "It learnt from the features of"}
+"""The entries of results.json that hold a provenance, and the beginnings of the sentences on them."""
+REPOSITORY = "https://huggingface.co/"
+
+
+class GivenError(Refusal, ValueError):
+    """A licence that a given network does not allow, or a record of one that cannot be read."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Licence and terms as a person states them; images known by their fingerprint need no statement."""
+
+    licence: str | None = None
+    """Of the weights, as the Hub abbreviates it; None for this package's, or that of the start or the teacher."""
+    licence_link: str | None = None
+    """The address of its text, where the Hub does not list it."""
+    images: str | None = None
+    """The name of the images."""
+    images_terms: str | None = None
+    """The terms of their owners."""
+    dataset: str | None = None
+    """Their id on the Hub, if they have one."""
+
+    def __str__(self) -> str:
+        named = f"[{self.licence}]({self.licence_link})" if self.licence_link else str(self.licence)
+        return f"{named}, NON-COMMERCIAL" if is_non_commercial(self.licence) else named
+
+    @property
+    def on_the_hub(self) -> dict[str, Any]:
+        """The fields of a card that say the licence; one that is not listed goes by its name if no link is known."""
+        licence = self.licence or LICENCE
+        if self.licence_link or licence in HUB_LICENCES:
+            return on_the_hub(licence, self.licence_link)
+        return {"license": "other", "license_name": slug(licence)}
+
+
+def givens(results: Mapping[str, Any]) -> dict[str, Provenance]:
+    """The networks that a run was given, by their part in it; GivenError where a record of one cannot be read."""
+    found = {part: results[part] for part in PARTS if results.get(part) is not None}
+    try:
+        return {part: from_plain(Provenance, plain, part) for part, plain in found.items()}
+    except ValueError as error:
+        raise GivenError(f"results.json does not tell what the run was given ({error}): restore it") from error
+
+
+def settled(terms: Terms, given: Mapping[str, Provenance]) -> Terms:
+    """The terms with the licence that the given networks bind to; GivenError where another one is stated."""
+    binding = sorted((each for each in given.values() if each.binds), key=lambda each: not each.non_commercial)
+    if terms.licence is None and binding:
+        source = binding[0].source or ""
+        listed = binding[0].licence in HUB_LICENCES
+        link = source if source.startswith("https://") and not listed else None
+        terms = replace(terms, licence=binding[0].licence, licence_link=terms.licence_link or link)
+    for each in binding:
+        alike = slug(terms.licence or "") == slug(each.licence or "")
+        if not alike and not (each.non_commercial and is_non_commercial(terms.licence)):
+            raise GivenError(
+                f"the licence {terms.licence} is not that of {each.shown}, {each.licence}, which binds what is made of "
+                "it: leave --licence out to take that one"
+            )
+    return replace(terms, licence=terms.licence or LICENCE)
+
+
+def sentences(given: Mapping[str, Provenance]) -> list[str]:
+    """A sentence on each network that was given."""
+    return [f"{PARTS[part]} {each}." for part, each in given.items()]
+
+
+def with_labels(given: Mapping[str, Provenance]) -> str:
+    """Words on the labels behind the given networks, after those on the method; empty where there were surely none."""
+    told = {"classes": "trained with labels", "captions": "trained with captions"}
+    words = [
+        f"{'from weights' if part == 'start' else 'towards features of a network'} "
+        f"{told.get(each.labels, 'of which it is not recorded whether labels made them')}"
+        for part, each in given.items()
+        if each.labels != "none"
+    ]
+    return f", {' and '.join(words)}" if words else ""
+
+
+def base_model(given: Mapping[str, Provenance]) -> str | None:
+    """The Hub's repository of the start, if it lies there."""
+    start = given.get("start")
+    if start is None:
+        return None
+    if start.name.startswith(("hf-hub:", "hf_hub:")):
+        return start.name.partition(":")[2].partition("@")[0]
+    source = start.source or ""
+    return source.removeprefix(REPOSITORY) if source.startswith(REPOSITORY) else None
+
+
+def terms_of(given: Mapping[str, Provenance]) -> list[str]:
+    """A sentence on the licence of each given network, and on the terms of the images behind it."""
+    return [
+        f"Of the {part}, {each.shown}: {each.terms}; of its images ({each.images or 'not recorded'}): "
+        f"{each.images_terms or 'not stated'}."
+        for part, each in given.items()
+    ]
