@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import drawn_objects
 import labelled_runs
+import numpy as np
 import pytest
 import scenes
 import test_detect
 import test_segment
 import timm
 import torch
-from labelled_runs import divided, small
-from runs import state
+from labelled_runs import divided, outcome, small
+from runs import after, killed, state
+from scripts import script
 
 import ssl_backbones
+from ssl_backbones.commands import main
 from ssl_backbones.evaluate.model import open_model
 from ssl_backbones.evaluate.protocols import finetune, linear, semi
 from ssl_backbones.evaluate.tuned import fill
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.models.backbone import weights_sha256
+from ssl_backbones.registry.errors import UnknownModelError
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 PROTOCOLS = {"finetune": (finetune, "patch", 16), "semi": (semi, "lewel_10pct", 16)}
@@ -98,6 +106,80 @@ def test_random_weights_have_no_licence_and_a_frozen_backbone_is_not_left(tmp_pa
     labelled_runs.run(linear, small(linear, "lewel_b", data, tmp_path / "probe"))
     assert not (tmp_path / "probe" / "backbone").exists()
     assert "backbone" not in labelled_runs.results_of(tmp_path / "probe")
+
+
+def test_a_start_that_is_gone_at_the_end_can_be_put_back(start: Path, tmp_path: Path) -> None:
+    data = divided(tmp_path / "data")
+    begun = Path(shutil.copytree(start, tmp_path / "begun"))
+
+    def tuned(name: str) -> Any:
+        return small(finetune, "patch", data, tmp_path / name, model=str(begun), random=False)
+
+    expected = labelled_runs.run(finetune, tuned("whole"))
+    away = tmp_path / "away"
+    with after(8, lambda: begun.rename(away)), pytest.raises(UnknownModelError, match="no folder, is called"):
+        labelled_runs.run(finetune, tuned("out"))
+    assert not (tmp_path / "out" / "results.json").exists()
+    with pytest.raises(UnknownModelError, match="no folder, is called"):
+        labelled_runs.run(finetune, tuned("out"))
+    away.rename(begun)
+    with after(1, killed):  # nothing is trained again
+        found = labelled_runs.run(finetune, tuned("out"))
+    assert found["backbone"] == expected["backbone"]
+    assert outcome(tmp_path / "out")["state"] == outcome(tmp_path / "whole")["state"]
+    assert (tmp_path / "out" / "backbone" / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "backbone" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_a_tuned_folder_is_embedded_and_exported_and_publish_says_how_to_share_it(
+    start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = divided(tmp_path / "data"), tmp_path / "tuned"
+    labelled_runs.run(finetune, small(finetune, "patch", data, out, model=str(start), random=False))
+    folder = str(out)
+    script("embed", [folder, "--data", str(data), "--out", str(tmp_path / "features.npy"), "--workers", "0"])
+    assert np.load(tmp_path / "features.npy").shape == (36, 64)
+    capsys.readouterr()
+    assert main(["describe", folder]) == 0
+    assert "then trained with labels: finetune (patch)" in capsys.readouterr().out
+    assert main(["publish", folder, "--repo", "me/tuned", "--dry_run", "--out", str(tmp_path / "look")]) == 2
+    assert f"by `hf upload ORG/NAME {out / 'backbone'}`" in capsys.readouterr().err
+    assert not (tmp_path / "look").exists()
+
+
+@pytest.mark.slow
+def test_a_detectors_backbone_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [*test_detect.SHORT, "--head", "faster_c4", "--size", "64", "--iterations", "2"]
+    words += ["--schedule.milestone_steps", "1"]
+    test_detect.run(monkeypatch, "resnet18_byol", drawn_objects.parquet(tmp_path / "drawn"), tmp_path / "out", *words)
+    for format in ("torchvision", "detectron2", "mmdet", "mmseg"):
+        out = tmp_path / format
+        assert main(["export", str(tmp_path / "out"), "--format", format, "--out", str(out)]) == 0
+        assert out.stat().st_size > 4e7
+
+
+@pytest.mark.slow
+def test_two_processes_leave_one_backbone(start: Path, tmp_path: Path) -> None:
+    data = divided(tmp_path / "data")
+    options = ["--size", "16", "--epochs", "2", "--batch_size", "8", "--workers", "0", "--data", str(data)]
+    rates = ["--learning_rates", "0.001", "0.01", "--choice_share", "0.4"]
+    program = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "ssl_backbones"]
+    program += ["evaluate", "finetune", str(start), *options, *rates, "--out", str(tmp_path / "two")]
+    ended = subprocess.run(program, env={**os.environ, "ACCELERATE_USE_CPU": "true"}, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+    two = labelled_runs.results_of(tmp_path / "two")
+    assert two["compute"]["processes"] == 2
+    assert [tried["lr"] for tried in two["learning_rates"]["tried"]] == [0.001, 0.01]
+    assert open_model(tmp_path / "two").weights_sha256 == two["backbone"]["weights_sha256"]
+    assert main(["evaluate", "finetune", str(start), *options, *rates, "--out", str(tmp_path / "one")]) == 0
+    one = labelled_runs.results_of(tmp_path / "one")
+    for tried, other in zip(one["learning_rates"]["tried"], two["learning_rates"]["tried"], strict=True):
+        assert tried["value"] == pytest.approx(other["value"], abs=0.2)
+    ours, theirs = (open_model(tmp_path / name).network.state_dict() for name in ("one", "two"))
+    if one["learning_rates"]["chosen"] == two["learning_rates"]["chosen"]:
+        torch.testing.assert_close(ours["conv1.weight"], theirs["conv1.weight"], rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize(("model", "rest"), [("resnet8", 0), ("resnet18_byol", 0), ("convnext_atto", 2)])

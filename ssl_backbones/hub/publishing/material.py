@@ -74,6 +74,11 @@ def read_material(run: Path, evaluations: Sequence[Path] = (), with_state: bool 
         raise MaterialError(f"the run in {run} is not finished, it holds no results.json: end it with its own command")
     recipe = read_object(run / "recipe.json", RESTORE, MaterialError)
     results = without_names(read_results(run / "results.json", RESTORE, MaterialError))
+    if "task" in recipe:
+        raise MaterialError(
+            f"{run} is a run of {results.get('protocol', 'an evaluation')}, and publish takes those of pretrain: share "
+            f"its backbone, which timm loads as it is, by `hf upload ORG/NAME {run / 'backbone'}`"
+        )
     missing = sorted({"name", "model", "size"} - recipe.keys())
     if missing or "data" not in results:
         raise MaterialError(
