@@ -154,10 +154,12 @@ def sha(tensors: dict[str, torch.Tensor]) -> str:
 
 def outcome(path: Path) -> dict[str, Any]:
     """The outcome of a run, equal to the last bit for two runs of one recipe."""
+    results = json.loads((path / "results.json").read_text())
+    assert results.pop("seconds") > 0
     return {
         "state": sha(state(path)),
         "log": (path / "log.jsonl").read_text(),
-        "results": json.loads((path / "results.json").read_text()),
+        "results": results,
         "backbone": hashlib.sha256((path / "backbone" / "model.safetensors").read_bytes()).hexdigest(),
     }
 

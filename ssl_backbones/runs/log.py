@@ -96,11 +96,14 @@ class RunLog:
         self.every_seconds, self.clock = every_seconds, clock
         self.step = self.first_step = resumed_at or 0
         self.started = clock()
+        self.earlier = 0.0
         self.written_at = self.printed_at = (self.started, self.step)
         if not main:
             return
         self.lines = LineFile(folder / "log.jsonl", resumed_at)
         self.speeds = LineFile(folder / "speed.jsonl", resumed_at)
+        spent = read_log(self.speeds.path)
+        self.earlier = float(spent[-1].get("seconds", 0.0)) if spent else 0.0
         self.bar = Bar(
             total=total_steps * batch_size,
             initial=self.step * batch_size,
@@ -110,6 +113,21 @@ class RunLog:
             file=self.stream,
             disable=not self.stream.isatty(),
         )
+
+    @property
+    def seconds(self) -> float:
+        """The duration of the run so far, with that of the processes that it goes on from."""
+        return self.earlier + self.clock() - self.started
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The time that the rest of the steps takes at the pace of this process; None before its first step."""
+        return self.left_at(self.clock())
+
+    def left_at(self, now: float) -> float | None:
+        """The same at a time of the clock."""
+        pace = (self.step - self.first_step) / max(now - self.started, 1e-9)
+        return (self.total_steps - self.step) / pace if pace > 0 and self.step < self.total_steps else None
 
     def advance(self) -> None:
         """Count a step; call it at every one."""
@@ -124,7 +142,7 @@ class RunLog:
         plain = {name: as_number(value) for name, value in values.items()}
         self.lines.write({"step": self.step, "epoch": epoch} | plain)
         (then, before), now = self.written_at, self.clock()
-        speed: dict[str, float] = {"seconds": now - self.started}
+        speed: dict[str, float] = {"seconds": self.earlier + now - self.started}
         if self.step > before and now > then:
             speed["images_per_second"] = (self.step - before) * self.batch_size / (now - then)
             self.written_at = (now, self.step)
@@ -152,8 +170,8 @@ class RunLog:
         if before > self.first_step and now - then < self.every_seconds and not last:
             return
         rate = (self.step - before) / max(now - then, 1e-9)
-        pace = (self.step - self.first_step) / max(now - self.started, 1e-9)
-        left = f", {as_time((self.total_steps - self.step) / pace)} left" if pace > 0 and not last else ""
+        seconds = self.left_at(now)
+        left = "" if seconds is None else f", {as_time(seconds)} left"
         speed = f", {rate * self.batch_size:.0f} images/s{left}" if rate > 0 else ""
         self.say(f"step {self.step}/{self.total_steps}, epoch {epoch}: {in_few_digits(values)}{speed}")
         self.printed_at = (now, self.step)

@@ -12,6 +12,7 @@ from torch import Tensor
 from ssl_backbones.data.images import Images, by_content
 from ssl_backbones.methods.method import Method
 from ssl_backbones.metrics import shared_neighbours
+from ssl_backbones.runs.log import RunLog
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.precision import Compute
@@ -89,8 +90,8 @@ class Trained:
     """Keys of the training images that could not be read."""
     unreadable_elsewhere: list[str]
     """Keys of images of other sources, such as validation, that could not be read."""
-    say: Callable[[str], None]
-    """Print a sentence beside the progress bar."""
+    log: RunLog
+    """Prints a sentence beside the progress bar, and knows how long the run has taken, resumed or not."""
 
 
 SaveResults = Callable[[Trained], str]

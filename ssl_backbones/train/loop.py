@@ -136,7 +136,7 @@ class Loop:
             best=self.best,
             unreadable=sorted(self.unreadable.of(self.images).reasons),
             unreadable_elsewhere=self.unreadable.elsewhere(self.images),
-            say=self.log.say,
+            log=self.log,
         )
 
     def descend(self, batches: list[Batch]) -> None:

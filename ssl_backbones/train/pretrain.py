@@ -23,10 +23,11 @@ from ssl_backbones.models.backbone import freeze_unused
 from ssl_backbones.recipes.instead import ways_out
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.train import ending
 from ssl_backbones.train.beginning import Beginning, begin
 from ssl_backbones.train.cache import Caching, cached, resident
-from ssl_backbones.train.ending import conclude
 from ssl_backbones.train.judge import Conclude, SaveResults
+from ssl_backbones.train.live_page import live_page
 from ssl_backbones.train.monitor import Monitor
 from ssl_backbones.train.results import save_results
 from ssl_backbones.train.run import complete
@@ -37,7 +38,9 @@ from ssl_backbones.views import check_engine, using_engine
 
 def pretrain(recipe: Recipe) -> RunFolder:
     """Run a recipe to its end, from where it was left; return the folder with its results."""
-    return complete(*start(recipe))
+    begun, save, conclude = start(recipe)
+    with live_page(begun):
+        return complete(begun, save, conclude)
 
 
 def start(recipe: Recipe) -> tuple[Begun, SaveResults, Conclude]:
@@ -60,7 +63,7 @@ def start(recipe: Recipe) -> tuple[Begun, SaveResults, Conclude]:
     monitor = Monitor(images, validation, recipe.monitoring, recipe.seed)
     with using_engine(recipe.engine):
         begun = prepare(recipe, method, images, monitor, device, beginning if recipe.init else None)
-    return begun, partial(save_results, recipe, monitor), partial(conclude, beginning, monitor)
+    return begun, partial(save_results, recipe, monitor), partial(ending.conclude, beginning, monitor)
 
 
 def build(beginning: Beginning) -> Method:

@@ -17,7 +17,7 @@ from ssl_backbones.models.backbone import center_crop, weights_sha256
 from ssl_backbones.recipes.recipe import FREE, Recipe
 from ssl_backbones.registry.image_sets import are_those
 from ssl_backbones.registry.names import Name
-from ssl_backbones.runs.log import read_log
+from ssl_backbones.runs.log import as_time, read_log
 from ssl_backbones.runs.results import PRETRAINING, as_points, as_share, percent, results_of, write_results
 from ssl_backbones.runs.run_folder import RunFolder, differences
 from ssl_backbones.runs.verdict import sentences
@@ -83,6 +83,7 @@ def summary(results: dict[str, Any], folder: RunFolder) -> str:
     files = sorted(path.name for path in folder.path.iterdir() if not path.name.startswith("."))
     lines += [
         f"Effective rank of the features: {rank_before:.1f} before, {rank:.1f} after",
+        f"Trained and measured for {as_time(results['seconds'])}",
         *(f"Verdict: {sentence}" for sentence in results["verdict"]),
         f"Left in {folder.path}: {', '.join(files)}",
         f'Load it: ssl_backbones.create_model("{folder.path}", pretrained=True)',
@@ -148,6 +149,7 @@ def results_of_run(recipe: Recipe, monitor: Monitor, trained: Trained) -> dict[s
             "altered": altered(recipe),
             "steps": trained.steps,
             "epochs": recipe.epochs,
+            "seconds": round(trained.log.seconds, 1),
             **({"start": to_plain(recipe.start)} if recipe.start else {}),
             **recipe.selection.account(trained.images, monitor.asked_images),
             "unreadable": trained.unreadable,
@@ -184,4 +186,4 @@ def draw_gallery(recipe: Recipe, monitor: Monitor, trained: Trained, results: di
     try:
         draw_page(folder / "gallery.html", viewer, monitor.asked_images, opening=opening)
     except Exception as error:  # a picture is not worth a run, whatever is wrong with it
-        trained.say(f"warning: gallery.html was not drawn, and all else is there ({type(error).__name__}: {error})")
+        trained.log.say(f"warning: gallery.html was not drawn, and all else is there ({type(error).__name__}: {error})")

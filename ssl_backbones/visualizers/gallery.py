@@ -60,12 +60,15 @@ class Section:
     """True for strips as wide as the page."""
 
 
-def gallery(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """The page, as HTML to be written in UTF-8; ValueError without a section."""
+def gallery(title: str, lead: str, sections: Sequence[Section], *, reload: int = 0) -> str:
+    """The page, as HTML to be written in UTF-8; ValueError without a section.
+
+    A browser loads it again after `reload` seconds, never for 0.
+    """
     if not sections:
         raise ValueError("there are 0 sections, which leaves nothing to look at; give at least one.")
     colours = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in DAWN[::23].tolist()]
-    page = template().render(title=title, lead=lead, sections=sections, colours=colours)
+    page = template().render(title=title, lead=lead, sections=sections, colours=colours, reload=reload)
     return UNSHOWABLE.sub("\ufffd", page)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ssl_backbones.files import read_object
 from ssl_backbones.models.provenance import Provenance
-from ssl_backbones.runs.log import read_log
+from ssl_backbones.runs.log import as_time, read_log
 from ssl_backbones.runs.results import as_share, percent, upgraded
 from ssl_backbones.runs.verdict import figures, sentences
 from ssl_backbones.typed.values import from_plain
@@ -56,6 +56,7 @@ def facts(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, st
         "Optimiser": f"{optimizer.get('kind')}, learning rate {optimizer.get('lr')} {optimizer.get('lr_rule')}",
         "Seed": recipe.get("seed"),
         "Finished": results.get("date"),
+        "Duration": as_time(results["seconds"]) if "seconds" in results else None,
     }
     if "knn" in numbers:
         stages = {
