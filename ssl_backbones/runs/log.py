@@ -96,14 +96,12 @@ class RunLog:
         self.every_seconds, self.clock = every_seconds, clock
         self.step = self.first_step = resumed_at or 0
         self.started = clock()
-        self.earlier = 0.0
         self.written_at = self.printed_at = (self.started, self.step)
         if not main:
             return
         self.lines = LineFile(folder / "log.jsonl", resumed_at)
         self.speeds = LineFile(folder / "speed.jsonl", resumed_at)
-        spent = read_log(self.speeds.path)
-        self.earlier = float(spent[-1].get("seconds", 0.0)) if spent else 0.0
+        self.earlier = seconds_in(self.speeds.path)
         self.bar = Bar(
             total=total_steps * batch_size,
             initial=self.step * batch_size,
@@ -216,6 +214,12 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a log, as they were written; a torn line is left out."""
     lines = (line_values(line) for line in path.read_bytes().splitlines(keepends=True))
     return [{name: number(value) for name, value in line.items()} for line in lines if line is not None]
+
+
+def seconds_in(path: Path) -> float:
+    """The duration that the last line of a speed.jsonl tells; 0 without a line."""
+    lines = read_log(path)
+    return float(lines[-1]["seconds"]) if lines else 0.0
 
 
 def number(value: Any) -> Any:
