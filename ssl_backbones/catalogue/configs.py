@@ -14,7 +14,6 @@ from timm.models import PretrainedCfg
 from ssl_backbones.files import read_object
 from ssl_backbones.registry.errors import PretrainedWeightsError
 
-HUB = ("hf-hub:", "hf_hub:")
 FOLDER = "local-dir:"
 _FIELDS = {field.name for field in fields(PretrainedCfg)}
 

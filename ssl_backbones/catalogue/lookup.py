@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import timm
 from torch import nn
 
-from ssl_backbones.catalogue.configs import FOLDER, HUB, read_config, read_run
+from ssl_backbones.catalogue.configs import FOLDER, read_config, read_run
 from ssl_backbones.catalogue.description import (
     Description,
     describe_config,
@@ -20,6 +20,7 @@ from ssl_backbones.catalogue.description import (
     describe_tag,
 )
 from ssl_backbones.models.build import untrained
+from ssl_backbones.models.provenance import HUB
 from ssl_backbones.registry.backbones import SMALL
 from ssl_backbones.registry.errors import PretrainedWeightsError, UnknownModelError, explain_weights
 from ssl_backbones.registry.names import Name

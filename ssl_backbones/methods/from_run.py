@@ -1,17 +1,24 @@
-"""A method with everything it has learnt, from the folder of the run that trained it."""
+"""A method with everything it has learnt, from the folder of the run that trained it, or where that is published."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
+from torch import Tensor
 
 from ssl_backbones.files import read_object
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.build import untrained
+from ssl_backbones.models.provenance import HUB
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.registry.errors import explain_weights
 from ssl_backbones.registry.names import Name
 from ssl_backbones.runs.checkpoint import newest_whole, read_part
 from ssl_backbones.runs.manifest import CheckpointError
@@ -31,22 +38,78 @@ def method_from_run(folder: str | os.PathLike[str], *, trained: bool = True) -> 
     that no run wrote, or another version did, and where no checkpoint is whole.
     """
     path = Path(folder)
-    recipe = read_object(path / "recipe.json", "name the folder that ssl-backbones pretrain wrote", RunError)
-    try:
+    with of_this_version(path):
+        recipe = described(path)
         config: MethodConfig = from_plain(MethodConfig, recipe["method"], "method")
         method = config.build(untrained(Name.parse(str(recipe["model"])).arch))
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise RunError(
-            f"the method of {path / 'recipe.json'} cannot be made here ({str(error).rstrip('.')}): read the run with "
-            "the version that wrote it"
-        ) from error
     if trained:
         load(method, path)
     return method.eval()
 
 
-def load(method: Method, folder: Path) -> None:
-    """Give a method every weight and statistic of a run's newest whole checkpoint; RunError unless they are its own."""
+def described(folder: Path) -> dict[str, Any]:
+    """The recipe of a run; RunError for a folder that holds none."""
+    return read_object(folder / "recipe.json", "name the folder that ssl-backbones pretrain wrote", RunError)
+
+
+@contextmanager
+def of_this_version(folder: Path) -> Iterator[None]:
+    """Context manager: turn what a recipe raises that does not fit this version into RunError."""
+    try:
+        yield
+    except RunError:
+        raise
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise RunError(
+            f"the method of {folder / 'recipe.json'} cannot be made here ({str(error).rstrip('.')}): read the run with "
+            "the version that wrote it"
+        ) from error
+
+
+def state_folder(name: str) -> Path:
+    """The folder with the recipe and the checkpoints of a run's folder, its backbone's, or `hf-hub:org/name`.
+
+    PretrainedWeightsError for a repository that cannot be had.
+    """
+    if name.startswith(HUB):
+        repository, _, revision = name.partition(":")[2].partition("@")
+        with explain_weights(name):
+            wanted = ["recipe.json", "checkpoints/*"]
+            return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
+    path = Path(name.removeprefix("local-dir:"))
+    return path.parent if path.name == "backbone" and not (path / "recipe.json").exists() else path
+
+
+def take_over(method: Method, config: MethodConfig, folder: Path) -> int:
+    """Give a method all that the same one had learnt in a run, heads, target and queue too; the number of its tensors.
+
+    What has a row for each image stays as it is, as the images may be others. Raises RunError for another method, or
+    one of other sizes.
+    """
+    with of_this_version(folder):
+        theirs: MethodConfig = from_plain(MethodConfig, described(folder)["method"], "method")
+    if type(theirs) is not type(config):
+        raise RunError(
+            f"{folder} holds the state of {theirs.name}, and {config.name} is to be trained: train that method, or "
+            "leave --with_state out to start from the backbone alone"
+        )
+    rows = {name for name, buffer in method.named_buffers() if not buffer.numel()}
+    own = {name: value for name, value in method.state_dict().items() if name not in rows}
+    given = {name: value for name, value in newest_state(folder)[1].items() if name not in rows}
+    shapes = [{name: tuple(value.shape) for name, value in state.items()} for state in (given, own)]
+    wrong = sorted(name for name in own.keys() | given.keys() if shapes[0].get(name) != shapes[1].get(name))
+    if wrong:
+        there, here = (shape.get(wrong[0], "nothing") for shape in shapes)
+        raise RunError(
+            f"the {config.name} in {folder} has other sizes than this recipe's, first in {wrong[0]} ({there} there and "
+            f"{here} here): give --method its own, which stand in recipe.json, or leave --with_state out"
+        )
+    method.load_state_dict(given, strict=False)
+    return len(given)
+
+
+def newest_state(folder: Path) -> tuple[Path, dict[str, Tensor]]:
+    """The newest whole checkpoint of a run, and every tensor (...) of its method; RunError where there is none."""
     try:
         checkpoint, skipped = newest_whole(folder / "checkpoints")
         if checkpoint is None:
@@ -59,6 +122,12 @@ def load(method: Method, folder: Path) -> None:
         raise RunError(f"the method of {folder} cannot be read: {error}") from error
     for reason in skipped:
         logger.warning("%s is read, as a newer checkpoint is not whole: %s", checkpoint, reason)
+    return checkpoint, state
+
+
+def load(method: Method, folder: Path) -> None:
+    """Give a method every weight and statistic of a run's newest whole checkpoint; RunError unless they are its own."""
+    checkpoint, state = newest_state(folder)
     for name, buffer in method.named_buffers():
         if not buffer.numel() and name in state:  # one with a row for each image, which only the data tell
             method.get_submodule(name.rpartition(".")[0]).register_buffer(

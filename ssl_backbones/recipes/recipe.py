@@ -160,6 +160,9 @@ class Recipe(Run):
     init: str = ""
     """Weights to start from, of the same network: a registered name, a name of timm's, hf-hub:org/name, the folder of a
     run, or a file that convert reads; random ones if empty. Images are then prepared as theirs were."""
+    with_state: bool = False
+    """Take over heads, target and queue too, of a run's folder or of a repository that publish --with_state made; the
+    method has to be the same."""
     start: Hidden[Provenance | None] = None
     """The provenance of those weights, once they were opened."""
     derived: Hidden[tuple[str, ...]] = ()
@@ -203,6 +206,7 @@ class Recipe(Run):
         way_out = "false, or come with a cache (--cache FOLDER) and views made on the device (--engine device)"
         check(not self.resident or placed, "resident", self.resident, way_out)
         check(not self.resident or not self.workers, "workers", self.workers, "0 or None where images are resident")
+        check(not self.with_state or bool(self.init), "with_state", self.with_state, "false without --init")
         check(self.start is None or bool(self.init), "init", self.init, "named where its start is recorded")
         name = Name.parse(self.model)
         expected = f"{name.arch}_{self.method.name}, as this recipe's method is {self.method.name}"

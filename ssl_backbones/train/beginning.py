@@ -11,6 +11,9 @@ import ssl_backbones
 from ssl_backbones.catalogue.start import Start, fill, open_start, prepare
 from ssl_backbones.distributed import say
 from ssl_backbones.files import read_object
+from ssl_backbones.methods.from_run import RunError, state_folder, take_over
+from ssl_backbones.methods.method import Method
+from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.recipes.recipe import FREE, Recipe
 from ssl_backbones.registry.names import Name
@@ -37,6 +40,22 @@ class Beginning:
         elif self.recipe.start is not None:
             prepare(backbone, self.recipe.start)
         return backbone
+
+    def take_over_state(self, method: Method) -> None:
+        """Give a method the state of the run that its start is of, if the recipe wants it and no checkpoint has it.
+
+        RunError where that run's state is not of this method, or not of the start.
+        """
+        if self.start is None or not self.recipe.with_state:
+            return
+        folder = state_folder(self.recipe.init)
+        count = take_over(method, self.recipe.method, folder)
+        if weights_sha256(method.backbone) != self.start.provenance.sha256:
+            raise RunError(
+                f"the checkpoint in {folder} is of another backbone than the one beside it: end that run with its own "
+                "command, or leave --with_state out"
+            )
+        say(f"The state of {self.recipe.method.name} is taken over: {count} tensors with those of the backbone.")
 
     def drawn(self) -> nn.Module:
         """The backbone with random weights, for images prepared as the start's were; no generator is moved."""

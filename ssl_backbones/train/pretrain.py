@@ -73,7 +73,9 @@ def build(beginning: Beginning) -> Method:
     """
     backbone, recipe = beginning.backbone(), beginning.recipe
     freeze_unused(backbone, recipe.size)
-    return recipe.method.build(backbone)
+    method = recipe.method.build(backbone)
+    beginning.take_over_state(method)
+    return method
 
 
 def require_engine(recipe: Recipe, method: Method) -> None:

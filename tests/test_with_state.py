@@ -1,0 +1,124 @@
+"""A run that goes on with the heads, the target and the queue of another, on other images."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from runs import image_folder, run, tiny
+from small_methods import CONFIGS, small_method
+
+from ssl_backbones import __main__
+from ssl_backbones.hub.export import save_backbone
+from ssl_backbones.methods import BYOLConfig, MethodConfig, MoCoV2Config, from_run
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.runs import saving
+from ssl_backbones.runs.checkpoint import load_latest
+from ssl_backbones.train.beginning import begin
+from ssl_backbones.train.pretrain import build
+from ssl_backbones.train.start import UnfitError
+
+
+def left(kind: type[MethodConfig], path: Path) -> tuple[Recipe, dict[str, torch.Tensor]]:
+    """The folder of a run of a method, and the state in it."""
+    recipe = tiny(kind, image_folder(path / "photos", 8), path / "run")
+    method = small_method(kind, seed=3)
+    if "pseudo_labels" in dict(method.named_buffers()):
+        method.pseudo_labels = torch.arange(8) % 3
+    for value in method.state_dict().values():
+        value.copy_(torch.rand(value.shape) if value.is_floating_point() else value)
+    save_backbone(method.backbone, path / "run" / "backbone", "resnet8", input_size=(3, 16, 16))
+    (path / "run" / "recipe.json").write_text(json.dumps(recipe.to_dict()))
+    saving.save(path / "run" / "checkpoints", 7, {"method": method.state_dict()}, {})
+    return recipe, method.state_dict()
+
+
+def onward(kind: type[MethodConfig], path: Path, init: Path, **fields: object) -> Recipe:
+    """A run on other images that starts from the folder of another, with its state."""
+    data = image_folder(path / "others", 30, ("cat", "dog", "fox"))
+    return tiny(kind, data, path / "onward", init=str(init), with_state=True, **fields)
+
+
+@pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.name)
+def test_every_methods_state_is_taken_over(kind: type[MethodConfig], tmp_path: Path, capsys: pytest.CaptureFixture):
+    _, state = left(kind, tmp_path)
+    method = build(begin(onward(kind, tmp_path, tmp_path / "run")))
+    found = method.state_dict()
+    rows = {"pseudo_labels"} & state.keys()
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], state[name]) for name in state.keys() - rows)
+    assert all(not found[name].numel() for name in rows), "other images have other labels"
+    assert f"The state of {kind.name} is taken over: {len(state) - len(rows)} tensors" in capsys.readouterr().out
+
+
+def test_what_was_published_is_gone_on_with_on_other_images(tmp_path: Path):
+    """From one run over its publication to another: the second begins with the last state of the first."""
+    first = tiny(MoCoV2Config, image_folder(tmp_path / "photos"), tmp_path / "first")
+    run(first)
+    words = ["publish", first.out, "--repo", "org/name", "--images_terms", "CC0", "--with_state"]
+    assert __main__.main([*words, "--dry_run", "--out", str(tmp_path / "published")]) == 0
+    shutil.rmtree(first.out)
+    second = onward(MoCoV2Config, tmp_path, tmp_path / "published")
+    began = build(begin(second)).state_dict()
+    run(second)
+    wanted = load_latest(tmp_path / "published" / "checkpoints")
+    assert wanted is not None
+    assert all(torch.equal(began[name], value) for name, value in wanted.tensors["method"].items())
+    plain = json.loads((tmp_path / "onward" / "recipe.json").read_text())
+    assert (plain["with_state"], plain["start"]["labels"]) == (True, "none")
+    assert plain["start"]["images"] == "26 images of photos"
+
+
+@pytest.mark.parametrize("below", ["", "backbone"])
+def test_a_repository_and_a_folder_hold_it_alike(below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    left(BYOLConfig, tmp_path)
+    assert from_run.state_folder(str(tmp_path / "run" / below)) == tmp_path / "run"
+    asked = {}
+
+    def download(repository: str, **how: object) -> str:
+        asked.update({"repository": repository, **how})
+        return str(tmp_path / "run")
+
+    monkeypatch.setattr(from_run, "snapshot_download", download)
+    assert from_run.state_folder("hf-hub:org/name@v1") == tmp_path / "run"
+    assert asked == {"repository": "org/name", "revision": "v1", "allow_patterns": ["recipe.json", "checkpoints/*"]}
+
+
+class TestRefusals:
+    def refused(self, recipe: Recipe, message: str) -> None:
+        with pytest.raises(UnfitError, match=message) as found:
+            run(recipe)
+        assert "\n" not in str(found.value)
+        assert not Path(recipe.out).exists()
+
+    def test_another_method(self, tmp_path: Path):
+        left(BYOLConfig, tmp_path)
+        recipe = onward(MoCoV2Config, tmp_path, tmp_path / "run")
+        self.refused(recipe, "holds the state of byol, and moco_v2 is to be trained: .* leave --with_state out")
+
+    def test_other_sizes(self, tmp_path: Path):
+        left(BYOLConfig, tmp_path)
+        recipe = onward(BYOLConfig, tmp_path, tmp_path / "run", choices={"projection_dim": 8})
+        self.refused(recipe, r"has other sizes than this recipe's, first in \S+ \(\(.*16\) there and \(.*8\) here\)")
+
+    def test_no_checkpoint(self, tmp_path: Path):
+        left(BYOLConfig, tmp_path)
+        shutil.rmtree(tmp_path / "run" / "checkpoints")
+        self.refused(onward(BYOLConfig, tmp_path, tmp_path / "run"), "holds no checkpoint")
+
+    def test_the_checkpoint_of_another_backbone(self, tmp_path: Path):
+        left(BYOLConfig, tmp_path)
+        other = small_method(BYOLConfig, seed=4).backbone
+        save_backbone(other, tmp_path / "run" / "backbone", "resnet8", input_size=(3, 16, 16))
+        self.refused(onward(BYOLConfig, tmp_path, tmp_path / "run"), "is of another backbone than the one beside it")
+
+    def test_weights_without_a_run(self, tmp_path: Path):
+        recipe = onward(BYOLConfig, tmp_path, Path("resnet8_byol.imagenette32_60ep"))
+        self.refused(recipe, r"recipe\.json cannot be read .*: name the folder that ssl-backbones pretrain wrote")
+
+    def test_no_start(self, tmp_path: Path):
+        with pytest.raises(ValueError, match="with_state is True, but must be false without --init"):
+            tiny(BYOLConfig, image_folder(tmp_path / "photos"), tmp_path / "run", with_state=True)
