@@ -61,7 +61,8 @@ def test_parquet_holds_key_label_class_and_features(data: Path, tmp_path: Path) 
     assert table["class"].to_pylist() == [images.classes[label] for label in images.labels]
     np.testing.assert_array_equal(np.array(table["features"].to_pylist(), np.float32), features(data))
     note = json.loads(table.schema.metadata[b"ssl_backbones"])
-    assert (note["data"]["fingerprint"], note["size"], note["pretrained"]) == (images.fingerprint, 32, False)
+    assert (note["size"], note["pretrained"], note["data"]["images"]) == (32, False, len(images))
+    assert {images.fingerprint, images.fingerprint_by_sizes} <= set(note["data"].values())
 
 
 def test_npy_has_its_keys_beside_it(data: Path, tmp_path: Path) -> None:

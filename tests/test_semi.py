@@ -153,6 +153,7 @@ def test_what_was_drawn_is_written_out_and_can_be_given_back(data: Path, tmp_pat
     subset = results["subset"]
     assert subset["sha256"] == hashlib.sha256(written).hexdigest()
     assert (subset["images"], subset["classes"], subset["of"]["images"]) == (12, 3, 36)
+    assert {images.fingerprint, images.fingerprint_by_sizes} <= set(subset["of"].values())
     assert (results["data"]["images"], results["not_learnt_from"]) == (12, 24)
 
     given = dataclasses.replace(drawn, out=str(tmp_path / "given"), subset=str(tmp_path / "drawn" / "subset.txt"))
