@@ -10,6 +10,7 @@ import hostile
 import pyarrow as pa
 import pytest
 from drawn_objects import voc
+from evaluations import evaluated, labelled_images
 from image_sources import fill, write
 from runs import image_folder, tiny
 from scenes import voc_folder
@@ -105,6 +106,14 @@ def test_every_command_that_tests_says_that_the_splits_share_images(opened, tmp_
     opened(tmp_path / "data")()
     said = capsys.readouterr().out
     assert re.search(r"warning: 1 of the \d validation images are copies of training images \('", said), said
+
+
+def test_results_count_the_images_that_were_learnt_from(tmp_path):
+    assert evaluated("knn", classified(tmp_path / "data"), tmp_path / "out")["validation"]["copies"] == 1
+    apart = labelled_images(tmp_path / "apart")
+    for number, path in enumerate(sorted((apart / "val").rglob("*.jpg"))):
+        path.write_bytes(hostile.jpeg(seed=number))
+    assert "copies" not in evaluated("knn", apart, tmp_path / "other")["validation"]
 
 
 def own_bank(root):

@@ -23,6 +23,7 @@ from ssl_backbones.hub.evaluations import (
     beats_random,
     beside_random,
     commands,
+    copies,
     headlines,
     index,
     linear,
@@ -168,6 +169,14 @@ class TestEvaluations:
         assert [(found.metric_name, found.metric_value) for found in index(everything)] == [
             ("knn, top-1", 60.0),
             ("linear (moco_v2), top-1", 70.0),
+        ]
+
+    def test_images_that_were_learnt_from_are_told_once(self) -> None:
+        both = [evaluation("knn", 60), evaluation("knn", 40, random=True)]
+        assert copies(both) == []
+        about = both[0]["validation"] | {"images": 100, "copies": 7}
+        assert copies([results | {"validation": about} for results in both]) == [
+            "knn, val: 7 of the 100 images asked about were learnt from, which flatters the numbers."
         ]
 
     @pytest.mark.parametrize(("correct", "equal"), [(60, []), (48, []), (47, ["knn, top-1"]), (30, ["knn, top-1"])])

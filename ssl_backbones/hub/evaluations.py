@@ -106,6 +106,18 @@ def searches(evaluations: Sequence[Results]) -> list[str]:
     ]
 
 
+def copies(evaluations: Sequence[Results]) -> list[str]:
+    """A line on each of the validation splits that share images with those that were learnt from."""
+    asked = [(results, results.get("validation") or {}) for results in evaluations]
+    lines = [
+        f"{results['protocol']}, {place(results)}: {about['copies']} of the {about['images']} images asked about were "
+        "learnt from, which flatters the numbers."
+        for results, about in asked
+        if about.get("copies")
+    ]
+    return list(dict.fromkeys(lines))
+
+
 def beats_random(evaluations: Sequence[Results]) -> list[str]:
     """All that was measured of both and is not surely above random weights: zero is in the difference's interval."""
     equal = []

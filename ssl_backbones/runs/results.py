@@ -4,7 +4,8 @@
     numbers                             name: {value, low, high, ...}; an accuracy in [0, 1] with its 95% interval
     settings, seed, command             how; the settings of a pretraining run are its recipe.json
     data, validation                    {source, images, fingerprint, fingerprint_by_sizes}; validation is null where
-                                        there is none. The second is what version 0.1 called the fingerprint
+                                        there is none. The second is what version 0.1 called the fingerprint.
+                                        `copies` of validation counts those of its images that are training images
     compute, versions, date             on what
 
 Whatever else a protocol has to tell (a sweep, the classes one by one) stands beside these under names of its own;
@@ -27,6 +28,7 @@ import torch
 
 from ssl_backbones.credentials import change_texts
 from ssl_backbones.data import CachedImages, Images
+from ssl_backbones.data.copies import copies_among
 from ssl_backbones.distributed import world_size
 from ssl_backbones.files import UnreadableError, read_object, write_json
 from ssl_backbones.invocation import repeatable
@@ -88,7 +90,7 @@ def results_of(
         "seed": seed,
         **({} if settings is None else {"command": command(), "settings": dict(settings)}),
         "data": about(data, sources[0]),
-        "validation": None if validation is None else about(validation, sources[1]),
+        "validation": None if validation is None else about(validation, sources[1]) | shared(validation, data),
         "numbers": checked(numbers),
         "compute": {"device": str(device), "processes": world_size(), "precision": precision}
         | ({} if layout is None else {"layout": layout}),
@@ -118,6 +120,12 @@ def about(images: Images, source: str) -> dict[str, Any]:
     if isinstance(images, CachedImages) and images.encoded:
         told["reencoded"] = images.index["content"]
     return told
+
+
+def shared(validation: Images, data: Images) -> dict[str, int]:
+    """The number of validation images that are training images, by their digests; empty where none is."""
+    count = len(copies_among(validation, data))
+    return {"copies": count} if count else {}
 
 
 def command() -> str:
