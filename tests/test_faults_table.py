@@ -17,7 +17,7 @@ def written_in(path: Path) -> dict[str, bool]:
     """The tests of a file, and whether each is slow."""
     found = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
     return {
-        node.name: any("mark.slow" in ast.unparse(mark) for mark in node.decorator_list)
+        node.name: any(ast.unparse(mark) == "pytest.mark.slow" for mark in node.decorator_list)
         for node in found
         if node.name.startswith("test_")
     }

@@ -96,6 +96,14 @@ def rows(evaluations: Sequence[Results]) -> Iterator[tuple[str, str, str, str]]:
             yield label, in_words(others.get(name)), in_words(number), gain(number, others.get(name))
 
 
+def remarks(results: Results, evaluations: Sequence[Results]) -> list[str]:
+    """All that a reader of the numbers should know: how learning rates were chosen, and which images were learnt from.
+
+    `results` are those of the run itself.
+    """
+    return [*searches(evaluations), *copies([results, *evaluations])]
+
+
 def searches(evaluations: Sequence[Results]) -> list[str]:
     """A line on each evaluation whose learning rate was searched: all rates, and what the best was chosen on."""
     return [
