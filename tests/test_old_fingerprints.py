@@ -1,4 +1,4 @@
-"""What version 0.1 wrote names images by their sizes: it is recognised, and goes on, as long as they are the same."""
+"""Records of version 0.1 name images by their sizes: they are recognised as long as the images are the same."""
 
 from __future__ import annotations
 
