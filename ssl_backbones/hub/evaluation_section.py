@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssl_backbones.catalogue.description import Description
-from ssl_backbones.hub.evaluations import Results, beats_random, commands, linear, rows, searches, stands_for
+from ssl_backbones.hub.evaluations import Results, beats_random, commands, linear, remarks, rows, stands_for
 from ssl_backbones.hub.run_name import on_own_images
 from ssl_backbones.runs.results import NOT_MEASURED, Number, as_points, in_words, percent
 
@@ -22,7 +22,7 @@ def evaluation(
     return {
         "head": BESIDE_A_START if "start" in results else BESIDE_RANDOM,
         "rows": all_rows(results, evaluations),
-        "searches": searches(evaluations),
+        "remarks": remarks(results, evaluations),
         "neighbours": neighbours(results),
         "paper_row": beside_the_paper(recipe, known, on_own_images(recipe, results)),
         "linear": linear(evaluations) or NOT_MEASURED,
