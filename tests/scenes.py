@@ -45,7 +45,7 @@ class DrawnScenes(Scenes):
     def encoded_mask(self, index: int) -> bytes:
         return png(self.scenes[index][1])
 
-    def place(self, index: int) -> str:
+    def mask_place(self, index: int) -> str:
         return self.keys[index]
 
 

@@ -259,7 +259,7 @@ def test_parts_of_annotated_images_keep_what_belongs_to_each(tmp_path: Path) -> 
     assert list(part.keys) == [whole.keys[3], whole.keys[0]]
     assert all(np.array_equal(part.mask(at), whole.mask(int(row))) for at, row in enumerate(rows))
     assert all(part[at].tobytes() == whole[int(row)].tobytes() for at, row in enumerate(rows))
-    assert part.place(0) == whole.place(3)
+    assert part.mask_place(0) == whole.mask_place(3)
     drawn = open_annotated(str(drawn_objects.coco(tmp_path / "coco")))
     before = drawn.fingerprint
     some = pickle.loads(pickle.dumps(drawn.at(rows)))

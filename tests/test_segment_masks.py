@@ -96,7 +96,7 @@ def test_masks_added_later_are_found_in_their_own_folder(voc: Path) -> None:
     (voc / "SegmentationClassAug").mkdir()
     shutil.move(voc / "SegmentationClass" / "p3.png", voc / "SegmentationClassAug" / "p3.png")
     (voc / "ImageSets/Segmentation/aug.txt").write_text("p3\n")
-    assert "SegmentationClassAug" in open_scenes(str(voc), "mask", ["aug"]).place(0)
+    assert "SegmentationClassAug" in open_scenes(str(voc), "mask", ["aug"]).mask_place(0)
 
 
 def test_parquet_holds_the_same_scenes(tmp_path: Path) -> None:

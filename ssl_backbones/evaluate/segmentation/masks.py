@@ -56,12 +56,12 @@ class Scenes(Images):
         """The mask of an image as it is encoded, or its file."""
 
     @abstractmethod
-    def place(self, index: int) -> str:
+    def mask_place(self, index: int) -> str:
         """The mask's place, for a person to find it."""
 
     def mask(self, index: int) -> np.ndarray:
         """The class of each pixel (H, W) of the upright image, uint8, or UnreadableImageError."""
-        values = decode_mask(self.encoded_mask(index), self.place(index), self.policy)
+        values = decode_mask(self.encoded_mask(index), self.mask_place(index), self.policy)
         return values if self.turns is None else turned(values, int(self.turns[index]))
 
     def fit(self, frame: AnnotationsFrame, source: str) -> Self:
@@ -117,7 +117,7 @@ class VocScenes(Scenes):
     def encoded_mask(self, index: int) -> Path:
         return self.root / self.masks[index]
 
-    def place(self, index: int) -> str:
+    def mask_place(self, index: int) -> str:
         return str(self.encoded_mask(index))
 
 
@@ -140,7 +140,7 @@ class ParquetScenes(Scenes):
         self.images, self.masks, self.policy = ParquetImages(files, policy), EncodedColumn(files, column), policy
         self.keys = self.images.keys
         if (empty := np.flatnonzero(self.masks.sizes < 0)).size:
-            raise ImageSourceError(f"{self.place(int(empty[0]))} is empty: {len(empty)} rows have no mask")
+            raise ImageSourceError(f"{self.mask_place(int(empty[0]))} is empty: {len(empty)} rows have no mask")
 
     @property
     def digests(self) -> NDArray[np.uint8]:  # type: ignore[override]
@@ -170,7 +170,7 @@ class ParquetScenes(Scenes):
     def encoded_mask(self, index: int) -> bytes | Path | None:
         return self.masks[index]
 
-    def place(self, index: int) -> str:
+    def mask_place(self, index: int) -> str:
         return f"{self.masks.name!r} of {self.keys[index]!r}"
 
 
@@ -204,8 +204,8 @@ class ScenesAt(Scenes):
     def encoded_mask(self, index: int) -> bytes | Path | None:
         return self.scenes.encoded_mask(int(self.part.rows[index]))
 
-    def place(self, index: int) -> str:
-        return self.scenes.place(int(self.part.rows[index]))
+    def mask_place(self, index: int) -> str:
+        return self.scenes.mask_place(int(self.part.rows[index]))
 
 
 def open_scenes(

@@ -29,7 +29,7 @@ def survey(scenes: Scenes, what: str, complete: bool) -> np.ndarray:
         counts += values
     if not counts[:IGNORED].any():
         raise ImageSourceError(
-            f"none of the {len(scenes)} {what} masks, such as {scenes.place(0)}, holds a class: all pixels are "
+            f"none of the {len(scenes)} {what} masks, such as {scenes.mask_place(0)}, holds a class: all pixels are "
             f"{IGNORED}, which means ignored"
         )
     return counts
@@ -58,7 +58,7 @@ def require_known(scenes: Scenes, counts: np.ndarray, classes: int) -> None:
     value = classes + int(beyond[-1])
     index = next(index for index in range(len(scenes)) if (scenes.mask(index) == value).any())
     raise ImageSourceError(
-        f"the mask {scenes.place(index)} holds class {value}, and the head tells the {classes} classes 0 to "
+        f"the mask {scenes.mask_place(index)} holds class {value}, and the head tells the {classes} classes 0 to "
         f"{classes - 1} apart: name more classes with --classes or --task.classes, or mark such pixels {IGNORED}"
     )
 
