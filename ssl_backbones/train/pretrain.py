@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+import torch
+
 from ssl_backbones.data import (
     Images,
     ImageSourceError,
@@ -51,19 +53,27 @@ def start(recipe: Recipe) -> tuple[Begun, SaveResults, Conclude]:
         beginning = begin(as_before(recipe))
         recipe, method = beginning.recipe, build(beginning)
         require_engine(recipe, method)
-    images, validation = open_data(recipe)
-    with fitting():
-        if recipe.derived:
-            beginning = replace(beginning, recipe=settle(recipe, images, device))
-            recipe, method = beginning.recipe, build(beginning)
-        require_batch(images, recipe.batch_size, ways_out(recipe, len(images)))
-        check_order(recipe, images)
+    recipe, images, validation = settled_on_data(recipe, device)
+    if recipe.derived:
+        beginning = replace(beginning, recipe=recipe)
+        with fitting():
+            method = build(beginning)
     images, validation = kept_as_pixels(recipe, images, validation)
     images = resident(images, recipe, device)
     monitor = Monitor(images, validation, recipe.monitoring, recipe.seed)
     with using_engine(recipe.engine):
         begun = prepare(recipe, method, images, monitor, device, beginning if recipe.init else None)
     return begun, partial(save_results, recipe, monitor), partial(ending.conclude, beginning, monitor)
+
+
+def settled_on_data(recipe: Recipe, device: torch.device) -> tuple[Recipe, Images, Images | None]:
+    """The recipe with no field open, the images to train on, enough for a batch, and those to ask about, if any."""
+    images, validation = open_data(recipe)
+    with fitting():
+        recipe = settle(recipe, images, device)
+        require_batch(images, recipe.batch_size, ways_out(recipe, len(images)))
+        check_order(recipe, images)
+    return recipe, images, validation
 
 
 def build(beginning: Beginning) -> Method:

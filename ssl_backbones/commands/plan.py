@@ -1,0 +1,60 @@
+"""Plan a training on one's own images: what to run, how long it takes, what it needs. Nothing is trained.
+
+Examples:
+    ssl-backbones plan --data ~/images
+    ssl-backbones plan --data ~/images --gpu_memory 12
+    ssl-backbones plan --data ~/images --hours 2
+
+Looks at the images, times a few steps of each candidate on this machine, and gives commands to choose from. With
+--gpu_memory the settings are those for a GPU of so many GB, wherever it is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ssl_backbones.checks import check
+from ssl_backbones.data import open_images
+from ssl_backbones.data.survey import survey
+from ssl_backbones.distributed import say
+from ssl_backbones.train.forecast import patient
+from ssl_backbones.train.plan import plan
+from ssl_backbones.train.processes import meet
+
+LONG = 8.0
+"""Hours from which a way to shorten a run is told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The images, and what may be spent."""
+
+    data: str
+    """A folder of images, parquet files, or a Hub dataset id."""
+    gpu_memory: float = 0.0
+    """GB of the GPU that is to train; 0 for this machine as it is."""
+    hours: float = 0.0
+    """Hours that a run may take on this machine; 0 for as many as the rules want."""
+
+    def __post_init__(self) -> None:
+        for name in ("gpu_memory", "hours"):
+            value = getattr(self, name)
+            check(0 <= value < math.inf, name, value, "above 0, or 0 for no bound")
+
+
+def run(options: Options) -> None:
+    """Look, time, and print the choices."""
+    device = meet()
+    with patient(f"looking at the images of {options.data}"):
+        images = open_images(options.data)
+        found = survey(images)
+    for sentence in found.sentences():
+        say(sentence)
+    if options.hours and options.gpu_memory and device.type != "cuda":
+        say("--hours is not used: the GPU is not here to be timed.")
+    choices = plan(images, options.data, device, options.gpu_memory, options.hours)
+    for number, choice in enumerate(choices, start=1):
+        say("\n".join([f"\n{number}. {choice.command}", *(f"   {sentence}" for sentence in choice.sentences())]))
+    if not options.hours and any(choice.cost.hours > LONG and not choice.elsewhere for choice in choices):
+        say("\nWith --hours H each is shortened to what fits into so many hours on this machine.")

@@ -1,0 +1,193 @@
+"""The cost of a run before it is made: steps, hours, memory and disk, from a few steps timed on this machine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_backbones.data import Images
+from ssl_backbones.data.placement import MEMORY_FORMATS, in_layout
+from ssl_backbones.distributed import say, world_size
+from ssl_backbones.methods.method import Method
+from ssl_backbones.recipes.own import ALLOWANCE, GPU_ITSELF
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.runs.log import as_time
+from ssl_backbones.train.beginning import Beginning
+from ssl_backbones.train.guards import within_memory
+from ssl_backbones.train.loader import reading_workers
+from ssl_backbones.train.optimization import build_optimizer
+from ssl_backbones.train.precision import DTYPES, available, timed
+from ssl_backbones.train.pretrain import build, settled_on_data
+from ssl_backbones.train.settle import as_before
+from ssl_backbones.train.start import first_batch, fitting, meet_for
+
+TIMED_ON_CPU = 4
+"""Images of a timed step on a CPU, whose time grows with them; a GPU is given as many as it will have."""
+PATIENCE = 8.0
+"""Seconds without a word, at most."""
+PAGES = 20e6
+"""Bytes of the page, the pictures and the log of a run, at most."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The cost of a run, as far as a few steps of it tell."""
+
+    steps: int
+    steps_per_epoch: int
+    seconds: float
+    """Of a step, on the machine that was timed."""
+    memory: float
+    """Bytes at once on the device, of each process."""
+    disk: float
+    """Bytes in the run's folder, while the last checkpoint is written."""
+    timed: str
+    """The machine and the precision of the timing, in words."""
+
+    @property
+    def hours(self) -> float:
+        """Hours of all steps, measurements and checkpoints apart."""
+        return self.steps * self.seconds / 3600
+
+    def __str__(self) -> str:
+        return (
+            f"{self.steps} steps, {self.steps_per_epoch} an epoch; "
+            f"{as_time(self.steps_per_epoch * self.seconds)} an epoch, {as_time(self.steps * self.seconds)} in all "
+            f"({self.timed}); about {gigabytes(self.memory)} of memory and "
+            f"{gigabytes(self.disk)} of disk"
+        )
+
+
+def dry_run(recipe: Recipe) -> Forecast:
+    """The forecast of a recipe on its data; all that a run refuses before its first step is refused."""
+    device = meet_for(recipe)
+    with patient(f"opening the images of {recipe.data}"):
+        recipe, images, _ = settled_on_data(as_before(recipe), device)
+    return forecast(recipe, images, device)
+
+
+def forecast(recipe: Recipe, images: Images, device: torch.device) -> Forecast:
+    """The forecast of a recipe that has no field open, from two steps on some of its images; nothing is written."""
+    at_once = recipe.batch_size // (recipe.accumulation * world_size())
+    count = (
+        at_once
+        if device.type == "cuda"
+        else min(at_once, max(TIMED_ON_CPU, 2 * getattr(recipe.method, "bn_splits", 1)))
+    )
+    trial = replace(recipe, init="", start=None, batch_size=count * world_size(), accumulation=1)
+    with patient(f"timing {count} images of {recipe.size} px by {recipe.model}"):
+        with fitting():
+            method = build(Beginning(trial, None))
+        start = time.perf_counter()
+        batch = first_batch(trial, method, images, device)
+        views = (time.perf_counter() - start) / count
+        with within_memory(recipe, method, recipe.precision):
+            passes, fixed, kept, precision = trial_step(trial, method.to(device).train(), batch, device)
+    share = recipe.batch_size // world_size()
+    workers = 0 if images.in_process else reading_workers(recipe.workers)
+    computing, reading = share * passes / count + fixed, share * views
+    steps_per_epoch = len(images) // recipe.batch_size
+    threads = f"{torch.get_num_threads()} threads, " if device.type == "cpu" else ""
+    return Forecast(
+        steps=recipe.total_steps(steps_per_epoch),
+        steps_per_epoch=steps_per_epoch,
+        seconds=max(computing, reading / workers) if workers else computing + reading,
+        memory=memory_needed(method, kept / count * at_once, device),
+        disk=disk_needed(recipe, method),
+        timed=f"timed on {count} images, {device.type}, {threads}{precision}, measurements apart",
+    )
+
+
+def trial_step(recipe: Recipe, method: Method, batch: Any, device: torch.device) -> tuple[float, float, float, str]:
+    """Seconds of the passes and of what follows them, bytes that the backward pass keeps, and the precision."""
+    precision = available(device)[-1] if recipe.precision == "auto" else recipe.precision
+    layout = "contiguous" if recipe.layout == "auto" else recipe.layout
+    method.to(memory_format=MEMORY_FORMATS[layout])  # type: ignore[call-overload]
+    batch = in_layout(batch, layout)
+    optimizer = build_optimizer(method, recipe)
+    kept: list[float] = []
+
+    def passes() -> None:
+        with counted(method) as storages, torch.autocast(device.type, DTYPES.get(precision), precision in DTYPES):
+            loss = method(batch)["loss"]
+        kept.append(sum(storages.values()))
+        loss.backward()
+
+    def rest() -> None:
+        optimizer.step()
+        optimizer.zero_grad()
+        method.on_step_end(0.0)
+
+    first = timed(passes, device) + timed(rest, device)
+    if first > PATIENCE:  # a second one would be as long
+        return first, 0.0, kept[0], precision
+    return timed(passes, device), timed(rest, device), kept[-1], precision
+
+
+@contextmanager
+def counted(network: nn.Module) -> Iterator[dict[int, int]]:
+    """Context manager: the bytes of each storage that autograd keeps meanwhile, the network's own left out."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in network.state_dict().values()}
+    found: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        yield found
+
+
+def memory_needed(method: Method, kept: float, device: torch.device) -> float:
+    """Bytes at once: state, gradients, the optimiser's, and what is kept, by the allowances of the recipes' rules."""
+    gpu = GPU_ITSELF if device.type == "cuda" else 0
+    return size_of_state(method) + 8 * learning(method) + ALLOWANCE * kept + gpu
+
+
+def disk_needed(recipe: Recipe, method: Method) -> float:
+    """Bytes of a run's folder: the checkpoints kept, the best one, the one being written, and the backbone."""
+    checkpoint = size_of_state(method) + 4 * learning(method)
+    return (recipe.checkpoints.keep + 2) * checkpoint + size_of_state(method.backbone) + PAGES
+
+
+def size_of_state(network: nn.Module) -> int:
+    """Bytes of all weights and buffers."""
+    return sum(int(tensor.nbytes) for tensor in network.state_dict().values())
+
+
+def learning(method: Method) -> int:
+    """The number of weights that learn."""
+    return sum(weights.numel() for weights in method.parameters() if weights.requires_grad)
+
+
+@contextmanager
+def patient(doing: str) -> Iterator[None]:
+    """Context manager: say what is being done, and that it still is, every few seconds."""
+    over, start = threading.Event(), time.monotonic()
+    say(f"{doing} ...")
+
+    def tell() -> None:
+        while not over.wait(PATIENCE):
+            say(f"{doing}: {time.monotonic() - start:.0f} s so far")
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def gigabytes(count: float) -> str:
+    """Bytes in words."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"

@@ -1,0 +1,141 @@
+"""Advice on what to train: a few recipes for one's own images, each with what it costs on this machine."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+
+import torch
+
+from ssl_backbones import recipes
+from ssl_backbones.catalogue.description import Description
+from ssl_backbones.catalogue.lookup import describe, list_models
+from ssl_backbones.data import Images
+from ssl_backbones.distributed import say
+from ssl_backbones.invocation import NAME
+from ssl_backbones.recipes.own import Facts, arch_of, bytes_needed, settled
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.refusal import Refusal
+from ssl_backbones.train.forecast import Forecast, forecast, gigabytes
+from ssl_backbones.train.settle import OF_A_GPU, facts_of
+
+CANDIDATES = {
+    "resnet50_byol.own": "the strongest features, 2,048 of them, and the most work",
+    "resnet18_byol.own": "512 features at about a third of the work of a ResNet-50",
+    "resnet8_byol.own": "64 features of images at 32 px: a first look, to see that all works",
+}
+"""Recipes to choose from, and why. BYOL needs no negatives, of which few images give few, and came out first of four
+methods on ResNet-8 (benchmarks/README.md, "Weights that ship")."""
+ON_A_CPU = ("resnet18_byol.own", "resnet8_byol.own")
+LEAST = 0.1
+"""Share of the epochs that the rules give, below which a run is not worth its start."""
+MARGIN = 1.1
+"""Measurements and checkpoints take a tenth of the time besides, at most."""
+
+
+class PlanError(Refusal, ValueError):
+    """Images, a machine or a time for which there is nothing to advise."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A run to choose, its cost, and why."""
+
+    recipe: Recipe
+    cost: Forecast
+    why: str
+    start: str
+    """Weights to begin with instead, in words; empty where none are at hand."""
+    elsewhere: float
+    """Bytes on the GPU that the run is planned for and that is not here; 0 where it is planned for this machine."""
+
+    @property
+    def command(self) -> str:
+        """The words that start it, with every value that the forecast is of."""
+        recipe = self.recipe
+        said = {name: getattr(recipe, name) for name in ("data", "size", "batch_size", "accumulation", "epochs")}
+        options = [word for name, value in said.items() for word in (f"--{name}", shlex.quote(str(value)))]
+        return " ".join([NAME, "pretrain", recipe.name, *options])
+
+    def sentences(self) -> list[str]:
+        """The reason, the settings, the cost and the start, a sentence each."""
+        recipe, cost = self.recipe, self.cost
+        queue = getattr(recipe.method, "queue_size", None)
+        settings = [
+            f"{recipe.method.paper.label} on {arch_of(recipe)} at {recipe.size} px",
+            f"batch {recipe.batch_size}" + (f" in {recipe.accumulation} parts" if recipe.accumulation > 1 else ""),
+            *([f"queue {queue}"] if queue else []),
+            f"{recipe.epochs} epochs",
+            f"learning rate {recipe.peak_lr:g}",
+        ]
+        found = [f"Why: {self.why}.", f"What: {', '.join(settings)}.", f"Cost: {cost}."]
+        if self.elsewhere:
+            found += [
+                f"On the GPU: about {gigabytes(self.elsewhere)} of its memory by the rules; its hours cannot be timed "
+                "from here: the same command with --dry_run tells them there."
+            ]
+        return found + ([self.start] if self.start else [])
+
+
+def plan(images: Images, data: str, device: torch.device, gpu_memory: float = 0.0, hours: float = 0.0) -> list[Choice]:
+    """Two or three runs to choose from, the strongest first; PlanError where images, memory or hours allow none.
+
+    `gpu_memory`, in GB, is that of a GPU that is meant instead of this machine's; `hours` is what a run may take.
+    """
+    facts = facts_of(images, device)
+    if gpu_memory:
+        facts = replace(facts, memory=OF_A_GPU * gpu_memory * 1e9, gpu=True)
+    found, refusals = [], []
+    for name in CANDIDATES if facts.gpu else ON_A_CPU:
+        try:
+            found.append(chosen(replace(recipes.get(name), data=data), images, facts, device, hours))
+        except ValueError as error:
+            refusals.append(f"{name} is left out: {error}")
+    if not found:
+        raise PlanError(refusals[-1].partition(": ")[2])
+    for refusal in refusals:
+        say(refusal)
+    return found
+
+
+def chosen(named: Recipe, images: Images, facts: Facts, device: torch.device, hours: float) -> Choice:
+    """A recipe with its cost, shortened to the hours; ValueError where memory or hours are too few for it."""
+    recipe = settled(named, facts)
+    cost = forecast(recipe, images, device)
+    elsewhere = facts.gpu and device.type != "cuda"
+    if hours and not elsewhere and MARGIN * cost.hours > hours:
+        epochs = epochs_within(hours, recipe, cost)
+        derived = tuple(name for name in named.derived if name != "epochs")
+        recipe = settled(replace(named, epochs=epochs, derived=derived), facts)
+        cost = replace(cost, steps=epochs * cost.steps_per_epoch)
+    at_once = recipe.batch_size // recipe.accumulation
+    memory = bytes_needed(recipe, facts, at_once, recipe.size) if elsewhere else 0.0
+    return Choice(recipe, cost, CANDIDATES[recipe.name], start_of(arch_of(recipe)), memory)
+
+
+def epochs_within(hours: float, recipe: Recipe, cost: Forecast) -> int:
+    """The epochs that the hours allow; ValueError below a tenth of those that the rules give."""
+    an_epoch = MARGIN * cost.hours / recipe.epochs
+    fewest = max(2, round(LEAST * recipe.epochs))
+    if hours < fewest * an_epoch:
+        raise ValueError(
+            f"--hours is {hours:g}, and {fewest} epochs, a tenth of what so many images want, take "
+            f"{fewest * an_epoch:.2g} hours with {recipe.name} on this machine: allow as many"
+        )
+    return int(hours / an_epoch)
+
+
+def start_of(arch: str) -> str:
+    """The sentence on the best published weights of a network that allow commercial use; empty where there are none."""
+    known = [describe(name) for name in list_models(f"{arch}_*", pretrained=True)]
+    free = [model for model in known if not model.non_commercial and figure_of(model)]
+    if not free:
+        return ""
+    best = max(free, key=figure_of)
+    images = f", from images for {best.data_terms}" if best.data_terms else ""
+    return f"Start: --init {best.name} begins with published weights ({best.licence}{images}) instead of random ones."
+
+
+def figure_of(model: Description) -> float:
+    """The accuracy by linear evaluation of published weights, in %: ours, or else their publisher's."""
+    return model.our_number or (model.origin.number if model.origin else None) or 0.0

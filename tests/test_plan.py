@@ -1,0 +1,221 @@
+"""Plans and forecasts: what a folder of images is advised, what it will cost, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import drawn_image
+from runs import forget, image_folder, run, tiny
+
+from ssl_backbones import commands
+from ssl_backbones.data import open_images
+from ssl_backbones.data.survey import survey
+from ssl_backbones.methods import METHODS, BYOLConfig, LewelMConfig
+from ssl_backbones.recipes.command_line import read_recipe
+from ssl_backbones.recipes.own import Facts, settled
+from ssl_backbones.train import forecast as forecast_module
+from ssl_backbones.train import plan as plan_module
+from ssl_backbones.train import pretrain as pretrain_module
+from ssl_backbones.train import start as start_module
+from ssl_backbones.train.beginning import Beginning
+from ssl_backbones.train.forecast import Forecast, forecast, learning, size_of_state
+from ssl_backbones.train.plan import CANDIDATES, start_of
+
+CPU = torch.device("cpu")
+COST = Forecast(7200, 9, 0.5, 1e9, 1e8, "timed elsewhere")
+"""An hour, in 800 epochs."""
+
+
+@pytest.fixture(autouse=True)
+def alone() -> Iterator[None]:
+    forget()
+    yield
+    forget()
+
+
+def links(path: Path, count: int, side: int = 256) -> Path:
+    """A folder of one image under many names."""
+    path.mkdir(parents=True)
+    drawn_image(0, side, side).save(path / "first.jpg")
+    for number in range(1, count):
+        os.link(path / "first.jpg", path / f"{number:05}.jpg")
+    return path
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The output of a plan."""
+    assert commands.main(["plan", *words]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The sentence that a command is refused with."""
+    assert commands.main(words) == 2
+    sentence = capsys.readouterr().err
+    assert sentence.count("\n") == 1
+    return sentence
+
+
+def commands_in(output: str) -> list[list[str]]:
+    """The words after `pretrain` of every command of a plan."""
+    return [shlex.split(line) for line in re.findall(r"^\d\. ssl-backbones pretrain (.*)$", output, re.M)]
+
+
+def test_a_plan_for_a_few_images_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = image_folder(tmp_path / "my images", 40)
+    output = told(capsys, "--data", str(data))
+    assert "40 images, " in output
+    assert "shorter side 24 to 28 px, median 26" in output
+    assert "2 classes, from the folders bag, hat" in output
+    assert "0 of 40 images decoded for a trial cannot be read (0%)" in output
+    named = commands_in(output)
+    assert [words[0] for words in named] == ["resnet18_byol.own", "resnet8_byol.own"]
+    for words in named:
+        recipe = read_recipe(words, "pretrain", None)
+        assert (recipe.data, recipe.batch_size, recipe.epochs) == (str(data), 16, 800)
+        assert f"learning rate {recipe.peak_lr:g}" in output
+    forget()
+    cut = ["--max_steps", "2", "--workers", "0", "--precision", "fp32", "--out", str(tmp_path / "run")]
+    folder = run(read_recipe([*named[-1], *cut], "pretrain", None))
+    assert folder.results.exists()
+
+
+def test_a_plan_for_a_gpu_that_is_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plan_module, "forecast", lambda recipe, images, device: COST)
+    data = links(tmp_path / "images", 2000)
+    output = told(capsys, "--data", str(data), "--gpu_memory", "12", "--hours", "3")
+    assert "1999 images are copies of others" in output
+    assert "--hours is not used: the GPU is not here to be timed" in output
+    first, second, third = commands_in(output)
+    assert [words[0] for words in (first, second, third)] == list(CANDIDATES)
+    recipe = read_recipe(first, "pretrain", None)
+    facts = Facts(2000, 256, 0.8 * 12e9, gpu=True)
+    assert (recipe.size, recipe.batch_size, recipe.accumulation, recipe.epochs) == (224, 64, 2, 300)
+    assert settled(recipe, facts).method == settled(read_recipe(first[:1], "pretrain", None), facts).method
+    assert "its hours cannot be timed from here" in output
+    assert "--init resnet50_dino.in1k_800ep begins with published weights (apache-2.0" in output
+
+
+def test_hours_shorten_a_run_or_leave_it_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick, slow = replace(COST, seconds=0.1), replace(COST, seconds=10.0)
+    costs = {"resnet18_byol": slow, "resnet8_byol": quick}
+    monkeypatch.setattr(plan_module, "forecast", lambda recipe, images, device: costs[recipe.model])
+    data = links(tmp_path / "images", 300)
+    output = told(capsys, "--data", str(data), "--hours", "0.11")
+    assert "resnet18_byol.own is left out: --hours is 0.11, and 80 epochs" in output
+    ((name, *words),) = commands_in(output)
+    assert (name, words[-2:]) == ("resnet8_byol.own", ["--epochs", "400"])
+    assert "400 epochs" in output
+    assert "3600 steps" in output
+    said = refused(capsys, "plan", "--data", str(data), "--hours", "0.01")
+    assert "--hours is 0.01, and 80 epochs, a tenth of what so many images want, take 0.022 hours" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("plan --data few", "10 images are too few to learn from: resnet8_byol.own wants 32 at least"),
+        ("plan --data photos --gpu_memory 0.4", "take about 0.5 GB with resnet8_byol, and 0.3 GB may be filled"),
+        ("plan --data photos --gpu_memory -1", "gpu_memory is -1.0, but must be above 0, or 0 for no bound"),
+        ("plan --data nowhere", "'nowhere' does not exist"),
+        ("pretrain resnet8_byol.own --data few --dry_run", "10 images are too few to learn from"),
+        ("pretrain resnet8_byol.own --data photos --batch_size 1", "a batch of 1 images of 32 px cannot be scored"),
+        (
+            "pretrain resnet8_byol.own --data photos --batch-size 50 --dry-run",
+            "40 images are fewer than the batch of 50",
+        ),
+    ],
+)
+def test_what_cannot_be_planned_is_refused_in_a_sentence(
+    words: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image_folder(tmp_path / "photos", 40)
+    image_folder(tmp_path / "few", 10, ())
+    monkeypatch.chdir(tmp_path)
+    assert sentence in refused(capsys, *words.split())
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_odd_batch_on_two_processes_is_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(start_module, "world_size", lambda: 2)
+    data = image_folder(tmp_path / "photos", 40)
+    words = ["pretrain", "resnet8_byol.own", "--data", str(data), "--batch_size", "17", "--dry_run"]
+    assert "a batch of 17 images cannot be shared evenly by 2 processes x 1" in refused(capsys, *words)
+
+
+@pytest.mark.parametrize("kind", METHODS.values(), ids=lambda kind: kind.name)
+def test_every_method_has_a_forecast(kind: type, tmp_path: Path) -> None:
+    recipe = tiny(kind, image_folder(tmp_path / "photos"), tmp_path / "run")
+    found = forecast(recipe, open_images(recipe.data), CPU)
+    assert (found.steps, found.steps_per_epoch) == (6, 3)
+    assert found.seconds > 0
+    assert found.memory > 4 * 77_392
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_disk_is_that_of_the_checkpoints(tmp_path: Path) -> None:
+    recipe = tiny(LewelMConfig, image_folder(tmp_path / "photos"), tmp_path / "run")
+    method = pretrain_module.build(Beginning(recipe, None))
+    run(recipe)
+    found = [
+        sum(file.stat().st_size for file in saved.rglob("*") if file.is_file())
+        for saved in (tmp_path / "run" / "checkpoints").glob("step-*")
+    ]
+    assert size_of_state(method) + 4 * learning(method) == pytest.approx(max(found), rel=0.15)
+
+
+def test_memory_grows_with_what_is_scored_at_once(tmp_path: Path) -> None:
+    data = image_folder(tmp_path / "photos", 40)
+    usual = tiny(BYOLConfig, data, tmp_path / "run", size=64, batch_size=32)
+    images = open_images(str(data))
+    whole, parts = (forecast(replace(usual, accumulation=parts), images, CPU).memory for parts in (1, 4))
+    assert parts < whole / 2
+
+
+def test_a_dry_run_tells_the_forecast_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = image_folder(tmp_path / "photos", 40)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(forecast_module, "PATIENCE", 0.01)
+    assert commands.main(["pretrain", "resnet8_moco_v2.own", "--data", str(data), "--dry_run", "--epochs", "7"]) == 0
+    said = capsys.readouterr().out
+    assert "epochs 7" not in said.partition("Forecast")[0].partition("by the rules")[2]
+    assert re.search(
+        r"^Forecast: 14 steps, 2 an epoch; .* in all \(timed on 4 images, cpu, .*\); about .* of disk\.$", said, re.M
+    )
+    assert "s so far" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]
+
+
+def test_a_survey_counts_what_is_wrong(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "photos", 20, ())
+    (folder / "00.jpg").write_bytes(b"no image")
+    (folder / "copy.jpg").write_bytes((folder / "01.jpg").read_bytes())
+    found = survey(open_images(str(folder)))
+    assert (found.images, found.copies, found.unreadable, found.labels) == (21, 1, (1, 21), "")
+    assert "1 of 21 images decoded for a trial cannot be read (5%)." in found.sentences()
+
+
+def test_large_images_are_advised_a_cache(tmp_path: Path) -> None:
+    assert any("--reencode" in line for line in survey(open_images(str(links(tmp_path / "a", 2, 1500)))).sentences())
+    assert not any("--reencode" in line for line in survey(open_images(str(links(tmp_path / "b", 2)))).sentences())
+
+
+@pytest.mark.parametrize("name", CANDIDATES)
+def test_a_start_is_one_that_allows_commercial_use(name: str) -> None:
+    said = start_of(name.partition("_")[0])
+    assert said == "" or re.match(r"^Start: --init \S+ begins with published weights \((apache-2.0|mit)", said)
