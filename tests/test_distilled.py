@@ -23,7 +23,7 @@ from ssl_backbones import create_model
 from ssl_backbones.data import Request, UnreadableImageError, open_images
 from ssl_backbones.methods.distilled import Distilled, DistilledConfig
 from ssl_backbones.models import kept_features
-from ssl_backbones.models.backbone import feature_map
+from ssl_backbones.models.backbone import feature_map, weights_sha256
 from ssl_backbones.models.kept_features import INDEX, keep_features
 from ssl_backbones.models.teacher import Teacher, TeacherError
 from ssl_backbones.models.teacher_moments import Moments
@@ -414,3 +414,34 @@ def test_features_lie_beside_images_that_lie_somewhere(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match="cannot be kept beside these images, which lie in no folder of this"):
         method.folder_for(Drawn(3), 32)
     shutil.rmtree(tmp_path / "photos")
+
+
+# What is told of it
+
+
+@pytest.mark.parametrize(("classes", "labels"), [(0, "not recorded"), (10, "classes")])
+def test_the_card_tells_of_the_teacher_and_claims_no_self_supervision(
+    classes: int, labels: str, tmp_path: Path
+) -> None:
+    teacher = leave_teacher(
+        tmp_path / "seer", license="cc-by-nc-4.0", origin_url="https://a.b/seer", num_classes=classes
+    )
+    run(tiny(DistilledConfig, image_folder(tmp_path / "photos"), tmp_path / "run", {"teacher": teacher}))
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    told = results["teacher"]
+    assert (told["licence"], told["source"], told["labels"]) == ("cc-by-nc-4.0", "https://a.b/seer", labels)
+    assert told["sha256"] == weights_sha256(create_model(teacher, pretrained=True))
+    assert results["taught"] == {
+        "layer": "the last",
+        "output": "pooled",
+        "of": "every view",
+        "size": 32,
+        "multiple_of": 1,
+        "mean": [0.5, 0.4, 0.3],
+        "std": [0.25, 0.2, 0.3],
+    }
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "It learnt from the features of seer (resnet8)" in card
+    assert "https://a.b/seer" in card
+    assert "license: cc-by-nc-4.0" in card
+    assert "self-supervised" not in card

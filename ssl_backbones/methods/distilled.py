@@ -31,6 +31,7 @@ from ssl_backbones.models.kept_features import keep_features
 from ssl_backbones.models.teacher import Output, Seen, Teacher, TeacherError
 from ssl_backbones.models.teacher_moments import Moments, looked_over
 from ssl_backbones.registry.papers import Paper
+from ssl_backbones.typed.values import to_plain
 from ssl_backbones.views import DISTILLED_VIEW, MultiView, Policy
 
 LARGEST = 224
@@ -50,7 +51,6 @@ class DistilledConfig(MethodConfig):
         "Navaneet et al.",
         2021,
         "https://arxiv.org/abs/2201.05131",
-        labels="towards the features of a frozen teacher",
     )
     teacher: str = "vit_small_patch14_dinov2.lvd142m"
     """The frozen network to learn from: of timm's with weights, hf-hub:org/name, or a folder of timm's or a run's."""
@@ -157,6 +157,24 @@ class Distilled(Method):
             self.measured(Moments.over(features.blocks()), None)
         self.teacher_sha256.copy_(digest)
         return NumberedBatches(images, self.transform(size), seed, features)
+
+    def account(self) -> dict[str, Any]:
+        """The provenance of the teacher, and which of its features were learnt from how prepared images."""
+        teacher = self.teacher
+        if teacher.provenance is None:
+            return {}
+        return {
+            "teacher": to_plain(teacher.provenance),
+            "taught": {
+                "layer": teacher.layer or "the last",
+                "output": teacher.output,
+                "of": "whole images, kept" if self.config.kept else "every view",
+                "size": teacher.side,
+                "multiple_of": teacher.patch,
+                "mean": list(teacher.cfg["mean"]),
+                "std": list(teacher.cfg["std"]),
+            },
+        }
 
     def measured(self, moments: Moments, of_maps: Moments | None) -> None:
         """Take up the moments of the teacher's features and of its maps, alike in all processes."""

@@ -72,6 +72,10 @@ class Method(nn.Module, ABC):
     def check_data(self, images: int, batch_size: int) -> None:
         """Raise ValueError if `images` images, `batch_size` of them a step, cannot train the method; any number can."""
 
+    def account(self) -> dict[str, Any]:
+        """What results.json tells of the networks that it learnt from, such as the provenance of a "teacher"."""
+        return {}
+
     def dataset(self, images: Images, size: int, seed: int) -> BatchDataset:
         """The batches of an epoch; overridden where an item is more than one image transformed."""
         return Batches(images, self.transform(size), seed)

@@ -15,7 +15,7 @@ from huggingface_hub import hf_hub_download
 from torch import Tensor, nn
 
 from ssl_backbones.files import read_object
-from ssl_backbones.models.backbone import weights_sha256
+from ssl_backbones.models.provenance import Provenance, provenance_of
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.errors import PretrainedWeightsError, explain_weights
 from ssl_backbones.views import CenterCrop
@@ -59,13 +59,14 @@ class Teacher:
         skeleton = self.made(None, weights=False)
         self.cfg = described(name, self.source, skeleton)
         self.own_side = int(self.cfg["input_size"][-1])
+        self.fixed = bool(self.cfg.get("fixed_input_size"))
         self.patch = patch_of(skeleton)
         seen = self.tried(skeleton, self.own_side)
         self.width = seen.features.shape[1]
         self.map_width = None if seen.maps is None else seen.maps.shape[1]
         self.network: nn.Module | None = None
         self.side = 0
-        self.sha256 = ""
+        self.provenance: Provenance | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
         """The teacher itself: nothing of it changes, so copies of a method share it."""
@@ -100,8 +101,16 @@ class Teacher:
             raise self.unfit(side, ValueError(f"its patches are {self.patch} px wide"))
         self.tried(self.made(side, weights=False), side)
         network = self.made(side, weights=True).eval().requires_grad_(False)
-        self.network, self.side, self.sha256 = network, side, weights_sha256(network)
+        if self.provenance is None:  # of the weights as they are published, not fitted to a side
+            self.provenance = provenance_of(self.name, self.made(None, weights=True) if self.fixed else network)
+        self.network, self.side = network, side
         return network
+
+    @property
+    def sha256(self) -> str:
+        """The digest of its weights; known once it was opened."""
+        assert self.provenance is not None, "the teacher was not opened"
+        return self.provenance.sha256
 
     @torch.no_grad()
     def look(self, images: Tensor) -> Seen:
@@ -159,8 +168,7 @@ class Teacher:
 
     def made(self, side: int | None, weights: bool) -> nn.Module:
         """The network for images of `side` pixels, its own where that is None; without weights, on no device."""
-        fixed = side is not None and self.cfg.get("fixed_input_size") and side != self.own_side
-        named = {"img_size": side} if fixed else {}
+        named = {"img_size": side} if side is not None and self.fixed else {}
         try:
             with torch.device("cpu" if weights else "meta"), explain_weights(self.name):
                 network: nn.Module = timm.create_model(self.source, pretrained=weights, num_classes=0, **named)

@@ -151,6 +151,7 @@ def results_of_run(recipe: Recipe, monitor: Monitor, trained: Trained) -> dict[s
             "epochs": recipe.epochs,
             "seconds": round(trained.log.seconds, 1),
             **({"start": to_plain(recipe.start)} if recipe.start else {}),
+            **trained.method.account(),
             **recipe.selection.account(trained.images, monitor.asked_images),
             "unreadable": trained.unreadable,
             "unreadable_beside": trained.unreadable_elsewhere,
