@@ -48,6 +48,16 @@ def test_steps_are_held_against_bare_passes_and_bases(tmp_path: Path) -> None:
     assert "x moco_v2" in said
 
 
+def test_distilling_from_kept_features_is_held_against_bare_passes(tmp_path: Path) -> None:
+    written, said = quick("distillation", tmp_path / "distillation.json", "--rounds", "2")
+    assert [row["case"] for row in written["steps"]] == ["quick"]
+    assert [row["images"] for row in written["keeping"]] == [16]
+    for row in (*written["steps"], *written["keeping"]):
+        assert row["to_bare"]["median"] > 0.5
+    assert len(written["verdicts"]) == 2
+    assert "keeping / bare forward" in said
+
+
 def test_targets_are_moved_in_three_ways(tmp_path: Path) -> None:
     written, said = quick("ema", tmp_path / "ema.json", "--rounds", "2")
     (row,) = written["measured"]
