@@ -69,7 +69,7 @@ class DistilledConfig(MethodConfig):
     """The width inside the head; None for twice the student's."""
     sync_bn: bool = True
     """Take batch statistics over all processes."""
-    views: Policy = DISTILLED_VIEW
+    views: tuple[Policy] = (DISTILLED_VIEW,)
 
     def __post_init__(self) -> None:
         check_choice("teacher_output", self.teacher_output, Output)
@@ -136,7 +136,7 @@ class Distilled(Method):
         self.register_buffer("map_scale", torch.ones(()))
 
     def transform(self, size: int) -> MultiView:
-        return MultiView((self.config.views,), size, **normalisation(self.backbone))
+        return MultiView(self.config.views, size, **normalisation(self.backbone))
 
     def dataset(self, images: Images, size: int, seed: int) -> BatchDataset:
         """Batches of views, with the teacher's features of the whole images where those are kept.

@@ -1,4 +1,4 @@
-"""Distillation from teachers that anybody can load, of features kept beside the images; the settings are our own.
+"""Distillation from teachers that anybody can load, of features kept beside the images; settings are our own.
 
 Views and optimiser begin from SimReg (Navaneet et al., 2021. https://arxiv.org/abs/2201.05131).
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ssl_backbones.methods.distilled import BESIDE, DistilledConfig
+from ssl_backbones.recipes.own import ARCHS, own
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.views import DISTILLED_KEPT_VIEW
@@ -25,6 +26,7 @@ CASES = (
     ("resnet18", "goods", 96),
 )
 EPOCHS = 60
+OPTIMIZER = OptimizerConfig("adamw", 2e-3, lr_rule="absolute", weight_decay=0.02, exclude_norm_and_bias=True)
 
 
 def distilled(arch: str, data: str, size: int, teacher: str) -> Recipe:
@@ -32,11 +34,11 @@ def distilled(arch: str, data: str, size: int, teacher: str) -> Recipe:
     return Recipe(
         name=f"{arch}_distilled.{data}{size}_{EPOCHS}ep_{teacher}",
         model=f"{arch}_distilled",
-        method=DistilledConfig(**TEACHERS[teacher], kept=BESIDE, views=DISTILLED_KEPT_VIEW),
+        method=DistilledConfig(**TEACHERS[teacher], kept=BESIDE, views=(DISTILLED_KEPT_VIEW,)),
         size=size,
         epochs=EPOCHS,
         batch_size=64,
-        optimizer=OptimizerConfig("adamw", 2e-3, lr_rule="absolute", weight_decay=0.02, exclude_norm_and_bias=True),
+        optimizer=OPTIMIZER,
         schedule=ScheduleConfig(warmup_epochs=3, per="step"),
         monitoring=Monitoring(knn_every=5),
         promise=Promise(
@@ -51,4 +53,8 @@ def distilled(arch: str, data: str, size: int, teacher: str) -> Recipe:
     )
 
 
-RECIPES = tuple(distilled(*case, teacher) for case in CASES for teacher in TEACHERS)
+OWN = DistilledConfig(teacher_output="class", kept=BESIDE, views=(DISTILLED_KEPT_VIEW,))
+RECIPES = (
+    *(distilled(*case, teacher) for case in CASES for teacher in TEACHERS),
+    *(own(arch, OWN, OPTIMIZER) for arch in ARCHS),
+)
