@@ -37,11 +37,11 @@ SMALL: dict[str, Any] = {
 }
 
 
-def leave_teacher(folder: str | Path, seed: int = 7, **cfg: Any) -> str:
+def leave_teacher(folder: str | Path, seed: int = 7, classes: int = 0, **cfg: Any) -> str:
     """A folder with a ResNet-8 of random weights, which wants its images normalised in another way than views are."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network: Any = create_model("resnet8", num_classes=0)
+        network: Any = create_model("resnet8", num_classes=classes)
     network.pretrained_cfg = {**network.pretrained_cfg, "mean": (0.5, 0.4, 0.3), "std": (0.25, 0.2, 0.3), **cfg}
     save_for_hf(network, folder, safe_serialization=True)
     return str(folder)

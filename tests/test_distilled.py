@@ -423,14 +423,12 @@ def test_features_lie_beside_images_that_lie_somewhere(tmp_path: Path) -> None:
 def test_the_card_tells_of_the_teacher_and_claims_no_self_supervision(
     classes: int, labels: str, tmp_path: Path
 ) -> None:
-    teacher = leave_teacher(
-        tmp_path / "seer", license="cc-by-nc-4.0", origin_url="https://a.b/seer", num_classes=classes
-    )
+    teacher = leave_teacher(tmp_path / "seer", classes=classes, license="cc-by-nc-4.0", origin_url="https://a.b/seer")
     run(tiny(DistilledConfig, image_folder(tmp_path / "photos"), tmp_path / "run", {"teacher": teacher}))
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     told = results["teacher"]
     assert (told["licence"], told["source"], told["labels"]) == ("cc-by-nc-4.0", "https://a.b/seer", labels)
-    assert told["sha256"] == weights_sha256(create_model(teacher, pretrained=True))
+    assert told["sha256"] == weights_sha256(create_model(teacher, pretrained=True, num_classes=0))
     assert results["taught"] == {
         "layer": "the last",
         "output": "pooled",
