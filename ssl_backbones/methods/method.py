@@ -73,7 +73,7 @@ class Method(nn.Module, ABC):
         """Raise ValueError if `images` images, `batch_size` of them a step, cannot train the method; any number can."""
 
     def account(self) -> dict[str, Any]:
-        """What results.json tells of the networks that it learnt from, such as the provenance of a "teacher"."""
+        """Entries of results.json on the networks that it learnt from, such as the provenance of a "teacher"."""
         return {}
 
     def dataset(self, images: Images, size: int, seed: int) -> BatchDataset:
