@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ import pytest
 from evaluations import evaluated
 from PIL import Image
 
-from ssl_backbones.data import Images, columns, digest_index, hub_dataset, open_images, source
+from ssl_backbones.data import Images, columns, digest_index, digests, hub_dataset, open_images, source
 from ssl_backbones.data.digest_index import contents_of, place_of
 from ssl_backbones.data.digests import BLOCK, WHOLE, digest_of_bytes, digest_of_file
 from ssl_backbones.data.images import ImageSourceError
@@ -211,13 +215,13 @@ def test_rows_of_a_table_are_read_once_and_again_when_its_files_change(
     place = table(tmp_path / "x.parquet", 1)
     state, first = place.stat(), open_images(place)
     assert isinstance(first, hub_dataset.HubImages) != bool(memory)
-    digests = digests_in(first)
-    assert len({bytes(row) for row in digests}) == 24
+    whole = digests_in(first)
+    assert len({bytes(row) for row in whole}) == 24
     seen = row_reads(monkeypatch)
     again = open_images(place)
     assert (again.fingerprint, seen) == (first.fingerprint, [])
     monkeypatch.setattr(digest_index, "COMPARED", 3)
-    assert np.array_equal(digests_in(open_images(place)), digests)
+    assert np.array_equal(digests_in(open_images(place)), whole)
     assert len(seen) == 3
     table(place, 2)
     if memory:  # `datasets` would read its copy of the rows, by the time of the file
@@ -240,3 +244,67 @@ def test_an_evaluation_does_not_take_training_features_for_those_of_the_validati
     assert {"k=1, T=0.07", "top-1"} <= set(numbers)
     for name, number in numbers.items():  # half are right by chance; all were, when they were the training images
         assert 15 <= number["correct"] <= 45, (name, number)
+
+
+def test_starts_at_once_read_the_images_once(listed: tuple[Path, PathKeys], monkeypatch: pytest.MonkeyPatch) -> None:
+    root, keys = listed
+    place = place_of("x")
+    assert place is not None
+    seen = reads(monkeypatch)
+    first: list[np.ndarray] = []
+
+    @contextmanager
+    def after_another(place: Path) -> Iterator[None]:
+        monkeypatch.setattr(digest_index, "turn", turn)
+        first.append(contents_of(root, keys, "x").digests)  # the process that had its turn before
+        seen.clear()
+        with turn(place):
+            yield
+
+    turn = digest_index.turn
+    monkeypatch.setattr(digest_index, "turn", after_another)
+    assert np.array_equal(contents_of(root, keys, "x").digests, first[0])
+    assert seen == []
+
+
+HOLD = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print(); sys.stdin.read()"
+
+
+def test_a_start_waits_for_another_and_says_so_but_not_for_ever(
+    listed: tuple[Path, PathKeys], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, keys = listed
+    place = place_of("x")
+    assert place is not None
+    place.parent.mkdir(parents=True)
+    monkeypatch.setattr(digest_index, "PATIENCE", 0.2)
+    monkeypatch.setattr(digest_index, "WAIT_AT_MOST", 0.6)
+    words = [sys.executable, "-S", "-c", HOLD, str(place.with_suffix(".lock"))]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        found = contents_of(root, keys, "x").digests
+        other.kill()
+    assert np.array_equal(found, contents_of(root, keys, "y").digests)
+    assert "another process reads the same images: waiting for process" in capsys.readouterr().out
+
+
+def test_a_place_that_cannot_be_written_to_costs_the_next_start_alone(
+    listed: tuple[Path, PathKeys], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    root, keys = listed
+    first = contents_of(root, keys, "x").digests
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("SSL_BACKBONES_CACHE", str(tmp_path / "file"))
+    assert np.array_equal(contents_of(root, keys, "x").digests, first)
+    assert "cannot be written (Not a directory): the next start reads all images again" in caplog.text
+
+
+def test_reading_that_takes_long_is_told(
+    listed: tuple[Path, PathKeys], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, keys = listed
+    monkeypatch.setattr(digests, "PATIENCE", -1.0)
+    contents_of(root, keys, "x")
+    said = capsys.readouterr().out
+    assert f"{len(keys)} of {len(keys)} images in {root} read for their digests" in said

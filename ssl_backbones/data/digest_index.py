@@ -20,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ssl_backbones.data.digests import WIDTH, as_rows, digest_of_file, of_each, spread, stamp_of
+from ssl_backbones.data.digests import PATIENCE, WIDTH, as_rows, digest_of_file, of_each, spread, stamp_of
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.distributed import say
 from ssl_backbones.files import make_folder, write_file
@@ -242,7 +242,7 @@ def turn(place: Path) -> Iterator[None]:
             make_folder(place.parent)
             lock = Lock(place.with_suffix(".lock"))
         except LockedError as error:
-            if not told and time.monotonic() - begun > 3:
+            if not told and time.monotonic() - begun > PATIENCE:
                 told = True
                 say(f"another process reads the same images: waiting for {error}")
             time.sleep(0.1)
