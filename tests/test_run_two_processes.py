@@ -26,6 +26,7 @@ __all__ = ["data"]
 SYNCHRONISED: dict[str, tuple[type[MethodConfig], dict[str, Any]]] = {
     "lewel_b": (LewelBConfig, {"target_bn": "sync"}),
     "moco_v2": (MoCoV2Config, {"key_bn": "sync"}),
+    "byol, begun": (BYOLConfig, {"target_bn": "sync"}),
 }
 """Methods whose batch statistics are those of the whole batch, however many processes share it."""
 SPLIT: dict[str, tuple[type[MethodConfig], dict[str, Any]]] = {
@@ -34,6 +35,8 @@ SPLIT: dict[str, tuple[type[MethodConfig], dict[str, Any]]] = {
 """Methods whose batch statistics are those of half the batch, be the halves in one process or in two."""
 UNLIKE: dict[str, tuple[type[MethodConfig], dict[str, Any]]] = {"byol, apart": (BYOLConfig, {"target_bn": "plain"})}
 """Two processes are not one: each has its own batch statistics."""
+FIELDS = {"byol, begun": {"init": "resnet8_moco_v2.clothing10_32_200ep"}}
+"""Fields of a run beside its method: of one that starts from given weights."""
 ALL = SYNCHRONISED | SPLIT | UNLIKE
 
 
@@ -51,7 +54,10 @@ def both(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Both:
     path = tmp_path_factory.mktemp("both")
 
     def parts(folder: str) -> dict[str, runs.Part]:
-        whole = {name: tiny(kind, data, path / folder / name, choices) for name, (kind, choices) in ALL.items()}
+        whole = {
+            name: tiny(kind, data, path / folder / name, choices, **FIELDS.get(name, {}))
+            for name, (kind, choices) in ALL.items()
+        }
         return {name: runs.Part(recipe) for name, recipe in whole.items()}
 
     def part(name: str, **more: Any) -> dict[str, runs.Part]:

@@ -54,18 +54,20 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def transfer(task: str, start: Path, path: Path, patch: pytest.MonkeyPatch) -> Path:
+def transfer(task: str, start: Path | str, path: Path, patch: pytest.MonkeyPatch, init: str = "") -> Path:
     """The folder of a transfer of a few steps."""
     out = path / task
+    words = ["--init", init] if init else []
     if task == "segment":
-        test_segment.run(scenes.voc_folder(path / "voc"), out, model=str(start), random=False)
+        test_segment.run(scenes.voc_folder(path / "voc"), out, *words, model=str(start), random=False)
     elif task == "detect":
         patch.setattr(test_detect, "QUICK", [word for word in test_detect.QUICK if word != "--random"])
-        test_detect.run(patch, str(start), drawn_objects.parquet(path / "drawn"), out, *test_detect.SHORT)
+        test_detect.run(patch, str(start), drawn_objects.parquet(path / "drawn"), out, *test_detect.SHORT, *words)
     else:
         protocol, preset, size = PROTOCOLS[task]
-        few = {"share": 1.0} if task == "semi" else {}
-        run = small(protocol, preset, divided(path / "data"), out, size=size, model=str(start), random=False, **few)
+        few: dict[str, Any] = {"share": 1.0} if task == "semi" else {}
+        begun = {"model": str(start), "random": False, "init": init}
+        run = small(protocol, preset, divided(path / "data"), out, size=size, **begun, **few)
         labelled_runs.run(protocol, run)
     return out
 
@@ -95,6 +97,42 @@ def test_a_transfer_leaves_its_backbone(
     assert str(tmp_path) not in config
     assert str(start.parent) not in config
     assert "then trained with labels" in str(ssl_backbones.describe(out / "backbone"))
+
+
+@pytest.mark.parametrize("task", SIZES)
+def test_given_weights_begin_a_transfer_as_the_models_own_do(
+    task: str, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named by --init, as a folder and as a file, the same weights lead to the same bits, and their origin is told."""
+    for name, model, init in (("own", start, ""), ("folder", "resnet8", str(start)), ("file", "resnet8_byol", "")):
+        if name == "file":
+            init = str(tmp_path / "weights.pth")
+            weights = open_model(start).network.state_dict()
+            torch.save({"model": {f"module.{key}": value for key, value in weights.items()}}, init)
+        transfer(task, model, tmp_path / name, monkeypatch, init)
+    places = (tmp_path / name / task / "results.json" for name in ("own", "folder", "file"))
+    own, folder, file = (json.loads(place.read_text()) for place in places)
+    assert own["numbers"] == folder["numbers"]
+    assert own["backbone"] == folder["backbone"]
+    assert own["start"] == folder["start"]
+    assert (folder["start"]["licence"], folder["start"]["sha256"]) == ("cc-by-nc-4.0", own["weights_sha256"])
+    assert (file["start"]["licence"], file["start"]["sha256"]) == (None, own["weights_sha256"])
+    assert file["weights_sha256"] == own["weights_sha256"]
+    recipe = json.loads((tmp_path / "folder" / task / "recipe.json").read_text())
+    assert (recipe["init"], recipe["start"]) == (str(start), folder["start"])
+    cfg = json.loads((tmp_path / "folder" / task / "backbone" / "config.json").read_text())["pretrained_cfg"]
+    assert (tuple(cfg["mean"]), tuple(cfg["std"]), cfg["license"]) == (MEAN, STD, "cc-by-nc-4.0")
+
+
+def test_a_start_of_another_network_or_beside_random_weights_is_refused(
+    start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = str(divided(tmp_path / "data"))
+    words = ["--data", data, "--out", str(tmp_path / "out"), "--init", str(start), "--batch_size", "4"]
+    assert main(["evaluate", "finetune", "resnet20", *words]) == 2
+    assert "begun is a resnet8 and a resnet20 is to be trained" in capsys.readouterr().err
+    assert main(["evaluate", "finetune", "resnet8", "--random", *words]) == 2
+    assert "left out where weights are --random" in capsys.readouterr().err
 
 
 def test_random_weights_have_no_licence_and_a_frozen_backbone_is_not_left(tmp_path: Path) -> None:

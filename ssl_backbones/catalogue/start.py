@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,13 @@ import timm
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from ssl_backbones.catalogue.lookup import create_model
+from ssl_backbones.catalogue.lookup import create_model, describe
 from ssl_backbones.convert.conversion import convert, few
 from ssl_backbones.models.build import headless_cfg
 from ssl_backbones.models.provenance import Provenance, provenance_of
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.errors import PretrainedWeightsError
+from ssl_backbones.registry.names import Name
 
 WAYS_OUT = (
     "name a mirror with HF_ENDPOINT, a folder or a file that was brought here from another machine with --init, or "
@@ -82,6 +84,30 @@ def _by_name(name: str) -> tuple[nn.Module, str]:
     if classes:
         model.reset_classifier(0)  # type: ignore[operator]
     return model, f"left out: its head of {classes} classes" if classes else "it has no head"
+
+
+def open_instead(init: str, model: str | os.PathLike[str]) -> tuple[Provenance | None, dict[str, Any]]:
+    """The provenance of weights for the network that a model names, and what `create_model` takes to give it those.
+
+    Both are empty without `init`, where the model's own weights are meant. Raises what `open_start` raises.
+    """
+    if not init:
+        return None, {}
+    named = Name.parse(os.fspath(model)).arch
+    start = open_start(init, named if timm.is_model(named) else describe(model).backbone)
+    given = start.provenance
+    overlay = {
+        "state_dict": dict(start.weights),
+        "num_classes": 0,
+        "license": given.licence,
+        "origin_url": given.source,
+        "description": None,
+        "mean": given.mean,
+        "std": given.std,
+        "interpolation": given.interpolation,
+        "crop_pct": given.crop_pct,
+    }
+    return given, {"pretrained_cfg_overlay": overlay}
 
 
 def fill(backbone: nn.Module, start: Start) -> None:

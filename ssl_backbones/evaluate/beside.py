@@ -56,7 +56,8 @@ def models(asked: Evaluation) -> Iterator[tuple[EvaluatedModel, str]]:
         yield renamed(random, RANDOM), ""
     if not options.random and (init := recorded(options.model, "recipe.json").get("init")):
         try:
-            yield renamed(open_model(init, own.device, size=size, layer=layer), f"its start, {init}"), ""
+            start = open_model(options.model, own.device, size=size, layer=layer, init=init)
+            yield renamed(start, f"its start, {init}"), ""
         except Refusal as error:
             say(f"The start is not held against this backbone: {error}")
     architecture = architecture_of(own)

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import ssl_backbones
+from ssl_backbones.catalogue.start import open_instead
 from ssl_backbones.models.backbone import center_crop, weights_sha256
+from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.views import CenterCrop
 
@@ -59,6 +61,8 @@ class EvaluatedModel:
     """The preparation of its images."""
     weights_sha256: str
     """Of the whole backbone."""
+    given: Provenance | None = None
+    """Of weights that were asked for in place of the model's own."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -74,26 +78,35 @@ def open_model(
     layer: str | None = None,
     random: bool = False,
     seed: int = 0,
+    init: str = "",
 ) -> EvaluatedModel:
     """The backbone of a registered name, `hf-hub:org/name` or a run's folder, the same in every process.
 
-    Images are prepared as its description says, at `size` where that is given. With `random` its weights are drawn.
+    Images are prepared as its description says, at `size` where that is given. With `random` its weights are drawn,
+    with `init` they are those that this names, as pretraining takes them, and so is the preparation of images.
     Without a device it lies on the usual one. Raises LayerError for a layer that it does not have, and
-    whatever `ssl_backbones.create_model` raises.
+    whatever `ssl_backbones.create_model` and `open_start` raise.
     """
+    given, weights = open_instead(init, model)
     torch.manual_seed(seed)
-    backbone = ssl_backbones.create_model(model, pretrained=not random, num_classes=0)
-    return evaluated(os.fspath(model), backbone, device or usual_device(), size=size, layer=layer)
+    backbone = ssl_backbones.create_model(model, pretrained=not random, num_classes=0, **weights)
+    return evaluated(os.fspath(model), backbone, device or usual_device(), size=size, layer=layer, given=given)
 
 
 def evaluated(
-    name: str, backbone: nn.Module, device: torch.device, *, size: int | None = None, layer: str | None = None
+    name: str,
+    backbone: nn.Module,
+    device: torch.device,
+    *,
+    size: int | None = None,
+    layer: str | None = None,
+    given: Provenance | None = None,
 ) -> EvaluatedModel:
     """A headless network on a device, whatever made it; LayerError for a layer that it does not have."""
     backbone.eval()
     network = PooledLayer(backbone, layer).eval() if layer else backbone
     network.to(device)
-    return EvaluatedModel(name, network, layer, device, center_crop(backbone, size), weights_sha256(backbone))
+    return EvaluatedModel(name, network, layer, device, center_crop(backbone, size), weights_sha256(backbone), given)
 
 
 def usual_device() -> torch.device:

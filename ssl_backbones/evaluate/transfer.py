@@ -15,20 +15,23 @@ from torch import nn
 from ssl_backbones.checks import check, check_at_least
 from ssl_backbones.data import Images
 from ssl_backbones.evaluate.frames import AnnotationsFrame
+from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.evaluate.tuned import is_tuned, save_tuned
 from ssl_backbones.methods.method import MethodConfig
+from ssl_backbones.models.provenance import Provenance, provenance_of, shown
 from ssl_backbones.recipes.recipe import FREE, Run
 from ssl_backbones.runs.results import Number, results_of, write_results
 from ssl_backbones.runs.run_folder import RunFolder, differences
 from ssl_backbones.train.judge import Trained
 from ssl_backbones.train.start import fitting
+from ssl_backbones.typed.values import to_plain
 from ssl_backbones.typed.words import Hidden, Positional
 
 SEARCH = frozenset({"learning_rates", "choose_on", "choice_share"})
 """Fields of the search of the learning rate."""
 RATES = frozenset({"optimizer.lr", "optimizer.backbone_lr", "optimizer.norm_and_bias_lr"})
 """Those of the optimiser that are learning rates."""
-IMPLIED = FREE | SEARCH | {"model", "random", "seed", "annotations_frame", "mask_column", "column"}
+IMPLIED = FREE | SEARCH | {"model", "init", "random", "seed", "annotations_frame", "mask_column", "column"}
 """Fields that every use of a protocol fills in, or whose outcome stands in others."""
 
 
@@ -45,6 +48,10 @@ class Transfer(Run, ABC):
     task: MethodConfig
     random: bool = False
     """Random weights instead of the model's, as a baseline."""
+    init: str = ""
+    """Weights in place of the model's, which then names the network alone: all that pretrain --init takes."""
+    start: Hidden[Provenance | None] = None
+    """The provenance of the weights that training begins with; None for random ones."""
     learning_rates: tuple[float, ...] = ()
     """Learning rates to try in place of optimizer.lr, by the same rule, with rates of parts scaled alike: all are told,
     and the results are those of the best. Empty for optimizer.lr alone."""
@@ -58,6 +65,7 @@ class Transfer(Run, ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check(not (self.random and self.init), "init", self.init, "left out where weights are --random")
         rates = self.learning_rates
         fit = all(0 < rate < math.inf for rate in rates) and len(set(rates)) == len(rates) != 1
         check(fit, "learning_rates", rates, "two or more, above 0 and each named once, or empty for optimizer.lr alone")
@@ -67,6 +75,7 @@ class Transfer(Run, ABC):
     def to_dict(self) -> dict[str, Any]:
         """Every field, as JSON has it, but for what is said of the source, and of a search where there is none."""
         left_out = {"lr_stated"} if self.learning_rates else {"lr_stated", *SEARCH}
+        left_out |= set() if self.init else {"init"}
         return {name: value for name, value in super().to_dict().items() if name not in left_out}
 
     @property
@@ -76,7 +85,14 @@ class Transfer(Run, ABC):
     @property
     def initial(self) -> str:
         """The weights that it begins with, in words."""
+        if self.init:
+            return f"{self.model} from {shown(self.init)}"
         return f"{self.model} from random weights" if self.random else self.model
+
+    def begun_with(self, model: EvaluatedModel) -> Self:
+        """The run with the digest and the provenance of the weights that it begins with."""
+        start = None if self.random else model.given or provenance_of(model.name, model.network)
+        return replace(self, weights_sha256=model.weights_sha256, start=start)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,9 +183,10 @@ class Learnt:
         told = {"random_weights": run.random, "steps": self.steps, "unreadable": self.unreadable, **more}
         if self.backbone is not None:
             training = f"{run.protocol}, {self.steps} steps of {run.batch_size} of {len(self.images)} images"
-            told["backbone"] = save_tuned(
-                self.backbone, self.folder, model=run.model, random=run.random, size=run.size, training=training
-            )
+            begun: Any = {"model": run.model, "init": run.init, "random": run.random}
+            told["backbone"] = save_tuned(self.backbone, self.folder, **begun, size=run.size, training=training)
+        if run.start is not None:
+            told["start"] = to_plain(run.start)
         results = results_of(
             protocol=run.protocol,
             model=run.model,
@@ -178,7 +195,7 @@ class Learnt:
             validation=validation,
             sources=(run.data, source or run.validation or run.data),
             numbers=numbers,
-            settings=run.to_dict(),
+            settings={name: value for name, value in run.to_dict().items() if name != "start"},
             seed=run.seed,
             device=self.device,
             precision=self.precision,

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 import ssl_backbones
+from ssl_backbones.catalogue.start import open_instead
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.registry.names import Name
@@ -23,7 +24,7 @@ def is_tuned(backbone: nn.Module) -> bool:
 
 
 def save_tuned(
-    backbone: nn.Module, folder: RunFolder, *, model: str, random: bool, size: int, training: str
+    backbone: nn.Module, folder: RunFolder, *, model: str, init: str, random: bool, size: int, training: str
 ) -> dict[str, Any]:
     """Write the backbone as it is after the last step into the run's folder; the account of it for results.json.
 
@@ -31,9 +32,9 @@ def save_tuned(
     timm could not make again by its name is not written, and the account says why.
     """
     cfg: Any = backbone.pretrained_cfg
-    whole = ssl_backbones.create_model(model, pretrained=not random, num_classes=0)
+    whole = ssl_backbones.create_model(model, pretrained=not random, num_classes=0, **open_instead(init, model)[1])
     rest = fill(whole, backbone)
-    begun = "random weights" if random else started(model, cfg)
+    begun = "random weights" if random else started(init or model, cfg)
     untouched = f"; as at the start are {', '.join(rest)}" if rest else ""
     try:
         save_backbone(

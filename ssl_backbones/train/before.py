@@ -41,7 +41,7 @@ class Before:
 
     def showing(self, bench: Bench, backbone: nn.Module) -> Bench:
         """The bench with another backbone than the method's."""
-        backbone.to(bench.device)
+        backbone.to(bench.device, next(bench.method.backbone.parameters()).dtype)
         backbone.to(memory_format=MEMORY_FORMATS[self.layout])  # type: ignore[call-overload]
         return replace(bench, shown=backbone)
 

@@ -161,7 +161,7 @@ def train_labelled(run: LabelledRun, asked: Asked, more: Mapping[str, Any]) -> N
 
 def opened(run: LabelledRun) -> EvaluatedModel:
     """The model that the run names, the same in every process."""
-    return open_model(run.model, meet(), size=run.size or None, random=run.random, seed=run.seed)
+    return open_model(run.model, meet(), size=run.size or None, random=run.random, seed=run.seed, init=run.init)
 
 
 def built(run: LabelledRun, model: EvaluatedModel, asked: Asked) -> tuple[LabelledRun, Classifier]:
@@ -174,9 +174,8 @@ def built(run: LabelledRun, model: EvaluatedModel, asked: Asked) -> tuple[Labell
 def settled(run: LabelledRun, model: EvaluatedModel, asked: Asked) -> LabelledRun:
     """The run with what the model and the data say where it leaves that open."""
     return replace(
-        run,
+        run.begun_with(model),
         size=model.crop.size,
-        weights_sha256=model.weights_sha256,
         asked_about=asked.validation.fingerprint,
         asked_about_by_sizes=asked.validation.fingerprint_by_sizes,
         task=replace(run.task, classes=run.task.classes or len(asked.whole.classes)),

@@ -95,8 +95,8 @@ def open_data(run: DetectRun) -> tuple[AnnotatedImages, AnnotatedImages]:
 
 def built(run: DetectRun, images: AnnotatedImages) -> tuple[DetectRun, Detection]:
     """The detector around the model, alike in all processes, and the run with all that model and images settle."""
-    model = open_model(run.model, torch.device("cpu"), random=run.random, seed=run.seed)
+    model = open_model(run.model, torch.device("cpu"), random=run.random, seed=run.seed, init=run.init)
     task = replace(run.task, classes=run.classes or len(images.classes))
-    run = replace(run, task=task, weights_sha256=model.weights_sha256).on(len(images))
+    run = replace(run.begun_with(model), task=task).on(len(images))
     with building(run):
         return run, run.task.build(model.network.train())

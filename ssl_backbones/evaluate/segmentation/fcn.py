@@ -10,21 +10,23 @@ import torch
 from torch import Tensor, nn
 
 import ssl_backbones
+from ssl_backbones.catalogue.start import open_instead
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.train.start import UnfitError
 
 STRIDES = (0, 1, 2, 4, 8, 16, 32)
 
 
-def dilated(model: str, pretrained: bool, output_stride: int) -> nn.Module:
+def dilated(model: str, pretrained: bool, output_stride: int, init: str = "") -> nn.Module:
     """The model's last two feature maps (B, C, h, w), the last of them at no more than `output_stride`; 0 leaves it be.
 
     UnfitError for a model that has no such maps.
     """
     stride = {"output_stride": output_stride} if output_stride else {}
+    weights = open_instead(init, model)[1]
     try:
         backbone: nn.Module = ssl_backbones.create_model(
-            model, pretrained=pretrained, features_only=True, out_indices=(-2, -1), **stride
+            model, pretrained=pretrained, features_only=True, out_indices=(-2, -1), **stride, **weights
         )
         with torch.no_grad():
             maps = backbone.eval()(torch.zeros(1, 3, 64, 64))

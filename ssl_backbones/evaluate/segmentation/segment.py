@@ -76,8 +76,8 @@ def looked_at(run: SegmentRun, scenes: Scenes, validation: Scenes) -> tuple[list
 
 def built(run: SegmentRun) -> tuple[SegmentRun, Segmentation]:
     """The method around the model, alike in all processes, and the run with what tells the model's weights apart."""
-    model = open_model(run.model, torch.device("cpu"), random=run.random, seed=run.seed)
-    backbone = dilated(run.model, not run.random, run.task.output_stride)
+    model = open_model(run.model, torch.device("cpu"), random=run.random, seed=run.seed, init=run.init)
+    backbone = dilated(run.model, not run.random, run.task.output_stride, run.init)
     weights = weights_sha256(backbone) if run.random else model.weights_sha256
     with building(run):
-        return replace(run, weights_sha256=weights), run.task.build(backbone)
+        return replace(run.begun_with(model), weights_sha256=weights), run.task.build(backbone)
