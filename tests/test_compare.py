@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+from image_sources import fill
+from runs import image_folder
 
 from ssl_backbones import commands, recipes
 from ssl_backbones.commands import compare
@@ -68,6 +70,8 @@ class Stand:
 @pytest.fixture
 def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stand:
     made = Stand(tmp_path)
+    image_folder(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ssl_backbones.evaluate.comparison.jobs.run_to_end", made.start)
     return made
 
@@ -103,6 +107,26 @@ def test_recipes_become_a_table_and_nothing_is_done_twice(stand: Stand) -> None:
         assert any(call.startswith(random) and call.endswith("--size 64") for call in calls)
     assert stand.compare(*words) == 0
     assert stand.calls == calls
+
+
+@pytest.mark.parametrize("part", ["data", "validation"])
+def test_other_images_of_the_same_name_are_refused(
+    part: str, stand: Stand, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image_folder(tmp_path / "held")
+    words = (BYOL, "--validation", "held")
+    assert stand.compare(*words) == 0
+    assert stand.compare(BYOL) == 0  # without the validation images it is another comparison
+    named = {"data": "photos", "validation": "held"}[part]
+    fill(tmp_path / named, "bag/00.jpg")
+    done = len(stand.calls)
+    capsys.readouterr()
+    assert stand.compare(*words, "--seeds", "0", "1") == 2
+    said = capsys.readouterr().err
+    assert f"the images of {named} are not those that the comparison in" in said
+    assert f"give it the same {part}, or name another folder" in said
+    assert said.count("\n") == 1
+    assert len(stand.calls) == done
 
 
 def test_processes_are_started_by_what_is_told(tmp_path: Path) -> None:

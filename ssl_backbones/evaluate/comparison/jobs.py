@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ssl_backbones.evaluate.comparison.comparison import Comparison, ComparisonError, Row
+from ssl_backbones.evaluate.comparison.images import check_images
 from ssl_backbones.evaluate.comparison.table import collect, draw, markdown, plain
 from ssl_backbones.files import write_file, write_json
 from ssl_backbones.orphans import run_to_end
@@ -63,11 +64,12 @@ def compare(comparison: Comparison, launch: tuple[str, ...] = PYTHON) -> list[Jo
     """Do all that is not done yet, seed by seed, keeping the table up to date; the jobs that failed.
 
     `launch` starts a module, as Python and `accelerate launch` do. Raises ComparisonError where a library is missing
-    that the table needs, before any work.
+    that the table needs, and for other images than those of what is done already, before any work.
     """
     for library in ("matplotlib", "scipy"):
         if find_spec(library) is None:
             raise ComparisonError(f"{library} is not installed: pip install 'ssl-backbones[viz]'")
+    check_images(comparison)
     failed: list[Job] = []
     for seed in comparison.seeds:
         for row in comparison.rows:
