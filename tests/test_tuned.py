@@ -155,7 +155,7 @@ def test_a_start_that_is_gone_at_the_end_can_be_put_back(start: Path, tmp_path: 
 
     expected = labelled_runs.run(finetune, tuned("whole"))
     away = tmp_path / "away"
-    with after(8, lambda: begun.rename(away)), pytest.raises(UnknownModelError, match="no folder, is called"):
+    with after(8, lambda: os.rename(begun, away)), pytest.raises(UnknownModelError, match="no folder, is called"):
         labelled_runs.run(finetune, tuned("out"))
     assert not (tmp_path / "out" / "results.json").exists()
     with pytest.raises(UnknownModelError, match="no folder, is called"):
