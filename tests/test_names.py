@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl_backbones.registry.names import Name
+from ssl_backbones.registry.names import Name, without_place
 from ssl_backbones.registry.papers import PAPERS
 
 ARCHS = (
@@ -43,3 +45,23 @@ def test_an_unknown_method_is_what_follows_the_network(arch: str) -> None:
 @given(st.text())
 def test_no_letter_of_any_text_is_lost(text: str) -> None:
     assert str(Name.parse(text)) in (text, text.removesuffix("."))
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("resnet8_byol.imagenette32_60ep", "resnet8_byol.imagenette32_60ep"),
+        ("hf-hub:org/name", "hf-hub:org/name"),
+        ("private/runs/mine", "mine"),
+        ("private/runs/mine/", "mine"),
+        ("private/runs/mine/backbone", "mine"),
+        (".", "here"),
+        ("backbone", "here"),
+    ],
+)
+def test_a_folder_goes_by_its_last_part(
+    model: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert without_place(model) == expected

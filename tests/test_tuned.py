@@ -170,12 +170,20 @@ def test_a_start_that_is_gone_at_the_end_can_be_put_back(start: Path, tmp_path: 
     ).read_bytes()
 
 
-def test_a_tuned_folder_is_embedded_and_exported_and_publish_says_how_to_share_it(
+def test_a_tuned_folder_is_shown_and_embedded_and_publish_says_how_to_share_it(
     start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, out = divided(tmp_path / "data"), tmp_path / "tuned"
-    labelled_runs.run(finetune, small(finetune, "patch", data, out, model=str(start), random=False))
+    rates = {"learning_rates": (0.001, 0.01), "choose_on": "validation"}
+    labelled_runs.run(finetune, small(finetune, "patch", data, out, model=str(start), random=False, **rates))
     folder = str(out)
+    script(
+        "visualize", [folder, "--images", str(data), "--out", str(tmp_path / "page"), "--map", "pca", "--count", "1"]
+    )
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert "The training with labels" in page
+    assert "Learning rates by top-1 on the validation images, which the results are of too: 0.001 (" in page
+    assert str(tmp_path) not in page
     script("embed", [folder, "--data", str(data), "--out", str(tmp_path / "features.npy"), "--workers", "0"])
     assert np.load(tmp_path / "features.npy").shape == (36, 64)
     capsys.readouterr()

@@ -26,11 +26,11 @@ from ssl_backbones.checks import check_at_least
 from ssl_backbones.data import ImageSourceError, open_images
 from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.evaluate.model import open_model, usual_device
-from ssl_backbones.evaluate.tuned import without_place
 from ssl_backbones.hub.run_name import run_name
 from ssl_backbones.methods import method_from_run
 from ssl_backbones.models.backbone import center_crop
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.registry.names import without_place
 from ssl_backbones.typed.words import Positional
 from ssl_backbones.visualizers import (
     HasAlignmentMaps,
@@ -51,7 +51,7 @@ from ssl_backbones.visualizers import (
 from ssl_backbones.visualizers.gallery import Section
 from ssl_backbones.visualizers.page import FEW, agreement, draw_page, usual_projection
 from ssl_backbones.visualizers.page_images import PageImages, Viewer, magnified, seen_by, task_views, view_pairs
-from ssl_backbones.visualizers.run_section import recorded, run_section, verdict_sections
+from ssl_backbones.visualizers.run_section import recorded, run_section, tuned_sections, verdict_sections
 
 PRINTED = 6
 """Images in a figure of rows."""
@@ -115,7 +115,7 @@ def visualize(options: Options) -> list[Path]:
         source,
         count=options.count,
         bank=options.bank,
-        opening=opening_of(Path(options.model)) if is_run(options.model) else [],
+        opening=opening_of(Path(options.model)) if options.model else [],
         projection=projection,
     )
     drawn = [page, *draw_figures(options, viewer, images, projection)]
@@ -123,8 +123,10 @@ def visualize(options: Options) -> list[Path]:
 
 
 def opening_of(run: Path) -> list[Section]:
-    """The verdict on a run, if it has one, and its curves."""
-    return [*verdict_sections(recorded(run / "results.json")), run_section(run)]
+    """The verdict on a run, if it has one, and its curves; of a training with labels, its results."""
+    if is_run(str(run)):
+        return [*verdict_sections(recorded(run / "results.json")), run_section(run)]
+    return tuned_sections(recorded(run / "results.json"), run) if (run / "backbone").is_dir() else []
 
 
 def claim_out(options: Options) -> None:

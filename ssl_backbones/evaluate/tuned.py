@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ import ssl_backbones
 from ssl_backbones.catalogue.start import open_instead
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.models.backbone import weights_sha256
-from ssl_backbones.registry.names import Name
+from ssl_backbones.registry.names import Name, without_place
 from ssl_backbones.runs.run_folder import RunFolder
 
 PREPARED = ("mean", "std", "interpolation", "crop_pct")
@@ -56,13 +55,6 @@ def started(model: str, cfg: Any) -> str:
     """The start in words: its name, and what its description says."""
     name = without_place(model)
     return f"{name} ({cfg['description']})" if cfg.get("description") else name
-
-
-def without_place(model: str) -> str:
-    """The name of a model; of a folder no more than the last part."""
-    path = Path(model) if Path(model).name not in ("", "..") else Path(model).resolve()
-    name = path.parent.name if path.name == "backbone" else path.name
-    return model if model.startswith(("hf-hub:", "hf_hub:")) else name
 
 
 def fill(whole: nn.Module, tuned: nn.Module) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import timm
 
@@ -42,3 +43,12 @@ class Name:
 
     def __str__(self) -> str:
         return f"{self.model}.{self.tag}" if self.tag else self.model
+
+
+def without_place(model: str) -> str:
+    """The name of a model; of a folder no more than the last part."""
+    if model.startswith(("hf-hub:", "hf_hub:")):
+        return model
+    path = Path(model)
+    path = path.resolve() if path.name in ("", "..", "backbone") else path
+    return path.parent.name if path.name == "backbone" else path.name

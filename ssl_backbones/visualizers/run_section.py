@@ -8,8 +8,9 @@ from typing import Any
 
 from ssl_backbones.files import read_object
 from ssl_backbones.models.provenance import Provenance
+from ssl_backbones.registry.names import without_place
 from ssl_backbones.runs.log import as_time, read_log
-from ssl_backbones.runs.results import as_share, percent, upgraded
+from ssl_backbones.runs.results import as_share, in_words, percent, searched_in_words, upgraded
 from ssl_backbones.runs.verdict import figures, sentences
 from ssl_backbones.typed.values import from_plain
 from ssl_backbones.visualizers.curves import run_curves
@@ -37,6 +38,25 @@ def verdict_sections(results: Mapping[str, Any]) -> list[Section]:
     facts = {network["name"]: figures(network["numbers"]) for network in networks}
     about = "What this backbone is worth beside others on the same images, and whether longer training still pays."
     return [Section("Verdict", about, told, facts)]
+
+
+def tuned_sections(results: Mapping[str, Any], folder: Path) -> list[Section]:
+    """The training with labels that a folder's backbone comes from, and its results; empty where there are none."""
+    if "protocol" not in results or "backbone" not in results:
+        return []
+    optimizer = results["settings"]["optimizer"]
+    told = {
+        "Evaluation": results["protocol"],
+        "Start": f"{without_place(results['model'])}{' from random weights' if results['random_weights'] else ''}",
+        "Images": f"{results['data']['images']:,} to learn from, {results['validation']['images']:,} asked about",
+        "Optimiser": f"{optimizer['kind']}, learning rate {optimizer['lr']:g} {optimizer['lr_rule']}",
+        "Steps": str(results["steps"]),
+    }
+    told |= {name: in_words(number) for name, number in results["numbers"].items() if "/" not in name}
+    about = [searched_in_words(results["learning_rates"])] if "learning_rates" in results else []
+    lines = read_log(folder / "log.jsonl") if (folder / "log.jsonl").exists() else []
+    title = "What was trained with labels, and what came of it, as the folder records it."
+    return [Section("The training with labels", title, about, told, curves=run_curves(lines))]
 
 
 def recorded(path: Path) -> dict[str, Any]:
