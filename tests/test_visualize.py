@@ -59,6 +59,7 @@ def test_a_run_is_shown_with_its_curves_and_its_own_maps(lewel: Path, image_file
     pytest.importorskip("matplotlib")
     page = look(lewel, image_files, tmp_path / "new" / "gallery", "--pdf", "--count", "17")
     assert headings(page) == [
+        "Verdict",
         "The run",
         "Where the network looks",
         "Alignment maps",
@@ -84,7 +85,7 @@ def test_a_run_is_shown_with_its_curves_and_its_own_maps(lewel: Path, image_file
 
 def test_a_run_ends_with_its_page(lewel: Path) -> None:
     page = Page((lewel / "gallery.html").read_text(encoding="utf-8"))
-    assert headings(page)[:3] == ["The run", "Where the network looks", "Alignment maps"]
+    assert headings(page)[:4] == ["Verdict", "The run", "Where the network looks", "Alignment maps"]
     after = json.loads((lewel / "results.json").read_text())["numbers"]["knn"]["value"]
     assert any(f"{100 * after:.1f} % [" in words for _, words in page.words)
     assert (lewel / "gallery.html").stat().st_size < 2e6
