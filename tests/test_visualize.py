@@ -100,8 +100,13 @@ def test_a_picture_that_fails_loses_no_run(
     monkeypatch.setattr(results, "draw_page", fail)
     ended = run(tiny(PatchRotNetConfig, image_files, tmp_path / "run", unreadable_share=0.5))
     assert ended.results.exists()
-    assert not (ended.path / "gallery.html").exists()
-    assert "gallery.html was not drawn, and all else is there (ZeroDivisionError: no ink)" in capsys.readouterr().out
+    left = (ended.path / "gallery.html").read_text(encoding="utf-8")
+    assert headings(Page(left)) == ["Verdict", "The run"]
+    assert "refresh" not in left
+    assert (
+        "the images of gallery.html were not drawn, and all else is there (ZeroDivisionError('no ink'))"
+        in capsys.readouterr().out
+    )
     page = look(ended.path, image_files, tmp_path / "gallery")
     told = [words for tag, words in page.words if tag == "bdi" and "taken for" in words]
     assert len(told) == 8 * 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from ssl_backbones.train.monitor import Monitor
 from ssl_backbones.typed.values import to_plain
 from ssl_backbones.visualizers import alignment_figure, alignment_maps
 from ssl_backbones.visualizers.alignment import HasAlignmentMaps
+from ssl_backbones.visualizers.gallery import gallery
 from ssl_backbones.visualizers.page import draw_page
 from ssl_backbones.visualizers.page_images import Viewer
 from ssl_backbones.visualizers.run_section import run_section, verdict_sections
@@ -187,4 +189,6 @@ def draw_gallery(recipe: Recipe, monitor: Monitor, trained: Trained, results: di
     try:
         draw_page(folder / "gallery.html", viewer, monitor.asked_images, opening=opening)
     except Exception as error:  # a picture is not worth a run, whatever is wrong with it
-        trained.log.say(f"warning: gallery.html was not drawn, and all else is there ({type(error).__name__}: {error})")
+        trained.log.say(f"warning: the images of gallery.html were not drawn, and all else is there ({error!r})")
+        with suppress(Exception):  # in place of the page of a run that still trains
+            write_file(folder / "gallery.html", gallery(viewer.name, "Its images were not drawn.", opening).encode())
