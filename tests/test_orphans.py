@@ -134,7 +134,16 @@ def test_a_command_ends_with_the_process_that_runs_it(
 def test_a_comparison_takes_along_what_it_runs(family: Path, tmp_path: Path, begin: Callable[..., BaseProcess]) -> None:
     place = tmp_path / "family"
     launch = shlex.join([sys.executable, str(family), str(place), "polite"])
-    words = ["compare", "sample", "--data", tmp_path / "photos", "--out", tmp_path / "out", "--launch", launch]
+    words = [
+        "compare",
+        "sample",
+        "--data",
+        image_folder(tmp_path / "photos"),
+        "--out",
+        tmp_path / "out",
+        "--launch",
+        launch,
+    ]
     comparing = begin(COMMAND, *words, said=[tmp_path / "said"] * 2)
     until(lambda: (place / "child-ready").exists() or not comparing.is_alive())
     assert comparing.pid
@@ -148,7 +157,16 @@ def test_ctrl_c_in_a_comparison_waits_for_what_it_runs_and_is_one_sentence(
 ) -> None:
     place = tmp_path / "family"
     launch = shlex.join([sys.executable, str(family), str(place), "polite"])
-    words = ["compare", "sample", "--data", tmp_path / "photos", "--out", tmp_path / "out", "--launch", launch]
+    words = [
+        "compare",
+        "sample",
+        "--data",
+        image_folder(tmp_path / "photos"),
+        "--out",
+        tmp_path / "out",
+        "--launch",
+        launch,
+    ]
     comparing = begin(COMMAND, *words, said=[tmp_path / "out.txt", tmp_path / "err.txt"])
     until(lambda: (place / "child-ready").exists() or not comparing.is_alive())
     assert comparing.pid
