@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from statistics import median
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,10 @@ TIMED_ON_CPU = 4
 """Images of a timed step on a CPU, whose time grows with them; a GPU is given as many as it will have."""
 PATIENCE = 8.0
 """Seconds without a word, at most."""
+QUICK = 1.0
+"""Seconds of a step below which more images are timed."""
+ROUNDS = 5
+"""Steps that are timed, at most."""
 PAGES = 20e6
 """Bytes of the page, the pictures and the log of a run, at most."""
 
@@ -74,61 +78,80 @@ def dry_run(recipe: Recipe) -> Forecast:
 
 
 def forecast(recipe: Recipe, images: Images, device: torch.device) -> Forecast:
-    """The forecast of a recipe that has no field open, from two steps on some of its images; nothing is written."""
+    """The forecast of a recipe that has no field open, from a few steps on some of its images; nothing is written."""
     at_once = recipe.batch_size // (recipe.accumulation * world_size())
-    count = (
-        at_once
-        if device.type == "cuda"
-        else min(at_once, max(TIMED_ON_CPU, 2 * getattr(recipe.method, "bn_splits", 1)))
-    )
-    trial = replace(recipe, init="", start=None, batch_size=count * world_size(), accumulation=1)
-    with patient(f"timing {count} images of {recipe.size} px by {recipe.model}"):
-        with fitting():
-            method = build(Beginning(trial, None))
-        start = time.perf_counter()
-        batch = first_batch(trial, method, images, device)
-        views = (time.perf_counter() - start) / count
-        with within_memory(recipe, method, recipe.precision):
-            passes, fixed, kept, precision = trial_step(trial, method.to(device).train(), batch, device)
+    fewest = at_once if device.type == "cuda" else max(TIMED_ON_CPU, 2 * getattr(recipe.method, "bn_splits", 1))
+    found = timing(recipe, images, device, min(at_once, fewest))
+    if found.images < at_once and found.step < QUICK:  # the overhead of a small step would count as work
+        more = max(found.images, int(found.images * PATIENCE / (4 * found.step)))
+        found = timing(recipe, images, device, min(at_once, more))
     share = recipe.batch_size // world_size()
     workers = 0 if images.in_process else reading_workers(recipe.workers)
-    computing, reading = share * passes / count + fixed, share * views
+    computing, reading = share * found.passes + found.rest, share * found.views
     steps_per_epoch = len(images) // recipe.batch_size
     threads = f"{torch.get_num_threads()} threads, " if device.type == "cpu" else ""
     return Forecast(
         steps=recipe.total_steps(steps_per_epoch),
         steps_per_epoch=steps_per_epoch,
         seconds=max(computing, reading / workers) if workers else computing + reading,
-        memory=memory_needed(method, kept / count * at_once, device),
-        disk=disk_needed(recipe, method),
-        timed=f"timed on {count} images, {device.type}, {threads}{precision}, measurements apart",
+        memory=memory_needed(found.method, found.kept * at_once, device),
+        disk=disk_needed(recipe, found.method),
+        timed=f"timed on {found.images} images, {device.type}, {threads}{found.precision}, measurements apart",
     )
 
 
-def trial_step(recipe: Recipe, method: Method, batch: Any, device: torch.device) -> tuple[float, float, float, str]:
-    """Seconds of the passes and of what follows them, bytes that the backward pass keeps, and the precision."""
+@dataclass(frozen=True)
+class Timing:
+    """Seconds and bytes of a step."""
+
+    method: Method
+    images: int
+    views: float
+    """Seconds of an image."""
+    passes: float
+    """Seconds of an image, forward and backward."""
+    rest: float
+    """Seconds of the optimiser and of what follows it, whatever the images."""
+    kept: float
+    """Bytes of an image that the backward pass keeps."""
+    precision: str
+
+    @property
+    def step(self) -> float:
+        """Seconds of the step that was timed."""
+        return self.images * self.passes + self.rest
+
+
+def timing(recipe: Recipe, images: Images, device: torch.device, count: int) -> Timing:
+    """Time a few steps of `count` images, from their decoding on, until PATIENCE is over."""
+    trial = replace(recipe, init="", start=None, batch_size=count * world_size(), accumulation=1)
     precision = available(device)[-1] if recipe.precision == "auto" else recipe.precision
     layout = "contiguous" if recipe.layout == "auto" else recipe.layout
-    method.to(memory_format=MEMORY_FORMATS[layout])  # type: ignore[call-overload]
-    batch = in_layout(batch, layout)
-    optimizer = build_optimizer(method, recipe)
-    kept: list[float] = []
+    with patient(f"timing {count} images of {recipe.size} px by {recipe.model}"):
+        with fitting():
+            method = build(Beginning(trial, None)).train()
+        start = time.perf_counter()
+        batch = in_layout(first_batch(trial, method, images, device), layout)
+        views = time.perf_counter() - start
+        method.to(device).to(memory_format=MEMORY_FORMATS[layout])  # type: ignore[call-overload]
+        optimizer = build_optimizer(method, trial)
 
-    def passes() -> None:
-        with counted(method) as storages, torch.autocast(device.type, DTYPES.get(precision), precision in DTYPES):
-            loss = method(batch)["loss"]
-        kept.append(sum(storages.values()))
-        loss.backward()
+        def passes() -> None:
+            with torch.autocast(device.type, DTYPES.get(precision), precision in DTYPES):
+                loss = method(batch)["loss"]
+            loss.backward()
 
-    def rest() -> None:
-        optimizer.step()
-        optimizer.zero_grad()
-        method.on_step_end(0.0)
+        def rest() -> None:
+            optimizer.step()
+            optimizer.zero_grad()
+            method.on_step_end(0.0)
 
-    first = timed(passes, device) + timed(rest, device)
-    if first > PATIENCE:  # a second one would be as long
-        return first, 0.0, kept[0], precision
-    return timed(passes, device), timed(rest, device), kept[-1], precision
+        with within_memory(recipe, method, recipe.precision), counted(method) as storages:
+            times = [(timed(passes, device), timed(rest, device))]
+        while len(times) <= ROUNDS and sum(map(sum, times)) + max(map(sum, times)) < PATIENCE:
+            times.append((timed(passes, device), timed(rest, device)))
+    both = [median(column) for column in zip(*(times[1:] or times), strict=True)]  # the first one is to warm up
+    return Timing(method, count, views / count, both[0] / count, both[1], sum(storages.values()) / count, precision)
 
 
 @contextmanager
