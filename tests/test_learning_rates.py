@@ -21,6 +21,7 @@ from labelled_runs import divided, small
 from runs import Killed, after, asked_to_stop, killed, sha, state
 from scripts import script
 
+from ssl_backbones.data import ImageSourceError
 from ssl_backbones.evaluate.detection import detect_run
 from ssl_backbones.evaluate.detection.open_annotated import open_annotated
 from ssl_backbones.evaluate.learning_rates import Division, at_rate
@@ -241,6 +242,26 @@ def test_a_held_out_set_stays_that_of_the_whole_run(tmp_path: Path) -> None:
     parts = [labelled_runs.results_of(tmp_path / "out" / name) for name in ("lr_0.001", "lr_0.01", "chosen")]
     assert found["validation"]["images"] == 9
     assert all(part["selection"] == found["selection"] for part in parts)
+
+
+def test_a_part_too_small_for_a_batch_is_refused_before_any_work(tmp_path: Path) -> None:
+    rates = {"learning_rates": (0.001, 0.01), "choice_share": 0.8}
+    run = small(finetune, "patch", divided(tmp_path / "d"), tmp_path / "out", **rates)
+    with pytest.raises(ImageSourceError, match=r"kept for the choice .* 7 are fewer than the batch of 9: lower"):
+        labelled_runs.run(finetune, run)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_finished_search_is_known_though_an_image_cannot_be_read(tmp_path: Path) -> None:
+    data = divided(tmp_path / "d")
+    (data / "red" / "broken.png").write_bytes(b"no image")
+    rates = {"learning_rates": (0.001, 0.01), "choose_on": "validation", "unreadable_share": 0.5}
+    run = small(linear, "patch", data, tmp_path / "out", **rates)
+    found = labelled_runs.run(linear, run)
+    assert labelled_runs.run(linear, run) == found
+    (data / "red" / "red_00.png").unlink()
+    with pytest.raises(ImageSourceError, match="the images are not those that the run in"):
+        labelled_runs.run(linear, run)
 
 
 def test_a_few_labels_are_those_that_were_learnt_from(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ssl_backbones.data import Images
+from ssl_backbones.data import Images, ImageSourceError
 from ssl_backbones.data.subset import HOLD_OUT_SEED
 from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.transfer import Transfer
@@ -23,7 +23,7 @@ from ssl_backbones.runs.results import NOT_FINITE, Number, searched_in_words
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError
 from ssl_backbones.train.guards import NotFiniteError
 from ssl_backbones.train.processes import first_decides
-from ssl_backbones.train.start import check_data, claimed, finished_with
+from ssl_backbones.train.start import check_data, claimed
 from ssl_backbones.views import permutation
 
 R = TypeVar("R", bound=Transfer)
@@ -63,23 +63,39 @@ def train_at_rates(run: R, images: Images, metric: str, train: Train[R]) -> None
     if not run.learning_rates:
         train(run, None)
         return
+    division = division_of(run, images)
     with claimed(run) as folder:
         if first_decides(folder.results.exists):
-            check_data(images, first_decides(lambda: finished_with(folder)), folder)
+            check_data(images, first_decides(lambda: searched_on(folder)), folder)
             say(f"{folder.path} holds the finished search; choose another folder with --out to do it again.")
             return
-        on_part = run.choose_on == "train"
-        division = Division.of(len(images), run.choice_share) if on_part else None
         tried = [attempt(at_rate(run, rate), division, metric, train) for rate in run.learning_rates]
         told = account(run, tried, metric, images, division)
         say(searched_in_words(told))
         best = at_rate(run, told["chosen"])
-        if on_part:
+        if division is not None:
             best = replace(best, out=str(folder.path / "chosen"))
             say(f"Training with {told['chosen']:g} on all {len(images)} images.")
             train(best, None)
         first_decides(lambda: take_over(folder, Path(best.out), told))
         say(f"The results of the learning rate {told['chosen']:g} are in {folder.results}")
+
+
+def division_of(run: Transfer, images: Images) -> Division | None:
+    """The images that the choice is made on, where those are a part of the training images.
+
+    ImageSourceError where the others are fewer than a batch.
+    """
+    if run.choose_on == "validation":
+        return None
+    division = Division.of(len(images), run.choice_share)
+    if len(division.learnt) < run.batch_size:
+        raise ImageSourceError(
+            f"beside the {len(division.kept)} images kept for the choice of the learning rate, {len(division.learnt)} "
+            f"are fewer than the batch of {run.batch_size}: lower --batch_size or --choice_share, or choose on the "
+            "validation images with --choose_on validation"
+        )
+    return division
 
 
 def at_rate(run: R, rate: float) -> R:
@@ -105,6 +121,15 @@ def number_of(folder: Path, metric: str) -> Number:
     return number
 
 
+def searched_on(folder: RunFolder) -> str:
+    """The fingerprint of the training images of a finished search."""
+    try:
+        return str(results_in(folder.path)["learning_rates"]["fingerprint"])
+    except (KeyError, TypeError) as error:
+        way_out = "delete it and start the same command again, which writes it anew"
+        raise RunFolderError(f"{folder.results} does not tell of a search of the learning rate: {way_out}") from error
+
+
 def results_in(folder: Path) -> dict[str, Any]:
     """The results of a finished run."""
     return read_object(RunFolder(folder).results, "delete it and start the same command again", RunFolderError)
@@ -125,7 +150,8 @@ def account(
     on = "the validation images, which the results are of too"
     if division is not None:
         on = f"{len(division.kept)} of the {len(images)} training images, kept from training for the choice"
-    return {"chosen": best["lr"], "by": metric, "chosen_on": on, "seed": HOLD_OUT_SEED, "tried": list(tried)}
+    chosen = {"chosen": best["lr"], "by": metric, "chosen_on": on, "seed": HOLD_OUT_SEED}
+    return {**chosen, "fingerprint": images.fingerprint, "tried": list(tried)}
 
 
 def take_over(folder: RunFolder, best: Path, told: dict[str, Any]) -> None:
