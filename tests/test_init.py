@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub.constants
+import numpy as np
 import pytest
 import safetensors.torch
 import timm
 import torch
 from runs import image_folder, outcome, run, stop, tiny
 from small_methods import CONFIGS
+from test_step_cost import Calls
 from torch import nn
 
 import ssl_backbones
 from ssl_backbones.catalogue.start import StartError, adapted, fill, open_start
+from ssl_backbones.data import Request, open_images
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.methods import BYOLConfig, MethodConfig, SupervisedConfig
 from ssl_backbones.models.backbone import weights_sha256
@@ -73,6 +76,23 @@ def test_every_method_begins_with_the_start_and_so_does_what_follows_it(
         assert all(torch.equal(found[key], value) for key, value in wanted.items())
     heads = {key for key in drawn if "backbone." not in key}
     assert all(torch.equal(method.state_dict()[key], drawn[key]) for key in heads), "heads are drawn as without a start"
+
+
+@pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.name)
+def test_a_start_adds_no_operation_to_a_step(kind: type[MethodConfig], data: Path, folder: Path, tmp_path: Path):
+    recipe = tiny(kind, data, tmp_path, init=str(folder))
+    counts = []
+    for one in (recipe, dataclasses.replace(recipe, init="")):
+        method = begun(one).train()
+        dataset = method.dataset(open_images(str(data)), 16, 1)
+        content = dataset[Request(0, np.arange(8))].content
+        dataset.on_device(content)  # brings the mean and the deviation to the device, once for all steps
+        with Calls() as calls:
+            method(dataset.on_device(content))["loss"].backward()
+            method.on_step_end(0.5)
+        counts.append(calls.count)
+    assert counts[0] == counts[1]
+    assert counts[0].total() > 100
 
 
 @pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.name)

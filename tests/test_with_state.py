@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import image_folder, run, tiny
+from huggingface_hub import constants
+from published import here, publishing
+from runs import image_folder, run, stop, tiny
 from small_methods import CONFIGS, small_method
 
 from ssl_backbones import __main__
@@ -122,3 +124,28 @@ class TestRefusals:
     def test_no_start(self, tmp_path: Path):
         with pytest.raises(ValueError, match="with_state is True, but must be false without --init"):
             tiny(BYOLConfig, image_folder(tmp_path / "photos"), tmp_path / "run", with_state=True)
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # of the Hub's own client
+def test_a_state_on_the_hub_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Published with its state, named as hf-hub:, gone on with on other images, and then without the Hub."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    first = tiny(MoCoV2Config, image_folder(tmp_path / "photos"), tmp_path / "first")
+    run(first)
+    with here():
+        publishing(Path(first.out), "--with_state", "--licence", "cc-by-nc-4.0", repo="org/mine")
+        recipe = onward(MoCoV2Config, tmp_path, Path("hf-hub:org/mine"))
+        found = begin(recipe)
+        state = build(found).state_dict()
+        stop(recipe, 4)
+    wanted = load_latest(tmp_path / "first" / "checkpoints")
+    assert wanted is not None
+    assert all(torch.equal(state[name], value) for name, value in wanted.tensors["method"].items())
+    start = found.recipe.start
+    assert start is not None
+    assert (start.licence, start.source, start.labels) == ("cc-by-nc-4.0", "hf-hub:org/mine", "none")
+    assert start.images == "26 images of photos"
+    shutil.rmtree(tmp_path / "cache")
+    run(recipe)
+    results = json.loads((tmp_path / "onward" / "results.json").read_text())
+    assert results["start"]["licence"] == "cc-by-nc-4.0"
