@@ -63,12 +63,13 @@ def recipe_of(kind: type[MethodConfig], data: Path, out: Path, workers: int = 0)
 
 
 def outcome(run: Path) -> dict[str, str]:
-    """Digests of all that a run leaves, but for the day it ended on."""
+    """Digests of all that a run leaves, but for the day it ended on and the time it took."""
     saved = checkpoint.load_latest(run / "checkpoints")
     assert saved is not None
     verified = manifest.verify(run / "checkpoints" / manifest.folder_name(saved.step))
     results = json.loads((run / "results.json").read_text())
     results.pop("date")
+    results.pop("seconds", None)
     return {name: file["sha256"] for name, file in verified["files"].items()} | {
         "step": str(saved.step),
         "scalars": digest(json.dumps(saved.scalars, sort_keys=True).encode()),
