@@ -51,8 +51,15 @@ SAMPLE = Data(
         "d4edb017ab284e13b034b8dfcb9cc5e766c63bd6ad021238d104f5e22c3db43b",
     ),
 )
+GOODS = Data(
+    "goods_128",
+    "MIT (groceries, (c) 2019 Marcus Klasson) and CC0 (garments)",
+    "github.com/marcusklasson/GroceryStoreDataset and github.com/alexeygrigorev/clothing-dataset, scaled to a short "
+    "side of 128 px",
+    ("f28445d9c0a1583fabff348bc9e614278b60bb986a08a98c10df261df3dc7321",),
+)
 
-DATA = (IN1K, IN100, IMAGENETTE, STL10, STL10_LABELLED, TINY, CLOTHING, SAMPLE)
+DATA = (IN1K, IN100, IMAGENETTE, STL10, STL10_LABELLED, TINY, CLOTHING, SAMPLE, GOODS)
 
 
 def known_by(fingerprint: str | None) -> Data | None:
