@@ -18,8 +18,9 @@ author = "The developers of ssl-backbones"
 copyright = "the developers of ssl-backbones; Apache-2.0"
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
-exclude_patterns = ["reliability_*.md"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx_copybutton"]
+nb_execution_mode = "off"
+suppress_warnings = ["misc.highlighting_failure"]  # shell lines of notebooks
 default_role = "code"
 nitpicky = False
 myst_heading_anchors = 3
