@@ -37,13 +37,13 @@ if os.environ["RANK"] == victim:
     setattr(importlib.import_module(module), name, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
 sys.exit(run(sys.argv[1], sys.argv[2:], sys.argv[1]))
 """
-BEFORE = {
-    "ssl_backbones.train.pretrain.meet_for": 5,
-    "ssl_backbones.train.pretrain.open_data": HANG,
-    "ssl_backbones.train.start.load_latest": HANG,
-    "ssl_backbones.train.start.accelerator_of": HANG,
-}
-"""Work before the first step, and how long the other waits for a process that is lost there."""
+BEFORE = [
+    ("ssl_backbones.train.pretrain.meet_for", 1, 5),
+    ("ssl_backbones.train.pretrain.open_data", 0, HANG),
+    ("ssl_backbones.train.start.load_latest", 1, HANG),
+    ("ssl_backbones.train.start.accelerator_of", 0, HANG),
+]
+"""Work before the first step, the process that is lost there, and the seconds for which the other would wait."""
 SMALL = "sample --size 16 --batch-size 8 --method.bn-splits 2 --log-every 1 --workers 0 --precision fp32"
 SMALL += " --method.queue-size 16 --layout contiguous --schedule.warmup-epochs 0 --checkpoints.every-steps 2"
 
@@ -123,12 +123,11 @@ def test_a_process_that_is_killed_ends_the_other_at_once(both: Both, victim: int
     assert saved.step > 0
 
 
-@pytest.mark.parametrize("place", BEFORE)
-@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.parametrize(("place", "victim", "patience"), BEFORE)
 def test_a_process_that_is_lost_before_the_first_step_ends_the_other(
-    data: Path, tmp_path: Path, victim: int, place: str
+    data: Path, tmp_path: Path, place: str, victim: int, patience: int
 ) -> None:
-    pair = Both(data, tmp_path / "run", BEFORE[place], f"{victim}:{place}", "pretrain", program=LOST)
+    pair = Both(data, tmp_path / "run", patience, f"{victim}:{place}", "pretrain", program=LOST)
     try:
         assert pair.exit_code(1 - victim) == 2, pair.said()
     finally:
