@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ssl_backbones.credentials import without_credentials
+from ssl_backbones.files import told
 from ssl_backbones.refusal import Refusal
 
 T = TypeVar("T")
@@ -91,7 +92,7 @@ def first_decides(work: Callable[[], T]) -> T:
         try:
             answer[0] = work()
         except Exception as failure:
-            error, answer[1] = failure, str(failure)
+            error, answer[1] = failure, told(failure) if isinstance(failure, OSError) else str(failure)
     dist.broadcast_object_list(answer)
     if error is not None:
         raise error

@@ -9,7 +9,7 @@ import math
 import os
 import secrets
 import stat
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -61,12 +61,35 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             with telling(path):
                 file.flush()
                 os.fsync(file.fileno())
-        with telling(path):
+        with telling(path), kept_with_all([path]):
             os.replace(private, path)
             sync_folder(path.parent)
     finally:
         with suppress(OSError):
             private.unlink()
+
+
+@contextmanager
+def kept_with_all(paths: Iterable[Path]) -> Iterator[None]:
+    """Delete, after an error in the block, what of these files was not there before it, for a command to begin anew."""
+    new = [path for path in paths if not os.path.lexists(path)]
+    try:
+        yield
+    except BaseException:
+        for path in new:
+            with suppress(OSError):
+                path.unlink()
+        raise
+
+
+def told(error: OSError) -> str:
+    """The sentence on an error of the system that ends a command: the file, the reason and the way out."""
+    if isinstance(error, Refusal) or error.errno is None:
+        return str(error)
+    return (
+        f"{error.filename or 'a file'} cannot be used ({error.strerror}): make room, or mend the file or its folder, "
+        "and start the same command again"
+    )
 
 
 @contextmanager

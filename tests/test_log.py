@@ -17,8 +17,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ssl_backbones.files import UnwritableError
 from ssl_backbones.runs.log import RunLog, as_line, as_time, number, read_log
-from ssl_backbones.runs.run_folder import RunFolderError
 
 
 class Terminal(io.StringIO):
@@ -133,7 +133,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
         pytest.skip("this platform has no /dev/full")
     log.lines.file.close()
     log.lines.file = full
-    with pytest.raises(RunFolderError, match=r"log\.jsonl cannot be written \(No space left on device\)"):
+    with pytest.raises(UnwritableError, match=r"log\.jsonl could not be written \(No space left on device\)"):
         log.write(0, {"loss": 1.0})
     log.close()
 

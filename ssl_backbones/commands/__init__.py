@@ -20,6 +20,7 @@ import torch.distributed
 
 from ssl_backbones.credentials import without_credentials
 from ssl_backbones.distributed import first_to_tell, one_for_all
+from ssl_backbones.files import told
 from ssl_backbones.invocation import NAME
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.typed.values import nearest
@@ -62,8 +63,9 @@ def run(command: str, words: Sequence[str] | None = None, program: str = "") -> 
         return 130
     except (Refusal, OSError) as error:
         every_process = isinstance(error, CommandLineError) and os.environ.get("RANK", "0") != "0"
-        if not every_process and first_to_tell(str(error)):
-            print(f"{program}: {without_credentials(str(error))}", file=sys.stderr, flush=True)
+        sentence = without_credentials(told(error) if isinstance(error, OSError) else str(error))
+        if not every_process and first_to_tell(sentence):
+            print(f"{program}: {sentence}", file=sys.stderr, flush=True)
         return 2
     finally:
         if torch.distributed.is_available() and torch.distributed.is_initialized():

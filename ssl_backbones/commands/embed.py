@@ -34,7 +34,7 @@ from ssl_backbones.distributed import rank, say
 from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.evaluate.options import FeatureOptions
-from ssl_backbones.files import PlaceError, check_place, check_writable, replacing
+from ssl_backbones.files import PlaceError, check_place, check_writable, kept_with_all, replacing
 from ssl_backbones.runs.results import about
 from ssl_backbones.train.processes import first_decides, meet
 
@@ -135,7 +135,15 @@ def note_of(options: Options, model: EvaluatedModel, images: Images) -> dict[str
 
 
 def write(embeddings: Embeddings, options: Options, note: dict[str, Any]) -> None:
-    """Write the files, each whole or not at all."""
+    """Write the files, each whole or not at all, and all of them or none."""
+    with kept_with_all(options.files):
+        write_files(embeddings, options, note)
+    if options.projector:
+        project(embeddings, options.projector)
+
+
+def write_files(embeddings: Embeddings, options: Options, note: dict[str, Any]) -> None:
+    """Write the features, with their keys in the same file or in one beside it."""
     if options.out.suffix == ".parquet":
         with replacing(options.out) as file:
             pq.write_table(table(embeddings, note), file, compression="zstd")
@@ -147,8 +155,6 @@ def write(embeddings: Embeddings, options: Options, note: dict[str, Any]) -> Non
             file.write(lines.getvalue().encode())
         with replacing(options.out) as file:
             np.save(file, embeddings.features.numpy(), allow_pickle=False)
-    if options.projector:
-        project(embeddings, options.projector)
 
 
 def table(embeddings: Embeddings, note: dict[str, Any]) -> pa.Table:

@@ -24,10 +24,11 @@ from ssl_backbones.data import Images, open_images, require_labels
 from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.evaluate.options import FeatureOptions
-from ssl_backbones.files import check_place
+from ssl_backbones.files import check_place, kept_with_all
 from ssl_backbones.mining import Mined, Pairs, mine
 from ssl_backbones.mining.neighbours import DISJOINT_FROM, EXACT_UP_TO, SAMPLE
 from ssl_backbones.visualizers import grid
+from ssl_backbones.visualizers.figures import save_image
 
 TITLES = ("image", "global 1", "global 2", "local 1", "local 2")
 SHOWN, SIDE = 12, 96
@@ -65,10 +66,12 @@ def run(options: Options) -> None:
     """Mine, draw, and say what was done."""
     if options.picture:
         check_place(options.picture, options.overwrite)
-    pairs = mine_pairs(options)
+    with kept_with_all([options.out]):
+        pairs = mine_pairs(options)
+        if options.picture:
+            save_image(drawn(options.open(), pairs), options.picture)
     print(summary(pairs, options.out))
     if options.picture:
-        drawn(options.open(), pairs).save(options.picture)
         print(f"{options.picture} shows {SHOWN} of them")
 
 

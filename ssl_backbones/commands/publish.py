@@ -25,7 +25,7 @@ from huggingface_hub.utils import logging as hub_logging
 
 import ssl_backbones
 from ssl_backbones.credentials import without_credentials
-from ssl_backbones.files import write_file
+from ssl_backbones.files import kept_with_all, telling, write_file
 from ssl_backbones.hub.card import in_this_repository
 from ssl_backbones.hub.given import Terms, givens, settled
 from ssl_backbones.hub.publishing.exchange import Request, connect, publish, verify
@@ -110,7 +110,7 @@ def run(options: Options) -> None:
         if options.ship:
             check_ships(material, folder / "model.safetensors")
         if options.out:
-            shutil.copytree(folder, options.out, dirs_exist_ok=True)
+            keep(folder, files, options.out)
         introduce(folder, files, options, terms)
         if options.dry_run:
             return
@@ -194,6 +194,15 @@ def introduce(folder: Path, files: Sequence[str], options: Options, terms: Terms
     print(f"Licence of the weights: {', '.join(f'{field}: {value}' for field, value in terms.on_the_hub.items())}")
     if options.out:
         print(f"Kept in {options.out}")
+
+
+def keep(folder: Path, files: Sequence[str], out: Path) -> None:
+    """Copy the files into a new or an empty folder; UnwritableError, with none of them kept, where that fails."""
+    with kept_with_all(out / name for name in files):
+        for name in files:
+            with telling(out / name):
+                (out / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / name, out / name)
 
 
 def agreed(options: Options) -> None:

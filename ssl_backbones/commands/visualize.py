@@ -12,7 +12,7 @@ MODEL is a registered name, hf-hub:org/name, or the folder of a run, which also 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from ssl_backbones.checks import check_at_least
 from ssl_backbones.data import ImageSourceError, open_images
 from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.evaluate.model import open_model, usual_device
+from ssl_backbones.files import kept_with_all
 from ssl_backbones.hub.run_name import run_name
 from ssl_backbones.methods import method_from_run
 from ssl_backbones.models.backbone import center_crop
@@ -48,6 +49,7 @@ from ssl_backbones.visualizers import (
     thumbnail_map,
     view_panels,
 )
+from ssl_backbones.visualizers.figures import save_image
 from ssl_backbones.visualizers.gallery import Section
 from ssl_backbones.visualizers.page import FEW, agreement, draw_page, usual_projection
 from ssl_backbones.visualizers.page_images import PageImages, Viewer, magnified, seen_by, task_views, view_pairs
@@ -109,17 +111,18 @@ def visualize(options: Options) -> list[Path]:
     others = [viewer_of(replace(options, model=other, random=False)) for other in options.beside]
     projection = options.map or usual_projection()
     page = options.out / "index.html"
-    images = draw_page(
-        page,
-        viewer,
-        source,
-        count=options.count,
-        bank=options.bank,
-        opening=opening_of(Path(options.model)) if options.model else [],
-        projection=projection,
-    )
-    drawn = [page, *draw_figures(options, viewer, images, projection)]
-    return [*drawn, *draw_networks(options, [viewer, *others], images, projection)]
+    with kept_with_all([page]):
+        images = draw_page(
+            page,
+            viewer,
+            source,
+            count=options.count,
+            bank=options.bank,
+            opening=opening_of(Path(options.model)) if options.model else [],
+            projection=projection,
+        )
+        drawn = [page, *draw_figures(options, viewer, images, projection)]
+        return [*drawn, *draw_networks(options, [viewer, *others], images, projection)]
 
 
 def opening_of(run: Path) -> list[Section]:
@@ -175,20 +178,19 @@ def draw_figures(options: Options, viewer: Viewer, images: PageImages, projectio
         yield from save("alignment_of_views", alignment_panels(*pairs))
     if isinstance(viewer.model, HasAlignmentMaps):
         maps = alignment_maps(viewer.model, magnified(viewer, images, chosen)).float()
-        yield written(
-            options.out / "figures" / "alignment.png", alignment_figure([images.shown[at] for at in chosen], maps).save
-        )
+        figure = alignment_figure([images.shown[at] for at in chosen], maps)
+        yield written(options.out / "figures" / "alignment.png", figure)
     if len(images.indices) > 1:
         k = min(8, len(images.indices) - 1)
         sheet = neighbour_sheet(images.shown, images.features, chosen, k=k)
-        yield written(options.out / "figures" / "neighbours.png", sheet.save)
+        yield written(options.out / "figures" / "neighbours.png", sheet)
     if len(images.indices) >= FEW:
         places = embed_2d(torch.nn.functional.normalize(images.features, dim=1), projection, seed=options.seed).places
         drawn = thumbnail_map(images.shown, places, images.labels, images.source.classes)
-        yield written(options.out / "figures" / "features.png", drawn.save)
+        yield written(options.out / "figures" / "features.png", drawn)
         if options.pdf:
             figure = scatter_figure(places, images.labels, images.source.classes, title=viewer.name)
-            yield written(options.out / "figures" / "features.pdf", partial(save_figure, figure))
+            yield written(options.out / "figures" / "features.pdf", figure)
 
 
 def draw_networks(
@@ -208,19 +210,20 @@ def draw_networks(
         panels.append(Scatter(found.places, network.name, "".join(told)))
     figure = scatter_panels(panels, images.labels, images.source.classes, width=4.0)
     for kind in ("png", "pdf") if options.pdf else ("png",):
-        yield written(options.out / "figures" / f"networks.{kind}", partial(save_figure, figure))
+        yield written(options.out / "figures" / f"networks.{kind}", figure)
 
 
 def saved(folder: Path, pdf: bool, name: str, panels: Panels) -> Iterator[Path]:
     """A figure as PNG, and as PDF where that is asked for."""
-    yield written(folder / f"{name}.png", panels.picture().save)
+    yield written(folder / f"{name}.png", panels.picture())
     if pdf:
-        yield written(folder / f"{name}.pdf", partial(save_figure, panels.figure()))
+        yield written(folder / f"{name}.pdf", panels.figure())
 
 
-def written(path: Path, save: Callable[[Path], Any]) -> Path:
-    """The path, once something is saved there."""
-    save(path)
+def written(path: Path, drawn: Any) -> Path:
+    """The path, once an image or a matplotlib Figure is saved there."""
+    save = save_image if isinstance(drawn, Image.Image) else save_figure
+    save(drawn, path)
     return path
 
 

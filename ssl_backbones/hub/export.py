@@ -14,7 +14,7 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from ssl_backbones.files import write_file, write_json
+from ssl_backbones.files import kept_with_all, write_file, write_json
 
 
 def save_backbone(
@@ -48,8 +48,10 @@ def save_backbone(
     config = _config(reference, architecture, list(input_size), tag=tag, **prepared, **about)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / "model.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))
-    write_json(folder / "config.json", config)
+    files = (folder / "model.safetensors", folder / "config.json")
+    with kept_with_all(files):
+        write_file(files[0], safetensors.torch.save(weights, metadata={"format": "pt"}))
+        write_json(files[1], config)
     return folder
 
 

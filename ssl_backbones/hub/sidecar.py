@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ssl_backbones.credentials import holds_token
-from ssl_backbones.files import write_file, write_json
+from ssl_backbones.files import kept_with_all, write_file, write_json
 from ssl_backbones.refusal import Refusal
 
 KEPT = ("input_size", "mean", "std", "interpolation", "crop_pct")
@@ -57,8 +57,10 @@ def write_exported(file: Path, model: nn.Module, architecture: str, exported: Ex
         **exported.how,
     }
     check_no_token({"the weights": exported.content, "the description of the model": json.dumps(beside).encode()})
-    write_file(file, exported.content)
-    write_json(file.with_name(f"{file.name}.json"), beside)
+    path = file.with_name(f"{file.name}.json")
+    with kept_with_all((file, path)):
+        write_file(file, exported.content)
+        write_json(path, beside)
 
 
 def check_no_token(parts: Mapping[str, bytes], refusal: type[Exception] = ExportError) -> None:

@@ -20,8 +20,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from ssl_backbones.credentials import without_credentials
-from ssl_backbones.files import object_in, without_links, write_file
-from ssl_backbones.runs.run_folder import RunFolderError
+from ssl_backbones.files import object_in, telling, without_links, write_file
 
 Tracker = Callable[[dict[str, float], int], Any]
 """Called with the values of a step and the step: `accelerator.log` and every tracker's `log` are."""
@@ -45,25 +44,33 @@ class LineFile:
         kept = lines_up_to(path, step)
         if not path.exists() or path.read_bytes() != kept:
             write_file(path, kept)
-        self.file: BufferedWriter = open(path, "ab", opener=without_links)  # noqa: SIM115 - closed by close
+        with telling(path):
+            self.file: BufferedWriter = open(path, "ab", opener=without_links)  # noqa: SIM115 - closed by close
 
     def write(self, values: Mapping[str, Any]) -> None:
         """Hand a line to the system, which keeps it if this process is killed."""
-        try:
+        with telling(self.path):
             self.file.write(as_line(values))
             self.file.flush()
-        except OSError as error:
-            raise RunFolderError(
-                f"{self.path} cannot be written ({error.strerror}); make room or mend the folder, and resume the run"
-            ) from error
 
     def sync(self) -> None:
         """Wait until the lines are on the disk."""
-        os.fsync(self.file.fileno())
+        with telling(self.path):
+            os.fsync(self.file.fileno())
 
     def close(self) -> None:
         with suppress(OSError):  # every line was flushed when it was written, and a failure raised there
             self.file.close()
+
+
+def opened(folder: Path, step: int | None) -> tuple[LineFile, LineFile]:
+    """The log and the file of speeds, both open or none."""
+    lines = LineFile(folder / "log.jsonl", step)
+    try:
+        return lines, LineFile(folder / "speed.jsonl", step)
+    except BaseException:
+        lines.close()
+        raise
 
 
 class RunLog:
@@ -99,8 +106,7 @@ class RunLog:
         self.written_at = self.printed_at = (self.started, self.step)
         if not main:
             return
-        self.lines = LineFile(folder / "log.jsonl", resumed_at)
-        self.speeds = LineFile(folder / "speed.jsonl", resumed_at)
+        self.lines, self.speeds = opened(folder, resumed_at)
         self.earlier = seconds_in(self.speeds.path)
         self.bar = Bar(
             total=total_steps * batch_size,

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ssl_backbones import recipes
 from ssl_backbones.data import Batches, Request
-from ssl_backbones.files import read_object, replacing, write_file
+from ssl_backbones.files import UnwritableError, read_object, write_file
 from ssl_backbones.hub.card import model_card
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.hub.run_name import run_name
@@ -27,6 +27,7 @@ from ssl_backbones.train.monitor import Monitor
 from ssl_backbones.typed.values import to_plain
 from ssl_backbones.visualizers import alignment_figure, alignment_maps
 from ssl_backbones.visualizers.alignment import HasAlignmentMaps
+from ssl_backbones.visualizers.figures import save_image
 from ssl_backbones.visualizers.gallery import gallery
 from ssl_backbones.visualizers.page import draw_page
 from ssl_backbones.visualizers.page_images import Viewer
@@ -176,8 +177,7 @@ def draw_maps(recipe: Recipe, monitor: Monitor, trained: Trained) -> None:
     levels = Batches(asked, crop, recipe.seed)[Request(0, indices)].content
     maps = alignment_maps(trained.method, crop.on_device(levels.to(trained.device)))
     figure = alignment_figure([Image.fromarray(image) for image in levels.numpy()], maps.float())
-    with replacing(trained.folder.path / "alignment_maps.png") as file:
-        figure.save(file, "PNG")
+    save_image(figure, trained.folder.path / "alignment_maps.png")
 
 
 def draw_gallery(recipe: Recipe, monitor: Monitor, trained: Trained, results: dict[str, Any]) -> None:
@@ -188,6 +188,8 @@ def draw_gallery(recipe: Recipe, monitor: Monitor, trained: Trained, results: di
     opening = [*verdict_sections(results), run_section(folder, results)]
     try:
         draw_page(folder / "gallery.html", viewer, monitor.asked_images, opening=opening)
+    except UnwritableError:  # all else would not be written either, and the same command draws it again
+        raise
     except Exception as error:  # a picture is not worth a run, whatever is wrong with it
         trained.log.say(f"warning: the images of gallery.html were not drawn, and all else is there ({error!r})")
         with suppress(Exception):  # in place of the page of a run that still trains

@@ -6,19 +6,20 @@ figure 4. Alignment maps of two views: Huang et al., 2022, figure 5 (https://arx
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ssl_backbones.files import replacing
+from ssl_backbones.files import write_file
 from ssl_backbones.visualizers.alignment import checked_values, drawn, most_distinct
 from ssl_backbones.visualizers.embedding import MissingExtraError
 from ssl_backbones.visualizers.grid import INK, PAPER, grid, measure
@@ -203,8 +204,20 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
-def save_figure(figure: Any, path: str | Path) -> None:
-    """Write a matplotlib Figure in the format of the path's suffix; a letter that no font has becomes a box."""
-    with warnings.catch_warnings(), replacing(path) as file:
+def save_figure(figure: Any, path: str | Path, dpi: float | Literal["figure"] = "figure") -> None:
+    """Write a matplotlib Figure in the format of the path's suffix; a letter that no font has becomes a box.
+
+    Raises UnwritableError.
+    """
+    content = io.BytesIO()
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure.savefig(file, format=Path(path).suffix[1:] or "png")
+        figure.savefig(content, format=Path(path).suffix[1:] or "png", dpi=dpi)
+    write_file(path, content.getvalue())
+
+
+def save_image(image: Image.Image, path: str | Path) -> None:
+    """Write an image in the format of the path's suffix, PNG where it has none; raises UnwritableError."""
+    content = io.BytesIO()
+    image.save(content, Image.registered_extensions().get(Path(path).suffix.lower(), "PNG"))
+    write_file(path, content.getvalue())

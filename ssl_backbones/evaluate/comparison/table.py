@@ -10,7 +10,7 @@ from typing import Any
 
 from ssl_backbones.evaluate.comparison.comparison import Column, Comparison, ComparisonError, Row
 from ssl_backbones.metrics import student_interval
-from ssl_backbones.visualizers.figures import new_figure
+from ssl_backbones.visualizers.figures import new_figure, save_figure
 
 DOT = "#1b6ca8"
 LINE = "#c8d3dc"
@@ -166,4 +166,4 @@ def draw(comparison: Comparison, table: Table, path: Path) -> None:
         panel.tick_params(labelsize=9, length=0)
         panel.spines[["top", "right", "left"]].set_visible(False)
     panels[0].set_ylim(rows - 0.4, -0.6)
-    figure.savefig(path, dpi=160)
+    save_figure(figure, path, dpi=160)

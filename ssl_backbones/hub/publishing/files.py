@@ -75,7 +75,7 @@ def card_of(
 
 def check_empty(folder: Path) -> None:
     """Refuse to keep the files among others."""
-    if folder.is_dir() and any(folder.iterdir()):
+    if any(not path.is_dir() for path in folder.rglob("*")):
         raise MaterialError(
             f"{folder} is not empty: name a new folder with --out, so that it holds what is published alone"
         )
