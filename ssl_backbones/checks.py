@@ -28,7 +28,17 @@ def check_positive(**values: float) -> None:
 def check(holds: bool, name: str, value: object, expected: str) -> None:
     """Refuse a value in a sentence."""
     if not holds:
-        raise ValueError(f"{name} is {value!r}, but must be {expected}.")
+        raise ValueError(f"{brief(name)} is {brief(repr(value))}, but must be {expected}.")
+
+
+def brief(text: str, most: int = 200) -> str:
+    """A text for a sentence, cut where it is longer than any person's."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} letters)"
+
+
+def check_seed(name: str, seed: int) -> None:
+    """Refuse a seed that no generator takes."""
+    check(0 <= seed < 2**63, name, seed, "at least 0 and below 2^63")
 
 
 def check_at_least(part: object, **least: float) -> None:

@@ -9,7 +9,7 @@ import math
 import os
 import secrets
 import stat
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -206,15 +206,20 @@ def read_object(
     refusal: type[Exception] = UnreadableError,
     largest: int = LARGEST,
     any_number: bool = False,
+    check: Callable[[dict[str, Any]], object] | None = None,
 ) -> dict[str, Any]:
     """The object in a JSON file; `refusal` with a sentence that names the file, what is wrong, and the way out.
 
-    With `any_number`, it may hold NaN and infinity, which JSON lacks and some programs write.
+    With `any_number`, it may hold NaN and infinity, which JSON lacks and some programs write. `check` raises ValueError
+    for an object that is not what the file should hold.
     """
     try:
-        return object_in(content_of(Path(path), largest), any_number)
+        value = object_in(content_of(Path(path), largest), any_number)
+        if check:
+            check(value)
+        return value
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = (getattr(error, "strerror", None) or str(error)).rstrip(".")
         raise refusal(f"{os.fspath(path)} cannot be read ({reason}): {way_out}") from error
 
 
@@ -240,7 +245,9 @@ def object_in(content: bytes | str, any_number: bool = False) -> dict[str, Any]:
 def value_in(content: bytes | str, any_number: bool = False) -> Any:
     """The value that is written as JSON; ValueError says why it is none: not JSON, not finite, nested too deep."""
     try:
-        checks: dict[str, Any] = {} if any_number else {"parse_constant": not_finite, "parse_float": finite}
+        checks: dict[str, Any] = (
+            {} if any_number else {"parse_constant": not_finite, "parse_float": finite, "parse_int": whole}
+        )
         value = json.loads(content, **checks)
     except json.JSONDecodeError as error:
         raise ValueError(f"it is no JSON: {error}") from error
@@ -261,6 +268,13 @@ def finite(digits: str) -> float:
     """The number; ValueError where it is too large to be one."""
     number = float(digits)
     if math.isinf(number):
+        raise ValueError(f"it holds a number that is too large, {digits[:20]}")
+    return number
+
+
+def whole(digits: str) -> int:
+    """The whole number; ValueError where no program that computes with 64 bits could have written it."""
+    if len(digits) > 20 or not -(2**63) <= (number := int(digits)) < 2**64:
         raise ValueError(f"it holds a number that is too large, {digits[:20]}")
     return number
 

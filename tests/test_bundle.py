@@ -94,7 +94,10 @@ SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
     "empty name": (escape(""), "leads out"),
     "link": (link, "leads out"),
     "model outside": (lambda b: change(b / "bundle.json", lambda m: m["models"].append("../..")), "leads out"),
-    "no model name": (lambda b: change(b / "bundle.json", lambda m: m["models"].append(3)), "leads out"),
+    "no model name": (
+        lambda b: change(b / "bundle.json", lambda m: m["models"].append(3)),
+        "models.1 is 3, but must be text",
+    ),
     "no manifest": (lambda b: (b / "bundle.json").unlink(), "bundle.json cannot be read .No such file or directory"),
     "manifest cut": (lambda b: (b / "bundle.json").write_text('{"schema"') and None, "it is no JSON"),
     "manifest a list": (lambda b: (b / "bundle.json").write_text("[]") and None, "it holds no object"),
@@ -148,11 +151,11 @@ def test_a_runs_folder_is_described(run: Path, capsys):
         ("{}", "no architecture None"),
         ('{"architecture": 8}', "no architecture 8"),
         ('{"architecture": "resnet9"}', "no architecture 'resnet9'"),
-        ('{"architecture": "resnet8", "pretrained_cfg": 1}', "pretrained_cfg is no object"),
-        ('{"architecture": "resnet8", "model_args": null}', "model_args is no object"),
+        ('{"architecture": "resnet8", "pretrained_cfg": 1}', "pretrained_cfg is 1, but must be an object"),
+        ('{"architecture": "resnet8", "model_args": null}', "model_args is None, but must be an object"),
         ('{"architecture": "resnet8", "pretrained_cfg": {"colour": 1}}', "'colour'"),
-        ('{"architecture": "resnet8", "pretrained_cfg": {"mean": "grey"}}', "its mean is 'grey'"),
-        ('{"architecture": "resnet8", "pretrained_cfg": {"input_size": [3, -1, 2]}}', "its input_size is"),
+        ('{"architecture": "resnet8", "pretrained_cfg": {"mean": "grey"}}', "mean is 'grey', but must be a list"),
+        ('{"architecture": "resnet8", "pretrained_cfg": {"input_size": [3, -1, 2]}}', "input_size is [3, -1, 2]"),
     ],
 )
 def test_a_corrupt_configuration_is_one_sentence(content: str, told: str, run: Path, capsys):

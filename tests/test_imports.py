@@ -17,12 +17,12 @@ PACKAGE = ROOT / "ssl_backbones"
 SCRIPTS = {path.stem for folder in ("training", "benchmarks") for path in (ROOT / folder).glob("*.py")}
 
 FLOORS = (
-    {"credentials", "version"},
+    {"checks", "credentials", "version"},
     {"refusal"},
     {"files", "registry"},
-    {"checks", "clustering", "convert", "cores", "distributed", "invocation", "locks", "losses", "metrics"}
-    | {"optimizers", "orphans", "schedules", "version", "views"},
-    {"data", "fetch", "typed"},
+    {"clustering", "convert", "cores", "distributed", "invocation", "locks", "losses", "metrics"}
+    | {"optimizers", "orphans", "schedules", "typed", "version", "views"},
+    {"data", "fetch"},
     {"mining", "models", "runs"},
     {"methods"},
     {"recipes"},

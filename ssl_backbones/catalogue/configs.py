@@ -3,74 +3,165 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import timm
-from huggingface_hub import hf_hub_download
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError
 from timm.models import PretrainedCfg
 
+from ssl_backbones.catalogue.trial import check_network
+from ssl_backbones.checks import brief, check
 from ssl_backbones.files import read_object
 from ssl_backbones.registry.errors import PretrainedWeightsError
+from ssl_backbones.runs.results import read_results
+from ssl_backbones.typed.values import check_form
 
 FOLDER = "local-dir:"
+LARGEST_SIDE = 2048
+"""Pixels of an image, twice what any network of timm's was trained at."""
+MOST_CLASSES = 10**6
+LARGEST_NUMBER = 2**20
+"""Of the arguments of a network."""
+MOST_ARGUMENTS = 1000
+INTERPOLATIONS = {"bicubic", "bilinear", "box", "hamming", "lanczos", "nearest", "random"}
+"""The names that timm has for them."""
 _FIELDS = {field.name for field in fields(PretrainedCfg)}
 
+Names = str | list[str] | None
 
-def read_config(source: str, cache_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
-    """The configuration of `local-dir:FOLDER` or `hf-hub:org/name`; PretrainedWeightsError if timm could not use it."""
-    place = source.partition(":")[2]
-    if source.startswith(FOLDER):
-        path = Path(place) / "config.json"
+
+class Prepared(TypedDict, total=False):
+    """The fields of timm's pretrained_cfg that something reads, as JSON has them."""
+
+    architecture: str | None
+    input_size: list[int]
+    test_input_size: list[int] | None
+    min_input_size: list[int] | None
+    fixed_input_size: bool
+    interpolation: str
+    crop_pct: float
+    test_crop_pct: float | None
+    crop_mode: str
+    mean: list[float]
+    std: list[float]
+    num_classes: int
+    pool_size: list[int] | None
+    test_pool_size: list[int] | None
+    first_conv: Names
+    classifier: Names
+    tag: str | None
+    license: str | None
+    description: str | None
+    origin_url: str | None
+    paper_name: str | None
+    paper_ids: Names
+
+
+class Config(TypedDict, total=False):
+    """config.json as timm writes it."""
+
+    num_classes: int
+    num_features: int
+    global_pool: str
+    model_args: dict[str, Any]
+    pretrained_cfg: dict[str, Any]
+
+
+def read_config(
+    source: str, cache_dir: str | os.PathLike[str] | None = None, num_classes: int | None = None
+) -> dict[str, Any]:
+    """The configuration of `local-dir:FOLDER` or `hf-hub:org/name`; PretrainedWeightsError if timm could not use it.
+
+    Its network is made once without memory, with `num_classes` where that is given, and has to fit the weights.
+    """
+    repository, _, revision = source.partition(":")[2].partition("@")
+    if local := source.startswith(FOLDER):
+        path = Path(source.removeprefix(FOLDER)) / "config.json"
     else:
         cache = None if cache_dir is None else os.fspath(cache_dir)
-        repository, _, revision = place.partition("@")
         path = Path(hf_hub_download(repository, "config.json", revision=revision or None, cache_dir=cache))
-    config = _object(path)
-    if fault := _fault(config):
-        raise _refusal(path, fault)
-    return config
+    elsewhere = int if local else partial(_weights_on_the_hub, repository, revision or None)
+
+    def checked(config: Mapping[str, Any]) -> None:
+        _check_values(config)
+        check_network(path.parent, config["architecture"], num_classes, elsewhere)
+
+    return read_object(path, _WAY_OUT, PretrainedWeightsError, check=checked)
 
 
 def read_run(source: str) -> dict[str, Any]:
     """The results that a run left beside the folder of its backbone; empty where none did."""
     path = Path(source.partition(":")[2]).parent / "results.json"
-    return _object(path) if source.startswith(FOLDER) and path.is_file() else {}
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file, or PretrainedWeightsError."""
-    return read_object(path, _WAY_OUT, PretrainedWeightsError)
+    found = source.startswith(FOLDER) and path.is_file()
+    return read_results(path, _WAY_OUT, PretrainedWeightsError) if found else {}
 
 
 _WAY_OUT = "restore it from where it came from, or write the folder anew with `ssl-backbones convert FILE --out DIR`"
 
 
-def _refusal(path: Path, fault: str) -> PretrainedWeightsError:
-    return PretrainedWeightsError(f"{path} does not describe a model ({fault}): {_WAY_OUT}")
+def _weights_on_the_hub(repository: str, revision: str | None) -> int:
+    """Bytes of the weights of a repository, asked for without fetching them; 0 where it has none or is out of reach."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        with suppress(HfHubHTTPError, OSError):
+            return get_hf_file_metadata(hf_hub_url(repository, name, revision=revision)).size or 0
+    return 0
 
 
-def _fault(config: dict[str, Any]) -> str | None:
-    """The fields that timm would stumble over."""
+def _check_values(config: Mapping[str, Any]) -> None:
+    """Refuse a configuration that describes no model here, and values that none has: ValueError."""
     architecture = config.get("architecture")
     if not isinstance(architecture, str) or not timm.is_model(architecture):
-        return f"timm knows no architecture {architecture!r}"
-    if not isinstance(config.get("model_args", {}), dict):
-        return "its model_args is no object, as in what transformers writes"
-    cfg = config.get("pretrained_cfg", {})
-    if not isinstance(cfg, dict):
-        return "its pretrained_cfg is no object"
-    if unknown := sorted(map(str, cfg.keys() - _FIELDS)):
-        return f"its pretrained_cfg holds {unknown[0]!r}, which timm does not know"
-    for name in ("input_size", "mean", "std"):
-        value = cfg.get(name, [1, 1, 1])
-        if not (isinstance(value, list) and value and all(_positive(number, name) for number in value)):
-            return f"its {name} is {value!r}"
-    return None
+        raise ValueError(f"timm knows no architecture {brief(repr(architecture))}")
+    check_form(Config, config)
+    cfg = config.get("pretrained_cfg", config)
+    if unknown := sorted(cfg.keys() - _FIELDS) if cfg is not config else []:
+        raise ValueError(f"its pretrained_cfg holds {unknown[0][:80]!r}, which timm does not know")
+    check_form(Prepared, cfg)
+    _check_numbers(cfg)
+    for classes in (config, cfg):
+        found = classes.get("num_classes", 0)
+        check(found <= MOST_CLASSES, "num_classes", found, f"at most {MOST_CLASSES:,}")
+    _check_arguments(config.get("model_args", {}))
 
 
-def _positive(number: Any, name: str) -> bool:
-    """True if a side is a count, and a mean or a deviation a number."""
-    kinds = int if name == "input_size" else int | float
-    return isinstance(number, kinds) and not isinstance(number, bool) and number >= 0
+def _check_numbers(cfg: Mapping[str, Any]) -> None:
+    """Refuse sizes and statistics that no image has."""
+    for name in ("input_size", "test_input_size", "min_input_size"):
+        if size := cfg.get(name):
+            right = len(size) == 3 and all(1 <= side <= LARGEST_SIDE for side in size)
+            check(right, name, size, f"three counts of at most {LARGEST_SIDE}, channels and sides")
+    for name in ("crop_pct", "test_crop_pct"):
+        share = cfg.get(name)
+        check(share is None or 0 < share <= 2, name, share, "a share of at most 2")
+    mean, std = cfg.get("mean", [0]), cfg.get("std", [1] * len(cfg.get("mean", [0])))
+    check(0 < len(mean) <= LARGEST_SIDE and min(mean) >= 0, "mean", mean, "a number of at least 0 for each channel")
+    check(len(std) == len(mean) and min(std) > 0, "std", std, "a positive number for each one in mean")
+    way = cfg.get("interpolation", "bicubic")
+    check(way in INTERPOLATIONS, "interpolation", way[:80], f"one of {', '.join(sorted(INTERPOLATIONS))}")
+
+
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments of a network that are beyond those of any."""
+    found = list(_leaves(arguments))
+    check(len(found) <= MOST_ARGUMENTS, "model_args", f"{len(found)} values", f"at most {MOST_ARGUMENTS}")
+    for name, value in found:
+        if name.endswith("_rate"):
+            right = value is None or (not isinstance(value, str) and 0 <= value <= 1)
+            check(right, f"model_args.{name}"[:80], str(value)[:80], "a share")
+        right = len(value) <= MOST_ARGUMENTS if isinstance(value, str) else abs(value or 0) <= LARGEST_NUMBER
+        check(right, f"model_args.{name}"[:80], str(value)[:80], f"a number of at most {LARGEST_NUMBER:,}, or a word")
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every number, text or truth value in a JSON value, by the key that it lies under."""
+    if not isinstance(value, dict | list):
+        yield name, value
+        return
+    for key, part in value.items() if isinstance(value, dict) else ((name, part) for part in value):
+        yield from _leaves(part, key)

@@ -19,6 +19,7 @@ from ssl_backbones.catalogue.description import (
     describe_recipe,
     describe_tag,
 )
+from ssl_backbones.checks import brief
 from ssl_backbones.models.build import untrained
 from ssl_backbones.models.provenance import HUB
 from ssl_backbones.registry.backbones import SMALL
@@ -50,7 +51,7 @@ def create_model(name: str | os.PathLike[str], pretrained: bool = False, **kwarg
     make = partial(untrained, network) if network else partial(timm.create_model, source)
     with explain_weights(source):
         if source.startswith((*HUB, FOLDER)):
-            read_config(source, kwargs.get("cache_dir"))
+            read_config(source, kwargs.get("cache_dir"), kwargs.get("num_classes"))
         if pretrained and kwargs and (network or ":" in source):  # timm loads leniently where a head is added or not
             make(pretrained=True, **own)
         model: nn.Module = make(pretrained=pretrained, **kwargs)
@@ -88,7 +89,7 @@ def describe(name: str | os.PathLike[str]) -> Description:
     if source is None:
         raise UnknownModelError(_unknown(name, _names()))
     with explain_weights(source):
-        return describe_config(name, source, read_config(source), read_run(source))
+        return describe_config(name, source, read_config(source, num_classes=0), read_run(source))
 
 
 def training_command(name: Name) -> str | None:
@@ -170,5 +171,5 @@ def _unknown(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(dict.fromkeys(known)), n=3)
     offer = f"near it are {', '.join(near)}" if near else "`ssl-backbones list` shows the names"
     if "/" in name:
-        offer += f", and a repository on the Hub is named 'hf-hub:{name}'"
-    return f"no model, and no folder, is called {name!r}: {offer}"
+        offer += f", and a repository on the Hub is named {brief(repr(f'hf-hub:{name}'))}"
+    return f"no model, and no folder, is called {brief(repr(name))}: {offer}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch.distributed
 
+from ssl_backbones.checks import brief
 from ssl_backbones.credentials import without_credentials
 from ssl_backbones.distributed import first_to_tell, one_for_all
 from ssl_backbones.files import told
@@ -28,6 +30,11 @@ from ssl_backbones.typed.words import CommandLineError, read
 
 IN_TRAIN = {"accelerate", "datasets", "pyarrow", "tqdm"}
 """Packages of the extra [train]; [eval] has these and all others that a command may lack."""
+
+
+NO_TEXT = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
+"""Characters that no system has in a word, unlike the bytes of a name that is not Unicode."""
+LONG = re.compile(r"\S{400,}")
 
 
 class MissingPackageError(Refusal, ImportError):
@@ -42,7 +49,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     command = first.replace("_", "-")
     if command not in modules():
-        said = f"{first!r} is no command{nearest(command, modules())}" if first else "the COMMAND is missing"
+        said = f"{brief(repr(first))} is no command{nearest(command, modules())}" if first else "the COMMAND is missing"
         print(f"{NAME}: {said}; it is one of {', '.join(modules())}", file=sys.stderr)
         return 2
     return run(command, others, f"{NAME} {command}")
@@ -63,7 +70,7 @@ def run(command: str, words: Sequence[str] | None = None, program: str = "") -> 
         return 130
     except (Refusal, OSError) as error:
         every_process = isinstance(error, CommandLineError) and os.environ.get("RANK", "0") != "0"
-        sentence = without_credentials(told(error) if isinstance(error, OSError) else str(error))
+        sentence = LONG.sub(cut, without_credentials(told(error) if isinstance(error, OSError) else str(error)))
         if not every_process and first_to_tell(sentence):
             print(f"{program}: {sentence}", file=sys.stderr, flush=True)
         return 2
@@ -72,8 +79,15 @@ def run(command: str, words: Sequence[str] | None = None, program: str = "") -> 
             torch.distributed.destroy_process_group()
 
 
+def cut(word: re.Match[str]) -> str:
+    """A word that no person wrote, as far as it tells anything."""
+    return f"{word[0][:200]}... ({len(word[0]):,} letters)"
+
+
 def started(command: str, words: Sequence[str], program: str) -> int:
     """The exit code of a command, once it has done what the words say."""
+    if odd := next((word for word in words if NO_TEXT.search(word)), None):
+        raise CommandLineError(f"the word {odd!r} holds a zero byte or half a letter, as no name does: write another")
     try:
         module = import_module(f"{__name__}.{modules()[command]}")
         return int(module.run(options_of(module, words, program)) or 0)

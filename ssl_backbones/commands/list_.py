@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ssl_backbones.catalogue.description import Description
 from ssl_backbones.catalogue.lookup import describe, list_models
+from ssl_backbones.checks import brief
 from ssl_backbones.typed.words import Positional
 
 HEAD = ("name", "method", "data", "epochs", "paper", "theirs", "ours", "licence", "weights")
@@ -32,7 +33,7 @@ def run(options: Options) -> int:
     names = list_models(options.pattern, options.pretrained, include_tags=True)
     if not names:
         which = "model with published weights" if options.pretrained else "model"
-        print(f"no {which} matches {options.pattern or '*'!r}", file=sys.stderr)
+        print(f"no {which} matches {brief(repr(options.pattern or '*'))}", file=sys.stderr)
         return 1
     rows = [HEAD, *(row(describe(name)) for name in names)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ssl_backbones.checks import check_at_least
+from ssl_backbones.checks import check_at_least, check_seed
 from ssl_backbones.data import ImageSourceError, open_images
 from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.evaluate.model import open_model, usual_device
@@ -53,7 +53,13 @@ from ssl_backbones.visualizers.figures import save_image
 from ssl_backbones.visualizers.gallery import Section
 from ssl_backbones.visualizers.page import FEW, agreement, draw_page, usual_projection
 from ssl_backbones.visualizers.page_images import PageImages, Viewer, magnified, seen_by, task_views, view_pairs
-from ssl_backbones.visualizers.run_section import recorded, run_section, tuned_sections, verdict_sections
+from ssl_backbones.visualizers.run_section import (
+    recorded_recipe,
+    recorded_results,
+    run_section,
+    tuned_sections,
+    verdict_sections,
+)
 
 PRINTED = 6
 """Images in a figure of rows."""
@@ -95,7 +101,8 @@ class Options:
     """Of the map, of views, and of random weights."""
 
     def __post_init__(self) -> None:
-        check_at_least(self, size=8, count=1, bank=1, seed=0, max_pixels=1)
+        check_at_least(self, size=8, count=1, bank=1, max_pixels=1)
+        check_seed("seed", self.seed)
 
 
 def run(options: Options) -> None:
@@ -128,8 +135,8 @@ def visualize(options: Options) -> list[Path]:
 def opening_of(run: Path) -> list[Section]:
     """The verdict on a run, if it has one, and its curves; of a training with labels, its results."""
     if is_run(str(run)):
-        return [*verdict_sections(recorded(run / "results.json")), run_section(run)]
-    return tuned_sections(recorded(run / "results.json"), run) if (run / "backbone").is_dir() else []
+        return [*verdict_sections(recorded_results(run)), run_section(run)]
+    return tuned_sections(recorded_results(run), run) if (run / "backbone").is_dir() else []
 
 
 def claim_out(options: Options) -> None:
@@ -147,13 +154,13 @@ def claim_out(options: Options) -> None:
 
 def is_run(model: str) -> bool:
     """True for a model that is named by the folder of a pretraining run."""
-    return bool(model) and "method" in recorded(Path(model) / "recipe.json")
+    return bool(model) and "method" in recorded_recipe(Path(model))
 
 
 def viewer_of(options: Options) -> Viewer:
     """The method of a run with its heads where they are there to be had, or the backbone."""
     folder, name, device = Path(options.model), without_place(options.model), usual_device()
-    recipe = recorded(folder / "recipe.json") if is_run(options.model) else {}
+    recipe = recorded_recipe(folder) if is_run(options.model) else {}
     network: nn.Module
     if recipe and (options.random or any(folder.glob("checkpoints/step-*"))):
         torch.manual_seed(options.seed)
@@ -162,7 +169,7 @@ def viewer_of(options: Options) -> Viewer:
     else:
         found = open_model(options.model, device, size=options.size, random=options.random, seed=options.seed)
         network, crop = found.network, found.crop
-    name = run_name(recipe, recorded(folder / "results.json")) if recipe else name
+    name = run_name(recipe, recorded_results(folder)) if recipe else name
     return Viewer(f"{name} with random weights" if options.random else name, network, crop, device, options.seed)
 
 

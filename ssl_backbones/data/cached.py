@@ -13,8 +13,9 @@ encoded anew, which are others than the source's, and its index says so.
 from __future__ import annotations
 
 import hashlib
+import mmap
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypedDict, final
 
 import numpy as np
 from PIL import Image
@@ -23,11 +24,54 @@ from ssl_backbones.data.decode import decode
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.files import file_digest, object_digest, read_object
+from ssl_backbones.typed.values import check_form
 
 SCHEMA = 1
 INDEX, ARRAYS, PIXELS = "INDEX.json", "photos.npz", "pixels.npy"
 HEADER = 128
 """Bytes in front of the pixels."""
+
+
+class Of(TypedDict):
+    """The source of a cache."""
+
+    source: str
+    fingerprint: str
+    photos: int
+
+
+class OfContent(Of, total=False):
+    """The source of a cache that knows images by their content, too."""
+
+    fingerprint_by_sizes: str
+
+
+class Content(TypedDict):
+    """The form in which a cache keeps each image."""
+
+    kind: str
+
+
+class BlockDigest(TypedDict):
+    """A block of pixels."""
+
+    bytes: int
+    sha256: str
+
+
+Files = TypedDict("Files", {PIXELS: list[BlockDigest], ARRAYS: str})  # type: ignore[misc]
+
+
+class Index(TypedDict):
+    """INDEX.json, as `train/cache_file.py` writes it."""
+
+    of: OfContent
+    content: Content
+    made_with: dict[str, str | None]
+    classes: list[str]
+    labelled: bool
+    unreadable: dict[str, str]
+    files: Files
 
 
 @final
@@ -57,7 +101,8 @@ class CachedImages(Images):
         """True of a cache of version 0.1, which knew images by their sizes alone."""
         self.unreadable = {int(at): reason for at, reason in self.index["unreadable"].items()}
         self.encoded = self.index["content"]["kind"] != "pixels"
-        self.content: np.ndarray | None = None
+        self.file: mmap.mmap | None = None
+        self.content = np.empty(0, np.uint8)
 
     def __getitem__(self, index: int) -> Image.Image:
         at = range(len(self))[index]
@@ -71,12 +116,19 @@ class CachedImages(Images):
 
     def content_of(self, index: int) -> np.ndarray:
         """The bytes (B,) that are kept of an image."""
-        if self.content is None:
-            self.content = mapped(self.folder)
+        self.require(int(self.ends[index + 1]))
         return self.content[self.ends[index] : self.ends[index + 1]]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "content": None}
+        return {**self.__dict__, "file": None, "content": np.empty(0, np.uint8)}
+
+    def require(self, count: int) -> None:
+        """Map the pixels, and refuse a file that was cut below so many bytes of them: reading it would be fatal."""
+        if self.file is None:
+            self.file = mapped(self.folder)
+            self.content = np.frombuffer(self.file, np.uint8, offset=HEADER)
+        if self.file.size() < HEADER + count:
+            raise torn_error(self.folder, f"{PIXELS} was cut to {self.file.size():,} bytes while it was in use")
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -86,11 +138,17 @@ def read_index(folder: Path) -> dict[str, Any]:
     index = read_object(folder / INDEX, "delete the folder, and the same command makes it anew", ImageSourceError)
     if index.get("sha256") != object_digest(index):
         raise torn_error(folder, f"{INDEX} was changed")
-    if index["schema"] != SCHEMA:
+    if index.get("schema") != SCHEMA:
         raise ImageSourceError(
-            f"the cache in {folder} has format {index['schema']}, and this version reads {SCHEMA}: delete the folder, "
-            "and the cache is made anew"
+            f"the cache in {folder} has format {str(index.get('schema'))[:20]}, and this version reads {SCHEMA}: "
+            "delete the folder, and the cache is made anew"
         )
+    try:
+        check_form(Index, index)
+    except ValueError as error:
+        raise torn_error(folder, f"in {INDEX}, {str(error).rstrip('.')}") from error
+    if odd := next((at for at in index["unreadable"] if not at.isdecimal()), None):
+        raise torn_error(folder, f"{INDEX} counts {odd[:20]!r} among the images")
     return index
 
 
@@ -124,13 +182,14 @@ def next_sha256(file: Any, count: int) -> str:
     return found.hexdigest()
 
 
-def mapped(folder: Path) -> np.ndarray:
-    """All bytes of the pixels in one row, none of them read yet."""
+def mapped(folder: Path) -> mmap.mmap:
+    """The file of pixels, of which nothing is read yet."""
     try:
-        pixels = np.load(folder / PIXELS, mmap_mode="r", allow_pickle=False)
+        np.load(folder / PIXELS, mmap_mode="r", allow_pickle=False)  # its header is what it should be
+        with open(folder / PIXELS, "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
         raise torn_error(folder, f"{PIXELS} cannot be mapped") from error
-    return np.asarray(pixels).reshape(-1)  # an np.memmap is slow to slice
 
 
 def torn_error(folder: Path, what: str) -> ImageSourceError:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ssl_backbones.data.cached import CachedImages, mapped
+from ssl_backbones.data.cached import CachedImages
 from ssl_backbones.data.images import Images, ImageSourceError
 from ssl_backbones.views.resident import ResidentImage, ResidentPixels
 
@@ -36,9 +36,11 @@ class ResidentImages(Images):
         self.cache, self.place = images, images.place
         self.keys, self.labels, self.classes = images.keys, images.labels, images.classes
         self.fingerprint, self.fingerprint_by_sizes = images.fingerprint, images.fingerprint_by_sizes
-        rows = mapped(images.folder).reshape(-1, 3)
+        images.require(int(images.ends[-1]))
+        rows = images.content.reshape(-1, 3)
         levels = torch.empty(rows.shape, dtype=torch.uint8, device=device)
         for start in range(0, len(rows), AT_ONCE):
+            images.require(3 * min(start + AT_ONCE, len(rows)))
             levels[start : start + AT_ONCE] = torch.from_numpy(np.array(rows[start : start + AT_ONCE]))
         starts, sizes = (
             torch.from_numpy(np.array(values, np.int64)) for values in (images.ends[:-1] // 3, images.shapes)

@@ -14,13 +14,13 @@ from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.evaluation import Evaluation
 from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel, evaluated, open_model
-from ssl_backbones.files import read_object
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.names import Name
 from ssl_backbones.train.baselines import Question, Seen, compared
 from ssl_backbones.train.bench import view_of
 from ssl_backbones.train.processes import first_decides
 from ssl_backbones.views import permutation
+from ssl_backbones.visualizers.run_section import recorded_recipe, recorded_results
 
 RANDOM = "random weights"
 
@@ -42,7 +42,7 @@ def beside_baselines(asked: Evaluation, count: int) -> dict[str, Any]:
     labels = None if images.labels is None else torch.from_numpy(np.asarray(images.labels)[drawn]).long()[kept]
     about = {"of": len(images), "size": asked.model.crop.size, "view": repr(view_of(asked.model.crop))}
     told = {"baselines": compared(seen[0], seen[1:], Question(labels, options.seed), about)}
-    trend = recorded(options.model).get("trend")
+    trend = recorded_results(Path(options.model)).get("trend")
     return told | ({} if trend is None else {"trend": trend})
 
 
@@ -54,7 +54,7 @@ def models(asked: Evaluation) -> Iterator[tuple[EvaluatedModel, str]]:
     if not options.random:
         random = open_model(options.model, own.device, size=size, layer=layer, random=True, seed=options.seed)
         yield renamed(random, RANDOM), ""
-    if not options.random and (init := recorded(options.model, "recipe.json").get("init")):
+    if not options.random and (init := recorded_recipe(Path(options.model)).get("init")):
         try:
             start = open_model(options.model, own.device, size=size, layer=layer, init=init)
             yield renamed(start, f"its start, {init}"), ""
@@ -78,9 +78,3 @@ def architecture_of(model: EvaluatedModel) -> str:
     network: Any = model.network
     cfg: Any = (network.backbone if model.layer else network).pretrained_cfg
     return Name.parse(str(cfg["architecture"])).arch
-
-
-def recorded(model: str, name: str = "results.json") -> dict[str, Any]:
-    """The object in a file of the run that a model is the folder of; empty for any other model, or without the file."""
-    path = Path(model) / name
-    return read_object(path, "restore it, or name another folder") if path.is_file() else {}

@@ -17,8 +17,7 @@ from ssl_backbones.evaluate.features import Extraction, features_of
 from ssl_backbones.evaluate.labelled import Labelled, labelled
 from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.evaluate.options import FREE, EvaluationOptions
-from ssl_backbones.files import read_object
-from ssl_backbones.runs.results import Number, proportion, results_of, write_results
+from ssl_backbones.runs.results import Number, proportion, read_results, results_of, write_results
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, claim
 from ssl_backbones.train.precision import check_precision
 from ssl_backbones.train.processes import first_decides, meet
@@ -135,7 +134,7 @@ def settings(options: EvaluationOptions, model: EvaluatedModel) -> dict[str, Any
 
 def read(path: Path) -> dict[str, Any]:
     """The results in a file."""
-    return read_object(path, "delete it, or choose another folder with --out", RunFolderError)
+    return read_results(path, "delete it, or choose another folder with --out", RunFolderError)
 
 
 def one_by_one(right: Tensor, labels: Tensor, classes: list[str]) -> dict[str, Number]:

@@ -17,9 +17,9 @@ from ssl_backbones.data import Images, ImageSourceError
 from ssl_backbones.data.subset import HOLD_OUT_SEED
 from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.transfer import Transfer
-from ssl_backbones.files import make_folder, read_object, replacing, write_json
+from ssl_backbones.files import make_folder, replacing, write_json
 from ssl_backbones.refusal import Refusal
-from ssl_backbones.runs.results import NOT_FINITE, Number, searched_in_words
+from ssl_backbones.runs.results import NOT_FINITE, Number, read_results, searched_in_words
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError
 from ssl_backbones.train.guards import NotFiniteError
 from ssl_backbones.train.processes import first_decides
@@ -29,6 +29,7 @@ from ssl_backbones.views import permutation
 R = TypeVar("R", bound=Transfer)
 OWN = ("recipe.json", "results.json", "speed.jsonl", ".lock")
 """Files of a run's folder that the search's folder has of its own, or has no use for."""
+ANEW = "delete it and start the same command again"
 
 
 class NoRateError(Refusal, RuntimeError):
@@ -117,8 +118,10 @@ def attempt(run: R, division: Division | None, metric: str, train: Train[R]) -> 
 
 def number_of(folder: Path, metric: str) -> Number:
     """The number that decides, from a finished run's results."""
-    number: Number = results_in(folder)["numbers"][metric]
-    return number
+    numbers: dict[str, Number] = results_in(folder)["numbers"]
+    if metric not in numbers:
+        raise RunFolderError(f"{RunFolder(folder).results} holds no number {metric!r}: {ANEW}")
+    return numbers[metric]
 
 
 def searched_on(folder: RunFolder) -> str:
@@ -132,7 +135,7 @@ def searched_on(folder: RunFolder) -> str:
 
 def results_in(folder: Path) -> dict[str, Any]:
     """The results of a finished run."""
-    return read_object(RunFolder(folder).results, "delete it and start the same command again", RunFolderError)
+    return read_results(RunFolder(folder).results, ANEW, RunFolderError)
 
 
 def account(

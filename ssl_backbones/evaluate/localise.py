@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ssl_backbones.checks import check, check_at_least
+from ssl_backbones.checks import check, check_at_least, check_seed
 from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.evaluate.detection.open_annotated import open_annotated
 from ssl_backbones.evaluate.detection.squares import Squares, squares_of
@@ -88,7 +88,8 @@ class Options:
 
     def __post_init__(self) -> None:
         check(bool(self.models), "models", self.models, "at least one")
-        check_at_least(self, size=8, curves=0, steps=1, batch_size=1, seed=0, max_pixels=1)
+        check_at_least(self, size=8, curves=0, steps=1, batch_size=1, max_pixels=1)
+        check_seed("seed", self.seed)
         check(0 <= self.tolerance <= 1, "tolerance", self.tolerance, "a share from 0 to 1")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ssl_backbones.checks import check, check_at_least
+from ssl_backbones.checks import check, check_at_least, check_seed
 from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.data.subset import Selection, check_hold_out
 from ssl_backbones.evaluate.features import Extraction
@@ -51,7 +51,7 @@ class FeatureOptions(ABC):
 
     def __post_init__(self) -> None:
         check_at_least(self, size=0, hold_out=0, batch_size=1, max_pixels=1, workers=0)
-        check(0 <= self.seed < 2**63, "seed", self.seed, "at least 0 and below 2^63")
+        check_seed("seed", self.seed)
         check(0 <= self.unreadable_share <= 1, "unreadable_share", self.unreadable_share, "at least 0 and at most 1")
 
     @property

@@ -6,17 +6,33 @@ import os
 import re
 import shutil
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypedDict
 
 from ssl_backbones.catalogue.lookup import create_model, describe
 from ssl_backbones.files import file_digest, read_object, write_json
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.hub.sidecar import check_no_token, preparation
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.runs.manifest import Entry
+from ssl_backbones.typed.values import check_form
 
 MANIFEST = "bundle.json"
 SCHEMA = 1
+
+
+class Schema(TypedDict):
+    """The part of a bundle's manifest that every version has."""
+
+    schema: int
+
+
+class Manifest(Schema):
+    """The files of a bundle, with size and sha256, and the folders of its models."""
+
+    files: dict[str, Entry]
+    models: list[str]
 
 
 class BundleError(Refusal, ValueError):
@@ -84,25 +100,23 @@ def _write_model(name: str, root: Path, folders: list[Path]) -> None:
 
 def _manifest(root: Path) -> dict[str, Any]:
     """The manifest of a bundle, of the form that is read here."""
-    manifest = read_object(root / MANIFEST, _AGAIN, BundleError)
-    if manifest.get("schema") != SCHEMA:
+    manifest = read_object(root / MANIFEST, _AGAIN, BundleError, check=partial(check_form, Schema))
+    if manifest["schema"] != SCHEMA:
         raise BundleError(
-            f"{str(root)!r} is a bundle of schema {manifest.get('schema')!r}, and this version reads {SCHEMA}: {_AGAIN}"
+            f"{str(root)!r} is a bundle of schema {manifest['schema']}, and this version reads {SCHEMA}: {_AGAIN}"
         )
     try:
-        for wanted in manifest["files"].values():
-            wanted["size"], wanted["sha256"]
-        names = [*manifest["files"], *manifest["models"]]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"the {MANIFEST} of {str(root)!r} is damaged: {_AGAIN}") from error
-    for name in names:
+        check_form(Manifest, manifest)
+    except ValueError as error:
+        raise BundleError(f"the {MANIFEST} of {str(root)!r} is damaged ({str(error).rstrip('.')}): {_AGAIN}") from error
+    for name in (*manifest["files"], *manifest["models"]):
         _inside(root, name)
     return manifest
 
 
-def _inside(root: Path, name: Any) -> Path:
+def _inside(root: Path, name: str) -> Path:
     """A path of the bundle; BundleError for one that leads out of it."""
-    parts = PurePosixPath(name).parts if isinstance(name, str) else ()
+    parts = PurePosixPath(name).parts
     path = root.joinpath(*parts) if parts else root
     leads_out = not parts or ".." in parts or PurePosixPath(name).is_absolute() or "\\" in name or ":" in name
     if leads_out or not path.resolve().is_relative_to(root.resolve()):

@@ -9,13 +9,14 @@ from typing import Any
 
 import timm
 from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from ssl_backbones.catalogue.description import Description
 from ssl_backbones.catalogue.lookup import describe, list_models
 from ssl_backbones.hub.evaluation_section import evaluation
 from ssl_backbones.hub.evaluations import Results, index
 from ssl_backbones.hub.given import Terms, base_model, givens, sentences, settled, terms_of, with_labels
+from ssl_backbones.hub.markup import cell, plain_texts
 from ssl_backbones.hub.run_name import data_name, fingerprint, on_own_images, run_name
 from ssl_backbones.hub.training_section import training
 from ssl_backbones.models.provenance import Provenance
@@ -79,11 +80,11 @@ def model_card(
     without one the card is the draft in a run's folder. `state` names the files of the training state, where they lie
     beside the card; `places` is where the others do.
     """
-    results, places, given = upgraded(results), places if source else IN_A_RUN, givens(results)
+    recipe, results, config, evaluations = plain_texts([recipe, upgraded(results), config or {}, evaluations])
+    places, given = places if source else IN_A_RUN, givens(results)
     terms = settled(terms or Terms(), given)
     known = replace(facts_of(recipe, results), name=name or run_name(recipe, results))
-    template = environment().get_template("card.md.jinja")
-    return template.render(
+    return template().render(
         draft=source is None,
         known=known,
         recipe=recipe,
@@ -94,7 +95,7 @@ def model_card(
         how=pretrained(recipe, known, given),
         given=sentences(given),
         given_terms=terms_of(given),
-        preparation=preparation(config or {}),
+        preparation=preparation(config),
         training=training(recipe, results, places.recipe),
         images_terms=images_terms(recipe, results, known, terms),
         **loading(known, source),
@@ -102,8 +103,8 @@ def model_card(
     )
 
 
-def environment() -> Environment:
-    """The templates of this room, whose blocks leave no empty lines."""
+def template() -> Template:
+    """The template of a card, whose blocks leave no empty lines."""
     made = Environment(
         loader=PackageLoader("ssl_backbones.hub", "."),
         undefined=StrictUndefined,
@@ -112,12 +113,7 @@ def environment() -> Environment:
         keep_trailing_newline=True,
     )
     made.filters["cell"] = cell
-    return made
-
-
-def cell(value: Any) -> str:
-    """A value in a Markdown table."""
-    return "not recorded" if value is None else str(value).replace("|", r"\|")
+    return made.get_template("card.md.jinja")
 
 
 def facts_of(recipe: Mapping[str, Any], results: Results) -> Description:

@@ -10,6 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
+from ssl_backbones.hub.markup import in_code, plain_text
 from ssl_backbones.invocation import repeatable
 from ssl_backbones.metrics import Interval, newcombe_difference
 from ssl_backbones.registry.image_sets import known_by
@@ -141,8 +142,8 @@ def linear(evaluations: Sequence[Results]) -> str | None:
     """The first linear evaluation's top-1, and on which images, in words."""
     for results, _ in beside_random(evaluations):
         if str(results["protocol"]).startswith(("linear", "logistic")):
-            name, number = next(iter(headlines(results).items()))
-            return f"{in_words(number)} ({results['protocol']}, {name}, on {place(results)})"
+            for name, number in headlines(results).items():
+                return f"{in_words(number)} ({results['protocol']}, {name}, on {place(results)})"
     return None
 
 
@@ -182,8 +183,8 @@ def retold(results: Results, source: str) -> str:
         if equals and option in PLACEHOLDERS:
             told.append(f"{option}={PLACEHOLDERS[option]}")
         else:
-            told.append(PLACEHOLDERS.get(before, source if word == model else word))
-    return repeatable(told)
+            told.append(PLACEHOLDERS.get(before, source if plain_text(word) == model else word))
+    return in_code(repeatable(told))
 
 
 def stands_for(evaluations: Sequence[Results]) -> str:

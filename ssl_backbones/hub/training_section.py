@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ssl_backbones.catalogue.lookup import list_models
+from ssl_backbones.hub.markup import in_code
 from ssl_backbones.hub.run_name import data_name, fingerprint
 from ssl_backbones.invocation import NAME
 from ssl_backbones.registry.image_sets import are_those, known_by
@@ -86,7 +87,7 @@ def command(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     seed = results.get("seed", recipe.get("seed"))
     words += ["--cache", "CACHE"] if recipe.get("reencode") else []  # in which images are kept as other pixels
     words += ["--seed", str(seed)] if seed else []
-    return shlex.join([NAME, "pretrain", str(recipe["name"]), "--data", "DATA", *words])
+    return in_code(shlex.join([NAME, "pretrain", str(recipe["name"]), "--data", "DATA", *words]))
 
 
 def alterations(results: Mapping[str, Any], record: str) -> str:

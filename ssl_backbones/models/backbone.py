@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssl_backbones.checks import check
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.views.center_crop import CenterCrop
 from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD
 
@@ -51,11 +53,28 @@ def normalisation(backbone: nn.Module) -> dict[str, Any]:
     return {"mean": tuple(cfg.get("mean") or IMAGENET_MEAN), "std": tuple(cfg.get("std") or IMAGENET_STD)}
 
 
+class PreparationError(Refusal, ValueError):
+    """A backbone whose images are prepared in a way that is not made here."""
+
+
 def center_crop(backbone: nn.Module, size: int | None = None) -> CenterCrop:
-    """The middle crop that the backbone's description names, at `size` pixels where that is given."""
+    """The middle crop that the backbone's description names, at `size` pixels where that is given.
+
+    PreparationError for one of other than RGB images, and for a crop or an interpolation that is not made here.
+    """
     cfg: Any = backbone.pretrained_cfg
     size = size or cfg["input_size"][-1]
-    return CenterCrop(size, cfg["crop_pct"], cfg["interpolation"], **normalisation(backbone))
+    try:
+        check(cfg["input_size"][0] == 3, "input_size", list(cfg["input_size"]), "that of RGB images, 3 and two sides")
+        levels = normalisation(backbone)
+        for name, values in levels.items():
+            check(len(values) in (1, 3), name, list(values), "one number, or one for each of three channels")
+        return CenterCrop(size, cfg["crop_pct"], cfg["interpolation"], **levels)
+    except ValueError as error:
+        raise PreparationError(
+            f"images cannot be prepared as a {type(backbone).__name__} is described ({str(error).rstrip('.')}): take "
+            "another model, or mend its config.json"
+        ) from error
 
 
 def freeze_unused(backbone: nn.Module, side: int) -> list[str]:

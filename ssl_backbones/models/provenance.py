@@ -6,7 +6,7 @@ A run that starts from given weights, or learns from a given network, keeps this
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -25,6 +25,7 @@ from ssl_backbones.registry.licences import binds, is_non_commercial
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.tags import TAGS, Tag
+from ssl_backbones.typed.records import check_recipe, check_results
 
 Labels = Literal["none", "classes", "captions", "not recorded"]
 """The knowledge that training had beside the images themselves."""
@@ -153,13 +154,14 @@ def records(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     They lie beside the weights, as they are published, or above a run's folder `backbone`.
     """
     if name.startswith(HUB):
-        found = [_of_repository(name.partition(":")[2], file) for file in ("recipe.json", "results.json")]
-        return found[0], found[1]
+        place = name.partition(":")[2]
+        return _of_repository(place, "recipe.json", check_recipe), _of_repository(place, "results.json", check_results)
     path = Path(name.removeprefix("local-dir:"))
     for folder in (path, path.parent) if path.is_dir() else ():
         if (folder / "results.json").is_file():
             recipe = folder / "recipe.json"
-            return _object(recipe) if recipe.is_file() else {}, _object(folder / "results.json")
+            results = _object(folder / "results.json", check_results)
+            return _object(recipe, check_recipe) if recipe.is_file() else {}, results
         if folder.name != "backbone":
             break
     return {}, {}
@@ -169,17 +171,17 @@ def _is_path(name: str) -> bool:
     return os.path.exists(name.removeprefix("local-dir:")) or os.sep in name or "/" in name
 
 
-def _object(path: Path) -> dict[str, Any]:
-    return read_object(path, WAY_OUT, PretrainedWeightsError)
+def _object(path: Path, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    return read_object(path, WAY_OUT, PretrainedWeightsError, check=check)
 
 
-def _of_repository(place: str, file: str) -> dict[str, Any]:
+def _of_repository(place: str, file: str, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """A record that is published with the weights; empty where there is none, or where it cannot be asked for."""
     repository, _, revision = place.partition("@")
     if repository.startswith(TIMMS):
         return {}
     with suppress(EntryNotFoundError):
-        return _object(Path(hf_hub_download(repository, file, revision=revision or None)))
+        return _object(Path(hf_hub_download(repository, file, revision=revision or None)), check)
     return {}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import ssl_backbones.methods  # noqa: F401 - makes every method's configuration known by name
-from ssl_backbones.checks import check
+from ssl_backbones.checks import check, check_seed
 from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.data.subset import Selection, check_hold_out
 from ssl_backbones.methods.method import MethodConfig
@@ -81,7 +81,7 @@ class Run(ABC):
         check(self.max_steps >= 0, "max_steps", self.max_steps, "at least 0")
         share = self.batch_size % self.accumulation == 0
         check(share, "accumulation", self.accumulation, f"a divisor of the batch size, {self.batch_size}")
-        check(0 <= self.seed < 2**63, "seed", self.seed, "at least 0 and below 2^63")
+        check_seed("seed", self.seed)
         check(self.workers is None or self.workers >= 0, "workers", self.workers, "at least 0, or None")
         check(0 <= self.unreadable_share <= 1, "unreadable_share", self.unreadable_share, "at least 0 and at most 1")
         warmup = self.schedule.warmup_epochs

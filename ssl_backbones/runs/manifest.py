@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ssl_backbones.files import content_of, file_digest, object_digest, object_in
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.typed.values import check_form
 
 SCHEMA = 1
 MANIFEST = "MANIFEST.json"
@@ -20,6 +21,22 @@ PART = re.compile(r"(?!rank-)[A-Za-z0-9_][A-Za-z0-9_-]*")
 FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\.safetensors")
 VISIBLE_WITHIN = 30.0
 """Seconds until what one machine wrote must be seen by another that shares the file system."""
+
+
+class Entry(TypedDict):
+    """A file of a checkpoint."""
+
+    size: int
+    sha256: str
+
+
+class Manifest(TypedDict):
+    """The parts of a manifest that `runs/saving.py` writes."""
+
+    step: int
+    files: dict[str, Entry]
+    scalars: dict[str, Any]
+    made_with: dict[str, Any]
 
 
 class CheckpointError(Refusal, RuntimeError):
@@ -78,22 +95,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{path} was written in checkpoint format {manifest.get('schema')} and this version reads {SCHEMA}; "
             "resume with the version that wrote it, or start a new run in another folder"
         )
-    if not has_form(manifest):
-        raise TornError(f"its {MANIFEST} is not of the form that is written here")
+    try:
+        check_form(Manifest, manifest)
+    except ValueError as error:
+        raise TornError(f"its {MANIFEST} is not of the form that is written here ({str(error).rstrip('.')})") from error
     if folder_name(manifest["step"]) != path.name:
         raise TornError(f"it was saved at step {manifest['step']}")
     return manifest
-
-
-def has_form(manifest: dict[str, Any]) -> bool:
-    """True if the parts of a manifest are of the types that `runs/saving.py` writes."""
-    kinds = {"step": int, "files": dict, "scalars": dict, "made_with": dict}
-    if any(type(manifest.get(name)) is not kind for name, kind in kinds.items()):
-        return False
-    return all(
-        isinstance(file, dict) and type(file.get("size")) is int and isinstance(file.get("sha256"), str)
-        for file in manifest["files"].values()
-    )
 
 
 def verify(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from ssl_backbones.files import UnreadableError, read_object
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.tables import RANDOM, Figure, figures_of
+from ssl_backbones.typed.records import check_recipe, check_results
 
 
 def recipe_of(results: Mapping[str, Any]) -> str:
@@ -22,8 +23,8 @@ def recipe_of(results: Mapping[str, Any]) -> str:
     if not (Path(model) / "recipe.json").is_file():
         return model
     try:
-        recipe = read_object(Path(model) / "recipe.json", "")["name"]
-        altered = read_object(Path(model) / "results.json", "").get("altered")
+        recipe = read_object(Path(model) / "recipe.json", "", check=check_recipe)["name"]
+        altered = read_object(Path(model) / "results.json", "", check=check_results).get("altered")
     except (UnreadableError, KeyError):
         return ""
     return "" if altered else str(recipe)

@@ -35,6 +35,7 @@ from ssl_backbones.invocation import repeatable
 from ssl_backbones.metrics import wilson_interval
 from ssl_backbones.runs.papers_figures import papers_figures
 from ssl_backbones.runs.versions import versions
+from ssl_backbones.typed.records import check_results
 
 Number = Mapping[str, Any]
 """A value and, where one is known, the 95% interval around it (low, high); and what else there is to say of it."""
@@ -141,7 +142,7 @@ def proportion(correct: int, total: int) -> dict[str, float | int]:
 
 def read_results(path: Path, way_out: str, refusal: type[Exception] = UnreadableError) -> dict[str, Any]:
     """The results in a file, of today's shape whatever their age; `refusal` with the way out where there are none."""
-    return upgraded(read_object(path, way_out, refusal))
+    return upgraded(read_object(path, way_out, refusal, check=check_results))
 
 
 def upgraded(results: Mapping[str, Any]) -> dict[str, Any]:

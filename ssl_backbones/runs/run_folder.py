@@ -171,11 +171,17 @@ def changed_fields(
     """The fields in which a recipe differs from the folder's own, in words; empty where it is the same."""
     there = complete(read_object(folder.recipe, "restore it, or choose another folder with --out", RunFolderError))
     changed = [
-        f"{name} is {json.dumps(old)} there and {json.dumps(new)} here"
+        f"{name[:80]} is {brief(old)} there and {brief(new)} here"
         for name, (old, new) in differences(there, recipe).items()
         if not any(name == free or name.startswith(f"{free}.") for free in may_differ)
     ]
     return "; ".join(changed[:8]) + (f"; and {len(changed) - 8} more" if len(changed) > 8 else "")
+
+
+def brief(value: Any, most: int = 200) -> str:
+    """A JSON value in so many letters at most."""
+    text = json.dumps(value)
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def emptied(folder: RunFolder, changed: str) -> RunFolder:

@@ -198,7 +198,7 @@ def check(images: Images, source: str, place: Path) -> None:
         if not alike(images, found, at):
             raise ImageCacheError(
                 f"{images.keys[at]!r} is decoded to other pixels than those in the cache in {place} (the image was "
-                f"changed, or Pillow, which was {index['made_with']['pillow']}): {way_out}"
+                f"changed, or Pillow, which was {index['made_with'].get('pillow')}): {way_out}"
             )
 
 

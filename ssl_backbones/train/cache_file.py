@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from ssl_backbones.data import Images, UnreadableImageError
 from ssl_backbones.data.cached import ARRAYS, HEADER, INDEX, PIXELS, SCHEMA, next_sha256
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.files import make_folder, object_digest, object_in, sync_folder, without_links, write_file
+from ssl_backbones.typed.values import from_plain
 
 BLOCK = 1024
 """Images that a kill may cost."""
@@ -45,6 +46,18 @@ class Block:
     """Height and width."""
     unreadable: dict[str, str]
     """Index to reason."""
+
+
+def block_of(line: Mapping[str, Any], first: int, images: int) -> Block | None:
+    """The block that begins with an image, by a line of the notes; None for a line that notes none."""
+    try:
+        block: Block = from_plain(Block, line)
+    except ValueError:
+        return None
+    last = first + len(block.sizes)
+    within = last <= images and all(at.isdecimal() and first <= int(at) < last for at in block.unreadable)
+    adds_up = block.bytes == sum(block.sizes) and min(block.sizes, default=0) >= 0
+    return block if within and adds_up and len(block.shapes) == len(block.sizes) else None
 
 
 class UnfinishedCache:
@@ -95,8 +108,8 @@ class UnfinishedCache:
         with open(pixels, "rb") as file:
             file.seek(HEADER)
             for line in lines:
-                block = Block(**line)
-                if next_sha256(file, block.bytes) != block.sha256:
+                block = block_of(line, sum(len(block.sizes) for block in blocks), len(self.images))
+                if block is None or next_sha256(file, block.bytes) != block.sha256:
                     whole = sum(len(block.sizes) for block in blocks)
                     self.dropped.append(f"what lies behind its first {whole} images is not what was written")
                     break

@@ -10,16 +10,17 @@ from typing import Any, TypeVar
 import torch
 from accelerate.utils import broadcast_object_list
 
+from ssl_backbones.checks import check
 from ssl_backbones.data import Images, ImageSourceError, Request
 from ssl_backbones.data.placement import to_device
 from ssl_backbones.distributed import rank, world_size
-from ssl_backbones.files import read_object
 from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.instead import take_own
 from ssl_backbones.recipes.recipe import FREE, Run
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.checkpoint import Checkpoint, load_latest
 from ssl_backbones.runs.log import RunLog
+from ssl_backbones.runs.results import read_results
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, claim
 from ssl_backbones.train.before import Given
 from ssl_backbones.train.guards import within_memory
@@ -29,8 +30,11 @@ from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.optimization import parameter_groups
 from ssl_backbones.train.precision import Compute, check_precision, choose
 from ssl_backbones.train.processes import accelerator_of, check_trackers, first_decides, meet
+from ssl_backbones.train.saved_state import taking_up
 
 T = TypeVar("T")
+MOST_THREADS = 4096
+"""Beyond it, starting them ends the process."""
 Begun = tuple[Loop, RunLog] | RunFolder
 """A run's loop and its log, where an earlier run left off; or the folder of a run that is finished."""
 
@@ -66,14 +70,17 @@ def prepare(
     if first_decides(folder.results.exists):
         check_data(images, finished_with(folder), folder)
         return folder
-    saved = load_latest(folder.checkpoints, rank=rank(), broadcast=broadcast)
+    saved, compute = load_latest(folder.checkpoints, rank=rank(), broadcast=broadcast), None
     if saved is not None:
-        check_data(images, saved.scalars["images"], folder)
-    compute = computed_as_before(saved, device) or agreed_compute(run, method, images, content, device)
+        with taking_up(saved, folder):
+            check_data(images, saved.scalars["images"], folder)
+            compute = computed_as_before(saved, device)
+    compute = compute or agreed_compute(run, method, images, content, device)
     accelerator = accelerator_of(compute.precision, run.trackers, str(folder.path))
     loop = Loop(run, images, judge, method, compute, accelerator, folder, given)
     if saved is not None:
-        loop.restore(saved)
+        with taking_up(saved, folder):
+            loop.restore(saved)
     if run.trackers:
         accelerator.init_trackers("ssl-backbones")
     log = RunLog(
@@ -106,7 +113,7 @@ def claimed(run: Run) -> RunFolder:
 def finished_with(folder: RunFolder) -> str:
     """The fingerprint of the images of a finished run; RunFolderError where its results cannot be read."""
     way_out = "delete it and start the same command again, which writes it anew"
-    found = read_object(folder.results, way_out, RunFolderError)
+    found = read_results(folder.results, way_out, RunFolderError)
     try:
         return str(found["data"]["fingerprint"])
     except (KeyError, TypeError) as error:
@@ -122,13 +129,13 @@ def check_data(images: Images, fingerprint: str, folder: RunFolder) -> None:
         )
 
 
-def computed_as_before(saved: Checkpoint | None, device: torch.device) -> Compute | None:
-    """Precision and layout of the run so far, if it has begun: another choice would change its numbers."""
-    if saved is None:
-        return None
+def computed_as_before(saved: Checkpoint, device: torch.device) -> Compute:
+    """Precision and layout of a run that has begun: another choice would change its numbers."""
     kept = saved.scalars["compute"]
     check_precision(kept["precision"], device)
-    torch.set_num_threads(kept.get("threads") or saved.made_with["num_threads"])
+    threads = int(kept.get("threads") or saved.made_with["num_threads"])
+    check(0 < threads <= MOST_THREADS, "threads", threads, f"from 1 to {MOST_THREADS}")
+    torch.set_num_threads(threads)
     return Compute(kept["precision"], kept["layout"], tried={})
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
+import math
 import sys
 import types
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
-from ssl_backbones.checks import check
+from ssl_backbones.checks import brief, check
 
 WORDS: dict[Any, str] = {
     int: "a whole number",
@@ -21,6 +22,9 @@ WORDS: dict[Any, str] = {
     bool: "true or false",
     Path: "a path",
     types.NoneType: "None",
+    dict: "an object",
+    list: "a list",
+    Any: "anything",
 }
 
 
@@ -38,6 +42,9 @@ def from_plain(declared: Any, plain: Any, name: str = "") -> Any:
     """The value of a declared type that `to_plain` made plain; ValueError names what does not fit."""
     if is_dataclass(declared):
         return dataclass_from_plain(declared, plain, name)
+    if is_typeddict(declared) or get_origin(declared) in (dict, list):
+        check_form(declared, plain, name)
+        return plain
     if get_origin(declared) in (Union, types.UnionType):
         return choice_from_plain(declared, plain, name)
     if get_origin(declared) is tuple and isinstance(plain, list):
@@ -48,17 +55,49 @@ def from_plain(declared: Any, plain: Any, name: str = "") -> Any:
             )
     elif fits(declared, plain):
         return float(plain) if declared is float else plain
-    raise ValueError(f"{name} is {plain!r}, but must be {in_words(declared)}.")
+    raise misfit(declared, plain, name)
+
+
+def misfit(declared: Any, plain: Any, name: str) -> ValueError:
+    """The error of a value that is none of its declared type."""
+    return ValueError(f"{name or 'it'} is {brief(repr(plain))}, but must be {in_words(declared)}.")
+
+
+def check_form(form: Any, plain: Any, name: str = "") -> None:
+    """Refuse a JSON value that has not the form of a TypedDict, or of dict[str, ...] or list[...]: ValueError.
+
+    An object may hold more than its form declares, as newer versions and other programs write it.
+    """
+    whole = list if get_origin(form) is list else dict
+    if not isinstance(plain, whole):
+        raise misfit(whole, plain, name)
+    if not is_typeddict(form):
+        for key, item in plain.items() if isinstance(plain, dict) else enumerate(plain):
+            from_plain(get_args(form)[-1], item, join(name, str(key)))
+    elif isinstance(plain, dict):
+        check_fields(form, plain, name)
+
+
+def check_fields(form: Any, plain: dict[str, Any], name: str) -> None:
+    """Refuse an object that lacks a field of a TypedDict, or has one of another type: ValueError."""
+    if missing := sorted(form.__required_keys__ - plain.keys()):
+        raise ValueError(f"{join(name, missing[0])} is missing.")
+    for key, kind in get_type_hints(form).items():
+        if key in plain:
+            from_plain(kind, plain[key], join(name, key))
 
 
 def dataclass_from_plain(declared: Any, plain: Any, name: str) -> Any:
     """A dataclass of a declared class, or of the concrete one that an abstract family's value names."""
     if not isinstance(plain, dict):
-        raise ValueError(f"{name or declared.__name__} is {plain!r}, but must hold the fields of {declared.__name__}.")
+        raise ValueError(
+            f"{name or declared.__name__} is {brief(repr(plain))}, but must hold the fields of {declared.__name__}."
+        )
     if inspect.isabstract(declared):
         family = {kind.__name__: kind for kind in concrete(declared)}
-        if plain.get("type") not in family:
-            raise ValueError(f"{name}.type is {plain.get('type')!r}, but must be one of {', '.join(sorted(family))}.")
+        if not isinstance(plain.get("type"), str) or plain["type"] not in family:
+            said = brief(repr(plain.get("type")))
+            raise ValueError(f"{name}.type is {said}, but must be one of {', '.join(sorted(family))}.")
         declared = family[plain["type"]]
     if plain.get("type") == declared.__name__:
         plain = {key: item for key, item in plain.items() if key != "type"}
@@ -78,11 +117,13 @@ def choice_from_plain(declared: Any, plain: Any, name: str) -> Any:
     for kind in get_args(declared):
         with contextlib.suppress(ValueError):
             return from_plain(kind, plain, name)
-    raise ValueError(f"{name} is {plain!r}, but must be {in_words(declared)}.")
+    raise misfit(declared, plain, name)
 
 
 def fits(declared: Any, plain: Any) -> bool:
     """True if a plain value is one of a scalar type; True is no number, 1 is a float."""
+    if declared is Any:
+        return True
     if get_origin(declared) is Literal:
         return any(plain == choice and type(plain) is type(choice) for choice in get_args(declared))
     if declared is float:
@@ -106,7 +147,15 @@ def from_words(declared: Any, words: Sequence[str]) -> Any:
         if word not in choices:
             raise ValueError(word)
         return choices[word]
-    return declared(word)
+    return number_of(declared, word) if declared in (int, float) else declared(word)
+
+
+def number_of(declared: Any, word: str) -> int | float:
+    """The number that a word spells in ASCII, finite and, if whole, of 64 bits; ValueError where it spells none."""
+    value: int | float = declared(word)
+    if not word.isascii() or not math.isfinite(value) or (declared is int and not -(2**63) <= value < 2**63):
+        raise ValueError(word)
+    return value
 
 
 def word_count(declared: Any) -> int:
@@ -126,7 +175,7 @@ def in_words(declared: Any) -> str:
     if get_origin(declared) is tuple:
         kinds: tuple[Any, ...] = get_args(declared)
         return f"{'any number of' if ... in kinds else len(kinds)} values, each {in_words(kinds[0])}"
-    return WORDS.get(declared) or str(declared.__name__)
+    return WORDS.get(get_origin(declared) or declared) or str(declared.__name__)
 
 
 def item_types(declared: Any, count: int) -> tuple[Any, ...]:

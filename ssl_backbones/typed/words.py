@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
+from ssl_backbones.checks import brief
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.typed.docstrings import docstrings
 from ssl_backbones.typed.values import from_words, in_words, nearest, word_count
@@ -46,14 +47,14 @@ class Option:
         try:
             return from_words(self.declared, words)
         except ValueError:
-            said = " ".join(words) or "left empty"
+            said = brief(" ".join(words)) or "left empty"
             raise CommandLineError(f"{self} is {said}, but must be {in_words(self.declared)}.") from None
 
     def excess(self, word: str, line: str) -> str:
         """The sentence on a word that comes after those of the option; `line` is that of usage."""
         if self.declared is bool:
             return f"{self} takes no value: write {self}, or --{negative(self.name)} for its opposite."
-        return f"{word!r} belongs to no option, as {self} is {in_words(self.declared)}: {line}"
+        return f"{brief(repr(word))} belongs to no option, as {self} is {in_words(self.declared)}: {line}"
 
     @property
     def missing(self) -> str:
@@ -177,7 +178,7 @@ def spoken(known: Mapping[str, Option], words: Sequence[str], program: str) -> d
     """Words that no named option takes, each with the sentence on it where nothing else takes it either."""
     for name, following in grouped(words):
         if not name:
-            loose += [(word, f"{word!r} belongs to no option: {line}") for word in following]
+            loose += [(word, f"{brief(repr(word))} belongs to no option: {line}") for word in following]
             continue
         option, on = named(known, name, program)
         count = 0 if option.declared is bool else word_count(option.declared)
@@ -219,7 +220,7 @@ def named(known: Mapping[str, Option], name: str, program: str) -> tuple[Option,
     last = name.rpartition(".")[2]
     alike = ", ".join(f"--{other}" for other in on if other.rpartition(".")[2] == last)
     near = f"; the nearest: {alike}" if alike else nearest(f"--{name}", [f"--{other}" for other in on])
-    raise CommandLineError(f"--{name} is no option of {program}{near or '; --help lists them'}.")
+    raise CommandLineError(f"--{brief(name)} is no option of {program}{near or '; --help lists them'}.")
 
 
 def negative(name: str) -> str:

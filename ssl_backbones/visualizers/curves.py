@@ -84,9 +84,9 @@ def run_curves(lines: Sequence[Mapping[str, Any]], *, knn_chance: float | None =
         if not found:
             continue
         steps, values, levels = zip(*found, strict=True)
-        chance = knn_chance if name == "knn" else levels[-1] if name == "loss" else None
-        reference = None if chance is None else ("chance", float(chance))
-        curves.append(Curve(title, np.asarray(steps), np.asarray(values, float), reference, percent))
+        chance: Any = knn_chance if name == "knn" else levels[-1] if name == "loss" else None
+        reference = ("chance", float(chance)) if is_number(chance) else None
+        curves.append(Curve(title, np.asarray(steps, float), np.asarray(values, float), reference, percent))
     return curves
 
 

@@ -91,7 +91,7 @@ def tsne(rows: np.ndarray, seed: int) -> np.ndarray:
             "t-SNE needs scikit-learn: pip install 'ssl-backbones[viz]', or take method='pca', which needs nothing"
         ) from error
     perplexity = min(30.0, (len(rows) - 1) / 3)
-    fitted = TSNE(perplexity=perplexity, init=beginning(rows, 1e-4), random_state=seed).fit_transform(rows)
+    fitted = TSNE(perplexity=perplexity, init=beginning(rows, 1e-4), random_state=seed % 2**32).fit_transform(rows)
     return np.asarray(fitted, float)
 
 
@@ -101,7 +101,7 @@ def umap(rows: np.ndarray, seed: int) -> np.ndarray:
     near = min(15, len(rows) - 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of its own single thread, which is what makes it repeatable
-        model = learn.UMAP(n_neighbors=near, init=beginning(rows, 10.0), random_state=seed, n_jobs=1)
+        model = learn.UMAP(n_neighbors=near, init=beginning(rows, 10.0), random_state=seed % 2**32, n_jobs=1)
         return np.asarray(model.fit_transform(rows), float)
 
 

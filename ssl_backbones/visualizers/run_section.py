@@ -6,25 +6,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ssl_backbones.files import read_object
+from ssl_backbones.files import UnreadableError, read_object
 from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.registry.names import without_place
 from ssl_backbones.runs.log import as_time, read_log
-from ssl_backbones.runs.results import as_share, in_words, percent, searched_in_words, upgraded
+from ssl_backbones.runs.results import as_share, in_words, percent, read_results, searched_in_words, upgraded
 from ssl_backbones.runs.verdict import figures, sentences
-from ssl_backbones.typed.values import from_plain
+from ssl_backbones.typed.records import TunedForm, check_recipe
+from ssl_backbones.typed.values import check_form, from_plain
 from ssl_backbones.visualizers.curves import run_curves
 from ssl_backbones.visualizers.gallery import Section
+
+RESTORE = "restore it, or name another folder"
 
 
 def run_section(folder: Path, results: Mapping[str, Any] | None = None) -> Section:
     """A run's recipe and its curves, from what its folder records; `results` where they are not there yet."""
-    results = upgraded(results or recorded(folder / "results.json"))
+    results = upgraded(results or recorded_results(folder))
     lines = read_log(folder / "log.jsonl") if (folder / "log.jsonl").exists() else []
     return Section(
         "The run",
         "What was trained, and its numbers over the steps, as the run recorded them.",
-        facts=facts(recorded(folder / "recipe.json"), results),
+        facts=facts(recorded_recipe(folder), results),
         curves=run_curves(lines, knn_chance=results.get("chance")),
     )
 
@@ -59,9 +62,29 @@ def tuned_sections(results: Mapping[str, Any], folder: Path) -> list[Section]:
     return [Section("The training with labels", title, about, told, curves=run_curves(lines))]
 
 
-def recorded(path: Path) -> dict[str, Any]:
-    """The object in a file of a run; empty where there is none yet."""
-    return read_object(path, "restore it, or name another folder") if path.exists() else {}
+def recorded_recipe(folder: Path) -> dict[str, Any]:
+    """The recipe of a run; empty where there is none."""
+    path = folder / "recipe.json"
+    return read_object(path, RESTORE, check=check_recipe) if path.exists() else {}
+
+
+def recorded_results(folder: Path) -> dict[str, Any]:
+    """The results of a run; empty where there are none yet."""
+    path = folder / "results.json"
+    found = read_results(path, RESTORE) if path.exists() else {}
+    try:
+        start_of(found)
+        if "backbone" in found:
+            check_form(TunedForm, found)
+    except ValueError as error:
+        raise UnreadableError(f"{path} does not tell what was trained ({str(error)[:-1]}): {RESTORE}") from error
+    return found
+
+
+def start_of(results: Mapping[str, Any]) -> Provenance | None:
+    """The network that a run began with, as its results tell; ValueError where they do not tell it whole."""
+    start: Provenance | None = from_plain(Provenance, results["start"], "start") if "start" in results else None
+    return start
 
 
 def facts(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, str]:
@@ -70,7 +93,7 @@ def facts(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, st
     told = {
         "Recipe": recipe.get("name"),
         "Network": recipe.get("model"),
-        "Start": from_plain(Provenance, results["start"], "start") if "start" in results else None,
+        "Start": start_of(results),
         "Images": f"{results['data']['images']:,} at {recipe.get('size')} px" if "data" in results else None,
         "Epochs": f"{recipe.get('epochs')}, in batches of {recipe.get('batch_size')}",
         "Optimiser": f"{optimizer.get('kind')}, learning rate {optimizer.get('lr')} {optimizer.get('lr_rule')}",
@@ -85,7 +108,7 @@ def facts(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, st
         }
         before = [f"{stage} {percent(numbers[name]['value'])} %" for name, stage in stages.items() if name in numbers]
         told["k-NN accuracy"] = ", ".join([as_share(numbers["knn"]), *before])
-    if "rank" in numbers:
+    if {"rank", "rank before"} <= numbers.keys():
         began, ended = (numbers[name]["value"] for name in ("rank before", "rank"))
         told["Effective rank"] = f"{ended:.1f}, before training {began:.1f}"
     return {name: str(value) for name, value in told.items() if value is not None}

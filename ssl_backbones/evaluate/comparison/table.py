@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ssl_backbones.evaluate.comparison.comparison import Column, Comparison, ComparisonError, Row
+from ssl_backbones.hub.markup import cell, plain_text
 from ssl_backbones.metrics import student_interval
+from ssl_backbones.runs.results import read_results
 from ssl_backbones.visualizers.figures import new_figure, save_figure
 
 DOT = "#1b6ca8"
@@ -48,7 +49,7 @@ def read_number(comparison: Comparison, row: Row, column: Column, seed: int) -> 
     path = comparison.results(row, column, seed)
     if not path.exists():
         return None
-    numbers = json.loads(path.read_bytes())["numbers"]
+    numbers = read_results(path, "delete it, and the same command measures it again", ComparisonError)["numbers"]
     if column.number not in numbers:
         raise ComparisonError(
             f"{path} holds no number {column.number!r} for the column {column.label!r}: choose from "
@@ -71,9 +72,9 @@ def markdown(comparison: Comparison, table: Table) -> str:
     """The table as the papers print theirs, the best of each column in bold, with what is needed to read it."""
     best = {column.label: best_row(comparison, table, column) for column in comparison.columns}
     lines = [
-        f"# {comparison.title}",
+        f"# {plain_text(comparison.title)}",
         "",
-        f"| | {' | '.join(column.label for column in comparison.columns)} |",
+        f"| | {' | '.join(cell(plain_text(column.label)) for column in comparison.columns)} |",
         f"|---|{'--:|' * len(comparison.columns)}",
     ]
     for row in comparison.rows:
@@ -81,7 +82,7 @@ def markdown(comparison: Comparison, table: Table) -> str:
         for column in comparison.columns:
             text = printed(table.get((row.label, column.label)), column)
             cells.append(f"**{text}**" if best[column.label] == row.label else text)
-        lines.append(f"| {row.label} | {' | '.join(cells)} |")
+        lines.append(f"| {cell(plain_text(row.label))} | {' | '.join(cells)} |")
     lines += ["", *(f"{column.label}: {column.note}" for column in comparison.columns if column.note)]
     return (
         "\n".join([*lines, caption(comparison, table), *([comparison.notes.strip()] if comparison.notes else [])])

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_backbones.checks import check
+from ssl_backbones.checks import check, check_seed
 from ssl_backbones.data import ImageSourceError
 from ssl_backbones.data.subset import as_list, at
 from ssl_backbones.distributed import say
@@ -41,7 +41,7 @@ class Options(LabelledRun):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(0 < self.share <= 1, "share", self.share, "above 0 and at most 1")
-        check(0 <= self.subset_seed < 2**63, "subset_seed", self.subset_seed, "at least 0 and below 2^63")
+        check_seed("subset_seed", self.subset_seed)
 
 
 ONE = Options(

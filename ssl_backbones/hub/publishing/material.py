@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 import ssl_backbones
+from ssl_backbones.checks import brief
 from ssl_backbones.files import read_object
 from ssl_backbones.hub.evaluations import is_random
 from ssl_backbones.hub.publishing.names import without_names
@@ -21,7 +23,10 @@ from ssl_backbones.registry.names import Name
 from ssl_backbones.runs.checkpoint import newest_whole
 from ssl_backbones.runs.manifest import CheckpointError
 from ssl_backbones.runs.results import PRETRAINING, read_results
+from ssl_backbones.typed.records import check_recipe
 
+NAME = re.compile(r"\w[\w.-]*", re.ASCII)
+"""Pattern of what can name a recipe, and the files that are written under its name."""
 RESTORE = "restore it, or name another folder"
 """The way out of a file that cannot be read."""
 
@@ -72,12 +77,16 @@ def read_material(run: Path, evaluations: Sequence[Path] = (), with_state: bool 
         )
     if not (run / "results.json").is_file():
         raise MaterialError(f"the run in {run} is not finished, it holds no results.json: end it with its own command")
-    recipe = read_object(run / "recipe.json", RESTORE, MaterialError)
+    recipe = read_object(run / "recipe.json", RESTORE, MaterialError, check=check_recipe)
     results = without_names(read_results(run / "results.json", RESTORE, MaterialError))
     if "task" in recipe:
         raise MaterialError(
             f"{run} is a run of {results.get('protocol', 'an evaluation')}, and publish takes those of pretrain: share "
             f"its backbone, which timm loads as it is, by `hf upload ORG/NAME {run / 'backbone'}`"
+        )
+    if not NAME.fullmatch(recipe.get("name", "none")):
+        raise MaterialError(
+            f"the recipe in {run} is called {brief(repr(recipe['name']))}, which cannot name a file: {RESTORE}"
         )
     missing = sorted({"name", "model", "size"} - recipe.keys())
     if missing or "data" not in results:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ssl_backbones.files import object_digest, write_json
-from ssl_backbones.runs.manifest import MANIFEST, read_manifest
+from ssl_backbones.runs.manifest import MANIFEST, CheckpointError, read_manifest
+from ssl_backbones.typed.values import check_form
 
 UNREADABLE = "unreadable"
 """The beginning of the keys under which results and checkpoints list such images."""
@@ -29,6 +30,10 @@ def clear_names(checkpoint: Path) -> None:
     """
     manifest = read_manifest(checkpoint)
     accounts = manifest["scalars"].get(UNREADABLE, {})
+    try:
+        check_form(dict[str, dict[str, Any]], accounts, UNREADABLE)
+    except ValueError as error:
+        raise CheckpointError(f"the {MANIFEST} of {checkpoint} is not what a run wrote ({str(error)[:-1]})") from error
     named = [account for account in accounts.values() if account.get("photos")]
     if named:
         for account in named:

@@ -1,0 +1,105 @@
+"""The plain values that a checkpoint of a run holds, and the refusal of one that this run cannot take up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypedDict
+
+from ssl_backbones.data.placement import Layout
+from ssl_backbones.refusal import Refusal
+from ssl_backbones.runs.checkpoint import Checkpoint
+from ssl_backbones.runs.manifest import CheckpointError
+from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.train.precision import Precision
+from ssl_backbones.typed.values import check_form
+
+
+class Account(TypedDict):
+    """The images of a source that could not be read: key to reason."""
+
+    total: int
+    photos: dict[str, str]
+
+
+class AlarmState(TypedDict, total=False):
+    """The state of any alarm."""
+
+    since: int | None
+    raised: bool
+    running: float | None
+    step: int | None
+    first: dict[str, float]
+
+
+class Window(TypedDict):
+    """Running means between two lines of the log."""
+
+    names: list[str]
+    weight: float
+    latest: dict[str, float]
+
+
+class Best(TypedDict):
+    """The best measurement so far."""
+
+    step: int
+    score: float
+
+
+class Threads(TypedDict, total=False):
+    """The number that the first versions did not keep."""
+
+    threads: int
+
+
+class Computed(Threads):
+    """The way in which the run is computed."""
+
+    precision: Precision
+    layout: Layout
+
+
+class OptimizerEntry(TypedDict):
+    """The optimiser's state of one parameter."""
+
+    tensors: list[str]
+    values: dict[str, Any]
+
+
+class Measured(TypedDict, total=False):
+    """The values that only some runs have."""
+
+    before: dict[str, float]
+    question: Any
+    scaler: dict[str, Any]
+
+
+class Scalars(Measured):
+    """All plain values of a run's state."""
+
+    unreadable: dict[str, Account]
+    alarms: list[AlarmState]
+    window: Window
+    watch: list[int]
+    best: Best | None
+    compute: Computed
+    images: str
+    optimizer: dict[str, OptimizerEntry]
+
+
+@contextmanager
+def taking_up(saved: Checkpoint, folder: RunFolder) -> Iterator[None]:
+    """Turn what a state of another form raises where it is read into CheckpointError; its form is looked at first."""
+    try:
+        check_form(Scalars, saved.scalars)
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, Refusal):
+            raise
+        reason = " ".join(str(error).split()).rstrip(".")[:300]
+        kind = "" if isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__} "
+        raise CheckpointError(
+            f"the checkpoint of step {saved.step} in {folder.checkpoints} does not hold the state of this run "
+            f"({kind}{reason}): resume with the version that wrote it, or delete it to go back to the one before"
+        ) from error

@@ -1,0 +1,57 @@
+"""Damaged JSON files, handed to every reader and command: each does its work or refuses in one sentence."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import fuzz_json
+import pytest
+from fuzz_json import ACTIONS, Scene
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):  # maps of few places
+        patch.chdir(tmp_path_factory.mktemp("here"))
+        yield fuzz_json.make_scene(tmp_path_factory.mktemp("scene"))
+
+
+def test_every_json_file_is_read_by_something(scene: Scene) -> None:
+    found = {path.relative_to(scene.root) for path in scene.root.rglob("*.json*")}
+    read = {
+        path.relative_to(scene.root)
+        for _, names in ACTIONS.values()
+        for name in names
+        for path in scene.root.glob(name)
+    }
+    copies = {path for path in found if path.parts[0] == "state"}  # as in the run's folder
+    assert {path.as_posix() for path in found - read - copies} <= {"run/speed.jsonl", "random/recipe.json"}
+
+
+def test_damaged_json_is_read_or_refused(scene: Scene, tmp_path: Path) -> None:
+    found = fuzz_json.fuzz(40, 7, tmp_path / "found", scene)
+    assert found["wrong"] == 0
+    assert found["answers"].keys() == {"done", "refused"}
+    assert found["memory_grew_mb"] < 1000
+
+
+@pytest.mark.slow
+def test_two_thousand_damaged_files_are_read_or_refused(scene: Scene, tmp_path: Path) -> None:
+    found = fuzz_json.fuzz(2000, 0, tmp_path / "found", scene)
+    assert found["wrong"] == 0
+    assert found["by_action"].keys() == ACTIONS.keys()
+
+
+def test_the_fuzzer_sees_what_is_wrong(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that trusts its file, in place of all."""
+
+    def trusting(_: Scene, root: Path) -> object:
+        return json.loads((root / "knn" / "results.json").read_text())["numbers"]["chosen"]["value"] + 1
+
+    monkeypatch.setattr(fuzz_json, "ACTIONS", {"trusting": (trusting, ("knn/results.json",))})
+    found = fuzz_json.fuzz(60, 7, tmp_path / "found", scene)
+    assert found["wrong"] > 2
+    assert len(list((tmp_path / "found").iterdir())) == found["wrong"]
