@@ -119,7 +119,10 @@ def test_each_rate_is_a_run_of_its_own_and_the_best_is_taken(
         assert sha(state(tmp_path / "all" / "lr_0.3")) == sha(state(tmp_path / "alone"))
 
 
-@pytest.mark.parametrize("task", [*CLASSIFYING, "segment", pytest.param("detect", marks=pytest.mark.slow)])
+SLOW = [pytest.param(task, marks=pytest.mark.slow) for task in ("semi", "linear", "detect")]
+
+
+@pytest.mark.parametrize("task", ["finetune", "linear on features", "segment", *SLOW])
 def test_the_validation_images_take_no_part_in_the_choice(task: str, transferred: Command, tmp_path: Path) -> None:
     found = transferred(task, "all", "--learning_rates", "0.01", "0.3", "--choice_share", "0.34")
     search, images = found["learning_rates"], found["data"]["images"]
