@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ssl_backbones.credentials import without_credentials
 from ssl_backbones.files import told
+from ssl_backbones.narrator import NARRATOR, Doing
 from ssl_backbones.refusal import Refusal
 
 T = TypeVar("T")
@@ -169,6 +170,24 @@ def say(sentence: str) -> None:
     """Tell a person, once for all processes."""
     if rank() == 0:
         print(without_credentials(sentence), flush=True)
+        NARRATOR.heard()
+
+
+@contextmanager
+def doing(what: Doing, *, at_once: bool = False) -> Iterator[None]:
+    """Context manager: this is being done, which the first process tells whenever it is silent for ten seconds.
+
+    With `at_once` it is told at its beginning as well.
+    """
+    if rank() > 0:
+        yield
+        return
+    if isinstance(what, str):
+        what = without_credentials(what)
+    if at_once:
+        say(what if isinstance(what, str) else what())
+    with NARRATOR.during(what):
+        yield
 
 
 def first_to_tell(reason: str) -> bool:

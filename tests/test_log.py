@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssl_backbones.files import UnwritableError
-from ssl_backbones.runs.log import RunLog, as_line, as_time, number, read_log
+from ssl_backbones.narrator import as_time
+from ssl_backbones.runs.log import RunLog, as_line, number, read_log
 
 
 class Terminal(io.StringIO):

@@ -25,7 +25,8 @@ from ssl_backbones.train import plan as plan_module
 from ssl_backbones.train import pretrain as pretrain_module
 from ssl_backbones.train import start as start_module
 from ssl_backbones.train.beginning import Beginning
-from ssl_backbones.train.forecast import Forecast, forecast, learning, size_of_state
+from ssl_backbones.train.cost import learning, size_of_state
+from ssl_backbones.train.forecast import Forecast, forecast
 from ssl_backbones.train.plan import CANDIDATES, start_of
 
 CPU = torch.device("cpu")
@@ -197,7 +198,8 @@ def test_a_dry_run_tells_the_forecast_and_writes_nothing(
     assert re.search(
         r"^Forecast: 14 steps, 2 an epoch; .* in all \(timed on 4 images, cpu, .*\); about .* of disk\.$", said, re.M
     )
-    assert "s so far" in said
+    assert f"Opening {data}\n" in said
+    assert "Timing 4 images of " in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]
 
 

@@ -32,7 +32,9 @@ from ssl_backbones.train.running_means import RunningMeans
 
 WAITING = """
 import time
+from ssl_backbones.train import processes
 from ssl_backbones.train.processes import StopSignals
+processes.ECHO = 1.0
 stop = StopSignals()
 print(stop.agreed(), flush=True)
 while stop.agreed() is None:
@@ -42,12 +44,15 @@ time.sleep(3600)
 """
 
 
-def test_a_first_signal_is_noted_and_a_second_ends_the_process(tmp_path: Path) -> None:
+def test_a_first_signal_is_noted_its_echo_is_not_and_a_later_one_ends_the_process(tmp_path: Path) -> None:
     said = tmp_path / "said"
     process = start_program(WAITING, said=[said, said])
     assert line_of(process, said) == "None"
     process.terminate()
+    process.terminate()  # as a launcher passes on what the terminal sent to all
     assert line_of(process, said, 1) == "143"
+    process.join(1.5)
+    assert process.is_alive()
     process.terminate()
     process.join(HANG)
     assert process.exitcode == -signal.SIGTERM
@@ -62,9 +67,8 @@ def test_signals_are_what_they_were_afterwards(number: signal.Signals, code: int
     assert stop.agreed() is None
     assert signal.getsignal(number) == stop.note
     signal.raise_signal(number)
+    signal.raise_signal(number)
     assert stop.agreed() == code
-    assert {name: signal.getsignal(name) for name in processes.STOPPING} == before
-    stop = StopSignals()
     stop.restore()
     assert {name: signal.getsignal(name) for name in processes.STOPPING} == before
 

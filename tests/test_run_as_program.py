@@ -87,3 +87,27 @@ def test_torchrun_ends_both_processes_and_finishes_later(data: Path, tmp_path: P
     assert "on 2 processes (cpu" in said
     assert f"Going on after step {step} of 120" in said
     assert json.loads((tmp_path / "run" / "results.json").read_text())["compute"]["processes"] == 2
+
+
+LAUNCHERS = {
+    "python": [sys.executable],
+    "accelerate": [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1"],
+    "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_ctrl_c_ends_in_a_sentence_of_ours_with_everything_saved(launcher: str, data: Path, tmp_path: Path) -> None:
+    """A terminal sends SIGINT to all of them; a launcher may pass it on, and tells of itself."""
+    program = [str(ROOT / "training" / "pretrain.py"), *small_program(data, tmp_path / "run", 20_000)]
+    with started([*LAUNCHERS[launcher], *program], start_new_session=True) as process:
+        wait_for(r"step [1-9]\d*/60000", process)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=HANG)[0]
+    stopped = re.findall(r"Stopped after step (\d+) of 60000; the same command goes on from there", said)
+    assert len(stopped) == 1, said
+    assert checkpoint.load_latest(tmp_path / "run" / "checkpoints").step == int(stopped[0])
+    if launcher != "torchrun":  # whose own lines follow those of its processes
+        assert said.rstrip().splitlines()[-1].startswith("Stopped after step"), said
+    assert launcher != "python" or "Traceback" not in said

@@ -24,6 +24,7 @@ from ssl_backbones.credentials import without_credentials
 from ssl_backbones.distributed import first_to_tell, one_for_all
 from ssl_backbones.files import told
 from ssl_backbones.invocation import NAME
+from ssl_backbones.narrator import NARRATOR
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.typed.values import nearest
 from ssl_backbones.typed.words import CommandLineError, read
@@ -64,7 +65,7 @@ def run(command: str, words: Sequence[str] | None = None, program: str = "") -> 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         with one_for_all(lambda: "and the same command goes on from what is kept"):
-            return started(command, sys.argv[1:] if words is None else words, program)
+            return narrated(command, sys.argv[1:] if words is None else words, program)
     except KeyboardInterrupt:
         print(f"{program}: interrupted; the same command goes on from what is kept", file=sys.stderr, flush=True)
         return 130
@@ -82,6 +83,14 @@ def run(command: str, words: Sequence[str] | None = None, program: str = "") -> 
 def cut(word: re.Match[str]) -> str:
     """A word that no person wrote, as far as it tells anything."""
     return f"{word[0][:200]}... ({len(word[0]):,} letters)"
+
+
+def narrated(command: str, words: Sequence[str], program: str) -> int:
+    """The exit code of a command, of which the first process never hears nothing for longer than ten seconds."""
+    if os.environ.get("RANK", "0") != "0":
+        return started(command, words, program)
+    with NARRATOR.watching(f"{program} is at work"):
+        return started(command, words, program)
 
 
 def started(command: str, words: Sequence[str], program: str) -> int:

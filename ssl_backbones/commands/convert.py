@@ -16,6 +16,7 @@ from pathlib import Path
 import timm
 
 from ssl_backbones.convert import ConversionError, convert
+from ssl_backbones.distributed import doing
 from ssl_backbones.files import file_digest
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.registry.licences import on_the_hub
@@ -50,7 +51,8 @@ def run(options: Options) -> None:
         raise ConversionError(f"timm knows no architecture {options.architecture!r}: name one such as 'resnet50'")
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise ConversionError(f"{str(options.out)!r} is not an empty folder: name a new one with --out")
-    converted = convert(options.file, options.architecture, options.prefix)
+    with doing(f"Reading {options.file}"):
+        converted = convert(options.file, options.architecture, options.prefix)
     model = timm.create_model(converted.architecture, num_classes=0)
     model.load_state_dict(converted.weights)
     sha256 = file_digest(options.file)

@@ -21,6 +21,7 @@ from PIL import Image
 import ssl_backbones
 from ssl_backbones.checks import check_at_least
 from ssl_backbones.data import Images, open_images, require_labels
+from ssl_backbones.distributed import doing
 from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.evaluate.options import FeatureOptions
@@ -81,13 +82,15 @@ def mine_pairs(options: Options) -> Pairs:
     images = options.open()
     labels = require_labels(images, "mining pairs")
     model = options.open_model()
-    mined = mine(
-        features_of(model, images, options.extraction()).rows,
-        torch.from_numpy(labels),
-        exact_up_to=options.exact_up_to,
-        sample=options.sample,
-        seed=options.seed,
-    )
+    features = features_of(model, images, options.extraction()).rows
+    with doing(f"Comparing {len(images)} images, class by class"):
+        mined = mine(
+            features,
+            torch.from_numpy(labels),
+            exact_up_to=options.exact_up_to,
+            sample=options.sample,
+            seed=options.seed,
+        )
     pairs = Pairs(mined.rows.numpy(), about(options, model, mined, images))
     pairs.write(options.out, images, overwrite=options.overwrite)
     return pairs

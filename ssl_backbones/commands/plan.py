@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from ssl_backbones.checks import check
 from ssl_backbones.data import open_images
 from ssl_backbones.data.survey import survey
-from ssl_backbones.distributed import say
-from ssl_backbones.train.forecast import patient
+from ssl_backbones.distributed import doing, say
 from ssl_backbones.train.plan import plan
 from ssl_backbones.train.processes import meet
 
@@ -46,7 +45,7 @@ class Options:
 def run(options: Options) -> None:
     """Look, time, and print the choices."""
     device = meet()
-    with patient(f"looking at the images of {options.data}"):
+    with doing(f"Looking at the images of {options.data}"):
         images = open_images(options.data)
         found = survey(images)
     for sentence in found.sentences():

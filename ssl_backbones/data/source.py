@@ -24,6 +24,7 @@ from ssl_backbones.data.splits import (
     parquet_kept_out,
     parts_of,
 )
+from ssl_backbones.distributed import doing
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,12 @@ def open_images(spec: Spec, policy: DecodePolicy = USUAL_POLICY, among: Sequence
     Of a source that is divided into splits, the images to train on. `among` are classes known already: folders that all
     bear their names are classes, be it one. Raises ImageSourceError.
     """
+    with doing(f"Opening {spec}"):
+        return opened(spec, policy, among)
+
+
+def opened(spec: Spec, policy: DecodePolicy, among: Sequence[str]) -> Images:
+    """The same; ImageSourceError says what is wrong with what was named."""
     if spec == "":
         raise ImageSourceError("no images are named: give a folder, .parquet files, or a Hub dataset as org/name")
     try:

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from ssl_backbones.data import ImageSourceError
 from ssl_backbones.data.frames import Frame, frame_of
-from ssl_backbones.evaluate.progress import counted
+from ssl_backbones.runs.progress import counted
 
 AnnotationsFrame = Literal["auto", "upright", "stored"]
 """The frame of annotations whose sizes do not tell: the image as it is seen, or its pixels as stored; auto asks."""

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from io import BufferedWriter
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from ssl_backbones.credentials import without_credentials
 from ssl_backbones.files import object_in, telling, without_links, write_file
+from ssl_backbones.narrator import NARRATOR, as_time
 
 Tracker = Callable[[dict[str, float], int], Any]
 """Called with the values of a step and the step: `accelerator.log` and every tracker's `log` are."""
@@ -33,6 +33,13 @@ class Bar(tqdm):  # type: ignore[misc]
     """tqdm without its thread: workers are forked beside it."""
 
     monitor_interval = 0
+
+    def update(self, n: float = 1) -> bool | None:
+        """Move on by n, which a person sees where the bar is shown."""
+        if not self.disable:
+            NARRATOR.heard()
+        moved: bool | None = super().update(n)
+        return moved
 
 
 class LineFile:
@@ -89,8 +96,8 @@ class RunLog:
         resumed_at: int | None = None,
         main: bool = True,
         stream: TextIO | None = None,
-        every_seconds: float = 30.0,
-        clock: Callable[[], float] = time.monotonic,
+        every_seconds: float = 10.0,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         """`resumed_at` is the step of the checkpoint, whose later lines are dropped; None for a run that starts.
 
@@ -100,9 +107,9 @@ class RunLog:
         self.trackers = list(trackers)
         self.failed: set[int] = set()
         self.batch_size, self.total_steps = batch_size, total_steps
-        self.every_seconds, self.clock = every_seconds, clock
+        self.every_seconds, self.clock = every_seconds, clock or NARRATOR.clock
         self.step = self.first_step = resumed_at or 0
-        self.started = clock()
+        self.started = self.clock()
         self.written_at = self.printed_at = (self.started, self.step)
         if not main:
             return
@@ -255,11 +262,3 @@ def lines_up_to(path: Path, step: int | None) -> bytes:
 def in_few_digits(values: Mapping[str, float]) -> str:
     """The values in few digits, for a person."""
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-
-
-def as_time(seconds: float) -> str:
-    """A duration as a person says it: 42 s, 7 min, 3 h 20 min."""
-    minutes = round(seconds / 60)
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -21,12 +21,13 @@ from ssl_backbones.data import Images, ImageSourceError, ResidentImages, Unreada
 from ssl_backbones.data.cached import INDEX, CachedImages, read_index, verify
 from ssl_backbones.data.digests import spread
 from ssl_backbones.data.unreadable import Unreadable
-from ssl_backbones.distributed import rank, say
+from ssl_backbones.distributed import doing, rank, say
 from ssl_backbones.locks import Lock, LockedError
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.log import Bar
 from ssl_backbones.runs.manifest import wait_for
+from ssl_backbones.runs.progress import counted
 from ssl_backbones.train.cache_file import BLOCK, UnfinishedCache, content_of
 from ssl_backbones.train.processes import first_decides
 
@@ -149,7 +150,8 @@ def grow(images: Images, source: str, place: Path, how: Caching, expected: int) 
         require_room(place, expected * (1 - unfinished.done / len(images)))
         if unfinished.done:
             say(f"the cache in {place} is gone on with after {unfinished.done} of {len(images)} images")
-        with Bar(total=len(images), initial=unfinished.done, unit=" images", desc="cache", disable=None) as bar:
+        bar = Bar(total=len(images), initial=unfinished.done, unit=" images", desc="cache", disable=None)
+        with bar, doing(lambda: f"Keeping pixels in {place}: {unfinished.done} of {len(images)} images"):
             account.add(unfinished.unreadable_keys())
             for start in range(unfinished.done, len(images), BLOCK):
                 indices = range(start, min(start + BLOCK, len(images)))
@@ -194,7 +196,8 @@ def check(images: Images, source: str, place: Path) -> None:
     if found.encoded and not found.told_by_sizes:
         return
     some = [*spread(len(images), COMPARED), *list(found.unreadable)[:COMPARED]]
-    for at in Bar(range(len(images)), unit=" images", desc="comparing", disable=None) if found.told_by_sizes else some:
+    asked = counted(range(len(images)), len(images), "Comparing the images with their cache")
+    for at in asked if found.told_by_sizes else some:
         if not alike(images, found, at):
             raise ImageCacheError(
                 f"{images.keys[at]!r} is decoded to other pixels than those in the cache in {place} (the image was "

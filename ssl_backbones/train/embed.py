@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from ssl_backbones.data.batches import Batch, BatchDataset, Request
 from ssl_backbones.data.placement import to_device
-from ssl_backbones.distributed import gather, rank, world_size
+from ssl_backbones.distributed import doing, gather, rank, world_size
 from ssl_backbones.train.loader import obey_parent_alone, signals_waiting
 
 
@@ -38,7 +38,11 @@ def embed(
     mine = np.resize(indices, share * world_size())[rank() * share : (rank() + 1) * share]
     unreadable: dict[str, str] = {}
     features: list[Tensor] = []
-    with evaluated(backbone), autocast or nullcontext():
+
+    def told() -> str:
+        return f"Embedding images: {sum(map(len, features))} of {share}"
+
+    with evaluated(backbone), autocast or nullcontext(), doing(told):
         for batch in batches(dataset, mine, batch_size, workers):
             unreadable |= batch.unreadable
             features.append(backbone(dataset.on_device(to_device(batch.content, device))).float())

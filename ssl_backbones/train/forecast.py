@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,12 +12,13 @@ from torch import Tensor, nn
 
 from ssl_backbones.data import Images
 from ssl_backbones.data.placement import MEMORY_FORMATS, in_layout
-from ssl_backbones.distributed import say, world_size
+from ssl_backbones.distributed import doing, world_size
 from ssl_backbones.methods.method import Method
+from ssl_backbones.narrator import as_time
 from ssl_backbones.recipes.own import ALLOWANCE, GPU_ITSELF
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.runs.log import as_time
 from ssl_backbones.train.beginning import Beginning
+from ssl_backbones.train.cost import disk_needed, gigabytes, learning, size_of_state
 from ssl_backbones.train.guards import within_memory
 from ssl_backbones.train.loader import reading_workers
 from ssl_backbones.train.optimization import build_optimizer
@@ -31,13 +30,11 @@ from ssl_backbones.train.start import first_batch, fitting, meet_for
 TIMED_ON_CPU = 4
 """Images of a timed step on a CPU, whose time grows with them; a GPU is given as many as it will have."""
 PATIENCE = 8.0
-"""Seconds without a word, at most."""
+"""Seconds that the timing takes at the most, where a step is not longer."""
 QUICK = 1.0
 """Seconds of a step below which more images are timed."""
 ROUNDS = 5
 """Steps that are timed, at most."""
-PAGES = 20e6
-"""Bytes of the page, the pictures and the log of a run, at most."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +69,7 @@ class Forecast:
 def dry_run(recipe: Recipe) -> Forecast:
     """The forecast of a recipe on its data; all that a run refuses before its first step is refused."""
     device = meet_for(recipe)
-    with patient(f"opening the images of {recipe.data}"):
-        recipe, images, _ = settled_on_data(as_before(recipe), device)
+    recipe, images, _ = settled_on_data(as_before(recipe), device)
     return forecast(recipe, images, device)
 
 
@@ -127,12 +123,11 @@ def timing(recipe: Recipe, images: Images, device: torch.device, count: int) -> 
     trial = replace(recipe, init="", start=None, batch_size=count * world_size(), accumulation=1)
     precision = available(device)[-1] if recipe.precision == "auto" else recipe.precision
     layout = "contiguous" if recipe.layout == "auto" else recipe.layout
-    with patient(f"timing {count} images of {recipe.size} px by {recipe.model}"):
+    with doing(f"Timing {count} images of {recipe.size} px by {recipe.model}", at_once=True):
         with fitting():
             method = build(Beginning(trial, None)).train()
-        start = time.perf_counter()
-        batch = in_layout(first_batch(trial, method, images, device), layout)
-        views = time.perf_counter() - start
+        batch, views = first_batch(trial, method, images, device)
+        batch = in_layout(batch, layout)
         method.to(device).to(memory_format=MEMORY_FORMATS[layout])  # type: ignore[call-overload]
         optimizer = build_optimizer(method, trial)
 
@@ -174,43 +169,3 @@ def memory_needed(method: Method, kept: float, device: torch.device) -> float:
     """Bytes at once: state, gradients, the optimiser's, and what is kept, by the allowances of the recipes' rules."""
     gpu = GPU_ITSELF if device.type == "cuda" else 0
     return size_of_state(method) + 8 * learning(method) + ALLOWANCE * kept + gpu
-
-
-def disk_needed(recipe: Recipe, method: Method) -> float:
-    """Bytes of a run's folder: the checkpoints kept, the best one, the one being written, and the backbone."""
-    checkpoint = size_of_state(method) + 4 * learning(method)
-    return (recipe.checkpoints.keep + 2) * checkpoint + size_of_state(method.backbone) + PAGES
-
-
-def size_of_state(network: nn.Module) -> int:
-    """Bytes of all weights and buffers."""
-    return sum(int(tensor.nbytes) for tensor in network.state_dict().values())
-
-
-def learning(method: Method) -> int:
-    """The number of weights that learn."""
-    return sum(weights.numel() for weights in method.parameters() if weights.requires_grad)
-
-
-@contextmanager
-def patient(doing: str) -> Iterator[None]:
-    """Context manager: say what is being done, and that it still is, every few seconds."""
-    over, start = threading.Event(), time.monotonic()
-    say(f"{doing} ...")
-
-    def tell() -> None:
-        while not over.wait(PATIENCE):
-            say(f"{doing}: {time.monotonic() - start:.0f} s so far")
-
-    thread = threading.Thread(target=tell, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
-def gigabytes(count: float) -> str:
-    """Bytes in words."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from ssl_backbones.files import write_file
-from ssl_backbones.runs.log import RunLog, as_time
+from ssl_backbones.narrator import as_time
+from ssl_backbones.runs.log import RunLog
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.start import Begun

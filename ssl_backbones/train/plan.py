@@ -16,7 +16,8 @@ from ssl_backbones.invocation import NAME
 from ssl_backbones.recipes.own import Facts, arch_of, bytes_needed, settled
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.refusal import Refusal
-from ssl_backbones.train.forecast import Forecast, forecast, gigabytes
+from ssl_backbones.train.cost import gigabytes
+from ssl_backbones.train.forecast import Forecast, forecast
 from ssl_backbones.train.settle import OF_A_GPU, facts_of
 
 CANDIDATES = {

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ssl_backbones.data.placement import MEMORY_FORMATS, Layout, in_layout
+from ssl_backbones.distributed import doing
 from ssl_backbones.refusal import Refusal
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -43,6 +44,11 @@ class Compute:
     tried: dict[str, float]
     threads: int = field(default_factory=torch.get_num_threads)
     """Of a CPU; sums over them depend on how many there are."""
+
+    @property
+    def way(self) -> str:
+        """The precision and layout, as they are called where they were tried."""
+        return called(self.precision, self.layout)
 
     def kept(self) -> dict[str, Any]:
         """The part that a checkpoint holds, so that the rest of a run is computed alike."""
@@ -80,8 +86,13 @@ def choose(
         if len(timings) == len(first)
     }
     best = min(shares, key=lambda way: shares[way] * (MARGIN if way == ways[0] else 1))
-    tried = {f"{name} {shape.replace('_', ' ')}": median(seconds[name, shape]) for name, shape in ways}
+    tried = {called(*way): median(seconds[way]) for way in ways}
     return Compute(*best, tried=tried)
+
+
+def called(precision: Precision, layout: Layout) -> str:
+    """The words for a way: "bf16 channels last"."""
+    return f"{precision} {layout.replace('_', ' ')}"
 
 
 def available(device: torch.device) -> tuple[Precision, ...]:
@@ -123,7 +134,10 @@ class Trial:
 
     def compare(self, ways: Sequence[Way], steps: int) -> dict[Way, list[float]]:
         """The seconds of each way in each round, after a step to warm up; a way that was dropped has fewer."""
-        spent = sum(self.seconds(way) for way in ways)
+        spent = 0.0
+        for way in ways:
+            with doing(f"Trying a step in {called(*way)}"):
+                spent += self.seconds(way)
         seconds: dict[Way, list[float]] = {way: [] for way in ways}
         contenders = list(ways)
         for _ in range(ROUNDS):
@@ -152,7 +166,7 @@ class Trial:
         return timed(step, self.device)
 
 
-def timed(work: Callable[[], None], device: torch.device) -> float:
+def timed(work: Callable[[], Any], device: torch.device) -> float:
     """Seconds that some work takes."""
     wait_for(device)
     start = time.perf_counter()

@@ -19,7 +19,7 @@ from ssl_backbones.data import (
     validation_of,
 )
 from ssl_backbones.data.subset import Subset
-from ssl_backbones.distributed import say
+from ssl_backbones.distributed import doing, say
 from ssl_backbones.methods.method import Method
 from ssl_backbones.models.backbone import freeze_unused
 from ssl_backbones.recipes.instead import ways_out
@@ -68,7 +68,8 @@ def start(recipe: Recipe) -> tuple[Begun, SaveResults, Conclude]:
 
 def settled_on_data(recipe: Recipe, device: torch.device) -> tuple[Recipe, Images, Images | None]:
     """The recipe with no field open, the images to train on, enough for a batch, and those to ask about, if any."""
-    images, validation = open_data(recipe)
+    with doing(f"Opening {recipe.data}", at_once=True):
+        images, validation = open_data(recipe)
     with fitting():
         recipe = settle(recipe, images, device)
         require_batch(images, recipe.batch_size, ways_out(recipe, len(images)))

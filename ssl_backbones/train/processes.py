@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 import warnings
 from importlib.util import find_spec
 from types import FrameType
@@ -26,6 +27,8 @@ STOPPING = {signal.SIGTERM: 143, signal.SIGINT: 130}
 if hasattr(signal, "SIGUSR1"):
     STOPPING[signal.SIGUSR1] = 143
 """Signals that ask for an orderly end, and the exit code each leads to."""
+ECHO = 3.0
+"""Seconds after a signal in which another is taken for the same."""
 LAUNCHED_WITH = {"ACCELERATE_USE_DEEPSPEED": "deepspeed", "ACCELERATE_USE_MEGATRON_LM": "megatron"}
 """Packages that Accelerate imports where its launcher, or its configuration, sets these."""
 
@@ -96,19 +99,25 @@ def gloo_group() -> dist.ProcessGroup:
 class StopSignals:
     """Notes the signals that ask for an end, so that all processes end after the same step with their state saved.
 
-    A second signal ends the process at once.
+    A second signal ends the process at once, unless it is the echo of the first: a launcher sends its processes what
+    the terminal has sent them already.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.received_at = 0.0
         # On a device the answer would have to be waited for at every step, with all the work queued before it.
         self.group = gloo_group() if world_size() > 1 else None
         self.before = {number: signal.signal(number, self.note) for number in STOPPING}
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """Remember the signal; the next one ends the process."""
-        self.received = number
-        self.restore()
+        """Remember the signal; one that comes later than an echo ends the process."""
+        now = time.monotonic()
+        if self.received is None:
+            self.received, self.received_at = number, now
+        elif now - self.received_at > ECHO:
+            self.restore()
+            signal.raise_signal(number)
 
     def agreed(self) -> int | None:
         """The exit code with which all processes end now, or None. All of them ask after every step."""

@@ -15,10 +15,11 @@ from ssl_backbones.hub.card import model_card
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.hub.run_name import run_name
 from ssl_backbones.models.backbone import center_crop, weights_sha256
+from ssl_backbones.narrator import as_time
 from ssl_backbones.recipes.recipe import FREE, Recipe
 from ssl_backbones.registry.image_sets import are_those
 from ssl_backbones.registry.names import Name
-from ssl_backbones.runs.log import as_time, read_log
+from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.results import PRETRAINING, as_points, as_share, percent, results_of, write_results
 from ssl_backbones.runs.run_folder import RunFolder, differences
 from ssl_backbones.runs.verdict import sentences

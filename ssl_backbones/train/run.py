@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import closing
 
 from ssl_backbones.data import Images, TooManyUnreadableError
-from ssl_backbones.distributed import one_for_all, say
+from ssl_backbones.distributed import doing, one_for_all, say
 from ssl_backbones.methods.method import Method
+from ssl_backbones.narrator import as_time
 from ssl_backbones.recipes.recipe import Run
 from ssl_backbones.runs.log import RunLog
 from ssl_backbones.runs.run_folder import RunFolder
@@ -63,11 +64,19 @@ def end_trackers(loop: Loop) -> None:
 
 def finish(loop: Loop, log: RunLog, save_results: SaveResults, conclude: Conclude = nothing_more) -> None:
     """Train to the last step, let all processes conclude, and the first save the results."""
-    trained = loop.train(log)
+    with doing(lambda: stage_of(loop, log)):
+        trained = loop.train(log)
     conclude(loop.bench)
     if loop.accelerator.is_main_process:
-        log.say(save_results(trained))
+        with doing(f"Writing the results into {loop.folder.path}"):
+            log.say(save_results(trained))
     loop.accelerator.wait_for_everyone()
+
+
+def stage_of(loop: Loop, log: RunLog) -> str:
+    """The step that is being made, and the time that is left."""
+    left = "" if log.seconds_left is None else f", {as_time(log.seconds_left)} left"
+    return f"Step {min(loop.step + 1, loop.total_steps)} of {loop.total_steps}{left}"
 
 
 def progress_of(loop: Loop) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from accelerate.utils import broadcast_object_list
 from ssl_backbones.checks import check
 from ssl_backbones.data import Images, ImageSourceError, Request
 from ssl_backbones.data.placement import to_device
-from ssl_backbones.distributed import rank, world_size
+from ssl_backbones.distributed import doing, rank, world_size
 from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.instead import take_own
 from ssl_backbones.recipes.recipe import FREE, Run
@@ -23,12 +24,13 @@ from ssl_backbones.runs.log import RunLog
 from ssl_backbones.runs.results import read_results
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, claim
 from ssl_backbones.train.before import Given
+from ssl_backbones.train.cost import FirstBatch, expected
 from ssl_backbones.train.guards import within_memory
 from ssl_backbones.train.judge import Judge
 from ssl_backbones.train.loader import Order
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.optimization import parameter_groups
-from ssl_backbones.train.precision import Compute, check_precision, choose
+from ssl_backbones.train.precision import Compute, check_precision, choose, timed
 from ssl_backbones.train.processes import accelerator_of, check_trackers, first_decides, meet
 from ssl_backbones.train.saved_state import taking_up
 
@@ -63,9 +65,9 @@ def prepare(
     """The run, ready to go on from where it was left; refusals come before its folder is made."""
     with fitting():
         parameter_groups(method, run.optimizer)  # refuses a part that the method does not have
-    content = first_batch(run, method, images, device)
+    content, reading = first_batch(run, method, images, device)
     with within_memory(run, method, run.precision):
-        try_step(run, method, content, device)
+        timing = FirstBatch(reading, try_step(run, method, content, device))
     folder = claimed(run)
     if first_decides(folder.results.exists):
         check_data(images, finished_with(folder), folder)
@@ -92,6 +94,7 @@ def prepare(
         main=accelerator.is_main_process,
     )
     introduce(loop, log, saved)
+    log.say(expected(loop, timing))
     return loop, log
 
 
@@ -139,22 +142,31 @@ def computed_as_before(saved: Checkpoint, device: torch.device) -> Compute:
     return Compute(kept["precision"], kept["layout"], tried={})
 
 
-def first_batch(run: Run, method: Method, images: Images, device: torch.device) -> Any:
-    """The first batch of this process, on its device; UnfitError for images that the method cannot use."""
+def first_batch(run: Run, method: Method, images: Images, device: torch.device) -> tuple[Any, float]:
+    """The first batch of this process, on its device, and the seconds that it took to read.
+
+    UnfitError for images that the method cannot use.
+    """
     with fitting(take_own(run)):
         method.check_data(len(images), run.batch_size)
         dataset = method.dataset(images, run.size, run.seed)
     order = Order(len(images), run.batch_size, run.seed, rank(), world_size(), run.accumulation)
     request: Request = next(order.requests(epoch=0))
-    return dataset.on_device(to_device(dataset[request].content, device))
+    began = time.perf_counter()
+    with doing(f"Reading a first batch, {len(request.indices)} images", at_once=True):
+        content = dataset.on_device(to_device(dataset[request].content, device))
+    return content, time.perf_counter() - began
 
 
-def try_step(run: Run, method: Method, content: Any, device: torch.device) -> None:
-    """Score a batch with a copy of the method, so that what cannot work is refused before the run's folder is made."""
+def try_step(run: Run, method: Method, content: Any, device: torch.device) -> float:
+    """Score a batch with a copy of the method, so that what cannot work is refused before the run's folder is made.
+
+    Returns the seconds that it took.
+    """
     trial = copy.deepcopy(method).to(device).train()
     try:
-        with torch.no_grad():
-            trial(content)
+        with torch.no_grad(), doing("Scoring a first batch"):
+            return timed(lambda: trial(content), device)
     except ValueError as error:
         raise UnfitError(
             f"a batch of {run.batch_size} images of {run.size} px cannot be scored ({error}): change batch_size, "
@@ -165,7 +177,7 @@ def try_step(run: Run, method: Method, content: Any, device: torch.device) -> No
 def agreed_compute(run: Run, method: Method, images: Images, content: Any, device: torch.device) -> Compute:
     """The precision and layout that the run names, or the fastest as the first process measured them."""
     steps = run.total_steps(len(images) // run.batch_size)
-    with within_memory(run, method, run.precision):
+    with within_memory(run, method, run.precision), doing("Trying the ways to compute"):
         return broadcast(choose(method.train(), content, device, run.precision, run.layout, steps))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ssl_backbones.data import Images
+from ssl_backbones.distributed import doing
 from ssl_backbones.files import write_file
 from ssl_backbones.visualizers.activation_maps import feature_norm, principal_component
 from ssl_backbones.visualizers.alignment import HasAlignmentMaps, alignment_maps, most_distinct
@@ -61,7 +62,8 @@ def draw_page(
 
     `count` images are shown, out of `bank` that neighbours are sought among and that the map of features holds.
     """
-    images = read_page_images(viewer, source, max(count, bank))
+    with doing(f"Reading {min(len(source), max(count, bank))} images for the page"):
+        images = read_page_images(viewer, source, max(count, bank))
     chosen = images.some(count)
     sections = [*opening, cam_section(viewer, images, chosen), *alignment_sections(viewer, images, chosen)]
     sections.append(view_section(viewer, images, chosen[:VIEWED]))

@@ -8,8 +8,9 @@ from typing import Any
 
 from ssl_backbones.files import UnreadableError, read_object
 from ssl_backbones.models.provenance import Provenance
+from ssl_backbones.narrator import as_time
 from ssl_backbones.registry.names import without_place
-from ssl_backbones.runs.log import as_time, read_log
+from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.results import as_share, in_words, percent, read_results, searched_in_words, upgraded
 from ssl_backbones.runs.verdict import figures, sentences
 from ssl_backbones.typed.records import TunedForm, check_recipe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from ssl_backbones.distributed import doing
 from ssl_backbones.evaluate.comparison.comparison import Comparison, ComparisonError, Row
 from ssl_backbones.evaluate.comparison.images import check_images
 from ssl_backbones.evaluate.comparison.table import collect, draw, markdown, plain
@@ -90,9 +92,18 @@ def compare(comparison: Comparison, launch: tuple[str, ...] = PYTHON) -> list[Jo
 def carried_out(job: Job, launch: tuple[str, ...]) -> str:
     """Start a job and wait for it; how it ended, "" if well."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    with open(job.log, "ab") as log:
+    began = job.log.stat().st_size if job.log.exists() else 0
+    with open(job.log, "ab") as log, doing(lambda: f"  {last_line(job.log, began)}"):
         code = run_to_end([*(PYTHON if job.alone else launch), "-m", "ssl_backbones", *job.words], log)
     return "" if not code and job.done.exists() else str(code)
+
+
+def last_line(log: Path, began: int) -> str:
+    """The last line that a job wrote into its log behind so many bytes, or that it has begun."""
+    with open(log, "rb") as file:
+        file.seek(max(began, file.seek(0, os.SEEK_END) - 4096))
+        lines = file.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "begun")
 
 
 def save(comparison: Comparison) -> None:

@@ -25,7 +25,7 @@ from ssl_backbones.data.source import require_pyarrow
 from ssl_backbones.data.splits import parquet_files, parquet_kept_out
 from ssl_backbones.data.subset import Subset
 from ssl_backbones.evaluate.frames import AnnotationsFrame, annotated_frames
-from ssl_backbones.evaluate.progress import counted
+from ssl_backbones.runs.progress import counted
 
 IGNORED = 255
 """The value of pixels that are neither trained on nor asked about."""

@@ -13,7 +13,6 @@ import torch
 from ssl_backbones.data import Images, UnreadableImageError, by_content
 from ssl_backbones.data.placement import to_device
 from ssl_backbones.distributed import gather, rank, world_size
-from ssl_backbones.evaluate.progress import counted
 from ssl_backbones.evaluate.segmentation.iou import (
     Overlaps,
     confusion_of,
@@ -27,6 +26,7 @@ from ssl_backbones.evaluate.segmentation.scene_views import SceneBatches
 from ssl_backbones.evaluate.segmentation.segment_run import SegmentRun
 from ssl_backbones.evaluate.segmentation.segmentation import Segmentation
 from ssl_backbones.evaluate.transfer import Learnt
+from ssl_backbones.runs.progress import counted
 from ssl_backbones.runs.results import as_share
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.embed import batches, evaluated

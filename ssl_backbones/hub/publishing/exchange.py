@@ -16,6 +16,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import get_session
 from torch import nn
 
+from ssl_backbones.distributed import doing
 from ssl_backbones.hub.publishing.refusals import PublishError, explaining
 from ssl_backbones.orphans import private_folder
 
@@ -145,7 +146,8 @@ def send(api: HfApi, request: Request, folder: Path, files: Sequence[str], head:
     """All files in one commit on top of what was looked at: together or not at all."""
     wait_at_most(TIMEOUT_SENDING)
     operations = [CommitOperationAdd(name, str(folder / name)) for name in files]
-    with explaining(f"uploading to {request.repository}", "it is published whole or not at all"):
+    sent = f"uploading to {request.repository}"
+    with explaining(sent, "it is published whole or not at all"), doing(f"Uploading to {request.repository}"):
         made = api.create_commit(
             request.repository,
             operations,
@@ -161,7 +163,8 @@ def verify(api: HfApi, request: Request, commit: str, folder: Path, files: Seque
     The tensors that timm gives are compared with those of the run, bit for bit.
     """
     left = "what is published there is not verified"
-    with empty_cache() as cache, explaining(f"downloading {request.repository}", left):
+    fetched = f"downloading {request.repository}"
+    with empty_cache() as cache, explaining(fetched, left), doing(f"Comparing what was sent: {fetched}"):
         at_once = len(files) + len(TEMPORARY)  # so that tries again are waited for once, and not file by file
         place = Path(
             api.snapshot_download(request.repository, revision=request.tag, cache_dir=cache, max_workers=at_once)

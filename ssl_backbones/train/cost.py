@@ -1,0 +1,91 @@
+"""The cost of a run as its first batch and its state tell it: time, memory and disk."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+from torch import nn
+
+from ssl_backbones.methods.method import Method
+from ssl_backbones.narrator import as_time
+from ssl_backbones.recipes.recipe import Run
+from ssl_backbones.train.loop import Loop
+
+PAGES = 20e6
+"""Bytes of the page, the pictures and the log of a run, at most."""
+PASSES = 3
+"""Passes forward that a pass forward and back takes, where the latter was not timed."""
+
+
+@dataclass(frozen=True)
+class FirstBatch:
+    """Seconds that the first micro-batch of this process took."""
+
+    reading: float
+    """Decoding its images and making their views, in one process."""
+    forward: float
+    """Scoring them, without gradients."""
+
+
+def expected(loop: Loop, timing: FirstBatch | None) -> str:
+    """The forecast in a sentence; of time only what was timed, and checkpoints as large as today's."""
+    needed, free = disk_needed(loop.run, loop.method), shutil.disk_usage(loop.folder.path).free
+    short = ", WHICH IS MORE THAN IS FREE" if needed > free else ""
+    told = [
+        *([] if timing is None else [time_sentence(loop, timing)]),
+        f"memory {gigabytes(memory_of(loop.accelerator.device))} so far",
+        f"disk {gigabytes(needed)} of {gigabytes(free)} free in {loop.folder.path}{short}",
+    ]
+    return f"Forecast: {'; '.join(told)}."
+
+
+def time_sentence(loop: Loop, timing: FirstBatch) -> str:
+    """The time of a step, of an epoch, and of all steps that are left, as the first batch has it."""
+    step = seconds_of_step(loop, timing)
+    epoch, left = step * loop.loader.steps_per_epoch, step * (loop.total_steps - loop.step)
+    return f"about {step:.2g} s a step, {as_time(epoch)} an epoch, {as_time(left)} in all and the measurements beside"
+
+
+def seconds_of_step(loop: Loop, timing: FirstBatch) -> float:
+    """The time of an optimiser step: of its passes or of its reading, whichever is longer where workers read."""
+    passes = loop.compute.tried.get(loop.compute.way, PASSES * timing.forward)
+    workers = loop.loader.workers
+    part = max(passes, timing.reading / workers) if workers else passes + timing.reading
+    return part * loop.run.accumulation
+
+
+def disk_needed(run: Run, method: Method) -> float:
+    """Bytes of a run's folder: the checkpoints kept, the best one, the one being written, and the backbone."""
+    checkpoint = size_of_state(method) + 4 * learning(method)
+    return (run.checkpoints.keep + 2) * checkpoint + size_of_state(method.backbone) + PAGES
+
+
+def size_of_state(network: nn.Module) -> int:
+    """Bytes of all weights and buffers."""
+    return sum(int(tensor.nbytes) for tensor in network.state_dict().values())
+
+
+def learning(method: Method) -> int:
+    """The number of weights that learn."""
+    return sum(weights.numel() for weights in method.parameters() if weights.requires_grad)
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes that this process has taken at most: of a GPU what torch allocated, else of the machine's memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    if find_spec("resource") is None:  # not on Windows
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def gigabytes(count: float) -> str:
+    """Bytes in words."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
