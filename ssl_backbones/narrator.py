@@ -19,7 +19,7 @@ LOOK = 1.0
 """Seconds between two looks."""
 
 Doing = str | Callable[[], str]
-"""What is being done, in words, or what tells them at the moment."""
+"""Words for what is being done, or a function that has them at the moment."""
 
 
 def as_time(seconds: float) -> str:
@@ -31,7 +31,7 @@ def as_time(seconds: float) -> str:
 
 
 class Narrator:
-    """What is being done, innermost last, and when a person last heard of it."""
+    """The things being done, innermost last, and the time at which a person last heard of any."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
