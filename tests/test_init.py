@@ -254,7 +254,9 @@ def test_the_backbone_before_the_first_step_is_the_start(data: Path, tmp_path: P
     """Its k-NN, spread and rank are those of the start evaluated by itself."""
     recipe = tiny(BYOLConfig, data, tmp_path / "run", init=SHIPPED)
     run(recipe)
-    found = json.loads((tmp_path / "run" / "results.json").read_text())["numbers"]
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    found, seen = results["numbers"], [network["weights_sha256"] for network in results["baselines"]["networks"]]
+    assert seen.count(results["start"]["sha256"]) == 1, "the start is not held against the backbone twice"
     kept = tiny(SupervisedConfig, data, tmp_path / "kept", init=SHIPPED)
     run(kept)
     again = json.loads((tmp_path / "kept" / "results.json").read_text())["numbers"]
