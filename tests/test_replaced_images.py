@@ -109,11 +109,11 @@ TRAINED = [
     probe_on_views,
     probe_on_features,
     fine_tuning,
-    few_labels,
     segmentation,
     detection,
-    detection_with_masks,
+    *(pytest.param(kind, marks=pytest.mark.slow) for kind in (few_labels, detection_with_masks)),
 ]
+"""The slow ones share all but their data and head with others."""
 
 
 @pytest.mark.parametrize("kind", TRAINED)
