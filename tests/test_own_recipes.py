@@ -22,6 +22,7 @@ from ssl_backbones.recipes.command_line import read_recipe
 from ssl_backbones.recipes.instead import take_own, ways_out
 from ssl_backbones.recipes.own import ARCHS, FEWEST, RULES, Facts, settled
 from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.train import beginning as beginning_module
 from ssl_backbones.train import settle as settle_module
 from ssl_backbones.train.guards import memory_advice
 from ssl_backbones.train.settle import memory_of, shorter_side
@@ -92,6 +93,21 @@ def test_what_the_rules_give() -> None:
             f"{made.peak_lr:g}",
         )
         assert cells == " | ".join(map(str, found)), name
+
+
+def test_what_was_measured_is_that_of_its_file() -> None:
+    root = Path(__file__).parents[1]
+    runs = json.loads((root / "benchmarks" / "results" / "own_300.json").read_text())["runs"]
+    text = (root / "docs" / "own_rules.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\S+)` \| (\S+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \| (.*) \|$", text, re.M)
+    told = {f"{recipe} on {data}_300": cells for recipe, data, *cells in rows}
+    assert told.keys() == runs.keys()
+    for name, run_of in runs.items():
+        before, after, gain = (run_of["numbers"][number] for number in ("knn before", "knn", "knn gain"))
+        low, high = (f"{100 * gain[end]:.1f}" for end in ("low", "high"))
+        found = [str(run_of["epochs"]), f"{100 * before['value']:.1f}", f"{100 * after['value']:.1f}"]
+        assert told[name] == [*found, f"+{100 * gain['value']:.1f} [{low}, {high}]"]
+        assert gain["low"] > 0
 
 
 def test_a_view_is_no_larger_than_the_images_and_shrinks_where_memory_is_short() -> None:
@@ -174,6 +190,22 @@ def test_a_run_keeps_what_was_derived(
     assert results["altered"] == {"max_steps": [0, 4], "precision": ["auto", "fp32"]}
     run(command(tmp_path / "photos", tmp_path / "run", "--epochs", "800"))  # said now, and the same
     assert "holds the finished run" in capsys.readouterr().out
+
+
+def test_a_run_from_given_weights_keeps_what_was_derived_and_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = command(
+        image_folder(tmp_path / "photos", 40), tmp_path / "run", "--init", "resnet8_byol.imagenette32_60ep"
+    )
+    stop(recipe, 2)
+    assert "Starts from" in capsys.readouterr().out
+    monkeypatch.setattr(settle_module, "facts_of", lambda images, device: pytest.fail("the rules were asked again"))
+    monkeypatch.setattr(beginning_module, "opened", lambda recipe: pytest.fail("the start was opened again"))
+    stop(recipe, 3)
+    said = capsys.readouterr().out
+    assert "Going on after step 2 of 4" in said
+    assert "kept from the run's recipe.json: size 32, batch_size 16" in said
 
 
 def test_ten_images_are_too_few(tmp_path: Path) -> None:

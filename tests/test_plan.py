@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ from ssl_backbones.train import start as start_module
 from ssl_backbones.train.beginning import Beginning
 from ssl_backbones.train.cost import learning, size_of_state
 from ssl_backbones.train.forecast import Forecast, forecast
-from ssl_backbones.train.plan import CANDIDATES, start_of
+from ssl_backbones.train.plan import FEW, WHY, plan, start_of
 
 CPU = torch.device("cpu")
 COST = Forecast(7200, 9, 0.5, 1e9, 1e8, "timed elsewhere")
@@ -77,7 +78,7 @@ def test_a_plan_for_a_few_images_runs(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "2 classes, from the folders bag, hat" in output
     assert "0 of 40 images decoded for a trial cannot be read (0%)" in output
     named = commands_in(output)
-    assert [words[0] for words in named] == ["resnet18_byol.own", "resnet8_byol.own"]
+    assert [words[0] for words in named] == ["resnet18_moco_v2.own", "resnet8_moco_v2.own"]
     for words in named:
         recipe = read_recipe(words, "pretrain", None)
         assert (recipe.data, recipe.batch_size, recipe.epochs) == (str(data), 16, 800)
@@ -97,26 +98,33 @@ def test_a_plan_for_a_gpu_that_is_elsewhere(
     assert "1999 images are copies of others" in output
     assert "--hours is not used: the GPU is not here to be timed" in output
     first, second, third = commands_in(output)
-    assert [words[0] for words in (first, second, third)] == list(CANDIDATES)
+    assert [words[0] for words in (first, second, third)] == [f"{arch}_moco_v2.own" for arch in WHY]
     recipe = read_recipe(first, "pretrain", None)
     facts = Facts(2000, 256, 0.8 * 12e9, gpu=True)
-    assert (recipe.size, recipe.batch_size, recipe.accumulation, recipe.epochs) == (224, 64, 2, 300)
+    assert (recipe.size, recipe.batch_size, recipe.accumulation, recipe.epochs) == (224, 64, 1, 300)
     assert settled(recipe, facts).method == settled(read_recipe(first[:1], "pretrain", None), facts).method
     assert "its hours cannot be timed from here" in output
     assert "--init resnet50_dino.in1k_800ep begins with published weights (apache-2.0" in output
+
+
+def test_the_method_follows_from_the_number_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "forecast", lambda recipe, images, device: COST)
+    folders = {count: str(links(tmp_path / str(count), count)) for count in (FEW - 1, FEW)}
+    named = {count: plan(open_images(folder), folder, CPU)[-1].recipe.name for count, folder in folders.items()}
+    assert named == {FEW - 1: "resnet8_moco_v2.own", FEW: "resnet8_byol.own"}
 
 
 def test_hours_shorten_a_run_or_leave_it_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quick, slow = replace(COST, seconds=0.1), replace(COST, seconds=10.0)
-    costs = {"resnet18_byol": slow, "resnet8_byol": quick}
+    costs = {"resnet18_moco_v2": slow, "resnet8_moco_v2": quick}
     monkeypatch.setattr(plan_module, "forecast", lambda recipe, images, device: costs[recipe.model])
     data = links(tmp_path / "images", 300)
     output = told(capsys, "--data", str(data), "--hours", "0.11")
-    assert "resnet18_byol.own is left out: --hours is 0.11, and 80 epochs" in output
+    assert "resnet18_moco_v2.own is left out: --hours is 0.11, and 80 epochs" in output
     ((name, *words),) = commands_in(output)
-    assert (name, words[-2:]) == ("resnet8_byol.own", ["--epochs", "400"])
+    assert (name, words[-2:]) == ("resnet8_moco_v2.own", ["--epochs", "400"])
     assert "400 epochs" in output
     assert "3600 steps" in output
     said = refused(capsys, "plan", "--data", str(data), "--hours", "0.01")
@@ -126,8 +134,8 @@ def test_hours_shorten_a_run_or_leave_it_out(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("plan --data few", "10 images are too few to learn from: resnet8_byol.own wants 32 at least"),
-        ("plan --data photos --gpu_memory 0.4", "take about 0.5 GB with resnet8_byol, and 0.3 GB may be filled"),
+        ("plan --data few", "10 images are too few to learn from: resnet8_moco_v2.own wants 32 at least"),
+        ("plan --data photos --gpu_memory 0.4", "take about 0.5 GB with resnet8_moco_v2, and 0.3 GB may be filled"),
         ("plan --data photos --gpu_memory -1", "gpu_memory is -1.0, but must be above 0, or 0 for no bound"),
         ("plan --data nowhere", "'nowhere' does not exist"),
         ("pretrain resnet8_byol.own --data few --dry_run", "10 images are too few to learn from"),
@@ -203,6 +211,25 @@ def test_a_dry_run_tells_the_forecast_and_writes_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]
 
 
+def test_the_views_that_are_timed_are_those_of_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    first_batch = start_module.first_batch
+
+    def noting(run: Any, method: Any, images: Any, device: torch.device) -> Any:
+        made.append(method.transform(run.size).engine)
+        return first_batch(run, method, images, device)
+
+    monkeypatch.setattr(forecast_module, "first_batch", noting)
+    recipe = tiny(BYOLConfig, image_folder(tmp_path / "photos"), tmp_path / "run", engine="device")
+    forecast(recipe, open_images(recipe.data), CPU)
+    assert set(made) == {"device"}
+
+
+def test_a_dry_run_refuses_an_engine_that_the_method_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["resnet8_rotnet.imagenette32_16ep", "--data", str(image_folder(tmp_path / "p")), "--engine", "device"]
+    assert "rotnet makes its views by pillow alone" in refused(capsys, "pretrain", *words, "--dry_run")
+
+
 def test_a_survey_counts_what_is_wrong(tmp_path: Path) -> None:
     folder = image_folder(tmp_path / "photos", 20, ())
     (folder / "00.jpg").write_bytes(b"no image")
@@ -217,7 +244,7 @@ def test_large_images_are_advised_a_cache(tmp_path: Path) -> None:
     assert not any("--reencode" in line for line in survey(open_images(str(links(tmp_path / "b", 2)))).sentences())
 
 
-@pytest.mark.parametrize("name", CANDIDATES)
+@pytest.mark.parametrize("name", WHY)
 def test_a_start_is_one_that_allows_commercial_use(name: str) -> None:
-    said = start_of(name.partition("_")[0])
+    said = start_of(name)
     assert said == "" or re.match(r"^Start: --init \S+ begins with published weights \((apache-2.0|mit)", said)

@@ -23,9 +23,10 @@ from ssl_backbones.train.guards import within_memory
 from ssl_backbones.train.loader import reading_workers
 from ssl_backbones.train.optimization import build_optimizer
 from ssl_backbones.train.precision import DTYPES, available, timed
-from ssl_backbones.train.pretrain import build, settled_on_data
+from ssl_backbones.train.pretrain import build, require_engine, settled_on_data
 from ssl_backbones.train.settle import as_before
 from ssl_backbones.train.start import first_batch, fitting, meet_for
+from ssl_backbones.views import check_engine, using_engine
 
 TIMED_ON_CPU = 4
 """Images of a timed step on a CPU, whose time grows with them; a GPU is given as many as it will have."""
@@ -67,8 +68,11 @@ class Forecast:
 
 
 def dry_run(recipe: Recipe) -> Forecast:
-    """The forecast of a recipe on its data; all that a run refuses before its first step is refused."""
+    """The forecast of a recipe on its data; what does not fit the images, the engine or the processes is refused."""
     device = meet_for(recipe)
+    with fitting():
+        check_engine(recipe.engine)
+        require_engine(recipe, build(Beginning(random(recipe), None)))
     recipe, images, _ = settled_on_data(as_before(recipe), device)
     return forecast(recipe, images, device)
 
@@ -96,6 +100,11 @@ def forecast(recipe: Recipe, images: Images, device: torch.device) -> Forecast:
     )
 
 
+def random(recipe: Recipe) -> Recipe:
+    """The recipe from random weights, whose steps cost the same."""
+    return replace(recipe, init="", start=None)
+
+
 @dataclass(frozen=True)
 class Timing:
     """Seconds and bytes of a step."""
@@ -120,10 +129,11 @@ class Timing:
 
 def timing(recipe: Recipe, images: Images, device: torch.device, count: int) -> Timing:
     """Time a few steps of `count` images, from their decoding on, until PATIENCE is over."""
-    trial = replace(recipe, init="", start=None, batch_size=count * world_size(), accumulation=1)
+    trial = replace(random(recipe), batch_size=count * world_size(), accumulation=1)
     precision = available(device)[-1] if recipe.precision == "auto" else recipe.precision
     layout = "contiguous" if recipe.layout == "auto" else recipe.layout
-    with doing(f"Timing {count} images of {recipe.size} px by {recipe.model}", at_once=True):
+    timed_here = f"Timing {count} images of {recipe.size} px by {recipe.model}"
+    with doing(timed_here, at_once=True), using_engine(recipe.engine):
         with fitting():
             method = build(Beginning(trial, None)).train()
         batch, views = first_batch(trial, method, images, device)

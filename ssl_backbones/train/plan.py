@@ -20,14 +20,16 @@ from ssl_backbones.train.cost import gigabytes
 from ssl_backbones.train.forecast import Forecast, forecast
 from ssl_backbones.train.settle import OF_A_GPU, facts_of
 
-CANDIDATES = {
-    "resnet50_byol.own": "the strongest features, 2,048 of them, and the most work",
-    "resnet18_byol.own": "512 features at about a third of the work of a ResNet-50",
-    "resnet8_byol.own": "64 features of images at 32 px: a first look, to see that all works",
+WHY = {
+    "resnet50": "the strongest features, 2,048 of them, and the most work",
+    "resnet18": "512 features at less than half of the work of a ResNet-50",
+    "resnet8": "64 features of images at 32 px: a first look, to see that all works",
 }
-"""Recipes to choose from, and why. BYOL needs no negatives, of which few images give few, and came out first of four
-methods on ResNet-8 (benchmarks/README.md, "Weights that ship")."""
-ON_A_CPU = ("resnet18_byol.own", "resnet8_byol.own")
+"""Networks to choose from, and why."""
+ON_A_CPU = ("resnet18", "resnet8")
+FEW = 3000
+"""Images below which MoCo v2 is advised, and from which BYOL: with ResNet-8 the first gained more on 300 images
+(docs/own_rules.md), the second on 9,469 (benchmarks/README.md); nothing between was measured."""
 LEAST = 0.1
 """Share of the epochs that the rules give, below which a run is not worth its start."""
 MARGIN = 1.1
@@ -54,14 +56,17 @@ class Choice:
     def command(self) -> str:
         """The words that start it, with every value that the forecast is of."""
         recipe = self.recipe
-        said = {name: getattr(recipe, name) for name in ("data", "size", "batch_size", "accumulation", "epochs")}
+        queue = queue_of(recipe)
+        said = {name: getattr(recipe, name) for name in ("data", "size", "batch_size", "accumulation")}
+        said |= {"method.queue_size": queue} if queue else {}
+        said |= {"epochs": recipe.epochs}
         options = [word for name, value in said.items() for word in (f"--{name}", shlex.quote(str(value)))]
         return " ".join([NAME, "pretrain", recipe.name, *options])
 
     def sentences(self) -> list[str]:
         """The reason, the settings, the cost and the start, a sentence each."""
         recipe, cost = self.recipe, self.cost
-        queue = getattr(recipe.method, "queue_size", None)
+        queue = queue_of(recipe)
         settings = [
             f"{recipe.method.paper.label} on {arch_of(recipe)} at {recipe.size} px",
             f"batch {recipe.batch_size}" + (f" in {recipe.accumulation} parts" if recipe.accumulation > 1 else ""),
@@ -69,7 +74,11 @@ class Choice:
             f"{recipe.epochs} epochs",
             f"learning rate {recipe.peak_lr:g}",
         ]
-        found = [f"Why: {self.why}.", f"What: {', '.join(settings)}.", f"Cost: {cost}."]
+        found = [
+            f"Why: {self.why}.",
+            f"What: {', '.join(settings)}.",
+            f"Cost{' on this machine instead' if self.elsewhere else ''}: {cost}.",
+        ]
         if self.elsewhere:
             found += [
                 f"On the GPU: about {gigabytes(self.elsewhere)} of its memory by the rules; its hours cannot be timed "
@@ -87,7 +96,9 @@ def plan(images: Images, data: str, device: torch.device, gpu_memory: float = 0.
     if gpu_memory:
         facts = replace(facts, memory=OF_A_GPU * gpu_memory * 1e9, gpu=True)
     found, refusals = [], []
-    for name in CANDIDATES if facts.gpu else ON_A_CPU:
+    method = "moco_v2" if len(images) < FEW else "byol"
+    for arch in WHY if facts.gpu else ON_A_CPU:
+        name = f"{arch}_{method}.own"
         try:
             found.append(chosen(replace(recipes.get(name), data=data), images, facts, device, hours))
         except ValueError as error:
@@ -111,7 +122,12 @@ def chosen(named: Recipe, images: Images, facts: Facts, device: torch.device, ho
         cost = replace(cost, steps=epochs * cost.steps_per_epoch)
     at_once = recipe.batch_size // recipe.accumulation
     memory = bytes_needed(recipe, facts, at_once, recipe.size) if elsewhere else 0.0
-    return Choice(recipe, cost, CANDIDATES[recipe.name], start_of(arch_of(recipe)), memory)
+    return Choice(recipe, cost, WHY[arch_of(recipe)], start_of(arch_of(recipe)), memory)
+
+
+def queue_of(recipe: Recipe) -> int:
+    """The keys in the method's queue; 0 for a method without one."""
+    return int(getattr(recipe.method, "queue_size", 0))
 
 
 def epochs_within(hours: float, recipe: Recipe, cost: Forecast) -> int:
