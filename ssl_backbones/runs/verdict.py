@@ -35,7 +35,7 @@ def opening(results: Mapping[str, Any], baselines: Mapping[str, Any]) -> str:
     if steps is not None and steps < FEW_STEPS:
         return (
             f"{steps:,} steps on {results['data']['images']:,} images are next to nothing: whatever the numbers below, "
-            f"train for longer (--epochs), by {FEW_STEPS:,} steps at the least, before this backbone is judged."
+            f"train for longer (--epochs), {FEW_STEPS:,} steps at the least, before this backbone is judged."
         )
     random = next((other for other in baselines["networks"][1:] if other["name"] == "random weights"), None)
     if random is None:

@@ -22,7 +22,7 @@ SHOWN = {
     "accuracy": ("Accuracy at the training task", True),
     "knn": ("k-NN accuracy", True),
     "retrieval": ("Images found by a view of them", True),
-    "kept": ("Neighbours kept since the measurement before", True),
+    "kept": ("Neighbours kept since the last time", True),
     "rank": ("Effective rank of the features", False),
     "std": ("Spread of the features", False),
     "lr": ("Learning rate", False),
