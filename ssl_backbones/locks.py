@@ -49,10 +49,10 @@ class Lock:
 
     def take(self) -> None:
         """Lock the open file and leave the note."""
-        owner = self.note()
         try:
             fcntl.lockf(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            owner = self.note()  # not before: a file system without locks may take its time to say so
             if error.errno in (errno.EACCES, errno.EAGAIN) or may_be_alive(owner):
                 raise LockedError(owner) from error
             self.leave_note()
