@@ -11,6 +11,7 @@ from typing import Any
 import hostile
 import pytest
 from cache_sources import COUNT, alike, counted, kept, making, pixels_sha, same, small_blocks
+from warm_processes import run_program
 
 from ssl_backbones.data import (
     Images,
@@ -199,3 +200,28 @@ def test_a_torn_cache_is_refused(what: str, tmp_path: Path) -> None:
         path.unlink()
     place.rmdir()
     assert same(images, cached(images, "data", kept(tmp_path)))
+
+
+CUT = """
+import os, sys
+from pathlib import Path
+from ssl_backbones.data.cached import CachedImages
+
+images = CachedImages(Path(sys.argv[1]))
+print(images[0].size, flush=True)
+os.truncate(Path(sys.argv[1]) / "pixels.npy", 4096)
+try:
+    images[len(images) - 1]
+except ValueError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_a_cache_that_is_cut_while_it_is_read_ends_in_a_sentence(tmp_path: Path) -> None:
+    """In a process of its own: reading on would end it by SIGBUS."""
+    images = alike(tmp_path / "data")
+    cached(images, "data", kept(tmp_path))
+    done = run_program(CUT, str(kept(tmp_path).place("data")))
+    assert done.returncode == 0, done
+    assert "ImageSourceError" in done.stdout
+    assert "pixels.npy was cut to 4,096 bytes while it was in use" in done.stdout
