@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 import warnings
@@ -29,6 +30,8 @@ if hasattr(signal, "SIGUSR1"):
 """Signals that ask for an orderly end, and the exit code each leads to."""
 ECHO = 3.0
 """Seconds after a signal in which another is taken for the same."""
+LAUNCHED = "ACCELERATE_DYNAMO_BACKEND"
+"""Set by Accelerate's launcher for the process that it starts."""
 LAUNCHED_WITH = {"ACCELERATE_USE_DEEPSPEED": "deepspeed", "ACCELERATE_USE_MEGATRON_LM": "megatron"}
 """Packages that Accelerate imports where its launcher, or its configuration, sets these."""
 
@@ -106,6 +109,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.received: int | None = None
         self.received_at = 0.0
+        self.parent = os.getppid()
         # On a device the answer would have to be waited for at every step, with all the work queued before it.
         self.group = gloo_group() if world_size() > 1 else None
         self.before = {number: signal.signal(number, self.note) for number in STOPPING}
@@ -126,7 +130,14 @@ class StopSignals:
             highest = torch.tensor(code)
             dist.all_reduce(highest, dist.ReduceOp.MAX, group=self.group)
             code = int(highest)
+        elif code == STOPPING[signal.SIGINT] and LAUNCHED in os.environ:
+            self.outlive_launcher()
         return code or None
+
+    def outlive_launcher(self) -> None:
+        """Wait until a launcher that Ctrl-C ends has told of it, so that the last words are ours."""
+        while os.getppid() == self.parent and time.monotonic() < self.received_at + ECHO:
+            time.sleep(0.02)
 
     def restore(self) -> None:
         """Put back what the signals did before."""
