@@ -21,7 +21,7 @@ from torch.nn.functional import interpolate
 from ssl_backbones.checks import check, check_choice, check_positive
 from ssl_backbones.data import BatchDataset, Batches, Images, NumberedBatches
 from ssl_backbones.data.subset import Subset
-from ssl_backbones.distributed import share_first
+from ssl_backbones.distributed import doing, share_first
 from ssl_backbones.losses import cosine_distance, map_distance
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
@@ -149,7 +149,8 @@ class Distilled(Method):
         digest = torch.frombuffer(bytearray.fromhex(self.teacher.sha256), dtype=torch.uint8)
         if not self.config.kept:
             if not self.teacher_sha256.any():
-                self.measured(*looked_over(self.teacher, side, images))
+                with doing(f"{self.teacher.name} looks at some of the images, for the mean of its features"):
+                    self.measured(*looked_over(self.teacher, side, images))
             self.teacher_sha256.copy_(digest)
             return Batches(images, self.transform(size), seed)
         features = keep_features(self.teacher, side, images, self.folder_for(images, side))

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,7 +28,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from ssl_backbones.data import Images, UnreadableImageError
-from ssl_backbones.distributed import first_decides, gather, rank, say, world_size
+from ssl_backbones.distributed import doing, first_decides, gather, rank, world_size
 from ssl_backbones.files import (
     PRIVATE,
     content_of,
@@ -51,8 +50,6 @@ BATCH = 32
 """Images that a teacher is shown at a time."""
 AHEAD = 4
 """Batches that are read while it looks at another."""
-EVERY = 10.0
-"""Seconds between two lines on how far a making got."""
 
 
 @final
@@ -103,17 +100,12 @@ def keep_features(teacher: Teacher, side: int, images: Images, folder: Path) -> 
     crop = teacher.crop(side)
     question = question_of(teacher, crop, images)
     missing = first_decides(lambda: missing_blocks(folder, question))
-    started = said = time.monotonic()
-    made = 0
-    for number in missing:
+    for at, number in enumerate(missing):
         rows = np.arange(number * BLOCK, min(number * BLOCK + BLOCK, len(images)))
-        features = embedded(teacher, crop, images, rows)
-        first_decides(partial(write, folder, number, question, features))
-        made += len(rows)
-        if time.monotonic() - said > EVERY or number == missing[-1]:
-            said = time.monotonic()
-            speed = made / (said - started)
-            say(f"{teacher.name}: features of {rows[-1] + 1} of {len(images)} images kept ({speed:.0f} images/s)")
+        told = f"{teacher.name} looks at images {rows[0] + 1} to {rows[-1] + 1} of {len(images)}, to keep its features"
+        with doing(told, at_once=at == 0):
+            features = embedded(teacher, crop, images, rows)
+            first_decides(partial(write, folder, number, question, features))
     return KeptFeatures(folder, len(images), teacher.width)
 
 
