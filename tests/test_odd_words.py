@@ -48,13 +48,18 @@ FIRST: dict[str, tuple[str, ...]] = {
 """The words with which each command ends soon, as there is nothing where they say; those of others take longer."""
 
 
+QUICK = {"bundle", "describe", "list", "tables", "verify"}
+COMMANDS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in FIRST]
+"""The others have many options, each of which is tried."""
+
+
 def asked(command: str) -> list[str]:
     """The options of a command, by the names that its dataclass has for them."""
     module = import_module(f"ssl_backbones.commands.{commands.modules()[command]}")
     return [f"--{name}" for name, option in options(module.Options).items() if not option.positional]
 
 
-@pytest.mark.parametrize("command", FIRST)
+@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("kind", ODD)
 def test_an_odd_word_anywhere_ends_in_a_sentence(
     command: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

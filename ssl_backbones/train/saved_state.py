@@ -81,7 +81,7 @@ class Scalars(Measured):
     unreadable: dict[str, Account]
     alarms: list[AlarmState]
     window: Window
-    watch: list[int]
+    watch: tuple[int, int, int, int]
     best: Best | None
     compute: Computed
     images: str
