@@ -15,7 +15,7 @@ from ssl_backbones.data import open_images
 from ssl_backbones.hub.card import model_card
 from ssl_backbones.hub.given import Terms
 from ssl_backbones.hub.training_section import alterations, command, training
-from ssl_backbones.recipes import command_line
+from ssl_backbones.recipes import command_line, own
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.registry import image_sets
 from ssl_backbones.registry.image_sets import CLOTHING, DATA, IMAGENETTE, SAMPLE, are_those, known_by
@@ -67,7 +67,7 @@ def test_no_copy_is_of_two_and_every_recipe_names_images_of_the_table() -> None:
     fingerprints = [known for data in DATA for known in data.fingerprints]
     assert len(fingerprints) == len(set(fingerprints))
     assert all(data.origin for data in DATA if data.fingerprints)
-    assert {recipes.get(name).promise.data for name in recipes.names()} <= {data.name for data in DATA}
+    assert {recipes.get(name).promise.data for name in recipes.names()} <= {data.name for data in DATA} | {own.DATA}
     assert are_those("no such images", fingerprints[0]) is None
 
 
