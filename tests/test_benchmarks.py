@@ -25,7 +25,7 @@ def test_every_file_that_is_named_is_there() -> None:
     named = re.findall(r"`([\w*]+\.(?:json|png|py|toml))`", PAGE)
     assert named
     for name in named:
-        assert list((ROOT / "benchmarks").rglob(name)), name
+        assert [path for folder in ("benchmarks", "tests") for path in (ROOT / folder).rglob(name)], name
 
 
 def test_no_result_says_where_it_was_measured() -> None:

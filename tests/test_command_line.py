@@ -99,7 +99,7 @@ def test_a_letter_left_out_of_any_field_is_noticed_and_the_field_offered(name: s
         ("--method.views.0.jitter 1 2", "--method.views.0.jitter is 1 2, but must be 4 values, each a number."),
         ("--epochs 0", "epochs is 0, but must be at least 1."),
         ("--epochs -1", "epochs is -1, but must be at least 1."),
-        ("--optimizer.lr nan", "optimizer.lr is nan, but must be above 0."),
+        ("--optimizer.lr nan", "--optimizer.lr is nan, but must be a number."),
         ("--method.coupled_head False", "--method.coupled_head takes no value: write --method.coupled_head, or"),
         ("extra", "'extra' belongs to no option"),
         ("--promise.paper mine", "--promise.paper is no option of pretrain.py"),

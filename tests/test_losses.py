@@ -90,6 +90,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "discriminator_loss": (normal(0, 4), normal(1, 4)),
     "generator_loss": (normal(0, 4),),
     "info_nce": (normal(0, 4, 3), normal(1, 4, 3), normal(2, 5, 3), 0.2),
+    "map_distance": (normal(0, 4, 3, 2, 2), normal(1, 4, 3, 2, 2)),
     "multi_positive_info_nce": (normal(0, 4, 3), normal(1, 4, 2, 3), normal(2, 5, 3), 0.2),
     "nt_xent": (normal(0, 4, 3), normal(1, 4, 3), 0.2),
     "vicreg": (normal(0, 4, 3), normal(1, 4, 3), 20.0, 10.0, 2.0),

@@ -244,7 +244,7 @@ def test_a_runs_views_are_made_by_its_engine(kind, tmp_path):
     made = {}
     for engine in ("pillow", "opencv", "device"):
         forget()
-        begun, _ = start(tiny(kind, data, tmp_path / engine, engine=engine))
+        begun, *_ = start(tiny(kind, data, tmp_path / engine, engine=engine))
         assert not isinstance(begun, RunFolder)
         loop, log = begun
         with closing(log), loop.folder:

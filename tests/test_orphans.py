@@ -61,7 +61,7 @@ PUBLISHING = """
 import os, sys, tempfile, time
 tempfile.tempdir = os.environ["TMPDIR"]
 from ssl_backbones.commands import publish, run
-def introduce(folder, files, options):
+def introduce(folder, files, options, terms):
     print(f"{folder}", flush=True)
     time.sleep(10_000)
 publish.introduce = introduce

@@ -66,7 +66,7 @@ def test_the_folder_holds_what_is_promised_and_no_pickle(whole: Whole) -> None:
     expected = {"README.md", "gallery.html", "log.jsonl", "speed.jsonl", "results.json", "backbone/config.json"} | {
         "backbone/model.safetensors",
         *(f"{step}/{name}" for step in steps for name in ("MANIFEST.json", "method.safetensors")),
-        *(f"{step}/{name}.safetensors" for step in steps for name in ("optimizer", "before", "rank-00000")),
+        *(f"{step}/{name}.safetensors" for step in steps for name in ("optimizer", "before", "last", "rank-00000")),
         *(["alignment_maps.png"] if has_maps else []),
     }
     found = contents(whole.path)
@@ -81,7 +81,8 @@ def test_the_log_says_how_it_went(whole: Whole) -> None:
     trained = [line for line in lines if "loss" in line]
     assert lines == sorted(lines, key=lambda line: line["step"])
     assert [(line["step"], line["epoch"]) for line in measured] == [(0, 0), (3, 1), (6, 2)]
-    assert all(line.keys() == {"step", "epoch", "std", "rank", "knn"} for line in measured)
+    told = {"step", "epoch", "std", "rank", "retrieval", "knn"}
+    assert [line.keys() - told for line in measured] == [set(), {"kept"}, {"kept"}]
     assert [(line["step"], line["epoch"]) for line in trained] == [(2, 0), (4, 1), (6, 1)]
     parts = {"global_loss", "aligned_loss"}
     for line in trained:

@@ -53,7 +53,7 @@ class Curve:
         if not known.any():
             return f"{self.title}: no finite value in {len(self.values)}."
         steps, values = self.steps[known], self.values[known]
-        ends = " to ".join(f"{self.told(values[at])} at step {steps[at]:,}" for at in (0, -1))
+        ends = " to ".join(f"{self.told(values[at])} at step {steps[at]:,.0f}" for at in (0, -1))
         level = f"; {self.reference[0]} is {self.told(self.reference[1])}" if self.reference else ""
         return f"{self.title}: from {ends}, lowest {self.told(values.min())}, highest {self.told(values.max())}{level}."
 
