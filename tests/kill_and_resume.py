@@ -148,6 +148,7 @@ def trial(
         "wrong": wrong,
         "struck": struck,
         "seconds": round(time.monotonic() - start, 1),
+        "made_with": checkpoint.surroundings(1) | {"platform": platform.platform(terse=True)},
     }
 
 
@@ -168,7 +169,6 @@ def summary(trials: list[dict[str, Any]], seed: int) -> dict[str, Any]:
         "by_processes": {str(p): sum(one["kills"] for one in trials if one["processes"] == p) for p in (1, 2)},
         "longest_until_others_ended_s": max((kill["others_ended_in_s"] for kill in struck), default=0.0),
         "seconds": round(sum(one["seconds"] for one in trials), 1),
-        "made_with": checkpoint.surroundings(1) | {"platform": platform.platform(terse=True)},
         "trials": trials,
     }
 

@@ -1,10 +1,8 @@
-"""Distillation: its loss by hand, its teachers and their refusals, the features that it keeps."""
+"""Distillation: its loss by hand, its teachers and their refusals and what is told of it."""
 
 from __future__ import annotations
 
 import json
-import pickle
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +10,22 @@ import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
-from runs import elsewhere, image_folder, outcome, run, stop, tiny
+from distilling import distilling
+from runs import image_folder, run, stop, tiny
 from small_methods import SMALL, Drawn, leave_teacher
 from torch import Tensor
 from torch.nn.functional import interpolate, smooth_l1_loss
-from two_processes import run_two_processes
 
 from ssl_backbones import create_model
-from ssl_backbones.data import Request, UnreadableImageError, open_images
-from ssl_backbones.methods.distilled import Distilled, DistilledConfig
-from ssl_backbones.models import kept_features
+from ssl_backbones.data import Request
+from ssl_backbones.methods.distilled import DistilledConfig
 from ssl_backbones.models.backbone import feature_map, weights_sha256
-from ssl_backbones.models.kept_features import INDEX, keep_features
 from ssl_backbones.models.teacher import Teacher, TeacherError
 from ssl_backbones.models.teacher_moments import Moments
 from ssl_backbones.train.start import UnfitError
 from ssl_backbones.views import IMAGENET_MEAN, IMAGENET_STD, CenterCrop
 
 VIT = "vit_tiny_patch16_224"
-
-
-def method_of(**choices: Any) -> Distilled:
-    """The method around a new ResNet-8 in double precision, its teacher the tests' ResNet-8."""
-    torch.manual_seed(0)
-    config = DistilledConfig(**{"teacher": SMALL["teacher"], "hidden_dim": 32, **choices})
-    return Distilled(create_model("resnet8", num_classes=0), config).double()
 
 
 def cosine(first: Tensor, second: Tensor) -> float:
@@ -60,7 +48,7 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_the_loss_is_the_cosine_distance_from_what_the_teacher_sees_less_its_mean() -> None:
-    method = method_of().eval()
+    method = distilling().eval()
     images = Drawn(6)
     dataset = method.dataset(images, 16, 0)
     (view,) = dataset.on_device(dataset[Request(0, np.arange(6))].content)
@@ -81,7 +69,7 @@ def test_the_loss_is_the_cosine_distance_from_what_the_teacher_sees_less_its_mea
 @pytest.mark.parametrize("name", ["convolutional", "transformer"])
 def test_the_dense_term_compares_maps_cell_by_cell(name: str, vit: str) -> None:
     chosen = {"teacher": vit, "teacher_size": 64} if name == "transformer" else {}
-    method = method_of(dense_weight=0.5, **chosen).eval()
+    method = distilling(dense_weight=0.5, **chosen).eval()
     dataset = method.dataset(Drawn(6), 16, 0)
     (view,) = dataset.on_device(dataset[Request(0, np.arange(6))].content)
     view = view.double()
@@ -105,7 +93,7 @@ def test_the_dense_term_compares_maps_cell_by_cell(name: str, vit: str) -> None:
 
 
 def test_the_teacher_is_neither_trained_nor_saved_nor_copied() -> None:
-    method = method_of()
+    method = distilling()
     method.dataset(Drawn(4), 16, 0)
     network = method.teacher.network
     assert network is not None
@@ -228,7 +216,7 @@ class TestRefusedTeachers:
 
     def test_no_feature_maps_for_the_dense_term(self) -> None:
         with pytest.raises(TeacherError, match="has no feature maps, which dense_weight 1 asks for"):
-            method_of(teacher="crossvit_9_240.in1k", dense_weight=1.0)
+            distilling(teacher="crossvit_9_240.in1k", dense_weight=1.0)
 
     def test_a_side_that_is_no_multiple_of_the_patch(self, vit: str) -> None:
         with pytest.raises(
@@ -263,157 +251,6 @@ class TestRefusedTeachers:
         with pytest.raises(UnfitError, match="resnet9000"):
             run(recipe)
         assert not (tmp_path / "run").exists()
-
-
-# Kept features
-
-
-@pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_features, "BLOCK", 4)
-    monkeypatch.setattr(kept_features, "BATCH", 3)
-
-
-@pytest.mark.usefixtures("small_blocks")
-class TestKeptFeatures:
-    def test_they_are_those_of_the_teacher_image_by_image(self, tmp_path: Path) -> None:
-        images, teacher = Drawn(11), Teacher(SMALL["teacher"])
-        kept = keep_features(teacher, 32, images, tmp_path / "kept")
-        crop = teacher.crop(32)
-        assert (len(kept), kept.width, len(list((tmp_path / "kept").iterdir()))) == (11, 64, 4)
-        for row in range(11):
-            alone = teacher.look(crop.on_device(crop.on_host([images[row]], None))).features[0]
-            np.testing.assert_allclose(kept[np.array([row])][0], alone.numpy(), rtol=2e-3, atol=1e-3)
-        rows = np.array([10, 0, 7, 7])
-        again = pickle.loads(pickle.dumps(kept))
-        assert not again.maps
-        np.testing.assert_array_equal(again[rows], kept[rows])
-        assert kept[rows].dtype == np.float16
-
-    def test_they_are_made_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        teacher = Teacher(SMALL["teacher"])
-        keep_features(teacher, 32, Drawn(11), tmp_path / "kept")
-        monkeypatch.setattr(kept_features, "embedded", None)
-        keep_features(teacher, 32, Drawn(11), tmp_path / "kept")
-
-    def test_a_making_goes_on_where_it_was_killed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        teacher, made, embedded = Teacher(SMALL["teacher"]), [], kept_features.embedded
-
-        def killed_in_the_third(*args: Any) -> Tensor:
-            made.append(args[3])
-            if len(made) == 3:
-                raise KeyboardInterrupt
-            return embedded(*args)
-
-        monkeypatch.setattr(kept_features, "embedded", killed_in_the_third)
-        with pytest.raises(KeyboardInterrupt):
-            keep_features(teacher, 32, Drawn(14), tmp_path / "kept")
-        kept = keep_features(teacher, 32, Drawn(14), tmp_path / "kept")
-        assert [int(rows[0]) for rows in made] == [0, 4, 8, 8, 12]
-        monkeypatch.setattr(kept_features, "embedded", embedded)
-        undisturbed = keep_features(teacher, 32, Drawn(14), tmp_path / "other")
-        np.testing.assert_array_equal(kept[np.arange(14)], undisturbed[np.arange(14)])
-
-    @pytest.mark.parametrize("damage", ["values", "cut", "emptied", "gone"])
-    def test_a_block_that_was_harmed_is_made_anew(self, damage: str, tmp_path: Path) -> None:
-        teacher = Teacher(SMALL["teacher"])
-        before = keep_features(teacher, 32, Drawn(11), tmp_path / "kept")[np.arange(11)]
-        path = tmp_path / "kept" / "00001.safetensors"
-        content = bytearray(path.read_bytes())
-        content[-1] ^= 1
-        harmed = {"values": bytes(content), "cut": bytes(content[:-2]), "emptied": b""}
-        path.unlink()
-        if damage in harmed:
-            path.write_bytes(harmed[damage])
-        after = keep_features(teacher, 32, Drawn(11), tmp_path / "kept")[np.arange(11)]
-        np.testing.assert_array_equal(before, after)
-
-    @pytest.mark.parametrize(
-        ("other", "words"),
-        [
-            ("teacher", "another teacher"),
-            ("layer", "another layer"),
-            ("size", "another way or size"),
-            ("data", "other im"),
-        ],
-    )
-    def test_those_of_something_else_are_refused(self, other: str, words: str, tmp_path: Path) -> None:
-        keep_features(Teacher(SMALL["teacher"]), 32, Drawn(11), tmp_path / "kept")
-        folder = leave_teacher(tmp_path / "teacher", seed=8) if other == "teacher" else SMALL["teacher"]
-        teacher = Teacher(folder, "layer2" if other == "layer" else "")
-        images = Drawn(11, seed=1) if other == "data" else Drawn(11)
-        with pytest.raises(TeacherError, match=rf"the features in .* are of .*{words}.*: delete .* --method.kept"):
-            keep_features(teacher, 48 if other == "size" else 32, images, tmp_path / "kept")
-
-    def test_an_index_that_was_changed_is_refused(self, tmp_path: Path) -> None:
-        keep_features(Teacher(SMALL["teacher"]), 32, Drawn(3), tmp_path / "kept")
-        index = tmp_path / "kept" / INDEX
-        index.write_text(index.read_text().replace("3 images", "4 images"))
-        with pytest.raises(TeacherError, match=r"INDEX.json was changed"):
-            keep_features(Teacher(SMALL["teacher"]), 32, Drawn(3), tmp_path / "kept")
-
-    def test_a_folder_of_something_else_is_refused(self, tmp_path: Path) -> None:
-        (tmp_path / "notes.txt").write_text("mine")
-        with pytest.raises(TeacherError, match="holds no features of a teacher, and something else"):
-            keep_features(Teacher(SMALL["teacher"]), 32, Drawn(3), tmp_path)
-
-    def test_a_place_that_cannot_be_written_to_is_refused(self, tmp_path: Path) -> None:
-        (tmp_path / "file").write_text("no folder")
-        with pytest.raises(TeacherError, match=r"features cannot be kept in .*: name a folder that can be written to"):
-            keep_features(Teacher(SMALL["teacher"]), 32, Drawn(3), tmp_path / "file" / "kept")
-
-    def test_an_unreadable_image_has_zeros(self, tmp_path: Path) -> None:
-        class Torn(Drawn):
-            def __getitem__(self, index: int) -> Image.Image:
-                if index == 5:
-                    raise UnreadableImageError("5.png is torn")
-                return super().__getitem__(index)
-
-        kept = keep_features(Teacher(SMALL["teacher"]), 32, Torn(7), tmp_path / "kept")
-        assert [bool(kept[np.array([row])].any()) for row in range(7)] == [row != 5 for row in range(7)]
-
-    def test_two_processes_keep_what_one_keeps(self, tmp_path: Path) -> None:
-        alone = keep_features(Teacher(SMALL["teacher"]), 32, Drawn(11), tmp_path / "alone")[np.arange(11)]
-        first, second = run_two_processes(kept_by_two, str(tmp_path / "both"), SMALL["teacher"])
-        assert torch.equal(first, second)
-        np.testing.assert_allclose(first.double().numpy(), alone.astype(float), rtol=2e-3, atol=1e-3)
-
-
-def kept_by_two(rank: int, folder: str, teacher: str) -> Tensor:
-    return torch.from_numpy(keep_features(Teacher(teacher), 32, Drawn(11), Path(folder))[np.arange(11)])
-
-
-def test_a_run_of_kept_features_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    data = image_folder(tmp_path / "photos")
-    for workers in (0, 1):
-        recipe = tiny(DistilledConfig, data, tmp_path / f"whole{workers}", {"kept": "beside"}, workers=workers)
-        whole = run(recipe)
-        stop(elsewhere(recipe, tmp_path / f"cut{workers}"), 4)
-        assert outcome(run(elsewhere(recipe, tmp_path / f"cut{workers}")).path) == outcome(whole.path)
-    assert outcome(tmp_path / "whole0")["state"] == outcome(tmp_path / "whole1")["state"]
-    (beside,) = tmp_path.glob("photos.photos.teacher-pooled-*")
-    assert (beside / INDEX).exists()
-
-
-@pytest.mark.parametrize("accumulation", [1, 2])
-@pytest.mark.parametrize("engine", ["pillow", "opencv", "device"])
-def test_kept_features_go_with_every_engine_and_accumulation(engine: Any, accumulation: int, tmp_path: Path) -> None:
-    data = image_folder(tmp_path / "photos")
-    choices = {"kept": str(tmp_path / "kept")}
-    recipe = tiny(
-        DistilledConfig, data, tmp_path / "run", choices, engine=engine, accumulation=accumulation, max_steps=2
-    )
-    run(recipe)
-    assert json.loads((tmp_path / "run" / "results.json").read_text())["steps"] == 2
-
-
-def test_features_lie_beside_images_that_lie_somewhere(tmp_path: Path) -> None:
-    method = method_of(kept="beside")
-    images = open_images(str(image_folder(tmp_path / "photos")))
-    assert method.folder_for(images, 32) == tmp_path / "photos.teacher-pooled-32px"
-    with pytest.raises(TeacherError, match="cannot be kept beside these images, which lie in no folder of this"):
-        method.folder_for(Drawn(3), 32)
-    shutil.rmtree(tmp_path / "photos")
 
 
 # What is told of it

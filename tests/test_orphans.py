@@ -131,19 +131,15 @@ def test_a_command_ends_with_the_process_that_runs_it(
     runner.join()
 
 
+def comparing_words(family: Path, folder: Path) -> list[str]:
+    """The words of a comparison whose jobs are a polite process with a child."""
+    launch = shlex.join([sys.executable, str(family), str(folder / "family"), "polite"])
+    data = image_folder(folder / "photos")
+    return ["compare", "sample", "--data", str(data), "--out", str(folder / "out"), "--launch", launch]
+
+
 def test_a_comparison_takes_along_what_it_runs(family: Path, tmp_path: Path, begin: Callable[..., BaseProcess]) -> None:
-    place = tmp_path / "family"
-    launch = shlex.join([sys.executable, str(family), str(place), "polite"])
-    words = [
-        "compare",
-        "sample",
-        "--data",
-        image_folder(tmp_path / "photos"),
-        "--out",
-        tmp_path / "out",
-        "--launch",
-        launch,
-    ]
+    place, words = tmp_path / "family", comparing_words(family, tmp_path)
     comparing = begin(COMMAND, *words, said=[tmp_path / "said"] * 2)
     until(lambda: (place / "child-ready").exists() or not comparing.is_alive())
     assert comparing.pid
@@ -155,18 +151,7 @@ def test_a_comparison_takes_along_what_it_runs(family: Path, tmp_path: Path, beg
 def test_ctrl_c_in_a_comparison_waits_for_what_it_runs_and_is_one_sentence(
     family: Path, tmp_path: Path, begin: Callable[..., BaseProcess]
 ) -> None:
-    place = tmp_path / "family"
-    launch = shlex.join([sys.executable, str(family), str(place), "polite"])
-    words = [
-        "compare",
-        "sample",
-        "--data",
-        image_folder(tmp_path / "photos"),
-        "--out",
-        tmp_path / "out",
-        "--launch",
-        launch,
-    ]
+    place, words = tmp_path / "family", comparing_words(family, tmp_path)
     comparing = begin(COMMAND, *words, said=[tmp_path / "out.txt", tmp_path / "err.txt"])
     until(lambda: (place / "child-ready").exists() or not comparing.is_alive())
     assert comparing.pid
