@@ -8,6 +8,7 @@ import math
 import os
 import struct
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssl_backbones.files import UnwritableError
-from ssl_backbones.narrator import as_time
+from ssl_backbones.narrator import SILENCE, as_time
+from ssl_backbones.runs import log
 from ssl_backbones.runs.log import RunLog, as_line, number, read_log
 
 
@@ -152,7 +154,7 @@ def test_only_the_main_process_writes(tmp_path: Path) -> None:
 
 def test_without_a_terminal_there_are_plain_lines_now_and_then(tmp_path: Path) -> None:
     stream = io.StringIO()
-    run(tmp_path, 12, stream=stream, every_seconds=4.0).close()
+    run(tmp_path, 12, stream=stream, every_seconds=8.0).close()
     lines = stream.getvalue().splitlines()
     assert lines[0].startswith("step 2/12, epoch 0: loss 0.5, lr 0.9093, ")
     assert lines[-1].startswith("step 12/12, epoch 2: loss 0.08333, lr -0.5366, ")
@@ -160,6 +162,29 @@ def test_without_a_terminal_there_are_plain_lines_now_and_then(tmp_path: Path) -
     assert all(" images/s" in line for line in lines)
     assert all(" left" in line for line in lines[:-1])
     assert "\r" not in stream.getvalue()
+
+
+class Hands:
+    """A clock that a test moves."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_steady_run_says_a_line_before_the_narrator_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, heard = Hands(), []
+    monkeypatch.setattr(log.NARRATOR, "heard", lambda: heard.append(clock.now))
+    told = RunLog(tmp_path, 100, 32, stream=io.StringIO(), clock=clock)
+    while told.step < 99:
+        clock.now += 1
+        told.advance()
+        if told.step % 3 == 0:
+            told.write(0, {"loss": 1.0})
+    told.close()
+    assert max(after - before for before, after in pairwise(heard)) <= SILENCE
+    assert len(heard) < 100 / SILENCE + 3
 
 
 def test_a_terminal_gets_a_bar_with_images_per_second_and_the_time_left(tmp_path: Path) -> None:

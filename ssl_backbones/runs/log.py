@@ -111,6 +111,7 @@ class RunLog:
         self.step = self.first_step = resumed_at or 0
         self.started = self.clock()
         self.written_at = self.printed_at = (self.started, self.step)
+        self.shown_at = self.started
         if not main:
             return
         self.lines, self.speeds = opened(folder, resumed_at)
@@ -172,13 +173,14 @@ class RunLog:
                     self.say(f"warning: a tracker failed, and training goes on ({type(error).__name__}: {error})")
 
     def show(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Update the bar, or print a line when it is time for one."""
+        """Update the bar, or print a line where the next would come later than every so many seconds."""
         if not self.bar.disable:
             self.bar.set_postfix_str(f"epoch {epoch}, {in_few_digits(values)}")
             return
         (then, before), now = self.printed_at, self.clock()
+        until_next, self.shown_at = now - self.shown_at, now
         last = self.step >= self.total_steps
-        if before > self.first_step and now - then < self.every_seconds and not last:
+        if before > self.first_step and now - then + until_next < self.every_seconds and not last:
             return
         rate = (self.step - before) / max(now - then, 1e-9)
         seconds = self.left_at(now)
@@ -192,6 +194,7 @@ class RunLog:
         if self.main:
             self.bar.write(without_credentials(sentence), file=self.stream)
             self.stream.flush()
+            NARRATOR.heard()
 
     def sync(self) -> None:
         """Wait until all that was written is on the disk; before a checkpoint, so that no line is lost with a host."""
