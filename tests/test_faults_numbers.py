@@ -21,6 +21,7 @@ from small_methods import small_method, views
 
 from ssl_backbones import create_model
 from ssl_backbones.data import TooManyUnreadableError
+from ssl_backbones.data.placement import in_layout
 from ssl_backbones.methods import BYOLConfig, LewelBConfig, MethodConfig, MoCoV2Config, SimCLRConfig
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.settings import Checkpoints, OptimizerConfig
@@ -144,6 +145,42 @@ def test_a_scaler_may_leave_steps_out_and_they_are_counted(scaling: None, data: 
     with poisoned("gradient", range(1, 3)):
         path = run(tiny(BYOLConfig, data, tmp_path / "run")).path
     assert [line["skipped"] for line in read_log(path / "log.jsonl") if "loss" in line] == [1, 2, 2]
+
+
+def test_an_overflow_under_a_scaler_leaves_the_run_finite(
+    scaling: None, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The images of the first two steps are infinite; neither target, nor queue, nor the log has heard of them."""
+    made = iter(range(10**6))
+
+    def infinite(content: Any, layout: Any) -> Any:
+        return in_layout([view * math.inf if next(made) < 4 else view for view in content], layout)
+
+    monkeypatch.setattr("ssl_backbones.train.loop.in_layout", infinite)
+    recipe = tiny(MoCoV2Config, data, tmp_path / "run", {"symmetric": True}, checkpoints=Checkpoints(2, 0, keep=9))
+    path = run(recipe).path
+    assert [line["skipped"] for line in read_log(path / "log.jsonl") if "skipped" in line] == [2, 2, 2]
+    assert all(math.isfinite(line.get("loss", 0.0)) for line in read_log(path / "log.jsonl"))
+    saved = [checkpoint.read(step, 0, ()) for step in sorted((path / "checkpoints").glob("step-*"))]
+    assert len(saved) == 4
+    for tensors in (found.tensors for found in saved):
+        assert all(tensor.isfinite().all() for part in tensors.values() for tensor in part.values())
+
+
+@pytest.mark.parametrize("name", ["key_encoder.backbone.bn1.running_var", "queue.keys", "head.0.weight"])
+def test_a_poisoned_state_is_not_saved(name: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    descend = Loop.descend
+
+    def poison(loop: Loop, batches: Any) -> None:
+        descend(loop, batches)
+        if loop.step == 3:
+            loop.method.state_dict()[name].view(-1)[0] = math.inf
+
+    monkeypatch.setattr(Loop, "descend", poison)
+    recipe = tiny(MoCoV2Config, data, tmp_path / "run", checkpoints=Checkpoints(1, 0, keep=9), log_every=9)
+    with pytest.raises(NotFiniteError, match=r"weights or statistics were no numbers after step 3: .*step-00000002$"):
+        run(recipe)
+    assert sorted(step.name for step in (tmp_path / "run" / "checkpoints").iterdir())[-1] == "step-00000002"
 
 
 def test_a_scaler_that_leaves_out_too_many_steps_is_stopped(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import pickle
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_backbones.data import Batches, Images, Request
-from ssl_backbones.data.placement import MEMORY_FORMATS, in_layout
+from ssl_backbones.data.placement import MEMORY_FORMATS, in_layout, mapped
 from ssl_backbones.methods import (
     AlignedConfig,
     BYOLConfig,
@@ -28,6 +29,7 @@ from ssl_backbones.methods import (
     lewel_m,
     moco_v2,
 )
+from ssl_backbones.train.guards import StepUndo, all_finite
 
 every_method = pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
 
@@ -102,6 +104,25 @@ class TestEveryMethod:
         after = state(method)
         moved = {name for name in before if not torch.equal(before[name], after[name])}
         assert all(name.endswith(statistics) for name in moved)
+
+    def test_a_step_that_a_scaler_leaves_out_leaves_nothing_behind(self, kind: type[MethodConfig]) -> None:
+        """Infinite images: statistics are put back, the queue never sees their keys, and training goes on as if new."""
+        overflowing, other = small_method(kind), small_method(kind)
+        undo = StepUndo(overflowing, scaled=True)
+        batch, other_batch = batch_of(overflowing), batch_of(other)
+        before = state(overflowing)
+        undo.begin()
+        infinite = mapped(lambda part: part * math.inf if part.is_floating_point() else part, batch)
+        overflowing(infinite)["loss"].backward()
+        overflowing.zero_grad()
+        assert not all_finite(overflowing)
+        undo.undo()
+        assert all(torch.equal(value, before[name]) for name, value in overflowing.state_dict().items())
+        for method, shown in ((overflowing, batch), (other, other_batch)):
+            torch.manual_seed(2)
+            method(shown)["loss"].backward()
+            method.on_step_end(0.5)
+        assert all(torch.equal(value, state(other)[name]) for name, value in overflowing.state_dict().items())
 
     def test_the_chance_is_the_loss_of_a_network_that_tells_nothing_apart(self, kind: type[MethodConfig]) -> None:
         method = small_method(kind)

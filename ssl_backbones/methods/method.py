@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ssl_backbones.data.batches import BatchDataset, Batches
 from ssl_backbones.data.images import Images
+from ssl_backbones.models.queue import Queue
 from ssl_backbones.registry.papers import PAPERS, Paper
 from ssl_backbones.views.transform import Transform
 
@@ -82,6 +83,12 @@ class Method(nn.Module, ABC):
 
     def on_epoch_start(self, embed: Callable[[], Tensor]) -> None:
         """Look at all the data: embed() gives the backbone's features (N, D) of every image, in order."""
+
+    def on_step_left_out(self) -> None:
+        """Forget what `forward` held back for `on_step_end`: the optimiser has made no step of it."""
+        for module in self.modules():
+            if isinstance(module, Queue):
+                module.forget()
 
     def on_step_end(self, progress: float) -> dict[str, float]:
         """Follow the optimiser's step, at `progress` in [0, 1) of the run; return scalars worth logging."""

@@ -56,13 +56,17 @@ class Queue(nn.Module):
         if not self.offered:
             return
         keys = normalize(torch.cat(self.offered).to(self.keys.dtype), dim=1)[-len(self) :]
-        self.offered.clear()
         places = (self.pointer + torch.arange(len(keys), device=keys.device)) % len(self)
         self.keys.index_copy_(0, places, keys)
         if self.numbers is not None:
             self.numbers.index_copy_(0, places, torch.cat(self.offered_numbers)[-len(self) :])
-            self.offered_numbers.clear()
         self.pointer.add_(len(keys)).remainder_(len(self))
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of what was offered."""
+        self.offered.clear()
+        self.offered_numbers.clear()
 
 
 def check_queue(size: int, images: int, batch_size: int, keys_of_an_image: int = 1) -> None:

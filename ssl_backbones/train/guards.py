@@ -22,6 +22,8 @@ OUT_OF_HOST_MEMORY = re.compile(r"can't allocate memory|not enough memory|Defaul
 """Words of torch when the host's memory runs out, for which it has no type."""
 SKIPS = 20
 """Steps in a row that a gradient scaler may skip while it looks for a scale that fits."""
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""Ends of the names of BatchNorm's buffers."""
 
 
 class NotFiniteError(Refusal, RuntimeError):
@@ -85,9 +87,40 @@ class FiniteWatch:
         self.noted = torch.tensor(state, device=self.noted.device)
 
 
+def statistics_of(network: nn.Module) -> dict[str, Tensor]:
+    """The batch statistics of a network by their names: the buffers that a forward pass moves.
+
+    They differ between processes; methods keep all other buffers alike.
+    """
+    return {name: buffer for name, buffer in network.named_buffers() if name.endswith(STATISTICS)}
+
+
+class StepUndo:
+    """A step that a gradient scaler leaves out leaves nothing behind: neither batch statistics nor what was held back.
+
+    The infinite activations that make a scaler do so are in the statistics by then, and targets would average them.
+    """
+
+    def __init__(self, method: Method, scaled: bool) -> None:
+        self.method = method
+        self.statistics = list(statistics_of(method).values()) if scaled else []
+        self.before: list[Tensor] = []
+
+    def begin(self) -> None:
+        """Remember the batch statistics as a step begins; without a scaler there is nothing to remember."""
+        self.before = [buffer.clone() for buffer in self.statistics]
+
+    def undo(self) -> None:
+        """Put them back, and let the method forget the step."""
+        for buffer, before in zip(self.statistics, self.before, strict=True):
+            buffer.copy_(before)
+        self.method.on_step_left_out()
+
+
 def all_finite(network: nn.Module) -> bool:
-    """True if every weight is finite."""
-    return bool(torch.stack([weights.isfinite().all() for weights in network.parameters()]).all())
+    """True if every weight and every buffer is finite."""
+    tensors = [*network.parameters(), *network.buffers()]
+    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
 
 
 class MemoryShortError(Refusal, RuntimeError):

@@ -24,7 +24,7 @@ from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.alarm import ChanceAlarm, CollapseAlarm
 from ssl_backbones.train.before import Before, Given
 from ssl_backbones.train.bench import Bench
-from ssl_backbones.train.guards import FiniteWatch, all_finite, not_finite, within_memory
+from ssl_backbones.train.guards import FiniteWatch, StepUndo, all_finite, not_finite, statistics_of, within_memory
 from ssl_backbones.train.judge import Judge, Measured, Trained
 from ssl_backbones.train.loader import Loader, reading_workers
 from ssl_backbones.train.optimization import build_optimizer, set_hyperparameters
@@ -32,9 +32,6 @@ from ssl_backbones.train.precision import Compute
 from ssl_backbones.train.processes import Stopped, StopSignals, first_decides
 from ssl_backbones.train.running_means import RunningMeans
 from ssl_backbones.views import seed_of
-
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-"""Buffers that differ between processes. Methods keep all others alike."""
 
 
 class Loop:
@@ -89,6 +86,7 @@ class Loop:
         if self.run.compile:
             method.compile()
         self.wrapped, self.stepper = self.accelerator.prepare(method, self.optimizer)
+        self.undo = StepUndo(method, scaled=self.accelerator.scaler is not None)
 
     def train(self, log: RunLog) -> Trained:
         """Train to the last step and measure at both ends."""
@@ -112,7 +110,7 @@ class Loop:
             epoch, position = divmod(self.step, self.loader.steps_per_epoch)
             if position == 0:
                 torch.manual_seed(seed_of(self.run.seed, self.step))  # alike in all processes
-                self.method.on_epoch_start(self.embed_all)
+                self.method.on_epoch_start(lambda: self.bench.embed(self.images, np.arange(len(self.images))))
             self.descend(batches)
             self.after_step(epoch)
         after = self.measure(self.bench)
@@ -141,23 +139,26 @@ class Loop:
 
     def descend(self, batches: list[Batch]) -> None:
         """Make one optimiser step over the micro-batches of a global batch."""
-        lr = set_hyperparameters(self.optimizer, self.run, self.step, self.loader.steps_per_epoch)
+        self.means.note({"lr": set_hyperparameters(self.optimizer, self.run, self.step, self.loader.steps_per_epoch)})
         torch.manual_seed(seed_of(self.run.seed, self.step, self.accelerator.process_index))
-        losses = []
+        scored = []
+        self.undo.begin()
         for batch in batches:
             self.left_out |= batch.unreadable
             content = self.dataset.on_device(to_device(batch.content, self.accelerator.device))
-            last = batch is batches[-1]
-            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+            with nullcontext() if batch is batches[-1] else self.accelerator.no_sync(self.wrapped):
                 scalars = self.wrapped(in_layout(content, self.compute.layout))
                 self.accelerator.backward(scalars["loss"] / len(batches))
-            losses.append(scalars["loss"].detach())
-            self.means.add(scalars, share=1 / len(batches))
-        self.watch.observe(self.step, losses, (weights.grad for weights in self.method.parameters()))
+            scored.append(scalars | {"loss": scalars["loss"].detach()})
+        gradients = (weights.grad for weights in self.method.parameters())
+        self.watch.observe(self.step, [scalars["loss"] for scalars in scored], gradients)
         self.stepper.step()
         self.stepper.zero_grad()
-        followed = self.method.on_step_end(self.step / self.whole_steps)
-        self.means.note({"lr": lr, **followed})
+        if self.stepper.step_was_skipped:  # by a gradient scaler
+            self.undo.undo()
+        else:
+            self.means.add_step(scored)
+            self.means.note(self.method.on_step_end(self.step / self.whole_steps))
         self.step += 1
 
     def after_step(self, epoch: int) -> None:
@@ -199,7 +200,8 @@ class Loop:
         """Raise NotFiniteError for weights that are no numbers: such a network is neither measured nor saved."""
         self.require_finite_steps()
         if not all_finite(self.method):
-            raise not_finite(f"weights were no numbers after step {self.step}", self.run, self.folder, self.saved_step)
+            what = f"weights or statistics were no numbers after step {self.step}"
+            raise not_finite(what, self.run, self.folder, self.saved_step)
 
     def require_finite_steps(self) -> None:
         """Raise NotFiniteError for a loss or gradients that were no numbers, with the images that led to them."""
@@ -221,10 +223,6 @@ class Loop:
         if found.correct is not None and (self.best is None or found.score > self.best["score"]):
             self.best = {"step": self.step, "score": found.score}
         return found
-
-    def embed_all(self) -> Tensor:
-        """The backbone's features (N, D) of all training images, in order."""
-        return self.bench.embed(self.images, np.arange(len(self.images)))
 
     def save_is_due(self) -> bool:
         """True if the run's rules ask for a checkpoint now; by the clock, the first process's watch decides."""
@@ -274,8 +272,7 @@ class Loop:
         parts, scalars = parts | self.before.parts(), scalars | self.before.scalars()
         if self.last and self.last.tensors:
             parts["last"] = self.last.tensors
-        several = self.accelerator.num_processes > 1
-        own = [name for name, _ in self.method.named_buffers() if several and name.endswith(STATISTICS)]
+        own = statistics_of(self.method) if self.accelerator.num_processes > 1 else {}
         own_tensors = {f"buffer.{name}": state[name] for name in own} | self.means.tensors()
         return parts, scalars | {"optimizer": entries}, own_tensors
 

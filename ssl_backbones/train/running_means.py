@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -31,12 +31,19 @@ class RunningMeans:
             self.sums[name] = self.sums[name] + share * value
         self.weight += share
 
+    def add_step(self, scored: Sequence[Mapping[str, Tensor | float]]) -> None:
+        """Take in the scalars of a step's micro-batches."""
+        for scalars in scored:
+            self.add(scalars, share=1 / len(scored))
+
     def note(self, values: Mapping[str, float]) -> None:
         """Take in what is logged as it stands at the end: the learning rate, a momentum."""
         self.latest |= values
 
     def close(self) -> dict[str, float]:
-        """The means over steps and processes, and the latest values; and start anew."""
+        """The means over steps and processes, and the latest values; and start anew. Without a step, no means."""
+        if not self.sums:
+            return dict(self.latest)
         sums = torch.stack(list(self.sums.values()))
         if world_size() > 1:
             dist.all_reduce(sums)
