@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 import ssl_backbones
 from ssl_backbones import methods
 from ssl_backbones.data import Batch, BatchDataset, Images
-from ssl_backbones.data.placement import MEMORY_FORMATS
+from ssl_backbones.data.placement import MEMORY_FORMATS, mapped
 from ssl_backbones.distributed import rank, world_size
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.mining import Pairs
@@ -205,9 +205,10 @@ class Step:
 
     @staticmethod
     def batch_of(dataset: BatchDataset, count: int) -> Batch:
-        """So many images as a worker hands them over: this process's share of what all ask for first."""
+        """So many images as a loader hands them over: this process's share of what all ask for first."""
         order = Order(len(dataset), count * world_size(), 0, rank(), world_size())
-        return dataset[next(order.requests(epoch=0))]
+        batch = dataset[next(order.requests(epoch=0))]
+        return replace(batch, content=mapped(Tensor.pin_memory, batch.content)) if torch.cuda.is_available() else batch
 
     def __call__(self) -> None:
         self.loop.descend(self.batches)
