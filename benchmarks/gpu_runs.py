@@ -24,8 +24,6 @@ from ssl_backbones.runs.manifest import folder_name
 from ssl_backbones.runs.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 150
-"""Seconds after which a run is ended."""
 SAID = 600
 """Characters that are kept of a run's last words, where it failed."""
 ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
@@ -54,7 +52,7 @@ def write_images(folder: Path, count: int, width: int, height: int) -> Path:
 
 
 def run(out: Path, recipe: str, fields: Mapping[str, Any], left: float, environment: Mapping[str, str]) -> Row:
-    """A run by its command; its seconds and the speeds that it logged. RunError for one that fails."""
+    """A run by its command, within the seconds that are left; its seconds and speeds. RunError for one that fails."""
     words = [word for name, value in fields.items() for word in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "ssl_backbones", "pretrain", recipe, *words, "--out", str(out)]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
@@ -63,7 +61,7 @@ def run(out: Path, recipe: str, fields: Mapping[str, Any], left: float, environm
         command,
         capture_output=True,
         text=True,
-        timeout=max(20.0, min(PATIENCE, left)),
+        timeout=max(20.0, left),
         env={**os.environ, "PYTHONPATH": path, **environment},
     )
     if done.returncode:

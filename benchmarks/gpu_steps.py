@@ -68,18 +68,6 @@ def ready(name: str, case: Case, precision: str, layout: str = "channels_last", 
     anew()
 
 
-def halved(work: Callable[[Case], Row], case: Case) -> Row:
-    """The row of a case, with half of its images as often as they do not fit."""
-    while True:
-        try:
-            return work(case)
-        except torch.OutOfMemoryError:
-            if case.batch < 2 * LEAST:
-                raise
-        free()
-        case = replace(case, batch=case.batch // 2)
-
-
 def several(work: Callable[[], object], count: int) -> Callable[[], None]:
     """The work, so many times in a row, as a training run does it: the device may lag behind."""
 
@@ -119,13 +107,22 @@ def throughput(name: str, case: Case, machine: Machine, count: int) -> Row:
     }
 
 
+def halved(name: str, case: Case, machine: Machine, count: int) -> Row:
+    """The throughput of a case, with half of its images as often as they do not fit."""
+    while True:
+        try:
+            return throughput(name, case, machine, count)
+        except torch.OutOfMemoryError:
+            if case.batch < 2 * LEAST:
+                raise
+        free()
+        case = replace(case, batch=case.batch // 2)
+
+
 def steps50(machine: Machine) -> Iterator[Row]:
-    """ResNet-50 at 224 px, 256 images."""
+    """ResNet-50 at 224 px, 256 images or as many of them as fit."""
     for name in COMPARED:
-        yield halved(
-            lambda case, name=name: throughput(name, case, machine, machine.count(5)),
-            machine.case("resnet50", 224, 256),
-        )  # type: ignore[misc]
+        yield halved(name, machine.case("resnet50", 224, 256), machine, machine.count(5))
         free()
 
 

@@ -1,0 +1,119 @@
+"""The benchmarks that have minutes of a GPU: dry runs on a CPU, what they leave when cut, and their arithmetic."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from warm_processes import run_script
+
+sys.path.append(str(ROOT / "benchmarks"))
+import gpu
+import gpu_quarter_hour
+from limited import Record, Row
+
+
+def small(name: str, out: Path, *words: object) -> dict[str, Any]:
+    """The results of a benchmark's dry run, which has to succeed."""
+    done = run_script(ROOT / "benchmarks" / f"{name}.py", "--small", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    written: dict[str, Any] = json.loads(out.read_text())
+    assert (written["failed"], written["left_out"]) == ([], [])
+    return written
+
+
+def test_parts_without_training_run_on_a_cpu(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    written = small("gpu", out, "--only", "engines", "neighbours", "--out", out)
+    assert set(written["parts"]) == set(written["took"]) == {"engines", "neighbours"}
+    assert [row["views"] for row in written["parts"]["engines"]] == ["lewel_b", "moco_v2"]
+    for row in written["parts"]["engines"]:
+        assert row["largest_gap_in_levels"] == 0  # the same device twice
+        assert row["views_ms"]["median"] > 0
+    assert written["parts"]["neighbours"][1]["equal"]
+
+
+@pytest.mark.slow
+def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    written = small("gpu", out, "--out", out, "--minutes", "60")
+    assert set(written["parts"]) == set(gpu.NEEDS) - {"waits"}  # which only a GPU has
+    rows = {row["method"]: row for row in written["parts"]["steps18"]}
+    assert set(rows) == {"byol", "lewel_b", "moco_v2", "lewel_m"}
+    for row in rows.values():
+        assert row["peak_gb"] > row["held_gb"] > 0
+    differences = [row["tensors_that_differ"] for row in written["parts"]["repeatability"][:-1]]
+    assert differences == [0] * 4
+    resumed = {name: found for row in written["parts"]["resumed"] for name, found in row.items()}
+    assert (
+        resumed["straight on, twice"]["tensors_that_differ"] == resumed["from the middle"]["tensors_that_differ"] == 0
+    )
+    assert written["parts"]["nccl"][-1]["against a plain run"]["tensors_that_differ"] == 0
+    assert len(written["parts"]["end_to_end"]) == 4
+
+
+@pytest.mark.slow
+def test_a_quarter_of_an_hour_in_small_leaves_curves_weights_and_cards(tmp_path: Path) -> None:
+    words = ("--teacher", "resnet8_byol.imagenette32_60ep", "--methods", "byol", "distilled")
+    written = small("gpu_quarter_hour", tmp_path / "quarter_hour.json", "--out", tmp_path, *words, "--minutes", "0.4")
+    assert [row["method"] for row in written["parts"]["trials"]] == ["byol", "distilled"]
+    assert written["epochs"] >= gpu_quarter_hour.TRIAL
+    for method in ("byol", "distilled"):
+        (row,) = written["parts"][method]
+        assert row["knn_curve"][-1][0] == row["epochs"] == written["epochs"]
+        assert (tmp_path / method / "backbone" / "model.safetensors").is_file()
+        assert (tmp_path / method / "README.md").is_file()
+
+
+def test_a_benchmark_that_is_cut_leaves_every_row_before(tmp_path: Path) -> None:
+    record = Record(tmp_path / "found.json", 1.0, {"device": "none"})
+    seen: list[list[Row]] = []
+
+    def counting() -> Iterator[Row]:
+        for number in range(2):
+            yield {"number": number}
+            seen.append(json.loads((tmp_path / "found.json").read_text())["parts"]["counting"])
+
+    def failing() -> Iterator[Row]:
+        yield {"number": 2}
+        raise RuntimeError("no such kernel")
+
+    record.measure("counting", counting, needs=1)
+    record.measure("failing", failing, needs=1)
+    record.measure("too long", counting, needs=61)
+    assert seen == [[{"number": 0}], [{"number": 0}, {"number": 1}]]
+    written = json.loads((tmp_path / "found.json").read_text())
+    assert written["device"] == "none"
+    assert written["parts"]["failing"] == [{"number": 2}]
+    assert [one["error"] for one in written["failed"]] == ["RuntimeError: no such kernel"]
+    assert written["left_out"] == ["too long"]
+    assert set(written["took"]) == {"counting", "failing"}
+
+
+def test_epochs_fill_the_time_that_all_have() -> None:
+    costs = [gpu_quarter_hour.Cost(10, 2, 1), gpu_quarter_hour.Cost(20, 3, 1)]
+    epochs = gpu_quarter_hour.epochs_within(600, costs)
+    assert sum(cost.of(epochs) for cost in costs) <= 600 < sum(cost.of(epochs + 1) for cost in costs)
+    assert gpu_quarter_hour.epochs_within(0, costs) == gpu_quarter_hour.TRIAL
+
+
+def test_targets_of_a_gpu_are_held_against_what_was_measured(tmp_path: Path) -> None:
+    record = Record(tmp_path / "found.json", 1.0, {})
+    assert gpu.verdicts(record) == []
+    for part in ("steps50", "steps18"):
+        for method, rate in (("byol", 1700), ("lewel_b", 1600), ("moco_v2", 3000)):
+            times = {"ms": {"median": 256e3 / rate}, "bare_ms": {"median": 240e3 / rate}}
+            record.note(part, {"method": method, "batch": 256, "images_per_second": rate, **times})
+    record.note("engines", {"views": "lewel_b", "size": 64, "resident_views_ms": {"median": 16.0}})
+    record.note("end_to_end", {"images_per_second": [900.0, 1600.0]})
+    found = {one["what"]: (one["reached"], one["met"]) for one in gpu.verdicts(record)}
+    assert found["byol, ResNet-50 at 224 px, images/s"] == (1700, True)
+    assert found["moco_v2, ResNet-50 at 224 px, images/s"] == (3000, False)
+    assert found["LEWEL_B's step to BYOL's, ResNet-50 at 224 px"] == (1.062, True)
+    assert found["LEWEL_B end to end, the fastest engine, to its bare passes"] == (1.067, False)
+    assert found["device views to LEWEL_B's step, ResNet-18 at 64 px"] == (0.1, True)
