@@ -1,4 +1,4 @@
-"""What no CPU can tell of this package, in at most eight minutes of one GPU: python benchmarks/gpu.py
+"""Measure, in at most eight minutes of one GPU, what no CPU can tell of this package: python benchmarks/gpu.py
 
 Every part writes the whole file of results anew after each thing that it measured, so that a command which is cut
 short leaves all that was found; a part is left out when its time would not be enough, and one that fails does not stop

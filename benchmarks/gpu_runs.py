@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 SAID = 600
 """Characters that are kept of a run's last words, where it failed."""
 ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-"""What a launcher tells the only process of a run."""
+"""The environment that a launcher gives to the only process of a run."""
 PORT = "29533"
 
 
