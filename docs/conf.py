@@ -30,11 +30,14 @@ autodoc_preserve_defaults = True
 copybutton_prompt_text = "$ "
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_js_files = ["accessible.js"]
 html_title = f"ssl-backbones {__version__}"
 html_theme_options = {
     "source_repository": "https://github.com/ssl-backbones/ssl-backbones/",
     "source_branch": "main",
     "source_directory": "docs/",
+    "top_of_page_buttons": [],
 }
 
 CODE = re.compile(r"(`[^`]*`)")

@@ -20,7 +20,16 @@ from ssl_backbones.visualizers import (
     trustworthiness,
 )
 from ssl_backbones.visualizers.embedding import Projection, principal_components
-from ssl_backbones.visualizers.thumbnails import COLOURS, MARKS, REACH, lay_out, mark_of, mark_picture, ordered_labels
+from ssl_backbones.visualizers.thumbnails import (
+    COLOURS,
+    MARKS,
+    REACH,
+    lay_out,
+    legend_names,
+    mark_of,
+    mark_picture,
+    ordered_labels,
+)
 
 PLAIN = [Image.new("RGB", (8, 8), (index, 0, 0)) for index in range(60)]
 
@@ -126,7 +135,8 @@ def test_the_most_frequent_classes_have_marks_and_no_two_the_same() -> None:
     labels = [label for label in range(MARKS + 2) for _ in range(1 if label in (0, 3) else 2)]
     numbers, order = ordered_labels([*labels, -1], len(labels) + 1)
     assert order == [label for label in range(MARKS + 2) if label not in (0, 3)]
-    assert numbers[0] == numbers[-1] == -1
+    assert numbers[0] == MARKS
+    assert numbers[-1] == -1
     assert len({mark_of(number) for number in range(MARKS)}) == MARKS
     assert ordered_labels(None, 3) == ([-1] * 3, [])
 
@@ -165,8 +175,19 @@ def test_a_map_of_thumbnails_shows_each_image_once() -> None:
         assert drawn[10 + row * 18 + 3 + 11, 10 + column * 18 + 3 + 11].tolist() == [image, 0, 0]
     bare = thumbnail_map(PLAIN, places, columns=30, rows=20, side=12)
     assert drawn.shape[0] > bare.height
+    column, row = next(iter(laid.values()))
+    corner = (10 + row * 18 + 1, 10 + column * 18 + 1)
+    assert "#{:02x}{:02x}{:02x}".format(*drawn[corner]) in COLOURS
+    assert bare.getpixel(corner[::-1]) == (255, 255, 255)
     with pytest.raises(ValueError, match="60 images"):
         thumbnail_map(PLAIN, places[:5])
+
+
+def test_a_legend_names_each_mark_and_all_other_classes_by_one() -> None:
+    assert legend_names(None, []) == []
+    assert legend_names([0, 1, -1], ["a"]) == ["a", "1"]
+    many = legend_names(range(MARKS + 1), [f"class {k}" for k in range(MARKS + 1)])
+    assert many == [*(f"class {k}" for k in range(MARKS)), "other classes"]
 
 
 def test_neighbours_are_those_of_a_loop() -> None:

@@ -134,7 +134,10 @@ def test_the_page_can_be_read_without_looking() -> None:
     for drawn in page.all("svg"):
         assert drawn["role"] == "img"
         assert drawn["aria-label"]
-    assert not [attributes for _, attributes in page.found if "tabindex" in attributes]
+    for attributes in [attributes for _, attributes in page.found if "tabindex" in attributes]:
+        assert attributes["tabindex"] == "0"  # what scrolls, in the order of the page
+        assert attributes["role"]
+        assert attributes["aria-label"]
     levels = [int(tag[1]) for tag, _ in page.found if re.fullmatch("h[1-6]", tag)]
     assert all(after <= before + 1 for before, after in pairwise(levels))
 

@@ -26,7 +26,7 @@ from ssl_backbones.methods import LewelBConfig, Method, MethodConfig, PatchRotNe
 from ssl_backbones.train import results
 from ssl_backbones.views import CenterCrop
 from ssl_backbones.visualizers import Scatter, save_figure, scatter_figure, scatter_panels, view_panels
-from ssl_backbones.visualizers.page import agreement, heat_alt
+from ssl_backbones.visualizers.page import agreement, counted, heat_alt, mean_cosine
 from ssl_backbones.visualizers.page_images import Viewer, read_page_images, task_views, view_pairs
 
 
@@ -64,16 +64,16 @@ def test_a_run_is_shown_with_its_curves_and_its_own_maps(lewel: Path, image_file
         "Where the network looks",
         "Alignment maps",
         "The same maps on two views",
-        "Turned views",
         "Nearest neighbours",
         "Where two images are alike",
         "Map of features",
     ]
     left = {str(path.relative_to(tmp_path / "new" / "gallery")) for path in (tmp_path / "new").rglob("*.*")}
-    drawn = {"views", "alignment_of_views", "features"}
+    drawn = {"alignment_of_views", "features"}
     assert {f"figures/{name}.{kind}" for name in drawn for kind in ("png", "pdf")} <= left
     assert {"figures/alignment.png", "figures/neighbours.png", "index.html"} <= left
-    assert (tmp_path / "new" / "gallery" / "figures" / "views.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "new" / "gallery" / "figures" / "features.pdf").read_bytes().startswith(b"%PDF")
+    assert "figures/views.png" not in left
     titles = [drawing["aria-label"] or "" for drawing in page.all("svg") if drawing.get("class") == "curve"]
     assert any(title.startswith("Loss: from") for title in titles)
     assert any("chance is" in title for title in titles)
@@ -116,13 +116,12 @@ def test_a_name_with_random_weights_and_images_without_classes(tmp_path: Path) -
     page = look("resnet8", image_folder(tmp_path / "photos", 3, ()), tmp_path / "out", "--random", "--size", "16")
     assert headings(page) == [
         "Where the network looks",
-        "Turned views",
         "Nearest neighbours",
         "Where two images are alike",
     ]
     assert any("resnet8 with random weights" in words for _, words in page.words)
     one = look("resnet8", image_folder(tmp_path / "one", 1, ()), tmp_path / "single", "--random")
-    assert headings(one) == ["Where the network looks", "Turned views"]
+    assert headings(one) == ["Where the network looks"]
 
 
 def test_the_same_command_gives_the_same_page(image_files: Path, tmp_path: Path) -> None:
@@ -213,23 +212,42 @@ def test_images_none_of_which_can_be_read_are_refused(tmp_path: Path) -> None:
         read_page_images(viewer(create_model("resnet8")), open_images(str(tmp_path)), 5)
 
 
-@pytest.mark.parametrize(
-    ("kind", "count", "asked"), [(PatchRotNetConfig, 8, True), (RotNetConfig, 4, True), (LewelBConfig, 8, False)]
-)
+@pytest.mark.parametrize(("kind", "count"), [(PatchRotNetConfig, 8), (RotNetConfig, 4)])
 def test_views_are_those_of_training_and_told_by_the_own_head(
-    kind: type[MethodConfig], count: int, asked: bool, image_files: Path
+    kind: type[MethodConfig], count: int, image_files: Path
 ) -> None:
     method: Method = small_method(kind)
     who = viewer(method)
     seen = read_page_images(who, open_images(str(image_files)), 4)
     views = task_views(who, seen, 1)
     assert method.training
-    assert len(views.pictures) == len(views.heats) == len(views.titles) == count
-    assert len(views.told) == (count if asked else 0)
+    assert views
+    assert len(views.pictures) == len(views.heats) == len(views.titles) == len(views.told) == count
     upright = np.asarray(views.pictures[0]).astype(int)
     for quarters in range(4):
         assert np.abs(np.asarray(views.pictures[quarters]).astype(int) - np.rot90(upright, quarters)).max() <= 1
     assert 0 <= views.heats.min() <= views.heats.max() <= 1
+
+
+def test_turns_are_shown_for_methods_that_learn_by_them_alone(image_files: Path) -> None:
+    for network in (small_method(LewelBConfig), small_method(PatchRotNetConfig).backbone):
+        who = viewer(network)
+        assert task_views(who, read_page_images(who, open_images(str(image_files)), 2), 0) is None
+
+
+def test_the_mean_cosine_is_that_of_a_loop() -> None:
+    features = torch.randn(7, 5, dtype=torch.float64)
+    pairs = [(i, j) for i in range(7) for j in range(7) if i != j]
+    told = sum(torch.cosine_similarity(features[i], features[j], dim=0).item() for i, j in pairs) / len(pairs)
+    assert mean_cosine(features) == pytest.approx(told, abs=1e-12)
+
+
+def test_images_that_are_not_all_are_said_to_be_some(image_files: Path) -> None:
+    who, source = viewer(create_model("resnet8")), open_images(str(image_files))
+    assert (
+        counted(read_page_images(who, source, 4)) == f"3 of {len(source)} images, evenly spaced"
+    )  # the fourth is broken
+    assert counted(read_page_images(who, source, len(source))) == f"{len(source) - 1} images"
 
 
 def test_pairs_of_views_are_for_methods_that_take_two(image_files: Path) -> None:

@@ -178,8 +178,9 @@ def draw_figures(options: Options, viewer: Viewer, images: PageImages, projectio
     save = partial(saved, options.out / "figures", options.pdf)
     chosen = images.some(min(PRINTED, options.count))
     views = task_views(viewer, images, chosen[0])
-    large = [view.resize((144, 144), Image.Resampling.BICUBIC) for view in views.pictures]
-    yield from save("views", view_panels(large, views.heats, views.titles, [f"as {told}" for told in views.told]))
+    if views:
+        large = [view.resize((144, 144), Image.Resampling.BICUBIC) for view in views.pictures]
+        yield from save("views", view_panels(large, views.heats, views.titles, [f"as {told}" for told in views.told]))
     pairs = view_pairs(viewer, images, chosen) if isinstance(viewer.model, HasAlignmentMaps) else None
     if pairs:
         yield from save("alignment_of_views", alignment_panels(*pairs))

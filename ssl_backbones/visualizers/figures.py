@@ -24,7 +24,7 @@ from ssl_backbones.visualizers.alignment import checked_values, drawn, most_dist
 from ssl_backbones.visualizers.embedding import MissingExtraError
 from ssl_backbones.visualizers.grid import INK, PAPER, grid, measure
 from ssl_backbones.visualizers.overlay import overlay, stretched
-from ssl_backbones.visualizers.thumbnails import SHAPES, mark_of, ordered_labels
+from ssl_backbones.visualizers.thumbnails import MARKS, SHAPES, legend_names, mark_of, ordered_labels
 
 DOTS_PER_INCH = 200
 
@@ -159,15 +159,16 @@ def scatter_panels(
     A matplotlib Figure whose panels are `width` inches wide, that of the legend included; or MissingExtraError.
     """
     figure = new_figure(width * len(panels), width * 0.8)
-    numbers, order = ordered_labels(labels, len(panels[0].places))
-    legend = 0.28 * width if order else 0.02 * width
+    numbers, _ = ordered_labels(labels, len(panels[0].places))
+    names = legend_names(labels, classes)
+    legend = 0.28 * width if names else 0.02 * width
     titles = [fill(panel.title, int(9 * width)) for panel in panels]
     lines = 1 + max(title.count("\n") for title in titles)
     for axes, panel, title in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, titles, strict=True):
-        scatter(axes, panel.places, numbers, [classes[k] if k < len(classes) else str(k) for k in order])
+        scatter(axes, panel.places, numbers, names)
         axes.set_title(title, fontsize=9, parse_math=False)
         axes.set_xlabel(panel.caption, fontsize=7, parse_math=False)
-    if order:
+    if names:
         axes.legend(fontsize=6, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     below = 0.07 if any(panel.caption for panel in panels) else 0.03
     whole = width * len(panels)
@@ -181,7 +182,7 @@ def scatter(axes: Any, places: np.ndarray, numbers: Sequence[int], names: Sequen
     for number in sorted({*numbers}):
         mark, chosen = mark_of(number), np.asarray(numbers) == number
         name = names[number].replace("$", r"\$") if number >= 0 else None
-        shape = outlines[number // 4 if number >= 0 else 0]
+        shape = outlines[number // 4 if 0 <= number < MARKS else 0]
         axes.scatter(*places[chosen].T, s=14, c=mark.colour, marker=shape, linewidths=0, alpha=0.8, label=name)
     axes.set_xticks([])
     axes.set_yticks([])

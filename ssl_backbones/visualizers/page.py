@@ -32,13 +32,15 @@ from ssl_backbones.visualizers.page_images import (
     view_pairs,
 )
 from ssl_backbones.visualizers.similarity import similarity_map
-from ssl_backbones.visualizers.thumbnails import mark_picture, ordered_labels, thumbnails
+from ssl_backbones.visualizers.thumbnails import legend_names, mark_picture, thumbnails
 
 NEIGHBOURS = 5
 MAPS = 5
 """Alignment maps shown of an image."""
 VIEWED = 3
 """Images shown in all their views."""
+ENLARGED = 56
+"""Of an image on the map of features, in pixels, where the reader enlarges it."""
 FEW = 5
 """Images below which there is no map of features."""
 
@@ -66,14 +68,14 @@ def draw_page(
         images = read_page_images(viewer, source, max(count, bank))
     chosen = images.some(count)
     sections = [*opening, cam_section(viewer, images, chosen), *alignment_sections(viewer, images, chosen)]
-    sections.append(view_section(viewer, images, chosen[:VIEWED]))
+    sections += view_sections(viewer, images, chosen[:VIEWED])
     if len(images.indices) > 1:
         sections.append(neighbour_section(images, chosen))
         sections.append(similarity_section(viewer, images, chosen[:VIEWED]))
     if len(images.indices) >= FEW:
         sections.append(map_section(images, projection or usual_projection(), viewer.seed))
     skipped = f" {images.unreadable} more could not be read." if images.unreadable else ""
-    lead = f"Where this network looks and what it takes for alike, on {len(images.indices)} images.{skipped}"
+    lead = f"Where this network looks and what it takes for alike, on {counted(images)}.{skipped}"
     write_file(path, gallery(viewer.name, lead, sections).encode())
     return images
 
@@ -130,27 +132,34 @@ def alignment_sections(viewer: Viewer, images: PageImages, chosen: Sequence[int]
     return found
 
 
-def view_section(viewer: Viewer, images: PageImages, chosen: Sequence[int]) -> Section:
-    """Turned views of some images, each with its map."""
-    seen = [task_views(viewer, images, at) for at in chosen]
+def counted(images: PageImages) -> str:
+    """The number of the images, and how they were chosen where they are not all."""
+    count, total = len(images.indices), len(images.source)
+    return f"{count} images" if count + images.unreadable == total else f"{count} of {total} images, evenly spaced"
+
+
+def view_sections(viewer: Viewer, images: PageImages, chosen: Sequence[int]) -> list[Section]:
+    """Turned views of some images, each with its map; empty for a network that does not learn by turns."""
     strips = []
-    for at, views in zip(chosen, seen, strict=True):
-        captions = [f"{title}: taken for {told}" for title, told in zip(views.titles, views.told, strict=False)]
+    for at in chosen:
+        views = task_views(viewer, images, at)
+        if views is None:
+            return []
         larger = [view.resize((SIDE, SIDE), Image.Resampling.BICUBIC) for view in views.pictures]
         pictures = [
-            Picture(stacked(view, painted(view, found)), heat_alt(f"GradCAM of the view {title}", found), caption)
-            for view, found, title, caption in zip(
-                larger, views.heats, views.titles, captions or views.titles, strict=True
+            Picture(
+                stacked(view, painted(view, found)),
+                heat_alt(f"GradCAM of the view {title}", found),
+                f"{title}: taken for {told}",
             )
+            for view, found, title, told in zip(larger, views.heats, views.titles, views.told, strict=True)
         ]
         strips.append(strip(images, at, *pictures))
-    question = (
-        "Each map shows what speaks for the view's own turn, and below it stands what the method's head takes it for."
-        if any(views.told for views in seen)
-        else "The maps are made without classes, as above."
+    about = (
+        "The views that the method tells apart. Each map shows what speaks for the own turn of a view, and below it "
+        "stands what the head of the method takes it for."
     )
-    about = f"The image turned by quarters, and a small turned copy of it pasted inside. {question}"
-    return Section("Turned views", about, strips=strips, scale=True, wide=True)
+    return [Section("Turned views", about, strips=strips, scale=True, wide=True)]
 
 
 def neighbour_section(images: PageImages, chosen: Sequence[int]) -> Section:
@@ -166,7 +175,16 @@ def neighbour_section(images: PageImages, chosen: Sequence[int]) -> Section:
         for at, pairs in zip(chosen, map(zip, found.tolist(), cosines.tolist()), strict=True)
     ]
     about = "The images nearest to each by the cosine of their features, the nearest first; the number is the cosine."
-    return Section("Nearest neighbours", about, facts=agreement(images), strips=strips)
+    facts = agreement(images) | {
+        "Cosine of two images drawn at random, on average": f"{mean_cosine(images.features):.2f}"
+    }
+    return Section("Nearest neighbours", about, facts=facts, strips=strips)
+
+
+def mean_cosine(features: Tensor) -> float:
+    """The mean cosine similarity of two different rows among features (N, D)."""
+    count, whole = len(features), normalize(features.double(), dim=1).sum(0)
+    return float((whole @ whole - count) / (count * (count - 1)))
 
 
 def similarity_section(viewer: Viewer, images: PageImages, chosen: Sequence[int]) -> Section:
@@ -207,7 +225,6 @@ def map_section(images: PageImages, projection: Projection, seed: int) -> Sectio
     """All the images at the places of their features."""
     embedded = embed_2d(normalize(images.features, dim=1), projection, seed=seed)
     count = len(images.indices)
-    _, order = ordered_labels(images.labels, count)
     called = {"pca": "principal components", "tsne": "t-SNE", "umap": "UMAP"}[projection]
     about = (
         f"The features of {count} images on a plane by {called}. An image lies in the free cell nearest to its place; "
@@ -219,10 +236,13 @@ def map_section(images: PageImages, projection: Projection, seed: int) -> Sectio
         about,
         facts={f"Trustworthiness ({embedded.neighbours} neighbours)": told},
         picture=Picture(
-            thumbnails(images.shown, embedded.places, images.labels),
+            thumbnails(images.shown, embedded.places, images.labels, side=ENLARGED),
             f"{count} images on a plane, alike ones close together",
         ),
-        legend=[(mark_picture(number), images.source.classes[label]) for number, label in enumerate(order)],
+        legend=[
+            (mark_picture(number), name)
+            for number, name in enumerate(legend_names(images.labels, images.source.classes))
+        ],
     )
 
 

@@ -171,29 +171,26 @@ class TaskViews:
     """(V, S, S) in [0, 1]."""
     titles: list[str]
     told: list[str]
-    """The turn that the method's head takes each view for, and its probability; empty without such a head."""
+    """The turn that the method's head takes each view for, and its probability."""
 
 
-def task_views(viewer: Viewer, images: PageImages, at: int) -> TaskViews:
+def task_views(viewer: Viewer, images: PageImages, at: int) -> TaskViews | None:
     """The turned views that the method is trained on, with the map of each one's own logit and what its head says.
 
-    They have the size of training, and neither its shifts nor its mirror images. For any other network, the eight
-    views of Patch RotNet, with the map that is made without classes.
+    They have the size of training, and neither its shifts nor its mirror images. None for a network that does not
+    learn by turns.
     """
-    size = viewer.crop.size
-    plain = CropFlip(size, padding=0.0, flip_p=0.0)
-    own = viewer.model.transform(size) if isinstance(viewer.model, Method) else None
-    asked = isinstance(viewer.model, HasLogits) and isinstance(own, PatchViews | Rotations)
-    transform = replace(own, base=plain) if isinstance(own, PatchViews | Rotations) else PatchViews(plain)
+    model, size = viewer.model, viewer.crop.size
+    own = model.transform(size) if isinstance(model, Method) else None
+    if not (isinstance(model, HasLogits) and isinstance(own, PatchViews | Rotations)):
+        return None
+    transform = replace(own, base=CropFlip(size, padding=0.0, flip_p=0.0))
     views: Tensor = transformed(transform, images, [at], viewer)
     turned = list(TURNS) if len(views) == 4 else [*TURNS, *(f"patch {turn}" for turn in TURNS)]
-    target = PretextLogit(tuple(range(len(views)))) if asked else None
-    heats = grad_cam(viewer.model, views, target).cpu().numpy()
-    told: list[str] = []
-    if asked:
-        with evaluated(viewer.model), torch.no_grad():
-            shares = viewer.model.logits(views).float().softmax(1).cpu()  # type: ignore[operator]
-        told = [f"{turned[int(row.argmax())]}, {row.max():.0%}" for row in shares]
+    heats = grad_cam(model, views, PretextLogit(tuple(range(len(views))))).cpu().numpy()
+    with evaluated(model), torch.no_grad():
+        shares = model.logits(views).float().softmax(1).cpu()
+    told = [f"{turned[int(row.argmax())]}, {row.max():.0%}" for row in shares]
     return TaskViews(viewer.pictures(views), heats, turned, told)
 
 

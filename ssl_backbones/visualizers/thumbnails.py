@@ -28,7 +28,7 @@ SHAPES: dict[str, tuple[tuple[float, float], ...]] = {
 """Outlines of marks around the origin, so that no class is told by colour alone."""
 MARKS = len(COLOURS) * len(SHAPES)
 OTHER = "#8a8f98"
-"""Of images without a class, or of one more class than there are marks."""
+"""Of the classes beyond those that have a mark of their own."""
 REACH = 1.6
 """Cells that an image may be moved from its place; one that finds no free cell so near stays a mark alone."""
 
@@ -58,7 +58,7 @@ class Layout:
 
 
 def mark_of(label: int) -> Mark:
-    """The mark of a class by its number: four colours, then the same ones in the next shape."""
+    """The mark of a class by its number: four colours, then the same ones in the next shape; one for all others."""
     if not 0 <= label < MARKS:
         return Mark(OTHER, SHAPES["circle"])
     return Mark(COLOURS[label % len(COLOURS)], list(SHAPES.values())[label // len(COLOURS)])
@@ -84,14 +84,24 @@ def lay_out(places: np.ndarray, columns: int, rows: int) -> Layout:
 
 
 def ordered_labels(labels: Sequence[int] | np.ndarray | None, count: int) -> tuple[list[int], list[int]]:
-    """The number of each image's mark, -1 for none, and the labels that marks stand for: the most frequent ones."""
+    """The number of each image's mark, and the labels that marks stand for: the most frequent ones.
+
+    The number is -1 for an image without a class, and MARKS for one of a less frequent class.
+    """
     if labels is None:
         return [-1] * count, []
     found, counts = np.unique(np.asarray(labels)[np.asarray(labels) >= 0], return_counts=True)
     frequent = [int(label) for label in found[(-counts).argsort(kind="stable")]][:MARKS]
     order = sorted(frequent)
     number = {label: index for index, label in enumerate(order)}
-    return [number.get(int(label), -1) for label in labels], order
+    return [number.get(int(label), MARKS) if label >= 0 else -1 for label in labels], order
+
+
+def legend_names(labels: Sequence[int] | np.ndarray | None, classes: Sequence[str]) -> list[str]:
+    """The name for each mark by its number; the last stands for all classes beyond MARKS, if there are any."""
+    numbers, order = ordered_labels(labels, 0)
+    names = [classes[label] if label < len(classes) else str(label) for label in order]
+    return [*names, "other classes"] if MARKS in numbers else names
 
 
 def thumbnail_map(
@@ -109,8 +119,7 @@ def thumbnail_map(
     ValueError where images, places and labels are not as many.
     """
     sheet = thumbnails(images, places, labels, columns=columns, rows=rows, side=side)
-    _, order = ordered_labels(labels, len(images))
-    return with_legend(sheet, [classes[label] if label < len(classes) else str(label) for label in order])
+    return with_legend(sheet, legend_names(labels, classes))
 
 
 def thumbnails(
@@ -138,9 +147,12 @@ def thumbnails(
             pen.polygon(mark.points(edge + (x + 0.5) * cell, edge + (y + 0.5) * cell, 4), mark.colour)
     for index, (column, row) in layout.cells.items():
         left, top, mark = edge + column * cell + 3, edge + row * cell + 3, mark_of(numbers[index])
-        pen.rectangle((left - 2, top - 2, left + side + 1, top + side + 1), mark.colour)
+        labelled = numbers[index] >= 0
+        if labelled:
+            pen.rectangle((left - 2, top - 2, left + side + 1, top + side + 1), mark.colour)
         sheet.paste(square(images[index], side), (left, top))
-        pen.polygon(mark.points(left + 5, top + 5, 5), mark.colour, PAPER)
+        if labelled:
+            pen.polygon(mark.points(left + 5, top + 5, 5), mark.colour, PAPER)
     return sheet
 
 
