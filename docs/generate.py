@@ -48,6 +48,8 @@ PUBLIC = (
     "ssl_backbones.fetch",
 )
 """Packages whose `__all__` is public."""
+PAPER = re.compile(r"^([^(]+) \(.*(https?://[^)]+)\)$")
+"""A paper's name, its authors and year, and its address."""
 IMAGE, SIDE = 5, 96
 """The sample image whose views are shown, and the side of a view."""
 
@@ -193,9 +195,10 @@ def recipe_rows(recipes: list[Recipe]) -> list[str]:
     """A table of recipes with what is promised of them."""
     rows = []
     for one in recipes:
-        source = f"{one.promise.paper}, {one.promise.table}"
-        rows.append((f"`{one.name}`", one.size, one.epochs, one.batch_size, source, one.promise.result))
-    return table(("recipe", "size", "epochs", "batch", "source", "result"), rows)
+        paper = PAPER.sub(r"[\1](\2)", one.promise.paper).removesuffix(" (no paper)")
+        source = f"{paper}, {one.promise.table}"
+        rows.append((f"`{one.name}`", one.promise.result, one.size, one.epochs, one.batch_size, source))
+    return table(("recipe", "result", "size", "epochs", "batch", "source"), rows)
 
 
 def recipe_page() -> None:
