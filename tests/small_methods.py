@@ -15,7 +15,8 @@ from timm.models import save_for_hf
 from torch import Tensor, nn
 
 from ssl_backbones import create_model
-from ssl_backbones.data import Images, Request
+from ssl_backbones.data import Batches, Images, Request
+from ssl_backbones.data.exchanged import ExchangedBatches
 from ssl_backbones.methods import METHODS, Method, MethodConfig
 from ssl_backbones.mining import Pairs
 from ssl_backbones.views import MultiView
@@ -87,11 +88,11 @@ class Drawn(Images):
 
 
 def batch_of(method: Method, count: int = 8, size: int = 16, dtype: torch.dtype = torch.float32, seed: int = 1) -> Any:
-    """A batch for a method: `views` where it takes two, or else one of its own dataset."""
-    transform = method.transform(size)
-    if isinstance(transform, MultiView) and len(transform.policies) == 2:
+    """A batch for a method: `views` where it takes two and no more, or else one of its own dataset."""
+    dataset, transform = method.dataset(mined(Drawn(count, seed)), size, seed), method.transform(size)
+    two = isinstance(transform, MultiView) and len(transform.policies) == 2
+    if two and isinstance(dataset, Batches | ExchangedBatches):
         return views(count, size, dtype, seed)
-    dataset = method.dataset(mined(Drawn(count, seed)), size, seed)
     return converted(dataset.on_device(dataset[Request(0, np.arange(count))].content), dtype)
 
 

@@ -21,7 +21,10 @@ BATCH, STEPS = 8, 3
 SYNCHRONISED = {"target_bn": "sync", "key_bn": "sync", "sync_bn": True}
 NAMES = {kind.name: kind for kind in CONFIGS}
 
-ROWS_KNOW_EACH_OTHER = {"simclr", "barlow_twins", "vicreg", "deep_infomax", "aligned", "lewel_m", "deepcluster"}
+ROWS_KNOW_EACH_OTHER = {"simclr", "barlow_twins", "vicreg", "deep_infomax", "aligned", "lewel_m", "deepcluster"} | {
+    "supcon",
+    "nnclr",
+}
 """Methods that hold the images of a batch, or what they weigh, against one another."""
 
 

@@ -39,7 +39,7 @@ MACHINES = (
 
 
 def test_the_recipes_that_are_promised() -> None:
-    methods = ("byol", "lewel_b", "moco_v2", "lewel_m")
+    methods = ("byol", "lewel_b", "moco_v2", "lewel_m", "supcon", "nnclr", "densecl")
     assert {f"{arch}_{method}.own" for arch in ARCHS for method in methods} <= set(OWN)
 
 
@@ -60,6 +60,7 @@ def test_every_recipe_fits_its_images_and_its_machine(name: str, images: int) ->
         chosen: Any = made.method
         if own.has_queue(made.method):
             check_queue(chosen.queue_size, images, made.batch_size)
+        if own.has_key_encoder(made.method):
             assert made.batch_size // made.accumulation >= 2 * chosen.bn_splits or made.batch_size < 4
 
 

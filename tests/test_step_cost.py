@@ -15,12 +15,14 @@ from ssl_backbones.data.placement import in_layout
 from ssl_backbones.methods import (
     BarlowTwinsConfig,
     BYOLConfig,
+    DenseCLConfig,
     FlagsConfig,
     LewelBConfig,
     LewelMConfig,
     Method,
     MethodConfig,
     MoCoV2Config,
+    NNCLRConfig,
     SimSiamConfig,
     VICRegConfig,
 )
@@ -32,10 +34,12 @@ PASSES: dict[type[MethodConfig], tuple[int, int]] = {
     AlignedConfig: (2, 0),
     BarlowTwinsConfig: (2, 0),
     BYOLConfig: (2, 2),
+    DenseCLConfig: (1, 1),
     FlagsConfig: (1, 5),
     LewelBConfig: (2, 2),
     LewelMConfig: (1, 1),
     MoCoV2Config: (1, 1),
+    NNCLRConfig: (2, 0),
     SimSiamConfig: (2, 0),
     VICRegConfig: (2, 0),
 }

@@ -6,10 +6,13 @@ from ssl_backbones.losses.contrastive import (
     aligned_info_nce,
     aligned_negative_count,
     aligned_nt_xent,
+    batch_info_nce,
     info_nce,
     multi_positive_info_nce,
     nt_xent,
+    supcon,
 )
+from ssl_backbones.losses.dense import correspondence, dense_info_nce
 from ssl_backbones.losses.redundancy import barlow_twins, vicreg
 from ssl_backbones.losses.regression import cosine_distance, map_distance
 
@@ -20,13 +23,17 @@ __all__ = [
     "aligned_negative_count",
     "aligned_nt_xent",
     "barlow_twins",
+    "batch_info_nce",
+    "correspondence",
     "cosine_distance",
     "cross_entropy",
+    "dense_info_nce",
     "discriminator_loss",
     "generator_loss",
     "info_nce",
     "map_distance",
     "multi_positive_info_nce",
     "nt_xent",
+    "supcon",
     "vicreg",
 ]

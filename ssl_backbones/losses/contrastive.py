@@ -77,6 +77,44 @@ def aligned_info_nce(
 
 
 @in_single_precision
+def batch_info_nce(queries: Tensor, keys: Tensor, temperature: float, first: int = 0) -> Tensor:
+    """InfoNCE of queries (B, D) against the keys (G, D) of the whole batch, mean over B.
+
+    Query i has the positive first + i, and all others for negatives. NNCLR (Dwibedi et al., 2021), eq. 2, with
+    neighbours for queries and predictions for keys.
+    """
+    return aligned_info_nce(queries[:, None], keys[:, None], temperature, first, "other_images_same_map")
+
+
+@in_single_precision
+def supcon(
+    embeddings: Tensor,
+    labels: Tensor,
+    temperature: float,
+    everyone: Tensor | None = None,
+    labels_of_all: Tensor | None = None,
+    position: int = 0,
+) -> Tensor:
+    """SupCon's L_out of the embeddings (B, V, D) of V views of images with labels (B,), mean over the BV anchors.
+
+    Khosla et al., 2020, eq. 2: among all views but itself, an anchor finds each of its positives, which are those of
+    its label; without any it scores 0. Embeddings are taken as they are: unit vectors. `everyone` (G, V, D) and
+    `labels_of_all` (G,) are of the whole batch, this part's images from row `position` on; without them, the batch is
+    these B images.
+    """
+    everyone, labels_of_all = (embeddings, labels) if everyone is None else (everyone, labels_of_all)
+    assert labels_of_all is not None
+    images, views, _ = embeddings.shape
+    anchors, contrasts = embeddings.flatten(0, 1), everyone.flatten(0, 1)
+    own = position * views + torch.arange(images * views, device=anchors.device)
+    itself = own[:, None] == torch.arange(len(contrasts), device=anchors.device)  # (BV, GV)
+    alike = (labels[:, None] == labels_of_all).repeat_interleave(views, 0).repeat_interleave(views, 1) & ~itself
+    logits = (anchors @ contrasts.T / temperature).masked_fill(itself, -math.inf)
+    surprise = logits.logsumexp(1, keepdim=True) - logits
+    return (surprise.masked_fill(~alike, 0).sum(1) / alike.sum(1).clamp(min=1)).mean()
+
+
+@in_single_precision
 def nt_xent(
     first: Tensor, second: Tensor, temperature: float, everyone: Tensor | None = None, position: int = 0
 ) -> Tensor:

@@ -69,16 +69,19 @@ class Queue(nn.Module):
         self.offered_numbers.clear()
 
 
-def check_queue(size: int, images: int, batch_size: int, keys_of_an_image: int = 1) -> None:
-    """Raise ValueError if a queue of `size` keys would hold the key of a query's own image among the negatives.
+def check_queue(
+    size: int, images: int, batch_size: int, keys_of_an_image: int = 1, kept_out: str = "mask 'own'"
+) -> None:
+    """Raise ValueError if a queue of `size` keys would hold the key of a query's own image, unless that is `kept_out`.
 
-    That is so for most queries where it reaches back further than the images that are not in the batch.
+    That is so for most queries where it reaches back further than the images that are not in the batch. `kept_out` is
+    the choice of the method by which the loss leaves such keys out, empty where there is none.
     """
     most = keys_of_an_image * (images - batch_size)
     if size > most:
         way_out = f"set the method's queue_size to at most {most}" if most > 0 else "add images, or lower the batch"
+        choice = f", or keep those out of the loss with the method's {kept_out}" if kept_out else ""
         raise ValueError(
             f"queue_size is {size}, but {images} images and a batch of {batch_size} leave {max(most, 0)} keys of other "
-            f"images: a longer queue holds keys of the query's own image as negatives; {way_out}, or keep those out of "
-            "the loss with the method's mask 'own'"
+            f"images: a longer queue holds keys of the query's own image; {way_out}{choice}"
         )

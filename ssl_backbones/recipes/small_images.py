@@ -19,6 +19,7 @@ HEADS: dict[str, dict[str, Any]] = {
     "resnet18": {"hidden_dim": 1024, "projection_dim": 128},
 }
 EPOCHS = 100
+SETS = {"imagenette96": "Imagenette", "goods128": "goods_128"}
 
 
 def byol(heads: dict[str, Any]) -> BYOLConfig:
@@ -56,11 +57,18 @@ METHODS: dict[str, Callable[[dict[str, Any]], MethodConfig]] = {
 }
 
 
-def small(arch: str, method: str, config: MethodConfig, batch_size: int, optimizer: OptimizerConfig) -> Recipe:
-    """A network and a method on Imagenette's images at 64 px; what follows a full stop ends the tag."""
+def small(
+    arch: str,
+    method: str,
+    config: MethodConfig,
+    batch_size: int,
+    optimizer: OptimizerConfig,
+    images: str = "imagenette96",
+) -> Recipe:
+    """A network and a method on small images at 64 px; what follows a full stop ends the tag."""
     suffix, _, kind = method.partition(".")
     return Recipe(
-        name=f"{arch}_{suffix}.imagenette96_{EPOCHS}ep{'_' if kind else ''}{kind}",
+        name=f"{arch}_{suffix}.{images}_{EPOCHS}ep{'_' if kind else ''}{kind}",
         model=f"{arch}_{suffix}",
         method=config,
         size=64,
@@ -72,7 +80,7 @@ def small(arch: str, method: str, config: MethodConfig, batch_size: int, optimiz
         promise=Promise(
             paper="Small images (no paper)",
             table=f"{arch} at 64 px",
-            data="Imagenette",
+            data=SETS[images],
             epochs=EPOCHS,
             hardware="2 CPU cores",
             hours=None,

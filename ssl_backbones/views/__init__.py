@@ -19,6 +19,7 @@ from ssl_backbones.views.presets import (
     MOCO_V2_VIEWS,
     SIMCLR_SMALL_VIEWS,
     SIMCLR_VIEWS,
+    SUPCON_VIEWS,
     SUPERVISED_VIEW,
     VICREG_VIEWS,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "MOCO_V2_VIEWS",
     "SIMCLR_SMALL_VIEWS",
     "SIMCLR_VIEWS",
+    "SUPCON_VIEWS",
     "SUPERVISED_VIEW",
     "VICREG_VIEWS",
     "CenterCrop",

@@ -34,6 +34,11 @@ _SIMCLR_VIEW = Policy(area=(0.08, 1.0), interpolation="bicubic", jitter=(0.8, 0.
 SIMCLR_VIEWS = (_SIMCLR_VIEW, _SIMCLR_VIEW)
 """Chen et al., 2020 (https://arxiv.org/abs/2002.05709), appendix A, at full strength; bicubic as their code has it."""
 
+_SUPCON_VIEW = Policy(area=(0.2, 1.0), blur_p=0.0)
+SUPCON_VIEWS = (_SUPCON_VIEW, _SUPCON_VIEW)
+"""Khosla et al., 2020 (https://arxiv.org/abs/2004.11362), as their PyTorch code has them, without blur. On ImageNet the
+paper uses AutoAugment, which is not made here."""
+
 _VICREG_VIEW = replace(_BYOL_VIEW, blur_p=0.5, solarize_p=0.1, interpolation="bilinear")
 VICREG_VIEWS = (_VICREG_VIEW, _VICREG_VIEW)
 """Bardes et al., 2022 (https://arxiv.org/abs/2105.04906), appendix C: BYOL's two views made one in the middle."""
