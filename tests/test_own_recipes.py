@@ -58,9 +58,9 @@ def test_every_recipe_fits_its_images_and_its_machine(name: str, images: int) ->
         assert 100 <= made.epochs <= 800
         assert made.size <= max(64, facts.side)
         chosen: Any = made.method
-        if own.has_queue(made.method):
+        if own.has(made.method, "queue_size"):
             check_queue(chosen.queue_size, images, made.batch_size)
-        if own.has_key_encoder(made.method):
+        if own.has(made.method, "key_bn"):
             assert made.batch_size // made.accumulation >= 2 * chosen.bn_splits or made.batch_size < 4
 
 
@@ -223,7 +223,7 @@ def test_a_paper_s_recipe_can_be_made_to_fit_as_it_says(name: str) -> None:
         words = said.partition("make this one fit: ")[2].partition(" (")[0].split()
         fitted: Any = read_recipe([name, *words], "pretrain", None)
         require_batch(range(images), fitted.batch_size)  # type: ignore[arg-type]
-        if own.has_queue(fitted.method):
+        if own.has(fitted.method, "queue_size"):
             check_queue(fitted.method.queue_size, images, fitted.batch_size)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssl_backbones.recipes.own import ARCHS, FEWEST, RECIPES, TAG, arch_of, has_queue, power_of_two
+from ssl_backbones.recipes.own import ARCHS, FEWEST, RECIPES, TAG, arch_of, has, power_of_two
 from ssl_backbones.recipes.recipe import Recipe, Run
 from ssl_backbones.registry.backbones import SMALL
 
@@ -16,7 +16,7 @@ def ways_out(recipe: Recipe, images: int) -> str:
         return f"set the batch size to at most {images}, or add images"
     batch = power_of_two(images // 2)
     words = f"--batch_size {batch}"
-    if has_queue(recipe.method):
+    if has(recipe.method, "queue_size"):
         words += f" --method.queue_size {power_of_two(images - batch)}"
     return f"{take_own(recipe)}, or make this one fit: {words}{CARRIED.get(recipe.optimizer.lr_rule, '')}"
 

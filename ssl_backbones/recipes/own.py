@@ -110,7 +110,7 @@ def batch(recipe: Recipe, facts: Facts) -> int:
 
     Of 50,000 images and more, 256. Where negatives are compared within the batch, no more than fits into memory.
     """
-    negatives = contrasts(recipe.method)
+    negatives = has(recipe.method, "temperature")
     most = 256 if facts.images >= 50_000 else 128 if negatives else 64
     whole = max(16, min(most, facts.images // 8))
     share = power_of_two(max(2, whole // facts.processes))
@@ -201,25 +201,15 @@ def arch_of(recipe: Recipe) -> str:
     return Name.parse(recipe.model).arch
 
 
-def has_queue(method: MethodConfig) -> bool:
-    """True for a method with negatives in a queue."""
-    return "queue_size" in {field.name for field in fields(method)}
-
-
-def contrasts(method: MethodConfig) -> bool:
-    """True for a method with negatives, be they in a queue or in the batch."""
-    return "temperature" in {field.name for field in fields(method)}
-
-
-def has_key_encoder(method: MethodConfig) -> bool:
-    """True for a method with keys, which get no gradients."""
-    return "key_bn" in {field.name for field in fields(method)}
+def has(method: MethodConfig, choice: str) -> bool:
+    """True for a method with such a choice: a queue_size, a temperature of negatives, a key_bn of keys without gradient."""
+    return choice in {field.name for field in fields(method)}
 
 
 def bytes_needed(recipe: Recipe, facts: Facts, at_once: int, side: int) -> float:
     """Bytes that a step of `at_once` images of `side` px takes on a device, by the counts above."""
     arch = arch_of(recipe)
-    flowing = 1 if has_key_encoder(recipe.method) else 2
+    flowing = 1 if has(recipe.method, "key_bn") else 2
     kept = at_once * flowing * side**2 * BYTES_OF_A_PIXEL[arch] * (HALF if facts.gpu else 1)
     return 16 * WEIGHTS[arch] + (GPU_ITSELF if facts.gpu else 0) + ALLOWANCE * kept
 
