@@ -293,7 +293,7 @@ def test_the_heads_are_the_papers(config: MethodConfig, heads: dict[str, list[in
         (NNCLRConfig, {"queue_size": 0}, "queue_size must be positive"),
         (DenseCLConfig, {"dense_weight": 1.5}, "dense_weight is a share"),
         (DenseCLConfig, {"dense_after": -0.1}, "dense_after is a share"),
-        (DenseCLConfig, {"grid": -1}, "grid must be positions a side, or 0"),
+        (DenseCLConfig, {"grid": -1}, "grid is -1, but must be at least 0"),
     ],
     ids=str,
 )

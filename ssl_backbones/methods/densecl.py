@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from ssl_backbones.checks import check_choice, check_positive, check_share
+from ssl_backbones.checks import check_at_least, check_choice, check_positive, check_share
 from ssl_backbones.data import Images
 from ssl_backbones.data.batches import BatchDataset, Batches
 from ssl_backbones.data.exchanged import ExchangedBatches, views_and_places
@@ -67,8 +67,7 @@ class DenseCLConfig(MethodConfig):
         check_share("dense_weight", self.dense_weight)
         check_share("dense_after", self.dense_after)
         check_choice("key_bn", self.key_bn, KeyBN)
-        if self.grid < 0:
-            raise ValueError(f"grid must be positions a side, or 0 for those of the feature map, not {self.grid}")
+        check_at_least(self, grid=0)
 
     def build(self, backbone: nn.Module) -> DenseCL:
         return DenseCL(backbone, self)
