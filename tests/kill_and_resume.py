@@ -216,7 +216,7 @@ def main() -> None:
             same = (one["method"], one["workers"], one["processes"])
             trials = [old for old in trials if (old["method"], old["workers"], old["processes"]) != same] + [one]
             given.out.parent.mkdir(parents=True, exist_ok=True)
-            write_json(given.out, summary(trials, given.seed))
+            write_json(given.out, before | summary(trials, given.seed))
             print(f"{setting}: survived {one['survived']}/{one['kills']} {'; '.join(one['wrong'])}", flush=True)
     total = summary(trials, given.seed)
     print(f"survived {total['survived']}/{total['kills']}")

@@ -45,6 +45,7 @@ class Attempt:
             return pid
         code = 1
         try:
+            os.setpgid(0, 0)  # as a shell starts a command, whose group Ctrl-C goes to
             with open(self.speech, "a") as said:
                 os.dup2(said.fileno(), 1)
                 os.dup2(said.fileno(), 2)
@@ -114,21 +115,46 @@ class Attempt:
         }[moment]
         return Lines(self, wanted, generator.randint(1, 4 if moment == "between steps" else 2))
 
+    def send(self, number: int, ranks: list[int] | None = None) -> None:
+        """Send a signal to these ranks, or to all, as far as they run."""
+        self.running()
+        for rank in range(len(self.pids)) if ranks is None else ranks:
+            if self.pids[rank] not in self.ended:
+                os.kill(self.pids[rank], number)
+
+    def send_to_group(self, number: int) -> None:
+        """Send a signal to every rank with all that it started."""
+        self.running()
+        for pid in {*self.pids} - {*self.ended}:
+            with contextlib.suppress(ProcessLookupError):  # before the process has a group of its own
+                os.killpg(pid, number)
+
+    def workers(self) -> list[int]:
+        """The processes that the ranks started."""
+        found: list[int] = []
+        for pid in {*self.pids} - {*self.ended}:
+            with contextlib.suppress(OSError):
+                for thread in os.listdir(f"/proc/{pid}/task"):
+                    found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
+        return sorted(found)
+
+    def join_within(self, seconds: float) -> bool:
+        """True if all of them ended within their time; otherwise they are killed."""
+        begun = time.monotonic()
+        while self.running() and time.monotonic() < begun + seconds:
+            time.sleep(POLL)
+        ended = not self.running()
+        self.send(signal.SIGKILL)
+        self.join()
+        return ended
+
     def kill(self, victims: list[int]) -> tuple[bool, float | None]:
         """Kill some ranks. Whether the run was over by then, and how long the others lived on; None for too long."""
-        for rank in victims:
-            if self.pids[rank] not in self.ended:
-                os.kill(self.pids[rank], signal.SIGKILL)
+        self.send(signal.SIGKILL, victims)
         killed = time.monotonic()
-        while self.running() and time.monotonic() < killed + PATIENCE:
-            time.sleep(POLL)
+        ended = self.join_within(PATIENCE)
         finished = (self.folder / "results.json").exists()
-        if not self.running():
-            return finished, round(time.monotonic() - killed, 2)
-        for pid in {*self.pids} - {*self.ended}:
-            os.kill(pid, signal.SIGKILL)
-        self.join()
-        return finished, None
+        return finished, round(time.monotonic() - killed, 2) if ended else None
 
 
 class Lines:
@@ -155,6 +181,8 @@ def run(recipe: Recipe) -> int:
         return 2
     except SystemExit as end:
         return int(end.code or 0)
+    except KeyboardInterrupt:
+        return 130
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
