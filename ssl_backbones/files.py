@@ -39,10 +39,6 @@ class UnreadableError(Refusal, ValueError):
     """A file that cannot be read, or holds something else than it should; the message says why and what to do."""
 
 
-class PlaceError(Refusal, ValueError):
-    """A file to write that exists, or has no folder to lie in."""
-
-
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A new file to write to, which takes the place of `path` once the block has ended without an error.
@@ -151,15 +147,6 @@ def check_writable(folder: Path) -> None:
     finally:
         with suppress(OSError):
             private.unlink()
-
-
-def check_place(path: Path, overwrite: bool) -> None:
-    """Refuse to write a file that exists, unless it may be replaced, and a place that cannot hold one: PlaceError."""
-    if path.is_dir() or not path.parent.is_dir():
-        why = "is a folder" if path.is_dir() else f"has no folder {str(path.parent)!r} to lie in"
-        raise PlaceError(f"{str(path)!r} {why}: name a file in a folder that exists with --out")
-    if path.exists() and not overwrite:
-        raise PlaceError(f"{str(path)!r} exists: name another file with --out, or replace it with --overwrite")
 
 
 def clear_leftovers(folder: Path, before: float = math.inf) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT
 from typing import BinaryIO
+
+from ssl_backbones.files import PRIVATE, UnwritableError, sync_folder, telling
 
 GRACE = 60
 """Seconds that a process without its parent has for saving what it did."""
@@ -54,9 +57,12 @@ os._exit(code if code >= 0 else 128 - code)
 
 
 @contextmanager
-def private_folder(prefix: str) -> Iterator[Path]:
-    """A new folder for temporary files, which is deleted after the block, or when this process is killed in it."""
-    path = Path(tempfile.gettempdir()) / f"{prefix}{secrets.token_hex(8)}"
+def private_folder(prefix: str, beside: Path | None = None) -> Iterator[Path]:
+    """A new folder for temporary files, which is deleted after the block, or when this process is killed in it.
+
+    It lies `beside` something that it is made for, or with all other temporary files.
+    """
+    path = Path(tempfile.gettempdir() if beside is None else beside.parent) / f"{prefix}{secrets.token_hex(8)}"
     with subprocess.Popen(
         [*PYTHON, REMOVE, str(path)], stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True
     ):
@@ -65,6 +71,33 @@ def private_folder(prefix: str) -> Iterator[Path]:
             yield path
         finally:
             shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A private folder to write to, which takes the place of `path`, new or empty, once the block has ended well.
+
+    Whoever looks sees all of it or nothing; after an error, and where this process is killed, nothing is left of it.
+    Raises UnwritableError where the system cannot make it.
+    """
+    path = Path(path).resolve()
+    with telling(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with private_folder(PRIVATE, beside=path) as private:
+        made = private / path.name
+        try:
+            with telling(path):
+                made.mkdir()
+            yield made
+            with telling(path):
+                if path.exists():
+                    path.rmdir()
+                os.rename(made, path)
+                sync_folder(path.parent)
+        except UnwritableError as error:
+            raise UnwritableError(
+                error.errno, error.strerror, str(error.filename).replace(str(made), str(path))
+            ) from error
 
 
 def run_to_end(words: Sequence[str], log: BinaryIO, grace: float = GRACE) -> int:

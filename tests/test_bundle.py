@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import timm
 import torch
 from hub_state import STRANGER
+from runs import image_folder
 
 import ssl_backbones
 from ssl_backbones import __main__
@@ -169,6 +171,27 @@ def test_a_corrupt_configuration_is_one_sentence(content: str, told: str, run: P
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "command", ["describe {}", "publish {} --enter --dry_run", "visualize {} --images images --out page"]
+)
+@pytest.mark.parametrize("lost", ["results.json", "backbone"])
+def test_a_run_that_lost_a_part_is_named_with_the_way_to_make_it_anew(
+    command: str, lost: str, run: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (run / "recipe.json").write_text(json.dumps({"name": "x", "model": "resnet8_byol", "size": 48}))
+    if lost == "backbone":
+        shutil.rmtree(run / lost)
+    else:
+        os.truncate(run / lost, 20)
+    image_folder(tmp_path / "images", 2)
+    assert __main__.main([word.format(run) for word in command.split()]) in (1, 2)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1, said
+    assert lost in said
+    assert "which makes it anew" in said
+
+
 @pytest.mark.parametrize(("architecture", "another"), [("resnet8", "resnet20"), ("resnet18", "resnet34")])
 @pytest.mark.parametrize("kwargs", [{}, {"num_classes": 5}, {"features_only": True}], ids=str)
 def test_a_folder_with_others_weights_or_none_is_one_sentence(
@@ -215,6 +238,6 @@ def test_a_token_is_not_bundled(place: str, run: Path, tmp_path: Path, capsys):
     said = capsys.readouterr()
     assert "other/config.json would hold what looks like an access token: take it out" in said.err
     assert STRANGER not in said.err + said.out
-    assert list((tmp_path / "bundle").iterdir()) == []
+    assert not (tmp_path / "bundle").exists()
     (other / "config.json").write_text((other / "config.json").read_text().replace(STRANGER, "nobody"))
     assert __main__.main(words) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,13 @@ def test_a_protocol_leaves_its_results(
     assert "holds the finished evaluation" in capsys.readouterr().out
     assert "options.seed is 0 there and 1 here" in refusal(capsys, protocol, data, tmp_path / "out", "--seed", "1")
     assert (tmp_path / "features").is_dir()
+
+
+@pytest.mark.parametrize("left", [0, 100])
+def test_results_that_were_cut_short_are_measured_again(left: int, data: Path, tmp_path: Path) -> None:
+    results = evaluated("knn", data, tmp_path / "out")
+    os.truncate(tmp_path / "out" / "results.json", left)
+    assert evaluated("knn", data, tmp_path / "out") == results
 
 
 def features_and_labels(data: Path) -> list[np.ndarray]:

@@ -21,7 +21,7 @@ FLOORS = (
     {"refusal"},
     {"files", "registry"},
     {"clustering", "convert", "cores", "distributed", "invocation", "locks", "losses", "metrics"}
-    | {"optimizers", "orphans", "schedules", "typed", "version", "views"},
+    | {"optimizers", "orphans", "places", "schedules", "typed", "version", "views"},
     {"data", "fetch"},
     {"mining", "models", "runs"},
     {"methods"},

@@ -63,6 +63,38 @@ def test_a_step_that_fails_ends_in_a_sentence(
     assert WRITER not in said
 
 
+MODES = ((), ("--dry_run",), ("--dry_run", "--out", "files"), ("--with_state",), ("--private", "--replace"))
+TAGS = (
+    "../../x",
+    "",
+    ".",
+    "..",
+    "a/b",
+    "-x",
+    "v1 0",
+    "v1\n",
+    "v1:2",
+    "refs/heads/main",
+    "main",
+    "x.lock",
+    "0" * 40,
+    "é",
+)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_bad_tag_gets_beyond_the_first_check(
+    mode: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with here() as (_, hub):
+        for tag in TAGS:
+            said = refused(capsys, tmp_path / "no run", f"--tag={tag}", *mode)  # which would be told next
+            assert "that is no name of a tag" in said, tag
+        assert not hub.asked
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("token", "reason"),
     [

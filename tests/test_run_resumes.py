@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -62,6 +64,32 @@ def test_it_goes_on_after_it_was_killed_while_leaving(
     assert checkpoint.load_latest(tmp_path / "run" / "checkpoints").step == STEPS
     run(recipe)
     assert outcome(tmp_path / "run") == outcome(noisy.path)
+
+
+LOST: dict[str, Callable[[Path], object]] = {
+    "half its results": lambda run: os.truncate(run / "results.json", 100),
+    "all its results": lambda run: os.truncate(run / "results.json", 0),
+    "its weights": lambda run: (run / "backbone" / "model.safetensors").unlink(),
+    "its backbone": lambda run: shutil.rmtree(run / "backbone"),
+}
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_a_finished_run_that_lost_a_part_makes_it_anew(
+    lost: str, noisy: Whole, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(noisy.path, tmp_path / "run")
+    LOST[lost](tmp_path / "run")
+    run(elsewhere(noisy.recipe, tmp_path / "run"))
+    assert outcome(tmp_path / "run") == outcome(noisy.path)
+    assert "holds a finished run, but its" in caplog.text
+    assert "made anew" in caplog.text
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    LOST[lost](tmp_path / "run")
+    left = contents(tmp_path / "run")
+    with pytest.raises(RunFolderError, match="and no checkpoint to make it anew from: restore it"):
+        run(elsewhere(noisy.recipe, tmp_path / "run"))
+    assert contents(tmp_path / "run") == left
 
 
 def test_it_goes_on_as_often_as_one_likes(noisy: Whole, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from ssl_backbones.checks import brief, check
 from ssl_backbones.files import read_object
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.runs.results import read_results
+from ssl_backbones.typed.records import ANEW
 from ssl_backbones.typed.values import check_form
 
 FOLDER = "local-dir:"
@@ -99,7 +100,7 @@ def read_run(source: str) -> dict[str, Any]:
     """The results that a run left beside the folder of its backbone; empty where none did."""
     path = Path(source.partition(":")[2]).parent / "results.json"
     found = source.startswith(FOLDER) and path.is_file()
-    return read_results(path, _WAY_OUT, PretrainedWeightsError) if found else {}
+    return read_results(path, ANEW, PretrainedWeightsError) if found else {}
 
 
 _WAY_OUT = "restore it from where it came from, or write the folder anew with `ssl-backbones convert FILE --out DIR`"

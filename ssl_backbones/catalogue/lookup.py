@@ -163,7 +163,10 @@ def _located(name: str) -> str | None:
         if os.path.isfile(os.path.join(folder, "config.json")):
             return f"{FOLDER}{folder}"
     if os.path.isdir(name):
-        raise UnknownModelError(f"the folder {name!r} holds no backbone, neither config.json nor backbone/config.json")
+        raise UnknownModelError(
+            f"the folder {name!r} holds no backbone, neither config.json nor backbone/config.json: name one that does, "
+            "or where a run was trained there, start its own command once more, which makes it anew"
+        )
     return None
 
 

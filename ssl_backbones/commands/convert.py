@@ -19,6 +19,7 @@ from ssl_backbones.convert import ConversionError, convert
 from ssl_backbones.distributed import doing
 from ssl_backbones.files import file_digest
 from ssl_backbones.hub.export import save_backbone
+from ssl_backbones.orphans import new_folder
 from ssl_backbones.registry.licences import on_the_hub
 from ssl_backbones.typed.words import Positional
 
@@ -61,13 +62,14 @@ def run(options: Options) -> None:
     description = f"converted from {options.file.name} (sha256 {sha256}), {converted.source}{notes}{terms}"
     side = 32 if converted.architecture in timm.list_models(module="small_resnet") else 224
     crop = 1.0 if side == 32 else 0.875
-    save_backbone(
-        model,
-        options.out,
-        converted.architecture,
-        input_size=(3, side, side),
-        crop_pct=crop,
-        license=options.licence,
-        description=description,
-    )
+    with new_folder(options.out) as folder:
+        save_backbone(
+            model,
+            folder,
+            converted.architecture,
+            input_size=(3, side, side),
+            crop_pct=crop,
+            license=options.licence,
+            description=description,
+        )
     print(f"{options.out}: a {converted.architecture}, {description}; {converted.rest}")

@@ -34,7 +34,8 @@ from ssl_backbones.distributed import rank, say
 from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.evaluate.options import FeatureOptions
-from ssl_backbones.files import PlaceError, check_place, check_writable, kept_with_all, replacing
+from ssl_backbones.files import check_writable, replacing
+from ssl_backbones.places import PlaceError, check_place, together
 from ssl_backbones.runs.results import about
 from ssl_backbones.train.processes import first_decides, meet
 
@@ -136,7 +137,7 @@ def note_of(options: Options, model: EvaluatedModel, images: Images) -> dict[str
 
 def write(embeddings: Embeddings, options: Options, note: dict[str, Any]) -> None:
     """Write the files, each whole or not at all, and all of them or none."""
-    with kept_with_all(options.files):
+    with together(options.files):
         write_files(embeddings, options, note)
     if options.projector:
         project(embeddings, options.projector)

@@ -25,9 +25,9 @@ from ssl_backbones.distributed import doing
 from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.evaluate.options import FeatureOptions
-from ssl_backbones.files import check_place, kept_with_all
 from ssl_backbones.mining import Mined, Pairs, mine
 from ssl_backbones.mining.neighbours import DISJOINT_FROM, EXACT_UP_TO, SAMPLE
+from ssl_backbones.places import check_place, together
 from ssl_backbones.visualizers import grid
 from ssl_backbones.visualizers.figures import save_image
 
@@ -65,9 +65,10 @@ class Options(FeatureOptions):
 
 def run(options: Options) -> None:
     """Mine, draw, and say what was done."""
-    if options.picture:
-        check_place(options.picture, options.overwrite)
-    with kept_with_all([options.out]):
+    asked = [options.out, options.picture] if options.picture else [options.out]
+    for path in asked:
+        check_place(path, options.overwrite)
+    with together(asked):
         pairs = mine_pairs(options)
         if options.picture:
             save_image(drawn(options.open(), pairs), options.picture)
@@ -78,7 +79,6 @@ def run(options: Options) -> None:
 
 def mine_pairs(options: Options) -> Pairs:
     """The pairs of the data, left in the file that is asked for."""
-    check_place(options.out, options.overwrite)
     images = options.open()
     labels = require_labels(images, "mining pairs")
     model = options.open_model()

@@ -24,16 +24,17 @@ from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 from huggingface_hub.utils import logging as hub_logging
 
 import ssl_backbones
+from ssl_backbones.checks import brief
 from ssl_backbones.credentials import without_credentials
-from ssl_backbones.files import kept_with_all, telling, write_file
+from ssl_backbones.files import telling, write_file
 from ssl_backbones.hub.card import in_this_repository
 from ssl_backbones.hub.given import Terms, givens, settled
 from ssl_backbones.hub.publishing.exchange import Request, connect, publish, verify
 from ssl_backbones.hub.publishing.files import card_of, check_empty, write_files
 from ssl_backbones.hub.publishing.material import Material, MaterialError, read_material
-from ssl_backbones.hub.publishing.refusals import NAME, PublishError
+from ssl_backbones.hub.publishing.refusals import NAME, TAG, PublishError, is_tag
 from ssl_backbones.hub.publishing.shipping import check_ships, ship
-from ssl_backbones.orphans import private_folder
+from ssl_backbones.orphans import new_folder, private_folder
 from ssl_backbones.registry.image_sets import known_by
 from ssl_backbones.registry.licences import on_the_hub
 from ssl_backbones.registry.tags import WEIGHTS
@@ -125,6 +126,8 @@ def run(options: Options) -> None:
 
 def check_options(options: Options) -> None:
     """Refuse what cannot be done whatever the run holds."""
+    if not is_tag(options.tag):
+        raise PublishError(f"{brief(repr(options.tag))}: {TAG}")
     if not (options.repo or options.enter or options.ship):
         raise PublishError(
             "there is nothing to do: name a repository with --repo org/name, or enter the card with --enter"
@@ -198,11 +201,11 @@ def introduce(folder: Path, files: Sequence[str], options: Options, terms: Terms
 
 def keep(folder: Path, files: Sequence[str], out: Path) -> None:
     """Copy the files into a new or an empty folder; UnwritableError, with none of them kept, where that fails."""
-    with kept_with_all(out / name for name in files):
+    with new_folder(out) as kept:
         for name in files:
-            with telling(out / name):
-                (out / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / name, out / name)
+            with telling(kept / name):
+                (kept / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / name, kept / name)
 
 
 def agreed(options: Options) -> None:

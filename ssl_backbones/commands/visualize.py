@@ -26,10 +26,10 @@ from ssl_backbones.checks import check_at_least, check_seed
 from ssl_backbones.data import ImageSourceError, open_images
 from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.evaluate.model import open_model, usual_device
-from ssl_backbones.files import kept_with_all
 from ssl_backbones.hub.run_name import run_name
 from ssl_backbones.methods import method_from_run
 from ssl_backbones.models.backbone import center_crop
+from ssl_backbones.places import is_free, together
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.names import without_place
 from ssl_backbones.typed.words import Positional
@@ -118,7 +118,7 @@ def visualize(options: Options) -> list[Path]:
     others = [viewer_of(replace(options, model=other, random=False)) for other in options.beside]
     projection = options.map or usual_projection()
     page = options.out / "index.html"
-    with kept_with_all([page]):
+    with together([page]):
         images = draw_page(
             page,
             viewer,
@@ -142,7 +142,7 @@ def opening_of(run: Path) -> list[Section]:
 def claim_out(options: Options) -> None:
     """Make the folder; OutError where that fails, or a page lies there that nobody said to replace."""
     page = options.out / "index.html"
-    if page.exists() and not options.overwrite:
+    if not options.overwrite and not is_free(page):
         raise OutError(f"{page} exists: choose another folder with --out, or replace it with --overwrite")
     try:
         (options.out / "figures").mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -14,6 +13,7 @@ from ssl_backbones.catalogue.lookup import create_model, describe
 from ssl_backbones.files import file_digest, read_object, write_json
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.hub.sidecar import check_no_token, preparation
+from ssl_backbones.orphans import new_folder
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.manifest import Entry
 from ssl_backbones.typed.values import check_form
@@ -42,27 +42,20 @@ class BundleError(Refusal, ValueError):
 def write_bundle(models: Iterable[str], folder: str | os.PathLike[str]) -> list[Path]:
     """Write each model as a folder that timm loads, and a manifest of every file; return the models' folders.
 
-    Raises BundleError, with what was written deleted, where a file would hold an access token.
+    Raises BundleError, with nothing written, where a file would hold an access token.
     """
-    root = Path(folder)
-    if root.exists() and any(root.iterdir()):
-        raise BundleError(f"{str(root)!r} is not empty: name a new folder, so that the bundle is all it holds")
-    folders: list[Path] = []
-    try:
-        for name in models:
-            _write_model(name, root, folders)
+    place = Path(folder)
+    if place.exists() and any(place.iterdir()):
+        raise BundleError(f"{str(place)!r} is not empty: name a new folder, so that the bundle is all it holds")
+    with new_folder(place) as root:
+        names = [_write_model(name, root) for name in models]
         files = {}
         for path in sorted(path for path in root.rglob("*") if path.is_file()):
             name = path.relative_to(root).as_posix()
             check_no_token({name: path.read_bytes()}, BundleError)
             files[name] = {"size": path.stat().st_size, "sha256": file_digest(path)}
-        manifest = {"schema": SCHEMA, "models": [path.name for path in folders], "files": files}
-        write_json(root / MANIFEST, manifest)
-    except BaseException:
-        for folder in folders:  # or the same command would find its own folder and refuse it
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return folders
+        write_json(root / MANIFEST, {"schema": SCHEMA, "models": names, "files": files})
+    return [place / name for name in names]
 
 
 def verify_bundle(folder: str | os.PathLike[str]) -> list[Path]:
@@ -84,8 +77,11 @@ def verify_bundle(folder: str | os.PathLike[str]) -> list[Path]:
 _AGAIN = "copy it again from where it was made, or make it anew with `ssl-backbones bundle MODEL --out DIR`"
 
 
-def _write_model(name: str, root: Path, folders: list[Path]) -> None:
-    """One more model as model.safetensors and config.json, with the preparation, licence and origin that it had."""
+def _write_model(name: str, root: Path) -> str:
+    """One more model as model.safetensors and config.json, with the preparation, licence and origin that it had.
+
+    Return the name of its folder.
+    """
     known = describe(name)
     model = create_model(name, pretrained=True, num_classes=0)
     cfg: Any = model.pretrained_cfg
@@ -94,8 +90,8 @@ def _write_model(name: str, root: Path, folders: list[Path]) -> None:
     if folder.exists():
         raise BundleError(f"two models of the bundle would be called {folder.name!r}: bundle them apart")
     about = {field: cfg[field] for field in told if cfg.get(field)}
-    folders.append(folder)
     save_backbone(model, folder, known.backbone, **preparation(model), **about)
+    return folder.name
 
 
 def _manifest(root: Path) -> dict[str, Any]:

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from ssl_backbones.credentials import holds_token
-from ssl_backbones.files import kept_with_all, write_file, write_json
+from ssl_backbones.files import write_file, write_json
+from ssl_backbones.places import together
 from ssl_backbones.refusal import Refusal
 
 KEPT = ("input_size", "mean", "std", "interpolation", "crop_pct")
@@ -58,7 +59,7 @@ def write_exported(file: Path, model: nn.Module, architecture: str, exported: Ex
     }
     check_no_token({"the weights": exported.content, "the description of the model": json.dumps(beside).encode()})
     path = file.with_name(f"{file.name}.json")
-    with kept_with_all((file, path)):
+    with together((file, path)):
         write_file(file, exported.content)
         write_json(path, beside)
 

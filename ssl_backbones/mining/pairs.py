@@ -11,7 +11,8 @@ import numpy as np
 
 from ssl_backbones.data.images import Images, ImageSourceError
 from ssl_backbones.data.keys import as_unicode
-from ssl_backbones.files import check_place, object_in, replacing
+from ssl_backbones.files import object_in, replacing
+from ssl_backbones.places import check_place
 
 COLUMNS = ("global_1", "global_2", "local_1", "local_2")
 NOTE = b"ssl_backbones.pairs"

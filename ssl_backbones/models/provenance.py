@@ -25,7 +25,7 @@ from ssl_backbones.registry.licences import binds, is_non_commercial
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.tags import TAGS, Tag
-from ssl_backbones.typed.records import check_recipe, check_results
+from ssl_backbones.typed.records import ANEW, check_recipe, check_results
 
 Labels = Literal["none", "classes", "captions", "not recorded"]
 """The knowledge that training had beside the images themselves."""
@@ -172,7 +172,7 @@ def _is_path(name: str) -> bool:
 
 
 def _object(path: Path, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    return read_object(path, WAY_OUT, PretrainedWeightsError, check=check)
+    return read_object(path, ANEW if check is check_results else WAY_OUT, PretrainedWeightsError, check=check)
 
 
 def _of_repository(place: str, file: str, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:

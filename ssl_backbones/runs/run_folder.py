@@ -12,14 +12,26 @@ from types import TracebackType
 from typing import Any, Literal
 
 from ssl_backbones.credentials import change_texts
-from ssl_backbones.files import PRIVATE, check_writable, clear_leftovers, read_object, write_json
+from ssl_backbones.files import (
+    PRIVATE,
+    check_writable,
+    clear_leftovers,
+    content_of,
+    object_in,
+    read_object,
+    write_json,
+)
 from ssl_backbones.locks import Lock, LockedError
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.runs.results import PRETRAINING
 
 logger = logging.getLogger(__name__)
 
 OURS = (".lock", ".probe", PRIVATE)
 """The beginnings of the names of what a run that was killed while it claimed the folder may leave."""
+
+
+BACKBONE = ("model.safetensors", "config.json")
 
 
 class RunFolderError(Refusal, RuntimeError):
@@ -51,13 +63,14 @@ class RunFolder:
 
     @property
     def has_trained(self) -> bool:
-        """True if a run has left something here that another recipe would spoil: a checkpoint of trained weights.
-
-        That of one of its parts counts too, such as each learning rate of a search.
-        """
-        saved = [*self.checkpoints.glob("step-*"), *self.path.glob("*/checkpoints/step-*")]
-        steps = (path.name.removeprefix("step-") for path in saved)
+        """True if a run has left something here that another recipe would spoil: a checkpoint of trained weights."""
+        steps = (path.name.removeprefix("step-") for path in self.saved)
         return self.results.exists() or any(step.strip("0") for step in steps)
+
+    @property
+    def saved(self) -> list[Path]:
+        """All checkpoints, those of its parts, such as each learning rate of a search, included."""
+        return [*self.checkpoints.glob("step-*"), *self.path.glob("*/checkpoints/step-*")]
 
     @property
     def backbone(self) -> Path:
@@ -97,7 +110,8 @@ def claim(
     `resume` says what to do about an earlier run: "auto" goes on with one of the same recipe, "never" refuses any,
     "must" refuses a folder without one. Fields in `may_differ` (dotted names, or the prefix of some) may have changed;
     `complete` gives an earlier recipe the fields that it was written without. A run that failed before it had trained
-    anything gives its folder up to another recipe. That of a finished one stays as it is.
+    anything gives its folder up to another recipe. That of a finished one stays as it is, unless its results were cut
+    short or its backbone is gone: then it counts as unfinished, for the same command to make them anew.
     """
     path = Path(path)
     recipe = change_texts(json.loads(json.dumps(recipe, allow_nan=False)))
@@ -113,6 +127,7 @@ def claim(
         changed = changed_fields(folder, recipe, may_differ, complete) if folder.resumed else ""
         if changed:
             folder = emptied(folder, changed)
+        reopen_if_harmed(folder)
         if not folder.results.exists():
             write_json(folder.recipe, recipe)
     except BaseException:
@@ -152,6 +167,38 @@ def check_no_links(path: Path) -> None:
                 f"{path / folder} is a link, and nothing is written through links: put the folder that it names in its "
                 "place, or choose another folder with --out"
             )
+
+
+def reopen_if_harmed(folder: RunFolder) -> None:
+    """Delete the results of a finished run that lost a part which its last checkpoint, or measuring again, gives back.
+
+    RunFolderError where only training anew would.
+    """
+    lost, trained = lost_part(folder)
+    if not lost:
+        return
+    if trained and not folder.saved:
+        raise RunFolderError(
+            f"{folder.path} holds a finished run, but {lost}, and no checkpoint to make it anew from: restore it, or "
+            "choose another folder with --out to train again"
+        )
+    logger.warning("%s holds a finished run, but %s: made anew", folder.path, lost)
+    folder.results.unlink()
+
+
+def lost_part(folder: RunFolder) -> tuple[str, bool]:
+    """The part that a finished run has lost, in words, empty for one that is whole; and True if it left a backbone."""
+    if not folder.results.exists():
+        return "", False
+    try:
+        results = object_in(content_of(folder.results))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        return f"its {folder.results.name} cannot be read ({reason})", folder.backbone.exists()
+    told = results.get("backbone")
+    trained = results.get("protocol") == PRETRAINING or (isinstance(told, dict) and bool(told.get("folder")))
+    gone = [name for name in BACKBONE if not (folder.backbone / name).is_file()]
+    return (f"its {folder.backbone.name}/{gone[0]} is gone" if trained and gone else ""), trained
 
 
 def check_policy(folder: RunFolder, resume: str) -> None:

@@ -210,6 +210,10 @@ class TunedForm(TypedDict):
     steps: int
 
 
+ANEW = "start the command that wrote it once more, which makes it anew, or name another folder"
+"""The way out of results that were cut short."""
+
+
 def check_results(results: Mapping[str, Any]) -> None:
     """Refuse results that something could not read, of today's form or of version 0.1: ValueError."""
     if "numbers" not in results:

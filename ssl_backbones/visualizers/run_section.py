@@ -13,7 +13,7 @@ from ssl_backbones.registry.names import without_place
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.results import as_share, in_words, percent, read_results, searched_in_words, upgraded
 from ssl_backbones.runs.verdict import figures, sentences
-from ssl_backbones.typed.records import TunedForm, check_recipe
+from ssl_backbones.typed.records import ANEW, TunedForm, check_recipe
 from ssl_backbones.typed.values import check_form, from_plain
 from ssl_backbones.visualizers.curves import run_curves
 from ssl_backbones.visualizers.gallery import Section
@@ -72,7 +72,7 @@ def recorded_recipe(folder: Path) -> dict[str, Any]:
 def recorded_results(folder: Path) -> dict[str, Any]:
     """The results of a run; empty where there are none yet."""
     path = folder / "results.json"
-    found = read_results(path, RESTORE) if path.exists() else {}
+    found = read_results(path, ANEW) if path.exists() else {}
     try:
         start_of(found)
         if "backbone" in found:

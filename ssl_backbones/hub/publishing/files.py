@@ -75,7 +75,7 @@ def card_of(
 
 def check_empty(folder: Path) -> None:
     """Refuse to keep the files among others."""
-    if any(not path.is_dir() for path in folder.rglob("*")):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise MaterialError(
             f"{folder} is not empty: name a new folder with --out, so that it holds what is published alone"
         )

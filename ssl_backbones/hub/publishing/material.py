@@ -23,7 +23,7 @@ from ssl_backbones.registry.names import Name
 from ssl_backbones.runs.checkpoint import newest_whole
 from ssl_backbones.runs.manifest import CheckpointError
 from ssl_backbones.runs.results import PRETRAINING, read_results
-from ssl_backbones.typed.records import check_recipe
+from ssl_backbones.typed.records import ANEW, check_recipe
 
 NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 """Pattern of what can name a recipe, and the files that are written under its name."""
@@ -78,7 +78,7 @@ def read_material(run: Path, evaluations: Sequence[Path] = (), with_state: bool 
     if not (run / "results.json").is_file():
         raise MaterialError(f"the run in {run} is not finished, it holds no results.json: end it with its own command")
     recipe = read_object(run / "recipe.json", RESTORE, MaterialError, check=check_recipe)
-    results = without_names(read_results(run / "results.json", RESTORE, MaterialError))
+    results = without_names(read_results(run / "results.json", ANEW, MaterialError))
     if "task" in recipe:
         raise MaterialError(
             f"{run} is a run of {results.get('protocol', 'an evaluation')}, and publish takes those of pretrain: share "
@@ -106,7 +106,7 @@ def read_material(run: Path, evaluations: Sequence[Path] = (), with_state: bool 
 
 def read_evaluation(path: Path, digest: str) -> dict[str, Any]:
     """The results in an evaluation's folder, which are those of these weights, or of random ones to compare with."""
-    results = read_results(path / "results.json", RESTORE, MaterialError)
+    results = read_results(path / "results.json", ANEW, MaterialError)
     if not {"protocol", "numbers", "weights_sha256"} <= results.keys() or results["protocol"] == PRETRAINING:
         raise MaterialError(f"{path} holds no evaluation: name a folder that ssl-backbones evaluate or another wrote")
     if results["weights_sha256"] != digest and not is_random(results):

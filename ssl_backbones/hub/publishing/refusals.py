@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,7 +35,16 @@ UNREACHABLE = (
     "command again"
 )
 NAME = "that is no name of a repository; write it as --repo org/name, of letters, digits, - _ and ."
+TAG = "that is no name of a tag; write it as --tag v1.0, of up to 100 letters, digits, - _ + and ."
 STRANGE = "the answer was not that of a Hub; check HF_ENDPOINT, and run the same command again"
+
+
+def is_tag(name: str) -> bool:
+    """True for a name that git takes for a tag, and that leads to no other branch, commit or folder."""
+    plain = re.fullmatch(r"\w[\w.+-]{0,99}", name, re.ASCII) is not None
+    commit = re.fullmatch(r"[0-9a-f]{7,64}", name) is not None
+    taken = name in ("main", "HEAD") or ".." in name or name.endswith((".", ".lock"))
+    return plain and not commit and not taken
 
 
 @contextmanager

@@ -1,0 +1,109 @@
+"""Files and folders that a command leaves whole, whenever it is killed: the same command then makes them."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from pathlib import Path
+
+import pytest
+from limits import HANG
+from warm_processes import start_program
+
+from ssl_backbones.files import UnwritableError, write_file
+from ssl_backbones.orphans import new_folder
+from ssl_backbones.places import NOTE, PlaceError, check_place, together
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from ssl_backbones.{module} import {name}
+out = Path(sys.argv[1])
+with {name}({given}) as folder:
+    ((folder or out) / "one").write_bytes(b"half")
+    (out.parent / "written").touch()
+    import time
+    time.sleep(600)
+"""
+
+
+def killed_in(module: str, name: str, given: str, out: Path) -> None:
+    """Kill a process inside such a block, when it has written the first of its files."""
+    source = KILLED.format(module=module, name=name, given=given)
+    process = start_program(source, str(out), said=[out.parent / "said"] * 2)
+    give_up = time.monotonic() + HANG
+    while not (out.parent / "written").exists():
+        assert process.is_alive(), (out.parent / "said").read_text()
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+
+
+def test_files_of_a_killed_command_are_replaced_and_those_of_others_are_not(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "three").write_bytes(b"somebody's")
+    killed_in("places", "together", "[out / name for name in ('one', 'two', 'three')]", out)
+    for name in ("one", "two"):
+        check_place(out / name, overwrite=False)
+    with pytest.raises(PlaceError, match="three' exists"):
+        check_place(out / "three", overwrite=False)
+    with together([out / name for name in ("one", "two", "three")]):
+        check_place(out / "one", overwrite=False)
+        for name in ("one", "two"):
+            write_file(out / name, b"whole")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        "one": b"whole",
+        "two": b"whole",
+        "three": b"somebody's",
+    }
+    with pytest.raises(PlaceError, match="one' exists"):
+        check_place(out / "one", overwrite=False)
+
+
+def test_an_error_takes_all_new_files_along(tmp_path: Path) -> None:
+    (tmp_path / "old").write_bytes(b"before")
+    with pytest.raises(IsADirectoryError), together([tmp_path / "old", tmp_path / "new"]):
+        (tmp_path / "new").write_bytes((tmp_path / "old").read_bytes() + tmp_path.read_bytes())
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"new": 3}', '{"new": [["one"]]}'])
+def test_a_note_of_another_form_frees_nothing(content: str, tmp_path: Path) -> None:
+    (tmp_path / "one").touch()
+    (tmp_path / f"{NOTE}x").write_text(content)
+    with pytest.raises(PlaceError, match="exists"):
+        check_place(tmp_path / "one", overwrite=False)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_folder_is_there_as_a_whole_or_not_at_all(there: bool, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    if there:
+        out.mkdir()
+    killed_in("orphans", "new_folder", "out", out)
+    give_up = time.monotonic() + HANG
+    while list(tmp_path.glob(".tmp-*")):
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    assert not out.exists() or not list(out.iterdir())
+    before = os.umask(0o027)
+    try:
+        with new_folder(out) as folder:
+            (folder / "one").write_bytes(b"whole")
+            assert not out.exists() or not list(out.iterdir())
+    finally:
+        os.umask(before)
+    assert [path.name for path in out.iterdir()] == ["one"]
+    assert stat.S_IMODE(out.stat().st_mode) == 0o750
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "said", "written"]
+
+
+def test_what_cannot_be_written_is_told_by_the_name_that_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UnwritableError) as caught, new_folder(tmp_path / "out") as folder:
+        write_file(folder / "missing" / "file", b"")
+    assert str(tmp_path / "out" / "missing" / "file") in str(caught.value)
+    assert ".tmp-" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
