@@ -60,9 +60,9 @@ def test_the_loss_is_the_cosine_distance_from_what_the_teacher_sees_less_its_mea
     target = teacher((levels - own_mean) / own_std)
     whole = CenterCrop(32, 1.0, "bilinear", (0.5, 0.4, 0.3), (0.25, 0.2, 0.3))
     centre = teacher(whole.on_device(whole.on_host([images[at] for at in range(6)], None)).double()).mean(0)
-    torch.testing.assert_close(method.centre, centre, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(method.branch.centre, centre, rtol=1e-4, atol=1e-5)
     predicted = method.projector(method.backbone(view))
-    expected = [1 - cosine(row, seen - method.centre) for row, seen in zip(predicted, target, strict=True)]
+    expected = [1 - cosine(row, seen - method.branch.centre) for row, seen in zip(predicted, target, strict=True)]
     assert method([view])["loss"].item() == pytest.approx(np.mean(expected), rel=1e-5)
 
 
@@ -74,11 +74,11 @@ def test_the_dense_term_compares_maps_cell_by_cell(name: str, vit: str) -> None:
     (view,) = dataset.on_device(dataset[Request(0, np.arange(6))].content)
     view = view.double()
     scalars = method([view])
-    maps = method.teacher.look(method.shown(view)).maps
+    maps = method.branch.teacher.look(method.branch.shown(view)).maps
     assert maps is not None
     assert maps.shape[1:] == ((48, 4, 4) if name == "transformer" else (64, 8, 8))
     predicted = interpolate(method.map_projector(feature_map(method.backbone, view)), maps.shape[-2:], mode="bilinear")
-    wanted = (maps - method.map_centre[:, None, None]) / method.map_scale
+    wanted = (maps - method.branch.map_centre[:, None, None]) / method.branch.map_scale
     total = 0.0
     for image, target in zip(predicted, wanted, strict=True):
         for row in range(target.shape[1]):
@@ -95,14 +95,15 @@ def test_the_dense_term_compares_maps_cell_by_cell(name: str, vit: str) -> None:
 def test_the_teacher_is_neither_trained_nor_saved_nor_copied() -> None:
     method = distilling()
     method.dataset(Drawn(4), 16, 0)
-    network = method.teacher.network
+    network = method.branch.teacher.network
     assert network is not None
     assert not network.training
     assert not any(weights.requires_grad for weights in network.parameters())
     method.train()
     assert not network.training
     parts = {name.partition(".")[0] for name in method.state_dict()}
-    assert parts == {"backbone", "projector", "centre", "teacher_sha256"}
+    assert parts == {"backbone", "projector", "branch"}
+    assert {name for name in method.state_dict() if name.startswith("branch")} == {"branch.centre", "branch.sha256"}
 
 
 def test_moments_are_those_of_numpy() -> None:

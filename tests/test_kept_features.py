@@ -167,7 +167,7 @@ def test_kept_features_go_with_every_engine_and_accumulation(engine: Any, accumu
 def test_features_lie_beside_images_that_lie_somewhere(tmp_path: Path) -> None:
     method = distilling(kept="beside")
     images = open_images(str(image_folder(tmp_path / "photos")))
-    assert method.folder_for(images, 32) == tmp_path / "photos.teacher-pooled-32px"
+    assert method.branch.folder_for(images, 32) == tmp_path / "photos.teacher-pooled-32px"
     with pytest.raises(TeacherError, match="cannot be kept beside these images, which lie in no folder of this"):
-        method.folder_for(Drawn(3), 32)
+        method.branch.folder_for(Drawn(3), 32)
     shutil.rmtree(tmp_path / "photos")

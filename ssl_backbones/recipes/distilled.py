@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ssl_backbones.methods.distilled import BESIDE, DistilledConfig
+from ssl_backbones.methods.distilled import DistilledConfig
+from ssl_backbones.models.teacher_branch import BESIDE
 from ssl_backbones.recipes.own import ARCHS, own
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, Promise, ScheduleConfig
