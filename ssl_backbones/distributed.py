@@ -111,7 +111,7 @@ def own_rows(everyone: Tensor, count: int) -> Tensor:
 @torch.no_grad()
 def same_permutation(size: int, device: torch.device) -> Tensor:
     """A random order of `size` rows, the same in every process: the one that rank 0 drew."""
-    order = torch.randperm(size).to(device)
+    order = torch.randperm(size, device=device)
     if world_size() > 1:
         dist.broadcast(order, src=0)
     return order

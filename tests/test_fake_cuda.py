@@ -1,0 +1,137 @@
+"""Every method's step on a GPU that is not there: one device for all, and nothing that the device is waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fake_cuda
+import pytest
+import torch
+from fake_cuda import CUDA, Waits, steps
+from runs import image_folder
+from small_methods import CONFIGS, batch_of, small_method
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ssl_backbones.methods import (
+    AlignedConfig,
+    BYOLConfig,
+    DistilledConfig,
+    FlagsConfig,
+    LewelBConfig,
+    LewelMConfig,
+    MethodConfig,
+    MoCoV2Config,
+)
+from ssl_backbones.models.objective import BarlowTwinsObjective, CosineObjective, VICRegObjective
+from ssl_backbones.recipes.settings import OptimizerConfig
+
+LARS = OptimizerConfig("lars", 0.5, weight_decay=1e-4)
+every_method = pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return image_folder(tmp_path_factory.mktemp("data") / "images", count=fake_cuda.IMAGES)
+
+
+def check(kind: type[MethodConfig], data: Path, *asked: Any, **fields: Any) -> None:
+    loop, waits = steps(kind, data, *asked, **fields)
+    assert loop.step == 1
+    assert waits == []
+    assert fake_cuda.left_behind(loop) == []
+
+
+@every_method
+def test_a_step_of_every_method_stays_on_its_device_and_waits_for_nothing(kind: type[MethodConfig], data: Path) -> None:
+    """Views made there, forward, backward, the watch, LARS, targets and queues."""
+    check(kind, data, LARS)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "fields"),
+    [
+        (OptimizerConfig("sgd", 0.5), {"accumulation": 2}),
+        (OptimizerConfig("adam", 0.5), {}),
+        (OptimizerConfig("adamw", 0.5), {}),
+        (OptimizerConfig("lars", 0.5, trust="update", backbone_lr=0.1), {}),
+    ],
+    ids=lambda part: getattr(part, "kind", ""),
+)
+def test_so_does_every_optimiser(optimizer: OptimizerConfig, fields: dict[str, Any], data: Path) -> None:
+    check(BYOLConfig, data, optimizer, **fields)
+
+
+@pytest.mark.parametrize(
+    ("kind", "choices"),
+    [
+        (MoCoV2Config, {"symmetric": True}),
+        (MoCoV2Config, {"mask": "own", "key_bn": "ema"}),
+        pytest.param(BYOLConfig, {"target_bn": "sync"}, marks=pytest.mark.slow),
+        pytest.param(LewelBConfig, {"alignment": "random", "groups": 16}, marks=pytest.mark.slow),
+        pytest.param(LewelMConfig, {"symmetric": True, "mask": "own"}, marks=pytest.mark.slow),
+        pytest.param(LewelMConfig, {"aligned_negatives": "other_images_same_map"}, marks=pytest.mark.slow),
+        pytest.param(LewelMConfig, {"aligned_negatives": "everything", "key_bn": "sync"}, marks=pytest.mark.slow),
+        pytest.param(FlagsConfig, {"passes": "together", "mask": "own"}, marks=pytest.mark.slow),
+        pytest.param(FlagsConfig, {"mask": "class", "enqueue": "first"}, marks=pytest.mark.slow),
+        pytest.param(DistilledConfig, {"dense_weight": 1.0}, marks=pytest.mark.slow),
+        pytest.param(AlignedConfig, {"objective": CosineObjective()}, marks=pytest.mark.slow),
+        pytest.param(AlignedConfig, {"objective": BarlowTwinsObjective()}, marks=pytest.mark.slow),
+        pytest.param(AlignedConfig, {"objective": VICRegObjective()}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_so_do_other_choices(kind: type[MethodConfig], choices: dict[str, Any], data: Path) -> None:
+    check(kind, data, LARS, choices)
+
+
+@pytest.mark.parametrize(
+    ("work", "noted"),
+    [
+        (lambda x: x.cpu(), "_to_copy"),
+        (lambda x: torch.randperm(4).to(x.device), "_to_copy"),
+        (lambda x: torch.zeros(4).copy_(x, non_blocking=True), "copy_"),
+        (lambda x: x.equal(x + 1), "equal"),
+        (lambda x: x.__setitem__(x > 0, x[:2]), "counts a mask"),
+        (lambda x: x.sum().item(), "_local_scalar_dense"),
+        (lambda x: x.nonzero(), "nonzero"),
+        (lambda x: x[x > 0], "counts a mask"),
+        (lambda x: x.masked_fill_(x > 0, 0.0).add_(torch.ones((), device="cpu")), None),
+        (lambda x: torch.zeros(4).to(x.device, non_blocking=True), None),
+    ],
+    ids=str,
+)
+def test_what_is_waited_for_is_noted(work: Callable[[Tensor], Any], noted: str | None) -> None:
+    with FakeTensorMode(), Waits() as waits:
+        x = torch.empty(4, device=CUDA)
+        try:
+            work(x)
+        except RuntimeError:  # numbers that a fake tensor does not have
+            assert waits.found
+    assert [noted in found for found in waits.found] == ([] if noted is None else [True])
+
+
+def test_two_devices_in_one_operation_are_refused() -> None:
+    with FakeTensorMode(), pytest.raises(RuntimeError, match="device"):
+        torch.empty(4, device=CUDA) + torch.empty(4)
+
+
+@pytest.mark.slow
+@every_method
+def test_every_method_compiles_as_one_graph(kind: type[MethodConfig]) -> None:
+    """Forward and backward, traced by dynamo and autograd; the code of a device is not made of it."""
+    plain, method = small_method(kind), small_method(kind)
+    batch = batch_of(method)
+    torch.compiler.reset()
+    method.compile(fullgraph=True, backend="aot_eager")
+    losses, gradients = [], []
+    for one in (plain, method):
+        torch.manual_seed(0)
+        loss = one(batch)["loss"]
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append(torch.cat([value.grad.flatten() for value in one.parameters() if value.grad is not None]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-5)
