@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssl_backbones.data.images import Images, UnreadableImageError
+from ssl_backbones.views.reduction import Reduction, unreduced, using_reduction
 from ssl_backbones.views.transform import Transform
 
 ATTEMPTS = 100
@@ -78,12 +79,17 @@ class BatchDataset(ABC):
         """The output of the transform on the host, of the images (B,) of a request."""
         return self.transform.on_host(images, self.transform.draw(self.seed, request.epoch, request.indices))
 
-    def read_all(self, indices: np.ndarray, unreadable: dict[str, str]) -> tuple[NDArray[np.int64], list[Image.Image]]:
-        """Rows (B,) and images of a batch: those at the indices (B,), and others for what cannot be read."""
-        found = [self.read(int(index), unreadable) for index in indices]
+    def read_all(self, request: Request, unreadable: dict[str, str]) -> tuple[NDArray[np.int64], list[Image.Image]]:
+        """Rows (B,) and images of a batch: those at the indices (B,), and others for what cannot be read.
+
+        They are decoded as coarsely as what is drawn for those indices allows.
+        """
+        reductions = self.transform.reductions(self.seed, request.epoch, request.indices)
+        asked = zip(request.indices.tolist(), reductions, strict=True)
+        found = [self.read(index, unreadable, reduction) for index, reduction in asked]
         return np.array([row for row, _ in found], np.int64), [image for _, image in found]
 
-    def read(self, index: int, unreadable: dict[str, str]) -> tuple[int, Image.Image]:
+    def read(self, index: int, unreadable: dict[str, str], reduction: Reduction = unreduced) -> tuple[int, Image.Image]:
         """Row and image at an index, or of another that can be read: the same in every run and worker.
 
         The others lie far apart, for images that cannot be read lie together: a folder's, a disk's. After ATTEMPTS of
@@ -94,7 +100,8 @@ class BatchDataset(ABC):
         for attempt in range(min(count, ATTEMPTS)):
             at = (index + attempt * stride(count)) % count
             try:
-                return at, self.images[at]
+                with using_reduction(reduction):
+                    return at, self.images[at]
             except UnreadableImageError as error:
                 unreadable[self.images.keys[at]] = reason = str(error)
         raise UnreadableImageError(
@@ -108,7 +115,7 @@ class Batches(BatchDataset):
 
     def content(self, request: Request, unreadable: dict[str, str]) -> Any:
         """The images of the request, as the transform makes them on the host."""
-        return self.transformed(request, self.read_all(request.indices, unreadable)[1])
+        return self.transformed(request, self.read_all(request, unreadable)[1])
 
 
 def stride(count: int) -> int:

@@ -13,9 +13,11 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from ssl_backbones.data.formats import WAYS_OUT, formats, kind_of_box
 from ssl_backbones.data.images import UnreadableImageError
+from ssl_backbones.views.reduction import LARGE, ReducedImage, chosen_reduction
 
 ORIENTATION = 0x0112
 PHOTOMETRIC, BITS_PER_SAMPLE, WHITE_IS_ZERO = 262, 258, 0
@@ -28,6 +30,10 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = 5
+"""The first of the turns that exchange width and height."""
+MIRRORED = (2, 3, 6, 7), (3, 4, 7, 8)
+"""Turns after which what came last in the file comes first, across and down."""
 
 
 MAX_PIXELS = 89_478_485
@@ -80,9 +86,33 @@ def decode_file(file: BinaryIO, policy: DecodePolicy) -> Image.Image:
     with image:
         if image.width * image.height > policy.max_pixels:
             raise ValueError(too_large(image.width, image.height, policy))
+        by, sides = divisor_of(image), image.size
+        if by > 1:
+            image.draft(None, (image.width // by, image.height // by))
         image.load()
         turn, pixels = turn_of(image), rgb(image, policy)
-        return pixels.transpose(UPRIGHT[turn]) if turn in UPRIGHT else pixels
+        upright = pixels.transpose(UPRIGHT[turn]) if turn in UPRIGHT else pixels
+        return upright if by == 1 else reduced(upright, by, turned(sides, turn), turn)
+
+
+def divisor_of(image: Image.Image) -> int:
+    """The divisor by which the sides of an opened image are to be decoded: what is asked for, of a large JPEG."""
+    if not isinstance(image, JpegImageFile) or image.width * image.height < LARGE:
+        return 1
+    return chosen_reduction()(*turned(image.size, turn_of(image)))
+
+
+def turned(size: tuple[int, int], turn: int) -> tuple[int, int]:
+    """Width and height of an image once it is upright."""
+    width, height = size
+    return (height, width) if turn >= SIDEWAYS else (width, height)
+
+
+def reduced(pixels: Image.Image, by: int, whole: tuple[int, int], turn: int) -> ReducedImage:
+    """Upright pixels, each for `by` x `by` of an image whose last column and row may have been too few for one."""
+    lacking = (own * by - side for own, side in zip(pixels.size, whole, strict=True))
+    left, top = (lack if turn in turns else 0 for lack, turns in zip(lacking, MIRRORED, strict=True))
+    return ReducedImage(pixels, by, whole, (left, top))
 
 
 def not_known(start: bytes) -> str:

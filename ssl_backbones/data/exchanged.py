@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, final
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -70,9 +71,10 @@ class ExchangedBatches(BatchDataset):
     def content(self, request: Request, unreadable: dict[str, str]) -> Any:
         """The views on the host; Exchanged where the request has images in exchange."""
         if request.exchange is None:
-            return self.transformed(request, self.read_all(request.indices, unreadable)[1])
+            return self.transformed(request, self.read_all(request, unreadable)[1])
         own, others = request.indices.tolist(), request.exchange.indices.tolist()
-        images = {index: self.read(index, unreadable)[1] for index in dict.fromkeys(own + others)}
+        both = replace(request, indices=np.array(list(dict.fromkeys(own + others)), np.int64))
+        images = dict(zip(both.indices.tolist(), self.read_all(both, unreadable)[1], strict=True))
         first, rest = ([images[index] for index in share] for share in (own, others))
         return self.separate.on_host([first, *[rest] * (len(self.separate.single) - 1)], self.seed, request)
 

@@ -15,6 +15,7 @@ from ssl_backbones.data.exchanged import Exchanged, SeparateViews
 from ssl_backbones.data.images import Images, UnreadableImageError
 from ssl_backbones.distributed import gather, own_rows
 from ssl_backbones.views import MultiView
+from ssl_backbones.views.reduction import Reduction, using_reduction
 
 
 @final
@@ -49,20 +50,26 @@ class PairedBatches(BatchDataset):
         """The views on the host, (B, S, S, 3) each, and the numbers (B, P) of images and partners."""
         request = request if self.exchanged else replace(request, exchange=None)
         own, others = request.indices, (request.exchange or request).indices
-        families = {index: self.family(index, unreadable) for index in dict.fromkeys(others.tolist())}
+        both = list(dict.fromkeys([*others.tolist(), *own.tolist()]))
+        reductions = self.transform.reductions(self.seed, request.epoch, np.array(both, np.int64))
+        coarse = dict(zip(both, reductions, strict=True))
+        families = {at: self.family(at, coarse[at], unreadable) for at in dict.fromkeys(others.tolist())}
         shown = [families[index] for index in others.tolist()]
-        images = [[families[at][0][1] if at in families else self.read(at, unreadable)[1] for at in own.tolist()]]
+        images = [
+            [families[at][0][1] if at in families else self.read(at, unreadable, coarse[at])[1] for at in own.tolist()]
+        ]
         images += [[family[partner][1] for family in shown] for partner in range(1 + self.partners.shape[1])]
         numbers = torch.from_numpy(self.numbers[np.array([[row for row, _ in family] for family in shown])])
         return self.separate.on_host(images, self.seed, request), numbers
 
-    def family(self, index: int, unreadable: dict[str, str]) -> list[tuple[int, Image.Image]]:
-        """The image at an index and its partners, each with its row."""
-        row, image = self.read(index, unreadable)
+    def family(self, index: int, reduction: Reduction, unreadable: dict[str, str]) -> list[tuple[int, Image.Image]]:
+        """The image at an index and its partners, each with its row, decoded as coarsely as the views of all allow."""
+        row, image = self.read(index, unreadable, reduction)
         family = [(row, image)]
         for partner in map(int, self.partners[row]):
             try:
-                family.append((partner, self.images[partner]))
+                with using_reduction(reduction):
+                    family.append((partner, self.images[partner]))
             except UnreadableImageError as error:
                 unreadable[self.images.keys[partner]] = str(error)
                 family.append((row, image))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, get_args
 
 import numpy as np
@@ -16,6 +17,7 @@ from ssl_backbones.views.engine import Engine, check_engine, chosen_engine
 from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
 from ssl_backbones.views.policy import UNIFORMS, Parameters, Policy
 from ssl_backbones.views.randomness import uniform
+from ssl_backbones.views.reduction import Reduction, divisor
 from ssl_backbones.views.transform import Transform
 
 
@@ -49,6 +51,18 @@ class MultiView(Transform):
         return tuple(
             policy.draw(uniform(seed, epoch, indices, view, UNIFORMS)) for view, policy in enumerate(self.policies)
         )
+
+    def reductions(self, seed: int, epoch: int, indices: np.ndarray) -> Sequence[Reduction]:
+        """Of the fast engine, as coarse as the smallest crop of an image allows; of the others, whole."""
+        if self.engine != "opencv":
+            return super().reductions(seed, epoch, indices)
+        return [partial(self.divisor_of, seed, epoch, index) for index in indices.tolist()]
+
+    def divisor_of(self, seed: int, epoch: int, index: int, width: int, height: int) -> int:
+        """The divisor of the sides of an image of that width and height, for its views in an epoch."""
+        drawn = self.draw(seed, epoch, np.array([index]))
+        sides = [policy.shortest_side(one, width, height) for policy, one in zip(self.policies, drawn, strict=True)]
+        return divisor(int(np.min(sides)), self.size)
 
     def on_host(self, images: Sequence[Image.Image], parameters: tuple[Parameters, ...]) -> Any:
         """For "device", images and parameters; for the others, the levels (B, S, S, 3) of each view, uint8."""

@@ -7,6 +7,9 @@ what the Pillow engine gives:
 - bilinear crops that are enlarged: within 1 level, 0.25 on average, for Pillow rounds twice and OpenCV once;
 - blur: within 3 levels, 0.4 on average, for Pillow rounds six times and here it is three;
 - hue: the same but for one value in 200, where eight-bit HSV is on an edge, and there within 6 levels.
+
+A JPEG of a million pixels and more is decoded no finer than its crops need, at two of its pixels or more for each of a
+view's: sharp images then give views within 0.7 levels on average, and for 99 values in 100 within 5.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from ssl_backbones.views import pillow_engine
 from ssl_backbones.views.device_engine import box_radius
 from ssl_backbones.views.per_image import Operations
 from ssl_backbones.views.policy import Parameters, Policy
+from ssl_backbones.views.reduction import ReducedImage
 
 Levels = NDArray[Any]
 """(H, W, 3), or (H, W) of grey, in uint8; OpenCV's annotations are not as sure of that."""
@@ -48,6 +52,8 @@ def crop(image: Image.Image, box: Sequence[int], size: int, resampling: Image.Re
     """The box (left, top, width, height) at size x size, with nothing from outside the box in it."""
     import cv2
 
+    if isinstance(image, ReducedImage):
+        return pillow_engine.pixels(image.part(box, size, resampling))
     if resampling is not Image.Resampling.BILINEAR:  # OpenCV's bicubic is another kernel (a = -3/4)
         return pillow_engine.pixels(pillow_engine.crop(image, box, size, resampling))
     left, top, width, height = box

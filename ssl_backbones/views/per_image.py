@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssl_backbones.views.policy import Parameters, Policy
+from ssl_backbones.views.reduction import whole_size
 
 T = TypeVar("T")
 
@@ -34,7 +35,8 @@ class Operations(Generic[T]):
         self, images: Sequence[Image.Image], policy: Policy, parameters: Parameters, size: int
     ) -> NDArray[np.uint8]:
         """One view (B, S, S, 3) of each RGB image."""
-        boxes = policy.crop_boxes(parameters, np.array([image.size for image in images], dtype=np.int64).reshape(-1, 2))
+        sizes = np.array([whole_size(image) for image in images], dtype=np.int64).reshape(-1, 2)
+        boxes = policy.crop_boxes(parameters, sizes)
         resampling = Image.Resampling[policy.interpolation.upper()]
         views = np.empty((len(images), size, size, 3), dtype=np.uint8)
         rows = zip(

@@ -110,6 +110,12 @@ class Policy:
             solarize=solarize,
         )
 
+    def shortest_side(self, parameters: Parameters, width: int, height: int) -> NDArray[np.int64]:
+        """The shorter side (B,) of each crop, in images of that width and height."""
+        sizes = np.tile([width, height], (len(parameters.flip), 1))
+        shortest: NDArray[np.int64] = self.crop_boxes(parameters, sizes)[:, 2:].min(axis=1)
+        return shortest
+
     def crop_boxes(self, parameters: Parameters, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
         """Left, top, width and height (B, 4) of the crop in images of width and height (B, 2).
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ssl_backbones.views.multi_view import MultiView
 from ssl_backbones.views.policy import Parameters
+from ssl_backbones.views.reduction import Reduction
 from ssl_backbones.views.transform import Transform
 
 
@@ -26,6 +27,10 @@ class SingleView(Transform):
     def draw(self, seed: int, epoch: int, indices: np.ndarray) -> tuple[Parameters, ...]:
         """The crop and the flip of each image."""
         return self.views.draw(seed, epoch, indices)
+
+    def reductions(self, seed: int, epoch: int, indices: np.ndarray) -> Sequence[Reduction]:
+        """As coarse as the view allows."""
+        return self.views.reductions(seed, epoch, indices)
 
     def on_host(self, images: Sequence[Image.Image], parameters: tuple[Parameters, ...]) -> Any:
         """Levels (B, S, S, 3), uint8, in a list of one."""

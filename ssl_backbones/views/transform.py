@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ssl_backbones.views.engine import Engine
+from ssl_backbones.views.reduction import Reduction, unreduced
 
 
 class Transform(ABC):
@@ -26,6 +27,10 @@ class Transform(ABC):
     @abstractmethod
     def draw(self, seed: int, epoch: int, indices: np.ndarray) -> Any:
         """The random choices for the images (B,) of an epoch: a function of (seed, epoch, index) and nothing else."""
+
+    def reductions(self, seed: int, epoch: int, indices: np.ndarray) -> Sequence[Reduction]:
+        """The coarseness that each image (B,) may be decoded with for what is drawn: whole, unless a subclass knows."""
+        return [unreduced] * len(indices)
 
     @abstractmethod
     def on_host(self, images: Sequence[Image.Image], parameters: Any) -> Any:

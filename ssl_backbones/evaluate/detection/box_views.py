@@ -112,7 +112,7 @@ class BoxBatches(BatchDataset):
 
     def content(self, request: Request, unreadable: dict[str, str]) -> tuple[list[Tensor], list[Target]]:
         """Levels (3, H, W), uint8, of each image at its size, and the objects in it."""
-        rows, images = self.read_all(request.indices, unreadable)
+        rows, images = self.read_all(request, unreadable)
         scaling = self.transform.draw(self.seed, request.epoch, request.indices)
         levels = self.transform.on_host(images, scaling)
         targets = [

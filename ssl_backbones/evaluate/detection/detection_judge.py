@@ -44,7 +44,7 @@ class TestBatches(BatchDataset):
 
     def content(self, request: Request, unreadable: dict[str, str]) -> tuple[list[Tensor], list[tuple[int, int, int]]]:
         """Levels (3, H, W), uint8, of each image that can be read, and the row, width and height of each."""
-        rows, images = self.read_all(request.indices, unreadable)
+        rows, images = self.read_all(request, unreadable)
         own = zip(request.indices.tolist(), rows, images, strict=True)
         read = [(index, image) for index, row, image in own if row == index]
         scaling = self.transform.draw(self.seed, 0, np.array([index for index, _ in read], np.int64))

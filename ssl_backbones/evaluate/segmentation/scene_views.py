@@ -136,7 +136,7 @@ class SceneBatches(BatchDataset):
 
     def content(self, request: Request, unreadable: dict[str, str]) -> Any:
         """The scenes of the request, as the transform makes them on the host."""
-        rows, images = self.read_all(request.indices, unreadable)
+        rows, images = self.read_all(request, unreadable)
         scenes = [Scene(image, self.images.mask(row)) for row, image in zip(rows.tolist(), images, strict=True)]
         return self.transformed(request, scenes)  # type: ignore[arg-type]
 
