@@ -13,6 +13,7 @@ from ssl_backbones.data.batches import BatchDataset, Batches
 from ssl_backbones.data.images import Images
 from ssl_backbones.models.queue import Queue
 from ssl_backbones.registry.papers import PAPERS, Paper
+from ssl_backbones.views.policy import Policy
 from ssl_backbones.views.transform import Transform
 
 
@@ -35,6 +36,12 @@ class MethodConfig(ABC):
     def given(self) -> tuple[str, ...]:
         """The names of networks that it learns from beside the images, such as a teacher; a run must not move them."""
         return ()
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """The policy of each view of an image, where views follow any."""
+        views = getattr(self, "views", None)
+        return views if isinstance(views, tuple) else ()
 
     @abstractmethod
     def build(self, backbone: nn.Module) -> Method:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -45,6 +47,15 @@ def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
 def pooled(features: Tensor) -> Tensor:
     """The mean over positions, (B, C, h, w) to (B, C)."""
     return features.mean(dim=(2, 3))
+
+
+def pooled_views(backbone: nn.Module, views: Sequence[Tensor]) -> Tensor:
+    """The pooled features (V * B, C) of V views (B, 3, S, S) of any sizes, all of the first view before the second's.
+
+    Views of one size that follow one another go through the backbone together, and share their batch statistics.
+    """
+    groups = [torch.cat(list(group)) for _, group in groupby(views, key=lambda view: view.shape[2:])]
+    return torch.cat([pooled(feature_map(backbone, group)) for group in groups])
 
 
 def normalisation(backbone: nn.Module) -> dict[str, Any]:

@@ -209,8 +209,9 @@ def has(method: MethodConfig, choice: str) -> bool:
 def bytes_needed(recipe: Recipe, facts: Facts, at_once: int, side: int) -> float:
     """Bytes that a step of `at_once` images of `side` px takes on a device, by the counts above."""
     arch = arch_of(recipe)
-    flowing = 1 if has(recipe.method, "key_bn") else 2
-    kept = at_once * flowing * side**2 * BYTES_OF_A_PIXEL[arch] * (HALF if facts.gpu else 1)
+    pixels = [policy.side(side) ** 2 for policy in recipe.method.policies]
+    flowing = side**2 if has(recipe.method, "key_bn") else max(2 * side**2, sum(pixels))
+    kept = at_once * flowing * BYTES_OF_A_PIXEL[arch] * (HALF if facts.gpu else 1)
     return 16 * WEIGHTS[arch] + (GPU_ITSELF if facts.gpu else 0) + ALLOWANCE * kept
 
 

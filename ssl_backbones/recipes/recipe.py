@@ -225,6 +225,11 @@ class Recipe(Run):
     def folder(self) -> Path:
         return Path(self.out or f"runs/{self.name}")
 
+    @property
+    def smallest_side(self) -> int:
+        """Side of the smallest view, in pixels."""
+        return min([self.size, *(policy.side(self.size) for policy in self.method.policies)])
+
     def begun_with(self, start: Provenance) -> Recipe:
         """The recipe with its start recorded, whose interpolation its views take over."""
         views = {

@@ -83,7 +83,7 @@ def build(beginning: Beginning) -> Method:
     Whatever follows the backbone, as the target of BYOL, begins as the same network.
     """
     backbone, recipe = beginning.backbone(), beginning.recipe
-    freeze_unused(backbone, recipe.size)
+    freeze_unused(backbone, recipe.smallest_side)
     method = recipe.method.build(backbone)
     beginning.take_over_state(method)
     return method

@@ -41,11 +41,12 @@ def pack(images: Sequence[Image.Image], views: Sequence[tuple[Policy, Parameters
 
 
 def render(batch: dict[str, Any], policies: Sequence[Policy], size: int) -> list[Tensor]:
-    """A view per policy, in whole grey levels: (B, 3, S, S) float32."""
+    """A view per policy, in whole grey levels: (B, 3, S, S) float32, S being the policy's side in a run of `size`."""
     levels = batch["images"] if "images" in batch else batch["pixels"].canvases(batch["rows"], *batch["canvas"])
     with torch.no_grad(), torch.autocast(levels.device.type, enabled=False):
         images = levels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        return [_view(images, plan, policy, size) for plan, policy in zip(batch["views"], policies, strict=True)]
+        plans = zip(batch["views"], policies, strict=True)
+        return [_view(images, plan, policy, policy.side(size)) for plan, policy in plans]
 
 
 def _plan(policy: Policy, drawn: Parameters, sizes: NDArray[np.int64]) -> dict[str, Any]:

@@ -25,9 +25,10 @@ from ssl_backbones.views.transform import Transform
 class MultiView(Transform):
     """A view (B, 3, S, S) per policy. "pillow" and "opencv" make them on the host; "device" on the network's device.
 
-    All engines follow the same parameters. "pillow" is the reference, "opencv" the fast one on a CPU. "device" ships
-    the whole images, padded to the largest of the batch, so it wants images of moderate and similar size. Where no
-    engine is named it is the one of `using_engine`, and "pillow" outside of that.
+    S is the size, or a policy's share of it. All engines follow the same parameters. "pillow" is the reference,
+    "opencv" the fast one on a CPU. "device" ships the whole images, padded to the largest of the batch, so it wants
+    images of moderate and similar size. Where no engine is named it is the one of `using_engine`, and "pillow" outside
+    of that.
     """
 
     engines: ClassVar[tuple[Engine, ...]] = get_args(Engine)
@@ -53,16 +54,16 @@ class MultiView(Transform):
         )
 
     def reductions(self, seed: int, epoch: int, indices: np.ndarray) -> Sequence[Reduction]:
-        """Of the fast engine, as coarse as the smallest crop of an image allows; of the others, whole."""
+        """Of the fast engine, as coarse as every crop of an image allows; of the others, whole."""
         if self.engine != "opencv":
             return super().reductions(seed, epoch, indices)
         return [partial(self.divisor_of, seed, epoch, index) for index in indices.tolist()]
 
     def divisor_of(self, seed: int, epoch: int, index: int, width: int, height: int) -> int:
         """The divisor of the sides of an image of that width and height, for its views in an epoch."""
-        drawn = self.draw(seed, epoch, np.array([index]))
-        sides = [policy.shortest_side(one, width, height) for policy, one in zip(self.policies, drawn, strict=True)]
-        return divisor(int(np.min(sides)), self.size)
+        drawn = zip(self.policies, self.draw(seed, epoch, np.array([index])), strict=True)
+        crops = [(int(policy.shortest_side(one, width, height)[0]), policy.side(self.size)) for policy, one in drawn]
+        return min(divisor(crop, side) for crop, side in crops)
 
     def on_host(self, images: Sequence[Image.Image], parameters: tuple[Parameters, ...]) -> Any:
         """For "device", images and parameters; for the others, the levels (B, S, S, 3) of each view, uint8."""

@@ -34,7 +34,8 @@ class Operations(Generic[T]):
     def render(
         self, images: Sequence[Image.Image], policy: Policy, parameters: Parameters, size: int
     ) -> NDArray[np.uint8]:
-        """One view (B, S, S, 3) of each RGB image."""
+        """One view (B, S, S, 3) of each RGB image, of the side that the policy has in a run of `size` pixels."""
+        size = policy.side(size)
         sizes = np.array([whole_size(image) for image in images], dtype=np.int64).reshape(-1, 2)
         boxes = policy.crop_boxes(parameters, sizes)
         resampling = Image.Resampling[policy.interpolation.upper()]

@@ -72,6 +72,8 @@ class Policy:
     """Chance that bright levels are inverted."""
     threshold: int = 128
     """Levels from here on are inverted by solarize."""
+    size_share: float = 1.0
+    """Side of the view as a share of the run's size: 3/7 for crops of 96 px beside views of 224 px."""
 
     def __post_init__(self) -> None:
         for name in ("flip_p", "jitter_p", "grey_p", "blur_p", "solarize_p"):
@@ -82,8 +84,13 @@ class Policy:
         _check("jitter", self.jitter, len(self.jitter) == 4 and min(self.jitter) >= 0, "four strengths of 0 or more")
         _check("jitter", self.jitter, self.jitter[HUE] <= 0.5, "a hue, the fourth, of at most 0.5")
         _check("threshold", self.threshold, 0 <= self.threshold <= 256, "a grey level in [0, 256]")
+        _check("size_share", self.size_share, 0 < self.size_share <= 1, "above 0 and at most 1")
         known = self.interpolation in ("bilinear", "bicubic")
         _check("interpolation", self.interpolation, known, "'bilinear' or 'bicubic'")
+
+    def side(self, size: int) -> int:
+        """The side of the view in a run of views of `size` pixels: the size, or a smaller multiple of four."""
+        return size if self.size_share == 1 else min(size, max(4, 4 * round(size * self.size_share / 4)))
 
     def draw(self, uniforms: NDArray[np.float64]) -> Parameters:
         """Draw the parameters of B views from numbers (B, UNIFORMS) in [0, 1)."""
