@@ -110,3 +110,11 @@ def test_a_network_that_makes_no_map_of_the_smallest_view_is_refused_in_words(tm
         ValueError, match=r"makes no feature map of images of 16 px \(.*\): give it larger ones with --size$"
     ):
         freeze_unused(create_model("convnext_atto_byol"), recipe.smallest_side)
+
+
+def test_an_image_is_decoded_as_finely_as_its_most_demanding_view_asks_for() -> None:
+    """A small view of a small crop may ask for as much as a large one of a large crop."""
+    whole = replace(MOCO_V2_VIEWS[0], area=(1.0, 1.0))
+    part = replace(whole, area=(0.0156, 0.0157), ratio=(1.0, 1.0), size_share=1 / 7)
+    for policies, divisor in (((whole,), 4), ((whole, replace(part, size_share=1.0)), 1), ((whole, part), 2)):
+        assert MultiView(policies, 224, "opencv").divisor_of(0, 0, 5, 2000, 2000) == divisor
