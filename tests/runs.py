@@ -56,6 +56,7 @@ def tiny(
         "size": 16,
         "epochs": EPOCHS,
         "batch_size": BATCH,
+        "accumulation": 1,
         "optimizer": OptimizerConfig("sgd", 0.5, weight_decay=1e-4),
         "schedule": ScheduleConfig(per="step"),
         "precision": "fp32",

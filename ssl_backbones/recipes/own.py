@@ -146,7 +146,7 @@ def queue(recipe: Recipe, facts: Facts) -> int:
 
 def splits(recipe: Recipe, facts: Facts) -> int:
     """Groups of 16 images at least whose batch statistics are their own: two to MoCo's eight."""
-    at_once = recipe.batch_size // recipe.accumulation
+    at_once = recipe.batch_size // recipe.parts
     return max(2, min(8, power_of_two(max(1, at_once // 16))))
 
 
@@ -222,7 +222,7 @@ def fits(recipe: Recipe, facts: Facts, at_once: int, side: int) -> bool:
 
 def require_memory(recipe: Recipe, facts: Facts) -> None:
     """ValueError where even the smallest part of the batch does not fit into memory."""
-    at_once = recipe.batch_size // (recipe.accumulation * facts.processes)
+    at_once = recipe.batch_size // (recipe.parts * facts.processes)
     needed = bytes_needed(recipe, facts, at_once, recipe.size)
     if needed > facts.memory:
         raise ValueError(

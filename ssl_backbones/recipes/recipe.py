@@ -25,7 +25,19 @@ from ssl_backbones.views import Engine, Policy
 
 FREE = frozenset(
     {"promise", "derived", "monitoring", "checkpoints", "unreadable_share", "log_every", "trackers"}
-    | {"compile", "workers", "data", "validation", "max_pixels", "out", "cache", "cache_limit", "resident", "start"}
+    | {
+        "compile",
+        "grad_checkpointing",
+        "workers",
+        "data",
+        "validation",
+        "max_pixels",
+        "out",
+        "cache",
+        "cache_limit",
+        "resident",
+        "start",
+    }
 )
 """Fields that may change when a run goes on; data are held to their fingerprint instead of their place."""
 
@@ -76,10 +88,11 @@ class Run(ABC):
     def __post_init__(self) -> None:
         check_types(self)
         self.check_size()
-        for name in ("epochs", "batch_size", "accumulation", "log_every", "max_pixels"):
+        for name in ("epochs", "batch_size", "log_every", "max_pixels"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        self.check_parts()
         check(self.max_steps >= 0, "max_steps", self.max_steps, "at least 0")
-        share = self.batch_size % self.accumulation == 0
+        share = self.batch_size % self.parts == 0
         check(share, "accumulation", self.accumulation, f"a divisor of the batch size, {self.batch_size}")
         check_seed("seed", self.seed)
         check(self.workers is None or self.workers >= 0, "workers", self.workers, "at least 0, or None")
@@ -91,6 +104,15 @@ class Run(ABC):
     def check_size(self) -> None:
         """Refuse a side that no view can have."""
         check(self.size >= 1, "size", self.size, "at least 1")
+
+    def check_parts(self) -> None:
+        """Refuse a number of parts that a batch cannot have."""
+        check(self.accumulation >= 1, "accumulation", self.accumulation, "at least 1")
+
+    @property
+    def parts(self) -> int:
+        """Parts that a process's share of the batch is scored in, as far as that is known."""
+        return max(1, self.accumulation)
 
     @property
     @abstractmethod
@@ -168,6 +190,13 @@ class Recipe(Run):
     derived: Hidden[tuple[str, ...]] = ()
     """Fields, by dotted name, that follow from the images and the machine when the run starts, by the rules of
     ssl_backbones/recipes/own.py; those that a command line sets are taken out."""
+    accumulation: int = 0
+    """Parts that a process's share of the batch is scored in, one after the other, to save memory; 0 for as few as fit,
+    found at the start and recorded. Methods that compare the images of a batch with one another then compare fewer:
+    another loss, which the run says."""
+    grad_checkpointing: bool = False
+    """Compute the backbone's activations anew for the gradients instead of keeping them: less memory, about a third
+    more time, the same numbers."""
     out: str = ""
     """The run's folder; runs/<name> where it is not given."""
     monitoring: Monitoring = field(default_factory=Monitoring)
@@ -207,10 +236,15 @@ class Recipe(Run):
         check(not self.resident or placed, "resident", self.resident, way_out)
         check(not self.resident or not self.workers, "workers", self.workers, "0 or None where images are resident")
         check(not self.with_state or bool(self.init), "with_state", self.with_state, "false without --init")
+        once = not (self.compile and self.grad_checkpointing)
+        check(once, "grad_checkpointing", self.grad_checkpointing, "false where the network is compiled")
         check(self.start is None or bool(self.init), "init", self.init, "named where its start is recorded")
         name = Name.parse(self.model)
         expected = f"{name.arch}_{self.method.name}, as this recipe's method is {self.method.name}"
         check(name.method == self.method.name and not name.tag, "model", self.model, expected)
+
+    def check_parts(self) -> None:
+        check(self.accumulation >= 0, "accumulation", self.accumulation, "at least 1, or 0 for as few as fit")
 
     @property
     def title(self) -> str:

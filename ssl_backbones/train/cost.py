@@ -55,7 +55,7 @@ def seconds_of_step(loop: Loop, timing: FirstBatch) -> float:
     passes = loop.compute.tried.get(loop.compute.way, PASSES * timing.forward)
     workers = loop.loader.workers
     part = max(passes, timing.reading / workers) if workers else passes + timing.reading
-    return part * loop.run.accumulation
+    return part * loop.run.parts
 
 
 def disk_needed(run: Run, method: Method) -> float:

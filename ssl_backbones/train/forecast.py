@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import median
 
 import torch
-from torch import Tensor, nn
 
 from ssl_backbones.data import Images
 from ssl_backbones.data.placement import MEMORY_FORMATS, in_layout
 from ssl_backbones.distributed import doing, world_size
 from ssl_backbones.methods.method import Method
 from ssl_backbones.narrator import as_time
-from ssl_backbones.recipes.own import ALLOWANCE, GPU_ITSELF
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.train.beginning import Beginning
-from ssl_backbones.train.cost import disk_needed, gigabytes, learning, size_of_state
+from ssl_backbones.train.cost import disk_needed, gigabytes
 from ssl_backbones.train.guards import within_memory
 from ssl_backbones.train.loader import reading_workers
+from ssl_backbones.train.memory import counted, fewest, fitted, memory_needed
 from ssl_backbones.train.optimization import build_optimizer
 from ssl_backbones.train.precision import DTYPES, available, timed
 from ssl_backbones.train.pretrain import build, require_engine, settled_on_data
@@ -74,14 +71,17 @@ def dry_run(recipe: Recipe) -> Forecast:
         check_engine(recipe.engine)
         require_engine(recipe, build(Beginning(random(recipe), None)))
     recipe, images, _ = settled_on_data(as_before(recipe), device)
+    with using_engine(recipe.engine), fitting():
+        method = build(Beginning(random(recipe), None))
+        recipe = fitted(recipe, method, images, device)
     return forecast(recipe, images, device)
 
 
 def forecast(recipe: Recipe, images: Images, device: torch.device) -> Forecast:
     """The forecast of a recipe that has no field open, from a few steps on some of its images; nothing is written."""
-    at_once = recipe.batch_size // (recipe.accumulation * world_size())
-    fewest = at_once if device.type == "cuda" else max(TIMED_ON_CPU, 2 * getattr(recipe.method, "bn_splits", 1))
-    found = timing(recipe, images, device, min(at_once, fewest))
+    at_once = recipe.batch_size // (recipe.parts * world_size())
+    few = at_once if device.type == "cuda" else max(TIMED_ON_CPU, fewest(recipe))
+    found = timing(recipe, images, device, min(at_once, few))
     if found.images < at_once and found.step < QUICK:  # the overhead of a small step would count as work
         more = max(found.images, int(found.images * PATIENCE / (4 * found.step)))
         found = timing(recipe, images, device, min(at_once, more))
@@ -157,25 +157,3 @@ def timing(recipe: Recipe, images: Images, device: torch.device, count: int) -> 
             times.append((timed(passes, device), timed(rest, device)))
     both = [median(column) for column in zip(*(times[1:] or times), strict=True)]  # the first one is to warm up
     return Timing(method, count, views / count, both[0] / count, both[1], sum(storages.values()) / count, precision)
-
-
-@contextmanager
-def counted(network: nn.Module) -> Iterator[dict[int, int]]:
-    """Context manager: the bytes of each storage that autograd keeps meanwhile, the network's own left out."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in network.state_dict().values()}
-    found: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            found[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        yield found
-
-
-def memory_needed(method: Method, kept: float, device: torch.device) -> float:
-    """Bytes at once: state, gradients, the optimiser's, and what is kept, by the allowances of the recipes' rules."""
-    gpu = GPU_ITSELF if device.type == "cuda" else 0
-    return size_of_state(method) + 8 * learning(method) + ALLOWANCE * kept + gpu

@@ -142,11 +142,11 @@ def within_memory(run: Run, method: Method, precision: str) -> Iterator[None]:
 
 def memory_advice(run: Run, method: Method, precision: str) -> str:
     """The message on a batch that does not fit, with the ways to take less memory."""
-    parts = run.accumulation * world_size()
+    parts = run.parts * world_size()
     at_once = run.batch_size // parts
     instead = take_own(run)
     effect = "which keeps the batch" if method.accumulation_is_exact else "by which this method compares fewer images"
-    smaller = f"raise --accumulation from {run.accumulation} to {2 * run.accumulation}, {effect}, or "
+    smaller = f"raise --accumulation from {run.parts} to {2 * run.parts}, {effect}, or "
     return (
         f"out of memory with a batch of {run.batch_size} images of {run.size} px in {precision}, {at_once} at a time "
         f"in each of {world_size()} process{'es' if world_size() > 1 else ''}: "

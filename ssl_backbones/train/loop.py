@@ -57,7 +57,7 @@ class Loop:
             run.seed,
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
-            accumulation=run.accumulation,
+            accumulation=run.parts,
             workers=0 if images.in_process else reading_workers(run.workers),
         )
         self.total_steps = run.total_steps(self.loader.steps_per_epoch)

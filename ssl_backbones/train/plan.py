@@ -69,7 +69,7 @@ class Choice:
         queue = queue_of(recipe)
         settings = [
             f"{recipe.method.paper.label} on {arch_of(recipe)} at {recipe.size} px",
-            f"batch {recipe.batch_size}" + (f" in {recipe.accumulation} parts" if recipe.accumulation > 1 else ""),
+            f"batch {recipe.batch_size}" + (f" in {recipe.parts} parts" if recipe.parts > 1 else ""),
             *([f"queue {queue}"] if queue else []),
             f"{recipe.epochs} epochs",
             f"learning rate {recipe.peak_lr:g}",
@@ -120,7 +120,7 @@ def chosen(named: Recipe, images: Images, facts: Facts, device: torch.device, ho
         derived = tuple(name for name in named.derived if name != "epochs")
         recipe = settled(replace(named, epochs=epochs, derived=derived), facts)
         cost = replace(cost, steps=epochs * cost.steps_per_epoch)
-    at_once = recipe.batch_size // recipe.accumulation
+    at_once = recipe.batch_size // recipe.parts
     memory = bytes_needed(recipe, facts, at_once, recipe.size) if elsewhere else 0.0
     return Choice(recipe, cost, WHY[arch_of(recipe)], start_of(arch_of(recipe)), memory)
 

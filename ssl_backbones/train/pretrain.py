@@ -22,6 +22,7 @@ from ssl_backbones.data.subset import Subset
 from ssl_backbones.distributed import doing, say
 from ssl_backbones.methods.method import Method
 from ssl_backbones.models.backbone import freeze_unused
+from ssl_backbones.models.recomputing import recompute_activations
 from ssl_backbones.recipes.instead import ways_out
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolder
@@ -30,6 +31,7 @@ from ssl_backbones.train.beginning import Beginning, begin
 from ssl_backbones.train.cache import Caching, cached, resident
 from ssl_backbones.train.judge import Conclude, SaveResults
 from ssl_backbones.train.live_page import live_page
+from ssl_backbones.train.memory import fitted
 from ssl_backbones.train.monitor import Monitor
 from ssl_backbones.train.results import save_results
 from ssl_backbones.train.run import complete
@@ -60,6 +62,8 @@ def start(recipe: Recipe) -> tuple[Begun, SaveResults, Conclude]:
             method = build(beginning)
     images, validation = kept_as_pixels(recipe, images, validation)
     images = resident(images, recipe, device)
+    with using_engine(recipe.engine):
+        recipe = fitted(recipe, method, images, device)
     monitor = Monitor(images, validation, recipe.monitoring, recipe.seed)
     with using_engine(recipe.engine):
         begun = prepare(recipe, method, images, monitor, device, beginning if recipe.init else None)
@@ -85,6 +89,8 @@ def build(beginning: Beginning) -> Method:
     backbone, recipe = beginning.backbone(), beginning.recipe
     freeze_unused(backbone, recipe.smallest_side)
     method = recipe.method.build(backbone)
+    if recipe.grad_checkpointing:
+        recompute_activations(method.backbone)
     beginning.take_over_state(method)
     return method
 

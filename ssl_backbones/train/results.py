@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -106,9 +107,8 @@ def altered(recipe: Recipe) -> dict[str, list[Any]]:
     The data path is left out: data are compared by fingerprint; and so are fields that the recipe leaves to rules.
     """
     free = {*FREE, "seed"}
-    changed = (
-        differences(recipes.get(recipe.name).to_dict(), recipe.to_dict()) if recipe.name in recipes.names() else {}
-    )
+    named = recipes.get(recipe.name) if recipe.name in recipes.names() else recipe
+    changed = differences(replace(named, accumulation=named.parts).to_dict(), recipe.to_dict())
     return {
         name: [old, new]
         for name, (old, new) in changed.items()

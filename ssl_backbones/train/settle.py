@@ -25,6 +25,8 @@ LOOKED_AT = 64
 """Images whose size is read, at most, evenly spread."""
 OF_A_GPU, OF_THE_HOST = 0.8, 0.5
 """Shares of a memory that a run may fill: the rest is for views, readers, and other programs."""
+PARTS = "accumulation"
+"""The field that is settled when a part of the batch was tried, whether the recipe leaves others to rules or not."""
 LIMIT = Path("/sys/fs/cgroup/memory.max")
 """The memory that a container may use: bytes, or "max"."""
 
@@ -46,8 +48,11 @@ def settle(recipe: Recipe, images: Images, device: torch.device) -> Recipe:
 
 
 def as_before(recipe: Recipe) -> Recipe:
-    """The recipe with the values that its earlier run in the same folder derived, as recipe.json there holds them."""
-    kept = first_decides(lambda: values_kept(recipe)) if recipe.derived else {}
+    """The recipe with the values that its earlier run in the same folder derived, as recipe.json there holds them.
+
+    The parts of a batch are those of that run too, unless this one says their number.
+    """
+    kept = first_decides(lambda: values_kept(recipe)) if recipe.derived or not recipe.accumulation else {}
     for name, value in kept.items():
         recipe = put(recipe, name, value)
     return recipe
@@ -64,7 +69,8 @@ def values_kept(recipe: Recipe) -> dict[str, Any]:
         return {}  # the folder is refused when it is claimed, with the reason
     if there.name != recipe.name:
         return {}
-    return {name: value_at(there, name) for name in RULES if name in recipe.derived and name in there.derived}
+    kept = {name: value_at(there, name) for name in RULES if name in recipe.derived and name in there.derived}
+    return kept | ({} if recipe.accumulation or not there.accumulation else {PARTS: there.accumulation})
 
 
 def value_at(part: Any, name: str) -> Any:

@@ -56,7 +56,7 @@ def meet_for(run: Run) -> torch.device:
 
 def check_order(run: Run, images: Images) -> None:
     """ValueError where the images cannot be shared out among the processes as the run wants."""
-    Order(len(images), run.batch_size, run.seed, rank(), world_size(), run.accumulation)
+    Order(len(images), run.batch_size, run.seed, rank(), world_size(), run.parts)
 
 
 def prepare(
@@ -65,8 +65,8 @@ def prepare(
     """The run, ready to go on from where it was left; refusals come before its folder is made."""
     with fitting():
         parameter_groups(method, run.optimizer)  # refuses a part that the method does not have
-    content, reading = first_batch(run, method, images, device)
     with within_memory(run, method, run.precision):
+        content, reading = first_batch(run, method, images, device)
         timing = FirstBatch(reading, try_step(run, method, content, device))
     folder = claimed(run)
     if first_decides(folder.results.exists):
@@ -150,7 +150,7 @@ def first_batch(run: Run, method: Method, images: Images, device: torch.device) 
     with fitting(take_own(run)):
         method.check_data(len(images), run.batch_size)
         dataset = method.dataset(images, run.size, run.seed)
-    order = Order(len(images), run.batch_size, run.seed, rank(), world_size(), run.accumulation)
+    order = Order(len(images), run.batch_size, run.seed, rank(), world_size(), run.parts)
     request: Request = next(order.requests(epoch=0))
     began = time.perf_counter()
     with doing(f"Reading a first batch, {len(request.indices)} images", at_once=True):
@@ -203,9 +203,9 @@ def introduce(loop: Loop, log: RunLog, saved: Checkpoint | None) -> None:
         f"{processes} process{'es' if processes > 1 else ''} ({where}), {loop.compute}"
     )
     log.say(run.lr_sentence())
-    if run.accumulation > 1 and not loop.method.accumulation_is_exact:
+    if run.parts > 1 and not loop.method.accumulation_is_exact:
         log.say(
-            f"Accumulation scores {run.batch_size // run.accumulation} images at a time, and this method compares each "
+            f"Accumulation scores {run.batch_size // run.parts} images at a time, and this method compares each "
             f"image with the others of its part alone: another loss than of {run.batch_size} images at once."
         )
     if saved is None:

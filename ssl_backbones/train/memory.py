@@ -1,0 +1,178 @@
+"""The memory of a step, tried on small parts of a batch; and the batch in as few parts as fit."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_backbones.data import Images
+from ssl_backbones.data.placement import MEMORY_FORMATS, in_layout
+from ssl_backbones.distributed import doing, gather_objects, say, world_size
+from ssl_backbones.methods.method import Method
+from ssl_backbones.recipes.instead import take_own
+from ssl_backbones.recipes.own import ALLOWANCE, GPU_ITSELF
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.train.cost import gigabytes, learning, size_of_state
+from ssl_backbones.train.guards import within_memory
+from ssl_backbones.train.optimization import build_optimizer
+from ssl_backbones.train.precision import DTYPES, available
+from ssl_backbones.train.settle import memory_of
+from ssl_backbones.train.start import first_batch, fitting
+
+FEW = 8
+"""Images of the smaller part that is tried; the other has twice as many."""
+SURE = 10_000
+"""Bytes of a pixel of a view, several times those of a ResNet-50 in fp32: where so many would fit, nothing is tried."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes that a step takes on a device."""
+
+    fixed: float
+    """However many images: state, gradients, what the optimiser keeps, and what the device's libraries take."""
+    image: float
+    """Of each image beside."""
+    precision: str
+
+    def of(self, images: int) -> float:
+        """Bytes of a step of so many images."""
+        return self.fixed + images * self.image
+
+
+def fitted(recipe: Recipe, method: Method, images: Images, device: torch.device) -> Recipe:
+    """The recipe with the parts that its batch is scored in, alike in all processes: as few as fit, unless it says.
+
+    All processes call it together. UnfitError where not even the smallest part fits, MemoryShortError where that shows
+    in the trial.
+    """
+    if recipe.accumulation:
+        return recipe
+    share, limit = recipe.batch_size // world_size(), memory_of(device)
+    if share * recipe.size**2 * SURE <= limit:
+        return replace(recipe, accumulation=1)
+    with within_memory(recipe, method, recipe.precision):
+        found = footprint(recipe, method, images, device)
+    with fitting():
+        parts = max(gather_objects(parts_within(recipe, found, limit)))
+    say(told(recipe, found, limit, parts))
+    if parts > 1 and not method.accumulation_is_exact:
+        say(instead(recipe))
+    return replace(recipe, accumulation=parts)
+
+
+def footprint(recipe: Recipe, method: Method, images: Images, device: torch.device) -> Footprint:
+    """The memory of a step, from a small part of the batch and one of twice as many images.
+
+    Whatever grows faster than the images, as the comparison of each with all others, is taken to grow like them.
+    """
+    few = max(FEW, fewest(recipe))
+    precision = available(device)[0] if recipe.precision == "auto" else recipe.precision
+    with doing(f"Trying {few} and {2 * few} images, to see what memory a batch takes", at_once=True):
+        small, large = (taken(part(recipe, count), method, images, device, precision) for count in (few, 2 * few))
+    image = (large - small) / few
+    return Footprint(small - few * image, image, precision)
+
+
+def fewest(recipe: Recipe) -> int:
+    """The fewest images that can be scored together: two for each group whose batch statistics are its own."""
+    splits: int = getattr(recipe.method, "bn_splits", 1)
+    return 2 * splits
+
+
+def part(recipe: Recipe, count: int) -> Recipe:
+    """The recipe with so many images in each process, all at once."""
+    return replace(recipe, batch_size=count * world_size(), accumulation=1)
+
+
+def taken(recipe: Recipe, method: Method, images: Images, device: torch.device, precision: str) -> float:
+    """Bytes of a step of a copy of the method: on a GPU as torch measures them, else as autograd's are counted."""
+    content, _ = first_batch(recipe, method, images, device)
+    layout = "channels_last" if recipe.layout == "auto" else recipe.layout
+    content = in_layout(content, layout)
+    trial = copy.deepcopy(method).to(device).train()
+    trial.to(memory_format=MEMORY_FORMATS[layout])  # type: ignore[call-overload]
+
+    def score() -> Tensor:
+        with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
+            loss: Tensor = trial(content)["loss"]
+        return loss
+
+    if device.type != "cuda":
+        with counted(trial) as storages:
+            score()
+        return memory_needed(trial, sum(storages.values()), device)
+    optimizer = build_optimizer(trial, recipe)
+    for _ in range(2):  # the optimiser keeps nothing before its first step
+        torch.cuda.reset_peak_memory_stats(device)
+        score().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        trial.on_step_end(0.0)
+    return torch.cuda.max_memory_allocated(device) + GPU_ITSELF
+
+
+@contextmanager
+def counted(network: nn.Module) -> Iterator[dict[int, int]]:
+    """Context manager: the bytes of each storage that autograd keeps meanwhile, the network's own left out."""
+    own = {tensor.untyped_storage()._cdata for tensor in network.state_dict().values()}
+    found: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            found[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        yield found
+
+
+def memory_needed(method: Method, kept: float, device: torch.device) -> float:
+    """Bytes at once: state, gradients, the optimiser's, and what is kept, by the allowances of the recipes' rules."""
+    gpu = GPU_ITSELF if device.type == "cuda" else 0
+    return size_of_state(method) + 8 * learning(method) + ALLOWANCE * kept + gpu
+
+
+def parts_within(recipe: Recipe, found: Footprint, limit: float) -> int:
+    """The fewest equal parts of a process's share that fit into so many bytes; ValueError where none does."""
+    share = recipe.batch_size // world_size()
+    least = min(share, fewest(recipe))
+    possible = [parts for parts in range(1, share // least + 1) if share % parts == 0]
+    for parts in possible:
+        if found.of(share // parts) <= limit:
+            return parts
+    least = share // possible[-1]
+    own = take_own(recipe)
+    raise ValueError(
+        f"{least} images of {recipe.size} px at a time take about {gigabytes(found.of(least))} with {recipe.model} in "
+        f"{found.precision}, and {gigabytes(limit)} may be filled: lower --size, or compute activations anew with "
+        f"--grad_checkpointing{own and f', or {own}'}; --accumulation N begins all the same"
+    )
+
+
+def told(recipe: Recipe, found: Footprint, limit: float, parts: int) -> str:
+    """A sentence on the memory that the batch takes and the parts that it is scored in."""
+    share = recipe.batch_size // world_size()
+    whole = f"{share} images at once take about {gigabytes(found.of(share))} in {found.precision}"
+    of = f"of the {gigabytes(limit)} that may be filled"
+    if parts == 1:
+        return f"Memory: {whole} {of}."
+    each = f"{share // parts}, about {gigabytes(found.of(share // parts))}"
+    return f"Memory: {whole}, more than {of[3:]}, so they are scored in {parts} parts of {each}; --accumulation rules."
+
+
+def instead(recipe: Recipe) -> str:
+    """A sentence on what saves memory without comparing fewer images."""
+    ways = ["--grad_checkpointing (a third more time)"] if not recipe.grad_checkpointing else []
+    if "groups" in {field.name for field in fields(recipe.method)}:
+        groups: Any = getattr(recipe.method, "groups")  # noqa: B009 - of LEWEL's methods alone
+        ways.append(f"fewer maps (--method.groups above {groups})")
+    ways.append(f"a --size below {recipe.size}")
+    return f"In parts this method compares fewer images, another loss. What keeps it whole: {', or '.join(ways)}."

@@ -1,0 +1,179 @@
+"""Memory is told before it is taken: the parts of a batch that fit, and activations that are not kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs import image_folder, run, tiny
+from small_methods import CONFIGS, batch_of, small_method
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ssl_backbones import recipes
+from ssl_backbones.data import open_images
+from ssl_backbones.methods import BYOLConfig, LewelBConfig, MethodConfig, MoCoV2Config, SimCLRConfig
+from ssl_backbones.models.recomputing import recompute_activations
+from ssl_backbones.train import memory as memory_module
+from ssl_backbones.train.beginning import Beginning
+from ssl_backbones.train.memory import Footprint, counted, fitted, instead, memory_needed, parts_within
+from ssl_backbones.train.pretrain import build
+from ssl_backbones.train.settle import OF_A_GPU
+from ssl_backbones.train.start import UnfitError
+
+CPU = torch.device("cpu")
+GB = 1e9
+
+
+def scored(kind: type[MethodConfig], anew: bool) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor], int]:
+    """Loss, gradients, buffers and kept bytes of a method after a pass, with activations computed anew or kept."""
+    method = small_method(kind).train()
+    batch = batch_of(method)
+    if anew:
+        recompute_activations(method.backbone)
+    torch.manual_seed(3)
+    with counted(method) as storages:
+        loss = method(batch)["loss"]
+    loss.backward()
+    gradients = {name: weights.grad for name, weights in method.named_parameters() if weights.grad is not None}
+    return loss, gradients, dict(method.named_buffers()), sum(storages.values())
+
+
+@pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
+def test_activations_computed_anew_give_the_same_numbers(kind: type[MethodConfig]) -> None:
+    (loss, gradients, buffers, kept), (other, others, moved, fewer) = (scored(kind, anew) for anew in (False, True))
+    assert torch.equal(loss, other)
+    assert gradients.keys() == others.keys()
+    assert all(torch.equal(gradient, others[name]) for name, gradient in gradients.items())
+    assert all(torch.equal(buffer, moved[name]) for name, buffer in buffers.items())
+    assert fewer < kept
+
+
+def test_a_network_that_cannot_compute_anew_is_refused() -> None:
+    with pytest.raises(ValueError, match="a Linear cannot compute its activations anew"):
+        recompute_activations(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("limit", "parts"), [(100, 1), (69.9, 2), (40, 2), (39, 4), (26, 4), (25, 8), (18, 8)], ids=lambda value: f"{value}"
+)
+def test_a_batch_is_cut_in_as_few_parts_as_fit(limit: float, parts: int) -> None:
+    recipe = tiny(BYOLConfig, Path("data"), Path("run"), batch_size=60)
+    found = parts_within(recipe, Footprint(10 * GB, GB, "bf16"), limit * GB)
+    possible = [number for number in range(1, 31) if 60 % number == 0]
+    assert found == next(number for number in possible if 10 + 60 / number <= limit)
+    assert found >= parts / 2
+
+
+def test_no_part_is_smaller_than_its_groups_want_and_too_little_memory_is_refused() -> None:
+    recipe = tiny(MoCoV2Config, Path("data"), Path("run"), {"bn_splits": 4}, batch_size=64)
+    found = Footprint(GB, GB, "bf16")
+    assert parts_within(recipe, found, 9 * GB) == 8  # 8 images: two for each of four groups
+    with pytest.raises(
+        ValueError, match=r"8 images of 16 px at a time take about 9.0 GB .* in bf16, and 8.0 GB may be"
+    ):
+        parts_within(recipe, found, 8 * GB)
+
+
+def test_what_keeps_a_batch_whole_is_offered() -> None:
+    recipe = tiny(LewelBConfig, Path("data"), Path("run"), {"groups": 2})
+    assert instead(recipe).endswith(
+        "what keeps the batch whole: --grad_checkpointing (a third more time), or fewer maps (--method.groups above 2), "
+        "or a --size below 16."
+    )
+    assert "maps" not in instead(tiny(SimCLRConfig, Path("data"), Path("run")))
+
+
+@pytest.fixture
+def scarce(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory for four images at a time, on a machine where every run is tried."""
+    monkeypatch.setattr(memory_module, "SURE", 10**12)
+    monkeypatch.setattr(memory_module, "footprint", lambda *_: Footprint(GB, GB, "fp32"))
+    monkeypatch.setattr(memory_module, "memory_of", lambda device: 5.5 * GB)
+
+
+@pytest.mark.usefixtures("scarce")
+def test_parts_are_said_recorded_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = image_folder(tmp_path / "images", 16)
+    recipe = tiny(SimCLRConfig, data, tmp_path / "run", accumulation=0, max_steps=1)
+    folder = run(recipe)
+    said = capsys.readouterr().out
+    assert (
+        "Memory: 8 images at once take about 9.0 GB in fp32, more than the 5.5 GB that may be filled, so they" in said
+    )
+    assert "scored in 2 parts of 4, about 5.0 GB; --accumulation rules." in said
+    assert "what keeps the batch whole: --grad_checkpointing" in said
+    assert json.loads(folder.recipe.read_text())["accumulation"] == 2
+    folder.results.unlink()
+    monkeypatch.setattr(memory_module, "memory_of", lambda device: 1.0)
+    monkeypatch.setattr(memory_module, "footprint", None)  # nothing is tried again
+    run(recipe)
+    assert json.loads(folder.recipe.read_text())["accumulation"] == 2
+    assert json.loads(folder.results.read_text())["steps"] == 1
+
+
+def test_a_small_part_tells_the_memory_of_a_large_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 8 and 16 images to 32, on a CPU by what autograd keeps."""
+    recipe = tiny(LewelBConfig, image_folder(tmp_path / "images", 40), tmp_path / "run", batch_size=32, accumulation=0)
+    images = open_images(recipe.data)
+    method = build(Beginning(recipe, None))
+    found = memory_module.footprint(recipe, method, images, CPU)
+    whole = memory_module.taken(memory_module.part(recipe, 32), method, images, CPU, "fp32")
+    assert found.of(32) == pytest.approx(whole, rel=0.02)
+    monkeypatch.setattr(memory_module, "SURE", 10**9)
+    monkeypatch.setattr(memory_module, "memory_of", lambda device: found.of(8))
+    assert fitted(recipe, method, images, CPU).accumulation == 4
+    assert fitted(replace(recipe, accumulation=1), method, images, CPU).accumulation == 1
+    monkeypatch.setattr(memory_module, "memory_of", lambda device: 1.0)
+    with pytest.raises(UnfitError, match="lower --size, or compute activations anew with --grad_checkpointing"):
+        fitted(recipe, method, images, CPU)
+
+
+class Shapes:
+    """A method whose tensors have shapes and no numbers, so that any batch can be scored."""
+
+    def __init__(self, method: nn.Module) -> None:
+        self.mode, self.method = FakeTensorMode(), method.train()
+        for module in method.modules():
+            for name, weights in module._parameters.items():
+                if weights is not None:
+                    fake = self.mode.from_tensor(weights.detach())
+                    module._parameters[name] = nn.Parameter(fake, weights.requires_grad)
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = self.mode.from_tensor(buffer)
+
+    def taken(self, count: int, size: int) -> float:
+        """Bytes that a step of so many images takes on a GPU in bf16."""
+        views = [torch.empty(1, 3, size, size).expand(count, -1, -1, -1) for _ in range(2)]
+        with self.mode, counted(self.method) as storages, torch.autocast("cpu", torch.bfloat16):
+            self.method([torch.empty_like(self.mode.from_tensor(view)) for view in views])
+        method: Any = self.method
+        return memory_needed(method, sum(storages.values()), torch.device("cuda"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gigabytes", [12, 24, 80])
+def test_lewel_b_of_the_paper_starts_on_one_gpu(gigabytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its shapes: no GPU is there; the parts that are chosen fit, and parts twice as large would not."""
+    recipe = replace(recipes.get("resnet50_lewel_b.in1k_400ep"), precision="bf16")
+    method = build(Beginning(recipe, None))
+    shapes = Shapes(method)
+    limit = OF_A_GPU * gigabytes * GB
+    monkeypatch.setattr(memory_module, "memory_of", lambda device: limit)
+
+    def taken(part: Any, *_: Any) -> float:
+        return shapes.taken(part.batch_size, part.size)
+
+    monkeypatch.setattr(memory_module, "taken", taken)
+    images: Any = None
+    found = fitted(recipe, method, images, torch.device("cuda"))
+    assert found.accumulation > 1
+    at_once = recipe.batch_size // found.accumulation
+    assert shapes.taken(at_once, recipe.size) <= limit < shapes.taken(2 * at_once, recipe.size)
