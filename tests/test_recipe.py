@@ -140,7 +140,8 @@ def test_reading_names_the_methods_there_are_and_what_is_missing():
 @pytest.mark.parametrize(
     ("part", "choice"),
     [
-        *[(Recipe, {name: 0}) for name in ("size", "epochs", "batch_size", "accumulation", "log_every")],
+        *[(Recipe, {name: 0}) for name in ("size", "epochs", "batch_size", "log_every")],
+        (Recipe, {"accumulation": -1}),
         (Recipe, {"epochs": 2.5}),
         (Recipe, {"epochs": "3"}),
         (Recipe, {"batch_size": 10, "accumulation": 3}),

@@ -24,20 +24,9 @@ from ssl_backbones.typed.words import Hidden
 from ssl_backbones.views import Engine, Policy
 
 FREE = frozenset(
-    {"promise", "derived", "monitoring", "checkpoints", "unreadable_share", "log_every", "trackers"}
-    | {
-        "compile",
-        "grad_checkpointing",
-        "workers",
-        "data",
-        "validation",
-        "max_pixels",
-        "out",
-        "cache",
-        "cache_limit",
-        "resident",
-        "start",
-    }
+    {"promise", "derived", "monitoring", "checkpoints", "unreadable_share", "log_every", "trackers", "workers"}
+    | {"compile", "grad_checkpointing", "data", "validation", "max_pixels", "out", "start"}
+    | {"cache", "cache_limit", "resident"}
 )
 """Fields that may change when a run goes on; data are held to their fingerprint instead of their place."""
 
