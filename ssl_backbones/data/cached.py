@@ -44,6 +44,7 @@ class OfContent(Of, total=False):
     """The source of a cache that knows images by their content, too."""
 
     fingerprint_by_sizes: str
+    content_digest: str
 
 
 class Content(TypedDict):
@@ -97,6 +98,7 @@ class CachedImages(Images):
         self.classes = self.index["classes"]
         self.fingerprint = self.index["of"]["fingerprint"]
         self.fingerprint_by_sizes = self.index["of"].get("fingerprint_by_sizes", self.fingerprint)
+        self.content_digest = self.index["of"].get("content_digest")
         self.told_by_sizes = "fingerprint_by_sizes" not in self.index["of"]
         """True of a cache of version 0.1, which knew images by their sizes alone."""
         self.unreadable = {int(at): reason for at, reason in self.index["unreadable"].items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,11 +135,14 @@ def sizes_of(encoded: pa.ChunkedArray, files: PathKeys | None = None) -> np.ndar
     return sizes
 
 
-def digests_of(encoded: pa.ChunkedArray, named: PathKeys | None, files: Sequence[Path], name: str) -> np.ndarray:
+def digests_of(
+    encoded: pa.ChunkedArray, named: PathKeys | None, files: Sequence[Path], name: str, whole: bool = False
+) -> np.ndarray:
     """The digest of each encoded image (N, D), or of the file that its row names. The column lies in `files`."""
-    digests = digests_of_rows(files, len(encoded), lambda row: digest_of_bytes(encoded[row].as_buffer()), name)
+    ask = partial(digest_of_bytes, whole=True) if whole else digest_of_bytes
+    digests = digests_of_rows(files, len(encoded), lambda row: ask(encoded[row].as_buffer()), name, whole)
     if named is not None:
         rows = np.flatnonzero(np.diff(named.ends))
         digests = digests.copy()
-        digests[rows] = contents_of_list(Path(), PathKeys(named[int(row)] for row in rows)).digests
+        digests[rows] = contents_of_list(Path(), PathKeys(named[int(row)] for row in rows), whole).digests
     return digests

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,13 @@ SETTLED = 2_000_000_000
 """Nanoseconds for which a file must not have changed, to be taken into an index."""
 WAIT_AT_MOST = 600.0
 """Seconds that a process waits for another that reads the same files."""
+
+
+WHOLLY = " whole"
+"""The end of the names of indices of whole digests."""
+
+Ask = Callable[[str], bytes]
+"""The digest of the file at a path."""
 
 
 @dataclass(frozen=True)
@@ -79,31 +87,37 @@ class Index:
 NOTHING = Index(PathKeys([]), np.empty((0, 4), np.int64), np.empty((0, WIDTH), np.uint8))
 
 
-def contents_of(root: Path, keys: PathKeys, name: str) -> Contents:
-    """The sizes and digests of files below a root, of which those are read that an index of that name does not know."""
+def contents_of(root: Path, keys: PathKeys, name: str, whole: bool = False) -> Contents:
+    """The sizes and digests of files below a root, of which those are read that an index of that name does not know.
+
+    Whole digests have an index of their own.
+    """
+    ask = partial(digest_of_file, whole=True) if whole else digest_of_file
     paths = [os.path.join(root, key) for key in keys]
     asked_at = time.time_ns()
     stamps = as_stamps(of_each(paths, stamp_of, f"files in {root} asked for their size"))
-    place = place_of(name) if len(keys) >= KEPT_FROM else None
+    place = place_of(f"{name}{WHOLLY * whole}") if len(keys) >= KEPT_FROM else None
     index = NOTHING if place is None else read(place)
-    rows = checked(index, index.rows_of(keys, stamps), paths)
+    rows = checked(index, index.rows_of(keys, stamps), paths, ask)
     if (rows >= 0).all() or place is None:
-        return Contents(stamps[:, 0], digests_by(index, rows, paths, root))
+        return Contents(stamps[:, 0], digests_by(index, rows, paths, root, ask))
     with turn(place):
         index = read(place)  # another process may have written it
-        rows = checked(index, index.rows_of(keys, stamps), paths)
-        digests = digests_by(index, rows, paths, root)
+        rows = checked(index, index.rows_of(keys, stamps), paths, ask)
+        digests = digests_by(index, rows, paths, root, ask)
         if (rows < 0).any():
             keep(place, Index(keys, settled(stamps, asked_at), digests))
     return Contents(stamps[:, 0], digests)
 
 
-def contents_of_list(root: Path, keys: PathKeys) -> Contents:
+def contents_of_list(root: Path, keys: PathKeys, whole: bool = False) -> Contents:
     """The same for the files of a list, whose index is its own: several lists may name files below one root."""
-    return contents_of(root, keys, f"{root.absolute()} {hashlib.sha256(keys.block).hexdigest()}")
+    return contents_of(root, keys, f"{root.absolute()} {hashlib.sha256(keys.block).hexdigest()}", whole)
 
 
-def digests_of_rows(files: Sequence[Path], count: int, digest_at: Callable[[int], bytes], name: str) -> np.ndarray:
+def digests_of_rows(
+    files: Sequence[Path], count: int, digest_at: Callable[[int], bytes], name: str, whole: bool = False
+) -> np.ndarray:
     """The digests (N, WIDTH) of a table's `count` rows, read by `digest_at` where no index knows them.
 
     An index does as long as none of the table's files has changed. `name` names the table, and its column of images.
@@ -111,7 +125,7 @@ def digests_of_rows(files: Sequence[Path], count: int, digest_at: Callable[[int]
     keys = PathKeys(str(file.absolute()) for file in files)
     asked_at = time.time_ns()
     stamps = as_stamps(map(stamp_of, keys))
-    which = f"{name} {count} {hashlib.sha256(keys.block).hexdigest()}"
+    which = f"{name} {count} {hashlib.sha256(keys.block).hexdigest()}{WHOLLY * whole}"
     place = place_of(which) if len(keys) and count >= KEPT_FROM else None
 
     def found() -> np.ndarray:
@@ -145,23 +159,23 @@ def settled(stamps: np.ndarray, asked_at: int) -> np.ndarray:
     return np.where(stamps[:, 1:3].max(axis=1, keepdims=True) < asked_at - SETTLED, stamps, -1)
 
 
-def digests_by(index: Index, rows: np.ndarray, paths: list[str], root: Path) -> np.ndarray:
+def digests_by(index: Index, rows: np.ndarray, paths: list[str], root: Path, ask: Ask) -> np.ndarray:
     """The digests (N, WIDTH) of all files: from the index where it has a row, else read."""
     digests = np.zeros((len(paths), WIDTH), np.uint8)
     known = rows >= 0
     digests[known] = index.digests[rows[known]]
     unknown = np.flatnonzero(~known)
-    found = of_each([paths[at] for at in unknown], digest_of_file, f"images in {root} read for their digests")
+    found = of_each([paths[at] for at in unknown], ask, f"images in {root} read for their digests")
     if len(unknown):
         digests[unknown] = as_rows(list(found))
     return digests
 
 
-def checked(index: Index, rows: np.ndarray, paths: list[str]) -> np.ndarray:
+def checked(index: Index, rows: np.ndarray, paths: list[str], ask: Ask) -> np.ndarray:
     """The rows, or none of them where one of a few files is not what the index says although its stamp is the same."""
     known = np.flatnonzero(rows >= 0)
     some = known[spread(len(known), COMPARED)]
-    if all(digest_of_file(paths[at]) == index.digests[rows[at]].tobytes() for at in some):
+    if all(ask(paths[at]) == index.digests[rows[at]].tobytes() for at in some):
         return rows
     return np.full(len(rows), -1)
 

@@ -3,7 +3,7 @@
 A digest covers the size and, of a format that packs its pixels, the first, the middle and the last 4 KiB: another
 picture has another size or other bytes there. Small files are read whole, and so is every format whose size says
 nothing of its content, as BMP, TIFF and PPM. Files and rows of tables are digested by
-this one rule.
+this one rule. A whole digest covers every byte of any format.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ MISSING = bytes(WIDTH)
 """The digest of an image that is not there."""
 
 
-def digest_of(size: int, read: Read) -> bytes:
-    """The digest of an image of `size` bytes."""
+def digest_of(size: int, read: Read, whole: bool = False) -> bytes:
+    """The digest of an image of `size` bytes; over every one of them if it is to be `whole`."""
     start = read(0, min(size, BLOCK))
     found = hashlib.blake2b(size.to_bytes(8, "little"), digest_size=WIDTH)
     found.update(start)
-    if size > WHOLE and PACKED.match(start):
+    if size > WHOLE and not whole and PACKED.match(start):
         found.update(read((size - BLOCK) // 2, BLOCK))
         found.update(read(size - BLOCK, BLOCK))
         return found.digest()
@@ -64,15 +64,15 @@ EMPTY = digest_of(0, lambda offset, count: b"")
 """The digest of an image of no bytes."""
 
 
-def digest_of_bytes(content: bytes | memoryview | None) -> bytes:
+def digest_of_bytes(content: bytes | memoryview | None, whole: bool = False) -> bytes:
     """The digest of an image that is in memory; MISSING for None."""
     if content is None:
         return MISSING
     view = memoryview(content)
-    return digest_of(len(view), lambda offset, count: view[offset : offset + count])
+    return digest_of(len(view), lambda offset, count: view[offset : offset + count], whole)
 
 
-def digest_of_file(path: str) -> bytes:
+def digest_of_file(path: str, whole: bool = False) -> bytes:
     """The digest of a regular file; MISSING for one that cannot be read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -82,7 +82,7 @@ def digest_of_file(path: str) -> bytes:
         state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode):
             return MISSING
-        return digest_of(state.st_size, lambda offset, count: os.pread(descriptor, count, offset))
+        return digest_of(state.st_size, lambda offset, count: os.pread(descriptor, count, offset), whole)
     except OSError:
         return MISSING
     finally:

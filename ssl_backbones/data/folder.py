@@ -74,6 +74,9 @@ class ImageFolder(Images):
     def digests(self) -> np.ndarray:  # type: ignore[override]
         return self.contents.digests
 
+    def whole_digests(self) -> np.ndarray:
+        return contents_of(self.root, self.files, str(self.root.absolute()), whole=True).digests
+
     def raw(self, index: int) -> bytes | None:
         return bytes_of(self.root / self.keys[index])
 

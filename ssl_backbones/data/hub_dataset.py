@@ -50,9 +50,16 @@ class HubImages(RowImages):
     @cached_property
     def digests(self) -> np.ndarray:  # type: ignore[override]
         """The digests of all rows (N, D), taken at first use: it reads a few pages of each."""
+        return self.digests_as(whole=False)
+
+    def whole_digests(self) -> np.ndarray:
+        return self.digests_as(whole=True)
+
+    def digests_as(self, whole: bool) -> np.ndarray:
+        """The digests of all rows (N, D), over every byte if they are to be `whole`."""
         column = self.rows.with_format("arrow")[:][self.image]
-        files = [Path(file["filename"]) for file in self.rows.cache_files]
-        return digests_of(encoded_images(column), files_of(column, self.folders), files, f"{self.name}, {self.image}")
+        files, named = [Path(file["filename"]) for file in self.rows.cache_files], files_of(column, self.folders)
+        return digests_of(encoded_images(column), named, files, f"{self.name}, {self.image}", whole)
 
     def encoded(self, index: int) -> bytes | Path | None:
         (held,) = self.rows[range(len(self))[index]].values()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
@@ -65,6 +66,19 @@ class Images(ABC):
         if self.sizes is None:
             return self.fingerprint
         return fingerprint_by_sizes_of(self.keys, self.labels, self.sizes)
+
+    def whole_digests(self) -> np.ndarray | None:
+        """Digests (N, D) like `digests`, over every byte of each image; None where nobody knows.
+
+        Reads what no index knows by size, times and inode: for what is kept of images, and used again.
+        """
+        return None
+
+    @cached_property
+    def content_digest(self) -> str | None:
+        """A sha256 over every byte of all images; None where nobody knows."""
+        whole = self.whole_digests()
+        return None if whole is None else hashlib.sha256(whole.tobytes()).hexdigest()
 
     def known_as(self, recorded: object) -> bool:
         """True if a record, of whatever age, names these images by their fingerprint."""

@@ -56,6 +56,9 @@ class ParquetImages(RowImages):
     def digests(self) -> np.ndarray:  # type: ignore[override]
         return self.column.digests
 
+    def whole_digests(self) -> np.ndarray:
+        return self.column.digests_as(whole=True)
+
     def encoded(self, index: int) -> bytes | Path | None:
         return self.column[index]
 
@@ -79,8 +82,12 @@ class EncodedColumn:
     @cached_property
     def digests(self) -> np.ndarray:
         """The digests of all rows (N, D), taken at first use."""
+        return self.digests_as(whole=False)
+
+    def digests_as(self, whole: bool) -> np.ndarray:
+        """The digests of all rows (N, D), over every byte if they are to be `whole`."""
         rows = encoded_images(self.read()) if self.rows is None else self.rows
-        return digests_of(rows, self.named, self.files, f"{str(self.files[0])!r}, {self.name}")
+        return digests_of(rows, self.named, self.files, f"{str(self.files[0])!r}, {self.name}", whole)
 
     def __len__(self) -> int:
         return len(self.sizes)

@@ -50,6 +50,10 @@ class Subset(Images):
     def digests(self) -> np.ndarray | None:  # type: ignore[override]
         return None if self.images.digests is None else self.images.digests[self.rows]
 
+    def whole_digests(self) -> np.ndarray | None:
+        whole = self.images.whole_digests()
+        return None if whole is None else whole[self.rows]
+
     def raw(self, index: int) -> bytes | None:
         return self.images.raw(int(self.rows[index]))
 

@@ -89,7 +89,7 @@ def features_of(
     chosen = np.arange(len(images)) if only is None else only.astype(np.int64)
     network = SideBySide(model.network) if views else model.network
     extractor = Extractor(network, Batches(images, transform, how.seed), model.device, how)
-    store = Store(how.cache, identity(model, images, how, transform, None if only is None else chosen))
+    store = Store(how.cache, identity(model, images, how, transform, None if only is None else chosen), images)
     unreadable = Unreadable(len(chosen), how.unreadable_share)
     rows = torch.empty(0)
     for start in range(0, len(chosen), BLOCK):
@@ -172,12 +172,13 @@ class Extractor:
 class Store:
     """The files of one question, read and written by the first process for all. It says what it does not take."""
 
-    def __init__(self, folder: Path | None, question: dict[str, Any]) -> None:
-        self.folder, self.found = folder, 0
+    def __init__(self, folder: Path | None, question: dict[str, Any], images: Images) -> None:
+        self.folder, self.found, self.content = folder, 0, ""
         self.question = json.dumps(question, sort_keys=True)
         self.key = hashlib.sha256(self.question.encode()).hexdigest()[:DIGITS]
         if folder is not None:
             first_decides(lambda: make(folder))
+            self.content = first_decides(lambda: str(images.content_digest))
 
     def path(self, number: int) -> Path:
         """The file of a block."""
@@ -195,7 +196,7 @@ class Store:
             if not path.exists():
                 return None
             try:
-                found.append(load(path, self.question, number, count))
+                found.append(load(path, self.question, number, count, self.content))
             except (SafetensorError, OSError, KeyError, ValueError) as error:
                 say(f"{path} is not used ({error}): its images are embedded again")
                 return None
@@ -214,7 +215,7 @@ class Store:
     def write(self, number: int, block: Block) -> None:
         """Write a block into its file, if there is a folder for it."""
         if self.folder is not None:
-            first_decides(lambda: keep(self.path(number), self.question, number, block))
+            first_decides(lambda: keep(self.path(number), self.question, number, block, self.content))
 
 
 def make(folder: Path) -> None:
@@ -225,24 +226,27 @@ def make(folder: Path) -> None:
         raise CacheError(unwritable(folder, error)) from error
 
 
-def load(path: Path, question: str, number: int, count: int) -> Block:
-    """The block that a file holds, if it is the answer to the question and whole."""
+def load(path: Path, question: str, number: int, count: int, content: str) -> Block:
+    """The block that a file holds, if it answers the question for images of the same content, and is whole."""
     with safe_open(path, framework="pt") as file:
         header = file.metadata() or {}
         rows: Tensor = file.get_tensor("features")
     if (header.get("question"), header.get("block")) != (question, str(number)) or len(rows) != count:
         raise ValueError("it holds the features of something else")
+    if header.get("content") != content:
+        raise ValueError("it holds the features of images that differ in some bytes")
     if header.get("sha256") != digest(rows):
         raise ValueError("its values are not those that were written")
     return rows, object_in(header["unreadable"])
 
 
-def keep(path: Path, question: str, number: int, block: Block) -> None:
+def keep(path: Path, question: str, number: int, block: Block, content: str) -> None:
     """Put a file in place as a whole; raises CacheError where that fails."""
     rows, unreadable = block
     header = {
         "question": question,
         "block": str(number),
+        "content": content,
         "sha256": digest(rows),
         "unreadable": json.dumps(unreadable),
     }

@@ -98,7 +98,8 @@ def keep_features(teacher: Teacher, side: int, images: Images, folder: Path) -> 
     """
     teacher.open(side)
     crop = teacher.crop(side)
-    question = question_of(teacher, crop, images)
+    content = first_decides(lambda: images.content_digest)
+    question = question_of(teacher, crop, images, content)
     missing = first_decides(lambda: missing_blocks(folder, question))
     for at, number in enumerate(missing):
         rows = np.arange(number * BLOCK, min(number * BLOCK + BLOCK, len(images)))
@@ -109,13 +110,13 @@ def keep_features(teacher: Teacher, side: int, images: Images, folder: Path) -> 
     return KeptFeatures(folder, len(images), teacher.width)
 
 
-def question_of(teacher: Teacher, crop: CenterCrop, images: Images) -> dict[str, Any]:
+def question_of(teacher: Teacher, crop: CenterCrop, images: Images, content: str | None) -> dict[str, Any]:
     """All that the features depend on, as the index has it."""
     return {
         "schema": SCHEMA,
         "teacher": {"sha256": teacher.sha256, "layer": teacher.layer, "output": teacher.output, "width": teacher.width},
         "preparation": json.loads(json.dumps(asdict(crop))),
-        "images": {"fingerprint": images.fingerprint, "count": len(images)},
+        "images": {"fingerprint": images.fingerprint, "count": len(images), "content": content},
     }
 
 
@@ -144,6 +145,9 @@ def check(folder: Path, question: dict[str, Any]) -> None:
     index = read_object(folder / INDEX, way_out, TeacherError)
     if index.get("sha256") != object_digest(index):
         raise TeacherError(f"{folder / INDEX} was changed: {way_out}")
+    there = index.get("images")
+    if isinstance(there, dict):
+        there.setdefault("content", question["images"]["content"])  # an older index does not tell
     words = {
         "schema": "another version of the code",
         "teacher": "another teacher, or another layer of it",

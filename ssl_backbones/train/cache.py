@@ -191,6 +191,11 @@ def check(images: Images, source: str, place: Path) -> None:
             f"{source} is not what the cache in {place} was made of (fingerprint {images.fingerprint[:12]} instead of "
             f"{index['of']['fingerprint'][:12]}, {len(images)} images instead of {index['of']['photos']}): {way_out}"
         )
+    if index["of"].get("content_digest", images.content_digest) != images.content_digest:
+        raise ImageCacheError(
+            f"{source} is not what the cache in {place} was made of (some of its images differ in bytes that their "
+            f"fingerprint does not cover): {way_out}"
+        )
     verify(place)
     found = CachedImages(place)
     if found.encoded and not found.told_by_sizes:

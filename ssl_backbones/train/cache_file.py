@@ -73,6 +73,7 @@ class UnfinishedCache:
                 "source": Path(source).name,
                 "fingerprint": images.fingerprint,
                 "fingerprint_by_sizes": images.fingerprint_by_sizes,
+                **({} if images.content_digest is None else {"content_digest": images.content_digest}),
                 "photos": len(images),
             },
             "content": kind_of(side),

@@ -131,6 +131,9 @@ class ListedImages(Images):
     def digests(self) -> np.ndarray:  # type: ignore[override]
         return self.contents.digests
 
+    def whole_digests(self) -> np.ndarray:
+        return contents_of_list(self.root, self.files, whole=True).digests
+
     def encoded(self, index: int) -> Path:
         """The file of an image."""
         return self.root / self.keys[index]
@@ -216,7 +219,7 @@ class AnnotatedImages(Images):
     def at(self, rows: NDArray[np.int64]) -> AnnotatedImages:
         """The images at some rows, in that order, with their objects; ImageSourceError where there is no object."""
         part = copy.copy(self)
-        for name in ("fingerprint", "fingerprint_by_sizes"):
+        for name in ("fingerprint", "fingerprint_by_sizes", "content_digest"):
             vars(part).pop(name, None)
         part.unannotated = Subset(self.unannotated, rows)
         part.keys = part.unannotated.keys
@@ -229,6 +232,9 @@ class AnnotatedImages(Images):
     def digests(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
         """Of the images; the fingerprint covers objects and masks as well."""
         return self.unannotated.digests
+
+    def whole_digests(self) -> NDArray[np.uint8] | None:
+        return self.unannotated.whole_digests()
 
     @cached_property
     def fingerprint(self) -> str:

@@ -99,6 +99,9 @@ class VocScenes(Scenes):
         """Of the images; the fingerprint covers the masks as well."""
         return self.contents.digests[: len(self.images)]
 
+    def whole_digests(self) -> NDArray[np.uint8]:
+        return contents_of_list(self.root, self.images, whole=True).digests
+
     @cached_property
     def fingerprint(self) -> str:
         return fingerprint_of(self.files, None, self.contents.digests)
@@ -147,6 +150,9 @@ class ParquetScenes(Scenes):
         """Of the images; the fingerprint covers the masks as well."""
         return self.images.digests
 
+    def whole_digests(self) -> NDArray[np.uint8]:
+        return self.images.whole_digests()
+
     @cached_property
     def fingerprint(self) -> str:
         return fingerprint_of(self.parts, None, np.concatenate([self.images.digests, self.masks.digests]))
@@ -186,6 +192,9 @@ class ScenesAt(Scenes):
     @property
     def digests(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
         return self.part.digests
+
+    def whole_digests(self) -> NDArray[np.uint8] | None:
+        return self.part.whole_digests()
 
     @property
     def fingerprint(self) -> str:  # type: ignore[override]
