@@ -48,7 +48,8 @@ def without_newer_fields(path: Path) -> None:
     def stripped(value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return {name: stripped(part) for name, part in value.items() if not name.endswith("_by_sizes")}
+        newer = ("_by_sizes", "content_digest")
+        return {name: stripped(part) for name, part in value.items() if not name.endswith(newer)}
 
     content = stripped(json.loads(path.read_text()))
     if "sha256" in content:

@@ -14,6 +14,7 @@ from runs import image_folder, run, stop, tiny
 from small_methods import CONFIGS, small_method
 
 from ssl_backbones import __main__
+from ssl_backbones.fetch import from_hub
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.methods import BYOLConfig, MethodConfig, MoCoV2Config, from_run
 from ssl_backbones.recipes.recipe import Recipe
@@ -84,7 +85,7 @@ def test_a_repository_and_a_folder_hold_it_alike(below: str, tmp_path: Path, mon
         asked.update({"repository": repository, **how})
         return str(tmp_path / "run")
 
-    monkeypatch.setattr(from_run, "snapshot_download", download)
+    monkeypatch.setattr(from_hub, "snapshot_download", download)
     assert from_run.state_folder("hf-hub:org/name@v1") == tmp_path / "run"
     assert asked == {"repository": "org/name", "revision": "v1", "allow_patterns": ["recipe.json", "checkpoints/*"]}
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
 import timm
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-from huggingface_hub.errors import HfHubHTTPError
 from timm.models import PretrainedCfg
 
 from ssl_backbones.catalogue.trial import check_network
 from ssl_backbones.checks import brief, check
+from ssl_backbones.fetch.from_hub import small_file, weights_size
 from ssl_backbones.files import read_object
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.runs.results import read_results
@@ -85,9 +83,8 @@ def read_config(
     if local := source.startswith(FOLDER):
         path = Path(source.removeprefix(FOLDER)) / "config.json"
     else:
-        cache = None if cache_dir is None else os.fspath(cache_dir)
-        path = Path(hf_hub_download(repository, "config.json", revision=revision or None, cache_dir=cache))
-    elsewhere = int if local else partial(_weights_on_the_hub, repository, revision or None)
+        path = small_file(repository, "config.json", revision or None, cache_dir)
+    elsewhere = int if local else partial(weights_size, repository, revision or None)
 
     def checked(config: Mapping[str, Any]) -> None:
         _check_values(config)
@@ -104,14 +101,6 @@ def read_run(source: str) -> dict[str, Any]:
 
 
 _WAY_OUT = "restore it from where it came from, or write the folder anew with `ssl-backbones convert FILE --out DIR`"
-
-
-def _weights_on_the_hub(repository: str, revision: str | None) -> int:
-    """Bytes of the weights of a repository, asked for without fetching them; 0 where it has none or is out of reach."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        with suppress(HfHubHTTPError, OSError):
-            return get_hf_file_metadata(hf_hub_url(repository, name, revision=revision)).size or 0
-    return 0
 
 
 def _check_values(config: Mapping[str, Any]) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from torch import Tensor
 
+from ssl_backbones.fetch.from_hub import parts
 from ssl_backbones.files import read_object
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.build import untrained
@@ -75,7 +75,7 @@ def state_folder(name: str) -> Path:
         repository, _, revision = name.partition(":")[2].partition("@")
         with explain_weights(name):
             wanted = ["recipe.json", "checkpoints/*"]
-            return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
+            return parts(repository, wanted, revision or None)
     path = Path(name.removeprefix("local-dir:"))
     return path.parent if path.name == "backbone" and not (path / "recipe.json").exists() else path
 

@@ -13,10 +13,10 @@ from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import timm
-from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from torch import nn
 
+from ssl_backbones.fetch.from_hub import small_file
 from ssl_backbones.files import read_object
 from ssl_backbones.models.backbone import normalisation, weights_sha256
 from ssl_backbones.registry.errors import PretrainedWeightsError
@@ -181,7 +181,7 @@ def _of_repository(place: str, file: str, check: Callable[[dict[str, Any]], None
     if repository.startswith(TIMMS):
         return {}
     with suppress(EntryNotFoundError):
-        return _object(Path(hf_hub_download(repository, file, revision=revision or None)), check)
+        return _object(small_file(repository, file, revision or None), check)
     return {}
 
 

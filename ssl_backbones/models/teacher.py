@@ -11,9 +11,9 @@ from typing import Any, Literal, final
 
 import timm
 import torch
-from huggingface_hub import hf_hub_download
 from torch import Tensor, nn
 
+from ssl_backbones.fetch.from_hub import small_file
 from ssl_backbones.files import read_object
 from ssl_backbones.models.provenance import Provenance, provenance_of
 from ssl_backbones.refusal import Refusal
@@ -253,7 +253,7 @@ def config_of(source: str) -> Path:
     if not source.startswith(HUB):
         return Path(place, "config.json")
     repository, _, revision = place.partition("@")
-    return Path(hf_hub_download(repository, "config.json", revision=revision or None))
+    return small_file(repository, "config.json", revision or None)
 
 
 def patch_of(network: nn.Module) -> int:

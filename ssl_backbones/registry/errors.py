@@ -58,6 +58,8 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (SafetensorError, "the file is damaged"),
 )
 """Words for each type of error; the first type that fits counts."""
+ON_THE_WAY = tuple(kind for kind, _ in _REASONS)
+"""All that the Hub, the network or a damaged file may raise."""
 _NOT_THE_WEIGHTS = ("Error(s) in loading state_dict", "No suitable checkpoints")
 """Beginnings of torch's and timm's messages where a folder or a repository lacks weights, or has others'."""
 
@@ -67,7 +69,7 @@ def explain_weights(name: str) -> Iterator[None]:
     """Turn what the Hub, the network or a damaged file raises into one PretrainedWeightsError with the ways out."""
     try:
         yield
-    except tuple(kind for kind, _ in _REASONS) as error:
+    except ON_THE_WAY as error:
         reason = next(reason for kind, reason in _REASONS if isinstance(error, kind))
         status = getattr(getattr(error, "response", None), "status_code", None)
         mirror = "" if isinstance(error, SafetensorError) else "a mirror with HF_ENDPOINT set before Python starts, "
