@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from ssl_backbones.data.decode import USUAL_POLICY
-from ssl_backbones.evaluate.segmentation.masks import IGNORED, Scenes
+from ssl_backbones.evaluate.segmentation.mask_values import IGNORED
+from ssl_backbones.evaluate.segmentation.masks import Scenes
 
 COLOURS = np.array([(90, 90, 90), (220, 40, 40), (40, 60, 220), (60, 200, 60)], np.uint8)
 

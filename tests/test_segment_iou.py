@@ -21,7 +21,7 @@ from ssl_backbones.evaluate.segmentation.iou import (
     pixel_accuracy,
     resampled,
 )
-from ssl_backbones.evaluate.segmentation.masks import IGNORED
+from ssl_backbones.evaluate.segmentation.mask_values import IGNORED
 
 
 def maps(seed: int, classes: int, count: int = 3, side: int = 12) -> list[tuple[Tensor, Tensor]]:

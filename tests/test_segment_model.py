@@ -17,7 +17,7 @@ import ssl_backbones
 from ssl_backbones.data import Request
 from ssl_backbones.evaluate.segmentation.fcn import FCNHead, dilated, enlarged, widths_of
 from ssl_backbones.evaluate.segmentation.iou import mean_iou
-from ssl_backbones.evaluate.segmentation.masks import IGNORED
+from ssl_backbones.evaluate.segmentation.mask_values import IGNORED
 from ssl_backbones.evaluate.segmentation.scene_views import Scene
 from ssl_backbones.evaluate.segmentation.segment_run import PRESETS
 from ssl_backbones.evaluate.segmentation.segmentation import Segmentation, SegmentationConfig, mean_loss

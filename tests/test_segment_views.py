@@ -15,7 +15,7 @@ from PIL import Image
 from scenes import DrawnScenes, scene
 
 from ssl_backbones.data import Request
-from ssl_backbones.evaluate.segmentation.masks import IGNORED
+from ssl_backbones.evaluate.segmentation.mask_values import IGNORED
 from ssl_backbones.evaluate.segmentation.scene_views import (
     BILINEAR,
     TRIES,

@@ -5,7 +5,6 @@ Everingham et al., 2015. https://doi.org/10.1007/s11263-014-0733-5
 
 from __future__ import annotations
 
-import io
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
@@ -14,10 +13,10 @@ from typing import Self, final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image
 
-from ssl_backbones.data import Images, ImageSourceError, UnreadableImageError
-from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode, reason, too_large, without_pillows_warnings
+from ssl_backbones.data import Images, ImageSourceError
+from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
 from ssl_backbones.data.digest_index import Contents, contents_of_list
 from ssl_backbones.data.frames import frame_of, turned
 from ssl_backbones.data.keys import PathKeys, fingerprint_by_sizes_of, fingerprint_of
@@ -25,12 +24,9 @@ from ssl_backbones.data.source import require_pyarrow
 from ssl_backbones.data.splits import parquet_files, parquet_kept_out
 from ssl_backbones.data.subset import Subset
 from ssl_backbones.evaluate.frames import AnnotationsFrame, annotated_frames
+from ssl_backbones.evaluate.segmentation.mask_values import MASK_FORMATS, decode_mask
 from ssl_backbones.runs.progress import counted
 
-IGNORED = 255
-"""The value of pixels that are neither trained on nor asked about."""
-MASK_FORMATS = ("PNG", "BMP", "TIFF")
-"""Those that keep every value as it is; writers of GIF number their colours anew."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 LISTS = Path("ImageSets", "Segmentation")
 IMAGES = Path("JPEGImages")
@@ -276,33 +272,3 @@ def relative_file(root: Path, folders: Sequence[str | Path], name: str, suffixes
             f"{str(root / tried[0])!r}, the {what} of {name!r}, does not exist: add it, or take {name!r} off its list"
         )
     return found.as_posix()
-
-
-def decode_mask(mask: bytes | Path | None, name: str, policy: DecodePolicy = USUAL_POLICY) -> np.ndarray:
-    """The values (H, W), uint8, of a grey or palette image; UnreadableImageError says what is wrong with `name`."""
-    try:
-        with (
-            without_pillows_warnings(),
-            Image.open(mask if isinstance(mask, Path) else io.BytesIO(mask or b"")) as image,
-        ):
-            return values_of(image, policy)
-    except MemoryError:
-        raise
-    # Pillow answers a broken file with OSError, SyntaxError, ValueError, struct.error and more: all mean the same.
-    except Exception as error:
-        raise UnreadableImageError(f"the mask {name} cannot be read: {reason(error)}") from error
-
-
-def values_of(image: ImageFile.ImageFile, policy: DecodePolicy) -> np.ndarray:
-    """The values (H, W) that an opened image stores, neither looked up in its palette nor stretched to 8 bits."""
-    if image.format not in MASK_FORMATS:
-        raise ValueError(f"it is a {image.format}, and only {', '.join(MASK_FORMATS)} keep every value: convert it")
-    if image.width * image.height > policy.max_pixels:
-        raise ValueError(too_large(image.width, image.height, policy))
-    stored = image.tile[0][3] if image.format == "PNG" and image.tile else ""
-    if (image.mode not in ("1", "L", "P") and not image.mode.startswith("I")) or stored in ("L;2", "L;4"):
-        raise ValueError(f"its pixels are {stored or image.mode}: write class numbers as a palette or 8-bit grey image")
-    values = np.asarray(image)
-    if values.max(initial=0) > IGNORED or values.min(initial=0) < 0:
-        raise ValueError(f"its values go up to {values.max()}, and class numbers are at most {IGNORED - 1}")
-    return values.astype(np.uint8)

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from ssl_backbones.data import BatchDataset, Request
-from ssl_backbones.evaluate.segmentation.masks import IGNORED, Scenes
+from ssl_backbones.evaluate.segmentation.mask_values import IGNORED
+from ssl_backbones.evaluate.segmentation.masks import Scenes
 from ssl_backbones.views import Transform, normalise, uniform
 from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD
 from ssl_backbones.views.pillow_engine import pixels

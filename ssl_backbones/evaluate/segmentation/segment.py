@@ -12,7 +12,8 @@ from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.learning_rates import Division, train_at_rates
 from ssl_backbones.evaluate.model import open_model
 from ssl_backbones.evaluate.segmentation.fcn import dilated
-from ssl_backbones.evaluate.segmentation.masks import IGNORED, Scenes, ScenesAt, open_scenes
+from ssl_backbones.evaluate.segmentation.mask_values import IGNORED
+from ssl_backbones.evaluate.segmentation.masks import Scenes, ScenesAt, open_scenes
 from ssl_backbones.evaluate.segmentation.segment_run import PRESETS, SegmentRun
 from ssl_backbones.evaluate.segmentation.segmentation import Segmentation
 from ssl_backbones.evaluate.segmentation.segmentation_judge import SegmentationJudge

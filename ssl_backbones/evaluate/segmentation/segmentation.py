@@ -17,7 +17,8 @@ from ssl_backbones.checks import check
 from ssl_backbones.distributed import gather, world_size
 from ssl_backbones.evaluate.detection.voc_folder import VOC_CLASSES
 from ssl_backbones.evaluate.segmentation.fcn import STRIDES, FCNHead, enlarged, widths_of
-from ssl_backbones.evaluate.segmentation.masks import IGNORED, Scenes
+from ssl_backbones.evaluate.segmentation.mask_values import IGNORED
+from ssl_backbones.evaluate.segmentation.masks import Scenes
 from ssl_backbones.evaluate.segmentation.scene_views import ScaleCropFlip, SceneBatches, WholeScene
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import normalisation

@@ -10,7 +10,8 @@ import numpy as np
 
 from ssl_backbones.data import ImageSourceError, UnreadableImageError
 from ssl_backbones.evaluate.detection.voc_folder import VOC_CLASSES
-from ssl_backbones.evaluate.segmentation.masks import IGNORED, Scenes
+from ssl_backbones.evaluate.segmentation.mask_values import IGNORED
+from ssl_backbones.evaluate.segmentation.masks import Scenes
 from ssl_backbones.files import content_of, value_in
 from ssl_backbones.runs.progress import looked_at
 
