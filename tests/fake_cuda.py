@@ -5,6 +5,7 @@ What a GPU would refuse (tensors of two devices in one operation) is refused, an
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -38,23 +39,36 @@ IMAGES, BATCH = 26, 8
 READ_BACK = ("_local_scalar_dense", "is_nonzero", "equal")
 COUNTED = ("nonzero", "masked_select", "unique", "bincount", "repeat_interleave.Tensor")
 """Operations whose result is as large as its numbers say."""
+NOT_REPEATABLE = re.compile(
+    r"(_?adaptive_(avg|max)_pool\dd|avg_pool3d|fractional_max_pool\dd|upsample_(\w*linear|bicubic)\w*|reflection_pad\dd"
+    r"|_?ctc_loss|_embedding_bag|grid_sampler_\dd)_backward|max_unpool\dd|nll_loss2d\w*|put_?|histc|median|scatter_reduce_?"
+)
+"""Operations without a deterministic form on CUDA, as torch.use_deterministic_algorithms lists them."""
 
 
 class Waits(TorchDispatchMode):
-    """Notes the operations for which a host waits for its device, or the device's queue for the host."""
+    """Notes the operations for which a host waits for its device, the names of all, and how products are made."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
+        self.products: dict[str, set[str]] = {}
+        self.names: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = str(func).removeprefix("aten.")
+        self.names.add(name.split(".")[0])
+        if name.startswith(("addmm", "bmm")):
+            self.products.setdefault(name.split(".")[0], set()).add(torch.get_float32_matmul_precision())
         here = [tensor for tensor in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)]
         on_device = any(tensor.is_cuda for tensor in here)
         if on_device and name.startswith(READ_BACK + COUNTED):
             self.found.append(f"{name} is read back")
         if on_device and name.startswith("index") and self.masks(args):
             self.found.append(f"{name} counts a mask")
+        if name.startswith("_fused"):  # whose fake form torch lacks
+            assert {tensor.device.type for tensor in here} == {"cuda"}
+            return None
         result = func(*args, **kwargs or {})
         if copies(name, args, kwargs or {}, result):
             self.found.append(f"{name} copies between host and device")
@@ -147,8 +161,9 @@ def applied(module: nn.Module, convert: Callable[[Tensor], Tensor], recurse: boo
 
 def hidden(method: Method) -> list[nn.Module]:
     """Networks that a method uses and does not train: they are not among its modules."""
-    held = [part for own in vars(method).values() if hasattr(own, "__dict__") for part in vars(own).values()]
-    return [part for part in held if isinstance(part, nn.Module)]
+    owners = [own for module in method.modules() for own in vars(module).values() if hasattr(own, "__dict__")]
+    held = [part for own in owners for part in vars(own).values()]
+    return list({id(part): part for part in held if isinstance(part, nn.Module)}.values())
 
 
 def steps(
@@ -157,8 +172,8 @@ def steps(
     optimizer: OptimizerConfig,
     choices: dict[str, Any] | None = None,
     **fields: Any,
-) -> tuple[Loop, list[str]]:
-    """A loop after a step of a method on fake CUDA, and what was waited for in it.
+) -> tuple[Loop, Waits]:
+    """A loop after a step of a method on fake CUDA, and what was noted in it.
 
     Views are made on the device where the method's can be. What is brought there once for all steps is there already.
     """
@@ -187,7 +202,7 @@ def steps(
         dataset.on_device(to_device(batches[0].content, CUDA))
         waits.found.clear()
         loop.descend(batches)
-        return loop, waits.found
+        return loop, waits
 
 
 def left_behind(loop: Loop) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import fake_cuda
 import pytest
 import torch
-from fake_cuda import CUDA, Waits, steps
+from fake_cuda import CUDA, NOT_REPEATABLE, Waits, steps
 from runs import image_folder
 from small_methods import CONFIGS, batch_of, small_method
 from torch import Tensor
@@ -38,15 +38,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check(kind: type[MethodConfig], data: Path, *asked: Any, **fields: Any) -> None:
-    loop, waits = steps(kind, data, *asked, **fields)
+    loop, noted = steps(kind, data, *asked, **fields)
     assert loop.step == 1
-    assert waits == []
+    assert noted.found == []
     assert fake_cuda.left_behind(loop) == []
+    assert noted.products.get("addmm", {"high"}) == {"high"}  # TF32 for the network alone
+    assert [name for name in noted.names if NOT_REPEATABLE.fullmatch(name)] == []
+    fused = {group.get("fused") for group in loop.optimizer.param_groups}
+    assert fused == ({None} if loop.run.optimizer.kind == "lars" else {True})
 
 
 @every_method
 def test_a_step_of_every_method_stays_on_its_device_and_waits_for_nothing(kind: type[MethodConfig], data: Path) -> None:
-    """Views made there, forward, backward, the watch, LARS, targets and queues."""
+    """Views made there, forward, backward, the watch, LARS, targets and queues; operations with deterministic forms."""
     check(kind, data, LARS)
 
 
@@ -84,7 +88,12 @@ def test_so_does_every_optimiser(optimizer: OptimizerConfig, fields: dict[str, A
     ids=str,
 )
 def test_so_do_other_choices(kind: type[MethodConfig], choices: dict[str, Any], data: Path) -> None:
-    check(kind, data, LARS, choices)
+    """In the forms that a deterministic run takes, of which torch chooses some in Python."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        check(kind, data, LARS, choices)
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssl_backbones.products import exact_products
+
 
 def in_single_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The loss with its tensors in single precision at least, and without autocast.
+    """The loss with its tensors in single precision at least, and without autocast or TF32.
 
     bfloat16 knows three digits: cosines near one and logits over a temperature need more.
     """
@@ -19,7 +21,7 @@ def in_single_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     @functools.wraps(loss)
     def wrapped(*values: Any, **named: Any) -> Tensor:
         device = next(value.device for value in (*values, *named.values()) if isinstance(value, Tensor))
-        with torch.autocast(device.type, enabled=False):
+        with torch.autocast(device.type, enabled=False), exact_products():
             return loss(*map(widened, values), **{name: widened(value) for name, value in named.items()})
 
     return wrapped

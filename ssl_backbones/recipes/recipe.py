@@ -56,6 +56,9 @@ class Run(ABC):
     """Of the weights, the order of the images, and the augmentations."""
     compile: bool = False
     """Compile the network (minutes at the start; pays on a GPU)."""
+    deterministic: bool = False
+    """On a GPU, use only operations that give the same bits each time, so that a run that goes on is bit-identical, at
+    the cost of speed: no search for the fastest convolutions, and slower sums. A CPU always does."""
     workers: int | None = None
     """Processes that read images, per training process; None for what the loop finds fitting."""
     unreadable_share: float = 0.01
@@ -107,6 +110,11 @@ class Run(ABC):
     @abstractmethod
     def title(self) -> str:
         """The title of the run, in a few words."""
+
+    @property
+    def same_shapes(self) -> bool:
+        """True if the tensors of all steps have the same shapes."""
+        return True
 
     @property
     def decoding(self) -> DecodePolicy:

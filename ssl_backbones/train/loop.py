@@ -16,6 +16,7 @@ from ssl_backbones.data.images import Images
 from ssl_backbones.data.placement import MEMORY_FORMATS, in_layout, to_device
 from ssl_backbones.data.unreadable import Accounts
 from ssl_backbones.methods.method import Method
+from ssl_backbones.products import network_products
 from ssl_backbones.recipes.recipe import Run
 from ssl_backbones.runs import checkpoint, saving
 from ssl_backbones.runs.log import RunLog
@@ -31,6 +32,7 @@ from ssl_backbones.train.optimization import build_optimizer, set_hyperparameter
 from ssl_backbones.train.precision import Compute
 from ssl_backbones.train.processes import Stopped, StopSignals, first_decides
 from ssl_backbones.train.running_means import RunningMeans
+from ssl_backbones.train.switches import repeatable
 from ssl_backbones.views import seed_of
 
 
@@ -82,7 +84,7 @@ class Loop:
         self.method = method.train()
         method.to(self.accelerator.device)
         method.to(memory_format=MEMORY_FORMATS[self.compute.layout])  # type: ignore[call-overload]
-        self.optimizer = build_optimizer(method, self.run)
+        self.optimizer = build_optimizer(method, self.run, scaled=self.accelerator.scaler is not None)
         if self.run.compile:
             method.compile()
         self.wrapped, self.stepper = self.accelerator.prepare(method, self.optimizer)
@@ -93,7 +95,7 @@ class Loop:
         self.log = log
         self.stop = StopSignals()
         try:
-            with within_memory(self.run, self.method, self.compute.precision):
+            with within_memory(self.run, self.method, self.compute.precision), repeatable():
                 return self.trained(self.finish())
         finally:
             self.stop.restore()
@@ -146,7 +148,8 @@ class Loop:
         for batch in batches:
             self.left_out |= batch.unreadable
             content = self.dataset.on_device(to_device(batch.content, self.accelerator.device))
-            with nullcontext() if batch is batches[-1] else self.accelerator.no_sync(self.wrapped):
+            alone = nullcontext() if batch is batches[-1] else self.accelerator.no_sync(self.wrapped)
+            with alone, network_products(self.accelerator.device):
                 scalars = self.wrapped(in_layout(content, self.compute.layout))
                 self.accelerator.backward(scalars["loss"] / len(batches))
             scored.append(scalars | {"loss": scalars["loss"].detach()})

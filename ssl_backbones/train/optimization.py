@@ -68,16 +68,20 @@ def group_settings(config: OptimizerConfig, kind: Kind) -> dict[str, Any]:
     return found
 
 
-def build_optimizer(method: nn.Module, recipe: Run) -> torch.optim.Optimizer:
-    """The recipe's optimiser over a method's parameters, at its peak learning rate."""
+def build_optimizer(method: nn.Module, recipe: Run, scaled: bool = False) -> torch.optim.Optimizer:
+    """The recipe's optimiser over a method's parameters, at its peak learning rate; of torch's, the fused one on a GPU.
+
+    Not so under a gradient scaler (`scaled`): a fused one leaves steps out by itself, and nobody would hear of it.
+    """
     config = recipe.optimizer
+    fused = True if not scaled and all(weights.is_cuda for weights in method.parameters()) else None
     groups, lr, decay = parameter_groups(method, config), recipe.peak_lr, config.weight_decay
     if config.kind == "sgd":
-        return torch.optim.SGD(groups, lr, momentum=config.momentum, weight_decay=decay)
+        return torch.optim.SGD(groups, lr, momentum=config.momentum, weight_decay=decay, fused=fused)
     if config.kind == "lars":
         return LARS(groups, lr, config.momentum, decay, config.trust_coefficient, config.trust)
     adam = torch.optim.AdamW if config.kind == "adamw" else torch.optim.Adam
-    return adam(groups, lr, betas=config.betas, weight_decay=decay)
+    return adam(groups, lr, betas=config.betas, weight_decay=decay, fused=fused)
 
 
 def set_hyperparameters(optimizer: torch.optim.Optimizer, recipe: Run, step: int, steps_per_epoch: int) -> float:

@@ -16,6 +16,7 @@ from torch import nn
 
 from ssl_backbones.data.placement import MEMORY_FORMATS, Layout, in_layout
 from ssl_backbones.distributed import doing
+from ssl_backbones.products import network_products
 from ssl_backbones.refusal import Refusal
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -158,9 +159,10 @@ class Trial:
         batch = in_layout(self.batch, layout)
 
         def step() -> None:
-            with torch.autocast(self.device.type, DTYPES.get(precision), enabled=precision in DTYPES):
-                loss = self.method(batch)["loss"]
-            loss.backward()
+            with network_products(self.device):
+                with torch.autocast(self.device.type, DTYPES.get(precision), enabled=precision in DTYPES):
+                    loss = self.method(batch)["loss"]
+                loss.backward()
             self.method.zero_grad()
 
         return timed(step, self.device)

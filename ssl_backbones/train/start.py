@@ -33,6 +33,7 @@ from ssl_backbones.train.optimization import parameter_groups
 from ssl_backbones.train.precision import Compute, check_precision, choose, timed
 from ssl_backbones.train.processes import accelerator_of, check_trackers, first_decides, meet
 from ssl_backbones.train.saved_state import taking_up
+from ssl_backbones.train.switches import set_switches
 
 T = TypeVar("T")
 MOST_THREADS = 4096
@@ -51,6 +52,7 @@ def meet_for(run: Run) -> torch.device:
     if run.precision != "auto":
         check_precision(run.precision, device)
     check_trackers(run.trackers)
+    set_switches(run, device)
     return device
 
 
@@ -213,5 +215,6 @@ def introduce(loop: Loop, log: RunLog, saved: Checkpoint | None) -> None:
     for reason in saved.skipped:
         log.say(f"A newer checkpoint was not used: {reason}")
     log.say(f"Going on after step {saved.step} of {loop.total_steps}.")
-    if changed := saved.changed(processes):
+    several_ways = ["a GPU without --deterministic"] if device == "cuda" and not run.deterministic else []
+    if changed := saved.changed(processes) + several_ways:
         log.say(f"The rest may not be bit-identical to a run never stopped: {', '.join(changed)}.")

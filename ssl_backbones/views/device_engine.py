@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from ssl_backbones.products import exact_products
 from ssl_backbones.views.pillow_engine import pixels
 from ssl_backbones.views.policy import BRIGHTNESS, CONTRAST, HUE, SATURATION, Parameters, Policy
 from ssl_backbones.views.resident import resident_rows
@@ -43,7 +44,7 @@ def pack(images: Sequence[Image.Image], views: Sequence[tuple[Policy, Parameters
 def render(batch: dict[str, Any], policies: Sequence[Policy], size: int) -> list[Tensor]:
     """A view per policy, in whole grey levels: (B, 3, S, S) float32, S being the policy's side in a run of `size`."""
     levels = batch["images"] if "images" in batch else batch["pixels"].canvases(batch["rows"], *batch["canvas"])
-    with torch.no_grad(), torch.autocast(levels.device.type, enabled=False):
+    with torch.no_grad(), torch.autocast(levels.device.type, enabled=False), exact_products():
         images = levels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
         plans = zip(batch["views"], policies, strict=True)
         return [_view(images, plan, policy, policy.side(size)) for plan, policy in plans]

@@ -35,6 +35,10 @@ class DetectRun(TaskRun):
         check(longest >= self.size, "task.longest", longest, f"at least the size, {self.size}")
 
     @property
+    def same_shapes(self) -> bool:
+        return False
+
+    @property
     def title(self) -> str:
         return f"{self.protocol}, {self.task.head}, of {self.initial}"
 

@@ -1,0 +1,30 @@
+"""Products of float32 matrices: exact or, on a GPU, in TF32, which keeps three digits and is several times faster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal
+
+import torch
+
+
+def exact_products() -> AbstractContextManager[None]:
+    """Context manager: multiply float32 matrices exactly; within a compiled graph, as the rest of that does."""
+    return nullcontext() if torch.compiler.is_compiling() else products("highest")
+
+
+def network_products(device: torch.device) -> AbstractContextManager[None]:
+    """Context manager: multiply float32 matrices as a network may, on a GPU in TF32 and exactly on a CPU."""
+    return products("high") if device.type == "cuda" else nullcontext()
+
+
+@contextmanager
+def products(precision: Literal["highest", "high"]) -> Iterator[None]:
+    """Context manager: torch's precision of such products is another one meanwhile."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

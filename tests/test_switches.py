@@ -1,0 +1,121 @@
+"""Switches of a GPU: they are set for a run and a device, and what has to be exact stays so beside TF32."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import drawn_image
+from runs import image_folder, outcome, run, tiny
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ssl_backbones.data.batches import Request
+from ssl_backbones.evaluate.detection.detect_run import DetectRun
+from ssl_backbones.losses import info_nce
+from ssl_backbones.methods import MoCoV2Config
+from ssl_backbones.products import network_products, products
+from ssl_backbones.train import switches
+from ssl_backbones.train.switches import NotRepeatableError, repeatable, set_switches
+from ssl_backbones.views import MOCO_V2_VIEWS, MultiView
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return image_folder(tmp_path / "images")
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv(switches.WORKSPACE, raising=False)
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.benchmark = False
+
+
+def switched() -> tuple[bool, bool, str | None]:
+    """Repeatable operations, a search for fast convolutions, and cuBLAS' workspace."""
+    found = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    return *found, os.environ.pop(switches.WORKSPACE, None)
+
+
+def test_switches_follow_the_run_and_the_device(data: Path) -> None:
+    plain = tiny(MoCoV2Config, data, data.parent / "run")
+    repeated = replace(plain, deterministic=True)
+    for asked, device, expected in (
+        (plain, CUDA, (False, True, None)),
+        (repeated, CUDA, (True, False, ":4096:8")),
+        (DetectRun(size=800), CUDA, (False, False, None)),
+        (repeated, CPU, (False, False, None)),
+    ):
+        set_switches(asked, device)
+        assert switched() == expected
+
+
+def test_on_a_cpu_repeatable_operations_are_those_that_always_run(data: Path) -> None:
+    recipe = tiny(MoCoV2Config, data, data.parent / "plain", max_steps=3)
+    run(recipe)
+    run(replace(recipe, deterministic=True, out=str(data.parent / "repeated")))
+    plain, repeated = (outcome(data.parent / name) for name in ("plain", "repeated"))
+    assert plain == repeated
+
+
+def test_an_operation_without_a_deterministic_form_is_named() -> None:
+    torch.use_deterministic_algorithms(True)
+    words = r"^put_ has no deterministic form .* leave out --deterministic"
+    with pytest.raises(NotRepeatableError, match=words), repeatable():
+        torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))
+    with pytest.raises(RuntimeError, match="another"), repeatable():
+        raise RuntimeError("another")
+
+
+class TF32(TorchDispatchMode):
+    """Products as a GPU makes them in TF32, where torch allows that: of numbers with ten bits behind the point."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        product = str(func).removeprefix("aten.").startswith(("mm.", "bmm.", "addmm."))
+        if product and torch.get_float32_matmul_precision() != "highest":
+            args = [shortened(part) if isinstance(part, Tensor) else part for part in args]
+        return func(*args, **kwargs or {})
+
+
+def shortened(value: Tensor) -> Tensor:
+    """A float32 tensor with ten bits behind the point."""
+    return ((value.contiguous().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+def views_of(images: list[Any]) -> list[Tensor]:
+    transform = MultiView(MOCO_V2_VIEWS, 16, "device")
+    drawn = transform.draw(3, 0, Request(0, np.arange(len(images))).indices)
+    return transform.on_device(transform.on_host(images, drawn))
+
+
+def test_the_levels_of_views_are_exact_beside_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [drawn_image(number, 40, 32) for number in range(6)]
+    expected = views_of(images)
+    with TF32(), network_products(CUDA):
+        allowed = views_of(images)
+        monkeypatch.setattr("ssl_backbones.views.device_engine.exact_products", lambda: products("high"))
+        spoilt = views_of(images)
+    assert all(torch.equal(*pair) for pair in zip(allowed, expected, strict=True))
+    assert not any(torch.equal(*pair) for pair in zip(spoilt, expected, strict=True))
+
+
+def test_losses_are_exact_beside_tf32() -> None:
+    queries, keys, queue = (torch.randn(count, 16, generator=torch.manual_seed(count)) for count in (8, 9, 64))
+    plain = info_nce(queries, keys[:8], queue, 0.2)
+    with TF32(), network_products(CUDA):
+        assert torch.equal(info_nce(queries, keys[:8], queue, 0.2), plain)
+        rounded = queries @ queue.T
+    assert not torch.equal(rounded, queries @ queue.T)
+    with network_products(CPU):
+        assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.get_float32_matmul_precision() == "highest"
