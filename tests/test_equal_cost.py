@@ -1,0 +1,121 @@
+"""The table at equal CPU cost: what a run costs is counted over a stop, and gains are paired image by image."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from runs import asked_to_stop, forget, image_folder, killed
+from small_methods import leave_teacher
+
+from ssl_backbones.metrics import paired_gain
+from ssl_backbones.train.loop import Loop
+
+sys.path.append(str(ROOT / "benchmarks"))
+import equal_cost
+import equal_cost_rows
+import equal_cost_table
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> equal_cost_rows.Bench:
+    """Two small sets, and two teachers of random weights."""
+    for data in ("imagenette", "goods"):
+        image_folder(tmp_path / data / "train", 80)
+        image_folder(tmp_path / data / "val", 20)
+    monkeypatch.setattr(equal_cost_rows, "TEACHERS", {name: {"teacher_size": 32} for name in ("lite0", "dinov2")})
+    sets = {data: str(tmp_path / data) for data in ("imagenette", "goods")}
+    teachers = {name: leave_teacher(tmp_path / name) for name in ("lite0", "dinov2")}
+    return equal_cost_rows.Bench(sets, teachers, tmp_path / "out", budget=10)
+
+
+def train(bench: equal_cost_rows.Bench, row: equal_cost_rows.Row, data: str = "imagenette") -> dict[str, Any]:
+    forget()
+    try:
+        return equal_cost.trained(bench, row, data, 0, 2, 0.5)
+    finally:
+        forget()
+
+
+def test_a_run_that_was_stopped_goes_on_counting(bench: equal_cost_rows.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(0, 10_000, 7))
+    monkeypatch.setattr(equal_cost_rows.time, "process_time", lambda: float(next(ticks)))
+    descend = Loop.descend
+
+    def stopped(loop: Loop, batches: Any) -> None:
+        descend(loop, batches)
+        if loop.step == 1:
+            asked_to_stop()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "descend", stopped)
+        with pytest.raises(SystemExit):
+            train(bench, equal_cost_rows.SCRATCH)
+    file = bench.run(equal_cost_rows.SCRATCH, "imagenette", 0)
+    before = equal_cost_rows.spent(file.with_name(f"{file.name}.cpu.json"))
+    assert before.keys() == {"0", "1"}
+    assert 0 == before["0"] < before["1"]
+    record = train(bench, equal_cost_rows.SCRATCH)
+    assert record["steps"] == 2
+    assert record["cpu_seconds"]["training"] == before["1"] + 7
+    assert record["cpu_seconds"]["whole"] == record["cpu_seconds"]["training"] + 0.5
+    assert len(bytes.fromhex(record["knn"]["right"])) == -(-record["of"] // 8)
+    assert train(bench, equal_cost_rows.SCRATCH) == record
+
+
+@pytest.mark.parametrize("row", equal_cost_rows.ROWS, ids=lambda row: row.slug)
+def test_every_row_is_a_recipe(row: equal_cost_rows.Row, bench: equal_cost_rows.Bench) -> None:
+    made = bench.recipe(row, "goods", 3, 10)
+    assert (made.epochs, made.seed, made.data, made.schedule.warmup_epochs) == (10, 3, bench.sets["goods"], 1)
+    assert made.init == (str(bench.out / "runs" / "byol.imagenette.seed3") if row.begins_as else "")
+    assert getattr(made.method, "teacher", "") == bench.teachers.get(row.teacher, "")
+
+
+@pytest.mark.slow
+def test_the_whole_work_leaves_a_record_of_each_row_and_a_table(
+    bench: equal_cost_rows.Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(equal_cost, "TEACHERS", equal_cost_rows.TEACHERS)
+    labels = ("BYOL", "BYOL, begun as the other set's", "Distilled, Lite0", "RoB by LEWEL_B, Lite0")
+    rows = tuple(row for row in equal_cost_rows.ROWS if row.label in labels)
+    monkeypatch.setattr(equal_cost, "ROWS", rows)
+    assert equal_cost.work(bench, [0], 0) == 0
+    records = {path.name for path in (bench.out / "records").iterdir()}
+    assert len(records) == 2 * (len(rows) + 3)
+    monkeypatch.setattr(equal_cost, "trained", killed)
+    assert equal_cost.work(bench, [0], 0) == 0
+    monkeypatch.setattr(sys, "argv", ["", str(bench.out / "records"), "--out", str(tmp_path / "table.json")])
+    assert equal_cost_table.main() == 0
+    assert (tmp_path / "table.png").exists()
+    assert "| Distilled, Lite0 | BYOL |" in capsys.readouterr().out
+    assert not any(str(tmp_path) in (bench.out / "records" / name).read_text() for name in records)
+
+
+def record_of(right: np.ndarray, seed: int) -> dict[str, Any]:
+    """A record with the same images right in both numbers."""
+    cell = {"accuracy": float(right.mean()), "right": equal_cost.packed(torch.from_numpy(right))}
+    return {"seed": seed, "of": len(right), "knn": cell, "linear": cell}
+
+
+def test_gains_are_paired_image_by_image() -> None:
+    draw = np.random.default_rng(0)
+    before = [draw.random(203) < 0.5 for _ in range(3)]
+    after = [np.where(draw.random(203) < 0.9, one, ~one) for one in before]
+    mine, theirs = ([record_of(one, seed) for seed, one in enumerate(side)] for side in (after, before))
+    one = equal_cost_table.gain(mine[:1], theirs[:1], "knn")
+    exact = paired_gain(torch.from_numpy(before[0]), torch.from_numpy(after[0]))
+    assert one is not None
+    assert (one["value"], one["low"], one["high"]) == (exact.value, exact.low, exact.high)
+    three = equal_cost_table.gain(mine, theirs, "knn")
+    assert three is not None
+    apart = np.mean([np.subtract(*pair, dtype=float) for pair in zip(after, before, strict=True)], axis=0)
+    reach = 1.959964 * apart.std(ddof=1) / np.sqrt(203)
+    assert three["value"] == pytest.approx(apart.mean())
+    assert (three["low"], three["high"]) == pytest.approx((apart.mean() - reach, apart.mean() + reach), abs=1e-6)
+    assert three["by_seed"] == pytest.approx([a.mean() - b.mean() for a, b in zip(after, before, strict=True)])
+    assert equal_cost_table.gain(mine[:1], theirs[1:], "knn") is None
