@@ -42,6 +42,8 @@ from ssl_backbones.train.run import complete
 
 PACKAGES = ("torch", "timm", "accelerate", "numpy", "pillow", "opencv-python-headless")
 NEIGHBOURS = 20
+DECADES = tuple(10.0**-power for power in range(7))
+"""Weight decays that the linear classifier's is chosen from, on a part of the images to learn from."""
 
 
 @cache
@@ -59,7 +61,7 @@ def rows_of(model: EvaluatedModel, images: Images, source: str) -> Labelled:
 
 def accuracy(learnt: Labelled, asked: Labelled, classes: int) -> dict[str, Any]:
     """k-NN and linear accuracy on the held-out images, and which of them were named rightly, as hexadecimal digits."""
-    options = logistic.Options(model="", data="", out="")
+    options = logistic.Options(model="", data="", out="", weight_decays=DECADES)
     decay, _ = logistic.choose(learnt.rows, learnt.labels, classes, options)
     linear = fit(learnt.rows, learnt.labels, classes, decay).predict(asked.rows)
     near = knn_predict(learnt.rows, learnt.labels, asked.rows, k=NEIGHBOURS, num_classes=classes)
