@@ -31,16 +31,21 @@ class OtherRankError(Refusal, RuntimeError):
     """An error in the first process, as the others hear of it."""
 
 
+def is_lost_rank(error: Exception) -> bool:
+    """True for the error by which torch tells, where several processes work together, that another one is gone."""
+    torchs_own = type(error) is RuntimeError or isinstance(error, dist.DistError)
+    return max(world_size(), launched()) > 1 and torchs_own and bool(LOST.search(str(error)))
+
+
 @contextmanager
 def one_for_all(progress: Callable[[], str]) -> Iterator[None]:
     """Context manager: raise OtherRankError for the loss of another process, with the progress of the work."""
     try:
         yield
     except RuntimeError as error:
-        count = max(world_size(), launched())
-        torchs_own = type(error) is RuntimeError or isinstance(error, dist.DistError)
-        if count == 1 or not (torchs_own and LOST.search(str(error))):
+        if not is_lost_rank(error):
             raise
+        count = max(world_size(), launched())
         place = rank() if world_size() > 1 else os.environ.get("RANK", "0")
         raise OtherRankError(
             f"another of the {count} processes is gone or has not answered for {PATIENCE.seconds // 60} minutes "

@@ -19,11 +19,14 @@ from accelerate import Accelerator
 from runs import STEPS, asked_to_stop, elsewhere, image_folder, killed, outcome, run, stop, tiny
 from whole_runs import NoisyConfig, Whole, contents, data, watched
 
+from ssl_backbones import distributed
 from ssl_backbones.data import ImageSourceError
 from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, MethodConfig
 from ssl_backbones.recipes.settings import Checkpoints, Monitoring, OptimizerConfig
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs import checkpoint
 from ssl_backbones.runs.run_folder import RunFolderError
+from ssl_backbones.train import ending
 from ssl_backbones.train import pretrain as pretrain_module
 from ssl_backbones.train import start as start_module
 
@@ -62,6 +65,31 @@ def test_it_goes_on_after_it_was_killed_while_leaving(
         with pytest.raises(runs.Killed):
             run(recipe)
     assert checkpoint.load_latest(tmp_path / "run" / "checkpoints").step == STEPS
+    run(recipe)
+    assert outcome(tmp_path / "run") == outcome(noisy.path)
+
+
+GONE = {
+    "a reader": (1, "DataLoader worker (pid 7) is killed by signal: Killed."),
+    "a rank": (2, "Connection closed by peer [127.0.0.1]:4242"),
+}
+
+
+@pytest.mark.parametrize("gone", GONE)
+def test_a_process_that_is_lost_at_the_very_end_costs_no_result(
+    gone: str, noisy: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, (processes, words) = elsewhere(noisy.recipe, tmp_path / "run"), GONE[gone]
+
+    def lost(*_: object) -> None:
+        raise RuntimeError(words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ending, "beside_baselines", lost)
+        patch.setattr(distributed, "launched", lambda: processes)
+        with pytest.raises(Refusal, match=r"gone.* the same command goes on from there"):
+            run(recipe)
+    assert not (tmp_path / "run" / "results.json").exists()
     run(recipe)
     assert outcome(tmp_path / "run") == outcome(noisy.path)
 

@@ -12,25 +12,31 @@ from torch import nn
 
 from ssl_backbones.catalogue.at_hand import weights_at_hand
 from ssl_backbones.data.images import Images
-from ssl_backbones.distributed import say
+from ssl_backbones.distributed import is_lost_rank, say
 from ssl_backbones.models.backbone import center_crop, weights_sha256
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.names import Name
 from ssl_backbones.train.baselines import Question, Seen, compared, images_asked
 from ssl_backbones.train.beginning import Beginning
 from ssl_backbones.train.bench import Bench, view_of
+from ssl_backbones.train.loader import is_lost_reader
 from ssl_backbones.train.monitor import Monitor
 from ssl_backbones.train.processes import first_decides
 from ssl_backbones.views import SingleView, permutation
 
 
 def conclude(beginning: Beginning, monitor: Monitor, bench: Bench) -> None:
-    """Hold the backbone against its baselines, in all processes; a failure is told, and costs the comparison alone."""
+    """Hold the backbone against its baselines, in all processes; a failure is told, and costs the comparison alone.
+
+    The loss of a process is none: it ends the run, and the same command compares.
+    """
     try:
         monitor.baselines = beside_baselines(beginning, monitor.asked_images, bench)
     except Refusal:
         raise
     except Exception as error:  # a comparison is not worth a run, whatever is wrong with it
+        if is_lost_reader(error) or is_lost_rank(error):
+            raise
         say(f"warning: the backbone was not held against others ({type(error).__name__}: {error})")
 
 

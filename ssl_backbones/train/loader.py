@@ -195,13 +195,18 @@ def ends_by_words() -> Iterator[None]:
         raise LostReaderError("it ended in the middle of a batch") from error
 
 
+def is_lost_reader(error: Exception) -> bool:
+    """True for the error by which torch or the loader tells that a reading process is gone."""
+    return isinstance(error, LostReaderError) or (isinstance(error, RuntimeError) and bool(DIED.match(str(error))))
+
+
 @contextmanager
 def readers_alive(progress: Callable[[], str]) -> Iterator[None]:
     """Context manager: raise LostReaderError for a reading process that dies, with the progress of the run."""
     try:
         yield
     except RuntimeError as error:
-        if not (isinstance(error, LostReaderError) or DIED.match(str(error))):
+        if not is_lost_reader(error):
             raise
         raise LostReaderError(
             f"a process that reads images is gone ({str(error).strip().rstrip('.')}; where memory was short, fewer "
