@@ -26,6 +26,7 @@ from ssl_backbones.methods import (
     Method,
     MethodConfig,
     MoCoV2Config,
+    RoBConfig,
     lewel_m,
     moco_v2,
 )
@@ -221,7 +222,8 @@ class TestEveryMethod:
             config.hidden_dim = 3  # type: ignore[attr-defined,misc]
 
 
-aligned = pytest.mark.parametrize("kind", [LewelBConfig, LewelMConfig, AlignedConfig], ids=lambda kind: kind.__name__)
+WITH_MAPS = [LewelBConfig, LewelMConfig, AlignedConfig, RoBConfig]
+aligned = pytest.mark.parametrize("kind", WITH_MAPS, ids=lambda kind: kind.__name__)
 
 
 @aligned

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from two_processes import run_two_processes
 
-from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, Method, MoCoV2Config
+from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, Method, MoCoV2Config, RoBConfig
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.models.batch_norm import CrossReplicaBatchNorm
 
@@ -23,6 +23,7 @@ SYNCHRONISED: list[tuple[type[MethodConfig], dict[str, Any]]] = [
     (MoCoV2Config, {"key_bn": "sync"}),
     (LewelMConfig, {"key_bn": "sync"}),
     (LewelMConfig, {"key_bn": "sync", "symmetric": True, "aligned_negatives": "everything"}),
+    *((RoBConfig, {"loss": loss}) for loss in ("byol", "moco_v2", "lewel_b", "lewel_m")),
 ]
 
 

@@ -23,6 +23,7 @@ from ssl_backbones.methods import (
     MethodConfig,
     MoCoV2Config,
     NNCLRConfig,
+    RoBConfig,
     SimSiamConfig,
     VICRegConfig,
 )
@@ -40,6 +41,7 @@ PASSES: dict[type[MethodConfig], tuple[int, int]] = {
     LewelMConfig: (1, 1),
     MoCoV2Config: (1, 1),
     NNCLRConfig: (2, 0),
+    RoBConfig: (2, 0),
     SimSiamConfig: (2, 0),
     VICRegConfig: (2, 0),
 }

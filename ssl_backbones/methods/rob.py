@@ -100,8 +100,8 @@ class RoB(Method):
         self.comparison: Comparison = (Found if config.loss in FOUND else Predicted)(config, self.branch.width)
         self.predictor = MLPHead(config.projection_dim, config.hidden_dim, self.branch.width)  # q
         if self.aligned:
-            config.check_groups(self.branch.map_width, "the width of the teacher's maps")
             self.head = AlignedHead(width, config)
+            config.check_groups(self.branch.map_width, "the width of the teacher's maps")
             self.aligned_predictor = MLPHead(config.aligned_dim, config.hidden_dim, self.branch.map_width)  # q_s
             self.alignment_maps = self.maps_of
         else:
