@@ -112,6 +112,8 @@ def test_one_process_reads_beside_each_that_trains(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
     assert loop_module.reading_workers(None) == 0
     assert loop_module.reading_workers(7) == 7
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert loop_module.reading_workers(None) == 31
 
 
 def on_two(rank: int) -> dict[str, Any]:

@@ -98,10 +98,12 @@ class RunLog:
         stream: TextIO | None = None,
         every_seconds: float = 10.0,
         clock: Callable[[], float] | None = None,
+        waited: Callable[[], float] | None = None,
     ) -> None:
         """`resumed_at` is the step of the checkpoint, whose later lines are dropped; None for a run that starts.
 
-        Where `stream` (stdout) is a terminal it shows a bar, elsewhere a line every so many seconds.
+        Where `stream` (stdout) is a terminal it shows a bar, elsewhere a line every so many seconds. `waited` gives the
+        seconds so far in which the training waited for images.
         """
         self.main, self.stream = main, stream or sys.stdout
         self.trackers = list(trackers)
@@ -111,6 +113,8 @@ class RunLog:
         self.step = self.first_step = resumed_at or 0
         self.started = self.clock()
         self.written_at = self.printed_at = (self.started, self.step)
+        self.waited = waited
+        self.waited_before, self.waiting = 0.0, 0.0
         self.shown_at = self.started
         if not main:
             return
@@ -157,10 +161,19 @@ class RunLog:
         speed: dict[str, float] = {"seconds": self.earlier + now - self.started}
         if self.step > before and now > then:
             speed["images_per_second"] = (self.step - before) * self.batch_size / (now - then)
+            speed |= self.share_waited(now - then)
             self.written_at = (now, self.step)
         self.speeds.write({"step": self.step} | speed)
         self.track(plain | speed)
         self.show(epoch, plain)
+
+    def share_waited(self, seconds: float) -> dict[str, float]:
+        """The share of the last seconds in which the training waited for images; empty where nobody counts it."""
+        if self.waited is None:
+            return {}
+        waited = self.waited()
+        self.waiting, self.waited_before = min(1.0, (waited - self.waited_before) / seconds), waited
+        return {"waiting": self.waiting}
 
     def track(self, values: dict[str, float]) -> None:
         """Hand the values to every tracker; one that fails is mentioned once and does not stop the run."""
@@ -175,7 +188,8 @@ class RunLog:
     def show(self, epoch: int, values: Mapping[str, float]) -> None:
         """Update the bar, or print a line where the next would come later than every so many seconds."""
         if not self.bar.disable:
-            self.bar.set_postfix_str(f"epoch {epoch}, {in_few_digits(values)}")
+            waiting = f", waiting {self.waiting:.0%}" if self.waited is not None else ""
+            self.bar.set_postfix_str(f"epoch {epoch}, {in_few_digits(values)}{waiting}")
             return
         (then, before), now = self.printed_at, self.clock()
         until_next, self.shown_at = now - self.shown_at, now
@@ -185,7 +199,8 @@ class RunLog:
         rate = (self.step - before) / max(now - then, 1e-9)
         seconds = self.left_at(now)
         left = "" if seconds is None else f", {as_time(seconds)} left"
-        speed = f", {rate * self.batch_size:.0f} images/s{left}" if rate > 0 else ""
+        waiting = "" if self.waited is None else f", {self.waiting:.0%} of it waiting for images"
+        speed = f", {rate * self.batch_size:.0f} images/s{waiting}{left}" if rate > 0 else ""
         self.say(f"step {self.step}/{self.total_steps}, epoch {epoch}: {in_few_digits(values)}{speed}")
         self.printed_at = (now, self.step)
 

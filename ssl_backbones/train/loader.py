@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from ssl_backbones.views.randomness import permutation, seed_of
 
 DIED = re.compile(r"DataLoader worker \(pid")
 """First words of torch when it hears that a worker is gone."""
+MANY = 8
+"""Workers beyond which each has one batch ready instead of two: together they have enough, in less memory."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +132,12 @@ class Loader:
         world_size: int = 1,
         accumulation: int = 1,
         workers: int = 0,
-        prefetch: int = 2,
+        prefetch: int | None = None,
         pin_memory: bool | None = None,
         start_method: str | None = None,
     ) -> None:
-        """`batch_size` counts all ranks and micro-batches; `prefetch` is host batches per worker.
+        """`batch_size` counts all ranks and micro-batches; `prefetch` is host batches per worker: 2 unless said
+        otherwise, and 1 where there are many workers.
 
         Memory is pinned where there is a CUDA device unless said otherwise. `start_method` is one of Python's ("fork",
         "forkserver", "spawn"), by default the platform's own.
@@ -141,6 +145,7 @@ class Loader:
         if start_method is not None and start_method not in multiprocessing.get_all_start_methods():
             choices = ", ".join(multiprocessing.get_all_start_methods())
             raise ValueError(f"workers cannot be started by {start_method!r}; this platform knows {choices}")
+        prefetch = (2 if workers <= MANY else 1) if prefetch is None else prefetch
         if workers < 0 or prefetch < 1:
             raise ValueError(f"workers={workers} and prefetch={prefetch} must be at least 0 and 1")
         self.dataset = dataset
@@ -149,6 +154,8 @@ class Loader:
         self.prefetch = prefetch
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         self.start_method = start_method
+        self.waited = 0.0
+        """Seconds so far in which somebody waited for batches; what this process makes itself is waited for too."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -175,8 +182,10 @@ class Loader:
         with signals_waiting():
             batches = iter(data_loader)
         for _ in range(first, last):
+            began = time.perf_counter()
             with ends_by_words() if self.workers else nullcontext():
                 step = [Batch(*next(batches)) for _ in range(self.order.accumulation)]
+            self.waited += time.perf_counter() - began
             yield step
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[list[Batch]]:
@@ -258,4 +267,4 @@ def reading_workers(asked: int | None) -> int:
     if asked is not None:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, max(0, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
+    return max(0, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)

@@ -23,6 +23,7 @@ from ssl_backbones.runs.checkpoint import Checkpoint, load_latest
 from ssl_backbones.runs.log import RunLog
 from ssl_backbones.runs.results import read_results
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, claim
+from ssl_backbones.runs.waiting import WaitingAdvice
 from ssl_backbones.train.before import Given
 from ssl_backbones.train.cost import FirstBatch, expected
 from ssl_backbones.train.guards import within_memory
@@ -94,7 +95,9 @@ def prepare(
         trackers=[lambda values, step: accelerator.log(values, step=step)] if run.trackers else [],
         resumed_at=None if saved is None else saved.step,
         main=accelerator.is_main_process,
+        waited=lambda: loop.loader.waited,
     )
+    log.trackers.append(WaitingAdvice(run.to_dict(), log.say))
     introduce(loop, log, saved)
     log.say(expected(loop, timing))
     return loop, log

@@ -13,6 +13,8 @@ from ssl_backbones.registry.names import without_place
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.results import as_share, in_words, percent, read_results, searched_in_words, upgraded
 from ssl_backbones.runs.verdict import figures, sentences
+from ssl_backbones.runs.waiting import in_words as in_words_of
+from ssl_backbones.runs.waiting import share_of
 from ssl_backbones.typed.records import ANEW, TunedForm, check_recipe
 from ssl_backbones.typed.values import check_form, from_plain
 from ssl_backbones.visualizers.curves import run_curves
@@ -28,9 +30,16 @@ def run_section(folder: Path, results: Mapping[str, Any] | None = None) -> Secti
     return Section(
         "The run",
         "What was trained, and its numbers over the steps, as the run recorded them.",
-        facts=facts(recorded_recipe(folder), results),
+        facts=facts(recorded_recipe(folder), results) | waiting(folder),
         curves=run_curves(lines, knn_chance=results.get("chance")),
     )
+
+
+def waiting(folder: Path) -> dict[str, str]:
+    """The share of the time that went by waiting for images, with what would be faster where it was much."""
+    path = folder / "speed.jsonl"
+    share = share_of(read_log(path)) if path.exists() else None
+    return {} if share is None else {"Waiting for images": in_words_of(share, recorded_recipe(folder))}
 
 
 def verdict_sections(results: Mapping[str, Any]) -> list[Section]:

@@ -1,0 +1,64 @@
+"""The share of a run's time that goes by waiting for images, and what shortens it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+MUCH = 0.1
+"""Share above which a run is told what would be faster."""
+SOON = 60.0
+"""Seconds of steps before that."""
+
+
+def share_of(speeds: Iterable[Mapping[str, Any]]) -> float | None:
+    """The share of the steps' time by the lines of a speed.jsonl; None where they do not tell it."""
+    waited = total = 0.0
+    step = 0
+    for line in speeds:
+        if {"waiting", "images_per_second"} <= line.keys():
+            time = (line["step"] - step) / max(line["images_per_second"], 1e-9)
+            waited, total = waited + line["waiting"] * time, total + time
+        step = line["step"]
+    return waited / total if total else None
+
+
+def in_words(share: float, recipe: Mapping[str, Any]) -> str:
+    """The share in words, with what would be faster where it is much."""
+    told = f"{share:.0%} of the steps' time"
+    return f"{told}: {faster(recipe)}" if share > MUCH else told
+
+
+def faster(recipe: Mapping[str, Any]) -> str:
+    """The options that would bring images sooner, of those that a recipe has and does not use yet."""
+    engine = recipe.get("engine")
+    ways = [
+        ("--engine opencv (several times as fast)", engine not in (None, "opencv", "device")),
+        ("--engine device, where that is a GPU", engine not in (None, "device")),
+        ("--cache FOLDER, which keeps images decoded", recipe.get("cache") == ""),
+        ("--workers, which read beside the training", recipe.get("workers") == 0),
+        ("--resident, which keeps the cache on the device", engine == "device" and recipe.get("resident") is False),
+    ]
+    found = [way for way, helps in ways if helps]
+    return f"sooner with {'; '.join(found)}" if found else "sooner with more cores, or fewer other programs on them"
+
+
+class WaitingAdvice:
+    """Tells once, as a tracker of the run's log, that much of its time goes by waiting for images."""
+
+    def __init__(self, recipe: Mapping[str, Any], say: Callable[[str], None]) -> None:
+        self.recipe, self.say = recipe, say
+        self.waited = self.total = 0.0
+        self.seconds: float | None = None
+        self.told = False
+
+    def __call__(self, values: Mapping[str, float], step: int) -> None:
+        """Take in a line of the log."""
+        seconds, before = values["seconds"], self.seconds
+        self.seconds = seconds
+        if before is None or "waiting" not in values:
+            return
+        self.waited, self.total = self.waited + values["waiting"] * (seconds - before), self.total + seconds - before
+        if not self.told and self.total >= SOON and self.waited > MUCH * self.total:
+            self.told = True
+            self.say(f"Waiting for images takes {in_words(self.waited / self.total, self.recipe)}.")

@@ -1,0 +1,96 @@
+"""The share of the time that goes by waiting for images: counted, logged, said once, and on the page."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_loader import loader
+
+from ssl_backbones.runs.log import RunLog, read_log
+from ssl_backbones.runs.waiting import SOON, WaitingAdvice, in_words, share_of
+from ssl_backbones.visualizers.run_section import waiting
+
+PILLOW = {"engine": "pillow", "cache": "", "workers": None, "resident": False}
+
+
+def test_a_loader_counts_the_time_in_which_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = loader(unreadable=[])
+    made = type(batches.dataset).__getitem__
+
+    def slowly(self: Any, request: Any) -> Any:
+        time.sleep(0.02)
+        return made(self, request)
+
+    monkeypatch.setattr(type(batches.dataset), "__getitem__", slowly)
+    for _ in batches.steps(0, 2):
+        time.sleep(0.1)  # which is the network's time
+    assert 0.04 <= batches.waited < 0.2
+
+
+def test_the_share_is_in_the_file_of_speeds_and_on_the_terminal(tmp_path: Path) -> None:
+    ticks, waited = count(0.0, 10.0), count(0.0, 2.5)
+    stream = io.StringIO()
+    log = RunLog(tmp_path, 4, 8, stream=stream, clock=lambda: next(ticks), waited=lambda: next(waited))
+    for _ in range(2):
+        log.advance()
+        log.advance()
+        log.write(0, {"loss": 1.0})
+    log.close()
+    speeds = read_log(tmp_path / "speed.jsonl")
+    assert speeds[0]["waiting"] == 0
+    assert 0 < speeds[1]["waiting"] <= 0.25
+    assert f"{speeds[1]['waiting']:.0%} of it waiting for images" in stream.getvalue()
+
+
+def test_a_run_that_waits_much_is_told_once_what_is_faster() -> None:
+    said: list[str] = []
+    advice = WaitingAdvice(PILLOW, said.append)
+    for line in range(6):
+        advice({"seconds": line * SOON / 3, "images_per_second": 100.0, "waiting": 0.4}, line)
+        assert len(said) == (line >= 3)
+    assert said[0].startswith("Waiting for images takes 40% of the steps' time: sooner with --engine opencv")
+    assert "--cache FOLDER" in said[0]
+    quick: list[str] = []
+    advice = WaitingAdvice(PILLOW, quick.append)
+    for line in range(6):
+        advice({"seconds": line * SOON, "waiting": 0.09}, line)
+        advice({"seconds": line * SOON}, line)  # a measurement
+    assert quick == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "ways"),
+    [
+        (PILLOW | {"engine": "opencv", "cache": "folder"}, ["device"]),
+        (PILLOW | {"engine": "device", "cache": "folder"}, ["resident"]),
+        (PILLOW | {"workers": 0}, ["opencv", "device", "cache", "workers"]),
+        (PILLOW | {"engine": "device", "cache": "folder", "resident": True}, ["more cores"]),
+        ({"workers": None}, ["more cores"]),  # of training with labels, which has neither engine nor cache
+    ],
+)
+def test_what_is_faster_is_what_the_run_does_not_use_yet(recipe: dict[str, Any], ways: list[str]) -> None:
+    told = in_words(0.5, recipe)
+    everything = {"opencv", "device,", "FOLDER", "workers", "resident", "more cores"}
+    assert {way for way in everything if way in told} == {
+        {"device": "device,", "cache": "FOLDER"}.get(w, w) for w in ways
+    }
+
+
+def test_the_page_tells_the_share_of_all_steps(tmp_path: Path) -> None:
+    lines = [
+        {"step": 0, "seconds": 1.0},
+        {"step": 10, "seconds": 12.0, "images_per_second": 10.0, "waiting": 0.5},
+        {"step": 10, "seconds": 20.0},
+        {"step": 30, "seconds": 41.0, "images_per_second": 20.0, "waiting": 0.1},
+    ]
+    assert share_of(lines) == pytest.approx(0.3)
+    assert share_of(lines[:1]) is None
+    (tmp_path / "speed.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert waiting(tmp_path) == {"Waiting for images": f"30% of the steps' time: {in_words(0.3, {}).split(': ')[1]}"}
+    assert waiting(tmp_path / "elsewhere") == {}
