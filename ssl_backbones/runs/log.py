@@ -86,6 +86,9 @@ class RunLog:
     Steps count those completed. Whatever belongs to a step is written before the checkpoint of that step is made.
     """
 
+    waiting = waited_before = 0.0
+    """The share of the time before the last line that was waited for images, and the seconds until then."""
+
     def __init__(
         self,
         folder: Path,
@@ -109,12 +112,10 @@ class RunLog:
         self.trackers = list(trackers)
         self.failed: set[int] = set()
         self.batch_size, self.total_steps = batch_size, total_steps
-        self.every_seconds, self.clock = every_seconds, clock or NARRATOR.clock
+        self.every_seconds, self.clock, self.waited = every_seconds, clock or NARRATOR.clock, waited
         self.step = self.first_step = resumed_at or 0
         self.started = self.clock()
         self.written_at = self.printed_at = (self.started, self.step)
-        self.waited = waited
-        self.waited_before, self.waiting = 0.0, 0.0
         self.shown_at = self.started
         if not main:
             return
