@@ -105,11 +105,10 @@ class RunLog:
     ) -> None:
         """`resumed_at` is the step of the checkpoint, whose later lines are dropped; None for a run that starts.
 
-        Where `stream` (stdout) is a terminal it shows a bar, elsewhere a line every so many seconds. `waited` gives the
-        seconds so far in which the training waited for images.
+        Where `stream` (stdout) is a terminal it shows a bar, elsewhere a line every so many seconds.
+        `waited` gives the seconds so far in which the training waited for images.
         """
-        self.main, self.stream = main, stream or sys.stdout
-        self.trackers = list(trackers)
+        self.main, self.stream, self.trackers = main, stream or sys.stdout, list(trackers)
         self.failed: set[int] = set()
         self.batch_size, self.total_steps = batch_size, total_steps
         self.every_seconds, self.clock, self.waited = every_seconds, clock or NARRATOR.clock, waited
