@@ -68,11 +68,12 @@ def test_a_run_that_was_stopped_goes_on_counting(bench: equal_cost_rows.Bench, m
     assert train(bench, equal_cost_rows.SCRATCH) == record
 
 
-@pytest.mark.parametrize("row", equal_cost_rows.ROWS, ids=lambda row: row.slug)
+@pytest.mark.parametrize("row", [*equal_cost_rows.ROWS, *equal_cost_rows.LARGE], ids=lambda row: row.slug)
 def test_every_row_is_a_recipe(row: equal_cost_rows.Row, bench: equal_cost_rows.Bench) -> None:
     made = bench.recipe(row, "goods", 3, 10)
     assert (made.epochs, made.seed, made.data, made.schedule.warmup_epochs) == (10, 3, bench.sets["goods"], 1)
     assert made.init == (str(bench.out / "runs" / "byol.imagenette.seed3") if row.begins_as else "")
+    assert made.size == row.size == (128 if "resnet18" in made.model else 32)
     assert getattr(made.method, "teacher", "") == bench.teachers.get(row.teacher, "")
 
 
