@@ -61,6 +61,7 @@ def tiny(
         "schedule": ScheduleConfig(per="step"),
         "precision": "fp32",
         "layout": "contiguous",
+        "engine": "pillow",
         "seed": 5,
         "workers": 0,
         "monitoring": Monitoring(knn_every=1, k=3),

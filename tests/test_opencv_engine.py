@@ -27,7 +27,9 @@ from ssl_backbones.methods import FlagsConfig, LewelMConfig, MoCoV2Config
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError
 from ssl_backbones.train.beginning import begin
-from ssl_backbones.train.pretrain import build, require_engine, start
+from ssl_backbones.train.pretrain import build, start
+from ssl_backbones.train.results import altered
+from ssl_backbones.train.settle import engine_of, views_sentence
 from ssl_backbones.train.start import UnfitError
 from ssl_backbones.views import MultiView, Policy, uniform, using_engine
 from ssl_backbones.views import pillow_engine as pillow
@@ -218,7 +220,6 @@ def test_without_opencv_the_engine_is_refused(monkeypatch, tmp_path):
     with pytest.raises(UnfitError, match=sentence):
         start(tiny(MoCoV2Config, data, tmp_path / "run", engine="opencv"))
     assert not (tmp_path / "run").exists()
-    run(tiny(MoCoV2Config, data, tmp_path / "run", epochs=1))
 
 
 @pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.name)
@@ -231,7 +232,7 @@ def test_a_method_has_the_engine_or_refuses_it(engine, kind, tmp_path):
         transform = build(begin(recipe)).transform(16)
     if isinstance(transform, MultiView):
         assert transform.engine == engine
-        require_engine(recipe, build(begin(recipe)))
+        assert engine_of(recipe, build(begin(recipe))) == engine
         return
     with pytest.raises(UnfitError, match=f"engine is '{engine}', but {kind.name} makes its views by pillow alone"):
         start(recipe)
@@ -267,7 +268,57 @@ def test_a_run_by_another_engine_that_is_stopped_goes_on_bit_identical_in_worker
     stop(parted, 2)
     run(parted)
     assert outcome(tmp_path / "parted")["backbone"] == outcome(tmp_path / "whole")["backbone"]
-    assert json.loads((tmp_path / "whole" / "recipe.json").read_text())["engine"] == engine
+    for name in ("recipe.json", "results.json"):
+        assert json.loads((tmp_path / "whole" / name).read_text())["engine"] == engine
+
+
+# The choice of a run that leaves it open
+
+
+def engine_at_start(recipe: Recipe) -> str:
+    """The engine of a run that is started, or goes on, and is left at once."""
+    forget()
+    loop, log = start(recipe)[0]
+    with closing(log), loop.folder:
+        return loop.dataset.transform.engine
+
+
+@pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("installed", [True, False])
+def test_opencv_makes_the_views_where_it_is_installed_and_can(installed, kind, tmp_path, monkeypatch):
+    recipe = tiny(kind, image_folder(tmp_path / "photos"), tmp_path / "run", engine="auto")
+    method = build(begin(recipe))
+    if not installed:
+        monkeypatch.setitem(sys.modules, "cv2", None)
+    can = "opencv" in method.transform(16).engines
+    assert engine_of(recipe, method) == ("opencv" if installed and can else "pillow")
+    said = views_sentence(replace(recipe, engine=engine_of(recipe, method)), method)
+    assert ("OpenCV" in said) == (installed and can)
+    assert ("pip install" in said) == (can and not installed)
+
+
+def test_a_run_keeps_its_engine_whatever_is_installed_later(tmp_path, monkeypatch, capsys):
+    """Begun without OpenCV it goes on by Pillow, begun with it it goes on by that or says in a sentence what lacks."""
+    data = image_folder(tmp_path / "photos")
+    slow, fast = (tiny(MoCoV2Config, data, tmp_path / name, engine="auto") for name in ("slow", "fast"))
+    with monkeypatch.context() as without_opencv:
+        without_opencv.setitem(sys.modules, "cv2", None)
+        stop(slow, 1)
+    stop(fast, 1)
+    capsys.readouterr()
+    assert engine_at_start(slow) == "pillow"
+    assert "Views are made by Pillow, the reference (--engine opencv is faster)." in capsys.readouterr().out
+    with monkeypatch.context() as without_opencv:
+        without_opencv.setitem(sys.modules, "cv2", None)
+        with pytest.raises(UnfitError, match="makes its views by OpenCV, which is not installed here: pip install"):
+            start(fast)
+    with pytest.raises(RunFolderError, match='engine is "opencv" there and "pillow" here'):
+        start(replace(fast, engine="pillow"))
+    assert engine_at_start(replace(fast, engine="opencv")) == "opencv"  # as it was found
+    for recipe, engine in ((slow, "pillow"), (fast, "opencv")):
+        written = Recipe.from_dict(json.loads((recipe.folder / "recipe.json").read_text()))
+        assert written.engine == engine
+        assert not altered(written)
 
 
 # Runs that were begun before there was a choice
@@ -287,12 +338,12 @@ def without(path: Path, *fields: str) -> None:
 
 def test_a_run_begun_without_a_field_goes_on_with_its_default_and_with_no_other_value(tmp_path):
     data = image_folder(tmp_path / "photos")
-    recipe = tiny(MoCoV2Config, data, tmp_path / "run")
+    recipe = tiny(MoCoV2Config, data, tmp_path / "run", engine="pillow")
     stop(recipe, 2)
     without(tmp_path / "run", "engine", "optimizer.trust_coefficient", "method.momentum")
     with pytest.raises(RunFolderError, match='engine is "pillow" there and "opencv" here'):
         run(replace(recipe, engine="opencv"))
-    run(recipe)
+    run(replace(recipe, engine="auto"))
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["engine"] == "pillow"
     whole = replace(recipe, out=str(tmp_path / "whole"))
     run(whole)

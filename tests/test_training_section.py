@@ -101,7 +101,9 @@ def test_a_tag_is_borne_on_images_that_are_known_to_be_the_recipes(
     assert earned_tag(recipe, found) == earned
     assert told in training(recipe.to_dict(), found, "recipe.json")["images"]
     assert ("not known to be" in description(recipe, found)) == (earned is None)
-    changed = replace(recipe, engine="opencv")
+    by_engine = replace(recipe, engine="opencv")
+    assert earned_tag(by_engine, results(by_engine, fingerprint)) == earned
+    changed = replace(recipe, epochs=recipe.epochs + 1)
     assert earned_tag(changed, results(changed, fingerprint)) is None
 
 

@@ -51,6 +51,7 @@ def settings(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> list[tupl
         ("learning rate", joined(optimizer.get("lr"), optimizer.get("lr_rule"))),
         ("weight decay", optimizer.get("weight_decay")),
         ("schedule", joined(schedule.get("kind"), f"{schedule.get('warmup_epochs')} epochs of warm-up")),
+        ("maker of the views", recipe.get("engine")),
         ("seed", results.get("seed", recipe.get("seed"))),
         ("device", joined(compute.get("device"), f"{compute.get('processes')} process(es)")),
         ("precision", compute.get("precision")),
@@ -82,10 +83,15 @@ def images(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
 
 
 def command(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """The command that runs it again, where DATA stands for the images: the recipe and all that an option can alter."""
+    """The command that runs it again, where DATA stands for the images: the recipe and all that an option can alter.
+
+    The engine is named, as on another machine another one may be found.
+    """
     words = [word for name, (_, new) in leaves(results) for word in option(name, new)]
     seed = results.get("seed", recipe.get("seed"))
     words += ["--cache", "CACHE"] if recipe.get("reencode") else []  # in which images are kept as other pixels
+    named = "engine" in results.get("altered", {}) or recipe.get("engine", "auto") == "auto"
+    words += [] if named else option("engine", recipe["engine"])
     words += ["--seed", str(seed)] if seed else []
     return in_code(shlex.join([NAME, "pretrain", str(recipe["name"]), "--data", "DATA", *words]))
 

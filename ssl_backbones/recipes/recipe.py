@@ -204,9 +204,10 @@ class Recipe(Run):
     of github.com/HobbitLong/CMC."""
     hold_out: int = 0
     """Images of every class that are not trained on and are asked about instead; left in held_out.txt. 0 for none."""
-    engine: Engine = "pillow"
-    """The maker of the pixels of views: the reference, the faster one, or the network's device, to which whole images
-    are sent for that; all within a few levels. Methods whose views follow no policy have the reference alone."""
+    engine: Literal["auto", Engine] = "auto"
+    """The maker of the pixels of views: Pillow, the reference; OpenCV, which is faster; or the network's device, to
+    which whole images are sent for that; all within a few levels. auto is OpenCV where it is installed and the method's
+    views follow a policy, and Pillow elsewhere; a run keeps the one that it began with."""
     cache: str = ""
     """A folder that keeps the images as pixels, so that each is decoded once for all epochs and runs; none if empty."""
     cache_limit: float = 8.0
@@ -267,6 +268,10 @@ class Recipe(Run):
             field.name: resized(getattr(self.method, field.name), start.interpolation) for field in fields(self.method)
         }
         return replace(self, start=start, method=replace(self.method, **views))
+
+    def completed(self, plain: dict[str, Any]) -> dict[str, Any]:
+        """The same; a run that was begun when there was one engine has that one."""
+        return super().completed({"engine": "pillow"} | plain)
 
     @staticmethod
     def from_dict(plain: dict[str, Any]) -> Recipe:

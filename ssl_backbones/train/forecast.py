@@ -20,10 +20,10 @@ from ssl_backbones.train.loader import reading_workers
 from ssl_backbones.train.memory import counted, fewest, fitted, memory_needed
 from ssl_backbones.train.optimization import build_optimizer
 from ssl_backbones.train.precision import DTYPES, available, timed
-from ssl_backbones.train.pretrain import build, require_engine, settled_on_data
-from ssl_backbones.train.settle import as_before
+from ssl_backbones.train.pretrain import build, settled_on_data
+from ssl_backbones.train.settle import as_before, engine_of
 from ssl_backbones.train.start import first_batch, fitting, meet_for
-from ssl_backbones.views import check_engine, using_engine
+from ssl_backbones.views import using_engine
 
 TIMED_ON_CPU = 4
 """Images of a timed step on a CPU, whose time grows with them; a GPU is given as many as it will have."""
@@ -68,10 +68,10 @@ def dry_run(recipe: Recipe) -> Forecast:
     """The forecast of a recipe on its data; what does not fit the images, the engine or the processes is refused."""
     device = meet_for(recipe)
     with fitting():
-        check_engine(recipe.engine)
-        require_engine(recipe, build(Beginning(random(recipe), None)))
-    recipe, images, _ = settled_on_data(as_before(recipe), device)
-    with using_engine(recipe.engine), fitting():
+        recipe = as_before(recipe)
+        engine = engine_of(recipe, build(Beginning(random(recipe), None)))
+    recipe, images, _ = settled_on_data(replace(recipe, engine=engine), device)
+    with using_engine(engine), fitting():
         method = build(Beginning(random(recipe), None))
         recipe = fitted(recipe, method, images, device)
     return forecast(recipe, images, device)
@@ -133,9 +133,10 @@ def timing(recipe: Recipe, images: Images, device: torch.device, count: int) -> 
     precision = available(device)[-1] if recipe.precision == "auto" else recipe.precision
     layout = "contiguous" if recipe.layout == "auto" else recipe.layout
     timed_here = f"Timing {count} images of {recipe.size} px by {recipe.model}"
-    with doing(timed_here, at_once=True), using_engine(recipe.engine):
-        with fitting():
-            method = build(Beginning(trial, None)).train()
+    with fitting():
+        method = build(Beginning(trial, None)).train()
+        engine = engine_of(recipe, method)
+    with doing(timed_here, at_once=True), using_engine(engine):
         batch, views = first_batch(trial, method, images, device)
         batch = in_layout(batch, layout)
         method.to(device).to(memory_format=MEMORY_FORMATS[layout])  # type: ignore[call-overload]

@@ -35,9 +35,9 @@ from ssl_backbones.train.memory import fitted
 from ssl_backbones.train.monitor import Monitor
 from ssl_backbones.train.results import save_results
 from ssl_backbones.train.run import complete
-from ssl_backbones.train.settle import as_before, settle
+from ssl_backbones.train.settle import as_before, engine_of, settle, views_sentence
 from ssl_backbones.train.start import Begun, check_order, fitting, meet_for, prepare
-from ssl_backbones.views import check_engine, using_engine
+from ssl_backbones.views import using_engine
 
 
 def pretrain(recipe: Recipe) -> RunFolder:
@@ -51,21 +51,21 @@ def start(recipe: Recipe) -> tuple[Begun, SaveResults, Conclude]:
     """The run of a recipe, ready to go on from where it was left, what saves its results, and what ends it before."""
     device = meet_for(recipe)
     with fitting():
-        check_engine(recipe.engine)
         beginning = begin(as_before(recipe))
-        recipe, method = beginning.recipe, build(beginning)
-        require_engine(recipe, method)
+        method = build(beginning)
+        engine = engine_of(beginning.recipe, method)
+    recipe = replace(beginning.recipe, engine=engine)
+    say(views_sentence(recipe, method))
     recipe, images, validation = settled_on_data(recipe, device)
+    beginning = replace(beginning, recipe=recipe)
     if recipe.derived:
-        beginning = replace(beginning, recipe=recipe)
         with fitting():
             method = build(beginning)
     images, validation = kept_as_pixels(recipe, images, validation)
     images = resident(images, recipe, device)
-    with using_engine(recipe.engine):
-        recipe = fitted(recipe, method, images, device)
     monitor = Monitor(images, validation, recipe.monitoring, recipe.seed)
-    with using_engine(recipe.engine):
+    with using_engine(engine):
+        recipe = fitted(recipe, method, images, device)
         begun = prepare(recipe, method, images, monitor, device, beginning if recipe.init else None)
     return begun, partial(save_results, recipe, monitor), partial(ending.conclude, beginning, monitor)
 
@@ -93,16 +93,6 @@ def build(beginning: Beginning) -> Method:
         recompute_activations(method.backbone)
     beginning.take_over_state(method)
     return method
-
-
-def require_engine(recipe: Recipe, method: Method) -> None:
-    """ValueError where the method's views are not made by the engine that the recipe names."""
-    engines = method.transform(recipe.size).engines
-    if recipe.engine not in engines:
-        raise ValueError(
-            f"engine is {recipe.engine!r}, but {recipe.method.name} makes its views by {' or '.join(engines)} alone: "
-            f"leave out --engine{' and --resident' if recipe.resident else ''}"
-        )
 
 
 def open_data(recipe: Recipe) -> tuple[Images, Images | None]:

@@ -104,9 +104,10 @@ def architecture_of(recipe: Recipe) -> str:
 def altered(recipe: Recipe) -> dict[str, list[Any]]:
     """The fields in which a run differs from the recipe it is named after: that one's value, and the run's.
 
-    The data path is left out: data are compared by fingerprint; and so are fields that the recipe leaves to rules.
+    The data path is left out: data are compared by fingerprint; and so are fields that the recipe leaves to rules, and
+    the engine, which stands on its own.
     """
-    free = {*FREE, "seed"}
+    free = {*FREE, "seed", "engine"}
     named = recipes.get(recipe.name) if recipe.name in recipes.names() else recipe
     changed = differences(replace(named, accumulation=named.parts).to_dict(), recipe.to_dict())
     return {
@@ -153,6 +154,7 @@ def results_of_run(recipe: Recipe, monitor: Monitor, trained: Trained) -> dict[s
             "altered": altered(recipe),
             "steps": trained.steps,
             "epochs": recipe.epochs,
+            "engine": recipe.engine,
             "seconds": round(trained.log.seconds, 1),
             **({"start": to_plain(recipe.start)} if recipe.start else {}),
             **trained.method.account(),

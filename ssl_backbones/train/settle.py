@@ -16,10 +16,12 @@ from ssl_backbones.data import Images
 from ssl_backbones.data.frames import frame_of
 from ssl_backbones.distributed import say, world_size
 from ssl_backbones.files import read_object
+from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.own import RULES, Facts, put, settled
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.processes import first_decides
+from ssl_backbones.views import Engine, check_engine, fastest_engine, has_opencv
 
 LOOKED_AT = 64
 """Images whose size is read, at most, evenly spread."""
@@ -48,18 +50,25 @@ def settle(recipe: Recipe, images: Images, device: torch.device) -> Recipe:
 
 
 def as_before(recipe: Recipe) -> Recipe:
-    """The recipe with the values that its earlier run in the same folder derived, as recipe.json there holds them.
+    """The recipe with the values that its earlier run in the same folder settled, as recipe.json there holds them.
 
-    The parts of a batch are those of that run too, unless this one says their number.
+    Those that this run names are its own. ValueError for an engine that is not installed.
     """
-    kept = first_decides(lambda: values_kept(recipe)) if recipe.derived or not recipe.accumulation else {}
+    kept = first_decides(lambda: values_kept(recipe))
+    if kept.get("engine") == "opencv" and not has_opencv():
+        raise ValueError(
+            f"the run in {recipe.folder} makes its views by OpenCV, which is not installed here: pip install "
+            "'ssl-backbones[fast]', or begin another run with --out"
+        )
     for name, value in kept.items():
         recipe = put(recipe, name, value)
+    if recipe.engine != "auto":
+        check_engine(recipe.engine)
     return recipe
 
 
 def values_kept(recipe: Recipe) -> dict[str, Any]:
-    """The values that the same recipe's run in its folder derived; empty where there is none that has trained."""
+    """The values that the same recipe's run in its folder settled; empty where there is none that has trained."""
     folder = RunFolder(recipe.folder)
     if not (folder.recipe.exists() and folder.has_trained):
         return {}
@@ -70,7 +79,36 @@ def values_kept(recipe: Recipe) -> dict[str, Any]:
     if there.name != recipe.name:
         return {}
     kept = {name: value_at(there, name) for name in RULES if name in recipe.derived and name in there.derived}
+    kept |= {} if recipe.engine != "auto" else {"engine": there.engine}
     return kept | ({} if recipe.accumulation or not there.accumulation else {PARTS: there.accumulation})
+
+
+def engine_of(recipe: Recipe, method: Method) -> Engine:
+    """The engine that makes a method's views, alike in all processes: the one that the recipe names, or the fastest.
+
+    ValueError where the method's views are not made by the one that is named.
+    """
+    engines = method.transform(recipe.size).engines
+    if recipe.engine == "auto":
+        return first_decides(lambda: fastest_engine(engines))
+    if recipe.engine not in engines:
+        raise ValueError(
+            f"engine is {recipe.engine!r}, but {recipe.method.name} makes its views by {' or '.join(engines)} alone: "
+            f"leave out --engine{' and --resident' if recipe.resident else ''}"
+        )
+    return recipe.engine
+
+
+def views_sentence(recipe: Recipe, method: Method) -> str:
+    """A sentence on what makes the views of a recipe that leaves that open no longer, and on what there is besides."""
+    if recipe.engine == "device":
+        return "Views are made on the network's device (--engine device)."
+    if recipe.engine == "opencv":
+        return "Views are made by OpenCV, within stated levels of Pillow's (--engine pillow)."
+    if "opencv" not in method.transform(recipe.size).engines:
+        return f"Views are made by Pillow, as all of {recipe.method.name} are."
+    faster = "--engine opencv is faster" if has_opencv() else "pip install 'ssl-backbones[fast]' for faster ones"
+    return f"Views are made by Pillow, the reference ({faster})."
 
 
 def value_at(part: Any, name: str) -> Any:

@@ -75,6 +75,7 @@ class ResultsForm(Measured, total=False):
     compute: dict[str, Any]
     versions: dict[str, Any]
     altered: dict[str, list[Any]]
+    engine: str
     steps: int
     seconds: float
     epochs: float

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.util import find_spec
@@ -31,7 +31,17 @@ def check_engine(engine: str) -> None:
     """Raise ValueError for an engine that nobody knows or that is not installed."""
     if engine not in get_args(Engine):
         raise ValueError(f"engine is {engine!r}, but views are made by 'pillow' or 'opencv' or on the 'device'")
-    if engine == "opencv" and find_spec("cv2") is None:
+    if engine == "opencv" and not has_opencv():
         raise ValueError(
             "engine is 'opencv', but OpenCV is not installed: pip install 'ssl-backbones[fast]', or take 'pillow'"
         )
+
+
+def has_opencv() -> bool:
+    """True if OpenCV is installed."""
+    return find_spec("cv2") is not None
+
+
+def fastest_engine(engines: Collection[Engine]) -> Engine:
+    """OpenCV's where it is installed and can make the views, which some `engines` can; the reference elsewhere."""
+    return "opencv" if "opencv" in engines and has_opencv() else "pillow"
