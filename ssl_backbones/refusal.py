@@ -1,6 +1,11 @@
 """The one base class of errors that end a command in a sentence instead of a traceback."""
 
+import re
+
 from ssl_backbones.credentials import without_credentials
+
+IN_A_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.\n.*\n[\w.]+: (.*)", re.DOTALL)
+"""The form in which torch hands on an error of a process that reads images: its traceback, and then its message."""
 
 
 class Refusal(Exception):
@@ -10,4 +15,6 @@ class Refusal(Exception):
     """
 
     def __str__(self) -> str:
-        return without_credentials(super().__str__())
+        said = super().__str__()
+        in_a_worker = IN_A_WORKER.fullmatch(said)
+        return without_credentials(in_a_worker[1].rstrip() if in_a_worker else said)

@@ -18,10 +18,11 @@ import pytest
 from evaluations import evaluated
 from PIL import Image
 
-from ssl_backbones.data import Images, columns, digest_index, digests, hub_dataset, open_images, source
-from ssl_backbones.data.digest_index import contents_of, place_of
+from ssl_backbones.data import Images, columns, digest_index, digests, hub_dataset, kept_arrays, open_images, source
+from ssl_backbones.data.digest_index import contents_of
 from ssl_backbones.data.digests import BLOCK, WHOLE, digest_of_bytes, digest_of_file
 from ssl_backbones.data.images import ImageSourceError
+from ssl_backbones.data.kept_arrays import place_of
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.cache import Caching, ImageCacheError, cached
@@ -98,7 +99,7 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, PathK
     """A folder of settled files that is worth an index, in an empty cache folder."""
     monkeypatch.setenv("SSL_BACKBONES_CACHE", str(tmp_path / "home"))
     monkeypatch.setattr(digest_index, "KEPT_FROM", 1)
-    monkeypatch.setattr(digest_index, "SETTLED", -60_000_000_000)
+    monkeypatch.setattr(kept_arrays, "SETTLED", -60_000_000_000)
     monkeypatch.setattr(digest_index, "COMPARED", 0)
     return folder(tmp_path / "data", "bmp", 1), PathKeys(open_images(folder(tmp_path / "data", "bmp", 1)).keys)
 
@@ -136,7 +137,7 @@ def test_a_file_that_changed_just_now_is_not_relied_on(
     listed: tuple[Path, PathKeys], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, keys = listed
-    monkeypatch.setattr(digest_index, "SETTLED", 60_000_000_000)
+    monkeypatch.setattr(kept_arrays, "SETTLED", 60_000_000_000)
     contents_of(root, keys, "x")
     seen = reads(monkeypatch)
     contents_of(root, keys, "x")
@@ -277,8 +278,8 @@ def test_a_start_waits_for_another_and_says_so_but_not_for_ever(
     place = place_of("x")
     assert place is not None
     place.parent.mkdir(parents=True)
-    monkeypatch.setattr(digest_index, "PATIENCE", 0.2)
-    monkeypatch.setattr(digest_index, "WAIT_AT_MOST", 0.6)
+    monkeypatch.setattr(kept_arrays, "PATIENCE", 0.2)
+    monkeypatch.setattr(kept_arrays, "WAIT_AT_MOST", 0.6)
     words = [sys.executable, "-S", "-c", HOLD, str(place.with_suffix(".lock"))]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None

@@ -36,7 +36,7 @@ def test_sources_that_are_none(tmp_path):
         str(tmp_path / "nowhere.parquet"): r"nowhere\.parquet' does not exist: give",
         str(tmp_path / "nowhere*.parquet"): r"nowhere\*\.parquet' does not exist: give",
         str(empty): r"there is no image in '.*empty' or below it: files ending in \.jpg, ",
-        str(tmp_path / "photo.jpg"): r"photo\.jpg' is neither a folder nor a \.parquet file: give",
+        str(tmp_path / "photo.jpg"): r"photo\.jpg' is neither a folder nor a \.parquet or \.tar file: give",
         str(tmp_path / "torn.parquet"): r"torn\.parquet' cannot be read as parquet \(.*\): make",
         str(tmp_path / "words.parquet"): r"words\.parquet' has no column of images.*text \(string\), label \(int64\)",
         str(tmp_path / "masks.parquet"): r"masks\.parquet' may have images in mask, depth: name the one",

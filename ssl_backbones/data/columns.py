@@ -16,11 +16,10 @@ from ssl_backbones.data.digests import digest_of_bytes
 from ssl_backbones.data.formats import is_image
 from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.keys import PathKeys, size_of
+from ssl_backbones.data.labels import LABEL_NAMES, labels_by_name, labels_by_number
 from ssl_backbones.files import object_in
 
 IMAGE_NAMES = ("image", "img", "photo", "picture", "jpg", "jpeg", "png", "webp", "bytes")
-MOST_CLASSES = 1_000_000
-LABEL_NAMES = ("label", "labels", "class", "target", "category", "cls", "fine_label")
 
 
 def image_column(schema: pa.Schema, source: str) -> str:
@@ -81,20 +80,8 @@ def labels_of(column: pa.ChunkedArray, names: Sequence[str] | None) -> tuple[np.
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if not pa.types.is_integer(column.type):
-        texts = column.to_pylist()
-        names = sorted({text for text in texts if text is not None})
-        number = {name: label for label, name in enumerate(names)}
-        labels = np.array([number.get(text, -1) for text in texts], np.int64)
-    else:
-        labels = pc.fill_null(column.cast(pa.int64()), -1).to_numpy().astype(np.int64)
-    if not (labels != -1).any():
-        return None, []
-    if labels.max() >= MOST_CLASSES:
-        raise ImageSourceError(
-            f"labels go up to {labels.max()}, and are no class numbers from 0 to {MOST_CLASSES - 1}: "
-            "give the column another name, and it is left alone"
-        )
-    return labels, list(names) if names else [str(label) for label in range(int(labels.max()) + 1)]
+        return labels_by_name(column.to_pylist())
+    return labels_by_number(pc.fill_null(column.cast(pa.int64()), -1).to_numpy().astype(np.int64), names)
 
 
 def encoded_images(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -1,51 +1,31 @@
 """Digests of images, kept from start to start: only files that changed in size, times or inode are read again.
 
-An index is a file in the user's cache folder, which SSL_BACKBONES_CACHE moves and anybody may delete. It is written
-whole or not at all, sealed with a digest of its own, and held against a few of the files at every start. A file that
-changed within the last seconds is not taken into it: the clock of its file system could miss the next change.
+An index is held against a few of the files at every start. A file that changed within the last seconds is not taken
+into it: the clock of its file system could miss the next change.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
-from ssl_backbones.data.digests import PATIENCE, WIDTH, as_rows, digest_of_file, of_each, spread, stamp_of
+from ssl_backbones.data.digests import WIDTH, as_rows, digest_of_file, of_each, spread, stamp_of
+from ssl_backbones.data.kept_arrays import are_texts, as_stamps, keep_arrays, place_of, read_arrays, settled, turn
 from ssl_backbones.data.keys import PathKeys
-from ssl_backbones.distributed import say
-from ssl_backbones.files import make_folder, write_file
-from ssl_backbones.locks import Lock, LockedError
 
-logger = logging.getLogger(__name__)
-
-VARIABLE = "SSL_BACKBONES_CACHE"
-SCHEMA = "1"
 KEPT_FROM = 1000
 """Images from which on an index is worth its place: fewer are read anew in less than a second."""
-LARGEST = 4 * 2**30
-"""Bytes of an index that are looked at."""
 COMPARED = 64
 """Images that an index is held against whenever it is used."""
-SETTLED = 2_000_000_000
-"""Nanoseconds for which a file must not have changed, to be taken into an index."""
-WAIT_AT_MOST = 600.0
-"""Seconds that a process waits for another that reads the same files."""
-
-
 WHOLLY = " whole"
 """The end of the names of indices of whole digests."""
-
 Ask = Callable[[str], bytes]
 """The digest of the file at a path."""
 
@@ -95,7 +75,7 @@ def contents_of(root: Path, keys: PathKeys, name: str, whole: bool = False) -> C
     ask = partial(digest_of_file, whole=True) if whole else digest_of_file
     paths = [os.path.join(root, key) for key in keys]
     asked_at = time.time_ns()
-    stamps = as_stamps(of_each(paths, stamp_of, f"files in {root} asked for their size"))
+    stamps = as_stamps(list(of_each(paths, stamp_of, f"files in {root} asked for their size")))
     place = place_of(f"{name}{WHOLLY * whole}") if len(keys) >= KEPT_FROM else None
     index = NOTHING if place is None else read(place)
     rows = checked(index, index.rows_of(keys, stamps), paths, ask)
@@ -124,7 +104,7 @@ def digests_of_rows(
     """
     keys = PathKeys(str(file.absolute()) for file in files)
     asked_at = time.time_ns()
-    stamps = as_stamps(map(stamp_of, keys))
+    stamps = as_stamps(list(map(stamp_of, keys)))
     which = f"{name} {count} {hashlib.sha256(keys.block).hexdigest()}{WHOLLY * whole}"
     place = place_of(which) if len(keys) and count >= KEPT_FROM else None
 
@@ -149,16 +129,6 @@ def digests_of_rows(
     return digests
 
 
-def as_stamps(stamps: Iterable[tuple[int, int, int, int]]) -> np.ndarray:
-    """Stamps as an array (M, 4) int64."""
-    return np.array(list(stamps), np.int64).reshape(-1, 4)
-
-
-def settled(stamps: np.ndarray, asked_at: int) -> np.ndarray:
-    """The stamps (M, 4), with -1 for files that changed too short a time before they were asked to be relied on."""
-    return np.where(stamps[:, 1:3].max(axis=1, keepdims=True) < asked_at - SETTLED, stamps, -1)
-
-
 def digests_by(index: Index, rows: np.ndarray, paths: list[str], root: Path, ask: Ask) -> np.ndarray:
     """The digests (N, WIDTH) of all files: from the index where it has a row, else read."""
     digests = np.zeros((len(paths), WIDTH), np.uint8)
@@ -180,90 +150,23 @@ def checked(index: Index, rows: np.ndarray, paths: list[str], ask: Ask) -> np.nd
     return np.full(len(rows), -1)
 
 
-def place_of(name: str) -> Path | None:
-    """The file of an index; None where this user has no home."""
-    given = os.environ.get(VARIABLE) or os.environ.get("XDG_CACHE_HOME")
-    try:
-        folder = Path(given or "~/.cache").expanduser()
-    except RuntimeError:
-        return None
-    if not os.environ.get(VARIABLE):
-        folder /= "ssl_backbones"
-    return folder / "digests" / f"{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}.safetensors"
-
-
 def read(place: Path) -> Index:
     """The content of an index file; nothing where there is none, or where it is not what was written."""
-    try:
-        if place.stat().st_size > LARGEST:
-            return NOTHING
-        with safe_open(place, framework="np") as file:
-            about = file.metadata() or {}
-            arrays: dict[str, np.ndarray] = {
-                name: file.get_tensor(name) for name in ("keys", "ends", "stamps", "digests")
-            }
-    except (OSError, SafetensorError, ValueError):
-        return NOTHING
-    if about.get("schema") != SCHEMA or about.get("seal") != seal(arrays) or not fits(arrays):
+    arrays = read_arrays(place, ("keys", "ends", "stamps", "digests"))
+    if arrays is None or not fits(arrays):
         return NOTHING
     return Index(PathKeys.of(arrays["keys"], arrays["ends"]), arrays["stamps"], arrays["digests"])
 
 
 def fits(arrays: Mapping[str, np.ndarray]) -> bool:
     """True if the arrays have the types and shapes of an index, and the keys end inside their block."""
-    keys, ends, stamps, digests = (arrays[name] for name in ("keys", "ends", "stamps", "digests"))
-    kinds = [(array.dtype.str, array.ndim) for array in (keys, ends, stamps, digests)]
-    if kinds != [("|u1", 1), ("<i8", 1), ("<i8", 2), ("|u1", 2)]:
+    stamps, digests = arrays["stamps"], arrays["digests"]
+    if not are_texts(arrays["keys"], arrays["ends"]) or (stamps.dtype.str, digests.dtype.str) != ("<i8", "|u1"):
         return False
-    count = len(ends) - 1
-    if count < 0 or stamps.shape != (count, 4) or digests.shape[1] != WIDTH:
-        return False
-    return ends[0] == 0 and ends[-1] == len(keys) and bool((np.diff(ends) >= 0).all())
-
-
-def seal(arrays: Mapping[str, np.ndarray]) -> str:
-    """A digest over all arrays, by which a changed index is known."""
-    found = hashlib.blake2b(digest_size=WIDTH)
-    for name in sorted(arrays):
-        found.update(f"{name} {arrays[name].shape}".encode())
-        found.update(np.ascontiguousarray(arrays[name]).data)
-    return found.hexdigest()
+    return stamps.shape == (len(arrays["ends"]) - 1, 4) and digests.ndim == 2 and digests.shape[1] == WIDTH
 
 
 def keep(place: Path, index: Index) -> None:
-    """Write an index; a place that cannot be written to is told, and costs the next start."""
-    arrays: dict[str, np.ndarray] = {
-        "keys": np.frombuffer(index.keys.block, np.uint8),
-        "ends": index.keys.ends,
-        "stamps": index.stamps,
-        "digests": index.digests,
-    }
-    try:
-        write_file(place, save(arrays, {"schema": SCHEMA, "seal": seal(arrays)}))
-    except OSError as error:
-        logger.warning(
-            "%s cannot be written (%s): the next start reads all images again", place, error.strerror or error
-        )
-
-
-@contextmanager
-def turn(place: Path) -> Iterator[None]:
-    """Wait until no other process reads the same files; where nothing can be locked, nobody waits."""
-    begun, told = time.monotonic(), False
-    lock = None
-    while lock is None and time.monotonic() - begun < WAIT_AT_MOST:
-        try:
-            make_folder(place.parent)
-            lock = Lock(place.with_suffix(".lock"))
-        except LockedError as error:
-            if not told and time.monotonic() - begun > PATIENCE:
-                told = True
-                say(f"another process reads the same images: waiting for {error}")
-            time.sleep(0.1)
-        except OSError:
-            break
-    try:
-        yield
-    finally:
-        if lock is not None:
-            lock.release()
+    """Write an index."""
+    keys = np.frombuffer(index.keys.block, np.uint8)
+    keep_arrays(place, {"keys": keys, "ends": index.keys.ends, "stamps": index.stamps, "digests": index.digests})

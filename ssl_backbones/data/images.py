@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ssl_backbones.data.keys import fingerprint_by_sizes_of, fingerprint_of
+from ssl_backbones.data.shards import Shards
 from ssl_backbones.refusal import Refusal
 
 
@@ -47,6 +48,9 @@ class Images(ABC):
 
     place: Path | None = None
     """The file or folder on this machine that they lie in, for what is kept beside them; None where there is none."""
+
+    shards: Shards | None = None
+    """The parts that they are best read in, one after another; None where any image is as quickly read as any other."""
 
     in_process = False
     """True if only this process can read them, and no worker beside it."""

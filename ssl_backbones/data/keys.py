@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import overload
@@ -59,6 +60,12 @@ class RowKeys(Sequence[str]):
         at = range(len(self))[index]
         table = int(np.searchsorted(self.ends, at, side="right")) - 1
         return f"{self.names[table]}:{at - self.ends[table]}"
+
+
+def names_of(files: Sequence[Path]) -> list[str]:
+    """The files' paths below the folder they share."""
+    shared = os.path.commonpath([file.absolute().parent for file in files])
+    return [file.absolute().relative_to(shared).as_posix() for file in files]
 
 
 def fingerprint_of(keys: Sequence[str], labels: np.ndarray | None, digests: np.ndarray) -> str:

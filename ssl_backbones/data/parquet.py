@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +23,7 @@ from ssl_backbones.data.columns import (
 )
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
 from ssl_backbones.data.images import ImageSourceError
-from ssl_backbones.data.keys import RowKeys, fingerprint_by_sizes_of
+from ssl_backbones.data.keys import RowKeys, fingerprint_by_sizes_of, names_of
 from ssl_backbones.data.rows import RowImages
 
 
@@ -149,9 +148,3 @@ def joined(tables: Sequence[pa.Table], column: str) -> pa.ChunkedArray:
     """One column of all the tables, one behind the other."""
     chunks = [chunk for table in tables for chunk in table[column].chunks]
     return pa.chunked_array(chunks, tables[0][column].type)
-
-
-def names_of(files: Sequence[Path]) -> list[str]:
-    """The files' paths below the folder they share."""
-    shared = os.path.commonpath([file.absolute().parent for file in files])
-    return [file.absolute().relative_to(shared).as_posix() for file in files]

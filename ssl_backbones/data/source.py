@@ -13,17 +13,19 @@ from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
 from ssl_backbones.data.folder import ImageFolder
 from ssl_backbones.data.images import Images, ImageSourceError
 from ssl_backbones.data.splits import (
+    TAR,
     TEST,
     TRAIN,
     VALIDATION,
     Parts,
     Spec,
     folder_kept_out,
-    parquet_files,
-    parquet_in,
-    parquet_kept_out,
+    packed_files,
+    packed_in,
+    packed_kept_out,
     parts_of,
 )
+from ssl_backbones.data.tar import TarImages
 from ssl_backbones.distributed import doing
 
 logger = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.+%\[\]:-]+)?")
 
 
 def open_images(spec: Spec, policy: DecodePolicy = USUAL_POLICY, among: Sequence[str] = ()) -> Images:
-    """The images of a folder, of parquet files (one, several, a pattern or a folder of them), or of a Hub dataset.
+    """The images of a folder, of parquet files or tar shards (one, several, a pattern or a folder), or of the Hub.
 
     Of a source that is divided into splits, the images to train on. `among` are classes known already: folders that all
     bear their names are classes, be it one. Raises ImageSourceError.
@@ -47,27 +49,35 @@ def open_images(spec: Spec, policy: DecodePolicy = USUAL_POLICY, among: Sequence
 def opened(spec: Spec, policy: DecodePolicy, among: Sequence[str]) -> Images:
     """The same; ImageSourceError says what is wrong with what was named."""
     if spec == "":
-        raise ImageSourceError("no images are named: give a folder, .parquet files, or a Hub dataset as org/name")
+        raise ImageSourceError(
+            "no images are named: give a folder, .parquet files, .tar shards, or a Hub dataset as org/name"
+        )
     try:
-        files = parquet_files(spec)
+        files = packed_files(spec) or packed_files(spec, TAR)
     except PermissionError as error:
         raise ImageSourceError(f"{str(spec)!r} cannot be listed ({error.strerror}): make it readable") from error
     if files:
         say_what_is_left(spec, files)
-        return open_parquet(files, policy)
+        return open_packed(files, policy)
     if not isinstance(spec, str | Path):
-        raise ImageSourceError(f"{[*map(str, spec)]} is not a list of .parquet files: give one folder, or such a list")
+        raise ImageSourceError(
+            f"{[*map(str, spec)]} is not a list of .parquet files, nor of .tar: give one folder, or such a list"
+        )
     path = Path(spec).expanduser()
     if path.is_dir():
         return open_folder(path, policy, among)
     if path.exists():
-        raise ImageSourceError(f"{str(spec)!r} is neither a folder nor a .parquet file: give the folder that holds it")
+        raise ImageSourceError(
+            f"{str(spec)!r} is neither a folder nor a .parquet or .tar file: give the folder that holds it"
+        )
     if is_hub_name(spec):
         require_pyarrow()
         from ssl_backbones.data import hub_dataset
 
         return hub_dataset.load(str(spec), policy)
-    raise ImageSourceError(f"{str(spec)!r} does not exist: give a folder, .parquet files, or a Hub dataset as org/name")
+    raise ImageSourceError(
+        f"{str(spec)!r} does not exist: give a folder, .parquet files, .tar shards, or a Hub dataset as org/name"
+    )
 
 
 def validation_of(spec: Spec, like: Images, policy: DecodePolicy = USUAL_POLICY) -> Images | None:
@@ -84,10 +94,10 @@ def validation_of(spec: Spec, like: Images, policy: DecodePolicy = USUAL_POLICY)
 
 def kept_out(spec: Spec, policy: DecodePolicy, among: Sequence[str]) -> Images | None:
     """The validation split, or else the test split, of a source of which the training split was opened."""
-    files = parquet_files(spec)
+    files = packed_files(spec) or packed_files(spec, TAR)
     if files:
-        beside = parquet_kept_out(files)
-        return open_parquet(beside, policy) if beside else None
+        beside = packed_kept_out(files)
+        return open_packed(beside, policy) if beside else None
     if not isinstance(spec, str | Path):
         return None
     path = Path(spec).expanduser()
@@ -132,11 +142,16 @@ def say_parts(path: Path, parts: Parts) -> None:
     logger.warning("%s", "; ".join(words))
 
 
-def open_parquet(files: Sequence[Path], policy: DecodePolicy) -> Images:
-    """The images of parquet files, in memory or memory-mapped as their size asks."""
+def open_packed(files: Sequence[Path], policy: DecodePolicy) -> Images:
+    """The images of tar shards, or of parquet files."""
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
-        raise ImageSourceError(f"{missing[0]!r} does not exist: give .parquet files that do")
+        raise ImageSourceError(f"{missing[0]!r} does not exist: give {files[0].suffix} files that do")
+    return TarImages(files, policy) if files[0].suffix == TAR else open_parquet(files, policy)
+
+
+def open_parquet(files: Sequence[Path], policy: DecodePolicy) -> Images:
+    """The images of parquet files, in memory or memory-mapped as their size asks."""
     require_pyarrow()
     from ssl_backbones.data.hub_dataset import load_parquet
     from ssl_backbones.data.parquet import ParquetImages
@@ -155,9 +170,9 @@ def require_pyarrow() -> None:
 
 
 def say_what_is_left(spec: Spec, taken: Sequence[Path]) -> None:
-    """A line in the log where a folder holds more parquet files than are taken."""
+    """A line in the log where a folder holds more files of a kind than are taken."""
     if isinstance(spec, str | Path) and Path(spec).expanduser().is_dir():
-        left = [file.name for file in parquet_in(taken[0].parent) if file not in taken]
+        left = [file.name for file in packed_in(taken[0].parent, taken[0].suffix) if file not in taken]
         if left:
             logger.warning(
                 "%s holds splits: taking %s to train on, not %s",

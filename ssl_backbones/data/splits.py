@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from ssl_backbones.data.formats import is_image
@@ -17,35 +18,63 @@ SPLITS = (*TRAIN, *VALIDATION, *TEST, *UNLABELLED)
 NAMED = re.compile(rf"({'|'.join(SPLITS)})(?:[-_ ]?(?:\d{{4}}|set|split|images?|data))?")
 """A name that stands for a split: `train`, `val2017`, `training_set`."""
 
+PARQUET, TAR = ".parquet", ".tar"
+RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
+MOST_FILES = 1_000_000
+"""Names that ranges stand for, at most."""
+
 Spec = str | Path | Sequence[str | Path]
-"""The source behind `--data`: a path, a pattern, the name of a dataset on the Hub, or a list of parquet files."""
+"""The source behind `--data`: a path, a pattern, a dataset on the Hub, or a list of .parquet or .tar files."""
 
 
-def parquet_files(spec: Spec) -> list[Path]:
-    """The parquet files that a source means, those to train on where they are divided; none if it means no parquet."""
+def packed_files(spec: Spec, suffix: str = PARQUET) -> list[Path]:
+    """The files of many images each that a source means, by their suffix; none if it means others.
+
+    They are those to train on where they are divided. A folder that holds images as well is not one of tar shards.
+    """
     if not isinstance(spec, str | Path):
         files = [Path(file).expanduser() for file in spec]
-        return files if all(file.suffix == ".parquet" for file in files) else []
+        return files if all(file.suffix == suffix for file in files) else []
     path = Path(spec).expanduser()
     if path.is_dir():
-        files = parquet_in(path) or parquet_in(path / "data")
+        files = packed_in(path, suffix) or packed_in(path / "data", suffix)
+        if not files or (suffix == TAR and any(images_below(path))):
+            return []
         unnamed = [file for file in files if split_of(file) is None]
         return of_split(files, TRAIN) or unnamed or of_split(files, UNLABELLED) or files
-    if path.suffix == ".parquet" and not path.exists() and glob.has_magic(str(path)):
-        return sorted(Path(file) for file in glob.glob(str(path)))
-    return [path] if path.suffix == ".parquet" else []
+    if path.suffix != suffix or path.exists():
+        return [path] if path.suffix == suffix else []
+    named = [file for pattern in islice(ranges_in(str(path)), MOST_FILES) for file in files_like(pattern)]
+    return sorted(named) if glob.has_magic(str(path)) else named
 
 
-def parquet_in(folder: Path) -> list[Path]:
-    """The parquet files of a folder, hidden ones aside."""
-    return sorted(file for file in folder.glob("*.parquet") if not file.name.startswith("."))
+def ranges_in(pattern: str) -> Iterator[str]:
+    """The names that a pattern with number ranges means: `a-{08..10}.tar` is a-08.tar, a-09.tar, a-10.tar."""
+    found = RANGE.search(pattern)
+    if not found:
+        yield pattern
+        return
+    first, last = found.groups()
+    for number in range(int(first), int(last) + 1):
+        for rest in ranges_in(pattern[found.end() :]):
+            yield f"{pattern[: found.start()]}{number:0{len(first)}d}{rest}"
 
 
-def parquet_kept_out(files: Sequence[Path]) -> list[Path]:
+def files_like(pattern: str) -> list[Path]:
+    """The files that a pattern with wildcards finds; any other names one file, be it there or not."""
+    return [Path(file) for file in glob.glob(pattern)] if glob.has_magic(pattern) else [Path(pattern)]
+
+
+def packed_in(folder: Path, suffix: str) -> list[Path]:
+    """The files of a folder with a suffix, hidden ones aside."""
+    return sorted(file for file in folder.glob(f"*{suffix}") if not file.name.startswith("."))
+
+
+def packed_kept_out(files: Sequence[Path]) -> list[Path]:
     """The validation files, or else the test files, beside training files."""
     if any(split_of(file) not in TRAIN for file in files):
         return []
-    beside = sorted({other for file in files for other in parquet_in(file.parent)})
+    beside = sorted({other for file in files for other in packed_in(file.parent, file.suffix)})
     return of_split(beside, VALIDATION) or of_split(beside, TEST)
 
 

@@ -33,6 +33,7 @@ class Subset(Images):
         self.keys = [images.keys[int(row)] for row in self.rows]
         self.labels = None if images.labels is None else np.asarray(images.labels)[self.rows]
         self.classes = images.classes
+        self.shards = images.shards and images.shards.among(self.rows)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -19,6 +19,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ssl_backbones.data.batches import Batch, BatchDataset, Exchange, Request
+from ssl_backbones.data.shards import Shards
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.views.randomness import permutation, seed_of
 
@@ -32,9 +33,10 @@ MANY = 8
 class Order:
     """The order in which a rank sees the images: a pure function of (seed, epoch), with nothing to save or restore.
 
-    Step s of an epoch is the s-th run of `batch_size` images of the epoch's permutation; what does not fill a batch is
-    left to another epoch's permutation. A step is cut into `accumulation` micro-batches and those among the ranks, so
-    that the ranks' parts of the micro-batches, one micro-batch after another, make up the step in order.
+    Step s of an epoch is the s-th run of `batch_size` images of the epoch's order: a permutation, which goes from shard
+    to shard where the images lie in shards. What does not fill a batch is left to another epoch. A step is cut into
+    `accumulation` micro-batches and those among the ranks, so that the ranks' parts of the micro-batches, one
+    micro-batch after another, make up the step in order.
     """
 
     images: int
@@ -44,6 +46,7 @@ class Order:
     rank: int = 0
     world_size: int = 1
     accumulation: int = 1
+    shards: Shards | None = None
 
     def __post_init__(self) -> None:
         parts = self.world_size * self.accumulation
@@ -64,11 +67,17 @@ class Order:
 
     def requests(self, epoch: int, start_step: int = 0) -> Iterator[Request]:
         """Yield the requests of this rank in an epoch from a step on: `accumulation` requests a step."""
-        order = permutation(self.seed, epoch, self.images)
+        order = self.of_epoch(epoch)
         for step in range(start_step, self.steps_per_epoch):
             for micro_batch in range(self.accumulation):
                 exchange = self.exchange(order, epoch, step, micro_batch)
                 yield Request(epoch, self.indices(order, step, micro_batch), exchange)
+
+    def of_epoch(self, epoch: int) -> np.ndarray:
+        """The images (N,) in the order of an epoch, over all ranks."""
+        if self.shards is not None:
+            return self.shards.order(self.seed, epoch)
+        return permutation(self.seed, epoch, self.images)
 
     def indices(self, order: np.ndarray, step: int, micro_batch: int = 0) -> np.ndarray:
         """This rank's images of a micro-batch, out of the epoch's permutation (N,)."""
@@ -84,7 +93,7 @@ class Order:
         """The images (batch_size,) of a step over all ranks, counted from 0 through all epochs."""
         epoch, position = divmod(step, self.steps_per_epoch)
         start = position * self.batch_size
-        return permutation(self.seed, epoch, self.images)[start : start + self.batch_size]
+        return self.of_epoch(epoch)[start : start + self.batch_size]
 
     def micro_batch(self, order: np.ndarray, step: int, micro_batch: int) -> np.ndarray:
         """The images of a micro-batch over all ranks."""
@@ -149,7 +158,7 @@ class Loader:
         if workers < 0 or prefetch < 1:
             raise ValueError(f"workers={workers} and prefetch={prefetch} must be at least 0 and 1")
         self.dataset = dataset
-        self.order = Order(len(dataset), batch_size, seed, rank, world_size, accumulation)
+        self.order = Order(len(dataset), batch_size, seed, rank, world_size, accumulation, dataset.images.shards)
         self.workers = workers
         self.prefetch = prefetch
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory

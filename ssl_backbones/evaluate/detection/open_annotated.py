@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ssl_backbones.data import ImageSourceError
 from ssl_backbones.data.source import require_pyarrow
-from ssl_backbones.data.splits import parquet_files, parquet_kept_out
+from ssl_backbones.data.splits import packed_files, packed_kept_out
 from ssl_backbones.evaluate.detection.annotations import AnnotatedImages
 from ssl_backbones.evaluate.detection.coco_json import coco_file, open_coco
 from ssl_backbones.evaluate.detection.parquet_objects import Column, open_parquet
@@ -28,7 +28,7 @@ def open_annotated(
     A VOC or COCO folder may be followed by :split; several VOC folders stand with commas between them. `classes` are
     those trained on, and any other is an ImageSourceError. `frame` is that of annotations whose sizes do not tell it.
     """
-    files = parquet_files(spec)
+    files = packed_files(spec)
     if files:
         missing = next((file for file in files if not file.is_file()), None)
         if missing is not None:
@@ -52,8 +52,8 @@ def open_kept_out(
     spec: str, like: AnnotatedImages, column: Column | None = None, frame: AnnotationsFrame = "auto"
 ) -> AnnotatedImages:
     """The images kept beside those to train on, of the same classes; ImageSourceError where there are none."""
-    files = parquet_files(spec)
-    beside = parquet_kept_out(files) if files else []
+    files = packed_files(spec)
+    beside = packed_kept_out(files) if files else []
     if beside:
         return open_parquet(beside, column, classes=like.classes, frame=frame)
     if not files:

@@ -21,7 +21,7 @@ from ssl_backbones.data.digest_index import Contents, contents_of_list
 from ssl_backbones.data.frames import frame_of, turned
 from ssl_backbones.data.keys import PathKeys, fingerprint_by_sizes_of, fingerprint_of
 from ssl_backbones.data.source import require_pyarrow
-from ssl_backbones.data.splits import parquet_files, parquet_kept_out
+from ssl_backbones.data.splits import packed_files, packed_kept_out
 from ssl_backbones.data.subset import Subset
 from ssl_backbones.evaluate.frames import AnnotationsFrame, annotated_frames
 from ssl_backbones.evaluate.segmentation.mask_values import MASK_FORMATS, decode_mask
@@ -227,8 +227,8 @@ def open_scenes(
     `frame` is that of masks whose sizes do not tell it. With `beside`, it is the parquet files for validation that are
     opened, beside those to train on that `spec` names.
     """
-    files = parquet_files(spec) if spec else []
-    if files and beside and not (files := parquet_kept_out(trained_on := files)):
+    files = packed_files(spec) if spec else []
+    if files and beside and not (files := packed_kept_out(trained_on := files)):
         raise ImageSourceError(
             f"there are no validation*.parquet beside {str(trained_on[0])!r}: name images to be tested on with "
             "--validation"

@@ -1,0 +1,110 @@
+"""Images in tar shards, read where they lie."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
+from ssl_backbones.data.digest_index import digests_of_rows
+from ssl_backbones.data.digests import digest_of_bytes, of_each
+from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
+from ssl_backbones.data.keys import PathKeys, names_of
+from ssl_backbones.data.labels import labels_as_written
+from ssl_backbones.data.shards import Shards
+from ssl_backbones.data.tar_index import TarIndex, index_of, opened
+
+WINDOW = 16_384
+"""Images that an epoch mixes: 2 GB of ImageNet's."""
+COMPARED = 64
+"""Images that kept indexes are held against at a start, at least one of each shard."""
+AHEAD, AHEAD_BYTES = 64, 2**30
+"""Shards that were read last, and bytes of a shard up to which its first image makes the system fetch all of it."""
+
+
+class TarImages(Images):
+    """The images of tar shards, in the order of the shards and of the files in each. A pickle names the shards.
+
+    Their labels are what the label files say: class numbers, or names.
+    """
+
+    labels_from = "label files"
+
+    def __init__(self, files: Sequence[str | Path], policy: DecodePolicy = USUAL_POLICY) -> None:
+        """Look for the index of each shard, and make those that are not kept. Raises ImageSourceError."""
+        self.files = tuple(Path(file) for file in files)
+        self.policy, self.place = policy, self.files[0]
+        look = partial(index_of, compared=max(1, COMPARED // len(self.files)))
+        indexes = list(of_each(self.files, look, "shards looked at for their images", at_once=1))
+        shards = zip(names_of(self.files), indexes, strict=True)
+        self.keys = PathKeys(f"{name}/{key}" for name, index in shards for key in index.keys)
+        self.extents = np.concatenate([np.stack([index.sizes, index.offsets], axis=1) for index in indexes])
+        self.sizes = self.extents[:, 0]
+        self.digests = np.concatenate([index.digests for index in indexes])
+        self.stamps = np.concatenate([index.stamp for index in indexes])
+        self.labels, self.classes = labels_of(indexes)
+        self.ends = np.cumsum([0, *map(len, indexes)], dtype=np.int64)
+        self.shards = Shards(self.ends, WINDOW)
+        self.read_lately: deque[int] = deque(maxlen=AHEAD)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        key = self.keys[index]
+        encoded = self.raw(index)
+        if encoded is None:
+            raise UnreadableImageError(f"{key!r} cannot be read: its shard is cut short, or the disk fails")
+        return decode(encoded, key, self.policy)
+
+    def raw(self, index: int) -> bytes | None:
+        """The bytes of an image; None where they cannot be read. ImageSourceError where its shard is another by now."""
+        at = range(len(self))[index]
+        shard = int(np.searchsorted(self.ends, at, side="right")) - 1
+        size, offset = self.extents[at].tolist()
+        try:
+            with opened(self.files[shard]) as descriptor:
+                self.require_same(shard, os.fstat(descriptor))
+                self.read_ahead(shard, descriptor)
+                found = os.pread(descriptor, size, offset)
+        except OSError:
+            return None
+        return found if len(found) == size else None
+
+    def whole_digests(self) -> np.ndarray:
+        name = f"{str(self.files[0])!r} and {len(self) - 1} more"
+
+        def digest(row: int) -> bytes:
+            return digest_of_bytes(self.raw(row), whole=True)
+
+        return digests_of_rows(self.files, len(self), digest, name, whole=True)
+
+    def require_same(self, shard: int, state: os.stat_result) -> None:
+        """Refuse a shard whose size, time or inode is not what its index was made of."""
+        size, changed, _, inode = self.stamps[shard].tolist()
+        if (state.st_size, state.st_mtime_ns, state.st_ino & (2**63 - 1)) != (size, changed, inode):
+            raise ImageSourceError(
+                f"{str(self.files[shard])!r} changed while it was in use: start the command again, on shards that stay "
+                "as they are"
+            )
+
+    def read_ahead(self, shard: int, descriptor: int) -> None:
+        """Let the system fetch a shard in sequence when its first image is asked for: its others are soon."""
+        if shard not in self.read_lately and hasattr(os, "posix_fadvise"):
+            self.read_lately.append(shard)
+            if self.stamps[shard, 0] <= AHEAD_BYTES:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+
+
+def labels_of(indexes: Sequence[TarIndex]) -> tuple[np.ndarray | None, list[str]]:
+    """Labels (N,) and class names of the images of all shards; -1 for a missing label, None where all are."""
+    texts = sorted({text for index in indexes for text in index.labels})
+    labels, classes = labels_as_written(texts)
+    if labels is None:
+        return None, []
+    number = dict(zip(texts, labels.tolist(), strict=True))
+    tables = [np.array([*(number[text] for text in index.labels), -1], np.int64) for index in indexes]
+    return np.concatenate([table[index.label_of] for table, index in zip(tables, indexes, strict=True)]), classes

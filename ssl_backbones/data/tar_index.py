@@ -1,0 +1,231 @@
+"""The index of a tar shard in webdataset's form, kept from start to start: images, their places, labels and digests.
+
+An entry of a shard is the files of one name up to the first dot behind the last slash: an image, and beside it a label
+file (`.cls`, `.label` and the like) or others, which are left alone. https://github.com/webdataset/webdataset
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ssl_backbones.data.digests import WIDTH, as_rows, digest_of, spread, stamp_of
+from ssl_backbones.data.formats import suffixes
+from ssl_backbones.data.images import ImageSourceError
+from ssl_backbones.data.kept_arrays import are_texts, as_stamps, keep_arrays, place_of, read_arrays, settled, turn
+from ssl_backbones.data.keys import PathKeys
+from ssl_backbones.data.labels import LABEL_NAMES
+
+KEPT_FROM = 2**20
+"""Bytes of a shard from which on its index is worth a file: a smaller one is read anew in a moment."""
+LONGEST_LABEL = 1024
+"""Bytes of a label file, at most."""
+NAMES = ("keys", "ends", "offsets", "sizes", "digests", "label_of", "labels", "label_ends", "stamp")
+
+
+class Place(NamedTuple):
+    """A file inside of a shard."""
+
+    name: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class TarIndex:
+    """The N images of a shard, in the order of their bytes."""
+
+    keys: PathKeys
+    """Their names in the shard."""
+    offsets: np.ndarray
+    """(N,) int64: the first byte of each."""
+    sizes: np.ndarray
+    """(N,) int64: bytes."""
+    digests: np.ndarray
+    """(N, WIDTH) uint8."""
+    label_of: np.ndarray
+    """(N,) int64: the place of each one's label among `labels`, -1 where it has none."""
+    labels: PathKeys
+    """The texts of the label files, each once."""
+    stamp: np.ndarray
+    """(1, 4) int64, as `stamp_of` has it."""
+
+    def agrees(self, shard: Path, most: int) -> bool:
+        """True if the shard has the same stamp, and a few of its images the same digests."""
+        if tuple(self.stamp[0]) != stamp_of(str(shard)):
+            return False
+        with opened(shard) as descriptor:
+            return all(self.digest_in(descriptor, at) == self.digests[at].tobytes() for at in spread(len(self), most))
+
+    def digest_in(self, descriptor: int, at: int) -> bytes:
+        """The digest of an image as it lies in the open shard now."""
+        return digest_at(descriptor, int(self.offsets[at]), int(self.sizes[at]))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def index_of(shard: Path, compared: int = 1) -> TarIndex:
+    """The index of a shard: the one that is kept if it still fits, held against so many of the images; else a new one.
+
+    ImageSourceError says what is wrong with the shard; nothing is kept of such a one.
+    """
+    try:
+        place = place_of(f"{shard.absolute()}", "shards") if shard.stat().st_size >= KEPT_FROM else None
+        if place is None:
+            return indexed(shard)
+        index = kept(place)
+        if index is not None and index.agrees(shard, compared):
+            return index
+        with turn(place):
+            index = kept(place)  # another process may have written it
+            if index is None or not index.agrees(shard, compared):
+                asked_at = time.time_ns()
+                index = indexed(shard)
+                keep(place, replace(index, stamp=settled(index.stamp, asked_at)))
+        return index
+    except ImageSourceError:
+        raise
+    except (OSError, tarfile.TarError, ValueError, OverflowError, RecursionError) as error:  # of headers at random
+        raise torn(shard, getattr(error, "strerror", None) or str(error)) from error
+
+
+def indexed(shard: Path) -> TarIndex:
+    """A new index of a shard, of which all headers and a few blocks of every image are read."""
+    stamp = as_stamps([stamp_of(str(shard))])
+    images, labels = entries_of(shard)
+    with opened(shard) as descriptor:
+        digests = as_rows([digest_at(descriptor, image.offset, image.size) for image in images.values()])
+        texts = {entry: label_in(descriptor, label, shard) for entry, label in labels.items()}
+    names = sorted({text for text in texts.values() if text})
+    number = {text: at for at, text in enumerate(names)}
+    if tuple(stamp[0]) != stamp_of(str(shard)):
+        raise torn(shard, "it changed while it was read")
+    return TarIndex(
+        PathKeys(image.name for image in images.values()),
+        np.array([image.offset for image in images.values()], np.int64),
+        np.array([image.size for image in images.values()], np.int64),
+        digests,
+        np.array([number.get(texts.get(entry, ""), -1) for entry in images], np.int64),
+        PathKeys(names),
+        stamp,
+    )
+
+
+def entries_of(shard: Path) -> tuple[dict[str, Place], dict[str, Place]]:
+    """The image of each entry, and the label file of each that has one; ImageSourceError for other entries."""
+    images: dict[str, Place] = {}
+    labels: dict[str, tuple[int, Place]] = {}
+    others: dict[str, str] = {}
+    for place in files_in(shard):
+        folder, slash, base = place.name.rpartition("/")
+        stem, _, suffix = base.lower().partition(".")
+        entry = folder + slash + base[: len(stem)]
+        if f".{suffix}" in suffixes():
+            if entry in images:
+                raise odd(shard, f"has two images of one key, {images[entry].name!r} and {place.name!r}")
+            images[entry] = place
+        elif suffix in LABEL_NAMES:
+            before = labels.get(entry)
+            if before and before[1].name == place.name:
+                raise odd(shard, f"has two entries of one key, {place.name!r}")
+            labels[entry] = min(filter(None, (before, (LABEL_NAMES.index(suffix), place))))
+        else:
+            others[entry] = place.name
+    bare = next((entry for entry in (*labels, *others) if entry not in images), None)
+    if bare is not None:
+        found = labels[bare][1].name if bare in labels else others[bare]
+        raise odd(shard, f"has an entry without an image, {found!r}")
+    if not images:
+        raise odd(shard, "holds no image")
+    return images, {entry: place for entry, (_, place) in labels.items()}
+
+
+def files_in(shard: Path) -> Iterator[Place]:
+    """The files of a shard in the order in which they lie, without hidden ones and notes such as `__index__`.
+
+    Raises ImageSourceError for a shard that is cut short, and for an image that lies elsewhere.
+    """
+    with tarfile.open(shard, "r:") as archive:
+        while (member := archive.next()) is not None:
+            parts = [part for part in member.name.split("/") if part not in ("", ".")]
+            if not parts or any(part.startswith((".", "__")) for part in parts):
+                continue
+            if member.islnk() or member.issym() or member.issparse():
+                raise odd(shard, f"holds {member.name!r} as a link, or with holes")
+            if member.isfile():
+                yield Place("/".join(parts), member.offset_data, member.size)
+        end = archive.offset
+    with opened(shard) as descriptor:
+        if os.pread(descriptor, tarfile.BLOCKSIZE, end) != bytes(tarfile.BLOCKSIZE):
+            raise torn(shard, f"it does not go on after {end:,} bytes as a tar does, nor end as one")
+
+
+def label_in(descriptor: int, place: Place, shard: Path) -> str:
+    """The text of a label file."""
+    if place.size > LONGEST_LABEL:
+        raise odd(shard, f"has a label of {place.size:,} bytes, {place.name!r}, more than {LONGEST_LABEL:,}")
+    try:
+        return os.pread(descriptor, place.size, place.offset).decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise odd(shard, f"has a label that is no text, {place.name!r}") from error
+
+
+def digest_at(descriptor: int, offset: int, size: int) -> bytes:
+    """The digest of an image that lies in an open shard."""
+    return digest_of(size, lambda at, count: os.pread(descriptor, count, offset + at))
+
+
+@contextmanager
+def opened(shard: Path) -> Iterator[int]:
+    """Context manager: the descriptor of a shard, open to be read."""
+    descriptor = os.open(shard, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def kept(place: Path) -> TarIndex | None:
+    """The index that a file holds; None where it holds none that could be one."""
+    arrays = read_arrays(place, NAMES)
+    if arrays is None:
+        return None
+    keys, ends, offsets, sizes, digests, label_of, labels, label_ends, stamp = (arrays[name] for name in NAMES)
+    whole = [(array.dtype.str, array.shape) for array in (offsets, sizes, label_of, digests, stamp)]
+    count = len(ends) - 1
+    if whole != [*[("<i8", (count,))] * 3, ("|u1", (count, WIDTH)), ("<i8", (1, 4))]:
+        return None
+    if not are_texts(keys, ends) or not are_texts(labels, label_ends):
+        return None
+    if count and not -1 <= label_of.min() <= label_of.max() < len(label_ends) - 1:
+        return None
+    return TarIndex(PathKeys.of(keys, ends), offsets, sizes, digests, label_of, PathKeys.of(labels, label_ends), stamp)
+
+
+def keep(place: Path, index: TarIndex) -> None:
+    """Write an index."""
+    keys, labels = (np.frombuffer(texts.block, np.uint8) for texts in (index.keys, index.labels))
+    arrays = (keys, index.keys.ends, index.offsets, index.sizes, index.digests, index.label_of, labels)
+    keep_arrays(place, dict(zip(NAMES, (*arrays, index.labels.ends, index.stamp), strict=True)))
+
+
+def torn(shard: Path, reason: str) -> ImageSourceError:
+    """The error of a file that is no tar, or not a whole one."""
+    told = " ".join(reason.split()).rstrip(".")
+    return ImageSourceError(f"{str(shard)!r} cannot be read as a tar ({told}): write it anew, or leave it out")
+
+
+def odd(shard: Path, what: str) -> ImageSourceError:
+    """The error of a tar that is no shard of images."""
+    return ImageSourceError(
+        f"{str(shard)!r} {what}: write the shard anew, with one image and at most one label file (.cls) under each name"
+    )
