@@ -49,7 +49,7 @@ class Options:
     recipes: Positional[tuple[str, ...]] = ()
     """Recipes, each run for every seed: a row each."""
     data: str = ""
-    """Images to train on: a folder, parquet files, or a Hub dataset id."""
+    """Images to train on: a folder, parquet files, tar shards, or a Hub dataset id."""
     validation: str = ""
     """Labelled images to test on; without them, those that the data name, or a part of the data itself."""
     out: Path = Path("runs/compare")

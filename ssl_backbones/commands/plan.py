@@ -30,7 +30,7 @@ class Options:
     """The images, and what may be spent."""
 
     data: str
-    """A folder of images, parquet files, or a Hub dataset id."""
+    """A folder of images, parquet files, tar shards, or a Hub dataset id."""
     gpu_memory: float = 0.0
     """GB of the GPU that is to train; 0 for this machine as it is."""
     hours: float = 0.0

@@ -76,7 +76,7 @@ class Options:
     model: Positional[str]
     """A registered name, hf-hub:org/name, or the folder of a run."""
     images: str
-    """A folder of images, parquet files, or a Hub dataset id; labels are optional."""
+    """A folder of images, parquet files, tar shards, or a Hub dataset id; labels are optional."""
     out: Path
     """The folder to write, such as gallery/."""
     size: int | None = None

@@ -25,7 +25,7 @@ class FeatureOptions(ABC):
     model: Positional[str]
     """A registered name, hf-hub:org/name, or the folder of a run."""
     data: str
-    """A folder of images, parquet files, or a Hub dataset id."""
+    """A folder of images, parquet files, tar shards, or a Hub dataset id."""
     classes: str = ""
     """A file that names the classes to take, one on a line, as for pretrain; empty for all."""
     hold_out: int = 0

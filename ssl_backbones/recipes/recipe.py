@@ -71,7 +71,7 @@ class Run(ABC):
     trackers: tuple[str, ...] = ()
     """Trackers that Accelerate knows, such as tensorboard."""
     data: str = ""
-    """A folder of images, parquet files, or a Hub dataset id."""
+    """A folder of images, parquet files, tar shards, or a Hub dataset id."""
     validation: str = ""
     """Labelled images to ask about; without them, those that the data name, or a part of the data itself."""
     out: str = ""
