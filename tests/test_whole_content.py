@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,6 +65,14 @@ def write_names(place: Path, changed: bool) -> None:
     pq.write_table(pa.table({"image": pa.array(rows, kind)}), place)
 
 
+def write_shard(place: Path, changed: bool) -> None:
+    with tarfile.open(place, "w") as archive:
+        for at, image in enumerate(contents(changed)):
+            member = tarfile.TarInfo(f"{at}.jpg")
+            member.size = len(image)
+            archive.addfile(member, io.BytesIO(image))
+
+
 def some(place: Path) -> Images:
     return Subset(open_images(str(place)), np.array([0, CHANGED, 5]))
 
@@ -78,6 +87,7 @@ SOURCES: dict[str, tuple[str, Write, Callable[[Path], Images], int]] = {
     "table in memory": ("x.parquet", write_table, lambda place: open_images(str(place)), 2**20),
     "mapped table": ("x.parquet", write_table, lambda place: open_images(str(place)), 0),
     "names in a table": ("x.parquet", write_names, lambda place: open_images(str(place)), 2**20),
+    "shard": ("x.tar", write_shard, lambda place: open_images(str(place)), 2**20),
     "some of a folder": ("x", write_folder, some, 2**20),
     "list": ("x", write_folder, listed, 2**20),
 }
