@@ -100,14 +100,13 @@ def trained(recipe: Recipe) -> tuple[RunFolder, float]:
 
 
 def cost_of(recipe: Recipe) -> Cost:
-    """The parts of what a run of TRIAL epochs took, all its measurements but the first among them."""
+    """The parts of what a run of TRIAL epochs took, as its log has them."""
     folder, whole = trained(recipe)
     lines = read_log(folder.path / "speed.jsonl")
     rates = sorted(line["images_per_second"] for line in lines if "images_per_second" in line)
     rate = rates[len(rates) // 2]
-    beside = lines[-1]["seconds"] - lines[0]["seconds"] - recipe.batch_size * lines[-1]["step"] / rate
     epoch = recipe.batch_size * lines[-1]["step"] / rate / TRIAL
-    measurement = max(0.0, beside) / TRIAL
+    measurement = max(line.get("measuring", 0.0) for line in lines)
     return Cost(max(0.0, whole - TRIAL * epoch - (TRIAL + 1) * measurement), epoch, measurement)
 
 

@@ -79,6 +79,16 @@ def gather(rows: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def own_share(rows: Tensor) -> Tensor:
+    """This process's share (S, ...) of rows (N, ...), as large as every other's; the last is filled up from the first.
+
+    `gather` of all shares, cut to N, is the rows again.
+    """
+    share = -(-len(rows) // world_size())
+    at = torch.arange(rank() * share, (rank() + 1) * share, device=rows.device)
+    return rows if world_size() == 1 else rows[at % len(rows)]
+
+
 def gather_objects(own: T) -> list[T]:
     """The objects of all processes in rank order, each sent as a pickle between processes that trust each other."""
     if world_size() == 1:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 import torch
 from tinted import Tints
 from torch import Tensor
 
+from ssl_backbones import distributed
 from ssl_backbones.data import Images
 from ssl_backbones.metrics import knn_accuracy
 from ssl_backbones.recipes.settings import Monitoring
+from ssl_backbones.train import monitor as monitor_module
 from ssl_backbones.train.judge import Measured
 from ssl_backbones.train.monitor import Monitor
 
@@ -127,3 +131,37 @@ def test_a_measurement_tells_the_neighbours_that_stayed() -> None:
     assert second.beside(None).scalars == second.beside(Measured({})).scalars == {"std": 1.0}
     assert Measured({}).beside(first).scalars == {}
     assert second.beside(Measured({}, neighbours=torch.zeros(3, 2))).scalars == {"std": 1.0}
+
+
+@pytest.mark.parametrize("queries", [None, 13], ids=["one another", "validation"])
+@pytest.mark.parametrize("world_size", [2, 3, 7])
+def test_processes_share_the_queries_and_answer_alike(
+    world_size: int, queries: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = [number % 3 for number in range(31)]
+    validation = None if queries is None else Tints(queries, labels[:queries])
+    monitor = Monitor(Tints(31, labels), validation, Monitoring(k=3), seed=0)
+    drawn = torch.randn(2, 31, 6, generator=torch.Generator().manual_seed(0))
+
+    def features(images: Images, rows: np.ndarray) -> Tensor:
+        return drawn[int(images is validation)][rows]
+
+    alone = monitor.measure(features, features)
+    assert alone.correct is not None
+    named: list[Tensor] = []
+    monkeypatch.setattr(distributed, "world_size", lambda: world_size)
+    for collect in (True, False):  # each process's own answers first, then what all of them make of these
+        for rank in range(world_size):
+            monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+            gathered = (lambda own: named.append(own) or own) if collect else (lambda own: torch.cat(named))
+            monkeypatch.setattr(monitor_module, "gather", gathered)
+            if collect:
+                with suppress(RuntimeError):  # its own answers are too few for all queries
+                    monitor.measure(features, features)
+                continue
+            together = monitor.measure(features, features)
+            assert together.correct is not None
+            assert torch.equal(together.correct, alone.correct)
+            assert together.scalars == alone.scalars
+    count = len(alone.correct)
+    assert {len(own) for own in named} == {-(-count // world_size)}

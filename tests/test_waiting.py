@@ -13,7 +13,7 @@ import pytest
 from test_loader import loader
 
 from ssl_backbones.runs.log import RunLog, read_log
-from ssl_backbones.runs.waiting import SOON, WaitingAdvice, in_words, share_of
+from ssl_backbones.runs.waiting import SOON, Spent, WaitingAdvice, in_words, share_of
 from ssl_backbones.visualizers.run_section import waiting
 
 PILLOW = {"engine": "pillow", "cache": "", "workers": None, "resident": False}
@@ -30,22 +30,27 @@ def test_a_loader_counts_the_time_in_which_it_is_waited_for(monkeypatch: pytest.
     monkeypatch.setattr(type(batches.dataset), "__getitem__", slowly)
     for _ in batches.steps(0, 2):
         time.sleep(0.1)  # which is the network's time
-    assert 0.04 <= batches.waited < 0.2
+    assert 0.04 <= batches.spent.waiting < 0.2
 
 
 def test_the_share_is_in_the_file_of_speeds_and_on_the_terminal(tmp_path: Path) -> None:
-    ticks, waited = count(0.0, 10.0), count(0.0, 2.5)
-    stream = io.StringIO()
-    log = RunLog(tmp_path, 4, 8, stream=stream, clock=lambda: next(ticks), waited=lambda: next(waited))
-    for _ in range(2):
+    ticks, spent, stream = count(0.0, 10.0), Spent(), io.StringIO()
+    log = RunLog(tmp_path, 6, 8, stream=stream, clock=lambda: next(ticks), spent=spent)
+    for _ in range(3):
         log.advance()
         log.advance()
+        spent.waiting += 4.0
         log.write(0, {"loss": 1.0})
+    spent.measurements += 3.0
+    log.write(1, {"knn": 0.5})
     log.close()
-    speeds = read_log(tmp_path / "speed.jsonl")
-    assert speeds[0]["waiting"] == 0
-    assert 0 < speeds[1]["waiting"] <= 0.25
-    assert f"{speeds[1]['waiting']:.0%} of it waiting for images" in stream.getvalue()
+    *steps, measurement = read_log(tmp_path / "speed.jsonl")
+    assert [line["waiting"] for line in steps] == [0.4, 0.2, 0.2]
+    assert "measuring" not in steps[-1]
+    assert measurement.keys() == {"step", "seconds", "measuring"}
+    assert measurement["measuring"] == 3
+    assert "20% of it waiting for images" in stream.getvalue()
+    assert "knn 0.5, measured in 3 s" in stream.getvalue()
 
 
 def test_a_run_that_waits_much_is_told_once_what_is_faster() -> None:

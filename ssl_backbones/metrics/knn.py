@@ -24,19 +24,21 @@ def knn_predict(
     temperature: float = 0.07,
     num_classes: int | None = None,
     exclude_self: bool = False,
+    itself: Tensor | None = None,
 ) -> Tensor:
     """The class (M,) of each query (M, D) by a vote of its k nearest in the bank (N, D), labelled (N,).
 
     Nearness is cosine similarity s and a vote weighs exp(s / temperature), in float32 and up to a factor that keeps it
     from vanishing; beyond the bank itself, memory is bounded. A k larger than the bank is the whole bank.
-    With `exclude_self` the queries are the bank, row for row, and none votes on itself. Ties go to the lower class.
+    With `exclude_self` the queries are the bank, row for row, and none votes on itself; of a part of the bank, `itself`
+    (M,) is each query's row there. Ties go to the lower class.
     ValueError for other queries than the bank there.
     """
     if exclude_self and bank.shape != queries.shape:
         raise ValueError(
             f"exclude_self with {len(queries)} queries and a bank of {len(bank)}; the two must be the same features."
         )
-    itself = torch.arange(len(bank)) if exclude_self else None
+    itself = torch.arange(len(bank)) if exclude_self else itself
     swept = knn_sweep(
         bank, bank_labels, queries, ks=[k], temperatures=[temperature], num_classes=num_classes, itself=itself
     )

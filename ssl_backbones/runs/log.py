@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from io import BufferedWriter
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,6 +22,7 @@ from tqdm import tqdm
 from ssl_backbones.credentials import without_credentials
 from ssl_backbones.files import object_in, telling, without_links, write_file
 from ssl_backbones.narrator import NARRATOR, as_time
+from ssl_backbones.runs.waiting import Spent
 
 Tracker = Callable[[dict[str, float], int], Any]
 """Called with the values of a step and the step: `accelerator.log` and every tracker's `log` are."""
@@ -86,8 +88,10 @@ class RunLog:
     Steps count those completed. Whatever belongs to a step is written before the checkpoint of that step is made.
     """
 
-    waiting = waited_before = 0.0
-    """The share of the time before the last line that was waited for images, and the seconds until then."""
+    waiting = measured = 0.0
+    """The share of the time between the last lines that was waited for images, and the seconds of a measurement."""
+    told = Spent()
+    """The time beside the steps until the last line."""
 
     def __init__(
         self,
@@ -101,17 +105,17 @@ class RunLog:
         stream: TextIO | None = None,
         every_seconds: float = 10.0,
         clock: Callable[[], float] | None = None,
-        waited: Callable[[], float] | None = None,
+        spent: Spent | None = None,
     ) -> None:
         """`resumed_at` is the step of the checkpoint, whose later lines are dropped; None for a run that starts.
 
         Where `stream` (stdout) is a terminal it shows a bar, elsewhere a line every so many seconds.
-        `waited` gives the seconds so far in which the training waited for images.
+        `spent` is what the run counts of the time beside its steps.
         """
         self.main, self.stream, self.trackers = main, stream or sys.stdout, list(trackers)
         self.failed: set[int] = set()
         self.batch_size, self.total_steps = batch_size, total_steps
-        self.every_seconds, self.clock, self.waited = every_seconds, clock or NARRATOR.clock, waited
+        self.every_seconds, self.clock, self.spent = every_seconds, clock or NARRATOR.clock, spent
         self.step = self.first_step = resumed_at or 0
         self.started = self.clock()
         self.written_at = self.printed_at = (self.started, self.step)
@@ -161,19 +165,22 @@ class RunLog:
         speed: dict[str, float] = {"seconds": self.earlier + now - self.started}
         if self.step > before and now > then:
             speed["images_per_second"] = (self.step - before) * self.batch_size / (now - then)
-            speed |= self.share_waited(now - then)
+            self.waiting = min(1.0, self.beside("waiting") / (now - then))
+            speed |= {} if self.spent is None else {"waiting": self.waiting}
             self.written_at = (now, self.step)
+        self.measured = self.beside("measurements")
+        speed |= {"measuring": self.measured} if self.measured else {}
         self.speeds.write({"step": self.step} | speed)
         self.track(plain | speed)
         self.show(epoch, plain)
 
-    def share_waited(self, seconds: float) -> dict[str, float]:
-        """The share of the last seconds in which the training waited for images; empty where nobody counts it."""
-        if self.waited is None:
-            return {}
-        waited = self.waited()
-        self.waiting, self.waited_before = min(1.0, (waited - self.waited_before) / seconds), waited
-        return {"waiting": self.waiting}
+    def beside(self, kind: str) -> float:
+        """Seconds of a kind since they were asked for last; 0 where nobody counts them."""
+        if self.spent is None:
+            return 0.0
+        before, now = getattr(self.told, kind), getattr(self.spent, kind)
+        self.told = replace(self.told, **{kind: now})
+        return float(now - before)
 
     def track(self, values: dict[str, float]) -> None:
         """Hand the values to every tracker; one that fails is mentioned once and does not stop the run."""
@@ -188,7 +195,7 @@ class RunLog:
     def show(self, epoch: int, values: Mapping[str, float]) -> None:
         """Update the bar, or print a line where the next would come later than every so many seconds."""
         if not self.bar.disable:
-            waiting = f", waiting {self.waiting:.0%}" if self.waited is not None else ""
+            waiting = f", waiting {self.waiting:.0%}" if self.spent is not None else ""
             self.bar.set_postfix_str(f"epoch {epoch}, {in_few_digits(values)}{waiting}")
             return
         (then, before), now = self.printed_at, self.clock()
@@ -199,8 +206,9 @@ class RunLog:
         rate = (self.step - before) / max(now - then, 1e-9)
         seconds = self.left_at(now)
         left = "" if seconds is None else f", {as_time(seconds)} left"
-        waiting = "" if self.waited is None else f", {self.waiting:.0%} of it waiting for images"
+        waiting = "" if self.spent is None else f", {self.waiting:.0%} of it waiting for images"
         speed = f", {rate * self.batch_size:.0f} images/s{waiting}{left}" if rate > 0 else ""
+        speed += f", measured in {as_time(self.measured)}" if self.measured else ""
         self.say(f"step {self.step}/{self.total_steps}, epoch {epoch}: {in_few_digits(values)}{speed}")
         self.printed_at = (now, self.step)
 

@@ -1,14 +1,35 @@
-"""The share of a run's time that goes by waiting for images, and what shortens it."""
+"""The time of a run that goes by beside its steps: waiting for images, with what shortens it, and measuring."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 MUCH = 0.1
 """Share above which a run is told what would be faster."""
 SOON = 60.0
 """Seconds of steps before that."""
+
+
+@dataclass
+class Spent:
+    """Seconds so far that went by beside the steps."""
+
+    waiting: float = 0.0
+    """For images."""
+    measurements: float = 0.0
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Context manager: what is done meanwhile is measuring."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.measurements += time.perf_counter() - began
 
 
 def share_of(speeds: Iterable[Mapping[str, Any]]) -> float | None:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from ssl_backbones.data.batches import Batch, BatchDataset, Request
 from ssl_backbones.data.placement import to_device
-from ssl_backbones.distributed import doing, gather, rank, world_size
+from ssl_backbones.distributed import doing, gather, own_share, world_size
 from ssl_backbones.train.loader import obey_parent_alone, signals_waiting
 
 
@@ -34,13 +34,12 @@ def embed(
     Every process gets all of them. The backbone is in eval mode meanwhile, with the batch statistics of the first
     process, which are those that get published; afterwards it is as it was.
     """
-    share = -(-len(indices) // world_size())
-    mine = np.resize(indices, share * world_size())[rank() * share : (rank() + 1) * share]
+    mine = own_share(torch.tensor(indices)).numpy()
     unreadable: dict[str, str] = {}
     features: list[Tensor] = []
 
     def told() -> str:
-        return f"Embedding images: {sum(map(len, features))} of {share}"
+        return f"Embedding images: {sum(map(len, features))} of {len(mine)}"
 
     with evaluated(backbone), autocast or nullcontext(), doing(told):
         for batch in batches(dataset, mine, batch_size, workers):

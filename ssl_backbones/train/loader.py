@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from ssl_backbones.data.batches import Batch, BatchDataset, Exchange, Request
 from ssl_backbones.data.shards import Shards
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.runs.waiting import Spent
 from ssl_backbones.views.randomness import permutation, seed_of
 
 DIED = re.compile(r"DataLoader worker \(pid")
@@ -163,8 +164,8 @@ class Loader:
         self.prefetch = prefetch
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         self.start_method = start_method
-        self.waited = 0.0
-        """Seconds so far in which somebody waited for batches; what this process makes itself is waited for too."""
+        self.spent = Spent()
+        """With the seconds that batches were waited for; what this process makes itself is waited for too."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -194,7 +195,7 @@ class Loader:
             began = time.perf_counter()
             with ends_by_words() if self.workers else nullcontext():
                 step = [Batch(*next(batches)) for _ in range(self.order.accumulation)]
-            self.waited += time.perf_counter() - began
+            self.spent.waiting += time.perf_counter() - began
             yield step
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[list[Batch]]:

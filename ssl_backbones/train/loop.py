@@ -64,7 +64,6 @@ class Loop:
         )
         self.total_steps = run.total_steps(self.loader.steps_per_epoch)
         self.whole_steps = run.whole_steps(self.loader.steps_per_epoch)
-        self.step = 0
         self.saved_step: int | None = None
         self.before = Before(judge, given, compute.layout)
         self.last: Measured | None = None
@@ -75,7 +74,7 @@ class Loop:
         self.alarms = [ChanceAlarm(self.whole_steps), CollapseAlarm(self.whole_steps)]
         self.means = RunningMeans(accelerator.device)
         self.watch = FiniteWatch(accelerator.device, scaled=accelerator.scaler is not None)
-        self.saved_at = time.monotonic()
+        self.step, self.saved_at = 0, time.monotonic()
         self.place(method)
         self.bench = Bench(run, method, self.loader, self.unreadable, accelerator)
 
@@ -222,7 +221,8 @@ class Loop:
     def measure(self, bench: Bench) -> Measured:
         """Measure the network as it is now, and remember the step of the best score."""
         self.require_finite()
-        found = self.last = self.judge.judge(bench).beside(self.last)
+        with self.loader.spent.measuring():
+            found = self.last = self.judge.judge(bench).beside(self.last)
         if found.correct is not None and (self.best is None or found.score > self.best["score"]):
             self.best = {"step": self.step, "score": found.score}
         return found

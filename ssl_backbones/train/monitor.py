@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ssl_backbones.data.images import Images, by_content
+from ssl_backbones.distributed import gather, own_share
 from ssl_backbones.metrics import effective_rank, feature_std, knn_predict, nearest_others, own_image_found, paired_gain
 from ssl_backbones.recipes.settings import Monitoring
 from ssl_backbones.runs.results import Number, proportion
@@ -23,6 +24,7 @@ SPREAD = 4096
 """Images over which the spread of features is measured, at most."""
 SOUGHT = 512
 """Images that are sought by a view of them among all, at most, and whose neighbours are noted."""
+CPU = torch.device("cpu")
 NEIGHBOURS = 10
 """Neighbours that are noted, to see how many the next measurement finds again."""
 
@@ -63,14 +65,18 @@ class Monitor:
         }
 
     def judge(self, bench: Bench) -> Measured:
-        """Measure the backbone's features."""
-        return self.measure(bench.embed, bench.embed_views)
+        """Measure the backbone's features, on its device."""
+        return self.measure(bench.embed, bench.embed_views, bench.device)
 
-    def measure(self, embed: Embed, embed_views: Embed) -> Measured:
-        """Measure the spread of the features, retrieval and, where there are labels, the k-NN accuracy."""
-        bank = embed(self.bank_images, self.bank)
+    def measure(self, embed: Embed, embed_views: Embed, device: torch.device = CPU) -> Measured:
+        """Measure the spread of the features, retrieval and, where there are labels, the k-NN accuracy.
+
+        Processes share out the queries of the latter, and call this together.
+        """
+        device = device if device.type == "cuda" else CPU  # others lack float64
+        bank = embed(self.bank_images, self.bank).to(device)
         scalars = {"std": feature_std(bank[:SPREAD]), "rank": effective_rank(bank[:SPREAD])}
-        rows = torch.from_numpy(self.sought)
+        rows = torch.from_numpy(self.sought).to(device)
         views = embed_views(self.bank_images, self.bank[self.sought])
         scalars["retrieval"] = own_image_found(views, bank, rows).double().mean().item()
         near = nearest_others(bank[rows], min(NEIGHBOURS, len(rows) - 1)) if len(rows) > 1 else None
@@ -90,14 +96,13 @@ class Monitor:
             everyone = np.arange(len(self.query_images))
             queries, query_labels = embed(self.query_images, everyone), labels_of(self.query_images, everyone)
         known_bank, known = bank_labels >= 0, query_labels >= 0
-        predicted = knn_predict(
-            bank[known_bank],
-            bank_labels[known_bank],
-            queries[known],
-            k=self.config.k,
-            exclude_self=self.query_images is None,
-        )
-        return predicted == query_labels[known]
+        bank, queries = bank[known_bank.to(bank.device)], queries[known.to(queries.device)]
+        own = own_share(torch.arange(len(queries), device=bank.device))
+        itself = own if self.query_images is None else None
+        labels = bank_labels[known_bank]
+        asked = queries.to(bank.device)[own]
+        named = knn_predict(bank, labels, asked, k=self.config.k, itself=itself)
+        return gather(named)[: len(queries)].cpu() == query_labels[known]
 
     def chance(self) -> float:
         """Chance level: the accuracy of always naming the most frequent class of the queries."""

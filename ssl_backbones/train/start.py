@@ -95,7 +95,7 @@ def prepare(
         trackers=[lambda values, step: accelerator.log(values, step=step)] if run.trackers else [],
         resumed_at=None if saved is None else saved.step,
         main=accelerator.is_main_process,
-        waited=lambda: loop.loader.waited,
+        spent=loop.loader.spent,
     )
     log.trackers.append(WaitingAdvice(run.to_dict(), log.say))
     introduce(loop, log, saved)
