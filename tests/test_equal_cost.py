@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -42,9 +44,36 @@ def train(bench: equal_cost_rows.Bench, row: equal_cost_rows.Row, data: str = "i
         forget()
 
 
+def test_steps_are_counted_and_what_follows_the_last_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "process_time", lambda: now[0])
+    file = tmp_path / "run.cpu.json"
+
+    def go(first: int, last: int) -> None:
+        saved: list[int] = []
+        steps = SimpleNamespace(steps=range)
+        loop: Any = SimpleNamespace(step=first, loader=steps, save=lambda: saved.append(loop.step))
+        equal_cost_rows.Meter(loop, file)
+        now[0] += 100  # measured before the first step
+        loop.save()
+        for _ in loop.loader.steps(first, last):
+            now[0] += 3
+            loop.step += 1
+            loop.save()
+        now[0] += 50  # measured after the last
+        loop.save()
+        assert saved == [*range(first, last + 1), last]
+
+    go(0, 2)
+    assert equal_cost_rows.spent(file) == {"0": 0, "1": 3, "2": 6}
+    go(1, 4)  # killed behind the first step's checkpoint
+    assert equal_cost_rows.spent(file) == {"0": 0, "1": 3, "2": 6, "3": 9, "4": 12}
+
+
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_counting(bench: equal_cost_rows.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(0, 10_000, 7))
-    monkeypatch.setattr(equal_cost_rows.time, "process_time", lambda: float(next(ticks)))
+    monkeypatch.setattr(time, "process_time", lambda: float(next(ticks)))
     descend = Loop.descend
 
     def stopped(loop: Loop, batches: Any) -> None:

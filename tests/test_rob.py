@@ -183,6 +183,12 @@ def test_a_run_goes_on_where_it_stopped(loss: str, tmp_path: Path) -> None:
     stop(elsewhere(recipe, tmp_path / "cut"), 4)
     assert outcome(run(elsewhere(recipe, tmp_path / "cut")).path) == outcome(whole.path)
     assert (whole.path / "alignment_maps.png").exists() == loss.startswith("lewel")
+    results = json.loads((whole.path / "results.json").read_text())
+    assert results["teacher"]["labels"] == "not recorded"
+    assert results["taught"]["of"] == ("whole images, kept" if choices["kept"] else "every view")
+    card = (whole.path / "README.md").read_text()
+    assert "It learnt from the features of photos.teacher (resnet8)" in card
+    assert "self-supervised" not in card
 
 
 @pytest.mark.parametrize(
@@ -200,16 +206,6 @@ def test_every_engine_accumulation_and_bf16(
     way = {"engine": engine, "accumulation": accumulation, "precision": precision}
     run(tiny(RoBConfig, data, tmp_path / "run", {"loss": loss}, max_steps=2, **way))
     assert json.loads((tmp_path / "run" / "results.json").read_text())["steps"] == 2
-
-
-def test_results_and_card_tell_of_the_teacher(tmp_path: Path) -> None:
-    run(tiny(RoBConfig, image_folder(tmp_path / "photos"), tmp_path / "run", max_steps=2))
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert results["teacher"]["labels"] == "not recorded"
-    assert (results["taught"]["of"], results["taught"]["size"]) == ("every view", 32)
-    card = (tmp_path / "run" / "README.md").read_text()
-    assert "It learnt from the features of photos.teacher (resnet8)" in card
-    assert "self-supervised" not in card
 
 
 # Refusals
