@@ -70,6 +70,16 @@ def rank() -> int:
 
 
 @torch.no_grad()
+def sum_over_processes(part: Tensor) -> Tensor:
+    """The sum of a tensor (...) over all processes, without gradient."""
+    if world_size() == 1:
+        return part
+    total = part.clone()
+    dist.all_reduce(total)
+    return total
+
+
+@torch.no_grad()
 def gather(rows: Tensor) -> Tensor:
     """The rows (B, ...) of all processes in rank order, (world * B, ...), without gradient."""
     if world_size() == 1:

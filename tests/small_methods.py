@@ -35,6 +35,9 @@ SMALL: dict[str, Any] = {
     "bn_splits": 2,
     "clusters": 4,
     "classes": 3,
+    "prototypes": 12,
+    "frozen_steps": 1,
+    "crops": 2,
 }
 
 

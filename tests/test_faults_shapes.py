@@ -23,6 +23,7 @@ NAMES = {kind.name: kind for kind in CONFIGS}
 
 ROWS_KNOW_EACH_OTHER = {"simclr", "barlow_twins", "vicreg", "deep_infomax", "aligned", "lewel_m", "deepcluster"} | {
     "supcon",
+    "swav",
     "nnclr",
 }
 """Methods that hold the images of a batch, or what they weigh, against one another."""

@@ -102,6 +102,8 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "map_distance": (normal(0, 4, 3, 2, 2), normal(1, 4, 3, 2, 2)),
     "multi_positive_info_nce": (normal(0, 4, 3), normal(1, 4, 2, 3), normal(2, 5, 3), 0.2),
     "nt_xent": (normal(0, 4, 3), normal(1, 4, 3), 0.2),
+    "sinkhorn": (normal(0, 4, 3), 0.5, 2),
+    "swapped_prediction": (normal(0, 3, 2, 4), normal(1, 2, 2, 4).softmax(2), 0.2),
     "supcon": (normal(0, 3, 2, 4), torch.tensor([0, 1, 0]), 0.2),
     "vicreg": (normal(0, 4, 3), normal(1, 4, 3), 20.0, 10.0, 2.0),
 }

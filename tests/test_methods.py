@@ -170,10 +170,11 @@ class TestEveryMethod:
             losses.append(loss.item())
             method.zero_grad()
             loss.backward()
+            moved = [parameter for parameter in method.parameters() if parameter.grad is not None]
+            length = torch.stack([parameter.grad.norm() for parameter in moved]).norm()
             with torch.no_grad():
-                for parameter in method.parameters():
-                    if parameter.grad is not None:
-                        parameter -= 1e-4 * parameter.grad
+                for parameter in moved:
+                    parameter -= 1e-4 / max(1, length) * parameter.grad
         assert losses[1] < losses[0]
 
     def test_bfloat16_stays_near_single_precision(self, kind: type[MethodConfig]) -> None:

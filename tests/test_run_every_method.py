@@ -36,10 +36,12 @@ def whole(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.T
 
 def test_the_backbone_loads_in_plain_timm_and_here(whole: Whole) -> None:
     folder = whole.path / "backbone"
+    method = whole.recipe.method.build(ssl_backbones.create_model("resnet8"))
+    published = next(name for name, module in method.named_modules() if module is method.published)
     trained = {
-        name.removeprefix("method/backbone."): tensor
+        name.removeprefix(f"method/{published}."): tensor
         for name, tensor in state(whole.path).items()
-        if name.startswith("method/backbone.")
+        if name.startswith(f"method/{published}.")
     }
     for model in (
         timm.create_model(f"local-dir:{folder}", pretrained=True),

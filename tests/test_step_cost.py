@@ -16,6 +16,7 @@ from ssl_backbones.methods import (
     BarlowTwinsConfig,
     BYOLConfig,
     DenseCLConfig,
+    DINOConfig,
     FlagsConfig,
     LewelBConfig,
     LewelMConfig,
@@ -25,6 +26,7 @@ from ssl_backbones.methods import (
     NNCLRConfig,
     RoBConfig,
     SimSiamConfig,
+    SwAVConfig,
     VICRegConfig,
 )
 from ssl_backbones.methods.aligned import AlignedConfig
@@ -35,6 +37,7 @@ PASSES: dict[type[MethodConfig], tuple[int, int]] = {
     AlignedConfig: (2, 0),
     BarlowTwinsConfig: (2, 0),
     BYOLConfig: (2, 2),
+    DINOConfig: (2, 1),
     DenseCLConfig: (1, 1),
     FlagsConfig: (1, 5),
     LewelBConfig: (2, 2),
@@ -43,6 +46,7 @@ PASSES: dict[type[MethodConfig], tuple[int, int]] = {
     NNCLRConfig: (2, 0),
     RoBConfig: (2, 0),
     SimSiamConfig: (2, 0),
+    SwAVConfig: (2, 0),
     VICRegConfig: (2, 0),
 }
 """Passes of the network and of its slow copy by the equations; elsewhere one pass over all views will do."""

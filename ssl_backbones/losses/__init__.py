@@ -1,5 +1,6 @@
 """Pure functions, one equation each."""
 
+from ssl_backbones.losses.assignment import sinkhorn, swapped_prediction
 from ssl_backbones.losses.classification import accuracy, cross_entropy, discriminator_loss, generator_loss
 from ssl_backbones.losses.contrastive import (
     AlignedNegatives,
@@ -34,6 +35,8 @@ __all__ = [
     "map_distance",
     "multi_positive_info_nce",
     "nt_xent",
+    "sinkhorn",
     "supcon",
+    "swapped_prediction",
     "vicreg",
 ]

@@ -56,7 +56,7 @@ class Method(nn.Module, ABC):
     """
 
     backbone: nn.Module
-    """The part that is published: a timm model without head."""
+    """The part that learns and stays: a timm model without head."""
 
     @abstractmethod
     def transform(self, size: int) -> Transform:
@@ -68,6 +68,11 @@ class Method(nn.Module, ABC):
 
         A method whose loss has a known value for a network that tells nothing apart reports that value as "chance".
         """
+
+    @property
+    def published(self) -> nn.Module:
+        """The backbone that is measured and published: the one that learns, or a method's running average of it."""
+        return self.backbone
 
     @property
     def accumulation_is_exact(self) -> bool:

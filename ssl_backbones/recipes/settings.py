@@ -12,6 +12,8 @@ from ssl_backbones.optimizers.lars import Trust
 from ssl_backbones.schedules import Per, linear_warmup, polynomial_decay, step_decay, warmup_cosine
 from ssl_backbones.typed.values import check_types
 
+ClipPer = Literal["parameter", "all"]
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -39,6 +41,10 @@ class OptimizerConfig:
     """Learning rate of the backbone, by the same rule; None for that of the rest."""
     constant_part: str | None = None
     """Part of the method whose learning rate stays at its peak after the warm-up, such as predictor; None for none."""
+    clip: float | None = None
+    """Largest length of a gradient, to which longer ones are cut; None for any."""
+    clip_per: ClipPer = "all"
+    """That length is of each parameter's gradient, or of all gradients together."""
     trust: Trust = "sum"
     """The denominator of LARS' trust ratio: |g| + wd |w|, or |g + wd w|."""
     trust_coefficient: float = 1e-3
@@ -53,6 +59,7 @@ class OptimizerConfig:
         for name in ("norm_and_bias_lr", "backbone_lr"):
             rate = getattr(self, name)
             check(rate is None or 0 < rate < math.inf, f"optimizer.{name}", rate, "above 0, or None")
+        check(self.clip is None or 0 < self.clip < math.inf, "optimizer.clip", self.clip, "above 0, or None")
         check(self.trust_coefficient > 0, "optimizer.trust_coefficient", self.trust_coefficient, "above 0")
 
     def effective_lr(self, batch_size: int) -> float:
@@ -77,6 +84,10 @@ class ScheduleConfig:
     """Epochs of linear rise, step by step, before anything else."""
     warmup_steps: int = 0
     """The same in optimiser steps, for a run that counts those; under cosine, epochs alone."""
+    start_share: float = 0.0
+    """The share of the peak that the linear rise begins at."""
+    end_share: float = 0.0
+    """The share of the peak that the cosine ends at."""
     per: Per = "epoch"
     """The unit in which the cosine moves."""
     milestones: tuple[int, ...] = ()
@@ -101,17 +112,26 @@ class ScheduleConfig:
         check(steps >= 0, "schedule.warmup_steps", steps, "at least 0")
         alone = steps == 0 or (self.warmup_epochs == 0 and self.kind != "cosine")
         check(alone, "schedule.warmup_steps", steps, "0 under cosine and where the warm-up counts epochs")
+        for name in ("start_share", "end_share"):
+            share = getattr(self, name)
+            check(0 <= share <= 1, f"schedule.{name}", share, "at least 0 and at most 1")
+        falls = self.end_share == 0 or self.kind == "cosine"
+        check(falls, "schedule.end_share", self.end_share, "0 under any other schedule than cosine")
         check(0 < self.decay <= 1, "schedule.decay", self.decay, "above 0 and at most 1")
         check(0 < self.power < math.inf, "schedule.power", self.power, "above 0")
 
     def rise(self, step: int, steps_per_epoch: int) -> float:
         """The factor in (0, 1] of the warm-up alone."""
-        return linear_warmup(step, 1, self.warmup_steps) * linear_warmup(step, steps_per_epoch, self.warmup_epochs)
+        risen = linear_warmup(step, 1, self.warmup_steps) * linear_warmup(step, steps_per_epoch, self.warmup_epochs)
+        return self.start_share + (1 - self.start_share) * risen
 
     def factor(self, step: int, steps_per_epoch: int, epochs: int, total_steps: int) -> float:
         """The factor in (0, 1] for an optimiser step, counted from 0."""
         if self.kind == "cosine":
-            return warmup_cosine(step, steps_per_epoch, epochs, self.warmup_epochs, self.per)
+            if step < self.warmup_epochs * steps_per_epoch:
+                return self.rise(step, steps_per_epoch)
+            fallen = warmup_cosine(step, steps_per_epoch, epochs, self.warmup_epochs, self.per)
+            return self.end_share + (1 - self.end_share) * fallen
         rise = self.rise(step, steps_per_epoch)
         if self.kind == "poly":
             return rise * polynomial_decay(step, total_steps, self.power)

@@ -45,19 +45,11 @@ _MOCO_V1 = (
     2019,
     "https://arxiv.org/abs/1911.05722",
 )
-_DINO = (
-    "Emerging Properties in Self-Supervised Vision Transformers",
-    "Caron et al.",
-    2021,
-    "https://arxiv.org/abs/2104.14294",
-)
 
 ELSEWHERE = {
     "moco_v1": Paper("MoCo v1", *_MOCO_V1),
-    "swav": Paper("SwAV", *_SWAV),
     "deepcluster_v2": Paper("DeepCluster-v2", *_SWAV),
     "sela_v2": Paper("SeLa-v2", *_SWAV),
-    "dino": Paper("DINO", *_DINO),
 }
 """Methods whose weights others publish, and that nothing here trains."""
 

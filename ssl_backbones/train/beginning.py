@@ -50,7 +50,7 @@ class Beginning:
             return
         folder = state_folder(self.recipe.init)
         count = take_over(method, self.recipe.method, folder)
-        if weights_sha256(method.backbone) != self.start.provenance.sha256:
+        if weights_sha256(method.published) != self.start.provenance.sha256:
             raise RunError(
                 f"the checkpoint in {folder} is of another backbone than the one beside it: end that run with its own "
                 "command, or leave --with_state out"

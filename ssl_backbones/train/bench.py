@@ -80,7 +80,7 @@ class Bench:
 
     def embed_by(self, transform: Transform, images: Images, indices: np.ndarray) -> Tensor:
         """The backbone's features (N, D) of images at `indices` (N,) as a transform makes them, in every process."""
-        backbone = self.shown or self.method.backbone
+        backbone = self.shown or self.method.published
         dataset = Batches(images, transform, seed_of(self.run.seed, MEASURED))
         features, unreadable = embed(
             backbone, dataset, indices, self.device, workers=self.workers, autocast=self.autocast()

@@ -58,7 +58,7 @@ def beside_baselines(beginning: Beginning, images: Images, bench: Bench) -> dict
 
 def networks(beginning: Beginning, bench: Bench) -> Iterator[tuple[str, nn.Module, str]]:
     """Each network by its name, the run's own first, with the images that it was trained on where they are others."""
-    yield "this backbone", bench.method.backbone, ""
+    yield "this backbone", bench.method.published, ""
     yield "random weights", beginning.drawn(), ""
     if (start := beginning.recipe.start) is not None:
         try:

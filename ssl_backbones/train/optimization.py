@@ -10,7 +10,7 @@ from torch import nn
 
 from ssl_backbones.optimizers import LARS
 from ssl_backbones.recipes.recipe import Run
-from ssl_backbones.recipes.settings import OptimizerConfig
+from ssl_backbones.recipes.settings import ClipPer, OptimizerConfig
 
 
 class Kind(NamedTuple):
@@ -75,13 +75,30 @@ def build_optimizer(method: nn.Module, recipe: Run, scaled: bool = False) -> tor
     """
     config = recipe.optimizer
     fused = True if not scaled and all(weights.is_cuda for weights in method.parameters()) else None
-    groups, lr, decay = parameter_groups(method, config), recipe.peak_lr, config.weight_decay
+    optimizer = optimizer_of(config, parameter_groups(method, config), recipe.peak_lr, fused)
+    if (longest := config.clip) is not None:
+        optimizer.register_step_pre_hook(lambda stepping, *_: clip_gradients(stepping, longest, config.clip_per))
+    return optimizer
+
+
+def optimizer_of(
+    config: OptimizerConfig, groups: list[dict[str, Any]], lr: float, fused: bool | None
+) -> torch.optim.Optimizer:
+    """The optimiser of a configuration over groups of parameters."""
+    decay = config.weight_decay
     if config.kind == "sgd":
         return torch.optim.SGD(groups, lr, momentum=config.momentum, weight_decay=decay, fused=fused)
     if config.kind == "lars":
         return LARS(groups, lr, config.momentum, decay, config.trust_coefficient, config.trust)
     adam = torch.optim.AdamW if config.kind == "adamw" else torch.optim.Adam
     return adam(groups, lr, betas=config.betas, weight_decay=decay, fused=fused)
+
+
+def clip_gradients(optimizer: torch.optim.Optimizer, longest: float, per: ClipPer) -> None:
+    """Cut gradients to a length, each parameter's for itself or all together, before they make a step."""
+    learning = [weight for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
+    for weights in [learning] if per == "all" else ([weight] for weight in learning):
+        nn.utils.clip_grad_norm_(weights, longest)
 
 
 def set_hyperparameters(optimizer: torch.optim.Optimizer, recipe: Run, step: int, steps_per_epoch: int) -> float:

@@ -47,7 +47,7 @@ def save_results(recipe: Recipe, monitor: Monitor, trained: Trained) -> str:
     results = results_of_run(recipe, monitor, trained)
     crop = center_crop(trained.method.backbone, recipe.size)
     save_backbone(
-        trained.method.backbone,
+        trained.method.published,
         folder.backbone,
         architecture_of(recipe),
         input_size=(3, recipe.size, recipe.size),
@@ -140,7 +140,7 @@ def results_of_run(recipe: Recipe, monitor: Monitor, trained: Trained) -> dict[s
     results = results_of(
         protocol=PRETRAINING,
         model=recipe.model,
-        weights_sha256=weights_sha256(trained.method.backbone),
+        weights_sha256=weights_sha256(trained.method.published),
         data=trained.images,
         validation=next((images for images in asked if images not in (None, trained.images)), None),
         sources=(recipe.data, recipe.validation),

@@ -11,6 +11,8 @@ from ssl_backbones.views.policy import Parameters, Policy
 from ssl_backbones.views.presets import (
     BYOL_SMALL_VIEWS,
     BYOL_VIEWS,
+    DINO_CROP,
+    DINO_VIEWS,
     DISTILLED_KEPT_VIEW,
     DISTILLED_VIEW,
     LEWEL_B_SMALL_VIEWS,
@@ -21,6 +23,8 @@ from ssl_backbones.views.presets import (
     SIMCLR_VIEWS,
     SUPCON_VIEWS,
     SUPERVISED_VIEW,
+    SWAV_CROP,
+    SWAV_VIEWS,
     VICREG_VIEWS,
 )
 from ssl_backbones.views.randomness import permutation, seed_of, uniform
@@ -30,6 +34,8 @@ from ssl_backbones.views.transform import Transform
 __all__ = [
     "BYOL_SMALL_VIEWS",
     "BYOL_VIEWS",
+    "DINO_CROP",
+    "DINO_VIEWS",
     "DISTILLED_KEPT_VIEW",
     "DISTILLED_VIEW",
     "IMAGENET_MEAN",
@@ -42,6 +48,8 @@ __all__ = [
     "SIMCLR_VIEWS",
     "SUPCON_VIEWS",
     "SUPERVISED_VIEW",
+    "SWAV_CROP",
+    "SWAV_VIEWS",
     "VICREG_VIEWS",
     "CenterCrop",
     "CropFlip",

@@ -34,6 +34,17 @@ _SIMCLR_VIEW = Policy(area=(0.08, 1.0), interpolation="bicubic", jitter=(0.8, 0.
 SIMCLR_VIEWS = (_SIMCLR_VIEW, _SIMCLR_VIEW)
 """Chen et al., 2020 (https://arxiv.org/abs/2002.05709), appendix A, at full strength; bicubic as their code has it."""
 
+SMALL_CROP = 3 / 7
+"""The share of a side that small crops of 96 px have beside views of 224 px."""
+_SWAV_VIEW = Policy(area=(0.14, 1.0), jitter=(0.8, 0.8, 0.8, 0.2), blur_p=0.5)
+SWAV_VIEWS = (_SWAV_VIEW, _SWAV_VIEW)
+SWAV_CROP = replace(_SWAV_VIEW, area=(0.05, 0.14), size_share=SMALL_CROP)
+"""Caron et al., 2020. https://arxiv.org/abs/2006.09882. Their code divides by a deviation of .228 for red, not .229."""
+
+DINO_VIEWS = (replace(BYOL_VIEWS[0], area=(0.14, 1.0)), replace(BYOL_VIEWS[1], area=(0.14, 1.0)))
+DINO_CROP = replace(BYOL_VIEWS[0], area=(0.05, 0.14), blur_p=0.5, size_share=SMALL_CROP)
+"""Caron et al., 2021 (https://arxiv.org/abs/2104.14294): BYOL's two views and small crops, of the areas for ResNets."""
+
 _SUPCON_VIEW = Policy(area=(0.2, 1.0), blur_p=0.0)
 SUPCON_VIEWS = (_SUPCON_VIEW, _SUPCON_VIEW)
 """Khosla et al., 2020 (https://arxiv.org/abs/2004.11362), as their PyTorch code has them, without blur. On ImageNet the

@@ -43,7 +43,7 @@ class Viewer:
 
     @property
     def backbone(self) -> nn.Module:
-        return self.model.backbone if isinstance(self.model, Method) else self.model
+        return self.model.published if isinstance(self.model, Method) else self.model
 
     def crop_to(self, size: int) -> CenterCrop:
         """The same part of an image, with another number of pixels."""
