@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -10,22 +11,28 @@ from torch.nn.functional import one_hot
 
 ENTRIES = 2**24
 """The most numbers of a table of points and clusters that are held at once."""
+ROWS = 2**14
+"""Features that are whitened at once."""
 
 
 @torch.no_grad()
-def pca_whiten(features: Tensor, dim: int) -> Tensor:
+def pca_whiten(features: Tensor, dim: int, device: torch.device | None = None) -> Tensor:
     """The first `dim` principal components of features (N, D), each of mean 0 and variance 1: (N, dim).
 
-    A component along which nothing varies is 0.
+    A component along which nothing varies is 0. They are computed on the device, that of the features by default, to
+    which these are brought in parts.
     """
-    count, mean = len(features), features.mean(0)
-    parts = (part.double() for part in torch.split(features - mean, 2**14))
-    covariance = torch.stack([part.T @ part for part in parts]).sum(0) / count
-    variance, axes = torch.linalg.eigh(covariance)  # ascending
+    device, mean = device or features.device, features.mean(0)
+    parts = torch.split(features, ROWS)
+    covariance = torch.zeros(features.shape[1], features.shape[1], dtype=torch.float64, device=device)
+    for part in parts:
+        centred = (part - mean).to(device, torch.float64)
+        covariance += centred.T @ centred
+    variance, axes = torch.linalg.eigh(covariance / len(features))  # ascending
     variance, axes = variance[-dim:].flip(0), axes[:, -dim:].flip(1)
     scale = torch.where(variance > 1e-9 * variance[0], variance.clamp(min=1e-30).rsqrt(), 0)
-    components: Tensor = (features - mean) @ (axes * scale).to(features.dtype)
-    return components
+    whiten = (axes * scale).to(features.dtype)
+    return torch.cat([(part - mean).to(device) @ whiten for part in parts])
 
 
 @torch.no_grad()
@@ -36,10 +43,36 @@ def k_means(
 
     The generator is of the points' device. A cluster that loses its points takes the one farthest from its own centre.
     """
+    return share_of_k_means(points, clusters, generator, restarts, iterations, rank=0, world_size=1)[0]
+
+
+@torch.no_grad()
+def share_of_k_means(
+    points: Tensor,
+    clusters: int,
+    generator: torch.Generator,
+    restarts: int,
+    iterations: int,
+    rank: int,
+    world_size: int,
+) -> tuple[Tensor, tuple[float, int]]:
+    """The cluster (N,) of each of the points (N, D) by one process's share of the beginnings of `k_means`.
+
+    Also the sum of squared distances, infinite for a process without a beginning, and the beginning's number: where the
+    pair is the least, there are the clusters of all. ValueError for more clusters than points.
+    """
     if clusters > len(points):
         raise ValueError(f"{len(points)} points cannot fill {clusters} clusters: ask for at most {len(points)}")
-    runs = [lloyd(points, plus_plus(points, clusters, generator), iterations) for _ in range(restarts)]
-    return min(runs, key=lambda run: float(run[1].sum()))[0]
+    best, nearest = torch.zeros(len(points), dtype=torch.long, device=points.device), (math.inf, restarts)
+    for number in range(restarts):
+        if number % world_size != rank:
+            for _ in range(clusters):  # another's draws
+                points.new_empty(len(points)).exponential_(generator=generator)
+            continue
+        labels, distances = lloyd(points, plus_plus(points, clusters, generator), iterations)
+        if (found := (float(distances.sum()), number)) < nearest:
+            best, nearest = labels, found
+    return best, nearest
 
 
 def plus_plus(points: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
@@ -83,8 +116,9 @@ def centred(points: Tensor, labels: Tensor, distances: Tensor, clusters: int) ->
 
     Sums are products with a table of zeros and ones: scattered additions come out differently each time on a GPU.
     """
-    parts = zip(split(points, clusters), split(labels, clusters), strict=True)
-    sums = torch.stack([one_hot(label, clusters).to(part.dtype).T @ part for part, label in parts]).sum(0)
+    sums = points.new_zeros(clusters, points.shape[1])
+    for part, label in zip(split(points, clusters), split(labels, clusters), strict=True):
+        sums += one_hot(label, clusters).to(part.dtype).T @ part
     counts = torch.bincount(labels, minlength=clusters)
     centres = sums / counts.clamp(min=1)[:, None]
     empty = (counts == 0).nonzero()[:, 0]

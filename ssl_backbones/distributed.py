@@ -128,6 +128,28 @@ def first_decides(work: Callable[[], T]) -> T:
     return decided
 
 
+def together(work: Callable[[], T]) -> list[T]:
+    """Do `work` in every process and return the results in rank order, in all; an error in one is raised in all."""
+    own: list[Any] = [None, None]
+    failure: Exception | None = None
+    try:
+        own[0] = work()
+    except Exception as error:
+        failure, own[1] = error, told(error) if isinstance(error, OSError) else str(error)
+    everyone = gather_objects(own)
+    if failure is not None:
+        raise failure
+    for _, reason in everyone:
+        if reason is not None:
+            raise OtherRankError(reason)
+    return [result for result, _ in everyone]
+
+
+def first_here() -> bool:
+    """True in the first process of each machine."""
+    return int(os.environ.get("LOCAL_RANK", rank())) == 0
+
+
 def own_rows(everyone: Tensor, count: int) -> Tensor:
     """This process's rows (count, ...) of those of all processes in rank order (world * count, ...)."""
     return everyone[rank() * count : (rank() + 1) * count]
@@ -145,8 +167,14 @@ def same_permutation(size: int, device: torch.device) -> Tensor:
 @torch.no_grad()
 def share_first(tensor: Tensor) -> None:
     """Fill the tensor with what the first process has in its own."""
+    share_from(0, tensor)
+
+
+@torch.no_grad()
+def share_from(source: int, tensor: Tensor) -> None:
+    """Fill the tensor with what the process of that rank has in its own."""
     if world_size() > 1:
-        dist.broadcast(tensor, src=0)
+        dist.broadcast(tensor, src=source)
 
 
 class AllReduceSum(torch.autograd.Function):
@@ -191,9 +219,14 @@ def gather_with_gradient(rows: Tensor) -> Tensor:
     return everyone
 
 
+def silent() -> bool:
+    """True in all processes but the first, also before they have met."""
+    return rank() > 0 if world_size() > 1 else launched() > 1 and os.environ.get("RANK", "0") != "0"
+
+
 def say(sentence: str) -> None:
     """Tell a person, once for all processes."""
-    if rank() == 0:
+    if not silent():
         print(without_credentials(sentence), flush=True)
         NARRATOR.heard()
 
@@ -204,7 +237,7 @@ def doing(what: Doing, *, at_once: bool = False) -> Iterator[None]:
 
     With `at_once` it is told at its beginning as well.
     """
-    if rank() > 0:
+    if silent():
         yield
         return
     if isinstance(what, str):

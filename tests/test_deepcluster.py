@@ -14,9 +14,11 @@ from runs import after, asked_to_stop, elsewhere, image_folder, outcome, run, st
 from small_methods import Drawn, batch_of, small_config, small_method
 from torch import Tensor
 from torch.nn.functional import normalize
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from two_processes import run_two_processes
 
-from ssl_backbones.clustering import assigned, centred, k_means, lloyd, pca_whiten, plus_plus
+from ssl_backbones.clustering import assigned, centred, k_means, lloyd, pca_whiten, plus_plus, share_of_k_means
 from ssl_backbones.data import ImageSourceError, Request
 from ssl_backbones.methods import DeepClusterConfig
 from ssl_backbones.methods.deepcluster import cluster_weights
@@ -73,6 +75,36 @@ def test_parts_of_the_table_make_no_difference(monkeypatch: pytest.MonkeyPatch) 
     whole = k_means(points, 5, torch.Generator().manual_seed(0))
     monkeypatch.setattr("ssl_backbones.clustering.ENTRIES", 15)
     assert torch.equal(k_means(points, 5, torch.Generator().manual_seed(0)), whole)
+
+
+def test_processes_that_share_the_beginnings_find_what_one_finds() -> None:
+    """Also where all beginnings come equally near, as in the last case."""
+    for count, dim, world in ((120, 4, 2), (120, 4, 7), (40, 39, 3)):
+        points = normalize(pca_whiten(normal(0, count, 64), dim), dim=1)
+        alone = k_means(points, 9, torch.Generator().manual_seed(2), restarts=5)
+        shares = [
+            share_of_k_means(points, 9, torch.Generator().manual_seed(2), 5, 30, rank, world) for rank in range(world)
+        ]
+        labels, distance = min(shares, key=lambda share: share[1])
+        assert torch.equal(labels, alone)
+        assert math.isfinite(distance[0])
+        assert math.isinf(shares[-1][1][0]) == (world > 5)
+
+
+def test_memory_is_bounded_however_many_parts_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No tensor of a round is larger than the table that is allowed, the points, or the centres."""
+    points, largest = normal(0, 500, 4), []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **kwargs or {})
+            largest.extend(part.numel() for part in tree_leaves(result) if isinstance(part, Tensor))
+            return result
+
+    monkeypatch.setattr("ssl_backbones.clustering.ENTRIES", 2500)
+    with Sizes():
+        k_means(points, 100, torch.Generator().manual_seed(0), restarts=1, iterations=3)
+    assert max(largest) <= 2500
 
 
 def test_rounds_bring_the_points_nearer() -> None:
@@ -153,7 +185,7 @@ def test_clusters_are_of_whitened_unit_features() -> None:
     features = normal(0, 40, 64)
     points = normalize(pca_whiten(features, 64), dim=1)
     expected = k_means(points, 3, torch.Generator().manual_seed(5), method.config.restarts, method.config.iterations)
-    assert torch.equal(method.clusters(features, seed=5), expected)
+    assert torch.equal(method.clusters(features, seed=5)[0], expected)
 
 
 def test_the_loss_asks_for_the_cluster_of_each_row() -> None:

@@ -90,6 +90,24 @@ def test_a_part_of_the_batch_meets_the_whole(negatives: str) -> None:
 
 
 @pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("entries", [1, 5 * 2 * 3 * 20, 2**26])
+def test_parts_of_the_table_have_the_gradient_of_the_whole(
+    negatives: str, entries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of images one by one, two by two with one left over, and all at once; and no larger table is made."""
+    first, second = normal(0, 5, 2, 4).requires_grad_(), normal(1, 5, 2, 4).requires_grad_()
+    everyone = torch.stack([normal(2, 8, 2, 4), normal(3, 8, 2, 4)], 1)
+    everyone[1:6] = torch.stack([first, second], 1)
+    whole = aligned_nt_xent(first, second, 0.2, everyone, 1, negatives)
+    expected = torch.autograd.grad(whole, (first, second), retain_graph=True)
+    monkeypatch.setattr("ssl_backbones.losses.contrastive.ENTRIES", entries)
+    parted = aligned_nt_xent(first, second, 0.2, everyone, 1, negatives)
+    found = torch.autograd.grad(parted, (first, second))
+    torch.testing.assert_close(parted, whole, rtol=1e-12, atol=0)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
 def test_equal_embeddings_score_chance(negatives: str) -> None:
     ones = torch.ones(5, 3, 4, dtype=torch.float64)
     assert nt_xent(ones[:, 0], ones[:, 0], 0.1).item() == pytest.approx(math.log(2 * 5 - 1))

@@ -8,9 +8,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+from torch.utils.checkpoint import checkpoint
 
 from ssl_backbones.losses.precision import in_single_precision
+from ssl_backbones.products import exact_products
 
+ENTRIES = 2**26
+"""The most logits of aligned embeddings that are held at once; their parts are computed once more for the gradient."""
 AlignedNegatives = Literal["other_images_all_maps", "other_images_same_map", "everything"]
 
 
@@ -144,6 +148,24 @@ def aligned_nt_xent(
     """
     mine = normalize(torch.stack([first, second], 1), dim=-1)  # (B, 2, n, D)
     others = mine if everyone is None else normalize(everyone, dim=-1)  # (G, 2, n, D)
+    pairs = others[:, :, :1] if negatives == "other_images_same_map" else others
+    at_once = max(1, ENTRIES // (mine[0, ..., 0].numel() * pairs[..., 0].numel()))
+    if len(mine) <= at_once:
+        return _nt_xent_of(mine, others, temperature, position, negatives).mean()
+
+    def summed(part: Tensor, place: int) -> Tensor:
+        with exact_products():  # again where the gradient is computed
+            return _nt_xent_of(part, others, temperature, place, negatives).sum()
+
+    sums = [
+        checkpoint(summed, part, position + number * at_once, use_reentrant=False, preserve_rng_state=False)
+        for number, part in enumerate(mine.split(at_once))
+    ]
+    return torch.stack(sums).sum() / mine[..., 0].numel()
+
+
+def _nt_xent_of(mine: Tensor, others: Tensor, temperature: float, position: int, negatives: AlignedNegatives) -> Tensor:
+    """NT-Xent of each of the unit embeddings (B, 2, n, D) against those of all (G, 2, n, D): 2Bn numbers."""
     (images, _, maps, _), scaled = mine.shape, mine / temperature
     positive = (scaled * mine.flip(1)).sum(-1)
     own_view, own_map = (torch.eye(size, dtype=torch.bool, device=mine.device) for size in (2, maps))
@@ -160,7 +182,7 @@ def aligned_nt_xent(
     at = rows, slice(None), slice(None), position + rows  # each image among all
     with torch.no_grad():
         logits[at] = logits[at].masked_fill(excluded, -math.inf)
-    return (logits.flatten(3).logsumexp(3) - positive).mean()
+    return logits.flatten(3).logsumexp(3) - positive
 
 
 def aligned_negative_count(images: int, maps: int, negatives: AlignedNegatives) -> int:

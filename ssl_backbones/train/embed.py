@@ -17,6 +17,9 @@ from ssl_backbones.data.placement import to_device
 from ssl_backbones.distributed import doing, gather, own_share, world_size
 from ssl_backbones.train.loader import obey_parent_alone, signals_waiting
 
+GATHERED = 2**14
+"""Rows of each process that are gathered at once."""
+
 
 @torch.no_grad()
 def embed(
@@ -45,7 +48,17 @@ def embed(
         for batch in batches(dataset, mine, batch_size, workers):
             unreadable |= batch.unreadable
             features.append(backbone(dataset.on_device(to_device(batch.content, device))).float())
-    return gather(torch.cat(features))[: len(indices)].cpu(), unreadable
+    return everyones(torch.cat(features))[: len(indices)], unreadable
+
+
+def everyones(mine: Tensor) -> Tensor:
+    """The features (B, D) of all processes in rank order, (world * B, D), on the CPU: a device holds a few."""
+    if world_size() == 1:
+        return mine.cpu()
+    found = torch.empty(world_size(), *mine.shape)
+    for rows, places in zip(mine.split(GATHERED), torch.arange(len(mine)).split(GATHERED), strict=True):
+        found[:, places] = gather(rows).cpu().view(world_size(), *rows.shape)
+    return found.flatten(0, 1)
 
 
 @contextmanager
