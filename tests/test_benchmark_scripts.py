@@ -99,7 +99,7 @@ def test_collectives_are_counted_and_worked_out(tmp_path: Path) -> None:
             found[call["caller"]] = found.get(call["caller"], 0) + call["times"]
         return found
 
-    assert called("byol") == {collectives.GRADIENTS: 1, "StopSignals.agreed": 1}
+    assert called("byol") == {collectives.GRADIENTS: 1, "StopSignals.ask": 1}
     assert called("moco_v2") == called("byol") | {"gather": 1}  # the keys
     assert called("lewel_m") == called("byol") | {"gather": 2}
     images = 8 * 3 * 16 * 16  # as levels; no process sends any

@@ -130,6 +130,7 @@ def on_two(rank: int) -> dict[str, Any]:
     quiet = stop.agreed()
     if rank == 1:
         signal.raise_signal(signal.SIGINT)
+    late = stop.agreed()
     told = stop.agreed()
     stop.restore()
     window = RunningMeans(CPU)
@@ -140,7 +141,7 @@ def on_two(rank: int) -> dict[str, Any]:
     return {
         "decided": decided,
         "refused": refused,
-        "signals": [quiet, told],
+        "signals": [quiet, late, told],
         "means": window.close(),
         "features": features,
         "running_mean": backbone.norm.running_mean,
@@ -154,7 +155,7 @@ def test_two_processes_agree() -> None:
     assert first["decided"] == second["decided"] == "by 0"
     assert first["refused"] == "IndexError: list index out of range"
     assert second["refused"] == "OtherRankError: list index out of range"
-    assert first["signals"] == second["signals"] == [None, 130]
+    assert first["signals"] == second["signals"] == [None, None, 130]  # a step later
     assert first["means"] == second["means"] == {"loss": 0.5, "chance": 2.0}
     assert first["trackers"] == second["trackers"] == 2
     alone, _ = embed(Colours(), tints(9), np.arange(7), CPU)

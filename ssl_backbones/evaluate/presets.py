@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.transfer import Transfer
 from ssl_backbones.typed.words import grouped, read
 
@@ -35,5 +36,5 @@ def following(preset: R, made: R) -> R:
     scaled = sorted({round(milestone * made.epochs / preset.epochs) for milestone in there})
     here = tuple(epoch for epoch in scaled if 0 < epoch < made.epochs)
     if os.environ.get("RANK", "0") == "0":  # the processes have not met yet
-        print(f"Of {made.epochs} epochs instead of {preset.epochs}, the milestones {there} are {here}.", flush=True)
+        say(f"Of {made.epochs} epochs instead of {preset.epochs}, the milestones {there} are {here}.")
     return replace(made, schedule=replace(made.schedule, milestones=here))

@@ -6,8 +6,10 @@ MANIFEST.json, written last, with the scalars and the size and sha256 of every f
 
 from __future__ import annotations
 
+import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -19,7 +21,7 @@ SCHEMA = 1
 MANIFEST = "MANIFEST.json"
 PART = re.compile(r"(?!rank-)[A-Za-z0-9_][A-Za-z0-9_-]*")
 FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\.safetensors")
-VISIBLE_WITHIN = 30.0
+VISIBLE_WITHIN = 120.0
 """Seconds until what one machine wrote must be seen by another that shares the file system."""
 
 
@@ -130,10 +132,17 @@ def is_whole(path: Path) -> bool:
     return True
 
 
+def seen(path: Path) -> bool:
+    """True if a path can be seen; its folder is listed first, since NFS remembers absent names for a minute."""
+    with suppress(OSError):
+        os.listdir(path.parent)
+    return path.exists()
+
+
 def wait_for(path: Path) -> None:
     """Return once a path can be seen from this machine; a shared file system may take its time."""
     give_up = time.monotonic() + VISIBLE_WITHIN
-    while not path.exists():
+    while not seen(path):
         if time.monotonic() > give_up:
             raise CheckpointError(
                 f"{path} did not appear within {VISIBLE_WITHIN:g} s: the process that should have written it failed "

@@ -21,15 +21,14 @@ from ssl_backbones.data import Images, ImageSourceError, ResidentImages, Unreada
 from ssl_backbones.data.cached import INDEX, CachedImages, read_index, verify
 from ssl_backbones.data.digests import spread
 from ssl_backbones.data.unreadable import Unreadable
-from ssl_backbones.distributed import doing, rank, say
+from ssl_backbones.distributed import doing, first_decides, first_here, say, together
 from ssl_backbones.locks import Lock, LockedError
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.log import Bar
-from ssl_backbones.runs.manifest import wait_for
+from ssl_backbones.runs.manifest import seen, wait_for
 from ssl_backbones.runs.progress import counted
 from ssl_backbones.train.cache_file import BLOCK, UnfinishedCache, content_of
-from ssl_backbones.train.processes import first_decides
 
 SHARE = 0.25
 """Part of a GPU's memory that images may take from the network."""
@@ -74,20 +73,22 @@ class Caching:
 def cached(images: Images, source: str, how: Caching, part: str = "") -> Images:
     """The same images out of a cache, made if there is none yet; the images themselves where they are too large.
 
-    All processes call it: the first makes, the others wait. TooManyUnreadableError as a run would raise it.
+    All processes call it: the first of each machine makes, whose disk it may be, and the others wait; where machines
+    share the folder, one makes for all. TooManyUnreadableError as a run would raise it.
     """
     place = how.place(source, part)
-    expected = 0 if first_decides(place.exists) else first_decides(lambda: expected_bytes(images, how))
+    kept = all(together(lambda: seen(place)))
+    expected = 0 if kept else first_decides(lambda: expected_bytes(images, how))
     if not how.side and expected > how.limit * 1e9:
         say(
             f"{source} is not cached: its {len(images)} images take about {expected / 1e9:.1f} GB as pixels, and "
             f"--cache_limit is {how.limit:g}"
         )
         return images
-    making = making_of(images, source, place, how, expected) if rank() == 0 else iter(())
-    while first_decides(lambda: next(making, False)):
+    making = making_of(images, source, place, how, expected) if first_here() else iter(())
+    while any(together(lambda: next(making, False))):
         pass
-    first_decides(lambda: check(images, source, place))
+    together(lambda: check(images, source, place) if first_here() else None)
     wait_for(place / INDEX)
     found = CachedImages(place)
     found.keys, found.labels, found.classes = images.keys, images.labels, images.classes
@@ -113,7 +114,7 @@ def making_of(images: Images, source: str, place: Path, how: Caching, expected: 
         return  # a whole one is only read: its folder may be another's, or cannot be written to
     lock = yield from own_turn(place, how)
     try:
-        if not place.exists():
+        if not seen(place):
             yield from grow(images, source, place, how, expected)
     finally:
         lock.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -20,8 +21,9 @@ from ssl_backbones import distributed
 from ssl_backbones.cores import threads_here
 from ssl_backbones.distributed import OtherRankError as OtherRankError
 from ssl_backbones.distributed import first_decides as first_decides
-from ssl_backbones.distributed import world_size
+from ssl_backbones.distributed import silent, world_size
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.train.host_group import device_here, host_group, make_host_group, meeting
 from ssl_backbones.train.precision import Precision
 
 STOPPING = {signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -34,6 +36,10 @@ LAUNCHED = "ACCELERATE_DYNAMO_BACKEND"
 """Set by Accelerate's launcher for the process that it starts."""
 LAUNCHED_WITH = {"ACCELERATE_USE_DEEPSPEED": "deepspeed", "ACCELERATE_USE_MEGATRON_LM": "megatron"}
 """Packages that Accelerate imports where its launcher, or its configuration, sets these."""
+
+
+Asked = tuple[dist.Work, torch.Tensor]
+"""A question to all processes that is on its way, and where its answer arrives."""
 
 
 class TrackerError(Refusal, ValueError):
@@ -62,7 +68,12 @@ def meet() -> torch.device:
     check_launcher()
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     torch.set_num_threads(threads_here())
-    device: torch.device = PartialState(cpu=cpu, timeout=distributed.PATIENCE).device
+    with meeting():
+        device: torch.device = PartialState(cpu=cpu, timeout=distributed.PATIENCE).device
+    if world_size() > 1:
+        make_host_group(device)
+    if silent():  # warnings are told once
+        logging.getLogger("ssl_backbones").setLevel(logging.ERROR)
     return device
 
 
@@ -92,13 +103,6 @@ def accelerator_of(precision: Precision, trackers: tuple[str, ...], folder: str)
     )
 
 
-def gloo_group() -> dist.ProcessGroup:
-    """A group of all processes that talk by gloo."""
-    group = dist.new_group(backend="gloo", timeout=distributed.PATIENCE)
-    assert isinstance(group, dist.ProcessGroup)
-    return group
-
-
 class StopSignals:
     """Notes the signals that ask for an end, so that all processes end after the same step with their state saved.
 
@@ -110,8 +114,10 @@ class StopSignals:
         self.received: int | None = None
         self.received_at = 0.0
         self.parent = os.getppid()
+        self.together = world_size() > 1
         # On a device the answer would have to be waited for at every step, with all the work queued before it.
-        self.group = gloo_group() if world_size() > 1 else None
+        self.group = host_group() if self.together else None
+        self.asked: Asked | None = None
         self.before = {number: signal.signal(number, self.note) for number in STOPPING}
 
     def note(self, number: int, frame: FrameType | None) -> None:
@@ -123,16 +129,39 @@ class StopSignals:
             self.restore()
             signal.raise_signal(number)
 
+    @property
+    def code(self) -> int:
+        """The exit code of the signal that this process has received; 0 for none."""
+        return STOPPING[signal.Signals(self.received)] if self.received is not None else 0
+
     def agreed(self) -> int | None:
-        """The exit code with which all processes end now, or None. All of them ask after every step."""
-        code = STOPPING[signal.Signals(self.received)] if self.received is not None else 0
-        if self.group is not None:
-            highest = torch.tensor(code)
-            dist.all_reduce(highest, dist.ReduceOp.MAX, group=self.group)
-            code = int(highest)
-        elif code == STOPPING[signal.SIGINT] and LAUNCHED in os.environ:
+        """The exit code with which all processes end now, or None. All of them ask after every step.
+
+        Several hear of a signal a step later: each reads the answer to what all asked at the step before, and nobody
+        waits for the others.
+        """
+        if not self.together:
+            return self.agreed_at_once()
+        before, self.asked = self.asked, self.ask()
+        if before is None or (code := answer(before)) is None:
+            return None
+        answer(self.asked)  # or it would be on its way while the group ends
+        return code
+
+    def agreed_at_once(self) -> int | None:
+        """The exit code with which all processes end now, or None, for work of few and long steps."""
+        if self.together:
+            return answer(self.ask())
+        if self.code == STOPPING[signal.SIGINT] and LAUNCHED in os.environ:
             self.outlive_launcher()
-        return code or None
+        return self.code or None
+
+    def ask(self) -> Asked:
+        """Begin to find the highest of all processes' codes."""
+        highest = torch.tensor(self.code, device="cpu" if self.group is not None else device_here())
+        work = dist.all_reduce(highest, dist.ReduceOp.MAX, group=self.group, async_op=True)
+        assert work is not None
+        return work, highest
 
     def outlive_launcher(self) -> None:
         """Wait until a launcher that Ctrl-C ends has told of it, so that the last words are ours."""
@@ -143,6 +172,13 @@ class StopSignals:
         """Put back what the signals did before."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
+
+
+def answer(asked: Asked) -> int | None:
+    """The code that all processes have agreed upon, or None."""
+    work, highest = asked
+    work.wait()
+    return int(highest) or None
 
 
 class Stopped(SystemExit):

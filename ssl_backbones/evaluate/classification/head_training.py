@@ -154,7 +154,7 @@ def kept_epochs(training: Training, done: int, epochs: int) -> Generator[int, No
     try:
         for epoch in range(done, epochs):
             yield epoch
-            code = signals.agreed()
+            code = signals.agreed_at_once()
             if epoch + 1 == epochs:
                 return
             if code is not None or is_due(saved_at):

@@ -69,9 +69,9 @@ def looked_at(run: SegmentRun, scenes: Scenes, validation: Scenes) -> tuple[list
     require_known(scenes, counts, len(names))
     require_known(validation, tested, len(names))
     unseen = [names[k] for k in np.flatnonzero((tested[:IGNORED] > 0) & (counts[:IGNORED] == 0))]
-    print(f"{len(names)} classes in {len(scenes)} masks, tested on {len(validation)}", flush=True)
+    say(f"{len(names)} classes in {len(scenes)} masks, tested on {len(validation)}")
     if unseen:
-        print(f"No training mask holds {', '.join(unseen)}: its IoU counts all the same, as 0 or little more.")
+        say(f"No training mask holds {', '.join(unseen)}: its IoU counts all the same, as 0 or little more.")
     return names, unseen
 
 
