@@ -31,7 +31,7 @@ from ssl_backbones.train.pretrain import start
 
 TEACHERS: dict[str, dict[str, Any]] = {
     "lite0": {"teacher_size": 96},
-    "dinov2": {"teacher_size": 84, "teacher_layer": "blocks.10", "teacher_output": "class"},
+    "dinov2": {"teacher_size": 112, "teacher_layer": "blocks.10", "teacher_output": "class"},
 }
 """The layer of each teacher, and a side of images at which its features leave something of the budget to training."""
 ROUNDS, STEPS = 5, 6
