@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -48,6 +49,9 @@ PUBLIC = (
     "ssl_backbones.fetch",
 )
 """Packages whose `__all__` is public."""
+COUNTED = json.loads((ROOT / "benchmarks" / "results" / "memory.json").read_bytes())["counted"]
+MEMORY = {(row["model"], row["size"]): row["kept"]["gb_per_256_images"] for row in COUNTED}
+"""GB kept for 256 images, by a network with its method and a size."""
 PAPER = re.compile(r"^([^(]+) \(.*(https?://[^)]+)\)$")
 """A paper's name, its authors and year, and its address."""
 IMAGE, SIDE = 5, 96
@@ -197,8 +201,9 @@ def recipe_rows(recipes: list[Recipe]) -> list[str]:
     for one in recipes:
         paper = PAPER.sub(r"[\1](\2)", one.promise.paper).removesuffix(" (no paper)")
         source = f"{paper}, {one.promise.table}"
-        rows.append((f"`{one.name}`", one.promise.result, one.size, one.epochs, one.batch_size, source))
-    return table(("recipe", "result", "size", "epochs", "batch", "source"), rows)
+        memory = MEMORY.get((one.model, one.size), "")
+        rows.append((f"`{one.name}`", one.promise.result, one.size, one.epochs, one.batch_size, memory, source))
+    return table(("recipe", "result", "size", "epochs", "batch", "GB per 256 images", "source"), rows)
 
 
 def recipe_page() -> None:
@@ -207,7 +212,8 @@ def recipe_page() -> None:
         "# Recipes",
         "",
         "A recipe is everything about a run as one typed value. `ssl-backbones pretrain NAME --help` shows every field",
-        "and what it holds there; each can be set on the command line.",
+        "and what it holds there; each can be set on the command line. GB per 256 images: kept for the gradients in bf16, as",
+        "`benchmarks/memory.py` counts them for a network, a method and a size; empty where they were not counted.",
     ]
     for name in dict.fromkeys(recipe.method.name for recipe in RECIPES.values()):
         own = [recipe for recipe in RECIPES.values() if recipe.method.name == name]

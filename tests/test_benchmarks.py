@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 
+import pytest
 from conftest import ROOT
+
+sys.path.append(str(ROOT / "benchmarks"))
+import memory
 
 PAGE = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
 RESULTS = ROOT / "benchmarks" / "results"
@@ -19,6 +24,29 @@ def test_the_table_of_all_methods_is_that_of_its_file() -> None:
     cells = [[cell.strip() for cell in line] for line in lines]
     told = {row[0]: row[-3:] for row in cells if row[0] in wanted}
     assert told == wanted
+
+
+def test_the_memory_that_is_told_is_that_of_its_file() -> None:
+    counted = {row["recipe"]: row for row in json.loads((RESULTS / "memory.json").read_bytes())["counted"]}
+    page = (ROOT / "docs" / "devices.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(resnet50_\S+)` \| (.*) \|$", page, re.M)
+    assert {name for name, _ in rows} == {name for name, row in counted.items() if row["size"] == 224}
+    for name, cells in rows:
+        kept, anew = counted[name]["kept"], counted[name]["anew"]
+        at_once = [", ".join(map(str, way["images_at_once"].values())) for way in (kept, anew)]
+        told = (kept["gb_per_256_images"], kept["gb_of_state"], at_once[0], anew["gb_per_256_images"], at_once[1])
+        assert cells == " | ".join(map(str, told))
+    (sentence,) = re.findall(r"A ResNet-50 at 224 px takes(.*?)\(counted\)", (ROOT / "README.md").read_text(), re.S)
+    four = ("moco_v2.in1k_200ep", "lewel_m.in1k_200ep", "byol.in1k_200ep", "lewel_b.in1k_400ep")
+    expected = [str(counted[f"resnet50_{name}"]["kept"]["gb_per_256_images"]) for name in four]
+    assert re.findall(r"\d+\.\d", sentence) == expected
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_recipe_is_counted_as_its_file_says() -> None:
+    counted = {row["recipe"]: row for row in json.loads((RESULTS / "memory.json").read_bytes())["counted"]}
+    name = "resnet50_lewel_b.in1k_400ep"
+    assert memory.row_of(name, {}, memory.Noise(64, 16)) == counted[name]
 
 
 def test_every_file_that_is_named_is_there() -> None:
