@@ -212,8 +212,8 @@ def recipe_page() -> None:
         "# Recipes",
         "",
         "A recipe is everything about a run as one typed value. `ssl-backbones pretrain NAME --help` shows every field",
-        "and what it holds there; each can be set on the command line. GB per 256 images: kept for the gradients in bf16, as",
-        "`benchmarks/memory.py` counts them for a network, a method and a size; empty where they were not counted.",
+        "and what it holds there; each can be set on the command line. GB per 256 images are those kept for the",
+        "gradients in bf16, as `benchmarks/memory.py` counts them for a network, a method and a size.",
     ]
     for name in dict.fromkeys(recipe.method.name for recipe in RECIPES.values()):
         own = [recipe for recipe in RECIPES.values() if recipe.method.name == name]
