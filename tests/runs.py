@@ -25,7 +25,9 @@ from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.settings import Checkpoints, Monitoring, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.runs import checkpoint
 from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.train import ending
 from ssl_backbones.train import pretrain as pretrain_module
+from ssl_backbones.train import results as results_module
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.run import finish
 from ssl_backbones.views import CenterCrop, MultiView
@@ -87,7 +89,23 @@ def beside(kind: type[MethodConfig], data: Path) -> dict[str, str]:
     return found
 
 
-def run(recipe: Recipe) -> RunFolder:
+def run(recipe: Recipe, page: bool = False) -> RunFolder:
+    """The recipe run to its end, as `run_whole` does, but for what costs as much as training: see `in_brief`."""
+    with in_brief(page):
+        return run_whole(recipe)
+
+
+@contextmanager
+def in_brief(page: bool = False) -> Iterator[None]:
+    """Let runs end without the comparison against other weights and, unless asked for, the images of their page."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ending, "conclude", lambda *_: None)
+        if not page:
+            patch.setattr(results_module, "draw_gallery", lambda *_: None)
+        yield
+
+
+def run_whole(recipe: Recipe) -> RunFolder:
     """The recipe run to its end, as a process of its own would: Accelerate remembers nothing of the run before."""
     forget()
     try:
@@ -155,9 +173,10 @@ def sha(tensors: dict[str, torch.Tensor]) -> str:
 
 
 def outcome(path: Path) -> dict[str, Any]:
-    """The outcome of a run, equal to the last bit for two runs of one recipe."""
+    """The outcome of a run, equal to the last bit for two runs of one recipe, whole or in brief."""
     results = json.loads((path / "results.json").read_text())
     assert results.pop("seconds") > 0
+    results = {name: value for name, value in results.items() if name not in ("baselines", "verdict")}
     return {
         "state": sha(state(path)),
         "log": (path / "log.jsonl").read_text(),
@@ -185,7 +204,7 @@ class Part:
 def as_rank(rank: int, parts: dict[str, Part], dtype: torch.dtype) -> dict[str, dict[str, torch.Tensor]]:
     """The method of each run at its end in this process, one of two or the only one."""
     ended = {}
-    with pytest.MonkeyPatch.context() as patch:
+    with in_brief(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCELERATE_USE_CPU", "true")
         build = pretrain_module.build
         patch.setattr(pretrain_module, "build", lambda beginning: build(beginning).to(dtype))

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from runs import after, elsewhere, outcome, run, stop, tiny
+from runs import after, elsewhere, outcome, run, run_whole, stop, tiny
 from whole_runs import data
 
 from ssl_backbones.files import write_file
@@ -33,7 +33,7 @@ def pages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_the_page_is_written_at_each_measurement(data: Path, tmp_path: Path, pages: list[str]) -> None:
-    folder = run(tiny(BYOLConfig, data, tmp_path / "run", epochs=3)).path
+    folder = run_whole(tiny(BYOLConfig, data, tmp_path / "run", epochs=3)).path
     places = [re.search(r"Training, step (\d+) of 9", page)[1] for page in pages]
     assert places == ["0", "3", "6", "9"]
     assert all(AGAIN in page and "resnet8_tiny.photos" in page for page in pages)

@@ -28,7 +28,7 @@ __all__ = ["data"]
 @pytest.fixture(scope="module", params=CONFIGS, ids=lambda kind: kind.__name__)
 def whole(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """A run of every method there is."""
-    return watched(tiny(request.param, data, tmp_path_factory.mktemp("whole") / "run"))
+    return watched(tiny(request.param, data, tmp_path_factory.mktemp("whole") / "run"), page=True)
 
 
 # What a run leaves
@@ -120,11 +120,14 @@ def test_the_results_are_those_of_the_log(whole: Whole) -> None:
     assert f"{100 * after['knn']:.1f}" in card
 
 
-def test_the_card_and_the_picture_can_be_read(whole: Whole) -> None:
+def test_the_picture_and_the_page_can_be_read(whole: Whole) -> None:
     picture = whole.path / "alignment_maps.png"
     if picture.exists():
         with Image.open(picture) as image:
             assert image.size[1] > 6 * 100
+    page = (whole.path / "gallery.html").read_text()
+    assert "Nearest neighbours" in page
+    assert ("Alignment maps" in page) == picture.exists()
 
 
 # Stopped and started again

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from evaluations import TRAIN, labelled_images
-from runs import run, tiny
+from runs import run_whole, tiny
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -210,7 +210,7 @@ def test_weights_at_hand_are_a_strangers(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_a_run_ends_with_its_verdict(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = run(tiny(BYOLConfig, data, tmp_path / "run")).path
+    folder = run_whole(tiny(BYOLConfig, data, tmp_path / "run")).path
     results, said = read_object(folder / "results.json", ""), capsys.readouterr().out
     names = [network["name"] for network in results["baselines"]["networks"]]
     assert names == ["this backbone", "random weights", "resnet8_byol.imagenette32_60ep, which is at hand"]
@@ -234,7 +234,7 @@ def test_a_comparison_that_fails_costs_no_run(
         raise AssertionError("no such network")
 
     monkeypatch.setattr(ending, "weights_at_hand", broken)
-    results = read_object(run(tiny(BYOLConfig, data, tmp_path / "run", epochs=1)).results, "")
+    results = read_object(run_whole(tiny(BYOLConfig, data, tmp_path / "run", epochs=1)).results, "")
     assert "was not held against others (AssertionError: no such network)" in capsys.readouterr().out
     assert "baselines" not in results
     assert results["verdict"] == []

@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import drawn_image
 from PIL import Image
-from runs import image_folder, run, tiny
+from runs import image_folder, run_whole, tiny
 from scripts import script
 from small_methods import small_method
 from test_gallery import Page
@@ -42,7 +42,7 @@ def image_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def lewel(image_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small finished run of LEWEL_B."""
-    return run(tiny(LewelBConfig, image_files, tmp_path_factory.mktemp("lewel") / "run", unreadable_share=0.5)).path
+    return run_whole(tiny(LewelBConfig, image_files, tmp_path_factory.mktemp("lewel") / "run", unreadable_share=0.5)).path
 
 
 def look(model: str | Path, images: Path, out: Path, *more: str) -> Page:
@@ -98,7 +98,7 @@ def test_a_picture_that_fails_loses_no_run(
         raise ZeroDivisionError("no ink")
 
     monkeypatch.setattr(results, "draw_page", fail)
-    ended = run(tiny(PatchRotNetConfig, image_files, tmp_path / "run", unreadable_share=0.5))
+    ended = run_whole(tiny(PatchRotNetConfig, image_files, tmp_path / "run", unreadable_share=0.5))
     assert ended.results.exists()
     left = (ended.path / "gallery.html").read_text(encoding="utf-8")
     assert headings(Page(left)) == ["Verdict", "The run"]

@@ -89,8 +89,8 @@ class Whole:
     """The reads from the device in each step."""
 
 
-def watched(recipe: Recipe) -> Whole:
-    """The recipe run from its start to its end."""
+def watched(recipe: Recipe, page: bool = False) -> Whole:
+    """The recipe run from its start to its end, with the images of its page if asked for."""
     descend, read = Loop.descend, []
 
     def watch(loop: Loop, batches: Any) -> None:
@@ -100,7 +100,7 @@ def watched(recipe: Recipe) -> Whole:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Loop, "descend", watch)
-        return Whole(recipe, run(recipe).path, read)
+        return Whole(recipe, run(recipe, page).path, read)
 
 
 def contents(path: Path) -> dict[str, tuple[int, bytes]]:
