@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -67,26 +68,6 @@ def test_the_copy_holds_the_repository(copy: Path) -> None:
     assert not any((copy / name.strip("/")).exists() for name in (".git", ".venv", "/runs/"))
 
 
-def test_what_was_added_is_found_by_being_there(copy: Path) -> None:
-    said = ran(
-        copy,
-        "-c",
-        "import ssl_backbones, timm; from ssl_backbones import recipes, methods, convert\n"
-        "from ssl_backbones.methods import AlignUniform, AlignUniformConfig\n"
-        "from ssl_backbones.registry.backbones import BACKBONES\n"
-        f"print(ssl_backbones.__file__, {RECIPE!r} in recipes.names(), {METHOD!r} in methods.METHODS)\n"
-        f"print(timm.create_model('{BACKBONE}_{METHOD}').num_features, '{BACKBONE}_byol' in timm.list_models())\n"
-        f"print(ssl_backbones.describe({RECIPE!r}))\n",
-    )
-    assert said.startswith(f"{copy / 'ssl_backbones' / '__init__.py'} True True\n2048 True\n{RECIPE}\n")
-    for fact in (
-        "Alignment and uniformity",
-        "arxiv.org/abs/2005.10242",
-        f"ssl-backbones pretrain {RECIPE} --data FOLDER",
-    ):
-        assert fact in said
-
-
 SHARED = {
     "tests/test_methods.py": (f"{KIND}Config", 10),
     "tests/test_recipes.py": (RECIPE, 2),
@@ -95,33 +76,72 @@ SHARED = {
     "tests/test_run_every_method.py": (f"{KIND}Config", 5),
 }
 """Files of shared tests, what names those that the additions bring, and how many those are at least."""
+FOUND = f"""
+import timm
+import ssl_backbones
+from ssl_backbones import recipes
+from ssl_backbones.methods import METHODS, {KIND}, {KIND}Config
+from ssl_backbones.registry.backbones import BACKBONES
+
+def test_what_was_added_is_found():
+    assert ssl_backbones.__file__ == {{package!r}}
+    assert {RECIPE!r} in recipes.names() and {BACKBONE!r} in BACKBONES and METHODS[{METHOD!r}] is {KIND}Config
+    assert timm.create_model("{BACKBONE}_{METHOD}").num_features == 2048
+    assert "{BACKBONE}_byol" in timm.list_models()
+    described = str(ssl_backbones.describe({RECIPE!r}))
+    assert "Alignment and uniformity" in described and "arxiv.org/abs/2005.10242" in described
+    assert "ssl-backbones pretrain {RECIPE} --data FOLDER" in described
+"""
+RUN = {
+    "tests/test_found.py": [""],
+    "tests/test_methods.py": [f"{KIND}Config"],
+    "tests/test_recipes.py": [RECIPE],
+    "tests/test_house.py": [METHOD, "rule"],
+    "tests/test_imports.py": ["upward", "circle"],
+}
+"""Files of tests, and the words that name those that are run in the copy."""
+CHOOSING = f"""
+import json
+from pathlib import Path
+
+def chosen(test):
+    return any(word in test for word in {RUN}.get(test.split("::")[0], []))
+
+def pytest_collection_modifyitems(items):
+    Path("collected.json").write_text(json.dumps([item.nodeid for item in items]))
+    items[:] = [item for item in items if chosen(item.nodeid)]
+"""
 
 
+@pytest.fixture(scope="module")
+def passed(copy: Path) -> list[str]:
+    """The tests that passed in the copy, all that were chosen, in one process."""
+    (copy / "tests" / "test_found.py").write_text(FOUND.format(package=str(copy / "ssl_backbones" / "__init__.py")))
+    (copy / "choosing.py").write_text(CHOOSING)
+    words = ("-m", "pytest", "-v", "--no-header", "-p", "choosing", "-p", "no:cacheprovider")
+    said = ran(copy, *words, *dict.fromkeys([*SHARED, *RUN]))
+    return re.findall(r"^(\S+) PASSED", said, re.MULTILINE)
+
+
+@pytest.mark.parametrize("file", RUN)
+def test_the_tests_of_a_method_and_a_recipe_pass_with_the_rules_of_the_house(file: str, passed: list[str]) -> None:
+    assert sum(test.startswith(f"{file}::") for test in passed) >= (2 if file in SHARED else 1)
+
+
+@pytest.mark.usefixtures("passed")
 def test_every_shared_test_takes_in_what_was_added(copy: Path) -> None:
-    words = ("-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider")
-    found = ran(copy, *words, "-k", " or ".join(word for word, _ in SHARED.values()), *SHARED).splitlines()
-    counts = {file: sum(line.startswith(f"{file}::") for line in found) for file in SHARED}
-    assert all(counts[file] >= least for file, (_, least) in SHARED.items()), counts
-
-
-def passed(copy: Path, *words: str) -> None:
-    """Run tests of the copy, all of which pass."""
-    said = ran(copy, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *words)
-    assert re.search(r"[1-9]\d* passed", said), said
-
-
-def test_the_shared_tests_of_a_method_and_a_recipe_pass(copy: Path) -> None:
-    passed(copy, "-k", f"{KIND}Config or {RECIPE}", "tests/test_methods.py", "tests/test_recipes.py")
+    found = json.loads((copy / "collected.json").read_text())
+    for file, (words, least) in SHARED.items():
+        named = [test for test in found if test.startswith(f"{file}::") and any(w in test for w in words.split(" or "))]
+        assert len(named) >= least, file
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", SHARED)
 def test_all_shared_tests_of_what_was_added_pass(copy: Path, file: str) -> None:
-    passed(copy, "-m", "slow or not slow", "-k", SHARED[file][0], file)
-
-
-def test_what_the_guide_shows_keeps_the_rules_of_the_house(copy: Path) -> None:
-    passed(copy, "-k", f"{METHOD} or rule", "tests/test_house.py", "tests/test_imports.py")
+    words = ("-q", "-x", "-p", "no:cacheprovider", "-m", "slow or not slow", "-k", SHARED[file][0], file)
+    said = ran(copy, "-m", "pytest", *words)
+    assert re.search(r"[1-9]\d* passed", said), said
 
 
 def test_what_the_guide_shows_pleases_the_linters(copy: Path) -> None:
