@@ -9,6 +9,8 @@ from typing import Any
 
 TOKEN = re.compile(r"(?<![A-Za-z0-9])(?:hf|api_org)_[A-Za-z0-9]{16,}")
 """Pattern of the Hub's access tokens."""
+TOKENS = [re.compile(start + rb"[A-Za-z0-9]{16}") for start in (b"hf_", b"api_org_")]
+"""The same in bytes, each with a beginning that many megabytes of weights are searched for at once."""
 ESCAPED = re.compile(rb"\\u00([2-7][0-9a-fA-F])")
 """An ASCII letter as JSON may write it."""
 ADDRESS = re.compile(r"""(?<![A-Za-z0-9])[A-Za-z][A-Za-z0-9+.-]*://[^\s'"<>`]*[^\s'"<>`.,;:!)\]}]""")
@@ -27,7 +29,8 @@ OPAQUE = re.compile(r"(?=[^/]*\d)(?=[^/]*[A-Za-z])[\w+=%~-]{20,}|eyJ.*", re.A)
 def holds_token(content: bytes) -> bool:
     """True for content with what looks like somebody's access token, however its JSON is escaped."""
     plain = ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), content)
-    return any(TOKEN.search(form.decode("latin-1")) for form in (content, plain))
+    found = ((form, at.start()) for form in (content, plain) for token in TOKENS for at in token.finditer(form))
+    return any(not form[max(start - 1, 0) : start].isalnum() for form, start in found)
 
 
 def without_credentials(text: str) -> str:

@@ -201,7 +201,7 @@ def test_workers_are_gone_after_the_epoch() -> None:
 
 
 def test_workers_are_gone_when_an_epoch_is_given_up() -> None:
-    for _ in loader(count=400, workers=2).epoch(0):
+    for _ in loader(count=160, workers=2).epoch(0):
         break
     wait_until_childless()
 
@@ -224,7 +224,7 @@ def test_an_error_in_a_worker_keeps_its_words(workers: int) -> None:
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this platform does not tell who sent a signal")
 def test_signals_to_the_group_are_left_to_the_parent() -> None:
     wait_until_childless()
-    steps = loader(count=400, workers=2).epoch(0)
+    steps = loader(count=160, workers=2).epoch(0)
     for _ in range(2):  # they take turns: now both are past their start
         next(steps)
     children = multiprocessing.active_children()
@@ -232,8 +232,8 @@ def test_signals_to_the_group_are_left_to_the_parent() -> None:
     pids = [str(child.pid) for child in children]
     for name in ("INT", "USR1", "TERM"):
         subprocess.run(["kill", f"-{name}", *pids], check=True)
-    assert len(list(steps)) == 48
-    steps = loader(count=400, workers=2).epoch(0)
+    assert len(list(steps)) == 18
+    steps = loader(count=160, workers=2).epoch(0)
     for _ in range(2):
         next(steps)
     for child in multiprocessing.active_children():

@@ -36,7 +36,9 @@ COST = Forecast(7200, 9, 0.5, 1e9, 1e8, "timed elsewhere")
 
 
 @pytest.fixture(autouse=True)
-def alone() -> Iterator[None]:
+def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs of a process of their own, whose forecasts time few images."""
+    monkeypatch.setattr(forecast_module, "PATIENCE", 0.01)
     forget()
     yield
     forget()
@@ -199,7 +201,6 @@ def test_a_dry_run_tells_the_forecast_and_writes_nothing(
 ) -> None:
     data = image_folder(tmp_path / "photos", 40)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(forecast_module, "PATIENCE", 0.01)
     assert commands.main(["pretrain", "resnet8_moco_v2.own", "--data", str(data), "--dry_run", "--epochs", "7"]) == 0
     said = capsys.readouterr().out
     assert "epochs 7" not in said.partition("Forecast")[0].partition("by the rules")[2]

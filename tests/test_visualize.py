@@ -42,7 +42,9 @@ def image_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def lewel(image_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small finished run of LEWEL_B."""
-    return run_whole(tiny(LewelBConfig, image_files, tmp_path_factory.mktemp("lewel") / "run", unreadable_share=0.5)).path
+    return run_whole(
+        tiny(LewelBConfig, image_files, tmp_path_factory.mktemp("lewel") / "run", unreadable_share=0.5)
+    ).path
 
 
 def look(model: str | Path, images: Path, out: Path, *more: str) -> Page:

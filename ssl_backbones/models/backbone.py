@@ -96,17 +96,15 @@ def freeze_unused(backbone: nn.Module, side: int) -> list[str]:
     a norm, which would stay as they were drawn.
     """
     trial = copy.deepcopy(backbone).to("meta").eval()
-    size = getattr(backbone, "pretrained_cfg", {}).get("input_size", (3, 224, 224))
-    feature_map(trial, torch.zeros(1, *size, device="meta")).sum().backward()  # type: ignore[no-untyped-call]
     try:
-        feature_map(trial, torch.zeros(1, 3, side, side, device="meta"))
+        used = leaves(feature_map(trial, torch.zeros(1, 3, side, side, device="meta")))
     except (AssertionError, RuntimeError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(
             f"a {type(backbone).__name__} makes no feature map of images of {side} px ({reason}): give it larger ones "
             "with --size"
         ) from error
-    unused = [name for name, parameter in trial.named_parameters() if parameter.grad is None]
+    unused = [name for name, parameter in trial.named_parameters() if id(parameter) not in used]
     drawn = [name for name in unused if backbone.get_parameter(name).ndim > 1]
     if drawn:
         raise ValueError(
@@ -116,6 +114,18 @@ def freeze_unused(backbone: nn.Module, side: int) -> list[str]:
     for name in unused:
         backbone.get_parameter(name).requires_grad_(False)
     return unused
+
+
+def leaves(output: Tensor) -> set[int]:
+    """The id of every tensor that would get a gradient from an output of any shape (...)."""
+    seen: set[Any] = {None}
+    left: list[Any] = [output.grad_fn]
+    while left:
+        node = left.pop()
+        if node not in seen:
+            seen.add(node)
+            left += [before for before, _ in node.next_functions]
+    return {id(node.variable) for node in seen if hasattr(node, "variable")}
 
 
 def weights_sha256(backbone: nn.Module) -> str:
