@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +74,21 @@ def transfer(task: str, start: Path | str, path: Path, patch: pytest.MonkeyPatch
     return out
 
 
+@pytest.fixture(scope="module")
+def transferred(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a task's transfer from that backbone, made once."""
+
+    @cache
+    def made(task: str) -> Path:
+        with pytest.MonkeyPatch.context() as patch:
+            return transfer(task, start, tmp_path_factory.mktemp("own"), patch)
+
+    return made
+
+
 @pytest.mark.parametrize("task", SIZES)
-def test_a_transfer_leaves_its_backbone(
-    task: str, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = transfer(task, start, tmp_path, monkeypatch)
+def test_a_transfer_leaves_its_backbone(task: str, start: Path, transferred: Callable[[str], Path]) -> None:
+    out = transferred(task)
     model = timm.create_model(f"local-dir:{out / 'backbone'}", pretrained=True)
     trained = {name: value for name, value in state(out).items() if name.startswith("method/backbone.")}
     for name, value in model.state_dict().items():
@@ -94,24 +106,24 @@ def test_a_transfer_leaves_its_backbone(
     assert (cfg["license"], cfg["origin_url"]) == ("cc-by-nc-4.0", "https://example.org/weights")
     assert f"trained with labels: {results['protocol']}, {results['steps']} steps" in cfg["description"]
     assert "begun with begun" in cfg["description"]
-    assert str(tmp_path) not in config
+    assert str(out.parent) not in config
     assert str(start.parent) not in config
     assert "then trained with labels" in str(ssl_backbones.describe(out / "backbone"))
 
 
 @pytest.mark.parametrize("task", SIZES)
 def test_given_weights_begin_a_transfer_as_the_models_own_do(
-    task: str, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: str, start: Path, transferred: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Named by --init, as a folder and as a file, the same weights lead to the same bits, and their origin is told."""
-    for name, model, init in (("own", start, ""), ("folder", "resnet8", str(start)), ("file", "resnet8_byol", "")):
-        if name == "file":
-            init = str(tmp_path / "weights.pth")
-            weights = open_model(start).network.state_dict()
-            torch.save({"model": {f"module.{key}": value for key, value in weights.items()}}, init)
-        transfer(task, model, tmp_path / name, monkeypatch, init)
-    places = (tmp_path / name / task / "results.json" for name in ("own", "folder", "file"))
-    own, folder, file = (json.loads(place.read_text()) for place in places)
+    weights = open_model(start).network.state_dict()
+    torch.save({"model": {f"module.{key}": value for key, value in weights.items()}}, tmp_path / "weights.pth")
+    outs = [
+        transferred(task),
+        transfer(task, "resnet8", tmp_path / "folder", monkeypatch, str(start)),
+        transfer(task, "resnet8_byol", tmp_path / "file", monkeypatch, str(tmp_path / "weights.pth")),
+    ]
+    own, folder, file = (json.loads((out / "results.json").read_text()) for out in outs)
     assert own["numbers"] == folder["numbers"]
     assert own["backbone"] == folder["backbone"]
     assert own["start"] == folder["start"]
