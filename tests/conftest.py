@@ -30,6 +30,13 @@ settings.load_profile("slow machine")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Give every worker of `-n` one piece of the tests, so that what the tests of a module share is made once."""
+    if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
+        config.option.dist = "worksteal"
+
+
 def drawn_image(number: int, width: int, height: int) -> Image.Image:
     """A picture with what images have: a gradient, an edge, a blob of colour and grain; the same for a number."""
     stream = np.random.default_rng(number)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,12 +199,14 @@ class Part:
     """A step in which the second process, and it alone, is told to stop; 0 for none."""
     go_on: bool = True
     """Start a run again that was stopped."""
+    whole: bool = False
+    """End it with all that runs end with, not in brief."""
 
 
 def as_rank(rank: int, parts: dict[str, Part], dtype: torch.dtype) -> dict[str, dict[str, torch.Tensor]]:
     """The method of each run at its end in this process, one of two or the only one."""
     ended = {}
-    with in_brief(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCELERATE_USE_CPU", "true")
         build = pretrain_module.build
         patch.setattr(pretrain_module, "build", lambda beginning: build(beginning).to(dtype))
@@ -216,7 +218,8 @@ def as_rank(rank: int, parts: dict[str, Part], dtype: torch.dtype) -> dict[str, 
                 with after(part.stop_at, told), pytest.raises(SystemExit, match="143"):
                     run_here(part.recipe)
             if part.go_on:
-                ended[name] = run_here(part.recipe)
+                with nullcontext() if part.whole else in_brief():
+                    ended[name] = run_here(part.recipe)
     return ended
 
 

@@ -13,7 +13,7 @@ import kill_and_resume
 import pytest
 import torch
 from conftest import ROOT
-from runs import elsewhere, image_folder, outcome, run, stop, tiny
+from runs import elsewhere, image_folder, outcome, run, run_whole, stop, tiny
 from small_methods import CONFIGS
 from warm_processes import run_script
 
@@ -130,7 +130,7 @@ def test_no_token_is_in_anything_a_run_leaves(
         monkeypatch.setenv(name, TOKEN)
     recipe = tiny(LewelMConfig, data, tmp_path / "run")
     stop(recipe, 2)
-    run(recipe)
+    run_whole(recipe)
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert len(files) > 8
     assert not [str(path) for path in files if TOKEN.encode() in path.read_bytes()]

@@ -178,18 +178,25 @@ def test_a_right_import_is_let_through(room: str, source: str) -> None:
     assert wrong_imports(room, ast.parse(source)) == []
 
 
-def test_importing_the_library_brings_in_nothing_heavy() -> None:
+def test_importing_the_library_registers_its_models_and_brings_in_nothing_heavy() -> None:
+    """It takes no name from timm, and its modules but for those of the extras leave the heavy libraries alone."""
     light = sorted(
         module
         for module, path in MODULES.items()
         if room_of(path) not in WITH_EXTRA | {"__main__", "hub", "visualizers"}
     )
     code = (
-        "import importlib, sys\n"
+        "import importlib, sys, timm\n"
+        "before = set(timm.list_models())\n"
+        "import ssl_backbones\n"
+        "new = set(ssl_backbones.list_models())\n"
+        "assert len(new) >= 36 and not new & before, new & before\n"
+        "assert before | new == set(timm.list_models())\n"
         f"for name in {light!r}: importlib.import_module(name)\n"
         f"print(sorted({LATE!r} & set(sys.modules)))\n"
     )
     # From another folder, with nothing but what is installed: that is how the library is used.
-    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE, capture_output=True, text=True, check=False)
+    words = [sys.executable, "-W", "error:Overwriting", "-c", code]
+    done = subprocess.run(words, cwd=PACKAGE, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"

@@ -17,14 +17,12 @@ from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.models.batch_norm import CrossReplicaBatchNorm
 
 SYNCHRONISED: list[tuple[type[MethodConfig], dict[str, Any]]] = [
-    (BYOLConfig, {"target_bn": "sync"}),
-    (LewelBConfig, {"target_bn": "sync"}),
     (LewelBConfig, {"target_bn": "sync", "coupled_head": False}),
-    (MoCoV2Config, {"key_bn": "sync"}),
     (LewelMConfig, {"key_bn": "sync"}),
     (LewelMConfig, {"key_bn": "sync", "symmetric": True, "aligned_negatives": "everything"}),
     *((RoBConfig, {"loss": loss}) for loss in ("byol", "moco_v2", "lewel_b", "lewel_m")),
 ]
+"""Beside those of whole runs, in test_run_two_processes.py."""
 
 
 def train(kind: type[MethodConfig], choices: dict[str, Any], parts: int, rank: int) -> tuple[list[float], Method]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import hostile
 import pytest
 import runs
-from runs import image_folder, outcome, run, stop, tiny
+from runs import image_folder, outcome, run, run_whole, stop, tiny
 from whole_runs import data
 
 from ssl_backbones.data import TooManyUnreadableError
@@ -22,9 +22,11 @@ __all__ = ["data"]
 
 def test_unlabelled_images_are_enough(tmp_path: Path) -> None:
     recipe = tiny(LewelMConfig, image_folder(tmp_path / "data", classes=()), tmp_path / "run")
-    results = outcome(run(recipe).path)["results"]
+    results = json.loads(run_whole(recipe).results.read_text())
     assert "knn" not in results["numbers"]
     assert results["numbers"]["rank"]["value"] > 1
+    assert "without labels" in results["verdict"][1]
+    assert "Nearest neighbours" in (tmp_path / "run" / "gallery.html").read_text()
     assert all("knn" not in line for line in read_log(tmp_path / "run" / "log.jsonl"))
 
 

@@ -36,7 +36,7 @@ SPLIT: dict[str, tuple[type[MethodConfig], dict[str, Any]]] = {
 UNLIKE: dict[str, tuple[type[MethodConfig], dict[str, Any]]] = {"byol, apart": (BYOLConfig, {"target_bn": "plain"})}
 """Two processes are not one: each has its own batch statistics."""
 FIELDS = {"byol, begun": {"init": "resnet8_moco_v2.clothing10_32_200ep"}}
-"""Fields of a run beside its method: of one that starts from given weights."""
+"""Fields of a run beside its method: of one that starts from given weights, and ends with all that runs end with."""
 ALL = SYNCHRONISED | SPLIT | UNLIKE
 
 
@@ -58,7 +58,7 @@ def both(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Both:
             name: tiny(kind, data, path / folder / name, choices, **FIELDS.get(name, {}))
             for name, (kind, choices) in ALL.items()
         }
-        return {name: runs.Part(recipe) for name, recipe in whole.items()}
+        return {name: runs.Part(recipe, whole=name in FIELDS) for name, recipe in whole.items()}
 
     def part(name: str, **more: Any) -> dict[str, runs.Part]:
         kind, choices = ALL[name.split(" from ")[0]]
@@ -107,6 +107,18 @@ def test_two_processes_are_one(name: str, both: Both) -> None:
     for one, two in zip(*logs, strict=True):
         if name in SYNCHRONISED or "loss" in one:
             assert two == pytest.approx(one, abs=1e-6)
+
+
+def test_two_processes_hold_the_backbone_against_the_same_weights(both: Both) -> None:
+    alone, shared = (
+        json.loads((both.path / folder / "byol, begun" / "results.json").read_text())["baselines"]["networks"]
+        for folder in ("one", "two")
+    )
+    assert len(alone) == len(shared) == 4
+    for one, two in zip(alone, shared, strict=True):
+        assert two["name"] == one["name"]
+        for measure in ("knn", "retrieval"):
+            assert two["numbers"][measure]["value"] == pytest.approx(one["numbers"][measure]["value"], abs=1e-9)
 
 
 @pytest.mark.parametrize("name", UNLIKE)
