@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from runs import forget, image_folder, tiny
-from runs import run as run_recipe
+from runs import run_whole as run_recipe
 
 from ssl_backbones import distributed
 from ssl_backbones.commands import evaluate, mine_pairs
