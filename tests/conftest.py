@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+gc.disable()  # until all tests are collected: what is imported until then stays
 
 # Hub constants are read when huggingface_hub is imported, so these come before anything that imports it.
 HOME = tempfile.TemporaryDirectory(prefix="hf-home-")
@@ -35,6 +38,13 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     """Give every worker of `-n` one piece of the tests, so that what the tests of a module share is made once."""
     if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
         config.option.dist = "worksteal"
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported and collected, which stays to the end, out of all later searches for garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def drawn_image(number: int, width: int, height: int) -> Image.Image:

@@ -21,7 +21,7 @@ from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.train.pretrain import pretrain
 
-PATIENCE = 60.0
+PATIENCE = 600.0
 """Seconds within which a process must end after another of the same run was killed."""
 POLL = 0.001
 

@@ -210,6 +210,8 @@ def as_rank(rank: int, parts: dict[str, Part], dtype: torch.dtype) -> dict[str, 
         patch.setenv("ACCELERATE_USE_CPU", "true")
         build = pretrain_module.build
         patch.setattr(pretrain_module, "build", lambda beginning: build(beginning).to(dtype))
+        looked_at = ending.looked_at
+        patch.setattr(ending, "looked_at", lambda name, network, *more: looked_at(name, network.to(dtype), *more))
         for kind in (CenterCrop, MultiView):
             patch.setattr(kind, "on_device", typed(kind.on_device, dtype))
         for name, part in parts.items():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from limits import HANG
 from runs import forget, image_folder, tiny
 from runs import run_whole as run_recipe
 
@@ -186,7 +187,7 @@ def test_a_thread_looks_while_a_command_runs(
     monkeypatch.setattr("ssl_backbones.narrator.LOOK", 0.01)
     narrator = Narrator()
     with narrator.watching("at work"), narrator.during("thinking"):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + HANG
         while "thinking" not in capsys.readouterr().out and time.monotonic() < deadline:
             time.sleep(0.01)
     assert time.monotonic() < deadline

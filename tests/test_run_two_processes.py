@@ -90,7 +90,7 @@ def ends_alike(first: dict[str, Tensor], second: dict[str, Tensor], but_for: str
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
 def test_every_method_trains_in_two_processes(kind: type[MethodConfig], data: Path, tmp_path: Path) -> None:
-    parts = {"whole": runs.Part(tiny(kind, data, tmp_path / "whole"))}
+    parts = {"whole": runs.Part(tiny(kind, data, tmp_path / "whole"), whole=True)}
     parts["again"] = runs.Part(tiny(kind, data, tmp_path / "again"), stop_at=4)
     first, second = run_two_processes(runs.as_rank, parts, torch.float32)
     ends_alike(first["whole"], second["whole"], but_for="running_")

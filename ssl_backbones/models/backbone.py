@@ -99,6 +99,8 @@ def freeze_unused(backbone: nn.Module, side: int) -> list[str]:
     try:
         used = leaves(feature_map(trial, torch.zeros(1, 3, side, side, device="meta")))
     except (AssertionError, RuntimeError) as error:
+        own = getattr(backbone, "pretrained_cfg", {}).get("input_size", (3, 224, 224))
+        feature_map(trial, torch.zeros(1, *own, device="meta"))  # one that has no maps of any image says so
         reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(
             f"a {type(backbone).__name__} makes no feature map of images of {side} px ({reason}): give it larger ones "
