@@ -81,6 +81,21 @@ def of(*words: str) -> Comparison:
     return compare.comparison_of(compare.parse([*words, "--data", "photos"], "compare"))
 
 
+def test_nothing_is_written_through_a_link_of_a_name_of_a_log(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    stand.broken = "evaluate"
+    assert stand.compare(BYOL) == 1
+    somebodys = stand.out.parent / "somebodys"
+    somebodys.write_bytes(b"before")
+    for log in [path for path in stand.out.rglob("*.log") if b"wrong" in path.read_bytes()]:
+        log.unlink()
+        log.symlink_to(somebodys)
+    stand.broken = "nothing"
+    capsys.readouterr()
+    assert stand.compare(BYOL) == 2
+    assert "nothing is written through links" in capsys.readouterr().err
+    assert somebodys.read_bytes() == b"before"
+
+
 def test_recipes_become_a_table_and_nothing_is_done_twice(stand: Stand) -> None:
     words = (BYOL, MOCO, "--seeds", "0", "1", "--include_random", "--epochs", "9")
     assert stand.compare(*words) == 0

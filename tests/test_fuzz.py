@@ -110,7 +110,7 @@ def test_nothing_is_written_through_links(seed: int, trial: Callable[[str], Tria
 
 @pytest.mark.slow
 @pytest.mark.parametrize("locks", [True, False])
-@pytest.mark.parametrize("seed", SEEDS[:1])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_two_at_once_do_not_refuse_or_spoil_one_another(
     seed: int, locks: bool, trial: Callable[[str], Trial], tmp_path: Path
 ) -> None:

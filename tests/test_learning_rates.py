@@ -313,6 +313,21 @@ def test_a_card_tells_every_rate() -> None:
     )
 
 
+@pytest.mark.parametrize("part", ["lr_0.3", "chosen"])
+def test_no_part_is_trained_in_a_folder_behind_a_link(part: str, transferred: Command, tmp_path: Path) -> None:
+    words = ("--learning_rates", "0.01", "0.3")
+    transferred("finetune", "out", *words)
+    outside, place = tmp_path / "outside", tmp_path / "out" / part
+    place.rename(outside)
+    place.symlink_to(outside)
+    for results in (tmp_path / "out" / "results.json", outside / "results.json"):
+        results.unlink()
+    left = sorted(outside.rglob("*"))
+    with pytest.raises(OSError, match="nothing is written through links"):
+        transferred("finetune", "out", *words)
+    assert sorted(outside.rglob("*")) == left
+
+
 def test_a_damaged_part_is_made_anew(transferred: Command, tmp_path: Path) -> None:
     words = ("--learning_rates", "0.01", "0.3", "--choose_on", "validation")
     before = transferred("finetune", "out", *words)

@@ -18,7 +18,7 @@ from scripts import script
 from small_methods import small_method
 from test_gallery import Page
 
-from ssl_backbones import create_model
+from ssl_backbones import commands, create_model
 from ssl_backbones.commands import visualize
 from ssl_backbones.data import ImageSourceError, open_images
 from ssl_backbones.hub.export import save_backbone
@@ -176,6 +176,18 @@ def test_a_damaged_run_is_refused(
     with pytest.raises(SystemExit, match="2"):
         look(tmp_path / "run", image_files, tmp_path / "out")
     assert "step-00000001: it has no MANIFEST.json" in capsys.readouterr().err
+
+
+def test_figures_are_not_written_into_a_folder_behind_a_link(
+    image_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "figures").symlink_to(tmp_path / "outside")
+    words = ["resnet8", "--random", "--images", str(image_files), "--out", str(tmp_path / "page")]
+    assert commands.run("visualize", words, "visualize") == 2
+    assert "nothing is written through links" in capsys.readouterr().err
+    assert not list((tmp_path / "outside").iterdir())
 
 
 def test_vectors_without_matplotlib_are_refused_before_any_work(

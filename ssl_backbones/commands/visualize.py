@@ -26,6 +26,7 @@ from ssl_backbones.checks import check_at_least, check_seed
 from ssl_backbones.data import ImageSourceError, open_images
 from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.evaluate.model import open_model, usual_device
+from ssl_backbones.files import make_folder
 from ssl_backbones.hub.run_name import run_name
 from ssl_backbones.methods import method_from_run
 from ssl_backbones.models.backbone import center_crop
@@ -145,7 +146,7 @@ def claim_out(options: Options) -> None:
     if not options.overwrite and not is_free(page):
         raise OutError(f"{page} exists: choose another folder with --out, or replace it with --overwrite")
     try:
-        (options.out / "figures").mkdir(parents=True, exist_ok=True)
+        make_folder(options.out / "figures")
     except OSError as error:
         raise OutError(f"{options.out} cannot be written to ({error.strerror}): choose another --out") from error
     if options.pdf or options.beside:

@@ -76,6 +76,7 @@ def train_at_rates(run: R, images: Images, metric: str, train: Train[R]) -> None
         best = at_rate(run, told["chosen"])
         if division is not None:
             best = replace(best, out=str(folder.path / "chosen"))
+            first_decides(lambda: make_folder(folder.path / "chosen"))
             say(f"Training with {told['chosen']:g} on all {len(images)} images.")
             train(best, None)
         first_decides(lambda: take_over(folder, Path(best.out), told))
@@ -108,6 +109,7 @@ def at_rate(run: R, rate: float) -> R:
 def attempt(run: R, division: Division | None, metric: str, train: Train[R]) -> dict[str, Any]:
     """One learning rate and what it came to: the number that decides, its value None where training diverged."""
     told = {"lr": run.optimizer.lr, "folder": run.folder.name}
+    first_decides(lambda: make_folder(run.folder))
     try:
         train(run, division)
     except NotFiniteError as error:

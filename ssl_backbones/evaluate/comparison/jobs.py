@@ -14,7 +14,7 @@ from ssl_backbones.distributed import doing
 from ssl_backbones.evaluate.comparison.comparison import Comparison, ComparisonError, Row
 from ssl_backbones.evaluate.comparison.images import check_images
 from ssl_backbones.evaluate.comparison.table import collect, draw, markdown, plain
-from ssl_backbones.files import write_file, write_json
+from ssl_backbones.files import make_folder, without_links, write_file, write_json
 from ssl_backbones.orphans import run_to_end
 
 PYTHON = (sys.executable,)
@@ -91,9 +91,9 @@ def compare(comparison: Comparison, launch: tuple[str, ...] = PYTHON) -> list[Jo
 
 def carried_out(job: Job, launch: tuple[str, ...]) -> str:
     """Start a job and wait for it; how it ended, "" if well."""
-    job.log.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(job.log.parent)
     began = job.log.stat().st_size if job.log.exists() else 0
-    with open(job.log, "ab") as log, doing(lambda: f"  {last_line(job.log, began)}"):
+    with open(job.log, "ab", opener=without_links) as log, doing(lambda: f"  {last_line(job.log, began)}"):
         code = run_to_end([*(PYTHON if job.alone else launch), "-m", "ssl_backbones", *job.words], log)
     return "" if not code and job.done.exists() else str(code)
 
