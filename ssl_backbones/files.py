@@ -81,7 +81,9 @@ def kept_with_all(paths: Iterable[Path]) -> Iterator[None]:
 def told(error: OSError) -> str:
     """The sentence on an error of the system that ends a command: the file, the reason and the way out."""
     if isinstance(error, Refusal) or error.errno is None:
-        return str(error)
+        return (
+            str(error) or f"a file cannot be used ({type(error).__name__}): look whether all that were named are there"
+        )
     return (
         f"{error.filename or 'a file'} cannot be used ({error.strerror}): make room, or mend the file or its folder, "
         "and start the same command again"
@@ -122,9 +124,10 @@ def create_file(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def without_links(path: str, flags: int) -> int:
-    """Open a file for `open(path, mode, opener=without_links)`; OSError where its name is a symbolic link."""
+    """Open a file for `open(path, mode, opener=without_links)`; OSError where its name is a symbolic link or a pipe."""
+    careful = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe would be waited for
     try:
-        return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        return os.open(path, flags | careful, 0o666)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise OSError(errno.ELOOP, "it is a link, and nothing is written through links", path) from error
@@ -210,11 +213,16 @@ def read_object(
         raise refusal(f"{os.fspath(path)} cannot be read ({reason}): {way_out}") from error
 
 
+def regular(path: Path) -> Path:
+    """The path, of a regular file; OSError for a pipe or a device, whose content would never end, or never come."""
+    if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return path
+
+
 def content_of(path: Path, largest: int = LARGEST) -> bytes:
-    """The bytes of a regular file; ValueError where they are more than `largest`, or it is none."""
-    if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # a pipe would be waited for
-        raise ValueError("it is no regular file")
-    with open(path, "rb") as file:
+    """The bytes of a regular file; ValueError where they are more than `largest`, OSError where it is none."""
+    with open(regular(path), "rb") as file:
         content = file.read(largest + 1)
     if len(content) > largest:
         raise ValueError(f"it has more than the {largest:,} bytes that such a file may have")

@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 import timm
 from timm.models import PretrainedCfg
 
-from ssl_backbones.catalogue.trial import check_network
+from ssl_backbones.catalogue.trial import WEIGHTS, check_network
 from ssl_backbones.checks import brief, check
 from ssl_backbones.fetch.from_hub import small_file, weights_size
 from ssl_backbones.files import read_object
@@ -88,6 +88,8 @@ def read_config(
 
     def checked(config: Mapping[str, Any]) -> None:
         _check_values(config)
+        if odd := [one.name for one in path.parent.iterdir() if one.name.endswith(WEIGHTS) and not one.is_file()]:
+            raise ValueError(f"{odd[0]!r} beside it is no file")
         check_network(path.parent, config["architecture"], num_classes, elsewhere)
 
     return read_object(path, _WAY_OUT, PretrainedWeightsError, check=checked)

@@ -106,6 +106,8 @@ def check_places(options: Options) -> None:
             raise PlaceError("--projector needs tensorboard, which is not installed: pip install tensorboard")
         if options.projector.exists() and any(options.projector.iterdir()) and not options.overwrite:
             raise PlaceError(f"{str(options.projector)!r} is not empty: name another folder with --projector")
+        if link := next((path for path in options.projector.rglob("*") if path.is_symlink()), None):
+            raise PlaceError(f"{str(link)!r} is a link, and nothing is written through links: name another --projector")
     check_writable(options.out.parent)
 
 

@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from ssl_backbones.files import regular
 from ssl_backbones.refusal import Refusal
 
 SAFE_TORCH = (2, 10)
@@ -62,7 +63,7 @@ def _tensors(value: Any, prefix: str, seen: set[int], depth: int = DEPTH) -> Ite
 def _content(path: Path) -> Any:
     """Whatever a file holds, by what it begins with and not by what it is called."""
     try:
-        with path.open("rb") as file:
+        with open(regular(path), "rb") as file:
             start = file.read(64)
     except OSError as error:
         raise ConversionError(f"{str(path)!r} cannot be read ({error.strerror}): name the downloaded file") from error

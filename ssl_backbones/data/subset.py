@@ -16,7 +16,7 @@ from ssl_backbones.checks import check
 from ssl_backbones.data.checks import relabelled, require_labels
 from ssl_backbones.data.images import Images, ImageSourceError
 from ssl_backbones.distributed import say
-from ssl_backbones.files import write_file
+from ssl_backbones.files import regular, write_file
 from ssl_backbones.views import permutation
 
 HOLD_OUT_SEED = 0
@@ -115,10 +115,11 @@ def listed_classes(images: Images, path: Path) -> set[str]:
     """The classes that a file names, one on a line; ImageSourceError where it cannot be read, or names any other."""
     require_labels(images, "a list of classes (--classes)")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = regular(path).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise ImageSourceError(
-            f"{path} cannot be read ({error}): give --classes a file with a class on each line"
+            f"{path} cannot be read ({reason}): give --classes a file with a class on each line"
         ) from error
     names = {line.strip() for line in lines if line.strip()}
     unknown = sorted(names - set(map(str, images.classes)))

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from ssl_backbones.credentials import without_credentials
-from ssl_backbones.files import object_in, telling, without_links, write_file
+from ssl_backbones.files import object_in, regular, telling, without_links, write_file
 from ssl_backbones.narrator import NARRATOR, as_time
 from ssl_backbones.runs.waiting import Spent
 
@@ -51,7 +51,7 @@ class LineFile:
         """Go on after the lines of steps up to `step`; None starts an empty file."""
         self.path = path
         kept = lines_up_to(path, step)
-        if not path.exists() or path.read_bytes() != kept:
+        if not path.exists() or regular(path).read_bytes() != kept:
             write_file(path, kept)
         with telling(path):
             self.file: BufferedWriter = open(path, "ab", opener=without_links)  # noqa: SIM115 - closed by close
@@ -251,7 +251,7 @@ def as_json(value: Any) -> Any:
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a log, as they were written; a torn line is left out."""
-    lines = (line_values(line) for line in path.read_bytes().splitlines(keepends=True))
+    lines = (line_values(line) for line in regular(path).read_bytes().splitlines(keepends=True))
     return [{name: number(value) for name, value in line.items()} for line in lines if line is not None]
 
 
@@ -281,7 +281,7 @@ def lines_up_to(path: Path, step: int | None) -> bytes:
     """The whole lines of a file up to a step, byte for byte; none for step None."""
     if step is None or not path.exists():
         return b""
-    lines = [(line, line_values(line)) for line in path.read_bytes().splitlines(keepends=True)]
+    lines = [(line, line_values(line)) for line in regular(path).read_bytes().splitlines(keepends=True)]
     return b"".join(line for line, values in lines if values is not None and values["step"] <= step)
 
 

@@ -21,7 +21,7 @@ import ssl_backbones
 from ssl_backbones.data import Images, UnreadableImageError
 from ssl_backbones.data.cached import ARRAYS, HEADER, INDEX, PIXELS, SCHEMA, next_sha256
 from ssl_backbones.data.keys import PathKeys
-from ssl_backbones.files import make_folder, object_digest, object_in, sync_folder, without_links, write_file
+from ssl_backbones.files import make_folder, object_digest, object_in, regular, sync_folder, without_links, write_file
 from ssl_backbones.typed.values import from_plain
 
 BLOCK = 1024
@@ -106,7 +106,7 @@ class UnfinishedCache:
             self.dropped.append("it was begun with other images, or by another version")
             return []
         blocks: list[Block] = []
-        with open(pixels, "rb") as file:
+        with open(regular(pixels), "rb") as file:
             file.seek(HEADER)
             for line in lines:
                 block = block_of(line, sum(len(block.sizes) for block in blocks), len(self.images))
@@ -251,7 +251,7 @@ def as_line(value: Any) -> bytes:
 
 def readable_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The values of a file of JSON lines, up to the first that is torn."""
-    for line in path.read_bytes().splitlines(keepends=True):
+    for line in regular(path).read_bytes().splitlines(keepends=True):
         if not line.endswith(b"\n"):
             return
         try:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ssl_backbones.data import Images, ImageSourceError
+from ssl_backbones.files import regular
 from ssl_backbones.views import permutation
 
 SHOWN = 3
@@ -65,7 +66,7 @@ def listed(images: Images, path: Path) -> np.ndarray:
 def read_names(path: Path) -> list[str]:
     """The lines of a file that are not empty; ImageSourceError where there are none."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        lines = regular(path).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError as error:
         raise ImageSourceError(
             f"{path} cannot be read ({error.strerror or error}): give --subset a file with an image's name on each line"

@@ -12,6 +12,7 @@ from ssl_backbones.data import ImageSourceError
 from ssl_backbones.evaluate.detection.annotations import AnnotatedImages, Gathered, ListedImages, label_of
 from ssl_backbones.evaluate.detection.values import flag_of, size_of
 from ssl_backbones.evaluate.frames import AnnotationsFrame
+from ssl_backbones.files import regular
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -77,7 +78,7 @@ def list_of(root: Path, split: str, usual: Sequence[str]) -> Path:
 
 def names_in(file: Path) -> list[str]:
     """The images that a list names, the first word of each line."""
-    names = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    names = [line.split()[0] for line in regular(file).read_text(encoding="utf-8").splitlines() if line.strip()]
     if not names:
         raise ImageSourceError(f"{str(file)!r} is empty: list an image a line")
     return names
@@ -86,7 +87,7 @@ def names_in(file: Path) -> list[str]:
 def read_xml(file: Path) -> Element:
     """The root of an annotation; a document type, and with it any entity, is refused."""
     try:
-        content = file.read_bytes()
+        content = regular(file).read_bytes()
     except OSError as error:
         raise ImageSourceError(
             f"{str(file)!r} cannot be read ({error.strerror}): add the annotation, or take its image off the list"
