@@ -36,6 +36,7 @@ SMALL: dict[str, Any] = {
     "clusters": 4,
     "classes": 3,
     "prototypes": 12,
+    "outputs": 12,
     "frozen_steps": 1,
     "crops": 2,
 }

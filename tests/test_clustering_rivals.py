@@ -153,7 +153,7 @@ class TestDINO:
         student = (2 * raw(given_["crops"] * count, outputs, b=given_["b_s"])).requires_grad_()
         teacher = 2 * raw(2 * count, outputs, b=given_["b_t"])
         choices = {"teacher_temperature": given_["teacher_temp"], "teacher_temperature_start": given_["teacher_temp"]}
-        method = small_method(DINOConfig, prototypes=outputs, **choices).double()
+        method = small_method(DINOConfig, outputs=outputs, **choices).double()
         method.temperature.fill_(given_["teacher_temp"])
         method.center.copy_(0.3 * raw(outputs, b=given_["b_c"]))
         given_outputs = {method: student, method.teacher: teacher}

@@ -17,10 +17,11 @@ from ssl_backbones import recipes
 from ssl_backbones.data import open_images, require_batch
 from ssl_backbones.models.backbone import feature_map
 from ssl_backbones.models.queue import check_queue
-from ssl_backbones.recipes import own
+from ssl_backbones.recipes import facts as counted
 from ssl_backbones.recipes.command_line import read_recipe
+from ssl_backbones.recipes.facts import Facts
 from ssl_backbones.recipes.instead import take_own, ways_out
-from ssl_backbones.recipes.own import ARCHS, FEWEST, RULES, Facts, settled
+from ssl_backbones.recipes.own import ARCHS, FEWEST, RULES, settled
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.train import beginning as beginning_module
 from ssl_backbones.train import settle as settle_module
@@ -39,7 +40,7 @@ MACHINES = (
 
 
 def test_the_recipes_that_are_promised() -> None:
-    methods = ("byol", "lewel_b", "moco_v2", "lewel_m", "supcon", "nnclr", "densecl")
+    methods = ("byol", "lewel_b", "moco_v2", "lewel_m", "supcon", "nnclr", "densecl", "swav", "dino")
     assert {f"{arch}_{method}.own" for arch in ARCHS for method in methods} <= set(OWN)
 
 
@@ -53,14 +54,14 @@ def test_every_recipe_fits_its_images_and_its_machine(name: str, images: int) ->
         assert left_over == 0
         assert at_once >= 2
         assert made.batch_size <= images
-        assert own.bytes_needed(made, facts, at_once, made.size) <= facts.memory
+        assert counted.bytes_needed(made, facts, at_once, made.size) <= facts.memory
         assert 0 < made.schedule.warmup_epochs < made.epochs
         assert 100 <= made.epochs <= 800
         assert made.size <= max(64, facts.side)
         chosen: Any = made.method
-        if own.has(made.method, "queue_size"):
+        if counted.has(made.method, "queue_size"):
             check_queue(chosen.queue_size, images, made.batch_size)
-        if own.has(made.method, "key_bn"):
+        if counted.has(made.method, "key_bn"):
             assert made.batch_size // made.accumulation >= 2 * chosen.bn_splits or made.batch_size < 4
 
 
@@ -156,7 +157,7 @@ def test_the_bytes_of_a_pixel_are_those_that_autograd_keeps(arch: str) -> None:
         features = feature_map(backbone, torch.rand(2, 3, 64, 64))
     found = sum(storage.nbytes() for storage in kept.values()) / (2 * 64 * 64)
     assert features.requires_grad
-    assert own.BYTES_OF_A_PIXEL[arch] == pytest.approx(found, rel=0.05)
+    assert counted.BYTES_OF_A_PIXEL[arch] == pytest.approx(found, rel=0.05)
 
 
 def test_what_a_command_line_says_is_not_left_to_the_rules() -> None:
@@ -223,7 +224,7 @@ def test_a_paper_s_recipe_can_be_made_to_fit_as_it_says(name: str) -> None:
         words = said.partition("make this one fit: ")[2].partition(" (")[0].split()
         fitted: Any = read_recipe([name, *words], "pretrain", None)
         require_batch(range(images), fitted.batch_size)  # type: ignore[arg-type]
-        if own.has(fitted.method, "queue_size"):
+        if counted.has(fitted.method, "queue_size"):
             check_queue(fitted.method.queue_size, images, fitted.batch_size)
 
 

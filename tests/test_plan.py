@@ -20,7 +20,8 @@ from ssl_backbones.data import open_images
 from ssl_backbones.data.survey import survey
 from ssl_backbones.methods import METHODS, BYOLConfig, LewelMConfig
 from ssl_backbones.recipes.command_line import read_recipe
-from ssl_backbones.recipes.own import Facts, settled
+from ssl_backbones.recipes.facts import Facts
+from ssl_backbones.recipes.own import settled
 from ssl_backbones.train import forecast as forecast_module
 from ssl_backbones.train import plan as plan_module
 from ssl_backbones.train import pretrain as pretrain_module

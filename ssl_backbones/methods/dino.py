@@ -43,7 +43,7 @@ class DINOConfig(MethodConfig):
     """The width before the last layer."""
     num_layers: int = 3
     """Linear layers of the head, the last layer aside."""
-    prototypes: int = 65536
+    outputs: int = 65536
     """K: the outputs of the last layer."""
     student_temperature: float = 0.1
     """tau_s: divides the student's outputs."""
@@ -71,7 +71,7 @@ class DINOConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, num_layers=self.num_layers)
-        check_positive(prototypes=self.prototypes, student_temperature=self.student_temperature)
+        check_positive(outputs=self.outputs, student_temperature=self.student_temperature)
         check_positive(teacher_temperature=self.teacher_temperature)
         check_positive(teacher_temperature_start=self.teacher_temperature_start)
         check_at_least(self, frozen_steps=0, crops=0)
@@ -104,11 +104,11 @@ class DINO(Method):
         self.config = config = config or DINOConfig()
         self.backbone = backbone
         self.head = dino_head(width_of(backbone), config.hidden_dim, config.projection_dim, config.num_layers)
-        self.last = Prototypes(config.prototypes, config.projection_dim, config.frozen_steps, weight_norm=True)
+        self.last = Prototypes(config.outputs, config.projection_dim, config.frozen_steps, weight_norm=True)
         if config.sync_bn:
             synchronise_batch_norm(self)
         self.teacher = Shadow("own", backbone=self.backbone, head=self.head, last=self.last)
-        self.register_buffer("center", torch.zeros(config.prototypes))
+        self.register_buffer("center", torch.zeros(config.outputs))
         self.register_buffer("temperature", torch.tensor(config.temperature_at(0.0)))
         self.seen: list[Tensor] = []
 
@@ -131,7 +131,7 @@ class DINO(Method):
         if self.training:
             self.seen.append(sum_over_processes(teacher.mean((0, 1))) / world_size())
         loss = swapped_prediction(student, targets, self.config.student_temperature)
-        return {"loss": loss, "chance": math.log(self.config.prototypes), "teacher_entropy": entropy}
+        return {"loss": loss, "chance": math.log(self.config.outputs), "teacher_entropy": entropy}
 
     def on_step_left_out(self) -> None:
         super().on_step_left_out()

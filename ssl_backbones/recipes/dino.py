@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ssl_backbones.methods.dino import DINOConfig
+from ssl_backbones.recipes.own import ARCHS, contrastive, heads, own
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
-from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, SETS, STEPS, small
+from ssl_backbones.recipes.small_images import HEADS, SETS, STEPS, small
 from ssl_backbones.registry.backbones import SMALL
 from ssl_backbones.views import DINO_CROP, DINO_VIEWS
 
@@ -40,7 +41,7 @@ def shorter(arch: str, images: str) -> DINOConfig:
     first, second = (replace(view, blur_p=0.0) for view in DINO_VIEWS)
     return DINOConfig(
         **HEADS[arch],
-        prototypes=1024,
+        outputs=1024,
         target_momentum=0.99,
         frozen_steps=STEPS[images],
         views=(first, second),
@@ -49,8 +50,13 @@ def shorter(arch: str, images: str) -> DINOConfig:
     )
 
 
-CLIPPED = replace(CONTRASTIVE, clip=3.0, clip_per="parameter")
+def clipped(arch: str) -> OptimizerConfig:
+    """A contrastive method's optimiser, with gradients cut as in the authors' code."""
+    return replace(contrastive(arch), clip=3.0, clip_per="parameter")
+
+
 RECIPES = (
     LARGE,
-    *(small(arch, "dino", shorter(arch, images), 128, CLIPPED, images) for arch in HEADS for images in SETS),
+    *(own(arch, DINOConfig(**heads(arch), outputs=4096, target_momentum=0.99), clipped(arch)) for arch in ARCHS),
+    *(small(arch, "dino", shorter(arch, images), 128, clipped(arch), images) for arch in HEADS for images in SETS),
 )

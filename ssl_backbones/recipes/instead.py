@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ssl_backbones.recipes.own import ARCHS, FEWEST, RECIPES, TAG, arch_of, has, power_of_two
+from ssl_backbones.recipes.facts import arch_of, has
+from ssl_backbones.recipes.own import ARCHS, FEWEST, RECIPES, TAG, power_of_two
 from ssl_backbones.recipes.recipe import Recipe, Run
 from ssl_backbones.registry.backbones import SMALL
 

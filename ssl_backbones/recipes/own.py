@@ -8,7 +8,7 @@ from a file that makes them by `own`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from ssl_backbones.methods.byol import BYOLConfig
@@ -16,11 +16,11 @@ from ssl_backbones.methods.lewel_b import LewelBConfig
 from ssl_backbones.methods.lewel_m import LewelMConfig
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.methods.moco_v2 import MoCoV2Config
+from ssl_backbones.recipes.facts import Facts, arch_of, fits, has, require_memory
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, PREDICTIVE
 from ssl_backbones.registry.backbones import SMALL
-from ssl_backbones.registry.names import Name
 
 Part = TypeVar("Part")
 TAG = "own"
@@ -40,32 +40,10 @@ SMALL_SIDE = 32
 """Side of a view for the small networks, whose total stride is 4."""
 BLUR_FROM = 96
 """Largest side at which views are made without blur."""
+CROPS_FROM = 160
+"""Smallest side of views that have small crops beside them, for networks with a total stride of 32."""
 AT_ONCE = 32
 """Images that a view's side must leave room for at once."""
-BYTES_OF_A_PIXEL = {"resnet8": 636, "resnet18": 447, "resnet34": 650, "resnet50": 1738}
-"""Bytes kept for the backward pass, per pixel of a view that gradients flow through, in fp32; counted, see the docs."""
-WEIGHTS = {"resnet8": 0.6e6, "resnet18": 16e6, "resnet34": 26e6, "resnet50": 60e6}
-"""Numbers that are trained, heads included, at most."""
-HALF = 0.53
-"""Share of that which half precision keeps, counted likewise."""
-ALLOWANCE = 1.5
-"""For heads, gradients of activations and an allocator's gaps; an allowance, not measured on a GPU."""
-GPU_ITSELF = 0.5e9
-"""Bytes that CUDA, its libraries and their workspaces take."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Facts of the images and the machine that the rules use."""
-
-    images: int
-    side: int
-    """Shorter side of the images in pixels, the median of a sample."""
-    memory: float
-    """Bytes that each process may fill on its device."""
-    gpu: bool = False
-    """True if a GPU computes, in half precision."""
-    processes: int = 1
 
 
 def settled(recipe: Recipe, facts: Facts) -> Recipe:
@@ -105,6 +83,18 @@ def views(recipe: Recipe, facts: Facts) -> Any:
     return tuple(replace(view, blur_p=0.0) if recipe.size <= BLUR_FROM else view for view in method.views)
 
 
+def crop(recipe: Recipe, facts: Facts) -> Any:
+    """The method's small crops, likewise."""
+    method: Any = recipe.method
+    return replace(method.crop, blur_p=0.0) if recipe.size <= BLUR_FROM else method.crop
+
+
+def crops(recipe: Recipe, facts: Facts) -> int:
+    """As many small crops as the method has; none of views so small that a map of theirs has a single position."""
+    method: Any = recipe.method
+    return method.crops if recipe.size >= CROPS_FROM or arch_of(recipe) in SMALL else 0
+
+
 def batch(recipe: Recipe, facts: Facts) -> int:
     """A power of two for each process: an eighth of the images at most, from 16 to 64, with negatives to 128.
 
@@ -139,8 +129,24 @@ def warmup(recipe: Recipe, facts: Facts) -> int:
     return min(recipe.epochs - 1, max(1, round(recipe.epochs / 20)))
 
 
+def prototypes(recipe: Recipe, facts: Facts) -> int:
+    """One for twenty images, from 16 to SwAV's 3,000."""
+    return max(16, min(3000, facts.images // 20))
+
+
+def frozen(recipe: Recipe, facts: Facts) -> int:
+    """An epoch."""
+    return facts.images // recipe.batch_size
+
+
 def queue(recipe: Recipe, facts: Facts) -> int:
-    """The largest power of two that holds no key of a query's own image, up to MoCo's 65,536."""
+    """The largest power of two that holds no key of a query's own image, up to MoCo's 65,536.
+
+    Beside prototypes, whole batches: up to two embeddings for each of them.
+    """
+    if has(recipe.method, "prototypes"):
+        most = min(2 * prototypes(recipe, facts), facts.images - recipe.batch_size)
+        return most // recipe.batch_size * recipe.batch_size
     return power_of_two(max(1, min(65_536, facts.images - recipe.batch_size)))
 
 
@@ -168,10 +174,14 @@ def knn_every(recipe: Recipe, facts: Facts) -> int:
 RULES: dict[str, Callable[[Recipe, Facts], Any]] = {
     "size": side,
     "method.views": views,
+    "method.crop": crop,
+    "method.crops": crops,
     "batch_size": batch,
     "accumulation": accumulation,
     "epochs": epochs,
     "schedule.warmup_epochs": warmup,
+    "method.prototypes": prototypes,
+    "method.frozen_steps": frozen,
     "method.queue_size": queue,
     "method.bn_splits": splits,
     "method.target_momentum": target_momentum,
@@ -194,41 +204,6 @@ def momentum_over(steps: float, fewest: int, most: int) -> float:
 def steps(recipe: Recipe, facts: Facts) -> int:
     """Optimiser steps of the run."""
     return recipe.epochs * max(1, facts.images // recipe.batch_size)
-
-
-def arch_of(recipe: Recipe) -> str:
-    """The network of the recipe."""
-    return Name.parse(recipe.model).arch
-
-
-def has(method: MethodConfig, choice: str) -> bool:
-    """True for a method with a choice: queue_size, temperature (of negatives), key_bn (of keys without gradient)."""
-    return choice in {field.name for field in fields(method)}
-
-
-def bytes_needed(recipe: Recipe, facts: Facts, at_once: int, side: int) -> float:
-    """Bytes that a step of `at_once` images of `side` px takes on a device, by the counts above."""
-    arch = arch_of(recipe)
-    pixels = [policy.side(side) ** 2 for policy in recipe.method.policies]
-    flowing = side**2 if has(recipe.method, "key_bn") else max(2 * side**2, sum(pixels))
-    kept = at_once * flowing * BYTES_OF_A_PIXEL[arch] * (HALF if facts.gpu else 1)
-    return 16 * WEIGHTS[arch] + (GPU_ITSELF if facts.gpu else 0) + ALLOWANCE * kept
-
-
-def fits(recipe: Recipe, facts: Facts, at_once: int, side: int) -> bool:
-    """True if a step of `at_once` images of `side` px fits into a process's memory."""
-    return bytes_needed(recipe, facts, at_once, side) <= facts.memory
-
-
-def require_memory(recipe: Recipe, facts: Facts) -> None:
-    """ValueError where even the smallest part of the batch does not fit into memory."""
-    at_once = recipe.batch_size // (recipe.parts * facts.processes)
-    needed = bytes_needed(recipe, facts, at_once, recipe.size)
-    if needed > facts.memory:
-        raise ValueError(
-            f"{at_once} images of {recipe.size} px at a time take about {needed / 1e9:.1f} GB with {recipe.model}, and "
-            f"{facts.memory / 1e9:.1f} GB may be filled: lower --size, raise --accumulation, or take a smaller network"
-        )
 
 
 def own(arch: str, method: MethodConfig, optimizer: OptimizerConfig, not_stated: str = "") -> Recipe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ssl_backbones.methods.swav import SwAVConfig
+from ssl_backbones.recipes.own import ARCHS, contrastive, heads, own
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.recipes.small_images import CONTRASTIVE, EPOCHS, HEADS, SETS, STEPS, small
@@ -78,5 +79,6 @@ RECIPES = (
         large(f"{epochs}ep_bs256", epochs, figure, beside_queue(epochs), 256, 4, 52 + 1 / 6)
         for epochs, figure in ((400, 74.3), (200, 72.7))
     ),
+    *(own(arch, SwAVConfig(**heads(arch)), contrastive(arch)) for arch in ARCHS),
     *(small(arch, "swav", shorter(arch, images), 128, CONTRASTIVE, images) for arch in HEADS for images in SETS),
 )

@@ -15,8 +15,8 @@ from ssl_backbones.data import Images
 from ssl_backbones.data.placement import MEMORY_FORMATS, in_layout
 from ssl_backbones.distributed import doing, gather_objects, say, world_size
 from ssl_backbones.methods.method import Method
+from ssl_backbones.recipes.facts import ALLOWANCE, GPU_ITSELF
 from ssl_backbones.recipes.instead import take_own
-from ssl_backbones.recipes.own import ALLOWANCE, GPU_ITSELF
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.train.cost import gigabytes, learning, size_of_state
 from ssl_backbones.train.guards import within_memory

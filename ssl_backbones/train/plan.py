@@ -13,7 +13,8 @@ from ssl_backbones.catalogue.lookup import describe, list_models
 from ssl_backbones.data import Images
 from ssl_backbones.distributed import say
 from ssl_backbones.invocation import NAME
-from ssl_backbones.recipes.own import Facts, arch_of, bytes_needed, settled
+from ssl_backbones.recipes.facts import Facts, arch_of, bytes_needed
+from ssl_backbones.recipes.own import settled
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.train.cost import gigabytes

@@ -17,7 +17,8 @@ from ssl_backbones.data.frames import frame_of
 from ssl_backbones.distributed import say, world_size
 from ssl_backbones.files import read_object
 from ssl_backbones.methods.method import Method
-from ssl_backbones.recipes.own import RULES, Facts, put, settled
+from ssl_backbones.recipes.facts import Facts
+from ssl_backbones.recipes.own import RULES, put, settled
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.processes import first_decides

@@ -1,0 +1,69 @@
+"""The memory that a step of a recipe takes, counted, and the facts that recipes for one's own images follow from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from ssl_backbones.methods.method import MethodConfig
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.registry.names import Name
+
+BYTES_OF_A_PIXEL = {"resnet8": 636, "resnet18": 447, "resnet34": 650, "resnet50": 1738}
+"""Bytes kept for the backward pass, per pixel of a view that gradients flow through, in fp32; counted, see the docs."""
+WEIGHTS = {"resnet8": 0.6e6, "resnet18": 16e6, "resnet34": 26e6, "resnet50": 60e6}
+"""Numbers that are trained, heads included, at most."""
+HALF = 0.53
+"""Share of that which half precision keeps, counted likewise."""
+ALLOWANCE = 1.5
+"""For heads, gradients of activations and an allocator's gaps; an allowance, not measured on a GPU."""
+GPU_ITSELF = 0.5e9
+"""Bytes that CUDA, its libraries and their workspaces take."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts of the images and the machine that the rules use."""
+
+    images: int
+    side: int
+    """Shorter side of the images in pixels, the median of a sample."""
+    memory: float
+    """Bytes that each process may fill on its device."""
+    gpu: bool = False
+    """True if a GPU computes, in half precision."""
+    processes: int = 1
+
+
+def arch_of(recipe: Recipe) -> str:
+    """The network of the recipe."""
+    return Name.parse(recipe.model).arch
+
+
+def has(method: MethodConfig, choice: str) -> bool:
+    """True for a method with a choice: queue_size, temperature (of negatives), key_bn (of keys without gradient)."""
+    return choice in {field.name for field in fields(method)}
+
+
+def bytes_needed(recipe: Recipe, facts: Facts, at_once: int, side: int) -> float:
+    """Bytes that a step of `at_once` images of `side` px takes on a device, by the counts above."""
+    arch = arch_of(recipe)
+    pixels = [policy.side(side) ** 2 for policy in recipe.method.policies]
+    flowing = side**2 if has(recipe.method, "key_bn") else max(2 * side**2, sum(pixels))
+    kept = at_once * flowing * BYTES_OF_A_PIXEL[arch] * (HALF if facts.gpu else 1)
+    return 16 * WEIGHTS[arch] + (GPU_ITSELF if facts.gpu else 0) + ALLOWANCE * kept
+
+
+def fits(recipe: Recipe, facts: Facts, at_once: int, side: int) -> bool:
+    """True if a step of `at_once` images of `side` px fits into a process's memory."""
+    return bytes_needed(recipe, facts, at_once, side) <= facts.memory
+
+
+def require_memory(recipe: Recipe, facts: Facts) -> None:
+    """ValueError where even the smallest part of the batch does not fit into memory."""
+    at_once = recipe.batch_size // (recipe.parts * facts.processes)
+    needed = bytes_needed(recipe, facts, at_once, recipe.size)
+    if needed > facts.memory:
+        raise ValueError(
+            f"{at_once} images of {recipe.size} px at a time take about {needed / 1e9:.1f} GB with {recipe.model}, and "
+            f"{facts.memory / 1e9:.1f} GB may be filled: lower --size, raise --accumulation, or take a smaller network"
+        )
