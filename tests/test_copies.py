@@ -15,8 +15,9 @@ from image_sources import fill, write
 from runs import image_folder, tiny
 from scenes import voc_folder
 
-from ssl_backbones.data import hub_dataset, open_images, source
+from ssl_backbones.data import open_images, source
 from ssl_backbones.data.copies import copies_among, copies_sentence
+from ssl_backbones.data.row_groups import RowGroupImages
 from ssl_backbones.evaluate.detection import detect
 from ssl_backbones.evaluate.detection.detect_run import PRESETS as DETECTIONS
 from ssl_backbones.evaluate.labelled import open_labelled
@@ -52,12 +53,10 @@ def named(path: Path, files: list[bytes]) -> Path:
 @pytest.mark.parametrize("asked", [folder, table, named])
 @pytest.mark.parametrize("memory", [2**20, 0])
 def test_copies_are_counted_and_named(tmp_path, monkeypatch, kept, asked, memory):
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(source, "HELD_IN_MEMORY", memory)
     images = open_images(kept(tmp_path / "train", jpegs([0, 1, 2, 3])))
     validation = open_images(asked(tmp_path / "val", jpegs([9, 2, 8, 0])))
-    assert memory or kept is folder or isinstance(images, hub_dataset.HubImages)
+    assert memory or kept is folder or isinstance(images, RowGroupImages)
     assert copies_among(validation, images) == [1, 3]
     said = copies_sentence(validation, images)
     assert "2 of the 4 validation images are copies of training images" in said

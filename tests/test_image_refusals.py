@@ -19,6 +19,8 @@ from ssl_backbones.data import (
     require_labels,
 )
 from ssl_backbones.data.parquet import ParquetImages
+from ssl_backbones.data.row_groups import RowGroupImages
+from ssl_backbones.data.tar import TarImages
 
 
 def test_sources_that_are_none(tmp_path):
@@ -99,7 +101,7 @@ def test_a_batch_is_asked_for(tmp_path):
 
 def test_images_are_final_and_logged_by_name(caplog):
     assert logging.getLogger("ssl_backbones.data.folder").name in ImageFolder.__module__
-    for kind in (ImageFolder, ParquetImages, hub_dataset.HubImages):
+    for kind in (ImageFolder, ParquetImages, RowGroupImages, TarImages, hub_dataset.HubImages):
         assert issubclass(kind, Images)
         assert not inspect.isabstract(kind)
         assert not kind.__subclasses__()

@@ -13,9 +13,18 @@ import pyarrow as pa
 import pytest
 from image_sources import fill, raw, same, structs, write
 
-from ssl_backbones.data import ImageSourceError, UnreadableImageError, hub_dataset, open_images, source, validation_of
+from ssl_backbones.data import (
+    ImageSourceError,
+    UnreadableImageError,
+    hub_dataset,
+    open_images,
+    row_groups,
+    source,
+    validation_of,
+)
 from ssl_backbones.data.decode import decode
 from ssl_backbones.data.parquet import ParquetImages
+from ssl_backbones.data.row_groups import RowGroupImages
 
 # Parquet
 
@@ -72,11 +81,37 @@ def test_parquet_has_one_fingerprint_wherever_it_lies(tmp_path):
     assert open_images(one).fingerprint != open_images(two).fingerprint
 
 
-def test_large_parquet_is_memory_mapped_and_reads_alike(tmp_path, monkeypatch):
+def test_large_parquet_is_read_in_place_by_row_groups_and_reads_alike(tmp_path, monkeypatch):
+    for name, rows, labels in (("0.parquet", 5, [0, 1, 0, 1, 1]), ("1.parquet", 2, [1, 0])):
+        write(tmp_path / name, ["a", "b"], image=structs(rows), label=labels)
+    small = open_images(tmp_path)
+    monkeypatch.setattr(source, "HELD_IN_MEMORY", 0)
+    large = open_images(tmp_path)
+    assert isinstance(large, RowGroupImages)
+    assert same(large, small)
+    assert large.shards.ends.tolist() == [0, 2, 4, 5, 7]
+    monkeypatch.setattr(row_groups, "LARGEST", large.largest)
+    few = open_images(tmp_path)
+    assert few.shards.window < 7
+    assert [few[row].size for row in (*range(7), 0)] == [(48, 32)] * 8
+    assert len(few.held.groups) < 4
+    other = pickle.loads(pickle.dumps(few))
+    assert same(other, small)
+    assert len(pickle.dumps(few)) < 10_000
+    write(tmp_path / "0.parquet", image=structs(1))
+    with pytest.raises(
+        ImageSourceError, match=r"0\.parquet' cannot be read as parquet \(it changed while it was in use\)"
+    ):
+        pickle.loads(pickle.dumps(few))[0]
+
+
+def test_parquet_of_large_row_groups_is_memory_mapped_and_reads_alike(tmp_path, monkeypatch, caplog):
     file = write(tmp_path / "train.parquet", ["a", "b"], image=structs(5), label=[0, 1, 0, 1, 1])
     small = open_images(file)
     monkeypatch.setattr(source, "HELD_IN_MEMORY", 0)
+    monkeypatch.setattr(row_groups, "LARGEST", 0)
     large = open_images(mapped(monkeypatch, tmp_path, file))
+    assert "it is laid out a second time in the cache of `datasets`" in caplog.text
     assert isinstance(large, hub_dataset.HubImages)
     assert list(large.keys) == [f"train:{row}" for row in range(5)]
     assert large.labels.tolist() == small.labels.tolist()

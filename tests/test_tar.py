@@ -28,6 +28,7 @@ from ssl_backbones.data import (
     UnreadableImageError,
     kept_arrays,
     open_images,
+    source,
     tar,
     tar_index,
     validation_of,
@@ -87,7 +88,7 @@ def same_tensors(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_a_folder_parquet_and_tar_give_the_same_tensors(tmp_path: Path) -> None:
+def test_a_folder_parquet_and_tar_give_the_same_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = [hostile.encode(drawn_image(at, 24 + at % 5, 28), "JPEG") for at in range(13)]
     for at, content in enumerate(encoded):
         (tmp_path / "folder").mkdir(exist_ok=True)
@@ -97,7 +98,10 @@ def test_a_folder_parquet_and_tar_give_the_same_tensors(tmp_path: Path) -> None:
         files = [(f"{row:03d}.jpg", encoded[row]) for row in range(5 * at, min(13, 5 * at + 5))]
         shard(tmp_path / "tars" / f"{at}.tar", files)
     sources = [open_images(tmp_path / name) for name in ("folder", "table.parquet", "tars")]
-    assert [type(source).__name__ for source in sources] == ["ImageFolder", "ParquetImages", "TarImages"]
+    monkeypatch.setattr(source, "HELD_IN_MEMORY", 0)
+    sources.append(open_images(tmp_path / "table.parquet"))
+    kinds = ["ImageFolder", "ParquetImages", "TarImages", "RowGroupImages"]
+    assert [type(each).__name__ for each in sources] == kinds
     first, *others = sources
     for other in others:
         assert other.digests is not None

@@ -96,11 +96,17 @@ def contents_of_list(root: Path, keys: PathKeys, whole: bool = False) -> Content
 
 
 def digests_of_rows(
-    files: Sequence[Path], count: int, digest_at: Callable[[int], bytes], name: str, whole: bool = False
+    files: Sequence[Path],
+    count: int,
+    digest_at: Callable[[int], bytes],
+    name: str,
+    whole: bool = False,
+    compared: int | None = None,
 ) -> np.ndarray:
     """The digests (N, WIDTH) of a table's `count` rows, read by `digest_at` where no index knows them.
 
-    An index does as long as none of the table's files has changed. `name` names the table, and its column of images.
+    An index does as long as none of the table's files has changed, and so many of the rows are as it says. `name` names
+    the table, and its column of images.
     """
     keys = PathKeys(str(file.absolute()) for file in files)
     asked_at = time.time_ns()
@@ -114,7 +120,7 @@ def digests_of_rows(
     def known(index: Index) -> np.ndarray | None:
         if len(index.digests) != count or (index.rows_of(keys, stamps) < 0).any():
             return None
-        agree = all(digest_at(at) == index.digests[at].tobytes() for at in spread(count, COMPARED))
+        agree = all(digest_at(at) == index.digests[at].tobytes() for at in spread(count, compared or COMPARED))
         return index.digests if agree else None
 
     if place is None:

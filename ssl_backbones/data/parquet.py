@@ -34,20 +34,11 @@ class ParquetImages(RowImages):
         self.files = tuple(Path(file) for file in files)
         self.place = self.files[0]
         self.policy = policy
-        schemas = [schema_of(file) for file in self.files]
-        self.image = image_column(schemas[0], repr(str(self.files[0])))
-        names = class_names(schemas[0])
-        label = label_column(schemas[0], names)
-        wanted = [self.image, *([label] if label else [])]
-        check_alike(self.files, schemas, wanted)
-        tables = [read(file, wanted) for file in self.files]
-        self.keys = RowKeys(names_of(self.files), [table.num_rows for table in tables])
-        if not len(self.keys):
-            raise ImageSourceError(
-                f"there is no row in {', '.join(repr(str(file)) for file in self.files)}: add images"
-            )
+        self.image, label, names = wanted_columns(self.files)
+        tables = [read(file, [self.image]) for file in self.files]
+        self.keys = row_keys(self.files, [table.num_rows for table in tables])
         self.column = EncodedColumn(self.files, self.image, joined(tables, self.image))
-        self.labels, self.classes = labels_of(joined(tables, label), names.get(label)) if label else (None, [])
+        self.labels, self.classes = labels_in(self.files, label, names)
         self.sizes = self.column.sizes
         self.fingerprint_by_sizes = fingerprint_by_sizes_of(self.keys, self.labels, self.sizes)
 
@@ -102,6 +93,38 @@ class EncodedColumn:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "rows": None}
+
+
+def wanted_columns(files: Sequence[Path]) -> tuple[str, str | None, Sequence[str] | None]:
+    """The columns of images and of labels in files that are alike, and the labels' names, or ImageSourceError."""
+    schemas = [schema_of(file) for file in files]
+    image = image_column(schemas[0], repr(str(files[0])))
+    names = class_names(schemas[0])
+    label = label_column(schemas[0], names)
+    check_alike(files, schemas, [image, *([label] if label else [])])
+    return image, label, names.get(label) if label else None
+
+
+def row_keys(files: Sequence[Path], counts: Sequence[int]) -> RowKeys:
+    """The keys of files of so many rows each; ImageSourceError where there is none."""
+    if not sum(counts):
+        raise ImageSourceError(f"there is no row in {', '.join(repr(str(file)) for file in files)}: add images")
+    return RowKeys(names_of(files), counts)
+
+
+def labels_in(
+    files: Sequence[Path], label: str | None, names: Sequence[str] | None
+) -> tuple[np.ndarray | None, list[str]]:
+    """Labels (N,) and class names of all rows; None where there is no column of them."""
+    return labels_of(joined([read(file, [label]) for file in files], label), names) if label else (None, [])
+
+
+def metadata_of(file: Path) -> pq.FileMetaData:
+    """The end of a parquet file, which tells its row groups."""
+    try:
+        return pq.read_metadata(file)
+    except (OSError, pa.ArrowException) as error:
+        raise unreadable(file, error) from error
 
 
 def schema_of(file: Path) -> pa.Schema:

@@ -31,7 +31,7 @@ from ssl_backbones.distributed import doing
 logger = logging.getLogger(__name__)
 
 HELD_IN_MEMORY = 512 * 2**20
-"""Bytes of parquet files up to which they are read whole; larger ones are memory-mapped by `datasets`."""
+"""Bytes of parquet files up to which they are read whole; larger ones are read by row groups."""
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.+%\[\]:-]+)?")
 
@@ -151,14 +151,25 @@ def open_packed(files: Sequence[Path], policy: DecodePolicy) -> Images:
 
 
 def open_parquet(files: Sequence[Path], policy: DecodePolicy) -> Images:
-    """The images of parquet files, in memory or memory-mapped as their size asks."""
+    """The images of parquet files: in memory, or in place, as their size asks."""
     require_pyarrow()
     from ssl_backbones.data.hub_dataset import load_parquet
     from ssl_backbones.data.parquet import ParquetImages
+    from ssl_backbones.data.row_groups import LARGEST, RowGroupImages
 
-    if sum(file.stat().st_size for file in files) > HELD_IN_MEMORY:
-        return load_parquet(files, policy)
-    return ParquetImages(files, policy)
+    if sum(file.stat().st_size for file in files) <= HELD_IN_MEMORY:
+        return ParquetImages(files, policy)
+    images = RowGroupImages(files, policy)
+    if images.largest <= LARGEST:
+        return images
+    logger.warning(
+        "%s has row groups of up to %d MiB: it is laid out a second time in the cache of `datasets`; row groups of at "
+        "most %d MiB are read in place",
+        files[0],
+        images.largest >> 20,
+        LARGEST >> 20,
+    )
+    return load_parquet(files, policy)
 
 
 def require_pyarrow() -> None:

@@ -1,0 +1,135 @@
+"""Images in parquet files too large for memory, read in place: a row group at a time, and few of them held."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ssl_backbones.data.columns import named_file
+from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
+from ssl_backbones.data.digest_index import contents_of_list, digests_of_rows
+from ssl_backbones.data.digests import MISSING, as_rows, digest_of_bytes
+from ssl_backbones.data.keys import PathKeys
+from ssl_backbones.data.parquet import labels_in, metadata_of, row_keys, unreadable, wanted_columns
+from ssl_backbones.data.rows import RowImages
+from ssl_backbones.data.shards import Shards
+
+LARGEST = 128 * 2**20
+"""Bytes of the images of a row group, at most, and of a window, on average; a reader holds twice as many."""
+COMPARED = 8
+"""Images that kept digests are held against: each takes the reading of a row group."""
+
+
+@final
+class RowGroupImages(RowImages):
+    """The rows of parquet files of the same columns. A pickle names the files."""
+
+    def __init__(self, files: Sequence[str | Path], policy: DecodePolicy = USUAL_POLICY) -> None:
+        """Look at the files' ends and at their labels. Raises ImageSourceError."""
+        self.files, self.policy = tuple(Path(file) for file in files), policy
+        self.place = self.files[0]
+        self.image, label, names = wanted_columns(self.files)
+        groups = [groups_of(file, self.image) for file in self.files]
+        self.keys = row_keys(self.files, [sum(rows for rows, _ in each) for each in groups])
+        self.places = [(at, number) for at, each in enumerate(groups) for number in range(len(each))]
+        self.labels, self.classes = labels_in(self.files, label, names)
+        rows, sizes = np.array([group for each in groups for group in each], np.int64).T
+        self.ends = np.cumsum([0, *rows])
+        self.largest = int(sizes.max())
+        """Bytes of the largest row group's images."""
+        self.shards = Shards(self.ends, max(1, LARGEST * len(self.keys) // max(1, int(sizes.sum()))))
+        self.held = HeldGroups()
+
+    @cached_property
+    def digests(self) -> np.ndarray:  # type: ignore[override]
+        return self.digests_as(whole=False)
+
+    def whole_digests(self) -> np.ndarray:
+        return self.digests_as(whole=True)
+
+    def digests_as(self, whole: bool) -> np.ndarray:
+        """The digests (N, D) of all rows, or of the files that they name."""
+        ask = partial(digest_of_bytes, whole=whole)
+        name = f"{str(self.files[0])!r}, {self.image}"
+        found = digests_of_rows(self.files, len(self), lambda row: ask(self.row(row)[0]), name, whole, COMPARED)
+        rows = np.flatnonzero((found == as_rows([MISSING])).all(axis=1))
+        named = {int(row): file for row in rows if (file := self.named(int(row)))}
+        if named:
+            found = found.copy()
+            found[list(named)] = contents_of_list(Path(), PathKeys(map(str, named.values())), whole).digests
+        return found
+
+    def encoded(self, index: int) -> bytes | Path | None:
+        at = range(len(self))[index]
+        found = self.row(at)[0]
+        return self.named(at) if found is None else found
+
+    def named(self, row: int) -> Path | None:
+        """The image file that a row names."""
+        return named_file(self.row(row)[1], dict.fromkeys(file.parent for file in self.files))
+
+    def row(self, row: int) -> tuple[bytes | None, str | None]:
+        """The bytes of a row, and the path that stands beside them."""
+        group = int(np.searchsorted(self.ends, row, side="right")) - 1
+        held = self.held.of(group, self.read)[row - int(self.ends[group])].as_py()
+        return (held["bytes"], held.get("path")) if isinstance(held, dict) else (held, None)
+
+    def read(self, group: int) -> pa.ChunkedArray:
+        """The images of a row group, read in this thread alone: it may be that of a forked worker."""
+        at, number = self.places[group]
+        try:
+            table = pq.ParquetFile(self.files[at], pre_buffer=False)
+            column = table.read_row_group(number, columns=[self.image], use_threads=False)[self.image]
+        except (OSError, pa.ArrowException) as error:
+            raise unreadable(self.files[at], error) from error
+        if len(column) != self.ends[group + 1] - self.ends[group]:
+            raise unreadable(self.files[at], ValueError("it changed while it was in use"))
+        return column
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "held": HeldGroups()}
+
+
+@final
+class HeldGroups:
+    """The row groups that were read last."""
+
+    def __init__(self) -> None:
+        self.groups: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
+        self.lock = threading.Lock()
+
+    def of(self, group: int, read: Callable[[int], pa.ChunkedArray]) -> pa.ChunkedArray:
+        """A row group, which is read if it is not held."""
+        with self.lock:
+            if group in self.groups:
+                self.groups.move_to_end(group)
+                return self.groups[group]
+        found = read(group)
+        with self.lock:
+            self.groups[group] = found
+            while len(self.groups) > 1 and sum(held.nbytes for held in self.groups.values()) > 2 * LARGEST:
+                self.groups.popitem(last=False)
+        return found
+
+
+def groups_of(file: Path, image: str) -> list[tuple[int, int]]:
+    """Rows of each row group of a file, and the bytes of its images."""
+    about = metadata_of(file)
+    groups = [about.row_group(number) for number in range(about.num_row_groups)]
+    return [(group.num_rows, sum(sizes_in(group, image))) for group in groups]
+
+
+def sizes_in(group: pq.RowGroupMetaData, image: str) -> Iterator[int]:
+    """Bytes of the parts of a column in a row group, as they are held."""
+    for number in range(group.num_columns):
+        part = group.column(number)
+        if part.path_in_schema == image or part.path_in_schema.startswith(f"{image}."):
+            yield part.total_uncompressed_size
