@@ -82,19 +82,19 @@ def test_parquet_has_one_fingerprint_wherever_it_lies(tmp_path):
 
 
 def test_large_parquet_is_read_in_place_by_row_groups_and_reads_alike(tmp_path, monkeypatch):
-    for name, rows, labels in (("0.parquet", 5, [0, 1, 0, 1, 1]), ("1.parquet", 2, [1, 0])):
+    for name, rows, labels in (("0.parquet", 11, [0, 1] * 5 + [1]), ("1.parquet", 2, [1, 0])):
         write(tmp_path / name, ["a", "b"], image=structs(rows), label=labels)
     small = open_images(tmp_path)
     monkeypatch.setattr(source, "HELD_IN_MEMORY", 0)
     large = open_images(tmp_path)
     assert isinstance(large, RowGroupImages)
     assert same(large, small)
-    assert large.shards.ends.tolist() == [0, 2, 4, 5, 7]
+    assert large.shards.ends.tolist() == [0, 2, 4, 6, 8, 10, 11, 13]
     monkeypatch.setattr(row_groups, "LARGEST", large.largest)
     few = open_images(tmp_path)
-    assert few.shards.window < 7
-    assert [few[row].size for row in (*range(7), 0)] == [(48, 32)] * 8
-    assert len(few.held.groups) < 4
+    assert few.shards.window < 5
+    assert [few[row].size for row in (*range(13), 0)] == [(48, 32)] * 14
+    assert len(few.held.groups) < 5
     other = pickle.loads(pickle.dumps(few))
     assert same(other, small)
     assert len(pickle.dumps(few)) < 10_000

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import pyarrow as pa
@@ -94,13 +94,10 @@ class RowGroupImages(RowImages):
             raise unreadable(self.files[at], ValueError("it changed while it was in use"))
         return column
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "held": HeldGroups()}
-
 
 @final
 class HeldGroups:
-    """The row groups that were read last."""
+    """The row groups that were read last. Pickles empty."""
 
     def __init__(self) -> None:
         self.groups: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
@@ -118,6 +115,9 @@ class HeldGroups:
             while len(self.groups) > 1 and sum(held.nbytes for held in self.groups.values()) > 2 * LARGEST:
                 self.groups.popitem(last=False)
         return found
+
+    def __reduce__(self) -> tuple[type[HeldGroups], tuple[()]]:
+        return HeldGroups, ()
 
 
 def groups_of(file: Path, image: str) -> list[tuple[int, int]]:
