@@ -17,8 +17,8 @@ from torch import Tensor
 
 import ssl_backbones
 from ssl_backbones.data.placement import to_device
-from ssl_backbones.train import embed as embed_module
 from ssl_backbones.train import loader as loader_module
+from ssl_backbones.train import reading as reading_module
 from ssl_backbones.train.embed import embed
 
 
@@ -51,7 +51,7 @@ def signal_workers(begun: Semaphore, sent: Event) -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this platform does not tell who sent a signal")
-@pytest.mark.parametrize("module", [embed_module, loader_module], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [reading_module, loader_module], ids=lambda module: module.__name__)
 def test_workers_that_have_just_begun_are_not_ended_by_signals(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, sent = multiprocessing.Semaphore(0), multiprocessing.Event()
 
@@ -65,7 +65,7 @@ def test_workers_that_have_just_begun_are_not_ended_by_signals(module: Any, monk
     signalling = threading.Thread(target=signal_workers, args=(begun, sent))
     signalling.start()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, set())
-    if module is embed_module:
+    if module is reading_module:
         assert len(embed(Colours(), tints(12), np.arange(12), CPU, batch_size=3, workers=2)[0]) == 12
     else:
         assert len(list(loader_module.Loader(tints(12), 3, 0, workers=2).steps(0, 4))) == 4

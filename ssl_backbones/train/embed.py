@@ -10,12 +10,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from ssl_backbones.data.batches import Batch, BatchDataset, Request
 from ssl_backbones.data.placement import to_device
 from ssl_backbones.distributed import doing, gather, own_share, world_size
-from ssl_backbones.train.loader import obey_parent_alone, signals_waiting
+from ssl_backbones.train.reading import read_each
 
 GATHERED = 2**14
 """Rows of each process that are gathered at once."""
@@ -82,19 +81,4 @@ def evaluated(backbone: nn.Module) -> Iterator[None]:
 def batches(dataset: BatchDataset, indices: np.ndarray, batch_size: int, workers: int) -> Iterator[Batch]:
     """The images at `indices` in order, untouched by chance."""
     requests = [Request(0, indices[start : start + batch_size]) for start in range(0, len(indices), batch_size)]
-    data_loader: DataLoader[Batch] = DataLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_size=None,
-        sampler=requests,  # type: ignore[arg-type]
-        num_workers=workers,
-        collate_fn=keep,  # type: ignore[arg-type]
-        worker_init_fn=obey_parent_alone,
-        generator=torch.Generator().manual_seed(0),  # or it would draw from the global one
-    )
-    with signals_waiting():
-        return iter(data_loader)
-
-
-def keep(batch: Batch) -> Batch:
-    """The batch as it is."""
-    return batch
+    return read_each(dataset, requests, workers)

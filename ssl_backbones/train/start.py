@@ -17,7 +17,7 @@ from ssl_backbones.data.placement import to_device
 from ssl_backbones.distributed import doing, rank, world_size
 from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.instead import take_own
-from ssl_backbones.recipes.recipe import FREE, Run
+from ssl_backbones.recipes.recipe import FREE, Recipe, Run
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.checkpoint import Checkpoint, load_latest
 from ssl_backbones.runs.log import RunLog
@@ -28,11 +28,12 @@ from ssl_backbones.train.before import Given
 from ssl_backbones.train.cost import FirstBatch, expected
 from ssl_backbones.train.guards import within_memory
 from ssl_backbones.train.judge import Judge
-from ssl_backbones.train.loader import Order
+from ssl_backbones.train.loader import Order, reading_workers
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.optimization import parameter_groups
 from ssl_backbones.train.precision import Compute, check_precision, choose, timed
 from ssl_backbones.train.processes import accelerator_of, check_trackers, first_decides, meet
+from ssl_backbones.train.reading import read_in_parts
 from ssl_backbones.train.saved_state import taking_up
 from ssl_backbones.train.switches import set_switches
 
@@ -159,8 +160,14 @@ def first_batch(run: Run, method: Method, images: Images, device: torch.device) 
     request: Request = next(order.requests(epoch=0))
     began = time.perf_counter()
     with doing(f"Reading a first batch, {len(request.indices)} images", at_once=True):
-        content = dataset.on_device(to_device(dataset[request].content, device))
+        content = dataset.on_device(to_device(read_in_parts(dataset, request, readers(run, images)).content, device))
     return content, time.perf_counter() - began
+
+
+def readers(run: Run, images: Images) -> int:
+    """Processes that make the first batch: those of the run, where parts of a batch are made like the whole."""
+    apart = isinstance(run, Recipe) and run.engine != "device" and not images.in_process
+    return reading_workers(run.workers) if apart else 0
 
 
 def try_step(run: Run, method: Method, content: Any, device: torch.device) -> float:

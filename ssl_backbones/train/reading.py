@@ -1,0 +1,71 @@
+"""Batches read by processes beside this one: many in a row, or a single one in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ssl_backbones.data.batches import Batch, BatchDataset, Exchange, Request
+from ssl_backbones.train.loader import obey_parent_alone, signals_waiting
+
+LEAST = 32
+"""Images of a part: fewer are read before a process has started."""
+
+
+def read_each(dataset: BatchDataset, requests: Sequence[Request], workers: int) -> Iterator[Batch]:
+    """The batches asked for, in order, made by so many processes; by this one for 0."""
+    data_loader: DataLoader[Batch] = DataLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=requests,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=keep,  # type: ignore[arg-type]
+        worker_init_fn=obey_parent_alone,
+        generator=torch.Generator().manual_seed(0),  # or it would draw from the global one
+    )
+    with signals_waiting():
+        return iter(data_loader)
+
+
+def keep(batch: Batch) -> Batch:
+    """The batch as it is."""
+    return batch
+
+
+def read_in_parts(dataset: BatchDataset, request: Request, workers: int) -> Batch:
+    """The batch asked for, each part of it made by a process of its own where it is large; the same to the last bit."""
+    parts = min(workers, len(request.indices) // LEAST)
+    if parts < 2:
+        return dataset[request]
+    requests = [part_of(request, at) for at in np.array_split(np.arange(len(request.indices)), parts)]
+    made = list(read_each(dataset, requests, parts))
+    content = joined([batch.content for batch in made], [len(one.indices) for one in requests])
+    return Batch(content, {key: reason for batch in made for key, reason in batch.unreadable.items()})
+
+
+def part_of(request: Request, at: np.ndarray) -> Request:
+    """The request for the images at some places of a batch."""
+    exchange = request.exchange
+    own = None if exchange is None else Exchange(exchange.indices[at], exchange.places)
+    return replace(request, indices=request.indices[at], exchange=own)
+
+
+def joined(contents: Sequence[Any], counts: Sequence[int]) -> Any:
+    """The content of a batch whose parts hold so many images: rows one after the other, and once what all share."""
+    first = contents[0]
+    if isinstance(first, Tensor):
+        of_images = all(len(part) == count for part, count in zip(contents, counts, strict=True))
+        return torch.cat(list(contents)) if of_images else first
+    if isinstance(first, dict):
+        return {name: joined([part[name] for part in contents], counts) for name in first}
+    if isinstance(first, tuple) and hasattr(first, "_fields"):
+        return type(first)(*(joined(same, counts) for same in zip(*contents, strict=True)))
+    if isinstance(first, list | tuple):
+        return type(first)(joined(same, counts) for same in zip(*contents, strict=True))
+    return first
