@@ -25,6 +25,11 @@ def wait_passively() -> None:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def threads_spin() -> bool:
+    """True if several threads of this process spin while they wait: nobody said otherwise before torch was imported."""
+    return threads_here() > 1 and "OMP_WAIT_POLICY" not in os.environ
+
+
 def is_a_program_of_ours() -> bool:
     """True for `ssl-backbones`, `python -m ssl_backbones` and the scripts in training/."""
     program = Path(sys.argv[0] if sys.argv else "")

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT
 
 from ssl_backbones import cores
-from ssl_backbones.cores import threads_here
+from ssl_backbones.cores import threads_here, threads_spin
+from ssl_backbones.train import processes
 
 
 @pytest.fixture
@@ -63,3 +65,21 @@ def test_threads_sleep_in_our_programs_and_nowhere_else() -> None:
         done = subprocess.run(words, capture_output=True, text=True, env=bare, check=True)
         answers[Path(program).name] = done.stdout.strip()
     assert answers == {"ssl-backbones": "PASSIVE", "pretrain.py": "PASSIVE", "somebodys.py": "None", "": "None"}
+
+
+@pytest.mark.parametrize(
+    ("threads", "policy", "spin"),
+    [("2", None, True), ("2", "PASSIVE", False), ("2", "ACTIVE", False), ("1", None, False)],
+)
+def test_a_process_that_others_began_says_that_its_threads_spin(
+    threads: str, policy: str | None, spin: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a notebook's does, which has imported torch long before; whoever chose a policy has chosen it."""
+    monkeypatch.setenv(cores.VARIABLE, threads)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if policy is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    assert threads_spin() == spin
+    processes.meet()
+    assert (processes.SPINNING in capsys.readouterr().out) == spin

@@ -18,10 +18,10 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import GradientAccumulationPlugin, LoggerType, parse_flag_from_env
 
 from ssl_backbones import distributed
-from ssl_backbones.cores import threads_here
+from ssl_backbones.cores import threads_here, threads_spin
 from ssl_backbones.distributed import OtherRankError as OtherRankError
 from ssl_backbones.distributed import first_decides as first_decides
-from ssl_backbones.distributed import silent, world_size
+from ssl_backbones.distributed import say, silent, world_size
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.train.host_group import device_here, host_group, make_host_group, meeting
 from ssl_backbones.train.precision import Precision
@@ -32,6 +32,12 @@ if hasattr(signal, "SIGUSR1"):
 """Signals that ask for an orderly end, and the exit code each leads to."""
 ECHO = 3.0
 """Seconds after a signal in which another is taken for the same."""
+SPINNING = (
+    "The threads of this process spin while they wait, as torch was imported before they could be told to sleep. Where "
+    "other work wants the cores that costs a multiple of the time: run the command in a process of its own, or set "
+    "OMP_WAIT_POLICY=PASSIVE before Python starts."
+)
+"""The sentence of a process that others began, such as a notebook's."""
 LAUNCHED = "ACCELERATE_DYNAMO_BACKEND"
 """Set by Accelerate's launcher for the process that it starts."""
 LAUNCHED_WITH = {"ACCELERATE_USE_DEEPSPEED": "deepspeed", "ACCELERATE_USE_MEGATRON_LM": "megatron"}
@@ -74,6 +80,8 @@ def meet() -> torch.device:
         make_host_group(device)
     if silent():  # warnings are told once
         logging.getLogger("ssl_backbones").setLevel(logging.ERROR)
+    if device.type == "cpu" and threads_spin():
+        say(SPINNING)
     return device
 
 
