@@ -76,6 +76,16 @@ def test_the_aligned_branch_is_measured_knob_by_knob(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_views_of_large_images_are_held_against_pillows(tmp_path: Path) -> None:
+    written, said = quick("large_images", tmp_path / "large.json", "--rounds", "2")
+    assert [row["kind"] for row in written["measured"]] == ["sharp", "soft"]
+    for row in written["measured"]:
+        assert set(row["ms_per_image"]) == {"pillow", "all pixels", "opencv", "kept"}
+        assert row["levels"]["all pixels"]["mean"] < row["levels"]["opencv"]["mean"] < 0.7
+    assert "CPU time per image" in said
+
+
+@pytest.mark.slow
 def test_a_whole_run_is_held_against_another_loop(tmp_path: Path) -> None:
     written, _ = quick("end_to_end", tmp_path / "run.json", "--rounds", "2", "--steps", "6")
     (row,) = written["measured"]
