@@ -81,7 +81,7 @@ def test_views_of_large_images_are_held_against_pillows(tmp_path: Path) -> None:
     assert [row["kind"] for row in written["measured"]] == ["sharp", "soft"]
     for row in written["measured"]:
         assert set(row["ms_per_image"]) == {"pillow", "all pixels", "opencv", "kept"}
-        assert row["levels"]["all pixels"]["mean"] < row["levels"]["opencv"]["mean"] < 0.7
+        assert row["levels"]["all pixels"]["mean"] < row["levels"]["opencv"]["mean"] < 1
     assert "CPU time per image" in said
 
 
