@@ -9,10 +9,22 @@ import torch
 from runs import image_folder, run, state, tiny
 from torch import nn
 
-from ssl_backbones.methods import BYOLConfig, LewelMConfig, Method, MethodConfig
+from ssl_backbones.methods import (
+    BYOLConfig,
+    DenseCLConfig,
+    DINOConfig,
+    LewelMConfig,
+    Method,
+    MethodConfig,
+    NNCLRConfig,
+    SupConConfig,
+    SwAVConfig,
+)
+
+SLOWLY = (BYOLConfig, SupConConfig, NNCLRConfig, DenseCLConfig, SwAVConfig, DINOConfig)
 
 
-@pytest.mark.parametrize("kind", [pytest.param(BYOLConfig, marks=pytest.mark.slow), LewelMConfig])
+@pytest.mark.parametrize("kind", [*(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOWLY), LewelMConfig])
 def test_a_compiled_run_ends_like_another(
     kind: type[MethodConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
