@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_backbones.credentials import holds_token, without_credentials
+from ssl_backbones.credentials import TOKEN, holds_token, without_credentials
 from ssl_backbones.files import UnreadableError
 from ssl_backbones.refusal import Refusal
 
@@ -70,7 +70,13 @@ def test_a_token_is_found_and_cut_out(token: str) -> None:
         assert holds_token(content.encode())
         assert holds_token(b"\x00\xff=" + content.encode() + b"\xff")
     assert token not in without_credentials(f"HF_TOKEN={token}")
-    assert not holds_token(b"half_ThisIsNoTokenThatAnybodyHas0000 hf_short")
+    assert not holds_token(b"half_ThisIsNoTokenThatAnybodyHas0000 hf_short shf_ThisIsNoTokenThatAnybodyHas0000")
+
+
+@given(st.lists(st.sampled_from(["hf", "api_org", "_", "a", "0" * 15, "b" * 16, " ", "\xe9", "\0"]), max_size=9))
+def test_bytes_hold_a_token_where_a_text_does(parts: list[str]) -> None:
+    text = "".join(parts)
+    assert holds_token(text.encode("latin-1")) == bool(TOKEN.search(text))
 
 
 def test_no_refusal_tells_any() -> None:
