@@ -13,6 +13,7 @@ import kill_and_resume
 import pytest
 import torch
 from conftest import ROOT
+from interrupt_and_resume import KINDS, TRIALS
 from runs import elsewhere, image_folder, outcome, run, run_whole, stop, tiny
 from small_methods import CONFIGS
 from warm_processes import run_script
@@ -51,6 +52,17 @@ def test_every_method_was_killed_and_survived() -> None:
     assert min(written["by_processes"].values()) > 0
     moments = {"inside a checkpoint write", "inside k-NN", "at the epoch's edge", "between steps"}
     assert moments <= written["where"].keys()
+
+
+def test_every_kind_of_signal_was_survived() -> None:
+    """The record of the runs that were interrupted by signals: every one of the last series, and the one before it."""
+    written = json.loads((ROOT / "benchmarks" / "results" / "kill_and_resume.json").read_text())
+    for series, identical in (("interrupted_before", 63), ("interrupted", 66)):
+        each = written[series]["each"]
+        made = {(one["kind"], one["number"]) for one in each}
+        assert made == {(kind, number) for kind in KINDS for number in range(TRIALS)}
+        assert sum(one["identical"] for one in each) == written[series]["identical"] == identical
+        assert written[series]["signals"] >= 200
 
 
 @pytest.fixture(scope="module")

@@ -93,6 +93,7 @@ def preloaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preloaded]:
     yield found
     Preloaded.pipe(found.process.stdin).close()
     assert found.process.wait() == 0
+    Preloaded.pipe(found.process.stdout).close()
 
 
 @pytest.mark.slow
