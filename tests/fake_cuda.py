@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
@@ -53,11 +54,11 @@ class Waits(TorchDispatchMode):
         super().__init__()
         self.found: list[str] = []
         self.products: dict[str, set[str]] = {}
-        self.names: set[str] = set()
+        self.names: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = str(func).removeprefix("aten.")
-        self.names.add(name.split(".")[0])
+        self.names[name.split(".")[0]] += 1
         if name.startswith(("addmm", "bmm")):
             self.products.setdefault(name.split(".")[0], set()).add(torch.get_float32_matmul_precision())
         here = [tensor for tensor in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)]
@@ -201,6 +202,7 @@ def steps(
         loop = Loop(run, images, judge, method, compute, accelerator, folder)
         dataset.on_device(to_device(batches[0].content, CUDA))
         waits.found.clear()
+        waits.names.clear()
         loop.descend(batches)
         return loop, waits
 

@@ -25,6 +25,7 @@ from ssl_backbones.methods import (
     MethodConfig,
     MoCoV2Config,
 )
+from ssl_backbones.models.batch_norm import SplitBatchNorm
 from ssl_backbones.models.objective import BarlowTwinsObjective, CosineObjective, VICRegObjective
 from ssl_backbones.recipes.settings import OptimizerConfig
 
@@ -94,6 +95,15 @@ def test_so_do_other_choices(kind: type[MethodConfig], choices: dict[str, Any], 
         check(kind, data, LARS, choices)
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def test_groups_of_batch_normalisation_are_one_call_a_layer(data: Path) -> None:
+    loop, noted = steps(MoCoV2Config, data, LARS, {"bn_splits": 8})
+    layers = sum(isinstance(module, SplitBatchNorm) for module in loop.method.modules())
+    calls = {name: count for name, count in noted.names.items() if "batch_norm" in name}
+    forward = sum(count for name, count in calls.items() if "backward" not in name)
+    backward = sum(count for name, count in calls.items() if "backward" in name)
+    assert (forward, backward) == (layers, layers / 2)  # the key encoder has no backward pass
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,31 @@ class TestBatchNorms:
         torch.testing.assert_close(norm.running_mean, (halves[0].running_mean + halves[1].running_mean) / 2)
         torch.testing.assert_close(norm.running_var, (halves[0].running_var + halves[1].running_var) / 2)
 
+    @pytest.mark.parametrize("affine", [True, False])
+    @pytest.mark.parametrize("shape", [(12, 3), (12, 3, 5), (12, 3, 4, 5)], ids=str)
+    @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+    def test_all_groups_at_once_are_the_groups_one_by_one(
+        self, shape: tuple[int, ...], layout: torch.memory_format, affine: bool
+    ) -> None:
+        """As a device computes them: results, layout, gradients and running statistics."""
+        torch.manual_seed(0)
+        rows, toward = torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
+        if len(shape) == 4:
+            rows = rows.contiguous(memory_format=layout)
+        found = []
+        for way in (SplitBatchNorm.one_by_one, SplitBatchNorm.at_once):
+            norm, shown = SplitBatchNorm(3, splits=4, affine=affine).double(), rows.clone().requires_grad_()
+            if affine:
+                nn.init.uniform_(norm.weight, generator=torch.manual_seed(1))
+                nn.init.uniform_(norm.bias, generator=torch.manual_seed(2))
+            means, variances = torch.zeros(4, 3, dtype=torch.float64), torch.ones(4, 3, dtype=torch.float64)
+            result = way(norm, shown, means, variances)
+            (result * toward).sum().backward()
+            assert result.stride() == rows.stride()
+            found.append([result, shown.grad, means, variances, *(weights.grad for weights in norm.parameters())])
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-10, atol=1e-10)
+
     @pytest.mark.parametrize("rows", [torch.randn(8, 3), torch.randn(8, 3, 4, 4)], ids=["1d", "2d"])
     def test_an_exchange_keeps_what_has_no_scale(self, rows: torch.Tensor) -> None:
         plain = nn.BatchNorm1d(3, affine=False) if rows.ndim == 2 else nn.BatchNorm2d(3, affine=False)

@@ -56,7 +56,8 @@ def all_reduce_sum(part: Tensor) -> Tensor:
 class SplitBatchNorm(nn.modules.batchnorm._BatchNorm):
     """BatchNorm over each of `splits` contiguous groups of the batch: one process standing for several GPUs.
 
-    Running statistics move by the mean over the groups, as they would on the mean GPU.
+    Running statistics move by the mean over the groups, as they would on the mean GPU. On a device all groups are one
+    call; on a CPU, where the copies for that take longer than the calls, each group is one.
     """
 
     running_mean: Tensor
@@ -77,17 +78,48 @@ class SplitBatchNorm(nn.modules.batchnorm._BatchNorm):
             raise ValueError(f"a batch of {len(rows)} cannot be normalised in {self.splits} groups: lower bn_splits")
         means = self.running_mean.expand(self.splits, -1).clone()
         variances = self.running_var.expand(self.splits, -1).clone()
-        whole, more = divmod(len(rows), self.splits)
-        sizes = [whole + (group < more) for group in range(self.splits)]
-        groups = rows.split_with_sizes(sizes)  # not a slice each: its gradient would be as large as all rows together
-        parts = zip(groups, means, variances, strict=True)
-        normalised = torch.cat(
-            [batch_norm(part, m, v, self.weight, self.bias, True, self.momentum, self.eps) for part, m, v in parts]
-        )
+        at_once = rows.device.type != "cpu" and len(rows) % self.splits == 0
+        normalised = (self.at_once if at_once else self.one_by_one)(rows, means, variances)
         self.running_mean.copy_(means.mean(0))
         self.running_var.copy_(variances.mean(0))
         self.num_batches_tracked.add_(1)
         return normalised
+
+    def at_once(self, rows: Tensor, means: Tensor, variances: Tensor) -> Tensor:
+        """Normalise the groups of rows (B, C, ...) as channels of one batch; moves their statistics (splits, C)."""
+        splits, weight, bias = self.splits, self.weight, self.bias
+        last = rows.movedim(1, -1).unflatten(0, (splits, -1))  # (splits, B / splits, ..., C)
+        in_place = rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last)
+        if in_place or rows.ndim == 2:  # channels lie side by side, and stay so
+            folded = last.movedim(0, -2).flatten(-2).movedim(-1, 1)
+        else:
+            folded = rows.unflatten(0, (splits, -1)).transpose(0, 1).flatten(1, 2)
+        normalised = batch_norm(
+            folded,
+            means.view(-1),
+            variances.view(-1),
+            None if weight is None else weight.repeat(splits),
+            None if bias is None else bias.repeat(splits),
+            True,
+            self.momentum,
+            self.eps,
+        )
+        if in_place or rows.ndim == 2:
+            apart = normalised.movedim(1, -1).unflatten(-1, (splits, -1)).movedim(-2, 0)
+            unfolded: Tensor = apart.flatten(0, 1).movedim(-1, 1)
+        else:
+            unfolded = normalised.unflatten(1, (splits, -1)).transpose(0, 1).flatten(0, 1)
+        return unfolded
+
+    def one_by_one(self, rows: Tensor, means: Tensor, variances: Tensor) -> Tensor:
+        """Normalise the groups of rows (B, C, ...) one after the other; moves their statistics (splits, C)."""
+        whole, more = divmod(len(rows), self.splits)
+        sizes = [whole + (group < more) for group in range(self.splits)]
+        groups = rows.split_with_sizes(sizes)  # not a slice each: its gradient would be as large as all rows together
+        parts = zip(groups, means, variances, strict=True)
+        return torch.cat(
+            [batch_norm(part, m, v, self.weight, self.bias, True, self.momentum, self.eps) for part, m, v in parts]
+        )
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Rows of any number of axes will do."""
