@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -20,7 +21,9 @@ from ssl_backbones.refusal import Refusal
 
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=10)
-"""Time after which a process takes another for dead; one whose connection broke is not waited for."""
+"""Silence after which a process takes another for dead; one whose connection broke is not waited for."""
+REPORTS = timedelta(minutes=1)
+"""Time after which a process that others wait for tells them that it is at work."""
 LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed out|recvvalue|process group", re.I)
 """Words of torch, in many forms, when another process is gone."""
 TELLING = timedelta(seconds=5)
@@ -112,20 +115,47 @@ def first_decides(work: Callable[[], T]) -> T:
     """Do `work` in the first process and return its result in all; an error there is raised in all."""
     if world_size() == 1:
         return work()
-    answer: list[Any] = [None, None]
+    answer: list[Any] = [None, None, True]
     error: Exception | None = None
     if rank() == 0:
         try:
-            answer[0] = work()
+            with reports_to_others():
+                answer[0] = work()
         except Exception as failure:
             error, answer[1] = failure, told(failure) if isinstance(failure, OSError) else str(failure)
-    dist.broadcast_object_list(answer)
+        dist.broadcast_object_list(answer)
+    else:
+        answer[2] = False
+        while not answer[2]:
+            dist.broadcast_object_list(answer)
     if error is not None:
         raise error
     if answer[1] is not None:
         raise OtherRankError(answer[1])
     decided: T = answer[0]
     return decided
+
+
+@contextmanager
+def reports_to_others() -> Iterator[None]:
+    """Context manager: tell the processes that wait for an answer of this one, at intervals, that it is at work.
+
+    They hear answers that are not the last, so that only silence makes them take this process for dead.
+    """
+    over = threading.Event()
+
+    def report() -> None:
+        with suppress(RuntimeError):  # a process that is gone is met again by the answer
+            while not over.wait(REPORTS.total_seconds()):
+                dist.broadcast_object_list([None, None, False])
+
+    thread = threading.Thread(target=report, name="reports", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def together(work: Callable[[], T]) -> list[T]:

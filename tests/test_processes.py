@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from limits import HANG
 from runs import forget
 from tinted import CPU, Colours, tints
-from two_processes import run_two_processes
+from two_processes import RankError, run_two_processes
 from warm_processes import line_of, start_program
 
+from ssl_backbones import distributed
 from ssl_backbones.train import loop as loop_module
 from ssl_backbones.train import processes
 from ssl_backbones.train.embed import embed
@@ -162,3 +166,24 @@ def test_two_processes_agree() -> None:
     assert torch.equal(first["features"], second["features"])
     torch.testing.assert_close(first["features"], alone)
     assert second["running_mean"].tolist() == [1, 1, 1]
+
+
+def wait_long(rank: int, place: str, reports: float) -> str:
+    """The first process's answer, which takes twice as long as the others would wait in silence."""
+    dist.destroy_process_group()
+    patience = timedelta(seconds=4)
+    dist.init_process_group("gloo", init_method=place, rank=rank, world_size=2, timeout=patience)
+    distributed.REPORTS = timedelta(seconds=reports)
+
+    def work() -> str:
+        time.sleep(2 * patience.total_seconds())
+        return f"by {rank}"
+
+    return first_decides(work)
+
+
+@pytest.mark.slow
+def test_a_process_that_reports_is_waited_for_and_one_in_silence_is_not(tmp_path: Path) -> None:
+    assert run_two_processes(wait_long, (tmp_path / "reporting").as_uri(), 0.5) == ["by 0", "by 0"]
+    with pytest.raises(RankError, match=r"(?i)timed out"):
+        run_two_processes(wait_long, (tmp_path / "silent").as_uri(), 60.0)
