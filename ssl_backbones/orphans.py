@@ -93,7 +93,11 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
                 if path.exists():
                     path.rmdir()
                 os.rename(made, path)
-                sync_folder(path.parent)
+                try:
+                    sync_folder(path.parent)
+                except OSError:
+                    shutil.rmtree(path, ignore_errors=True)  # or the same command would refuse what this one left
+                    raise
         except UnwritableError as error:
             raise UnwritableError(
                 error.errno, error.strerror, str(error.filename).replace(str(made), str(path))
