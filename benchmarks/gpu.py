@@ -11,7 +11,7 @@ its scaler. waits: calls within a step that wait for the device. repeatability: 
 end_to_end: whole runs, each a command. switches: one of torch's switches moved.
 
 It needs this repository, `pip install 'ssl-backbones[train,fast]'` or these packages at hand (torch 2.6 or newer, timm,
-huggingface_hub, safetensors, numpy, Pillow, Jinja2, accelerate, pyarrow, tqdm; OpenCV for one engine), and no network:
+torchvision, huggingface_hub, safetensors, numpy, Pillow, Jinja2, accelerate, pyarrow, tqdm; OpenCV), and no network:
 all images are noise. --small makes everything tiny, for a dry run on a CPU, where the numbers mean nothing.
 """
 

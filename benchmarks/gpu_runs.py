@@ -53,7 +53,7 @@ def write_images(folder: Path, count: int, width: int, height: int) -> Path:
 
 def run(out: Path, recipe: str, fields: Mapping[str, Any], left: float, environment: Mapping[str, str]) -> Row:
     """A run by its command, within the seconds that are left; its seconds and speeds. RunError for one that fails."""
-    words = [word for name, value in fields.items() for word in (f"--{name}", str(value))]
+    words = [word for name, value in fields.items() for word in (f"--{name}", *([] if value is True else [str(value)]))]
     command = [sys.executable, "-m", "ssl_backbones", "pretrain", recipe, *words, "--out", str(out)]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     began = time.monotonic()
