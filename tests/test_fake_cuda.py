@@ -142,7 +142,7 @@ def test_two_devices_in_one_operation_are_refused() -> None:
 def test_every_method_compiles_as_one_graph(kind: type[MethodConfig]) -> None:
     """Forward and backward, traced by dynamo and autograd; the code of a device is not made of it."""
     plain, method = small_method(kind), small_method(kind)
-    batch = batch_of(method)
+    batch, _ = batch_of(method), batch_of(plain)  # which makes its data known to it
     torch.compiler.reset()
     method.compile(fullgraph=True, backend="aot_eager")
     losses, gradients = [], []
