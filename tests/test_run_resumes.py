@@ -15,7 +15,7 @@ import pytest
 import runs
 import torch
 from accelerate import Accelerator
-from runs import STEPS, asked_to_stop, elsewhere, image_folder, killed, outcome, run, stop, tiny
+from runs import STEPS, asked_to_stop, elsewhere, image_folder, killed, outcome, run, run_whole, stop, tiny
 from whole_runs import NoisyConfig, Whole, contents, data, watched
 
 from ssl_backbones import distributed
@@ -101,7 +101,7 @@ def test_a_process_that_is_lost_at_the_very_end_costs_no_result(
         patch.setattr(ending, "beside_baselines", lost)
         patch.setattr(distributed, "launched", lambda: processes)
         with pytest.raises(Refusal, match=r"gone.* the same command goes on from there"):
-            run(recipe)
+            run_whole(recipe)
     assert not (tmp_path / "run" / "results.json").exists()
     run(recipe)
     assert outcome(tmp_path / "run") == outcome(noisy.path)

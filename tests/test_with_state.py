@@ -33,7 +33,7 @@ def left(kind: type[MethodConfig], path: Path) -> tuple[Recipe, dict[str, torch.
         method.pseudo_labels = torch.arange(8) % 3
     for value in method.state_dict().values():
         value.copy_(torch.rand(value.shape) if value.is_floating_point() else value)
-    save_backbone(method.backbone, path / "run" / "backbone", "resnet8", input_size=(3, 16, 16))
+    save_backbone(method.published, path / "run" / "backbone", "resnet8", input_size=(3, 16, 16))
     (path / "run" / "recipe.json").write_text(json.dumps(recipe.to_dict()))
     saving.save(path / "run" / "checkpoints", 7, {"method": method.state_dict()}, {})
     return recipe, method.state_dict()
