@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from ssl_backbones.train.loader import Loader, LostReaderError, readers_alive
 class Slow:
     """As many images as it takes."""
 
+    images = SimpleNamespace(shards=None)
+
     def __len__(self) -> int:
         return 4000
 
@@ -27,11 +30,14 @@ class Slow:
 
 KILLED = """
 import multiprocessing, time
+from types import SimpleNamespace
 import torch
 from ssl_backbones.train.loader import Loader
 from ssl_backbones.data.batches import Batch
 
 class Slow:
+    images = SimpleNamespace(shards=None)
+
     def __len__(self):
         return 4000
 

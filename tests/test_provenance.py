@@ -127,7 +127,9 @@ def test_labels_anywhere_before_a_run_count(
 def test_records_that_cannot_be_read_are_refused(content: str, tmp_path: Path):
     run_folder(tmp_path, "resnet8_byol")
     (tmp_path / "results.json").write_text(content)
-    with pytest.raises(PretrainedWeightsError, match=r"results.json cannot be read .*: start the command that wrote it once more"):
+    with pytest.raises(
+        PretrainedWeightsError, match=r"results.json cannot be read .*: start the command that wrote it once more"
+    ):
         provenance_of(tmp_path, timm.create_model(f"local-dir:{tmp_path / 'backbone'}", pretrained=True))
 
 
