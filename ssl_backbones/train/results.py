@@ -109,7 +109,8 @@ def altered(recipe: Recipe) -> dict[str, list[Any]]:
     """
     free = {*FREE, "seed", "engine"}
     named = recipes.get(recipe.name) if recipe.name in recipes.names() else recipe
-    changed = differences(replace(named, accumulation=named.parts).to_dict(), recipe.to_dict())
+    plain, ours = (replace(run, accumulation=run.parts).to_dict() for run in (named, recipe))
+    changed = differences(plain, ours)
     return {
         name: [old, new]
         for name, (old, new) in changed.items()
