@@ -86,7 +86,6 @@ def test_so_does_every_optimiser(optimizer: OptimizerConfig, fields: dict[str, A
         pytest.param(AlignedConfig, {"objective": BarlowTwinsObjective()}, marks=pytest.mark.slow),
         pytest.param(AlignedConfig, {"objective": VICRegObjective()}, marks=pytest.mark.slow),
     ],
-    ids=str,
 )
 def test_so_do_other_choices(kind: type[MethodConfig], choices: dict[str, Any], data: Path) -> None:
     """In the forms that a deterministic run takes, of which torch chooses some in Python."""
@@ -120,7 +119,6 @@ def test_groups_of_batch_normalisation_are_one_call_a_layer(data: Path) -> None:
         (lambda x: x.masked_fill_(x > 0, 0.0).add_(torch.ones((), device="cpu")), None),
         (lambda x: torch.zeros(4).to(x.device, non_blocking=True), None),
     ],
-    ids=str,
 )
 def test_what_is_waited_for_is_noted(work: Callable[[Tensor], Any], noted: str | None) -> None:
     with FakeTensorMode(), Waits() as waits:
