@@ -82,8 +82,8 @@ def test_no_part_is_smaller_than_its_groups_want_and_too_little_memory_is_refuse
 def test_what_keeps_a_batch_whole_is_offered() -> None:
     recipe = tiny(LewelBConfig, Path("data"), Path("run"), {"groups": 2})
     assert instead(recipe).endswith(
-        "What keeps it whole: --grad_checkpointing (a third more time), or fewer maps (--method.groups above 2), or a "
-        "--size below 16."
+        "what keeps its batch whole: --grad_checkpointing (a third more time), or fewer maps (--method.groups above 2), "
+        "or a --size below 16."
     )
     assert "maps" not in instead(tiny(SimCLRConfig, Path("data"), Path("run")))
 
@@ -107,8 +107,8 @@ def test_parts_are_said_recorded_and_kept(
     assert (
         "Memory: 8 images at once take about 9.0 GB in fp32, more than the 5.5 GB that may be filled, so they" in said
     )
-    assert "scored in 2 parts of 4, about 5.0 GB; --accumulation rules." in said
-    assert "What keeps it whole: --grad_checkpointing" in said
+    assert "scored in 2 parts of 4, about 5.0 GB (--accumulation sets another number)." in said
+    assert "what keeps its batch whole: --grad_checkpointing" in said
     assert json.loads(folder.recipe.read_text())["accumulation"] == 2
     folder.results.unlink()
     monkeypatch.setattr(memory_module, "memory_of", lambda device: 1.0)

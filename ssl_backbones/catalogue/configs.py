@@ -89,7 +89,7 @@ def read_config(
     def checked(config: Mapping[str, Any]) -> None:
         _check_values(config)
         if odd := [one.name for one in path.parent.iterdir() if one.name.endswith(WEIGHTS) and not one.is_file()]:
-            raise ValueError(f"{odd[0]!r} beside it is no file")
+            raise ValueError(f"{odd[0]!r} beside it is not a regular file")
         check_network(path.parent, config["architecture"], num_classes, elsewhere)
 
     return read_object(path, _WAY_OUT, PretrainedWeightsError, check=checked)

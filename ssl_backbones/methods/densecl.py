@@ -43,7 +43,7 @@ class DenseCLConfig(MethodConfig):
     projection_dim: int = 128
     """The width of the embeddings that are compared."""
     temperature: float = 0.2
-    """Divides the cosines."""
+    """tau: the temperature of the softmax."""
     queue_size: int = 65536
     """K: keys of past batches in each of the two queues, the negatives."""
     momentum: float = 0.999
@@ -74,7 +74,7 @@ class DenseCLConfig(MethodConfig):
 
 
 class DenseCL(Method):
-    """MoCo of whole views, and of each of their positions, whose key is where the other view is most like it."""
+    """MoCo on whole views and on their positions; the key of a position is the most similar one of the other view."""
 
     weight: Tensor
     """lambda at this step."""

@@ -46,28 +46,28 @@ class DINOConfig(MethodConfig):
     outputs: int = 65536
     """K: the outputs of the last layer."""
     student_temperature: float = 0.1
-    """tau_s: divides the student's outputs."""
+    """tau_s: the student's temperature."""
     teacher_temperature: float = 0.04
-    """tau_t: divides the teacher's, once it has risen."""
+    """tau_t: the teacher's temperature after its warm-up."""
     teacher_temperature_start: float = 0.04
-    """Its value at the beginning of the run."""
+    """tau_t at the start of the run."""
     temperature_rise: float = 0.0
-    """The share of the run in which it rises."""
+    """The share of the run in which tau_t warms up."""
     center_momentum: float = 0.9
-    """m: of the running mean of the teacher's outputs."""
+    """m: momentum of the running mean of the teacher's outputs."""
     target_momentum: float = 0.996
-    """lambda: of the teacher at the start."""
+    """lambda: the teacher's momentum at the start."""
     target_momentum_end: float = 1.0
-    """Of the teacher at the end, whither it moves along half a cosine."""
+    """lambda at the end, which it approaches along half a cosine."""
     frozen_steps: int = 2502
-    """Optimiser steps before which the last layer stands still: an epoch of ImageNet in batches of 512."""
+    """Optimiser steps in which the last layer is frozen: an epoch of ImageNet in batches of 512."""
     sync_bn: bool = True
     """Take batch statistics over all processes."""
     views: tuple[Policy, Policy] = DINO_VIEWS
     crop: Policy = DINO_CROP
-    """The augmentation of the small crops."""
+    """The augmentation of the local crops."""
     crops: int = 8
-    """Small crops of each image, which the student alone is shown."""
+    """Local crops (multi-crop) of each image, which the student alone is shown."""
 
     def __post_init__(self) -> None:
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, num_layers=self.num_layers)
@@ -92,7 +92,7 @@ class DINOConfig(MethodConfig):
 
 
 class DINO(Method):
-    """A student predicts from any crop what its running average makes of two whole views, centred and sharpened."""
+    """The student predicts from any crop its EMA teacher's output for the global crops, centred and sharpened."""
 
     center: Tensor
     """c: (K,)"""

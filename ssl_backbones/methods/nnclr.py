@@ -46,7 +46,7 @@ class NNCLRConfig(MethodConfig):
     predictor_dim: int = 4096
     """The width inside the predictor."""
     temperature: float = 0.1
-    """Divides the cosines."""
+    """tau: the temperature of the softmax."""
     queue_size: int = 98304
     """Embeddings of past batches, among which the neighbours are sought."""
     exclude_self: bool = False
@@ -67,7 +67,7 @@ class NNCLRConfig(MethodConfig):
 
 
 class NNCLR(Method):
-    """The embedding nearest to a view's, of all in a queue, finds the prediction of the other view in the batch."""
+    """The positive of a view's prediction is the queue's embedding that lies nearest to the other view's."""
 
     def __init__(self, backbone: nn.Module, config: NNCLRConfig | None = None) -> None:
         super().__init__()

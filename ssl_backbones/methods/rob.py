@@ -1,4 +1,4 @@
-"""RoB: replace one branch. The loss of a joint-embedding method, its slow copy replaced by a frozen teacher.
+"""RoB: replace one branch. The loss of a joint-embedding method, its momentum encoder replaced by a frozen teacher.
 
 Duval et al., A Simple Recipe for Competitive Low-compute Self supervised Vision Models, 2023.
 https://arxiv.org/abs/2301.09451
@@ -59,15 +59,15 @@ class RoBConfig(TeacherConfig, AlignedHeadConfig, MethodConfig):
         "https://arxiv.org/abs/2301.09451",
     )
     loss: Loss = "lewel_b"
-    """The method whose loss is kept. LEWEL's need the teacher's feature maps, and so every view shown to it."""
+    """The method whose loss is kept. LEWEL's losses need the teacher's feature maps, and so every view shown to it."""
     aligned_weight: float = 0.5
-    """The aligned loss's share of the whole, in LEWEL's."""
+    """The aligned loss's share of the whole, in LEWEL's losses."""
     temperature: float = 0.2
-    """Divides the cosines, in MoCo v2's and LEWEL_M's."""
+    """tau: the temperature of the softmax in MoCo v2's and LEWEL_M's losses."""
     queue_size: int = 65536
-    """K: the teacher's features of past images, the negatives in MoCo v2's and LEWEL_M's."""
+    """K: the teacher's features of past images, the negatives in MoCo v2's and LEWEL_M's losses."""
     aligned_negatives: AlignedNegatives = "other_images_all_maps"
-    """The other aligned features that are negatives of a query, in LEWEL_M's."""
+    """The other aligned features that are negatives of a query, in LEWEL_M's loss."""
     sync_bn: bool = True
     """Take batch statistics over all processes."""
     views: tuple[Policy, Policy] = LEWEL_B_VIEWS

@@ -44,10 +44,10 @@ class SupConConfig(MethodConfig):
     projection_dim: int = 128
     """The width of the embeddings that are compared."""
     temperature: float = 0.1
-    """Divides the cosines."""
+    """tau: the temperature of the softmax."""
     scale: Scale = "tau/0.07"
     """The factor of the loss: none as in the paper, the temperature as in the authors' TensorFlow, or over 0.07 as in
-    their PyTorch. The learning rate belongs to it."""
+    their PyTorch. Another one asks for another learning rate."""
     sync_bn: bool = True
     """Take batch statistics over all processes."""
     views: tuple[Policy, Policy] = SUPCON_VIEWS
@@ -66,7 +66,7 @@ class SupConConfig(MethodConfig):
 
 
 class SupCon(Method):
-    """A view's embedding finds all views of the images of its class among all the views of the batch."""
+    """Each view is contrasted with all views of the batch; those of the images of its class are its positives."""
 
     def __init__(self, backbone: nn.Module, config: SupConConfig | None = None) -> None:
         super().__init__()

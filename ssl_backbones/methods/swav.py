@@ -42,13 +42,13 @@ class SwAVConfig(MethodConfig):
     prototypes: int = 3000
     """K: directions that embeddings are assigned to."""
     temperature: float = 0.1
-    """Divides the cosines of what is predicted."""
+    """tau: the temperature of the predictions."""
     epsilon: float = 0.05
-    """Divides those of what is assigned: the smaller, the harder the assignment."""
+    """epsilon: the temperature of Sinkhorn's assignments; smaller is harder."""
     iterations: int = 3
-    """Of Sinkhorn's algorithm."""
+    """Iterations of Sinkhorn's algorithm."""
     frozen_steps: int = 313
-    """Optimiser steps before which the prototypes stand still: an epoch of the paper's."""
+    """Optimiser steps in which the prototypes are frozen: an epoch of the paper's."""
     queue_size: int = 0
     """Embeddings of past batches, over all processes, that are assigned beside a small batch; 0 for none."""
     queue_after: float = 0.0
@@ -57,9 +57,9 @@ class SwAVConfig(MethodConfig):
     """Take batch statistics over all processes."""
     views: tuple[Policy, Policy] = SWAV_VIEWS
     crop: Policy = SWAV_CROP
-    """The augmentation of the small crops."""
+    """The augmentation of the local crops."""
     crops: int = 6
-    """Small crops of each image, which predict the assignments of the two views and are not assigned."""
+    """Local crops (multi-crop) of each image, which predict the assignments of the two views and are not assigned."""
 
     def __post_init__(self) -> None:
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, iterations=self.iterations)

@@ -65,5 +65,5 @@ def require_memory(recipe: Recipe, facts: Facts) -> None:
     if needed > facts.memory:
         raise ValueError(
             f"{at_once} images of {recipe.size} px at a time take about {needed / 1e9:.1f} GB with {recipe.model}, and "
-            f"{facts.memory / 1e9:.1f} GB may be filled: lower --size, raise --accumulation, or take a smaller network"
+            f"{facts.memory / 1e9:.1f} GB may be filled: lower --size or --batch_size, or take a smaller network"
         )

@@ -69,8 +69,8 @@ def make_host_group(device: torch.device) -> None:
         if not everybody:
             HostGroup.group = None
             say(
-                f"Processes cannot talk from host to host by gloo ({trouble or 'another says so'}) and do so by "
-                f"their devices, which have to be waited for at every step: {INTERFACE}"
+                f"Processes cannot use gloo between hosts ({trouble or 'reported by another process'}); they use their "
+                f"devices' own backend, which is waited for at every step: {INTERFACE}"
             )
 
 

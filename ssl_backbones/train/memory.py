@@ -74,7 +74,7 @@ def footprint(recipe: Recipe, method: Method, images: Images, device: torch.devi
     """
     few = max(FEW, fewest(recipe))
     precision = available(device)[0] if recipe.precision == "auto" else recipe.precision
-    with doing(f"Trying {few} and {2 * few} images, to see what memory a batch takes", at_once=True):
+    with doing(f"Trying {few} and {2 * few} images, to estimate the memory of a batch", at_once=True):
         small, large = (taken(part(recipe, count), method, images, device, precision) for count in (few, 2 * few))
     image = (large - small) / few
     return Footprint(small - few * image, image, precision)
@@ -153,7 +153,7 @@ def parts_within(recipe: Recipe, found: Footprint, limit: float) -> int:
     raise ValueError(
         f"{least} images of {recipe.size} px at a time take about {gigabytes(found.of(least))} with {recipe.model} in "
         f"{found.precision}, and {gigabytes(limit)} may be filled: lower --size, or compute activations anew with "
-        f"--grad_checkpointing{own and f', or {own}'}; --accumulation N begins all the same"
+        f"--grad_checkpointing{own and f', or {own}'}; --accumulation N starts without this check"
     )
 
 
@@ -165,7 +165,10 @@ def told(recipe: Recipe, found: Footprint, limit: float, parts: int) -> str:
     if parts == 1:
         return f"Memory: {whole} {of}."
     each = f"{share // parts}, about {gigabytes(found.of(share // parts))}"
-    return f"Memory: {whole}, more than {of[3:]}, so they are scored in {parts} parts of {each}; --accumulation rules."
+    return (
+        f"Memory: {whole}, more than {of[3:]}, so they are scored in {parts} parts of {each} (--accumulation sets "
+        "another number)."
+    )
 
 
 def instead(recipe: Recipe) -> str:
@@ -175,4 +178,4 @@ def instead(recipe: Recipe) -> str:
         groups: Any = getattr(recipe.method, "groups")  # noqa: B009 - of LEWEL's methods alone
         ways.append(f"fewer maps (--method.groups above {groups})")
     ways.append(f"a --size below {recipe.size}")
-    return f"In parts this method compares fewer images, another loss. What keeps it whole: {', or '.join(ways)}."
+    return f"Parts are another loss with this method; what keeps its batch whole: {', or '.join(ways)}."

@@ -33,8 +33,8 @@ if hasattr(signal, "SIGUSR1"):
 ECHO = 3.0
 """Seconds after a signal in which another is taken for the same."""
 SPINNING = (
-    "The threads of this process spin while they wait, as torch was imported before they could be told to sleep. Where "
-    "other work wants the cores that costs a multiple of the time: run the command in a process of its own, or set "
+    "The threads of this process spin while they wait, as torch was imported before OMP_WAIT_POLICY was set, which "
+    "slows the run where other programs use the cores: run the command in a process of its own, or set "
     "OMP_WAIT_POLICY=PASSIVE before Python starts."
 )
 """The sentence of a process that others began, such as a notebook's."""

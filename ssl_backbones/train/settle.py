@@ -59,7 +59,7 @@ def as_before(recipe: Recipe) -> Recipe:
     if kept.get("engine") == "opencv" and not has_opencv():
         raise ValueError(
             f"the run in {recipe.folder} makes its views by OpenCV, which is not installed here: pip install "
-            "'ssl-backbones[fast]', or begin another run with --out"
+            "'ssl-backbones[train]', or begin another run with --out"
         )
     for name, value in kept.items():
         recipe = put(recipe, name, value)
@@ -105,10 +105,10 @@ def views_sentence(recipe: Recipe, method: Method) -> str:
     if recipe.engine == "device":
         return "Views are made on the network's device (--engine device)."
     if recipe.engine == "opencv":
-        return "Views are made by OpenCV, within stated levels of Pillow's (--engine pillow)."
+        return "Views are made by OpenCV, within a few levels of Pillow's (--engine pillow for those)."
     if "opencv" not in method.transform(recipe.size).engines:
         return f"Views are made by Pillow, as all of {recipe.method.name} are."
-    faster = "--engine opencv is faster" if has_opencv() else "pip install 'ssl-backbones[fast]' for faster ones"
+    faster = "--engine opencv is faster" if has_opencv() else "pip install 'ssl-backbones[train]' for faster ones"
     return f"Views are made by Pillow, the reference ({faster})."
 
 

@@ -42,5 +42,5 @@ def repeatable() -> Iterator[None]:
             raise
         raise NotRepeatableError(
             f"{found[1]} has no deterministic form on this device: leave out --deterministic, or choose a method or a "
-            "network without it"
+            "network that does not use it"
         ) from error

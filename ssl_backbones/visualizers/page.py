@@ -75,7 +75,7 @@ def draw_page(
     if len(images.indices) >= FEW:
         sections.append(map_section(images, projection or usual_projection(), viewer.seed))
     skipped = f" {images.unreadable} more could not be read." if images.unreadable else ""
-    lead = f"Where this network looks and what it takes for alike, on {counted(images)}.{skipped}"
+    lead = f"Where this network looks, and which images it finds similar, on {counted(images)}.{skipped}"
     write_file(path, gallery(viewer.name, lead, sections).encode())
     return images
 
