@@ -82,8 +82,8 @@ def test_no_part_is_smaller_than_its_groups_want_and_too_little_memory_is_refuse
 def test_what_keeps_a_batch_whole_is_offered() -> None:
     recipe = tiny(LewelBConfig, Path("data"), Path("run"), {"groups": 2})
     assert instead(recipe).endswith(
-        "what keeps its batch whole: --grad_checkpointing (a third more time), or fewer maps (--method.groups above 2), "
-        "or a --size below 16."
+        "what keeps its batch whole: --grad_checkpointing (a third more time), or fewer maps (--method.groups above "
+        "2), or a --size below 16."
     )
     assert "maps" not in instead(tiny(SimCLRConfig, Path("data"), Path("run")))
 
