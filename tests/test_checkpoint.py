@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from small_checkpoints import equal, flip, put, state, steps
 from torch import nn
 
+import ssl_backbones
 from ssl_backbones.files import object_digest
 from ssl_backbones.runs import checkpoint, saving
 from ssl_backbones.runs.checkpoint import load_latest
@@ -267,3 +268,9 @@ def test_another_version_of_the_code_is_told(name: str, tmp_path: Path, monkeypa
     assert loaded.changed() == []
     monkeypatch.setattr(checkpoint, "code_versions", lambda: code_versions() | {name: "0.0.1"})
     assert loaded.changed() == [f"{name} {code_versions()[name]} -> 0.0.1"]
+
+
+def test_a_run_of_a_package_that_did_not_record_its_version_is_told_too() -> None:
+    loaded = load_latest(Path(__file__).parent / "fixtures" / "formats_0_1" / "run" / "checkpoints")
+    assert loaded is not None
+    assert f"ssl-backbones 0.1.0.dev0 -> {ssl_backbones.__version__}" in loaded.changed()

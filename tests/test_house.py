@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from house_rules import RULES, handles_tensors, known, long_functions, questions, raised, states_shape, text, tree
 from test_imports import WITH_EXTRA
 
@@ -235,3 +236,12 @@ def test_the_changelog_is_kept() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert "keepachangelog.com" in changelog
     assert re.search(r"^## \[Unreleased\]", changelog, re.MULTILINE)
+    version = ssl_backbones.__version__
+    dated = re.search(rf"^## \[{re.escape(version)}\] - (\d{{4}}-\d\d-\d\d)$", changelog, re.MULTILINE)
+    assert dated or ".dev" in version, (
+        "a version without .dev has a section with its date, as the release workflow asks"
+    )
+    if dated:
+        cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+        assert (cited["version"], str(cited["date-released"])) == (version, dated[1])
+        assert f"\n[{version}]: " in changelog

@@ -29,6 +29,9 @@ from ssl_backbones.runs.manifest import (
 )
 from ssl_backbones.runs.versions import code_versions
 
+FIRST = "0.1.0.dev0"
+"""The version of this package whose first checkpoints do not tell it."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -47,8 +50,8 @@ class Checkpoint:
 
     def changed(self, world_size: int = 1) -> list[str]:
         """The differences from the time of saving that may keep the rest of the run from being bit-identical."""
-        now = surroundings(world_size)
-        return [f"{key} {old} -> {now.get(key)}" for key, old in self.made_with.items() if now.get(key) != old]
+        now, before = surroundings(world_size), {"ssl-backbones": FIRST} | self.made_with
+        return [f"{key} {old} -> {now.get(key)}" for key, old in before.items() if now.get(key) != old]
 
 
 def surroundings(world_size: int) -> dict[str, Any]:
