@@ -11,6 +11,7 @@ import secrets
 import stat
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -58,11 +59,25 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
         with telling(path), kept_with_all([path]):
+            _LISTENER.get()(path, private.stat())
             os.replace(private, path)
             sync_folder(path.parent)
     finally:
         with suppress(OSError):
             private.unlink()
+
+
+_LISTENER: ContextVar[Callable[[Path, os.stat_result], object]] = ContextVar("listener", default=lambda *_: None)
+
+
+@contextmanager
+def announced(listener: Callable[[Path, os.stat_result], object]) -> Iterator[None]:
+    """Tell `listener` of each file that this block writes, just before it is there: its place and its state."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
 
 
 @contextmanager

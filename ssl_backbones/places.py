@@ -1,17 +1,19 @@
 """Places of files that a command is asked for: free before it begins, and filled together or by the same command again.
 
-A command that writes several files notes their names beside them until all are there. One that is killed in between
-leaves the note, by which the next knows those files for its own and not for somebody's.
+A command that writes several files notes beside them which it wrote until all are there. One that is killed in between
+leaves the note, by which the next knows those files, while nobody has changed or replaced them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from ssl_backbones.files import PRIVATE, kept_with_all, read_object, write_json
+from ssl_backbones.files import PRIVATE, announced, kept_with_all, read_object, write_json
 from ssl_backbones.refusal import Refusal
 
 NOTE = f"{PRIVATE}together-"
@@ -32,37 +34,47 @@ def check_place(path: Path, overwrite: bool) -> None:
 
 
 def is_free(path: Path) -> bool:
-    """True if there is no such file, or one that a killed command left, of several that belong together."""
-    return not path.exists() or path.name in _left_by_the_killed(path.parent)
+    """True if there is no such file, or the very one that a killed command left, of several that belong together."""
+    return not path.exists() or identity(path.lstat()) in _left_by_the_killed(path)
 
 
 @contextmanager
 def together(paths: Iterable[Path]) -> Iterator[None]:
     """Files of one folder or several that the block writes: all are there after it, or none that is new.
 
-    Where the process is killed in the block, the places of what it had written are free to the same command.
+    Where the process is killed in the block, what it had written may be replaced by the same command.
     """
     paths = list(paths)
     known = hashlib.sha256("/".join(sorted(path.name for path in paths)).encode()).hexdigest()[:16]
-    notes: dict[Path, list[str]] = {}
-    for path in filter(is_free, paths):
-        notes.setdefault(path.parent / f"{NOTE}{known}", []).append(path.name)
+    notes = {path: path.parent / f"{NOTE}{known}" for path in paths}
+    written = {path: _left_by_the_killed(path) for path in paths}
+
+    def note(path: Path, state: os.stat_result) -> None:
+        if path in notes:
+            written[path].append(identity(state))
+            beside = {other.name: each for other, each in written.items() if notes[other] == notes[path]}
+            write_json(notes[path], {"written": beside})
+
     try:
-        with kept_with_all(paths):
-            for note, names in notes.items():
-                write_json(note, {"new": names})
+        with kept_with_all(paths), announced(note):
             yield
     finally:
-        for note in notes:
+        for left in set(notes.values()):
             with suppress(OSError):
-                note.unlink()
+                left.unlink()
 
 
-def _left_by_the_killed(folder: Path) -> set[str]:
-    """The names of files that commands began to write into a folder and did not tell to be whole."""
-    found: set[str] = set()
-    for note in folder.glob(f"{NOTE}*"):
+def identity(state: os.stat_result) -> list[int]:
+    """The numbers that tell a file from any that takes its place, and from itself once it is written to."""
+    return [state.st_ino, state.st_size, state.st_mtime_ns]
+
+
+def _left_by_the_killed(path: Path) -> list[Any]:
+    """The identities of files that commands wrote to this place before they were killed, of several not all there."""
+    found: list[Any] = []
+    for note in path.parent.glob(f"{NOTE}*"):
         with suppress(ValueError):
-            names = read_object(note, "delete it").get("new")
-            found.update(name for name in names if isinstance(name, str)) if isinstance(names, list) else None
+            written = read_object(note, "delete it").get("written")
+            each = written.get(path.name) if isinstance(written, dict) else None
+            found.extend(each if isinstance(each, list) else [])
     return found

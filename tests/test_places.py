@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,10 +20,11 @@ from ssl_backbones.places import NOTE, PlaceError, check_place, together
 KILLED = """
 import os, sys
 from pathlib import Path
+from ssl_backbones.files import write_file
 from ssl_backbones.{module} import {name}
 out = Path(sys.argv[1])
 with {name}({given}) as folder:
-    ((folder or out) / "one").write_bytes(b"half")
+    write_file((folder or out) / "one", b"half")
     (out.parent / "written").touch()
     import time
     time.sleep(600)
@@ -63,6 +66,73 @@ def test_files_of_a_killed_command_are_replaced_and_those_of_others_are_not(tmp_
         check_place(out / "one", overwrite=False)
 
 
+LATER = 2 * 10**18
+"""A time of change in ns, long after a test, which may begin and end within one tick of a file system's clock."""
+
+
+def edited(path: Path) -> None:
+    path.write_bytes(b"mine")
+    os.utime(path, ns=(LATER, LATER))
+
+
+def replaced(path: Path) -> None:
+    path.unlink()
+    edited(path)
+
+
+def copied_over(path: Path) -> None:
+    shutil.copy2(path, path.with_name("copy"))
+    os.replace(path.with_name("copy"), path)
+
+
+def linked(path: Path) -> None:
+    os.rename(path, path.with_name("real"))
+    path.symlink_to("real")
+
+
+def beside(path: Path) -> None:
+    path.with_name("two").write_bytes(b"half")
+
+
+@pytest.mark.parametrize("changed", [edited, replaced, copied_over, linked, beside], ids=lambda change: change.__name__)
+def test_a_note_that_was_left_frees_no_file_but_the_one_that_was_written(
+    changed: Callable[[Path], None], tmp_path: Path
+) -> None:
+    """Months after a command was killed, its note still lies there, and the names in it are somebody's files."""
+    with together([tmp_path / "one", tmp_path / "two"]):
+        write_file(tmp_path / "one", b"half")
+        left = {note: note.read_bytes() for note in tmp_path.glob(f"{NOTE}*")}
+    for note, content in left.items():
+        note.write_bytes(content)
+    check_place(tmp_path / "one", overwrite=False)
+    changed(tmp_path / "one")
+    with pytest.raises(PlaceError, match="exists"):
+        check_place(tmp_path / ("two" if changed is beside else "one"), overwrite=False)
+
+
+def test_what_was_left_stays_free_where_the_next_command_is_killed_too(tmp_path: Path) -> None:
+    """After its first file, then after its second, and last between the note of a file and the file."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for name in ("one", "two"):
+        with together([one, two]):
+            write_file(tmp_path / name, b"half")
+            (note,) = tmp_path.glob(f"{NOTE}*")
+            content = note.read_bytes()
+        note.write_bytes(content)
+    with together([one, two]):
+        before = one.lstat()
+        os.link(one, tmp_path / "kept")
+        write_file(one, b"next")
+        content = note.read_bytes()
+    note.write_bytes(content)
+    check_place(one, overwrite=False)
+    os.replace(tmp_path / "kept", one)
+    assert one.lstat().st_ino == before.st_ino
+    for path in (one, two):
+        assert path.read_bytes() == b"half"
+        check_place(path, overwrite=False)
+
+
 def test_an_error_takes_all_new_files_along(tmp_path: Path) -> None:
     (tmp_path / "old").write_bytes(b"before")
     with pytest.raises(IsADirectoryError), together([tmp_path / "old", tmp_path / "new"]):
@@ -70,7 +140,10 @@ def test_an_error_takes_all_new_files_along(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"new": 3}', '{"new": [["one"]]}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", '{"new": ["one"]}', '{"written": 3}', '{"written": {"one": 3}}', '{"written": {"one": [[1]]}}'],
+)
 def test_a_note_of_another_form_frees_nothing(content: str, tmp_path: Path) -> None:
     (tmp_path / "one").touch()
     (tmp_path / f"{NOTE}x").write_text(content)
