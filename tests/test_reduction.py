@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from ssl_backbones.data import Batches, Request, UnreadableImageError, open_images
 from ssl_backbones.data.batches import Exchange
@@ -175,6 +176,17 @@ def test_odd_jpeg_is_reduced_or_refused_as_when_it_is_whole(kind: str) -> None:
     assert (found.mode, found.size) == ("RGB", (300, 225))
     whole = decode(encoded, kind).resize(found.size, Image.Resampling.BOX)
     assert np.abs(np.asarray(found).astype(int) - np.asarray(whole)).mean() < 2
+
+
+def test_an_image_that_pillow_does_not_reduce_is_a_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = jpeg(mosaic(0, 1201, 899), turn=6)
+    whole = decode(encoded, "whole")
+    with using_reduction(lambda width, height: 8):
+        assert isinstance(decode(encoded, "reduced"), ReducedImage)
+        monkeypatch.setattr(JpegImageFile, "draft", lambda *given: None)
+        found = decode(encoded, "declined")
+    assert not isinstance(found, ReducedImage)
+    assert np.array_equal(np.asarray(found), np.asarray(whole))
 
 
 def test_a_loader_that_goes_on_hands_over_the_same_batches_in_workers_too(folder: Path) -> None:

@@ -89,6 +89,7 @@ def decode_file(file: BinaryIO, policy: DecodePolicy) -> Image.Image:
         by, sides = divisor_of(image), image.size
         if by > 1:
             image.draft(None, (image.width // by, image.height // by))
+            by = round(max(sides) / max(image.size))  # Pillow may decline
         image.load()
         turn, pixels = turn_of(image), rgb(image, policy)
         upright = pixels.transpose(UPRIGHT[turn]) if turn in UPRIGHT else pixels
