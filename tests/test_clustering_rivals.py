@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from two_processes import run_two_processes
 
-from ssl_backbones.distributed import sum_over_processes
+from ssl_backbones.distributed import gather
 from ssl_backbones.losses import sinkhorn, swapped_prediction
 from ssl_backbones.methods import DINOConfig, MethodConfig, SwAVConfig
 from ssl_backbones.methods.dino import dino_head
@@ -59,7 +59,7 @@ class TestSwAV:
         assert_recorded(of_prototypes, recorded["grad"]["C"])
 
     @settings(max_examples=20, deadline=None)
-    @given(sizes, sizes, st.floats(0.1, 1), st.integers(1, 4), seeds)
+    @given(sizes, sizes, st.floats(0.005, 1), st.integers(1, 4), seeds)
     def test_sinkhorn_is_the_algorithm(
         self, count: int, prototypes: int, epsilon: float, turns: int, seed: int
     ) -> None:
@@ -73,6 +73,16 @@ class TestSwAV:
             q = [[value / sum(row) / count for value in row] for row in q]
         expected = torch.tensor(q, dtype=torch.float64) * count
         torch.testing.assert_close(sinkhorn(scores, epsilon, turns), expected, rtol=1e-9, atol=1e-12)
+
+    @pytest.mark.parametrize("epsilon", [0.05, 0.005, 0.0005])
+    def test_a_small_epsilon_leaves_single_precision_no_empty_row(self, epsilon: float) -> None:
+        """Cosines far from 1, as all are at first: exp((s - 1) / epsilon) is 0 in single precision from 0.009 down."""
+        scores = unit(12, 32, b=0.1) @ unit(20, 32, b=0.7).T
+        found = sinkhorn(scores.float(), epsilon)
+        torch.testing.assert_close(found.sum(1), torch.ones(12))
+        torch.testing.assert_close(found.double(), sinkhorn(scores, epsilon), rtol=0, atol=1e-3)
+        logits = torch.stack([scores, scores.flip(0)]).float()
+        assert swapped_prediction(logits, found[None], 0.1) > 0
 
     def test_rows_that_do_not_count_change_nothing(self) -> None:
         scores = torch.rand(9, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -137,7 +147,7 @@ class TestSwAV:
 
 def assigned_in_parts(rank: int) -> Tensor:
     scores = torch.rand(8, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return sinkhorn(scores[4 * rank : 4 * rank + 4], summed=sum_over_processes)
+    return sinkhorn(scores[4 * rank : 4 * rank + 4], gathered=gather)
 
 
 def test_two_processes_assign_what_one_does() -> None:

@@ -17,20 +17,19 @@ def sinkhorn(
     epsilon: float = 0.05,
     iterations: int = 3,
     counted: Tensor | None = None,
-    summed: Callable[[Tensor], Tensor] = lambda part: part,
+    gathered: Callable[[Tensor], Tensor] = lambda part: part,
 ) -> Tensor:
     """Assignments Q (B, K) of samples to prototypes by their cosines (B, K): rows sum to one, columns nearly to B / K.
 
-    SwAV (Caron et al., 2020), eq. 3 to 5, by the algorithm of Sinkhorn and Knopp. Rows whose `counted` (B,) is 0 take
-    no part. `summed` adds a tensor (K,) over the processes that share the samples.
+    SwAV (Caron et al., 2020), eq. 3 to 5, by the algorithm of Sinkhorn and Knopp, in logarithms: divided by a small
+    epsilon, cosines have no exponential in single precision. Rows whose `counted` (B,) is 0 take no part, and are 0.
+    `gathered` stacks the rows (1, K) of all processes that share the samples.
     """
-    q = ((scores - 1) / epsilon).exp()
-    q = q if counted is None else q * counted[:, None]
-    tiny = torch.finfo(q.dtype).tiny
+    log_q, kept = scores / epsilon, torch.ones_like(scores[:, 0]) if counted is None else counted
     for _ in range(iterations):
-        q = q / summed(q.sum(0)).clamp(min=tiny)
-        q = q / q.sum(1, keepdim=True).clamp(min=tiny)
-    return q
+        columns = (log_q + kept.log()[:, None]).logsumexp(0, keepdim=True)
+        log_q = (log_q - gathered(columns).logsumexp(0)).log_softmax(1)
+    return log_q.exp() * kept[:, None]
 
 
 @in_single_precision

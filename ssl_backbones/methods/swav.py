@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_backbones.checks import check, check_at_least, check_positive, check_share
-from ssl_backbones.distributed import gather, own_rows, sum_over_processes, world_size
+from ssl_backbones.distributed import gather, own_rows, world_size
 from ssl_backbones.losses import sinkhorn, swapped_prediction
 from ssl_backbones.losses.precision import widened
 from ssl_backbones.methods.method import Method, MethodConfig
@@ -134,7 +134,7 @@ class SwAV(Method):
             counted = torch.cat([in_use.expand(share), torch.ones_like(scores[:, 0])])
             scores = torch.cat([self.prototypes(past), scores])
             queue.offer(gather(z), torch.zeros(world_size() * len(z), dtype=torch.long, device=z.device))
-        q = sinkhorn(scores, self.config.epsilon, self.config.iterations, counted, sum_over_processes)
+        q = sinkhorn(scores, self.config.epsilon, self.config.iterations, counted, gather)
         return q[-len(z) :]
 
     def on_step_end(self, progress: float) -> dict[str, float]:
