@@ -10,7 +10,10 @@ import torch
 
 
 def exact_products() -> AbstractContextManager[None]:
-    """Context manager: multiply float32 matrices exactly; within a compiled graph, as the rest of that does."""
+    """Context manager: multiply float32 matrices exactly; within a compiled graph, as the rest of that does.
+
+    A gradient that is computed after the block multiplies as is allowed by then.
+    """
     return nullcontext() if torch.compiler.is_compiling() else products("highest")
 
 

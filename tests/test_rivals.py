@@ -149,6 +149,18 @@ class TestNNCLR:
         found = batch_info_nce(queries, keys, tau, first).item()
         assert found == pytest.approx(sum(losses) / len(losses), rel=1e-9, abs=1e-12)
 
+    def test_half_precision_does_not_choose_the_neighbours(self) -> None:
+        """Embeddings that are alike in three digits: the search is made in single precision."""
+        method = small_method(NNCLRConfig, queue_size=512)
+        dim = method.queue.keys.shape[1]
+        keys = normalize(normal(0, 1, dim) + 0.02 * normal(1, 512, dim), dim=1).float()
+        method.queue.keys.copy_(keys)
+        z, rows = (normal(0, 1, dim) + 0.02 * normal(2, 32, dim)).float(), torch.arange(32)
+        exact = method.nearest(z, rows)[0]
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(method.nearest(z, rows)[0], exact)
+            assert not torch.equal(keys[(normalize(z, dim=1) @ keys.T).argmax(1)], exact)
+
     def test_the_own_image_is_left_out_where_that_is_asked_for(self) -> None:
         """With a queue that holds the data twice over, the nearest is mostly the image itself."""
         shares = {}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ import pytest
 import torch
 from conftest import drawn_image
 from runs import image_folder, outcome, run, tiny
+from test_losses import ARGUMENTS
 from torch import Tensor
+from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ssl_backbones import losses
 from ssl_backbones.data.batches import Request
 from ssl_backbones.evaluate.detection.detect_run import DetectRun
-from ssl_backbones.losses import info_nce
 from ssl_backbones.methods import MoCoV2Config
+from ssl_backbones.methods.nnclr import cosines
+from ssl_backbones.models.prototypes import Prototypes
 from ssl_backbones.products import network_products, products
 from ssl_backbones.train import switches
 from ssl_backbones.train.switches import NotRepeatableError, repeatable, set_switches
@@ -109,13 +114,30 @@ def test_the_levels_of_views_are_exact_beside_tf32(monkeypatch: pytest.MonkeyPat
     assert not any(torch.equal(*pair) for pair in zip(spoilt, expected, strict=True))
 
 
-def test_losses_are_exact_beside_tf32() -> None:
-    queries, keys, queue = (torch.randn(count, 16, generator=torch.manual_seed(count)) for count in (8, 9, 64))
-    plain = info_nce(queries, keys[:8], queue, 0.2)
+ROWS, KEYS = (normalize(torch.randn(count, 16, generator=torch.Generator().manual_seed(count))) for count in (8, 64))
+
+
+def in_single(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        *[partial(getattr(losses, name), *map(in_single, given)) for name, given in ARGUMENTS.items()],
+        partial(losses.info_nce, ROWS, KEYS[:8], KEYS, 0.2),
+        partial(cosines, ROWS, KEYS),
+        partial(Prototypes(5, 16), ROWS),
+        partial(Prototypes(5, 16, weight_norm=True), ROWS[None]),
+    ],
+    ids=lambda work: getattr(work.func, "__name__", "Prototypes"),
+)
+def test_losses_queues_and_prototypes_are_exact_beside_tf32(work: Callable[[], Any]) -> None:
+    plain = torch.as_tensor(work())
     with TF32(), network_products(CUDA):
-        assert torch.equal(info_nce(queries, keys[:8], queue, 0.2), plain)
-        rounded = queries @ queue.T
-    assert not torch.equal(rounded, queries @ queue.T)
+        assert torch.equal(torch.as_tensor(work()), plain)
+        rounded = ROWS @ KEYS.T
+    assert not torch.equal(rounded, ROWS @ KEYS.T)
     with network_products(CPU):
         assert torch.get_float32_matmul_precision() == "highest"
     assert torch.get_float32_matmul_precision() == "highest"

@@ -15,7 +15,8 @@ from ssl_backbones.products import exact_products
 def in_single_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The loss with its tensors in single precision at least, and without autocast or TF32.
 
-    bfloat16 knows three digits: cosines near one and logits over a temperature need more.
+    bfloat16 knows three digits: cosines near one and logits over a temperature need more. That is its forward pass:
+    the products of its gradient follow the network's, on a GPU in TF32 where those may be.
     """
 
     @functools.wraps(loss)

@@ -14,6 +14,7 @@ from ssl_backbones.checks import check_choice, check_positive
 from ssl_backbones.data import Images, NumberedBatches
 from ssl_backbones.distributed import gather, gather_with_gradient, rank
 from ssl_backbones.losses import batch_info_nce
+from ssl_backbones.losses.precision import in_single_precision
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
@@ -116,10 +117,10 @@ class NNCLR(Method):
     def nearest(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """NN(z, Q): the embedding in the queue nearest to each of z (B, D), and the share of those of its own image."""
         assert self.queue.numbers is not None
-        cosines = normalize(z.to(self.queue.keys.dtype), dim=1) @ self.queue.keys.T
+        similar = cosines(z.to(self.queue.keys.dtype), self.queue.keys)
         if self.config.exclude_self:
-            cosines = cosines.masked_fill(self.queue.of(rows[:, None]), -math.inf)
-        found = cosines.argmax(1)
+            similar = similar.masked_fill(self.queue.of(rows[:, None]), -math.inf)
+        found = similar.argmax(1)
         return self.queue.keys[found], (self.queue.numbers[found] == rows).float().mean()
 
     def loss(self, neighbours: Tensor, predictions: Tensor) -> Tensor:
@@ -134,3 +135,9 @@ class NNCLR(Method):
     def on_step_end(self, progress: float) -> dict[str, float]:
         self.queue.commit()
         return {}
+
+
+@in_single_precision
+def cosines(embeddings: Tensor, keys: Tensor) -> Tensor:
+    """The cosines (B, K) of embeddings (B, D) with keys (K, D), unit vectors: half precision ties near neighbours."""
+    return normalize(embeddings, dim=1) @ keys.T

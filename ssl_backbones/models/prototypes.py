@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
 from ssl_backbones.losses.precision import widened
+from ssl_backbones.products import exact_products
 
 
 class Prototypes(nn.Module):
@@ -27,14 +28,14 @@ class Prototypes(nn.Module):
         self.frozen, self.weight_norm = frozen, weight_norm
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """The cosines (..., K) of unit vectors (..., D), in single precision at least.
+        """The cosines (..., K) of unit vectors (..., D), in single precision at least and without TF32.
 
         Prototypes that stand still have a gradient of exactly zero, for processes wait for one that is missing; what
         decay and momentum do to them is radial.
         """
         moves, still = (self.steps >= self.frozen).to(self.weight.dtype), self.weight.detach()
         weight = still + moves * (self.weight - still)
-        with torch.autocast(embeddings.device.type, enabled=False):
+        with torch.autocast(embeddings.device.type, enabled=False), exact_products():
             return linear(widened(embeddings), normalize(weight, dim=1) if self.weight_norm else weight)
 
     @torch.no_grad()
