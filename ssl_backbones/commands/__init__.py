@@ -29,8 +29,8 @@ from ssl_backbones.refusal import Refusal
 from ssl_backbones.typed.values import nearest
 from ssl_backbones.typed.words import CommandLineError, read
 
-IN_TRAIN = {"accelerate", "datasets", "pyarrow", "tqdm"}
-"""Packages of the extra [train]; [eval] has these and all others that a command may lack."""
+IN_TRAIN = {"accelerate", "cv2", "datasets", "pyarrow", "tqdm"}
+"""Packages of the extra [train], as they are imported; [eval] has these and all others that a command may lack."""
 
 
 NO_TEXT = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")

@@ -233,7 +233,9 @@ def load(path: Path, question: str, number: int, count: int, content: str) -> Bl
         rows: Tensor = file.get_tensor("features")
     if (header.get("question"), header.get("block")) != (question, str(number)) or len(rows) != count:
         raise ValueError("it holds the features of something else")
-    if header.get("content") != content:
+    if "content" not in header:
+        raise ValueError("it was kept before every byte of the images was compared")
+    if header["content"] != content:
         raise ValueError("it holds the features of images that differ in some bytes")
     if header.get("sha256") != digest(rows):
         raise ValueError("its values are not those that were written")

@@ -23,6 +23,7 @@ from ssl_backbones.distributed import OtherRankError as OtherRankError
 from ssl_backbones.distributed import first_decides as first_decides
 from ssl_backbones.distributed import say, silent, world_size
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.train.allocator import keep_freed_memory
 from ssl_backbones.train.host_group import device_here, host_group, make_host_group, meeting
 from ssl_backbones.train.precision import Precision
 
@@ -74,6 +75,7 @@ def meet() -> torch.device:
     check_launcher()
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     torch.set_num_threads(threads_here())
+    keep_freed_memory()
     with meeting():
         device: torch.device = PartialState(cpu=cpu, timeout=distributed.PATIENCE).device
     if world_size() > 1:
