@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
-from runs import image_folder, run, tiny
+from runs import image_folder, run, stop, tiny
 from small_methods import CONFIGS, batch_of, small_method
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ssl_backbones import recipes
 from ssl_backbones.data import open_images
-from ssl_backbones.methods import BYOLConfig, LewelBConfig, MethodConfig, MoCoV2Config, SimCLRConfig
+from ssl_backbones.methods import BYOLConfig, LewelBConfig, MethodConfig, MoCoV2Config, SimCLRConfig, SwAVConfig
+from ssl_backbones.models import key_encoder
 from ssl_backbones.models.recomputing import recompute_activations
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.runs.run_folder import RunFolderError
 from ssl_backbones.train import memory as memory_module
 from ssl_backbones.train.beginning import Beginning
-from ssl_backbones.train.memory import Footprint, counted, fitted, instead, memory_needed, parts_within
+from ssl_backbones.train.forecast import forecast
+from ssl_backbones.train.guards import MemoryShortError
+from ssl_backbones.train.memory import Footprint, counted, fewest, fitted, instead, memory_needed, parts_within, tried
 from ssl_backbones.train.pretrain import build
 from ssl_backbones.train.settle import OF_A_GPU
 from ssl_backbones.train.start import UnfitError
@@ -63,7 +68,7 @@ def test_a_network_that_cannot_compute_anew_is_refused() -> None:
 )
 def test_a_batch_is_cut_in_as_few_parts_as_fit(limit: float, parts: int) -> None:
     recipe = tiny(BYOLConfig, Path("data"), Path("run"), batch_size=60)
-    found = parts_within(recipe, Footprint(10 * GB, GB, "bf16"), limit * GB)
+    found = parts_within(recipe, Footprint(10 * GB, GB, "bf16"), limit * GB, least=2)
     possible = [number for number in range(1, 31) if 60 % number == 0]
     assert found == next(number for number in possible if 10 + 60 / number <= limit)
     assert found >= parts / 2
@@ -71,12 +76,34 @@ def test_a_batch_is_cut_in_as_few_parts_as_fit(limit: float, parts: int) -> None
 
 def test_no_part_is_smaller_than_its_groups_want_and_too_little_memory_is_refused() -> None:
     recipe = tiny(MoCoV2Config, Path("data"), Path("run"), {"bn_splits": 4}, batch_size=64)
-    found = Footprint(GB, GB, "bf16")
-    assert parts_within(recipe, found, 9 * GB) == 8  # 8 images: two for each of four groups
+    found, least = Footprint(GB, GB, "bf16"), fewest(build(Beginning(recipe, None)))
+    assert parts_within(recipe, found, 9 * GB, least) == 8  # 8 images: two for each of four groups
     with pytest.raises(
         ValueError, match=r"8 images of 16 px at a time take about 9.0 GB .* in bf16, and 8.0 GB may be"
     ):
-        parts_within(recipe, found, 8 * GB)
+        parts_within(recipe, found, 8 * GB, least)
+
+
+@pytest.mark.filterwarnings("ignore:queries and keys share their batch statistics")
+@pytest.mark.parametrize("processes", [1, 2, 8])
+@pytest.mark.parametrize("statistics", get_args(key_encoder.KeyBN))
+@pytest.mark.parametrize("kind", [kind for kind in CONFIGS if hasattr(kind, "bn_splits")], ids=lambda kind: kind.name)
+def test_groups_want_two_images_each_in_their_process(
+    kind: type[MethodConfig], statistics: str, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_encoder, "world_size", lambda: processes)
+    method = small_method(kind, key_bn=statistics, bn_splits=4)
+    assert fewest(method) == (2 * max(1, 4 // processes) if statistics == "shuffle" else 2)
+
+
+@pytest.mark.parametrize("least", [2, 16])
+@pytest.mark.parametrize("share", range(1, 50))
+def test_what_is_tried_is_two_parts_of_the_share_or_all_of_it(share: int, least: int) -> None:
+    counts = tried(share, least)
+    assert len(set(counts)) == len(counts) == (2 if share > least else 1)
+    assert min(share, least) <= counts[0] <= counts[-1] <= share
+    if share >= 32:
+        assert counts == (max(8, least), 2 * max(8, least))
 
 
 def test_what_keeps_a_batch_whole_is_offered() -> None:
@@ -133,6 +160,60 @@ def test_a_small_part_tells_the_memory_of_a_large_one(tmp_path: Path, monkeypatc
     monkeypatch.setattr(memory_module, "memory_of", lambda device: 1.0)
     with pytest.raises(UnfitError, match="lower --size, or compute activations anew with --grad_checkpointing"):
         fitted(recipe, method, images, CPU)
+
+
+@pytest.mark.parametrize(("batch", "parts"), [(2, 1), (4, 2), (12, 6)])
+def test_a_trial_asks_for_no_more_than_the_batch_and_for_no_rule_of_it(
+    batch: int, parts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SwAV's queue is a multiple of the batch, and not of what is tried of it."""
+    folder = image_folder(tmp_path / "images", 12)
+    recipe = tiny(SwAVConfig, folder, tmp_path / "run", {"queue_size": 12}, batch_size=batch, accumulation=0)
+    images, method = open_images(recipe.data), build(Beginning(recipe, None))
+    monkeypatch.setattr(memory_module, "SURE", 10**9)
+    found = memory_module.footprint(recipe, method, images, CPU)
+    monkeypatch.setattr(memory_module, "memory_of", lambda device: found.of(2))
+    assert fitted(recipe, method, images, CPU).accumulation == parts
+    assert forecast(replace(recipe, accumulation=1), images, CPU).steps == 2 * (12 // batch)
+    odd = replace(recipe, batch_size=5, accumulation=1)
+    with pytest.raises(UnfitError, match="queue_size is 12, expected a multiple of the batch of 5 images"):
+        forecast(odd, images, CPU)
+
+
+@pytest.mark.parametrize("anew", [True, False])
+def test_memory_that_runs_out_in_a_trial_names_what_was_tried(
+    anew: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(recipe: Recipe, *_: Any) -> Any:
+        if recipe.batch_size == 16:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return read_batch(recipe, *_)
+
+    read_batch = memory_module.read_batch
+    monkeypatch.setattr(memory_module, "SURE", 10**12)
+    monkeypatch.setattr(memory_module, "read_batch", full)
+    recipe = tiny(BYOLConfig, image_folder(tmp_path / "images", 24), tmp_path / "run", batch_size=24)
+    recipe = replace(recipe, accumulation=0, grad_checkpointing=anew)
+    with pytest.raises(MemoryShortError) as caught:
+        run(recipe)
+    said = str(caught.value)
+    assert said.startswith(
+        "out of memory with 16 images of 16 px at a time, which were tried with resnet8_byol in fp32"
+    )
+    assert "lower --size, or " in said
+    assert ("--grad_checkpointing" in said) == (not anew)
+    assert ", or take resnet8_byol.own" in said
+    assert said.endswith("; --accumulation N starts without this check")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("scarce")
+def test_another_batch_in_the_folder_is_another_recipe_whatever_its_parts_were(tmp_path: Path) -> None:
+    recipe = tiny(SimCLRConfig, image_folder(tmp_path / "images", 16), tmp_path / "run", accumulation=0)
+    stop(recipe, 1)
+    for batch in (10, 7, 12):
+        with pytest.raises(RunFolderError, match=f"another recipe .*batch_size is 8 there and {batch} here"):
+            run(replace(recipe, batch_size=batch))
 
 
 class Shapes:

@@ -23,6 +23,7 @@ from ssl_backbones.recipes.facts import Facts
 from ssl_backbones.recipes.instead import take_own, ways_out
 from ssl_backbones.recipes.own import ARCHS, FEWEST, RULES, settled
 from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.runs.run_folder import RunFolderError
 from ssl_backbones.train import beginning as beginning_module
 from ssl_backbones.train import settle as settle_module
 from ssl_backbones.train.guards import memory_advice
@@ -180,7 +181,7 @@ def test_a_run_keeps_what_was_derived(
     recipe = command(image_folder(tmp_path / "photos", 40), tmp_path / "run")
     stop(recipe, 2)
     assert "For 40 images, by the rules of docs/own_rules.md: size 32, batch_size 16" in capsys.readouterr().out
-    monkeypatch.setattr(settle_module, "facts_of", lambda images, device: pytest.fail("the rules were asked again"))
+    monkeypatch.setattr(settle_module, "facts_of", lambda *_: pytest.fail("the rules were asked again"))
     folder = run(recipe)
     said = capsys.readouterr().out
     assert "kept from the run's recipe.json: size 32, batch_size 16" in said
@@ -195,6 +196,15 @@ def test_a_run_keeps_what_was_derived(
     assert "holds the finished run" in capsys.readouterr().out
 
 
+def test_other_words_in_the_folder_of_a_run_are_another_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No value that the run there derived, as four parts or 40 epochs of warm-up, is held against what is said here."""
+    monkeypatch.setitem(RULES, "accumulation", lambda recipe, facts: 4 if recipe.batch_size % 4 == 0 else 1)
+    stop(command(image_folder(tmp_path / "photos", 40), tmp_path / "run"), 1)
+    for name, value in {"batch_size": 18, "epochs": 20, "size": 24}.items():
+        with pytest.raises(RunFolderError, match=rf"another recipe \(.*\b{name} is \d+ there and {value} here"):
+            run(command(tmp_path / "photos", tmp_path / "run", f"--{name}", str(value)))
+
+
 def test_a_run_from_given_weights_keeps_what_was_derived_and_its_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -203,7 +213,7 @@ def test_a_run_from_given_weights_keeps_what_was_derived_and_its_start(
     )
     stop(recipe, 2)
     assert "Starts from" in capsys.readouterr().out
-    monkeypatch.setattr(settle_module, "facts_of", lambda images, device: pytest.fail("the rules were asked again"))
+    monkeypatch.setattr(settle_module, "facts_of", lambda *_: pytest.fail("the rules were asked again"))
     monkeypatch.setattr(beginning_module, "opened", lambda recipe: pytest.fail("the start was opened again"))
     stop(recipe, 3)
     said = capsys.readouterr().out

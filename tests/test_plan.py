@@ -215,13 +215,13 @@ def test_a_dry_run_tells_the_forecast_and_writes_nothing(
 
 def test_the_views_that_are_timed_are_those_of_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    first_batch = start_module.first_batch
+    read_batch = start_module.read_batch
 
     def noting(run: Any, method: Any, images: Any, device: torch.device) -> Any:
         made.append(method.transform(run.size).engine)
-        return first_batch(run, method, images, device)
+        return read_batch(run, method, images, device)
 
-    monkeypatch.setattr(forecast_module, "first_batch", noting)
+    monkeypatch.setattr(forecast_module, "read_batch", noting)
     recipe = tiny(BYOLConfig, image_folder(tmp_path / "photos"), tmp_path / "run", engine="device")
     forecast(recipe, open_images(recipe.data), CPU)
     assert set(made) == {"device"}

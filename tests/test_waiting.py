@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from test_loader import loader
 
+from ssl_backbones.recipes.recipe import FREE
 from ssl_backbones.runs.log import RunLog, read_log
 from ssl_backbones.runs.waiting import SOON, Spent, WaitingAdvice, in_words, share_of
+from ssl_backbones.views import Engine
 from ssl_backbones.visualizers.run_section import waiting
 
 PILLOW = {"engine": "pillow", "cache": "", "workers": None, "resident": False}
@@ -59,8 +62,7 @@ def test_a_run_that_waits_much_is_told_once_what_is_faster() -> None:
     for line in range(6):
         advice({"seconds": line * SOON / 3, "images_per_second": 100.0, "waiting": 0.4}, line)
         assert len(said) == (line >= 3)
-    assert said[0].startswith("Waiting for images takes 40% of the steps' time: sooner with --engine opencv")
-    assert "--cache FOLDER" in said[0]
+    assert said[0].startswith("Waiting for images takes 40% of the steps' time: sooner with --cache FOLDER")
     quick: list[str] = []
     advice = WaitingAdvice(PILLOW, quick.append)
     for line in range(6):
@@ -85,6 +87,15 @@ def test_what_is_faster_is_what_the_run_does_not_use_yet(recipe: dict[str, Any],
     assert {way for way in everything if way in told} == {
         {"device": "device,", "cache": "FOLDER"}.get(w, w) for w in ways
     }
+
+
+@pytest.mark.parametrize("engine", get_args(Engine))
+def test_a_run_under_way_is_not_told_to_take_what_it_would_be_refused(engine: str) -> None:
+    """Whatever may not differ when a run goes on is for another run."""
+    now, _, elsewhere = in_words(0.5, PILLOW | {"engine": engine, "workers": 0}).partition("in another run (--out), ")
+    assert all(word in FREE for word in re.findall(r"--(\w+)", now))
+    assert all(word not in FREE for word in re.findall(r"--(\w+)", elsewhere))
+    assert bool(elsewhere) == (engine != "device")
 
 
 def test_the_page_tells_the_share_of_all_steps(tmp_path: Path) -> None:

@@ -145,6 +145,11 @@ def split_batch_norm(module: nn.Module, splits: int) -> nn.Module:
     )
 
 
+def groups_of(module: nn.Module) -> int:
+    """The groups of a process's batch whose statistics are their own; 1 where no BatchNorm is split."""
+    return max([1, *(norm.splits for norm in module.modules() if isinstance(norm, SplitBatchNorm))])
+
+
 def _replace(module: nn.Module, new: Callable[[nn.modules.batchnorm._BatchNorm], nn.Module]) -> nn.Module:
     """The module with each BatchNorm1d and BatchNorm2d in it exchanged, at every depth."""
     if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):

@@ -206,8 +206,8 @@ class Recipe(Run):
     """Images of every class that are not trained on and are asked about instead; left in held_out.txt. 0 for none."""
     engine: Literal["auto", Engine] = "auto"
     """The maker of the pixels of views: Pillow, the reference; OpenCV, which is faster; or the network's device, to
-    which whole images are sent for that; all within a few levels. auto is OpenCV where it is installed and the method's
-    views follow a policy, and Pillow elsewhere; a run keeps the one that it began with."""
+    which whole images are sent for that; all within a few levels. auto is OpenCV where every process has it and the
+    method's views follow a policy, and Pillow elsewhere; a run keeps the one that it began with."""
     cache: str = ""
     """A folder that keeps the images as pixels, so that each is decoded once for all epochs and runs; none if empty."""
     cache_limit: float = 8.0

@@ -22,7 +22,7 @@ from ssl_backbones.train.optimization import build_optimizer
 from ssl_backbones.train.precision import DTYPES, available, timed
 from ssl_backbones.train.pretrain import build, settled_on_data
 from ssl_backbones.train.settle import as_before, engine_of
-from ssl_backbones.train.start import first_batch, fitting, meet_for
+from ssl_backbones.train.start import check_batch, fitting, meet_for, read_batch
 from ssl_backbones.views import using_engine
 
 TIMED_ON_CPU = 4
@@ -80,11 +80,14 @@ def dry_run(recipe: Recipe) -> Forecast:
 def forecast(recipe: Recipe, images: Images, device: torch.device) -> Forecast:
     """The forecast of a recipe that has no field open, from a few steps on some of its images; nothing is written."""
     at_once = recipe.batch_size // (recipe.parts * world_size())
-    few = at_once if device.type == "cuda" else max(TIMED_ON_CPU, fewest(recipe))
-    found = timing(recipe, images, device, min(at_once, few))
+    with fitting():
+        method = build(Beginning(random(recipe), None)).train()
+    check_batch(recipe, method, images)
+    few = at_once if device.type == "cuda" else max(TIMED_ON_CPU, fewest(method))
+    found = timing(recipe, method, images, device, min(at_once, few))
     if found.images < at_once and found.step < QUICK:  # the overhead of a small step would count as work
         more = max(found.images, int(found.images * PATIENCE / (4 * found.step)))
-        found = timing(recipe, images, device, min(at_once, more))
+        found = timing(recipe, method, images, device, min(at_once, more))
     share = recipe.batch_size // world_size()
     workers = 0 if images.in_process else reading_workers(recipe.workers)
     computing, reading = share * found.passes + found.rest, share * found.views
@@ -94,8 +97,8 @@ def forecast(recipe: Recipe, images: Images, device: torch.device) -> Forecast:
         steps=recipe.total_steps(steps_per_epoch),
         steps_per_epoch=steps_per_epoch,
         seconds=max(computing, reading / workers) if workers else computing + reading,
-        memory=memory_needed(found.method, found.kept * at_once, device),
-        disk=disk_needed(recipe, found.method),
+        memory=memory_needed(method, found.kept * at_once, device),
+        disk=disk_needed(recipe, method),
         timed=f"timed on {found.images} images, {device.type}, {threads}{found.precision}, measurements apart",
     )
 
@@ -109,7 +112,6 @@ def random(recipe: Recipe) -> Recipe:
 class Timing:
     """Seconds and bytes of a step."""
 
-    method: Method
     images: int
     views: float
     """Seconds of an image."""
@@ -127,17 +129,16 @@ class Timing:
         return self.images * self.passes + self.rest
 
 
-def timing(recipe: Recipe, images: Images, device: torch.device, count: int) -> Timing:
-    """Time a few steps of `count` images, from their decoding on, until PATIENCE is over."""
+def timing(recipe: Recipe, method: Method, images: Images, device: torch.device, count: int) -> Timing:
+    """Time a few steps of `count` images, from their decoding on, until PATIENCE is over; they train the method."""
     trial = replace(random(recipe), batch_size=count * world_size(), accumulation=1)
     precision = available(device)[-1] if recipe.precision == "auto" else recipe.precision
     layout = "contiguous" if recipe.layout == "auto" else recipe.layout
     timed_here = f"Timing {count} images of {recipe.size} px by {recipe.model}"
     with fitting():
-        method = build(Beginning(trial, None)).train()
         engine = engine_of(recipe, method)
     with doing(timed_here, at_once=True), using_engine(engine):
-        batch, views = first_batch(trial, method, images, device)
+        batch, views = read_batch(trial, method, images, device)
         batch = in_layout(batch, layout)
         method.to(device).to(memory_format=MEMORY_FORMATS[layout])  # type: ignore[call-overload]
         optimizer = build_optimizer(method, trial)
@@ -157,4 +158,4 @@ def timing(recipe: Recipe, images: Images, device: torch.device, count: int) -> 
         while len(times) <= ROUNDS and sum(map(sum, times)) + max(map(sum, times)) < PATIENCE:
             times.append((timed(passes, device), timed(rest, device)))
     both = [median(column) for column in zip(*(times[1:] or times), strict=True)]  # the first one is to warm up
-    return Timing(method, count, views / count, both[0] / count, both[1], sum(storages.values()) / count, precision)
+    return Timing(count, views / count, both[0] / count, both[1], sum(storages.values()) / count, precision)

@@ -130,14 +130,21 @@ class MemoryShortError(Refusal, RuntimeError):
 @contextmanager
 def within_memory(run: Run, method: Method, precision: str) -> Iterator[None]:
     """Context manager: turn memory that runs out into MemoryShortError, which names the batch and the ways out."""
+    with saying_if_memory_runs_out(memory_advice(run, method, precision)):
+        yield
+
+
+@contextmanager
+def saying_if_memory_runs_out(advice: str) -> Iterator[None]:
+    """Context manager: turn memory that runs out into MemoryShortError with this advice."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise MemoryShortError(memory_advice(run, method, precision)) from error
+        raise MemoryShortError(advice) from error
     except RuntimeError as error:  # torch has no type for it where memory is the host's
         if not OUT_OF_HOST_MEMORY.search(str(error)):
             raise
-        raise MemoryShortError(memory_advice(run, method, precision)) from error
+        raise MemoryShortError(advice) from error
 
 
 def memory_advice(run: Run, method: Method, precision: str) -> str:

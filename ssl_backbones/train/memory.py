@@ -15,18 +15,19 @@ from ssl_backbones.data import Images
 from ssl_backbones.data.placement import MEMORY_FORMATS, in_layout
 from ssl_backbones.distributed import doing, gather_objects, say, world_size
 from ssl_backbones.methods.method import Method
+from ssl_backbones.models.batch_norm import groups_of
 from ssl_backbones.recipes.facts import ALLOWANCE, GPU_ITSELF
 from ssl_backbones.recipes.instead import take_own
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.train.cost import gigabytes, learning, size_of_state
-from ssl_backbones.train.guards import within_memory
+from ssl_backbones.train.guards import saying_if_memory_runs_out
 from ssl_backbones.train.optimization import build_optimizer
 from ssl_backbones.train.precision import DTYPES, available
 from ssl_backbones.train.settle import memory_of
-from ssl_backbones.train.start import first_batch, fitting
+from ssl_backbones.train.start import fitting, read_batch
 
 FEW = 8
-"""Images of the smaller part that is tried; the other has twice as many."""
+"""Images of the smaller part that is tried, where the batch has as many; the other has twice as many."""
 SURE = 10_000
 """Bytes of a pixel of a view, several times those of a ResNet-50 in fp32: where so many would fit, nothing is tried."""
 
@@ -57,10 +58,10 @@ def fitted(recipe: Recipe, method: Method, images: Images, device: torch.device)
     share, limit = recipe.batch_size // world_size(), memory_of(device)
     if share * recipe.size**2 * SURE <= limit:
         return replace(recipe, accumulation=1)
-    with within_memory(recipe, method, recipe.precision):
-        found = footprint(recipe, method, images, device)
+    everywhere = gather_objects(footprint(recipe, method, images, device))
+    found = max(everywhere, key=lambda one: one.of(share))
     with fitting():
-        parts = max(gather_objects(parts_within(recipe, found, limit)))
+        parts = parts_within(recipe, found, limit, fewest(method))
     say(told(recipe, found, limit, parts))
     if parts > 1 and not method.accumulation_is_exact:
         say(instead(recipe))
@@ -68,22 +69,38 @@ def fitted(recipe: Recipe, method: Method, images: Images, device: torch.device)
 
 
 def footprint(recipe: Recipe, method: Method, images: Images, device: torch.device) -> Footprint:
-    """The memory of a step, from a small part of the batch and one of twice as many images.
+    """The memory of a step, from a small part of the batch and a larger one, or from a share that cannot be cut.
 
     Whatever grows faster than the images, as the comparison of each with all others, is taken to grow like them.
+    MemoryShortError where a part does not fit, UnfitError where it cannot be scored.
     """
-    few = max(FEW, fewest(recipe))
+    counts = tried(recipe.batch_size // world_size(), fewest(method))
     precision = available(device)[0] if recipe.precision == "auto" else recipe.precision
-    with doing(f"Trying {few} and {2 * few} images, to estimate the memory of a batch", at_once=True):
-        small, large = (taken(part(recipe, count), method, images, device, precision) for count in (few, 2 * few))
-    image = (large - small) / few
-    return Footprint(small - few * image, image, precision)
+    with doing(f"Trying {' and '.join(map(str, counts))} images, to estimate the memory of a batch", at_once=True):
+        found = []
+        for count in counts:
+            with fitting(), saying_if_memory_runs_out(too_much(recipe, precision, count)):
+                found.append(taken(part(recipe, count), method, images, device, precision))
+    if len(counts) == 1:
+        return Footprint(found[0], 0.0, precision)
+    image = (found[1] - found[0]) / (counts[1] - counts[0])
+    return Footprint(found[0] - counts[0] * image, image, precision)
 
 
-def fewest(recipe: Recipe) -> int:
+def tried(share: int, least: int) -> tuple[int, ...]:
+    """The images to try of a process's share, a few and more; all of a share that cannot be cut into parts of `least`.
+
+    The data have as many, as they have those of a batch.
+    """
+    few = max(FEW, least)
+    large = min(2 * few, share)
+    small = max(least, min(few, large // 2))
+    return (small, large) if small < large else (share,)
+
+
+def fewest(method: Method) -> int:
     """The fewest images that can be scored together: two for each group whose batch statistics are its own."""
-    splits: int = getattr(recipe.method, "bn_splits", 1)
-    return 2 * splits
+    return 2 * groups_of(method)
 
 
 def part(recipe: Recipe, count: int) -> Recipe:
@@ -93,7 +110,7 @@ def part(recipe: Recipe, count: int) -> Recipe:
 
 def taken(recipe: Recipe, method: Method, images: Images, device: torch.device, precision: str) -> float:
     """Bytes of a step of a copy of the method: on a GPU as torch measures them, else as autograd's are counted."""
-    content, _ = first_batch(recipe, method, images, device)
+    content, _ = read_batch(recipe, method, images, device)
     layout = "channels_last" if recipe.layout == "auto" else recipe.layout
     content = in_layout(content, layout)
     trial = copy.deepcopy(method).to(device).train()
@@ -140,21 +157,37 @@ def memory_needed(method: Method, kept: float, device: torch.device) -> float:
     return size_of_state(method) + 8 * learning(method) + ALLOWANCE * kept + gpu
 
 
-def parts_within(recipe: Recipe, found: Footprint, limit: float) -> int:
-    """The fewest equal parts of a process's share that fit into so many bytes; ValueError where none does."""
+def parts_within(recipe: Recipe, found: Footprint, limit: float, least: int) -> int:
+    """The fewest equal parts of a process's share, of so many images at least, that fit into so many bytes.
+
+    ValueError where none does.
+    """
     share = recipe.batch_size // world_size()
-    least = min(share, fewest(recipe))
+    least = min(share, least)
     possible = [parts for parts in range(1, share // least + 1) if share % parts == 0]
     for parts in possible:
         if found.of(share // parts) <= limit:
             return parts
     least = share // possible[-1]
-    own = take_own(recipe)
     raise ValueError(
         f"{least} images of {recipe.size} px at a time take about {gigabytes(found.of(least))} with {recipe.model} in "
-        f"{found.precision}, and {gigabytes(limit)} may be filled: lower --size, or compute activations anew with "
-        f"--grad_checkpointing{own and f', or {own}'}; --accumulation N starts without this check"
+        f"{found.precision}, and {gigabytes(limit)} may be filled: {less(recipe)}"
     )
+
+
+def too_much(recipe: Recipe, precision: str, count: int) -> str:
+    """The message on so many images that did not fit when they were tried."""
+    return (
+        f"out of memory with {count} images of {recipe.size} px at a time, which were tried with {recipe.model} in "
+        f"{precision} to estimate the memory of a batch: {less(recipe)}"
+    )
+
+
+def less(recipe: Recipe) -> str:
+    """The ways to less memory for the same images, for an error message."""
+    anew = "" if recipe.grad_checkpointing else "compute activations anew with --grad_checkpointing"
+    ways = [way for way in ("lower --size", anew, take_own(recipe)) if way]
+    return f"{', or '.join(ways)}; --accumulation N starts without this check"
 
 
 def told(recipe: Recipe, found: Footprint, limit: float, parts: int) -> str:

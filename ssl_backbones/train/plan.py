@@ -19,7 +19,7 @@ from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.train.cost import gigabytes
 from ssl_backbones.train.forecast import Forecast, forecast
-from ssl_backbones.train.settle import OF_A_GPU, facts_of
+from ssl_backbones.train.settle import OF_A_GPU, facts_of, memory_of
 
 WHY = {
     "resnet50": "the strongest features, 2,048 of them, and the most work",
@@ -93,7 +93,7 @@ def plan(images: Images, data: str, device: torch.device, gpu_memory: float = 0.
 
     `gpu_memory`, in GB, is that of a GPU that is meant instead of this machine's; `hours` is what a run may take.
     """
-    facts = facts_of(images, device)
+    facts = facts_of(images, device, memory_of(device))
     if gpu_memory:
         facts = replace(facts, memory=OF_A_GPU * gpu_memory * 1e9, gpu=True)
     found, refusals = [], []

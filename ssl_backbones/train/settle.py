@@ -14,7 +14,7 @@ import torch
 
 from ssl_backbones.data import Images
 from ssl_backbones.data.frames import frame_of
-from ssl_backbones.distributed import say, world_size
+from ssl_backbones.distributed import gather_objects, say, world_size
 from ssl_backbones.files import read_object
 from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.facts import Facts
@@ -22,7 +22,7 @@ from ssl_backbones.recipes.own import RULES, put, settled
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.processes import first_decides
-from ssl_backbones.views import Engine, check_engine, fastest_engine, has_opencv
+from ssl_backbones.views import Engine, has_opencv
 
 LOOKED_AT = 64
 """Images whose size is read, at most, evenly spread."""
@@ -30,6 +30,8 @@ OF_A_GPU, OF_THE_HOST = 0.8, 0.5
 """Shares of a memory that a run may fill: the rest is for views, readers, and other programs."""
 PARTS = "accumulation"
 """The field that is settled when a part of the batch was tried, whether the recipe leaves others to rules or not."""
+FROM = ("size", "batch_size", "epochs")
+"""Fields that the rules' values and the parts of a batch follow from."""
 LIMIT = Path("/sys/fs/cgroup/memory.max")
 """The memory that a container may use: bytes, or "max"."""
 
@@ -44,7 +46,8 @@ def settle(recipe: Recipe, images: Images, device: torch.device) -> Recipe:
     kept = first_decides(lambda: values_kept(recipe))
     still_open = tuple(name for name in recipe.derived if name not in kept)
     if still_open:
-        facts = first_decides(lambda: facts_of(images, device))
+        memory = memory_of(device)
+        facts = first_decides(lambda: facts_of(images, device, memory))
         recipe = replace(settled(replace(recipe, derived=still_open), facts), derived=recipe.derived)
     say(told(recipe, len(images), "kept from the run's recipe.json" if kept else "by the rules of docs/own_rules.md"))
     return recipe
@@ -53,23 +56,27 @@ def settle(recipe: Recipe, images: Images, device: torch.device) -> Recipe:
 def as_before(recipe: Recipe) -> Recipe:
     """The recipe with the values that its earlier run in the same folder settled, as recipe.json there holds them.
 
-    Those that this run names are its own. ValueError for an engine that is not installed.
+    Those that this run names are its own. ValueError, in all processes, for an engine that one of them lacks.
     """
     kept = first_decides(lambda: values_kept(recipe))
-    if kept.get("engine") == "opencv" and not has_opencv():
-        raise ValueError(
-            f"the run in {recipe.folder} makes its views by OpenCV, which is not installed here: pip install "
-            "'ssl-backbones[train]', or begin another run with --out"
-        )
+    if kept.get("engine", recipe.engine) == "opencv" and (lacking := without_opencv()):
+        where = "here" if world_size() == 1 else f"where process {', '.join(map(str, lacking))} runs"
+        by, instead = "engine is 'opencv', but OpenCV", "take 'pillow'"
+        if "engine" in kept:
+            by = f"the run in {recipe.folder} makes its views by OpenCV, which"
+            instead = "begin another run with --out"
+        raise ValueError(f"{by} is not installed {where}: pip install 'ssl-backbones[train]', or {instead}")
     for name, value in kept.items():
         recipe = put(recipe, name, value)
-    if recipe.engine != "auto":
-        check_engine(recipe.engine)
     return recipe
 
 
 def values_kept(recipe: Recipe) -> dict[str, Any]:
-    """The values that the same recipe's run in its folder settled; empty where there is none that has trained."""
+    """The values that the same recipe's run in its folder settled; empty where there is none that has trained.
+
+    Of a run of another size, batch, or length that is the engine alone: its folder is refused when it is claimed, and
+    its values may fit none of what this run says.
+    """
     folder = RunFolder(recipe.folder)
     if not (folder.recipe.exists() and folder.has_trained):
         return {}
@@ -79,19 +86,28 @@ def values_kept(recipe: Recipe) -> dict[str, Any]:
         return {}  # the folder is refused when it is claimed, with the reason
     if there.name != recipe.name:
         return {}
+    engine = {} if recipe.engine != "auto" else {"engine": there.engine}
+    if any(said_otherwise(recipe, there, name) for name in FROM):
+        return engine
     kept = {name: value_at(there, name) for name in RULES if name in recipe.derived and name in there.derived}
-    kept |= {} if recipe.engine != "auto" else {"engine": there.engine}
-    return kept | ({} if recipe.accumulation or not there.accumulation else {PARTS: there.accumulation})
+    return kept | engine | ({} if recipe.accumulation or not there.accumulation else {PARTS: there.accumulation})
+
+
+def said_otherwise(recipe: Recipe, there: Recipe, name: str) -> bool:
+    """True for a field that is not left to the rules by both recipes, and has another value in each."""
+    left_open = name in recipe.derived and name in there.derived
+    return not left_open and bool(value_at(recipe, name) != value_at(there, name))
 
 
 def engine_of(recipe: Recipe, method: Method) -> Engine:
-    """The engine that makes a method's views, alike in all processes: the one that the recipe names, or the fastest.
+    """The engine that makes a method's views, alike in all processes: the one that the recipe names, or OpenCV's where
+    it can make them and every process has it, and else the reference. All processes call it together.
 
     ValueError where the method's views are not made by the one that is named.
     """
     engines = method.transform(recipe.size).engines
     if recipe.engine == "auto":
-        return first_decides(lambda: fastest_engine(engines))
+        return "opencv" if "opencv" in engines and not without_opencv() else "pillow"
     if recipe.engine not in engines:
         raise ValueError(
             f"engine is {recipe.engine!r}, but {recipe.method.name} makes its views by {' or '.join(engines)} alone: "
@@ -100,16 +116,24 @@ def engine_of(recipe: Recipe, method: Method) -> Engine:
     return recipe.engine
 
 
+def without_opencv() -> list[int]:
+    """The ranks of the processes that lack OpenCV, in all of them; they call it together."""
+    return [rank for rank, there in enumerate(gather_objects(has_opencv())) if not there]
+
+
 def views_sentence(recipe: Recipe, method: Method) -> str:
-    """A sentence on what makes the views of a recipe that leaves that open no longer, and on what there is besides."""
+    """A sentence on what makes the views of a recipe that leaves that open no longer, and on what there is besides.
+
+    All processes call it together. A run keeps its engine, so what is faster is for another one.
+    """
     if recipe.engine == "device":
         return "Views are made on the network's device (--engine device)."
     if recipe.engine == "opencv":
-        return "Views are made by OpenCV, within a few levels of Pillow's (--engine pillow for those)."
+        return "Views are made by OpenCV, within a few levels of Pillow's (--engine pillow for those, in another run)."
     if "opencv" not in method.transform(recipe.size).engines:
         return f"Views are made by Pillow, as all of {recipe.method.name} are."
-    faster = "--engine opencv is faster" if has_opencv() else "pip install 'ssl-backbones[train]' for faster ones"
-    return f"Views are made by Pillow, the reference ({faster})."
+    faster = "after pip install 'ssl-backbones[train]'" if without_opencv() else "with --engine opencv"
+    return f"Views are made by Pillow, the reference; another run (--out) makes them faster {faster}."
 
 
 def value_at(part: Any, name: str) -> Any:
@@ -119,9 +143,9 @@ def value_at(part: Any, name: str) -> Any:
     return part
 
 
-def facts_of(images: Images, device: torch.device) -> Facts:
-    """The facts for the rules, from the images and the machine."""
-    return Facts(len(images), shorter_side(images), memory_of(device), device.type == "cuda", world_size())
+def facts_of(images: Images, device: torch.device, memory: float) -> Facts:
+    """The facts for the rules, from the images and the machine, of whose memory a process may fill so many bytes."""
+    return Facts(len(images), shorter_side(images), memory, device.type == "cuda", world_size())
 
 
 def shorter_side(images: Images) -> int:
@@ -133,6 +157,11 @@ def shorter_side(images: Images) -> int:
 
 
 def memory_of(device: torch.device) -> float:
+    """Bytes that each process may fill: the least of what all find. They call it together."""
+    return min(gather_objects(memory_here(device)))
+
+
+def memory_here(device: torch.device) -> float:
     """Bytes that this process may fill: of its GPU's memory, or its share of the host's."""
     if device.type == "cuda":
         return OF_A_GPU * torch.cuda.get_device_properties(device).total_memory

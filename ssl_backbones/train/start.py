@@ -151,10 +151,21 @@ def computed_as_before(saved: Checkpoint, device: torch.device) -> Compute:
 def first_batch(run: Run, method: Method, images: Images, device: torch.device) -> tuple[Any, float]:
     """The first batch of this process, on its device, and the seconds that it took to read.
 
-    UnfitError for images that the method cannot use.
+    UnfitError for images, or so many in a batch, that the method cannot use.
     """
+    check_batch(run, method, images)
+    return read_batch(run, method, images, device)
+
+
+def check_batch(run: Run, method: Method, images: Images) -> None:
+    """UnfitError for images, or so many of them in a batch, that the method cannot use."""
     with fitting(take_own(run)):
         method.check_data(len(images), run.batch_size)
+
+
+def read_batch(run: Run, method: Method, images: Images, device: torch.device) -> tuple[Any, float]:
+    """The same, also of a trial's batch, which no rule of the method is asked about."""
+    with fitting(take_own(run)):
         dataset = method.dataset(images, run.size, run.seed)
     order = Order(len(images), run.batch_size, run.seed, rank(), world_size(), run.parts)
     request: Request = next(order.requests(epoch=0))

@@ -2,7 +2,7 @@
 
 from ssl_backbones.views.center_crop import CenterCrop
 from ssl_backbones.views.crop_flip import CropFlip
-from ssl_backbones.views.engine import Engine, check_engine, fastest_engine, has_opencv, using_engine
+from ssl_backbones.views.engine import Engine, check_engine, has_opencv, using_engine
 from ssl_backbones.views.multi_view import MultiView
 from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
 from ssl_backbones.views.patch_transforms import PatchViews, Positions, Rotations
@@ -64,7 +64,6 @@ __all__ = [
     "Transform",
     "check_engine",
     "check_ratio",
-    "fastest_engine",
     "has_opencv",
     "normalise",
     "patch_views",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.util import find_spec
@@ -40,8 +40,3 @@ def check_engine(engine: str) -> None:
 def has_opencv() -> bool:
     """True if OpenCV is installed."""
     return find_spec("cv2") is not None
-
-
-def fastest_engine(engines: Collection[Engine]) -> Engine:
-    """OpenCV's where it is installed and can make the views, which some `engines` can; the reference elsewhere."""
-    return "opencv" if "opencv" in engines and has_opencv() else "pillow"
