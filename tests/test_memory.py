@@ -28,7 +28,7 @@ from ssl_backbones.train.guards import MemoryShortError
 from ssl_backbones.train.memory import Footprint, counted, fewest, fitted, instead, memory_needed, parts_within, tried
 from ssl_backbones.train.pretrain import build
 from ssl_backbones.train.settle import OF_A_GPU
-from ssl_backbones.train.start import UnfitError
+from ssl_backbones.train.start import UnfitError, read_batch
 
 CPU = torch.device("cpu")
 GB = 1e9
@@ -176,7 +176,7 @@ def test_a_trial_asks_for_no_more_than_the_batch_and_for_no_rule_of_it(
     assert fitted(recipe, method, images, CPU).accumulation == parts
     assert forecast(replace(recipe, accumulation=1), images, CPU).steps == 2 * (12 // batch)
     odd = replace(recipe, batch_size=5, accumulation=1)
-    with pytest.raises(UnfitError, match="queue_size is 12, expected a multiple of the batch of 5 images"):
+    with pytest.raises(UnfitError, match="queue_size is 12, but must be a multiple of the batch of 5 images"):
         forecast(odd, images, CPU)
 
 
@@ -189,7 +189,6 @@ def test_memory_that_runs_out_in_a_trial_names_what_was_tried(
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return read_batch(recipe, *_)
 
-    read_batch = memory_module.read_batch
     monkeypatch.setattr(memory_module, "SURE", 10**12)
     monkeypatch.setattr(memory_module, "read_batch", full)
     recipe = tiny(BYOLConfig, image_folder(tmp_path / "images", 24), tmp_path / "run", batch_size=24)

@@ -39,6 +39,7 @@ def on_a_host(rank: int, data: str) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(settle, "memory_here", lambda device: (1e15, 2.5 * GB)[rank])
         patch.setattr(settle, "has_opencv", lambda: rank == 0)
+        patch.setattr(memory, "SURE", 10**7)
         for name, grows in {"memory": (GB, GB), "growth": (0.1 * GB, GB), "too much": (GB, 2 * GB)}.items():
             found = Footprint(0.0, grows[rank], "fp32")
             patch.setattr(memory, "footprint", lambda *_, found=found: found)
