@@ -37,8 +37,8 @@ SAMPLE = Recipe(
         epochs=34,
         hardware="2 CPU cores",
         hours=0.06,
-        result="k-NN +8.6, +10.1 and +11.8 points over random weights with three seeds, 95% intervals of +-3.7 points "
-        "(benchmarks/results/sample_seed*.json, 2026-11-21)",
+        result="k-NN +6.0, +9.0 and +11.8 points over random weights with three seeds, 95% intervals of +-3.7 points "
+        "(benchmarks/results/sample_seed*.json, 2026-11-29)",
     ),
 )
 
