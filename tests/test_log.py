@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from ssl_backbones.files import UnwritableError
 from ssl_backbones.narrator import SILENCE, as_time
 from ssl_backbones.runs import log
-from ssl_backbones.runs.log import RunLog, as_line, number, read_log
+from ssl_backbones.runs.log import RunLog, as_line, number, read_log, seconds_in
 
 
 class Terminal(io.StringIO):
@@ -127,6 +127,15 @@ def test_time_goes_to_a_file_of_its_own(tmp_path: Path) -> None:
     speeds = read_log(tmp_path / "speed.jsonl")
     assert all(set(line) == {"step", "seconds", "images_per_second"} for line in speeds)
     assert speeds[1]["images_per_second"] == pytest.approx(64 / (speeds[1]["seconds"] - speeds[0]["seconds"]))
+
+
+@pytest.mark.parametrize("odd", ["[1]", '"a day"', "null", "true", '"NaN"', "{}"])
+def test_the_duration_is_that_of_the_last_line_that_holds_one(tmp_path: Path, odd: str) -> None:
+    path = tmp_path / "speed.jsonl"
+    path.write_text(f'{{"step": 1, "seconds": 2.5}}\n{{"step": 2, "seconds": {odd}}}\n{{"step": 3}}\n')
+    assert seconds_in(path) == 2.5
+    path.write_text(f'{{"seconds": {odd}}}\n')
+    assert seconds_in(path) == 0.0
 
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:

@@ -256,9 +256,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def seconds_in(path: Path) -> float:
-    """The duration that the last line of a speed.jsonl tells; 0 without a line."""
-    lines = read_log(path)
-    return float(lines[-1]["seconds"]) if lines else 0.0
+    """The duration that a speed.jsonl tells in the last line that holds one; 0 without such a line."""
+    told = [line.get("seconds") for line in read_log(path)]
+    return next((float(one) for one in reversed(told) if type(one) in (int, float) and math.isfinite(one)), 0.0)
 
 
 def number(value: Any) -> Any:
