@@ -36,7 +36,7 @@ def test_the_memory_that_is_told_is_that_of_its_file() -> None:
         at_once = [", ".join(map(str, way["images_at_once"].values())) for way in (kept, anew)]
         told = (kept["gb_per_256_images"], kept["gb_of_state"], at_once[0], anew["gb_per_256_images"], at_once[1])
         assert cells == " | ".join(map(str, told))
-    (sentence,) = re.findall(r"A ResNet-50 at 224 px takes(.*?)\(counted\)", (ROOT / "README.md").read_text(), re.S)
+    (sentence,) = re.findall(r"a ResNet-50 keeps(.*?)\(counted\)", (ROOT / "README.md").read_text(), re.S)
     four = ("moco_v2.in1k_200ep", "lewel_m.in1k_200ep", "byol.in1k_200ep", "lewel_b.in1k_400ep")
     expected = [str(counted[f"resnet50_{name}"]["kept"]["gb_per_256_images"]) for name in four]
     assert re.findall(r"\d+\.\d", sentence) == expected
