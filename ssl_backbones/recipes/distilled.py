@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ssl_backbones.methods.distilled import DistilledConfig
+from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.models.teacher_branch import BESIDE
 from ssl_backbones.recipes.own import ARCHS, own
 from ssl_backbones.recipes.recipe import Recipe
@@ -30,12 +31,12 @@ EPOCHS = 60
 OPTIMIZER = OptimizerConfig("adamw", 2e-3, lr_rule="absolute", weight_decay=0.02, exclude_norm_and_bias=True)
 
 
-def distilled(arch: str, data: str, size: int, teacher: str) -> Recipe:
-    """A network on some images, from a teacher's kept features."""
+def taught(arch: str, data: str, size: int, tag: str, method: MethodConfig, paper: str) -> Recipe:
+    """A network on some images, by a method with a teacher; its tag ends in `tag`."""
     return Recipe(
-        name=f"{arch}_distilled.{data}{size}_{EPOCHS}ep_{teacher}",
-        model=f"{arch}_distilled",
-        method=DistilledConfig(**TEACHERS[teacher], kept=BESIDE, views=(DISTILLED_KEPT_VIEW,)),
+        name=f"{arch}_{method.name}.{data}{size}_{EPOCHS}ep_{tag}",
+        model=f"{arch}_{method.name}",
+        method=method,
         size=size,
         epochs=EPOCHS,
         batch_size=64,
@@ -43,7 +44,7 @@ def distilled(arch: str, data: str, size: int, teacher: str) -> Recipe:
         schedule=ScheduleConfig(warmup_epochs=3, per="step"),
         monitoring=Monitoring(knn_every=5),
         promise=Promise(
-            paper="Distillation on small images (no paper)",
+            paper=f"{paper}, on small images (no paper)",
             table=f"{arch} at {size} px",
             data=DATA[data],
             epochs=EPOCHS,
@@ -52,6 +53,12 @@ def distilled(arch: str, data: str, size: int, teacher: str) -> Recipe:
             result="not measured",
         ),
     )
+
+
+def distilled(arch: str, data: str, size: int, teacher: str) -> Recipe:
+    """A network on some images, from a teacher's kept features."""
+    method = DistilledConfig(**TEACHERS[teacher], kept=BESIDE, views=(DISTILLED_KEPT_VIEW,))
+    return taught(arch, data, size, teacher, method, "Distillation")
 
 
 OWN = DistilledConfig(teacher_output="class", kept=BESIDE, views=(DISTILLED_KEPT_VIEW,))

@@ -9,10 +9,9 @@ from typing import Any
 
 from ssl_backbones.methods.rob import Loss, RoBConfig
 from ssl_backbones.models.teacher_branch import BESIDE
-from ssl_backbones.recipes.distilled import CASES, DATA, EPOCHS, OPTIMIZER, TEACHERS
+from ssl_backbones.recipes.distilled import CASES, OPTIMIZER, TEACHERS, taught
 from ssl_backbones.recipes.own import ARCHS, aligned_heads, own
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import Monitoring, Promise, ScheduleConfig
 from ssl_backbones.views import DISTILLED_KEPT_VIEW, LEWEL_B_SMALL_VIEWS
 
 KEPT: dict[str, Any] = {"kept": BESIDE, "views": (DISTILLED_KEPT_VIEW, DISTILLED_KEPT_VIEW)}
@@ -32,26 +31,8 @@ def rob(arch: str, data: str, size: int, loss: Loss, teacher: str) -> Recipe:
     aligned = loss in ("lewel_b", "lewel_m")
     shown: dict[str, Any] = {"teacher_size": max(32 * GRID, 2 * size), "views": LEWEL_B_SMALL_VIEWS, "groups": 8}
     chosen = {**TEACHERS[teacher], **(shown if aligned else KEPT)}
-    return Recipe(
-        name=f"{arch}_rob.{data}{size}_{EPOCHS}ep_{loss}_{teacher}",
-        model=f"{arch}_rob",
-        method=RoBConfig(loss=loss, queue_size=4096, **aligned_heads(arch), **chosen),
-        size=size,
-        epochs=EPOCHS,
-        batch_size=64,
-        optimizer=OPTIMIZER,
-        schedule=ScheduleConfig(warmup_epochs=3, per="step"),
-        monitoring=Monitoring(knn_every=5),
-        promise=Promise(
-            paper="A frozen teacher in a branch, on small images (no paper)",
-            table=f"{arch} at {size} px",
-            data=DATA[data],
-            epochs=EPOCHS,
-            hardware="2 CPU cores",
-            hours=None,
-            result="not measured",
-        ),
-    )
+    method = RoBConfig(loss=loss, queue_size=4096, **aligned_heads(arch), **chosen)
+    return taught(arch, data, size, f"{loss}_{teacher}", method, "A frozen teacher in a branch")
 
 
 def of_own(arch: str) -> Recipe:
