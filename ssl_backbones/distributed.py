@@ -158,7 +158,7 @@ def reports_to_others() -> Iterator[None]:
         thread.join()
 
 
-def together(work: Callable[[], T]) -> list[T]:
+def in_every_process(work: Callable[[], T]) -> list[T]:
     """Do `work` in every process and return the results in rank order, in all; an error in one is raised in all."""
     own: list[Any] = [None, None]
     failure: Exception | None = None

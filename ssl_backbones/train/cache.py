@@ -21,7 +21,7 @@ from ssl_backbones.data import Images, ImageSourceError, ResidentImages, Unreada
 from ssl_backbones.data.cached import INDEX, CachedImages, read_index, verify
 from ssl_backbones.data.digests import spread
 from ssl_backbones.data.unreadable import Unreadable
-from ssl_backbones.distributed import doing, first_decides, first_here, say, together
+from ssl_backbones.distributed import doing, first_decides, first_here, in_every_process, say
 from ssl_backbones.locks import Lock, LockedError
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.refusal import Refusal
@@ -77,7 +77,7 @@ def cached(images: Images, source: str, how: Caching, part: str = "") -> Images:
     share the folder, one makes for all. TooManyUnreadableError as a run would raise it.
     """
     place = how.place(source, part)
-    kept = all(together(lambda: seen(place)))
+    kept = all(in_every_process(lambda: seen(place)))
     expected = 0 if kept else first_decides(lambda: expected_bytes(images, how))
     if not how.side and expected > how.limit * 1e9:
         say(
@@ -86,9 +86,9 @@ def cached(images: Images, source: str, how: Caching, part: str = "") -> Images:
         )
         return images
     making = making_of(images, source, place, how, expected) if first_here() else iter(())
-    while any(together(lambda: next(making, False))):
+    while any(in_every_process(lambda: next(making, False))):
         pass
-    together(lambda: check(images, source, place) if first_here() else None)
+    in_every_process(lambda: check(images, source, place) if first_here() else None)
     wait_for(place / INDEX)
     found = CachedImages(place)
     found.keys, found.labels, found.classes = images.keys, images.labels, images.classes
