@@ -49,7 +49,7 @@ PUBLIC = (
     "ssl_backbones.fetch",
 )
 """Packages whose `__all__` is public."""
-COUNTED = json.loads((ROOT / "benchmarks" / "results" / "memory.json").read_bytes())["counted"]
+COUNTED = json.loads((ROOT / "benchmarks" / "results" / "activation_memory.json").read_bytes())["counted"]
 MEMORY = {(row["model"], row["size"]): row["kept"]["gb_per_256_images"] for row in COUNTED}
 """GB kept for 256 images, by a network with its method and a size."""
 PAPER = re.compile(r"^([^(]+) \(.*(https?://[^)]+)\)$")
@@ -213,7 +213,7 @@ def recipe_page() -> None:
         "",
         "A recipe is everything about a run as one typed value. `ssl-backbones pretrain NAME --help` shows every field",
         "and what it holds there; each can be set on the command line. GB per 256 images are those kept for the",
-        "gradients in bf16, as `benchmarks/memory.py` counts them for a network, a method and a size.",
+        "gradients in bf16, as `benchmarks/activation_memory.py` counts them for a network, a method and a size.",
     ]
     for name in dict.fromkeys(recipe.method.name for recipe in RECIPES.values()):
         own = [recipe for recipe in RECIPES.values() if recipe.method.name == name]

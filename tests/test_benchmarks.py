@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
-import memory
+import activation_memory
 
 PAGE = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
 RESULTS = ROOT / "benchmarks" / "results"
@@ -27,7 +27,7 @@ def test_the_table_of_all_methods_is_that_of_its_file() -> None:
 
 
 def test_the_memory_that_is_told_is_that_of_its_file() -> None:
-    counted = {row["recipe"]: row for row in json.loads((RESULTS / "memory.json").read_bytes())["counted"]}
+    counted = {row["recipe"]: row for row in json.loads((RESULTS / "activation_memory.json").read_bytes())["counted"]}
     page = (ROOT / "docs" / "devices.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(resnet50_\S+)` \| (.*) \|$", page, re.M)
     assert {name for name, _ in rows} == {name for name, row in counted.items() if row["size"] == 224}
@@ -44,9 +44,9 @@ def test_the_memory_that_is_told_is_that_of_its_file() -> None:
 
 @pytest.mark.slow
 def test_the_memory_of_a_recipe_is_counted_as_its_file_says() -> None:
-    counted = {row["recipe"]: row for row in json.loads((RESULTS / "memory.json").read_bytes())["counted"]}
+    counted = {row["recipe"]: row for row in json.loads((RESULTS / "activation_memory.json").read_bytes())["counted"]}
     name = "resnet50_lewel_b.in1k_400ep"
-    assert memory.row_of(name, {}, memory.Noise(64, 16)) == counted[name]
+    assert activation_memory.row_of(name, {}, activation_memory.Noise(64, 16)) == counted[name]
 
 
 def test_every_file_that_is_named_is_there() -> None:

@@ -17,7 +17,7 @@ from scenes import voc_folder
 
 from ssl_backbones.data import open_images, source
 from ssl_backbones.data.copies import copies_among, copies_sentence
-from ssl_backbones.data.row_groups import RowGroupImages
+from ssl_backbones.data.parquet_in_place import RowGroupImages
 from ssl_backbones.evaluate.detection import detect
 from ssl_backbones.evaluate.detection.detect_run import PRESETS as DETECTIONS
 from ssl_backbones.evaluate.labelled import open_labelled

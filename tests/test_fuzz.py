@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from failing_disk import ERRORS, Disk
 from limits import HANG
+from test_cleanup import COMMAND
 from test_failing_disk import CHEAP, PRETRAIN, Trial, stock, trial
-from test_orphans import COMMAND
 from warm_processes import start_program
 
 __all__ = ["stock", "trial"]

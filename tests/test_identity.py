@@ -18,7 +18,16 @@ import pytest
 from evaluations import evaluated
 from PIL import Image
 
-from ssl_backbones.data import Images, columns, digest_index, digests, kept_arrays, open_images, row_groups, source
+from ssl_backbones.data import (
+    Images,
+    columns,
+    digest_index,
+    digests,
+    kept_arrays,
+    open_images,
+    parquet_in_place,
+    source,
+)
 from ssl_backbones.data.digest_index import contents_of
 from ssl_backbones.data.digests import BLOCK, WHOLE, digest_of_bytes, digest_of_file
 from ssl_backbones.data.images import ImageSourceError
@@ -203,7 +212,7 @@ def row_reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         return seen[-1]
 
     monkeypatch.setattr(columns, "digest_of_bytes", watched)
-    monkeypatch.setattr(row_groups, "digest_of_bytes", watched)
+    monkeypatch.setattr(parquet_in_place, "digest_of_bytes", watched)
     return seen
 
 
@@ -212,10 +221,10 @@ def test_rows_of_a_table_are_read_once_and_again_when_its_files_change(
     listed: tuple[Path, PathKeys], tmp_path: Path, memory: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(source, "HELD_IN_MEMORY", memory)
-    monkeypatch.setattr(row_groups, "COMPARED", 0)
+    monkeypatch.setattr(parquet_in_place, "COMPARED", 0)
     place = table(tmp_path / "x.parquet", 1)
     state, first = place.stat(), open_images(place)
-    assert isinstance(first, row_groups.RowGroupImages) != bool(memory)
+    assert isinstance(first, parquet_in_place.RowGroupImages) != bool(memory)
     whole = digests_in(first)
     assert len({bytes(row) for row in whole}) == 24
     seen = row_reads(monkeypatch)

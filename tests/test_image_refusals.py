@@ -18,8 +18,8 @@ from ssl_backbones.data import (
     require_batch,
     require_labels,
 )
-from ssl_backbones.data.parquet import ParquetImages
-from ssl_backbones.data.row_groups import RowGroupImages
+from ssl_backbones.data.parquet_in_memory import ParquetImages
+from ssl_backbones.data.parquet_in_place import RowGroupImages
 from ssl_backbones.data.tar import TarImages
 
 

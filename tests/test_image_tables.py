@@ -18,13 +18,13 @@ from ssl_backbones.data import (
     UnreadableImageError,
     hub_dataset,
     open_images,
-    row_groups,
+    parquet_in_place,
     source,
     validation_of,
 )
 from ssl_backbones.data.decode import decode
-from ssl_backbones.data.parquet import ParquetImages
-from ssl_backbones.data.row_groups import RowGroupImages
+from ssl_backbones.data.parquet_in_memory import ParquetImages
+from ssl_backbones.data.parquet_in_place import RowGroupImages
 
 # Parquet
 
@@ -90,7 +90,7 @@ def test_large_parquet_is_read_in_place_by_row_groups_and_reads_alike(tmp_path, 
     assert isinstance(large, RowGroupImages)
     assert same(large, small)
     assert large.shards.ends.tolist() == [0, 2, 4, 6, 8, 10, 11, 13]
-    monkeypatch.setattr(row_groups, "LARGEST", large.largest)
+    monkeypatch.setattr(parquet_in_place, "LARGEST", large.largest)
     few = open_images(tmp_path)
     assert few.shards.window < 5
     assert [few[row].size for row in (*range(13), 0)] == [(48, 32)] * 14
@@ -109,7 +109,7 @@ def test_parquet_of_large_row_groups_is_memory_mapped_and_reads_alike(tmp_path, 
     file = write(tmp_path / "train.parquet", ["a", "b"], image=structs(5), label=[0, 1, 0, 1, 1])
     small = open_images(file)
     monkeypatch.setattr(source, "HELD_IN_MEMORY", 0)
-    monkeypatch.setattr(row_groups, "LARGEST", 0)
+    monkeypatch.setattr(parquet_in_place, "LARGEST", 0)
     large = open_images(mapped(monkeypatch, tmp_path, file))
     assert "it is laid out a second time in the cache of `datasets`" in caplog.text
     assert isinstance(large, hub_dataset.HubImages)

@@ -20,8 +20,8 @@ FLOORS = (
     {"checks", "credentials", "narrator", "products", "version"},
     {"refusal"},
     {"files", "registry"},
-    {"clustering", "convert", "cores", "distributed", "invocation", "locks", "losses", "metrics"}
-    | {"optimizers", "orphans", "places", "schedules", "typed", "version", "views"},
+    {"cleanup", "clustering", "convert", "cores", "distributed", "invocation", "locks", "losses", "metrics"}
+    | {"optimizers", "outputs", "schedules", "typed", "version", "views"},
     {"data", "fetch"},
     {"mining", "models", "runs"},
     {"methods"},

@@ -15,9 +15,9 @@ from two_processes import run_two_processes
 
 from ssl_backbones.data import open_images
 from ssl_backbones.methods import BYOLConfig
-from ssl_backbones.train import memory, settle
-from ssl_backbones.train.memory import Footprint, fitted
+from ssl_backbones.train import settle, step_memory
 from ssl_backbones.train.settle import as_before, engine_of, facts_of, memory_of, views_sentence
+from ssl_backbones.train.step_memory import Footprint, fitted
 
 CPU = torch.device("cpu")
 GB = 1e9
@@ -39,10 +39,10 @@ def on_a_host(rank: int, data: str) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(settle, "memory_here", lambda device: (1e15, 2.5 * GB)[rank])
         patch.setattr(settle, "has_opencv", lambda: rank == 0)
-        patch.setattr(memory, "SURE", 10**7)
+        patch.setattr(step_memory, "SURE", 10**7)
         for name, grows in {"memory": (GB, GB), "growth": (0.1 * GB, GB), "too much": (GB, 2 * GB)}.items():
             found = Footprint(0.0, grows[rank], "fp32")
-            patch.setattr(memory, "footprint", lambda *_, found=found: found)
+            patch.setattr(step_memory, "footprint", lambda *_, found=found: found)
             said[name] = outcome(lambda: fitted(recipe, method, images, CPU).accumulation)
         said["facts"] = outcome(lambda: facts_of(images, CPU, memory_of(CPU)).memory / GB)
         said["engine"] = outcome(lambda: engine_of(recipe, method))

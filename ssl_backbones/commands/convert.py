@@ -15,11 +15,11 @@ from pathlib import Path
 
 import timm
 
+from ssl_backbones.cleanup import new_folder
 from ssl_backbones.convert import ConversionError, convert
 from ssl_backbones.distributed import doing
 from ssl_backbones.files import file_digest
 from ssl_backbones.hub.export import save_backbone
-from ssl_backbones.orphans import new_folder
 from ssl_backbones.registry.licences import on_the_hub
 from ssl_backbones.typed.words import Positional
 

@@ -35,7 +35,7 @@ from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.evaluate.options import FeatureOptions
 from ssl_backbones.files import check_writable, replacing
-from ssl_backbones.places import PlaceError, check_place, together
+from ssl_backbones.outputs import OutputError, check_output, together
 from ssl_backbones.runs.results import about
 from ssl_backbones.train.processes import first_decides, meet
 
@@ -86,7 +86,7 @@ class Embeddings:
 def run(options: Options) -> None:
     """Embed, and say where the features are."""
     device = meet()
-    first_decides(lambda: check_places(options))
+    first_decides(lambda: check_outputs(options))
     images, _ = options.selection.of(open_images(options.data, options.decoding), None)
     model = options.open_model(device)
     embeddings = embedded(model, images, options)
@@ -97,17 +97,19 @@ def run(options: Options) -> None:
         say(f"{options.out} holds {width} features of each of {count} images{left_out}")
 
 
-def check_places(options: Options) -> None:
+def check_outputs(options: Options) -> None:
     """Refuse files that exist, unless they may be replaced, and folders that cannot be written to, before any work."""
     for path in options.files:
-        check_place(path, options.overwrite)
+        check_output(path, options.overwrite)
     if options.projector:
         if find_spec("tensorboard") is None:
-            raise PlaceError("--projector needs tensorboard, which is not installed: pip install tensorboard")
+            raise OutputError("--projector needs tensorboard, which is not installed: pip install tensorboard")
         if options.projector.exists() and any(options.projector.iterdir()) and not options.overwrite:
-            raise PlaceError(f"{str(options.projector)!r} is not empty: name another folder with --projector")
+            raise OutputError(f"{str(options.projector)!r} is not empty: name another folder with --projector")
         if link := next((path for path in options.projector.rglob("*") if path.is_symlink()), None):
-            raise PlaceError(f"{str(link)!r} is a link, and nothing is written through links: name another --projector")
+            raise OutputError(
+                f"{str(link)!r} is a link, and nothing is written through links: name another --projector"
+            )
     check_writable(options.out.parent)
 
 

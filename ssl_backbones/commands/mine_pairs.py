@@ -27,7 +27,7 @@ from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.evaluate.options import FeatureOptions
 from ssl_backbones.mining import Mined, Pairs, mine
 from ssl_backbones.mining.neighbours import DISJOINT_FROM, EXACT_UP_TO, SAMPLE
-from ssl_backbones.places import check_place, together
+from ssl_backbones.outputs import check_output, together
 from ssl_backbones.visualizers import grid
 from ssl_backbones.visualizers.figures import save_image
 
@@ -67,7 +67,7 @@ def run(options: Options) -> None:
     """Mine, draw, and say what was done."""
     asked = [options.out, options.picture] if options.picture else [options.out]
     for path in asked:
-        check_place(path, options.overwrite)
+        check_output(path, options.overwrite)
     with together(asked):
         pairs = mine_pairs(options)
         if options.picture:

@@ -25,6 +25,7 @@ from huggingface_hub.utils import logging as hub_logging
 
 import ssl_backbones
 from ssl_backbones.checks import brief
+from ssl_backbones.cleanup import new_folder, private_folder
 from ssl_backbones.credentials import without_credentials
 from ssl_backbones.files import telling, write_file
 from ssl_backbones.hub.card import in_this_repository
@@ -34,7 +35,6 @@ from ssl_backbones.hub.publishing.files import card_of, check_empty, write_files
 from ssl_backbones.hub.publishing.material import Material, MaterialError, read_material
 from ssl_backbones.hub.publishing.refusals import NAME, TAG, PublishError, is_tag
 from ssl_backbones.hub.publishing.shipping import check_ships, ship
-from ssl_backbones.orphans import new_folder, private_folder
 from ssl_backbones.registry.image_sets import known_by
 from ssl_backbones.registry.licences import on_the_hub
 from ssl_backbones.registry.tags import WEIGHTS

@@ -30,7 +30,7 @@ from ssl_backbones.files import make_folder
 from ssl_backbones.hub.run_name import run_name
 from ssl_backbones.methods import method_from_run
 from ssl_backbones.models.backbone import center_crop
-from ssl_backbones.places import is_free, together
+from ssl_backbones.outputs import is_free, together
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.names import without_place
 from ssl_backbones.typed.words import Positional

@@ -154,8 +154,8 @@ def open_parquet(files: Sequence[Path], policy: DecodePolicy) -> Images:
     """The images of parquet files: in memory, or in place, as their size asks."""
     require_pyarrow()
     from ssl_backbones.data.hub_dataset import load_parquet
-    from ssl_backbones.data.parquet import ParquetImages
-    from ssl_backbones.data.row_groups import LARGEST, RowGroupImages
+    from ssl_backbones.data.parquet_in_memory import ParquetImages
+    from ssl_backbones.data.parquet_in_place import LARGEST, RowGroupImages
 
     if sum(file.stat().st_size for file in files) <= HELD_IN_MEMORY:
         return ParquetImages(files, policy)

@@ -15,7 +15,7 @@ from torch import nn
 
 from ssl_backbones.credentials import holds_token
 from ssl_backbones.files import write_file, write_json
-from ssl_backbones.places import together
+from ssl_backbones.outputs import together
 from ssl_backbones.refusal import Refusal
 
 KEPT = ("input_size", "mean", "std", "interpolation", "crop_pct")

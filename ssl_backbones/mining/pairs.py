@@ -12,7 +12,7 @@ import numpy as np
 from ssl_backbones.data.images import Images, ImageSourceError
 from ssl_backbones.data.keys import as_unicode
 from ssl_backbones.files import object_in, replacing
-from ssl_backbones.places import check_place
+from ssl_backbones.outputs import check_output
 
 COLUMNS = ("global_1", "global_2", "local_1", "local_2")
 NOTE = b"ssl_backbones.pairs"
@@ -35,11 +35,11 @@ class Pairs:
     def write(self, path: str | Path, images: Images, *, overwrite: bool = False) -> None:
         """Leave a parquet file with the keys of each image and of its partners: the whole of it, or none.
 
-        Raises PlaceError where there is a file already, and PairsError where it cannot be written.
+        Raises OutputError where there is a file already, and PairsError where it cannot be written.
         """
         pa, pq = pyarrow()
         path = Path(path)
-        check_place(path, overwrite)
+        check_output(path, overwrite)
         keys = pa.array(as_unicode(images.keys))
         partners = [keys.take(pa.array(column)) for column in self.rows.T]
         note = {"form": FORM, "images": len(images), "fingerprint": images.fingerprint, **self.about}

@@ -17,12 +17,12 @@ from ssl_backbones.train.beginning import Beginning
 from ssl_backbones.train.cost import disk_needed, gigabytes
 from ssl_backbones.train.guards import within_memory
 from ssl_backbones.train.loader import reading_workers
-from ssl_backbones.train.memory import counted, fewest, fitted, memory_needed
 from ssl_backbones.train.optimization import build_optimizer
 from ssl_backbones.train.precision import DTYPES, available, timed
 from ssl_backbones.train.pretrain import build, settled_on_data
 from ssl_backbones.train.settle import as_before, engine_of
 from ssl_backbones.train.start import check_batch, fitting, meet_for, read_batch
+from ssl_backbones.train.step_memory import counted, fewest, fitted, memory_needed
 from ssl_backbones.views import using_engine
 
 TIMED_ON_CPU = 4

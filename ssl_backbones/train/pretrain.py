@@ -31,12 +31,12 @@ from ssl_backbones.train.beginning import Beginning, begin
 from ssl_backbones.train.cache import Caching, cached, resident
 from ssl_backbones.train.judge import Conclude, SaveResults
 from ssl_backbones.train.live_page import live_page
-from ssl_backbones.train.memory import fitted
 from ssl_backbones.train.monitor import Monitor
 from ssl_backbones.train.results import save_results
 from ssl_backbones.train.run import complete
 from ssl_backbones.train.settle import as_before, engine_of, settle, views_sentence
 from ssl_backbones.train.start import Begun, check_order, fitting, meet_for, prepare
+from ssl_backbones.train.step_memory import fitted
 from ssl_backbones.views import using_engine
 
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from ssl_backbones.cleanup import run_to_end
 from ssl_backbones.distributed import doing
 from ssl_backbones.evaluate.comparison.comparison import Comparison, ComparisonError, Row
 from ssl_backbones.evaluate.comparison.images import check_images
 from ssl_backbones.evaluate.comparison.table import collect, draw, markdown, plain
 from ssl_backbones.files import make_folder, without_links, write_file, write_json
-from ssl_backbones.orphans import run_to_end
 
 PYTHON = (sys.executable,)
 

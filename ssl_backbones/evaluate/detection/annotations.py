@@ -21,7 +21,7 @@ from ssl_backbones.data.decode import USUAL_POLICY, decode
 from ssl_backbones.data.digest_index import Contents, contents_of_list
 from ssl_backbones.data.frames import Frame, turned, turned_boxes
 from ssl_backbones.data.keys import PathKeys
-from ssl_backbones.data.parquet import ParquetImages
+from ssl_backbones.data.parquet_in_memory import ParquetImages
 from ssl_backbones.data.subset import Subset
 from ssl_backbones.evaluate.frames import AnnotationsFrame, Size, annotated_frames
 

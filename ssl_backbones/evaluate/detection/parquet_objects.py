@@ -16,7 +16,8 @@ from PIL import Image
 from ssl_backbones.data import ImageSourceError
 from ssl_backbones.data.decode import without_pillows_warnings
 from ssl_backbones.data.frames import frame_of
-from ssl_backbones.data.parquet import EncodedColumn, ParquetImages, joined, read, schema_of
+from ssl_backbones.data.parquet import joined, read, schema_of
+from ssl_backbones.data.parquet_in_memory import EncodedColumn, ParquetImages
 from ssl_backbones.evaluate.detection.annotations import AnnotatedImages, Gathered, label_of
 from ssl_backbones.evaluate.detection.values import area_of, box_of, flag_of, size_of
 from ssl_backbones.evaluate.detection.voc_folder import VOC_CLASSES

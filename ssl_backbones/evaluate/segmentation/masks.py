@@ -126,7 +126,8 @@ class ParquetScenes(Scenes):
 
     def __init__(self, files: Sequence[Path], column: str, policy: DecodePolicy = USUAL_POLICY) -> None:
         from ssl_backbones.data.columns import holds_bytes
-        from ssl_backbones.data.parquet import EncodedColumn, ParquetImages, check_alike, schema_of
+        from ssl_backbones.data.parquet import check_alike, schema_of
+        from ssl_backbones.data.parquet_in_memory import EncodedColumn, ParquetImages
 
         schemas = [schema_of(file) for file in files]
         possible = [field.name for field in schemas[0] if holds_bytes(field.type)]

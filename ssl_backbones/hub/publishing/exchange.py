@@ -16,9 +16,9 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import get_session
 from torch import nn
 
+from ssl_backbones.cleanup import private_folder
 from ssl_backbones.distributed import doing
 from ssl_backbones.hub.publishing.refusals import PublishError, explaining
-from ssl_backbones.orphans import private_folder
 
 TIMEOUT = 20.0
 """Seconds that the Hub may be silent when it is asked something."""

@@ -1,9 +1,9 @@
-"""Count the memory of papers' recipes by the shapes of their tensors: python benchmarks/memory.py
+"""Count the memory of papers' recipes by the shapes of their tensors: python benchmarks/activation_memory.py
 
 Nothing is computed: a step of 8 and of 16 images goes through the method as tensors that have shapes and no numbers
 (torch's FakeTensorMode), under autocast to bf16, and what autograd keeps for the gradients is counted. The count grows
 with the images; GB for 256 of them are given, with activations kept and computed anew (--grad_checkpointing), and the
-images at once that by the rules of `ssl_backbones/train/memory.py` go into a GPU of 12, 24 and 80 GB.
+images at once that by the rules of `ssl_backbones/train/step_memory.py` go into a GPU of 12, 24 and 80 GB.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from ssl_backbones.recipes.own import put
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.train.beginning import Beginning
 from ssl_backbones.train.loader import Order
-from ssl_backbones.train.memory import Footprint, counted, memory_needed
 from ssl_backbones.train.pretrain import build
 from ssl_backbones.train.settle import OF_A_GPU
+from ssl_backbones.train.step_memory import Footprint, counted, memory_needed
 
 RECIPES = (
     "resnet50_byol.in1k_200ep",

@@ -1,4 +1,4 @@
-"""Nothing of a process outlives it, however it ends: the processes that it started stop, and its folders go."""
+"""Cleans up after a process however it ends: the processes that it started stop, and its temporary folders go."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places of files that a command is asked for: free before it begins, and filled together or by the same command again.
+"""Output files of a command: free before it begins, and written together or by the same command again.
 
 A command that writes several files notes beside them which it wrote until all are there. One that is killed in between
 leaves the note, by which the next knows those files, while nobody has changed or replaced them.
@@ -20,17 +20,17 @@ NOTE = f"{PRIVATE}together-"
 """The beginning of the names of notes."""
 
 
-class PlaceError(Refusal, ValueError):
+class OutputError(Refusal, ValueError):
     """A file to write that exists, or has no folder to lie in."""
 
 
-def check_place(path: Path, overwrite: bool) -> None:
-    """Refuse to write a file that exists, unless it may be replaced, and a place that cannot hold one: PlaceError."""
+def check_output(path: Path, overwrite: bool) -> None:
+    """Refuse to write a file that exists, unless it may be replaced, and a path that cannot hold one: OutputError."""
     if path.is_dir() or not path.parent.is_dir():
         why = "is a folder" if path.is_dir() else f"has no folder {str(path.parent)!r} to lie in"
-        raise PlaceError(f"{str(path)!r} {why}: name a file in a folder that exists with --out")
+        raise OutputError(f"{str(path)!r} {why}: name a file in a folder that exists with --out")
     if not overwrite and not is_free(path):
-        raise PlaceError(f"{str(path)!r} exists: name another file with --out, or replace it with --overwrite")
+        raise OutputError(f"{str(path)!r} exists: name another file with --out, or replace it with --overwrite")
 
 
 def is_free(path: Path) -> bool:

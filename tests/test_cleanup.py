@@ -19,8 +19,8 @@ from published import TERMS
 from runs import image_folder, run, tiny
 from warm_processes import line_of, start_program
 
+from ssl_backbones.cleanup import run_to_end
 from ssl_backbones.methods import MoCoV2Config
-from ssl_backbones.orphans import run_to_end
 
 ENDS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
@@ -46,7 +46,7 @@ while True:
 
 RUNNER = """
 import sys
-from ssl_backbones.orphans import run_to_end
+from ssl_backbones.cleanup import run_to_end
 with open(sys.argv[1], "wb") as log:
     run_to_end(sys.argv[3:], log, float(sys.argv[2]))
 """

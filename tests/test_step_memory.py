@@ -21,14 +21,23 @@ from ssl_backbones.models import key_encoder
 from ssl_backbones.models.recomputing import recompute_activations
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolderError
-from ssl_backbones.train import memory as memory_module
+from ssl_backbones.train import step_memory
 from ssl_backbones.train.beginning import Beginning
 from ssl_backbones.train.forecast import forecast
 from ssl_backbones.train.guards import MemoryShortError
-from ssl_backbones.train.memory import Footprint, counted, fewest, fitted, instead, memory_needed, parts_within, tried
 from ssl_backbones.train.pretrain import build
 from ssl_backbones.train.settle import OF_A_GPU
 from ssl_backbones.train.start import UnfitError, read_batch
+from ssl_backbones.train.step_memory import (
+    Footprint,
+    counted,
+    fewest,
+    fitted,
+    instead,
+    memory_needed,
+    parts_within,
+    tried,
+)
 
 CPU = torch.device("cpu")
 GB = 1e9
@@ -118,9 +127,9 @@ def test_what_keeps_a_batch_whole_is_offered() -> None:
 @pytest.fixture
 def scarce(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory for four images at a time, on a machine where every run is tried."""
-    monkeypatch.setattr(memory_module, "SURE", 10**12)
-    monkeypatch.setattr(memory_module, "footprint", lambda *_: Footprint(GB, GB, "fp32"))
-    monkeypatch.setattr(memory_module, "memory_of", lambda device: 5.5 * GB)
+    monkeypatch.setattr(step_memory, "SURE", 10**12)
+    monkeypatch.setattr(step_memory, "footprint", lambda *_: Footprint(GB, GB, "fp32"))
+    monkeypatch.setattr(step_memory, "memory_of", lambda device: 5.5 * GB)
 
 
 @pytest.mark.usefixtures("scarce")
@@ -138,8 +147,8 @@ def test_parts_are_said_recorded_and_kept(
     assert "what keeps its batch whole: --grad_checkpointing" in said
     assert json.loads(folder.recipe.read_text())["accumulation"] == 2
     folder.results.unlink()
-    monkeypatch.setattr(memory_module, "memory_of", lambda device: 1.0)
-    monkeypatch.setattr(memory_module, "footprint", None)  # nothing is tried again
+    monkeypatch.setattr(step_memory, "memory_of", lambda device: 1.0)
+    monkeypatch.setattr(step_memory, "footprint", None)  # nothing is tried again
     run(recipe)
     assert json.loads(folder.recipe.read_text())["accumulation"] == 2
     assert json.loads(folder.results.read_text())["steps"] == 1
@@ -150,14 +159,14 @@ def test_a_small_part_tells_the_memory_of_a_large_one(tmp_path: Path, monkeypatc
     recipe = tiny(LewelBConfig, image_folder(tmp_path / "images", 40), tmp_path / "run", batch_size=32, accumulation=0)
     images = open_images(recipe.data)
     method = build(Beginning(recipe, None))
-    found = memory_module.footprint(recipe, method, images, CPU)
-    whole = memory_module.taken(memory_module.part(recipe, 32), method, images, CPU, "fp32")
+    found = step_memory.footprint(recipe, method, images, CPU)
+    whole = step_memory.taken(step_memory.part(recipe, 32), method, images, CPU, "fp32")
     assert found.of(32) == pytest.approx(whole, rel=0.02)
-    monkeypatch.setattr(memory_module, "SURE", 10**9)
-    monkeypatch.setattr(memory_module, "memory_of", lambda device: found.of(8))
+    monkeypatch.setattr(step_memory, "SURE", 10**9)
+    monkeypatch.setattr(step_memory, "memory_of", lambda device: found.of(8))
     assert fitted(recipe, method, images, CPU).accumulation == 4
     assert fitted(replace(recipe, accumulation=1), method, images, CPU).accumulation == 1
-    monkeypatch.setattr(memory_module, "memory_of", lambda device: 1.0)
+    monkeypatch.setattr(step_memory, "memory_of", lambda device: 1.0)
     with pytest.raises(UnfitError, match="lower --size, or compute activations anew with --grad_checkpointing"):
         fitted(recipe, method, images, CPU)
 
@@ -170,9 +179,9 @@ def test_a_trial_asks_for_no_more_than_the_batch_and_for_no_rule_of_it(
     folder = image_folder(tmp_path / "images", 12)
     recipe = tiny(SwAVConfig, folder, tmp_path / "run", {"queue_size": 12}, batch_size=batch, accumulation=0)
     images, method = open_images(recipe.data), build(Beginning(recipe, None))
-    monkeypatch.setattr(memory_module, "SURE", 10**9)
-    found = memory_module.footprint(recipe, method, images, CPU)
-    monkeypatch.setattr(memory_module, "memory_of", lambda device: found.of(2))
+    monkeypatch.setattr(step_memory, "SURE", 10**9)
+    found = step_memory.footprint(recipe, method, images, CPU)
+    monkeypatch.setattr(step_memory, "memory_of", lambda device: found.of(2))
     assert fitted(recipe, method, images, CPU).accumulation == parts
     assert forecast(replace(recipe, accumulation=1), images, CPU).steps == 2 * (12 // batch)
     odd = replace(recipe, batch_size=5, accumulation=1)
@@ -189,8 +198,8 @@ def test_memory_that_runs_out_in_a_trial_names_what_was_tried(
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return read_batch(recipe, *_)
 
-    monkeypatch.setattr(memory_module, "SURE", 10**12)
-    monkeypatch.setattr(memory_module, "read_batch", full)
+    monkeypatch.setattr(step_memory, "SURE", 10**12)
+    monkeypatch.setattr(step_memory, "read_batch", full)
     recipe = tiny(BYOLConfig, image_folder(tmp_path / "images", 24), tmp_path / "run", batch_size=24)
     recipe = replace(recipe, accumulation=0, grad_checkpointing=anew)
     with pytest.raises(MemoryShortError) as caught:
@@ -246,12 +255,12 @@ def test_lewel_b_of_the_paper_starts_on_one_gpu(gigabytes: int, monkeypatch: pyt
     method = build(Beginning(recipe, None))
     shapes = Shapes(method)
     limit = OF_A_GPU * gigabytes * GB
-    monkeypatch.setattr(memory_module, "memory_of", lambda device: limit)
+    monkeypatch.setattr(step_memory, "memory_of", lambda device: limit)
 
     def taken(part: Any, *_: Any) -> float:
         return shapes.taken(part.batch_size, part.size)
 
-    monkeypatch.setattr(memory_module, "taken", taken)
+    monkeypatch.setattr(step_memory, "taken", taken)
     images: Any = None
     found = fitted(recipe, method, images, torch.device("cuda"))
     assert found.accumulation > 1

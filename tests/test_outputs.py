@@ -13,9 +13,9 @@ import pytest
 from limits import HANG
 from warm_processes import start_program
 
+from ssl_backbones.cleanup import new_folder
 from ssl_backbones.files import UnwritableError, write_file
-from ssl_backbones.orphans import new_folder
-from ssl_backbones.places import NOTE, PlaceError, check_place, together
+from ssl_backbones.outputs import NOTE, OutputError, check_output, together
 
 KILLED = """
 import os, sys
@@ -48,13 +48,13 @@ def test_files_of_a_killed_command_are_replaced_and_those_of_others_are_not(tmp_
     out = tmp_path / "out"
     out.mkdir()
     (out / "three").write_bytes(b"somebody's")
-    killed_in("places", "together", "[out / name for name in ('one', 'two', 'three')]", out)
+    killed_in("outputs", "together", "[out / name for name in ('one', 'two', 'three')]", out)
     for name in ("one", "two"):
-        check_place(out / name, overwrite=False)
-    with pytest.raises(PlaceError, match="three' exists"):
-        check_place(out / "three", overwrite=False)
+        check_output(out / name, overwrite=False)
+    with pytest.raises(OutputError, match="three' exists"):
+        check_output(out / "three", overwrite=False)
     with together([out / name for name in ("one", "two", "three")]):
-        check_place(out / "one", overwrite=False)
+        check_output(out / "one", overwrite=False)
         for name in ("one", "two"):
             write_file(out / name, b"whole")
     assert {path.name: path.read_bytes() for path in out.iterdir()} == {
@@ -62,8 +62,8 @@ def test_files_of_a_killed_command_are_replaced_and_those_of_others_are_not(tmp_
         "two": b"whole",
         "three": b"somebody's",
     }
-    with pytest.raises(PlaceError, match="one' exists"):
-        check_place(out / "one", overwrite=False)
+    with pytest.raises(OutputError, match="one' exists"):
+        check_output(out / "one", overwrite=False)
 
 
 LATER = 2 * 10**18
@@ -104,10 +104,10 @@ def test_a_note_that_was_left_frees_no_file_but_the_one_that_was_written(
         left = {note: note.read_bytes() for note in tmp_path.glob(f"{NOTE}*")}
     for note, content in left.items():
         note.write_bytes(content)
-    check_place(tmp_path / "one", overwrite=False)
+    check_output(tmp_path / "one", overwrite=False)
     changed(tmp_path / "one")
-    with pytest.raises(PlaceError, match="exists"):
-        check_place(tmp_path / ("two" if changed is beside else "one"), overwrite=False)
+    with pytest.raises(OutputError, match="exists"):
+        check_output(tmp_path / ("two" if changed is beside else "one"), overwrite=False)
 
 
 def test_what_was_left_stays_free_where_the_next_command_is_killed_too(tmp_path: Path) -> None:
@@ -125,12 +125,12 @@ def test_what_was_left_stays_free_where_the_next_command_is_killed_too(tmp_path:
         write_file(one, b"next")
         content = note.read_bytes()
     note.write_bytes(content)
-    check_place(one, overwrite=False)
+    check_output(one, overwrite=False)
     os.replace(tmp_path / "kept", one)
     assert one.lstat().st_ino == before.st_ino
     for path in (one, two):
         assert path.read_bytes() == b"half"
-        check_place(path, overwrite=False)
+        check_output(path, overwrite=False)
 
 
 def test_an_error_takes_all_new_files_along(tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ def test_an_error_takes_all_new_files_along(tmp_path: Path) -> None:
 def test_a_note_of_another_form_frees_nothing(content: str, tmp_path: Path) -> None:
     (tmp_path / "one").touch()
     (tmp_path / f"{NOTE}x").write_text(content)
-    with pytest.raises(PlaceError, match="exists"):
-        check_place(tmp_path / "one", overwrite=False)
+    with pytest.raises(OutputError, match="exists"):
+        check_output(tmp_path / "one", overwrite=False)
 
 
 @pytest.mark.parametrize("there", [False, True])
@@ -156,7 +156,7 @@ def test_a_folder_is_there_as_a_whole_or_not_at_all(there: bool, tmp_path: Path)
     out = tmp_path / "out"
     if there:
         out.mkdir()
-    killed_in("orphans", "new_folder", "out", out)
+    killed_in("cleanup", "new_folder", "out", out)
     give_up = time.monotonic() + HANG
     while list(tmp_path.glob(".tmp-*")):
         assert time.monotonic() < give_up
