@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ssl_backbones import create_model
 from ssl_backbones.data import Batches, Images, Request
 from ssl_backbones.data.exchanged import ExchangedBatches
+from ssl_backbones.data.placement import mapped
 from ssl_backbones.methods import METHODS, Method, MethodConfig
 from ssl_backbones.mining import Pairs
 from ssl_backbones.views import MultiView
@@ -109,6 +110,4 @@ def mined(images: Images, path: str = SMALL["pairs"]) -> Images:
 
 def converted(content: Any, dtype: torch.dtype) -> Any:
     """Nested content with its floating-point tensors in a type."""
-    if isinstance(content, Tensor):
-        return content.to(dtype) if content.is_floating_point() else content
-    return type(content)(converted(value, dtype) for value in content)
+    return mapped(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, content)

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ssl_backbones.data.batches import BatchDataset, Request
 from ssl_backbones.data.images import Images
-from ssl_backbones.views import MultiView
+from ssl_backbones.views import Located, LocatedViews, MultiView
+from ssl_backbones.views.geometry import geometry_of
 
 
 class Exchanged(NamedTuple):
@@ -61,25 +62,32 @@ class SeparateViews:
 class ExchangedBatches(BatchDataset):
     """Batches whose first view is of the images asked for, and whose other views are of those in exchange.
 
-    Asked for nothing in exchange, they are batches like others.
+    Asked for nothing in exchange, they are batches like others. Places of views are those in the images asked for.
     """
 
-    def __init__(self, images: Images, transform: MultiView, seed: int) -> None:
+    def __init__(self, images: Images, transform: MultiView | LocatedViews, seed: int) -> None:
         super().__init__(images, transform, seed)
-        self.separate = SeparateViews(transform)
+        self.located = isinstance(transform, LocatedViews)
+        self.separate = SeparateViews(transform.views if isinstance(transform, LocatedViews) else transform)
 
     def content(self, request: Request, unreadable: dict[str, str]) -> Any:
-        """The views on the host; Exchanged where the request has images in exchange."""
+        """The views on the host; Exchanged where the request has images in exchange, inside of Located if they are."""
         if request.exchange is None:
             return self.transformed(request, self.read_all(request, unreadable)[1])
         own, others = request.indices.tolist(), request.exchange.indices.tolist()
         both = replace(request, indices=np.array(list(dict.fromkeys(own + others)), np.int64))
         images = dict(zip(both.indices.tolist(), self.read_all(both, unreadable)[1], strict=True))
         first, rest = ([images[index] for index in share] for share in (own, others))
-        return self.separate.on_host([first, *[rest] * (len(self.separate.single) - 1)], self.seed, request)
+        shown = self.separate.on_host([first, *[rest] * (len(self.separate.single) - 1)], self.seed, request)
+        if not self.located:
+            return shown
+        drawn = self.transform.draw(self.seed, request.epoch, request.indices)
+        return Located(shown, geometry_of(first, self.separate.transform.policies, drawn))
 
     def on_device(self, content: Any) -> Any:
-        """The views (B, 3, S, S), normalised; Exchanged where the content is."""
+        """The views (B, 3, S, S), normalised; Exchanged and Located where the content is."""
+        if isinstance(content, Located) and isinstance(content.views, Exchanged):
+            return Located(self.separate.on_device(content.views), content.geometry)
         return self.separate.on_device(content) if isinstance(content, Exchanged) else super().on_device(content)
 
 

@@ -3,6 +3,7 @@
 from ssl_backbones.views.center_crop import CenterCrop
 from ssl_backbones.views.crop_flip import CropFlip
 from ssl_backbones.views.engine import Engine, check_engine, has_opencv, using_engine
+from ssl_backbones.views.geometry import Geometry, Located, LocatedViews
 from ssl_backbones.views.multi_view import MultiView
 from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
 from ssl_backbones.views.patch_transforms import PatchViews, Positions, Rotations
@@ -54,6 +55,9 @@ __all__ = [
     "CenterCrop",
     "CropFlip",
     "Engine",
+    "Geometry",
+    "Located",
+    "LocatedViews",
     "MultiView",
     "Parameters",
     "PatchViews",

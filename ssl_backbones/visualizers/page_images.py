@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ssl_backbones.data import Images, ImageSourceError, UnreadableImageError
 from ssl_backbones.data.placement import to_device
 from ssl_backbones.methods.method import Method
-from ssl_backbones.views import CenterCrop, CropFlip, MultiView, PatchViews, Rotations, Transform
+from ssl_backbones.views import CenterCrop, CropFlip, LocatedViews, MultiView, PatchViews, Rotations, Transform
 from ssl_backbones.visualizers.alignment import alignment_maps
 from ssl_backbones.visualizers.grad_cam import grad_cam
 from ssl_backbones.visualizers.targets import HasLogits, PretextLogit
@@ -212,6 +212,7 @@ def view_pairs(
     if not isinstance(viewer.model, Method):
         return None
     transform = viewer.model.transform(MAP_SCALE * viewer.crop.size)
+    transform = transform.views if isinstance(transform, LocatedViews) else transform
     if not isinstance(transform, MultiView) or len(transform.policies) != 2:
         return None
     first, second = transformed(transform, images, chosen, viewer)

@@ -1,0 +1,82 @@
+"""The places of views in their images, for methods that compare what two views show of the same place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ssl_backbones.views.multi_view import MultiView
+from ssl_backbones.views.policy import Parameters, Policy
+from ssl_backbones.views.reduction import Reduction, whole_size
+from ssl_backbones.views.transform import Transform
+
+
+class Geometry(NamedTuple):
+    """The places of V views of each of B images, in pixels of the images before any of them were left out."""
+
+    boxes: Tensor
+    """(V, B, 4) int64: left, top, width and height of the crop."""
+    flips: Tensor
+    """(V, B) bool: True if the crop was mirrored."""
+    sizes: Tensor
+    """(B, 2) int64: the image's width and height."""
+
+    def corners(self) -> Tensor:
+        """x0, y0, x1, y1 (V, B, 4) of each view's first and last pixels, as shares of the image's sides.
+
+        A mirrored view has x0 > x1, so that its columns run from x0 to x1 like any other's.
+        """
+        first = self.boxes[..., :2]
+        span = (self.sizes - 1).clamp(min=1).float()
+        corners = torch.cat([first / span, (first + self.boxes[..., 2:] - 1) / span], dim=2)
+        return torch.where(self.flips[..., None], corners[..., [2, 1, 0, 3]], corners)
+
+
+class Located(NamedTuple):
+    """Views, and their places in the images."""
+
+    views: Any
+    """The views as they come without places: a list of (B, 3, S, S), or Exchanged."""
+    geometry: Geometry
+
+
+def geometry_of(
+    images: Sequence[Image.Image], policies: Sequence[Policy], parameters: Sequence[Parameters]
+) -> Geometry:
+    """The places of the views of images (B,) by policies (V,) and their parameters; no pixel is read for it."""
+    sizes = np.array([whole_size(image) for image in images], dtype=np.int64).reshape(-1, 2)
+    views = zip(policies, parameters, strict=True)
+    boxes = np.stack([policy.crop_boxes(drawn, sizes) for policy, drawn in views])
+    flips = np.stack([drawn.flip for drawn in parameters])
+    return Geometry(torch.from_numpy(boxes), torch.from_numpy(flips), torch.from_numpy(sizes))
+
+
+@dataclass(frozen=True)
+class LocatedViews(Transform):
+    """The views (B, 3, S, S) of each image, and their places in it: Located, where `views` makes a list."""
+
+    engines = MultiView.engines
+
+    views: MultiView
+
+    def draw(self, seed: int, epoch: int, indices: np.ndarray) -> tuple[Parameters, ...]:
+        """The parameters of each view, B rows each."""
+        return self.views.draw(seed, epoch, indices)
+
+    def reductions(self, seed: int, epoch: int, indices: np.ndarray) -> Sequence[Reduction]:
+        """As coarse as the views allow."""
+        return self.views.reductions(seed, epoch, indices)
+
+    def on_host(self, images: Sequence[Image.Image], parameters: tuple[Parameters, ...]) -> Located:
+        """The views as they are on the host, and their places."""
+        return Located(self.views.on_host(images, parameters), geometry_of(images, self.views.policies, parameters))
+
+    def on_device(self, batch: Located) -> Located:
+        """The normalised views (B, 3, S, S), and their places."""
+        return Located(self.views.on_device(batch.views), batch.geometry)
