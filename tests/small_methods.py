@@ -40,6 +40,7 @@ SMALL: dict[str, Any] = {
     "outputs": 12,
     "frozen_steps": 1,
     "crops": 2,
+    "noise": 0,
 }
 
 

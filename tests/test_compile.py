@@ -13,6 +13,7 @@ from ssl_backbones.methods import (
     BYOLConfig,
     DenseCLConfig,
     DINOConfig,
+    InstDiscConfig,
     LewelMConfig,
     Method,
     MethodConfig,
@@ -21,7 +22,7 @@ from ssl_backbones.methods import (
     SwAVConfig,
 )
 
-SLOWLY = (BYOLConfig, SupConConfig, NNCLRConfig, DenseCLConfig, SwAVConfig, DINOConfig)
+SLOWLY = (BYOLConfig, SupConConfig, NNCLRConfig, DenseCLConfig, SwAVConfig, DINOConfig, InstDiscConfig)
 
 
 @pytest.mark.parametrize("kind", [*(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOWLY), LewelMConfig])

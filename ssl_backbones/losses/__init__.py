@@ -14,6 +14,7 @@ from ssl_backbones.losses.contrastive import (
     supcon,
 )
 from ssl_backbones.losses.dense import correspondence, dense_info_nce
+from ssl_backbones.losses.instance import instance_exponentials, instance_nce, instance_softmax
 from ssl_backbones.losses.redundancy import barlow_twins, vicreg
 from ssl_backbones.losses.regression import cosine_distance, map_distance
 
@@ -32,6 +33,9 @@ __all__ = [
     "discriminator_loss",
     "generator_loss",
     "info_nce",
+    "instance_exponentials",
+    "instance_nce",
+    "instance_softmax",
     "map_distance",
     "multi_positive_info_nce",
     "nt_xent",

@@ -150,6 +150,11 @@ def queue(recipe: Recipe, facts: Facts) -> int:
     return power_of_two(max(1, min(65_536, facts.images - recipe.batch_size)))
 
 
+def noise(recipe: Recipe, facts: Facts) -> int:
+    """None where each image can be told from all others at once, up to 100,000; the paper's 4,096 above."""
+    return 0 if facts.images <= 100_000 else 4096
+
+
 def splits(recipe: Recipe, facts: Facts) -> int:
     """Groups of 16 images at least whose batch statistics are their own: two to MoCo's eight."""
     at_once = recipe.batch_size // recipe.parts
@@ -183,6 +188,7 @@ RULES: dict[str, Callable[[Recipe, Facts], Any]] = {
     "method.prototypes": prototypes,
     "method.frozen_steps": frozen,
     "method.queue_size": queue,
+    "method.noise": noise,
     "method.bn_splits": splits,
     "method.target_momentum": target_momentum,
     "method.momentum": key_momentum,

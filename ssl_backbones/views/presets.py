@@ -18,6 +18,9 @@ DISTILLED_VIEW = Policy(area=(0.14, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), blur_p=0.
 DISTILLED_KEPT_VIEW = Policy(area=(0.5, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), blur_p=0.0)
 """Of a student whose teacher saw the whole image: mild crops, as there is in them what the teacher saw."""
 
+INSTDISC_VIEW = Policy(flip_last=True, jitter_p=1.0, jitter=(0.4, 0.4, 0.4, 0.4), blur_p=0.0)
+"""Wu et al., 2018. https://arxiv.org/abs/1805.01978. The colours of every image change, and some lose them."""
+
 MOCO_V2_VIEWS = (_MOCO_V2_VIEW, _MOCO_V2_VIEW)
 """Chen et al., 2020. https://arxiv.org/abs/2003.04297. Also LEWEL_M's."""
 

@@ -1,0 +1,37 @@
+"""InstDisc. Wu et al., 2018. https://arxiv.org/abs/1805.01978"""
+
+from __future__ import annotations
+
+from ssl_backbones.methods.instdisc import InstDiscConfig
+from ssl_backbones.recipes.own import ARCHS, contrastive, own
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, SETS, small
+
+LARGE = Recipe(
+    name="resnet50_instdisc.in1k_200ep",
+    model="resnet50_instdisc",
+    method=InstDiscConfig(),
+    epochs=200,
+    batch_size=256,
+    optimizer=OptimizerConfig("sgd", 0.03, weight_decay=1e-4),
+    schedule=ScheduleConfig("step", milestones=(120, 160)),
+    promise=Promise(
+        paper="InstDisc (Wu et al., CVPR 2018, https://arxiv.org/abs/1805.01978)",
+        table="the public repository",
+        data="ImageNet-1k",
+        epochs=200,
+        hardware="not stated",
+        hours=None,
+        result="about 54.0 top-1, linear (as later papers quote it, not read again); here: not measured",
+        not_stated="The proximal term of the paper is left out, as in the authors' code; initial weights follow this "
+        "library.",
+    ),
+)
+ALL = InstDiscConfig(noise=0)
+"""Each image against all others: no noise to draw where the data are small."""
+RECIPES = (
+    LARGE,
+    *(small(arch, "instdisc", ALL, 128, CONTRASTIVE, images) for arch in HEADS for images in SETS),
+    *(own(arch, ALL, contrastive(arch)) for arch in ARCHS),
+)
