@@ -16,9 +16,10 @@ import safetensors.torch
 import timm
 import torch
 from conftest import drawn_image
+from evaluations import labelled_images
 from hub_state import WRITER, Repository, State
 from huggingface_hub import constants
-from published import TERMS, Made, altered_copy, download, here, make, publishing, refused, snippets
+from published import TERMS, Made, altered_copy, download, evaluate_run, here, make, publishing, refused, snippets
 from runs import sha, state
 from scripts import script
 
@@ -168,6 +169,32 @@ def test_a_dry_run_asks_nothing_of_the_hub(made: Made, tmp_path: Path, capsys: p
         "recipe.json",
         "results.json",
     }
+
+
+def test_half_precision_is_what_was_evaluated(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def kept(name: str, *more: str) -> Path:
+        script("publish", [str(made.run), "--half", *TERMS, "--out", str(tmp_path / name), *more])
+        return tmp_path / name
+
+    first = kept("first")
+    found = safetensors.torch.load_file(first / "model.safetensors")
+    assert {value.dtype for value in found.values() if value.dim() > 1} == {torch.float16}
+    assert {value.dtype for value in found.values() if value.dim() == 1} == {torch.float32}
+    for name, value in weights(made).items():
+        torch.testing.assert_close(found[name], value.to(found[name].dtype), rtol=0, atol=0)
+    evaluate_run(first, labelled_images(tmp_path / "labelled"), tmp_path / "knn")
+    second = kept("second", "--evaluation", str(tmp_path / "knn"))
+    assert "kept as float16" in (second / "README.md").read_text()
+    assert (second / "model.safetensors").read_bytes() == (first / "model.safetensors").read_bytes()
+    monkeypatch.chdir(second)
+    drawn_image(1, 40, 30).save("photo.jpg")
+    for snippet in snippets((second / "README.md").read_text()):
+        exec(snippet, {})
+    with pytest.raises(SystemExit):
+        kept("no", "--evaluation", str(made.knn))
+    assert "is of other weights" in capsys.readouterr().err
 
 
 def test_the_snippets_of_the_card_run(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

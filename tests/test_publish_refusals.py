@@ -207,4 +207,7 @@ class TestMaterial:
     def test_nothing_to_do(self, made: Made, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             script("publish", [str(made.run)])
-        assert "name a repository with --repo org/name, or enter the card with --enter" in capsys.readouterr().err
+        assert (
+            "name a repository with --repo org/name, or a new folder for the files with --out"
+            in capsys.readouterr().err
+        )

@@ -3,6 +3,7 @@
 Examples:
     ssl-backbones publish runs/mine --repo org/name --images_terms CC0 --dry_run --out preview
     ssl-backbones publish runs/mine --repo org/name --images_terms CC0 --evaluation results/knn results/random
+    ssl-backbones publish runs/mine --images_terms CC0 --half --out weights/mine
 
 The weights (safetensors), config.json and the card go to the Hub in one commit, with a tag; they are downloaded into an
 empty cache and compared before it says done. HF_ENDPOINT names another Hub. With --enter, a card and the results it is
@@ -59,6 +60,8 @@ class Options:
     """Have people ask for access, granted at once or by hand."""
     with_state: bool = False
     """The newest checkpoint too: heads, queue, momentum, optimiser."""
+    half: bool = False
+    """Keep kernels and matrices as float16, half the size; evaluate what --out then holds, and name that."""
     evaluation: tuple[Path, ...] = ()
     """Folders of evaluations of these weights, or of random ones."""
     licence: str | None = None
@@ -72,7 +75,7 @@ class Options:
     dataset: str | None = None
     """Their id on the Hub, ORG/NAME, for the card's list of data sets."""
     out: Path | None = None
-    """Keep the files here as well, in a new folder."""
+    """Keep the files in a new folder; without --repo, that is all that is done."""
     enter: bool = False
     """Put card and results into this copy of the repository."""
     ship: bool = False
@@ -100,13 +103,13 @@ def run(options: Options) -> None:
     if not sys.stderr.isatty():
         disable_progress_bars()
     check_options(options)
-    material = read_material(options.run, options.evaluation, options.with_state)
+    material = read_material(options.run, options.evaluation, options.with_state, options.half)
     check_terms(material, options.images_terms)
     terms = settled(options.terms, givens(material.results))
     check_licence(terms)
     with private_folder("publish-") as folder:
         name = options.repo.partition("/")[2] if options.repo else material.name
-        source = f"hf-hub:{options.repo}" if options.repo else name
+        source = f"hf-hub:{options.repo}" if options.repo else name if options.enter or options.ship else "."
         files = write_files(material, folder, name=name, source=source, terms=terms)
         if options.ship:
             check_ships(material, folder / "model.safetensors")
@@ -128,9 +131,13 @@ def check_options(options: Options) -> None:
     """Refuse what cannot be done whatever the run holds."""
     if not is_tag(options.tag):
         raise PublishError(f"{brief(repr(options.tag))}: {TAG}")
-    if not (options.repo or options.enter or options.ship):
+    if not (options.repo or options.enter or options.ship or options.out):
         raise PublishError(
-            "there is nothing to do: name a repository with --repo org/name, or enter the card with --enter"
+            "there is nothing to do: name a repository with --repo org/name, or a new folder for the files with --out"
+        )
+    if options.half and (options.enter or options.ship):
+        raise PublishError(
+            "--half is for --repo and --out, as the package holds float32: leave it out, or --enter and --ship"
         )
     if options.repo:
         try:

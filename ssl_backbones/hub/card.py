@@ -39,6 +39,8 @@ class Places:
     """Of recipe.json."""
     state: str = ""
     """The place of the training state, if it is published."""
+    half: bool = False
+    """Kernels and matrices are float16 there."""
 
 
 IN_A_RUN = Places("`backbone/model.safetensors`", "`backbone/config.json`, where timm reads it", "recipe.json")
@@ -77,8 +79,8 @@ def model_card(
 
     `recipe`, `results` and `config` are a run's recipe.json, results.json and backbone/config.json; `evaluations` are
     the results of others about the same weights, and about random ones. `source` is what the backbone is loaded by;
-    without one the card is the draft in a run's folder. `state` names the files of the training state, where they lie
-    beside the card; `places` is where the others do.
+    without one the card is the draft in a run's folder; `.` is that of the card. `state` names the files of the
+    training state, where they lie beside the card; `places` is where the others do.
     """
     recipe, results, config, evaluations = plain_texts([recipe, upgraded(results), config or {}, evaluations])
     places, given = places if source else IN_A_RUN, givens(results)
@@ -195,7 +197,7 @@ def pretrained(recipe: Mapping[str, Any], known: Description, given: Mapping[str
 
 def loading(known: Description, source: str | None) -> dict[str, Any]:
     """The names that this package and timm load it by; `needs` is what timm knows through this package alone."""
-    timm_source = source or "local-dir:./backbone"
+    timm_source = "local-dir:." if source == "." else source or "local-dir:./backbone"
     registered = ":" not in timm_source
     needs = timm_source if registered else known.backbone if known.backbone in list_ours() else ""
     on_the_hub = timm_source.startswith("hf-hub:")

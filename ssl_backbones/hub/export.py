@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Sequence
@@ -33,11 +34,13 @@ def save_backbone(
     origin_url: str | None = None,
     paper_name: str | None = None,
     paper_ids: str | None = None,
+    half: bool = False,
 ) -> Path:
     """Write a headless backbone; `timm.create_model(f"local-dir:{folder}", pretrained=True)` gives the same tensors.
 
     `architecture` is the network's own name, `resnet50` and not `resnet50_lewel_b`, so that plain timm knows it. The
-    rest is how images are to be prepared and where the weights come from. Return the folder.
+    rest is how images are to be prepared and where the weights come from; with `half`, matrices and kernels are kept as
+    float16, which is exact for a backbone that is `rounded`. Return the folder.
     """
     weights = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
     reference = _reference(architecture, input_size[0])
@@ -50,9 +53,22 @@ def save_backbone(
     folder.mkdir(parents=True, exist_ok=True)
     files = (folder / "model.safetensors", folder / "config.json")
     with kept_with_all(files):
-        write_file(files[0], safetensors.torch.save(weights, metadata={"format": "pt"}))
+        kept = {key: _halved(value) if half else value for key, value in weights.items()}
+        write_file(files[0], safetensors.torch.save(kept, metadata={"format": "pt"}))
         write_json(files[1], config)
     return folder
+
+
+def rounded(backbone: nn.Module) -> nn.Module:
+    """A copy of a backbone with matrices and kernels rounded to float16; its biases and statistics stay as they are."""
+    copied = copy.deepcopy(backbone)
+    copied.load_state_dict({key: _halved(value) for key, value in copied.state_dict().items()})
+    return copied
+
+
+def _halved(value: Tensor) -> Tensor:
+    """A matrix or a kernel as float16; any other tensor as it is."""
+    return value.half() if value.dim() > 1 else value
 
 
 def _reference(architecture: str, channels: int) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def write_files(material: Material, folder: Path, *, name: str, source: str, ter
         "paper_name": paper.title if paper else None,
         "paper_ids": paper.url if paper else None,
     }
-    save_backbone(material.backbone, folder, material.architecture, **preparation(material.backbone), **about)
+    prepared = preparation(material.backbone)
+    save_backbone(material.backbone, folder, material.architecture, **prepared, **about, half=material.half)
     write(folder / "recipe.json", without_places(material.recipe))
     write(folder / "results.json", without_places(material.results))
     for path, found in zip(evaluation_files(material.evaluations), material.evaluations, strict=True):
@@ -69,7 +71,7 @@ def card_of(
         terms=terms,
         evaluations=[without_places(found) for found in material.evaluations],
         state=state,
-        places=places,
+        places=replace(places, half=material.half),
     )
 
 

@@ -15,6 +15,7 @@ import ssl_backbones
 from ssl_backbones.checks import brief
 from ssl_backbones.files import read_object
 from ssl_backbones.hub.evaluations import is_random
+from ssl_backbones.hub.export import rounded
 from ssl_backbones.hub.publishing.names import without_names
 from ssl_backbones.hub.run_name import fingerprint
 from ssl_backbones.models.backbone import weights_sha256
@@ -47,6 +48,8 @@ class Material:
     """With the weights of the run, on the CPU."""
     checkpoint: Path | None
     """The newest whole one, where the training state is to be published."""
+    half: bool = False
+    """Keep its matrices and kernels as float16, to which they are rounded."""
 
     @property
     def name(self) -> str:
@@ -69,7 +72,9 @@ class Material:
         return read_object(self.folder / "backbone" / "config.json", RESTORE, MaterialError)
 
 
-def read_material(run: Path, evaluations: Sequence[Path] = (), with_state: bool = False) -> Material:
+def read_material(
+    run: Path, evaluations: Sequence[Path] = (), with_state: bool = False, half: bool = False
+) -> Material:
     """The run's files and those of its evaluations, once all are found to fit together; or MaterialError."""
     if not (run / "recipe.json").is_file():
         raise MaterialError(
@@ -94,6 +99,8 @@ def read_material(run: Path, evaluations: Sequence[Path] = (), with_state: bool 
             f"{run} was not written by ssl-backbones pretrain, it lacks {(missing or ['data'])[0]!r}: name another"
         )
     backbone = ssl_backbones.create_model(run, pretrained=True, num_classes=0).eval()
+    if half:
+        backbone = rounded(backbone)
     broken = [name for name, value in backbone.state_dict().items() if not torch.isfinite(value).all()]
     if broken:
         raise MaterialError(
@@ -101,7 +108,7 @@ def read_material(run: Path, evaluations: Sequence[Path] = (), with_state: bool 
         )
     digest = weights_sha256(backbone)
     found = tuple(read_evaluation(path, digest) for path in evaluations)
-    return Material(run, recipe, results, found, backbone, newest(run) if with_state else None)
+    return Material(run, recipe, results, found, backbone, newest(run) if with_state else None, half)
 
 
 def read_evaluation(path: Path, digest: str) -> dict[str, Any]:
