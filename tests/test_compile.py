@@ -18,11 +18,21 @@ from ssl_backbones.methods import (
     Method,
     MethodConfig,
     NNCLRConfig,
+    PixProConfig,
     SupConConfig,
     SwAVConfig,
 )
 
-SLOWLY = (BYOLConfig, SupConConfig, NNCLRConfig, DenseCLConfig, SwAVConfig, DINOConfig, InstDiscConfig)
+SLOWLY = (
+    BYOLConfig,
+    SupConConfig,
+    NNCLRConfig,
+    DenseCLConfig,
+    SwAVConfig,
+    DINOConfig,
+    InstDiscConfig,
+    PixProConfig,
+)
 
 
 @pytest.mark.parametrize("kind", [*(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOWLY), LewelMConfig])

@@ -13,7 +13,7 @@ from ssl_backbones.losses.contrastive import (
     nt_xent,
     supcon,
 )
-from ssl_backbones.losses.dense import correspondence, dense_info_nce
+from ssl_backbones.losses.dense import correspondence, dense_info_nce, nearby, pixel_consistency, propagated
 from ssl_backbones.losses.instance import instance_exponentials, instance_nce, instance_softmax
 from ssl_backbones.losses.redundancy import barlow_twins, vicreg
 from ssl_backbones.losses.regression import cosine_distance, map_distance
@@ -38,7 +38,10 @@ __all__ = [
     "instance_softmax",
     "map_distance",
     "multi_positive_info_nce",
+    "nearby",
     "nt_xent",
+    "pixel_consistency",
+    "propagated",
     "sinkhorn",
     "supcon",
     "swapped_prediction",

@@ -32,10 +32,11 @@ class Geometry(NamedTuple):
 
         A mirrored view has x0 > x1, so that its columns run from x0 to x1 like any other's.
         """
-        first = self.boxes[..., :2]
+        first, extent = self.boxes.split(2, dim=2)
         span = (self.sizes - 1).clamp(min=1).float()
-        corners = torch.cat([first / span, (first + self.boxes[..., 2:] - 1) / span], dim=2)
-        return torch.where(self.flips[..., None], corners[..., [2, 1, 0, 3]], corners)
+        (left, top), (right, bottom) = ((each / span).unbind(2) for each in (first, first + extent - 1))
+        x0, x1 = torch.where(self.flips, right, left), torch.where(self.flips, left, right)
+        return torch.stack([x0, top, x1, bottom], dim=2)
 
 
 class Located(NamedTuple):

@@ -33,6 +33,9 @@ those of DeepMind's code, which works on floats: its Gaussian is cut off at 23 t
 brightness adds (here it multiplies), its saturation scales that of HSV (here it mixes with grey), it solarizes from 0.5
 (here from level 128), and it crops and resizes with TensorFlow's functions (here torchvision's and Pillow's)."""
 
+PIXPRO_VIEWS = (replace(BYOL_VIEWS[0], interpolation="bilinear"), replace(BYOL_VIEWS[1], interpolation="bilinear"))
+"""Xie et al., 2021 (https://arxiv.org/abs/2011.10043): BYOL's two views, bilinear as their code has them."""
+
 _SIMCLR_VIEW = Policy(area=(0.08, 1.0), interpolation="bicubic", jitter=(0.8, 0.8, 0.8, 0.2), blur_p=0.5)
 SIMCLR_VIEWS = (_SIMCLR_VIEW, _SIMCLR_VIEW)
 """Chen et al., 2020 (https://arxiv.org/abs/2002.05709), appendix A, at full strength; bicubic as their code has it."""
