@@ -47,6 +47,17 @@ NOT_REPEATABLE = re.compile(
 """Operations without a deterministic form on CUDA, as torch.use_deterministic_algorithms lists them."""
 
 
+@cache
+def works() -> bool:
+    """True where torch makes fake tensors of a GPU without one; old builds for CUDA ask its driver."""
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            _ = torch.ones(2, device=CUDA)[:, None]
+    except (RuntimeError, AssertionError):
+        return False
+    return True
+
+
 class Waits(TorchDispatchMode):
     """Notes the operations for which a host waits for its device, the names of all, and how products are made."""
 

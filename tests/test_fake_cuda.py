@@ -29,6 +29,7 @@ from ssl_backbones.models.batch_norm import SplitBatchNorm
 from ssl_backbones.models.objective import BarlowTwinsObjective, CosineObjective, VICRegObjective
 from ssl_backbones.recipes.settings import OptimizerConfig
 
+pytestmark = pytest.mark.skipif(not fake_cuda.works(), reason=f"torch {torch.__version__} fakes no GPU without one")
 LARS = OptimizerConfig("lars", 0.5, weight_decay=1e-4)
 every_method = pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
 
