@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import tempfile
 from pathlib import Path
@@ -41,6 +42,9 @@ SMALL: dict[str, Any] = {
     "frozen_steps": 1,
     "crops": 2,
     "noise": 0,
+    "granularities": (3, 4),
+    "negatives": 0,
+    "instance_epochs": 0,
 }
 
 
@@ -100,6 +104,14 @@ def batch_of(method: Method, count: int = 8, size: int = 16, dtype: torch.dtype 
     if two and isinstance(dataset, Batches | ExchangedBatches):
         return views(count, size, dtype, seed)
     return converted(dataset.on_device(dataset[Request(0, np.arange(count))].content), dtype)
+
+
+def features_of(method: Method) -> int:
+    """The number of features that a method looks at before an epoch."""
+    weight = next(method.embedder.parameters())
+    with torch.no_grad():
+        embedder = copy.deepcopy(method.embedder).eval()
+        return int(embedder(torch.zeros(1, 3, 16, 16, dtype=weight.dtype)).shape[1])
 
 
 def mined(images: Images, path: str = SMALL["pairs"]) -> Images:

@@ -18,6 +18,7 @@ from ssl_backbones.methods import (
     Method,
     MethodConfig,
     NNCLRConfig,
+    PCLConfig,
     PixProConfig,
     SupConConfig,
     SwAVConfig,
@@ -31,6 +32,7 @@ SLOWLY = (
     SwAVConfig,
     DINOConfig,
     InstDiscConfig,
+    PCLConfig,
     PixProConfig,
 )
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_methods import CONFIGS, Drawn, converted, mined, small_method
+from small_methods import CONFIGS, Drawn, converted, features_of, mined, small_method
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from two_processes import run_two_processes
@@ -46,7 +46,8 @@ def begin(method: Method) -> None:
     """An epoch's start, with features in groups that lie apart: clusters of three sizes, for those who look for any."""
     method.dataset(mined(Drawn(BATCH)), 16, 5)
     torch.manual_seed(0)
-    method.on_epoch_start(lambda: torch.eye(64)[[0, 1, 0, 2, 0, 1, 3, 3]] + 1e-3 * torch.eye(64)[8:16])
+    unit = torch.eye(features_of(method))
+    method.on_epoch_start(lambda: unit[[0, 1, 0, 2, 0, 1, 3, 3]] + 1e-3 * unit[8:16])
 
 
 def train(kind: type[MethodConfig], rank: int, parts: int) -> list[Any]:

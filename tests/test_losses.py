@@ -108,6 +108,13 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "nt_xent": (normal(0, 4, 3), normal(1, 4, 3), 0.2),
     "pixel_consistency": (normal(0, 2, 3, 4), normal(1, 2, 5, 4), normal(2, 2, 3, 5) > 0),
     "propagated": (normal(0, 2, 3, 4), normal(1, 2, 3, 4), 2.0),
+    "prototype_contrast": (
+        normal(0, 2, 3),
+        normal(1, 4, 3),
+        normal(2, 4).exp(),
+        torch.tensor([3, 0]),
+        torch.tensor([2, 3]),
+    ),
     "sinkhorn": (normal(0, 4, 3), 0.5, 2),
     "swapped_prediction": (normal(0, 3, 2, 4), normal(1, 2, 2, 4).softmax(2), 0.2),
     "supcon": (normal(0, 3, 2, 4), torch.tensor([0, 1, 0]), 0.2),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_methods import CONFIGS, Drawn, batch_of, converted, mined, small_config, small_method
+from small_methods import CONFIGS, Drawn, batch_of, converted, features_of, mined, small_config, small_method
 from torch import Tensor, nn
 
 from ssl_backbones.data import Batches, Images, Request
@@ -52,7 +52,7 @@ def gradient(kind: type[MethodConfig], rows: np.ndarray) -> Tensor:
     dataset = method.dataset(mined(Drawn(8)), 16, 0)
     batch = converted(dataset.on_device(dataset[Request(0, rows)].content), torch.float64)
     torch.manual_seed(0)
-    method.on_epoch_start(lambda: torch.randn(8, 64, dtype=torch.float64))
+    method.on_epoch_start(lambda: torch.randn(8, features_of(method), dtype=torch.float64))
     parameters = [value for value in method.parameters() if value.requires_grad]
     return torch.cat([value.flatten() for value in torch.autograd.grad(method(batch)["loss"], parameters)])
 
@@ -124,7 +124,7 @@ class TestEveryMethod:
             for name, value in method.named_parameters():
                 if not name.startswith("backbone."):
                     value.zero_()
-        assert method(batch_of(method))["loss"].item() == pytest.approx(chance, rel=1e-3)
+        assert method(batch_of(method))["loss"].item() == pytest.approx(float(chance), rel=1e-3)
 
     def test_accumulation_is_as_exact_as_it_says(self, kind: type[MethodConfig]) -> None:
         """The gradient of a batch against that of its halves, with batch statistics out of the way."""

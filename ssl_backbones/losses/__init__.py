@@ -11,6 +11,7 @@ from ssl_backbones.losses.contrastive import (
     info_nce,
     multi_positive_info_nce,
     nt_xent,
+    prototype_contrast,
     supcon,
 )
 from ssl_backbones.losses.dense import correspondence, dense_info_nce, nearby, pixel_consistency, propagated
@@ -42,6 +43,7 @@ __all__ = [
     "nt_xent",
     "pixel_consistency",
     "propagated",
+    "prototype_contrast",
     "sinkhorn",
     "supcon",
     "swapped_prediction",

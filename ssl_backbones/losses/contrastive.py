@@ -81,6 +81,25 @@ def aligned_info_nce(
 
 
 @in_single_precision
+def prototype_contrast(
+    embeddings: Tensor, prototypes: Tensor, concentrations: Tensor, own: Tensor, drawn: Tensor
+) -> Tensor:
+    """ProtoNCE of embeddings (B, D) against their own prototypes (B,) of K and others that were drawn, mean over B.
+
+    PCL (Li et al., 2021), eq. 11, for one clustering: each prototype (K, D) has its own temperature, its concentration
+    (K,). The others are the r first of those drawn (1 + r,) that are not an embedding's own. Embeddings may be of any
+    length, and prototypes are taken as they are.
+    """
+    embeddings = normalize(embeddings, dim=1)
+    positive = (embeddings * prototypes[own]).sum(1) / concentrations[own]
+    negative = embeddings @ prototypes[drawn].T / concentrations[drawn]  # (B, 1 + r)
+    itself, last = own[:, None] == drawn, torch.arange(len(drawn), device=drawn.device) == len(drawn) - 1
+    left_out = torch.where(itself.any(1, keepdim=True), itself, last)
+    all_negatives = negative.masked_fill(left_out, -math.inf).logsumexp(1)
+    return (torch.logaddexp(positive, all_negatives) - positive).mean()
+
+
+@in_single_precision
 def batch_info_nce(queries: Tensor, keys: Tensor, temperature: float, first: int = 0) -> Tensor:
     """InfoNCE of queries (B, D) against the keys (G, D) of the whole batch, mean over B.
 

@@ -75,6 +75,11 @@ class Method(nn.Module, ABC):
         return self.backbone
 
     @property
+    def embedder(self) -> nn.Module:
+        """The network whose features `on_epoch_start` is given: the published one, unless a method looks at others."""
+        return self.published
+
+    @property
     def accumulation_is_exact(self) -> bool:
         """True if the loss of a batch is the mean of its parts' losses, batch statistics aside.
 
@@ -94,7 +99,7 @@ class Method(nn.Module, ABC):
         return Batches(images, self.transform(size), seed)
 
     def on_epoch_start(self, embed: Callable[[], Tensor]) -> None:
-        """Look at all the data: embed() gives the backbone's features (N, D) of every image, in order."""
+        """Look at all the data: embed() gives the embedder's features (N, D) of every image, in order."""
 
     def on_step_left_out(self) -> None:
         """Forget what `forward` held back for `on_step_end`: the optimiser has made no step of it."""

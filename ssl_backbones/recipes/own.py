@@ -42,6 +42,10 @@ BLUR_FROM = 96
 """Largest side at which views are made without blur."""
 CROPS_FROM = 160
 """Smallest side of views that have small crops beside them, for networks with a total stride of 32."""
+SHARES = 50, 25, 10
+"""Images to a prototype of three clusterings; PCL's have 51, 26 and 13 on ImageNet."""
+PROTOTYPES = 25_000, 50_000, 100_000
+"""PCL's."""
 AT_ONCE = 32
 """Images that a view's side must leave room for at once."""
 
@@ -150,6 +154,16 @@ def queue(recipe: Recipe, facts: Facts) -> int:
     return power_of_two(max(1, min(65_536, facts.images - recipe.batch_size)))
 
 
+def granularities(recipe: Recipe, facts: Facts) -> tuple[int, ...]:
+    """One prototype for 50, for 25 and for 10 images, up to PCL's numbers, and two at least."""
+    return tuple(max(2, min(most, facts.images // share)) for share, most in zip(SHARES, PROTOTYPES, strict=True))
+
+
+def instance_epochs(recipe: Recipe, facts: Facts) -> int:
+    """A tenth, as PCL has it."""
+    return max(1, recipe.epochs // 10)
+
+
 def noise(recipe: Recipe, facts: Facts) -> int:
     """None where each image can be told from all others at once, up to 100,000; the paper's 4,096 above."""
     return 0 if facts.images <= 100_000 else 4096
@@ -189,6 +203,8 @@ RULES: dict[str, Callable[[Recipe, Facts], Any]] = {
     "method.frozen_steps": frozen,
     "method.queue_size": queue,
     "method.noise": noise,
+    "method.granularities": granularities,
+    "method.instance_epochs": instance_epochs,
     "method.bn_splits": splits,
     "method.target_momentum": target_momentum,
     "method.momentum": key_momentum,

@@ -74,13 +74,23 @@ class Bench:
         """The backbone's features (N, D) of the images at `indices` (N,), cropped at the centre, in every process."""
         return self.embed_by(center_crop(self.method.backbone, self.size), images, indices)
 
+    def embed_all(self, images: Images, network: nn.Module) -> Tensor:
+        """The features (N, D) that a network makes of all images, cropped at the centre, in every process."""
+        crop = center_crop(self.method.backbone, self.size)
+        return self.embed_by(crop, images, np.arange(len(images)), network)
+
     def embed_views(self, images: Images, indices: np.ndarray) -> Tensor:
         """The backbone's features (N, D) of one augmented view of each image, the same view at every call."""
         return self.embed_by(SingleView(view_of(center_crop(self.method.backbone, self.size))), images, indices)
 
-    def embed_by(self, transform: Transform, images: Images, indices: np.ndarray) -> Tensor:
-        """The backbone's features (N, D) of images at `indices` (N,) as a transform makes them, in every process."""
-        backbone = self.shown or self.method.published
+    def embed_by(
+        self, transform: Transform, images: Images, indices: np.ndarray, network: nn.Module | None = None
+    ) -> Tensor:
+        """The features (N, D) of images at `indices` (N,) as a transform makes them, in every process.
+
+        They are the backbone's, unless a network is given.
+        """
+        backbone = network or self.shown or self.method.published
         dataset = Batches(images, transform, seed_of(self.run.seed, MEASURED))
         features, unreadable = embed(
             backbone, dataset, indices, self.device, workers=self.workers, autocast=self.autocast()
