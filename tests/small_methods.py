@@ -42,6 +42,7 @@ SMALL: dict[str, Any] = {
     "frozen_steps": 1,
     "crops": 2,
     "noise": 0,
+    "map_dim": 16,
     "granularities": (3, 4),
     "negatives": 0,
     "instance_epochs": 0,

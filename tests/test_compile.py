@@ -20,6 +20,7 @@ from ssl_backbones.methods import (
     NNCLRConfig,
     PCLConfig,
     PixProConfig,
+    ReSimConfig,
     SupConConfig,
     SwAVConfig,
 )
@@ -34,6 +35,7 @@ SLOWLY = (
     InstDiscConfig,
     PCLConfig,
     PixProConfig,
+    ReSimConfig,
 )
 
 

@@ -22,6 +22,7 @@ SYNCHRONISED = {"target_bn": "sync", "key_bn": "sync", "sync_bn": True}
 NAMES = {kind.name: kind for kind in CONFIGS}
 
 ROWS_KNOW_EACH_OTHER = {"simclr", "barlow_twins", "vicreg", "deep_infomax", "aligned", "lewel_m", "deepcluster"} | {
+    "resim",
     "supcon",
     "swav",
     "nnclr",

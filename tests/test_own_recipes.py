@@ -42,7 +42,7 @@ MACHINES = (
 
 def test_the_recipes_that_are_promised() -> None:
     methods = ("byol", "lewel_b", "moco_v2", "lewel_m", "supcon", "nnclr", "densecl", "swav", "dino", "pixpro")
-    methods += ("instdisc", "pcl")
+    methods += ("instdisc", "pcl", "resim")
     assert {f"{arch}_{method}.own" for arch in ARCHS for method in methods} <= set(OWN)
 
 

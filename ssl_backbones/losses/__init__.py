@@ -17,6 +17,7 @@ from ssl_backbones.losses.contrastive import (
 from ssl_backbones.losses.dense import correspondence, dense_info_nce, nearby, pixel_consistency, propagated
 from ssl_backbones.losses.instance import instance_exponentials, instance_nce, instance_softmax
 from ssl_backbones.losses.redundancy import barlow_twins, vicreg
+from ssl_backbones.losses.regions import all_windows, region_info_nce, region_means
 from ssl_backbones.losses.regression import cosine_distance, map_distance
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "aligned_info_nce",
     "aligned_negative_count",
     "aligned_nt_xent",
+    "all_windows",
     "barlow_twins",
     "batch_info_nce",
     "correspondence",
@@ -44,6 +46,8 @@ __all__ = [
     "pixel_consistency",
     "propagated",
     "prototype_contrast",
+    "region_info_nce",
+    "region_means",
     "sinkhorn",
     "supcon",
     "swapped_prediction",
