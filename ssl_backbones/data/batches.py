@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import gcd
-from typing import Any, final
+from typing import Any, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +75,12 @@ class BatchDataset(ABC):
     def on_device(self, content: Any) -> Any:
         """The content of a Batch, moved to the network's device, as the method takes it."""
         return self.transform.on_device(content)
+
+    def at(self, side: int) -> Self:
+        """The same batches with views of another side, drawn alike; ValueError for views that have none."""
+        other = copy.copy(self)
+        other.transform = self.transform.at(side)
+        return other
 
     def transformed(self, request: Request, images: Sequence[Image.Image]) -> Any:
         """The output of the transform on the host, of the images (B,) of a request."""

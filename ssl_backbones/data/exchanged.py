@@ -16,7 +16,6 @@ from PIL import Image
 from torch import Tensor
 
 from ssl_backbones.data.batches import BatchDataset, Request
-from ssl_backbones.data.images import Images
 from ssl_backbones.views import Located, LocatedViews, MultiView
 from ssl_backbones.views.geometry import geometry_of
 
@@ -65,10 +64,17 @@ class ExchangedBatches(BatchDataset):
     Asked for nothing in exchange, they are batches like others. Places of views are those in the images asked for.
     """
 
-    def __init__(self, images: Images, transform: MultiView | LocatedViews, seed: int) -> None:
-        super().__init__(images, transform, seed)
-        self.located = isinstance(transform, LocatedViews)
-        self.separate = SeparateViews(transform.views if isinstance(transform, LocatedViews) else transform)
+    transform: MultiView | LocatedViews
+
+    @property
+    def located(self) -> bool:
+        """True if places of views are handed over."""
+        return isinstance(self.transform, LocatedViews)
+
+    @property
+    def separate(self) -> SeparateViews:
+        """The views, each made of images of its own."""
+        return SeparateViews(self.transform.views if isinstance(self.transform, LocatedViews) else self.transform)
 
     def content(self, request: Request, unreadable: dict[str, str]) -> Any:
         """The views on the host; Exchanged where the request has images in exchange, inside of Located if they are."""

@@ -31,6 +31,8 @@ class PairedBatches(BatchDataset):
     the images that it took over.
     """
 
+    transform: MultiView
+
     def __init__(
         self,
         images: Images,
@@ -41,10 +43,14 @@ class PairedBatches(BatchDataset):
         exchanged: bool = False,
     ) -> None:
         super().__init__(images, transform, seed)
-        self.separate = SeparateViews(transform)
         self.partners = np.empty((len(images), 0), np.int64) if partners is None else partners
         self.numbers = np.arange(len(images)) if numbers is None else numbers
         self.exchanged = exchanged
+
+    @property
+    def separate(self) -> SeparateViews:
+        """The views, each made of images of its own."""
+        return SeparateViews(self.transform)
 
     def content(self, request: Request, unreadable: dict[str, str]) -> tuple[list[Any] | Exchanged, Tensor]:
         """The views on the host, (B, S, S, 3) each, and the numbers (B, P) of images and partners."""

@@ -171,7 +171,7 @@ class TeacherBranch(nn.Module):
 
     def shown(self, view: Tensor) -> Tensor:
         """A view (B, 3, S, S) as the teacher wants it: at its side, and in its normalisation."""
-        side = self.side_for(view.shape[-1])
+        side = self.teacher.side or self.side_for(view.shape[-1])
         if side != view.shape[-1]:
             view = interpolate(view, (side, side), mode="bilinear", antialias=side < view.shape[-1])
         return view * self.scale + self.shift

@@ -17,11 +17,13 @@ from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.data.subset import Selection, check_hold_out
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.models.provenance import Provenance
+from ssl_backbones.recipes.progressive import Progressive
 from ssl_backbones.recipes.settings import Checkpoints, Monitoring, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.registry.names import Name
 from ssl_backbones.typed.values import check_types, from_plain, to_plain
 from ssl_backbones.typed.words import Hidden
-from ssl_backbones.views import Engine, Policy
+from ssl_backbones.views import Engine
+from ssl_backbones.views.policy import resized
 
 FREE = frozenset(
     {"promise", "derived", "monitoring", "checkpoints", "unreadable_share", "log_every", "trackers", "workers"}
@@ -117,6 +119,11 @@ class Run(ABC):
         return True
 
     @property
+    def sides(self) -> tuple[int, ...]:
+        """The side of the views of each epoch, in pixels."""
+        return (self.size,) * self.epochs
+
+    @property
     def decoding(self) -> DecodePolicy:
         """The rules by which images are decoded."""
         return DecodePolicy(self.max_pixels)
@@ -197,6 +204,7 @@ class Recipe(Run):
     out: str = ""
     """The run's folder; runs/<name> where it is not given."""
     monitoring: Monitoring = field(default_factory=Monitoring)
+    progressive: Progressive = field(default_factory=Progressive)
     labels: Literal["auto", "none"] = "auto"
     """Take labels from class folders or a label column where there are any; none to leave them out."""
     classes: str = ""
@@ -219,6 +227,7 @@ class Recipe(Run):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.progressive.check(self.size)
         check(0 <= self.cache_limit < math.inf, "cache_limit", self.cache_limit, "at least 0")
         check_hold_out(self.hold_out, self.validation)
         for given in self.method.given:
@@ -258,9 +267,14 @@ class Recipe(Run):
         return Path(self.out or f"runs/{self.name}")
 
     @property
+    def sides(self) -> tuple[int, ...]:
+        return self.progressive.sides(self.size, self.epochs)
+
+    @property
     def smallest_side(self) -> int:
         """Side of the smallest view, in pixels."""
-        return min([self.size, *(policy.side(self.size) for policy in self.method.policies)])
+        side = min(self.sides)
+        return min([side, *(policy.side(side) for policy in self.method.policies)])
 
     def begun_with(self, start: Provenance) -> Recipe:
         """The recipe with its start recorded, whose interpolation its views take over."""
@@ -278,12 +292,3 @@ class Recipe(Run):
         """The recipe that `to_dict` wrote; ValueError names what does not fit."""
         recipe: Recipe = from_plain(Recipe, plain)
         return recipe
-
-
-def resized(value: Any, interpolation: str) -> Any:
-    """A policy, or several, with crops that are resized that way; anything else as it is."""
-    if isinstance(value, Policy):
-        return replace(value, interpolation=interpolation)  # type: ignore[arg-type]
-    if isinstance(value, tuple) and any(isinstance(item, Policy) for item in value):
-        return tuple(resized(item, interpolation) for item in value)
-    return value

@@ -106,17 +106,19 @@ class RunLog:
         every_seconds: float = 10.0,
         clock: Callable[[], float] | None = None,
         spent: Spent | None = None,
+        effort: Callable[[int], float] = float,
     ) -> None:
         """`resumed_at` is the step of the checkpoint, whose later lines are dropped; None for a run that starts.
 
         Where `stream` (stdout) is a terminal it shows a bar, elsewhere a line every so many seconds.
-        `spent` is what the run counts of the time beside its steps.
+        `spent` is what the run counts of the time beside its steps; `effort` is the work of its first so many steps.
         """
         self.main, self.stream, self.trackers = main, stream or sys.stdout, list(trackers)
         self.failed: set[int] = set()
         self.batch_size, self.total_steps = batch_size, total_steps
         self.every_seconds, self.clock, self.spent = every_seconds, clock or NARRATOR.clock, spent
         self.step = self.first_step = resumed_at or 0
+        self.effort = effort
         self.started = self.clock()
         self.written_at = self.printed_at = (self.started, self.step)
         self.shown_at = self.started
@@ -146,8 +148,9 @@ class RunLog:
 
     def left_at(self, now: float) -> float | None:
         """The same at a time of the clock."""
-        pace = (self.step - self.first_step) / max(now - self.started, 1e-9)
-        return (self.total_steps - self.step) / pace if pace > 0 and self.step < self.total_steps else None
+        first, done, whole = (self.effort(step) for step in (self.first_step, self.step, self.total_steps))
+        pace = (done - first) / max(now - self.started, 1e-9)
+        return (whole - done) / pace if pace > 0 and self.step < self.total_steps else None
 
     def advance(self) -> None:
         """Count a step; call it at every one."""

@@ -13,6 +13,7 @@ from torch import nn
 from ssl_backbones.methods.method import Method
 from ssl_backbones.narrator import as_time
 from ssl_backbones.recipes.recipe import Run
+from ssl_backbones.train.growth import of_whole_views, pixels
 from ssl_backbones.train.loop import Loop
 
 PAGES = 20e6
@@ -45,14 +46,21 @@ def expected(loop: Loop, timing: FirstBatch | None) -> str:
 
 def time_sentence(loop: Loop, timing: FirstBatch) -> str:
     """The time of a step, of an epoch, and of all steps that are left, as the first batch has it."""
-    step = seconds_of_step(loop, timing)
-    epoch, left = step * loop.loader.steps_per_epoch, step * (loop.total_steps - loop.step)
-    return f"about {step:.2g} s a step, {as_time(epoch)} an epoch, {as_time(left)} in all and the measurements beside"
+    step, per_epoch = seconds_of_step(loop, timing), loop.loader.steps_per_epoch
+    left = 0.0
+    for epoch, share in enumerate(pixels(loop.run)):
+        steps = min(loop.total_steps, (epoch + 1) * per_epoch) - max(loop.step, epoch * per_epoch)
+        left += max(0, steps) * seconds_of_step(loop, timing, share)
+    whole = f"about {step:.2g} s a step, {as_time(step * per_epoch)} an epoch"
+    return f"{whole}{of_whole_views(loop.run)}, {as_time(left)} in all and the measurements beside"
 
 
-def seconds_of_step(loop: Loop, timing: FirstBatch) -> float:
-    """The time of an optimiser step: of its passes or of its reading, whichever is longer where workers read."""
-    passes = loop.compute.tried.get(loop.compute.way, PASSES * timing.forward)
+def seconds_of_step(loop: Loop, timing: FirstBatch, share: float = 1.0) -> float:
+    """The time of an optimiser step: of its passes or of its reading, whichever is longer where workers read.
+
+    Passes go with the pixels of the views, a `share` of those of whole ones.
+    """
+    passes = share * loop.compute.tried.get(loop.compute.way, PASSES * timing.forward)
     workers = loop.loader.workers
     part = max(passes, timing.reading / workers) if workers else passes + timing.reading
     return part * loop.run.parts

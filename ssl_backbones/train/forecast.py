@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import fmean, median
 
 import torch
 
@@ -15,6 +15,7 @@ from ssl_backbones.narrator import as_time
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.train.beginning import Beginning
 from ssl_backbones.train.cost import disk_needed, gigabytes
+from ssl_backbones.train.growth import pixels
 from ssl_backbones.train.guards import within_memory
 from ssl_backbones.train.loader import reading_workers
 from ssl_backbones.train.optimization import build_optimizer
@@ -42,7 +43,7 @@ class Forecast:
     steps: int
     steps_per_epoch: int
     seconds: float
-    """Of a step, on the machine that was timed."""
+    """Of a step, on the machine that was timed; the mean over epochs of views that grow."""
     memory: float
     """Bytes at once on the device, of each process."""
     disk: float
@@ -90,13 +91,16 @@ def forecast(recipe: Recipe, images: Images, device: torch.device) -> Forecast:
         found = timing(recipe, method, images, device, min(at_once, more))
     share = recipe.batch_size // world_size()
     workers = 0 if images.in_process else reading_workers(recipe.workers)
-    computing, reading = share * found.passes + found.rest, share * found.views
+    reading = share * found.views
     steps_per_epoch = len(images) // recipe.batch_size
+    steps = recipe.total_steps(steps_per_epoch)
+    passed = pixels(recipe)[: -(-steps // steps_per_epoch)]
+    computing = [share * found.passes * less + found.rest for less in passed]
     threads = f"{torch.get_num_threads()} threads, " if device.type == "cpu" else ""
     return Forecast(
-        steps=recipe.total_steps(steps_per_epoch),
+        steps=steps,
         steps_per_epoch=steps_per_epoch,
-        seconds=max(computing, reading / workers) if workers else computing + reading,
+        seconds=fmean(max(each, reading / workers) if workers else each + reading for each in computing),
         memory=memory_needed(method, found.kept * at_once, device),
         disk=disk_needed(recipe, method),
         timed=f"timed on {found.images} images, {device.type}, {threads}{found.precision}, measurements apart",

@@ -10,9 +10,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from ssl_backbones.data.batches import Batch
-from ssl_backbones.data.images import Images
+from ssl_backbones.data import Batch, Images
 from ssl_backbones.data.placement import MEMORY_FORMATS, in_layout, to_device
+from ssl_backbones.data.progressive import progressive
 from ssl_backbones.data.unreadable import Accounts
 from ssl_backbones.methods.method import Method
 from ssl_backbones.products import network_products
@@ -51,7 +51,7 @@ class Loop:
     ) -> None:
         self.run, self.images, self.judge, self.compute = run, images, judge, compute
         self.accelerator, self.folder = accelerator, folder
-        self.dataset = method.dataset(images, run.size, run.seed)
+        self.dataset = progressive(method.dataset(images, run.size, run.seed), run.sides)
         self.loader = Loader(
             self.dataset,
             run.batch_size,

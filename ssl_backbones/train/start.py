@@ -26,6 +26,7 @@ from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, claim
 from ssl_backbones.runs.waiting import WaitingAdvice
 from ssl_backbones.train.before import Given
 from ssl_backbones.train.cost import FirstBatch, expected
+from ssl_backbones.train.growth import effort, growth
 from ssl_backbones.train.guards import within_memory
 from ssl_backbones.train.judge import Judge
 from ssl_backbones.train.loader import Order, reading_workers
@@ -72,6 +73,8 @@ def prepare(
     with within_memory(run, method, run.precision):
         content, reading = first_batch(run, method, images, device)
         timing = FirstBatch(reading, try_step(run, method, content, device))
+        if (smallest := min(run.sides)) < run.size:
+            try_step(run, method, read_batch(run, method, images, device, smallest)[0], device, smallest)
     folder = claimed(run)
     if first_decides(folder.results.exists):
         check_data(images, finished_with(folder), folder)
@@ -97,6 +100,7 @@ def prepare(
         resumed_at=None if saved is None else saved.step,
         main=accelerator.is_main_process,
         spent=loop.loader.spent,
+        effort=lambda steps: effort(run, steps, loop.loader.steps_per_epoch),
     )
     log.trackers.append(WaitingAdvice(run.to_dict(), log.say))
     introduce(loop, log, saved)
@@ -163,10 +167,12 @@ def check_batch(run: Run, method: Method, images: Images) -> None:
         method.check_data(len(images), run.batch_size)
 
 
-def read_batch(run: Run, method: Method, images: Images, device: torch.device) -> tuple[Any, float]:
-    """The same, also of a trial's batch, which no rule of the method is asked about."""
+def read_batch(run: Run, method: Method, images: Images, device: torch.device, side: int = 0) -> tuple[Any, float]:
+    """The same, also of a trial's batch, which no rule of the method is asked about, or with views of another side."""
     with fitting(take_own(run)):
         dataset = method.dataset(images, run.size, run.seed)
+    with fitting("leave out --progressive.start"):
+        dataset = dataset.at(side) if side else dataset
     order = Order(len(images), run.batch_size, run.seed, rank(), world_size(), run.parts)
     request: Request = next(order.requests(epoch=0))
     began = time.perf_counter()
@@ -181,7 +187,7 @@ def readers(run: Run, images: Images) -> int:
     return reading_workers(run.workers) if apart else 0
 
 
-def try_step(run: Run, method: Method, content: Any, device: torch.device) -> float:
+def try_step(run: Run, method: Method, content: Any, device: torch.device, side: int = 0) -> float:
     """Score a batch with a copy of the method, so that what cannot work is refused before the run's folder is made.
 
     Returns the seconds that it took.
@@ -192,8 +198,8 @@ def try_step(run: Run, method: Method, content: Any, device: torch.device) -> fl
             return timed(lambda: trial(content), device)
     except ValueError as error:
         raise UnfitError(
-            f"a batch of {run.batch_size} images of {run.size} px cannot be scored ({error}): change batch_size, "
-            "size or accumulation, or the fields of the method that share out a batch"
+            f"a batch of {run.batch_size} images of {side or run.size} px cannot be scored ({error}): change "
+            "batch_size, size or accumulation, or the fields of the method that share out a batch"
         ) from error
 
 
@@ -226,6 +232,8 @@ def introduce(loop: Loop, log: RunLog, saved: Checkpoint | None) -> None:
         f"{processes} process{'es' if processes > 1 else ''} ({where}), {loop.compute}"
     )
     log.say(run.lr_sentence())
+    if growing := growth(run):
+        log.say(growing)
     if run.parts > 1 and not loop.method.accumulation_is_exact:
         log.say(
             f"Accumulation scores {run.batch_size // run.parts} images at a time, and this method compares each "

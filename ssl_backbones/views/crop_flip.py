@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -54,6 +55,10 @@ class CropFlip(Transform):
     def margin(self) -> int:
         """The padding in pixels."""
         return int(self.size * self.padding)
+
+    def at(self, side: int) -> Self:
+        """The same crops and flips at another side."""
+        return replace(self, size=side)
 
     def draw(self, seed: int, epoch: int, indices: np.ndarray) -> Placement:
         """Each image's crop and flip."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -65,6 +65,10 @@ class LocatedViews(Transform):
     engines = MultiView.engines
 
     views: MultiView
+
+    def at(self, side: int) -> Self:
+        """The same views at another side, in the same places."""
+        return replace(self, views=self.views.at(side))
 
     def draw(self, seed: int, epoch: int, indices: np.ndarray) -> tuple[Parameters, ...]:
         """The parameters of each view, B rows each."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Self, get_args
 
 import numpy as np
 import torch
@@ -46,6 +46,11 @@ class MultiView(Transform):
         if not self.policies:
             raise ValueError("policies is empty, but every view needs a policy: name at least one")
         check_engine(self.engine)
+
+    def at(self, side: int) -> Self:
+        """The same views at another side of theirs, blurred in proportion."""
+        policies = tuple(policy.at(side / self.size) for policy in self.policies)
+        return replace(self, policies=policies, size=side)
 
     def draw(self, seed: int, epoch: int, indices: np.ndarray) -> tuple[Parameters, ...]:
         """The parameters of each view, B rows each."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -25,6 +25,10 @@ class Rotations(Transform):
     """Every augmented image turned by 0, 90, 180 and 270 degrees: `views.patches.rotations`."""
 
     base: CropFlip
+
+    def at(self, side: int) -> Self:
+        """The same views at another side."""
+        return replace(self, base=self.base.at(side))
 
     def draw(self, seed: int, epoch: int, indices: np.ndarray) -> Placement:
         """Each image's augmentation; the turns are no chance."""
@@ -51,6 +55,10 @@ class PatchViews(Transform):
 
     def __post_init__(self) -> None:
         patch_side(self.base.size, self.ratio)  # refuses a wrong ratio
+
+    def at(self, side: int) -> Self:
+        """The same views at another side."""
+        return replace(self, base=self.base.at(side))
 
     def draw(self, seed: int, epoch: int, indices: np.ndarray) -> tuple[Placement, np.ndarray]:
         """Each image's augmentation, and the corners (B, 2) or (B, 4, 2) of its patches."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,10 @@ class Policy:
         """The side of the view in a run of views of `size` pixels: the size, or a smaller multiple of four."""
         return size if self.size_share == 1 else min(size, max(4, 4 * round(size * self.size_share / 4)))
 
+    def at(self, scale: float) -> Policy:
+        """The policy of the same views at so many times their side: what is in pixels, the blur, in proportion."""
+        return replace(self, sigma=(scale * self.sigma[0], scale * self.sigma[1]))
+
     def draw(self, uniforms: NDArray[np.float64]) -> Parameters:
         """Draw the parameters of B views from numbers (B, UNIFORMS) in [0, 1)."""
         area, ratio, position, coins, factors, order, sigma = np.split(
@@ -149,6 +153,15 @@ class Policy:
             ],
             axis=1,
         ).astype(np.int64)
+
+
+def resized(value: Any, interpolation: str) -> Any:
+    """A policy, or several, with crops that are resized that way; anything else as it is."""
+    if isinstance(value, Policy):
+        return replace(value, interpolation=interpolation)  # type: ignore[arg-type]
+    if isinstance(value, tuple) and any(isinstance(item, Policy) for item in value):
+        return tuple(resized(item, interpolation) for item in value)
+    return value
 
 
 def _between(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
@@ -23,6 +23,10 @@ class SingleView(Transform):
     engines = MultiView.engines
 
     views: MultiView
+
+    def at(self, side: int) -> Self:
+        """The same view at another side."""
+        return replace(self, views=self.views.at(side))
 
     def draw(self, seed: int, epoch: int, indices: np.ndarray) -> tuple[Parameters, ...]:
         """The crop and the flip of each image."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from PIL import Image
@@ -23,6 +23,13 @@ class Transform(ABC):
 
     engines: ClassVar[tuple[Engine, ...]] = ("pillow",)
     """The engines that can make its pixels; one that has several is told which by `using_engine`."""
+
+    def at(self, side: int) -> Self:
+        """The same views at another side: drawn alike, with lengths in pixels in proportion.
+
+        ValueError unless a subclass knows how.
+        """
+        raise ValueError(f"{type(self).__name__} makes views of one side alone, not of {side} px as well")
 
     @abstractmethod
     def draw(self, seed: int, epoch: int, indices: np.ndarray) -> Any:
