@@ -26,6 +26,8 @@ ROWS_KNOW_EACH_OTHER = {"simclr", "barlow_twins", "vicreg", "deep_infomax", "ali
     "supcon",
     "swav",
     "nnclr",
+    "lewel_swav",
+    "lewel_nnclr",
 }
 """Methods that hold the images of a batch, or what they weigh, against one another."""
 

@@ -54,8 +54,12 @@ def pooled_views(backbone: nn.Module, views: Sequence[Tensor]) -> Tensor:
 
     Views of one size that follow one another go through the backbone together, and share their batch statistics.
     """
-    groups = [torch.cat(list(group)) for _, group in groupby(views, key=lambda view: view.shape[2:])]
-    return torch.cat([pooled(feature_map(backbone, group)) for group in groups])
+    return torch.cat([pooled(feature_map(backbone, group)) for group in joined_by_size(views)])
+
+
+def joined_by_size(views: Sequence[Tensor]) -> list[Tensor]:
+    """Views (B, 3, S, S) of any sizes, those of one size that follow one another joined to (V * B, 3, S, S)."""
+    return [torch.cat(list(group)) for _, group in groupby(views, key=lambda view: view.shape[2:])]
 
 
 def normalisation(backbone: nn.Module) -> dict[str, Any]:
