@@ -15,6 +15,8 @@ from ssl_backbones.methods import (
     DINOConfig,
     InstDiscConfig,
     LewelMConfig,
+    LewelNNCLRConfig,
+    LewelSwAVConfig,
     Method,
     MethodConfig,
     NNCLRConfig,
@@ -36,6 +38,8 @@ SLOWLY = (
     PCLConfig,
     PixProConfig,
     ReSimConfig,
+    LewelNNCLRConfig,
+    LewelSwAVConfig,
 )
 
 

@@ -69,7 +69,7 @@ class LewelNNCLRConfig(AlignedHeadConfig, MethodConfig):
 
 
 class LewelNNCLR(Method):
-    """The positives of a view's predictions are the past embeddings nearest to the other view's, each map's to its own."""
+    """The positives of a view's predictions are the past embeddings nearest to the other view's, map by map."""
 
     def __init__(self, backbone: nn.Module, config: LewelNNCLRConfig | None = None) -> None:
         super().__init__()

@@ -4,8 +4,8 @@ Huang et al., Learning Where to Learn in Cross-View Self-Supervised Learning, CV
 Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, 2020.
 https://arxiv.org/abs/2006.09882
 The LEWEL paper says that its branch suits such methods in general, and shows it over MoCo v2 and BYOL; this one is
-this project's reading. Head, maps, grouping and the mixture of the losses (eq. 1 to 3) are LEWEL's, the head in place of
-SwAV's; both losses are SwAV's, each with prototypes of its own. Aligned embeddings of all images and maps share one
+this project's reading. Head, maps, grouping and the mixture of the losses (eq. 1 to 3) are LEWEL's, the head in place
+of SwAV's; both losses are SwAV's, each with prototypes of its own. Aligned embeddings of all images and maps share one
 assignment for each view; they are many, so there is no queue beside them, and none beside the global ones. Views of one
 size pass network and head together.
 """
