@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from equal_cost_rows import LARGE, RANDOM, ROWS, TEACHERS, THEMSELVES, Bench, Meter, Row, costs, spent
+from equal_cost_rows import LARGE, RANDOM, ROWS, TEACHERS, THEMSELVES, Bench, Meter, Row, costs, on_one_thread, spent
 from steps import anew
 from timing import circumstances
 from torch import Tensor
@@ -36,6 +36,7 @@ from ssl_backbones.metrics import knn_predict
 from ssl_backbones.metrics.logistic_regression import fit
 from ssl_backbones.models.kept_features import keep_features
 from ssl_backbones.models.teacher import Teacher
+from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.pretrain import start
 from ssl_backbones.train.run import complete
@@ -81,19 +82,25 @@ def packed(right: Tensor) -> str:
 
 def trained(bench: Bench, row: Row, data: str, seed: int, epochs: int, before: float) -> dict[str, Any]:
     """Train a row to its end, from where it was left, and test its backbone; the record of the run."""
+    found = metered(bench.recipe(row, data, seed, epochs))
+    seconds = found.pop("cpu_seconds")
+    cost = {"training": round(seconds, 1), "teacher_before": round(before, 1), "whole": round(seconds + before, 1)}
+    return {"recipe": row.recipe, "epochs": epochs, "cpu_seconds": cost, **found}
+
+
+def metered(recipe: Recipe) -> dict[str, Any]:
+    """Train a recipe to its end, from where it was left, and test its backbone: steps, CPU seconds and accuracies."""
     anew()
-    recipe = bench.recipe(row, data, seed, epochs)
     begun, save, _ = start(recipe)
     file = recipe.folder.with_name(f"{recipe.folder.name}.cpu.json")
     if not isinstance(begun, RunFolder):
         Meter(begun[0], file)
     complete(begun, save)
     steps, seconds = max((int(step), seconds) for step, seconds in spent(file).items())
-    images, asked, source = opened(bench.sets[data])
-    model = open_model(recipe.folder, size=row.size)
-    found = accuracy(rows_of(model, images, bench.sets[data]), rows_of(model, asked, source), len(images.classes))
-    cost = {"training": round(seconds, 1), "teacher_before": round(before, 1), "whole": round(seconds + before, 1)}
-    return {"recipe": row.recipe, "epochs": epochs, "steps": steps, "cpu_seconds": cost, **found}
+    images, asked, source = opened(recipe.data)
+    model = open_model(recipe.folder, size=recipe.size)
+    found = accuracy(rows_of(model, images, recipe.data), rows_of(model, asked, source), len(images.classes))
+    return {"steps": steps, "cpu_seconds": seconds, **found}
 
 
 def drawn(bench: Bench, data: str, seed: int) -> dict[str, Any]:
@@ -168,7 +175,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs18", type=int, default=0, help="of ResNet-18, with the first seed; 0 for none")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    on_one_thread()
     sets = {"imagenette": options.imagenette, "goods": options.goods}
     bench = Bench(sets, {"lite0": options.lite0, "dinov2": options.dinov2}, options.out, options.budget)
     return 1 if work(bench, options.seeds, options.epochs18) else 0

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from steps import anew
 from timing import in_turn
 
 from ssl_backbones import recipes
+from ssl_backbones.cores import VARIABLE
 from ssl_backbones.data import Batch, open_images
 from ssl_backbones.evaluate.model import open_model
 from ssl_backbones.files import make_folder, write_json
 from ssl_backbones.methods.distilled import DistilledConfig
 from ssl_backbones.methods.rob import RoBConfig
+from ssl_backbones.recipes.own import put
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.settings import Monitoring
 from ssl_backbones.runs.run_folder import RunFolder
@@ -85,6 +89,13 @@ class Bench:
     teachers: dict[str, str]
     out: Path
     budget: float
+    choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By a recipe's name, its fields, by dotted names, that have other values than it says."""
+
+    @property
+    def pairs(self) -> Path:
+        """The file of mined pairs."""
+        return self.out / "pairs.parquet"
 
     def record(self, label: str, data: str, seed: int) -> Path:
         """The file of a finished run."""
@@ -97,6 +108,8 @@ class Bench:
     def recipe(self, row: Row, data: str, seed: int, epochs: int) -> Recipe:
         """The row's recipe on one of the sets, for so many epochs, computed in the one way that all rows are."""
         usual = recipes.get(row.recipe)
+        for name, value in self.choices.get(row.recipe, {}).items():
+            usual = put(usual, name, value)
         begun = str(self.run(Row(row.begins_as, ""), other_than(data), seed)) if row.begins_as else ""
         return replace(
             usual,
@@ -118,7 +131,9 @@ class Bench:
         )
 
     def taught(self, method: Any, teacher: str, data: str) -> Any:
-        """The method with its teacher; one that keeps features has them in a folder of its set's own."""
+        """The method with its pairs, or its teacher; one that keeps features has them in a folder of its set's own."""
+        if hasattr(method, "pairs"):
+            return replace(method, pairs=str(self.pairs))
         if not isinstance(method, DistilledConfig | RoBConfig):
             return method
         kept = str(self.out / "kept" / f"{data}-{teacher}") if method.kept else ""
@@ -128,6 +143,12 @@ class Bench:
 def other_than(data: str) -> str:
     """The other of the two sets."""
     return "goods" if data == "imagenette" else "imagenette"
+
+
+def on_one_thread() -> None:
+    """Compute on one thread, whose CPU time other work hardly moves, in the runs of this process too."""
+    os.environ.setdefault(VARIABLE, "1")
+    torch.set_num_threads(1)
 
 
 class Meter:

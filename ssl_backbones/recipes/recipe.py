@@ -187,8 +187,8 @@ class Recipe(Run):
     """Weights to start from, of the same network: a registered name, a name of timm's, hf-hub:org/name, the folder of a
     run, or a file that convert reads; random ones if empty. Images are then prepared as theirs were."""
     with_state: bool = False
-    """Take over heads, target and queue too, of a run's folder or of a repository that publish --with_state made; the
-    method has to be the same."""
+    """Take over heads, target and queue too, of a run's folder, of a repository that publish --with_state made, or of a
+    file of the method's authors that holds them; the method has to be the same."""
     start: Hidden[Provenance | None] = None
     """The provenance of those weights, once they were opened."""
     derived: Hidden[tuple[str, ...]] = ()

@@ -11,6 +11,7 @@ import ssl_backbones
 from ssl_backbones.catalogue.start import Start, fill, open_start, prepare
 from ssl_backbones.distributed import say
 from ssl_backbones.files import read_object
+from ssl_backbones.methods.from_authors import authors_file, take_over_heads
 from ssl_backbones.methods.from_run import RunError, state_folder, take_over
 from ssl_backbones.methods.method import Method
 from ssl_backbones.models.backbone import weights_sha256
@@ -44,9 +45,13 @@ class Beginning:
     def take_over_state(self, method: Method) -> None:
         """Give a method the state of the run that its start is of, if the recipe wants it and no checkpoint has it.
 
-        RunError where that run's state is not of this method, or not of the start.
+        Of a file that the method's authors publish, what it holds. RunError where that state is not of this method, or
+        not of the start.
         """
         if self.start is None or not self.recipe.with_state:
+            return
+        if (file := authors_file(self.recipe.init)) is not None:
+            say(take_over_heads(method, self.recipe.method, file, self.start.provenance.shown))
             return
         folder = state_folder(self.recipe.init)
         count = take_over(method, self.recipe.method, folder)
