@@ -95,7 +95,8 @@ def cost_of(bench: Bench, found: list[Row], row: Row) -> dict[str, float]:
 def mined(bench: Bench, row: Row, seed: int) -> None:
     """Mine the pairs by a run, once."""
     if not bench.pairs.exists():
-        mine_pairs.run(mine_pairs.Options(str(bench.run(row, DATA, seed)), data=bench.sets[DATA], out=bench.pairs))
+        model = str(bench.run(row, DATA, seed))
+        mine_pairs.run(mine_pairs.Options(model=model, data=bench.sets[DATA], out=bench.pairs))
 
 
 def work(bench: Bench, found: list[Row], seeds: list[int], results: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from ssl_backbones.methods import METHODS
 from ssl_backbones.recipes.own import put
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.train.growth import pixels
 
 sys.path.append(str(ROOT / "benchmarks"))
 import all_methods
@@ -166,12 +168,12 @@ def test_choices_are_taken_and_pairs_have_a_place(bench: equal_cost_rows.Bench) 
 
 
 def test_growing_views_get_the_epochs_that_their_pixels_pay_for(tmp_path: Path) -> None:
-    options = progressive.argparse.Namespace(
+    options = argparse.Namespace(
         recipe="imagenette32_60ep", out=tmp_path, epochs=20, size=32, data=tmp_path, start=16, step=16, whole_from=0.75
     )
     whole, growing, longer = (progressive.recipe_of(options, "byol", row, 1) for row in progressive.ROWS)
     assert (set(whole.sides), set(growing.sides)) == ({32}, {16, 32})
     assert whole.epochs == growing.epochs == 20
-    assert sum(progressive.pixels(longer)) == pytest.approx(20, abs=0.5)
+    assert sum(pixels(longer)) == pytest.approx(20, abs=0.5)
     assert len({recipe.folder for recipe in (whole, growing, longer)}) == 3
     assert RunFolder(whole.folder).path == tmp_path / "runs" / "byol.0.seed1"
