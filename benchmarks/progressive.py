@@ -4,7 +4,8 @@
 
 Three rows of each method and seed: whole views; growing views for as many epochs, which is cheaper; and growing views
 for more epochs, about as many as cost the same by their pixels. A run that is stopped goes on; what has a record is not
-done again. CPU seconds are those of the steps with their views, on one thread.
+done again. CPU seconds are those of the steps with their views, on one thread. What a step costs at each side is
+measured first, by runs that take turns; --costs_alone ends there.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
+import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from equal_cost import metered
-from equal_cost_rows import on_one_thread
+from equal_cost_rows import ROUNDS, STEPS, Steps, on_one_thread
 from equal_cost_table import gain, points
-from timing import circumstances, write
+from timing import circumstances, in_turn, quartiles, write
 
 from ssl_backbones import recipes
 from ssl_backbones.files import write_json
@@ -81,6 +85,23 @@ def record_of(options: argparse.Namespace, method: str, row: str, seed: int) -> 
     return made
 
 
+def step_costs(options: argparse.Namespace, method: str) -> Record:
+    """CPU seconds of a step at each side, measured in turns; those of the results file where it has them."""
+    if options.results.exists():
+        known = json.loads(options.results.read_text())["methods"].get(method, {})
+        if "steps" in known:
+            steps: Record = known["steps"]
+            return steps
+    whole, growing, _ = (recipe_of(options, method, row, 0) for row in ROWS)
+    with tempfile.TemporaryDirectory(prefix="trial-") as place, ExitStack() as folders:
+        ways = {
+            str(side): Steps(replace(whole, size=side, out=f"{place}/{side}", epochs=1000), folders)
+            for side in sorted(set(growing.sides))
+        }
+        seconds = in_turn(ways, ROUNDS, time.process_time)
+    return {side: quartiles(each / STEPS, 4) for side, each in seconds.items()}
+
+
 def table(records: dict[str, list[Record]]) -> Record:
     """Of one method, each row's cost and accuracies, and the gains of growing views over whole ones."""
     rows = [
@@ -130,15 +151,20 @@ def main() -> int:
     parser.add_argument("--start", type=int, default=16)
     parser.add_argument("--step", type=int, default=16, choices=(16, 32))
     parser.add_argument("--whole_from", type=float, default=0.75)
+    parser.add_argument("--costs_alone", action="store_true", help="measure what a step costs, and train nothing")
     options = parser.parse_args()
     on_one_thread()
     made: Record = {"data": options.data.name, "size": options.size, "methods": {}}
     for method in options.methods:
+        made["methods"][method] = {"steps": step_costs(options, method)}
+        made |= circumstances(PACKAGES)
+        write(made, options.results)
+        print(f"{method}, CPU s a step: {made['methods'][method]['steps']}", flush=True)
+        if options.costs_alone:
+            continue
         runs = {row: [record_of(options, method, row, seed) for seed in options.seeds] for row in ROWS[: options.rows]}
-        made["methods"][method] = table(runs)
+        made["methods"][method] |= table(runs)
         say(method, made["methods"][method])
-        first = runs[WHOLE][0]
-        made |= {name: first[name] for name in ("hardware", "cores", "threads", "python", "versions", "date")}
         write(made, options.results)
     return 0
 
