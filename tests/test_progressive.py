@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,11 +145,12 @@ def test_the_work_of_a_run_follows_the_pixels(tmp_path: Path) -> None:
     """And so does the time that its log says is left."""
     recipe = tiny(BYOLConfig, tmp_path, tmp_path, epochs=4, progressive=replace(GROWING, whole_from=0.5))
     assert pixels(recipe) == [0.25, 0.25, 1, 1]
-    assert [effort(recipe, step, 3) for step in (0, 1, 6, 7, 12)] == [0, 0.25, 1.5, 2.5, 7.5]
+    assert [effort(recipe, 3, step) for step in (0, 1, 6, 7, 12)] == [0, 0.25, 1.5, 2.5, 7.5]
     assert growth(replace(recipe, compile=True)).endswith("; the network is compiled anew for each side.")
     assert growth(replace(recipe, progressive=Progressive())) == ""
     seconds = iter([0.0, 10.0])
-    log = RunLog(tmp_path, 12, 8, clock=lambda: next(seconds), effort=lambda steps: effort(recipe, steps, 3))
+    log = RunLog(tmp_path, 12, 8, clock=lambda: next(seconds))
+    log.effort = partial(effort, recipe, 3)
     for _ in range(4):
         log.advance()
     assert log.left_at(10.0) == pytest.approx(10 * (7.5 - 1) / 1)

@@ -92,6 +92,8 @@ class RunLog:
     """The share of the time between the last lines that was waited for images, and the seconds of a measurement."""
     told = Spent()
     """The time beside the steps until the last line."""
+    effort: Callable[[int], float] = staticmethod(float)
+    """The work of the run's first so many steps, with which the time that is left goes."""
 
     def __init__(
         self,
@@ -106,19 +108,17 @@ class RunLog:
         every_seconds: float = 10.0,
         clock: Callable[[], float] | None = None,
         spent: Spent | None = None,
-        effort: Callable[[int], float] = float,
     ) -> None:
         """`resumed_at` is the step of the checkpoint, whose later lines are dropped; None for a run that starts.
 
         Where `stream` (stdout) is a terminal it shows a bar, elsewhere a line every so many seconds.
-        `spent` is what the run counts of the time beside its steps; `effort` is the work of its first so many steps.
+        `spent` is what the run counts of the time beside its steps.
         """
         self.main, self.stream, self.trackers = main, stream or sys.stdout, list(trackers)
         self.failed: set[int] = set()
         self.batch_size, self.total_steps = batch_size, total_steps
         self.every_seconds, self.clock, self.spent = every_seconds, clock or NARRATOR.clock, spent
         self.step = self.first_step = resumed_at or 0
-        self.effort = effort
         self.started = self.clock()
         self.written_at = self.printed_at = (self.started, self.step)
         self.shown_at = self.started

@@ -13,7 +13,7 @@ def pixels(run: Run) -> list[float]:
     return [(side / run.size) ** 2 for side in run.sides]
 
 
-def effort(run: Run, steps: int, steps_per_epoch: int) -> float:
+def effort(run: Run, steps_per_epoch: int, steps: int) -> float:
     """The work of the first `steps` optimiser steps, in steps of whole views."""
     shares, (epochs, rest) = pixels(run), divmod(steps, steps_per_epoch)
     return steps_per_epoch * sum(shares[:epochs]) + (rest * shares[epochs] if rest else 0)

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -71,10 +72,7 @@ def prepare(
     with fitting():
         parameter_groups(method, run.optimizer)  # refuses a part that the method does not have
     with within_memory(run, method, run.precision):
-        content, reading = first_batch(run, method, images, device)
-        timing = FirstBatch(reading, try_step(run, method, content, device))
-        if (smallest := min(run.sides)) < run.size:
-            try_step(run, method, read_batch(run, method, images, device, smallest)[0], device, smallest)
+        content, timing = try_first(run, method, images, device)
     folder = claimed(run)
     if first_decides(folder.results.exists):
         check_data(images, finished_with(folder), folder)
@@ -100,8 +98,8 @@ def prepare(
         resumed_at=None if saved is None else saved.step,
         main=accelerator.is_main_process,
         spent=loop.loader.spent,
-        effort=lambda steps: effort(run, steps, loop.loader.steps_per_epoch),
     )
+    log.effort = partial(effort, run, loop.loader.steps_per_epoch)
     log.trackers.append(WaitingAdvice(run.to_dict(), log.say))
     introduce(loop, log, saved)
     log.say(expected(loop, timing))
@@ -150,6 +148,16 @@ def computed_as_before(saved: Checkpoint, device: torch.device) -> Compute:
     check(0 < threads <= MOST_THREADS, "threads", threads, f"from 1 to {MOST_THREADS}")
     torch.set_num_threads(threads)
     return Compute(kept["precision"], kept["layout"], tried={})
+
+
+def try_first(run: Run, method: Method, images: Images, device: torch.device) -> tuple[Any, FirstBatch]:
+    """The first batch of this process, scored on trial, and its time; where views grow, one of the smallest as well."""
+    content, reading = first_batch(run, method, images, device)
+    timing = FirstBatch(reading, try_step(run, method, content, device))
+    if (smallest := min(run.sides)) < run.size:
+        small, _ = read_batch(run, method, images, device, smallest)
+        try_step(run, method, small, device, smallest)
+    return content, timing
 
 
 def first_batch(run: Run, method: Method, images: Images, device: torch.device) -> tuple[Any, float]:
