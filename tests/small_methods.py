@@ -32,6 +32,7 @@ SMALL: dict[str, Any] = {
     "projection_dim": 16,
     "aligned_dim": 16,
     "predictor_dim": 8,
+    "local_dim": 8,
     "groups": 4,
     "queue_size": 16,
     "aligned_queue_size": 16,

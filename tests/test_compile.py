@@ -25,6 +25,7 @@ from ssl_backbones.methods import (
     ReSimConfig,
     SupConConfig,
     SwAVConfig,
+    VICRegLConfig,
 )
 
 SLOWLY = (
@@ -40,6 +41,7 @@ SLOWLY = (
     ReSimConfig,
     LewelNNCLRConfig,
     LewelSwAVConfig,
+    VICRegLConfig,
 )
 
 

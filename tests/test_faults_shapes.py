@@ -24,6 +24,7 @@ NAMES = {kind.name: kind for kind in CONFIGS}
 ROWS_KNOW_EACH_OTHER = {"simclr", "barlow_twins", "vicreg", "deep_infomax", "aligned", "lewel_m", "deepcluster"} | {
     "resim",
     "supcon",
+    "vicregl",
     "swav",
     "nnclr",
     "lewel_swav",

@@ -98,6 +98,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
         0.2,
     ),
     "discriminator_loss": (normal(0, 4), normal(1, 4)),
+    "embedding_distances": (normal(0, 2, 3, 4), normal(1, 2, 5, 4)),
     "generator_loss": (normal(0, 4),),
     "info_nce": (normal(0, 4, 3), normal(1, 4, 3), normal(2, 5, 3), 0.2),
     "instance_exponentials": (normal(0, 2, 3), normal(1, 4, 3), torch.tensor([[0, 3], [2, 2]]), 0.2),
@@ -108,6 +109,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "nearby": (normal(0, 2, 4), normal(1, 2, 4), (2, 3), 0.7),
     "nt_xent": (normal(0, 4, 3), normal(1, 4, 3), 0.2),
     "pixel_consistency": (normal(0, 2, 3, 4), normal(1, 2, 5, 4), normal(2, 2, 3, 5) > 0),
+    "place_distances": (normal(0, 2, 4), normal(1, 2, 4), (2, 3)),
     "propagated": (normal(0, 2, 3, 4), normal(1, 2, 3, 4), 2.0),
     "prototype_contrast": (
         normal(0, 2, 3),

@@ -33,6 +33,7 @@ from ssl_backbones.methods import (
     SimSiamConfig,
     SwAVConfig,
     VICRegConfig,
+    VICRegLConfig,
 )
 from ssl_backbones.methods.aligned import AlignedConfig
 from ssl_backbones.models.shadow import Shadow
@@ -58,6 +59,7 @@ PASSES: dict[type[MethodConfig], tuple[int, int]] = {
     SimSiamConfig: (2, 0),
     SwAVConfig: (2, 0),
     VICRegConfig: (2, 0),
+    VICRegLConfig: (2, 0),
 }
 """Passes of the network and of its slow copy by the equations; elsewhere one pass over all views will do."""
 WAITING = {"_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "_unique2", "unique_consecutive"}

@@ -14,7 +14,15 @@ from ssl_backbones.losses.contrastive import (
     prototype_contrast,
     supcon,
 )
-from ssl_backbones.losses.dense import correspondence, dense_info_nce, nearby, pixel_consistency, propagated
+from ssl_backbones.losses.dense import (
+    correspondence,
+    dense_info_nce,
+    embedding_distances,
+    nearby,
+    pixel_consistency,
+    place_distances,
+    propagated,
+)
 from ssl_backbones.losses.instance import instance_exponentials, instance_nce, instance_softmax
 from ssl_backbones.losses.redundancy import barlow_twins, vicreg
 from ssl_backbones.losses.regions import all_windows, region_info_nce, region_means
@@ -34,6 +42,7 @@ __all__ = [
     "cross_entropy",
     "dense_info_nce",
     "discriminator_loss",
+    "embedding_distances",
     "generator_loss",
     "info_nce",
     "instance_exponentials",
@@ -44,6 +53,7 @@ __all__ = [
     "nearby",
     "nt_xent",
     "pixel_consistency",
+    "place_distances",
     "propagated",
     "prototype_contrast",
     "region_info_nce",

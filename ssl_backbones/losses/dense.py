@@ -13,6 +13,8 @@ from ssl_backbones.losses.precision import in_single_precision
 AT_ONCE = 2**26
 """Numbers for pairs of positions, or of positions and negatives, that are held at once; more are computed part by part,
 and again for the gradient."""
+EXACT = "donot_use_mm_for_euclid_dist"
+"""Distances by differences: those by products lose digits where they are small."""
 
 
 @torch.no_grad()
@@ -73,9 +75,39 @@ def nearby(corners: Tensor, other: Tensor, grid: tuple[int, int], distance: floa
     diagonals of a position. Corners x0, y0, x1, y1 (B, 4) are those of the views in the image, where a mirrored one has
     x0 > x1; the grid is P = h * w positions, down and across.
     """
-    apart = torch.cdist(centres(corners, grid), centres(other, grid), compute_mode="donot_use_mm_for_euclid_dist")
+    apart = place_distances(corners, other, grid)
     diagonals = [torch.hypot((x1 - x0) / grid[1], (y1 - y0) / grid[0]) for x0, y0, x1, y1 in (corners.T, other.T)]
     return apart < distance * torch.maximum(*diagonals)[:, None, None]
+
+
+@torch.no_grad()
+@in_single_precision
+def place_distances(corners: Tensor, other: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The distances (B, P, P) in the image of the centres of two views' h x w positions, in the unit of their corners.
+
+    Corners (B, 4) are x0, y0, x1, y1 of the views in the image.
+    """
+    return torch.cdist(centres(corners, grid), centres(other, grid), compute_mode=EXACT)
+
+
+@torch.no_grad()
+@in_single_precision
+def embedding_distances(first: Tensor, second: Tensor) -> Tensor:
+    """The distances (B, P, Q) of embeddings (B, P, D) and (B, Q, D)."""
+    return torch.cdist(first, second, compute_mode=EXACT)
+
+
+def matched_positions(first: Tensor, second: Tensor, distances: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` embeddings (B, count, D) of (B, P, D) whose partners are nearest, and these partners of (B, Q, D).
+
+    VICRegL (Bardes et al., 2022), section 3.2: the partner of a position is the one of the other view with the smallest
+    of its distances (B, P, Q). All P where there are no more.
+    """
+    nearest, partners = distances.min(2)
+    chosen = nearest.topk(min(count, nearest.shape[1]), largest=False).indices
+    taken = (first, chosen), (second, partners.gather(1, chosen))
+    one, other = (rows.gather(1, at[..., None].expand(-1, -1, rows.shape[2])) for rows, at in taken)
+    return one, other
 
 
 def centres(corners: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -41,6 +41,8 @@ def vicreg(
 ) -> Tensor:
     """invariance * s(Z, Z') + variance * (v(Z) + v(Z')) + covariance * (c(Z) + c(Z')) of two views' embeddings (B, D).
 
+    Of embeddings (B, ..., D) it is the mean over what lies between: each position's columns vary over images.
+
     VICReg (Bardes et al., 2022), eq. 6. s is the squared distance of paired embeddings, mean over columns too as in the
     paper's algorithm 1 (eq. 5 sums over them; the weights are for the mean).
     """
@@ -53,12 +55,13 @@ def vicreg(
 
 
 def below(rows: Tensor, target: float, eps: float) -> Tensor:
-    """v: how far the columns' standard deviations over rows (B, D) are below the target, mean over D. Eq. 1 and 2."""
+    """v: how far the columns' standard deviations over rows (B, ..., D) are below the target, mean. Eq. 1 and 2."""
     return (target - (rows.var(0) + eps).sqrt()).relu().mean()
 
 
 def covariances(rows: Tensor) -> Tensor:
-    """c: the squares of the covariances between different columns of rows (B, D), summed, over D. Eq. 3 and 4."""
-    centred = rows - rows.mean(0)
-    matrix = centred.T @ centred / (len(rows) - 1)
-    return (matrix.square().sum() - matrix.diagonal().square().sum()) / rows.shape[1]
+    """c: the squares of the covariances between different columns of rows (B, ..., D), summed, over D. Eq. 3 and 4."""
+    centred = (rows - rows.mean(0)).movedim(0, -2)
+    matrix = centred.mT @ centred / (len(rows) - 1)
+    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
+    return (matrix.square().sum() - diagonal.square().sum()) / diagonal.numel()
