@@ -101,6 +101,12 @@ class PixPro(Method):
         rows: Tensor = network.projector(features.flatten(2).mT.reshape(-1, width))
         return rows.view(count, high * wide, -1), (high, wide)
 
+    def pixel_embeddings(self, images: Tensor) -> Tensor:
+        """x: the embeddings (B, D, h, w) of the positions of normalised images (B, 3, H, W)."""
+        rows, grid = self.project(self, images)
+        embeddings: Tensor = rows.mT.unflatten(2, grid)
+        return embeddings
+
     def on_step_end(self, progress: float) -> dict[str, float]:
         momentum = ema_momentum(progress, self.config.target_momentum, self.config.target_momentum_end)
         self.target.update(momentum, backbone=self.backbone, projector=self.projector)

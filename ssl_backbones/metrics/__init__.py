@@ -1,6 +1,7 @@
 """Metrics of frozen features: neighbours, a linear probe, spread and rank, localisation, and confidence intervals."""
 
 from ssl_backbones.metrics.collapse import alignment, effective_rank, feature_std, uniformity
+from ssl_backbones.metrics.correspondence import on_same_object
 from ssl_backbones.metrics.interval import (
     Interval,
     mean_interval,
@@ -34,6 +35,7 @@ __all__ = [
     "mean_interval",
     "nearest_others",
     "newcombe_difference",
+    "on_same_object",
     "own_image_found",
     "paired_difference",
     "paired_gain",

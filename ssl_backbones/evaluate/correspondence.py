@@ -1,0 +1,297 @@
+"""Alignments side by side: what DenseCL's correspondences, PixPro's and LEWEL's maps of one view find in another.
+
+All are asked the same of the same pairs of views of images with masks: does what lies on an object in the first view
+lead to the same object in the second, and how much more often than a choice at random?
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from ssl_backbones.checks import check, check_at_least, check_seed
+from ssl_backbones.data import ImageSourceError
+from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
+from ssl_backbones.evaluate.frames import AnnotationsFrame
+from ssl_backbones.evaluate.model import EvaluatedModel, open_model
+from ssl_backbones.evaluate.scene_pairs import ScenePairs, pairs_of
+from ssl_backbones.evaluate.segmentation.masks import Scenes, open_scenes
+from ssl_backbones.files import write_file
+from ssl_backbones.losses import correspondence, place_distances
+from ssl_backbones.methods import method_from_run
+from ssl_backbones.metrics import Interval, mean_interval, on_same_object, paired_difference
+from ssl_backbones.models.backbone import feature_map
+from ssl_backbones.runs.results import results_of, spelled, write_results
+from ssl_backbones.typed.words import Positional
+from ssl_backbones.visualizers.alignment import HasAlignmentMaps
+from ssl_backbones.visualizers.correspondence import HasPixelEmbeddings, Shown, correspondence_figure
+
+PLACE = "nearest place (crops known)"
+RANDOM = " (random weights)"
+SHARPNESS = 2.0
+"""PixPro's gamma."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The models, the images with masks, and how pairs of views are drawn of them."""
+
+    models: Positional[tuple[str, ...]]
+    """Registered names, hf-hub:org/name, or folders of runs, whose own maps are measured too."""
+    data: str
+    """Images with masks: a folder in Pascal VOC's layout, or parquet files with a column of masks."""
+    out: Path
+    """The folder for table.md, results.json and pairs.png."""
+    size: int = 224
+    """Side of a view in pixels."""
+    mask_column: str = "mask"
+    """Of parquet files, the column of masks."""
+    lists: tuple[str, ...] = ("val",)
+    """Of a VOC folder, the lists in ImageSets/Segmentation that name the images."""
+    area: tuple[float, float] = (0.2, 1.0)
+    """A view's share of the image, drawn uniformly."""
+    random: bool = False
+    """Random weights instead of the models'."""
+    control: bool = False
+    """Beside the models, the first one with random weights."""
+    shown: int = 4
+    """Images in the figure, the first with an object in both views; 0 for no figure."""
+    batch_size: int = 16
+    """Images at a time."""
+    seed: int = 0
+    """Of the views, and of random weights."""
+    max_pixels: int = MAX_PIXELS
+    """Pixels of an image above which it is refused."""
+    annotations_frame: AnnotationsFrame = "auto"
+    """Of images with an EXIF turn, where no size tells: annotated as they are seen, or as stored; auto asks."""
+    overwrite: bool = False
+    """Replace results that are there."""
+
+    def __post_init__(self) -> None:
+        check(bool(self.models), "models", self.models, "at least one")
+        check_at_least(self, size=8, shown=0, batch_size=1, max_pixels=1)
+        check_seed("seed", self.seed)
+        check(0 < self.area[0] <= self.area[1] <= 1, "area", self.area, "0 < smallest <= largest <= 1")
+
+
+@dataclass(frozen=True)
+class Row:
+    """The measures of one kind of alignment by one network."""
+
+    model: str
+    kind: str
+    found: Tensor
+    """(N,) share on the same object, NaN for an image without an object in both views."""
+    chance: Tensor
+    """(N,) that share with positions of the second view chosen at random."""
+
+    @property
+    def name(self) -> str:
+        """Network and kind, as results.json names them."""
+        return f"{self.model}, {self.kind}"
+
+    @property
+    def gain(self) -> Interval:
+        """The share above that of chance, image by image."""
+        return paired_difference(self.chance, self.found)
+
+
+def correspond(options: Options) -> list[Row]:
+    """Measure every alignment of every network on the same pairs, and write table, numbers and figure; the rows.
+
+    Raises FileExistsError where the folder holds results, ImageSourceError where fewer than two images show an object
+    in both views, and whatever opening a model or the images raises.
+    """
+    if (options.out / "results.json").exists() and not options.overwrite:
+        raise FileExistsError(f"{options.out} holds results: name another folder with --out, or pass --overwrite")
+    models = [opened(name, options, options.random) for name in options.models]
+    if options.control:
+        models.append(opened(options.models[0], options, random=True))
+    policy = DecodePolicy(options.max_pixels)
+    scenes = open_scenes(options.data, options.mask_column, options.lists, policy, options.annotations_frame)
+    pairs = pairs_of(scenes, options.size, options.area, options.seed)
+    if (count := len(pairs.with_objects())) < 2:
+        raise ImageSourceError(
+            f"{count} of {len(scenes)} images in {options.data!r} show an object in both views, but it takes two: give "
+            "more images, or larger crops with --area"
+        )
+    found: list[Row] = []
+    shown: list[Shown] = []
+    for model in models:
+        measurement = Measurement(model, pairs, options, pairs.with_objects()[: options.shown])
+        for kind in measurement.kinds():
+            row, example = measurement.row(kind)
+            print(f"measured on {len(scenes)} images: {row.name}", file=sys.stderr, flush=True)
+            found.append(row)
+            shown.append(example)
+    save(found, shown, models, (scenes, pairs), options)
+    return found
+
+
+def opened(name: str, options: Options, random: bool) -> EvaluatedModel:
+    """The network of a name, called random where its weights are."""
+    model = open_model(name, size=options.size, random=random, seed=options.seed)
+    return replace(model, name=f"{name}{RANDOM}") if random else model
+
+
+Aligned = tuple[Tensor, Tensor]
+"""Weights over positions of two views, (B, N, P) and (B, N, Q), that sum to one."""
+
+
+def matched(first: Tensor, second: Tensor, corners: Tensor) -> Aligned:
+    """DenseCL's correspondence of maps (B, C, h, w): a point, and the point whose features are most like its."""
+    one, other = positions(first), positions(second)
+    return points(one), chosen(correspondence(one, other))
+
+
+def mixed(first: Tensor, second: Tensor, corners: Tensor) -> Aligned:
+    """PixPro's map from view to view, of maps (B, C, h, w): a point, and all points by how alike they are."""
+    one, other = (normalize(positions(maps), dim=2) for maps in (first, second))
+    alike = (one @ other.mT).relu().pow(SHARPNESS) + 1e-12
+    return points(one), alike / alike.sum(2, keepdim=True)
+
+
+def mapped(first: Tensor, second: Tensor, corners: Tensor) -> Aligned:
+    """LEWEL's alignment maps (B, n, h, w): a map, and the same one in the other view."""
+    return first.flatten(2), second.flatten(2)
+
+
+def nearest(first: Tensor, second: Tensor, corners: Tensor) -> Aligned:
+    """A point of maps (B, C, h, w), and the point that is nearest in the image, by the views' corners (2, B, 4)."""
+    return points(positions(first)), chosen(place_distances(*corners.unbind(), grid_of(first)).argmin(2))
+
+
+def positions(maps: Tensor) -> Tensor:
+    """Maps (B, C, h, w) as rows (B, P, C)."""
+    return maps.flatten(2).mT
+
+
+def points(rows: Tensor) -> Tensor:
+    """Each of the positions (B, P, C) for itself, (B, P, P)."""
+    return torch.eye(rows.shape[1]).expand(len(rows), -1, -1)
+
+
+def chosen(places: Tensor) -> Tensor:
+    """All weight on one of P positions for each of them, (B, P, P), given these (B, P)."""
+    return torch.zeros(*places.shape, places.shape[1]).scatter_(2, places[..., None], 1.0)
+
+
+def grid_of(maps: Tensor) -> tuple[int, int]:
+    """Positions of maps (B, C, h, w), down and across."""
+    return maps.shape[2], maps.shape[3]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way to align two views: what is made of each, and what is made of both."""
+
+    name: str
+    of_view: Callable[[Tensor], Tensor]
+    """Maps (B, C, h, w) of normalised views (B, 3, S, S)."""
+    align: Callable[[Tensor, Tensor, Tensor], Aligned]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A network, and the pairs of views that its alignments are measured on."""
+
+    model: EvaluatedModel
+    pairs: ScenePairs
+    options: Options
+    examples: Sequence[int]
+    """Images for the figure."""
+
+    def kinds(self) -> Iterator[Kind]:
+        """The ways of the backbone, and those of a run's method that has maps or embeddings of positions."""
+        features = partial(feature_map, self.model.network)
+        yield Kind(PLACE, features, nearest)
+        yield Kind("DenseCL's correspondence of features", features, matched)
+        yield Kind("PixPro's map of features", features, mixed)
+        method = self.method()
+        if isinstance(method, HasPixelEmbeddings):
+            yield Kind("PixPro's map of its own embeddings", method.pixel_embeddings, mixed)
+        if isinstance(method, HasAlignmentMaps):
+            yield Kind("LEWEL's alignment maps", method.alignment_maps, mapped)
+
+    def method(self) -> nn.Module | None:
+        """The method of a run's folder on the network's device; None for any other model."""
+        folder = Path(self.model.name.removesuffix(RANDOM))
+        if not (folder / "recipe.json").is_file():
+            return None
+        torch.manual_seed(self.options.seed)
+        return method_from_run(folder, trained=not self.model.name.endswith(RANDOM)).to(self.model.device)
+
+    @torch.no_grad()
+    def row(self, kind: Kind) -> tuple[Row, Shown]:
+        """The shares of all images, and the alignments of those in the figure."""
+        found, chance = [], []
+        shown: dict[int, tuple[Tensor, Tensor]] = {}
+        for start in range(0, len(self.pairs), self.options.batch_size):
+            rows = slice(start, start + self.options.batch_size)
+            views = self.pairs.normalised(rows, self.model.crop.mean, self.model.crop.std)
+            one, two = (kind.of_view(view.to(self.model.device)).float().cpu() for view in views)
+            first, second = kind.align(one, two, self.pairs.corners[:, rows])
+            objects, other = self.pairs.objects(rows, grid_of(one))
+            found.append(on_same_object(first, second, objects, other))
+            anywhere = torch.full((len(second), 1, second.shape[2]), 1 / second.shape[2])
+            chance.append(on_same_object(first, anywhere, objects, other))
+            for at in range(start, start + len(one)):
+                if at in self.examples:
+                    best = (first[at - start] @ objects[at - start].mT).amax(1).argmax()
+                    pair = (weights[at - start, best].view(grid_of(one)) for weights in (first, second))
+                    shown[at] = next(pair), next(pair)
+        row = Row(self.model.name, kind.name, torch.cat(found), torch.cat(chance))
+        return row, Shown(row.name, shown)
+
+
+def save(
+    found: Sequence[Row],
+    shown: Sequence[Shown],
+    models: Sequence[EvaluatedModel],
+    data: tuple[Scenes, ScenePairs],
+    options: Options,
+) -> None:
+    """Write the table, the numbers and the figure into the folder."""
+    scenes, pairs = data
+    options.out.mkdir(parents=True, exist_ok=True)
+    told_elsewhere = {"models", "data", "out", "seed", "max_pixels", "overwrite"}
+    settings = {name: value for name, value in asdict(options).items() if name not in told_elsewhere}
+    chance = {f"{row.name}, above chance": row.gain for row in found}
+    intervals = {row.name: mean_interval(row.found) for row in found} | chance
+    results = results_of(
+        protocol="correspondence",
+        model=", ".join(model.name for model in models),
+        weights_sha256=", ".join(model.weights_sha256 for model in models),
+        data=scenes,
+        sources=(options.data, ""),
+        numbers={name: asdict(interval) for name, interval in intervals.items()},
+        settings=settings,
+        seed=options.seed,
+        device=models[0].device,
+        precision="fp32",
+        more={"images_with_an_object_in_both_views": len(pairs.with_objects())},
+    )
+    if options.shown:
+        pictures = {at: pairs.pictures(at) for at in pairs.with_objects()[: options.shown]}
+        correspondence_figure(pictures, shown).save(options.out / "pairs.png")
+    write_file(options.out / "table.md", table(found).encode())
+    write_results(options.out, results)
+
+
+def table(found: Sequence[Row]) -> str:
+    """The numbers in Markdown; the first column numbers the alignments as the figure does."""
+    lines = ["| | network | alignment | on the same object | at random | above random |", "|--:|---|---|--:|--:|--:|"]
+    for number, row in enumerate(found, 1):
+        mean, chance = spelled(asdict(mean_interval(row.found)), ".3f"), mean_interval(row.chance).value
+        gain = spelled(asdict(row.gain), "+.3f")
+        lines.append(f"| {number} | {row.model} | {row.kind} | {mean} | {chance:.3f} | {gain} |")
+    images = found[0].found
+    told = f"Over {int((~images.isnan()).sum())} of {len(images)} images: those with an object in both views."
+    return "\n".join([*lines, "", told]) + "\n"
