@@ -92,16 +92,6 @@ def gather(rows: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def own_share(rows: Tensor) -> Tensor:
-    """This process's share (S, ...) of rows (N, ...), as large as every other's; the last is filled up from the first.
-
-    `gather` of all shares, cut to N, is the rows again.
-    """
-    share = -(-len(rows) // world_size())
-    at = torch.arange(rank() * share, (rank() + 1) * share, device=rows.device)
-    return rows if world_size() == 1 else rows[at % len(rows)]
-
-
 def gather_objects(own: T) -> list[T]:
     """The objects of all processes in rank order, each sent as a pickle between processes that trust each other."""
     if world_size() == 1:
@@ -197,14 +187,8 @@ def same_permutation(size: int, device: torch.device) -> Tensor:
 @torch.no_grad()
 def share_first(tensor: Tensor) -> None:
     """Fill the tensor with what the first process has in its own."""
-    share_from(0, tensor)
-
-
-@torch.no_grad()
-def share_from(source: int, tensor: Tensor) -> None:
-    """Fill the tensor with what the process of that rank has in its own."""
     if world_size() > 1:
-        dist.broadcast(tensor, src=source)
+        dist.broadcast(tensor, src=0)
 
 
 class AllReduceSum(torch.autograd.Function):

@@ -18,10 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from two_processes import run_two_processes
 
-from ssl_backbones.clustering import assigned, centred, k_means, lloyd, pca_whiten, plus_plus, share_of_k_means
+from ssl_backbones.clustering import assigned, centred, k_means, lloyd, pca_whiten, plus_plus, sums_of_clusters
 from ssl_backbones.data import ImageSourceError, Request
 from ssl_backbones.methods import DeepClusterConfig
 from ssl_backbones.methods.deepcluster import cluster_weights
+from ssl_backbones.shares import own_places
 
 
 def normal(seed: int, *shape: int) -> Tensor:
@@ -77,18 +78,72 @@ def test_parts_of_the_table_make_no_difference(monkeypatch: pytest.MonkeyPatch) 
     assert torch.equal(k_means(points, 5, torch.Generator().manual_seed(0)), whole)
 
 
-def test_processes_that_share_the_beginnings_find_what_one_finds() -> None:
-    """Also where all beginnings come equally near, as in the last case."""
-    for count, dim, world in ((120, 4, 2), (120, 4, 7), (40, 39, 3)):
-        points = normalize(pca_whiten(normal(0, count, 64), dim), dim=1)
-        alone = k_means(points, 9, torch.Generator().manual_seed(2), restarts=5)
-        shares = [
-            share_of_k_means(points, 9, torch.Generator().manual_seed(2), 5, 30, rank, world) for rank in range(world)
-        ]
-        labels, distance = min(shares, key=lambda share: share[1])
-        assert torch.equal(labels, alone)
-        assert math.isfinite(distance[0])
-        assert math.isinf(shares[-1][1][0]) == (world > 5)
+def literal(points: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
+    """What `k_means` finds of points (N, D), by one cluster at a time in sums of single precision."""
+    found = []
+    for _ in range(5):
+        centres = plus_plus(points, clusters, generator, len(points), slice(None))
+        labels = torch.cdist(points, centres).argmin(1)
+        for _ in range(30):
+            far = (points - centres[labels]).norm(dim=1).argsort(descending=True, stable=True).tolist()
+            members = [points[labels == cluster] for cluster in range(clusters)]
+            centres = torch.stack([own.mean(0) if len(own) else points[far.pop(0)] for own in members])
+            moved = torch.cdist(points, centres).argmin(1)
+            if torch.equal(moved, labels):
+                break
+            labels = moved
+        found.append((float((points - centres[labels]).square().sum()), len(found), labels))
+    return min(found)[2]
+
+
+def white(count: int, dim: int, seed: int = 0) -> Tensor:
+    """Unit vectors (count, dim) as they are clustered."""
+    return normalize(pca_whiten(normal(seed, count, 64), dim), dim=1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_found_is_what_one_cluster_at_a_time_finds(seed: int) -> None:
+    points = white(240, 16, seed)
+    expected = literal(points, 12, torch.Generator().manual_seed(seed))
+    assert torch.equal(k_means(points, 12, torch.Generator().manual_seed(seed)), expected)
+
+
+CASES = [(61, 4, 6, 30), (20, 8, 9, 7), (7, 3, 7, 7), (20, 8, 5, 0)]
+"""Points, their dimensions, clusters, and the points of the first of two processes."""
+
+
+def shared_clusters(rank: int) -> list[Tensor]:
+    found = []
+    for count, dim, clusters, first in CASES:
+        own = white(count, dim)[[slice(first), slice(first, None)][rank]]
+        found.append(k_means(own, clusters, torch.Generator().manual_seed(2), restarts=2))
+        features = normal(3, count, 64)[[slice(first), slice(first, None)][rank]]
+        found.append(pca_whiten(features, dim))
+    return found
+
+
+def test_processes_that_share_the_points_find_what_one_finds() -> None:
+    """However many points each has, also none; with clusters that lose their points."""
+    first, second = run_two_processes(shared_clusters)
+    for (count, dim, clusters, _), one, other, *whitened in zip(
+        CASES, first[::2], second[::2], first[1::2], second[1::2], strict=True
+    ):
+        alone = k_means(white(count, dim), clusters, torch.Generator().manual_seed(2), restarts=2)
+        assert torch.equal(torch.cat([one, other]), alone), (count, clusters)
+        torch.testing.assert_close(torch.cat(whitened), pca_whiten(normal(3, count, 64), dim))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(0, 99), st.floats(1e-6, 1e6))
+def test_sums_are_exact_in_any_order(count: int, clusters: int, seed: int, size: float) -> None:
+    points, order = size * normal(seed, count, 3), torch.randperm(count)
+    labels = torch.randint(clusters, (count,))
+    counts = torch.bincount(labels, minlength=clusters)
+    sums = sums_of_clusters(points, labels, counts)
+    assert torch.equal(sums_of_clusters(points[order], labels[order], counts), sums)
+    for cluster in range(clusters):
+        exact = [math.fsum(column) for column in points[labels == cluster].double().T.tolist()]
+        assert sums[cluster].tolist() == pytest.approx(exact, rel=1e-7, abs=1e-9 * size)
 
 
 def test_memory_is_bounded_however_many_parts_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +164,7 @@ def test_memory_is_bounded_however_many_parts_there_are(monkeypatch: pytest.Monk
 
 def test_rounds_bring_the_points_nearer() -> None:
     points = normal(0, 200, 4)
-    beginning = plus_plus(points, 8, torch.Generator().manual_seed(0))
+    beginning = plus_plus(points, 8, torch.Generator().manual_seed(0), 200, slice(None))
     sums = [float(lloyd(points, beginning, rounds)[1].sum()) for rounds in range(6)]
     assert sums == sorted(sums, reverse=True)
     assert sums[-1] < sums[0]
@@ -124,7 +179,7 @@ def test_an_empty_cluster_takes_the_farthest_point() -> None:
 def test_beginnings_are_points_far_apart() -> None:
     points, truth = blobs(6, 20)
     for seed in range(10):
-        centres = plus_plus(points, 6, torch.Generator().manual_seed(seed))
+        centres = plus_plus(points, 6, torch.Generator().manual_seed(seed), len(points), slice(None))
         chosen = [(points == centre).all(1).nonzero().item() for centre in centres]
         assert len(set(truth[chosen].tolist())) >= 5
 
@@ -185,7 +240,7 @@ def test_clusters_are_of_whitened_unit_features() -> None:
     features = normal(0, 40, 64)
     points = normalize(pca_whiten(features, 64), dim=1)
     expected = k_means(points, 3, torch.Generator().manual_seed(5), method.config.restarts, method.config.iterations)
-    assert torch.equal(method.clusters(features, seed=5)[0], expected)
+    assert torch.equal(method.clusters(features, seed=5), expected)
 
 
 def test_the_loss_asks_for_the_cluster_of_each_row() -> None:
@@ -249,20 +304,17 @@ def test_all_features_are_kept_below_512_and_half_from_there_on() -> None:
 
 def on_a_rank(rank: int) -> list[Tensor]:
     method = small_method(DeepClusterConfig, seed=1)
-    method.dataset(Drawn(40), 16, 0)
+    method.dataset(Drawn(41), 16, 0)
     torch.manual_seed(9)
-    # What the ranks computed differs in the last digits, as it may; what they go by must not.
-    features = normal(0, 40, 64) * (1 + 1e-2 * rank)
-    method.on_epoch_start(lambda: features + 0.3 * rank * normal(1, 40, 64))
+    method.on_epoch_start(lambda: normal(0, 41, 64)[own_places(41)])
     return [method.pseudo_labels, method.weights, method.last_layer.weight]
 
 
 def test_two_processes_have_the_same_labels() -> None:
     first, second = run_two_processes(on_a_rank)
-    for one, other in zip(first, second, strict=True):
+    for one, other, alone in zip(first, second, on_a_rank(0), strict=True):
         assert torch.equal(one, other)
-    alone = on_a_rank(0)
-    assert torch.equal(alone[0], first[0])
+        assert torch.equal(one, alone)
 
 
 @pytest.mark.parametrize("step", [2, 3], ids=["within an epoch", "between two"])

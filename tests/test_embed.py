@@ -14,9 +14,11 @@ import pytest
 import torch
 from tinted import CPU, Colours, tints
 from torch import Tensor
+from two_processes import run_two_processes
 
 import ssl_backbones
 from ssl_backbones.data.placement import to_device
+from ssl_backbones.train import embed as embed_module
 from ssl_backbones.train import loader as loader_module
 from ssl_backbones.train import reading as reading_module
 from ssl_backbones.train.embed import embed
@@ -39,6 +41,19 @@ def test_features_come_in_order_and_without_training(workers: int) -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert (backbone.training, backbone.norm.training) == (True, False)
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
+
+
+def shares(rank: int) -> list[Tensor]:
+    embed_module.TOGETHER = 1
+    return [embed(Colours(), tints(7), np.arange(7), CPU, batch_size=2, shared_out=out)[0] for out in (True, False)]
+
+
+def test_processes_have_shares_of_the_features_or_all() -> None:
+    (first, everything), (second, again) = run_two_processes(shares)
+    assert (len(first), len(second)) == (4, 3)
+    alone, _ = embed(Colours(), tints(7), np.arange(7), CPU, batch_size=2, shared_out=True)
+    for found in (torch.cat([first, second]), everything, again):
+        torch.testing.assert_close(found, alone)
 
 
 def signal_workers(begun: Semaphore, sent: Event) -> None:

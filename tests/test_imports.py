@@ -20,9 +20,9 @@ FLOORS = (
     {"checks", "credentials", "narrator", "products", "version"},
     {"refusal"},
     {"files", "registry"},
-    {"cleanup", "clustering", "convert", "cores", "distributed", "invocation", "locks", "losses", "metrics"}
+    {"cleanup", "convert", "cores", "distributed", "invocation", "locks", "losses", "metrics"}
     | {"optimizers", "outputs", "schedules", "typed", "version", "views"},
-    {"data", "fetch"},
+    {"clustering", "data", "fetch", "shares"},
     {"mining", "models", "runs"},
     {"methods"},
     {"recipes"},

@@ -119,5 +119,5 @@ def test_three_processes_on_two_hosts(tmp_path: Path) -> None:
     for host in ("disk-a", "disk-b"):
         assert len([folder for folder in (tmp_path / host).iterdir() if folder.is_dir()]) == 1
     assert others == ["", ""]
-    told = [line for line in first.splitlines() if line and "%|" not in line]
-    assert sorted(told) == sorted(set(told))
+    told = [line for line in first.splitlines() if line and "%|" not in line and not line.endswith("so far)")]
+    assert [line for line in told if told.count(line) > 1] == []

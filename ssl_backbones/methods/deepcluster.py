@@ -17,14 +17,15 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_backbones.checks import check_choice, check_positive, check_share
-from ssl_backbones.clustering import pca_whiten, share_of_k_means
+from ssl_backbones.clustering import ROWS, k_means, pca_whiten
 from ssl_backbones.data import Images, ImageSourceError, NumberedBatches
-from ssl_backbones.distributed import gather, gather_objects, rank, share_first, share_from, world_size
+from ssl_backbones.distributed import gather
 from ssl_backbones.losses import accuracy, cross_entropy
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
 from ssl_backbones.models.classifier import classifier
 from ssl_backbones.registry.papers import Paper
+from ssl_backbones.shares import all_shares
 from ssl_backbones.views import CropFlip
 
 Weighting = Literal["inverse", "complement"]
@@ -131,17 +132,14 @@ class DeepCluster(Method):
 
     @torch.no_grad()
     def on_epoch_start(self, embed: Callable[[], Tensor]) -> None:
-        """Cluster the features (N, D), and begin the last layer anew; alike in all processes, which share the work.
+        """Cluster this process's share of the features (S, D) with all the others', and begin the last layer anew.
 
         The optimiser's averages of that layer's gradients stay.
         """
         seed = int(torch.randint(2**62, ()))
         self.last_layer.weight.normal_(std=0.01)
         self.last_layer.bias.zero_()
-        labels, found = self.clusters(embed(), seed)
-        everyone = gather_objects(found)
-        self.pseudo_labels.copy_(labels)
-        share_from(everyone.index(min(everyone)), self.pseudo_labels)
+        self.pseudo_labels.copy_(all_shares(self.clusters(embed(), seed), len(self.pseudo_labels)))
         self.weights.copy_(cluster_weights(self.pseudo_labels, self.config.clusters, self.config.weighting))
 
     @property
@@ -151,19 +149,14 @@ class DeepCluster(Method):
         assert isinstance(last, nn.Linear)
         return last
 
-    def clusters(self, features: Tensor, seed: int) -> tuple[Tensor, tuple[float, int]]:
-        """The cluster (N,) of each of the features (N, D), by this process's share of the beginnings, and how far.
-
-        All begin with the points that the first process makes of the features.
-        """
+    def clusters(self, features: Tensor, seed: int) -> Tensor:
+        """The cluster (S,) of each of this process's features (S, D): of their whitened directions."""
         config, device = self.config, self.pseudo_labels.device
-        points = torch.empty(len(features), self.components, device=device)
-        if rank() == 0:
-            points = normalize(pca_whiten(features, self.components, device), dim=1)
-        share_first(points)
-        share = rank(), world_size()
+        points = pca_whiten(features, self.components, device)
+        for part in points.split(ROWS):
+            part.copy_(normalize(part, dim=1))
         generator = torch.Generator(device).manual_seed(seed)
-        return share_of_k_means(points, config.clusters, generator, config.restarts, config.iterations, *share)
+        return k_means(points, config.clusters, generator, config.restarts, config.iterations)
 
 
 def cluster_weights(labels: Tensor, clusters: int, weighting: Weighting) -> Tensor:

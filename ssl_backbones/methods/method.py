@@ -99,7 +99,10 @@ class Method(nn.Module, ABC):
         return Batches(images, self.transform(size), seed)
 
     def on_epoch_start(self, embed: Callable[[], Tensor]) -> None:
-        """Look at all the data: embed() gives the embedder's features (N, D) of every image, in order."""
+        """Look at all the data: embed() gives the embedder's features (S, D) of this process's share of the images.
+
+        Processes have equal shares in order, at their `own_places`; a process that is alone has all the images.
+        """
 
     def on_step_left_out(self) -> None:
         """Forget what `forward` held back for `on_step_end`: the optimiser has made no step of it."""

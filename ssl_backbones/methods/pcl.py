@@ -169,7 +169,7 @@ class PCL(Method):
         return prototype_contrast(v, clustering.prototypes, clustering.concentrations, own, drawn)
 
     def on_epoch_start(self, embed: Callable[[], Tensor]) -> None:
-        """Cluster the key encoder's embeddings (N, D) of all images, once there are to be prototypes."""
+        """Cluster the key encoder's embeddings (S, D) with those of all processes, once there are to be prototypes."""
         self.epochs.add_(1)
         if self.epochs > self.config.instance_epochs:
             seeds = torch.randint(2**62, (len(self.clusterings),)).tolist()

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_backbones.clustering import centred, share_of_k_means
-from ssl_backbones.distributed import gather_objects, rank, share_from, world_size
+from ssl_backbones.clustering import centred, k_means
+from ssl_backbones.shares import all_shares
 
 SMOOTHING = 10
 """alpha: keeps small clusters from seeming concentrated."""
@@ -44,17 +44,15 @@ class Clustering(nn.Module):
 
     @torch.no_grad()
     def find(self, points: Tensor, seed: int, restarts: int, iterations: int) -> None:
-        """Cluster the points (N, D) anew; processes share the beginnings of k-means."""
+        """Cluster the points of all processes anew, of which this one has a share (S, D)."""
         points, count = points.to(self.prototypes), len(self.prototypes)
         generator = torch.Generator(points.device).manual_seed(seed)
-        labels, found = share_of_k_means(points, count, generator, restarts, iterations, rank(), world_size())
-        everyone = gather_objects(found)
-        self.labels.copy_(labels)
-        share_from(everyone.index(min(everyone)), self.labels)
+        own = k_means(points, count, generator, restarts, iterations)
+        self.labels.copy_(all_shares(own, len(self.labels)))
         sizes = torch.bincount(self.labels, minlength=count)
-        means = centred(points, self.labels, points.new_zeros(len(points)), count)
-        distances = (points - means[self.labels]).norm(dim=1)
-        spread = centred(distances[:, None], self.labels, distances, count)[:, 0]
+        means = centred(points, own, points.new_zeros(len(points)), count)
+        distances = (points - means[own]).norm(dim=1)
+        spread = centred(distances[:, None], own, distances, count)[:, 0]
         self.prototypes.copy_(normalize(means, dim=1))
         self.concentrations.copy_(concentration(spread, sizes, self.temperature))
 

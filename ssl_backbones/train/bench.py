@@ -74,26 +74,42 @@ class Bench:
         """The backbone's features (N, D) of the images at `indices` (N,), cropped at the centre, in every process."""
         return self.embed_by(center_crop(self.method.backbone, self.size), images, indices)
 
-    def embed_all(self, images: Images, network: nn.Module) -> Tensor:
-        """The features (N, D) that a network makes of all images, cropped at the centre, in every process."""
+    def embed_share(self, images: Images, network: nn.Module) -> Tensor:
+        """The features (S, D) that a network makes of this process's share of all images, cropped at the centre.
+
+        They are those at its `own_places`.
+        """
         crop = center_crop(self.method.backbone, self.size)
-        return self.embed_by(crop, images, np.arange(len(images)), network)
+        return self.embed_by(crop, images, np.arange(len(images)), network, shared_out=True)
 
     def embed_views(self, images: Images, indices: np.ndarray) -> Tensor:
         """The backbone's features (N, D) of one augmented view of each image, the same view at every call."""
         return self.embed_by(SingleView(view_of(center_crop(self.method.backbone, self.size))), images, indices)
 
     def embed_by(
-        self, transform: Transform, images: Images, indices: np.ndarray, network: nn.Module | None = None
+        self,
+        transform: Transform,
+        images: Images,
+        indices: np.ndarray,
+        network: nn.Module | None = None,
+        *,
+        shared_out: bool = False,
     ) -> Tensor:
         """The features (N, D) of images at `indices` (N,) as a transform makes them, in every process.
 
-        They are the backbone's, unless a network is given.
+        They are the backbone's, unless a network is given. Where they are shared out, a process gets those at its
+        `own_places`.
         """
         backbone = network or self.shown or self.method.published
         dataset = Batches(images, transform, seed_of(self.run.seed, MEASURED))
         features, unreadable = embed(
-            backbone, dataset, indices, self.device, workers=self.workers, autocast=self.autocast()
+            backbone,
+            dataset,
+            indices,
+            self.device,
+            workers=self.workers,
+            autocast=self.autocast(),
+            shared_out=shared_out,
         )
         self.count_unreadable(images, unreadable)
         return features

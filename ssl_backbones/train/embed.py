@@ -13,11 +13,14 @@ from torch import Tensor, nn
 
 from ssl_backbones.data.batches import Batch, BatchDataset, Request
 from ssl_backbones.data.placement import to_device
-from ssl_backbones.distributed import doing, gather, own_share, world_size
+from ssl_backbones.distributed import doing, gather, world_size
+from ssl_backbones.shares import own_places, own_share
 from ssl_backbones.train.reading import read_each
 
 GATHERED = 2**14
 """Rows of each process that are gathered at once."""
+TOGETHER = 64
+"""Batches after which processes wait for one another, so that none is taken for dead at the end of many."""
 
 
 @torch.no_grad()
@@ -30,33 +33,41 @@ def embed(
     batch_size: int = 256,
     workers: int = 0,
     autocast: AbstractContextManager[Any] | None = None,
+    shared_out: bool = False,
 ) -> tuple[Tensor, Mapping[str, str]]:
     """The features (N, D) of the images at `indices`, on the CPU in single precision, and what could not be read.
 
-    Every process gets all of them. The backbone is in eval mode meanwhile, with the batch statistics of the first
+    Every process gets all of them; where they are shared out, those at its `own_places` alone. The backbone is in eval mode meanwhile, with the batch statistics of the first
     process, which are those that get published; afterwards it is as it was.
     """
     mine = own_share(torch.tensor(indices)).numpy()
     unreadable: dict[str, str] = {}
-    features: list[Tensor] = []
+    features, done = torch.empty(0), 0
 
     def told() -> str:
-        return f"Embedding images: {sum(map(len, features))} of {len(mine)}"
+        return f"Embedding images: {done} of {len(mine)}"
 
     with evaluated(backbone), autocast or nullcontext(), doing(told):
-        for batch in batches(dataset, mine, batch_size, workers):
+        for number, batch in enumerate(batches(dataset, mine, batch_size, workers), start=1):
             unreadable |= batch.unreadable
-            features.append(backbone(dataset.on_device(to_device(batch.content, device))).float())
-    return everyones(torch.cat(features))[: len(indices)], unreadable
+            found = backbone(dataset.on_device(to_device(batch.content, device))).float()
+            features = features if done else torch.empty(len(mine), *found.shape[1:])
+            features[done : done + len(found)] = found
+            done += len(found)
+            if world_size() > 1 and number % TOGETHER == 0:
+                dist.barrier()
+    if shared_out:
+        return features[: len(own_places(len(indices)))], unreadable
+    return everyones(features, device)[: len(indices)], unreadable
 
 
-def everyones(mine: Tensor) -> Tensor:
+def everyones(mine: Tensor, device: torch.device) -> Tensor:
     """The features (B, D) of all processes in rank order, (world * B, D), on the CPU: a device holds a few."""
     if world_size() == 1:
-        return mine.cpu()
+        return mine
     found = torch.empty(world_size(), *mine.shape)
     for rows, places in zip(mine.split(GATHERED), torch.arange(len(mine)).split(GATHERED), strict=True):
-        found[:, places] = gather(rows).cpu().view(world_size(), *rows.shape)
+        found[:, places] = gather(rows.to(device)).cpu().view(world_size(), *rows.shape)
     return found.flatten(0, 1)
 
 

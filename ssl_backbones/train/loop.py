@@ -110,7 +110,7 @@ class Loop:
             epoch, position = divmod(self.step, self.loader.steps_per_epoch)
             if position == 0:
                 torch.manual_seed(seed_of(self.run.seed, self.step))  # alike in all processes
-                self.method.on_epoch_start(lambda: self.bench.embed_all(self.images, self.method.embedder))
+                self.method.on_epoch_start(lambda: self.bench.embed_share(self.images, self.method.embedder))
             self.descend(batches)
             self.after_step(epoch)
         after = self.measure(self.bench)

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from ssl_backbones.data.images import Images, by_content
-from ssl_backbones.distributed import gather, own_share
+from ssl_backbones.distributed import gather
 from ssl_backbones.metrics import effective_rank, feature_std, knn_predict, nearest_others, own_image_found, paired_gain
 from ssl_backbones.recipes.settings import Monitoring
 from ssl_backbones.runs.results import Number, proportion
 from ssl_backbones.runs.trend import late_trend
+from ssl_backbones.shares import own_share
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.judge import Measured
 from ssl_backbones.views.randomness import permutation
