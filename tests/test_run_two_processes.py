@@ -38,6 +38,8 @@ UNLIKE: dict[str, tuple[type[MethodConfig], dict[str, Any]]] = {"byol, apart": (
 FIELDS = {"byol, begun": {"init": "resnet8_moco_v2.clothing10_32_200ep"}}
 """Fields of a run beside its method: of one that starts from given weights, and ends with all that runs end with."""
 ALL = SYNCHRONISED | SPLIT | UNLIKE
+MOVED = "byol, apart from two, moved"
+"""A run of two processes that ends in one, its parts left to it."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +62,19 @@ def both(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Both:
         }
         return {name: runs.Part(recipe, whole=name in FIELDS) for name, recipe in whole.items()}
 
-    def part(name: str, **more: Any) -> dict[str, runs.Part]:
+    def part(name: str, accumulation: int = 1, **more: Any) -> dict[str, runs.Part]:
         kind, choices = ALL[name.split(" from ")[0]]
-        return {name: runs.Part(tiny(kind, data, path / "two" / name, choices), **more)}
+        recipe = tiny(kind, data, path / "two" / name, choices, accumulation=accumulation)
+        return {name: runs.Part(recipe, **more)}
 
     double = torch.float64
     runs.as_rank(0, part("lewel_b from one", stop_at=4, go_on=False), double)
     stopped = [part(f"{name} from two", stop_at=4) for name in ("lewel_m, shuffled", "byol, apart")]
     there = parts("two") | {name: one for many in stopped for name, one in many.items()} | part("lewel_b from one")
     there |= part("moco_v2 from two", stop_at=4, go_on=False)
+    there |= part(MOVED, accumulation=0, stop_at=4, go_on=False)
     ranks = run_two_processes(runs.as_rank, there, double)
-    alone = runs.as_rank(0, parts("one") | part("moco_v2 from two"), double)
+    alone = runs.as_rank(0, parts("one") | part("moco_v2 from two") | part(MOVED, accumulation=0), double)
     return Both(alone, ranks, path)
 
 
@@ -146,3 +150,11 @@ def test_the_number_of_processes_may_change_on_the_way(both: Both) -> None:
         torch.testing.assert_close(both.ranks[0]["lewel_b from one"][key], tensor, rtol=0, atol=1e-10)
     for key, tensor in both.alone["moco_v2"].items():
         torch.testing.assert_close(both.alone["moco_v2 from two"][key], tensor, rtol=0, atol=1e-10)
+
+
+def test_parts_that_memory_chose_follow_the_number_of_processes(both: Both) -> None:
+    """What each of two processes scored, one scores in two parts: the weights are those of two processes to the end."""
+    assert json.loads((both.path / "two" / MOVED / "recipe.json").read_text())["accumulation"] == 2
+    for key, tensor in both.ranks[0]["byol, apart"].items():
+        if "running_" not in key and "num_batches" not in key:
+            torch.testing.assert_close(both.alone[MOVED][key], tensor, rtol=0, atol=1e-10)

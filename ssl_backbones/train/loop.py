@@ -266,7 +266,7 @@ class Loop:
             "window": self.means.names(),
             "watch": self.watch.state_dict(),
             "best": self.best,
-            "compute": self.compute.kept(),
+            "compute": self.compute.kept() | {"parts": self.run.parts},
             "images": self.images.fingerprint,
         }
         if self.accelerator.scaler is not None:

@@ -21,6 +21,7 @@ from ssl_backbones.recipes.facts import Facts
 from ssl_backbones.recipes.own import RULES, put, settled
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.train.parts import PARTS, earlier
 from ssl_backbones.train.processes import first_decides
 from ssl_backbones.views import Engine, has_opencv
 
@@ -28,8 +29,6 @@ LOOKED_AT = 64
 """Images whose size is read, at most, evenly spread."""
 OF_A_GPU, OF_THE_HOST = 0.8, 0.5
 """Shares of a memory that a run may fill: the rest is for views, readers, and other programs."""
-PARTS = "accumulation"
-"""The field that is settled when a part of the batch was tried, whether the recipe leaves others to rules or not."""
 FROM = ("size", "batch_size", "epochs")
 """Fields that the rules' values and the parts of a batch follow from."""
 LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -75,7 +74,7 @@ def values_kept(recipe: Recipe) -> dict[str, Any]:
     """The values that the same recipe's run in its folder settled; empty where there is none that has trained.
 
     Of a run of another size, batch, or length that is the engine alone: its folder is refused when it is claimed, and
-    its values may fit none of what this run says.
+    its values may fit none of what this run says. With another number of processes the parts of a batch are open again.
     """
     folder = RunFolder(recipe.folder)
     if not (folder.recipe.exists() and folder.has_trained):
@@ -89,8 +88,12 @@ def values_kept(recipe: Recipe) -> dict[str, Any]:
     engine = {} if recipe.engine != "auto" else {"engine": there.engine}
     if any(said_otherwise(recipe, there, name) for name in FROM):
         return engine
-    kept = {name: value_at(there, name) for name in RULES if name in recipe.derived and name in there.derived}
-    return kept | engine | ({} if recipe.accumulation or not there.accumulation else {PARTS: there.accumulation})
+    kept = {name: value_at(there, name) for name in RULES if name in recipe.derived and name in there.derived} | engine
+    if PARTS not in kept and recipe.accumulation:
+        return kept
+    before = earlier(folder)
+    parts = 0 if before and before.moved else before.parts if before else there.accumulation
+    return {name: value for name, value in (kept | {PARTS: parts}).items() if name != PARTS or value}
 
 
 def said_otherwise(recipe: Recipe, there: Recipe, name: str) -> bool:

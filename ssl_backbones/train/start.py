@@ -33,6 +33,7 @@ from ssl_backbones.train.judge import Judge
 from ssl_backbones.train.loader import Order, reading_workers
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.optimization import parameter_groups
+from ssl_backbones.train.parts import PARTS, may_differ
 from ssl_backbones.train.precision import Compute, check_precision, choose, timed
 from ssl_backbones.train.processes import accelerator_of, check_trackers, first_decides, meet
 from ssl_backbones.train.reading import read_in_parts
@@ -117,7 +118,12 @@ def fitting(instead: str = "") -> Iterator[None]:
 
 def claimed(run: Run) -> RunFolder:
     """Claim the run's folder for all processes; the first one alone holds the lock."""
-    folder = first_decides(lambda: claim(run.folder, run.to_dict(), may_differ=FREE, complete=run.completed))
+
+    def claim_it() -> RunFolder:
+        free = FREE | ({PARTS} if may_differ(RunFolder(run.folder), run.parts) else set())
+        return claim(run.folder, run.to_dict(), may_differ=free, complete=run.completed)
+
+    folder = first_decides(claim_it)
     return folder if rank() == 0 else RunFolder(folder.path, folder.resumed)
 
 

@@ -13,15 +13,17 @@ from torch import Tensor, nn
 
 from ssl_backbones.data import Images
 from ssl_backbones.data.placement import MEMORY_FORMATS, in_layout
-from ssl_backbones.distributed import doing, gather_objects, say, world_size
+from ssl_backbones.distributed import doing, first_decides, gather_objects, say, world_size
 from ssl_backbones.methods.method import Method
 from ssl_backbones.models.batch_norm import groups_of
 from ssl_backbones.recipes.facts import ALLOWANCE, GPU_ITSELF
 from ssl_backbones.recipes.instead import take_own
 from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.cost import gigabytes, learning, size_of_state
 from ssl_backbones.train.guards import saying_if_memory_runs_out
 from ssl_backbones.train.optimization import build_optimizer
+from ssl_backbones.train.parts import earlier, followed, parts_to_keep
 from ssl_backbones.train.precision import DTYPES, available
 from ssl_backbones.train.settle import memory_of
 from ssl_backbones.train.start import fitting, read_batch
@@ -56,15 +58,20 @@ def fitted(recipe: Recipe, method: Method, images: Images, device: torch.device)
     if recipe.accumulation:
         return recipe
     share, limit = recipe.batch_size // world_size(), memory_of(device)
+    before = first_decides(lambda: earlier(RunFolder(recipe.folder)))
+    kept = parts_to_keep(method, before)
     if share * recipe.size**2 * SURE <= limit:
-        return replace(recipe, accumulation=1)
-    everywhere = gather_objects(footprint(recipe, method, images, device))
-    found = max(everywhere, key=lambda one: one.of(share))
-    with fitting():
-        parts = parts_within(recipe, found, limit, fewest(method))
-    say(told(recipe, found, limit, parts))
-    if parts > 1 and not method.accumulation_is_exact:
-        say(instead(recipe))
+        parts = possible_parts(share, fewest(method), kept)[0]
+    else:
+        everywhere = gather_objects(footprint(recipe, method, images, device))
+        found = max(everywhere, key=lambda one: one.of(share))
+        with fitting():
+            parts = parts_within(recipe, found, limit, fewest(method), kept)
+        say(told(recipe, found, limit, parts))
+        if parts > 1 and not method.accumulation_is_exact:
+            say(instead(recipe))
+    if before is not None and before.moved:
+        say(followed(recipe.batch_size, before, parts))
     return replace(recipe, accumulation=parts)
 
 
@@ -157,14 +164,22 @@ def memory_needed(method: Method, kept: float, device: torch.device) -> float:
     return size_of_state(method) + 8 * learning(method) + ALLOWANCE * kept + gpu
 
 
-def parts_within(recipe: Recipe, found: Footprint, limit: float, least: int) -> int:
+def possible_parts(share: int, least: int, kept: int = 1) -> list[int]:
+    """The equal parts that a process's share can be scored in, of so many images at least, from those kept on.
+
+    Where a share has no room for so many parts, the most that it has room for.
+    """
+    possible = [parts for parts in range(1, share // min(share, least) + 1) if share % parts == 0]
+    return [parts for parts in possible if parts >= kept] or possible[-1:]
+
+
+def parts_within(recipe: Recipe, found: Footprint, limit: float, least: int, kept: int = 1) -> int:
     """The fewest equal parts of a process's share, of so many images at least, that fit into so many bytes.
 
-    ValueError where none does.
+    They are no fewer than those kept. ValueError where none fits.
     """
     share = recipe.batch_size // world_size()
-    least = min(share, least)
-    possible = [parts for parts in range(1, share // least + 1) if share % parts == 0]
+    possible = possible_parts(share, least, kept)
     for parts in possible:
         if found.of(share // parts) <= limit:
             return parts
