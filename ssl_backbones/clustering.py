@@ -53,7 +53,8 @@ def whitening(covariance: Tensor, dim: int) -> Tensor:
     """The matrix (D, dim) that makes the first components of what varies so (D, D), each of variance 1."""
     variance, axes = torch.linalg.eigh(covariance)  # ascending
     variance, axes = variance[-dim:].flip(0), axes[:, -dim:].flip(1)
-    return axes * torch.where(variance > 1e-9 * variance[0], variance.clamp(min=1e-30).rsqrt(), 0)
+    matrix: Tensor = axes * torch.where(variance > 1e-9 * variance[0], variance.clamp(min=1e-30).rsqrt(), 0)
+    return matrix
 
 
 @torch.no_grad()
@@ -151,9 +152,9 @@ def sums_of_clusters(points: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
     order matters, neither that of processes nor that in which a GPU adds; numbers of single precision within 2**16 of
     the largest are not rounded at all where there are two million.
     """
-    largest = points.aminmax() if len(points) else (points.new_zeros(()),) * 2
-    largest = float(gather(torch.stack([*largest]).abs().max()[None]).max())
-    bits = 62 - int(counts.sum()).bit_length() - max(math.frexp(largest)[1], -30)
+    ends = torch.stack([*points.aminmax()]) if len(points) else points.new_zeros(2)
+    _, power = math.frexp(float(gather(ends).abs().max()))
+    bits = 62 - int(counts.sum()).bit_length() - max(power, -30)
     sums = torch.zeros(len(counts), points.shape[1], dtype=torch.long, device=points.device)
     for part, label in zip(split(points, points.shape[1]), split(labels, points.shape[1]), strict=True):
         sums.index_add_(0, label, (part * 2.0**bits).round().long())
