@@ -79,7 +79,7 @@ def test_parts_of_the_table_make_no_difference(monkeypatch: pytest.MonkeyPatch) 
 
 
 def literal(points: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
-    """What `k_means` finds of points (N, D), by one cluster at a time in sums of single precision."""
+    """The clusters of points (N, D) as `k_means` finds them, one cluster at a time, in sums of single precision."""
     found = []
     for _ in range(5):
         centres = plus_plus(points, clusters, generator, len(points), slice(None))

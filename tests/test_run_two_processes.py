@@ -153,7 +153,7 @@ def test_the_number_of_processes_may_change_on_the_way(both: Both) -> None:
 
 
 def test_parts_that_memory_chose_follow_the_number_of_processes(both: Both) -> None:
-    """What each of two processes scored, one scores in two parts: the weights are those of two processes to the end."""
+    """One process scores in two parts what each of two scored: the weights are those of two processes to the end."""
     assert json.loads((both.path / "two" / MOVED / "recipe.json").read_text())["accumulation"] == 2
     for key, tensor in both.ranks[0]["byol, apart"].items():
         if "running_" not in key and "num_batches" not in key:
