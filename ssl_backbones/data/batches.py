@@ -38,6 +38,8 @@ class Request:
     indices: np.ndarray
     exchange: Exchange | None = None
     """The images of another share of the global batch, for views that are not of the process's own."""
+    soon: np.ndarray | None = None
+    """(S,): the shards that all processes read now and next, where images lie in shards."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class BatchDataset(ABC):
 
     def __getitem__(self, request: Request) -> Batch:
         unreadable: dict[str, str] = {}
+        if request.soon is not None:
+            self.images.soon(request.soon)
         return Batch(self.content(request, unreadable), unreadable)
 
     @abstractmethod

@@ -17,6 +17,7 @@ from ssl_backbones.data.formats import is_image
 from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.keys import PathKeys, size_of
 from ssl_backbones.data.labels import LABEL_NAMES, labels_by_name, labels_by_number
+from ssl_backbones.data.stored import File
 from ssl_backbones.files import object_in
 
 IMAGE_NAMES = ("image", "img", "photo", "picture", "jpg", "jpeg", "png", "webp", "bytes")
@@ -123,7 +124,7 @@ def sizes_of(encoded: pa.ChunkedArray, files: PathKeys | None = None) -> np.ndar
 
 
 def digests_of(
-    encoded: pa.ChunkedArray, named: PathKeys | None, files: Sequence[Path], name: str, whole: bool = False
+    encoded: pa.ChunkedArray, named: PathKeys | None, files: Sequence[File], name: str, whole: bool = False
 ) -> np.ndarray:
     """The digest of each encoded image (N, D), or of the file that its row names. The column lies in `files`."""
     ask = partial(digest_of_bytes, whole=True) if whole else digest_of_bytes

@@ -19,6 +19,7 @@ import numpy as np
 from ssl_backbones.data.digests import WIDTH, as_rows, digest_of_file, of_each, spread, stamp_of
 from ssl_backbones.data.kept_arrays import are_texts, as_stamps, keep_arrays, place_of, read_arrays, settled, turn
 from ssl_backbones.data.keys import PathKeys
+from ssl_backbones.data.stored import File, is_versioned, known_as, stamp
 
 KEPT_FROM = 1000
 """Images from which on an index is worth its place: fewer are read anew in less than a second."""
@@ -96,21 +97,22 @@ def contents_of_list(root: Path, keys: PathKeys, whole: bool = False) -> Content
 
 
 def digests_of_rows(
-    files: Sequence[Path],
+    files: Sequence[File],
     count: int,
     digest_at: Callable[[int], bytes],
     name: str,
     whole: bool = False,
-    compared: int | None = None,
+    compared: int = COMPARED,
 ) -> np.ndarray:
     """The digests (N, WIDTH) of a table's `count` rows, read by `digest_at` where no index knows them.
 
     An index does as long as none of the table's files has changed, and so many of the rows are as it says. `name` names
     the table, and its column of images.
     """
-    keys = PathKeys(str(file.absolute()) for file in files)
+    keys = PathKeys(map(known_as, files))
     asked_at = time.time_ns()
-    stamps = as_stamps(list(map(stamp_of, keys)))
+    stamps = as_stamps(list(map(stamp, files)))
+    compared = 0 if all(map(is_versioned, files)) else compared
     which = f"{name} {count} {hashlib.sha256(keys.block).hexdigest()}{WHOLLY * whole}"
     place = place_of(which) if len(keys) and count >= KEPT_FROM else None
 
@@ -120,7 +122,7 @@ def digests_of_rows(
     def known(index: Index) -> np.ndarray | None:
         if len(index.digests) != count or (index.rows_of(keys, stamps) < 0).any():
             return None
-        agree = all(digest_at(at) == index.digests[at].tobytes() for at in spread(count, compared or COMPARED))
+        agree = all(digest_at(at) == index.digests[at].tobytes() for at in spread(count, compared))
         return index.digests if agree else None
 
     if place is None:

@@ -99,7 +99,9 @@ def stamp_of(path: str) -> tuple[int, int, int, int]:
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns, inode
 
 
-def of_each(images: Sequence[S], ask: Callable[[S], T], what: str, at_once: int = AT_ONCE) -> Iterator[T]:
+def of_each(
+    images: Sequence[S], ask: Callable[[S], T], what: str, at_once: int = AT_ONCE, threads: int = THREADS
+) -> Iterator[T]:
     """The answer for each image in turn, by several threads at once; progress is told, as `what`, when it takes long.
 
     An image is known by its path, or by its row. It may be a shard as well, of which a thread takes one `at_once`.
@@ -107,7 +109,7 @@ def of_each(images: Sequence[S], ask: Callable[[S], T], what: str, at_once: int 
     begun = told = time.monotonic()
     parts = [images[start : start + at_once] for start in range(0, len(images), at_once)]
     done = 0
-    with ThreadPoolExecutor(min(THREADS, max(1, len(parts)))) as pool:
+    with ThreadPoolExecutor(min(threads, max(1, len(parts)))) as pool:
         for answers in pool.map(lambda part: [ask(image) for image in part], parts):
             yield from answers
             done += len(answers)

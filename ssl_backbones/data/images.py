@@ -92,6 +92,10 @@ class Images(ABC):
         """The bytes of an image as it is encoded; None where they are not to be had."""
         return None
 
+    def soon(self, shards: np.ndarray) -> None:
+        """Be told which shards (S,) are read now and next, in this order; nothing needs to come of it."""
+        return
+
     @abstractmethod
     def __getitem__(self, index: int) -> Image.Image:
         """The image as upright RGB, or UnreadableImageError."""

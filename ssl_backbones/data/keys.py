@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import overload
 
 import numpy as np
@@ -62,10 +62,10 @@ class RowKeys(Sequence[str]):
         return f"{self.names[table]}:{at - self.ends[table]}"
 
 
-def names_of(files: Sequence[Path]) -> list[str]:
-    """The files' paths below the folder they share."""
-    shared = os.path.commonpath([file.absolute().parent for file in files])
-    return [file.absolute().relative_to(shared).as_posix() for file in files]
+def names_of(files: Sequence[PurePath]) -> list[str]:
+    """The paths of files, given from the root on, below the folder they share."""
+    shared = os.path.commonpath([file.parent for file in files])
+    return [file.relative_to(shared).as_posix() for file in files]
 
 
 def fingerprint_of(keys: Sequence[str], labels: np.ndarray | None, digests: np.ndarray) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +11,10 @@ import pyarrow.parquet as pq
 from ssl_backbones.data.columns import class_names, image_column, label_column, labels_of
 from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.keys import RowKeys, names_of
+from ssl_backbones.data.stored import File, as_file, rooted
 
 
-def wanted_columns(files: Sequence[Path]) -> tuple[str, str | None, Sequence[str] | None]:
+def wanted_columns(files: Sequence[File]) -> tuple[str, str | None, Sequence[str] | None]:
     """The columns of images and of labels in files that are alike, and the labels' names, or ImageSourceError."""
     schemas = [schema_of(file) for file in files]
     image = image_column(schemas[0], repr(str(files[0])))
@@ -24,51 +24,54 @@ def wanted_columns(files: Sequence[Path]) -> tuple[str, str | None, Sequence[str
     return image, label, names.get(label) if label else None
 
 
-def row_keys(files: Sequence[Path], counts: Sequence[int]) -> RowKeys:
+def row_keys(files: Sequence[File], counts: Sequence[int]) -> RowKeys:
     """The keys of files of so many rows each; ImageSourceError where there is none."""
     if not sum(counts):
         raise ImageSourceError(f"there is no row in {', '.join(repr(str(file)) for file in files)}: add images")
-    return RowKeys(names_of(files), counts)
+    return RowKeys(names_of(list(map(rooted, files))), counts)
 
 
 def labels_in(
-    files: Sequence[Path], label: str | None, names: Sequence[str] | None
+    files: Sequence[File], label: str | None, names: Sequence[str] | None
 ) -> tuple[np.ndarray | None, list[str]]:
     """Labels (N,) and class names of all rows; None where there is no column of them."""
     return labels_of(joined([read(file, [label]) for file in files], label), names) if label else (None, [])
 
 
-def metadata_of(file: Path) -> pq.FileMetaData:
+def metadata_of(file: File) -> pq.FileMetaData:
     """The end of a parquet file, which tells its row groups."""
     try:
-        return pq.read_metadata(file)
+        with as_file(file) as content:
+            return pq.read_metadata(content)
     except (OSError, pa.ArrowException) as error:
         raise unreadable(file, error) from error
 
 
-def schema_of(file: Path) -> pa.Schema:
+def schema_of(file: File) -> pa.Schema:
     """The columns of a parquet file."""
     try:
-        return pq.read_schema(file)
+        with as_file(file) as content:
+            return pq.read_schema(content)
     except (OSError, pa.ArrowException) as error:
         raise unreadable(file, error) from error
 
 
-def read(file: Path, columns: list[str]) -> pa.Table:
+def read(file: File, columns: list[str]) -> pa.Table:
     """The columns of a parquet file, read in this thread alone: it may be that of a forked worker."""
     try:
-        return pq.ParquetFile(file, pre_buffer=False).read(columns=columns, use_threads=False)
+        with as_file(file) as content:
+            return pq.ParquetFile(content, pre_buffer=False).read(columns=columns, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise unreadable(file, error) from error
 
 
-def unreadable(file: Path, error: Exception) -> ImageSourceError:
+def unreadable(file: File, error: Exception) -> ImageSourceError:
     """The error of a file that is no parquet, or a torn one."""
     reason = " ".join(str(error).split()).rstrip(".")
     return ImageSourceError(f"{str(file)!r} cannot be read as parquet ({reason}): make it anew, or leave it out")
 
 
-def check_alike(files: Sequence[Path], schemas: Sequence[pa.Schema], columns: Sequence[str]) -> None:
+def check_alike(files: Sequence[File], schemas: Sequence[pa.Schema], columns: Sequence[str]) -> None:
     """ImageSourceError where a file's columns or class names are not those of the first."""
     first, names = schemas[0], class_names(schemas[0])
     for file, schema in zip(files, schemas, strict=True):

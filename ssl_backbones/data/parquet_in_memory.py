@@ -10,19 +10,21 @@ from typing import Any, final
 import numpy as np
 import pyarrow as pa
 
+from ssl_backbones.data.addresses import Address
 from ssl_backbones.data.columns import digests_of, encoded_images, files_of, sizes_of
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
 from ssl_backbones.data.keys import fingerprint_by_sizes_of
 from ssl_backbones.data.parquet import joined, labels_in, read, row_keys, wanted_columns
 from ssl_backbones.data.rows import RowImages
+from ssl_backbones.data.stored import File, folders_of
 
 
 class ParquetImages(RowImages):
     """The rows of one or several parquet files of the same columns. A worker that is not forked reads them again."""
 
-    def __init__(self, files: Sequence[str | Path], policy: DecodePolicy = USUAL_POLICY) -> None:
-        self.files = tuple(Path(file) for file in files)
-        self.place = self.files[0]
+    def __init__(self, files: Sequence[str | Path | Address], policy: DecodePolicy = USUAL_POLICY) -> None:
+        self.files = tuple(Path(file) if isinstance(file, str) else file for file in files)
+        self.place = None if isinstance(self.files[0], Address) else self.files[0]
         self.policy = policy
         self.image, label, names = wanted_columns(self.files)
         tables = [read(file, [self.image]) for file in self.files]
@@ -47,12 +49,12 @@ class ParquetImages(RowImages):
 class EncodedColumn:
     """A column of images in parquet files: a row holds one as it is encoded, or names a file. Pickles without them."""
 
-    def __init__(self, files: Sequence[Path], name: str, column: pa.ChunkedArray | None = None) -> None:
+    def __init__(self, files: Sequence[File], name: str, column: pa.ChunkedArray | None = None) -> None:
         """`column` is what was read of the files already."""
         self.files, self.name = tuple(files), name
         column = self.read() if column is None else column
         self.rows: pa.ChunkedArray | None = encoded_images(column)
-        self.named = files_of(column, dict.fromkeys(file.parent for file in self.files))
+        self.named = files_of(column, folders_of(self.files))
         self.sizes = sizes_of(self.rows, self.named)
 
     def read(self) -> pa.ChunkedArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -44,6 +45,19 @@ class Shards:
                 number, begun = number + 1, images
             window[shard] = number
         return window
+
+    def soon(self, seed: int, epoch: int, order: np.ndarray) -> Callable[[int], np.ndarray]:
+        """A function from a place in an epoch's order (N,) to the shards (S,) of its window and of the one after it."""
+        windows, after = self.windows(seed, epoch), self.windows(seed, epoch + 1)
+
+        def shards_at(place: int) -> np.ndarray:
+            number = windows[self.shard_of[order[place]]]
+            following = windows == number + 1
+            return np.concatenate(
+                [np.flatnonzero(windows == number), np.flatnonzero(following if following.any() else after == 0)]
+            )
+
+        return shards_at
 
     def among(self, rows: np.ndarray) -> Shards | None:
         """The shards of some of the images, given by their rows (K,) in ascending order; None in any other order."""

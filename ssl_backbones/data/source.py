@@ -7,9 +7,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ssl_backbones.data.blocks import USUAL_KEEPING, Keeping
 from ssl_backbones.data.cached import INDEX, PIXELS, CachedImages
 from ssl_backbones.data.checks import relabelled
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
+from ssl_backbones.data.distant import distant_files, distant_kept_out
 from ssl_backbones.data.folder import ImageFolder
 from ssl_backbones.data.images import Images, ImageSourceError
 from ssl_backbones.data.splits import (
@@ -25,6 +27,7 @@ from ssl_backbones.data.splits import (
     packed_kept_out,
     parts_of,
 )
+from ssl_backbones.data.stored import File, stamp
 from ssl_backbones.data.tar import TarImages
 from ssl_backbones.distributed import doing
 
@@ -36,21 +39,29 @@ HELD_IN_MEMORY = 512 * 2**20
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.+%\[\]:-]+)?")
 
 
-def open_images(spec: Spec, policy: DecodePolicy = USUAL_POLICY, among: Sequence[str] = ()) -> Images:
+def open_images(
+    spec: Spec,
+    policy: DecodePolicy = USUAL_POLICY,
+    among: Sequence[str] = (),
+    keeping: Keeping = USUAL_KEEPING,
+) -> Images:
     """The images of a folder, of parquet files or tar shards (one, several, a pattern or a folder), or of the Hub.
 
-    Of a source that is divided into splits, the images to train on. `among` are classes known already: folders that all
-    bear their names are classes, be it one. Raises ImageSourceError.
+    Packed files may lie at addresses, whose blocks are kept as `keeping` has it. Of a source that is divided into
+    splits, the images to train on. `among` are classes known already: folders that all bear their names are classes, be
+    it one. Raises ImageSourceError.
     """
     with doing(f"Opening {spec}"):
-        return opened(spec, policy, among)
+        if files := distant_files(spec, keeping):
+            return open_packed(files, policy)
+        return opened(spec.removeprefix("file://") if isinstance(spec, str) else spec, policy, among)
 
 
 def opened(spec: Spec, policy: DecodePolicy, among: Sequence[str]) -> Images:
-    """The same; ImageSourceError says what is wrong with what was named."""
+    """The images of a source on this machine, or of the Hub; ImageSourceError says what is wrong with it."""
     if spec == "":
         raise ImageSourceError(
-            "no images are named: give a folder, .parquet files, .tar shards, or a Hub dataset as org/name"
+            "no images are named: give a folder, .parquet files, .tar shards, an address, or a Hub dataset as org/name"
         )
     try:
         files = packed_files(spec) or packed_files(spec, TAR)
@@ -80,7 +91,9 @@ def opened(spec: Spec, policy: DecodePolicy, among: Sequence[str]) -> Images:
     )
 
 
-def validation_of(spec: Spec, like: Images, policy: DecodePolicy = USUAL_POLICY) -> Images | None:
+def validation_of(
+    spec: Spec, like: Images, policy: DecodePolicy = USUAL_POLICY, keeping: Keeping = USUAL_KEEPING
+) -> Images | None:
     """The labelled images kept beside those to train on, with the labels of `like`; None where there are none.
 
     Beside `train*.parquet` that is `validation*.parquet` or else `test*.parquet`, beside the folder `train` the folder
@@ -88,12 +101,15 @@ def validation_of(spec: Spec, like: Images, policy: DecodePolicy = USUAL_POLICY)
     """
     if like.labels is None:
         return None
-    images = kept_out(spec, policy, like.classes)
+    images = kept_out(spec, policy, like.classes, keeping)
     return None if images is None or images.labels is None else relabelled(images, like.classes)
 
 
-def kept_out(spec: Spec, policy: DecodePolicy, among: Sequence[str]) -> Images | None:
+def kept_out(spec: Spec, policy: DecodePolicy, among: Sequence[str], keeping: Keeping = USUAL_KEEPING) -> Images | None:
     """The validation split, or else the test split, of a source of which the training split was opened."""
+    if distant := distant_files(spec, keeping):
+        held = distant_kept_out(distant)
+        return open_packed(held, policy) if held else None
     files = packed_files(spec) or packed_files(spec, TAR)
     if files:
         beside = packed_kept_out(files)
@@ -142,25 +158,26 @@ def say_parts(path: Path, parts: Parts) -> None:
     logger.warning("%s", "; ".join(words))
 
 
-def open_packed(files: Sequence[Path], policy: DecodePolicy) -> Images:
+def open_packed(files: Sequence[File], policy: DecodePolicy) -> Images:
     """The images of tar shards, or of parquet files."""
-    missing = [str(file) for file in files if not file.is_file()]
+    missing = [str(file) for file in files if isinstance(file, Path) and not file.is_file()]
     if missing:
         raise ImageSourceError(f"{missing[0]!r} does not exist: give {files[0].suffix} files that do")
     return TarImages(files, policy) if files[0].suffix == TAR else open_parquet(files, policy)
 
 
-def open_parquet(files: Sequence[Path], policy: DecodePolicy) -> Images:
+def open_parquet(files: Sequence[File], policy: DecodePolicy) -> Images:
     """The images of parquet files: in memory, or in place, as their size asks."""
     require_pyarrow()
     from ssl_backbones.data.hub_dataset import load_parquet
     from ssl_backbones.data.parquet_in_memory import ParquetImages
     from ssl_backbones.data.parquet_in_place import LARGEST, RowGroupImages
 
-    if sum(file.stat().st_size for file in files) <= HELD_IN_MEMORY:
+    if sum(stamp(file)[0] for file in files) <= HELD_IN_MEMORY:
         return ParquetImages(files, policy)
     images = RowGroupImages(files, policy)
-    if images.largest <= LARGEST:
+    here = [file for file in files if isinstance(file, Path)]
+    if images.largest <= LARGEST or not here:
         return images
     logger.warning(
         "%s has row groups of up to %d MiB: it is laid out a second time in the cache of `datasets`; row groups of at "
@@ -169,7 +186,7 @@ def open_parquet(files: Sequence[Path], policy: DecodePolicy) -> Images:
         images.largest >> 20,
         LARGEST >> 20,
     )
-    return load_parquet(files, policy)
+    return load_parquet(here, policy)
 
 
 def require_pyarrow() -> None:

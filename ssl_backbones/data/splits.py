@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from ssl_backbones.data.formats import is_image
 from ssl_backbones.data.walk import images_below
@@ -24,7 +25,18 @@ MOST_FILES = 1_000_000
 """Names that ranges stand for, at most."""
 
 Spec = str | Path | Sequence[str | Path]
-"""The source behind `--data`: a path, a pattern, a dataset on the Hub, or a list of .parquet or .tar files."""
+"""The source behind `--data`: a path, a pattern, an address, a dataset on the Hub, or a list of .parquet or .tar."""
+
+
+class Named(Protocol):
+    """A file, wherever it lies."""
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+
+
+N = TypeVar("N", bound=Named)
 
 
 def packed_files(spec: Spec, suffix: str = PARQUET) -> list[Path]:
@@ -40,12 +52,17 @@ def packed_files(spec: Spec, suffix: str = PARQUET) -> list[Path]:
         files = packed_in(path, suffix) or packed_in(path / "data", suffix)
         if not files or (suffix == TAR and any(images_below(path))):
             return []
-        unnamed = [file for file in files if split_of(file) is None]
-        return of_split(files, TRAIN) or unnamed or of_split(files, UNLABELLED) or files
+        return to_train_on(files)
     if path.suffix != suffix or path.exists():
         return [path] if path.suffix == suffix else []
     named = [file for pattern in islice(ranges_in(str(path)), MOST_FILES) for file in files_like(pattern)]
     return sorted(named) if glob.has_magic(str(path)) else named
+
+
+def to_train_on(files: Sequence[N]) -> list[N]:
+    """Those of a folder's files to train on: the training split, or those of no split, or all."""
+    unnamed = [file for file in files if split_of(file) is None]
+    return of_split(files, TRAIN) or unnamed or of_split(files, UNLABELLED) or list(files)
 
 
 def ranges_in(pattern: str) -> Iterator[str]:
@@ -74,16 +91,20 @@ def packed_kept_out(files: Sequence[Path]) -> list[Path]:
     """The validation files, or else the test files, beside training files."""
     if any(split_of(file) not in TRAIN for file in files):
         return []
-    beside = sorted({other for file in files for other in packed_in(file.parent, file.suffix)})
-    return of_split(beside, VALIDATION) or of_split(beside, TEST)
+    return to_ask_about(sorted({other for file in files for other in packed_in(file.parent, file.suffix)}))
 
 
-def of_split(files: Sequence[Path], names: Sequence[str]) -> list[Path]:
+def to_ask_about(files: Sequence[N]) -> list[N]:
+    """The validation files of a folder, or else the test files."""
+    return of_split(files, VALIDATION) or of_split(files, TEST)
+
+
+def of_split(files: Sequence[N], names: Sequence[str]) -> list[N]:
     """The files of the first of these splits that has any."""
     return next((found for name in names if (found := [file for file in files if split_of(file) == name])), [])
 
 
-def split_of(file: Path) -> str | None:
+def split_of(file: Named) -> str | None:
     """The split that a file's name begins with, as in `train-00000-of-00002.parquet`."""
     return split_named(re.split(r"[-_.]", file.name, maxsplit=1)[0])
 

@@ -58,6 +58,9 @@ class Subset(Images):
     def raw(self, index: int) -> bytes | None:
         return self.images.raw(int(self.rows[index]))
 
+    def soon(self, shards: np.ndarray) -> None:
+        self.images.soon(shards)
+
     def __getitem__(self, index: int) -> Image.Image:
         return self.images[int(self.rows[index])]
 

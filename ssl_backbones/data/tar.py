@@ -1,4 +1,4 @@
-"""Images in tar shards, read where they lie."""
+"""Images in tar shards, read where they lie: on a disk, or at addresses."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ssl_backbones.data.addresses import Address, changed
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
 from ssl_backbones.data.digest_index import digests_of_rows
-from ssl_backbones.data.digests import digest_of_bytes, of_each
-from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
+from ssl_backbones.data.digests import THREADS, digest_of_bytes, of_each
+from ssl_backbones.data.fetching import Fetching
+from ssl_backbones.data.images import Images, UnreadableImageError
 from ssl_backbones.data.keys import PathKeys, names_of
 from ssl_backbones.data.labels import labels_as_written
 from ssl_backbones.data.shards import Shards
-from ssl_backbones.data.tar_index import TarIndex, index_of, opened
+from ssl_backbones.data.stored import rooted
+from ssl_backbones.data.tar_index import TarIndex, index_of
 
 WINDOW = 16_384
 """Images that an epoch mixes: 2 GB of ImageNet's."""
 COMPARED = 64
 """Images that kept indexes are held against at a start, at least one of each shard."""
+MANY_THREADS = 32
+"""Shards at addresses that are looked at together: most of the time is waiting."""
 AHEAD, AHEAD_BYTES = 64, 2**30
 """Shards that were read last, and bytes of a shard up to which its first image makes the system fetch all of it."""
 
@@ -36,22 +41,26 @@ class TarImages(Images):
 
     labels_from = "label files"
 
-    def __init__(self, files: Sequence[str | Path], policy: DecodePolicy = USUAL_POLICY) -> None:
+    def __init__(self, files: Sequence[str | Path | Address], policy: DecodePolicy = USUAL_POLICY) -> None:
         """Look for the index of each shard, and make those that are not kept. Raises ImageSourceError."""
-        self.files = tuple(Path(file) for file in files)
-        self.policy, self.place = policy, self.files[0]
+        self.files = tuple(Path(file) if isinstance(file, str) else file for file in files)
+        self.policy = policy
+        distant = [file for file in self.files if isinstance(file, Address)]
+        self.place = None if isinstance(self.files[0], Address) else self.files[0]
         look = partial(index_of, compared=max(1, COMPARED // len(self.files)))
-        indexes = list(of_each(self.files, look, "shards looked at for their images", at_once=1))
-        shards = zip(names_of(self.files), indexes, strict=True)
+        threads = MANY_THREADS if distant else THREADS
+        indexes = list(of_each(self.files, look, "shards looked at for their images", 1, threads))
+        shards = zip(names_of([rooted(file) for file in self.files]), indexes, strict=True)
         self.keys = PathKeys(f"{name}/{key}" for name, index in shards for key in index.keys)
         self.extents = np.concatenate([np.stack([index.sizes, index.offsets], axis=1) for index in indexes])
-        self.sizes = self.extents[:, 0]
-        self.digests = np.concatenate([index.digests for index in indexes])
+        self.sizes = sizes = self.extents[:, 0]
+        self.digests = self.contents = np.concatenate([index.digests for index in indexes])
         self.stamps = np.concatenate([index.stamp for index in indexes])
         self.labels, self.classes = labels_of(indexes)
         self.ends = np.cumsum([0, *map(len, indexes)], dtype=np.int64)
         self.shards = Shards(self.ends, WINDOW)
         self.read_lately: deque[int] = deque(maxlen=AHEAD)
+        self.fetching = Fetching(distant, WINDOW * float(sizes.mean())) if distant else None
 
     def __getitem__(self, index: int) -> Image.Image:
         key = self.keys[index]
@@ -60,16 +69,28 @@ class TarImages(Images):
             raise UnreadableImageError(f"{key!r} cannot be read: its shard is cut short, or the disk fails")
         return decode(encoded, key, self.policy)
 
+    def soon(self, shards: np.ndarray) -> None:
+        if self.fetching is not None:
+            self.fetching.soon([(shard, 0, self.fetching.files[shard].size) for shard in shards.tolist()])
+
     def raw(self, index: int) -> bytes | None:
         """The bytes of an image; None where they cannot be read. ImageSourceError where its shard is another by now."""
         at = range(len(self))[index]
         shard = int(np.searchsorted(self.ends, at, side="right")) - 1
         size, offset = self.extents[at].tolist()
+        if self.fetching is not None:
+            found = self.fetching.read(shard, offset, size)
+            if digest_of_bytes(found) != self.contents[at].tobytes():
+                raise changed(self.files[shard])
+            return found
         try:
-            with opened(self.files[shard]) as descriptor:
+            descriptor = os.open(self.files[shard], os.O_RDONLY | os.O_CLOEXEC)  # type: ignore[arg-type]
+            try:
                 self.require_same(shard, os.fstat(descriptor))
                 self.read_ahead(shard, descriptor)
                 found = os.pread(descriptor, size, offset)
+            finally:
+                os.close(descriptor)
         except OSError:
             return None
         return found if len(found) == size else None
@@ -84,12 +105,9 @@ class TarImages(Images):
 
     def require_same(self, shard: int, state: os.stat_result) -> None:
         """Refuse a shard whose size, time or inode is not what its index was made of."""
-        size, changed, _, inode = self.stamps[shard].tolist()
-        if (state.st_size, state.st_mtime_ns, state.st_ino & (2**63 - 1)) != (size, changed, inode):
-            raise ImageSourceError(
-                f"{str(self.files[shard])!r} changed while it was in use: start the command again, on shards that stay "
-                "as they are"
-            )
+        size, written, _, inode = self.stamps[shard].tolist()
+        if (state.st_size, state.st_mtime_ns, state.st_ino & (2**63 - 1)) != (size, written, inode):
+            raise changed(self.files[shard])
 
     def read_ahead(self, shard: int, descriptor: int) -> None:
         """Let the system fetch a shard in sequence when its first image is asked for: its others are soon."""

@@ -6,23 +6,22 @@ file (`.cls`, `.label` and the like) or others, which are left alone. https://gi
 
 from __future__ import annotations
 
-import os
 import tarfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ssl_backbones.data.digests import WIDTH, as_rows, digest_of, spread, stamp_of
+from ssl_backbones.data.digests import WIDTH, Read, as_rows, digest_of, spread
 from ssl_backbones.data.formats import suffixes
 from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.kept_arrays import are_texts, as_stamps, keep_arrays, place_of, read_arrays, settled, turn
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.data.labels import LABEL_NAMES
+from ssl_backbones.data.stored import AsFile, File, is_versioned, known_as, opened, stamp
 
 KEPT_FROM = 2**20
 """Bytes of a shard from which on its index is worth a file: a smaller one is read anew in a moment."""
@@ -32,11 +31,13 @@ NAMES = ("keys", "ends", "offsets", "sizes", "digests", "label_of", "labels", "l
 
 
 class Place(NamedTuple):
-    """A file inside of a shard."""
+    """A file inside of a shard, with the digest of an image or the text of a label."""
 
     name: str
     offset: int
     size: int
+    digest: bytes = b""
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,28 +59,30 @@ class TarIndex:
     stamp: np.ndarray
     """(1, 4) int64, as `stamp_of` has it."""
 
-    def agrees(self, shard: Path, most: int) -> bool:
-        """True if the shard has the same stamp, and a few of its images the same digests."""
-        if tuple(self.stamp[0]) != stamp_of(str(shard)):
+    def agrees(self, shard: File, most: int) -> bool:
+        """True if the shard has the same stamp, and a few of its images the same digests where they may differ."""
+        if tuple(self.stamp[0]) != stamp(shard):
             return False
-        with opened(shard) as descriptor:
-            return all(self.digest_in(descriptor, at) == self.digests[at].tobytes() for at in spread(len(self), most))
+        if is_versioned(shard):
+            return True
+        with opened(shard) as read:
+            return all(self.digest_in(read, at) == self.digests[at].tobytes() for at in spread(len(self), most))
 
-    def digest_in(self, descriptor: int, at: int) -> bytes:
+    def digest_in(self, read: Read, at: int) -> bytes:
         """The digest of an image as it lies in the open shard now."""
-        return digest_at(descriptor, int(self.offsets[at]), int(self.sizes[at]))
+        return digest_at(read, int(self.offsets[at]), int(self.sizes[at]))
 
     def __len__(self) -> int:
         return len(self.keys)
 
 
-def index_of(shard: Path, compared: int = 1) -> TarIndex:
+def index_of(shard: File, compared: int = 1) -> TarIndex:
     """The index of a shard: the one that is kept if it still fits, held against so many of the images; else a new one.
 
     ImageSourceError says what is wrong with the shard; nothing is kept of such a one.
     """
     try:
-        place = place_of(f"{shard.absolute()}", "shards") if shard.stat().st_size >= KEPT_FROM else None
+        place = place_of(known_as(shard), "shards") if stamp(shard)[0] >= KEPT_FROM else None
         if place is None:
             return indexed(shard)
         index = kept(place)
@@ -98,46 +101,49 @@ def index_of(shard: Path, compared: int = 1) -> TarIndex:
         raise torn(shard, getattr(error, "strerror", None) or str(error)) from error
 
 
-def indexed(shard: Path) -> TarIndex:
+def indexed(shard: File) -> TarIndex:
     """A new index of a shard, of which all headers and a few blocks of every image are read."""
-    stamp = as_stamps([stamp_of(str(shard))])
-    images, labels = entries_of(shard)
-    with opened(shard) as descriptor:
-        digests = as_rows([digest_at(descriptor, image.offset, image.size) for image in images.values()])
-        texts = {entry: label_in(descriptor, label, shard) for entry, label in labels.items()}
-    names = sorted({text for text in texts.values() if text})
+    before = stamp(shard)
+    with opened(shard) as read:
+        images, labels = entries_of(shard, read)
+    names = sorted({label.text for label in labels.values() if label.text})
     number = {text: at for at, text in enumerate(names)}
-    if tuple(stamp[0]) != stamp_of(str(shard)):
+    texts = [labels[entry].text if entry in labels else "" for entry in images]
+    if before != stamp(shard):
         raise torn(shard, "it changed while it was read")
     return TarIndex(
         PathKeys(image.name for image in images.values()),
         np.array([image.offset for image in images.values()], np.int64),
         np.array([image.size for image in images.values()], np.int64),
-        digests,
-        np.array([number.get(texts.get(entry, ""), -1) for entry in images], np.int64),
+        as_rows([image.digest for image in images.values()]),
+        np.array([number.get(text, -1) for text in texts], np.int64),
         PathKeys(names),
-        stamp,
+        as_stamps([before]),
     )
 
 
-def entries_of(shard: Path) -> tuple[dict[str, Place], dict[str, Place]]:
-    """The image of each entry, and the label file of each that has one; ImageSourceError for other entries."""
+def entries_of(shard: File, read: Read) -> tuple[dict[str, Place], dict[str, Place]]:
+    """The image of each entry, and the label file of each that has one; ImageSourceError for other entries.
+
+    An image is read when its header is: what lies at an address is gone through once.
+    """
     images: dict[str, Place] = {}
     labels: dict[str, tuple[int, Place]] = {}
     others: dict[str, str] = {}
-    for place in files_in(shard):
+    for place in files_in(shard, read):
         folder, slash, base = place.name.rpartition("/")
         stem, _, suffix = base.lower().partition(".")
         entry = folder + slash + base[: len(stem)]
         if f".{suffix}" in suffixes():
             if entry in images:
                 raise odd(shard, f"has two images of one key, {images[entry].name!r} and {place.name!r}")
-            images[entry] = place
+            images[entry] = place._replace(digest=digest_at(read, place.offset, place.size))
         elif suffix in LABEL_NAMES:
             before = labels.get(entry)
             if before and before[1].name == place.name:
                 raise odd(shard, f"has two entries of one key, {place.name!r}")
-            labels[entry] = min(filter(None, (before, (LABEL_NAMES.index(suffix), place))))
+            if before is None or LABEL_NAMES.index(suffix) < before[0]:
+                labels[entry] = LABEL_NAMES.index(suffix), place._replace(text=label_in(read, place, shard))
         else:
             others[entry] = place.name
     bare = next((entry for entry in (*labels, *others) if entry not in images), None)
@@ -149,12 +155,12 @@ def entries_of(shard: Path) -> tuple[dict[str, Place], dict[str, Place]]:
     return images, {entry: place for entry, (_, place) in labels.items()}
 
 
-def files_in(shard: Path) -> Iterator[Place]:
+def files_in(shard: File, read: Read) -> Iterator[Place]:
     """The files of a shard in the order in which they lie, without hidden ones and notes such as `__index__`.
 
     Raises ImageSourceError for a shard that is cut short, and for an image that lies elsewhere.
     """
-    with tarfile.open(shard, "r:") as archive:
+    with tarfile.open(fileobj=AsFile(read, stamp(shard)[0]), mode="r:") as archive:
         while (member := archive.next()) is not None:
             parts = [part for part in member.name.split("/") if part not in ("", ".")]
             if not parts or any(part.startswith((".", "__")) for part in parts):
@@ -164,34 +170,23 @@ def files_in(shard: Path) -> Iterator[Place]:
             if member.isfile():
                 yield Place("/".join(parts), member.offset_data, member.size)
         end = archive.offset
-    with opened(shard) as descriptor:
-        if os.pread(descriptor, tarfile.BLOCKSIZE, end) != bytes(tarfile.BLOCKSIZE):
-            raise torn(shard, f"it does not go on after {end:,} bytes as a tar does, nor end as one")
+    if bytes(read(end, tarfile.BLOCKSIZE)) != bytes(tarfile.BLOCKSIZE):
+        raise torn(shard, f"it does not go on after {end:,} bytes as a tar does, nor end as one")
 
 
-def label_in(descriptor: int, place: Place, shard: Path) -> str:
+def label_in(read: Read, place: Place, shard: File) -> str:
     """The text of a label file."""
     if place.size > LONGEST_LABEL:
         raise odd(shard, f"has a label of {place.size:,} bytes, {place.name!r}, more than {LONGEST_LABEL:,}")
     try:
-        return os.pread(descriptor, place.size, place.offset).decode("utf-8").strip()
+        return bytes(read(place.offset, place.size)).decode("utf-8").strip()
     except UnicodeDecodeError as error:
         raise odd(shard, f"has a label that is no text, {place.name!r}") from error
 
 
-def digest_at(descriptor: int, offset: int, size: int) -> bytes:
+def digest_at(read: Read, offset: int, size: int) -> bytes:
     """The digest of an image that lies in an open shard."""
-    return digest_of(size, lambda at, count: os.pread(descriptor, count, offset + at))
-
-
-@contextmanager
-def opened(shard: Path) -> Iterator[int]:
-    """Context manager: the descriptor of a shard, open to be read."""
-    descriptor = os.open(shard, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    return digest_of(size, lambda at, count: read(offset + at, count))
 
 
 def kept(place: Path) -> TarIndex | None:
@@ -218,13 +213,13 @@ def keep(place: Path, index: TarIndex) -> None:
     keep_arrays(place, dict(zip(NAMES, (*arrays, index.labels.ends, index.stamp), strict=True)))
 
 
-def torn(shard: Path, reason: str) -> ImageSourceError:
+def torn(shard: File, reason: str) -> ImageSourceError:
     """The error of a file that is no tar, or not a whole one."""
     told = " ".join(reason.split()).rstrip(".")
     return ImageSourceError(f"{str(shard)!r} cannot be read as a tar ({told}): write it anew, or leave it out")
 
 
-def odd(shard: Path, what: str) -> ImageSourceError:
+def odd(shard: File, what: str) -> ImageSourceError:
     """The error of a tar that is no shard of images."""
     return ImageSourceError(
         f"{str(shard)!r} {what}: write the shard anew, with one image and at most one label file (.cls) under each name"

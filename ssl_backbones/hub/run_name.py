@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from ssl_backbones.credentials import without_credentials
 from ssl_backbones.registry.image_sets import are_those
 
 
 def data_name(recipe: Mapping[str, Any]) -> str:
     """The last part of where the data lay; never the path, which is a machine's own affair."""
-    return PurePath(str(recipe.get("data", ""))).name or "not recorded"
+    data = without_credentials(str(recipe.get("data", "")))
+    return PurePath(data.partition("?")[0] if "://" in data else data).name or "not recorded"
 
 
 def fingerprint(results: Mapping[str, Any]) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import ssl_backbones.methods  # noqa: F401 - makes every method's configuration known by name
 from ssl_backbones.checks import check, check_seed
+from ssl_backbones.data.blocks import Keeping
 from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.data.subset import Selection, check_hold_out
 from ssl_backbones.methods.method import MethodConfig
@@ -28,7 +29,7 @@ from ssl_backbones.views.policy import resized
 FREE = frozenset(
     {"promise", "derived", "monitoring", "checkpoints", "unreadable_share", "log_every", "trackers", "workers"}
     | {"compile", "grad_checkpointing", "data", "validation", "max_pixels", "out", "start"}
-    | {"cache", "cache_limit", "resident"}
+    | {"cache", "cache_limit", "blocks", "resident"}
 )
 """Fields that may change when a run goes on; data are held to their fingerprint instead of their place."""
 
@@ -73,7 +74,7 @@ class Run(ABC):
     trackers: tuple[str, ...] = ()
     """Trackers that Accelerate knows, such as tensorboard."""
     data: str = ""
-    """A folder of images, parquet files, tar shards, or a Hub dataset id."""
+    """A folder of images, parquet files or tar shards, here or at an address (s3://...), or a Hub dataset id."""
     validation: str = ""
     """Labelled images to ask about; without them, those that the data name, or a part of the data itself."""
     out: str = ""
@@ -220,6 +221,7 @@ class Recipe(Run):
     """A folder that keeps the images as pixels, so that each is decoded once for all epochs and runs; none if empty."""
     cache_limit: float = 8.0
     """GB of pixels up to which images are kept there."""
+    blocks: Keeping = field(default_factory=Keeping)
     reencode: int = 0
     """Keep images in the cache as JPEG scaled to this short side, whatever their size: other pixels. 0 for never."""
     resident: bool = False

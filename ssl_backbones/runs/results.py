@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from ssl_backbones.credentials import change_texts
+from ssl_backbones.credentials import change_texts, without_credentials
 from ssl_backbones.data import CachedImages, Images
 from ssl_backbones.data.copies import copies_among
 from ssl_backbones.distributed import world_size
@@ -113,7 +113,7 @@ def checked(numbers: Mapping[str, Number]) -> dict[str, dict[str, Any]]:
 def about(images: Images, source: str) -> dict[str, Any]:
     """The source, number and fingerprints of images, and how the pixels of a cache were re-encoded, if they were."""
     told: dict[str, Any] = {
-        "source": source,
+        "source": without_credentials(source),  # cards take it from here before anything is written
         "images": len(images),
         "fingerprint": images.fingerprint,
         "fingerprint_by_sizes": images.fingerprint_by_sizes,

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from ssl_backbones.credentials import without_credentials
 from ssl_backbones.data import Images, ImageSourceError, ResidentImages, UnreadableImageError
 from ssl_backbones.data.cached import INDEX, CachedImages, read_index, verify
 from ssl_backbones.data.digests import spread
@@ -64,6 +65,7 @@ class Caching:
 
     def place(self, source: str, part: str = "") -> Path:
         """The folder of a source's cache, named after it; `part` tells apart what one name opens."""
+        source = without_credentials(source)
         there = str(Path(source).expanduser().absolute()) if Path(source).expanduser().exists() else source
         name = re.sub(r"[^A-Za-z0-9]+", "_", "_".join(Path(source).parts[-2:])).strip("_")[-60:] or "photos"
         kind = f"-jpeg{self.side}" if self.side else ""

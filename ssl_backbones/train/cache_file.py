@@ -18,6 +18,7 @@ import PIL
 from PIL import Image, features
 
 import ssl_backbones
+from ssl_backbones.credentials import without_credentials
 from ssl_backbones.data import Images, UnreadableImageError
 from ssl_backbones.data.cached import ARRAYS, HEADER, INDEX, PIXELS, SCHEMA, next_sha256
 from ssl_backbones.data.keys import PathKeys
@@ -70,7 +71,7 @@ class UnfinishedCache:
         self.question = {
             "schema": SCHEMA,
             "of": {
-                "source": Path(source).name,
+                "source": Path(without_credentials(source)).name,
                 "fingerprint": images.fingerprint,
                 "fingerprint_by_sizes": images.fingerprint_by_sizes,
                 **({} if images.content_digest is None else {"content_digest": images.content_digest}),

@@ -69,10 +69,12 @@ class Order:
     def requests(self, epoch: int, start_step: int = 0) -> Iterator[Request]:
         """Yield the requests of this rank in an epoch from a step on: `accumulation` requests a step."""
         order = self.of_epoch(epoch)
+        soon = self.shards.soon(self.seed, epoch, order) if self.shards else None
         for step in range(start_step, self.steps_per_epoch):
+            shards = soon(step * self.batch_size) if soon else None
             for micro_batch in range(self.accumulation):
                 exchange = self.exchange(order, epoch, step, micro_batch)
-                yield Request(epoch, self.indices(order, step, micro_batch), exchange)
+                yield Request(epoch, self.indices(order, step, micro_batch), exchange, shards)
 
     def of_epoch(self, epoch: int) -> np.ndarray:
         """The images (N,) in the order of an epoch, over all ranks."""

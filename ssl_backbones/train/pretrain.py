@@ -102,7 +102,7 @@ def open_data(recipe: Recipe) -> tuple[Images, Images | None]:
             f"{recipe.name} was made for {recipe.promise.data} and has no data here: name a folder of images, parquet "
             "files or a Hub dataset with --data"
         )
-    images = open_images(recipe.data, recipe.decoding)
+    images = open_images(recipe.data, recipe.decoding, keeping=recipe.blocks)
     if recipe.labels == "none":
         images = unlabelled(images)
     elif sentence := classes_sentence(images):
@@ -131,6 +131,6 @@ def part_of(images: Images) -> str:
 def open_validation(recipe: Recipe, images: Images) -> Images | None:
     """Open the labelled validation images: those that the recipe names, or those beside the training images, if any."""
     if not recipe.validation:
-        return validation_of(recipe.data, images, recipe.decoding)
-    validation = open_images(recipe.validation, recipe.decoding, images.classes)
+        return validation_of(recipe.data, images, recipe.decoding, recipe.blocks)
+    validation = open_images(recipe.validation, recipe.decoding, images.classes, recipe.blocks)
     return relabelled(validation, images.classes) if images.labels is not None else validation
