@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
+from ssl_backbones.data.channels import MOST, SUFFIXES, read_channels
 from ssl_backbones.data.formats import WAYS_OUT, formats, kind_of_box
-from ssl_backbones.data.images import UnreadableImageError
+from ssl_backbones.data.images import ImageSourceError, UnreadableImageError
 from ssl_backbones.views.reduction import LARGE, ReducedImage, chosen_reduction
 
 ORIENTATION = 0x0112
@@ -42,10 +43,14 @@ MAX_PIXELS = 89_478_485
 
 @dataclass(frozen=True)
 class DecodePolicy:
-    """The limits of decoding, and the colour behind transparent pixels."""
+    """The limits of decoding, the colour behind transparent pixels, and the channels that are kept."""
 
     max_pixels: int = MAX_PIXELS
     background: tuple[int, int, int] = (255, 255, 255)
+    channels: int = 0
+    """Channels of images that keep all of theirs, and all bits; 0 for RGB of 8 bits."""
+    depth: str = ""
+    """The depth that such images have to have, as `views.channel_image` names it; empty for any."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for limits or a background out of range."""
@@ -53,20 +58,35 @@ class DecodePolicy:
             raise ValueError(f"max_pixels is {self.max_pixels}, and has to be at least 1")
         if len(self.background) != 3 or not all(0 <= value <= 255 for value in self.background):
             raise ValueError(f"background is {self.background}, and has to be three values from 0 to 255")
+        if not 0 <= self.channels <= MOST:
+            raise ValueError(f"channels are {self.channels}, and have to be from 1 to {MOST}, or 0 for RGB of 8 bits")
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Ends of the names of files that are looked for; none for all that can be read."""
+        return SUFFIXES if self.channels else ()
+
+    @property
+    def seen(self) -> int:
+        """Channels that a network is shown."""
+        return self.channels or 3
 
 
 USUAL_POLICY = DecodePolicy()
 
 
 def decode(image: bytes | Path, name: str, policy: DecodePolicy = USUAL_POLICY) -> Image.Image:
-    """The image, or the first frame of several, as upright RGB; UnreadableImageError says what is wrong with `name`."""
+    """The image, or the first frame of several, as upright RGB; UnreadableImageError says what is wrong with `name`.
+
+    Of a policy that keeps channels, a ChannelImage; ImageSourceError where what reads it is not installed.
+    """
     try:
         with without_pillows_warnings():
             if isinstance(image, Path):
                 with image.open("rb") as file:
                     return decode_file(file, policy)
             return decode_file(io.BytesIO(image), policy)
-    except MemoryError:
+    except (MemoryError, ImageSourceError):
         raise
     # Pillow answers a broken file with OSError, SyntaxError, ValueError, struct.error and more: all mean the same.
     except Exception as error:
@@ -74,11 +94,16 @@ def decode(image: bytes | Path, name: str, policy: DecodePolicy = USUAL_POLICY) 
 
 
 def decode_file(file: BinaryIO, policy: DecodePolicy) -> Image.Image:
-    """The image as upright RGB, with nothing of the file attached; raises whatever Pillow raises."""
+    """The image as upright RGB, with nothing of the file attached; raises whatever Pillow raises.
+
+    With the policy's channels, where it keeps them.
+    """
     start = file.read(12)
     if not start:
         raise ValueError("it is empty")
     file.seek(0)
+    if policy.channels:
+        return read_channels(file, policy.channels, policy.depth, policy.max_pixels)
     try:
         image = Image.open(file, formats=formats())
     except UnidentifiedImageError as error:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
@@ -38,6 +41,7 @@ WAYS_OUT = (
     | dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm"), FRAMES)
     | dict.fromkeys(AVIF_SUFFIXES, "pip install -U pillow")
     | dict.fromkeys(HEIF_SUFFIXES, "pip install 'ssl-backbones[heic]'")
+    | {".npy": "--in_chans N reads them as images of N channels"}
 )
 """Ways to come by the images of files that are not looked at."""
 NO_SUFFIX = "without a suffix"
@@ -67,9 +71,27 @@ def formats() -> tuple[str, ...]:
     return (*FORMATS, *(["AVIF"] if avif_is_read() else []), *(["HEIF"] if heif_is_read() else []))
 
 
-@cache
+_LOOKED_FOR: ContextVar[tuple[str, ...]] = ContextVar("suffixes", default=())
+
+
+@contextmanager
+def looking_for(suffixes: tuple[str, ...]) -> Iterator[None]:
+    """Files with these ends alone are images in this block; with none, all those that can be read here."""
+    token = _LOOKED_FOR.set(suffixes)
+    try:
+        yield
+    finally:
+        _LOOKED_FOR.reset(token)
+
+
 def suffixes() -> tuple[str, ...]:
-    """Ends of the names of images that can be read here, in lower case."""
+    """Ends of the names of images that are looked for, in lower case."""
+    return _LOOKED_FOR.get() or readable_suffixes()
+
+
+@cache
+def readable_suffixes() -> tuple[str, ...]:
+    """Ends of the names of images that can be read here."""
     known = formats()
     return SUFFIXES + (AVIF_SUFFIXES if "AVIF" in known else ()) + (HEIF_SUFFIXES if "HEIF" in known else ())
 
@@ -79,7 +101,7 @@ def is_image(path: str, name: str) -> bool:
     lower = name.lower()
     if lower.endswith(suffixes()):
         return True
-    if Path(name).suffix and not COPIED.search(lower):
+    if _LOOKED_FOR.get() or (Path(name).suffix and not COPIED.search(lower)):
         return False
     try:
         with open(path, "rb") as file:

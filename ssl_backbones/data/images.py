@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -51,6 +51,9 @@ class Images(ABC):
 
     shards: Shards | None = None
     """The parts that they are best read in, one after another; None where any image is as quickly read as any other."""
+
+    policy: Any = None
+    """The rules by which images are decoded, where they are decoded here."""
 
     in_process = False
     """True if only this process can read them, and no worker beside it."""
@@ -98,7 +101,7 @@ class Images(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Image.Image:
-        """The image as upright RGB, or UnreadableImageError."""
+        """The image as upright RGB, or with channels of its own where the policy keeps them; UnreadableImageError."""
 
 
 def by_content(images: Images) -> str:

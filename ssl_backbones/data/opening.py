@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
-from ssl_backbones.data.images import Images
+from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
+from ssl_backbones.views.channel_image import ChannelImage
 
 SHOWN = 8
 """Names of classes that a sentence lists, at most."""
+TRIED = 20
+"""Images that are tried for one that can be read, at most."""
 
 
 def unlabelled(images: Images) -> Images:
@@ -16,6 +20,26 @@ def unlabelled(images: Images) -> Images:
     same.fingerprint, same.fingerprint_by_sizes = images.fingerprint, images.fingerprint_by_sizes
     same.labels, same.classes = None, []
     return same
+
+
+def held_to_first(images: Images) -> Images:
+    """The images, each to have the depth of the first that can be read, where they keep channels of their own.
+
+    ImageSourceError where none of the first can be read.
+    """
+    if images.policy is None or not images.policy.channels or images.policy.depth:
+        return images
+    reason = ""
+    for row in range(min(TRIED, len(images))):
+        try:
+            image = images[row]
+        except UnreadableImageError as error:
+            reason = reason or str(error)
+            continue
+        assert isinstance(image, ChannelImage)
+        images.policy = replace(images.policy, depth=image.depth)
+        return images
+    raise ImageSourceError(f"none of the first {min(TRIED, len(images))} images can be read: {reason}")
 
 
 def classes_sentence(images: Images) -> str:

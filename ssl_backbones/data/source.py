@@ -13,7 +13,9 @@ from ssl_backbones.data.checks import relabelled
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
 from ssl_backbones.data.distant import distant_files, distant_kept_out
 from ssl_backbones.data.folder import ImageFolder
+from ssl_backbones.data.formats import looking_for
 from ssl_backbones.data.images import Images, ImageSourceError
+from ssl_backbones.data.opening import held_to_first
 from ssl_backbones.data.splits import (
     TAR,
     TEST,
@@ -51,10 +53,10 @@ def open_images(
     splits, the images to train on. `among` are classes known already: folders that all bear their names are classes, be
     it one. Raises ImageSourceError.
     """
-    with doing(f"Opening {spec}"):
+    with doing(f"Opening {spec}"), looking_for(policy.suffixes):
         if files := distant_files(spec, keeping):
-            return open_packed(files, policy)
-        return opened(spec.removeprefix("file://") if isinstance(spec, str) else spec, policy, among)
+            return held_to_first(open_packed(files, policy))
+        return held_to_first(opened(spec.removeprefix("file://") if isinstance(spec, str) else spec, policy, among))
 
 
 def opened(spec: Spec, policy: DecodePolicy, among: Sequence[str]) -> Images:
@@ -101,7 +103,8 @@ def validation_of(
     """
     if like.labels is None:
         return None
-    images = kept_out(spec, policy, like.classes, keeping)
+    with looking_for(policy.suffixes):
+        images = kept_out(spec, policy, like.classes, keeping)
     return None if images is None or images.labels is None else relabelled(images, like.classes)
 
 

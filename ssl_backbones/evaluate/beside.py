@@ -34,13 +34,17 @@ def beside_baselines(asked: Evaluation, count: int) -> dict[str, Any]:
     for model, of in models(asked):
         say(f"Verdict: {len(drawn)} of {len(images)} images, seen by {model.name}.")
         rows = features_of(model, images, asked.extraction, only=only)
-        views = features_of(model, images, asked.extraction, only=only, views=view_of(model.crop))
+        views = features_of(model, images, asked.extraction, only=only, views=view_of(model.crop, options.in_chans))
         readable &= rows.readable & views.readable
         found.append((model, rows.rows, views.rows, of))
     kept = torch.from_numpy(np.flatnonzero(readable))
     seen = [Seen(model.name, model.weights_sha256, rows[kept], views[kept], of) for model, rows, views, of in found]
     labels = None if images.labels is None else torch.from_numpy(np.asarray(images.labels)[drawn]).long()[kept]
-    about = {"of": len(images), "size": asked.model.crop.size, "view": repr(view_of(asked.model.crop))}
+    about = {
+        "of": len(images),
+        "size": asked.model.crop.size,
+        "view": repr(view_of(asked.model.crop, options.in_chans)),
+    }
     told = {"baselines": compared(seen[0], seen[1:], Question(labels, options.seed), about)}
     trend = recorded_results(Path(options.model)).get("trend")
     return told | ({} if trend is None else {"trend": trend})
@@ -49,21 +53,23 @@ def beside_baselines(asked: Evaluation, count: int) -> dict[str, Any]:
 def models(asked: Evaluation) -> Iterator[tuple[EvaluatedModel, str]]:
     """Each model, the one that is evaluated first, with the images that it was trained on where they are others."""
     options, own = asked.options, asked.model
-    size, layer = own.crop.size, own.layer
+    how: dict[str, Any] = {"size": own.crop.size, "layer": own.layer, "channels": options.decoding.seen}
     yield own, ""
     if not options.random:
-        random = open_model(options.model, own.device, size=size, layer=layer, random=True, seed=options.seed)
+        random = open_model(options.model, own.device, random=True, seed=options.seed, **how)
         yield renamed(random, RANDOM), ""
     if not options.random and (init := recorded_recipe(Path(options.model)).get("init")):
         try:
-            start = open_model(options.model, own.device, size=size, layer=layer, init=init)
+            start = open_model(options.model, own.device, init=init, **how)
             yield renamed(start, f"its start, {init}"), ""
         except Refusal as error:
             say(f"The start is not held against this backbone: {error}")
+    if options.in_chans:
+        return  # weights at hand are of RGB
     architecture = architecture_of(own)
     found = first_decides(lambda: weights_at_hand(architecture, asked.images.fingerprint))
     if found is not None:
-        stranger = evaluated(f"{found.name}, which is at hand", found.make(), own.device, size=size, layer=layer)
+        stranger = evaluated(f"{found.name}, which is at hand", found.make(), own.device, **how)
         if stranger.weights_sha256 != own.weights_sha256:
             yield stranger, found.images
 

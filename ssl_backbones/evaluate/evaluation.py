@@ -122,6 +122,7 @@ def identity(
         "validation": name(validation) if validation else None,
         "options": {name: value for name, value in to_plain(options).items() if name not in FREE},
         **({} if options.max_pixels == MAX_PIXELS else {"max_pixels": options.max_pixels}),
+        **({"in_chans": options.in_chans} if options.in_chans else {}),
     }
 
 
@@ -129,6 +130,7 @@ def settings(options: EvaluationOptions, model: EvaluatedModel) -> dict[str, Any
     """The options and the crop that they come to, as results.json has them."""
     told, crop = {*FREE, "seed"}, model.crop
     plain = {name: value for name, value in to_plain(options).items() if name not in told}
+    plain |= {"in_chans": options.in_chans} if options.in_chans else {}
     return plain | {"size": crop.size, "crop_pct": crop.crop_pct, "interpolation": crop.interpolation}
 
 

@@ -69,6 +69,8 @@ class Extraction:
     """Of transforms that draw."""
     max_pixels: int = MAX_PIXELS
     """Pixels of an image above which it is left out."""
+    in_chans: int = 0
+    """Channels that images keep of their own; 0 for RGB of 8 bits."""
 
 
 def features_of(
@@ -121,6 +123,7 @@ def identity(
         "precision": how.precision,
         "seed": how.seed,
         **({} if how.max_pixels == MAX_PIXELS else {"max_pixels": how.max_pixels}),
+        **({"in_chans": how.in_chans} if how.in_chans else {}),
     }
 
 

@@ -79,18 +79,21 @@ def open_model(
     random: bool = False,
     seed: int = 0,
     init: str = "",
+    channels: int = 3,
 ) -> EvaluatedModel:
     """The backbone of a registered name, `hf-hub:org/name` or a run's folder, the same in every process.
 
-    Images are prepared as its description says, at `size` where that is given. With `random` its weights are drawn,
-    with `init` they are those that this names, as pretraining takes them, and so is the preparation of images.
-    Without a device it lies on the usual one. Raises LayerError for a layer that it does not have, and
+    Images of so many channels are prepared as its description says, at `size` where that is given. With `random` its
+    weights are drawn, with `init` they are those that this names, as pretraining takes them, and so is the preparation
+    of images. Without a device it lies on the usual one. Raises LayerError for a layer that it does not have, and
     whatever `ssl_backbones.create_model` and `open_start` raise.
     """
     given, weights = open_instead(init, model)
     torch.manual_seed(seed)
     backbone = ssl_backbones.create_model(model, pretrained=not random, num_classes=0, **weights)
-    return evaluated(os.fspath(model), backbone, device or usual_device(), size=size, layer=layer, given=given)
+    return evaluated(
+        os.fspath(model), backbone, device or usual_device(), size=size, layer=layer, given=given, channels=channels
+    )
 
 
 def evaluated(
@@ -101,12 +104,14 @@ def evaluated(
     size: int | None = None,
     layer: str | None = None,
     given: Provenance | None = None,
+    channels: int = 3,
 ) -> EvaluatedModel:
     """A headless network on a device, whatever made it; LayerError for a layer that it does not have."""
     backbone.eval()
     network = PooledLayer(backbone, layer).eval() if layer else backbone
     network.to(device)
-    return EvaluatedModel(name, network, layer, device, center_crop(backbone, size), weights_sha256(backbone), given)
+    crop = center_crop(backbone, size, channels)
+    return EvaluatedModel(name, network, layer, device, crop, weights_sha256(backbone), given)
 
 
 def usual_device() -> torch.device:

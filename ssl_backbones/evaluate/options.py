@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ssl_backbones.checks import check, check_at_least, check_seed
+from ssl_backbones.data.channels import MOST
 from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.data.subset import Selection, check_hold_out
 from ssl_backbones.evaluate.features import Extraction
@@ -48,9 +49,12 @@ class FeatureOptions(ABC):
     """More unreadable images than this share are refused."""
     max_pixels: int = MAX_PIXELS
     """Pixels of an image above which it is left out as unreadable."""
+    in_chans: int = 0
+    """Channels of the model's images, where it was trained with --in_chans; 0 for RGB of 8 bits."""
 
     def __post_init__(self) -> None:
         check_at_least(self, size=0, hold_out=0, batch_size=1, max_pixels=1, workers=0)
+        check(0 <= self.in_chans <= MOST, "in_chans", self.in_chans, f"from 1 to {MOST}, or 0 for RGB of 8 bits")
         check_seed("seed", self.seed)
         check(0 <= self.unreadable_share <= 1, "unreadable_share", self.unreadable_share, "at least 0 and at most 1")
 
@@ -62,7 +66,7 @@ class FeatureOptions(ABC):
     @property
     def decoding(self) -> DecodePolicy:
         """The rules by which images are decoded."""
-        return DecodePolicy(self.max_pixels)
+        return DecodePolicy(self.max_pixels, channels=self.in_chans)
 
     def open_model(self, device: torch.device | None = None) -> EvaluatedModel:
         """The model on the device, or the usual one, with its middle crop; raises as `open_model` does."""
@@ -73,6 +77,7 @@ class FeatureOptions(ABC):
             layer=self.layer or None,
             random=self.random,
             seed=self.seed,
+            channels=self.decoding.seen,
         )
 
     def extraction(self, cache: Path | None = None) -> Extraction:
@@ -84,6 +89,7 @@ class FeatureOptions(ABC):
             reading_workers(self.workers),
             self.unreadable_share,
             max_pixels=self.max_pixels,
+            in_chans=self.in_chans,
         )
 
 
@@ -110,6 +116,6 @@ class EvaluationOptions(FeatureOptions, ABC):
 
 FREE = frozenset(
     {"model", "cache", "batch_size", "workers", "unreadable_share", "max_pixels", "data", "validation", "out"}
-    | {"classes", "hold_out", "beside"}
+    | {"classes", "hold_out", "beside", "in_chans"}
 )
 """Options that may differ when a folder is come back to: weights and data are held to what they are, not to names."""

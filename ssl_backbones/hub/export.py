@@ -89,7 +89,9 @@ def _config(reference: Any, architecture: str, input_size: Sequence[int], **fiel
         "crop_mode": "center",
         "num_classes": 0,
         "pool_size": [math.ceil(side / reduction) for side in input_size[1:]],
-        **{name: reference.default_cfg[name] for name in ("first_conv", "classifier")},
+        # timm would take weights for other than one or three channels as weights for RGB, and draw the layer anew
+        "first_conv": reference.default_cfg["first_conv"] if input_size[0] in (1, 3) else None,
+        "classifier": reference.default_cfg["classifier"],
         **{name: value for name, value in fields.items() if value is not None},
     }
     return {

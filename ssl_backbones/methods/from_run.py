@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ssl_backbones.checks import check
+from ssl_backbones.data.channels import MOST
+from ssl_backbones.data.statistics import Statistics
 from ssl_backbones.fetch.from_hub import parts
 from ssl_backbones.files import read_object
 from ssl_backbones.methods.method import Method, MethodConfig
+from ssl_backbones.models.backbone import fit_channels
 from ssl_backbones.models.build import untrained
 from ssl_backbones.models.provenance import HUB
 from ssl_backbones.refusal import Refusal
@@ -41,10 +45,20 @@ def method_from_run(folder: str | os.PathLike[str], *, trained: bool = True) -> 
     with of_this_version(path):
         recipe = described(path)
         config: MethodConfig = from_plain(MethodConfig, recipe["method"], "method")
-        method = config.build(untrained(Name.parse(str(recipe["model"])).arch))
+        method = config.build(backbone_of(recipe))
     if trained:
         load(method, path)
     return method.eval()
+
+
+def backbone_of(recipe: Mapping[str, Any]) -> nn.Module:
+    """The untrained backbone of a recipe as JSON has it, for images of its channels; ValueError for other channels."""
+    channels = recipe.get("in_chans", 0)
+    right = isinstance(channels, int) and 0 <= channels <= MOST
+    check(right, "in_chans", channels, f"from 1 to {MOST}, or 0 for RGB of 8 bits")
+    backbone = untrained(Name.parse(str(recipe["model"])).arch, **({"in_chans": channels} if channels else {}))
+    fit_channels(backbone, channels, from_plain(Statistics | None, recipe.get("measured"), "measured"))
+    return backbone
 
 
 def described(folder: Path) -> dict[str, Any]:

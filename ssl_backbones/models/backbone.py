@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_backbones.checks import check
+from ssl_backbones.data.statistics import Statistics
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.views.center_crop import CenterCrop
 from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD
@@ -72,24 +73,43 @@ class PreparationError(Refusal, ValueError):
     """A backbone whose images are prepared in a way that is not made here."""
 
 
-def center_crop(backbone: nn.Module, size: int | None = None) -> CenterCrop:
+def center_crop(backbone: nn.Module, size: int | None = None, channels: int = 3) -> CenterCrop:
     """The middle crop that the backbone's description names, at `size` pixels where that is given.
 
-    PreparationError for one of other than RGB images, and for a crop or an interpolation that is not made here.
+    PreparationError for one of images of another number of channels, and for a crop or an interpolation that is not
+    made here.
     """
     cfg: Any = backbone.pretrained_cfg
     size = size or cfg["input_size"][-1]
     try:
-        check(cfg["input_size"][0] == 3, "input_size", list(cfg["input_size"]), "that of RGB images, 3 and two sides")
+        own, kind = cfg["input_size"][0], "RGB images" if channels == 3 else f"images of {channels} channels"
+        way = "" if own == 3 else f", or --in_chans {own} given where the command has it"
+        expected = f"that of {kind}, {channels} and two sides{way}"
+        check(own == channels, "input_size", list(cfg["input_size"]), expected)
         levels = normalisation(backbone)
         for name, values in levels.items():
-            check(len(values) in (1, 3), name, list(values), "one number, or one for each of three channels")
+            right = len(values) in (1, channels)
+            check(right, name, list(values), f"one number, or one for each of {channels} channels")
         return CenterCrop(size, cfg["crop_pct"], cfg["interpolation"], **levels)
     except ValueError as error:
         raise PreparationError(
             f"images cannot be prepared as a {type(backbone).__name__} is described ({str(error).rstrip('.')}): take "
             "another model, or mend its config.json"
         ) from error
+
+
+def fit_channels(backbone: nn.Module, channels: int, found: Statistics | None) -> None:
+    """Have a backbone's description tell the channels of its images, 0 for RGB, at the statistics of their data.
+
+    Where these were not measured, those that it has are repeated for all channels.
+    """
+    if not (channels or found):
+        return
+    described: Any = backbone
+    cfg, channels = described.pretrained_cfg, channels or 3
+    mean, std = ((tuple(cfg[name]) * channels)[:channels] for name in ("mean", "std"))
+    stated = {"mean": found.mean if found else mean, "std": found.std if found else std}
+    described.pretrained_cfg = {**cfg, "input_size": (channels, *cfg["input_size"][1:]), **stated}
 
 
 def freeze_unused(backbone: nn.Module, side: int) -> list[str]:
@@ -101,7 +121,8 @@ def freeze_unused(backbone: nn.Module, side: int) -> list[str]:
     """
     trial = copy.deepcopy(backbone).to("meta").eval()
     try:
-        used = leaves(feature_map(trial, torch.zeros(1, 3, side, side, device="meta")))
+        channels = ((getattr(backbone, "pretrained_cfg", None) or {}).get("input_size") or (3,))[0]
+        used = leaves(feature_map(trial, torch.zeros(1, channels, side, side, device="meta")))
     except (AssertionError, RuntimeError) as error:
         own = getattr(backbone, "pretrained_cfg", {}).get("input_size", (3, 224, 224))
         feature_map(trial, torch.zeros(1, *own, device="meta"))  # one that has no maps of any image says so

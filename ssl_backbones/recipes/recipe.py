@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,18 +18,18 @@ from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.data.subset import Selection, check_hold_out
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.models.provenance import Provenance
+from ssl_backbones.recipes.channels import ChannelFields, check_channels, with_interpolation
 from ssl_backbones.recipes.progressive import Progressive
 from ssl_backbones.recipes.settings import Checkpoints, Monitoring, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.registry.names import Name
 from ssl_backbones.typed.values import check_types, from_plain, to_plain
 from ssl_backbones.typed.words import Hidden
 from ssl_backbones.views import Engine
-from ssl_backbones.views.policy import resized
 
 FREE = frozenset(
     {"promise", "derived", "monitoring", "checkpoints", "unreadable_share", "log_every", "trackers", "workers"}
     | {"compile", "grad_checkpointing", "data", "validation", "max_pixels", "out", "start"}
-    | {"cache", "cache_limit", "blocks", "resident"}
+    | {"cache", "cache_limit", "blocks", "resident", "measured"}
 )
 """Fields that may change when a run goes on; data are held to their fingerprint instead of their place."""
 
@@ -175,7 +175,7 @@ class Run(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(Run):
+class Recipe(ChannelFields, Run):
     """A run that pretrains a backbone."""
 
     name: str
@@ -251,6 +251,7 @@ class Recipe(Run):
         name = Name.parse(self.model)
         expected = f"{name.arch}_{self.method.name}, as this recipe's method is {self.method.name}"
         check(name.method == self.method.name and not name.tag, "model", self.model, expected)
+        check_channels(self, self.method, self.engine, self.cache)
 
     def check_parts(self) -> None:
         check(self.accumulation >= 0, "accumulation", self.accumulation, "at least 1, or 0 for as few as fit")
@@ -258,6 +259,10 @@ class Recipe(Run):
     @property
     def title(self) -> str:
         return f"{self.name}: {self.model}"
+
+    @property
+    def decoding(self) -> DecodePolicy:
+        return DecodePolicy(self.max_pixels, channels=self.in_chans)
 
     @property
     def selection(self) -> Selection:
@@ -280,10 +285,7 @@ class Recipe(Run):
 
     def begun_with(self, start: Provenance) -> Recipe:
         """The recipe with its start recorded, whose interpolation its views take over."""
-        views = {
-            field.name: resized(getattr(self.method, field.name), start.interpolation) for field in fields(self.method)
-        }
-        return replace(self, start=start, method=replace(self.method, **views))
+        return replace(self, start=start, method=with_interpolation(self.method, start.interpolation))
 
     def completed(self, plain: dict[str, Any]) -> dict[str, Any]:
         """The same; a run that was begun when there was one engine has that one."""

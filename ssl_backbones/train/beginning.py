@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from ssl_backbones.files import read_object
 from ssl_backbones.methods.from_authors import authors_file, take_over_heads
 from ssl_backbones.methods.from_run import RunError, state_folder, take_over
 from ssl_backbones.methods.method import Method
-from ssl_backbones.models.backbone import weights_sha256
+from ssl_backbones.models.backbone import fit_channels, weights_sha256
 from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.recipes.recipe import FREE, Recipe
 from ssl_backbones.registry.names import Name
@@ -35,11 +36,13 @@ class Beginning:
     def backbone(self) -> nn.Module:
         """The backbone that training begins with, the same in every process; torch's generator stands after it."""
         torch.manual_seed(self.recipe.seed)
-        backbone = ssl_backbones.create_model(self.recipe.model, num_classes=0)
+        channels: dict[str, Any] = {"in_chans": self.recipe.in_chans} if self.recipe.in_chans else {}
+        backbone = ssl_backbones.create_model(self.recipe.model, num_classes=0, **channels)
         if self.start is not None:
             fill(backbone, self.start)
         elif self.recipe.start is not None:
             prepare(backbone, self.recipe.start)
+        fit_channels(backbone, self.recipe.in_chans, self.recipe.measured)
         return backbone
 
     def take_over_state(self, method: Method) -> None:

@@ -65,6 +65,14 @@ class Bench:
         """Processes that read images beside this one."""
         return self.loader.workers
 
+    def crop_of(self, backbone: nn.Module) -> CenterCrop:
+        """The middle crop of a backbone, at the size and with the channels of the run."""
+        return center_crop(backbone, self.size, self.run.decoding.seen)
+
+    def view_of(self, backbone: nn.Module) -> MultiView:
+        """The view by which an image is sought, as it is prepared for a backbone."""
+        return view_of(self.crop_of(backbone), self.run.decoding.channels)
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Context manager: compute in the run's precision."""
         context: AbstractContextManager[Any] = self.accelerator.autocast()
@@ -72,19 +80,19 @@ class Bench:
 
     def embed(self, images: Images, indices: np.ndarray) -> Tensor:
         """The backbone's features (N, D) of the images at `indices` (N,), cropped at the centre, in every process."""
-        return self.embed_by(center_crop(self.method.backbone, self.size), images, indices)
+        return self.embed_by(self.crop_of(self.method.backbone), images, indices)
 
     def embed_share(self, images: Images, network: nn.Module) -> Tensor:
         """The features (S, D) that a network makes of this process's share of all images, cropped at the centre.
 
         They are those at its `own_places`.
         """
-        crop = center_crop(self.method.backbone, self.size)
+        crop = self.crop_of(self.method.backbone)
         return self.embed_by(crop, images, np.arange(len(images)), network, shared_out=True)
 
     def embed_views(self, images: Images, indices: np.ndarray) -> Tensor:
         """The backbone's features (N, D) of one augmented view of each image, the same view at every call."""
-        return self.embed_by(SingleView(view_of(center_crop(self.method.backbone, self.size))), images, indices)
+        return self.embed_by(SingleView(self.view_of(self.method.backbone)), images, indices)
 
     def embed_by(
         self,
@@ -134,7 +142,10 @@ class Bench:
                     yield self.loader.dataset.on_device(to_device(batch.content, self.device))
 
 
-def view_of(crop: CenterCrop) -> MultiView:
-    """The view by which an image is sought: MoCo v2's at the size of the crop, the same whatever a method trains on."""
-    policies = MOCO_V2_SMALL_VIEWS if crop.size <= SMALL else MOCO_V2_VIEWS
-    return MultiView(policies[:1], crop.size, "pillow", crop.mean, crop.std)
+def view_of(crop: CenterCrop, channels: int = 0) -> MultiView:
+    """The view by which an image is sought: MoCo v2's at the size of the crop, the same whatever a method trains on.
+
+    Of images with channels of their own, without what is defined for colours.
+    """
+    policy, _ = MOCO_V2_SMALL_VIEWS if crop.size <= SMALL else MOCO_V2_VIEWS
+    return MultiView((policy.of_channels() if channels else policy,), crop.size, "pillow", crop.mean, crop.std)

@@ -13,12 +13,12 @@ from torch import nn
 from ssl_backbones.catalogue.at_hand import weights_at_hand
 from ssl_backbones.data.images import Images
 from ssl_backbones.distributed import is_lost_rank, say
-from ssl_backbones.models.backbone import center_crop, weights_sha256
+from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.names import Name
 from ssl_backbones.train.baselines import Question, Seen, compared, images_asked
 from ssl_backbones.train.beginning import Beginning
-from ssl_backbones.train.bench import Bench, view_of
+from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.loader import is_lost_reader
 from ssl_backbones.train.monitor import Monitor
 from ssl_backbones.train.processes import first_decides
@@ -51,7 +51,7 @@ def beside_baselines(beginning: Beginning, images: Images, bench: Bench) -> dict
         say(f"Verdict: {count} of {len(images)} images, seen by {name}.")
         seen.append(looked_at(name, backbone, of, bench, images, drawn))
     labels = None if images.labels is None else torch.from_numpy(np.asarray(images.labels)[drawn]).long()
-    view = view_of(center_crop(bench.method.backbone, bench.size))
+    view = bench.view_of(bench.method.backbone)
     about = {"of": len(images), "size": bench.size, "view": repr(view)}
     return compared(seen[0], seen[1:], Question(labels, recipe.seed), about)
 
@@ -65,6 +65,8 @@ def networks(beginning: Beginning, bench: Bench) -> Iterator[tuple[str, nn.Modul
             yield f"its start, {start.shown}", beginning.started(), ""
         except Refusal as error:
             say(f"The start is not held against this backbone: {error}")
+    if beginning.recipe.in_chans:
+        return  # weights at hand are of RGB
     known = bench.loader.dataset.images.fingerprint
     found = first_decides(lambda: weights_at_hand(Name.parse(beginning.recipe.model).arch, known))
     if found is not None:
@@ -76,7 +78,7 @@ def networks(beginning: Beginning, bench: Bench) -> Iterator[tuple[str, nn.Modul
 def looked_at(name: str, backbone: nn.Module, of: str, bench: Bench, images: Images, indices: np.ndarray) -> Seen:
     """A network's features of some images, each prepared as that network's description says, at the run's size."""
     backbone = backbone.to(bench.device)
-    showing, crop = replace(bench, shown=backbone), center_crop(backbone, bench.size)
-    rows = showing.embed_by(crop, images, indices)
-    views = showing.embed_by(SingleView(view_of(crop)), images, indices)
+    showing = replace(bench, shown=backbone)
+    rows = showing.embed_by(bench.crop_of(backbone), images, indices)
+    views = showing.embed_by(SingleView(bench.view_of(backbone)), images, indices)
     return Seen(name, weights_sha256(backbone), rows, views, of)

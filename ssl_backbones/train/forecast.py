@@ -12,6 +12,7 @@ from ssl_backbones.data.placement import MEMORY_FORMATS, in_layout
 from ssl_backbones.distributed import doing, world_size
 from ssl_backbones.methods.method import Method
 from ssl_backbones.narrator import as_time
+from ssl_backbones.recipes.channels import shown
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.train.beginning import Beginning
 from ssl_backbones.train.cost import disk_needed, gigabytes
@@ -68,6 +69,7 @@ class Forecast:
 def dry_run(recipe: Recipe) -> Forecast:
     """The forecast of a recipe on its data; what does not fit the images, the engine or the processes is refused."""
     device = meet_for(recipe)
+    recipe = replace(recipe, method=shown(recipe.method, recipe.views))
     with fitting():
         recipe = as_before(recipe)
         engine = engine_of(recipe, build(Beginning(random(recipe), None)))

@@ -23,12 +23,14 @@ from ssl_backbones.distributed import doing, say
 from ssl_backbones.methods.method import Method
 from ssl_backbones.models.backbone import freeze_unused
 from ssl_backbones.models.recomputing import recompute_activations
+from ssl_backbones.recipes.channels import shown
 from ssl_backbones.recipes.instead import ways_out
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train import ending
 from ssl_backbones.train.beginning import Beginning, begin
 from ssl_backbones.train.cache import Caching, cached, resident
+from ssl_backbones.train.channels import with_statistics
 from ssl_backbones.train.judge import Conclude, SaveResults
 from ssl_backbones.train.live_page import live_page
 from ssl_backbones.train.monitor import Monitor
@@ -50,6 +52,7 @@ def pretrain(recipe: Recipe) -> RunFolder:
 def start(recipe: Recipe) -> tuple[Begun, SaveResults, Conclude]:
     """The run of a recipe, ready to go on from where it was left, what saves its results, and what ends it before."""
     device = meet_for(recipe)
+    recipe = replace(recipe, method=shown(recipe.method, recipe.views))
     with fitting():
         beginning = begin(as_before(recipe))
         method = build(beginning)
@@ -58,7 +61,7 @@ def start(recipe: Recipe) -> tuple[Begun, SaveResults, Conclude]:
     say(views_sentence(recipe, method))
     recipe, images, validation = settled_on_data(recipe, device)
     beginning = replace(beginning, recipe=recipe)
-    if recipe.derived:
+    if recipe.derived or recipe.measured:
         with fitting():
             method = build(beginning)
     images, validation = kept_as_pixels(recipe, images, validation)
@@ -74,8 +77,10 @@ def settled_on_data(recipe: Recipe, device: torch.device) -> tuple[Recipe, Image
     """The recipe with no field open, the images to train on, enough for a batch, and those to ask about, if any."""
     with doing(f"Opening {recipe.data}", at_once=True):
         images, validation = open_data(recipe)
+    recipe = with_statistics(recipe, images)
     with fitting():
         recipe = settle(recipe, images, device)
+        recipe = replace(recipe, method=shown(recipe.method, recipe.views))
         require_batch(images, recipe.batch_size, ways_out(recipe, len(images)))
         check_order(recipe, images)
     return recipe, images, validation
@@ -131,6 +136,6 @@ def part_of(images: Images) -> str:
 def open_validation(recipe: Recipe, images: Images) -> Images | None:
     """Open the labelled validation images: those that the recipe names, or those beside the training images, if any."""
     if not recipe.validation:
-        return validation_of(recipe.data, images, recipe.decoding, recipe.blocks)
-    validation = open_images(recipe.validation, recipe.decoding, images.classes, recipe.blocks)
+        return validation_of(recipe.data, images, images.policy or recipe.decoding, recipe.blocks)
+    validation = open_images(recipe.validation, images.policy or recipe.decoding, images.classes, recipe.blocks)
     return relabelled(validation, images.classes) if images.labels is not None else validation

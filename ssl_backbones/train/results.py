@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ssl_backbones import recipes
 from ssl_backbones.data import Batches, Request
@@ -27,6 +26,7 @@ from ssl_backbones.runs.verdict import sentences
 from ssl_backbones.train.judge import Trained
 from ssl_backbones.train.monitor import Monitor
 from ssl_backbones.typed.values import to_plain
+from ssl_backbones.views.channel_image import picture
 from ssl_backbones.visualizers import alignment_figure, alignment_maps
 from ssl_backbones.visualizers.alignment import HasAlignmentMaps
 from ssl_backbones.visualizers.figures import save_image
@@ -45,12 +45,12 @@ def save_results(recipe: Recipe, monitor: Monitor, trained: Trained) -> str:
     """Write the backbone, its figures, its draft card and results.json into the run's folder; return the summary."""
     folder = trained.folder
     results = results_of_run(recipe, monitor, trained)
-    crop = center_crop(trained.method.backbone, recipe.size)
+    crop = center_crop(trained.method.backbone, recipe.size, recipe.decoding.seen)
     save_backbone(
         trained.method.published,
         folder.backbone,
         architecture_of(recipe),
-        input_size=(3, recipe.size, recipe.size),
+        input_size=(recipe.decoding.seen, recipe.size, recipe.size),
         mean=crop.mean,
         std=crop.std,
         crop_pct=crop.crop_pct,
@@ -175,19 +175,19 @@ def draw_maps(recipe: Recipe, monitor: Monitor, trained: Trained) -> None:
     """Draw the alignment maps on the first images, for a method that has such maps."""
     if not isinstance(trained.method, HasAlignmentMaps):
         return
-    crop = center_crop(trained.method.backbone, PICTURE_SCALE * recipe.size)
+    crop = center_crop(trained.method.backbone, PICTURE_SCALE * recipe.size, recipe.decoding.seen)
     asked = monitor.asked_images
     indices = np.linspace(0, len(asked) - 1, min(IMAGES, len(asked)), dtype=int)
     levels = Batches(asked, crop, recipe.seed)[Request(0, indices)].content
     maps = alignment_maps(trained.method, crop.on_device(levels.to(trained.device)))
-    figure = alignment_figure([Image.fromarray(image) for image in levels.numpy()], maps.float())
+    figure = alignment_figure([picture(image) for image in levels.numpy()], maps.float())
     save_image(figure, trained.folder.path / "alignment_maps.png")
 
 
 def draw_gallery(recipe: Recipe, monitor: Monitor, trained: Trained, results: dict[str, Any]) -> None:
     """Draw the page of the run and of what its network looks at; a failure is mentioned, and nothing else is lost."""
     folder = trained.folder.path
-    crop = center_crop(trained.method.backbone, recipe.size)
+    crop = center_crop(trained.method.backbone, recipe.size, recipe.decoding.seen)
     viewer = Viewer(run_name(recipe.to_dict(), results), trained.method, crop, trained.device, recipe.seed)
     opening = [*verdict_sections(results), run_section(folder, results)]
     try:

@@ -21,6 +21,7 @@ from ssl_backbones.recipes.facts import Facts
 from ssl_backbones.recipes.own import RULES, put, settled
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.train.channels import views_in_channels
 from ssl_backbones.train.parts import PARTS, earlier
 from ssl_backbones.train.processes import first_decides
 from ssl_backbones.views import Engine, has_opencv
@@ -110,7 +111,7 @@ def engine_of(recipe: Recipe, method: Method) -> Engine:
     """
     engines = method.transform(recipe.size).engines
     if recipe.engine == "auto":
-        return "opencv" if "opencv" in engines and not without_opencv() else "pillow"
+        return "opencv" if not recipe.in_chans and "opencv" in engines and not without_opencv() else "pillow"
     if recipe.engine not in engines:
         raise ValueError(
             f"engine is {recipe.engine!r}, but {recipe.method.name} makes its views by {' or '.join(engines)} alone: "
@@ -129,6 +130,8 @@ def views_sentence(recipe: Recipe, method: Method) -> str:
 
     All processes call it together. A run keeps its engine, so what is faster is for another one.
     """
+    if recipe.in_chans:
+        return views_in_channels(recipe)
     if recipe.engine == "device":
         return "Views are made on the network's device (--engine device)."
     if recipe.engine == "opencv":

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ssl_backbones.views.channel_image import have_channels, middles
 from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
 from ssl_backbones.views.pillow_engine import RESAMPLING, pixels
 from ssl_backbones.views.transform import Transform
@@ -41,7 +42,10 @@ class CenterCrop(Transform):
         """Nothing: there is no chance in it."""
 
     def on_host(self, images: Sequence[Image.Image], parameters: None) -> Tensor:
-        """Levels (B, S, S, 3), uint8."""
+        """Levels (B, S, S, 3), uint8; of images with channels of their own (B, S, S, C), floats."""
+        if have_channels(images):
+            sizes = [self._size(image) for image in images]
+            return torch.from_numpy(middles(images, sizes, self.size, RESAMPLING[self.interpolation]))
         levels = np.empty((len(images), self.size, self.size, 3), dtype=np.uint8)
         for row, image in zip(levels, images, strict=True):
             row[:] = pixels(self._middle(image))
@@ -53,8 +57,13 @@ class CenterCrop(Transform):
 
     def _middle(self, image: Image.Image) -> Image.Image:
         """The middle S x S of the resized image."""
-        short = round(self.size / self.crop_pct)
-        width, height = (int(short * side / min(image.size)) for side in image.size)
+        width, height = self._size(image)
         left, top = round((width - self.size) / 2), round((height - self.size) / 2)
         resized = image.resize((width, height), RESAMPLING[self.interpolation])
         return resized.crop((left, top, left + self.size, top + self.size))
+
+    def _size(self, image: Image.Image) -> tuple[int, int]:
+        """Width and height of the resized image, whose short side is size / crop_pct."""
+        short = round(self.size / self.crop_pct)
+        width, height = (int(short * side / min(image.size)) for side in image.size)
+        return width, height

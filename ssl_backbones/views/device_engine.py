@@ -175,12 +175,12 @@ def box_radius(sigma: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def blur(x: Tensor, radius: Tensor, reach: int) -> Tensor:
     """Pillow's Gaussian of x (B, 3, S, S): boxes of radius (B,), below `reach`, three times each way."""
-    down, across = (_box(side, radius, reach) for side in x.shape[2:])
+    down, across = (box_weights(side, radius, reach) for side in x.shape[2:])
     down, across = (torch.linalg.matrix_power(box, 3)[:, None] for box in (down, across))
     return _whole(down @ _whole(x @ across.mT))
 
 
-def _box(length: int, radius: Tensor, reach: int) -> Tensor:
+def box_weights(length: int, radius: Tensor, reach: int) -> Tensor:
     """The blur (B, L, L) by a box whose ends count in part, of a line whose ends repeat."""
     radius = radius[:, None, None]
     pixel = torch.arange(-reach, length + reach, device=radius.device)

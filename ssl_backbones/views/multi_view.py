@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ssl_backbones.views import device_engine, opencv_engine, pillow_engine
+from ssl_backbones.views import channel_image, device_engine, opencv_engine, pillow_engine
+from ssl_backbones.views.channel_image import have_channels
 from ssl_backbones.views.engine import Engine, check_engine, chosen_engine
 from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
 from ssl_backbones.views.policy import UNIFORMS, Parameters, Policy
@@ -71,8 +72,13 @@ class MultiView(Transform):
         return min(divisor(crop, side) for crop, side in crops)
 
     def on_host(self, images: Sequence[Image.Image], parameters: tuple[Parameters, ...]) -> Any:
-        """For "device", images and parameters; for the others, the levels (B, S, S, 3) of each view, uint8."""
+        """For "device", images and parameters; for the others, the levels (B, S, S, 3) of each view, uint8.
+
+        Of images with channels of their own, whatever the engine, the levels (B, S, S, C) as floats.
+        """
         views = list(zip(self.policies, parameters, strict=True))
+        if have_channels(images):
+            return [torch.from_numpy(channel_image.render(images, policy, drawn, self.size)) for policy, drawn in views]
         if self.engine == "device":
             return device_engine.pack(images, views)
         render = (opencv_engine if self.engine == "opencv" else pillow_engine).render

@@ -7,12 +7,26 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ssl_backbones.refusal import Refusal
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+class ChannelError(Refusal, ValueError):
+    """Images of other channels than a network takes, or views that are not defined for them."""
+
+
 def normalise(levels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """(x / 255 - mean) / std in float32, channels-last (B, 3, H, W), of levels (B, 3, H, W)."""
+    """(x / 255 - mean) / std in float32, channels-last (B, C, H, W), of levels (B, C, H, W).
+
+    ChannelError where there is neither one mean for all channels nor one for each.
+    """
+    if len(mean) not in (1, levels.shape[1]):
+        raise ChannelError(
+            f"images of {levels.shape[1]} channels are shown to a network of {len(mean)}: --in_chans {len(mean)} reads "
+            "images of as many, TIFF and .npy, where the command has that option"
+        )
     scale, shift = _affine(mean, std, levels.device)
     return levels.to(torch.float32, memory_format=torch.channels_last, copy=True).mul_(scale).add_(shift)
 

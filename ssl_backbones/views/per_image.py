@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,18 +28,24 @@ class Operations(Generic[T]):
     grey: Callable[[T], T]
     blur: Callable[[T, float], T]
     solarize: Callable[[T, int], T]
-    pixels: Callable[[T], NDArray[np.uint8]]
-    """The picture's levels (S, S, 3)."""
+    pixels: Callable[[T], NDArray[Any]]
+    """The picture's levels (S, S, C)."""
 
     def render(
         self, images: Sequence[Image.Image], policy: Policy, parameters: Parameters, size: int
     ) -> NDArray[np.uint8]:
         """One view (B, S, S, 3) of each RGB image, of the side that the policy has in a run of `size` pixels."""
-        size = policy.side(size)
+        side = policy.side(size)
+        views = np.empty((len(images), side, side, 3), dtype=np.uint8)
+        self.fill(views, images, policy, parameters)
+        return views
+
+    def fill(self, views: NDArray[Any], images: Sequence[Image.Image], policy: Policy, parameters: Parameters) -> None:
+        """Put a view of each image into views (B, S, S, C)."""
+        size = views.shape[1]
         sizes = np.array([whole_size(image) for image in images], dtype=np.int64).reshape(-1, 2)
         boxes = policy.crop_boxes(parameters, sizes)
         resampling = Image.Resampling[policy.interpolation.upper()]
-        views = np.empty((len(images), size, size, 3), dtype=np.uint8)
         rows = zip(
             images,
             boxes.tolist(),
@@ -67,4 +73,3 @@ class Operations(Generic[T]):
             if flipped and policy.flip_last:
                 picture = self.flip(picture)
             view[:] = self.pixels(picture)
-        return views

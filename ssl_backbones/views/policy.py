@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +88,18 @@ class Policy:
         known = self.interpolation in ("bilinear", "bicubic")
         _check("interpolation", self.interpolation, known, "'bilinear' or 'bicubic'")
 
+    @property
+    def of_colours(self) -> tuple[str, ...]:
+        """The operations, by name, that are defined for RGB of 8 bits alone."""
+        shares = {"saturation": self.jitter[SATURATION], "hue": self.jitter[HUE]} if self.jitter_p else {}
+        shares |= {"grey": self.grey_p, "solarize": self.solarize_p}
+        return tuple(name for name, share in shares.items() if share)
+
+    def of_channels(self) -> Policy:
+        """The policy without them: crop, flip, brightness, contrast and blur stay as they are."""
+        brightness, contrast, *_ = self.jitter
+        return replace(self, jitter=(brightness, contrast, 0.0, 0.0), grey_p=0.0, solarize_p=0.0)
+
     def side(self, size: int) -> int:
         """The side of the view in a run of views of `size` pixels: the size, or a smaller multiple of four."""
         return size if self.size_share == 1 else min(size, max(4, 4 * round(size * self.size_share / 4)))
@@ -153,15 +165,6 @@ class Policy:
             ],
             axis=1,
         ).astype(np.int64)
-
-
-def resized(value: Any, interpolation: str) -> Any:
-    """A policy, or several, with crops that are resized that way; anything else as it is."""
-    if isinstance(value, Policy):
-        return replace(value, interpolation=interpolation)  # type: ignore[arg-type]
-    if isinstance(value, tuple) and any(isinstance(item, Policy) for item in value):
-        return tuple(resized(item, interpolation) for item in value)
-    return value
 
 
 def _between(

@@ -16,6 +16,7 @@ from ssl_backbones.data import Images, ImageSourceError, UnreadableImageError
 from ssl_backbones.data.placement import to_device
 from ssl_backbones.methods.method import Method
 from ssl_backbones.views import CenterCrop, CropFlip, LocatedViews, MultiView, PatchViews, Rotations, Transform
+from ssl_backbones.views.channel_image import picture
 from ssl_backbones.visualizers.alignment import alignment_maps
 from ssl_backbones.visualizers.grad_cam import grad_cam
 from ssl_backbones.visualizers.targets import HasLogits, PretextLogit
@@ -58,7 +59,7 @@ class Viewer:
         """Normalised images (B, 3, S, S) in their own colours."""
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (self.crop.mean, self.crop.std))
         levels = (255 * (images.detach().float().cpu() * std + mean)).round().clamp(0, 255).byte()
-        return [Image.fromarray(levels_of.permute(1, 2, 0).contiguous().numpy()) for levels_of in levels]
+        return [picture(levels_of.permute(1, 2, 0).contiguous().numpy()) for levels_of in levels]
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def read_page_images(viewer: Viewer, source: Images, count: int) -> PageImages:
             continue
         indices += [index for index, _ in read]
         images = [image for _, image in read]
-        shown += [Image.fromarray(levels) for levels in display.on_host(images, None).numpy()]
+        shown += [picture(levels) for levels in display.on_host(images, None).numpy()]
         features.append(features_by(viewer, images))
     if not indices:
         raise ImageSourceError(f"none of {len(asked)} images can be read: look at the files, or name others")

@@ -82,7 +82,7 @@ def run(options: Options) -> dict[str, Any]:
             return asked
         drawn = np.sort(permutation(options.seed, 0, len(images))[: options.images])
         sample = drawn if len(drawn) < len(images) else None
-        views = views_of(asked.model.crop)
+        views = views_of(asked.model.crop, options.in_chans)
         middle = features_of(asked.model, images, asked.extraction, only=sample)
         pairs = features_of(asked.model, images, asked.extraction, only=sample, views=views)
         numbers = measured(middle, pairs, options)
@@ -140,9 +140,10 @@ def near_copies(asked: Evaluation, options: Options) -> dict[str, Any]:
     return {"near_copies": proportion(len(near), len(looked_at)) | {"cosine": NEAR, "named_in": path.name}}
 
 
-def views_of(crop: CenterCrop) -> MultiView:
-    """The two views of MoCo v2 at the size of the crop; small ones without blur."""
+def views_of(crop: CenterCrop, channels: int = 0) -> MultiView:
+    """The two views of MoCo v2 at the size of the crop; small ones without blur, those of channels without colours."""
     policies = MOCO_V2_SMALL_VIEWS if crop.size <= SMALL else MOCO_V2_VIEWS
+    policies = policies if not channels else (policies[0].of_channels(), policies[1].of_channels())
     return MultiView(policies, crop.size, mean=crop.mean, std=crop.std)
 
 

@@ -1,0 +1,50 @@
+"""The channels of a run's images: their statistics, measured once and kept, and the views that go with them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ssl_backbones.data import Images
+from ssl_backbones.data.statistics import Statistics, measured
+from ssl_backbones.distributed import say
+from ssl_backbones.files import read_object
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.runs.run_folder import RunFolder, RunFolderError
+from ssl_backbones.train.processes import first_decides
+
+
+def with_statistics(recipe: Recipe, images: Images) -> Recipe:
+    """The recipe with the statistics of its data, where it asks for them, alike in all processes.
+
+    Those of an earlier run of it in the same folder are kept.
+    """
+    if not measures(recipe):
+        return recipe
+    kept = first_decides(lambda: statistics_kept(recipe))
+    found = kept or first_decides(lambda: measured(images, recipe.seed))
+    say(f"Channels are brought to {found}{', kept from the run' if kept else ''}.")
+    return replace(recipe, measured=found)
+
+
+def measures(recipe: Recipe) -> bool:
+    """True if a recipe asks for the statistics of its data."""
+    return recipe.statistics == "data" or (recipe.statistics == "auto" and bool(recipe.in_chans))
+
+
+def statistics_kept(recipe: Recipe) -> Statistics | None:
+    """The statistics that the recipe's run in its folder began with; None where there is none that has trained."""
+    folder = RunFolder(recipe.folder)
+    if not (folder.recipe.exists() and folder.has_trained):
+        return None
+    try:
+        there = Recipe.from_dict(recipe.completed(read_object(folder.recipe, "restore it", RunFolderError)))
+    except ValueError:
+        return None  # the folder is refused when it is claimed, with the reason
+    same = (there.name, there.in_chans, there.seed) == (recipe.name, recipe.in_chans, recipe.seed)
+    return there.measured if same else None
+
+
+def views_in_channels(recipe: Recipe) -> str:
+    """The sentence on the views of images with channels of their own."""
+    left = ", without saturation, hue, grey and solarize (--views channels)" if recipe.views == "channels" else ""
+    return f"Views are made by Pillow in floats, all {recipe.in_chans} channels with all of their bits{left}."
