@@ -12,6 +12,7 @@ Nothing here waits for the device: what to do to which row is settled on the hos
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,7 +68,7 @@ def _plan(policy: Policy, drawn: Parameters, sizes: NDArray[np.int64]) -> dict[s
         "steps": [torch.from_numpy(values.astype(np.float32)) for values in steps],
         "grey": torch.from_numpy(np.flatnonzero(drawn.grey)),
         "blurred": torch.from_numpy(blurred),
-        "radius": torch.from_numpy(box_radius(drawn.sigma[blurred]).astype(np.float32)),
+        "radius": torch.tensor([*map(box_radius, drawn.sigma[blurred].tolist())], dtype=torch.float32),
         "solarized": torch.from_numpy(np.flatnonzero(drawn.solarize)),
     }
 
@@ -82,7 +83,7 @@ def _view(images: Tensor, plan: dict[str, Any], policy: Policy, size: int) -> Te
     if len(rows := plan["grey"]):
         x[rows] = grey(x[rows])
     if len(rows := plan["blurred"]):
-        x[rows] = blur(x[rows], plan["radius"], reach=int(box_radius(np.array(policy.sigma[1]))) + 1)
+        x[rows] = blur(x[rows], plan["radius"], reach=int(box_radius(policy.sigma[1])) + 1)
     if len(rows := plan["solarized"]):
         x[rows] = solarize(x[rows], policy.threshold)
     return x
@@ -164,13 +165,12 @@ def solarize(x: Tensor, threshold: int) -> Tensor:
     return torch.where(x < threshold, x, 255 - x)
 
 
-def box_radius(sigma: NDArray[np.float64]) -> NDArray[np.float64]:
+def box_radius(sigma: float) -> float:
     """Radius of the extended box whose threefold use has the deviation sigma (Gwosdek et al., 2011, eq. 14)."""
-    variance = sigma**2 / 3
-    whole = np.floor((np.sqrt(12 * variance + 1) - 1) / 2)
+    variance = sigma * sigma / 3
+    whole = math.floor((math.sqrt(12 * variance + 1) - 1) / 2)
     rest = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
-    radius: NDArray[np.float64] = whole + rest
-    return radius
+    return whole + rest
 
 
 def blur(x: Tensor, radius: Tensor, reach: int) -> Tensor:
