@@ -46,6 +46,11 @@ BASES = {"lewel_b": "byol", "lewel_m": "moco_v2", "flags": "moco_v2"}
 PAIRED = ("byol", "lewel_b", "moco_v2", "lewel_m", "flags")
 EVERY = "resnet18@64"
 """The case in which every method is measured; elsewhere those that are compared with a base."""
+CROPPED = ("swav", "dino")
+MULTI_CROP = "resnet18@160"
+"""The case of methods that show small crops beside two views, which want a map of them."""
+BARE_TARGET = 1.10
+"""A multi-crop method's time to that of its bare passes, of all crops, at most."""
 TARGETS = {
     ("resnet18@64", "lewel_b"): 1.04,
     ("resnet18-3x3@32", "lewel_b"): 1.01,
@@ -132,6 +137,13 @@ def measure(
     return {"precision": compute.precision, "layout": compute.layout, "clock": kind, "methods": rows}
 
 
+def methods_of(case: Case) -> Sequence[str]:
+    """The methods that are measured in a case where none are named."""
+    if case.name == EVERY:
+        return [*PAIRED, *sorted(set(CONFIGS) - set(PAIRED))]
+    return CROPPED if case.name == MULTI_CROP else PAIRED
+
+
 def counted(passes: Sequence[Pass]) -> dict[str, int]:
     """The number of images that go through the backbone, by pass."""
     found: dict[str, int] = {}
@@ -147,6 +159,8 @@ def verdicts(measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for case in measured:
         rows = {row["method"]: row for row in case["methods"]}
         for name, row in rows.items():
+            if case["case"] == MULTI_CROP and name in CROPPED:
+                found.append(verdict(f"{MULTI_CROP}, {name} / bare, time", row["to_bare"]["median"], BARE_TARGET))
             what = f"{case['case']}, {name} / {row.get('base')}"
             if (case["case"], name) not in TARGETS or "to_base" not in row:
                 continue
@@ -176,11 +190,11 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16", choices=("auto", "fp32", "bf16", "fp16"))
     parser.add_argument("--layout", default="auto", choices=("auto", "contiguous", "channels_last"))
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     device = meet()
+    torch.set_num_threads(options.threads)
 
     def timed(case: Case) -> dict[str, Any]:
-        names = options.methods or ([*PAIRED, *sorted(set(CONFIGS) - set(PAIRED))] if case.name == EVERY else PAIRED)
+        names = options.methods or methods_of(case)
         start = time.perf_counter()
         found = measure(case, names, options.precision, options.layout, options.rounds, device)
         return found | {"minutes": round((time.perf_counter() - start) / 60, 2)}

@@ -85,6 +85,8 @@ class Case:
 
 
 SMALL_HEADS = {"hidden_dim": 512, "projection_dim": 128, "aligned_dim": 128}
+MULTI_CROP_HEADS = {"hidden_dim": 1024, "projection_dim": 128, "prototypes": 1000, "outputs": 4096}
+"""Of a ResNet-18: as in small recipes, with prototypes for some ten thousand images."""
 CASES = {
     case.name: case
     for case in (
@@ -92,6 +94,7 @@ CASES = {
         Case("resnet18-3x3@32", "resnet18", 32, 64, SMALL_HEADS, small_stem=True),
         Case("resnet8@96", "resnet8", 96, 64, {**SMALL_HEADS, "hidden_dim": 256}),
         Case("resnet50@224", "resnet50", 224, 8),
+        Case("resnet18@160", "resnet18", 160, 16, MULTI_CROP_HEADS),
     )
 }
 QUICK = Case("quick", "resnet8", 16, 8, {"hidden_dim": 16, "projection_dim": 16, "aligned_dim": 16, "queue_size": 64})
