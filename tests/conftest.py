@@ -10,25 +10,32 @@ from pathlib import Path
 
 gc.disable()  # until all tests are collected: what is imported until then stays
 
+# One folder for this process and all that it starts, however they end: the first makes it, and deletes it.
+if not os.path.isdir(os.environ.get("SSL_BACKBONES_TESTS", "")):
+    OWN = tempfile.TemporaryDirectory(prefix="ssl-backbones-tests-")
+    os.environ["SSL_BACKBONES_TESTS"] = OWN.name
+SHARED = Path(os.environ["SSL_BACKBONES_TESTS"])
+HOME = tempfile.mkdtemp(prefix="home-", dir=SHARED)
+
 # Hub constants are read when huggingface_hub is imported, so these come before anything that imports it.
-HOME = tempfile.TemporaryDirectory(prefix="hf-home-")
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_HOME"] = HOME.name
+os.environ["HF_HOME"] = HOME
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 for name in ("HF_HUB_CACHE", "HF_ENDPOINT", "HF_TOKEN", "HF_DATASETS_CACHE"):
     os.environ.pop(name, None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["SSL_BACKBONES_THREADS"] = "1"
-os.environ["SSL_BACKBONES_CACHE"] = os.path.join(HOME.name, "ssl_backbones")
+os.environ["SSL_BACKBONES_CACHE"] = os.path.join(HOME, "ssl_backbones")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 from PIL import Image  # noqa: E402
 
-torch.set_num_threads(1)
-settings.register_profile("slow machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+os.fsync = os.fstat  # nothing here is to outlast a power cut; programs that tests start do wait for the disk
+settings.register_profile(
+    "slow machine", max_examples=40, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("slow machine")
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -48,7 +55,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what was imported and collected, which stays to the end, out of all later searches for garbage."""
+    """Compute in one thread, and leave what was imported, which stays, out of all later searches for garbage."""
+    import torch  # not with this file: the process that hands out the tests of `-n` has no use for it
+
+    torch.set_num_threads(1)
     gc.collect()
     gc.freeze()
     gc.enable()

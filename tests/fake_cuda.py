@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from runs import tiny
@@ -32,11 +33,13 @@ from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.loader import Order
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.precision import Compute
-from ssl_backbones.views import using_engine
+from ssl_backbones.views import MultiView, Policy
 from ssl_backbones.views.normalise import _affine
 
 CUDA = torch.device("cuda", 0)
 IMAGES, BATCH = 26, 8
+MANY = 64
+"""Images, among which are some for every step of a policy."""
 READ_BACK = ("_local_scalar_dense", "is_nonzero", "equal")
 COUNTED = ("nonzero", "masked_select", "unique", "bincount", "repeat_interleave.Tensor")
 """Operations whose result is as large as its numbers say."""
@@ -72,15 +75,16 @@ class Waits(TorchDispatchMode):
         self.names[name.split(".")[0]] += 1
         if name.startswith(("addmm", "bmm")):
             self.products.setdefault(name.split(".")[0], set()).add(torch.get_float32_matmul_precision())
-        here = [tensor for tensor in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)]
-        on_device = any(tensor.is_cuda for tensor in here)
-        if on_device and name.startswith(READ_BACK + COUNTED):
-            self.found.append(f"{name} is read back")
-        if on_device and name.startswith("index") and self.masks(args):
-            self.found.append(f"{name} counts a mask")
-        if name.startswith("_fused"):  # whose fake form torch lacks
-            assert {tensor.device.type for tensor in here} == {"cuda"}
-            return None
+        if name.startswith((*READ_BACK, *COUNTED, "index", "_fused")):
+            here = [tensor for tensor in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)]
+            on_device = any(tensor.is_cuda for tensor in here)
+            if on_device and name.startswith(READ_BACK + COUNTED):
+                self.found.append(f"{name} is read back")
+            if on_device and name.startswith("index") and self.masks(args):
+                self.found.append(f"{name} counts a mask")
+            if name.startswith("_fused"):  # whose fake form torch lacks
+                assert {tensor.device.type for tensor in here} == {"cuda"}
+                return None
         result = func(*args, **kwargs or {})
         if copies(name, args, kwargs or {}, result):
             self.found.append(f"{name} copies between host and device")
@@ -187,14 +191,14 @@ def steps(
 ) -> tuple[Loop, Waits]:
     """A loop after a step of a method on fake CUDA, and what was noted in it.
 
-    Views are made on the device where the method's can be. What is brought there once for all steps is there already.
+    Its views are made on the host; for those of a device see `views_there`. What is brought there once for all steps
+    is there already.
     """
     torch.manual_seed(0)
     run = tiny(kind, data, data.parent / "run", choices, optimizer=optimizer, **fields)
     images = mined(Drawn(IMAGES), *([run.method.pairs] if hasattr(run.method, "pairs") else []))
     method = run.method.build(create_model("resnet8", num_classes=0))
-    with using_engine("device" if "device" in method.transform(run.size).engines else "pillow"):
-        dataset = method.dataset(images, run.size, run.seed)
+    dataset = method.dataset(images, run.size, run.seed)
     requests = list(islice(Order(IMAGES, BATCH, run.seed, accumulation=run.accumulation).requests(0), run.accumulation))
     content = [dataset[request].content for request in requests]
     mode = FakeTensorMode()
@@ -203,7 +207,7 @@ def steps(
     with pytest.MonkeyPatch.context() as patch, mode, Waits() as waits:
         patch.setattr(nn.Module, "_apply", applied)
         patch.setattr(type(method), "dataset", lambda *asked: dataset)
-        patch.setattr(sys.modules[_affine.__module__], "_affine", cache(_affine.__wrapped__))
+        forget_constants(patch)
         batches = [Batch(mapped(mode.from_tensor, part)) for part in content]
         for network in hidden(method):
             network.to(CUDA)
@@ -216,6 +220,27 @@ def steps(
         waits.names.clear()
         loop.descend(batches)
         return loop, waits
+
+
+def views_there(policy: Policy, size: int) -> tuple[list[Tensor], Waits]:
+    """The view by a policy of a batch of images of several sizes, made on fake CUDA, and what was noted meanwhile."""
+    transform = MultiView((policy,), size, "device")
+    drawn = Drawn(MANY)
+    images = [drawn[index] for index in range(MANY)]
+    content = transform.on_host(images, transform.draw(0, 0, np.arange(MANY)))
+    mode = FakeTensorMode()
+    with pytest.MonkeyPatch.context() as patch, mode, Waits() as waits:
+        forget_constants(patch)
+        here = mapped(mode.from_tensor, content)
+        transform.on_device(to_device(here, CUDA))
+        waits.found.clear()
+        waits.names.clear()
+        return transform.on_device(to_device(here, CUDA)), waits
+
+
+def forget_constants(patch: pytest.MonkeyPatch) -> None:
+    """Make the tensors that are kept for all steps anew, as fake ones."""
+    patch.setattr(sys.modules[_affine.__module__], "_affine", cache(_affine.__wrapped__))
 
 
 def left_behind(loop: Loop) -> list[str]:

@@ -28,7 +28,7 @@ def steps(folder: Path) -> list[int]:
 
 
 def equal(one: dict[str, dict[str, Tensor]], other: dict[str, dict[str, Tensor]]) -> bool:
-    """Whether the same parts hold the same names with the same bits."""
+    """True if the same parts hold the same names with the same bits."""
     same = one.keys() == other.keys() and all(one[part].keys() == other[part].keys() for part in one)
     pairs = ((one[part][name], other[part][name]) for part in one for name in one[part]) if same else ()
     return same and all(a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b) for a, b in pairs)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from conftest import drawn_image
+from conftest import SHARED, drawn_image
 from PIL import Image
 from timm.models import save_for_hf
 from torch import Tensor, nn
@@ -24,10 +26,9 @@ from ssl_backbones.mining import Pairs
 from ssl_backbones.views import MultiView
 
 CONFIGS = list(METHODS.values())
-MINED = tempfile.TemporaryDirectory(prefix="mined-")
 SMALL: dict[str, Any] = {
-    "pairs": str(Path(MINED.name) / "pairs.parquet"),
-    "teacher": str(Path(MINED.name) / "teacher"),
+    "pairs": str(SHARED / f"pairs-{os.getpid()}.parquet"),
+    "teacher": str(SHARED / "teacher"),
     "hidden_dim": 32,
     "projection_dim": 16,
     "aligned_dim": 16,
@@ -62,7 +63,14 @@ def leave_teacher(folder: str | Path, seed: int = 7, classes: int = 0, **cfg: An
     return str(folder)
 
 
-leave_teacher(SMALL["teacher"])
+def share_teacher() -> None:
+    """Leave the teacher for all processes, if none has done so."""
+    if not Path(SMALL["teacher"]).exists():
+        with tempfile.TemporaryDirectory(dir=SHARED) as folder, suppress(OSError):  # of which one may come first
+            os.rename(leave_teacher(Path(folder) / "made"), SMALL["teacher"])
+
+
+share_teacher()
 
 
 def small_config(kind: type[MethodConfig], **choices: Any) -> MethodConfig:

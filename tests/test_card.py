@@ -50,8 +50,15 @@ RESULTS: dict[str, Any] = {
 CONFIG = {"pretrained_cfg": {"input_size": [3, 52, 52], "mean": [0.481, 0.457, 0.408], "crop_pct": 0.871}}
 
 
-@pytest.mark.parametrize("results", [RESULTS, {}], ids=["measured", "nothing measured"])
-@pytest.mark.parametrize("name", list(RECIPES))
+ONE_EACH = {recipe.method.name: name for name, recipe in RECIPES.items()}
+"""A recipe of every method."""
+
+
+@pytest.mark.parametrize(
+    ("name", "results"),
+    [*((name, RESULTS) for name in RECIPES), *((name, {}) for name in ONE_EACH.values())],
+    ids=lambda value: value if isinstance(value, str) else "measured" if value else "nothing measured",
+)
 def test_every_number_comes_from_the_inputs(name: str, results: dict[str, Any]) -> None:
     recipe = RECIPES[name].to_dict()
     card = model_card(recipe, results, CONFIG)

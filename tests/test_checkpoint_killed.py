@@ -54,7 +54,7 @@ def lit(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Fuse], None]]:
 
 
 def torn_at(folder: Path, changes: int, lit: Callable[[Fuse], None], monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether a save of step 3 over steps 1 and 2 was cut short after so many changes to the disk."""
+    """True if a save of step 3 over steps 1 and 2 was cut short after so many changes to the disk."""
     lit(Fuse(changes))
     try:
         put(folder, 3, own={"mean": torch.ones(2)})

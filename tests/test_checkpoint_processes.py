@@ -33,7 +33,7 @@ class Pair:
         return self.box
 
     def run(self, work: Callable[[int], Any]) -> list[Any]:
-        """What each rank's work returned or raised."""
+        """The values that each rank's work returned, or its errors."""
 
         def caught(rank: int) -> Any:
             try:

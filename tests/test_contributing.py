@@ -118,7 +118,7 @@ def passed(copy: Path) -> list[str]:
     """The tests that passed in the copy, all that were chosen, in one process."""
     (copy / "tests" / "test_found.py").write_text(FOUND.format(package=str(copy / "ssl_backbones" / "__init__.py")))
     (copy / "choosing.py").write_text(CHOOSING)
-    words = ("-m", "pytest", "-v", "--no-header", "-p", "choosing", "-p", "no:cacheprovider")
+    words = ("-m", "pytest", "-v", "--no-header", "-p", "choosing", "-p", "no:cacheprovider", "--assert=plain")
     said = ran(copy, *words, *dict.fromkeys([*SHARED, *RUN]))
     return re.findall(r"^(\S+) PASSED", said, re.MULTILINE)
 

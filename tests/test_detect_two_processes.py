@@ -103,17 +103,32 @@ class Both(NamedTuple):
     alone: Any
 
 
+class Whole(NamedTuple):
+    """A run that nothing disturbed, and its data."""
+
+    data: Path
+    path: Path
+
+
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
-    """A detector trained by one process, tested by it and by two."""
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """A detector trained by one process."""
     folder = tmp_path_factory.mktemp("detect")
     data = parquet(folder / "data", 4, IMAGES, ragged=True)
     with pytest.MonkeyPatch.context() as patch:
-        run(words(data, folder / "one"), patch)
-    (folder / "one" / "results.json").unlink()
-    shutil.copytree(folder / "one", folder / "two")
+        run(words(data, folder / "whole"), patch)
+    return Whole(data, folder / "whole")
+
+
+@pytest.fixture(scope="module")
+def both(whole: Whole) -> Both:
+    """The same detector tested by one process and by two."""
+    alone, shared = (whole.path.with_name(name) for name in ("one", "two"))
+    for copy in (alone, shared):
+        shutil.copytree(whole.path, copy)
+        (copy / "results.json").unlink()
     try:
-        return Both(run_two_processes(judged, words(data, folder / "two")), judged(0, words(data, folder / "one")))
+        return Both(run_two_processes(judged, words(whole.data, shared)), judged(0, words(whole.data, alone)))
     finally:
         forget()
 
@@ -135,15 +150,16 @@ def test_statistics_taken_anew_are_the_same_in_both_processes(both: Both) -> Non
     assert all(torch.equal(value, second[1][field]) for field, value in first[1].items())
 
 
-def test_a_run_stopped_or_killed_ends_as_if_it_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = parquet(tmp_path / "data", 4, IMAGES, ragged=True)
-    run(words(data, tmp_path / "whole"), monkeypatch)
-    stopped = words(data, tmp_path / "stopped")
+def test_a_run_stopped_or_killed_ends_as_if_it_was_not(
+    whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = words(whole.data, tmp_path / "stopped")
     for step, happens in ((2, asked_to_stop), (5, killed)):
         with after(step, happens), pytest.raises((Killed, SystemExit)):
             run(stopped, monkeypatch)
     run(stopped, monkeypatch)
-    whole, again = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "stopped"))
-    assert again["numbers"] == whole["numbers"]
-    assert sha(state(tmp_path / "stopped")) == sha(state(tmp_path / "whole"))
-    assert (tmp_path / "stopped" / "log.jsonl").read_text() == (tmp_path / "whole" / "log.jsonl").read_text()
+    straight, again = whole.path, tmp_path / "stopped"
+    numbers, same = (json.loads((path / "results.json").read_text())["numbers"] for path in (straight, again))
+    assert same == numbers
+    assert sha(state(again)) == sha(state(straight))
+    assert (again / "log.jsonl").read_text() == (straight / "log.jsonl").read_text()

@@ -177,8 +177,8 @@ def test_an_incomplete_folder_is_refused(architecture, kwargs, tmp_path):
 
 
 def test_plain_timm_loads_it_without_this_package(tmp_path):
-    model = trained("resnet50_lewel_b")
-    save_backbone(model, tmp_path, "resnet50", **FIELDS)
+    model = trained("resnet18_lewel_b")
+    save_backbone(model, tmp_path, "resnet18", **FIELDS)
     torch.save(model.state_dict(), tmp_path / "wanted.pt")
     script = (
         "import sys, timm, torch\n"

@@ -28,6 +28,7 @@ from ssl_backbones.methods import (
 from ssl_backbones.models.batch_norm import SplitBatchNorm
 from ssl_backbones.models.objective import BarlowTwinsObjective, CosineObjective, VICRegObjective
 from ssl_backbones.recipes.settings import OptimizerConfig
+from ssl_backbones.views import MultiView
 
 pytestmark = pytest.mark.skipif(not fake_cuda.works(), reason=f"torch {torch.__version__} fakes no GPU without one")
 LARS = OptimizerConfig("lars", 0.5, weight_decay=1e-4)
@@ -52,8 +53,19 @@ def check(kind: type[MethodConfig], data: Path, *asked: Any, **fields: Any) -> N
 
 @every_method
 def test_a_step_of_every_method_stays_on_its_device_and_waits_for_nothing(kind: type[MethodConfig], data: Path) -> None:
-    """Views made there, forward, backward, the watch, LARS, targets and queues; operations with deterministic forms."""
+    """Forward, backward, the watch, LARS, targets and queues; operations with deterministic forms."""
     check(kind, data, LARS)
+
+
+def test_so_do_the_views_of_every_policy() -> None:
+    transforms = (small_method(kind).transform(16) for kind in CONFIGS)
+    policies = [policy for one in transforms if isinstance(one, MultiView) for policy in one.policies]
+    for policy in dict.fromkeys(policies):
+        views, noted = fake_cuda.views_there(policy, size=16)
+        assert [view.is_cuda for view in views] == [True], policy
+        assert noted.found == [], policy
+        assert [name for name in noted.names if NOT_REPEATABLE.fullmatch(name)] == [], policy
+        assert noted.names["bmm"], policy
 
 
 @pytest.mark.parametrize(

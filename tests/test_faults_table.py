@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ TABLE = ROOT / "docs" / "reliability.md"
 NAMED = re.findall(r"(\*slow\* )?`(test_\w+\.py)::(test_\w+)`", TABLE.read_text(encoding="utf-8"))
 
 
+@cache
 def written_in(path: Path) -> dict[str, bool]:
     """The tests of a file, and whether each is slow."""
     found = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]

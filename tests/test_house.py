@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from house_rules import RULES, handles_tensors, known, long_functions, questions, raised, states_shape, text, tree
+from house_rules import RULES, handles_tensors, long_functions, questions, raised, states_shape, text, tree
 from test_imports import WITH_EXTRA
 
 import ssl_backbones
@@ -63,7 +63,9 @@ def unsafe(source: ast.AST) -> list[str]:
 
 
 def test_no_file_can_run_code_by_being_read() -> None:
-    assert [f"{relative(path)}, {place}" for path in OURS for place in unsafe(tree(path))] == []
+    words = re.compile("|".join([*PICKLES, r"torch\.load", "allow_pickle"]))
+    found = [path for path in OURS if words.search(text(path))]
+    assert [f"{relative(path)}, {place}" for path in found for place in unsafe(tree(path))] == []
 
 
 @pytest.mark.parametrize(
@@ -102,11 +104,8 @@ def test_what_is_public_says_what_it_is() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_nothing_new_breaks_a_rule(rule: str) -> None:
-    broken = set(RULES[rule]())
-    assert sorted(broken - known(rule)) == [], f"these break the rule of {rule}; mend them"
-    mended = sorted(known(rule) - broken)
-    assert mended == [], "these are mended: run `python tests/house_rules.py`, which takes them off the list"
+def test_nothing_breaks_a_rule(rule: str) -> None:
+    assert sorted(set(RULES[rule]())) == []
 
 
 def function(source: str) -> ast.FunctionDef:

@@ -167,13 +167,13 @@ def test_a_wrong_choice_is_refused_by_name(kind: Any, choices: dict[str, Any]) -
 
 
 ACROSS: list[tuple[type[MethodConfig], dict[str, Any]]] = [
-    *((kind, {}) for kind in KINDS),
-    (AlignedConfig, {}),
+    (SimCLRConfig, {}),
     (AlignedConfig, {"objective": NTXentObjective(0.3, "everything"), "coupled_head": False}),
     (AlignedConfig, {"objective": CosineObjective(8)}),
     (AlignedConfig, {"objective": BarlowTwinsObjective()}),
     (AlignedConfig, {"objective": VICRegObjective()}),
 ]
+"""Beside every method as it is, in test_faults_shapes.py."""
 
 
 def test_no_method_cares_how_the_batch_is_shared(ranks: list[Any]) -> None:

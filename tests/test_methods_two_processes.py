@@ -62,9 +62,8 @@ def largest_difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> f
     return max((first[name].double() - second[name].double()).abs().max().item() for name in first)
 
 
-def test_synchronised_methods_do_not_care_how_the_batch_is_shared() -> None:
-    ranks = run_two_processes(on_a_rank, SYNCHRONISED)
-    for (kind, choices), first, second in zip(SYNCHRONISED, *ranks, strict=True):
+def test_synchronised_methods_do_not_care_how_the_batch_is_shared(ranks: list[Any]) -> None:
+    for (kind, choices), first, second in zip(SYNCHRONISED, *(rank["synchronised"] for rank in ranks), strict=True):
         losses, alone = train(kind, choices, parts=1, rank=0)
         assert first[0] == pytest.approx(losses, rel=1e-10), (kind, choices)
         assert largest_difference(first[1], second[1]) == 0, (kind, choices)
@@ -79,9 +78,9 @@ APART: list[tuple[type[MethodConfig], dict[str, Any]]] = [
 ]
 
 
-def test_other_methods_keep_weights_and_queues_alike_all_the_same() -> None:
+def test_other_methods_keep_weights_and_queues_alike_all_the_same(ranks: list[Any]) -> None:
     """Statistics are each process's own; what they are used for must not drift apart. And they do make a difference."""
-    first_rank, second_rank = run_two_processes(on_a_rank, APART)
+    first_rank, second_rank = (rank["apart"] for rank in ranks)
     statistics = ("running_mean", "running_var", "num_batches_tracked")
     for (kind, choices), (losses, first), (_, second) in zip(APART, first_rank, second_rank, strict=True):
         shared = [name for name in first if not name.endswith(statistics) and not name.startswith("target.")]
@@ -103,16 +102,31 @@ def normalise(rank: int) -> list[Tensor]:
     return [output.detach(), mine.grad, norm.running_mean, norm.running_var]
 
 
-def test_cross_replica_batch_norm_is_batch_norm_over_all_rows() -> None:
-    ranks = run_two_processes(normalise)
+def everything(rank: int) -> dict[str, Any]:
+    """The results of all that is compared; two processes take long to begin."""
+    return {
+        "synchronised": on_a_rank(rank, SYNCHRONISED),
+        "apart": on_a_rank(rank, APART),
+        "normalised": normalise(rank),
+    }
+
+
+@pytest.fixture(scope="module")
+def ranks() -> list[Any]:
+    """The results of either of two processes."""
+    return run_two_processes(everything)
+
+
+def test_cross_replica_batch_norm_is_batch_norm_over_all_rows(ranks: list[Any]) -> None:
+    normalised = [rank["normalised"] for rank in ranks]
     rows = torch.randn(8, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
     norm = nn.BatchNorm1d(3).double()
     output = norm(rows)
     weights = torch.cat([torch.arange(36).view(6, 3, 2), torch.arange(12).view(2, 3, 2)])
     (output * weights).sum().backward()
     assert rows.grad is not None
-    torch.testing.assert_close(torch.cat([ranks[0][0], ranks[1][0]]), output.detach())
-    torch.testing.assert_close(torch.cat([ranks[0][1], ranks[1][1]]), rows.grad)
-    for part in ranks:
+    torch.testing.assert_close(torch.cat([normalised[0][0], normalised[1][0]]), output.detach())
+    torch.testing.assert_close(torch.cat([normalised[0][1], normalised[1][1]]), rows.grad)
+    for part in normalised:
         torch.testing.assert_close(part[2], norm.running_mean)
         torch.testing.assert_close(part[3], norm.running_var)

@@ -179,7 +179,7 @@ def test_a_run_goes_on_where_it_stopped(loss: str, tmp_path: Path) -> None:
     data = image_folder(tmp_path / "photos")
     choices = {"loss": loss, "kept": "" if loss.startswith("lewel") else "beside"}
     recipe = tiny(RoBConfig, data, tmp_path / "whole", choices)
-    whole = run(recipe)
+    whole = run(recipe, page=loss.startswith("lewel"))
     stop(elsewhere(recipe, tmp_path / "cut"), 4)
     assert outcome(run(elsewhere(recipe, tmp_path / "cut")).path) == outcome(whole.path)
     assert (whole.path / "alignment_maps.png").exists() == loss.startswith("lewel")

@@ -8,17 +8,26 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ROOT
 from limits import HANG
+from warm_processes import start_program
 from whole_runs import data
 
 from ssl_backbones.runs import checkpoint
 
 __all__ = ["data"]
+
+
+PROGRAM = """
+import sys
+from ssl_backbones.commands import run
+sys.exit(run("pretrain"))
+"""
 
 
 def command(*words: str) -> list[str]:
@@ -62,11 +71,18 @@ def test_a_program_told_to_end_saves_and_can_be_started_again(data: Path, tmp_pa
     step = int(re.search(r"Stopped after step (\d+) of 60000", said)[1])
     assert checkpoint.load_latest(tmp_path / "run" / "checkpoints").step == step
     assert "Traceback" not in said
-    with started(words) as process:
-        wait_for(f"Going on after step {step} of 60000", process)
-        process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=HANG)[0]
-    assert process.returncode in (130, -signal.SIGINT), said
+    again = start_program(PROGRAM, *words[4:], said=[tmp_path / "said"] * 2, **environment())
+    while f"Going on after step {step} of 60000" not in (said := read(tmp_path / "said")):
+        assert again.is_alive(), said
+        time.sleep(0.05)
+    os.kill(again.pid, signal.SIGINT)
+    again.join(HANG)
+    assert again.exitcode in (130, -signal.SIGINT), read(tmp_path / "said")
+
+
+def read(path: Path) -> str:
+    """The output so far."""
+    return path.read_text() if path.exists() else ""
 
 
 @pytest.mark.slow

@@ -34,19 +34,16 @@ def test_a_run_on_own_images_has_a_name_of_its_own_and_no_terms(name: str) -> No
 
 
 @pytest.mark.parametrize("out", ["", "runs/{name}", "/elsewhere/{name}"])
-@pytest.mark.parametrize("name", list(RECIPES))
-def test_in_a_folder_that_is_called_by_the_recipe_the_images_give_the_name(name: str, out: str) -> None:
-    recipe, results = told(name, "0" * 64, out=out.format(name=name))
-    assert run_name(recipe, results) == f"{RECIPES[name].model}.my_cats"
+def test_in_a_folder_that_is_called_by_the_recipe_the_images_give_the_name(out: str) -> None:
+    for name, recipe in RECIPES.items():
+        assert run_name(*told(name, "0" * 64, out=out.format(name=name))) == f"{recipe.model}.my_cats"
 
 
-@pytest.mark.parametrize("name", list(RECIPES))
-def test_the_recipes_own_images_keep_its_name(name: str) -> None:
-    for data in DATA:
-        if data.name == RECIPES[name].promise.data:
-            for fingerprint in data.fingerprints:
-                assert run_name(*told(name, fingerprint, out="runs/other")) == name
-    assert run_name(*told(name, None, out="runs/other")) == name
+def test_the_recipes_own_images_keep_its_name() -> None:
+    for name, recipe in RECIPES.items():
+        own = [mark for data in DATA if data.name == recipe.promise.data for mark in data.fingerprints]
+        for fingerprint in (*own, None):
+            assert run_name(*told(name, fingerprint, out="runs/other")) == name
 
 
 def test_somebodys_own_recipe_keeps_its_name() -> None:

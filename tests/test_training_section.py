@@ -31,7 +31,7 @@ IMAGE_SOURCES = {
 
 
 def results(recipe: Recipe, fingerprint: str | None = None) -> dict[str, Any]:
-    """What a run of the recipe writes of itself, after JSON."""
+    """The record that a run of the recipe writes of itself, after JSON."""
     plain = {
         "altered": altered(recipe),
         "seed": recipe.seed,

@@ -17,7 +17,7 @@ from torch import distributed, multiprocessing
 from warm_processes import METHOD, take_environment, warm_context
 
 DEADLINE = timedelta(seconds=HANG)
-"""How long a rank waits for the other before it fails the test."""
+"""The time that a rank waits for the other before it fails the test."""
 
 
 class RankError(RuntimeError):

@@ -56,7 +56,7 @@ def label_column(schema: pa.Schema, names: Mapping[str, Sequence[str]]) -> str |
 
 
 def holds_labels(kind: pa.DataType) -> bool:
-    """Whether a column of this type can hold one label a row."""
+    """True if a column of this type can hold one label a row."""
     if pa.types.is_dictionary(kind):
         return holds_labels(kind.value_type)
     return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
