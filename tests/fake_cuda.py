@@ -33,7 +33,7 @@ from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.loader import Order
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.precision import Compute
-from ssl_backbones.views import MultiView, Policy
+from ssl_backbones.views import Transform
 from ssl_backbones.views.normalise import _affine
 
 CUDA = torch.device("cuda", 0)
@@ -222,9 +222,8 @@ def steps(
         return loop, waits
 
 
-def views_there(policy: Policy, size: int) -> tuple[list[Tensor], Waits]:
-    """The view by a policy of a batch of images of several sizes, made on fake CUDA, and what was noted meanwhile."""
-    transform = MultiView((policy,), size, "device")
+def views_there(transform: Transform) -> tuple[list[Tensor], Waits]:
+    """All that a transform makes on fake CUDA of images of several sizes, and what was noted meanwhile."""
     drawn = Drawn(MANY)
     images = [drawn[index] for index in range(MANY)]
     content = transform.on_host(images, transform.draw(0, 0, np.arange(MANY)))
@@ -235,7 +234,7 @@ def views_there(policy: Policy, size: int) -> tuple[list[Tensor], Waits]:
         transform.on_device(to_device(here, CUDA))
         waits.found.clear()
         waits.names.clear()
-        return transform.on_device(to_device(here, CUDA)), waits
+        return torch.utils._pytree.tree_leaves(transform.on_device(to_device(here, CUDA))), waits
 
 
 def forget_constants(patch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from ssl_backbones.methods import (
 from ssl_backbones.models.batch_norm import SplitBatchNorm
 from ssl_backbones.models.objective import BarlowTwinsObjective, CosineObjective, VICRegObjective
 from ssl_backbones.recipes.settings import OptimizerConfig
-from ssl_backbones.views import MultiView
+from ssl_backbones.views import MultiView, Transform, using_engine
 
 pytestmark = pytest.mark.skipif(not fake_cuda.works(), reason=f"torch {torch.__version__} fakes no GPU without one")
 LARS = OptimizerConfig("lars", 0.5, weight_decay=1e-4)
@@ -57,15 +58,25 @@ def test_a_step_of_every_method_stays_on_its_device_and_waits_for_nothing(kind: 
     check(kind, data, LARS)
 
 
-def test_so_do_the_views_of_every_policy() -> None:
-    transforms = (small_method(kind).transform(16) for kind in CONFIGS)
-    policies = [policy for one in transforms if isinstance(one, MultiView) for policy in one.policies]
-    for policy in dict.fromkeys(policies):
-        views, noted = fake_cuda.views_there(policy, size=16)
-        assert [view.is_cuda for view in views] == [True], policy
-        assert noted.found == [], policy
-        assert [name for name in noted.names if NOT_REPEATABLE.fullmatch(name)] == [], policy
-        assert noted.names["bmm"], policy
+def made_there() -> Iterator[Transform]:
+    """The transforms of all methods that a device can make, those of several views by one policy at a time."""
+    with using_engine("device"):
+        for transform in (small_method(kind).transform(16) for kind in CONFIGS):
+            if isinstance(transform, MultiView):
+                yield from (replace(transform, policies=(policy,)) for policy in transform.policies)
+            elif "device" in transform.engines:
+                yield transform
+
+
+def test_so_do_views_that_are_made_there() -> None:
+    transforms = list(dict.fromkeys(made_there()))
+    assert len({type(transform) for transform in transforms}) > 1
+    for transform in transforms:
+        made, noted = fake_cuda.views_there(transform)
+        assert {part.is_cuda for part in made} == {True}, transform
+        assert noted.found == [], transform
+        assert [name for name in noted.names if NOT_REPEATABLE.fullmatch(name)] == [], transform
+        assert noted.names["bmm"], transform
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ import timm
 import torch
 from PIL import Image
 from runs import STEPS, elsewhere, outcome, run, state, stop, tiny
-from small_methods import CONFIGS
+from small_methods import CONFIGS, small_method
 from whole_runs import Whole, contents, data, watched
 
 import ssl_backbones
-from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, MoCoV2Config
+from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, MethodConfig, MoCoV2Config
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.log import read_log
@@ -28,7 +28,12 @@ __all__ = ["data"]
 @pytest.fixture(scope="module", params=CONFIGS, ids=lambda kind: kind.__name__)
 def whole(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """A run of every method there is."""
-    return watched(tiny(request.param, data, tmp_path_factory.mktemp("whole") / "run"), page=True)
+    return watched(tiny(request.param, data, tmp_path_factory.mktemp("whole") / "run"), page=paged(request.param))
+
+
+def paged(kind: type[MethodConfig]) -> bool:
+    """True for the methods whose page is drawn: all with maps of their own, and one without."""
+    return kind is BYOLConfig or isinstance(small_method(kind), HasAlignmentMaps)
 
 
 # What a run leaves
@@ -126,8 +131,15 @@ def test_the_picture_and_the_page_can_be_read(whole: Whole) -> None:
         with Image.open(picture) as image:
             assert image.size[1] > 6 * 100
     page = (whole.path / "gallery.html").read_text()
-    assert "Nearest neighbours" in page
+    assert ("Nearest neighbours" in page) == paged(type(whole.recipe.method))
     assert ("Alignment maps" in page) == picture.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
+def test_every_method_has_a_page(kind: type[MethodConfig], data: Path, tmp_path: Path) -> None:
+    folder = run(tiny(kind, data, tmp_path / "run"), page=True).path
+    assert "Nearest neighbours" in (folder / "gallery.html").read_text()
 
 
 # Stopped and started again
