@@ -76,8 +76,8 @@ def main() -> None:
     parser = command_of_cases(__file__, __doc__, ["resnet18@64"])
     parser.add_argument("--methods", nargs="+", choices=list(CONFIGS), default=METHODS)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     device = meet()
+    torch.set_num_threads(options.threads)
     about = circumstances(PACKAGES, device) | {"rounds": options.rounds}
     measure_cases(
         options, about, lambda case: measure(case, options.methods, options.rounds, device), say, lambda rows: []

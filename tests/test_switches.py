@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import drawn_image
+from conftest import ROOT, drawn_image
 from runs import image_folder, outcome, run, tiny
 from test_losses import ARGUMENTS
 from torch import Tensor
@@ -80,6 +81,17 @@ def test_an_operation_without_a_deterministic_form_is_named() -> None:
         torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))
     with pytest.raises(RuntimeError, match="another"), repeatable():
         raise RuntimeError("another")
+
+
+@pytest.mark.skipif(not torch.__version__.startswith("2.14."), reason="the page tells the list of torch 2.14")
+def test_the_page_lists_what_torch_has_no_deterministic_form_of() -> None:
+    said = str(torch.use_deterministic_algorithms.__doc__)
+    listed = said[said.rindex("will throw a\n") : said.index("In addition, several operations")]
+    names = re.findall(r"\* :(?:class|func):`[\w.]*?(\w+)`", listed)
+    assert len(names) > 20
+    page = (ROOT / "docs" / "devices.md").read_text()
+    told = page[page.index("By torch's list") : page.index("- Whole steps are not")]
+    assert [name for name in names if f"`{name}`" not in told] == []
 
 
 class TF32(TorchDispatchMode):
