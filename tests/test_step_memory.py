@@ -149,6 +149,7 @@ def test_parts_are_said_recorded_and_kept(
     )
     assert "scored in 2 parts of 4, about 5.0 GB (--accumulation sets another number)." in said
     assert "what keeps its batch whole: --grad_checkpointing" in said
+    assert said.count("Reading a first batch") == said.count("Reading a first batch, 4 images") == 1
     assert json.loads(folder.recipe.read_text())["accumulation"] == 2
     folder.results.unlink()
     monkeypatch.setattr(step_memory, "memory_of", lambda device: 1.0)

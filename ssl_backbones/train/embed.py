@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ssl_backbones.data.batches import Batch, BatchDataset, Request
 from ssl_backbones.data.placement import to_device
-from ssl_backbones.distributed import doing, gather, world_size
+from ssl_backbones.distributed import doing, gather, sum_over_processes, world_size
 from ssl_backbones.shares import own_places, own_share
 from ssl_backbones.train.reading import read_each
 
@@ -55,8 +55,8 @@ def embed(
             features = features if done else torch.empty(len(mine), *found.shape[1:])
             features[done : done + len(found)] = found
             done += len(found)
-            if world_size() > 1 and number % TOGETHER == 0:
-                dist.barrier()
+            if number % TOGETHER == 0:
+                sum_over_processes(torch.zeros(1, device=device))
     if shared_out:
         return features[: len(own_places(len(indices)))], unreadable
     return everyones(features, device)[: len(indices)], unreadable
