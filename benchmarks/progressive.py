@@ -159,7 +159,7 @@ def main() -> int:
         made["methods"][method] = {"steps": step_costs(options, method)}
         made |= circumstances(PACKAGES)
         write(made, options.results)
-        print(f"{method}, CPU s a step: {made['methods'][method]['steps']}", flush=True)
+        print(f"{method}, CPU s a step: {json.dumps(made['methods'][method]['steps'])}", flush=True)
         if options.costs_alone:
             continue
         runs = {row: [record_of(options, method, row, seed) for seed in options.seeds] for row in ROWS[: options.rows]}
