@@ -113,7 +113,7 @@ def scored(recipe: Recipe) -> dict[str, Any]:
 
 
 def record_of(bench: Bench, method: str, number: int, choices: Choices, place: tuple[int, int], seed: int) -> Any:
-    """The record of a candidate in a round, which is made if it is not there."""
+    """The record of a candidate in a round, which is made if it is not there; ValueError for one of another search."""
     file = bench.out / "records" / f"{method}.round{place[0]}.candidate{number}.json"
     if not file.exists():
         print(f"--- {method}, round {place[0] + 1}, candidate {number}, {place[1]} epochs: {dict(choices)}", flush=True)
@@ -122,7 +122,10 @@ def record_of(bench: Bench, method: str, number: int, choices: Choices, place: t
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, about | found | {"seed": seed, "budget": bench.budget} | circumstances(PACKAGES))
         print(f"    k-NN {found['score']:.3f} in {found['cpu_seconds']:.0f} CPU s", flush=True)
-    return json.loads(file.read_text())
+    made = json.loads(file.read_text())
+    if (made["choices"], made["epochs"], made["seed"]) != (json.loads(json.dumps(choices)), place[1], seed):
+        raise ValueError(f"{file} is of another budget or seed than this search's: choose another folder with --out")
+    return made
 
 
 def search(bench: Bench, method: str, epoch: float, seed: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ def test_a_round_costs_what_every_other_does_and_the_best_go_on(
     best = max(tuning.candidates("simclr", 9, 0), key=lambda choices: choices.get("optimizer.lr", 0.12))
     assert found["choices"] == best
     assert {recipe.hold_out for recipe in made} == {tuning.HELD_OUT}
+    with pytest.raises(ValueError, match="is of another budget or seed than this search's"):
+        tuning.search(replace(bench, budget=180.0), "simclr", 0.5, 0)
     assert all(recipe.size == 32 and recipe.schedule.warmup_epochs < recipe.epochs for recipe in made)
 
 

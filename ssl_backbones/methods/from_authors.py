@@ -16,7 +16,7 @@ def authors_file(init: str) -> Path | None:
     folder or a repository."""
     path = Path(init)
     if path.is_file():
-        return None if (path.parent / "recipe.json").exists() or (path.parent / "config.json").exists() else path
+        return None if path.name == "model.safetensors" and (path.parent / "config.json").is_file() else path
     kept = None if path.exists() or ":" in init else recall(folder_of(init))
     return kept.path if kept else None
 
