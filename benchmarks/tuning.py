@@ -108,8 +108,9 @@ def scored(recipe: Recipe) -> dict[str, Any]:
     if not isinstance(begun, RunFolder):
         Meter(begun[0], file)
     complete(begun, save)
-    found = json.loads((recipe.folder / "results.json").read_text())["knn"]
-    return {"score": found["after"], "before": found["before"], "cpu_seconds": round(max(spent(file).values()), 1)}
+    found = json.loads((recipe.folder / "results.json").read_text())["numbers"]
+    score, before = (found[name]["value"] for name in ("knn", "knn before"))
+    return {"score": score, "before": before, "cpu_seconds": round(max(spent(file).values()), 1)}
 
 
 def record_of(bench: Bench, method: str, number: int, choices: Choices, place: tuple[int, int], seed: int) -> Any:

@@ -170,6 +170,26 @@ def test_choices_are_taken_and_pairs_have_a_place(bench: equal_cost_rows.Bench) 
     assert bench.recipe(row, all_methods.DATA, 0, 3).method.pairs == str(bench.out / "pairs.parquet")  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
+def test_pairs_are_mined_by_the_first_run_of_moco_and_trained_on(bench: equal_cost_rows.Bench) -> None:
+    """For real: a run, its pairs, once, and a run of FLAGS on them."""
+    rows = {all_methods.method_of(row): row for row in reversed(all_methods.rows(False))}
+    few = {"batch_size": 16, "method.queue_size": 32, "method.bn_splits": 2}
+    chosen = replace(bench, choices={rows[name].recipe: few for name in ("moco_v2", "flags")})
+    try:
+        forget()
+        all_methods.trained(chosen, rows["moco_v2"], all_methods.DATA, 0, 2, 0.0)
+        all_methods.mined(chosen, rows["moco_v2"], 0)
+        written = chosen.pairs.stat().st_mtime_ns
+        all_methods.mined(chosen, rows["moco_v2"], 0)
+        assert chosen.pairs.stat().st_mtime_ns == written
+        found = all_methods.trained(chosen, rows["flags"], all_methods.DATA, 0, 2, 0.0)
+    finally:
+        forget()
+    assert found["steps"] == 2 * (60 // 16)
+    assert 0 <= found["knn"]["accuracy"] <= 1
+
+
 def test_growing_views_get_the_epochs_that_their_pixels_pay_for(tmp_path: Path) -> None:
     options = argparse.Namespace(
         recipe="imagenette32_60ep", out=tmp_path, epochs=20, size=32, data=tmp_path, start=16, step=16, whole_from=0.75
