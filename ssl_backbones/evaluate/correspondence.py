@@ -14,17 +14,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from ssl_backbones.checks import check, check_at_least, check_seed
 from ssl_backbones.data import ImageSourceError
 from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
+from ssl_backbones.evaluate.alignments import Aligned, grid_of, mapped, matched, mixed, nearest
 from ssl_backbones.evaluate.frames import AnnotationsFrame
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model
 from ssl_backbones.evaluate.scene_pairs import ScenePairs, pairs_of
 from ssl_backbones.evaluate.segmentation.masks import Scenes, open_scenes
 from ssl_backbones.files import write_file
-from ssl_backbones.losses import correspondence, place_distances
 from ssl_backbones.methods import method_from_run
 from ssl_backbones.metrics import Interval, mean_interval, on_same_object, paired_difference
 from ssl_backbones.models.backbone import feature_map
@@ -35,8 +34,6 @@ from ssl_backbones.visualizers.correspondence import HasPixelEmbeddings, Shown, 
 
 PLACE = "nearest place (crops known)"
 RANDOM = " (random weights)"
-SHARPNESS = 2.0
-"""PixPro's gamma."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +122,8 @@ def correspond(options: Options) -> list[Row]:
     found: list[Row] = []
     shown: list[Shown] = []
     for model in models:
-        measurement = Measurement(model, pairs, options, pairs.with_objects()[: options.shown])
+        examples = pairs.with_objects()[: options.shown]
+        measurement = Measurement(model, pairs, options, examples, with_place=model is models[0])
         for kind in measurement.kinds():
             row, example = measurement.row(kind)
             print(f"measured on {len(scenes)} images: {row.name}", file=sys.stderr, flush=True)
@@ -141,51 +139,10 @@ def opened(name: str, options: Options, random: bool) -> EvaluatedModel:
     return replace(model, name=f"{name}{RANDOM}") if random else model
 
 
-Aligned = tuple[Tensor, Tensor]
-"""Weights over positions of two views, (B, N, P) and (B, N, Q), that sum to one."""
-
-
-def matched(first: Tensor, second: Tensor, corners: Tensor) -> Aligned:
-    """DenseCL's correspondence of maps (B, C, h, w): a point, and the point whose features are most like its."""
-    one, other = positions(first), positions(second)
-    return points(one), chosen(correspondence(one, other))
-
-
-def mixed(first: Tensor, second: Tensor, corners: Tensor) -> Aligned:
-    """PixPro's map from view to view, of maps (B, C, h, w): a point, and all points by how alike they are."""
-    one, other = (normalize(positions(maps), dim=2) for maps in (first, second))
-    alike = (one @ other.mT).relu().pow(SHARPNESS) + 1e-12
-    return points(one), alike / alike.sum(2, keepdim=True)
-
-
-def mapped(first: Tensor, second: Tensor, corners: Tensor) -> Aligned:
-    """LEWEL's alignment maps (B, n, h, w): a map, and the same one in the other view."""
-    return first.flatten(2), second.flatten(2)
-
-
-def nearest(first: Tensor, second: Tensor, corners: Tensor) -> Aligned:
-    """A point of maps (B, C, h, w), and the point that is nearest in the image, by the views' corners (2, B, 4)."""
-    return points(positions(first)), chosen(place_distances(*corners.unbind(), grid_of(first)).argmin(2))
-
-
-def positions(maps: Tensor) -> Tensor:
-    """Maps (B, C, h, w) as rows (B, P, C)."""
-    return maps.flatten(2).mT
-
-
-def points(rows: Tensor) -> Tensor:
-    """Each of the positions (B, P, C) for itself, (B, P, P)."""
-    return torch.eye(rows.shape[1]).expand(len(rows), -1, -1)
-
-
-def chosen(places: Tensor) -> Tensor:
-    """All weight on one of P positions for each of them, (B, P, P), given these (B, P)."""
-    return torch.zeros(*places.shape, places.shape[1]).scatter_(2, places[..., None], 1.0)
-
-
-def grid_of(maps: Tensor) -> tuple[int, int]:
-    """Positions of maps (B, C, h, w), down and across."""
-    return maps.shape[2], maps.shape[3]
+def middle_of_largest(shares: Tensor) -> int:
+    """The place of the largest of shares (N,); of several, the middle one."""
+    largest = (shares == shares.max()).nonzero()[:, 0]
+    return int(largest[len(largest) // 2])
 
 
 @dataclass(frozen=True)
@@ -207,11 +164,14 @@ class Measurement:
     options: Options
     examples: Sequence[int]
     """Images for the figure."""
+    with_place: bool
+    """Measure the nearest place too, which is the same for all networks with maps of one size."""
 
     def kinds(self) -> Iterator[Kind]:
         """The ways of the backbone, and those of a run's method that has maps or embeddings of positions."""
         features = partial(feature_map, self.model.network)
-        yield Kind(PLACE, features, nearest)
+        if self.with_place:
+            yield Kind(PLACE, features, nearest)
         yield Kind("DenseCL's correspondence of features", features, matched)
         yield Kind("PixPro's map of features", features, mixed)
         method = self.method()
@@ -244,7 +204,7 @@ class Measurement:
             chance.append(on_same_object(first, anywhere, objects, other))
             for at in range(start, start + len(one)):
                 if at in self.examples:
-                    best = (first[at - start] @ objects[at - start].mT).amax(1).argmax()
+                    best = middle_of_largest((first[at - start] @ objects[at - start].mT).amax(1))
                     pair = (weights[at - start, best].view(grid_of(one)) for weights in (first, second))
                     shown[at] = next(pair), next(pair)
         row = Row(self.model.name, kind.name, torch.cat(found), torch.cat(chance))
