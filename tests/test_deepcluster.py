@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from two_processes import run_two_processes
 
-from ssl_backbones.clustering import assigned, centred, k_means, lloyd, pca_whiten, plus_plus, sums_of_clusters
 from ssl_backbones.data import ImageSourceError, Request
+from ssl_backbones.k_means import assigned, centred, k_means, lloyd, pca_whiten, plus_plus, sums_of_clusters
 from ssl_backbones.methods import DeepClusterConfig
 from ssl_backbones.methods.deepcluster import cluster_weights
 from ssl_backbones.shares import own_places
@@ -74,7 +74,7 @@ def test_each_point_is_with_its_nearest_centre(clusters: int, count: int, dim: i
 def test_parts_of_the_table_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     points = normal(0, 50, 4).double()
     whole = k_means(points, 5, torch.Generator().manual_seed(0))
-    monkeypatch.setattr("ssl_backbones.clustering.ENTRIES", 15)
+    monkeypatch.setattr("ssl_backbones.k_means.ENTRIES", 15)
     assert torch.equal(k_means(points, 5, torch.Generator().manual_seed(0)), whole)
 
 
@@ -156,7 +156,7 @@ def test_memory_is_bounded_however_many_parts_there_are(monkeypatch: pytest.Monk
             largest.extend(part.numel() for part in tree_leaves(result) if isinstance(part, Tensor))
             return result
 
-    monkeypatch.setattr("ssl_backbones.clustering.ENTRIES", 2500)
+    monkeypatch.setattr("ssl_backbones.k_means.ENTRIES", 2500)
     with Sizes():
         k_means(points, 100, torch.Generator().manual_seed(0), restarts=1, iterations=3)
     assert max(largest) <= 2500

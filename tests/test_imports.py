@@ -22,7 +22,7 @@ FLOORS = (
     {"files", "registry"},
     {"cleanup", "convert", "cores", "distributed", "invocation", "locks", "losses", "metrics"}
     | {"optimizers", "outputs", "schedules", "typed", "version", "views"},
-    {"clustering", "data", "fetch", "shares"},
+    {"data", "fetch", "k_means", "shares"},
     {"mining", "models", "runs"},
     {"methods"},
     {"recipes"},

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_backbones.checks import check_choice, check_positive, check_share
-from ssl_backbones.clustering import ROWS, k_means, pca_whiten
 from ssl_backbones.data import Images, ImageSourceError, NumberedBatches
 from ssl_backbones.distributed import gather
+from ssl_backbones.k_means import ROWS, k_means, pca_whiten
 from ssl_backbones.losses import accuracy, cross_entropy
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_backbones.clustering import centred, k_means
+from ssl_backbones.k_means import centred, k_means
 from ssl_backbones.shares import all_shares
 
 SMOOTHING = 10
