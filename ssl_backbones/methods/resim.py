@@ -71,7 +71,8 @@ class ReSimConfig(MethodConfig):
     map_dim: int = 256
     """The width of the pyramid's maps."""
     grid: int = 0
-    """Positions a side to which the coarser map is pooled, and the finer to twice as many; 0 for those they have."""
+    """Positions a side to which the coarser map is pooled before the pyramid, and the others to match; 0 for those that
+    they have."""
 
     def __post_init__(self) -> None:
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, queue_size=self.queue_size)
@@ -131,10 +132,12 @@ class ReSim(Method):
     def encode(self, network: ReSim | Shadow, view: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The embedding (B, D) of a view (B, 3, H, W), and its finer and coarser map (B, C, h, w)."""
         maps = last_maps(network.backbone, view, LEVELS)
-        fine, coarse = network.pyramid(maps)
+        embedding = network.head(pooled(maps[-1]))
         if grid := self.config.grid:
-            fine, coarse = adaptive_avg_pool2d(fine, 2 * grid), adaptive_avg_pool2d(coarse, grid)
-        return network.head(pooled(maps[-1])), fine, coarse
+            sides = 2 * grid, grid, (grid + 1) // 2
+            maps = [adaptive_avg_pool2d(one, side) for one, side in zip(maps, sides, strict=True)]
+        fine, coarse = network.pyramid(maps)
+        return embedding, fine, coarse
 
     def regions(
         self, maps: Tensor, everyones: Tensor, geometry: Geometry, window: tuple[int, int], groups: int | None

@@ -40,20 +40,18 @@ def large(epochs: int, result: str) -> Recipe:
 
 def shorter(arch: str) -> ReSimConfig:
     """ReSim with a queue smaller than the data."""
-    return ReSimConfig(
-        **HEADS[arch], queue_size=4096, momentum=0.99, views=MOCO_V2_SMALL_VIEWS, map_dim=64, grid=grid(arch)
-    )
+    return ReSimConfig(**HEADS[arch], queue_size=4096, momentum=0.99, views=MOCO_V2_SMALL_VIEWS, **maps(arch))
 
 
-def grid(arch: str) -> int:
-    """The grid where the stride is short and maps are large; elsewhere maps as they are."""
-    return GRID if arch in SMALL else 0
+def maps(arch: str) -> dict[str, int]:
+    """Few and narrow positions of the small networks, whose maps are large; elsewhere maps as the paper has them."""
+    return {"map_dim": 64, "grid": GRID} if arch in SMALL else {}
 
 
 RECIPES = (
     large(200, "41.4 AP of COCO detection, FPN, 2x"),
     large(400, "41.9 AP of COCO detection, FPN, 2x"),
     *(small("resnet8", "resim", shorter("resnet8"), 128, CONTRASTIVE, images) for images in SETS),
-    *(own(arch, ReSimConfig(**heads(arch), grid=grid(arch)), contrastive(arch), FEW) for arch in ARCHS),
+    *(own(arch, ReSimConfig(**heads(arch), **maps(arch)), contrastive(arch), FEW) for arch in ARCHS),
 )
 """The small ones are of a ResNet-8 alone: a ResNet-18 makes maps of 4 x 4 and 8 x 8 positions of 64 px."""
