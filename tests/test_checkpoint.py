@@ -250,7 +250,9 @@ def test_parts_have_plain_names(tmp_path: Path, part: str) -> None:
 
 
 def test_it_says_what_keeps_the_rest_from_being_identical(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(tmp_path, 1, world_size=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(saving, "world_size", lambda: 2)
+        put(tmp_path, 1)
     loaded = load_latest(tmp_path)
     assert loaded is not None
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,93 +11,106 @@ import pytest
 import torch
 from limits import HANG
 from small_checkpoints import equal, flip, put, state, steps
-from warm_processes import run_program
+from two_processes import run_two_processes
 
+from ssl_backbones import distributed
+from ssl_backbones.distributed import OtherRankError, first_decides
 from ssl_backbones.runs import manifest, saving
-from ssl_backbones.runs.checkpoint import load_latest
+from ssl_backbones.runs.checkpoint import Checkpoint, load_latest
 from ssl_backbones.runs.manifest import CheckpointError
+from ssl_backbones.runs.writer import Writer
 
 
-class Pair:
-    """Two ranks as threads of this process, with the barrier and the broadcast of a process group."""
+def save_in(rank: int, folder: Path, step: int) -> Path:
+    return put(folder, step, own={"mean": torch.tensor(rank + 10 * step)})
 
-    def __init__(self) -> None:
-        self.meet = threading.Barrier(2, timeout=HANG)
-        self.box: Any = None
 
-    def broadcast(self, value: Any) -> Any:
-        if value:
-            self.box = value
-        self.meet.wait()
-        return self.box
+def loaded_in(rank: int, folder: Path) -> Checkpoint | None:
+    return load_latest(folder, rank=rank, broadcast=lambda value: first_decides(lambda: value))
 
-    def run(self, work: Callable[[int], Any]) -> list[Any]:
-        """The values that each rank's work returned, or its errors."""
 
-        def caught(rank: int) -> Any:
-            try:
-                return work(rank)
-            except (CheckpointError, OSError) as error:
-                return error
-
-        with ThreadPoolExecutor(2) as pool:
-            return list(pool.map(caught, range(2)))
-
-    def save(self, folder: Path, step: int, world_size: int = 2) -> list[Any]:
-        def work(rank: int) -> Path:
-            mine = {"mean": torch.tensor(rank + 10 * step)}
-            return put(folder, step, own=mine, rank=rank, world_size=world_size, barrier=self.meet.wait)
-
-        return self.run(work)
-
-    def load(self, folder: Path) -> list[Any]:
-        return self.run(lambda rank: load_latest(folder, rank=rank, broadcast=self.broadcast))
+def share_and_keep(rank: int, place: str) -> bool:
+    folder = Path(place)
+    assert save_in(rank, folder, 1) == folder / "step-00000001"
+    found = loaded_in(rank, folder)
+    assert found is not None
+    assert equal(found.tensors, state(1))
+    assert found.own["mean"].item() == 10 + rank
+    assert found.changed(world_size=2) == []
+    assert loaded_in(rank, folder / "none") is None
+    return True
 
 
 def test_ranks_share_a_checkpoint_and_keep_their_own(tmp_path: Path) -> None:
-    pair = Pair()
-    assert pair.save(tmp_path, 1) == [tmp_path / "step-00000001"] * 2
-    first, second = pair.load(tmp_path)
-    assert equal(first.tensors, state(1))
-    assert equal(second.tensors, state(1))
-    assert (first.own["mean"].item(), second.own["mean"].item()) == (10, 11)
+    assert run_two_processes(share_and_keep, str(tmp_path)) == [True, True]
     third = load_latest(tmp_path, rank=2, broadcast=lambda _: {"name": "step-00000001", "skipped": []})
     assert third is not None
     assert third.own["mean"].item() == 10
     assert third.changed(world_size=3) == ["world_size 2 -> 3"]
 
 
-@pytest.mark.parametrize("bad", [0, 1])
-def test_when_one_rank_cannot_write_both_raise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: int) -> None:
-    pair, original = Pair(), saving.write_file
-    pair.save(tmp_path, 1)
+def full(*_: Any) -> None:
+    raise OSError(28, "No space left on device")
 
-    def failing(path: Path, content: bytes) -> None:
-        if path.name == f"rank-{bad:05d}.safetensors":
-            raise OSError(28, "No space left on device")
-        original(path, content)
 
-    monkeypatch.setattr(manifest, "VISIBLE_WITHIN", 0.3)
-    monkeypatch.setattr(saving, "write_file", failing)
-    said = pair.save(tmp_path, 2)
-    assert all(isinstance(error, CheckpointError) for error in said)
-    assert ["No space left" in str(error) for error in said] == [bad == 0, bad == 1]
-    assert "did not appear within 0.3 s" in str(said[1 - bad])
-    assert [entry.name for entry in tmp_path.iterdir()] == ["step-00000001"]
-    monkeypatch.setattr(saving, "write_file", original)
-    pair.save(tmp_path, 2)
-    assert [loaded.own["mean"].item() for loaded in pair.load(tmp_path)] == [20, 21]
+FAULTS = {"to open the folder": ("begin_writing", 0), "the first": ("create_file", 0), "the second": ("write_file", 1)}
+
+
+def cannot_write(rank: int, place: str, background: bool) -> list[str]:
+    folder, said = Path(place), []
+    writer = Writer(folder, 2)
+    writer.save(1, state(1), {}, own={"mean": torch.tensor(rank)})
+    for step, (name, bad) in enumerate(FAULTS.values(), start=2):
+        with pytest.MonkeyPatch.context() as patch:
+            writer.settle()
+            if rank == bad:
+                patch.setattr(saving, name, full)
+            with pytest.raises((CheckpointError, OtherRankError)) as caught:
+                if background:
+                    writer.save(step, state(step), {}, own={"mean": torch.tensor(rank)})
+                    writer.settle()
+                else:
+                    save_in(rank, folder, step)
+        said.append(str(caught.value))
+        assert writer.saved == 1
+        assert distributed.gather_objects(steps(folder)) == [[1], [1]]
+    save_in(rank, folder, 9)
+    found = loaded_in(rank, folder)
+    assert found is not None
+    assert found.own["mean"].item() == 90 + rank
+    return said
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_when_one_rank_cannot_write_both_raise(tmp_path: Path, background: bool) -> None:
+    one, other = run_two_processes(cannot_write, str(tmp_path), background)
+    assert one == other
+    for step, sentence in enumerate(one, start=2):
+        assert f"the checkpoint of step {step} could not be written" in sentence
+        assert "No space left on device" in sentence
+    assert steps(tmp_path) == [1, 9]
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def choose(rank: int, place: str) -> list[Any]:
+    folder, found = Path(place), []
+    for step in (1, 2):
+        save_in(rank, folder, step)
+    for harmed in ("step-00000002/rank-00001.safetensors", "step-00000001/method.safetensors"):
+        distributed.gather_objects(rank)  # the other has read what is harmed now
+        if rank == 0:
+            flip(folder / harmed)
+        try:
+            loaded = loaded_in(rank, folder)
+            assert loaded is not None
+            found.append([loaded.step, len(loaded.skipped)])
+        except CheckpointError as error:
+            found.append("none of the 2 checkpoints" in str(error))
+    return found
 
 
 def test_rank_0_chooses_for_both(tmp_path: Path) -> None:
-    pair = Pair()
-    for step in (1, 2):
-        pair.save(tmp_path, step)
-    flip(tmp_path / "step-00000002" / "rank-00001.safetensors")
-    assert [(loaded.step, len(loaded.skipped)) for loaded in pair.load(tmp_path)] == [(1, 1), (1, 1)]
-    flip(tmp_path / "step-00000001" / "method.safetensors")
-    assert all("none of the 2 checkpoints" in str(error) for error in pair.load(tmp_path))
-    assert pair.load(tmp_path / "none") == [None, None]
+    assert run_two_processes(choose, str(tmp_path)) == [[[1, 1], True]] * 2
 
 
 def test_a_shared_file_system_may_take_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,39 +124,25 @@ def test_a_shared_file_system_may_take_its_time(tmp_path: Path, monkeypatch: pyt
     assert equal(loaded.tensors, state(1))
 
 
-GLOO = """
-import os, sys
-from datetime import timedelta
-from pathlib import Path
-import torch
-import torch.distributed as dist
-from ssl_backbones.runs.checkpoint import load_latest
-from ssl_backbones.runs.saving import save
-folder, meet = Path(sys.argv[1]), sys.argv[2]
-child = os.fork()
-rank = 1 if child == 0 else 0
-limit = timedelta(minutes=30)
-dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2, timeout=limit)
-
-def broadcast(value):
-    box = [value]
-    dist.broadcast_object_list(box)
-    return box[0]
-
-shared, own = {"part": {"x": torch.ones(2)}}, {"mean": torch.tensor(rank)}
-for step in (1, 2, 3):
-    save(folder, step, shared, {}, own=own, rank=rank, world_size=2, barrier=dist.barrier)
-loaded = load_latest(folder, rank=rank, broadcast=broadcast)
-assert loaded.step == 3 and loaded.own["mean"].item() == rank
-dist.barrier()
-dist.destroy_process_group()
-if child == 0:
-    os._exit(0)
-assert os.waitpid(child, 0)[1] == 0
-"""
+def write_slowly(rank: int, place: str) -> list[Any]:
+    """Two checkpoints by a slow disk, while collectives go on: what each rank believes to be there, at each stage."""
+    folder, seen = Path(place), []
+    writer, commit, hold = Writer(folder, 2), saving.commit, threading.Event()
+    saving.commit = lambda begun: (hold.wait(), commit(begun))[1]
+    distributed.REPORTS = timedelta(seconds=0.05)
+    writer.save(1, state(1), {}, own={"mean": torch.tensor(rank)})
+    total = torch.ones(1)
+    for _ in range(20):  # as the steps of a training do
+        torch.distributed.all_reduce(total)
+    seen.append([writer.saved, steps(folder)])
+    threading.Timer(0.5, hold.set).start()
+    writer.save(2, state(2), {}, own={"mean": torch.tensor(rank)})
+    seen.append([writer.saved, steps(folder)[:1]])
+    writer.settle()
+    saving.commit = commit
+    return [*seen, [writer.saved, steps(folder)]]
 
 
-def test_two_processes_on_gloo(tmp_path: Path) -> None:
-    done = run_program(GLOO, tmp_path / "run", tmp_path / "meet")
-    assert done.returncode == 0, done.stderr
-    assert steps(tmp_path / "run") == [2, 3]
+def test_no_rank_takes_a_checkpoint_for_there_before_it_is(tmp_path: Path) -> None:
+    expected = [[None, []], [1, [1]], [2, [1, 2]]]
+    assert run_two_processes(write_slowly, str(tmp_path)) == [expected, expected]

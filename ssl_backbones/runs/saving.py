@@ -9,13 +9,16 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 from torch import Tensor
 
+from ssl_backbones.distributed import first_decides, in_every_process, rank, world_size
 from ssl_backbones.files import create_file, object_digest, sync_folder, write_file
 from ssl_backbones.runs.checkpoint import surroundings
 from ssl_backbones.runs.manifest import (
@@ -31,64 +34,121 @@ from ssl_backbones.runs.manifest import (
     wait_for,
 )
 
-
-def alone() -> None:
-    """The barrier of a single process."""
+State = Mapping[str, Mapping[str, Tensor]]
+"""Part to name to tensor."""
 
 
 def save(
     folder: Path,
     step: int,
-    tensors: Mapping[str, Mapping[str, Tensor]],
+    tensors: State,
     scalars: Mapping[str, Any],
     *,
     own: Mapping[str, Tensor] | None = None,
     keep: int = 2,
     best: int | None = None,
-    rank: int = 0,
-    world_size: int = 1,
-    barrier: Callable[[], None] = alone,
 ) -> Path:
     """Write the state after `step` steps, delete what is older than the last `keep` and not `best`; return its folder.
 
-    All ranks call it together. `tensors` (part to name to tensor) and `scalars` (plain JSON) are shared and rank 0's
-    are written; `own` is this rank's, given by every rank or by none. A step already saved whole is left as it is.
-    When a rank fails, all raise, and the checkpoints before are as they were.
+    All ranks call it together. `tensors` and `scalars` (plain JSON) are shared and rank 0's are written; `own` is this
+    rank's, given by every rank or by none. A step already saved whole is left as it is. When a rank fails, all raise,
+    and the checkpoints before are as they were.
+    """
+    begun = begin(folder, step, tensors, scalars, own=own, keep=keep, best=best)
+    first_decides(lambda: begun.finish(tensors, own))
+    return begun.target
+
+
+def begin(
+    folder: Path,
+    step: int,
+    tensors: State,
+    scalars: Mapping[str, Any],
+    *,
+    own: Mapping[str, Tensor] | None,
+    keep: int,
+    best: int | None,
+) -> Begun:
+    """Begin a checkpoint, in all ranks together: all but the first write what they alone have, and are done with it.
+
+    ValueError for scalars that would not read back equal, and for a `keep` that leaves nothing.
     """
     if keep < 1:
         raise ValueError(f"keep={keep} would leave no checkpoint; keep at least 1, better 2")
-    writing, target = folder / f".tmp-{folder_name(step)}", folder / folder_name(step)
-    shares = Shares(barrier)
-    shares.do(begin_writing, writing) if rank == 0 else shares.do(alone)
-    shares.do(write_tensors, writing, tensors if rank == 0 else {}, own, rank)
-    if rank == 0:
-        shares.do(commit, writing, target, step, scalars, world_size if own is not None else 0, world_size)
-        shares.do(prune, folder, step, keep, best)
-    else:
-        shares.do(alone)
-        shares.do(wait_for, target / MANIFEST)
-    if shares.failure is not None:
-        if rank == 0:
-            shutil.rmtree(writing, ignore_errors=True)
-        raise save_error(shares.failure, folder, step, tensors) from shares.failure
-    return target
+    plain = json.loads(json.dumps(scalars, allow_nan=False))
+    if plain != scalars:
+        raise ValueError("the scalars of a checkpoint must read back equal: lists for tuples, and strings for keys")
+    size = sum(tensor.nbytes for named in tensors.values() for tensor in named.values())
+    ranks = world_size() if own is not None else 0
+    begun = Begun(folder, step, size, plain, surroundings(world_size()), ranks, keep, best)
+    first_decides(begun.open)
+    if ranks > 1:
+        with telling_of(begun):
+            in_every_process(lambda: begun.write_own(own or {}) if rank() > 0 else None)
+    return begun
 
 
-class Shares:
-    """The shares of one work that all ranks do side by side, meeting after each."""
+@dataclass(frozen=True)
+class Begun:
+    """A checkpoint that is being written: its folder has no name yet."""
 
-    def __init__(self, barrier: Callable[[], None]) -> None:
-        self.barrier = barrier
-        self.failure: Exception | None = None
+    folder: Path
+    step: int
+    size: int
+    """Bytes of the tensors that are shared."""
+    scalars: Mapping[str, Any]
+    made_with: Mapping[str, Any]
+    ranks: int
+    """Ranks that have tensors of their own."""
+    keep: int
+    best: int | None
 
-    def do(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Do this rank's share unless something failed, and meet the others either way: none is left waiting."""
-        try:
-            if self.failure is None:
-                work(*arguments)
-        except Exception as error:
-            self.failure = error
-        self.barrier()
+    @property
+    def target(self) -> Path:
+        """The folder by the name that it gets when it is complete."""
+        return self.folder / folder_name(self.step)
+
+    @property
+    def writing(self) -> Path:
+        """The folder by its name until then."""
+        return self.folder / f".tmp-{folder_name(self.step)}"
+
+    def open(self) -> None:
+        """Make the folder; CheckpointError where it cannot be written."""
+        with telling_of(self):
+            begin_writing(self.writing)
+
+    def write_own(self, own: Mapping[str, Tensor]) -> None:
+        """Write the tensors (...) of this rank alone, whole or not at all: rank 0 cannot know their checksum."""
+        with telling_of(self):
+            wait_for(self.writing)
+            write_file(self.writing / rank_file(rank()), serialized(own))
+
+    def finish(self, tensors: State, own: Mapping[str, Tensor] | None) -> None:
+        """Write all else, give the folder its name, and delete older ones: rank 0's part, which waits for nobody.
+
+        CheckpointError where it cannot be written; nothing of it is left then.
+        """
+        with telling_of(self):
+            for part, named in tensors.items():
+                create_file(self.writing / part_file(part), serialized(named))
+            if own is not None:
+                create_file(self.writing / rank_file(0), serialized(own))
+            commit(self)
+            prune(self.folder, self.step, self.keep, self.best)
+
+
+@contextmanager
+def telling_of(begun: Begun) -> Iterator[None]:
+    """Context manager: clear away what was begun after an error; one of the file system becomes CheckpointError."""
+    try:
+        yield
+    except Exception as error:
+        if rank() == 0:
+            shutil.rmtree(begun.writing, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise CheckpointError(disk_sentence(error, begun)) from error
+        raise
 
 
 def begin_writing(writing: Path) -> None:
@@ -97,17 +157,6 @@ def begin_writing(writing: Path) -> None:
     for leftover in (*writing.parent.glob(".tmp-step-*"), *writing.parent.glob(".tmp-old-*")):
         delete(leftover)
     writing.mkdir()
-
-
-def write_tensors(
-    writing: Path, tensors: Mapping[str, Mapping[str, Tensor]], own: Mapping[str, Tensor] | None, rank: int
-) -> None:
-    """Write the shared parts given, and what is this rank's own."""
-    wait_for(writing)
-    for part, named in tensors.items():
-        create_file(writing / part_file(part), serialized(named))
-    if own is not None:  # a rank's file is there whole or not at all: rank 0 cannot know its checksum
-        write_file(writing / rank_file(rank), serialized(own))
 
 
 def serialized(named: Mapping[str, Tensor]) -> bytes:
@@ -125,19 +174,17 @@ def serialized(named: Mapping[str, Tensor]) -> bytes:
     return content
 
 
-def commit(writing: Path, target: Path, step: int, scalars: Mapping[str, Any], ranks: int, world_size: int) -> None:
+def commit(begun: Begun) -> None:
     """Write the manifest over all files, and give the folder its name."""
-    for rank in range(ranks):
-        wait_for(writing / rank_file(rank))
-    plain = json.loads(json.dumps(scalars, allow_nan=False))
-    if plain != scalars:
-        raise ValueError("the scalars of a checkpoint must read back equal: lists for tuples, and strings for keys")
+    writing, target = begun.writing, begun.target
+    for number in range(begun.ranks):
+        wait_for(writing / rank_file(number))
     manifest = {
         "schema": SCHEMA,
-        "step": step,
+        "step": begun.step,
         "files": {path.name: entry(path) for path in sorted(writing.glob("*.safetensors"))},
-        "scalars": plain,
-        "made_with": surroundings(world_size),
+        "scalars": begun.scalars,
+        "made_with": begun.made_with,
     }
     manifest["sha256"] = object_digest(manifest)
     create_file(writing / MANIFEST, json.dumps(manifest, indent=1).encode())
@@ -183,18 +230,15 @@ def prune(folder: Path, step: int, keep: int, best: int | None) -> None:
             warnings.warn(f"the old checkpoint {path} could not be deleted: {error}", stacklevel=2)
 
 
-def save_error(error: Exception, folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]]) -> Exception:
-    """The error of a failed save; one of the file system with the space needed and left."""
-    if not isinstance(error, OSError):
-        return error
-    needed = sum(tensor.nbytes for named in tensors.values() for tensor in named.values())
+def disk_sentence(error: OSError, begun: Begun) -> str:
+    """The message on a checkpoint that the file system did not take, with the space needed and left."""
     try:
-        free = f"{shutil.disk_usage(folder).free / 1e6:.1f} MB are free"
+        free = f"{shutil.disk_usage(begun.folder).free / 1e6:.1f} MB are free"
     except OSError:
         free = "the folder cannot be reached"
     reason = f"{error.filename}: {error.strerror}" if error.strerror else f"{error}"
-    return CheckpointError(
-        f"the checkpoint of step {step} could not be written to {folder} ({reason}): it needs {needed / 1e6:.1f} MB "
-        f"and {free}; make room or mend the folder and start the same command again, the checkpoints before it are "
-        "whole"
+    return (
+        f"the checkpoint of step {begun.step} could not be written to {begun.folder} ({reason}): it needs "
+        f"{begun.size / 1e6:.1f} MB and {free}; make room or mend the folder and start the same command again, the "
+        "checkpoints before it are whole"
     )

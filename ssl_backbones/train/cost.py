@@ -39,6 +39,7 @@ def expected(loop: Loop, timing: FirstBatch | None) -> str:
     told = [
         *([] if timing is None else [time_sentence(loop, timing)]),
         f"memory {gigabytes(memory_of(loop.accelerator.device))} so far",
+        f"host memory {gigabytes(checkpoint_size(loop.method))} for the copy that checkpoints are written from",
         f"disk {gigabytes(needed)} of {gigabytes(free)} free in {loop.folder.path}{short}",
     ]
     return f"Forecast: {'; '.join(told)}."
@@ -68,8 +69,12 @@ def seconds_of_step(loop: Loop, timing: FirstBatch, share: float = 1.0) -> float
 
 def disk_needed(run: Run, method: Method) -> float:
     """Bytes of a run's folder: the checkpoints kept, the best one, the one being written, and the backbone."""
-    checkpoint = size_of_state(method) + 4 * learning(method)
-    return (run.checkpoints.keep + 2) * checkpoint + size_of_state(method.backbone) + PAGES
+    return (run.checkpoints.keep + 2) * checkpoint_size(method) + size_of_state(method.backbone) + PAGES
+
+
+def checkpoint_size(method: Method) -> int:
+    """Bytes of a checkpoint, and of the copy in the first process's memory that it is written from."""
+    return size_of_state(method) + 4 * learning(method)
 
 
 def size_of_state(network: nn.Module) -> int:

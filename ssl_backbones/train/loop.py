@@ -17,10 +17,11 @@ from ssl_backbones.data.unreadable import Accounts
 from ssl_backbones.methods.method import Method
 from ssl_backbones.products import network_products
 from ssl_backbones.recipes.recipe import Run
-from ssl_backbones.runs import checkpoint, saving
+from ssl_backbones.runs import checkpoint
 from ssl_backbones.runs.log import RunLog
 from ssl_backbones.runs.optimizer_state import load_optimizer, optimizer_tensors
 from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.runs.writer import Writer
 from ssl_backbones.train.alarm import ChanceAlarm, CollapseAlarm
 from ssl_backbones.train.before import Before, Given
 from ssl_backbones.train.bench import Bench
@@ -63,7 +64,7 @@ class Loop:
         )
         self.total_steps = run.total_steps(self.loader.steps_per_epoch)
         self.whole_steps = run.whole_steps(self.loader.steps_per_epoch)
-        self.saved_step: int | None = None
+        self.writer = Writer(folder.checkpoints, run.checkpoints.keep)
         self.before = Before(judge, given, compute.layout)
         self.last: Measured | None = None
         self.best: dict[str, Any] | None = None
@@ -94,9 +95,12 @@ class Loop:
         self.stop = StopSignals()
         try:
             with within_memory(self.run, self.method, self.compute.precision), repeatable():
-                return self.trained(self.finish())
+                after = self.finish()
+                self.writer.settle()
+                return self.trained(after)
         finally:
             self.stop.restore()
+            self.writer.close(self.log.say)
 
     def finish(self) -> Measured:
         """Make all the steps that are left, and measure after the last."""
@@ -172,10 +176,11 @@ class Loop:
         improved = self.step % self.loader.steps_per_epoch == 0 and self.after_epoch(epoch + 1)
         if self.step == self.total_steps:
             return  # what is left to do is logged before it is saved
-        code = self.stop.agreed()
+        code = self.stop.agreed(failed=self.writer.failed)
         if improved or self.save_is_due() or code is not None:
             self.save()
         if code is not None:
+            self.writer.settle()
             self.log.say(f"Stopped after step {self.step} of {self.total_steps}; the same command goes on from there.")
             raise Stopped(code)
 
@@ -202,7 +207,7 @@ class Loop:
         self.require_finite_steps()
         if not all_finite(self.method):
             what = f"weights or statistics were no numbers after step {self.step}"
-            raise not_finite(what, self.run, self.folder, self.saved_step)
+            raise not_finite(what, self.run, self.folder, self.writer.last(self.log.say))
 
     def require_finite_steps(self) -> None:
         """Raise NotFiniteError for a loss or gradients that were no numbers, with the images that led to them."""
@@ -211,7 +216,7 @@ class Loop:
             keys = self.keys_of(step)
             rest = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
             shown = f"{what} step {step + 1}, on {', '.join(keys[:3])}{rest}"
-            raise not_finite(shown, self.run, self.folder, self.saved_step)
+            raise not_finite(shown, self.run, self.folder, self.writer.last(self.log.say))
 
     def keys_of(self, step: int) -> list[str]:
         """The keys of the images of a step, counted from 0, over all processes."""
@@ -241,19 +246,9 @@ class Loop:
         self.count_unreadable()
         self.log.sync()
         tensors, scalars, own = self.state()
-        saving.save(
-            self.folder.checkpoints,
-            self.step,
-            tensors,
-            scalars,
-            own=own,
-            keep=self.run.checkpoints.keep,
-            best=None if self.best is None else self.best["step"],
-            rank=self.accelerator.process_index,
-            world_size=self.accelerator.num_processes,
-            barrier=self.accelerator.wait_for_everyone,
-        )
-        self.saved_step, self.saved_at = self.step, time.monotonic()
+        best = None if self.best is None else self.best["step"]
+        self.writer.save(self.step, tensors, scalars, own=own, best=best)
+        self.saved_at = time.monotonic()
 
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], dict[str, Tensor]]:
         """The state as a checkpoint holds it: each part's tensors, plain values, and this process's own tensors."""
@@ -296,4 +291,4 @@ class Loop:
             alarm.load_state_dict(state)
         self.watch.load_state_dict(saved.scalars["watch"])
         self.means.load(saved.scalars["window"], saved.own)
-        self.step = self.saved_step = saved.step
+        self.step = self.writer.saved = saved.step

@@ -31,6 +31,8 @@ STOPPING = {signal.SIGTERM: 143, signal.SIGINT: 130}
 if hasattr(signal, "SIGUSR1"):
     STOPPING[signal.SIGUSR1] = 143
 """Signals that ask for an orderly end, and the exit code each leads to."""
+FAILED = 1
+"""The code, below those of signals, of a process in which something failed beside the steps."""
 ECHO = 3.0
 """Seconds after a signal in which another is taken for the same."""
 SPINNING = (
@@ -144,15 +146,17 @@ class StopSignals:
         """The exit code of the signal that this process has received; 0 for none."""
         return STOPPING[signal.Signals(self.received)] if self.received is not None else 0
 
-    def agreed(self) -> int | None:
+    def agreed(self, failed: bool = False) -> int | None:
         """The exit code with which all processes end now, or None. All of them ask after every step.
+
+        It is 1 where no signal was received and one process says that something of its own `failed`.
 
         Several hear of a signal a step later: each reads the answer to what all asked at the step before, and nobody
         waits for the others.
         """
         if not self.together:
-            return self.agreed_at_once()
-        before, self.asked = self.asked, self.ask()
+            return self.agreed_at_once() or (FAILED if failed else None)
+        before, self.asked = self.asked, self.ask(failed)
         if before is None or (code := answer(before)) is None:
             return None
         answer(self.asked)  # or it would be on its way while the group ends
@@ -166,9 +170,9 @@ class StopSignals:
             self.outlive_launcher()
         return self.code or None
 
-    def ask(self) -> Asked:
+    def ask(self, failed: bool = False) -> Asked:
         """Begin to find the highest of all processes' codes."""
-        highest = torch.tensor(self.code, device="cpu" if self.group is not None else device_here())
+        highest = torch.tensor(self.code or FAILED * failed, device="cpu" if self.group is not None else device_here())
         work = dist.all_reduce(highest, dist.ReduceOp.MAX, group=self.group, async_op=True)
         assert work is not None
         return work, highest

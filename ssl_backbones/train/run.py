@@ -81,5 +81,5 @@ def stage_of(loop: Loop, log: RunLog) -> str:
 
 def progress_of(loop: Loop) -> str:
     """The place of a run that ends early, for an error message: "after step 40 of 100, and step 30 is saved: ..."."""
-    saved = "nothing was saved yet" if loop.saved_step is None else f"and step {loop.saved_step} is saved"
+    saved = "nothing was saved yet" if loop.writer.saved is None else f"and step {loop.writer.saved} is saved"
     return f"after step {loop.step} of {loop.total_steps}, {saved}: the same command goes on from there"

@@ -12,7 +12,6 @@ from pathlib import Path
 from time import monotonic
 
 import torch
-from accelerate import PartialState
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -105,9 +104,6 @@ class Training:
             epochs,
             {"module": self.head.state_dict(), "optimizer": tensors},
             {"optimizer": entries, "images": self.images.fingerprint if self.images else ""},
-            rank=rank(),
-            world_size=world_size(),
-            barrier=PartialState().wait_for_everyone,
         )
 
 
