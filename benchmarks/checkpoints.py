@@ -1,10 +1,10 @@
-"""Measure how long a training halts for a checkpoint of a ResNet-50: python benchmarks/checkpoints.py [--rounds 9]
+"""Measure how long a training halts for a checkpoint of a ResNet-50: python benchmarks/checkpoints.py [--rounds 5]
 
 The state is that of `resnet50_lewel_b.in1k_400ep` after a step: weights, their average, heads and the optimiser's
 momentum. "waited for" is the time until the checkpoint is on the disk, which is what a training that waits for it
 halts; "beside" is the time until the next step may begin while a thread writes. Both turn about on one state and one
-disk, and the ratio is that of neighbours. "slowed" is how many times as long a product of matrices takes on one thread
-while a checkpoint is written beside it. The figures go to benchmarks/results/checkpoints.json.
+disk, and the ratio is that of neighbours, by a watch and by the CPU time of the training's own thread. The figures go
+to benchmarks/results/checkpoints.json.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from timing import circumstances, command, quartiles, say_verdicts, verdict, write
 
@@ -29,8 +30,6 @@ from ssl_backbones.train.pretrain import build
 
 RECIPE = "resnet50_lewel_b.in1k_400ep"
 PACKAGES = ("torch", "safetensors", "ssl-backbones")
-SIDE = 512
-"""Rows of the matrices whose product stands for a training's work."""
 TARGET = 0.2
 """The part of the time of a written checkpoint for which a training may halt."""
 
@@ -48,40 +47,32 @@ def state_of(recipe_name: str) -> State:
     return {"method": method.state_dict(), "optimizer": tensors}
 
 
-def seconds_of_product(matrix: torch.Tensor) -> float:
-    """Seconds of a product of matrices."""
-    began = time.perf_counter()
-    matrix @ matrix
-    return time.perf_counter() - began
+def clocks() -> np.ndarray:
+    """The time by a watch, and the CPU time of this thread (2,)."""
+    return np.array([time.perf_counter(), time.thread_time()])
 
 
 def measure(state: State, folder: Path, rounds: int) -> dict[str, Any]:
-    """Seconds that a training halts for a checkpoint, by both ways in turn, and what it costs beside the work."""
-    writer, matrix = Writer(folder / "beside", 2), torch.randn(SIDE, SIDE)
-    waited, beside, written, alone, slowed = [], [], [], [], []
+    """Seconds that a training halts for a checkpoint, by both ways in turn."""
+    writer = Writer(folder / "beside", 2)
+    waited, beside = [], []
     for step in range(rounds + 1):
-        began = time.perf_counter()
+        began = clocks()
         save(folder / "waited", step, state, {})
-        waited.append(time.perf_counter() - began)
-        alone.append(float(torch.tensor([seconds_of_product(matrix) for _ in range(100)]).median()))
-        began = time.perf_counter()
+        waited.append(clocks() - began)
+        began = clocks()
         writer.save(step, state, {})
-        beside.append(time.perf_counter() - began)
-        products = []
-        while writer.thread is not None and writer.thread.is_alive():
-            products.append(seconds_of_product(matrix))
-        slowed.append(float(torch.tensor(products).median()))
+        beside.append(clocks() - began)
         writer.settle()
-        written.append(time.perf_counter() - began)
-    ratios = [one / other for one, other in zip(beside[1:], waited[1:], strict=True)]
+    (first, _), *rest = beside
+    halted = {"waited for": np.array(waited[1:]), "beside": np.array(rest)}
     return {
         "rounds": rounds,
         "megabytes": round(sum(tensor.nbytes for named in state.values() for tensor in named.values()) / 1e6, 1),
-        "seconds_halted": {"waited for": quartiles(waited[1:], 3), "beside": quartiles(beside[1:], 3)},
-        "seconds_of_the_first_copy": round(beside[0], 3),
-        "seconds_until_written": quartiles(written[1:], 3),
-        "halted_share": quartiles(ratios, 4),
-        "slowed": quartiles([one / other for one, other in zip(slowed[1:], alone[1:], strict=True)], 2),
+        "seconds_halted": {way: quartiles(seconds[:, 0], 3) for way, seconds in halted.items()},
+        "seconds_of_the_first_copy": round(first, 3),
+        "cpu_seconds_of_its_thread": {way: quartiles(seconds[:, 1], 3) for way, seconds in halted.items()},
+        "halted_share": quartiles((halted["beside"] / halted["waited for"])[:, 0], 4),
     }
 
 
@@ -92,7 +83,7 @@ def peak() -> float:
 
 def main() -> None:
     """Measure and write."""
-    given = command(__file__, __doc__, 9).parse_args()
+    given = command(__file__, __doc__, 5).parse_args()
     torch.set_num_threads(1)
     found = circumstances(PACKAGES)
     state = state_of(RECIPE)

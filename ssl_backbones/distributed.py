@@ -6,7 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -109,7 +109,7 @@ def first_decides(work: Callable[[], T]) -> T:
     error: Exception | None = None
     if rank() == 0:
         try:
-            with reports_to_others():
+            with reporting(lambda: dist.broadcast_object_list([None, None, False])):
                 answer[0] = work()
         except Exception as failure:
             error, answer[1] = failure, told(failure) if isinstance(failure, OSError) else str(failure)
@@ -127,17 +127,14 @@ def first_decides(work: Callable[[], T]) -> T:
 
 
 @contextmanager
-def reports_to_others() -> Iterator[None]:
-    """Context manager: tell the processes that wait for an answer of this one, at intervals, that it is at work.
-
-    They hear answers that are not the last, so that only silence makes them take this process for dead.
-    """
+def reporting(tell: Callable[[], object]) -> Iterator[None]:
+    """Context manager: tell those who wait for this process, at intervals, that it is at work, and alive."""
     over = threading.Event()
 
     def report() -> None:
         with suppress(RuntimeError):  # a process that is gone is met again by the answer
             while not over.wait(REPORTS.total_seconds()):
-                dist.broadcast_object_list([None, None, False])
+                tell()
 
     thread = threading.Thread(target=report, name="reports", daemon=True)
     thread.start()
@@ -149,14 +146,19 @@ def reports_to_others() -> Iterator[None]:
 
 
 def in_every_process(work: Callable[[], T]) -> list[T]:
-    """Do `work` in every process and return the results in rank order, in all; an error in one is raised in all."""
+    """Do `work` in every process and return the results in rank order, in all; an error in one is raised in all.
+
+    The work itself asks no other process; one that takes long reports to those that are done.
+    """
     own: list[Any] = [None, None]
     failure: Exception | None = None
     try:
-        own[0] = work()
+        with reporting(lambda: gather_objects(None)) if world_size() > 1 else nullcontext():
+            own[0] = work()
     except Exception as error:
         failure, own[1] = error, told(error) if isinstance(error, OSError) else str(error)
-    everyone = gather_objects(own)
+    while None in (everyone := gather_objects(own)):
+        pass
     if failure is not None:
         raise failure
     for _, reason in everyone:

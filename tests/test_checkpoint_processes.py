@@ -21,8 +21,13 @@ from ssl_backbones.runs.manifest import CheckpointError
 from ssl_backbones.runs.writer import Writer
 
 
-def save_in(rank: int, folder: Path, step: int) -> Path:
+def save_in(rank: int, folder: Path, step: int, _: Writer | None = None) -> Path:
     return put(folder, step, own={"mean": torch.tensor(rank + 10 * step)})
+
+
+def save_beside(rank: int, folder: Path, step: int, writer: Writer) -> None:
+    writer.save(step, state(step), {}, own={"mean": torch.tensor(rank + 10 * step)})
+    writer.settle()
 
 
 def loaded_in(rank: int, folder: Path) -> Checkpoint | None:
@@ -66,11 +71,7 @@ def cannot_write(rank: int, place: str, background: bool) -> list[str]:
             if rank == bad:
                 patch.setattr(saving, name, full)
             with pytest.raises((CheckpointError, OtherRankError)) as caught:
-                if background:
-                    writer.save(step, state(step), {}, own={"mean": torch.tensor(rank)})
-                    writer.settle()
-                else:
-                    save_in(rank, folder, step)
+                (save_beside if background else save_in)(rank, folder, step, writer)
         said.append(str(caught.value))
         assert writer.saved == 1
         assert distributed.gather_objects(steps(folder)) == [[1], [1]]

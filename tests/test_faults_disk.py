@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from ssl_backbones.recipes.settings import Checkpoints
 from ssl_backbones.runs import checkpoint, saving
 from ssl_backbones.runs.manifest import CheckpointError
 from ssl_backbones.runs.run_folder import RunFolderError, claim
+from ssl_backbones.runs.writer import Writer
 
 Mount = Callable[[str], Path]
 
@@ -78,16 +80,16 @@ def test_a_run_on_a_disk_that_fills_up_goes_on_when_there_is_room(data: Path, mo
     run(recipe)
     there = elsewhere(recipe, mount("size=8m") / "run")
     filler = None
-    original = saving.save
+    original = Writer.save
 
-    def filling(folder: Path, step: int, *given: object, **more: object) -> Path:
+    def filling(writer: Writer, step: int, *given: Any, **more: Any) -> None:
         nonlocal filler
         if step == 4 and filler is None:
-            filler = fill(folder.parents[1], 30_000)
-        return original(folder, step, *given, **more)  # type: ignore[arg-type]
+            filler = fill(writer.folder.parents[1], 30_000)
+        original(writer, step, *given, **more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(saving, "save", filling)
+        patch.setattr(Writer, "save", filling)
         with pytest.raises(CheckpointError, match="step 4 could not be written"):
             run(there)
     assert filler is not None

@@ -23,8 +23,8 @@ from ssl_backbones.evaluate.comparison.jobs import last_line
 from ssl_backbones.methods import BYOLConfig, DeepClusterConfig
 from ssl_backbones.narrator import LOOK, NARRATOR, SILENCE, Narrator
 from ssl_backbones.recipes.settings import Checkpoints
-from ssl_backbones.runs import saving
 from ssl_backbones.runs.progress import counted
+from ssl_backbones.runs.writer import Writer
 from ssl_backbones.train import precision
 from ssl_backbones.train.loop import Loop
 
@@ -95,7 +95,7 @@ def slow_everywhere(clock: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageFolder, "__init__", clock.slowed(45, ImageFolder.__init__))
     monkeypatch.setattr(Loop, "descend", clock.slowed(25, Loop.descend))
     monkeypatch.setattr(precision.Trial, "seconds", clock.slowed(35, precision.Trial.seconds))
-    monkeypatch.setattr(saving, "save", clock.slowed(60, saving.save))
+    monkeypatch.setattr(Writer, "save", clock.slowed(60, Writer.save))
 
 
 @pytest.mark.parametrize("kind", [BYOLConfig, DeepClusterConfig])

@@ -20,6 +20,7 @@ from two_processes import RankError, run_two_processes
 from warm_processes import line_of, start_program
 
 from ssl_backbones import distributed
+from ssl_backbones.distributed import in_every_process
 from ssl_backbones.train import loop as loop_module
 from ssl_backbones.train import processes
 from ssl_backbones.train.embed import embed
@@ -168,22 +169,24 @@ def test_two_processes_agree() -> None:
     assert second["running_mean"].tolist() == [1, 1, 1]
 
 
-def wait_long(rank: int, place: str, reports: float) -> str:
-    """The first process's answer, which takes twice as long as the others would wait in silence."""
+def wait_long(rank: int, place: str, reports: float, slow: int) -> list[str]:
+    """The answers of all where one process takes twice as long as the others would wait in silence."""
     dist.destroy_process_group()
     patience = timedelta(seconds=4)
     dist.init_process_group("gloo", init_method=place, rank=rank, world_size=2, timeout=patience)
     distributed.REPORTS = timedelta(seconds=reports)
 
     def work() -> str:
-        time.sleep(2 * patience.total_seconds())
+        time.sleep(2 * patience.total_seconds() if rank == slow else 0)
         return f"by {rank}"
 
-    return first_decides(work)
+    return [first_decides(work)] if slow == 0 else in_every_process(work)
 
 
 @pytest.mark.slow
-def test_a_process_that_reports_is_waited_for_and_one_in_silence_is_not(tmp_path: Path) -> None:
-    assert run_two_processes(wait_long, (tmp_path / "reporting").as_uri(), 0.5) == ["by 0", "by 0"]
+@pytest.mark.parametrize("slow", [0, 1], ids=["the first for all", "another"])
+def test_a_process_that_reports_is_waited_for_and_one_in_silence_is_not(slow: int, tmp_path: Path) -> None:
+    answers = [["by 0"], ["by 0", "by 1"]][slow]
+    assert run_two_processes(wait_long, (tmp_path / "reporting").as_uri(), 0.5, slow) == [answers, answers]
     with pytest.raises(RankError, match=r"(?i)timed out"):
-        run_two_processes(wait_long, (tmp_path / "silent").as_uri(), 60.0)
+        run_two_processes(wait_long, (tmp_path / "silent").as_uri(), 60.0, slow)

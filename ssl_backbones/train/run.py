@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from ssl_backbones.data import Images, TooManyUnreadableError
-from ssl_backbones.distributed import doing, one_for_all, say
+from ssl_backbones.distributed import doing, first_decides, one_for_all, say
 from ssl_backbones.methods.method import Method
 from ssl_backbones.narrator import as_time
 from ssl_backbones.recipes.recipe import Run
@@ -67,10 +67,8 @@ def finish(loop: Loop, log: RunLog, save_results: SaveResults, conclude: Conclud
     with doing(lambda: stage_of(loop, log)):
         trained = loop.train(log)
     conclude(loop.bench)
-    if loop.accelerator.is_main_process:
-        with doing(f"Writing the results into {loop.folder.path}"):
-            log.say(save_results(trained))
-    loop.accelerator.wait_for_everyone()
+    with doing(f"Writing the results into {loop.folder.path}"):
+        log.say(first_decides(lambda: save_results(trained)))
 
 
 def stage_of(loop: Loop, log: RunLog) -> str:
