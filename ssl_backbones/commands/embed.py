@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ssl_backbones.checks import check
 from ssl_backbones.credentials import change_texts
-from ssl_backbones.data import Images, open_images
+from ssl_backbones.data import Images, open_images, opened_once
 from ssl_backbones.data.keys import as_unicode
 from ssl_backbones.distributed import rank, say
 from ssl_backbones.evaluate.features import features_of
@@ -87,7 +87,7 @@ def run(options: Options) -> None:
     """Embed, and say where the features are."""
     device = meet()
     first_decides(lambda: check_outputs(options))
-    images, _ = options.selection.of(open_images(options.data, options.decoding), None)
+    images, _ = options.selection.of(opened_once(lambda: open_images(options.data, options.decoding)), None)
     model = options.open_model(device)
     embeddings = embedded(model, images, options)
     if rank() == 0:

@@ -8,7 +8,7 @@ from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.data.folder import ImageFolder
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError, by_content, by_sizes
 from ssl_backbones.data.numbered import NumberedBatches
-from ssl_backbones.data.opening import classes_sentence, unlabelled
+from ssl_backbones.data.opening import classes_sentence, opened_once, unlabelled
 from ssl_backbones.data.resident import ResidentImages
 from ssl_backbones.data.source import open_images, validation_of
 from ssl_backbones.data.unreadable import Accounts, TooManyUnreadableError, Unreadable
@@ -33,6 +33,7 @@ __all__ = [
     "by_sizes",
     "classes_sentence",
     "open_images",
+    "opened_once",
     "relabelled",
     "require_batch",
     "require_labels",

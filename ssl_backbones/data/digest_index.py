@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_backbones.data.digests import WIDTH, as_rows, digest_of_file, of_each, spread, stamp_of
-from ssl_backbones.data.kept_arrays import are_texts, as_stamps, keep_arrays, place_of, read_arrays, settled, turn
+from ssl_backbones.data.kept_arrays import are_texts, keep_arrays, place_of, read_arrays, settled, stamps_in, turn
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.data.stored import File, is_versioned, known_as, stamp
 
@@ -54,7 +54,7 @@ class Index:
 
     def rows_of(self, keys: PathKeys, stamps: np.ndarray) -> np.ndarray:
         """The rows (M,) of files whose stamps (M, 4) are still the same; -1 for all others."""
-        if self.keys.block == keys.block and np.array_equal(self.keys.ends, keys.ends):
+        if self.keys.equals(keys):
             rows = np.arange(len(keys))
         else:
             row_of = {key: row for row, key in enumerate(self.keys)}
@@ -68,32 +68,57 @@ class Index:
 NOTHING = Index(PathKeys([]), np.empty((0, 4), np.int64), np.empty((0, WIDTH), np.uint8))
 
 
+@dataclass(frozen=True)
+class Files:
+    """M files below a root, as they were when they were asked about."""
+
+    root: Path
+    keys: PathKeys
+    stamps: np.ndarray
+    """(M, 4) int64, as `stamp_of` has them."""
+    asked_at: int
+    """The time in ns before the first of them was asked."""
+
+    def path(self, row: int) -> str:
+        """The path of a file."""
+        return os.path.join(self.root, self.keys[row])
+
+    def known(self) -> dict[str, np.ndarray]:
+        """What an index of the same files holds."""
+        return {"keys": self.keys.block, "ends": self.keys.ends, "stamps": self.stamps}
+
+
 def contents_of(root: Path, keys: PathKeys, name: str, whole: bool = False) -> Contents:
     """The sizes and digests of files below a root, of which those are read that an index of that name does not know.
 
     Whole digests have an index of their own.
     """
-    ask = partial(digest_of_file, whole=True) if whole else digest_of_file
-    paths = [os.path.join(root, key) for key in keys]
     asked_at = time.time_ns()
-    stamps = as_stamps(list(of_each(paths, stamp_of, f"files in {root} asked for their size")))
+    paths = of_each(range(len(keys)), lambda row: stamp_of(os.path.join(root, keys[row])), f"files in {root} asked")
+    return contents_as_asked(Files(root, keys, stamps_in(paths), asked_at), name, whole)
+
+
+def contents_as_asked(files: Files, name: str, whole: bool = False) -> Contents:
+    """The same for files that were asked about already."""
+    ask = partial(digest_of_file, whole=True) if whole else digest_of_file
+    keys, sizes = files.keys, files.stamps[:, 0].copy()
     place = place_of(f"{name}{WHOLLY * whole}") if len(keys) >= KEPT_FROM else None
-    index = NOTHING if place is None else read(place)
-    rows = checked(index, index.rows_of(keys, stamps), paths, ask)
+    index = NOTHING if place is None else read(place, files.known())
+    rows = checked(index, index.rows_of(keys, files.stamps), files, ask)
     if (rows >= 0).all() or place is None:
-        return Contents(stamps[:, 0], digests_by(index, rows, paths, root, ask))
+        return Contents(sizes, digests_by(index, rows, files, ask))
     with turn(place):
-        index = read(place)  # another process may have written it
-        rows = checked(index, index.rows_of(keys, stamps), paths, ask)
-        digests = digests_by(index, rows, paths, root, ask)
+        index = read(place, files.known())  # another process may have written it
+        rows = checked(index, index.rows_of(keys, files.stamps), files, ask)
+        digests = digests_by(index, rows, files, ask)
         if (rows < 0).any():
-            keep(place, Index(keys, settled(stamps, asked_at), digests))
-    return Contents(stamps[:, 0], digests)
+            keep(place, Index(keys, settled(files.stamps, files.asked_at), digests))
+    return Contents(sizes, digests)
 
 
 def contents_of_list(root: Path, keys: PathKeys, whole: bool = False) -> Contents:
     """The same for the files of a list, whose index is its own: several lists may name files below one root."""
-    return contents_of(root, keys, f"{root.absolute()} {hashlib.sha256(keys.block).hexdigest()}", whole)
+    return contents_of(root, keys, f"{root.absolute()} {hashlib.sha256(keys.block.data).hexdigest()}", whole)
 
 
 def digests_of_rows(
@@ -111,9 +136,9 @@ def digests_of_rows(
     """
     keys = PathKeys(map(known_as, files))
     asked_at = time.time_ns()
-    stamps = as_stamps(list(map(stamp, files)))
+    stamps = stamps_in(map(stamp, files))
     compared = 0 if all(map(is_versioned, files)) else compared
-    which = f"{name} {count} {hashlib.sha256(keys.block).hexdigest()}{WHOLLY * whole}"
+    which = f"{name} {count} {hashlib.sha256(keys.block.data).hexdigest()}{WHOLLY * whole}"
     place = place_of(which) if len(keys) and count >= KEPT_FROM else None
 
     def found() -> np.ndarray:
@@ -137,30 +162,36 @@ def digests_of_rows(
     return digests
 
 
-def digests_by(index: Index, rows: np.ndarray, paths: list[str], root: Path, ask: Ask) -> np.ndarray:
+def digests_by(index: Index, rows: np.ndarray, files: Files, ask: Ask) -> np.ndarray:
     """The digests (N, WIDTH) of all files: from the index where it has a row, else read."""
-    digests = np.zeros((len(paths), WIDTH), np.uint8)
     known = rows >= 0
+    if known.all() and np.array_equal(rows, np.arange(len(index.digests))):
+        return index.digests
+    digests = np.zeros((len(rows), WIDTH), np.uint8)
     digests[known] = index.digests[rows[known]]
     unknown = np.flatnonzero(~known)
-    found = of_each([paths[at] for at in unknown], ask, f"images in {root} read for their digests")
-    if len(unknown):
-        digests[unknown] = as_rows(list(found))
+    what = f"images in {files.root} read for their digests"
+    found = of_each(unknown.tolist(), lambda row: ask(files.path(row)), what)
+    for row, digest in zip(unknown, found, strict=True):
+        digests[row] = np.frombuffer(digest, np.uint8)
     return digests
 
 
-def checked(index: Index, rows: np.ndarray, paths: list[str], ask: Ask) -> np.ndarray:
+def checked(index: Index, rows: np.ndarray, files: Files, ask: Ask) -> np.ndarray:
     """The rows, or none of them where one of a few files is not what the index says although its stamp is the same."""
     known = np.flatnonzero(rows >= 0)
     some = known[spread(len(known), COMPARED)]
-    if all(ask(paths[at]) == index.digests[rows[at]].tobytes() for at in some):
+    if all(ask(files.path(at)) == index.digests[rows[at]].tobytes() for at in some):
         return rows
     return np.full(len(rows), -1)
 
 
-def read(place: Path) -> Index:
-    """The content of an index file; nothing where there is none, or where it is not what was written."""
-    arrays = read_arrays(place, ("keys", "ends", "stamps", "digests"))
+def read(place: Path, known: Mapping[str, np.ndarray] | None = None) -> Index:
+    """The content of an index file; nothing where there is none, or where it is not what was written.
+
+    What is equal to arrays that are `known` is those, and takes no memory besides.
+    """
+    arrays = read_arrays(place, ("keys", "ends", "stamps", "digests"), known or {})
     if arrays is None or not fits(arrays):
         return NOTHING
     return Index(PathKeys.of(arrays["keys"], arrays["ends"]), arrays["stamps"], arrays["digests"])
@@ -176,5 +207,5 @@ def fits(arrays: Mapping[str, np.ndarray]) -> bool:
 
 def keep(place: Path, index: Index) -> None:
     """Write an index."""
-    keys = np.frombuffer(index.keys.block, np.uint8)
+    keys = index.keys.block
     keep_arrays(place, {"keys": keys, "ends": index.keys.ends, "stamps": index.stamps, "digests": index.digests})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image
 
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
-from ssl_backbones.data.digest_index import Contents, contents_of
+from ssl_backbones.data.digest_index import Contents, Files, contents_as_asked, contents_of
 from ssl_backbones.data.formats import passed_over, suffixes
 from ssl_backbones.data.images import Images, ImageSourceError
-from ssl_backbones.data.keys import PathKeys, bytes_of
+from ssl_backbones.data.keys import bytes_of
 from ssl_backbones.data.splits import splits_among
-from ssl_backbones.data.walk import images_below, kind_of
+from ssl_backbones.data.walk import Listing, kind_of, listing_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,18 +44,21 @@ class ImageFolder(Images):
         if not self.root.is_dir():
             raise ImageSourceError(f"{str(root)!r} is not a folder: give the folder that holds the images")
         others: Counter[str] = Counter()
-        paths = sorted(images_below(self.root, others))
+        found = listing_of(self.root, others)
         said = passed_over(others)
-        if not paths:
+        if not len(found.keys):
             looked_for = f"files ending in {', '.join(suffixes())} are looked for"
             raise ImageSourceError(
                 f"there is no image in {str(root)!r} or below it: {looked_for}{said and f'; {said}'}"
             )
         if said:
             logger.warning("%s: %s", self.root, said)
-        paths, self.classes = classified(self.root, paths, among)
-        self.keys = self.files = PathKeys(paths)
-        self.labels = labels_from(paths, self.classes) if self.classes else None
+        left_out, self.classes = classified(self.root, [name for name, _ in found.folders], among)
+        if left_out:
+            found = without(found, left_out)
+        self.keys = self.files = found.keys
+        self.labels = labels_from(found, self.classes) if self.classes else None
+        self.asked: Files | None = Files(self.root, found.keys, found.stamps, found.asked_at)
 
     def __getitem__(self, index: int) -> Image.Image:
         path = self.root / self.keys[index]
@@ -63,8 +66,10 @@ class ImageFolder(Images):
 
     @cached_property
     def contents(self) -> Contents:
-        """Taken at first use: it asks the disk about every file, and reads those that it does not know."""
-        return contents_of(self.root, self.files, str(self.root.absolute()))
+        """Taken at first use: it reads the files that no index knows as they were when they were looked for."""
+        name = str(self.root.absolute())
+        asked, self.asked = self.asked, None  # of no use afterwards, and a third of the memory
+        return contents_of(self.root, self.files, name) if asked is None else contents_as_asked(asked, name)
 
     @property
     def sizes(self) -> np.ndarray:  # type: ignore[override]  # mypy wants what it overrides to be read-only as well
@@ -81,25 +86,35 @@ class ImageFolder(Images):
         return bytes_of(self.root / self.keys[index])
 
 
-def classified(root: Path, paths: list[str], among: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The images that count, and their classes, sorted: none where an image lies outside of the folders."""
-    if any("/" not in path for path in paths):
-        return paths, []
-    found = {path.split("/", 1)[0] for path in paths}
+def classified(root: Path, folders: Sequence[str], among: Sequence[str]) -> tuple[set[str], list[str]]:
+    """The folders that are left out, and the classes, sorted, by the folders that hold images, each at least once.
+
+    There is none where an image lies outside of the folders, which has an empty name.
+    """
+    found = set(folders)
+    if "" in found:
+        return set(), []
     if found <= set(among):
-        return paths, sorted(found)
+        return set(), sorted(found)
     splits = splits_among(found)
     if splits == found:
-        return paths, []
+        return set(), []
     if splits:
         named = ", ".join(sorted(splits))
         logger.warning("%s: left out as splits, not classes: %s (name one with --validation)", root, named)
-        paths = [path for path in paths if path.split("/", 1)[0] not in splits]
     classes = sorted(found - splits)
     if len(classes) < 2:
-        return paths, []
+        return splits, []
     say_empty(root, found)
-    return paths, classes
+    return splits, classes
+
+
+def without(found: Listing, left_out: Collection[str]) -> Listing:
+    """The same images but for those of some folders."""
+    stay = tuple((name, count) for name, count in found.folders if name not in left_out)
+    names, counts = zip(*found.folders, strict=True)
+    rows = np.repeat([name not in left_out for name in names], counts)
+    return Listing(found.keys.where(rows), found.stamps[rows], found.asked_at, stay)
 
 
 def say_empty(root: Path, found: set[str]) -> None:
@@ -110,7 +125,8 @@ def say_empty(root: Path, found: set[str]) -> None:
         logger.warning("no image in %s below %s: not counted as classes", ", ".join(map(repr, empty)), root)
 
 
-def labels_from(paths: list[str], classes: list[str]) -> np.ndarray:
-    """The label of each path (N,): the number of its first folder among the classes."""
+def labels_from(found: Listing, classes: Sequence[str]) -> np.ndarray:
+    """The label of each image (N,): the number of its first folder among the classes."""
     number = {name: label for label, name in enumerate(classes)}
-    return np.array([number[path.split("/", 1)[0]] for path in paths], np.int64)
+    names, counts = zip(*found.folders, strict=True)
+    return np.repeat(np.array([number[name] for name in names], np.int64), counts)

@@ -4,27 +4,73 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import overload
 
 import numpy as np
 
+AT_ONCE = 2**16
+"""Paths that are made of their bytes, or of which bytes are made, at a time."""
+
 
 class PathKeys(Sequence[str]):
     """Paths in one block of bytes: a million strings would be copied into every forked worker as they are counted."""
 
+    block: np.ndarray
+    """(B,) uint8: the paths, one behind the other."""
+    ends: np.ndarray
+    """(N + 1,) int64: the place where each ends, from 0 on."""
+
     def __init__(self, paths: Iterable[str]) -> None:
         encoded = [path.encode("utf-8", "surrogateescape") for path in paths]
-        self.block = b"".join(encoded)
+        self.block = np.frombuffer(b"".join(encoded), np.uint8)
         self.ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
 
     @classmethod
     def of(cls, block: np.ndarray, ends: np.ndarray) -> PathKeys:
         """Paths out of their bytes, one behind the other (B,), and the place where each ends, from 0 on (N + 1,)."""
-        keys = cls([])
-        keys.block, keys.ends = block.tobytes(), ends
+        keys = cls.__new__(cls)
+        keys.block, keys.ends = block, ends
         return keys
+
+    @classmethod
+    def packed(cls, names: Sequence[str], prefix: str) -> tuple[np.ndarray, np.ndarray]:
+        """The bytes of the paths that begin alike, one behind the other (b,), and the length of each (n,)."""
+        text = f"{prefix}{f'{chr(0)}{prefix}'.join(names)}\0".encode("utf-8", "surrogateescape")
+        content = np.frombuffer(text, np.uint8)
+        return content[content != 0], np.diff(np.flatnonzero(content == 0), prepend=-1) - 1
+
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> PathKeys:
+        """The paths of several parts that were `packed`."""
+        if not parts:
+            return cls([])
+        lengths = np.concatenate([np.zeros(1, np.int64), *(lengths for _, lengths in parts)])
+        return cls.of(np.concatenate([block for block, _ in parts]), np.cumsum(lengths, out=lengths))
+
+    def where(self, rows: np.ndarray) -> PathKeys:
+        """The paths for which rows (N,) are True."""
+        lengths = np.diff(self.ends)
+        return PathKeys.joined([(self.block[np.repeat(rows, lengths)], lengths[rows])])
+
+    def equals(self, other: PathKeys) -> bool:
+        """True if all paths are the same."""
+        return np.array_equal(self.ends, other.ends) and np.array_equal(self.block, other.block)
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), AT_ONCE):
+            yield from self[start : start + AT_ONCE]
+
+    def terminated(self) -> Iterator[bytes]:
+        """The bytes of all paths, each with a zero behind it, some paths at a time."""
+        for start in range(0, len(self), AT_ONCE):
+            ends = self.ends[start : start + AT_ONCE + 1]
+            content = np.zeros(int(ends[-1] - ends[0]) + len(ends) - 1, np.uint8)
+            is_path = np.ones(len(content), bool)
+            is_path[ends[1:] - ends[0] + np.arange(len(ends) - 1)] = False
+            content[is_path] = self.block[ends[0] : ends[-1]]
+            yield content.tobytes()
 
     def __len__(self) -> int:
         return len(self.ends) - 1
@@ -37,7 +83,7 @@ class PathKeys(Sequence[str]):
         if isinstance(index, slice):
             return [self[at] for at in range(*index.indices(len(self)))]
         at = range(len(self))[index]
-        return self.block[self.ends[at] : self.ends[at + 1]].decode("utf-8", "surrogateescape")
+        return self.block[self.ends[at] : self.ends[at + 1]].tobytes().decode("utf-8", "surrogateescape")
 
 
 class RowKeys(Sequence[str]):
@@ -71,7 +117,7 @@ def names_of(files: Sequence[PurePath]) -> list[str]:
 def fingerprint_of(keys: Sequence[str], labels: np.ndarray | None, digests: np.ndarray) -> str:
     """A sha256 over keys, labels (N,) or None, and the digests of the images (N, D)."""
     digest = begun("images", keys, labels)
-    digest.update(digests.tobytes())
+    digest.update(np.ascontiguousarray(digests).data)
     return digest.hexdigest()
 
 
@@ -85,10 +131,16 @@ def fingerprint_by_sizes_of(keys: Sequence[str], labels: np.ndarray | None, size
 def begun(word: str, keys: Sequence[str], labels: np.ndarray | None) -> hashlib._Hash:
     """A sha256 that has taken in the number of images, their keys and labels (N,) or None."""
     digest = hashlib.sha256(f"{len(keys)} {word}".encode())
-    for key in keys:
-        digest.update(key.encode("utf-8", "surrogateescape") + b"\0")
+    pieces = keys.terminated() if isinstance(keys, PathKeys) else (as_bytes(key) + b"\0" for key in keys)
+    for piece in pieces:
+        digest.update(piece)
     digest.update(b"unlabelled" if labels is None else labels.astype("<i8").tobytes())
     return digest
+
+
+def as_bytes(key: str) -> bytes:
+    """A key as the file system has it."""
+    return key.encode("utf-8", "surrogateescape")
 
 
 def size_of(path: Path) -> int:

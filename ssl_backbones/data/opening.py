@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
+from ssl_backbones.distributed import first_decides, world_size
 from ssl_backbones.views.channel_image import ChannelImage
 
+Opened = TypeVar("Opened", bound=Images | None)
 SHOWN = 8
 """Names of classes that a sentence lists, at most."""
 TRIED = 20
 """Images that are tried for one that can be read, at most."""
+
+
+def opened_once(opened: Callable[[], Opened]) -> Opened:
+    """The images that the first process opens and knows by their fingerprint, in all processes.
+
+    All call it together: one asks the disk about every file, and reports while it does. An error is raised in all.
+    """
+
+    def known() -> Opened:
+        images = opened()
+        if images is not None and world_size() > 1:
+            _ = images.fingerprint, images.fingerprint_by_sizes
+        return images
+
+    return first_decides(known)
 
 
 def unlabelled(images: Images) -> Images:

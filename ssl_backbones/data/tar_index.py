@@ -18,7 +18,7 @@ import numpy as np
 from ssl_backbones.data.digests import WIDTH, Read, as_rows, digest_of, spread
 from ssl_backbones.data.formats import suffixes
 from ssl_backbones.data.images import ImageSourceError
-from ssl_backbones.data.kept_arrays import are_texts, as_stamps, keep_arrays, place_of, read_arrays, settled, turn
+from ssl_backbones.data.kept_arrays import are_texts, keep_arrays, place_of, read_arrays, settled, turn
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.data.labels import LABEL_NAMES
 from ssl_backbones.data.stored import AsFile, File, is_versioned, known_as, opened, stamp
@@ -118,7 +118,7 @@ def indexed(shard: File) -> TarIndex:
         as_rows([image.digest for image in images.values()]),
         np.array([number.get(text, -1) for text in texts], np.int64),
         PathKeys(names),
-        as_stamps([before]),
+        stamps_in([before]),
     )
 
 
@@ -208,7 +208,7 @@ def kept(place: Path) -> TarIndex | None:
 
 def keep(place: Path, index: TarIndex) -> None:
     """Write an index."""
-    keys, labels = (np.frombuffer(texts.block, np.uint8) for texts in (index.keys, index.labels))
+    keys, labels = (texts.block for texts in (index.keys, index.labels))
     arrays = (keys, index.keys.ends, index.offsets, index.sizes, index.digests, index.label_of, labels)
     keep_arrays(place, dict(zip(NAMES, (*arrays, index.labels.ends, index.stamp), strict=True)))
 

@@ -1,46 +1,132 @@
-"""The images below a folder, by their names."""
+"""The images below a folder, by their names and what the file system says of each, in the order of their paths."""
 
 from __future__ import annotations
 
 import os
+import time
+from array import array
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
+from ssl_backbones.data.digests import THREADS, stamp_of
 from ssl_backbones.data.formats import is_image, kind_of_name
 from ssl_backbones.data.images import ImageSourceError
+from ssl_backbones.data.keys import PathKeys
+
+ASKED = 32
+"""Files that are asked about one after the other, to see whether the file system takes its time."""
+SLOW = 100e-6
+"""Seconds of such a question above which several threads ask."""
 
 
-def images_below(root: Path, others: Counter[str] | None = None) -> Iterator[str]:
-    """Paths of the images below the root, relative to it, with slashes on every system; counts other files by suffix.
+@dataclass(frozen=True)
+class Listing:
+    """The N images below a folder, in the order of their paths."""
+
+    keys: PathKeys
+    """Their paths relative to it."""
+    stamps: np.ndarray
+    """(N, 4) int64, as `stamp_of` has them."""
+    asked_at: int
+    """The time in ns before the first of them."""
+    folders: tuple[tuple[str, int], ...]
+    """The folders right below it through which the paths lead, in order, each with a number of images that follow one
+    another; an empty name for images in the folder itself."""
+
+
+def listing_of(root: Path, others: Counter[str]) -> Listing:
+    """Look at all images below a folder, at each once; counts other files by suffix.
 
     Raises ImageSourceError where a folder cannot be listed.
     """
-    yield from walk(root, "", frozenset(), Counter() if others is None else others)
+    asked_at = time.time_ns()
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    stamps, folders = array("q"), list[tuple[str, int]]()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for here, prefix, names in walk(root, "", frozenset()):
+            images = [name for name in names if counted(here, name, others)]
+            if not images:
+                continue
+            parts.append(PathKeys.packed(images, prefix))
+            for stamp in stamps_of([f"{here}{os.sep}{name}" for name in images], pool):
+                stamps.extend(stamp)
+            first = prefix.partition("/")[0]
+            before = folders.pop()[1] if folders and folders[-1][0] == first else 0
+            folders.append((first, before + len(images)))
+    kept = np.frombuffer(stamps, np.int64).reshape(-1, 4) if stamps else np.empty((0, 4), np.int64)
+    return Listing(PathKeys.joined(parts), kept, asked_at, tuple(folders))
 
 
-def walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]], others: Counter[str]) -> Iterator[str]:
-    """Images below one folder; a folder that is one of those above it is a circle of links, and left out."""
+def stamps_of(paths: list[str], pool: ThreadPoolExecutor) -> Iterator[tuple[int, int, int, int]]:
+    """The stamps of files in turn, by several threads where the file system takes its time, as one in a network does.
+
+    Elsewhere threads would cost more than they save.
+    """
+    began = time.perf_counter()
+    first = [stamp_of(path) for path in paths[:ASKED]]
+    slow = time.perf_counter() - began > SLOW * len(first)
+    return chain(first, (pool.map if slow else map)(stamp_of, paths[ASKED:]))
+
+
+def images_below(root: Path) -> Iterator[str]:
+    """Paths of the images below the root, relative to it, with slashes on every system, in their order.
+
+    Raises ImageSourceError where a folder cannot be listed.
+    """
+    for here, prefix, names in walk(root, "", frozenset()):
+        yield from (prefix + name for name in names if is_image(f"{here}{os.sep}{name}", name))
+
+
+def counted(here: str, name: str, others: Counter[str]) -> bool:
+    """True for an image; another file is counted."""
+    if is_image(f"{here}{os.sep}{name}", name):
+        return True
+    others[kind_of_name(name)] += 1
+    return False
+
+
+def walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, str, list[str]]]:
+    """The files below a folder in the order of their paths: those of one folder that follow one another, at a time.
+
+    Each with the folder and the beginning of its path. A folder that is one of those above it is a circle of links, and
+    left out.
+    """
     try:
         status = folder.stat()
         here = above | {(status.st_dev, status.st_ino)}
-        entries = list(os.scandir(folder))
+        if (status.st_dev, status.st_ino) in above:
+            return
+        with os.scandir(folder) as entries:
+            names = sorted(sorted_by(entry) for entry in entries if not entry.name.startswith("."))
     except OSError as error:
         raise ImageSourceError(f"{str(folder)!r} cannot be listed ({error.strerror}): make it readable") from error
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        kind = kind_of(entry)
-        if kind == "folder":
-            below = entry.stat()
-            if (below.st_dev, below.st_ino) not in here:
-                yield from walk(Path(entry.path), f"{prefix}{entry.name}/", here, others)
-        elif kind == "file":
-            if is_image(entry.path, entry.name):
-                yield prefix + entry.name
-            else:
-                others[kind_of_name(entry.name)] += 1
+    files: list[str] = []
+    for name in names:
+        if not name.endswith("/"):
+            files.append(name)
+        elif name != "/":
+            if files:
+                yield str(folder), prefix, files
+                files = []
+            yield from walk(folder / name[:-1], prefix + name, here)
+    if files:
+        yield str(folder), prefix, files
+
+
+def sorted_by(entry: os.DirEntry[str]) -> str:
+    """The text by which an entry has its place among the others: its name, of a folder with a slash at its end.
+
+    A slash alone for what is neither file nor folder.
+    """
+    kind = kind_of(entry)
+    return entry.name if kind == "file" else f"{entry.name}/" if kind == "folder" else "/"
 
 
 def kind_of(entry: os.DirEntry[str]) -> Literal["folder", "file", "neither"]:

@@ -11,7 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_backbones.data import Images, ImageSourceError, open_images, relabelled, say_copies, validation_of
+from ssl_backbones.data import (
+    Images,
+    ImageSourceError,
+    open_images,
+    opened_once,
+    relabelled,
+    say_copies,
+    validation_of,
+)
 from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.data.subset import Selection
 from ssl_backbones.evaluate.features import Features
@@ -73,10 +81,9 @@ def open_labelled(named: Named, protocol: str) -> tuple[Images, Images | None, s
     """
     data, held = named.data, named.selection.hold_out
     source = named.validation or (f"what is held out of {data}" if held else f"the split kept beside {data}")
-    images = open_images(data, named.decoding)
+    images = opened_once(lambda: open_images(data, named.decoding))
     labels_of(images, data, protocol)
-    with naming(source):
-        asked = None if held else open_validation(named, images)
+    asked = None if held else opened_once(lambda: open_validation(named, images, source))
     images, asked = named.selection.of(images, asked)
     present = np.unique(known(labels_of(images, data, protocol)))
     if len(present) < 2:
@@ -92,11 +99,12 @@ def open_labelled(named: Named, protocol: str) -> tuple[Images, Images | None, s
         return images, relabelled(asked, images.classes), source
 
 
-def open_validation(named: Named, images: Images) -> Images | None:
+def open_validation(named: Named, images: Images, source: str) -> Images | None:
     """The images that are named to be asked about, or those kept beside the ones to learn from, if any."""
-    if named.validation:
-        return open_images(named.validation, named.decoding, images.classes)
-    return validation_of(named.data, images, named.decoding)
+    with naming(source):
+        if named.validation:
+            return open_images(named.validation, named.decoding, images.classes)
+        return validation_of(named.data, images, named.decoding)
 
 
 @contextmanager

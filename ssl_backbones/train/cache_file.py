@@ -232,7 +232,7 @@ def image_arrays(images: Images, sizes: list[int], shapes: np.ndarray) -> bytes:
     """The file of what belongs to each image."""
     keys = images.keys if isinstance(images.keys, PathKeys) else PathKeys(images.keys)
     arrays: dict[str, np.ndarray] = {
-        "keys": np.frombuffer(keys.block, np.uint8),
+        "keys": keys.block,
         "key_ends": keys.ends,
         "ends": np.cumsum([0, *sizes], dtype=np.int64),
         "shapes": shapes,

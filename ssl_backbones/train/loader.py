@@ -22,6 +22,7 @@ from ssl_backbones.data.batches import Batch, BatchDataset, Exchange, Request
 from ssl_backbones.data.shards import Shards
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.waiting import Spent
+from ssl_backbones.train.shared_arrays import arrays_shared
 from ssl_backbones.views.randomness import permutation, seed_of
 
 DIED = re.compile(r"DataLoader worker \(pid")
@@ -191,7 +192,7 @@ class Loader:
             generator=torch.Generator().manual_seed(0),  # or it would draw from the global one
             prefetch_factor=self.prefetch if self.workers else None,
         )
-        with signals_waiting():
+        with signals_waiting(), arrays_shared():
             batches = iter(data_loader)
         for _ in range(first, last):
             began = time.perf_counter()

@@ -12,6 +12,7 @@ from ssl_backbones.data import (
     ImageSourceError,
     classes_sentence,
     open_images,
+    opened_once,
     relabelled,
     require_batch,
     say_copies,
@@ -107,12 +108,12 @@ def open_data(recipe: Recipe) -> tuple[Images, Images | None]:
             f"{recipe.name} was made for {recipe.promise.data} and has no data here: name a folder of images, parquet "
             "files or a Hub dataset with --data"
         )
-    images = open_images(recipe.data, recipe.decoding, keeping=recipe.blocks)
+    images = opened_once(lambda: open_images(recipe.data, recipe.decoding, keeping=recipe.blocks))
     if recipe.labels == "none":
         images = unlabelled(images)
     elif sentence := classes_sentence(images):
         say(sentence)
-    images, validation = recipe.selection.of(images, open_validation(recipe, images))
+    images, validation = recipe.selection.of(images, opened_once(lambda: open_validation(recipe, images)))
     say_copies(validation, images)
     return images, validation
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from ssl_backbones.data.batches import Batch, BatchDataset, Exchange, Request
 from ssl_backbones.train.loader import obey_parent_alone, signals_waiting
+from ssl_backbones.train.shared_arrays import arrays_shared
 
 LEAST = 32
 """Images of a part: fewer are read before a process has started."""
@@ -29,7 +30,7 @@ def read_each(dataset: BatchDataset, requests: Sequence[Request], workers: int) 
         worker_init_fn=obey_parent_alone,
         generator=torch.Generator().manual_seed(0),  # or it would draw from the global one
     )
-    with signals_waiting():
+    with signals_waiting(), arrays_shared():
         return iter(data_loader)
 
 

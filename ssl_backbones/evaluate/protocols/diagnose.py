@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ssl_backbones.checks import check
-from ssl_backbones.data import Images, ImageSourceError, open_images
+from ssl_backbones.data import Images, ImageSourceError, open_images, opened_once
 from ssl_backbones.data.source import kept_out
 from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.beside import beside_baselines
@@ -109,13 +109,13 @@ def run(options: Options) -> dict[str, Any]:
 
 def opened(options: Options) -> tuple[Images, Images | None, str]:
     """The images, those to hold against them, if any, labelled or not, and their source."""
-    images = open_images(options.data, options.decoding)
+    images = opened_once(lambda: open_images(options.data, options.decoding))
     source = options.validation or f"what is kept beside {options.data}"
     validation: Images | None = None
     if options.validation:
-        validation = open_images(options.validation, options.decoding, images.classes)
+        validation = opened_once(lambda: open_images(options.validation, options.decoding, images.classes))
     elif not options.hold_out:
-        validation = kept_out(options.data, options.decoding, images.classes)
+        validation = opened_once(lambda: kept_out(options.data, options.decoding, images.classes))
     images, validation = options.selection.of(images, validation)
     return images, validation, source if validation else ""
 

@@ -1,0 +1,178 @@
+"""The cost of opening a folder of as many images as ImageNet has, in CPU time and memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import drawn_image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from two_processes import run_two_processes
+from warm_processes import run_program
+
+from ssl_backbones.data import open_images, opened_once, walk
+from ssl_backbones.data.keys import PathKeys, fingerprint_by_sizes_of, fingerprint_of
+from ssl_backbones.data.walk import listing_of
+from ssl_backbones.refusal import Refusal
+
+IMAGENET, CLASSES = 1_281_167, 1000
+CPU, MEMORY, MANY_BYTES = 10.0, 200e6, 100
+"""Seconds of the second start, its bytes, and the bytes of an image, of which ten million are to take a gigabyte."""
+
+NAMES = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=6) | st.sampled_from(["a", "a-b", "a.b"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(paths=st.lists(st.lists(NAMES, min_size=1, max_size=3).map("/".join), unique=True, max_size=12))
+def test_packed_paths_are_those_that_were_given(paths: list[str]) -> None:
+    keys = PathKeys.joined([PathKeys.packed(paths[:5], "x/"), PathKeys.packed(paths[5:], "")]) if paths[5:] else None
+    if keys is not None:
+        assert list(keys) == [*(f"x/{path}" for path in paths[:5]), *paths[5:]]
+    whole = PathKeys(paths)
+    assert list(whole) == paths
+    assert list(whole.where(np.arange(len(paths)) % 2 == 0)) == paths[::2]
+    assert b"".join(whole.terminated()) == b"".join(path.encode() + b"\0" for path in paths)
+    labels, digests = np.arange(len(paths)), np.full((len(paths), 16), 7, np.uint8)
+    assert fingerprint_of(whole, labels, digests) == fingerprint_of(paths, labels, digests)
+    assert fingerprint_by_sizes_of(whole, None, labels) == fingerprint_by_sizes_of(paths, None, labels)
+
+
+def test_the_order_is_that_of_the_paths_whatever_the_folders_are_called(tmp_path: Path) -> None:
+    names = ["a/1.jpg", "a-b/2.jpg", "a.b/3.jpg", "a/b/4.jpg", "a/b.jpg", "a.jpg", "b/\udcff.jpg", "ä/5.jpg", "a/c.txt"]
+    for name in names:
+        place = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name.encode("utf-8", "surrogateescape"))))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+    others: Counter[str] = Counter()
+    found = listing_of(tmp_path, others)
+    assert list(found.keys) == sorted(names[:-1])
+    assert list(walk.images_below(tmp_path)) == sorted(names[:-1])
+    assert others == {".txt": 1}
+    assert found.stamps[:, 0].tolist() == [0] * 8
+    assert sum(count for _, count in found.folders) == 8
+
+
+def test_a_file_system_that_takes_its_time_is_asked_by_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(200):
+        (tmp_path / f"{number:03}.jpg").write_bytes(bytes(number))
+    asked_at_once = most = 0
+
+    def slowly(path: str) -> tuple[int, int, int, int]:
+        nonlocal asked_at_once, most
+        asked_at_once += 1
+        most = max(most, asked_at_once)
+        time.sleep(0.001)
+        asked_at_once -= 1
+        return len(Path(path).read_bytes()), 1, 2, 3
+
+    monkeypatch.setattr(walk, "stamp_of", slowly)
+    assert listing_of(tmp_path, Counter()).stamps[:, 0].tolist() == list(range(200))
+    assert most > 1
+
+
+def test_a_folder_is_listed_and_its_files_are_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        place = tmp_path / "data" / "ab"[number % 2] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        drawn_image(number, 8, 8).save(place)
+    asked, stat = Counter[str](), walk.stamp_of
+
+    def counted(path: str) -> tuple[int, int, int, int]:
+        asked[os.path.basename(path)] += 1
+        return stat(path)
+
+    monkeypatch.setattr(walk, "stamp_of", counted)
+    monkeypatch.setattr("ssl_backbones.data.digest_index.stamp_of", counted)
+    images = open_images(str(tmp_path / "data"))
+    assert len(images.fingerprint) == len(images.fingerprint_by_sizes) == 64
+    assert images.sizes is not None
+    assert asked == {f"{number}.png": 1 for number in range(4)}
+
+
+def open_in(rank: int, place: str) -> list[Any]:
+    """The images as this process has them, the files that it asked the disk about, and the error of another folder."""
+    asked: list[str] = []
+    stat = walk.stamp_of
+    walk.stamp_of = lambda path: (asked.append(path), stat(path))[1]
+    images = opened_once(lambda: open_images(place))
+    walk.stamp_of = stat
+    assert images.digests is not None
+    assert images.labels is not None
+    known = [list(images.keys), images.labels.tolist(), images.fingerprint, images.fingerprint_by_sizes]
+    assert np.asarray(images[2]).shape == (8, 8, 3)
+    try:
+        opened_once(lambda: open_images(f"{place}/none"))
+    except Refusal as error:
+        return [*known, str(error), len(asked)]
+    raise AssertionError
+
+
+def test_one_of_several_processes_asks_the_disk(tmp_path: Path) -> None:
+    for number in range(4):
+        place = tmp_path / "data" / "ab"[number % 2] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        drawn_image(number, 8, 8).save(place)
+    (*one, asked), (*other, not_asked) = run_two_processes(open_in, str(tmp_path / "data"))
+    assert one == other
+    assert (asked, not_asked) == (4, 0)
+    assert one[2] == open_images(str(tmp_path / "data")).fingerprint
+    assert "does not exist" in one[4]
+
+
+OPENING = """
+import json, resource, sys, time
+from ssl_backbones.data import open_images
+import ssl_backbones.data.folder
+def peak():
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before, began = peak(), time.process_time()
+images = open_images(sys.argv[1])
+fingerprint = images.fingerprint
+seconds, taken = time.process_time() - began, peak() - before
+images.fingerprint_by_sizes
+print(json.dumps({"seconds": seconds, "taken": taken, "fingerprint": fingerprint, "images": len(images)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As many links to one small image as ImageNet has images, in as many folders."""
+    root = tmp_path_factory.mktemp("imagenet")
+    drawn_image(0, 8, 8).save(root / "one.png")
+    count = int(os.environ.get("SSL_BACKBONES_TEST_IMAGES", IMAGENET))
+    for label in range(CLASSES):
+        folder = root / "train" / f"n{label:08}"
+        folder.mkdir(parents=True)
+        for number in range(count * label // CLASSES, count * (label + 1) // CLASSES):
+            name = folder / f"n{label:08}_{number}.JPEG"
+            if number % 50_000 == 0:  # a file has at most 65,000 names
+                drawn_image(number, 8, 8).save(root / "one.png")
+                (root / f"one-{number}.png").hardlink_to(root / "one.png")
+                (root / "one.png").unlink()
+                one = root / f"one-{number}.png"
+            os.link(one, name)
+    return root / "train"
+
+
+@pytest.mark.slow
+def test_a_second_start_at_imagenets_size_costs_little(tree: Path, tmp_path: Path) -> None:
+    time.sleep(2.5)  # files that changed just now are not relied on
+    starts = []
+    for _ in range(2):
+        done = run_program(OPENING, tree, SSL_BACKBONES_CACHE=str(tmp_path / "home"))
+        assert done.returncode == 0, done.stderr
+        starts.append(json.loads(done.stdout.splitlines()[-1]))
+    print(starts)
+    first, second = starts
+    assert first["fingerprint"] == second["fingerprint"]
+    share = second["images"] / IMAGENET
+    assert second["seconds"] <= CPU * share
+    assert second["taken"] <= MEMORY * share
+    assert second["taken"] / second["images"] <= MANY_BYTES * 1.25
