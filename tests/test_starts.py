@@ -23,18 +23,17 @@ from ssl_backbones.data.walk import listing_of
 from ssl_backbones.refusal import Refusal
 
 IMAGENET, CLASSES = 1_281_167, 1000
-CPU, MEMORY, MANY_BYTES = 10.0, 200e6, 100
-"""Seconds of the second start, its bytes, and the bytes of an image, of which ten million are to take a gigabyte."""
+CPU, MEMORY, FIXED = 10.0, 200e6, 10e6
+"""Seconds of the second start, its bytes, and those of what is imported meanwhile, which are there for few images too."""
 
-NAMES = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=6) | st.sampled_from(["a", "a-b", "a.b"])
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=6) | st.sampled_from(["a", "a-b", "a.b"])
 
 
 @settings(max_examples=60, deadline=None)
 @given(paths=st.lists(st.lists(NAMES, min_size=1, max_size=3).map("/".join), unique=True, max_size=12))
 def test_packed_paths_are_those_that_were_given(paths: list[str]) -> None:
-    keys = PathKeys.joined([PathKeys.packed(paths[:5], "x/"), PathKeys.packed(paths[5:], "")]) if paths[5:] else None
-    if keys is not None:
-        assert list(keys) == [*(f"x/{path}" for path in paths[:5]), *paths[5:]]
+    block, lengths = PathKeys.packed(paths or ["x"], "y/")
+    assert list(PathKeys.of(block, np.cumsum(np.append(0, lengths)))) == [f"y/{path}" for path in paths or ["x"]]
     whole = PathKeys(paths)
     assert list(whole) == paths
     assert list(whole.where(np.arange(len(paths)) % 2 == 0)) == paths[::2]
@@ -174,5 +173,4 @@ def test_a_second_start_at_imagenets_size_costs_little(tree: Path, tmp_path: Pat
     assert first["fingerprint"] == second["fingerprint"]
     share = second["images"] / IMAGENET
     assert second["seconds"] <= CPU * share
-    assert second["taken"] <= MEMORY * share
-    assert second["taken"] / second["images"] <= MANY_BYTES * 1.25
+    assert second["taken"] <= FIXED + (MEMORY - FIXED) * share

@@ -54,15 +54,19 @@ class Index:
 
     def rows_of(self, keys: PathKeys, stamps: np.ndarray) -> np.ndarray:
         """The rows (M,) of files whose stamps (M, 4) are still the same; -1 for all others."""
+        if not len(self.keys):
+            return np.full(len(keys), -1)
         if self.keys.equals(keys):
-            rows = np.arange(len(keys))
+            rows, there = np.arange(len(keys)), self.stamps
         else:
             row_of = {key: row for row, key in enumerate(self.keys)}
             rows = np.array([row_of.get(key, -1) for key in keys], np.int64)
-        if not len(self.keys):
-            return np.full(len(keys), -1)
-        same = (rows >= 0) & (stamps[:, 0] >= 0) & (self.stamps[rows] == stamps).all(axis=1)
-        return np.where(same, rows, -1)
+            there = self.stamps[rows]
+        same = (rows >= 0) & (stamps[:, 0] >= 0)
+        for column in range(4):  # one after the other, in little memory
+            same &= there[:, column] == stamps[:, column]
+        rows[~same] = -1
+        return rows
 
 
 NOTHING = Index(PathKeys([]), np.empty((0, 4), np.int64), np.empty((0, WIDTH), np.uint8))

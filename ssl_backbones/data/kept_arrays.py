@@ -27,7 +27,7 @@ from ssl_backbones.locks import Lock, LockedError
 
 logger = logging.getLogger(__name__)
 
-PIECE = 2**20
+PIECE = 2**16
 """Rows that are compared at a time."""
 VARIABLE = "SSL_BACKBONES_CACHE"
 SCHEMA = "1"

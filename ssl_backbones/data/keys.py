@@ -41,18 +41,10 @@ class PathKeys(Sequence[str]):
         content = np.frombuffer(text, np.uint8)
         return content[content != 0], np.diff(np.flatnonzero(content == 0), prepend=-1) - 1
 
-    @classmethod
-    def joined(cls, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> PathKeys:
-        """The paths of several parts that were `packed`."""
-        if not parts:
-            return cls([])
-        lengths = np.concatenate([np.zeros(1, np.int64), *(lengths for _, lengths in parts)])
-        return cls.of(np.concatenate([block for block, _ in parts]), np.cumsum(lengths, out=lengths))
-
     def where(self, rows: np.ndarray) -> PathKeys:
         """The paths for which rows (N,) are True."""
         lengths = np.diff(self.ends)
-        return PathKeys.joined([(self.block[np.repeat(rows, lengths)], lengths[rows])])
+        return PathKeys.of(self.block[np.repeat(rows, lengths)], np.cumsum(np.append(0, lengths[rows])))
 
     def equals(self, other: PathKeys) -> bool:
         """True if all paths are the same."""

@@ -47,21 +47,24 @@ def listing_of(root: Path, others: Counter[str]) -> Listing:
     Raises ImageSourceError where a folder cannot be listed.
     """
     asked_at = time.time_ns()
-    parts: list[tuple[np.ndarray, np.ndarray]] = []
-    stamps, folders = array("q"), list[tuple[str, int]]()
+    block, lengths, stamps = bytearray(), array("q", [0]), array("q")
+    folders: list[tuple[str, int]] = []
     with ThreadPoolExecutor(THREADS) as pool:
         for here, prefix, names in walk(root, "", frozenset()):
             images = [name for name in names if counted(here, name, others)]
             if not images:
                 continue
-            parts.append(PathKeys.packed(images, prefix))
+            paths, length = PathKeys.packed(images, prefix)
+            block += paths.data
+            lengths.frombytes(length.tobytes())
             for stamp in stamps_of([f"{here}{os.sep}{name}" for name in images], pool):
                 stamps.extend(stamp)
             first = prefix.partition("/")[0]
             before = folders.pop()[1] if folders and folders[-1][0] == first else 0
             folders.append((first, before + len(images)))
-    kept = np.frombuffer(stamps, np.int64).reshape(-1, 4) if stamps else np.empty((0, 4), np.int64)
-    return Listing(PathKeys.joined(parts), kept, asked_at, tuple(folders))
+    ends = np.frombuffer(lengths, np.int64)
+    keys = PathKeys.of(np.frombuffer(block, np.uint8), np.cumsum(ends, out=ends))
+    return Listing(keys, np.frombuffer(stamps, np.int64).reshape(-1, 4), asked_at, tuple(folders))
 
 
 def stamps_of(paths: list[str], pool: ThreadPoolExecutor) -> Iterator[tuple[int, int, int, int]]:
