@@ -18,7 +18,7 @@ import numpy as np
 from ssl_backbones.data.digests import WIDTH, Read, as_rows, digest_of, spread
 from ssl_backbones.data.formats import suffixes
 from ssl_backbones.data.images import ImageSourceError
-from ssl_backbones.data.kept_arrays import are_texts, keep_arrays, place_of, read_arrays, settled, turn
+from ssl_backbones.data.kept_arrays import are_texts, keep_arrays, place_of, read_arrays, settled, stamps_in, turn
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.data.labels import LABEL_NAMES
 from ssl_backbones.data.stored import AsFile, File, is_versioned, known_as, opened, stamp
