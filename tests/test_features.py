@@ -235,3 +235,11 @@ def test_two_processes_make_the_same_to_the_last_bit(
         for rows, unreadable in zip(rank["rows"], rank["unreadable"], strict=True):
             assert torch.equal(rows, alone.rows)
             assert unreadable == ["bag/00.jpg", "hat/25.jpg"]
+
+
+def test_all_features_are_taken_without_a_copy() -> None:
+    found = Features(torch.arange(12.0).reshape(4, 3), np.ones(4, bool), ())
+    assert found.at(np.arange(4)) is found.rows
+    assert found.at(np.ones(4, bool)) is found.rows
+    assert torch.equal(found.at(np.array([2, 0])), found.rows[[2, 0]])
+    assert torch.equal(found.at(np.array([True, False, True, True])), found.rows[[0, 2, 3]])

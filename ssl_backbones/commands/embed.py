@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from torch import Tensor
 
 from ssl_backbones.checks import check
@@ -119,7 +118,7 @@ def embedded(model: EvaluatedModel, images: Images, options: Options) -> Embeddi
     readable = features.readable
     labels = np.full(len(images), -1) if images.labels is None else np.asarray(images.labels)
     keys = [key for key, whole in zip(as_unicode(images.keys), readable, strict=True) if whole]
-    return Embeddings(features.rows[torch.from_numpy(readable)], keys, labels[readable], images.classes)
+    return Embeddings(features.at(readable), keys, labels[readable], images.classes)
 
 
 def note_of(options: Options, model: EvaluatedModel, images: Images) -> dict[str, Any]:

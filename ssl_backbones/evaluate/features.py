@@ -52,6 +52,13 @@ class Features:
     unreadable: tuple[str, ...]
     """The keys of those images."""
 
+    def at(self, chosen: np.ndarray) -> Tensor:
+        """The rows (n, D) at some places (n,), or of some images (N,) bool; of all in their order without a copy."""
+        places = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        if np.array_equal(places, np.arange(len(self.rows))):
+            return self.rows
+        return self.rows[torch.from_numpy(places)]
+
 
 @dataclass(frozen=True)
 class Extraction:

@@ -57,8 +57,9 @@ def labelled(features: Features, images: Images, source: str) -> Labelled:
     kept = torch.from_numpy(np.flatnonzero(counts))
     if not len(kept):
         raise ImageSourceError(f"none of the {len(images)} images of {source} with a label can be read: mend them")
-    rows = features.rows if bool(counts.all()) else features.rows[kept]
-    return Labelled(rows, torch.from_numpy(labels)[kept].long(), int((labels < 0).sum()), features.unreadable)
+    return Labelled(
+        features.at(counts), torch.from_numpy(labels)[kept].long(), int((labels < 0).sum()), features.unreadable
+    )
 
 
 class Named(Protocol):
