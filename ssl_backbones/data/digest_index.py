@@ -88,7 +88,7 @@ class Files:
         return os.path.join(self.root, self.keys[row])
 
     def known(self) -> dict[str, np.ndarray]:
-        """What an index of the same files holds."""
+        """The arrays that an index of the same files holds."""
         return {"keys": self.keys.block, "ends": self.keys.ends, "stamps": self.stamps}
 
 
