@@ -97,7 +97,7 @@ def contrast(x: Levels, factor: float) -> Levels:
 
 def blur(x: Levels, sigma: float) -> Levels:
     """The image under Pillow's Gaussian, three boxes each way over repeated edges, not rounded."""
-    radius = torch.from_numpy(box_radius(np.array([sigma])).astype(np.float32))
+    radius = torch.tensor([box_radius(sigma)])
     reach = int(radius) + 1
     down, across = (torch.linalg.matrix_power(box_weights(side, radius, reach)[0], 3) for side in x.shape[:2])
     channels = torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1)))
