@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from method_steps import CONFIGS, PACKAGES, steps_of
-from steps import Case, Step, command_of_cases, measure_cases
+from method_steps import PACKAGES, steps_of
+from steps import CONFIGS, Case, Step, command_of_cases, measure_cases
 from timing import circumstances, clock_of, in_turn, quartiles
 
 from ssl_backbones.train.processes import meet

@@ -152,6 +152,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=14.0, help="for all of it (14)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--epochs", type=int, default=0, help="of every run, instead of what fits")
+    parser.add_argument(
+        "--epochs_at_most", type=int, default=0, help="of every run, where more would fit (0: no bound)"
+    )
     parser.add_argument("--batch", type=int, default=256, help="images a step (256)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--small", action="store_true", help="ResNet-8 on noise at 32 px, for a dry run")
@@ -168,7 +171,8 @@ def measure(asked: argparse.Namespace, record: Record) -> None:
     if not asked.epochs:
         record.measure("trials", partial(trials, methods, asked, costs), 0.0)
         methods = [name for name in methods if name in costs]
-    epochs = asked.epochs or epochs_within(record.left() - RESERVE, list(costs.values()))
+    fitting = asked.epochs or epochs_within(record.left() - RESERVE, list(costs.values()))
+    epochs = min(fitting, asked.epochs_at_most or fitting)
     record.found["epochs"] = epochs
     for method in methods:
         record.measure(method, partial(run_of, method, asked, epochs), costs[method].of(epochs) * 0.8 if costs else 0.0)

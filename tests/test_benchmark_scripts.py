@@ -76,6 +76,15 @@ def test_the_aligned_branch_is_measured_knob_by_knob(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_deterministic_steps_are_held_against_plain_ones(tmp_path: Path) -> None:
+    written, said = quick("deterministic", tmp_path / "deterministic.json", "--rounds", "2", "--methods", "byol")
+    (row,) = written["measured"][0]["methods"]
+    for way in ("deterministic_to_plain", "unfilled_to_plain"):
+        assert 0 < row[way]["q1"] <= row[way]["median"] <= row[way]["q3"]
+    assert "memory not filled" in said
+
+
+@pytest.mark.slow
 def test_views_of_large_images_are_held_against_pillows(tmp_path: Path) -> None:
     written, said = quick("large_images", tmp_path / "large.json", "--rounds", "2")
     assert [row["kind"] for row in written["measured"]] == ["sharp", "soft"]
