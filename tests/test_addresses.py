@@ -296,3 +296,22 @@ def test_no_file_that_a_run_writes_and_nothing_that_it_says_opens_an_address(
         for path in written:
             assert secret not in str(path)
             assert path.is_dir() or secret.encode() not in path.read_bytes()
+
+
+def test_systems_without_coroutines_are_read_as_well(folder: Path) -> None:
+    """As that of `hf://`, which is asked in threads."""
+    import fsspec
+
+    store = fsspec.filesystem("memory")
+    store.put(f"{folder}/", "/shards/", recursive=True)
+    try:
+        there, here = open_images("memory://shards/part-{000..003}.tar"), open_images(folder)
+        assert there.fingerprint == here.fingerprint
+        assert same_tensors(tensors(there), tensors(here))
+        assert len(open_images("memory://shards")) == len(here)
+        with pytest.raises(
+            ImageSourceError, match=r"'memory://shards/part-004\.tar' does not exist: check the address"
+        ):
+            open_images("memory://shards/part-{003..004}.tar")
+    finally:
+        store.rm("/shards", recursive=True)
