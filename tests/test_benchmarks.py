@@ -11,6 +11,8 @@ from conftest import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
 import activation_memory
+import neighbours
+import scale_page
 
 PAGE = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
 RESULTS = ROOT / "benchmarks" / "results"
@@ -40,6 +42,19 @@ def test_the_memory_that_is_told_is_that_of_its_file() -> None:
     four = ("moco_v2.in1k_200ep", "lewel_m.in1k_200ep", "byol.in1k_200ep", "lewel_b.in1k_400ep")
     expected = [str(counted[f"resnet50_{name}"]["kept"]["gb_per_256_images"]) for name in four]
     assert re.findall(r"\d+\.\d", sentence) == expected
+
+
+def test_the_table_of_nearest_neighbours_is_that_of_its_file() -> None:
+    for row in json.loads((RESULTS / "neighbours.json").read_bytes())["measured"]:
+        assert neighbours.table_line(row) in PAGE.splitlines()
+        assert row["same_up_to_ties"]
+
+
+def test_the_tables_on_a_hundred_million_images_are_those_of_their_files() -> None:
+    page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    for name in scale_page.TABLES:
+        table = page.partition(f"<!-- {name} -->\n")[2].partition("\n\n")[0]
+        assert table.splitlines()[2:] == scale_page.lines_of(name)
 
 
 @pytest.mark.slow
