@@ -61,9 +61,11 @@ def read_arrays(
     try:
         if place.stat().st_size > LARGEST:
             return None
-        with safe_open(place, framework="np") as file:
-            about = file.metadata() or {}
-            arrays = {name: one_of(file, name, (known or {}).get(name)) for name in names}
+        arrays: dict[str, np.ndarray] = {}
+        for name in names:  # opened for each, since a file that was read is memory until it is closed
+            with safe_open(place, framework="np") as file:
+                about = file.metadata() or {}
+                arrays[name] = one_of(file, name, (known or {}).get(name))
     except (OSError, SafetensorError, ValueError):
         return None
     return arrays if about.get("schema") == SCHEMA and about.get("seal") == seal(arrays) else None
