@@ -16,6 +16,7 @@ from two_processes import run_two_processes
 from ssl_backbones.data import Request
 from ssl_backbones.methods import Method, MethodConfig
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
+from ssl_backbones.shares import own_places
 
 BATCH, STEPS = 8, 3
 SYNCHRONISED = {"target_bn": "sync", "key_bn": "sync", "sync_bn": True}
@@ -51,7 +52,8 @@ def begin(method: Method) -> None:
     method.dataset(mined(Drawn(BATCH)), 16, 5)
     torch.manual_seed(0)
     unit = torch.eye(features_of(method))
-    method.on_epoch_start(lambda: unit[[0, 1, 0, 2, 0, 1, 3, 3]] + 1e-3 * unit[8:16])
+    features = unit[[0, 1, 0, 2, 0, 1, 3, 3]] + 1e-3 * unit[8:16]
+    method.on_epoch_start(lambda: features[own_places(BATCH)])
 
 
 def train(kind: type[MethodConfig], rank: int, parts: int) -> list[Any]:
