@@ -44,12 +44,14 @@ def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv(switches.WORKSPACE, raising=False)
     yield
     torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
 
 
-def switched() -> tuple[bool, bool, str | None]:
-    """Repeatable operations, a search for fast convolutions, and cuBLAS' workspace."""
-    found = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+def switched() -> tuple[bool, bool, bool, str | None]:
+    """Repeatable operations, fresh memory filled, a search for fast convolutions, and cuBLAS' workspace."""
+    filled: bool = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    found = torch.are_deterministic_algorithms_enabled(), filled, torch.backends.cudnn.benchmark
     return *found, os.environ.pop(switches.WORKSPACE, None)
 
 
@@ -57,10 +59,10 @@ def test_switches_follow_the_run_and_the_device(data: Path) -> None:
     plain = tiny(MoCoV2Config, data, data.parent / "run")
     repeated = replace(plain, deterministic=True)
     for asked, device, expected in (
-        (plain, CUDA, (False, True, None)),
-        (repeated, CUDA, (True, False, ":4096:8")),
-        (DetectRun(size=800), CUDA, (False, False, None)),
-        (repeated, CPU, (False, False, None)),
+        (plain, CUDA, (False, True, True, None)),
+        (repeated, CUDA, (True, False, False, ":4096:8")),
+        (DetectRun(size=800), CUDA, (False, True, False, None)),
+        (repeated, CPU, (False, True, False, None)),
     ):
         set_switches(asked, device)
         assert switched() == expected
