@@ -131,7 +131,7 @@ def digests_of_rows(
     digest_at: Callable[[int], bytes],
     name: str,
     whole: bool = False,
-    compared: int = COMPARED,
+    compared: int | None = None,
 ) -> np.ndarray:
     """The digests (N, WIDTH) of a table's `count` rows, read by `digest_at` where no index knows them.
 
@@ -141,7 +141,7 @@ def digests_of_rows(
     keys = PathKeys(map(known_as, files))
     asked_at = time.time_ns()
     stamps = stamps_in(map(stamp, files))
-    compared = 0 if all(map(is_versioned, files)) else compared
+    looked_at = 0 if all(map(is_versioned, files)) else COMPARED if compared is None else compared
     which = f"{name} {count} {hashlib.sha256(keys.block.data).hexdigest()}{WHOLLY * whole}"
     place = place_of(which) if len(keys) and count >= KEPT_FROM else None
 
@@ -151,7 +151,7 @@ def digests_of_rows(
     def known(index: Index) -> np.ndarray | None:
         if len(index.digests) != count or (index.rows_of(keys, stamps) < 0).any():
             return None
-        agree = all(digest_at(at) == index.digests[at].tobytes() for at in spread(count, compared))
+        agree = all(digest_at(at) == index.digests[at].tobytes() for at in spread(count, looked_at))
         return index.digests if agree else None
 
     if place is None:
