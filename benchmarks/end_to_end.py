@@ -80,9 +80,11 @@ def real_steps(loop: Loop) -> Iterator[float]:
         yield waited
 
 
-def against(case: Case, images: Images, workers: int, rounds: int, device: torch.device) -> dict[str, Any]:
+def against(
+    case: Case, images: Images, precisions: Sequence[str], workers: int, rounds: int, device: torch.device
+) -> dict[str, Any]:
     """Each loop's step in each precision, and the bare passes, in turn."""
-    found = {precision: chosen(case, images, precision, device) for precision in PRECISIONS}
+    found = {precision: chosen(case, images, precision, device) for precision in precisions}
     print(f"{case.name}, batch {case.batch}: {'; '.join(map(str, found.values()))}", flush=True)
     ways: dict[str, Callable[[], object]] = {}
     for precision, compute in found.items():
@@ -97,9 +99,9 @@ def against(case: Case, images: Images, workers: int, rounds: int, device: torch
             ways[f"lightly {precision}"] = peer.steps(case, images, precision, workers, device).__next__
     kind, clock = clock_of(device)
     seconds = in_turn(ways, rounds, clock)
-    ratios = {f"ours {p} / bare {p}": seconds[f"ours {p}"] / seconds[f"bare {p}"] for p in PRECISIONS}
-    if peer.INSTALLED:
-        for ours, theirs in (("bf16", "fp32"), ("fp32", "fp32"), ("bf16", "bf16")):
+    ratios = {f"ours {p} / bare {p}": seconds[f"ours {p}"] / seconds[f"bare {p}"] for p in precisions}
+    for ours, theirs in (("bf16", "fp32"), ("fp32", "fp32"), ("bf16", "bf16")):
+        if peer.INSTALLED and {ours, theirs} <= {*precisions}:
             name = f"lightly {theirs} / ours {ours}"
             ratios[name] = seconds[f"lightly {theirs}"] / seconds[f"ours {ours}"]
     return {
@@ -173,7 +175,8 @@ def verdicts(measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             if target is not None and name in ratios:
                 found.append(verdict(f"{row['case']}, {name}", ratios[name]["median"], target, at_most=False))
             name = f"ours {precision} / bare {precision}"
-            found.append(verdict(f"{row['case']}, {name}", ratios[name]["median"], BARE_TARGET))
+            if name in ratios:
+                found.append(verdict(f"{row['case']}, {name}", ratios[name]["median"], BARE_TARGET))
         stall = row["whole"]["mean_to_median"]
         found.append(verdict(f"{row['case']}, whole run, mean / median step", stall, STALL_TARGET))
     return found
@@ -199,6 +202,9 @@ def main() -> None:
     parser = command_of_cases(__file__, __doc__, list(CASES)[:3])
     parser.add_argument("--data", default=str(SAMPLE), help="images to train on (those that ship with the repository)")
     parser.add_argument("--engine", default="opencv", choices=("pillow", "opencv", "device"), help="of our views")
+    parser.add_argument(
+        "--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS, help="the last is the whole run's"
+    )
     parser.add_argument("--steps", type=int, default=60, help="of the whole run (60)")
     parser.add_argument("--workers", type=int, help="of the whole run, instead of what it finds fitting")
     parser.add_argument("--workers-in-turn", type=int, default=0, help="of each loop that takes its turn (0)")
@@ -217,8 +223,9 @@ def main() -> None:
 
     def measure(case: Case) -> dict[str, Any]:
         with using_engine(options.engine):
-            pairs = against(case, images, options.workers_in_turn, options.rounds, device)
-            compute = Compute("bf16", pairs["layouts"]["bf16"], {})
+            pairs = against(case, images, options.precisions, options.workers_in_turn, options.rounds, device)
+            last = options.precisions[-1]
+            compute = Compute(last, pairs["layouts"][last], {})
             return {"against": pairs, "whole": whole(case, images, compute, options.workers, options.steps)}
 
     measure_cases(options, about, measure, say, verdicts)
