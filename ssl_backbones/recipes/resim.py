@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ssl_backbones.methods.resim import ReSimConfig
 from ssl_backbones.recipes.own import ARCHS, contrastive, heads, own
 from ssl_backbones.recipes.recipe import Recipe
@@ -43,7 +45,7 @@ def shorter(arch: str) -> ReSimConfig:
     return ReSimConfig(**HEADS[arch], queue_size=4096, momentum=0.99, views=MOCO_V2_SMALL_VIEWS, **maps(arch))
 
 
-def maps(arch: str) -> dict[str, int]:
+def maps(arch: str) -> dict[str, Any]:
     """Few and narrow positions of the small networks, whose maps are large; elsewhere maps as the paper has them."""
     return {"map_dim": 64, "grid": GRID} if arch in SMALL else {}
 
