@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,11 @@ if not os.path.isdir(os.environ.get("SSL_BACKBONES_TESTS", "")):
     os.environ["SSL_BACKBONES_TESTS"] = OWN.name
 SHARED = Path(os.environ["SSL_BACKBONES_TESTS"])
 HOME = tempfile.mkdtemp(prefix="home-", dir=SHARED)
+
+# A shell without job control has what it starts in the background ignore this, and so would all that tests start.
+for end in (signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(end) is signal.SIG_IGN:
+        signal.signal(end, signal.default_int_handler if end == signal.SIGINT else signal.SIG_DFL)
 
 # Hub constants are read when huggingface_hub is imported, so these come before anything that imports it.
 os.environ["HF_HUB_OFFLINE"] = "1"
