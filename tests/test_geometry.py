@@ -88,7 +88,7 @@ def assert_told(dataset: BatchDataset, request: Request, tolerance: float = 0.02
 def test_places_are_where_views_lie(engine: Engine) -> None:
     dataset = Batches(Coloured(6, torn=(2,)), LocatedViews(MultiView(POLICIES, 32, engine)), seed=1)
     found = assert_told(dataset, Request(0, np.arange(6)))
-    assert found.geometry.boxes.shape == (3, 6, 4)
+    assert found.geometry.boxes.shape == (6, 3, 4)
     assert found.geometry.sizes[2].tolist() != [90 + 26, 140 - 18]  # another stands in for the torn one
 
 

@@ -10,7 +10,7 @@ import torch
 from tinted import Tints
 from torch import Tensor
 
-from ssl_backbones import distributed
+from ssl_backbones import shares
 from ssl_backbones.data import Images
 from ssl_backbones.metrics import knn_accuracy
 from ssl_backbones.recipes.settings import Monitoring
@@ -149,10 +149,10 @@ def test_processes_share_the_queries_and_answer_alike(
     alone = monitor.measure(features, features)
     assert alone.correct is not None
     named: list[Tensor] = []
-    monkeypatch.setattr(distributed, "world_size", lambda: world_size)
+    monkeypatch.setattr(shares, "world_size", lambda: world_size)
     for collect in (True, False):  # each process's own answers first, then what all of them make of these
         for rank in range(world_size):
-            monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+            monkeypatch.setattr(shares, "rank", lambda rank=rank: rank)
             gathered = (lambda own: named.append(own) or own) if collect else (lambda own: torch.cat(named))
             monkeypatch.setattr(monitor_module, "gather", gathered)
             if collect:

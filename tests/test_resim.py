@@ -155,8 +155,8 @@ def test_parts_of_the_loss_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> Non
 def place_in(method: Any, boxes: list[list[int]], count: int = 2) -> Located:
     """Views of some images, all with these two boxes."""
     views = batch_of(method, count).views
-    flips, sizes = torch.zeros(2, count, dtype=torch.bool), torch.full((count, 2), 100)
-    return Located(views, Geometry(torch.tensor(boxes)[:, None].expand(2, count, 4), flips, sizes))
+    flips, sizes = torch.zeros(count, 2, dtype=torch.bool), torch.full((count, 2), 100)
+    return Located(views, Geometry(torch.tensor(boxes).expand(count, 2, 4), flips, sizes))
 
 
 def test_views_without_a_common_part_score_whole_views_alone() -> None:

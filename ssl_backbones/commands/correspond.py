@@ -1,4 +1,4 @@
-"""Measure what leads from object to object: DenseCL's correspondences, PixPro's and LEWEL's maps, side by side.
+"""Measure what leads from object to object: DenseCL's correspondences, PixPro's and LEWEL's maps.
 
 Examples:
     ssl-backbones correspond runs/densecl runs/pixpro runs/lewel_b --data voc.parquet --out results/pairs --control

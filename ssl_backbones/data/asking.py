@@ -16,7 +16,7 @@ from ssl_backbones.data.images import ImageSourceError
 T = TypeVar("T")
 Call = Callable[[Any], Callable[[], Any]]
 """From a file system to a function that asks it, or to a coroutine function where the system has those."""
-EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "train", "https": "train"}
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
 """Protocols that an extra of this package brings."""
 WEB = ("http", "https")
 PLAIN = {"Accept-Encoding": "identity"}

@@ -73,7 +73,7 @@ def pairs_of(scenes: Scenes, size: int, area: tuple[float, float], seed: int) ->
 def masks_of(mask: np.ndarray, geometry: Geometry, size: int) -> Tensor:
     """The parts (V, S, S) of an image's mask (H, W) that its views show."""
     found = []
-    for box, flipped in zip(geometry.boxes[:, 0].tolist(), geometry.flips[:, 0].tolist(), strict=True):
+    for box, flipped in zip(geometry.boxes[0].tolist(), geometry.flips[0].tolist(), strict=True):
         left, top, width, height = box
         part = Image.fromarray(mask[top : top + height, left : left + width])
         levels = torch.from_numpy(np.array(part.resize((size, size), Image.Resampling.NEAREST)))

@@ -155,7 +155,7 @@ class ReSim(Method):
                 f"a feature map of {high} x {wide} positions holds no window of {window[0]} and one more position: "
                 "take larger views (--size)"
             )
-        regions, whole = seen_in_the_other(windows, geometry.boxes, geometry.flips)
+        regions, whole = seen_in_the_other(windows, geometry.boxes.transpose(0, 1), geometry.flips.mT)
         own = own_rows(everyones, len(maps))
         queries, keys = region_means(maps, windows), region_means(own, regions)
         parts = 1 if groups is None else groups

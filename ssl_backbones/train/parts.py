@@ -42,7 +42,7 @@ def earlier(folder: RunFolder) -> Earlier | None:
 
 def parts_in(scalars: Any) -> int:
     """The parts of a batch as the plain values of a checkpoint tell them, 0 where they do not."""
-    parts = scalars["compute"].get("parts")
+    parts = scalars.get("compute", {}).get("parts")
     return parts if isinstance(parts, int) else 0
 
 

@@ -18,12 +18,12 @@ from ssl_backbones.views.transform import Transform
 
 
 class Geometry(NamedTuple):
-    """The places of V views of each of B images, in pixels of the images before any of them were left out."""
+    """The places of V views of each of B images, a row an image, in pixels of the images before any were left out."""
 
     boxes: Tensor
-    """(V, B, 4) int64: left, top, width and height of the crop."""
+    """(B, V, 4) int64: left, top, width and height of the crop."""
     flips: Tensor
-    """(V, B) bool: True if the crop was mirrored."""
+    """(B, V) bool: True if the crop was mirrored."""
     sizes: Tensor
     """(B, 2) int64: the image's width and height."""
 
@@ -32,10 +32,10 @@ class Geometry(NamedTuple):
 
         A mirrored view has x0 > x1, so that its columns run from x0 to x1 like any other's.
         """
-        first, extent = self.boxes.split(2, dim=2)
+        first, extent = self.boxes.transpose(0, 1).split(2, dim=2)
         span = (self.sizes - 1).clamp(min=1).float()
         (left, top), (right, bottom) = ((each / span).unbind(2) for each in (first, first + extent - 1))
-        x0, x1 = torch.where(self.flips, right, left), torch.where(self.flips, left, right)
+        x0, x1 = torch.where(self.flips.mT, right, left), torch.where(self.flips.mT, left, right)
         return torch.stack([x0, top, x1, bottom], dim=2)
 
 
@@ -53,8 +53,8 @@ def geometry_of(
     """The places of the views of images (B,) by policies (V,) and their parameters; no pixel is read for it."""
     sizes = np.array([whole_size(image) for image in images], dtype=np.int64).reshape(-1, 2)
     views = zip(policies, parameters, strict=True)
-    boxes = np.stack([policy.crop_boxes(drawn, sizes) for policy, drawn in views])
-    flips = np.stack([drawn.flip for drawn in parameters])
+    boxes = np.stack([policy.crop_boxes(drawn, sizes) for policy, drawn in views], axis=1)
+    flips = np.stack([drawn.flip for drawn in parameters], axis=1)
     return Geometry(torch.from_numpy(boxes), torch.from_numpy(flips), torch.from_numpy(sizes))
 
 
