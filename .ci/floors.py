@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 FLOOR = re.compile(r"^([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?>=([0-9][0-9.]*)")
-EXTRAS = ("train", "viz", "fast", "heic", "tiff", "eval", "test")
+EXTRAS = ("train", "viz", "fast", "heic", "http", "tiff", "eval", "test")
 
 
 def floors() -> dict[str, str]:
