@@ -44,12 +44,19 @@ class Handler(BaseHTTPRequestHandler):
 def serving() -> Iterator[Server]:
     """A server for as long as the block lasts."""
     server = Server()
+    with running(server, server.closing):
+        yield server
+
+
+@contextmanager
+def running(server: ThreadingHTTPServer, closing: threading.Event) -> Iterator[None]:
+    """Answers of a server for as long as the block lasts; `closing` tells those that wait of its end."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield server
+        yield
     finally:
-        server.closing.set()
+        closing.set()
         server.shutdown()
         server.server_close()
         thread.join()

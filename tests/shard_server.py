@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from loopback import running
 
 
 class ShardServer(ThreadingHTTPServer):
@@ -106,19 +107,5 @@ class Quiet(ShardServer):
 def serving_shards(folder: Path) -> Iterator[ShardServer]:
     """A server for as long as the block lasts."""
     server = Quiet(folder)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with running(server, server.closing):
         yield server
-    finally:
-        server.closing.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-if __name__ == "__main__":  # for benchmarks: a folder, and seconds before each answer
-    with serving_shards(Path(sys.argv[1])) as alone:
-        alone.latency = float(sys.argv[2])
-        print(alone.url, flush=True)
-        sys.stdin.read()

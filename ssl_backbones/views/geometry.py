@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ssl_backbones.views.multi_view import MultiView
+from ssl_backbones.views.handed_over import HandedOver
 from ssl_backbones.views.policy import Parameters, Policy
-from ssl_backbones.views.reduction import Reduction, whole_size
-from ssl_backbones.views.transform import Transform
+from ssl_backbones.views.reduction import whole_size
 
 
 class Geometry(NamedTuple):
@@ -58,25 +57,10 @@ def geometry_of(
     return Geometry(torch.from_numpy(boxes), torch.from_numpy(flips), torch.from_numpy(sizes))
 
 
+@final
 @dataclass(frozen=True)
-class LocatedViews(Transform):
+class LocatedViews(HandedOver):
     """The views (B, 3, S, S) of each image, and their places in it: Located, where `views` makes a list."""
-
-    engines = MultiView.engines
-
-    views: MultiView
-
-    def at(self, side: int) -> Self:
-        """The same views at another side, in the same places."""
-        return replace(self, views=self.views.at(side))
-
-    def draw(self, seed: int, epoch: int, indices: np.ndarray) -> tuple[Parameters, ...]:
-        """The parameters of each view, B rows each."""
-        return self.views.draw(seed, epoch, indices)
-
-    def reductions(self, seed: int, epoch: int, indices: np.ndarray) -> Sequence[Reduction]:
-        """As coarse as the views allow."""
-        return self.views.reductions(seed, epoch, indices)
 
     def on_host(self, images: Sequence[Image.Image], parameters: tuple[Parameters, ...]) -> Located:
         """The views as they are on the host, and their places."""
