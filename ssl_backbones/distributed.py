@@ -130,8 +130,11 @@ def first_decides(work: Callable[[], T]) -> T:
 def reporting(tell: Callable[[], object]) -> Iterator[None]:
     """Context manager: tell those who wait for this process, at intervals, that it is at work, and alive."""
     over = threading.Event()
+    device = torch.cuda.current_device() if torch.cuda.is_initialized() else None
 
     def report() -> None:
+        if device is not None:
+            torch.cuda.set_device(device)  # a new thread would speak by the first
         with suppress(RuntimeError):  # a process that is gone is met again by the answer
             while not over.wait(REPORTS.total_seconds()):
                 tell()

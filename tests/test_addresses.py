@@ -7,7 +7,9 @@ import os
 import pickle
 import sys
 import time
+import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hostile
@@ -20,9 +22,20 @@ from shard_server import ShardServer, serving_shards
 from test_tar import BAD, entry, same_tensors, shard, shards, tensors
 from whole_runs import NoisyConfig
 
-from ssl_backbones.data import ImageSourceError, asking, blocks, open_images, source, tar, tar_index, validation_of
+from ssl_backbones.data import (
+    ImageSourceError,
+    asking,
+    blocks,
+    fetching,
+    open_images,
+    source,
+    tar,
+    tar_index,
+    validation_of,
+)
 from ssl_backbones.data.addresses import fetched, found_at
 from ssl_backbones.data.blocks import Blocks, Keeping
+from ssl_backbones.data.fetching import Fetching
 from ssl_backbones.data.tar import TarImages
 from ssl_backbones.recipes.settings import Checkpoints
 
@@ -116,6 +129,38 @@ def test_an_index_takes_a_part_of_a_shard_and_is_kept(
     assert server.sent - before == 1
     shard(big, entry(1))
     assert len(open_images(f"{server.url}/big.tar")) == 1
+
+
+def test_a_file_that_comes_whole_alone_is_asked_for_once(
+    server: ShardServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many threads and blocks want it."""
+    monkeypatch.setattr(fetching, "BLOCK", 1024)
+    server.ranges, server.latency = False, 0.1
+    address = dataclasses.replace(found_at(f"{server.url}/part-003.tar"), keeping=Keeping(folder=str(tmp_path / "own")))
+    server.asked.clear()
+    readers = Fetching([address])
+    with ThreadPoolExecutor(4) as pool:
+        parts = list(pool.map(lambda at: readers.read(0, 1024 * at, 1024), range(4)))
+    assert b"".join(parts) == (folder / "part-003.tar").read_bytes()[:4096]
+    assert len(server.asked) == 1
+
+
+def test_a_claim_ends_with_its_thread_whoever_was_forked_meanwhile(tmp_path: Path) -> None:
+    held = Blocks(Keeping(folder=str(tmp_path / "own")))
+    until, over = os.pipe()
+    with held.claim("a block", wait=True), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads, which is what is tried
+        child = os.fork()
+        if not child:
+            os.read(until, 1)
+            os._exit(0)
+    try:
+        with held.claim("a block", wait=False) as own:
+            assert own
+    finally:
+        os.write(over, b"x")
+        os.waitpid(child, 0)
 
 
 def test_small_images_are_indexed_in_large_ranges(server: ShardServer, folder: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Any
 
+import hostile
 import numpy as np
 import pytest
 import tifffile
@@ -15,8 +17,16 @@ from conftest import drawn_image
 from PIL import Image
 from runs import image_folder, tiny
 from small_methods import CONFIGS
+from test_tar import shard
 
-from ssl_backbones.data import DecodePolicy, ImageSourceError, UnreadableImageError, open_images, validation_of
+from ssl_backbones.data import (
+    DecodePolicy,
+    ImageSourceError,
+    UnreadableImageError,
+    open_images,
+    tar_index,
+    validation_of,
+)
 from ssl_backbones.data.decode import decode
 from ssl_backbones.data.statistics import measured
 from ssl_backbones.methods import BYOLConfig, MethodConfig
@@ -95,6 +105,23 @@ def test_files_of_other_formats_are_passed_over_and_splits_found(tmp_path: Path)
     assert beside is not None
     assert [*beside.keys] == ["a/2.npy", "b/3.npy"]
     assert [*open_images(tmp_path).keys] == ["a/0.png", "b/1.png"], "without channels, all is as it was"
+
+
+def test_shards_of_channels_are_indexed_for_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the same entries as JPEG, whichever is opened first."""
+    monkeypatch.setenv("SSL_BACKBONES_CACHE", str(tmp_path / "home"))
+    monkeypatch.setattr(tar_index, "KEPT_FROM", 0)
+    files = []
+    for number in range(3):
+        values = io.BytesIO()
+        np.save(values, drawn_values(number, 8, 8, 4))
+        files += [(f"{number}.jpg", hostile.jpeg(seed=number)), (f"{number}.npy", values.getvalue())]
+    packed = shard(tmp_path / "x.tar", files)
+    for _ in range(2):
+        assert [*open_images(packed).keys] == [f"x.tar/{number}.jpg" for number in range(3)]
+        found = open_images(packed, FOUR)
+        assert [*found.keys] == [f"x.tar/{number}.npy" for number in range(3)]
+        np.testing.assert_array_equal(found[1].values, drawn_values(1, 8, 8, 4))
 
 
 PICKLED = np.array([{"a": 1}], dtype=object)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -194,9 +196,15 @@ def fail(loop: Loop) -> None:
     raise RuntimeError("something else")
 
 
+def fail_and_signal(loop: Loop) -> None:
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    fail(loop)
+
+
 ENDS: dict[str, tuple[Callable[[Loop], None], type[BaseException], str]] = {
     "numbers that are none": (poison, NotFiniteError, "the last good checkpoint is .*step-00000003"),
     "any error": (fail, RuntimeError, "something else"),
+    "any error, and a signal meanwhile": (fail_and_signal, RuntimeError, "something else"),
     "a signal": (lambda loop: loop.stop.note(15, None), SystemExit, "143"),
 }
 
@@ -218,7 +226,13 @@ def test_any_end_of_a_run_waits_for_its_checkpoint(
             happens(loop)
 
     monkeypatch.setattr(Loop, "descend", step)
-    with pytest.raises(error, match=told):
-        run(recipe)
+    late: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: late.append(number))
+    try:
+        with pytest.raises(error, match=told):
+            run(recipe)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not late  # it came while the run still saw to signals
     assert steps(tmp_path / "run" / "checkpoints")[-1] == (4 if end == "a signal" else 3)
     assert not list((tmp_path / "run" / "checkpoints").glob(".tmp-*"))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from runs import image_folder, tiny
@@ -61,3 +62,8 @@ def test_processes_read_the_parts(data: Path, monkeypatch: pytest.MonkeyPatch) -
     whole = dataset[request].content
     monkeypatch.setattr(reading, "LEAST", 4)
     assert equal(read_in_parts(dataset, request, 2).content, whole)
+
+
+def test_what_cannot_be_joined_is_refused() -> None:
+    with pytest.raises(TypeError, match="a batch holds ndarray, whose parts cannot be joined"):
+        reading.joined([np.zeros(3), np.zeros(3)], [3, 3])

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import os
 import pickle
+import shutil
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -305,6 +306,24 @@ def test_a_shard_that_changes_in_use_ends_the_reading_in_a_sentence(workers: int
     ) as said:
         tensors(images, workers)
     assert "\n" not in str(said.value)
+
+
+def test_processes_may_have_copies_of_the_shards_of_their_own(tmp_path: Path) -> None:
+    folder = shards(tmp_path / "tars", [2, 3])
+    other = pickle.loads(pickle.dumps(open_images(folder)))
+    for path in folder.iterdir():
+        shutil.copyfile(path, tmp_path / "copy")
+        os.replace(tmp_path / "copy", path)
+    with pytest.raises(ImageSourceError, match="changed while it was in use"):
+        other.raw(0)
+    other.at_hand()
+    assert same_tensors(tensors(other), tensors(open_images(folder)))
+    shard(folder / "part-001.tar", [*entry(7), *entry(8), *entry(9)])
+    with pytest.raises(ImageSourceError, match=r"part-001\.tar' changed while it was in use"):
+        other.at_hand()
+    (folder / "part-000.tar").unlink()
+    with pytest.raises(ImageSourceError, match=r"part-000\.tar' cannot be read by this process \(No such file"):
+        other.at_hand()
 
 
 def test_an_image_that_is_broken_or_gone_is_an_unreadable_image(tmp_path: Path) -> None:

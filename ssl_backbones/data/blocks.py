@@ -168,6 +168,8 @@ class Blocks:
                 pass
             yield True
         finally:
+            with suppress(OSError):  # a process that was forked meanwhile has the same lock, until it ends
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
     def unusable(self, error: OSError) -> ImageSourceError:

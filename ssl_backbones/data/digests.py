@@ -15,6 +15,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
 import numpy as np
@@ -108,9 +109,14 @@ def of_each(
     """
     begun = told = time.monotonic()
     parts = [images[start : start + at_once] for start in range(0, len(images), at_once)]
+    contexts = (copy_context() for _ in parts)  # what is true where the answers are asked for is so in the threads
+
+    def asked(part: Sequence[S]) -> list[T]:
+        return [ask(image) for image in part]
+
     done = 0
     with ThreadPoolExecutor(min(threads, max(1, len(parts)))) as pool:
-        for answers in pool.map(lambda part: [ask(image) for image in part], parts):
+        for answers in pool.map(lambda part, context: context.run(asked, part), parts, contexts):
             yield from answers
             done += len(answers)
             now = time.monotonic()

@@ -77,7 +77,7 @@ class Fetching:
         blocks, name, size = self.opened(), self.name(file, number), self.size(file, number)
         found = blocks.read(name, size, start, end - start)
         if found is None:
-            with blocks.claim(name, wait=True):
+            with blocks.claim(self.claimed(file, name), wait=True):
                 found = blocks.read(name, size, start, end - start)
                 if found is None:
                     found = self.fetch(file, number)[start:end]
@@ -105,6 +105,10 @@ class Fetching:
     def name(self, file: int, number: int) -> str:
         """The name of a block."""
         return f"{self.sources[file]}-{number:06d}"
+
+    def claimed(self, file: int, block: str) -> str:
+        """The name of what one thread fetches alone: a block, or all of a file whose server sends no part."""
+        return block if self.files[file].by_range else self.sources[file]
 
     def size(self, file: int, number: int) -> int:
         """The bytes of a block."""
@@ -150,20 +154,26 @@ class Fetching:
         """Fetch the blocks of the plan that nobody has fetched or is fetching, to the end of the plan."""
         while True:
             with self.lock:
-                if not self.plan:
+                plan = self.plan
+                if not plan:
                     self.running -= 1
                     return
-                file, number = self.plan.popleft()
+                file, number = plan.popleft()
             try:
                 self.fetch_unless_there(file, number)
             except (ImageSourceError, OSError):  # whoever needs it meets the same, and tells
-                self.plan.clear()
+                with self.lock:
+                    plan.clear()
+            except BaseException:
+                with self.lock:
+                    self.running -= 1
+                raise
 
     def fetch_unless_there(self, file: int, number: int) -> None:
         """Fetch a block that is not there, unless another thread or process does."""
         blocks, name = self.opened(), self.name(file, number)
         if not blocks.has(name):
-            with blocks.claim(name, wait=False) as own:
+            with blocks.claim(self.claimed(file, name), wait=False) as own:
                 if own and not blocks.has(name):
                     self.fetch(file, number)
 

@@ -89,6 +89,11 @@ def suffixes() -> tuple[str, ...]:
     return _LOOKED_FOR.get() or readable_suffixes()
 
 
+def looked_for() -> str:
+    """The ends of the names that alone are images here, in a word; empty where all that can be read are."""
+    return " ".join(_LOOKED_FOR.get())
+
+
 @cache
 def readable_suffixes() -> tuple[str, ...]:
     """Ends of the names of images that can be read here."""

@@ -61,6 +61,10 @@ class Images(ABC):
     def __len__(self) -> int:
         return len(self.keys)
 
+    def at_hand(self) -> None:
+        """Make images that another process opened this one's own, as far as they are to be; ImageSourceError."""
+        return  # files that are opened anew for each image are
+
     @cached_property
     def fingerprint(self) -> str:
         """A sha256 over the keys, labels and digests: alike for the same data, whatever its place on disk."""

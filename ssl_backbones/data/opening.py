@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
-from ssl_backbones.distributed import first_decides, world_size
+from ssl_backbones.distributed import first_decides, in_every_process, world_size
 from ssl_backbones.views.channel_image import ChannelImage
 
 Opened = TypeVar("Opened", bound=Images | None)
@@ -30,7 +30,10 @@ def opened_once(opened: Callable[[], Opened]) -> Opened:
             _ = images.fingerprint, images.fingerprint_by_sizes
         return images
 
-    return first_decides(known)
+    images = first_decides(known)
+    if images is not None and world_size() > 1:
+        in_every_process(images.at_hand)
+    return images
 
 
 def unlabelled(images: Images) -> Images:

@@ -41,6 +41,10 @@ class ParquetImages(RowImages):
     def whole_digests(self) -> np.ndarray:
         return self.column.digests_as(whole=True)
 
+    def at_hand(self) -> None:
+        """Read the rows, so that forked workers share them."""
+        _ = self.column[0]
+
     def encoded(self, index: int) -> bytes | Path | None:
         return self.column[index]
 

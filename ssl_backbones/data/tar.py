@@ -14,14 +14,14 @@ from PIL import Image
 from ssl_backbones.data.addresses import Address, changed
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
 from ssl_backbones.data.digest_index import digests_of_rows
-from ssl_backbones.data.digests import THREADS, digest_of_bytes, of_each
+from ssl_backbones.data.digests import THREADS, digest_of_bytes, of_each, spread
 from ssl_backbones.data.fetching import Fetching
-from ssl_backbones.data.images import Images, UnreadableImageError
+from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
 from ssl_backbones.data.keys import PathKeys, names_of
 from ssl_backbones.data.labels import labels_as_written
 from ssl_backbones.data.shards import Shards
-from ssl_backbones.data.stored import rooted
-from ssl_backbones.data.tar_index import TarIndex, index_of
+from ssl_backbones.data.stored import opened, rooted, stamp
+from ssl_backbones.data.tar_index import TarIndex, digest_at, index_of
 
 WINDOW = 16_384
 """Images that an epoch mixes: 2 GB of ImageNet's."""
@@ -102,6 +102,31 @@ class TarImages(Images):
             return digest_of_bytes(self.raw(row), whole=True)
 
         return digests_of_rows(self.files, len(self), digest, name, whole=True)
+
+    def at_hand(self) -> None:
+        """Take this machine's own copies of the shards, if there are such, by a few images of each."""
+        for shard, file in enumerate(self.files):
+            if isinstance(file, Address):
+                return
+            try:
+                self.stamps[shard] = self.own_stamp(shard, file)
+            except OSError as error:
+                raise ImageSourceError(
+                    f"{str(file)!r} cannot be read by this process ({error.strerror}): shards lie at the same place "
+                    "for all processes, shared or copied"
+                ) from error
+
+    def own_stamp(self, shard: int, file: Path) -> tuple[int, int, int, int]:
+        """The stamp of a shard as this process sees it. ImageSourceError where that is another shard."""
+        own, first, known = stamp(file), int(self.ends[shard]), tuple(self.stamps[shard].tolist())
+        if own == known:
+            return own
+        rows = [first + at for at in spread(int(self.ends[shard + 1]) - first, COMPARED)]
+        with opened(file) as read:
+            found = [digest_at(read, int(self.extents[row, 1]), int(self.extents[row, 0])) for row in rows]
+        if own[0] != known[0] or found != [self.contents[row].tobytes() for row in rows]:
+            raise changed(file)
+        return own
 
     def require_same(self, shard: int, state: os.stat_result) -> None:
         """Refuse a shard whose size, time or inode is not what its index was made of."""

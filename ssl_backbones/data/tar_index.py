@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_backbones.data.digests import WIDTH, Read, as_rows, digest_of, spread
-from ssl_backbones.data.formats import suffixes
+from ssl_backbones.data.formats import looked_for, suffixes
 from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.kept_arrays import are_texts, keep_arrays, place_of, read_arrays, settled, stamps_in, turn
 from ssl_backbones.data.keys import PathKeys
@@ -82,7 +82,9 @@ def index_of(shard: File, compared: int = 1) -> TarIndex:
     ImageSourceError says what is wrong with the shard; nothing is kept of such a one.
     """
     try:
-        place = place_of(known_as(shard), "shards") if stamp(shard)[0] >= KEPT_FROM else None
+        place = (
+            place_of(f"{known_as(shard)} {looked_for()}".rstrip(), "shards") if stamp(shard)[0] >= KEPT_FROM else None
+        )
         if place is None:
             return indexed(shard)
         index = kept(place)

@@ -99,8 +99,10 @@ class Loop:
                 self.writer.settle()
                 return self.trained(after)
         finally:
-            self.stop.restore()
-            self.writer.close(self.log.say)
+            try:
+                self.writer.close(self.log.say)  # a signal meanwhile is noted, and the checkpoint is written whole
+            finally:
+                self.stop.restore()
 
     def finish(self) -> Measured:
         """Make all the steps that are left, and measure after the last."""

@@ -69,4 +69,6 @@ def joined(contents: Sequence[Any], counts: Sequence[int]) -> Any:
         return type(first)(*(joined(same, counts) for same in zip(*contents, strict=True)))
     if isinstance(first, list | tuple):
         return type(first)(joined(same, counts) for same in zip(*contents, strict=True))
+    if not isinstance(first, int | float | str | None):
+        raise TypeError(f"a batch holds {type(first).__name__}, whose parts cannot be joined: make it of tensors")
     return first
