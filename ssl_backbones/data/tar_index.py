@@ -82,9 +82,8 @@ def index_of(shard: File, compared: int = 1) -> TarIndex:
     ImageSourceError says what is wrong with the shard; nothing is kept of such a one.
     """
     try:
-        place = (
-            place_of(f"{known_as(shard)} {looked_for()}".rstrip(), "shards") if stamp(shard)[0] >= KEPT_FROM else None
-        )
+        name = f"{known_as(shard)} {looked_for()}".rstrip()
+        place = place_of(name, "shards") if stamp(shard)[0] >= KEPT_FROM else None
         if place is None:
             return indexed(shard)
         index = kept(place)
