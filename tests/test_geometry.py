@@ -152,6 +152,13 @@ def test_places_in_exchange_are_those_in_the_images_asked_for(torn: tuple[int, .
     assert all(torch.equal(*pair) for pair in zip(exchanged.views.views[1:], theirs[1:], strict=True))
 
 
+def test_corners_in_pixels_are_the_crops_first_and_last_pixels() -> None:
+    boxes = torch.tensor([[[2, 1, 22, 9], [7, 0, 24, 7]], [[0, 9, 17, 24], [3, 2, 14, 38]]])
+    geometry = Geometry(boxes, torch.tensor([[True, False], [False, True]]), torch.tensor([[33, 11], [18, 45]]))
+    expected = [[[23.0, 1, 2, 9], [0, 9, 16, 32]], [[7, 0, 30, 6], [16, 2, 3, 39]]]
+    torch.testing.assert_close(geometry.corners_in_pixels(), torch.tensor(expected))
+
+
 def test_an_image_of_one_pixel_has_places() -> None:
     geometry = Geometry(torch.tensor([[[0, 0, 1, 1]]]), torch.tensor([[True]]), torch.tensor([[1, 1]]))
     assert geometry.corners().tolist() == [[[0.0, 0.0, 0.0, 0.0]]]

@@ -66,7 +66,7 @@ def pairs_of(scenes: Scenes, size: int, area: tuple[float, float], seed: int) ->
         located = transform.on_host([scenes[index]], parameters)
         levels.append(torch.cat(list(located.views)))
         masks.append(masks_of(scenes.mask(index), located.geometry, size))
-        corners.append((located.geometry.corners() * (located.geometry.sizes - 1).repeat(1, 2))[:, 0])
+        corners.append(located.geometry.corners_in_pixels()[:, 0])
     return ScenePairs(torch.stack(levels, 1), torch.stack(masks, 1), torch.stack(corners, 1))
 
 

@@ -92,8 +92,7 @@ class VICRegL(Method):
         """Score two views (B, 3, S, S) of each image by their places in it. Eq. 4."""
         (view1, view2), geometry = batch
         (z1, local1, grid), (z2, local2, _) = self.embed(view1), self.embed(view2)
-        corners = geometry.corners() * geometry.sizes.repeat(1, 2)  # in pixels, which are as wide as high
-        by_place = self.local_loss(local1, local2, place_distances(*corners.unbind(), grid))
+        by_place = self.local_loss(local1, local2, place_distances(*geometry.corners_in_pixels().unbind(), grid))
         by_feature = self.local_loss(local1, local2, embedding_distances(local1, local2))
         whole = self.loss(z1, z2)
         share = self.config.global_weight

@@ -37,6 +37,10 @@ class Geometry(NamedTuple):
         x0, x1 = torch.where(self.flips.mT, right, left), torch.where(self.flips.mT, left, right)
         return torch.stack([x0, top, x1, bottom], dim=2)
 
+    def corners_in_pixels(self) -> Tensor:
+        """The same x0, y0, x1, y1 (V, B, 4) in pixels of the image, which are as wide as high."""
+        return self.corners() * (self.sizes - 1).repeat(1, 2)
+
 
 class Located(NamedTuple):
     """Views, and their places in the images."""
