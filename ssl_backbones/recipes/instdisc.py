@@ -23,7 +23,7 @@ LARGE = Recipe(
         epochs=200,
         hardware="not stated",
         hours=None,
-        result="46.8 top-1 by the nearest neighbour (the authors' README); here: not measured",
+        result="46.8 top-1 (the authors' README, whose test takes 200 neighbours); here: not measured",
         not_stated="The proximal term of the paper is left out, as in the authors' code; initial weights follow this "
         "library.",
     ),
