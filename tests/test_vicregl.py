@@ -16,6 +16,7 @@ from test_rivals import normal
 from ssl_backbones.losses import embedding_distances, place_distances, vicreg
 from ssl_backbones.losses.dense import matched_positions
 from ssl_backbones.methods import VICRegLConfig
+from ssl_backbones.recipes import get
 
 sizes = st.integers(1, 5)
 seeds = st.integers(0, 99)
@@ -72,6 +73,20 @@ def test_the_loss_is_its_parts() -> None:
     assert alone(batch)["loss"].item() == pytest.approx(vicreg(z1, z2).item(), rel=1e-12)
     alone(batch)["loss"].backward()
     assert all(not weight.grad.any() for weight in alone.local_projector.parameters())
+
+
+@pytest.mark.parametrize("tag", ["300ep", "300ep_alpha75", "100ep"])
+def test_the_rows_of_the_authors_weigh_the_terms_as_their_code_does(tag: str) -> None:
+    """25, 25 and 1, of the distance and of the means of variance and covariance over the two views."""
+    config, z1, z2 = get(f"resnet50_vicregl.in1k_{tag}").method, normal(0, 6, 4), normal(1, 6, 4)
+    assert isinstance(config, VICRegLConfig)
+    means = []
+    for rows in (z1, z2):
+        spread, products = (1 - (rows.var(0) + 1e-4).sqrt()).relu().mean(), rows.T.cov()
+        means.append(25 * spread + (products.square().sum() - products.diagonal().square().sum()) / 4)
+    expected = 25 * (z1 - z2).square().mean() + sum(means) / 2
+    found = vicreg(z1, z2, config.invariance, config.variance, config.covariance)
+    torch.testing.assert_close(found, expected)
 
 
 def test_features_match_at_least_as_near_as_places_do() -> None:

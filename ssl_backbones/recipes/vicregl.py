@@ -11,11 +11,16 @@ from ssl_backbones.views import LEWEL_B_SMALL_VIEWS
 
 VICREGL = "VICRegL (Bardes et al., NeurIPS 2022, https://arxiv.org/abs/2210.01571)"
 OPEN = (
-    "The authors' code takes 4 matches from the second view to the first, matches mirrored views at other places, and "
-    "compares all positions by features; here it is the paper's gamma of 20 throughout, and mirrored views match. "
-    "The two directions are averaged. What LARS leaves plain and its trust ratio are BYOL's; initial weights follow "
-    "this library."
+    "The authors' code takes 20 matches by place from one view and 4 from the other, matches mirrored views at other "
+    "places, and compares all positions by features; here it is the paper's gamma of 20 throughout, and mirrored views "
+    "match. As first released it kept one of the two orders of the views in the local loss, halved, and since December "
+    "2022 the mean of both, as here; which gave the figures is not told. Variance and covariance are of matches in the "
+    "order of their positions there, of their distances here. What LARS leaves plain and its trust ratio are BYOL's; "
+    "initial weights follow this library."
 )
+VARIANCE, COVARIANCE = 12.5, 0.5
+"""The paper's 25 and 1 as the authors' code has them, which takes the mean of both terms over the two views:
+`VICRegLConfig` weighs their sum."""
 
 
 def large(tag: str, epochs: int, batch_size: int, lr: float, alpha: float, result: str) -> Recipe:
@@ -23,7 +28,7 @@ def large(tag: str, epochs: int, batch_size: int, lr: float, alpha: float, resul
     return Recipe(
         name=f"resnet50_vicregl.in1k_{tag}",
         model="resnet50_vicregl",
-        method=VICRegLConfig(global_weight=alpha),
+        method=VICRegLConfig(global_weight=alpha, variance=VARIANCE, covariance=COVARIANCE),
         epochs=epochs,
         batch_size=batch_size,
         optimizer=OptimizerConfig("lars", lr, weight_decay=1e-6, exclude_norm_and_bias=True, trust="update"),
