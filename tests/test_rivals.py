@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_backbones.data import ImageSourceError, Request
-from ssl_backbones.losses import batch_info_nce, correspondence, dense, dense_info_nce, supcon
+from ssl_backbones.losses import batch_info_nce, correspondence, dense_info_nce, parts, supcon
 from ssl_backbones.methods import (
     DenseCL,
     DenseCLConfig,
@@ -246,8 +246,8 @@ class TestDenseCL:
 
     def test_parts_of_the_dense_loss_are_the_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
         found = []
-        for at_once in (dense.AT_ONCE, 12):
-            monkeypatch.setattr(dense, "AT_ONCE", at_once)
+        for at_once in (parts.AT_ONCE, 12):
+            monkeypatch.setattr(parts, "AT_ONCE", at_once)
             r = normal(0, 2, 4, 3).requires_grad_()
             loss = dense_info_nce(r, normal(1, 2, 4, 3), torch.arange(4).expand(2, -1), normal(2, 4, 3), 0.2)
             found.append((loss.detach(), torch.autograd.grad(loss, r)[0]))

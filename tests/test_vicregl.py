@@ -93,9 +93,10 @@ def test_features_match_at_least_as_near_as_places_do() -> None:
     method: Any = small_method(VICRegLConfig)
     batch = batch_of(method)
     (_, first, grid), (_, second, _) = (method.embed(view) for view in batch.views)
+    corners = batch.geometry.corners() * (batch.geometry.sizes - 1).repeat(1, 2)
     apart = [
         (one - other).norm(dim=2).mean().item()
-        for distances in (embedding_distances(first, second), place_distances(*batch.geometry.corners_in_pixels().unbind(), grid))
+        for distances in (embedding_distances(first, second), place_distances(*corners.unbind(), grid))
         for one, other in [matched_positions(first, second, distances, 5)]
     ]
     assert apart[0] < apart[1]

@@ -8,13 +8,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from torch.utils.checkpoint import checkpoint
 
+from ssl_backbones.losses.parts import in_parts, rows_at_once
 from ssl_backbones.losses.precision import in_single_precision
-from ssl_backbones.products import exact_products
 
-ENTRIES = 2**26
-"""The most logits of aligned embeddings that are held at once; their parts are computed once more for the gradient."""
 AlignedNegatives = Literal["other_images_all_maps", "other_images_same_map", "everything"]
 
 
@@ -168,23 +165,19 @@ def aligned_nt_xent(
     mine = normalize(torch.stack([first, second], 1), dim=-1)  # (B, 2, n, D)
     others = mine if everyone is None else normalize(everyone, dim=-1)  # (G, 2, n, D)
     pairs = others[:, :, :1] if negatives == "other_images_same_map" else others
-    at_once = max(1, ENTRIES // (mine[0, ..., 0].numel() * pairs[..., 0].numel()))
+    own = position + torch.arange(len(mine), device=mine.device)
+    at_once = rows_at_once(mine[0, ..., 0].numel() * pairs[..., 0].numel())
     if len(mine) <= at_once:
-        return _nt_xent_of(mine, others, temperature, position, negatives).mean()
+        return _nt_xent_of(mine, own, others, temperature, negatives).mean()
 
-    def summed(part: Tensor, place: int) -> Tensor:
-        with exact_products():  # again where the gradient is computed
-            return _nt_xent_of(part, others, temperature, place, negatives).sum()
+    def summed(part: Tensor, place: Tensor) -> Tensor:
+        return _nt_xent_of(part, place, others, temperature, negatives).sum()
 
-    sums = [
-        checkpoint(summed, part, position + number * at_once, use_reentrant=False, preserve_rng_state=False)
-        for number, part in enumerate(mine.split(at_once))
-    ]
-    return torch.stack(sums).sum() / mine[..., 0].numel()
+    return torch.stack(in_parts(summed, (mine, own), at_once)).sum() / mine[..., 0].numel()
 
 
-def _nt_xent_of(mine: Tensor, others: Tensor, temperature: float, position: int, negatives: AlignedNegatives) -> Tensor:
-    """NT-Xent of each of the unit embeddings (B, 2, n, D) against those of all (G, 2, n, D): 2Bn numbers."""
+def _nt_xent_of(mine: Tensor, own: Tensor, others: Tensor, temperature: float, negatives: AlignedNegatives) -> Tensor:
+    """NT-Xent of each of the unit embeddings (B, 2, n, D), rows `own` (B,) of all (G, 2, n, D): 2Bn numbers."""
     (images, _, maps, _), scaled = mine.shape, mine / temperature
     positive = (scaled * mine.flip(1)).sum(-1)
     own_view, own_map = (torch.eye(size, dtype=torch.bool, device=mine.device) for size in (2, maps))
@@ -197,8 +190,7 @@ def _nt_xent_of(mine: Tensor, others: Tensor, temperature: float, position: int,
         logits = all_maps.view(images, 2, maps, -1, 2, maps)  # (B, 2, n, G, 2, n)
         is_itself = own_view[:, None, :, None] & own_map[:, None]  # (2, n, 2, n)
         excluded = is_itself | ~own_map[:, None] if negatives == "other_images_all_maps" else is_itself
-    rows = torch.arange(images, device=mine.device)
-    at = rows, slice(None), slice(None), position + rows  # each image among all
+    at = torch.arange(images, device=mine.device), slice(None), slice(None), own  # each image among all
     with torch.no_grad():
         logits[at] = logits[at].masked_fill(excluded, -math.inf)
     return logits.flatten(3).logsumexp(3) - positive

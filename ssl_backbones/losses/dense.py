@@ -5,14 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from torch.utils.checkpoint import checkpoint
 
 from ssl_backbones.losses.contrastive import info_nce
+from ssl_backbones.losses.parts import in_parts, rows_at_once
 from ssl_backbones.losses.precision import in_single_precision
 
-AT_ONCE = 2**26
-"""Numbers for pairs of positions, or of positions and negatives, that are held at once; more are computed part by part,
-and again for the gradient."""
 EXACT = "donot_use_mm_for_euclid_dist"
 """Distances by differences: those by products lose digits where they are small."""
 
@@ -35,12 +32,14 @@ def dense_info_nce(queries: Tensor, keys: Tensor, matches: Tensor, negatives: Te
     unit vectors, as a queue holds them.
     """
     positives = keys.gather(1, matches[..., None].expand(-1, -1, keys.shape[2])).flatten(0, 1)
-    rows, count = queries.flatten(0, 1), max(1, AT_ONCE // len(negatives))
+    rows, count = queries.flatten(0, 1), rows_at_once(len(negatives))
     if len(rows) <= count:
         return info_nce(rows, positives, negatives, temperature)
-    parts = zip(rows.split(count), positives.split(count), strict=True)
-    sums = [checkpoint(info_nce, *part, negatives, temperature, use_reentrant=False) * len(part[0]) for part in parts]
-    return torch.stack(sums).sum() / len(rows)
+
+    def summed(part: Tensor, own: Tensor) -> Tensor:
+        return info_nce(part, own, negatives, temperature) * len(part)
+
+    return torch.stack(in_parts(summed, (rows, positives), count)).sum() / len(rows)
 
 
 @in_single_precision
@@ -49,21 +48,12 @@ def propagated(positions: Tensor, values: Tensor, sharpness: float) -> Tensor:
 
     PixPro (Xie et al., 2021), eq. 2 and 3: y_i = sum_j max(cos(x_i, x_j), 0)^sharpness g(x_j), positions x (B, P, D).
     """
-    parts = split_images(positions, positions, values)
-    if len(parts) == 1:
-        return _propagated(positions, values, sharpness)
-    return torch.cat([checkpoint(_propagated, x, g, sharpness, use_reentrant=False) for x, _, g in parts])
 
+    def mixed(x: Tensor, g: Tensor) -> Tensor:
+        unit = normalize(x, dim=2)
+        return (unit @ unit.mT).relu().pow(sharpness) @ normalize(g, dim=2)
 
-def _propagated(positions: Tensor, values: Tensor, sharpness: float) -> Tensor:
-    unit = normalize(positions, dim=2)
-    return (unit @ unit.mT).relu().pow(sharpness) @ normalize(values, dim=2)
-
-
-def split_images(first: Tensor, second: Tensor, *others: Tensor) -> list[tuple[Tensor, ...]]:
-    """The tensors (B, ...) in parts of so many images that AT_ONCE pairs of positions (B, P, D), (B, Q, D) are held."""
-    count = max(1, AT_ONCE // (first.shape[1] * second.shape[1]))
-    return list(zip(*(each.split(count) for each in (first, second, *others)), strict=True))
+    return torch.cat(in_parts(mixed, (positions, values), rows_at_once(positions.shape[1] ** 2)))
 
 
 @torch.no_grad()
@@ -126,8 +116,10 @@ def pixel_consistency(predictions: Tensor, targets: Tensor, pairs: Tensor) -> Te
     0. The targets get no gradient.
     """
     with torch.no_grad():  # the sum over j of y_i.x'_j is y_i. the sum of x'_j: no pair's cosine is kept
-        parts = split_images(predictions, targets, pairs)
-        sums = torch.cat([part.to(x.dtype) @ normalize(x, dim=2) for _, x, part in parts])
+        summed = in_parts(
+            lambda x, part: part.to(x.dtype) @ normalize(x, dim=2), (targets, pairs), rows_at_once(pairs[0].numel())
+        )
+        sums = torch.cat(summed)
         count = pairs.flatten(1).sum(1).to(sums.dtype)
     alike = (normalize(predictions, dim=2) * sums).sum((1, 2)) / (count + 1e-6)
     return -2 * alike.mean()

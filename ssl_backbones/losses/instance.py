@@ -5,14 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.utils.checkpoint import checkpoint
 
+from ssl_backbones.losses.parts import in_parts, rows_at_once
 from ssl_backbones.losses.precision import in_single_precision
-from ssl_backbones.products import exact_products
 
-AT_ONCE = 2**26
-"""Logits, or numbers read from the memory, that are held at once; more are made part by part, again for the gradient.
-"""
 EPSILON = 1e-7
 """Added to the denominators of `instance_nce`, as the authors' code has it."""
 
@@ -25,14 +21,9 @@ def instance_softmax(embeddings: Tensor, memory: Tensor, rows: Tensor, temperatu
     """
 
     def summed(part: Tensor, own: Tensor) -> Tensor:
-        with exact_products():  # again where the gradient is computed
-            return cross_entropy(part @ memory.T / temperature, own, reduction="sum")
+        return cross_entropy(part @ memory.T / temperature, own, reduction="sum")
 
-    count = max(1, AT_ONCE // len(memory))
-    if len(embeddings) <= count:
-        return summed(embeddings, rows) / len(embeddings)
-    parts = zip(embeddings.split(count), rows.split(count), strict=True)
-    sums = [checkpoint(summed, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
+    sums = in_parts(summed, (embeddings, rows), rows_at_once(len(memory)))
     return torch.stack(sums).sum() / len(embeddings)
 
 
@@ -41,14 +32,9 @@ def instance_exponentials(embeddings: Tensor, memory: Tensor, rows: Tensor, temp
     """exp(v.v_i / tau) (B, R) of embeddings (B, D) with rows (B, R) of the memory (N, D). Wu et al., 2018, eq. 4."""
 
     def products(part: Tensor, at: Tensor) -> Tensor:
-        with exact_products():  # again where the gradient is computed
-            return torch.bmm(memory[at], part[:, :, None])[:, :, 0]
+        return torch.bmm(memory[at], part[:, :, None])[:, :, 0]
 
-    count = max(1, AT_ONCE // (rows.shape[1] * memory.shape[1]))
-    if len(embeddings) <= count:
-        return (products(embeddings, rows) / temperature).exp()
-    parts = zip(embeddings.split(count), rows.split(count), strict=True)
-    found = [checkpoint(products, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
+    found = in_parts(products, (embeddings, rows), rows_at_once(rows.shape[1] * memory.shape[1]))
     return (torch.cat(found) / temperature).exp()
 
 

@@ -5,14 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
-from torch.utils.checkpoint import checkpoint
 
+from ssl_backbones.losses.parts import in_parts, rows_at_once
 from ssl_backbones.losses.precision import in_single_precision
-from ssl_backbones.products import exact_products
-
-AT_ONCE = 2**26
-"""Logits that are held at once; more are computed part by part, and again for the gradient."""
-
 
 EDGE = 1e-4
 """The share of a view's side by which a window may stick out of it: what rounding makes of equal views."""
@@ -85,17 +80,10 @@ def region_info_nce(queries: Tensor, keys: Tensor, negatives: Tensor, counted: T
     """
 
     def summed(q: Tensor, k: Tensor, valid: Tensor) -> Tensor:
-        with exact_products():  # again where the gradient is computed
-            q, k = normalize(q, dim=1), normalize(k, dim=1)
-            positive = (q * k).sum(1) / temperature
-            all_negatives = (q @ negatives.T / temperature).logsumexp(1)
-            return ((torch.logaddexp(positive, all_negatives) - positive) * valid).sum()
+        q, k = normalize(q, dim=1), normalize(k, dim=1)
+        positive = (q * k).sum(1) / temperature
+        all_negatives = (q @ negatives.T / temperature).logsumexp(1)
+        return ((torch.logaddexp(positive, all_negatives) - positive) * valid).sum()
 
-    rows, others, valid = queries.flatten(0, 1), keys.flatten(0, 1), counted.flatten()
-    count = max(1, AT_ONCE // len(negatives))
-    if len(rows) <= count:
-        return summed(rows, others, valid)
-    parts = zip(rows.split(count), others.split(count), valid.split(count), strict=True)
-    return torch.stack(
-        [checkpoint(summed, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
-    ).sum()
+    rows = queries.flatten(0, 1), keys.flatten(0, 1), counted.flatten()
+    return torch.stack(in_parts(summed, rows, rows_at_once(len(negatives)))).sum()
