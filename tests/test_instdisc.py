@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 from two_processes import run_two_processes
 
 from ssl_backbones.data import Request
-from ssl_backbones.losses import instance, instance_exponentials, instance_nce, instance_softmax
+from ssl_backbones.losses import instance_exponentials, instance_nce, instance_softmax, parts
 from ssl_backbones.methods import InstDisc, InstDiscConfig
 from ssl_backbones.models.memory_bank import MemoryBank
 from ssl_backbones.recipes import get
@@ -72,8 +72,8 @@ def test_parts_of_the_losses_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> N
     """Of a memory as large as ImageNet's a few rows of logits are held at once; nothing else changes."""
     memory, rows = normalize(normal(0, 6, 4), dim=1), torch.tensor([[3, 0, 1], [5, 5, 2], [1, 4, 0]])
     found = []
-    for at_once in (instance.AT_ONCE, 12):
-        monkeypatch.setattr(instance, "AT_ONCE", at_once)
+    for at_once in (parts.AT_ONCE, 12):
+        monkeypatch.setattr(parts, "AT_ONCE", at_once)
         v = normal(1, 3, 4).requires_grad_()
         exponentials = instance_exponentials(v, memory, rows, 0.2)
         loss = instance_softmax(v, memory, rows[:, 0], 0.2) + instance_nce(exponentials, exponentials.new_ones(()), 6)
@@ -96,7 +96,7 @@ def steps(method: InstDisc, parts: int = 1, part: int = 0, count: int = 2) -> li
 def on_a_rank(rank: int) -> list[Any]:
     method = small_method(InstDiscConfig, noise=5).double().eval()
     method.training = method.memory.training = True
-    return [steps(method, 2, rank), method.memory.keys, method.normaliser]
+    return [steps(method, 2, rank), method.memory.keys, method.mean_exponential]
 
 
 def test_two_processes_draw_the_noise_and_the_constant_of_one() -> None:
@@ -108,16 +108,16 @@ def test_two_processes_draw_the_noise_and_the_constant_of_one() -> None:
     assert [(a + b) / 2 for a, b in zip(ranks[0][0], ranks[1][0], strict=True)] == pytest.approx(alone, rel=1e-12)
     for _, memory, constant in ranks:
         torch.testing.assert_close(memory, method.memory.keys, rtol=0, atol=1e-12)
-        torch.testing.assert_close(constant, method.normaliser, rtol=1e-12, atol=0)
+        torch.testing.assert_close(constant, method.mean_exponential, rtol=1e-12, atol=0)
 
 
 def test_the_constant_is_that_of_the_first_step() -> None:
     method = small_method(InstDiscConfig, noise=5)
     steps(method, count=1)
-    first = method.normaliser.clone()
+    first = method.mean_exponential.clone()
     assert first > 0
     steps(method)
-    assert torch.equal(method.normaliser, first)
+    assert torch.equal(method.mean_exponential, first)
     method.eval()
     method(batch_of(method))
     assert method.estimates == method.memory.offered == []
@@ -129,7 +129,7 @@ def test_a_step_that_was_left_out_leaves_no_constant() -> None:
     method(batch)
     method.on_step_left_out()
     method.on_step_end(0.0)
-    assert method.normaliser == 0
+    assert method.mean_exponential == 0
 
 
 def test_noise_scores_chance_where_nothing_is_told_apart() -> None:

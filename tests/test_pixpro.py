@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from ssl_backbones.data import Batches, Request
-from ssl_backbones.losses import dense, nearby, pixel_consistency, propagated
+from ssl_backbones.losses import nearby, parts, pixel_consistency, propagated
 from ssl_backbones.methods import PixProConfig
 from ssl_backbones.recipes import get
 from ssl_backbones.views import PIXPRO_VIEWS, LocatedViews, MultiView
@@ -150,7 +150,7 @@ def test_parts_give_the_loss_of_the_whole(at_once: int, monkeypatch: pytest.Monk
         return [loss.detach(), *torch.autograd.grad(loss, inputs)]
 
     whole = scored()
-    monkeypatch.setattr(dense, "AT_ONCE", at_once)
+    monkeypatch.setattr(parts, "AT_ONCE", at_once)
     for value, expected in zip(scored(), whole, strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-14)
 

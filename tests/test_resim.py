@@ -16,7 +16,7 @@ from test_rivals import normal
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
 
-from ssl_backbones.losses import all_windows, region_info_nce, region_means, regions
+from ssl_backbones.losses import all_windows, parts, region_info_nce, region_means
 from ssl_backbones.losses.regions import seen_in_the_other, sliding_windows, weights_of
 from ssl_backbones.methods import ReSimConfig
 from ssl_backbones.methods.resim import COARSE, COMPARED, FINE
@@ -143,8 +143,8 @@ def test_the_loss_is_the_equation(batch: int, count: int, others: int, dim: int,
 
 def test_parts_of_the_loss_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
-    for at_once in (regions.AT_ONCE, 12):
-        monkeypatch.setattr(regions, "AT_ONCE", at_once)
+    for at_once in (parts.AT_ONCE, 12):
+        monkeypatch.setattr(parts, "AT_ONCE", at_once)
         queries = normal(0, 2, 4, 3).requires_grad_()
         counted = torch.arange(8).view(2, 4) != 3
         loss = region_info_nce(queries, normal(1, 2, 4, 3), normalize(normal(2, 4, 3), dim=1), counted, 0.2)

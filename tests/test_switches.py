@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ssl_backbones import losses
 from ssl_backbones.data.batches import Request
 from ssl_backbones.evaluate.detection.detect_run import DetectRun
+from ssl_backbones.losses.parts import in_parts
 from ssl_backbones.methods import MoCoV2Config
 from ssl_backbones.methods.nnclr import cosines
 from ssl_backbones.models.prototypes import Prototypes
@@ -155,3 +156,21 @@ def test_losses_queues_and_prototypes_are_exact_beside_tf32(work: Callable[[], A
     with network_products(CPU):
         assert torch.get_float32_matmul_precision() == "highest"
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize("at_once", [3, 8])
+def test_parts_that_are_computed_again_for_the_gradient_are_exact_beside_tf32(at_once: int) -> None:
+    made: list[str] = []
+
+    def work(rows: Tensor, others: Tensor) -> Tensor:
+        made.append(torch.get_float32_matmul_precision())
+        return (rows @ others.T).square()
+
+    rows = ROWS.clone().requires_grad_()
+    with network_products(CUDA):
+        found = torch.cat([part.sum(1) for part in in_parts(lambda part: work(part, KEYS), (rows,), at_once)])
+        found.sum().backward()
+        assert torch.get_float32_matmul_precision() == "high"
+    assert made == ["highest"] * (6 if at_once == 3 else 1)
+    assert rows.grad is not None
+    torch.testing.assert_close(rows.grad, 2 * ROWS @ KEYS.T @ KEYS)

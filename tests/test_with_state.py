@@ -16,7 +16,7 @@ from small_methods import CONFIGS, Drawn, mined, small_method
 from ssl_backbones import __main__
 from ssl_backbones.fetch import from_hub
 from ssl_backbones.hub.export import save_backbone
-from ssl_backbones.methods import BYOLConfig, MethodConfig, MoCoV2Config, from_run
+from ssl_backbones.methods import BYOLConfig, InstDisc, InstDiscConfig, MethodConfig, MoCoV2Config, from_run
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs import saving
 from ssl_backbones.runs.checkpoint import load_latest
@@ -54,6 +54,17 @@ def test_every_methods_state_is_taken_over(kind: type[MethodConfig], tmp_path: P
     assert all(torch.equal(found[name], state[name]) for name in state.keys() - rows)
     assert all(not found[name].numel() for name in rows), "other images have other labels"
     assert f"The state of {kind.name} is taken over: {len(state) - len(rows)} tensors" in capsys.readouterr().out
+
+
+def test_the_constant_of_nce_is_of_the_images_at_hand(tmp_path: Path):
+    """N of them times the mean that was taken over: what a run on another number of images goes on with."""
+    _, state = left(InstDiscConfig, tmp_path)
+    method = build(begin(onward(InstDiscConfig, tmp_path, tmp_path / "run")))
+    assert isinstance(method, InstDisc)
+    for count in (30, 90):
+        method.dataset(Drawn(count), 16, 0)
+        constant = method.constant(torch.full((2, 6), 5.0))
+        assert constant.item() == pytest.approx(count * state["mean_exponential"].item(), rel=1e-6)
 
 
 def test_what_was_published_is_gone_on_with_on_other_images(tmp_path: Path):

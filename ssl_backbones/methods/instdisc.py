@@ -63,8 +63,8 @@ class InstDisc(Method):
     The memory is a buffer with a row for each image that `dataset` was given, the same in every process.
     """
 
-    normaliser: Tensor
-    """Z: the constant of NCE, of the first step; 0 before."""
+    mean_exponential: Tensor
+    """Z / N: the constant of NCE for an image of the memory, of the first step; 0 before."""
 
     def __init__(self, backbone: nn.Module, config: InstDiscConfig | None = None) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class InstDisc(Method):
         self.backbone = backbone
         self.head = nn.Linear(width_of(backbone), config.projection_dim)
         self.memory = MemoryBank(config.projection_dim)
-        self.register_buffer("normaliser", torch.zeros(()))
+        self.register_buffer("mean_exponential", torch.zeros(()))
         self.estimates: list[Tensor] = []
 
     def transform(self, size: int) -> SingleView:
@@ -108,12 +108,13 @@ class InstDisc(Method):
     def constant(self, exponentials: Tensor) -> Tensor:
         """Z, a scalar: N times the mean of the first batch's exponentials (B, 1 + m), of all processes.
 
-        Of a first batch that is scored in parts, each part has its own, and their mean is kept.
+        Of a first batch that is scored in parts, each part has its own, and their mean is kept. N is the number of
+        images in the memory, also where the mean is of a run on others.
         """
-        found = len(self.memory.keys) * gather(exponentials.mean()[None]).mean()
+        found = gather(exponentials.mean()[None]).mean()
         if self.training:
             self.estimates.append(found)
-        return torch.where(self.normaliser > 0, self.normaliser, found)
+        return len(self.memory.keys) * torch.where(self.mean_exponential > 0, self.mean_exponential, found)
 
     def on_step_left_out(self) -> None:
         self.memory.forget()
@@ -123,6 +124,6 @@ class InstDisc(Method):
         self.memory.commit(self.config.memory_momentum)
         if self.estimates:
             found = torch.stack(self.estimates).mean()
-            self.normaliser.copy_(torch.where(self.normaliser > 0, self.normaliser, found))
+            self.mean_exponential.copy_(torch.where(self.mean_exponential > 0, self.mean_exponential, found))
             self.estimates.clear()
         return {}
