@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from timing import circumstances, clock_of, command, in_turn, quartiles, write
+from timing import circumstances, clock_of, command, in_turn, on_threads, quartiles, write
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="tiny heads, for a test")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    on_threads(options.threads)
     device, middle = torch.device(options.device), QUICK if options.quick else MIDDLE
     results: dict[str, Any] = circumstances(PACKAGES, device) | {
         "clock": clock_of(device)[0],

@@ -20,9 +20,9 @@ from statistics import fmean
 from typing import Any
 
 from equal_cost import done, drawn, trained
-from equal_cost_rows import RANDOM, Bench, Row, costs, on_one_thread
+from equal_cost_rows import RANDOM, Bench, Row, costs
 from equal_cost_table import NUMBERS, Record, cells, gain, points, read
-from timing import write
+from timing import on_threads, write
 
 from ssl_backbones import recipes
 from ssl_backbones.commands import mine_pairs
@@ -184,7 +184,7 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=360, help="CPU seconds of a run (360)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
-    on_one_thread()
+    on_threads(1)
     teachers = {"lite0": options.lite0} if options.lite0 else {}
     bench = Bench({DATA: options.data}, teachers, options.out, options.budget, choices_in(options.tuned))
     return 1 if work(bench, rows(bool(teachers)), options.seeds, options.results) else 0

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from timing import circumstances, command, quartiles, say_verdicts, verdict, write
+from timing import circumstances, command, on_threads, quartiles, say_verdicts, verdict, write
 
 from ssl_backbones import recipes
 from ssl_backbones.methods.method import Method
@@ -84,7 +84,7 @@ def peak() -> float:
 def main() -> None:
     """Measure and write."""
     given = command(__file__, __doc__, 5).parse_args()
-    torch.set_num_threads(1)
+    on_threads(1)
     found = circumstances(PACKAGES)
     state = state_of(RECIPE)
     with tempfile.TemporaryDirectory(prefix="checkpoints-") as name:

@@ -31,7 +31,7 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 from steps import CASES, CONFIGS, QUICK, Case, Noise, Step, anew, given_for, loop_of, recipe_of
-from timing import circumstances, command, write
+from timing import circumstances, command, on_threads, write
 from torch import Tensor, multiprocessing
 
 from ssl_backbones.models.batch_norm import CrossReplicaBatchNorm
@@ -111,7 +111,7 @@ def one_rank(rank: int, folder: str, case: Case, names: Sequence[str]) -> None:
     """Join the other process, take the steps of every method, and leave the first process's counts."""
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
     os.environ["ACCELERATE_USE_CPU"] = "true"
-    torch.set_num_threads(1)
+    on_threads(1)
     meeting = (Path(folder) / "meeting").as_uri()
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=DEADLINE)
     compute, counted = Compute("fp32", "contiguous", {}), {}

@@ -12,9 +12,8 @@ import time
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from timing import SAMPLE, circumstances, command, quartiles, say_verdicts, verdict, write
+from timing import SAMPLE, circumstances, command, on_threads, quartiles, say_verdicts, verdict, write
 
 from ssl_backbones.data import open_images
 from ssl_backbones.methods import DINOConfig, SwAVConfig
@@ -58,7 +57,7 @@ def main() -> None:
     parser = command(__file__, __doc__, rounds=15)
     parser.add_argument("--images", type=int, default=48, help="per round (48)")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    on_threads(1)
     results = circumstances(PACKAGES) | {"from": SIDE, "images": options.images, "rounds": options.rounds}
     print(json.dumps(results, indent=2))
     source = open_images(str(SAMPLE))

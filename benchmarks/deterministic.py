@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from method_steps import PACKAGES, steps_of
 from steps import CONFIGS, Case, Step, command_of_cases, measure_cases
-from timing import circumstances, clock_of, in_turn, quartiles
+from timing import circumstances, clock_of, in_turn, on_threads, quartiles
 
 from ssl_backbones.train.processes import meet
 
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=list(CONFIGS), default=METHODS)
     options = parser.parse_args()
     device = meet()
-    torch.set_num_threads(options.threads)
+    on_threads(options.threads)
     about = circumstances(PACKAGES, device) | {"rounds": options.rounds}
     measure_cases(
         options, about, lambda case: measure(case, options.methods, options.rounds, device), say, lambda rows: []

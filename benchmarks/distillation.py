@@ -19,7 +19,18 @@ import numpy as np
 import timm
 import torch
 from steps import CASES, QUICK, Bare, Case, Noise, Step, anew, loop_of, recipe_of
-from timing import SAMPLE, circumstances, clock_of, command, in_turn, quartiles, say_verdicts, verdict, write
+from timing import (
+    SAMPLE,
+    circumstances,
+    clock_of,
+    command,
+    in_turn,
+    on_threads,
+    quartiles,
+    say_verdicts,
+    verdict,
+    write,
+)
 from timm.models import save_for_hf
 
 from ssl_backbones.data import open_images
@@ -126,7 +137,7 @@ def main() -> None:
     """Measure, write the results down, and say which targets are met."""
     options = options_of()
     device = meet()
-    torch.set_num_threads(options.threads)
+    on_threads(options.threads)
     results = circumstances(PACKAGES, device) | {"rounds": options.rounds, "steps": [], "keeping": []}
     cases = [QUICK] if options.quick else [SMALL, CASES["resnet18@64"]]
     for case in cases:

@@ -23,7 +23,7 @@ import numpy as np
 import peer
 import torch
 from steps import CASES, Bare, Case, Step, anew, command_of_cases, loop_of, measure_cases, recipe_of
-from timing import SAMPLE, circumstances, clock_of, in_turn, quartiles, verdict
+from timing import SAMPLE, circumstances, clock_of, in_turn, on_threads, quartiles, verdict
 
 from ssl_backbones.data import Batch, Images, open_images
 from ssl_backbones.data.placement import to_device
@@ -209,7 +209,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="of the whole run, instead of what it finds fitting")
     parser.add_argument("--workers-in-turn", type=int, default=0, help="of each loop that takes its turn (0)")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    on_threads(options.threads)
     check_engine(options.engine)
     device, images = meet(), open_images(options.data)
     about = circumstances(PACKAGES, device) | {

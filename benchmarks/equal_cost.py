@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from equal_cost_rows import LARGE, RANDOM, ROWS, TEACHERS, THEMSELVES, Bench, Meter, Row, costs, on_one_thread, spent
+from equal_cost_rows import LARGE, RANDOM, ROWS, TEACHERS, THEMSELVES, Bench, Meter, Row, costs, spent
 from steps import anew
-from timing import circumstances
+from timing import circumstances, on_threads
 from torch import Tensor
 
 from ssl_backbones.data import Images
@@ -175,7 +175,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs18", type=int, default=0, help="of ResNet-18, with the first seed; 0 for none")
     options = parser.parse_args()
-    on_one_thread()
+    on_threads(1)
     sets = {"imagenette": options.imagenette, "goods": options.goods}
     bench = Bench(sets, {"lite0": options.lite0, "dinov2": options.dinov2}, options.out, options.budget)
     return 1 if work(bench, options.seeds, options.epochs18) else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -15,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from steps import anew
 from timing import in_turn
 
 from ssl_backbones import recipes
-from ssl_backbones.cores import VARIABLE
 from ssl_backbones.data import Batch, open_images
 from ssl_backbones.evaluate.model import open_model
 from ssl_backbones.files import make_folder, write_json
@@ -143,12 +140,6 @@ class Bench:
 def other_than(data: str) -> str:
     """The other of the two sets."""
     return "goods" if data == "imagenette" else "imagenette"
-
-
-def on_one_thread() -> None:
-    """Compute on one thread, whose CPU time other work hardly moves, in the runs of this process too."""
-    os.environ.setdefault(VARIABLE, "1")
-    torch.set_num_threads(1)
 
 
 class Meter:

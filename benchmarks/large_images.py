@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from timing import SAMPLE, circumstances, command, in_turn, quartiles, write
+from timing import SAMPLE, circumstances, command, in_turn, on_threads, quartiles, write
 
 from ssl_backbones.data import Batches, Images, Request, open_images
 from ssl_backbones.train.cache import Caching, cached
@@ -94,7 +93,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=6, help="of each kind (6)")
     parser.add_argument("--quick", action="store_true", help="two images of each kind, of 1.2 megapixels, at 32 px")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    on_threads(1)
     count, extent, sides = (2, (1280, 960), (32,)) if options.quick else (options.images, (4000, 3000), (96, 224))
     results = circumstances(PACKAGES) | {"photos": count, "extent": extent, "rounds": options.rounds, "measured": []}
     print(json.dumps(results, indent=2))

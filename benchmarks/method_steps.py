@@ -34,7 +34,7 @@ from steps import (
     measure_cases,
     recipe_of,
 )
-from timing import circumstances, clock_of, in_turn, quartiles, verdict
+from timing import circumstances, clock_of, in_turn, on_threads, quartiles, verdict
 from torch.profiler import ProfilerActivity, profile
 
 from ssl_backbones.data.placement import to_device
@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--layout", default="auto", choices=("auto", "contiguous", "channels_last"))
     options = parser.parse_args()
     device = meet()
-    torch.set_num_threads(options.threads)
+    on_threads(options.threads)
 
     def timed(case: Case) -> dict[str, Any]:
         names = options.methods or methods_of(case)

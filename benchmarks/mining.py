@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import circumstances, write
+from timing import circumstances, on_threads, write
 
 from ssl_backbones.mining import mine
 
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.1, help="of ImageNet's images and classes (0.1)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the file to write")
     options = parser.parse_args()
-    torch.set_num_threads(2)
+    on_threads(2)
     results = circumstances(PACKAGES) | {
         "share": options.share,
         **measure(options.share),

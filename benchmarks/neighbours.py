@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from timing import circumstances, command, quartiles, write
+from timing import circumstances, command, on_threads, quartiles, write
 from torch.nn.functional import normalize
 
 from ssl_backbones.k_means import assigned
@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small cases, to see that all works")
     options = parser.parse_args()
     sys.path[:0] = [options.site] if options.site else []
-    torch.set_num_threads(1)
+    on_threads(1)
     results: dict[str, Any] = circumstances(PACKAGES) | {"rounds": options.rounds, "tie": TIE, "measured": []}
     with tempfile.TemporaryDirectory() as folder:
         for case in QUICK if options.quick else CASES:

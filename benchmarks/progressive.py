@@ -22,9 +22,9 @@ from statistics import fmean
 from typing import Any
 
 from equal_cost import metered
-from equal_cost_rows import ROUNDS, STEPS, Steps, on_one_thread
+from equal_cost_rows import ROUNDS, STEPS, Steps
 from equal_cost_table import gain, points
-from timing import circumstances, in_turn, quartiles, write
+from timing import circumstances, in_turn, on_threads, quartiles, write
 
 from ssl_backbones import recipes
 from ssl_backbones.files import write_json
@@ -153,7 +153,7 @@ def main() -> int:
     parser.add_argument("--whole_from", type=float, default=0.75)
     parser.add_argument("--costs_alone", action="store_true", help="measure what a step costs, and train nothing")
     options = parser.parse_args()
-    on_one_thread()
+    on_threads(1)
     made: Record = {"data": options.data.name, "size": options.size, "methods": {}}
     for method in options.methods:
         made["methods"][method] = {"steps": step_costs(options, method)}

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from timing import SAMPLE, circumstances, command, in_turn, quartiles, write
+from timing import SAMPLE, circumstances, command, in_turn, on_threads, quartiles, write
 
 from ssl_backbones.data import CachedImages, Images, open_images
 from ssl_backbones.data.cached import PIXELS
@@ -68,7 +67,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="*", default=[str(SAMPLE)], help="what to read (the sample images)")
     parser.add_argument("--batch", type=int, default=256, help="images of a batch (256)")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    on_threads(1)
     results = circumstances(PACKAGES) | {"target": TARGET, "measured": []}
     print(json.dumps(results, indent=2))
     for data in options.data:

@@ -24,8 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from timing import SAMPLE, circumstances, command, in_turn, quartiles, say_verdicts, verdict, write
+from timing import SAMPLE, circumstances, command, in_turn, on_threads, quartiles, say_verdicts, verdict, write
 
 from ssl_backbones.data import Images, open_images, source
 from ssl_backbones.data.addresses import Address, fetched
@@ -135,7 +134,7 @@ def main() -> None:
     parser.add_argument("--data", default=str(SAMPLE), help="the images, as any --data (the sample images)")
     parser.add_argument("--images", type=int, default=1024, help="so many of them (1024)")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    on_threads(1)
     results = circumstances(PACKAGES)
     images = open_images(options.data)
     images = Subset(images, np.arange(min(options.images, len(images))))

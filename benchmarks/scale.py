@@ -16,7 +16,7 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
-from timing import SAMPLE, circumstances, command, quartiles, write
+from timing import SAMPLE, circumstances, command, on_threads, quartiles, write
 
 from ssl_backbones import recipes
 from ssl_backbones.data import open_images
@@ -118,7 +118,7 @@ def main() -> None:
     """Measure, and write the results down."""
     parser = command(__file__, __doc__, rounds=1)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    on_threads(1)
     found = circumstances(PACKAGES) | {"rounds": options.rounds} | measure()
     write(found, options.out)
     print(json.dumps(found, indent=2))

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ssl_backbones.cores import VARIABLE
+
 Work = Callable[[], object]
 SAMPLE = Path(__file__).parents[1] / "training" / "sample_photos" / "train.parquet"
 """The images that ship with the repository."""
@@ -62,6 +64,12 @@ def installed(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
+
+
+def on_threads(count: int) -> None:
+    """Compute on so many threads, in the runs of this process too; with one, other work hardly moves the CPU time."""
+    os.environ[VARIABLE] = str(count)
+    torch.set_num_threads(count)
 
 
 def clock_of(device: torch.device) -> tuple[str, Callable[[], float]]:

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from equal_cost_rows import Bench, Meter, Row, costs, on_one_thread, spent
+from equal_cost_rows import Bench, Meter, Row, costs, spent
 from steps import anew
-from timing import circumstances
+from timing import circumstances, on_threads
 
 from ssl_backbones.files import write_json
 from ssl_backbones.recipes.recipe import Recipe
@@ -152,7 +152,7 @@ def main() -> int:
     parser.add_argument("--methods", nargs="+", choices=list(GRIDS), default=list(GRIDS))
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    on_one_thread()
+    on_threads(1)
     bench = Bench({DATA: options.data}, {}, options.out, options.budget)
     known = costs(bench, tuple(Row(method, recipe_of(method)) for method in options.methods), DATA)
     for method in options.methods:

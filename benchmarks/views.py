@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from timing import SAMPLE, circumstances, command, quartiles, write
+from timing import SAMPLE, circumstances, command, on_threads, quartiles, write
 
 from ssl_backbones.data import open_images
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView
@@ -78,7 +78,7 @@ def main() -> None:
     parser = command(__file__, __doc__, rounds=9)
     parser.add_argument("--images", type=int, default=48, help="per round (48)")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    on_threads(1)
     results = circumstances(PACKAGES) | {"photos": options.images, "rounds": options.rounds, "target": TARGET}
     print(json.dumps(results, indent=2))
     results["measured"] = [measure(size, side, options.images, options.rounds) for size, side in CASES]

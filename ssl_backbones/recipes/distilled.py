@@ -22,23 +22,27 @@ TEACHERS: dict[str, dict[str, Any]] = {
 """A transformer that learnt without labels, and a small network that learnt with those of ImageNet."""
 DATA = {"imagenette": "Imagenette", "goods": "goods_128"}
 CASES = (
-    ("resnet8", "imagenette", 32),
-    ("resnet8", "goods", 32),
-    ("resnet18", "imagenette", 64),
-    ("resnet18", "goods", 96),
+    ("resnet8", "imagenette", 32, 60),
+    ("resnet8", "goods", 32, 60),
+    ("resnet18", "imagenette", 64, 20),
+    ("resnet18", "goods", 96, 20),
 )
-EPOCHS = 60
+DEEPER = (
+    ("resnet20", "imagenette", 64, 20),
+    ("resnet20", "goods", 64, 20),
+)
+"""Networks, their images, the side in pixels and the epochs; the second are small enough to ship."""
 OPTIMIZER = OptimizerConfig("adamw", 2e-3, lr_rule="absolute", weight_decay=0.02, exclude_norm_and_bias=True)
 
 
-def taught(arch: str, data: str, size: int, tag: str, method: MethodConfig, paper: str) -> Recipe:
+def taught(arch: str, data: str, size: int, epochs: int, tag: str, method: MethodConfig, paper: str) -> Recipe:
     """A network on some images, by a method with a teacher; its tag ends in `tag`."""
     return Recipe(
-        name=f"{arch}_{method.name}.{data}{size}_{EPOCHS}ep_{tag}",
+        name=f"{arch}_{method.name}.{data}{size}_{epochs}ep_{tag}",
         model=f"{arch}_{method.name}",
         method=method,
         size=size,
-        epochs=EPOCHS,
+        epochs=epochs,
         batch_size=64,
         optimizer=OPTIMIZER,
         schedule=ScheduleConfig(warmup_epochs=3, per="step"),
@@ -47,7 +51,7 @@ def taught(arch: str, data: str, size: int, tag: str, method: MethodConfig, pape
             paper=f"{paper}, on small images (no paper)",
             table=f"{arch} at {size} px",
             data=DATA[data],
-            epochs=EPOCHS,
+            epochs=epochs,
             hardware="2 CPU cores",
             hours=None,
             result="not measured",
@@ -55,14 +59,14 @@ def taught(arch: str, data: str, size: int, tag: str, method: MethodConfig, pape
     )
 
 
-def distilled(arch: str, data: str, size: int, teacher: str) -> Recipe:
+def distilled(arch: str, data: str, size: int, epochs: int, teacher: str) -> Recipe:
     """A network on some images, from a teacher's kept features."""
     method = DistilledConfig(**TEACHERS[teacher], kept=BESIDE, views=(DISTILLED_KEPT_VIEW,))
-    return taught(arch, data, size, teacher, method, "Distillation")
+    return taught(arch, data, size, epochs, teacher, method, "Distillation")
 
 
 OWN = DistilledConfig(teacher_output="class", kept=BESIDE, views=(DISTILLED_KEPT_VIEW,))
 RECIPES = (
-    *(distilled(*case, teacher) for case in CASES for teacher in TEACHERS),
+    *(distilled(*case, teacher) for case in (*CASES, *DEEPER) for teacher in TEACHERS),
     *(own(arch, OWN, OPTIMIZER) for arch in ARCHS),
 )

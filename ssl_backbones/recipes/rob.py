@@ -26,13 +26,13 @@ CHOICES: tuple[tuple[Loss, str], ...] = (
 )
 
 
-def rob(arch: str, data: str, size: int, loss: Loss, teacher: str) -> Recipe:
+def rob(arch: str, data: str, size: int, epochs: int, loss: Loss, teacher: str) -> Recipe:
     """A network on some images, by one loss: of kept features, or of every view where maps are needed."""
     aligned = loss in ("lewel_b", "lewel_m")
     shown: dict[str, Any] = {"teacher_size": max(32 * GRID, 2 * size), "views": LEWEL_B_SMALL_VIEWS, "groups": 8}
     chosen = {**TEACHERS[teacher], **(shown if aligned else KEPT)}
     method = RoBConfig(loss=loss, queue_size=4096, **aligned_heads(arch), **chosen)
-    return taught(arch, data, size, f"{loss}_{teacher}", method, "A frozen teacher in a branch")
+    return taught(arch, data, size, epochs, f"{loss}_{teacher}", method, "A frozen teacher in a branch")
 
 
 def of_own(arch: str) -> Recipe:
