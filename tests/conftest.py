@@ -7,7 +7,9 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 gc.disable()  # until all tests are collected: what is imported until then stays
 
@@ -63,8 +65,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Compute in one thread, and leave what was imported, which stays, out of all later searches for garbage."""
     import torch  # not with this file: the process that hands out the tests of `-n` has no use for it
+    from torch.utils.data import _utils as reading
 
     torch.set_num_threads(1)
+    reading.MP_STATUS_CHECK_INTERVAL = 0.5  # seconds that a reader is waited for whose queue was garbage before it
+    for device in (torch.cuda, torch.xpu, torch.mtia):  # none of which is begun: each seed would keep the whole stack
+        device.traceback = SimpleNamespace(format_stack=list)
     gc.collect()
     gc.freeze()
     gc.enable()
@@ -72,13 +78,22 @@ def pytest_collection_finish() -> None:
 
 def drawn_image(number: int, width: int, height: int) -> Image.Image:
     """A picture with what images have: a gradient, an edge, a blob of colour and grain; the same for a number."""
+    draw = drawn_levels if width * height <= 128 * 128 else drawn_levels.__wrapped__
+    return Image.fromarray(draw(number, width, height))
+
+
+@lru_cache(maxsize=1024)
+def drawn_levels(number: int, width: int, height: int) -> np.ndarray:
+    """The levels (H, W, 3) of such a picture."""
     stream = np.random.default_rng(number)
     y, x = np.mgrid[0:height, 0:width] / max(width, height)
     sky = np.stack([x * stream.uniform(80, 200), y * stream.uniform(80, 200), (x + y) * stream.uniform(40, 100)], -1)
     centre, radius = stream.uniform(0.2, 0.6, 2), stream.uniform(0.1, 0.3)
     sky[(x - centre[0]) ** 2 + (y - centre[1]) ** 2 < radius**2] = stream.uniform(0, 255, 3)
     sky[y > stream.uniform(0.5, 0.8)] *= 0.4
-    return Image.fromarray((sky + stream.normal(0, 6, sky.shape)).clip(0, 255).astype(np.uint8))
+    levels = (sky + stream.normal(0, 6, sky.shape)).clip(0, 255).astype(np.uint8)
+    levels.setflags(write=False)
+    return levels
 
 
 @pytest.fixture

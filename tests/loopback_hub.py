@@ -36,7 +36,7 @@ class Answers(BaseHTTPRequestHandler):
         self.asked[manner] += "datasets" not in self.path
         self.authorised[manner] += "authorization" in {name.lower() for name in self.headers}
         if manner == "stalled":
-            time.sleep(1.2)
+            time.sleep(0.3)
             return
         if manner in STATUS:
             self.send_response(STATUS[manner])

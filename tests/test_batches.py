@@ -31,6 +31,7 @@ from ssl_backbones.data import (
     open_images,
 )
 from ssl_backbones.data.batches import ATTEMPTS, stride
+from ssl_backbones.train.reading import read_each
 from ssl_backbones.views.transform import Transform
 
 
@@ -159,11 +160,9 @@ def test_a_disk_that_is_gone_ends_the_run_soon():
 
 def test_a_worker_names_the_images_when_all_are_broken(tmp_path):
     (tmp_path / "1.jpg").write_bytes(b"")
-    loader = DataLoader(
-        Batches(open_images(tmp_path), Noisy(), 0), None, sampler=[Request(0, np.array([0]))], num_workers=1
-    )
+    batches = Batches(open_images(tmp_path), Noisy(), 0)
     with pytest.raises(UnreadableImageError, match=r"1 of 1 images in a row cannot be read.*1\.jpg' .*it is empty"):
-        list(loader)
+        list(read_each(batches, [Request(0, np.array([0]))], workers=1))
 
 
 # The account of unreadable images

@@ -28,7 +28,7 @@ said = {}
 for what in sys.argv[1:]:
     waited.clear()
     if "stalled" in what:
-        constants.HF_HUB_ETAG_TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT = 1
+        constants.HF_HUB_ETAG_TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT = 0.2
     try:
         if what.startswith("data:"):
             open_images(what.removeprefix("data:"))

@@ -1,20 +1,21 @@
 """Every name of this package behaves as timm expects of a model.
 
-The whole set of checks runs for one method per backbone, since the entries differ in nothing else; a lighter one runs
-for all names.
+The whole set of checks runs for one method per backbone, since the entries differ in nothing else; of all names, what
+timm is asked to make.
 """
 
 import math
-from functools import cache
+from types import SimpleNamespace
 
 import pytest
 import timm
 import torch
-from timm.models import FeatureInfo, group_parameters
+from timm.models import FeatureInfo, group_parameters, resnet
 from timm.optim import create_optimizer_v2
 
 import ssl_backbones
 from ssl_backbones.methods import METHODS
+from ssl_backbones.models import small_resnet
 from ssl_backbones.registry.backbones import BACKBONES
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.tags import TAGS
@@ -52,20 +53,33 @@ def test_every_backbone_has_every_method():
     assert set(NAMES) <= set(timm.list_models())
 
 
-@cache
-def shapes_of(architecture: str) -> dict[str, torch.Size]:
+def shapes_of(name: str, **kwargs) -> list[tuple[str, torch.Size]]:
     """The names and shapes of a network's state, in order."""
     with torch.device("meta"):
-        return {key: value.shape for key, value in timm.create_model(architecture, num_classes=0).state_dict().items()}
+        return [(key, value.shape) for key, value in timm.create_model(name, **kwargs).state_dict().items()]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*ONE_EACH, *(f"resnet8_{method}" for method in METHODS if method != "lewel_b")])
 def test_builds_headless_with_the_names_of_its_backbone(name):
-    with torch.device("meta"):
-        model = timm.create_model(name)
-    assert model.num_classes == 0
-    found = {key: value.shape for key, value in model.state_dict().items()}
-    assert list(found.items()) == list(shapes_of(Name.parse(name).arch).items())
+    assert shapes_of(name) == shapes_of(Name.parse(name).arch, num_classes=0)
+
+
+def test_every_name_asks_timm_for_its_backbone_headless(monkeypatch):
+    """Of all names, the class, the number of classes and the arguments that a network is to be made of."""
+
+    def note(kind, variant, pretrained, pretrained_cfg=None, **kwargs):
+        aside = ("pretrained_cfg_overlay", "cache_dir", "feature_cfg")
+        given = {key: value for key, value in kwargs.items() if key not in aside}
+        return SimpleNamespace(
+            asked=(kind, variant, {"num_classes": getattr(pretrained_cfg, "num_classes", 1000)} | given)
+        )
+
+    for module in (resnet, small_resnet):
+        monkeypatch.setattr(module, "build_model_with_cfg", note)
+    for name in NAMES:
+        kind, variant, given = timm.create_model(Name.parse(name).arch, num_classes=0).asked
+        usual = {} if name in BARE else {"zero_init_last": False}
+        assert timm.create_model(name).asked == (kind, variant, given | usual), name
 
 
 @pytest.mark.parametrize("name", ONE_EACH)

@@ -43,11 +43,23 @@ def run_two_processes(function: Callable[..., Any], *args: Any) -> list[Any]:
         return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
+def share_a_core() -> None:
+    """Keep the ranks that a worker of `-n` waits for on one core: there each goes on as soon as the other waits for it.
+
+    Spread over cores that other workers use, they would wait for their turn at every exchange.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker) % len(cores)]})
+
+
 def one_rank(
     rank: int, folder: Path, function: Callable[..., Any], args: tuple[Any, ...], environment: dict[str, str]
 ) -> None:
     """Join the group, run the function, and leave its answer or its error in the folder."""
     take_environment(environment)
+    share_a_core()
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
     torch.set_num_threads(1)
     meeting = (folder / "meeting").as_uri()

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
+from ssl_backbones.weightless import weightless
+
 PARTS = 20_000
 """Modules of a network; the largest of timm's have a quarter of that."""
 WEIGHTS = (".safetensors", ".bin", ".pth", ".pt", ".tar")
@@ -65,7 +67,7 @@ def trial(name: str, most: int, **given: Any) -> nn.Module:
     """
     with (
         torch.random.fork_rng(devices=[]),
-        torch.device("meta"),
+        weightless(),
         warnings.catch_warnings(action="ignore"),
         bounded(most),
     ):

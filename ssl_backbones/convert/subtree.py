@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ssl_backbones.registry.backbones import BACKBONES
+from ssl_backbones.weightless import weightless
 
 COUNTER = "num_batches_tracked"
 """A counter of norms: torch writes it since 0.4.1, and none of these networks reads it."""
@@ -135,6 +136,6 @@ def spellings(architecture: str) -> tuple[Mapping[str, str], ...]:
 @cache
 def shapes_of(architecture: str) -> dict[str, tuple[int, ...]]:
     """The name and shape of every tensor of a headless network, in its order."""
-    with torch.device("meta"):
+    with weightless():
         model = timm.create_model(architecture, num_classes=0)
     return {key: tuple(value.shape) for key, value in model.state_dict().items()}

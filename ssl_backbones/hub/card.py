@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import timm
@@ -105,6 +106,7 @@ def model_card(
     )
 
 
+@cache
 def template() -> Template:
     """The template of a card, whose blocks leave no empty lines."""
     made = Environment(

@@ -6,16 +6,17 @@ import copy
 import math
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import timm
-import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from ssl_backbones.files import kept_with_all, write_file, write_json
+from ssl_backbones.weightless import weightless
 
 
 def save_backbone(
@@ -71,11 +72,12 @@ def _halved(value: Tensor) -> Tensor:
     return value.half() if value.dim() > 1 else value
 
 
+@cache
 def _reference(architecture: str, channels: int) -> Any:
     """The headless network of that name, without memory for its weights."""
     if not timm.is_model(architecture) or "." in architecture:
         raise ValueError(f"timm knows no architecture {architecture!r}; name the network alone, as in 'resnet50'")
-    with torch.device("meta"):
+    with weightless():
         return timm.create_model(architecture, num_classes=0, in_chans=channels)
 
 

@@ -8,8 +8,9 @@ import inspect
 import math
 import sys
 import types
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -26,6 +27,12 @@ WORDS: dict[Any, str] = {
     list: "a list",
     Any: "anything",
 }
+
+
+@cache
+def declared_types(kind: type[Any], marked: bool = False) -> Mapping[str, Any]:
+    """The type that each field of a class is declared with, with the marks of `Annotated` or without."""
+    return types.MappingProxyType(get_type_hints(kind, include_extras=marked))
 
 
 def to_plain(value: Any) -> Any:
@@ -82,7 +89,7 @@ def check_fields(form: Any, plain: dict[str, Any], name: str) -> None:
     """Refuse an object that lacks a field of a TypedDict, or has one of another type: ValueError."""
     if missing := sorted(form.__required_keys__ - plain.keys()):
         raise ValueError(f"{join(name, missing[0])} is missing.")
-    for key, kind in get_type_hints(form).items():
+    for key, kind in declared_types(form).items():
         if key in plain:
             from_plain(kind, plain[key], join(name, key))
 
@@ -101,7 +108,7 @@ def dataclass_from_plain(declared: Any, plain: Any, name: str) -> Any:
         declared = family[plain["type"]]
     if plain.get("type") == declared.__name__:
         plain = {key: item for key, item in plain.items() if key != "type"}
-    hints = get_type_hints(declared)
+    hints = declared_types(declared)
     known = {field.name: hints[field.name] for field in fields(declared)}
     for key in plain:
         if key not in known:
@@ -206,7 +213,7 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
 
 def check_types(part: Any, prefix: str = "") -> None:
     """Refuse a part's first value that is none of its declared type."""
-    for name, declared in get_type_hints(type(part)).items():
+    for name, declared in declared_types(type(part)).items():  # type: ignore[arg-type]
         value = getattr(part, name)
         if isinstance(declared, type) and is_dataclass(declared):
             check(isinstance(value, declared), prefix + name, value, f"a {declared.__name__}")

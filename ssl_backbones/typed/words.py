@@ -11,12 +11,12 @@ import sys
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar
 
 from ssl_backbones.checks import brief
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.typed.docstrings import docstrings
-from ssl_backbones.typed.values import from_words, in_words, nearest, word_count
+from ssl_backbones.typed.values import declared_types, from_words, in_words, nearest, word_count
 
 T = TypeVar("T")
 INDENTED: dict[str, Any] = {"initial_indent": " " * 6, "subsequent_indent": " " * 6}
@@ -126,7 +126,8 @@ def read(
 
 def options(kind: type[Any], usual: Any = None, prefix: str = "") -> dict[str, Option]:
     """Every option of a dataclass by its dotted name, with the value of the usual one."""
-    hints, marked, said = get_type_hints(kind), get_type_hints(kind, include_extras=True), docstrings(kind)
+    hints, said = declared_types(kind), docstrings(kind)  # type: ignore[arg-type]
+    marked = declared_types(kind, marked=True)  # type: ignore[arg-type]
     found: dict[str, Option] = {}
     for field in fields(kind):
         name, value = prefix + field.name, usual_value(field, usual)
