@@ -5,8 +5,9 @@
 ResNet-8 at 32 px, three seeds, each row trained for the same CPU seconds: those of its steps with their views, what its
 teacher costs before the first step, and in the steps, included; what is measured before and after is not. The epochs
 that this allows follow from steps of all rows that take turns; a record tells the seconds that the run then took.
-With --epochs18 N, LEWEL_B and BYOL, LEWEL_M and MoCo v2 are trained for N epochs as well, ResNet-18 at 128 px, where
-its feature map is 4 x 4. A run that is stopped goes on; what has a record is not done again. The table is made by
+With --budget18 S, rows of a ResNet-18 are trained for S CPU seconds each, with the first seed, at 64 px on Imagenette
+and 96 px on goods; with --epochs18 N, LEWEL_B and BYOL, LEWEL_M and MoCo v2 for N epochs, at 128 px, where its feature
+map is 4 x 4. A run that is stopped goes on; what has a record is not done again. The table is made by
 equal_cost_table.py.
 """
 
@@ -15,13 +16,14 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from equal_cost_rows import LARGE, RANDOM, ROWS, TEACHERS, THEMSELVES, Bench, Meter, Row, costs, spent
+from equal_cost_rows import DEEP, LARGE, RANDOM, ROWS, SIDES, TEACHERS, THEMSELVES, Bench, Meter, Row, costs, spent
 from steps import anew
 from timing import circumstances, on_threads
 from torch import Tensor
@@ -127,24 +129,32 @@ def itself(bench: Bench, teacher: str, data: str) -> dict[str, Any]:
     return accuracy(found[0], found[1], len(images.classes)) | {"side": choices["teacher_size"]}
 
 
-def work(bench: Bench, seeds: list[int], epochs18: int) -> int:
+def work(bench: Bench, seeds: list[int], budget18: float, epochs18: int) -> int:
     """Do all that has no record yet, seed by seed; the number of runs that failed."""
     failed = 0
-    rows18 = LARGE if epochs18 else ()
-    known = {data: costs(bench, ROWS, data) for data in bench.sets}
     for seed in seeds:
-        for row in (*ROWS, *(rows18 if seed == seeds[0] else ())):
-            for data in row.sets:
-                cost = known[data].get(row.recipe, {"epoch": 0.0, "before": 0.0})
-                epochs = epochs18 if row in rows18 else int((bench.budget - cost["before"]) / cost["epoch"])
-                failed += not done(
-                    bench, row.label, data, seed, trained, bench, row, data, seed, epochs, cost["before"]
-                )
+        failed += sum(not at_cost(bench, row, data, seed, ROWS) for row in ROWS for data in row.sets)
         for data in bench.sets:
             failed += not done(bench, RANDOM, data, seed, drawn, bench, data, seed)
             for teacher, label in THEMSELVES.items() if seed == seeds[0] else ():
                 failed += not done(bench, label, data, seed, itself, bench, teacher, data)
+    if budget18:
+        deep = replace(bench, budget=budget18)
+        failed += sum(not at_cost(deep, row, data, seeds[0], DEEP) for data in sorted(SIDES) for row in DEEP)
+    for row in LARGE if epochs18 else ():
+        for data in row.sets:
+            given = (bench, row, data, seeds[0], epochs18, 0.0)
+            failed += not done(bench, row.label, data, seeds[0], trained, *given)
     return failed
+
+
+def at_cost(bench: Bench, row: Row, data: str, seed: int, beside: tuple[Row, ...]) -> bool:
+    """Train a row for what it may cost, reckoned beside others, unless it has its record; False if that failed."""
+    if bench.record(row.label, data, seed).exists():
+        return True
+    cost = costs(bench, beside, data)[row.recipe]
+    epochs = max(1, int((bench.budget - cost["before"]) / cost["epoch"]))
+    return done(bench, row.label, data, seed, trained, bench, row, data, seed, epochs, cost["before"])
 
 
 def done(bench: Bench, label: str, data: str, seed: int, find: Any, *given: Any) -> bool:
@@ -173,12 +183,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/equal_cost"), help="the folder for all that is left")
     parser.add_argument("--budget", type=float, default=600, help="CPU seconds of a run (600)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs18", type=int, default=0, help="of ResNet-18, with the first seed; 0 for none")
+    parser.add_argument("--budget18", type=float, default=0, help="CPU seconds of a ResNet-18's run; 0 for none")
+    parser.add_argument("--epochs18", type=int, default=0, help="of a ResNet-18 at 128 px; 0 for none")
     options = parser.parse_args()
     on_threads(1)
     sets = {"imagenette": options.imagenette, "goods": options.goods}
     bench = Bench(sets, {"lite0": options.lite0, "dinov2": options.dinov2}, options.out, options.budget)
-    return 1 if work(bench, options.seeds, options.epochs18) else 0
+    return 1 if work(bench, options.seeds, options.budget18, options.epochs18) else 0
 
 
 if __name__ == "__main__":

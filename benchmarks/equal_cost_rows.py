@@ -37,23 +37,31 @@ TEACHERS: dict[str, dict[str, Any]] = {
 """The layer of each teacher, and a side of images at which its features leave something of the budget to training."""
 ROUNDS, STEPS = 5, 6
 """Turns of all rows, and the steps of a turn, by which the epochs are chosen."""
+SIDES = {"imagenette": 64, "goods": 96}
+"""Sides of the images, in pixels, that a ResNet-18 is trained on."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: a recipe, its teacher, and the row whose run on the other images it starts from."""
+    """A row of the table: a recipe, its teacher, and the row whose run it starts from, on the other images or these."""
 
     label: str
     recipe: str
     teacher: str = ""
     begins_as: str = ""
+    begins_here: bool = False
     sets: tuple[str, ...] = ("imagenette", "goods")
     size: int = 32
+    """Side of the images, in pixels; 0 for that of `SIDES`."""
 
     @property
     def slug(self) -> str:
         """The label as a part of a file's name."""
         return re.sub(r"\W+", "_", self.label.lower()).strip("_")
+
+    def start(self, data: str) -> str:
+        """The set that the run was on which this one starts from."""
+        return data if self.begins_here else other_than(data)
 
 
 SCRATCH = Row("BYOL", "resnet8_byol.imagenette32_60ep")
@@ -70,8 +78,19 @@ ROWS = (
     Row("RoB by LEWEL_B, Lite0", "resnet8_rob.imagenette32_60ep_lewel_b_lite0", "lite0"),
     Row("RoB by LEWEL_M, Lite0", "resnet8_rob.imagenette32_60ep_lewel_m_lite0", "lite0"),
 )
+DISTILLED18 = Row("Distilled, Lite0, ResNet-18", "resnet18_distilled.imagenette64_20ep_lite0", "lite0", size=0)
+LEWEL_B18 = "resnet18_lewel_b.imagenette96_100ep"
+DEEP = (
+    DISTILLED18,
+    Row("BYOL, ResNet-18", "resnet18_byol.imagenette96_100ep", size=0),
+    Row("LEWEL_B, ResNet-18", LEWEL_B18, size=0),
+    Row("LEWEL_B, begun as distilled, ResNet-18", LEWEL_B18, "", DISTILLED18.label, begins_here=True, size=0),
+    Row("Distilled, DINOv2, ResNet-18", "resnet18_distilled.imagenette64_20ep_dinov2", "dinov2", size=0),
+    Row("RoB by BYOL, Lite0, ResNet-18", "resnet18_rob.imagenette64_20ep_byol_lite0", "lite0", size=0),
+)
+"""Rows of a ResNet-18, those begun as others after them: they leave backbones that are worth having."""
 LARGE = tuple(
-    Row(f"{label}, ResNet-18", f"resnet18_{name}.imagenette96_100ep", sets=("goods",), size=128)
+    Row(f"{label}, ResNet-18 at 128 px", f"resnet18_{name}.imagenette96_100ep", sets=("goods",), size=128)
     for label, name in (("BYOL", "byol"), ("LEWEL_B", "lewel_b"), ("MoCo v2", "moco_v2"), ("LEWEL_M", "lewel_m"))
 )
 RANDOM = "Random weights"
@@ -107,14 +126,14 @@ class Bench:
         usual = recipes.get(row.recipe)
         for name, value in self.choices.get(row.recipe, {}).items():
             usual = put(usual, name, value)
-        begun = str(self.run(Row(row.begins_as, ""), other_than(data), seed)) if row.begins_as else ""
+        begun = str(self.run(Row(row.begins_as, ""), row.start(data), seed)) if row.begins_as else ""
         return replace(
             usual,
             method=self.taught(usual.method, row.teacher, data),
             optimizer=usual.optimizer.at_lr(usual.optimizer.lr / 3) if begun else usual.optimizer,
             schedule=replace(usual.schedule, warmup_epochs=min(epochs - 1, max(1, round(epochs / 20)))),
             monitoring=Monitoring(knn_every=0),
-            size=row.size,
+            size=row.size or SIDES[data],
             epochs=epochs,
             seed=seed,
             data=self.sets[data],
@@ -226,7 +245,7 @@ def teaching(bench: Bench, row: Row, data: str) -> float:
             shutil.rmtree(recipe.method.kept, ignore_errors=True)  # half made, its cost unknown
             make_folder(Path(recipe.method.kept).parent)
         images = open_images(recipe.data)
-        method = recipe.method.build(open_model("resnet8", random=True).network)
+        method = recipe.method.build(open_model(recipe.model.partition("_")[0], random=True).network)
         began = time.process_time()
         method.dataset(images, recipe.size, recipe.seed)
         write_json(file, {"seconds": time.process_time() - began})

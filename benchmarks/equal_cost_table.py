@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from equal_cost_rows import LARGE, RANDOM, ROWS, THEMSELVES
+from equal_cost_rows import DEEP, LARGE, RANDOM, ROWS, THEMSELVES
 from timing import write
 
 from ssl_backbones.metrics import paired_difference, paired_gain
@@ -25,13 +25,16 @@ from ssl_backbones.visualizers.figures import new_figure, save_figure
 Record = dict[str, Any]
 SETS = ("imagenette", "goods")
 NUMBERS = ("knn", "linear")
-LABELS = (RANDOM, *(row.label for row in ROWS), *THEMSELVES.values(), *(row.label for row in LARGE))
+LABELS = (RANDOM, *(row.label for row in ROWS), *THEMSELVES.values(), *(row.label for row in (*DEEP, *LARGE)))
 BYOL, LEWEL_B, MOCO_V2, LEWEL_M = (row.label for row in LARGE)
-LITE0, DINOV2 = (label for label in LABELS if label.startswith("Distilled"))
+LITE0, DINOV2 = (row.label for row in ROWS if row.label.startswith("Distilled"))
+BYOL18 = "BYOL, ResNet-18"
 PAIRS = (
     *((label, "BYOL") for label in (row.label for row in ROWS) if label != "BYOL"),
     *((label, LITE0) for label in LABELS if label.startswith("RoB") and label.endswith("Lite0")),
     *((label, DINOV2) for label in LABELS if label.startswith("RoB") and label.endswith("DINOv2")),
+    *((row.label, BYOL18) for row in DEEP if row.label != BYOL18),
+    ("LEWEL_B, begun as distilled, ResNet-18", "Distilled, Lite0, ResNet-18"),
     (LEWEL_B, BYOL),
     (LEWEL_M, MOCO_V2),
 )
@@ -158,7 +161,8 @@ def main() -> int:
         print(f"{options.records} holds no record: run equal_cost.py first", file=sys.stderr)
         return 1
     first = next(iter(found.values()))[0]
-    about = {name: first[name] for name in ("budget", "hardware", "cores", "threads", "python", "versions")}
+    about = {name: first[name] for name in ("hardware", "cores", "threads", "python", "versions")}
+    about["budgets"] = sorted({record["budget"] for records in found.values() for record in records})
     about["dates"] = sorted({record["date"] for records in found.values() for record in records})
     made = about | table(found)
     write(made, options.out)

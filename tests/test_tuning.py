@@ -170,6 +170,21 @@ def test_choices_are_taken_and_pairs_have_a_place(bench: equal_cost_rows.Bench) 
     assert bench.recipe(row, all_methods.DATA, 0, 3).method.pairs == str(bench.out / "pairs.parquet")  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("row", [*equal_cost_rows.ROWS, *equal_cost_rows.DEEP], ids=lambda row: row.slug)
+def test_every_row_has_a_recipe_on_each_set_and_begins_as_a_row_before_it(row: equal_cost_rows.Row) -> None:
+    sets = {data: f"/{data}" for data in equal_cost_rows.SIDES}
+    bench = equal_cost_rows.Bench(sets, dict.fromkeys(equal_cost_rows.TEACHERS, "/teacher"), Path("out"), budget=90.0)
+    before = {each.label for each in (equal_cost_rows.ROWS if row in equal_cost_rows.ROWS else equal_cost_rows.DEEP)}
+    assert row.begins_as in {"", *before} - {row.label}
+    for data in row.sets:
+        recipe = bench.recipe(row, data, 0, 3)
+        assert recipe.size == (row.size or {"imagenette": 64, "goods": 96}[data])
+        assert (recipe.data, recipe.model.split("_")[0]) == (f"/{data}", "resnet8" if row.size else "resnet18")
+        if row.begins_as:
+            images = data if row.begins_here else equal_cost_rows.other_than(data)
+            assert recipe.init == str(bench.run(equal_cost_rows.Row(row.begins_as, ""), images, 0))
+
+
 @pytest.mark.slow
 def test_pairs_are_mined_by_the_first_run_of_moco_and_trained_on(bench: equal_cost_rows.Bench) -> None:
     """For real: a run, its pairs, once, and a run of FLAGS on them."""
