@@ -29,6 +29,14 @@ def own_share(rows: Tensor) -> Tensor:
     return rows if world_size() == 1 else rows[at % len(rows)]
 
 
+def rows_at(rows: Tensor, places: Tensor) -> Tensor:
+    """The rows (n, ...) at some places (n,) among rows (N, ...); the rows themselves where that is all, in order."""
+    count = len(rows)
+    if len(places) == count and torch.equal(places, torch.arange(count, device=places.device)):
+        return rows
+    return rows[places.to(rows.device)]
+
+
 def all_shares(own: Tensor, count: int) -> Tensor:
     """The rows (count, ...) of all processes, each of which has those at its `own_places` (S, ...)."""
     filled = own.new_zeros(size_of_share(count), *own.shape[1:])

@@ -237,9 +237,19 @@ def test_two_processes_make_the_same_to_the_last_bit(
             assert unreadable == ["bag/00.jpg", "hat/25.jpg"]
 
 
-def test_all_features_are_taken_without_a_copy() -> None:
-    found = Features(torch.arange(12.0).reshape(4, 3), np.ones(4, bool), ())
-    assert found.at(np.arange(4)) is found.rows
-    assert found.at(np.ones(4, bool)) is found.rows
-    assert torch.equal(found.at(np.array([2, 0])), found.rows[[2, 0]])
-    assert torch.equal(found.at(np.array([True, False, True, True])), found.rows[[0, 2, 3]])
+@pytest.mark.usefixtures("small_blocks")
+def test_wanted_images_alone_have_rows(model: EvaluatedModel, tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "photos")
+    (folder / "hat" / "03.jpg").write_bytes(b"no image")
+    images = open_images(str(folder))
+    how = Extraction(tmp_path / "cache", unreadable_share=0.1)
+    everything = features_of(model, images, how)
+    wanted = np.arange(len(images)) % 3 != 1
+    lost = list(images.keys).index("hat/03.jpg")
+    wanted[lost] = True
+    for cached in (how, dataclasses.replace(how, cache=None)):
+        some = features_of(model, images, cached, wanted=wanted)
+        kept = wanted & (np.arange(len(images)) != lost)
+        assert torch.equal(some.rows, everything.rows[torch.from_numpy(kept)])
+        assert np.flatnonzero(~some.readable).tolist() == [lost]
+    assert len(features_of(model, images, how, wanted=np.zeros(len(images), bool)).rows) == 0

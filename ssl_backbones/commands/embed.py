@@ -86,7 +86,8 @@ def run(options: Options) -> None:
     """Embed, and say where the features are."""
     device = meet()
     first_decides(lambda: check_outputs(options))
-    images, _ = options.selection.of(opened_once(lambda: open_images(options.data, options.decoding)), None)
+    whole = opened_once(lambda: open_images(options.data, options.decoding), options.verify)
+    images, _ = options.selection.of(whole, None)
     model = options.open_model(device)
     embeddings = embedded(model, images, options)
     if rank() == 0:
@@ -114,11 +115,12 @@ def check_outputs(options: Options) -> None:
 
 def embedded(model: EvaluatedModel, images: Images, options: Options) -> Embeddings:
     """The features of all images that can be read, in the order of the source."""
-    features = features_of(model, images, options.extraction(options.cache))
+    everything = np.ones(len(images), bool)
+    features = features_of(model, images, options.extraction(options.cache), wanted=everything)
     readable = features.readable
     labels = np.full(len(images), -1) if images.labels is None else np.asarray(images.labels)
     keys = [key for key, whole in zip(as_unicode(images.keys), readable, strict=True) if whole]
-    return Embeddings(features.at(readable), keys, labels[readable], images.classes)
+    return Embeddings(features.rows, keys, labels[readable], images.classes)
 
 
 def note_of(options: Options, model: EvaluatedModel, images: Images) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from PIL import Image
 
 import ssl_backbones
 from ssl_backbones.checks import check_at_least
-from ssl_backbones.data import Images, open_images, require_labels
+from ssl_backbones.data import Images, open_images, opened_once, require_labels
 from ssl_backbones.distributed import doing
 from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel
@@ -59,7 +59,7 @@ class Options(FeatureOptions):
 
     def open(self) -> Images:
         """The images to mine."""
-        images = open_images(self.data, self.decoding)
+        images = opened_once(lambda: open_images(self.data, self.decoding), self.verify)
         return self.selection.of(images, None)[0]
 
 

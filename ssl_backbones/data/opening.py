@@ -8,7 +8,9 @@ from dataclasses import replace
 from typing import TypeVar
 
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
-from ssl_backbones.distributed import first_decides, in_every_process, world_size
+from ssl_backbones.data.verifying import verifying
+from ssl_backbones.distributed import in_every_process, say, world_size
+from ssl_backbones.host_memory import made_once
 from ssl_backbones.views.channel_image import ChannelImage
 
 Opened = TypeVar("Opened", bound=Images | None)
@@ -18,21 +20,35 @@ TRIED = 20
 """Images that are tried for one that can be read, at most."""
 
 
-def opened_once(opened: Callable[[], Opened]) -> Opened:
+def opened_once(opened: Callable[[], Opened], verify: bool = False) -> Opened:
     """The images that the first process opens and knows by their fingerprint, in all processes.
 
-    All call it together: one asks the disk about every file, and reports while it does. An error is raised in all.
+    All call it together: one asks the disk about every file, and reports while it does. Keys, labels and the like are
+    there once for all processes of a machine. To `verify`, every image is held against what is kept of it. An error is
+    raised in all.
     """
 
     def known() -> Opened:
-        images = opened()
+        images = verified(opened) if verify else opened()
         if images is not None and world_size() > 1:
             _ = images.fingerprint, images.fingerprint_by_sizes
         return images
 
-    images = first_decides(known)
+    images = made_once(known)
     if images is not None and world_size() > 1:
         in_every_process(images.at_hand)
+    return images
+
+
+def verified(opened: Callable[[], Opened]) -> Opened:
+    """The images that are opened, each of them read; tells what is not as it was kept, a sentence for each kind."""
+    with verifying() as found:
+        images = opened()
+        if images is not None:
+            _ = images.digests
+    if images is not None:
+        for sentence in found or [f"All {len(images)} images are what is kept of them says."]:
+            say(f"--verify: {sentence}")
     return images
 
 

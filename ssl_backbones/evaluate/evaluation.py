@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from ssl_backbones.data import Images, by_content, by_sizes
 from ssl_backbones.data.decode import MAX_PIXELS
 from ssl_backbones.distributed import rank, say
-from ssl_backbones.evaluate.features import Extraction, features_of
+from ssl_backbones.evaluate.features import Extraction, Features, features_of
 from ssl_backbones.evaluate.labelled import Labelled, labelled
 from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.evaluate.options import FREE, EvaluationOptions
@@ -43,14 +45,17 @@ class Evaluation:
 
     def learnt_from(self) -> Labelled:
         """The features and labels to train on."""
-        return labelled(features_of(self.model, self.images, self.extraction), self.images, self.options.data)
+        return labelled(partial(self.features, self.images), self.images, self.options.data)
 
     def asked_about(self) -> Labelled | None:
         """The features and labels to test on, if there are any."""
         if self.validation is None:
             return None
-        features = features_of(self.model, self.validation, self.extraction)
-        return labelled(features, self.validation, self.validation_source)
+        return labelled(partial(self.features, self.validation), self.validation, self.validation_source)
+
+    def features(self, images: Images, wanted: np.ndarray) -> Features:
+        """The features of the images that are wanted (N,) bool and can be read."""
+        return features_of(self.model, images, self.extraction, wanted=wanted)
 
     def leave(self, numbers: Mapping[str, Number], more: Mapping[str, Any]) -> dict[str, Any]:
         """Let the first process write results.json; its content, in every process."""

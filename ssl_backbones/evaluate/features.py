@@ -25,6 +25,7 @@ from ssl_backbones.data.decode import MAX_PIXELS
 from ssl_backbones.distributed import say, share_first, world_size
 from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.files import object_in, write_file
+from ssl_backbones.host_memory import HostArray
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.train.embed import embed
 from ssl_backbones.train.precision import DTYPES, Precision, check_precision
@@ -46,18 +47,11 @@ class Features:
     """A backbone's features of N images of a source."""
 
     rows: Tensor
-    """(N, D) in single precision, on the CPU."""
+    """(N, D) in single precision, on the CPU, once for all processes of a machine; (n, D) of those that are wanted."""
     readable: np.ndarray
-    """(N,) bool. The row of an image that could not be read is that of another: leave it out."""
+    """(N,) bool. The row of an image that could not be read is that of another, or none: leave it out."""
     unreadable: tuple[str, ...]
     """The keys of those images."""
-
-    def at(self, chosen: np.ndarray) -> Tensor:
-        """The rows (n, D) at some places (n,), or of some images (N,) bool; of all in their order without a copy."""
-        places = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
-        if np.array_equal(places, np.arange(len(self.rows))):
-            return self.rows
-        return self.rows[torch.from_numpy(places)]
 
 
 @dataclass(frozen=True)
@@ -87,10 +81,12 @@ def features_of(
     *,
     only: np.ndarray | None = None,
     views: MultiView | None = None,
+    wanted: np.ndarray | None = None,
 ) -> Features:
     """The features of all images, or of those at `only` (n,), in every process, the same for any number of them.
 
-    With `views`, those of V views of each image stand in a row side by side, (N, V D), instead of the middle crop's.
+    Where some are `wanted` (N,) bool, of all that are looked at, those that can be read have a row, and no other. With
+    `views`, those of V views of each image stand in a row side by side, (N, V D), instead of the middle crop's.
     Raises CacheError where they cannot be kept, and TooManyUnreadableError.
     """
     check_precision(how.precision, model.device)
@@ -100,7 +96,7 @@ def features_of(
     extractor = Extractor(network, Batches(images, transform, how.seed), model.device, how)
     store = Store(how.cache, identity(model, images, how, transform, None if only is None else chosen), images)
     unreadable = Unreadable(len(chosen), how.unreadable_share)
-    rows = torch.empty(0)
+    rows = Rows(images, chosen, wanted)
     for start in range(0, len(chosen), BLOCK):
         indices = chosen[start : start + BLOCK]
         block = store.read(start // BLOCK, len(indices), model.device)
@@ -109,13 +105,10 @@ def features_of(
             say(f"{model.name}: {start + len(indices)} of {len(chosen)} images embedded")
             store.write(start // BLOCK, block)
         unreadable.add(block[1])
-        rows = rows if start else torch.empty(len(chosen), block[0].shape[1])
-        rows[start : start + len(indices)] = block[0]
+        rows.add(block)
     if store.found:
         say(f"{model.name}: the features of {images.fingerprint[:8]} were in {how.cache}")
-    lost = unreadable.reasons
-    readable = np.array([images.keys[row] not in lost for row in chosen]) if lost else np.ones(len(chosen), bool)
-    return Features(rows, readable, tuple(sorted(lost)))
+    return Features(rows.finished(), rows.readable, tuple(sorted(unreadable.reasons)))
 
 
 def identity(
@@ -148,6 +141,36 @@ class SideBySide(nn.Module):
 
 Block = tuple[Tensor, dict[str, str]]
 """Features (n, D) of some images, and what of them could not be read: key to reason."""
+
+
+class Rows:
+    """The rows of images, put together block by block in memory that the processes of a machine share."""
+
+    def __init__(self, images: Images, chosen: np.ndarray, wanted: np.ndarray | None) -> None:
+        """Of the images at `chosen` (N,), or of those that are `wanted` (N,) bool and can be read."""
+        self.images, self.chosen, self.wanted = images, chosen, wanted
+        self.readable = np.ones(len(chosen), bool)
+        self.seen = self.filled = 0
+        self.array: HostArray | None = None
+
+    def add(self, block: Block) -> None:
+        """Add the features (n, D) of the next images."""
+        features, lost = block
+        here = slice(self.seen, self.seen + len(features))
+        if lost:
+            self.readable[here] = [self.images.keys[row] not in lost for row in self.chosen[here]]
+        if self.array is None:
+            count = len(self.chosen) if self.wanted is None else int(self.wanted.sum())
+            self.array = HostArray((count, *features.shape[1:]))
+        rows = features.numpy()
+        if self.wanted is not None:
+            rows = rows[self.wanted[here] & self.readable[here]]
+        self.array.write(self.filled, rows)
+        self.seen, self.filled = here.stop, self.filled + len(rows)
+
+    def finished(self) -> Tensor:
+        """The rows (n, D)."""
+        return torch.empty(0) if self.array is None else torch.from_numpy(self.array.finished()[: self.filled])
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -24,6 +24,8 @@ from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.data.subset import Selection
 from ssl_backbones.evaluate.features import Features
 
+Look = Callable[[np.ndarray], Features]
+"""The features of images that are wanted (N,) bool, and no row of another."""
 SHOWN = 5
 """Names that a sentence lists, at most."""
 
@@ -50,16 +52,14 @@ class Labelled:
         return self.rows.to(device), self.labels.to(device)
 
 
-def labelled(features: Features, images: Images, source: str) -> Labelled:
-    """Of all images of a source, those with a label that could be read."""
+def labelled(look: Look, images: Images, source: str) -> Labelled:
+    """Of all images of a source, those with a label that can be read; `look` gives the features of those wanted."""
     labels = labels_of(images, source, "an evaluation")
-    counts = features.readable & (labels >= 0)
-    kept = torch.from_numpy(np.flatnonzero(counts))
+    features = look(labels >= 0)
+    kept = torch.from_numpy(np.flatnonzero(features.readable & (labels >= 0)))
     if not len(kept):
         raise ImageSourceError(f"none of the {len(images)} images of {source} with a label can be read: mend them")
-    return Labelled(
-        features.at(counts), torch.from_numpy(labels)[kept].long(), int((labels < 0).sum()), features.unreadable
-    )
+    return Labelled(features.rows, torch.from_numpy(labels)[kept].long(), int((labels < 0).sum()), features.unreadable)
 
 
 class Named(Protocol):
@@ -69,6 +69,8 @@ class Named(Protocol):
     def data(self) -> str: ...
     @property
     def validation(self) -> str: ...
+    @property
+    def verify(self) -> bool: ...
     @property
     def decoding(self) -> DecodePolicy: ...
     @property
@@ -82,9 +84,9 @@ def open_labelled(named: Named, protocol: str) -> tuple[Images, Images | None, s
     """
     data, held = named.data, named.selection.hold_out
     source = named.validation or (f"what is held out of {data}" if held else f"the split kept beside {data}")
-    images = opened_once(lambda: open_images(data, named.decoding))
+    images = opened_once(lambda: open_images(data, named.decoding), named.verify)
     labels_of(images, data, protocol)
-    asked = None if held else opened_once(lambda: open_validation(named, images, source))
+    asked = None if held else opened_once(lambda: open_validation(named, images, source), named.verify)
     images, asked = named.selection.of(images, asked)
     present = np.unique(known(labels_of(images, data, protocol)))
     if len(present) < 2:

@@ -31,6 +31,8 @@ class FeatureOptions(ABC):
     """A file that names the classes to take, one on a line, as for pretrain; empty for all."""
     hold_out: int = 0
     """Images of every class that are asked about and not learnt from: those that pretrain --hold_out left out."""
+    verify: bool = False
+    """Hold what is kept of the images from earlier starts against every one of them, not a few: all are read."""
     layer: str = ""
     """A layer as timm names it, whose mean over positions is taken; the network's own output where it is not given."""
     size: int = 0
@@ -116,6 +118,6 @@ class EvaluationOptions(FeatureOptions, ABC):
 
 FREE = frozenset(
     {"model", "cache", "batch_size", "workers", "unreadable_share", "max_pixels", "data", "validation", "out"}
-    | {"classes", "hold_out", "beside", "in_chans"}
+    | {"classes", "hold_out", "beside", "in_chans", "verify"}
 )
 """Options that may differ when a folder is come back to: weights and data are held to what they are, not to names."""

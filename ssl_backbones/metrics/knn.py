@@ -79,17 +79,20 @@ def knn_sweep(
     return predictions.to(queries.device)
 
 
-def nearest(bank: Tensor, norms: Tensor, block: Tensor, k: int, itself: Tensor | None) -> tuple[Tensor, Tensor]:
+def nearest(
+    bank: Tensor, norms: Tensor, block: Tensor, k: int, itself: Tensor | None, less: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The similarities (m, k) of unit queries (m, D) to their nearest in the bank (N, D), falling, and its rows (m, k).
 
-    A k larger than what can be neighbours is all of them.
+    A k larger than what can be neighbours is all of them. The bank's rows are compared `less` (D,) these numbers.
     """
     k = min(k, len(bank) - (itself is not None))
     best = block.new_empty(len(block), 0)
     rows = torch.empty(len(block), 0, dtype=torch.long, device=block.device)
     for start in range(0, len(bank), BANK_ROWS):
         part = slice(start, start + BANK_ROWS)
-        similarity = block @ bank[part].float().T / norms[part]
+        rows_here = bank[part].float() if less is None else bank[part].float() - less
+        similarity = block @ rows_here.T / norms[part]
         if itself is not None:
             here = (itself >= start) & (itself < start + similarity.shape[1])
             similarity[here, itself[here] - start] = -torch.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,18 +34,27 @@ class Classifier:
         """Scores (n, C) of features (n, D)."""
         return ((rows.to(self.mean.dtype) - self.mean) * self.scale) @ self.weight.T + self.bias
 
-    def predict(self, rows: Tensor) -> Tensor:
-        """The class (N,) of features (N, D)."""
-        return torch.cat([self.logits(part).argmax(dim=1) for part in torch.split(rows, ROWS)])
+    def predict(self, rows: Tensor, among: Tensor | None = None) -> Tensor:
+        """The class (N,) of features (N, D), or (n,) of those `among` them (n,)."""
+        return torch.cat([self.logits(rows[at]).argmax(dim=1) for at in parts(len(rows), among)])
 
 
-def fit(rows: Tensor, labels: Tensor, classes: int, weight_decay: float, start: Classifier | None = None) -> Classifier:
+def fit(
+    rows: Tensor,
+    labels: Tensor,
+    classes: int,
+    weight_decay: float,
+    start: Classifier | None = None,
+    among: Tensor | None = None,
+) -> Classifier:
     """The classifier of features (N, D) with labels (N,) that makes the mean cross-entropy + l/2 |W|^2 least.
 
-    `start` only shortens the way. A CPU computes in double precision, other devices in single.
+    `among` are the rows (n,) that count, all without it. `start` only shortens the way. A CPU computes in double
+    precision, other devices in single.
     """
     dtype = torch.float64 if rows.device.type == "cpu" else torch.float32
-    mean, scale = standard(rows, dtype)
+    mean, scale = standard(rows, dtype, among)
+    count = len(rows) if among is None else len(among)
     if start is None:
         weight, bias = rows.new_zeros(classes, rows.shape[1], dtype=dtype), rows.new_zeros(classes, dtype=dtype)
     else:
@@ -66,8 +76,8 @@ def fit(rows: Tensor, labels: Tensor, classes: int, weight_decay: float, start: 
         penalty = weight_decay / 2 * weight.square().sum()
         penalty.backward()  # type: ignore[no-untyped-call]
         total = penalty.detach()
-        for part, answers in zip(torch.split(rows, ROWS), torch.split(labels, ROWS), strict=True):
-            loss = cross_entropy(classifier.logits(part), answers, reduction="sum") / len(rows)
+        for at in parts(len(rows), among):
+            loss = cross_entropy(classifier.logits(rows[at]), labels[at], reduction="sum") / count
             loss.backward()  # type: ignore[no-untyped-call]
             total = total + loss.detach()
         return total
@@ -78,11 +88,18 @@ def fit(rows: Tensor, labels: Tensor, classes: int, weight_decay: float, start: 
     return Classifier(mean, scale, weight.detach(), bias.detach(), slope <= 10 * TOLERANCE)
 
 
-def standard(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def standard(rows: Tensor, dtype: torch.dtype, among: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The mean (D,) of features (N, D) and one over their deviation (D,), 1 where they do not vary."""
-    parts = torch.split(rows, ROWS)
-    mean = torch.stack([part.sum(dim=0, dtype=dtype) for part in parts]).sum(dim=0) / len(rows)
-    variance = torch.stack([(part - mean).square().sum(dim=0) for part in parts]).sum(dim=0) / len(rows)
+    count, places = len(rows) if among is None else len(among), parts(len(rows), among)
+    mean = torch.stack([rows[at].sum(dim=0, dtype=dtype) for at in places]).sum(dim=0) / count
+    variance = torch.stack([(rows[at] - mean).square().sum(dim=0) for at in places]).sum(dim=0) / count
     deviation = variance.sqrt()
     varies = deviation > 1e-6 * mean.abs()  # less is what rounding to single precision leaves
     return mean, torch.where(varies, 1 / deviation, 1.0)
+
+
+def parts(count: int, among: Tensor | None) -> Sequence[slice | Tensor]:
+    """The places of so many rows, or of those `among` them (n,), some at a time."""
+    if among is None:
+        return [slice(start, start + ROWS) for start in range(0, count, ROWS)]
+    return torch.split(among, ROWS)

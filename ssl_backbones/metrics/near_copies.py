@@ -26,9 +26,9 @@ def nearest_of_bank(bank: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
             f"bank is {tuple(bank.shape)} and queries are {tuple(queries.shape)}; give (N, D) and (M, D) of one D, "
             "N at least 1."
         )
-    mean = bank.double().mean(dim=0).float()
-    centred = bank.float() - mean
-    norms = torch.linalg.vector_norm(centred, dim=1).clamp_min(1e-12)
+    parts = torch.split(bank, BANK_ROWS)
+    mean = (torch.stack([part.sum(dim=0, dtype=torch.float64) for part in parts]).sum(dim=0) / len(bank)).float()
+    norms = torch.cat([torch.linalg.vector_norm(part.float() - mean, dim=1) for part in parts]).clamp_min(1e-12)
     blocks = queries.split(max(1, BLOCK // min(len(bank), BANK_ROWS)))
-    found = [nearest(centred, norms, normalize(block.to(bank).float() - mean, dim=1), 1, None) for block in blocks]
+    found = [nearest(bank, norms, normalize(block.to(bank).float() - mean, dim=1), 1, None, mean) for block in blocks]
     return torch.cat([part[:, 0].cpu() for part, _ in found]), torch.cat([rows[:, 0].cpu() for _, rows in found])

@@ -29,7 +29,7 @@ from ssl_backbones.views import Engine
 FREE = frozenset(
     {"promise", "derived", "monitoring", "checkpoints", "unreadable_share", "log_every", "trackers", "workers"}
     | {"compile", "grad_checkpointing", "data", "validation", "max_pixels", "out", "start"}
-    | {"cache", "cache_limit", "blocks", "resident", "measured"}
+    | {"cache", "cache_limit", "blocks", "resident", "measured", "verify"}
 )
 """Fields that may change when a run goes on; data are held to their fingerprint instead of their place."""
 
@@ -213,6 +213,8 @@ class Recipe(ChannelFields, Run):
     of github.com/HobbitLong/CMC."""
     hold_out: int = 0
     """Images of every class that are not trained on and are asked about instead; left in held_out.txt. 0 for none."""
+    verify: bool = False
+    """Hold what is kept of the images from earlier starts against every one of them, not a few: all are read."""
     engine: Literal["auto", Engine] = "auto"
     """The maker of the pixels of views: Pillow, the reference; OpenCV, which is faster; or the network's device, to
     which whole images are sent for that; all within a few levels. auto is OpenCV where every process has it and the

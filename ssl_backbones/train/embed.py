@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from ssl_backbones.data.batches import Batch, BatchDataset, Request
 from ssl_backbones.data.placement import to_device
 from ssl_backbones.distributed import doing, gather, sum_over_processes, world_size
+from ssl_backbones.host_memory import HostArray
 from ssl_backbones.shares import own_places, own_share
 from ssl_backbones.train.reading import read_each
 
-GATHERED = 2**14
+GATHERED = 2**12
 """Rows of each process that are gathered at once."""
 TOGETHER = 64
 """Batches after which processes wait for one another, so that none is taken for dead at the end of many."""
@@ -37,7 +38,8 @@ def embed(
 ) -> tuple[Tensor, Mapping[str, str]]:
     """The features (N, D) of the images at `indices`, on the CPU in single precision, and what could not be read.
 
-    Every process gets all of them; where they are shared out, those at its `own_places` alone. The backbone is in eval
+    Every process gets all of them, in memory that those of a machine share; where they are shared out, those at its
+    `own_places` alone. The backbone is in eval
     mode meanwhile, with the batch statistics of the first process, which are those that get published; afterwards it
     is as it was.
     """
@@ -63,13 +65,18 @@ def embed(
 
 
 def everyones(mine: Tensor, device: torch.device) -> Tensor:
-    """The features (B, D) of all processes in rank order, (world * B, D), on the CPU: a device holds a few."""
+    """The features (B, D) of all processes in rank order, (world * B, D), on the CPU, once for those of a machine.
+
+    A device holds a few of them.
+    """
     if world_size() == 1:
         return mine
-    found = torch.empty(world_size(), *mine.shape)
-    for rows, places in zip(mine.split(GATHERED), torch.arange(len(mine)).split(GATHERED), strict=True):
-        found[:, places] = gather(rows.to(device)).cpu().view(world_size(), *rows.shape)
-    return found.flatten(0, 1)
+    found = HostArray((world_size() * len(mine), *mine.shape[1:]))
+    for start in range(0, len(mine), GATHERED):
+        everyone = gather(mine[start : start + GATHERED].to(device)).chunk(world_size())
+        for place, rows in enumerate(everyone if found.fills else ()):
+            found.write(place * len(mine) + start, rows.cpu().numpy())
+    return torch.from_numpy(found.finished())
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from ssl_backbones.metrics import effective_rank, feature_std, knn_predict, near
 from ssl_backbones.recipes.settings import Monitoring
 from ssl_backbones.runs.results import Number, proportion
 from ssl_backbones.runs.trend import late_trend
-from ssl_backbones.shares import own_share
+from ssl_backbones.shares import own_share, rows_at
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.judge import Measured
 from ssl_backbones.views.randomness import permutation
@@ -96,14 +96,12 @@ class Monitor:
         else:
             everyone = np.arange(len(self.query_images))
             queries, query_labels = embed(self.query_images, everyone), labels_of(self.query_images, everyone)
-        known_bank, known = bank_labels >= 0, query_labels >= 0
-        bank, queries = bank[known_bank.to(bank.device)], queries[known.to(queries.device)]
-        own = own_share(torch.arange(len(queries), device=bank.device))
+        known_bank, known = torch.nonzero(bank_labels >= 0)[:, 0], torch.nonzero(query_labels >= 0)[:, 0]
+        own = own_share(torch.arange(len(known)))
+        asked = rows_at(queries, known[own]).to(bank.device)
         itself = own if self.query_images is None else None
-        labels = bank_labels[known_bank]
-        asked = queries.to(bank.device)[own]
-        named = knn_predict(bank, labels, asked, k=self.config.k, itself=itself)
-        return gather(named)[: len(queries)].cpu() == query_labels[known]
+        named = knn_predict(rows_at(bank, known_bank), bank_labels[known_bank], asked, k=self.config.k, itself=itself)
+        return gather(named)[: len(known)].cpu() == query_labels[known]
 
     def chance(self) -> float:
         """Chance level: the accuracy of always naming the most frequent class of the queries."""

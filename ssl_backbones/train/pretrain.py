@@ -108,12 +108,13 @@ def open_data(recipe: Recipe) -> tuple[Images, Images | None]:
             f"{recipe.name} was made for {recipe.promise.data} and has no data here: name a folder of images, parquet "
             "files or a Hub dataset with --data"
         )
-    images = opened_once(lambda: open_images(recipe.data, recipe.decoding, keeping=recipe.blocks))
+    images = opened_once(lambda: open_images(recipe.data, recipe.decoding, keeping=recipe.blocks), recipe.verify)
     if recipe.labels == "none":
         images = unlabelled(images)
     elif sentence := classes_sentence(images):
         say(sentence)
-    images, validation = recipe.selection.of(images, opened_once(lambda: open_validation(recipe, images)))
+    asked = opened_once(lambda: open_validation(recipe, images), recipe.verify)
+    images, validation = recipe.selection.of(images, asked)
     say_copies(validation, images)
     return images, validation
 

@@ -6,7 +6,6 @@ which an array is a descriptor of shared memory, made once for all of them.
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-LEAST = 2**20
-"""Bytes of an array from which on it is shared."""
+from ssl_backbones.host_memory import LEAST, descriptor_of, mapped
 
 
 class Shared:
@@ -28,7 +26,10 @@ class Shared:
         self.kept: dict[int, tuple[np.ndarray, int]] = {}
 
     def descriptor(self, array: np.ndarray) -> int:
-        """The descriptor of memory that holds the array (...)."""
+        """The descriptor of memory that holds the array (...): its own, if other processes have it already."""
+        own = descriptor_of(array)
+        if own is not None:
+            return own
         if id(array) not in self.kept:
             descriptor = os.memfd_create("ssl_backbones")
             with open(descriptor, "wb", closefd=False) as file:
@@ -62,16 +63,12 @@ def reduced(array: np.ndarray) -> Any:
     shared = SHARED.get()
     if shared is None or get_spawning_popen() is None or array.nbytes < LEAST or array.dtype.hasobject:
         return array.__reduce_ex__(4)
-    return mapped, (DupFd(shared.descriptor(array)), array.dtype.str, array.shape)
+    return received, (DupFd(shared.descriptor(array)), array.dtype.str, array.shape)
 
 
-def mapped(descriptor: Any, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+def received(descriptor: Any, kind: str, shape: tuple[int, ...]) -> np.ndarray:
     """The array (...) of a type and shape in shared memory; what is written to it stays in this process."""
-    own = descriptor.detach()
-    try:
-        return np.frombuffer(mmap.mmap(own, 0, access=mmap.ACCESS_COPY), kind).reshape(shape)
-    finally:
-        os.close(own)
+    return mapped(descriptor.detach(), kind, shape)
 
 
 ForkingPickler.register(np.ndarray, reduced)

@@ -46,6 +46,8 @@ class LabelledRun(Transfer, ABC):
     """A file that names the classes to learn and to ask about, one on a line; empty for all."""
     hold_out: int = 0
     """Images of every class that are asked about and not learnt from: those that pretrain --hold_out left out."""
+    verify: bool = False
+    """Hold what is kept of the images from earlier starts against every one of them, not a few: all are read."""
     task: LinearConfig | FinetuneConfig
     size: int = 0
     """Side of a view, in pixels; 0 for what the model's description says."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,7 +49,9 @@ def train_on_features(run: LabelledRun, asked: Asked, more: Mapping[str, Any]) -
     run, method = built(run, model, asked)
     assert isinstance(method, LinearProbe)
     model = replace(model, crop=method.to_test(run.size))
-    learnt, tested = (features_of(model, images, extraction(run)) for images in (asked.whole, asked.validation))
+    wanted = np.isin(np.arange(len(asked.whole)), asked.rows)
+    learnt = features_of(model, asked.whole, extraction(run), wanted=wanted)
+    tested = features_of(model, asked.validation, extraction(run))
     kept = asked.rows[learnt.readable[asked.rows]]
     images = at(asked.whole, kept)
     require_batch(images, run.batch_size)
@@ -62,7 +65,7 @@ def train_on_features(run: LabelledRun, asked: Asked, more: Mapping[str, Any]) -
         else:
             say(f"{run.title} on the features of {len(images)} images of {run.data}, into {folder.path}")
             probe = Probe(run, method, folder, model.device, images)
-            steps = probe.train(learnt.at(kept), torch.from_numpy(labels).long(), tested, asked)
+            steps = probe.train(learnt.rows, torch.from_numpy(labels).long(), tested, asked)
             answers = probe.answers(tested, asked.validation)
             precision = extraction(run).precision
             done = Learnt(images, folder, steps, model.device, precision, sorted(learnt.unreadable))

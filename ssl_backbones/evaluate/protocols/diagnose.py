@@ -109,13 +109,15 @@ def run(options: Options) -> dict[str, Any]:
 
 def opened(options: Options) -> tuple[Images, Images | None, str]:
     """The images, those to hold against them, if any, labelled or not, and their source."""
-    images = opened_once(lambda: open_images(options.data, options.decoding))
+    images = opened_once(lambda: open_images(options.data, options.decoding), options.verify)
     source = options.validation or f"what is kept beside {options.data}"
     validation: Images | None = None
     if options.validation:
-        validation = opened_once(lambda: open_images(options.validation, options.decoding, images.classes))
+        validation = opened_once(
+            lambda: open_images(options.validation, options.decoding, images.classes), options.verify
+        )
     elif not options.hold_out:
-        validation = opened_once(lambda: kept_out(options.data, options.decoding, images.classes))
+        validation = opened_once(lambda: kept_out(options.data, options.decoding, images.classes), options.verify)
     images, validation = options.selection.of(images, validation)
     return images, validation, source if validation else ""
 
@@ -125,10 +127,10 @@ def near_copies(asked: Evaluation, options: Options) -> dict[str, Any]:
     images, validation = asked.images, asked.validation
     assert validation is not None
     drawn = np.sort(permutation(options.seed, 2, len(validation))[: options.copies])
-    bank = features_of(asked.model, images, asked.extraction)
-    queries = features_of(asked.model, validation, asked.extraction, only=drawn)
+    bank = features_of(asked.model, images, asked.extraction, wanted=np.ones(len(images), bool))
+    queries = features_of(asked.model, validation, asked.extraction, only=drawn, wanted=np.ones(len(drawn), bool))
     known, looked_at = np.flatnonzero(bank.readable), np.flatnonzero(queries.readable)
-    cosines, at = nearest_of_bank(bank.rows[known].to(asked.model.device), queries.rows[looked_at])
+    cosines, at = nearest_of_bank(bank.rows.to(asked.model.device), queries.rows)
     near = [int(row) for row in cosines.argsort(descending=True) if cosines[row] > NEAR]
     lines = [
         f"{cosines[row]:.4f}\t{validation.keys[drawn[looked_at[row]]]}\t{images.keys[known[at[row]]]}\n" for row in near

@@ -21,6 +21,7 @@ from ssl_backbones.evaluate.labelled import Labelled, open_labelled
 from ssl_backbones.evaluate.options import EvaluationOptions
 from ssl_backbones.metrics import knn_sweep
 from ssl_backbones.runs.results import Number, as_share, proportion
+from ssl_backbones.shares import rows_at
 from ssl_backbones.views import permutation
 
 PAPER, TRAINING = (200, 0.07), (20, 0.07)
@@ -93,11 +94,11 @@ class Grid:
     def among_themselves(self, sample: np.ndarray) -> torch.Tensor:
         """The class (K * T, M) of some rows of the bank by all the others."""
         itself = torch.from_numpy(sample)
-        return self.sweep(self.rows[itself.to(self.rows.device)].cpu(), itself)
+        return self.sweep(rows_at(self.rows, itself), itself)
 
     def sweep(self, queries: torch.Tensor, itself: torch.Tensor | None) -> torch.Tensor:
         """The class (K * T, M) of each query, on the CPU."""
-        return knn_sweep(
+        named = knn_sweep(
             self.rows,
             self.labels,
             queries,
@@ -105,7 +106,8 @@ class Grid:
             temperatures=self.temperatures,
             num_classes=len(self.classes),
             itself=itself,
-        ).flatten(0, 1)
+        )
+        return named.flatten(0, 1).cpu()
 
 
 def name_of(k: int, temperature: float) -> str:

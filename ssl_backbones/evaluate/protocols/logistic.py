@@ -88,9 +88,10 @@ def choose(rows: Tensor, labels: Tensor, classes: int, options: Options) -> tupl
         return options.weight_decays[0], {}
     tried: dict[str, dict[str, Any]] = {}
     start: Classifier | None = None
+    rest, held = (torch.nonzero(part)[:, 0] for part in (~held_out, held_out))
     for weight_decay in sorted(options.weight_decays, reverse=True):
-        start = fit(rows[~held_out], labels[~held_out], classes, weight_decay, start)
-        right = start.predict(rows[held_out]) == labels[held_out]
+        start = fit(rows, labels, classes, weight_decay, start, rest)
+        right = start.predict(rows, held) == labels[held]
         tried[f"{weight_decay:g}"] = proportion(int(right.sum()), len(right))
         say(f"weight decay {weight_decay:g}: {as_share(tried[f'{weight_decay:g}'])} held out")
     best = max(sorted(options.weight_decays, reverse=True), key=lambda decay: tried[f"{decay:g}"]["value"])
