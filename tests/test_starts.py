@@ -37,7 +37,8 @@ def test_packed_paths_are_those_that_were_given(paths: list[str]) -> None:
     assert list(PathKeys.of(block, np.cumsum(np.append(0, lengths)))) == [f"y/{path}" for path in paths or ["x"]]
     whole = PathKeys(paths)
     assert list(whole) == paths
-    assert list(whole.where(np.arange(len(paths)) % 2 == 0)) == paths[::2]
+    assert list(whole.at(np.arange(0, len(paths), 2))) == paths[::2]
+    assert list(whole.at(np.arange(len(paths))[::-1])) == paths[::-1]
     assert b"".join(whole.terminated()) == b"".join(path.encode() + b"\0" for path in paths)
     labels, digests = np.arange(len(paths)), np.full((len(paths), 16), 7, np.uint8)
     assert fingerprint_of(whole, labels, digests) == fingerprint_of(paths, labels, digests)
@@ -55,7 +56,7 @@ def test_the_order_is_that_of_the_paths_whatever_the_folders_are_called(tmp_path
     assert list(found.keys) == sorted(names[:-1])
     assert list(walk.images_below(tmp_path)) == sorted(names[:-1])
     assert others == {".txt": 1}
-    assert found.stamps[:, 0].tolist() == [0] * 8
+    assert found.sizes.tolist() == [0] * 8
     assert sum(count for _, count in found.folders) == 8
 
 
@@ -73,7 +74,7 @@ def test_a_file_system_that_takes_its_time_is_asked_by_several(tmp_path: Path, m
         return len(Path(path).read_bytes()), 1, 2, 3
 
     monkeypatch.setattr(walk, "stamp_of", slowly)
-    assert listing_of(tmp_path, Counter()).stamps[:, 0].tolist() == list(range(200))
+    assert listing_of(tmp_path, Counter()).sizes.tolist() == list(range(200))
     assert most > 1
 
 

@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from ssl_backbones.data.digests import WIDTH, as_rows, digest_of_file, of_each, spread, stamp_of
-from ssl_backbones.data.kept_arrays import are_texts, keep_arrays, place_of, read_arrays, settled, stamps_in, turn
+from ssl_backbones.data.kept_arrays import are_texts, keep_arrays, marks_in, place_of, read_arrays, turn
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.data.stored import File, is_versioned, known_as, stamp
+from ssl_backbones.data.verifying import GONE, NEW, OTHER, TOUCHED, UNKNOWN, is_verifying, tell, to_compare
 
 KEPT_FROM = 1000
 """Images from which on an index is worth its place: fewer are read anew in less than a second."""
@@ -47,29 +48,31 @@ class Index:
 
     keys: PathKeys
     """Of the files."""
-    stamps: np.ndarray
-    """(M, 4) int64, as `stamp_of` has them; a size of -1 where the digests are not to be relied on."""
+    sizes: np.ndarray
+    """(M,) int64: bytes."""
+    marks: np.ndarray
+    """(M,) int64, as `marks_in` has them; 0 where the digests are not to be relied on."""
     digests: np.ndarray
     """(M, WIDTH) or (N, WIDTH) uint8."""
 
-    def rows_of(self, keys: PathKeys, stamps: np.ndarray) -> np.ndarray:
-        """The rows (M,) of files whose stamps (M, 4) are still the same; -1 for all others."""
+    def rows_of(self, files: Files) -> np.ndarray:
+        """The rows (M,) of files whose sizes and marks are still the same; -1 for all others."""
+        kind = np.int32 if len(self.keys) < 2**31 else np.int64
         if not len(self.keys):
-            return np.full(len(keys), -1)
-        if self.keys.equals(keys):
-            rows, there = np.arange(len(keys)), self.stamps
+            return np.full(len(files.keys), -1, kind)
+        if self.keys.equals(files.keys):
+            rows, sizes, marks = np.arange(len(files.keys), dtype=kind), self.sizes, self.marks
         else:
             row_of = {key: row for row, key in enumerate(self.keys)}
-            rows = np.array([row_of.get(key, -1) for key in keys], np.int64)
-            there = self.stamps[rows]
-        same = (rows >= 0) & (stamps[:, 0] >= 0)
-        for column in range(4):  # one after the other, in little memory
-            same &= there[:, column] == stamps[:, column]
+            rows = np.array([row_of.get(key, -1) for key in files.keys], kind)
+            sizes, marks = self.sizes[rows], self.marks[rows]
+        same = (files.sizes >= 0) & (sizes == files.sizes) & (marks == files.marks) & (marks != 0)
         rows[~same] = -1
         return rows
 
 
-NOTHING = Index(PathKeys([]), np.empty((0, 4), np.int64), np.empty((0, WIDTH), np.uint8))
+NONE = np.empty(0, np.int64)
+NOTHING = Index(PathKeys([]), NONE, NONE, np.empty((0, WIDTH), np.uint8))
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,10 @@ class Files:
 
     root: Path
     keys: PathKeys
-    stamps: np.ndarray
-    """(M, 4) int64, as `stamp_of` has them."""
-    asked_at: int
-    """The time in ns before the first of them was asked."""
+    sizes: np.ndarray
+    """(M,) int64: bytes, -1 of a file that is not there."""
+    marks: np.ndarray
+    """(M,) int64, as `marks_in` has them."""
 
     def path(self, row: int) -> str:
         """The path of a file."""
@@ -89,7 +92,7 @@ class Files:
 
     def known(self) -> dict[str, np.ndarray]:
         """The arrays that an index of the same files holds."""
-        return {"keys": self.keys.block, "ends": self.keys.ends, "stamps": self.stamps}
+        return {"keys": self.keys.block, "ends": self.keys.ends, "sizes": self.sizes, "marks": self.marks}
 
 
 def contents_of(root: Path, keys: PathKeys, name: str, whole: bool = False) -> Contents:
@@ -98,26 +101,26 @@ def contents_of(root: Path, keys: PathKeys, name: str, whole: bool = False) -> C
     Whole digests have an index of their own.
     """
     asked_at = time.time_ns()
-    paths = of_each(range(len(keys)), lambda row: stamp_of(os.path.join(root, keys[row])), f"files in {root} asked")
-    return contents_as_asked(Files(root, keys, stamps_in(paths), asked_at), name, whole)
+    stamps = of_each(range(len(keys)), lambda row: stamp_of(os.path.join(root, keys[row])), f"files in {root} asked")
+    return contents_as_asked(Files(root, keys, *marks_in(stamps, asked_at)), name, whole)
 
 
 def contents_as_asked(files: Files, name: str, whole: bool = False) -> Contents:
     """The same for files that were asked about already."""
     ask = partial(digest_of_file, whole=True) if whole else digest_of_file
-    keys, sizes = files.keys, files.stamps[:, 0].copy()
-    place = place_of(f"{name}{WHOLLY * whole}") if len(keys) >= KEPT_FROM else None
+    place = place_of(f"{name}{WHOLLY * whole}") if len(files.keys) >= KEPT_FROM else None
     index = NOTHING if place is None else read(place, files.known())
-    rows = checked(index, index.rows_of(keys, files.stamps), files, ask)
+    rows = checked(index, index.rows_of(files), files, ask)
     if (rows >= 0).all() or place is None:
-        return Contents(sizes, digests_by(index, rows, files, ask))
+        return Contents(files.sizes, digests_by(index, rows, files, ask))
     with turn(place):
-        index = read(place, files.known())  # another process may have written it
-        rows = checked(index, index.rows_of(keys, files.stamps), files, ask)
+        if not is_verifying():
+            index = read(place, files.known())  # another process may have written it
+            rows = checked(index, index.rows_of(files), files, ask)
         digests = digests_by(index, rows, files, ask)
         if (rows < 0).any():
-            keep(place, Index(keys, settled(files.stamps, files.asked_at), digests))
-    return Contents(sizes, digests)
+            keep(place, Index(files.keys, files.sizes, files.marks, digests))
+    return Contents(files.sizes, digests)
 
 
 def contents_of_list(root: Path, keys: PathKeys, whole: bool = False) -> Contents:
@@ -140,8 +143,9 @@ def digests_of_rows(
     """
     keys = PathKeys(map(known_as, files))
     asked_at = time.time_ns()
-    stamps = stamps_in(map(stamp, files))
-    looked_at = 0 if all(map(is_versioned, files)) else COMPARED if compared is None else compared
+    now = Files(Path(), keys, *marks_in(map(stamp, files), asked_at))
+    usual = 0 if all(map(is_versioned, files)) else COMPARED if compared is None else compared
+    looked_at = to_compare(usual, count)
     which = f"{name} {count} {hashlib.sha256(keys.block.data).hexdigest()}{WHOLLY * whole}"
     place = place_of(which) if len(keys) and count >= KEPT_FROM else None
 
@@ -149,45 +153,70 @@ def digests_of_rows(
         return as_rows(list(of_each(range(count), digest_at, f"images of {name} read for their digests")))
 
     def known(index: Index) -> np.ndarray | None:
-        if len(index.digests) != count or (index.rows_of(keys, stamps) < 0).any():
+        if len(index.digests) != count or (index.rows_of(now) < 0).any():
+            tell([name], TOUCHED if len(index.keys) else UNKNOWN)
             return None
         agree = all(digest_at(at) == index.digests[at].tobytes() for at in spread(count, looked_at))
+        tell([] if agree else [name], OTHER)
         return index.digests if agree else None
 
     if place is None:
+        tell([name], UNKNOWN)
         return found()
     digests = known(read(place))
     if digests is None:
         with turn(place):
-            digests = known(read(place))  # another process may have written it
+            digests = None if is_verifying() else known(read(place))  # another process may have written it
             if digests is None:
                 digests = found()
-                keep(place, Index(keys, settled(stamps, asked_at), digests))
+                keep(place, Index(keys, now.sizes, now.marks, digests))
     return digests
 
 
 def digests_by(index: Index, rows: np.ndarray, files: Files, ask: Ask) -> np.ndarray:
     """The digests (N, WIDTH) of all files: from the index where it has a row, else read."""
     known = rows >= 0
-    if known.all() and np.array_equal(rows, np.arange(len(index.digests))):
+    if known.all() and index.keys.equals(files.keys):
         return index.digests
     digests = np.zeros((len(rows), WIDTH), np.uint8)
     digests[known] = index.digests[rows[known]]
-    unknown = np.flatnonzero(~known)
+    unknown: Sequence[int] = np.flatnonzero(~known) if known.any() else range(len(rows))  # type: ignore[assignment]
     what = f"images in {files.root} read for their digests"
-    found = of_each(unknown.tolist(), lambda row: ask(files.path(row)), what)
+    found = of_each(unknown, lambda row: ask(files.path(row)), what)
     for row, digest in zip(unknown, found, strict=True):
         digests[row] = np.frombuffer(digest, np.uint8)
     return digests
 
 
 def checked(index: Index, rows: np.ndarray, files: Files, ask: Ask) -> np.ndarray:
-    """The rows, or none of them where one of a few files is not what the index says although its stamp is the same."""
-    known = np.flatnonzero(rows >= 0)
-    some = known[spread(len(known), COMPARED)]
+    """The rows, or none of them where one of a few files is not what the index says although its mark is the same."""
+    known = rows >= 0
+    places: Sequence[int] = range(len(rows)) if known.all() else np.flatnonzero(known)  # type: ignore[assignment]
+    if is_verifying():
+        return verified(index, rows, places, files, ask)
+    some = [int(places[at]) for at in spread(len(places), COMPARED)]
     if all(ask(files.path(at)) == index.digests[rows[at]].tobytes() for at in some):
         return rows
-    return np.full(len(rows), -1)
+    return np.full_like(rows, -1)
+
+
+def verified(index: Index, rows: np.ndarray, places: Sequence[int], files: Files, ask: Ask) -> np.ndarray:
+    """The rows without those of files that are not what the index says, each of which is read; tells what changed."""
+    what = f"images in {files.root} held against their index"
+    found = of_each(places, lambda row: ask(files.path(row)), what)
+    wrong = [at for at, one in zip(places, found, strict=True) if one != index.digests[rows[at]].tobytes()]
+    if not len(index.keys):
+        tell(files.keys, UNKNOWN)
+    elif not index.keys.equals(files.keys):
+        before, now = set(index.keys), set(files.keys)
+        tell(sorted(now - before), NEW)
+        tell(sorted(before - now), GONE)
+        tell([files.keys[int(at)] for at in np.flatnonzero(rows < 0) if files.keys[int(at)] in before], TOUCHED)
+    else:
+        tell([files.keys[int(at)] for at in np.flatnonzero(rows < 0)], TOUCHED)
+    tell([files.keys[int(at)] for at in wrong], OTHER)
+    rows[wrong] = -1
+    return rows
 
 
 def read(place: Path, known: Mapping[str, np.ndarray] | None = None) -> Index:
@@ -195,21 +224,26 @@ def read(place: Path, known: Mapping[str, np.ndarray] | None = None) -> Index:
 
     What is equal to arrays that are `known` is those, and takes no memory besides.
     """
-    arrays = read_arrays(place, ("keys", "ends", "stamps", "digests"), known or {})
+    arrays = read_arrays(place, ("keys", "ends", "sizes", "marks", "digests"), known or {})
     if arrays is None or not fits(arrays):
         return NOTHING
-    return Index(PathKeys.of(arrays["keys"], arrays["ends"]), arrays["stamps"], arrays["digests"])
+    keys = PathKeys.of(arrays["keys"], arrays["ends"])
+    return Index(keys, arrays["sizes"], arrays["marks"], arrays["digests"])
 
 
 def fits(arrays: Mapping[str, np.ndarray]) -> bool:
     """True if the arrays have the types and shapes of an index, and the keys end inside their block."""
-    stamps, digests = arrays["stamps"], arrays["digests"]
-    if not are_texts(arrays["keys"], arrays["ends"]) or (stamps.dtype.str, digests.dtype.str) != ("<i8", "|u1"):
+    digests, count = arrays["digests"], len(arrays["ends"]) - 1
+    if not are_texts(arrays["keys"], arrays["ends"]) or digests.dtype.str != "|u1":
         return False
-    return stamps.shape == (len(arrays["ends"]) - 1, 4) and digests.ndim == 2 and digests.shape[1] == WIDTH
+    if any((arrays[name].dtype.str, arrays[name].shape) != ("<i8", (count,)) for name in ("sizes", "marks")):
+        return False
+    return digests.ndim == 2 and digests.shape[1] == WIDTH
 
 
 def keep(place: Path, index: Index) -> None:
     """Write an index."""
-    keys = index.keys.block
-    keep_arrays(place, {"keys": keys, "ends": index.keys.ends, "stamps": index.stamps, "digests": index.digests})
+    keys, ends = index.keys.block, index.keys.ends
+    keep_arrays(
+        place, {"keys": keys, "ends": ends, "sizes": index.sizes, "marks": index.marks, "digests": index.digests}
+    )

@@ -58,7 +58,7 @@ class ImageFolder(Images):
             found = without(found, left_out)
         self.keys = self.files = found.keys
         self.labels = labels_from(found, self.classes) if self.classes else None
-        self.asked: Files | None = Files(self.root, found.keys, found.stamps, found.asked_at)
+        self.asked: Files | None = Files(self.root, found.keys, found.sizes, found.marks)
 
     def __getitem__(self, index: int) -> Image.Image:
         path = self.root / self.keys[index]
@@ -68,7 +68,7 @@ class ImageFolder(Images):
     def contents(self) -> Contents:
         """Taken at first use: it reads the files that no index knows as they were when they were looked for."""
         name = str(self.root.absolute())
-        asked, self.asked = self.asked, None  # of no use afterwards, and a third of the memory
+        asked, self.asked = self.asked, None  # its marks are of no use afterwards
         return contents_of(self.root, self.files, name) if asked is None else contents_as_asked(asked, name)
 
     @property
@@ -113,8 +113,8 @@ def without(found: Listing, left_out: Collection[str]) -> Listing:
     """The same images but for those of some folders."""
     stay = tuple((name, count) for name, count in found.folders if name not in left_out)
     names, counts = zip(*found.folders, strict=True)
-    rows = np.repeat([name not in left_out for name in names], counts)
-    return Listing(found.keys.where(rows), found.stamps[rows], found.asked_at, stay)
+    rows = np.flatnonzero(np.repeat([name not in left_out for name in names], counts))
+    return Listing(found.keys.at(rows), found.sizes[rows], found.marks[rows], stay)
 
 
 def say_empty(root: Path, found: set[str]) -> None:

@@ -7,28 +7,33 @@ that is not what was written is as good as none.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain, pairwise
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from ssl_backbones.data.digests import PATIENCE, WIDTH
 from ssl_backbones.distributed import say
-from ssl_backbones.files import make_folder, write_file
+from ssl_backbones.files import make_folder, replacing, telling
 from ssl_backbones.locks import Lock, LockedError
 
 logger = logging.getLogger(__name__)
 
 PIECE = 2**16
 """Rows that are compared at a time."""
+LENGTH = 8
+"""Bytes that tell the length of a header, whose own length is a multiple of it."""
+KINDS = {"U8": "|u1", "I64": "<i8"}
+"""Types of arrays, as a header names them and as numpy does."""
 VARIABLE = "SSL_BACKBONES_CACHE"
 SCHEMA = "1"
 LARGEST = 4 * 2**30
@@ -56,46 +61,61 @@ def read_arrays(
 ) -> dict[str, np.ndarray] | None:
     """The arrays of these names; None where there is no file, or where it is not what was written.
 
-    Of those that are equal to `known` ones, the latter.
+    Of those that are equal to `known` ones, the latter. Nothing is mapped, as what is read of a mapped file is memory.
     """
     try:
         if place.stat().st_size > LARGEST:
             return None
-        arrays: dict[str, np.ndarray] = {}
-        for name in names:  # opened for each, since a file that was read is memory until it is closed
-            with safe_open(place, framework="np") as file:
-                about = file.metadata() or {}
-                arrays[name] = one_of(file, name, (known or {}).get(name))
-    except (OSError, SafetensorError, ValueError):
+        with safe_open(place, framework="np") as checked:  # that the header is one, and the arrays lie in the file
+            about = checked.metadata() or {}
+        with open(place, "rb") as file:
+            length = int.from_bytes(file.read(LENGTH), "little")
+            header = json.loads(file.read(length))
+            arrays = {name: one_of(file, LENGTH + length, header[name], (known or {}).get(name)) for name in names}
+    except (OSError, SafetensorError, ValueError, KeyError):
         return None
     return arrays if about.get("schema") == SCHEMA and about.get("seal") == seal(arrays) else None
 
 
-def one_of(file: Any, name: str, known: np.ndarray | None) -> np.ndarray:
+def one_of(file: BinaryIO, start: int, about: Mapping[str, Any], known: np.ndarray | None) -> np.ndarray:
     """The array in a file, or the one that is known where both are equal, which is seen some rows at a time."""
-    if known is not None and [*known.shape] == (found := file.get_slice(name)).get_shape():
-        bounds = [*range(0, len(known), PIECE), len(known)]
-        if all(same(known[start:end], found[start:end]) for start, end in pairwise(bounds)):
+    kind, shape = np.dtype(KINDS[about["dtype"]]), about["shape"]
+    file.seek(start + about["data_offsets"][0])
+    if known is not None and (known.dtype, [*known.shape]) == (kind, shape):
+        width = math.prod(shape[1:])
+        if all(
+            np.array_equal(np.fromfile(file, kind, len(rows) * width), rows.reshape(-1))
+            for rows in (known[at : at + PIECE] for at in range(0, len(known), PIECE))
+        ):
             return known
-    array: np.ndarray = file.get_tensor(name)
-    return array
-
-
-def same(one: np.ndarray, other: np.ndarray) -> bool:
-    """True for arrays (...) of one type with the same values."""
-    return one.dtype == other.dtype and np.array_equal(one, other)
+        file.seek(start + about["data_offsets"][0])
+    return np.reshape(np.fromfile(file, kind, math.prod(shape)), shape)
 
 
 def keep_arrays(place: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays; a place that cannot be written to is told, and costs the next start."""
-    content = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     try:
         make_folder(place.parent)
-        write_file(place, save(content, {"schema": SCHEMA, "seal": seal(arrays)}))
+        with replacing(place) as file, telling(place):
+            file.write(header_of(arrays))
+            for array in arrays.values():
+                file.write(np.ascontiguousarray(array).data)
     except OSError as error:
         logger.warning(
             "%s cannot be written (%s): the next start reads all images again", place, error.strerror or error
         )
+
+
+def header_of(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The first bytes of a file of arrays that follow one another, in the form of safetensors."""
+    names, end = {kind: name for name, kind in KINDS.items()}, 0
+    header: dict[str, Any] = {"__metadata__": {"schema": SCHEMA, "seal": seal(arrays)}}
+    for name, array in arrays.items():
+        begin, end = end, end + array.nbytes
+        header[name] = {"dtype": names[array.dtype.str], "shape": array.shape, "data_offsets": (begin, end)}
+    content = json.dumps(header).encode()
+    content += b" " * (-len(content) % LENGTH)
+    return len(content).to_bytes(LENGTH, "little") + content
 
 
 def seal(arrays: Mapping[str, np.ndarray]) -> str:
@@ -120,11 +140,35 @@ def settled(stamps: np.ndarray, asked_at: int) -> np.ndarray:
     return np.where(stamps[:, 1:3].max(axis=1, keepdims=True) < asked_at - SETTLED, stamps, -1)
 
 
+def marks_in(stamps: Iterable[tuple[int, int, int, int]], asked_at: int) -> tuple[np.ndarray, np.ndarray]:
+    """The sizes (M,) int64 of files by their stamps, and marks (M,) int64 of which another stamp has others.
+
+    A mark is 64 bits of both times and the inode, mixed; 0 for a file whose stamp is not to be relied on.
+    """
+    sizes, marks, rest = [], [], iter(stamps)
+    while len(part := stamps_in(islice(rest, PIECE))):
+        found = np.zeros(len(part), np.uint64)
+        for column in settled(part, asked_at)[:, 1:].T.astype(np.uint64):
+            found = mixed(found ^ column)
+        sizes.append(part[:, 0].copy())
+        marks.append(np.where(settled(part, asked_at)[:, 0] < 0, 0, found | 1).astype(np.int64))
+    empty = [np.empty(0, np.int64)]
+    return np.concatenate(sizes or empty), np.concatenate(marks or empty)
+
+
+def mixed(numbers: np.ndarray) -> np.ndarray:
+    """Numbers (M,) uint64 of which each bit turns about half of those that come out: the last step of splitmix64."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        numbers = (numbers ^ (numbers >> np.uint64(shift))) * np.uint64(factor)
+    numbers ^= numbers >> np.uint64(31)
+    return numbers
+
+
 def are_texts(block: np.ndarray, ends: np.ndarray) -> bool:
     """True if arrays are the bytes of texts (B,), one behind the other, and the places where these end (N + 1,)."""
     if (block.dtype.str, block.ndim, ends.dtype.str, ends.ndim) != ("|u1", 1, "<i8", 1) or not len(ends):
         return False
-    return ends[0] == 0 and ends[-1] == len(block) and bool((np.diff(ends) >= 0).all())
+    return ends[0] == 0 and ends[-1] == len(block) and bool((ends[1:] >= ends[:-1]).all())
 
 
 @contextmanager

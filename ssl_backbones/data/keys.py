@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
-from typing import overload
+from typing import final, overload
 
 import numpy as np
 
@@ -41,14 +42,22 @@ class PathKeys(Sequence[str]):
         content = np.frombuffer(text, np.uint8)
         return content[content != 0], np.diff(np.flatnonzero(content == 0), prepend=-1) - 1
 
-    def where(self, rows: np.ndarray) -> PathKeys:
-        """The paths for which rows (N,) are True."""
-        lengths = np.diff(self.ends)
-        return PathKeys.of(self.block[np.repeat(rows, lengths)], np.cumsum(np.append(0, lengths[rows])))
+    def at(self, rows: np.ndarray) -> PathKeys:
+        """The paths at some rows (n,), in their order, looked up some at a time."""
+        lengths = np.diff(self.ends)[rows]
+        ends = np.cumsum(np.append(0, lengths), dtype=np.int64)
+        block = np.empty(ends[-1], np.uint8)
+        for start in range(0, len(rows), AT_ONCE):
+            here = slice(start, start + AT_ONCE)
+            first, last = ends[start], ends[min(start + AT_ONCE, len(rows))]
+            moved = np.repeat(self.ends[rows[here]] - ends[:-1][here], lengths[here])
+            block[first:last] = self.block[np.arange(first, last) + moved]
+        return PathKeys.of(block, ends)
 
     def equals(self, other: PathKeys) -> bool:
         """True if all paths are the same."""
-        return np.array_equal(self.ends, other.ends) and np.array_equal(self.block, other.block)
+        pairs = ((self.ends, other.ends), (self.block, other.block))
+        return all(one is another or np.array_equal(one, another) for one, another in pairs)
 
     def __iter__(self) -> Iterator[str]:
         for start in range(0, len(self), AT_ONCE):
@@ -76,6 +85,24 @@ class PathKeys(Sequence[str]):
             return [self[at] for at in range(*index.indices(len(self)))]
         at = range(len(self))[index]
         return self.block[self.ends[at] : self.ends[at + 1]].tobytes().decode("utf-8", "surrogateescape")
+
+
+@final
+class GrowingKeys:
+    """Paths that are added some at a time, in hardly more memory than they have in the end."""
+
+    def __init__(self) -> None:
+        self.block, self.lengths = bytearray(), array("q", [0])
+
+    def add(self, block: np.ndarray, lengths: np.ndarray) -> None:
+        """Add paths by their bytes, one behind the other (b,), and the length of each (n,)."""
+        self.block += block.data
+        self.lengths.frombytes(lengths.astype(np.int64).tobytes())
+
+    def finished(self) -> PathKeys:
+        """All paths; nothing is added any more."""
+        ends = np.frombuffer(self.lengths, np.int64)
+        return PathKeys.of(np.frombuffer(self.block, np.uint8), np.cumsum(ends, out=ends))
 
 
 class RowKeys(Sequence[str]):
@@ -116,7 +143,7 @@ def fingerprint_of(keys: Sequence[str], labels: np.ndarray | None, digests: np.n
 def fingerprint_by_sizes_of(keys: Sequence[str], labels: np.ndarray | None, sizes: np.ndarray) -> str:
     """The fingerprint that version 0.1 wrote: over keys, labels (N,) or None, and sizes in bytes (N,)."""
     digest = begun("photos", keys, labels)
-    digest.update(sizes.astype("<i8").tobytes())
+    digest.update(np.ascontiguousarray(sizes, "<i8").data)
     return digest.hexdigest()
 
 
@@ -126,7 +153,7 @@ def begun(word: str, keys: Sequence[str], labels: np.ndarray | None) -> hashlib.
     pieces = keys.terminated() if isinstance(keys, PathKeys) else (as_bytes(key) + b"\0" for key in keys)
     for piece in pieces:
         digest.update(piece)
-    digest.update(b"unlabelled" if labels is None else labels.astype("<i8").tobytes())
+    digest.update(b"unlabelled" if labels is None else np.ascontiguousarray(labels, "<i8").data)
     return digest
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from ssl_backbones.checks import check
 from ssl_backbones.data.checks import relabelled, require_labels
 from ssl_backbones.data.images import Images, ImageSourceError
+from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.distributed import say
 from ssl_backbones.files import regular, write_file
 from ssl_backbones.views import permutation
@@ -30,7 +31,8 @@ class Subset(Images):
 
     def __init__(self, images: Images, rows: np.ndarray) -> None:
         self.images, self.rows, self.place = images, np.asarray(rows, np.int64), images.place
-        self.keys = [images.keys[int(row)] for row in self.rows]
+        keys = images.keys
+        self.keys = keys.at(self.rows) if isinstance(keys, PathKeys) else [keys[int(row)] for row in self.rows]
         self.labels = None if images.labels is None else np.asarray(images.labels)[self.rows]
         self.classes = images.classes
         self.shards = images.shards and images.shards.among(self.rows)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from typing import final
 
 import numpy as np
 from PIL import Image
@@ -14,10 +17,10 @@ from PIL import Image
 from ssl_backbones.data.addresses import Address, changed
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
 from ssl_backbones.data.digest_index import digests_of_rows
-from ssl_backbones.data.digests import THREADS, digest_of_bytes, of_each, spread
+from ssl_backbones.data.digests import THREADS, WIDTH, digest_of_bytes, of_each, spread
 from ssl_backbones.data.fetching import Fetching
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
-from ssl_backbones.data.keys import PathKeys, names_of
+from ssl_backbones.data.keys import GrowingKeys, PathKeys, names_of
 from ssl_backbones.data.labels import labels_as_written
 from ssl_backbones.data.shards import Shards
 from ssl_backbones.data.stored import opened, rooted, stamp
@@ -49,18 +52,18 @@ class TarImages(Images):
         self.place = None if isinstance(self.files[0], Address) else self.files[0]
         look = partial(index_of, compared=max(1, COMPARED // len(self.files)))
         threads = MANY_THREADS if distant else THREADS
-        indexes = list(of_each(self.files, look, "shards looked at for their images", 1, threads))
-        shards = zip(names_of([rooted(file) for file in self.files]), indexes, strict=True)
-        self.keys = PathKeys(f"{name}/{key}" for name, index in shards for key in index.keys)
-        self.extents = np.concatenate([np.stack([index.sizes, index.offsets], axis=1) for index in indexes])
-        self.sizes = sizes = self.extents[:, 0]
-        self.digests = self.contents = np.concatenate([index.digests for index in indexes])
-        self.stamps = np.concatenate([index.stamp for index in indexes])
-        self.labels, self.classes = labels_of(indexes)
-        self.ends = np.cumsum([0, *map(len, indexes)], dtype=np.int64)
+        indexes = of_each(self.files, look, "shards looked at for their images", 1, threads)
+        found = Gathered()
+        for name, index in zip(names_of([rooted(file) for file in self.files]), indexes, strict=True):
+            found.add(name, index)
+        self.keys, self.ends = found.keys.finished(), np.array(found.ends)
+        self.sizes, self.offsets = np.frombuffer(found.sizes, np.int64), np.frombuffer(found.offsets, np.int64)
+        self.digests = self.contents = np.frombuffer(found.digests, np.uint8).reshape(-1, WIDTH)
+        self.stamps = np.concatenate(found.stamps)
+        self.labels, self.classes = found.labels_and_classes()
         self.shards = Shards(self.ends, WINDOW)
         self.read_lately: deque[int] = deque(maxlen=AHEAD)
-        self.fetching = Fetching(distant, WINDOW * float(sizes.mean())) if distant else None
+        self.fetching = Fetching(distant, WINDOW * float(self.sizes.mean())) if distant else None
 
     def __getitem__(self, index: int) -> Image.Image:
         key = self.keys[index]
@@ -77,7 +80,7 @@ class TarImages(Images):
         """The bytes of an image; None where they cannot be read. ImageSourceError where its shard is another by now."""
         at = range(len(self))[index]
         shard = int(np.searchsorted(self.ends, at, side="right")) - 1
-        size, offset = self.extents[at].tolist()
+        size, offset = self.extent(at)
         if self.fetching is not None:
             found = self.fetching.read(shard, offset, size)
             if digest_of_bytes(found) != self.contents[at].tobytes():
@@ -94,6 +97,11 @@ class TarImages(Images):
         except OSError:
             return None
         return found if len(found) == size else None
+
+    def extent(self, at: int) -> tuple[int, int]:
+        """The size of an image, and its first byte in its shard."""
+        assert self.sizes is not None
+        return int(self.sizes[at]), int(self.offsets[at])
 
     def whole_digests(self) -> np.ndarray:
         name = f"{str(self.files[0])!r} and {len(self) - 1} more"
@@ -123,7 +131,8 @@ class TarImages(Images):
             return own
         rows = [first + at for at in spread(int(self.ends[shard + 1]) - first, COMPARED)]
         with opened(file) as read:
-            found = [digest_at(read, int(self.extents[row, 1]), int(self.extents[row, 0])) for row in rows]
+            extents = [self.extent(row) for row in rows]
+            found = [digest_at(read, offset, size) for size, offset in extents]
         if own[0] != known[0] or found != [self.contents[row].tobytes() for row in rows]:
             raise changed(file)
         return own
@@ -142,12 +151,37 @@ class TarImages(Images):
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
 
 
-def labels_of(indexes: Sequence[TarIndex]) -> tuple[np.ndarray | None, list[str]]:
-    """Labels (N,) and class names of the images of all shards; -1 for a missing label, None where all are."""
-    texts = sorted({text for index in indexes for text in index.labels})
-    labels, classes = labels_as_written(texts)
-    if labels is None:
-        return None, []
-    number = dict(zip(texts, labels.tolist(), strict=True))
-    tables = [np.array([*(number[text] for text in index.labels), -1], np.int64) for index in indexes]
-    return np.concatenate([table[index.label_of] for table, index in zip(tables, indexes, strict=True)]), classes
+@final
+class Gathered:
+    """The indexes of shards, put together one by one in hardly more memory than all have in the end."""
+
+    def __init__(self) -> None:
+        self.keys, self.ends = GrowingKeys(), [0]
+        self.sizes, self.offsets, self.label_of, self.digests = array("q"), array("q"), array("q"), bytearray()
+        self.stamps: list[np.ndarray] = []
+        self.texts: list[list[str]] = []
+
+    def add(self, name: str, index: TarIndex) -> None:
+        """Add the index of the next shard, and its name to that of each image."""
+        keys = PathKeys(f"{name}/{key}" for key in index.keys)
+        self.keys.add(keys.block, np.diff(keys.ends))
+        self.sizes.frombytes(index.sizes.tobytes())
+        self.offsets.frombytes(index.offsets.tobytes())
+        self.label_of.frombytes(index.label_of.tobytes())
+        self.digests += index.digests.tobytes()
+        self.ends.append(self.ends[-1] + len(index))
+        self.stamps.append(index.stamp)
+        self.texts.append(list(index.labels))
+
+    def labels_and_classes(self) -> tuple[np.ndarray | None, list[str]]:
+        """Labels (N,) and class names of all images; -1 for a missing label, None where all are."""
+        texts = sorted({text for shard in self.texts for text in shard})
+        numbers, classes = labels_as_written(texts)
+        if numbers is None:
+            return None, []
+        number = dict(zip(texts, numbers.tolist(), strict=True))
+        labels = np.frombuffer(self.label_of, np.int64)
+        for shard, (start, end) in zip(self.texts, pairwise(self.ends), strict=True):
+            table = np.array([*(number[text] for text in shard), -1], np.int64)
+            labels[start:end] = table[labels[start:end]]
+        return labels, classes

@@ -22,6 +22,7 @@ from ssl_backbones.data.kept_arrays import are_texts, keep_arrays, place_of, rea
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.data.labels import LABEL_NAMES
 from ssl_backbones.data.stored import AsFile, File, is_versioned, known_as, opened, stamp
+from ssl_backbones.data.verifying import OTHER, TOUCHED, UNKNOWN, is_verifying, tell, to_compare
 
 KEPT_FROM = 2**20
 """Bytes of a shard from which on its index is worth a file: a smaller one is read anew in a moment."""
@@ -62,11 +63,15 @@ class TarIndex:
     def agrees(self, shard: File, most: int) -> bool:
         """True if the shard has the same stamp, and a few of its images the same digests where they may differ."""
         if tuple(self.stamp[0]) != stamp(shard):
+            tell([str(shard)], TOUCHED)
             return False
-        if is_versioned(shard):
+        if is_versioned(shard) and not is_verifying():
             return True
+        places = spread(len(self), to_compare(most, len(self)))
         with opened(shard) as read:
-            return all(self.digest_in(read, at) == self.digests[at].tobytes() for at in spread(len(self), most))
+            agree = all(self.digest_in(read, at) == self.digests[at].tobytes() for at in places)
+        tell([] if agree else [str(shard)], OTHER)
+        return agree
 
     def digest_in(self, read: Read, at: int) -> bytes:
         """The digest of an image as it lies in the open shard now."""
@@ -85,12 +90,14 @@ def index_of(shard: File, compared: int = 1) -> TarIndex:
         name = f"{known_as(shard)} {looked_for()}".rstrip()
         place = place_of(name, "shards") if stamp(shard)[0] >= KEPT_FROM else None
         if place is None:
+            tell([str(shard)], UNKNOWN)
             return indexed(shard)
         index = kept(place)
         if index is not None and index.agrees(shard, compared):
             return index
+        tell([str(shard)] if index is None else [], UNKNOWN)
         with turn(place):
-            index = kept(place)  # another process may have written it
+            index = None if is_verifying() else kept(place)  # another process may have written it
             if index is None or not index.agrees(shard, compared):
                 asked_at = time.time_ns()
                 index = indexed(shard)

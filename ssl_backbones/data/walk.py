@@ -18,7 +18,8 @@ import numpy as np
 from ssl_backbones.data.digests import THREADS, stamp_of
 from ssl_backbones.data.formats import is_image, kind_of_name
 from ssl_backbones.data.images import ImageSourceError
-from ssl_backbones.data.keys import PathKeys
+from ssl_backbones.data.kept_arrays import marks_in
+from ssl_backbones.data.keys import GrowingKeys, PathKeys
 
 ASKED = 32
 """Files that are asked about one after the other, to see whether the file system takes its time."""
@@ -32,10 +33,10 @@ class Listing:
 
     keys: PathKeys
     """Their paths relative to it."""
-    stamps: np.ndarray
-    """(N, 4) int64, as `stamp_of` has them."""
-    asked_at: int
-    """The time in ns before the first of them."""
+    sizes: np.ndarray
+    """(N,) int64: bytes, -1 of a file that is not there."""
+    marks: np.ndarray
+    """(N,) int64, as `marks_in` has them."""
     folders: tuple[tuple[str, int], ...]
     """The folders right below it through which the paths lead, in order, each with a number of images that follow one
     another; an empty name for images in the folder itself."""
@@ -47,24 +48,21 @@ def listing_of(root: Path, others: Counter[str]) -> Listing:
     Raises ImageSourceError where a folder cannot be listed.
     """
     asked_at = time.time_ns()
-    block, lengths, stamps = bytearray(), array("q", [0]), array("q")
+    keys, sizes, marks = GrowingKeys(), array("q"), array("q")
     folders: list[tuple[str, int]] = []
     with ThreadPoolExecutor(THREADS) as pool:
         for here, prefix, names in walk(root, "", frozenset()):
             images = [name for name in names if counted(here, name, others)]
             if not images:
                 continue
-            paths, length = PathKeys.packed(images, prefix)
-            block += paths.data
-            lengths.frombytes(length.tobytes())
-            for stamp in stamps_of([f"{here}{os.sep}{name}" for name in images], pool):
-                stamps.extend(stamp)
+            keys.add(*PathKeys.packed(images, prefix))
+            stamps = stamps_of([f"{here}{os.sep}{name}" for name in images], pool)
+            for told, values in zip((sizes, marks), marks_in(stamps, asked_at), strict=True):
+                told.frombytes(values.tobytes())
             first = prefix.partition("/")[0]
             before = folders.pop()[1] if folders and folders[-1][0] == first else 0
             folders.append((first, before + len(images)))
-    ends = np.frombuffer(lengths, np.int64)
-    keys = PathKeys.of(np.frombuffer(block, np.uint8), np.cumsum(ends, out=ends))
-    return Listing(keys, np.frombuffer(stamps, np.int64).reshape(-1, 4), asked_at, tuple(folders))
+    return Listing(keys.finished(), np.frombuffer(sizes, np.int64), np.frombuffer(marks, np.int64), tuple(folders))
 
 
 def stamps_of(paths: list[str], pool: ThreadPoolExecutor) -> Iterator[tuple[int, int, int, int]]:
