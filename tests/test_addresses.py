@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import pickle
 import sys
@@ -15,11 +16,15 @@ from pathlib import Path
 import hostile
 import numpy as np
 import pytest
+import tifffile
+import torch
+from channel_images import drawn_values
 from conftest import drawn_image
 from image_sources import raw, write
-from runs import killed, outcome, run, stop, tiny
+from runs import Part, as_rank, killed, outcome, run, stop, tiny
 from shard_server import ShardServer, serving_shards
 from test_tar import BAD, entry, same_tensors, shard, shards, tensors
+from two_processes import run_two_processes
 from whole_runs import NoisyConfig
 
 from ssl_backbones.data import (
@@ -35,8 +40,11 @@ from ssl_backbones.data import (
 )
 from ssl_backbones.data.addresses import fetched, found_at
 from ssl_backbones.data.blocks import Blocks, Keeping
+from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.data.fetching import Fetching
 from ssl_backbones.data.tar import TarImages
+from ssl_backbones.evaluate.detection.open_annotated import open_annotated
+from ssl_backbones.evaluate.segmentation.masks import open_scenes
 from ssl_backbones.recipes.settings import Checkpoints
 
 SECRETS = ("Swordfish", "Sesame")
@@ -360,3 +368,66 @@ def test_systems_without_coroutines_are_read_as_well(folder: Path) -> None:
             open_images("memory://shards/part-{003..004}.tar")
     finally:
         store.rm("/shards", recursive=True)
+
+
+@pytest.mark.parametrize("held", [0, 2**29])
+def test_parquet_that_changes_in_use_ends_the_reading_in_a_sentence(
+    held: int, server: ShardServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Be it read in place, as far as no block of it is here, or once more by a process that was not forked."""
+    monkeypatch.setattr(source, "HELD_IN_MEMORY", held)
+    file = write(folder / "train.parquet", image=raw(9))
+    images = open_images(f"{server.url}/train.parquet")
+    assert len(images.fingerprint) == 64
+    again = pickle.loads(pickle.dumps(images))
+    assert len(tensors(again)) == len(tensors(images))
+    again = pickle.loads(pickle.dumps(images))
+    write(file, image=raw(12)[3:])
+    for block in (tmp_path / "blocks").glob("*.block"):
+        block.unlink()
+    with pytest.raises(ImageSourceError, match=r"train\.parquet' changed while it was in use: start the command again"):
+        tensors(again)
+
+
+@pytest.mark.parametrize("kind", ["detect", "segment"])
+def test_annotated_images_at_an_address_are_refused_with_the_way_out(kind: str) -> None:
+    at = "s3://me:Swordfish@bucket/train.parquet"
+    way_out = r"^'s3://bucket/train\.parquet' is an address, and images with their .+ are read from a disk: copy them"
+    with pytest.raises(ImageSourceError, match=way_out):
+        open_annotated(at) if kind == "detect" else open_scenes(at, "mask", ["train"])
+
+
+@pytest.mark.parametrize("form", ["tar", "parquet"])
+def test_two_processes_train_from_an_address_as_from_a_disk(
+    form: str, server: ShardServer, folder: Path, tmp_path: Path
+) -> None:
+    here: Path = folder
+    there = f"{server.url}/part-{{000..003}}.tar"
+    if form == "parquet":
+        here = write(folder / "train.parquet", image=raw(14), label=np.arange(14) % 2)
+        there = f"{server.url}/train.parquet"
+    parts = {
+        name: Part(dataclasses.replace(tiny(NoisyConfig, here, tmp_path / name, batch_size=4), data=str(data)))
+        for name, data in (("disk", here), ("address", there))
+    }
+    for ended in run_two_processes(as_rank, parts, torch.float32):
+        disk, address = ended["disk"], ended["address"]
+        assert disk.keys() == address.keys()
+        assert all(torch.equal(disk[name], address[name]) for name in disk)
+
+
+@pytest.mark.parametrize("channels", [6, 12])
+def test_channels_come_out_of_shards_as_they_went_in(channels: int, server: ShardServer, folder: Path) -> None:
+    values = [drawn_values(at, 9, 11, channels) for at in range(4)]
+    files = []
+    for at, each in enumerate(values):
+        file = io.BytesIO()
+        if at % 2:
+            np.save(file, each)
+        else:
+            tifffile.imwrite(file, each, photometric="minisblack", planarconfig="contig")
+        files.append((f"{at}.{'npy' if at % 2 else 'tif'}", file.getvalue()))
+    packed = shard(folder / "channels.tar", files)
+    for spec in (str(packed), f"{server.url}/channels.tar"):
+        images = open_images(spec, DecodePolicy(channels=channels))
+        assert all(np.array_equal(images[at].values, each) for at, each in enumerate(values))

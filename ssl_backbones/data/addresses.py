@@ -73,6 +73,15 @@ class Address:
         return public(self.url)
 
 
+def require_disk(spec: str, what: str) -> None:
+    """Refuse an address of what is read from a disk alone; ImageSourceError."""
+    distant = next((part for part in spec.split(",") if is_address(part)), None)
+    if distant is not None:
+        raise ImageSourceError(
+            f"{public(distant)!r} is an address, and {what} are read from a disk: copy them to one, and name the copy"
+        )
+
+
 def is_address(source: object) -> bool:
     """True for an address with a protocol."""
     return isinstance(source, str) and ADDRESS.fullmatch(source) is not None

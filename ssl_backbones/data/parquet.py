@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ssl_backbones.data.addresses import Address, require_same
 from ssl_backbones.data.columns import class_names, image_column, label_column, labels_of
 from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.keys import RowKeys, names_of
@@ -66,7 +67,9 @@ def read(file: File, columns: list[str]) -> pa.Table:
 
 
 def unreadable(file: File, error: Exception) -> ImageSourceError:
-    """The error of a file that is no parquet, or a torn one."""
+    """The error of a file that is no parquet, or a torn one; of another than it was, where an address tells."""
+    if isinstance(file, Address):
+        require_same(file)
     reason = " ".join(str(error).split()).rstrip(".")
     return ImageSourceError(f"{str(file)!r} cannot be read as parquet ({reason}): make it anew, or leave it out")
 

@@ -10,9 +10,11 @@ from typing import Any, final
 import numpy as np
 import pyarrow as pa
 
-from ssl_backbones.data.addresses import Address
+from ssl_backbones.data.addresses import Address, changed, require_same
 from ssl_backbones.data.columns import digests_of, encoded_images, files_of, sizes_of
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
+from ssl_backbones.data.digests import digest_of_bytes
+from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.keys import fingerprint_by_sizes_of
 from ssl_backbones.data.parquet import joined, labels_in, read, row_keys, wanted_columns
 from ssl_backbones.data.rows import RowImages
@@ -58,6 +60,7 @@ class EncodedColumn:
         self.files, self.name = tuple(files), name
         column = self.read() if column is None else column
         self.rows: pa.ChunkedArray | None = encoded_images(column)
+        self.is_read_again = False
         self.named = files_of(column, folders_of(self.files))
         self.sizes = sizes_of(self.rows, self.named)
 
@@ -81,11 +84,22 @@ class EncodedColumn:
     def __getitem__(self, index: int) -> bytes | Path | None:
         at = range(len(self))[index]
         if self.rows is None:
-            self.rows = encoded_images(self.read())
-        encoded: bytes | None = self.rows[at].as_py()
+            self.rows, self.is_read_again = encoded_images(self.read()), True
+        encoded: bytes | None = self.rows[at].as_py() if len(self.rows) == len(self) else b""
+        known = self.__dict__.get("digests") if self.is_read_again else None  # taken by a run's first process for all
+        if encoded is not None and known is not None and digest_of_bytes(encoded) != known[at].tobytes():
+            raise changed_among(self.files)
         if encoded is None and self.named is not None and self.named[at]:
             return Path(self.named[at])
         return encoded
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "rows": None}
+
+
+def changed_among(files: Sequence[File]) -> ImageSourceError:
+    """The error of files of which one is no longer what it was; which one, an address tells."""
+    for file in files:
+        if isinstance(file, Address):
+            require_same(file)
+    return changed(files[0])

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssl_backbones.data.addresses import Address
+from ssl_backbones.data.addresses import Address, changed
 from ssl_backbones.data.columns import named_file
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
 from ssl_backbones.data.digest_index import contents_of_list, digests_of_rows
@@ -76,7 +76,12 @@ class RowGroupImages(RowImages):
     def encoded(self, index: int) -> bytes | Path | None:
         at = range(len(self))[index]
         found = self.row(at)[0]
-        return self.named(at) if found is None else found
+        if found is None:
+            return self.named(at)
+        known = self.__dict__.get("digests")  # taken at the start, by a run's first process for all
+        if known is not None and digest_of_bytes(found) != known[at].tobytes():
+            raise changed(self.files[self.places[self.group_of(at)][0]])
+        return found
 
     def named(self, row: int) -> Path | None:
         """The image file that a row names."""
@@ -88,9 +93,13 @@ class RowGroupImages(RowImages):
 
     def row(self, row: int) -> tuple[bytes | None, str | None]:
         """The bytes of a row, and the path that stands beside them."""
-        group = int(np.searchsorted(self.ends, row, side="right")) - 1
+        group = self.group_of(row)
         held = self.held.of(group, self.read)[row - int(self.ends[group])].as_py()
         return (held["bytes"], held.get("path")) if isinstance(held, dict) else (held, None)
+
+    def group_of(self, row: int) -> int:
+        """The row group that a row lies in."""
+        return int(np.searchsorted(self.ends, row, side="right")) - 1
 
     def read(self, group: int) -> pa.ChunkedArray:
         """The images of a row group, read in this thread alone: it may be that of a forked worker."""
@@ -101,7 +110,7 @@ class RowGroupImages(RowImages):
         except (OSError, pa.ArrowException) as error:
             raise unreadable(self.files[at], error) from error
         if len(column) != self.ends[group + 1] - self.ends[group]:
-            raise unreadable(self.files[at], ValueError("it changed while it was in use"))
+            raise changed(self.files[at])
         return column
 
     def content(self, at: int) -> Path | AsFile:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_backbones.data import ImageSourceError
+from ssl_backbones.data.addresses import require_disk
 from ssl_backbones.data.source import require_pyarrow
 from ssl_backbones.data.splits import packed_files, packed_kept_out
 from ssl_backbones.evaluate.detection.annotations import AnnotatedImages
@@ -28,6 +29,7 @@ def open_annotated(
     A VOC or COCO folder may be followed by :split; several VOC folders stand with commas between them. `classes` are
     those trained on, and any other is an ImageSourceError. `frame` is that of annotations whose sizes do not tell it.
     """
+    require_disk(spec, "images with their objects")
     files = packed_files(spec)
     if files:
         missing = next((file for file in files if not file.is_file()), None)

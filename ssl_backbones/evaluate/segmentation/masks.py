@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssl_backbones.data import Images, ImageSourceError
+from ssl_backbones.data.addresses import require_disk
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
 from ssl_backbones.data.digest_index import Contents, contents_of_list
 from ssl_backbones.data.frames import frame_of, turned
@@ -228,6 +229,7 @@ def open_scenes(
     `frame` is that of masks whose sizes do not tell it. With `beside`, it is the parquet files for validation that are
     opened, beside those to train on that `spec` names.
     """
+    require_disk(spec, "images with their masks")
     files = packed_files(spec) if spec else []
     if files and beside and not (files := packed_kept_out(trained_on := files)):
         raise ImageSourceError(
