@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
+import tifffile
 import timm
 import torch
-from channel_images import channel_folder
-from runs import elsewhere, outcome, run, stop, tiny
+from channel_images import channel_folder, drawn_values
+from runs import Part, as_rank, elsewhere, outcome, run, stop, tiny
+from two_processes import run_two_processes
 
 import ssl_backbones
 from ssl_backbones.data import DecodePolicy, ImageSourceError, open_images
@@ -125,3 +127,21 @@ def test_any_number_of_channels_is_trained_on(channels: int, tmp_path: Path) -> 
     digest = json.loads((recipe.folder / "results.json").read_text())["weights_sha256"]
     model = ssl_backbones.create_model(recipe.folder, pretrained=True)
     assert (model.conv1.in_channels, weights_sha256(model)) == (channels, digest)
+
+
+def test_two_processes_train_on_six_channels_of_a_tiff_alike(tmp_path: Path) -> None:
+    """From statistics that one of them measured, and to a backbone that is published with them."""
+    data = tmp_path / "data"
+    for number in range(26):
+        below = data / ("bag", "hat")[number % 2]
+        below.mkdir(parents=True, exist_ok=True)
+        values = drawn_values(number, 24 + number % 5, 28, 6)
+        tifffile.imwrite(below / f"{number:02}.tif", values, photometric="minisblack", planarconfig="contig")
+    recipe = tiny(LewelBConfig, data, tmp_path / "run", {"target_bn": "sync"}, in_chans=6, views="channels")
+    first, second = run_two_processes(as_rank, {"run": Part(recipe)}, torch.float32)
+    for name, tensor in first["run"].items():
+        assert torch.equal(second["run"][name], tensor)
+        assert tensor.isfinite().all()
+    found = measured(open_images(data, DecodePolicy(channels=6)), recipe.seed)
+    cfg = json.loads((recipe.folder / "backbone" / "config.json").read_text())["pretrained_cfg"]
+    assert (cfg["input_size"], cfg["mean"], cfg["std"]) == ([6, 16, 16], [*found.mean], [*found.std])

@@ -1,4 +1,7 @@
-"""Images with channels of their own: TIFF and .npy of 1 to 16 channels, of 8 or 16 bits or of floats in [0, 1]."""
+"""Images with channels of their own: TIFF and .npy of 1 to 16 channels, of 8 or 16 bits or of floats in [0, 1].
+
+And DICOM of one channel, in the window that each file names.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,11 @@ from ssl_backbones.views.channel_image import ChannelImage
 
 MOST = 16
 """Channels of an image."""
-SUFFIXES = (".tif", ".tiff", ".npy")
+SUFFIXES = (".tif", ".tiff", ".npy", ".dcm", ".dicom")
 """Ends of the names of files that may hold such images, in lower case."""
+DICOM, BEFORE_DICOM = b"DICM", 128
+FAR = 1e12
+"""A value beyond every window."""
 NPY, TIFF = b"\x93NUMPY", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 SCALE_FLOATS = "scale them to [0, 1], or save them as uint8 or uint16"
@@ -26,14 +32,16 @@ def read_channels(file: BinaryIO, channels: int, depth: str, max_pixels: int) ->
 
     ValueError for what is no such image; ImageSourceError where a TIFF is to be read without tifffile.
     """
-    start = file.read(len(NPY))
+    start = file.read(BEFORE_DICOM + len(DICOM))
     file.seek(0)
-    if start == NPY:
+    if start.startswith(NPY):
         values = npy_values(file, channels, max_pixels)
     elif start[:4] in TIFF:
         values = tiff_values(file, max_pixels)
+    elif start[BEFORE_DICOM:] == DICOM:
+        values = dicom_values(file, max_pixels)
     else:
-        raise ValueError(f"with --in_chans, TIFF and .npy are read, and it begins with {start!r}")
+        raise ValueError(f"with --in_chans, TIFF, .npy and DICOM are read, and it begins with {start[:8]!r}")
     if values.shape[2] != channels:
         raise ValueError(f"it has {values.shape[2]} channels, and {channels} are asked for (--in_chans)")
     found = depth_of(values)
@@ -115,3 +123,34 @@ def check_pixels(sides: tuple[int, ...], max_pixels: int) -> None:
             f"{width} x {height} pixels are more than the {max_pixels} allowed: allow them with --max_pixels "
             f"{height * width}, or scale it down"
         )
+
+
+def dicom_values(file: BinaryIO, max_pixels: int) -> Array:
+    """The values (H, W, 1) of a DICOM file in 16 bits: those of its window, or of its bits where it has none.
+
+    ValueError for a file without a window whose values have a sign, and for several frames or colours.
+    """
+    try:
+        import pydicom
+        from pydicom.pixels import apply_modality_lut, apply_windowing
+    except ImportError as error:
+        raise ImageSourceError(
+            "DICOM is read by pydicom, which is not installed: pip install 'ssl-backbones[dicom]'"
+        ) from error
+    data = pydicom.dcmread(file)
+    kind, frames = str(data.PhotometricInterpretation), int(data.get("NumberOfFrames") or 1)
+    if kind not in ("MONOCHROME1", "MONOCHROME2") or frames > 1:
+        raise ValueError(f"it is DICOM of {frames} frames of {kind}, and one of MONOCHROME1 or 2 is read: save frames")
+    check_pixels((int(data.Rows), int(data.Columns)), max_pixels)
+    if data.get("WindowCenter") is not None and data.get("WindowWidth") is not None:
+        black, white = apply_windowing(np.array([-FAR, FAR]), data)
+        values = (apply_windowing(apply_modality_lut(data.pixel_array, data), data) - black) / (white - black)
+    elif data.PixelRepresentation == 0:
+        values = data.pixel_array / (2**data.BitsStored - 1)
+    else:
+        raise ValueError(
+            "its values have a sign and it names no window, so that none of them is white: write WindowCenter and "
+            "WindowWidth into it, or save it scaled as .npy"
+        )
+    values = 1 - values if kind == "MONOCHROME1" else values
+    return np.asarray((values.clip(0, 1) * 65535).round().astype(np.uint16))[..., None]

@@ -42,6 +42,7 @@ WAYS_OUT = (
     | dict.fromkeys(AVIF_SUFFIXES, "pip install -U pillow")
     | dict.fromkeys(HEIF_SUFFIXES, "pip install 'ssl-backbones[heic]'")
     | {".npy": "--in_chans N reads them as images of N channels"}
+    | dict.fromkeys((".dcm", ".dicom"), "--in_chans 1 reads them, with pip install 'ssl-backbones[dicom]'")
 )
 """Ways to come by the images of files that are not looked at."""
 NO_SUFFIX = "without a suffix"
