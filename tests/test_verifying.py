@@ -55,7 +55,7 @@ FORMS: dict[str, Callable[[Path], Path]] = {"folder": folder, "tar": tars, "parq
 
 
 def told(data: Path, capsys: pytest.CaptureFixture[str], verify: bool = True) -> list[str]:
-    """What is said of images that are opened, and verified."""
+    """The sentences on images that are opened, and verified."""
     capsys.readouterr()
     images = opened_once(lambda: open_images(data), verify)
     assert len(images.fingerprint) == 64

@@ -148,17 +148,10 @@ def digests_of_rows(
     looked_at = to_compare(usual, count)
     which = f"{name} {count} {hashlib.sha256(keys.block.data).hexdigest()}{WHOLLY * whole}"
     place = place_of(which) if len(keys) and count >= KEPT_FROM else None
+    known = partial(kept_digests, now=now, name=name, count=count, digest_at=digest_at, looked_at=looked_at)
 
     def found() -> np.ndarray:
         return as_rows(list(of_each(range(count), digest_at, f"images of {name} read for their digests")))
-
-    def known(index: Index) -> np.ndarray | None:
-        if len(index.digests) != count or (index.rows_of(now) < 0).any():
-            tell([name], TOUCHED if len(index.keys) else UNKNOWN)
-            return None
-        agree = all(digest_at(at) == index.digests[at].tobytes() for at in spread(count, looked_at))
-        tell([] if agree else [name], OTHER)
-        return index.digests if agree else None
 
     if place is None:
         tell([name], UNKNOWN)
@@ -171,6 +164,18 @@ def digests_of_rows(
                 digests = found()
                 keep(place, Index(keys, now.sizes, now.marks, digests))
     return digests
+
+
+def kept_digests(
+    index: Index, now: Files, name: str, count: int, digest_at: Callable[[int], bytes], looked_at: int
+) -> np.ndarray | None:
+    """The digests (N, WIDTH) of a table's rows that an index holds; None where it is of others, as far as seen."""
+    if len(index.digests) != count or (index.rows_of(now) < 0).any():
+        tell([name], TOUCHED if len(index.keys) else UNKNOWN)
+        return None
+    agree = all(digest_at(at) == index.digests[at].tobytes() for at in spread(count, looked_at))
+    tell([] if agree else [name], OTHER)
+    return index.digests if agree else None
 
 
 def digests_by(index: Index, rows: np.ndarray, files: Files, ask: Ask) -> np.ndarray:

@@ -130,7 +130,7 @@ def asked_of(ask: Callable[[S], T], part: Sequence[S]) -> list[T]:
 
 
 def in_turn(pool: ThreadPoolExecutor, work: Callable[[S], T], parts: Iterable[S], most: int) -> Iterator[T]:
-    """What comes of each part in turn, of which so many at most are under way, or done and not yet asked for.
+    """The results for all parts in turn, of which so many at most are under way, or done and not yet asked for.
 
     What is true where the answers are asked for is so in the threads.
     """

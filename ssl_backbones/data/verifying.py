@@ -1,4 +1,4 @@
-"""What is kept of images from start to start, held against every one of them where that is asked for, not a few.
+"""Indexes of images that are kept from start to start, held against every image where that is asked for, not a few.
 
 It reads as much of each image as its digest covers, and finds what a sample misses: content that changed behind the
 same size and times.

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from ssl_backbones.data import BatchDataset, Batches, Images, Unreadable
 from ssl_backbones.data.decode import MAX_PIXELS
 from ssl_backbones.distributed import say, share_first, world_size
+from ssl_backbones.evaluate.feature_rows import Block, FeatureRows
 from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.files import object_in, write_file
-from ssl_backbones.host_memory import HostArray
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.train.embed import embed
 from ssl_backbones.train.precision import DTYPES, Precision, check_precision
@@ -96,7 +96,7 @@ def features_of(
     extractor = Extractor(network, Batches(images, transform, how.seed), model.device, how)
     store = Store(how.cache, identity(model, images, how, transform, None if only is None else chosen), images)
     unreadable = Unreadable(len(chosen), how.unreadable_share)
-    rows = Rows(images, chosen, wanted)
+    rows = FeatureRows(images, chosen, wanted)
     for start in range(0, len(chosen), BLOCK):
         indices = chosen[start : start + BLOCK]
         block = store.read(start // BLOCK, len(indices), model.device)
@@ -137,40 +137,6 @@ class SideBySide(nn.Module):
     def forward(self, views: list[Tensor]) -> Tensor:
         """Features (B, V D) of V views (B, 3, S, S)."""
         return torch.cat([self.network(view) for view in views], dim=1)
-
-
-Block = tuple[Tensor, dict[str, str]]
-"""Features (n, D) of some images, and what of them could not be read: key to reason."""
-
-
-class Rows:
-    """The rows of images, put together block by block in memory that the processes of a machine share."""
-
-    def __init__(self, images: Images, chosen: np.ndarray, wanted: np.ndarray | None) -> None:
-        """Of the images at `chosen` (N,), or of those that are `wanted` (N,) bool and can be read."""
-        self.images, self.chosen, self.wanted = images, chosen, wanted
-        self.readable = np.ones(len(chosen), bool)
-        self.seen = self.filled = 0
-        self.array: HostArray | None = None
-
-    def add(self, block: Block) -> None:
-        """Add the features (n, D) of the next images."""
-        features, lost = block
-        here = slice(self.seen, self.seen + len(features))
-        if lost:
-            self.readable[here] = [self.images.keys[row] not in lost for row in self.chosen[here]]
-        if self.array is None:
-            count = len(self.chosen) if self.wanted is None else int(self.wanted.sum())
-            self.array = HostArray((count, *features.shape[1:]))
-        rows = features.numpy()
-        if self.wanted is not None:
-            rows = rows[self.wanted[here] & self.readable[here]]
-        self.array.write(self.filled, rows)
-        self.seen, self.filled = here.stop, self.filled + len(rows)
-
-    def finished(self) -> Tensor:
-        """The rows (n, D)."""
-        return torch.empty(0) if self.array is None else torch.from_numpy(self.array.finished()[: self.filled])
 
 
 @dataclass(frozen=True)

@@ -55,20 +55,11 @@ def fit(
     dtype = torch.float64 if rows.device.type == "cpu" else torch.float32
     mean, scale = standard(rows, dtype, among)
     count = len(rows) if among is None else len(among)
-    if start is None:
-        weight, bias = rows.new_zeros(classes, rows.shape[1], dtype=dtype), rows.new_zeros(classes, dtype=dtype)
-    else:
-        weight, bias = start.weight.clone(), start.bias.clone()
-    weight.requires_grad_()
-    bias.requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [weight, bias],
-        max_iter=STEPS,
-        tolerance_grad=TOLERANCE,
-        tolerance_change=0,
-        history_size=HISTORY,
-        line_search_fn="strong_wolfe",
-    )
+    zeros = rows.new_zeros(classes, rows.shape[1], dtype=dtype), rows.new_zeros(classes, dtype=dtype)
+    begun = zeros if start is None else (start.weight.clone(), start.bias.clone())
+    weight, bias = (part.requires_grad_() for part in begun)
+    how = {"max_iter": STEPS, "tolerance_grad": TOLERANCE, "tolerance_change": 0, "history_size": HISTORY}
+    optimizer = torch.optim.LBFGS([weight, bias], line_search_fn="strong_wolfe", **how)  # type: ignore[arg-type]
 
     def objective() -> Tensor:
         optimizer.zero_grad()
