@@ -21,7 +21,7 @@ FILES = dict(re.findall(r"^`([\w/]+\.py)`:\n\n```python\n(.*?)^```$", GUIDE, re.
 (DIFF,) = re.findall(r"^```diff\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
 METHOD, RECIPE, BACKBONE = "align_uniform", "resnet8_align_uniform.imagenette96_100ep", "resnet26"
 KIND = "AlignUniform"
-IGNORED = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+IGNORED = [line for line in (ROOT / ".gitignore").read_text(encoding="utf-8").split() if "__pycache__" not in line]
 
 
 def ignored(folder: str, names: list[str]) -> list[str]:

@@ -18,7 +18,7 @@ from ssl_backbones.methods import Method, MethodConfig
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.shares import own_places
 
-BATCH, STEPS = 8, 3
+BATCH, STEPS = 8, 2
 SYNCHRONISED = {"target_bn": "sync", "key_bn": "sync", "sync_bn": True}
 NAMES = {kind.name: kind for kind in CONFIGS}
 
@@ -57,7 +57,7 @@ def begin(method: Method) -> None:
 
 
 def train(kind: type[MethodConfig], rank: int, parts: int) -> list[Any]:
-    """Three steps on this rank's part of the batches: the losses over all ranks, and each step's gradients."""
+    """Two steps on this rank's part of the batches: the losses over all ranks, and each step's gradients."""
     method = synchronised(kind)
     begin(method)
     wrapped: nn.Module = method

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import runs
 import timm
 import torch
 from PIL import Image
-from runs import STEPS, elsewhere, outcome, run, state, stop, tiny
+from runs import STEPS, elsewhere, outcome, run, state, tiny
 from small_methods import CONFIGS, small_method
 from whole_runs import Whole, contents, data, watched
 
@@ -18,6 +19,7 @@ import ssl_backbones
 from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, MethodConfig, MoCoV2Config
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import Checkpoints
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.schedules import ema_momentum
 from ssl_backbones.visualizers.alignment import HasAlignmentMaps
@@ -27,8 +29,10 @@ __all__ = ["data"]
 
 @pytest.fixture(scope="module", params=CONFIGS, ids=lambda kind: kind.__name__)
 def whole(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    """A run of every method there is."""
-    return watched(tiny(request.param, data, tmp_path_factory.mktemp("whole") / "run"), page=paged(request.param))
+    """A run of every method there is, with a checkpoint before its last step."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    recipe = tiny(request.param, data, out, checkpoints=Checkpoints(every_steps=STEPS - 1, every_minutes=0))
+    return watched(recipe, page=paged(request.param))
 
 
 def paged(kind: type[MethodConfig]) -> bool:
@@ -67,8 +71,8 @@ def test_the_weights_are_not_those_it_began_with(whole: Whole) -> None:
 
 
 def test_the_folder_holds_what_is_promised_and_no_pickle(whole: Whole) -> None:
-    began, halfway, _ = (line["knn"] for line in read_log(whole.path / "log.jsonl") if "knn" in line)
-    steps = [f"checkpoints/step-{step:08}" for step in (STEPS // 2 if halfway > began else 0, STEPS)]
+    measured = {line["step"]: line["knn"] for line in read_log(whole.path / "log.jsonl") if "knn" in line}
+    steps = [f"checkpoints/step-{step:08}" for step in (max(measured, key=measured.__getitem__), STEPS - 1, STEPS)]
     has_maps = isinstance(whole.recipe.method.build(ssl_backbones.create_model("resnet8")), HasAlignmentMaps)
     expected = {"README.md", "gallery.html", "log.jsonl", "speed.jsonl", "results.json", "backbone/config.json"} | {
         "backbone/model.safetensors",
@@ -146,12 +150,14 @@ def test_every_method_has_a_page(kind: type[MethodConfig], data: Path, tmp_path:
 
 
 def test_every_method_goes_on_where_it_stopped(whole: Whole, tmp_path: Path) -> None:
-    recipe = elsewhere(whole.recipe, tmp_path / "run")
-    stop(recipe, 5)
-    assert not (tmp_path / "run" / "results.json").exists()
-    assert state(tmp_path / "run").keys() >= state(whole.path).keys()
-    run(recipe)
-    assert outcome(tmp_path / "run") == outcome(whole.path)
+    """Of a run that was killed in its last step, the last checkpoint and what is left at the end are not there."""
+    path = Path(shutil.copytree(whole.path, tmp_path / "run"))
+    for folder in (path / "backbone", path / "checkpoints" / f"step-{STEPS:08}"):
+        shutil.rmtree(folder)
+    (path / "results.json").unlink()
+    assert state(path).keys() >= state(whole.path).keys()
+    run(elsewhere(whole.recipe, path))
+    assert outcome(path) == outcome(whole.path)
 
 
 def test_a_finished_run_is_left_alone(whole: Whole, capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,7 +42,7 @@ class Listed(BatchDataset):
 
 
 @pytest.mark.skipif(not hasattr(shared_arrays.os, "memfd_create"), reason="the system knows no such memory")
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["fork", "forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_reading_processes_share_large_arrays(method: str) -> None:
     before = multiprocessing.get_start_method(allow_none=True)
     multiprocessing.set_start_method(method, force=True)
