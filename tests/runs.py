@@ -107,10 +107,11 @@ def run(recipe: Recipe, page: bool = False) -> RunFolder:
 
 @contextmanager
 def in_brief(page: bool = False) -> Iterator[None]:
-    """Let runs end without the comparison against other weights and, unless asked for, maps and the page's images."""
+    """Let runs end without the comparison against other weights and, unless asked for, maps and a page."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ending, "conclude", lambda *_: None)
         if not page:
+            patch.setattr(pretrain_module, "live_page", nullcontext)
             patch.setattr(results_module, "draw_gallery", lambda *_: None)
             patch.setattr(results_module, "draw_maps", lambda *_: None)
         yield

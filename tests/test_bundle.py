@@ -192,8 +192,14 @@ def test_a_run_that_lost_a_part_is_named_with_the_way_to_make_it_anew(
     assert "which makes it anew" in said
 
 
-@pytest.mark.parametrize(("architecture", "another"), [("resnet8", "resnet20"), ("resnet18", "resnet34")])
-@pytest.mark.parametrize("kwargs", [{}, {"num_classes": 5}, {"features_only": True}], ids=str)
+@pytest.mark.parametrize(
+    ("architecture", "another", "kwargs"),
+    [
+        *(("resnet8", "resnet20", kwargs) for kwargs in ({}, {"num_classes": 5}, {"features_only": True})),
+        ("resnet18", "resnet34", {"features_only": True}),
+    ],
+    ids=str,
+)
 def test_a_folder_with_others_weights_or_none_is_one_sentence(
     architecture: str, another: str, kwargs: dict[str, Any], tmp_path: Path
 ):

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from warm_processes import run_program, without
 
 from ssl_backbones import commands, recipes
 from ssl_backbones.commands.evaluate import PROTOCOLS
@@ -128,9 +129,7 @@ def test_a_command_is_the_same_however_it_is_started(
     assert refused[0].count("\n") == 1
 
 
-BARE = f"""
-import sys
-for name in {EXTRAS!r}: sys.modules[name] = None
+BARE = f"""{without(*EXTRAS)}
 from ssl_backbones.commands import main
 for command in {CORE!r}:
     try: main([command, "--help"])
@@ -142,7 +141,7 @@ assert main(["evaluate", "knn"]) == 2
 
 
 def test_an_installation_without_extras_has_the_commands_of_the_core() -> None:
-    done = subprocess.run([sys.executable, "-c", BARE], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_program(BARE)
     assert done.returncode == 0, done.stderr
     assert "resnet8_byol.imagenette32_60ep" in done.stdout
     said = done.stderr.splitlines()

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +11,10 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from conftest import ROOT
 from PIL import Image
 from runs import image_folder, run, state, tiny
 from small_methods import CONFIGS, Drawn, mined, small_method
+from warm_processes import run_program, without
 
 from ssl_backbones.files import object_digest
 from ssl_backbones.methods import LewelBConfig, MethodConfig, RunError, method_from_run
@@ -169,17 +166,12 @@ class TestRefusals:
         self.refused(copied, "format 9 and this version reads 1")
 
 
-WITHOUT_THE_EXTRA = """
-import sys
-for name in ("accelerate", "datasets", "tyro", "matplotlib"):
-    sys.modules[name] = None
+WITHOUT_THE_EXTRA = f"""{without("accelerate", "datasets", "tyro", "matplotlib")}
 from ssl_backbones.methods import method_from_run
 print(type(method_from_run(sys.argv[1])).__name__)
 """
 
 
 def test_it_needs_nothing_but_a_plain_installation(folder: Path) -> None:
-    command = [sys.executable, "-W", "ignore", "-c", WITHOUT_THE_EXTRA, str(folder)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = run_program(WITHOUT_THE_EXTRA, folder)
     assert (done.stdout, done.returncode) == ("LewelB\n", 0), done.stderr

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from runs import after, elsewhere, outcome, run, run_whole, stop, tiny
+from runs import after, asked_to_stop, elsewhere, outcome, run, run_whole, tiny
 from whole_runs import data
 
 from ssl_backbones.files import write_file
@@ -49,14 +49,14 @@ def test_training_is_the_same_with_and_without_a_page(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = tiny(BYOLConfig, data, tmp_path / "with")
-    run(recipe)
+    run(recipe, page=True)
 
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(live_page, "write_file", full)
     capsys.readouterr()
-    run(elsewhere(recipe, tmp_path / "without"))
+    run(elsewhere(recipe, tmp_path / "without"), page=True)
     assert capsys.readouterr().out.count("gallery.html was not written, and training goes on") == 1
     assert outcome(tmp_path / "with") == outcome(tmp_path / "without")
 
@@ -68,13 +68,10 @@ def test_the_page_of_a_run_that_ended_early_says_so(ends: str, data: Path, tmp_p
     def breaks() -> None:
         raise ZeroDivisionError
 
-    if ends == "stopped":
-        stop(recipe, 4)
-    else:
-        with pytest.raises(ZeroDivisionError), after(4, breaks):
-            run(recipe)
+    with pytest.raises((SystemExit, ZeroDivisionError)), after(4, asked_to_stop if ends == "stopped" else breaks):
+        run(recipe, page=True)
     assert "Ended early, at step 4 of 6: the same command goes on." in pages[-1]
     assert AGAIN not in pages[-1]
     count = len(pages)
-    run(recipe)
+    run(recipe, page=True)
     assert AGAIN in pages[count]

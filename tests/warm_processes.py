@@ -49,6 +49,17 @@ def run_program(source: str, *words: object, **environment: str) -> CompletedPro
         return CompletedProcess(words, process.exitcode, *(path.read_text() for path in said))
 
 
+def without(*packages: str) -> str:
+    """The beginning of a program where some packages are not installed: this one is imported anew, without them."""
+    return f"""
+import sys
+for name in [*sys.modules]:
+    if name.partition(".")[0] in {("ssl_backbones", *packages)!r}:
+        del sys.modules[name]
+sys.modules.update(dict.fromkeys({packages!r}))
+"""
+
+
 def line_of(process: BaseProcess, said: Path, number: int = 0) -> str:
     """The line of that number, counted from 0, of what a running program says; waits until it is there."""
     while (text := said.read_text() if said.exists() else "").count("\n") <= number:
