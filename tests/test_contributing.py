@@ -72,7 +72,7 @@ SHARED = {
     "tests/test_methods.py": (f"{KIND}Config", 10),
     "tests/test_recipes.py": (RECIPE, 2),
     "tests/test_registry.py": (f"{METHOD} or {BACKBONE}", 20),
-    "tests/test_timm_models.py": (f"{BACKBONE} or {METHOD}", 30),
+    "tests/test_timm_models.py": (f"{BACKBONE} or {METHOD}", 20),
     "tests/test_run_every_method.py": (f"{KIND}Config", 5),
 }
 """Files of shared tests, what names those that the additions bring, and how many those are at least."""

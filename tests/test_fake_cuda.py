@@ -72,7 +72,7 @@ def steps_of(transform: Transform) -> tuple[Any, ...]:
     """The kind of a transform, and the steps of its policies that all images, some of them or none go through."""
     policies = getattr(transform, "policies", ())
     chances = [(one.flip_p, one.jitter_p, one.grey_p, one.blur_p, one.solarize_p) for one in policies]
-    taken = tuple((0 < chance, chance < 1) for one in chances for chance in one)
+    taken = tuple((chance > 0, chance < 1) for one in chances for chance in one)
     return type(transform), taken, tuple((one.interpolation, one.flip_last) for one in policies)
 
 
