@@ -398,7 +398,7 @@ def test_annotated_images_at_an_address_are_refused_with_the_way_out(kind: str) 
         open_annotated(at) if kind == "detect" else open_scenes(at, "mask", ["train"])
 
 
-@pytest.mark.parametrize("form", ["tar", "parquet"])
+@pytest.mark.parametrize("form", ["tar", pytest.param("parquet", marks=pytest.mark.slow)])
 def test_two_processes_train_from_an_address_as_from_a_disk(
     form: str, server: ShardServer, folder: Path, tmp_path: Path
 ) -> None:

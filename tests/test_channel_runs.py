@@ -129,6 +129,7 @@ def test_any_number_of_channels_is_trained_on(channels: int, tmp_path: Path) -> 
     assert (model.conv1.in_channels, weights_sha256(model)) == (channels, digest)
 
 
+@pytest.mark.slow
 def test_two_processes_train_on_six_channels_of_a_tiff_alike(tmp_path: Path) -> None:
     """From statistics that one of them measured, and to a backbone that is published with them."""
     data = tmp_path / "data"
