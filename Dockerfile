@@ -1,6 +1,8 @@
-# docker build --tag ssl-backbones .                                                       for CPUs
-# docker build --tag ssl-backbones:cuda --build-arg WHEELS=https://download.pytorch.org/whl/cu128 .   for NVIDIA GPUs
-# docker run --rm --volume "$PWD:/work" ssl-backbones pretrain resnet18_byol.imagenette96_100ep --data images --out runs/mine
+# docker build --tag ssl-backbones .                                                                  for CPUs
+# docker build --tag ssl-backbones:cuda --build-arg WHEELS=https://download.pytorch.org/whl/cu130 .   for NVIDIA GPUs
+# docker run --rm --ipc=host --volume "$PWD:/work" ssl-backbones pretrain resnet18_byol.own --data images --out runs/mine
+# With --ipc=host the processes that read images have room to hand them over; Docker gives them 64 MB. There is no compiler
+# in it, which --compile would ask for.
 FROM python:3.12-slim
 
 # torch's wheels bring CUDA's libraries with them; the driver is the host's (docker run --gpus all).

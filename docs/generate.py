@@ -62,6 +62,10 @@ class UndocumentedError(Exception):
     """A public name, field or option that nothing is said about."""
 
 
+class BrokenLinkError(Exception):
+    """A link to a file that the repository has not."""
+
+
 def write(path: str, *lines: str) -> None:
     """Write a page of the site."""
     place = GENERATED / path
@@ -266,14 +270,16 @@ def defining(package: str, name: str) -> str:
 
 
 def copied_pages() -> None:
-    """Pages that stand elsewhere in the repository, with their links turned to it."""
+    """Pages that stand elsewhere in the repository, with their links turned to it; BrokenLinkError names a dead one."""
     pages = {"CHANGELOG.md": "changelog", "CONTRIBUTING.md": "contributing", "benchmarks/README.md": "measured"}
     for path, page in pages.items():
-        folder = Path(path).parent
         text = (ROOT / path).read_text(encoding="utf-8")
 
-        def turned(link: re.Match[str], folder: Path = folder) -> str:
-            return f"]({SOURCE}/{(folder / link[1]).as_posix()})"
+        def turned(link: re.Match[str], path: Path = Path(path)) -> str:
+            target = path.parent / link[1]
+            if not (ROOT / str(target).partition("#")[0]).exists():
+                raise BrokenLinkError(f"{path} links to {link[1]}, which is not there.")
+            return f"]({SOURCE}/{target.as_posix()})"
 
         write(f"{page}.md", re.sub(r"\]\((?!https?:|#)([^)]+)\)", turned, text))
 

@@ -7,9 +7,12 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from ssl_backbones.typed.docstrings import docstrings
 
 ROOT = Path(__file__).resolve().parents[1]
 PRODUCT = ("ssl_backbones", "training", "benchmarks", ".ci")
@@ -153,6 +156,15 @@ def no_raises() -> Iterator[str]:
         yield from (f"{name}: {error}" for error in sorted(raised(node)) if error not in said)
 
 
+def silent() -> Iterator[str]:
+    """Names of the methods and fields of exported classes that nothing is said about."""
+    yield from (name for name, _, said in documented() if not said.strip())
+    for kind in exported():
+        if is_dataclass(kind):
+            told = docstrings(kind)
+            yield from (f"{kind.__qualname__}.{field.name}" for field in fields(kind) if field.name not in told)
+
+
 RULES: dict[str, Callable[[], Iterator[str]]] = {
     "long_functions": lambda: (name for path in sources(*PRODUCT) for name in long_functions(tree(path))),
     "long_files": lambda: (
@@ -163,5 +175,6 @@ RULES: dict[str, Callable[[], Iterator[str]]] = {
     ),
     "no_shape": no_shape,
     "no_raises": no_raises,
+    "silent": silent,
 }
 """The violations of each rule, a line each."""

@@ -12,15 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from checkpoints import backbone, haiku, moco
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ssl_backbones import __main__
-from ssl_backbones.convert import ConversionError, convert, read_checkpoint
+from ssl_backbones import PretrainedWeightsError, __main__
+from ssl_backbones.convert import ConversionError, convert, read_checkpoint, reading
+from ssl_backbones.fetch import published_weights
 
 NET = backbone("resnet8")
+REQUIRE = reading.require_safe_torch
+"""As the package has it: tests of others are skipped by what stands in its place."""
 
 
 class Touch:
@@ -65,6 +69,24 @@ def test_a_pickle_that_would_run_code_is_refused_unexecuted(way: str, tmp_path: 
     assert "could run code" in printed
     pickle.loads(pickle.dumps(Touch(canary)))
     assert canary.exists()  # so the canary sings
+
+
+def test_an_older_torch_reads_no_pickle_and_says_so_before_it_fetches_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, safe = tmp_path / "net.pth", tmp_path / "net.safetensors"
+    path.write_bytes(saved(NET))
+    safetensors.torch.save_file({key: value.contiguous() for key, value in NET.items()}, safe)
+    monkeypatch.setattr(reading, "require_safe_torch", REQUIRE)
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.9.1"))
+    because = "is a pickle, and torch 2.9.1 can be made to run code by one: install torch 2.10 or later, or save"
+    assert __main__.main(["convert", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.startswith(f"ssl-backbones convert: {str(path)!r} {because}")
+    assert convert(safe).architecture == "resnet8"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("ssl_backbones.fetch.weights.download", None)
+    with pytest.raises(PretrainedWeightsError, match=rf"swav_800ep_pretrain\.pth\.tar' {because}"):
+        published_weights("resnet50_swav.in1k_800ep", cache_dir=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -137,17 +159,6 @@ def test_an_array_with_a_table_of_another_network_is_no_small_resnet(tmp_path: P
     np.savez(tmp_path / "few.npz", **few)
     with pytest.raises(ConversionError, match="nothing was loaded"):
         convert(tmp_path / "few.npz", "resnet50")
-
-
-def test_an_older_torch_reads_no_strangers_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from safetensors.torch import save_file
-
-    (tmp_path / "net.pth").write_bytes(saved(NET))
-    save_file({key: value.contiguous() for key, value in NET.items()}, tmp_path / "net.safetensors")
-    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.9.1"))
-    with pytest.raises(ConversionError, match=r"torch 2\.9\.1 .* install torch 2\.10 or later"):
-        convert(tmp_path / "net.pth")
-    assert convert(tmp_path / "net.safetensors").architecture == "resnet8"
 
 
 def test_what_is_read_is_named_tensors(tmp_path: Path):

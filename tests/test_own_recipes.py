@@ -21,7 +21,7 @@ from ssl_backbones.recipes import facts as counted
 from ssl_backbones.recipes.command_line import read_recipe
 from ssl_backbones.recipes.facts import Facts
 from ssl_backbones.recipes.instead import take_own, ways_out
-from ssl_backbones.recipes.own import ARCHS, FEWEST, RULES, settled
+from ssl_backbones.recipes.own import ARCHS, FEWEST, MEASURED, RULES, settled
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolderError
 from ssl_backbones.train import beginning as beginning_module
@@ -106,6 +106,9 @@ def test_what_was_measured_is_that_of_its_file() -> None:
     rows = re.findall(r"^\| `(\S+)` \| (\S+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \| (.*) \|$", text, re.M)
     told = {f"{recipe} on {data}_300": cells for recipe, data, *cells in rows}
     assert told.keys() == runs.keys()
+    assert {run.partition(".own")[0] for run in runs} == MEASURED
+    for name in OWN:
+        assert ("not measured" in recipes.get(name).promise.result) is (name.removesuffix(".own") not in MEASURED)
     for name, run_of in runs.items():
         before, after, gain = (run_of["numbers"][number] for number in ("knn before", "knn", "knn gain"))
         low, high = (f"{100 * gain[end]:.1f}" for end in ("low", "high"))

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import hf_xet
+import huggingface_hub
 import pytest
 import safetensors.torch
 import timm
@@ -19,6 +20,7 @@ from conftest import drawn_image
 from evaluations import labelled_images
 from hub_state import WRITER, Repository, State
 from huggingface_hub import constants
+from packaging.version import Version
 from published import TERMS, Made, altered_copy, download, evaluate_run, here, make, publishing, refused, snippets
 from runs import sha, state
 from scripts import script
@@ -79,6 +81,8 @@ def test_what_is_there_is_what_the_run_made(made: Made, tmp_path: Path, capsys: 
 
 @pytest.mark.parametrize("way", ["lfs", "xet"])
 def test_large_files_go_either_way(way: str, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if way == "xet" and Version(huggingface_hub.__version__) < Version("2"):
+        pytest.skip("the stand-in for Xet's storage answers as huggingface_hub 2 asks")
     with here() as (_, hub):
         if way == "xet":
             monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)

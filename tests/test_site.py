@@ -21,7 +21,7 @@ from ssl_backbones.recipes import Recipe
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 STARTED = re.compile(
-    r"(?:^|-m )(?:ssl-backbones|ssl_backbones|python training/|accelerate launch training/)\s*([\w-]+)(?:\.py)?"
+    r"(?:^|-m |^docker run .* )(?:ssl-backbones|ssl_backbones|python training/|accelerate launch training/)\s*([\w-]+)(?:\.py)?"
 )
 
 
@@ -83,6 +83,13 @@ def test_a_snippet_of_a_page_runs(
     shutil.copytree(sample / "runs", tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
     exec(compile(text, "snippet", "exec"), {"__name__": "snippet"})
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md"])
+def test_what_a_page_of_the_repository_links_to_is_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
 
 
 def test_the_readme_is_one_screen_that_points_to_the_site() -> None:

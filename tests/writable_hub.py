@@ -115,7 +115,9 @@ class Handler(BaseHTTPRequestHandler):
             if name in self.state.repositories:
                 self.say({"url": f"{self.address}/{name}"}, 409)
                 return
-            made = self.state.repositories[name] = Repository(asked.get("visibility") == "private")
+            made = self.state.repositories[name] = Repository(
+                asked.get("private") or asked.get("visibility") == "private"
+            )
             made.commit({".gitattributes": b"*.safetensors filter=lfs\n"})
             self.say({"url": f"{self.address}/{name}"})
         else:

@@ -92,13 +92,18 @@ def _arrays(path: Path) -> dict[str, Tensor]:
         return {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
 
 
-def _pickled(path: Path) -> Any:
-    """The tensors and plain values of a checkpoint of torch's; anything else in it is refused unexecuted."""
+def require_safe_torch(pickle: str) -> None:
+    """Raise ConversionError for a pickle, by its path or address, where torch can be made to run code by one."""
     if torch.torch_version.TorchVersion(torch.__version__) < SAFE_TORCH:  # type: ignore[operator]
         raise ConversionError(
-            f"{str(path)!r} is a pickle, and torch {torch.__version__} can be made to run code by one: install torch "
+            f"{pickle!r} is a pickle, and torch {torch.__version__} can be made to run code by one: install torch "
             f"{SAFE_TORCH[0]}.{SAFE_TORCH[1]} or later, or save the tensors as .safetensors on a machine that may"
         )
+
+
+def _pickled(path: Path) -> Any:
+    """The tensors and plain values of a checkpoint of torch's; anything else in it is refused unexecuted."""
+    require_safe_torch(str(path))
     # A Namespace carries the options of a run and nothing that acts.
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import huggingface_hub.constants
 from torch import Tensor
 
-from ssl_backbones.convert import ConversionError, Converted, convert
+from ssl_backbones.convert import ConversionError, Converted, convert, reading
 from ssl_backbones.credentials import without_credentials
 from ssl_backbones.fetch.download import LARGEST, DownloadError, download
 from ssl_backbones.fetch.kept import CHECKPOINT, Kept, check_md5, folder_of, recall, record
@@ -63,6 +63,9 @@ def _usable(folder: Path, url: str | None) -> Kept | None:
 
 def _fetched(name: str, url: str, folder: Path, origin: Origin | None) -> dict[str, Tensor]:
     """The weights at an address, whose file is then kept in the folder."""
+    if origin and url == origin.url:
+        with _usable_as(name):
+            reading.require_safe_torch(url)
     clear_leftovers(folder)
     with replacing(folder / CHECKPOINT) as file:
         download(url, file, origin.size if origin and origin.size else LARGEST)
@@ -120,8 +123,15 @@ def _importable(name: str) -> Tag:
 
 
 def _converted(path: Path, name: str) -> Converted:
-    try:
+    with _usable_as(name):
         return convert(path, Name.parse(name).arch)
+
+
+@contextmanager
+def _usable_as(name: str) -> Iterator[None]:
+    """Raise PretrainedWeightsError for a file that cannot be converted."""
+    try:
+        yield
     except ConversionError as error:
         raise PretrainedWeightsError(f"the weights of {name!r} cannot be used: {error}") from error
 

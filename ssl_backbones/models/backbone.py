@@ -122,7 +122,10 @@ def freeze_unused(backbone: nn.Module, side: int) -> list[str]:
     trial = copy.deepcopy(backbone).to("meta").eval()
     try:
         channels = ((getattr(backbone, "pretrained_cfg", None) or {}).get("input_size") or (3,))[0]
-        used = leaves(feature_map(trial, torch.zeros(1, channels, side, side, device="meta")))
+        maps = feature_map(trial, torch.zeros(1, channels, side, side, device="meta"))
+        if not maps.numel():  # which torch 2.6 to 2.? lets pass
+            raise RuntimeError(f"its map would have {maps.shape[2]} x {maps.shape[3]} positions")
+        used = leaves(maps)
     except (AssertionError, RuntimeError) as error:
         own = getattr(backbone, "pretrained_cfg", {}).get("input_size", (3, 224, 224))
         feature_map(trial, torch.zeros(1, *own, device="meta"))  # one that has no maps of any image says so
