@@ -30,6 +30,10 @@ DIMENSION = r"(?:\.\.\.|\d+|\d*\s?[A-Za-z]\w{0,2}'?(?:\s?[ *+/x-]\s?\d*[A-Za-z0-
 SHAPE = re.compile(rf"\(({DIMENSION}(?:, ?{DIMENSION})*,?)\)")
 
 
+CLEAR = {"views"}
+"""Fields whose name says all."""
+
+
 @cache
 def sources(*folders: str) -> tuple[Path, ...]:
     """Every Python file in folders of the repository, sorted."""
@@ -161,8 +165,9 @@ def silent() -> Iterator[str]:
     yield from (name for name, _, said in documented() if not said.strip())
     for kind in exported():
         if is_dataclass(kind):
-            told = docstrings(kind)
-            yield from (f"{kind.__qualname__}.{field.name}" for field in fields(kind) if field.name not in told)
+            said = f"{docstrings(kind)} {kind.__doc__}"
+            names = (field.name for field in fields(kind) if field.name not in CLEAR)
+            yield from (f"{kind.__qualname__}.{name}" for name in names if not re.search(rf"\b{name}\b", said))
 
 
 RULES: dict[str, Callable[[], Iterator[str]]] = {

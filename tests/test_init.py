@@ -178,11 +178,10 @@ def test_a_start_that_does_not_fill_the_network_is_refused_with_what_is_missing(
 def test_a_file_that_lacks_a_tensor_is_refused_with_its_name(tmp_path: Path):
     weights = network(1).state_dict()
     del weights["bn1.running_var"]
-    safetensors.torch.save_file(weights, tmp_path / "part.safetensors")
-    with pytest.raises(ValueError, match=r"lacks bn1\.running_var"):
-        open_start(str(tmp_path / "part.safetensors"), "resnet8")
-    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet8", "num_classes": 0}))
     safetensors.torch.save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"lacks bn1\.running_var"):
+        open_start(str(tmp_path / "model.safetensors"), "resnet8")
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet8", "num_classes": 0}))
     with pytest.raises(StartError.__mro__[1], match=r"bn1\.running_var"):
         open_start(str(tmp_path), "resnet8")
 

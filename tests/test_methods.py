@@ -52,7 +52,8 @@ def gradient(kind: type[MethodConfig], rows: np.ndarray) -> Tensor:
     dataset = method.dataset(mined(Drawn(8)), 16, 0)
     batch = converted(dataset.on_device(dataset[Request(0, rows)].content), torch.float64)
     torch.manual_seed(0)
-    method.on_epoch_start(lambda: torch.randn(8, features_of(method), dtype=torch.float64))
+    features = torch.randn(8, features_of(method), dtype=torch.float64)
+    method.on_epoch_start(lambda: features[[0, 0, 0, 0, 4, 5, 6, 7]])  # clusters of unlike sizes, whatever torch draws
     parameters = [value for value in method.parameters() if value.requires_grad]
     return torch.cat([value.flatten() for value in torch.autograd.grad(method(batch)["loss"], parameters)])
 

@@ -21,7 +21,8 @@ from ssl_backbones.recipes import Recipe
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 STARTED = re.compile(
-    r"(?:^|-m |^docker run .* )(?:ssl-backbones|ssl_backbones|python training/|accelerate launch training/)\s*([\w-]+)(?:\.py)?"
+    r"(?:^|-m |^docker run .* )(?:ssl-backbones|ssl_backbones|python training/|accelerate launch training/)"
+    r"\s*([\w-]+)(?:\.py)?"
 )
 
 

@@ -25,6 +25,7 @@ from warm_processes import run_program, start_program
 
 import ssl_backbones
 from ssl_backbones import PretrainedWeightsError
+from ssl_backbones.convert import reading
 from ssl_backbones.fetch import download as downloads
 from ssl_backbones.fetch import folder_of, weights
 from ssl_backbones.fetch.download import DownloadError, download
@@ -251,6 +252,7 @@ timm.create_model(sys.argv[1], pretrained=True, pretrained_cfg_overlay={"url": s
 
 
 def test_what_a_killed_transfer_leaves_goes_with_the_next(server: Server, tmp_path: Path):
+    reading.require_safe_torch("what the programs below read")
     server.answers["/x"] = stalled(FILE, len(FILE) // 2)
     home = {"TORCH_HOME": str(tmp_path)}
     folder = folder_of(NAME, tmp_path / "hub" / "checkpoints")
@@ -270,6 +272,7 @@ def test_what_a_killed_transfer_leaves_goes_with_the_next(server: Server, tmp_pa
 
 
 def test_two_that_fetch_the_same_at_once_fetch_it_once(server: Server, tmp_path: Path):
+    reading.require_safe_torch("what the programs below read")
     server.answers["/x"] = whole(FILE)
     files = [tmp_path / f"said-{number}" for number in range(3)]
     started = [

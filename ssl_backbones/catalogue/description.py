@@ -21,12 +21,18 @@ class Description:
     """The description of a model; None where something does not apply, or was not measured."""
 
     name: str
+    """As `create_model` takes it."""
     backbone: str
+    """timm's name of the network."""
     method: str | None = None
+    """As the authors call it."""
     paper: str | None = None
     data: str | None = None
+    """The images that were learned from."""
     data_terms: str | None = None
+    """The terms of these images."""
     epochs: int | None = None
+    """Of the training."""
     licence: str | None = None
     """Of the weights."""
     source: str | None = None
@@ -34,6 +40,7 @@ class Description:
     origin: Origin | None = None
     """The publisher of the weights, where others trained them."""
     paper_number: float | None = None
+    """As `our_number`, in the paper."""
     our_number: float | None = None
     """Linear evaluation, top-1 in %, as the paper gives it, and as it was measured with this repository."""
     settings: str | None = None
@@ -41,6 +48,7 @@ class Description:
     training: str | None = None
     """The command that trains it, where a recipe here does."""
     notes: str = ""
+    """Remarks of the publisher, or on the run."""
 
     @property
     def non_commercial(self) -> bool:

@@ -38,6 +38,7 @@ class Converted:
     others: tuple[str, ...] = ()
     """The prefixes of other networks in the file, which a prefix asked for would take."""
     notes: str = ""
+    """Remarks on the file, for those who use it."""
 
     @property
     def source(self) -> str:

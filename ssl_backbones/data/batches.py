@@ -36,6 +36,7 @@ class Request:
 
     epoch: int
     indices: np.ndarray
+    """(B,): the numbers of the images."""
     exchange: Exchange | None = None
     """The images of another share of the global batch, for views that are not of the process's own."""
     soon: np.ndarray | None = None
@@ -47,6 +48,7 @@ class Batch:
     """A worker's answer: the transform's output on the host, and the images it had to leave out."""
 
     content: Any
+    """The transform's output on the host."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Key to reason."""
 

@@ -46,7 +46,9 @@ class DecodePolicy:
     """The limits of decoding, the colour behind transparent pixels, and the channels that are kept."""
 
     max_pixels: int = MAX_PIXELS
+    """Pixels of an image at most."""
     background: tuple[int, int, int] = (255, 255, 255)
+    """The colour behind transparent pixels."""
     channels: int = 0
     """Channels of images that keep all of theirs, and all bits; 0 for RGB of 8 bits."""
     depth: str = ""

@@ -73,10 +73,12 @@ class ImageFolder(Images):
 
     @property
     def sizes(self) -> np.ndarray:  # type: ignore[override]  # mypy wants what it overrides to be read-only as well
+        """The bytes of each file (N,)."""
         return self.contents.sizes
 
     @property
     def digests(self) -> np.ndarray:  # type: ignore[override]
+        """The digest of each file (N,)."""
         return self.contents.digests
 
     def whole_digests(self) -> np.ndarray:

@@ -59,6 +59,7 @@ class Unreadable:
         return {"photos": dict(self.reasons)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up the reasons of the run before."""
         self.reasons = dict(state["photos"])
 
 

@@ -22,11 +22,13 @@ class Kept:
     """A publisher's file as it came, and what it was when it came."""
 
     path: Path
+    """Its place in the cache."""
     came_from: str
     """The address, without what opens it, or the name of the file that was imported."""
     size: int
     """Bytes."""
     sha256: str
+    """Of its content."""
 
 
 def folder_of(name: str, cache_dir: str | os.PathLike[str] | None = None) -> Path:

@@ -23,8 +23,11 @@ class Interval:
     """A number, such as a proportion in [0, 1], and the interval that holds the true one with the stated confidence."""
 
     value: float
+    """The number."""
     low: float
+    """The lower end."""
     high: float
+    """The upper end."""
 
 
 def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> Interval:

@@ -24,8 +24,11 @@ class CenterCrop(Transform):
     size: int
     crop_pct: float = 0.875
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """The filter of the resize."""
     mean: tuple[float, ...] = IMAGENET_MEAN
+    """Of each channel, in [0, 1]: taken off."""
     std: tuple[float, ...] = IMAGENET_STD
+    """Of each channel, in [0, 1]: divided by."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a size, share or interpolation that there is not."""

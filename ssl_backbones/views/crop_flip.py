@@ -41,7 +41,9 @@ class CropFlip(Transform):
     flip_p: float = 0.5
     """Chance of a mirror image."""
     mean: tuple[float, ...] = IMAGENET_MEAN
+    """Of each channel, in [0, 1]: taken off."""
     std: tuple[float, ...] = IMAGENET_STD
+    """Of each channel, in [0, 1]: divided by."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a padding or a probability outside [0, 1]."""

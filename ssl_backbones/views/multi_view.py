@@ -35,10 +35,13 @@ class MultiView(Transform):
     engines: ClassVar[tuple[Engine, ...]] = get_args(Engine)
 
     policies: tuple[Policy, ...]
+    """The augmentations of each view."""
     size: int
     engine: Engine = field(default_factory=chosen_engine)
     mean: tuple[float, ...] = IMAGENET_MEAN
+    """Of each channel, in [0, 1]: taken off."""
     std: tuple[float, ...] = IMAGENET_STD
+    """Of each channel, in [0, 1]: divided by."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for views of no pixel, for none at all, or an unknown engine."""

@@ -25,6 +25,7 @@ class Rotations(Transform):
     """Every augmented image turned by 0, 90, 180 and 270 degrees: `views.patches.rotations`."""
 
     base: CropFlip
+    """The augmentations before the turns."""
 
     def at(self, side: int) -> Self:
         """The same views at another side."""
@@ -48,8 +49,11 @@ class PatchViews(Transform):
     """Every augmented image turned, and with small turned copies of itself in it: `views.patches.patch_views`."""
 
     base: CropFlip
+    """The augmentations before the turns."""
     ratio: float = 0.4
+    """The side of a copy, as a share of the image's."""
     positions: Positions = "per image"
+    """One place for the four patches of an image, or four."""
     antialias: bool = False
     """Average a patch from all the pixels it stands for, instead of interpolating between four of them."""
 

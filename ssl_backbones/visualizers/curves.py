@@ -35,6 +35,7 @@ class Curve:
     """One number over the steps."""
 
     title: str
+    """Above the curve."""
     steps: np.ndarray
     """(N,) rising."""
     values: np.ndarray
@@ -42,6 +43,7 @@ class Curve:
     reference: tuple[str, float] | None = None
     """A level to compare with: its name and value."""
     percent: bool = False
+    """True for values that are shown as percentages."""
 
     def told(self, value: float) -> str:
         """A value in few digits, as it stands in a sentence."""

@@ -36,6 +36,7 @@ class Embedding:
     places: np.ndarray
     """(N, 2) float64."""
     method: Projection
+    """The projection that made them."""
     trustworthiness: float
     """In [0, 1]: 1 when every neighbour on the plane is one among the features, about 0.5 for places by chance."""
     neighbours: int

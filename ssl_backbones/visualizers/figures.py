@@ -37,6 +37,7 @@ class Panels:
     titles: Sequence[str] = ()
     """Above the columns."""
     row_labels: Sequence[str] = ()
+    """Beside the rows."""
     captions: Sequence[str] = ()
     """Below the columns."""
 
@@ -144,7 +145,9 @@ class Scatter:
     places: np.ndarray
     """(N, 2)"""
     title: str = ""
+    """Above the plane."""
     caption: str = ""
+    """Below it."""
 
 
 def scatter_panels(

@@ -28,6 +28,7 @@ class Picture:
 
     image: Image.Image
     alt: str
+    """The description for those who do not see it."""
     caption: str = ""
 
 
@@ -36,7 +37,9 @@ class Strip:
     """Pictures that belong together, side by side under a title."""
 
     title: str
+    """Above the pictures."""
     pictures: Sequence[Picture]
+    """From left to right."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,15 @@ class Section:
     """A part of the page under a heading."""
 
     title: str
+    """The heading."""
     about: str
+    """The sentence below the heading."""
     sentences: Sequence[str] = ()
     """Below that, each on its own."""
     facts: Mapping[str, str] = field(default_factory=dict)
+    """Names and values, in a list."""
     curves: Sequence[Curve] = ()
+    """Side by side."""
     picture: Picture | None = None
     """One large picture."""
     legend: Sequence[tuple[Image.Image, str]] = ()

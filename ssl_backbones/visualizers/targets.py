@@ -39,6 +39,7 @@ class ClassLogit(Target):
     """The logit of a class, one for all images or one for each; for a model with a classifier."""
 
     index: int | tuple[int, ...]
+    """The class."""
 
     def outputs(self, model: nn.Module, images: Tensor) -> Tensor:
         """The logits (B, K); ValueError for a model without classes, whose outputs are none."""
@@ -68,6 +69,7 @@ class PretextLogit(Target):
     """A logit of a method's own head, one for all images or one for each: of eight turns in Patch RotNet."""
 
     index: int | tuple[int, ...]
+    """The number of the logit."""
 
     def outputs(self, model: nn.Module, images: Tensor) -> Tensor:
         """The logits (B, K); TypeError for a method that tells no classes apart."""
@@ -123,6 +125,7 @@ class AlignmentPeak(Target):
     """The highest value of a method's alignment map; its sum would always be one."""
 
     index: int
+    """The number of the map."""
 
     def outputs(self, model: nn.Module, images: Tensor) -> Tensor:
         """The highest values (B, n) of the maps; TypeError for a method without."""
@@ -140,7 +143,9 @@ class Cluster(Target):
     """
 
     centroids: Tensor
+    """(K, D)."""
     index: int | None = None
+    """The number of the cluster."""
 
     def __call__(self, outputs: Tensor) -> Tensor:
         """Project embeddings (B, D); ValueError for centroids of another width."""
