@@ -34,7 +34,9 @@ def quick(name: str, out: Path, *words: str) -> tuple[dict[str, Any], str]:
 
 
 def test_steps_are_held_against_bare_passes_and_bases(tmp_path: Path) -> None:
-    written, said = quick("method_steps", tmp_path / "steps.json", "--rounds", "2", "--layout", "contiguous")
+    written, said = quick(
+        "method_steps", tmp_path / "steps.json", "--rounds", "2", "--layout", "contiguous", "--precision", "fp32"
+    )
     rows = {row["method"]: row for row in written["measured"][0]["methods"]}
     assert set(rows) == set(method_steps.PAIRED)
     both, target = "forward and backward", "forward alone, averaged BN"

@@ -87,11 +87,15 @@ def check_maps(found: Any, wanted: list[Tensor]) -> None:
 # segmentation_models_pytorch
 
 
-@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
-    ("kind", "more"),
-    [("Unet", {}), ("FPN", {}), ("DeepLabV3Plus", {"encoder_output_stride": 8}), ("Unet", {"in_channels": 5})],
-    ids=["Unet", "FPN", "DeepLabV3Plus", "five channels"],
+    ("name", "kind", "more"),
+    [
+        *((name, "Unet", {}) for name in NAMES),
+        ("resnet18_lewel_b", "FPN", {}),
+        ("resnet50_lewel_b", "DeepLabV3Plus", {"encoder_output_stride": 8}),
+        ("resnet18_lewel_b", "Unet", {"in_channels": 5}),
+    ],
+    ids=["Unet", "Unet, large", "FPN", "DeepLabV3Plus, large", "five channels"],
 )
 def test_a_segmentation_network_on_our_names(name: str, kind: str, more: dict[str, Any], smp: Any) -> None:
     model = getattr(smp, kind)(f"tu-{name}", encoder_weights=None, classes=3, **more)
