@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
@@ -98,25 +99,24 @@ def test_no_part_is_smaller_than_its_groups_want_and_too_little_memory_is_refuse
 
 
 @pytest.mark.filterwarnings("ignore:queries and keys share their batch statistics")
-@pytest.mark.parametrize("processes", [1, 2, 8])
 @pytest.mark.parametrize("statistics", get_args(key_encoder.KeyBN))
 @pytest.mark.parametrize("kind", [kind for kind in CONFIGS if hasattr(kind, "bn_splits")], ids=lambda kind: kind.name)
 def test_groups_want_two_images_each_in_their_process(
-    kind: type[MethodConfig], statistics: str, processes: int, monkeypatch: pytest.MonkeyPatch
+    kind: type[MethodConfig], statistics: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(key_encoder, "world_size", lambda: processes)
-    method = small_method(kind, key_bn=statistics, bn_splits=4)
-    assert fewest(method) == (2 * max(1, 4 // processes) if statistics == "shuffle" else 2)
+    for processes in (1, 2, 8):
+        monkeypatch.setattr(key_encoder, "world_size", lambda processes=processes: processes)
+        method = small_method(kind, key_bn=statistics, bn_splits=4)
+        assert fewest(method) == (2 * max(1, 4 // processes) if statistics == "shuffle" else 2)
 
 
-@pytest.mark.parametrize("least", [2, 16])
-@pytest.mark.parametrize("share", range(1, 50))
-def test_what_is_tried_is_two_parts_of_the_share_or_all_of_it(share: int, least: int) -> None:
-    counts = tried(share, least)
-    assert len(set(counts)) == len(counts) == (2 if share > least else 1)
-    assert min(share, least) <= counts[0] <= counts[-1] <= share
-    if share >= 32:
-        assert counts == (max(8, least), 2 * max(8, least))
+def test_what_is_tried_is_two_parts_of_the_share_or_all_of_it() -> None:
+    for share, least in product(range(1, 50), [2, 16]):
+        counts = tried(share, least)
+        assert len(set(counts)) == len(counts) == (2 if share > least else 1)
+        assert min(share, least) <= counts[0] <= counts[-1] <= share
+        if share >= 32:
+            assert counts == (max(8, least), 2 * max(8, least))
 
 
 def test_what_keeps_a_batch_whole_is_offered() -> None:
