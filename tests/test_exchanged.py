@@ -48,7 +48,7 @@ def order_of(request: Request) -> Tensor:
 def train(
     kind: type[MethodConfig], choices: dict[str, Any], *, exchanged: bool, rank: int = 0, world_size: int = 2
 ) -> dict[str, Tensor]:
-    """Three steps: losses, every gradient, and every parameter and buffer, of this rank alone.
+    """Two steps: losses, every gradient, and every parameter and buffer, of this rank alone.
 
     Where keys are not exchanged, all images are gathered and take the order that the requests name.
     """
@@ -58,7 +58,7 @@ def train(
     optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
     found = {}
     requests = [*Order(IMAGES, BATCH, SEED, rank, world_size).requests(0)] * 2
-    for step, request in enumerate(requests[:3]):
+    for step, request in enumerate(requests[:2]):
         asked = request if exchanged else Request(request.epoch, request.indices)
         content = converted_content(dataset, asked)
         with pytest.MonkeyPatch.context() as patch:  # in an exchange nothing is shuffled once more
@@ -76,7 +76,7 @@ def train(
             if value.grad is not None
         }
         optimizer.step()
-        method.on_step_end(step / 3)
+        method.on_step_end(step / 2)
         found[f"{step} loss"] = loss.detach()
         found |= {f"{step} {name}": value.detach().clone() for name, value in method.state_dict().items()}
     return found

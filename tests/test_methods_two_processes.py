@@ -26,7 +26,7 @@ SYNCHRONISED: list[tuple[type[MethodConfig], dict[str, Any]]] = [
 
 
 def train(kind: type[MethodConfig], choices: dict[str, Any], parts: int, rank: int) -> tuple[list[float], Method]:
-    """Three steps on this rank's part of the batches; the losses over all ranks, and the method after them."""
+    """Two steps on this rank's part of the batches; the losses over all ranks, and the method after them."""
     method = small_method(kind, **choices).double()
     wrapped: nn.Module = method
     if parts > 1:
@@ -35,13 +35,13 @@ def train(kind: type[MethodConfig], choices: dict[str, Any], parts: int, rank: i
             wrapped = DistributedDataParallel(method, broadcast_buffers=False)
     optimizer = torch.optim.SGD([value for value in method.parameters() if value.requires_grad], lr=0.05, momentum=0.9)
     losses = []
-    for number in range(3):
+    for number in range(2):
         batch = [view.chunk(parts)[rank] for view in views(dtype=torch.float64, seed=number)]
         loss = wrapped(batch)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        method.on_step_end(number / 3)
+        method.on_step_end(number / 2)
         mean = loss.detach().clone()
         if parts > 1:
             torch.distributed.all_reduce(mean)
