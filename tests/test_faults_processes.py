@@ -108,7 +108,7 @@ def both(data: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator
 
 
 @pytest.mark.parametrize("both", [10 * HANG], indirect=True)
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_process_that_is_killed_ends_the_other_at_once(both: Both, victim: int) -> None:
     """Long before a process that hangs would be given up."""
     both.wait_for_checkpoint()

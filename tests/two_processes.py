@@ -54,17 +54,6 @@ def share_a_core() -> None:
         os.sched_setaffinity(0, {cores[int(worker) % len(cores)]})
 
 
-def share_a_core() -> None:
-    """Keep the ranks that a worker of `-n` waits for on one core, where one goes on as soon as the other waits for it.
-
-    Between cores, each of their thousands of exchanges would wait until a core wakes up or another worker leaves it.
-    """
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
-    if worker and hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[int(worker) % len(cores)]})
-
-
 def one_rank(
     rank: int, folder: Path, function: Callable[..., Any], args: tuple[Any, ...], environment: dict[str, str]
 ) -> None:
