@@ -85,11 +85,6 @@ class Calls(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def shown_to(method: Method) -> Any:
-    """A batch that is large enough for every method."""
-    return batch_of(method, size=48)
-
-
 def passes(method: Method, batch: Any) -> Counter[str]:
     """The number of runs of each backbone's first convolution in a forward."""
     found: Counter[str] = Counter()
@@ -104,7 +99,7 @@ def passes(method: Method, batch: Any) -> Counter[str]:
 @pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
 def test_no_more_passes_than_the_equations_ask_for(kind: type[MethodConfig]) -> None:
     method = small_method(kind)
-    found = passes(method, shown_to(method))
+    found = passes(method, batch_of(method))
     online, slow = PASSES.get(kind, (1, 0))
     assert found.pop("backbone") == online
     assert found.total() == slow
@@ -113,7 +108,7 @@ def test_no_more_passes_than_the_equations_ask_for(kind: type[MethodConfig]) -> 
 @pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
 def test_a_step_waits_for_nothing(kind: type[MethodConfig], monkeypatch: pytest.MonkeyPatch) -> None:
     method = small_method(kind)
-    batch = shown_to(method)
+    batch = batch_of(method)
     optimizer = LARS([value for value in method.parameters() if value.requires_grad], lr=0.1)
     for name in ("tolist", "numpy", "item"):
         monkeypatch.setattr(Tensor, name, forbidden)
@@ -157,7 +152,7 @@ def test_channels_stay_last_through_the_backbones(kind: type[MethodConfig]) -> N
             for layer in module.modules():
                 if isinstance(layer, nn.Conv2d | nn.modules.batchnorm._BatchNorm):
                     layer.register_forward_hook(lambda module, args, output: found.append(output))
-    method(in_layout(shown_to(method), "channels_last"))
+    method(in_layout(batch_of(method, size=48), "channels_last"))
     assert len(found) > 10
     assert all(output.is_contiguous(memory_format=torch.channels_last) for output in found)
 
