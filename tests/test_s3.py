@@ -11,10 +11,12 @@ from typing import Any
 import hostile
 import pyarrow as pa
 import pytest
+import torch
 from conftest import drawn_image
 from image_sources import write
-from runs import killed, outcome, run, stop, tiny
+from runs import Part, as_rank, killed, outcome, run, stop, tiny
 from test_tar import same_tensors, shard, tensors
+from two_processes import run_two_processes
 from whole_runs import NoisyConfig
 
 from ssl_backbones.data import ImageSourceError, asking, blocks, open_images, source, tar
@@ -146,3 +148,14 @@ def test_what_goes_wrong_is_said_in_a_sentence(bucket: Any, here: Path, monkeypa
     with pytest.raises(ImageSourceError, match=r"may not be read \(.+\): give the right to list and read it") as said:
         open_images("s3://images/tars")
     assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize("form", ["tars/shard-{0..3}.tar", "tables/table.parquet"])
+def test_two_processes_train_from_a_bucket_as_from_a_folder(form: str, bucket: Any, here: Path, tmp_path: Path) -> None:
+    upload(bucket, here / "packed")
+    recipe = tiny(NoisyConfig, here / "folder", tmp_path / "disk", batch_size=4)
+    there = dataclasses.replace(recipe, out=str(tmp_path / "bucket"), data=f"s3://images/{form}")
+    parts = {"disk": Part(recipe), "bucket": Part(there)}
+    for ended in run_two_processes(as_rank, parts, torch.float32):
+        assert ended["disk"].keys() == ended["bucket"].keys()
+        assert all(torch.equal(ended["disk"][name], tensor) for name, tensor in ended["bucket"].items())

@@ -137,7 +137,12 @@ def settled(stamps: np.ndarray, asked_at: int) -> np.ndarray:
 
     The clock of their file system could miss the next change.
     """
-    return np.where(stamps[:, 1:3].max(axis=1, keepdims=True) < asked_at - SETTLED, stamps, -1)
+    return np.where(is_settled(stamps, asked_at), stamps, -1)
+
+
+def is_settled(stamps: np.ndarray, asked_at: int) -> np.ndarray:
+    """True (M, 1) for stamps (M, 4) of files that changed long enough before they were asked."""
+    return stamps[:, 1:3].max(axis=1, keepdims=True) < asked_at - SETTLED
 
 
 def marks_in(stamps: Iterable[tuple[int, int, int, int]], asked_at: int) -> tuple[np.ndarray, np.ndarray]:
@@ -148,10 +153,10 @@ def marks_in(stamps: Iterable[tuple[int, int, int, int]], asked_at: int) -> tupl
     sizes, marks, rest = [], [], iter(stamps)
     while len(part := stamps_in(islice(rest, PIECE))):
         found = np.zeros(len(part), np.uint64)
-        for column in settled(part, asked_at)[:, 1:].T.astype(np.uint64):
+        for column in part[:, 1:].T.astype(np.uint64):
             found = mixed(found ^ column)
         sizes.append(part[:, 0].copy())
-        marks.append(np.where(settled(part, asked_at)[:, 0] < 0, 0, found | 1).astype(np.int64))
+        marks.append(np.where(is_settled(part, asked_at)[:, 0], found | np.uint64(1), np.uint64(0)).view(np.int64))
     empty = [np.empty(0, np.int64)]
     return np.concatenate(sizes or empty), np.concatenate(marks or empty)
 
