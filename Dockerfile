@@ -8,15 +8,18 @@ FROM python:3.12-slim
 # torch's wheels bring CUDA's libraries with them; the driver is the host's (docker run --gpus all).
 ARG WHEELS=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
+# The newest versions that pyproject.toml allows.
+# hadolint ignore=DL3013
 RUN pip install --index-url "$WHEELS" torch torchvision
 
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY ssl_backbones ssl_backbones
+# hadolint ignore=DL3013
 RUN pip install ".[eval,fast,heic]" && rm -rf /source
 
 RUN useradd --create-home --uid 1000 user && mkdir /work && chown user /work
-USER user
+USER 1000
 WORKDIR /work
 ENTRYPOINT ["ssl-backbones"]
 CMD ["--help"]
