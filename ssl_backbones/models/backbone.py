@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -119,7 +120,7 @@ def freeze_unused(backbone: nn.Module, side: int) -> list[str]:
     one that makes none of images of `side` pixels, and for one whose output passes through more weights than those of
     a norm, which would stay as they were drawn.
     """
-    trial = copy.deepcopy(backbone).to("meta").eval()
+    trial = shape_of(backbone)
     try:
         channels = ((getattr(backbone, "pretrained_cfg", None) or {}).get("input_size") or (3,))[0]
         maps = feature_map(trial, torch.zeros(1, channels, side, side, device="meta"))
@@ -144,6 +145,23 @@ def freeze_unused(backbone: nn.Module, side: int) -> list[str]:
     for name in unused:
         backbone.get_parameter(name).requires_grad_(False)
     return unused
+
+
+def shape_of(backbone: nn.Module) -> nn.Module:
+    """A copy of a backbone without numbers, in evaluation mode, to pass shapes through."""
+    empty: dict[int, Any] = {id(buffer): buffer.to("meta") for buffer in backbone.buffers()}
+    for weights in backbone.parameters():
+        empty[id(weights)] = nn.Parameter(weights.detach().to("meta"), weights.requires_grad)
+    copied = copy.deepcopy(backbone, empty).eval()
+    for norm in copied.modules():
+        if type(norm) is nn.BatchNorm2d and norm.affine:
+            norm.forward = partial(scaled, norm)  # type: ignore[method-assign]
+    return copied
+
+
+def scaled(norm: nn.BatchNorm2d, features: Tensor) -> Tensor:
+    """Maps (B, C, h, w) times the weights of a norm, plus its biases: a stand-in for it where there are no numbers."""
+    return features * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
 
 
 def leaves(output: Tensor) -> set[int]:
