@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,6 @@ import huggingface_hub
 import pytest
 import runs
 import safetensors.torch
-from conftest import HOME
 from evaluations import labelled_images
 from hub_state import WRITER, State
 from huggingface_hub import constants
@@ -77,8 +77,7 @@ def point_at(address: str, patch: pytest.MonkeyPatch, token: str | None) -> None
     patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
     patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     patch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-    patch.delenv("SSL_CERT_FILE", raising=False)
-    patch.setenv("SSL_CERT_DIR", HOME)  # each client reads all certificates there are, and none is asked for here
+    patch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: None)  # all there are, for each client
     patch.delenv("HF_TOKEN", raising=False)
     if token:
         patch.setenv("HF_TOKEN", token)
