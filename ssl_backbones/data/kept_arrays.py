@@ -150,15 +150,21 @@ def marks_in(stamps: Iterable[tuple[int, int, int, int]], asked_at: int) -> tupl
 
     A mark is 64 bits of both times and the inode, mixed; 0 for a file whose stamp is not to be relied on.
     """
-    sizes, marks, rest = [], [], iter(stamps)
+    sizes, marks, rest = [np.empty(0, np.int64)], [np.empty(0, np.int64)], iter(stamps)
     while len(part := stamps_in(islice(rest, PIECE))):
-        found = np.zeros(len(part), np.uint64)
-        for column in part[:, 1:].T.astype(np.uint64):
-            found = mixed(found ^ column)
         sizes.append(part[:, 0].copy())
-        marks.append(np.where(is_settled(part, asked_at)[:, 0], found | np.uint64(1), np.uint64(0)).view(np.int64))
-    empty = [np.empty(0, np.int64)]
-    return np.concatenate(sizes or empty), np.concatenate(marks or empty)
+        marks.append(marks_of(part, asked_at))
+    return np.concatenate(sizes), np.concatenate(marks)
+
+
+def marks_of(stamps: np.ndarray, asked_at: int) -> np.ndarray:
+    """The marks (M,) int64 of files by their stamps (M, 4)."""
+    found: np.ndarray = np.zeros(len(stamps), np.uint64)
+    for column in stamps[:, 1:].T.astype(np.uint64):
+        found = mixed(found ^ column)
+    found |= np.uint64(1)
+    found[~is_settled(stamps, asked_at)[:, 0]] = 0
+    return np.asarray(found.view(np.int64))
 
 
 def mixed(numbers: np.ndarray) -> np.ndarray:

@@ -6,19 +6,19 @@ import os
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, final
 
 import numpy as np
 
 from ssl_backbones.data.digests import THREADS, stamp_of
 from ssl_backbones.data.formats import is_image, kind_of_name
 from ssl_backbones.data.images import ImageSourceError
-from ssl_backbones.data.kept_arrays import marks_in
+from ssl_backbones.data.kept_arrays import PIECE, marks_of
 from ssl_backbones.data.keys import GrowingKeys, PathKeys
 
 ASKED = 32
@@ -48,7 +48,7 @@ def listing_of(root: Path, others: Counter[str]) -> Listing:
     Raises ImageSourceError where a folder cannot be listed.
     """
     asked_at = time.time_ns()
-    keys, sizes, marks = GrowingKeys(), array("q"), array("q")
+    keys, told = GrowingKeys(), Told(asked_at)
     folders: list[tuple[str, int]] = []
     with ThreadPoolExecutor(THREADS) as pool:
         for here, prefix, names in walk(root, "", frozenset()):
@@ -56,13 +56,38 @@ def listing_of(root: Path, others: Counter[str]) -> Listing:
             if not images:
                 continue
             keys.add(*PathKeys.packed(images, prefix))
-            stamps = stamps_of([f"{here}{os.sep}{name}" for name in images], pool)
-            for told, values in zip((sizes, marks), marks_in(stamps, asked_at), strict=True):
-                told.frombytes(values.tobytes())
+            told.add(stamps_of([f"{here}{os.sep}{name}" for name in images], pool))
             first = prefix.partition("/")[0]
             before = folders.pop()[1] if folders and folders[-1][0] == first else 0
             folders.append((first, before + len(images)))
-    return Listing(keys.finished(), np.frombuffer(sizes, np.int64), np.frombuffer(marks, np.int64), tuple(folders))
+    told.condense()
+    return Listing(
+        keys.finished(), np.frombuffer(told.sizes, np.int64), np.frombuffer(told.marks, np.int64), tuple(folders)
+    )
+
+
+@final
+class Told:
+    """Sizes and marks of files, of whose stamps few are held at a time."""
+
+    def __init__(self, asked_at: int) -> None:
+        """Of files that are asked from that time in ns on."""
+        self.asked_at = asked_at
+        self.stamps, self.sizes, self.marks = array("q"), array("q"), array("q")
+
+    def add(self, stamps: Iterable[tuple[int, int, int, int]]) -> None:
+        """Add the stamps of files, as `stamp_of` has them."""
+        for stamp in stamps:
+            self.stamps.extend(stamp)
+        if len(self.stamps) >= 4 * PIECE:
+            self.condense()
+
+    def condense(self) -> None:
+        """Make sizes and marks of the stamps."""
+        stamps = np.frombuffer(self.stamps, np.int64).reshape(-1, 4)
+        self.sizes.frombytes(stamps[:, 0].tobytes())
+        self.marks.frombytes(marks_of(stamps, self.asked_at).tobytes())
+        self.stamps = array("q")
 
 
 def stamps_of(paths: list[str], pool: ThreadPoolExecutor) -> Iterator[tuple[int, int, int, int]]:
