@@ -142,7 +142,8 @@ def settled(stamps: np.ndarray, asked_at: int) -> np.ndarray:
 
 def is_settled(stamps: np.ndarray, asked_at: int) -> np.ndarray:
     """True (M, 1) for stamps (M, 4) of files that changed long enough before they were asked."""
-    return stamps[:, 1:3].max(axis=1, keepdims=True) < asked_at - SETTLED
+    latest: np.ndarray = stamps[:, 1:3].max(axis=1, keepdims=True)
+    return np.less(latest, asked_at - SETTLED)
 
 
 def marks_in(stamps: Iterable[tuple[int, int, int, int]], asked_at: int) -> tuple[np.ndarray, np.ndarray]:
@@ -159,12 +160,12 @@ def marks_in(stamps: Iterable[tuple[int, int, int, int]], asked_at: int) -> tupl
 
 def marks_of(stamps: np.ndarray, asked_at: int) -> np.ndarray:
     """The marks (M,) int64 of files by their stamps (M, 4)."""
-    found: np.ndarray = np.zeros(len(stamps), np.uint64)
+    found = np.zeros(len(stamps), np.uint64)
     for column in stamps[:, 1:].T.astype(np.uint64):
         found = mixed(found ^ column)
     found |= np.uint64(1)
     found[~is_settled(stamps, asked_at)[:, 0]] = 0
-    return np.asarray(found.view(np.int64))
+    return found.view(np.int64)
 
 
 def mixed(numbers: np.ndarray) -> np.ndarray:
