@@ -142,8 +142,8 @@ def settled(stamps: np.ndarray, asked_at: int) -> np.ndarray:
 
 def is_settled(stamps: np.ndarray, asked_at: int) -> np.ndarray:
     """True (M, 1) for stamps (M, 4) of files that changed long enough before they were asked."""
-    latest: np.ndarray = stamps[:, 1:3].max(axis=1, keepdims=True)
-    return np.less(latest, asked_at - SETTLED)
+    found: np.ndarray = stamps[:, 1:3].max(axis=1, keepdims=True) < asked_at - SETTLED
+    return found
 
 
 def marks_in(stamps: Iterable[tuple[int, int, int, int]], asked_at: int) -> tuple[np.ndarray, np.ndarray]:
