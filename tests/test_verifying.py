@@ -72,7 +72,7 @@ def test_what_is_as_it_was_is_said(
     first = told(data, capsys)
     assert all("not known from an earlier start" in sentence for sentence in first)
     assert len(first) == (2 if form == "tar" else 1)
-    assert told(data, capsys) == [f"All {COUNT} images are what is kept of them says."]
+    assert told(data, capsys) == [f"All {COUNT} images are as their index says."]
     assert told(data, capsys, verify=False) == []
 
 
@@ -95,7 +95,7 @@ def test_content_that_changed_behind_the_same_times_is_found(
     assert "not what the index says, behind the same size and times" in sentence
     assert ("'03.jpg'" if form == "folder" else "part-001.tar" if form == "tar" else "table.parquet") in sentence
     assert open_images(data).fingerprint == right
-    assert told(data, capsys) == [f"All {COUNT} images are what is kept of them says."]
+    assert told(data, capsys) == [f"All {COUNT} images are as their index says."]
 
 
 def test_each_kind_of_change_in_a_folder_has_its_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,7 +109,7 @@ def test_each_kind_of_change_in_a_folder_has_its_sentence(tmp_path: Path, capsys
     assert came.startswith("'new-0.jpg', 'new-1.jpg', 'new-2.jpg' and 2 more came since the index was made")
     assert went == "'01.jpg' went since the index was made."
     assert touched.startswith("'02.jpg' changed in size, times or inode")
-    assert told(data, capsys) == [f"All {COUNT + 4} images are what is kept of them says."]
+    assert told(data, capsys) == [f"All {COUNT + 4} images are as their index says."]
     (data / "03.jpg").write_bytes((data / "00.jpg").read_bytes())
     assert [sentence.split()[:2] for sentence in told(data, capsys)] == [["'03.jpg'", "changed"]]
 
@@ -131,6 +131,6 @@ def test_runs_and_evaluations_verify_where_it_is_asked_for(tmp_path: Path, capsy
     run(recipe)
     assert "--verify" not in capsys.readouterr().out
     run(replace(recipe, verify=True))
-    assert "--verify: All 26 images are what is kept of them says." in capsys.readouterr().out
+    assert "--verify: All 26 images are as their index says." in capsys.readouterr().out
     evaluated("knn", data, tmp_path / "knn", "--verify")
     assert "--verify: All 26 images" in capsys.readouterr().out

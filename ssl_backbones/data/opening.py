@@ -47,7 +47,7 @@ def verified(opened: Callable[[], Opened]) -> Opened:
         if images is not None:
             _ = images.digests
     if images is not None:
-        for sentence in found or [f"All {len(images)} images are what is kept of them says."]:
+        for sentence in found or [f"All {len(images)} images are as their index says."]:
             say(f"--verify: {sentence}")
     return images
 
