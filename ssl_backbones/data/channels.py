@@ -128,7 +128,8 @@ def check_pixels(sides: tuple[int, ...], max_pixels: int) -> None:
 def dicom_values(file: BinaryIO, max_pixels: int) -> Array:
     """The values (H, W, 1) of a DICOM file in 16 bits: those of its window, or of its bits where it has none.
 
-    ValueError for a file without a window whose values have a sign, and for several frames or colours.
+    ValueError for a file without a window whose values have a sign, for several frames or colours, for a window that
+    shows all values alike, and for a deflated file.
     """
     try:
         import pydicom
@@ -137,14 +138,22 @@ def dicom_values(file: BinaryIO, max_pixels: int) -> Array:
         raise ImageSourceError(
             "DICOM is read by pydicom, which is not installed: pip install 'ssl-backbones[dicom]'"
         ) from error
+    require_plain(file)
     data = pydicom.dcmread(file)
     kind, frames = str(data.PhotometricInterpretation), int(data.get("NumberOfFrames") or 1)
     if kind not in ("MONOCHROME1", "MONOCHROME2") or frames > 1:
         raise ValueError(f"it is DICOM of {frames} frames of {kind}, and one of MONOCHROME1 or 2 is read: save frames")
     check_pixels((int(data.Rows), int(data.Columns)), max_pixels)
     if data.get("WindowCenter") is not None and data.get("WindowWidth") is not None:
-        black, white = apply_windowing(np.array([-FAR, FAR]), data)
-        values = (apply_windowing(apply_modality_lut(data.pixel_array, data), data) - black) / (white - black)
+        with np.errstate(over="ignore"):  # of a sigmoid far from its window
+            black, white = apply_windowing(np.array([-FAR, FAR]), data)
+            values = apply_windowing(apply_modality_lut(data.pixel_array, data), data)
+        if not 0 < abs(white - black) < np.inf:
+            raise ValueError(
+                f"its window goes from {black:g} to {white:g}, so that no value differs from another: write a "
+                "RescaleSlope other than 0 into it, or save it scaled as .npy"
+            )
+        values = (values - black) / (white - black)
     elif data.PixelRepresentation == 0:
         values = data.pixel_array / (2**data.BitsStored - 1)
     else:
@@ -154,3 +163,18 @@ def dicom_values(file: BinaryIO, max_pixels: int) -> Array:
         )
     values = 1 - values if kind == "MONOCHROME1" else values
     return np.asarray((values.clip(0, 1) * 65535).round().astype(np.uint16))[..., None]
+
+
+def require_plain(file: BinaryIO) -> None:
+    """ValueError for a DICOM file that is deflated as a whole: it could be inflated to any size before it is known.
+
+    Goes back to the beginning of the file.
+    """
+    from pydicom.filereader import read_dataset
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    file.seek(BEFORE_DICOM + len(DICOM))
+    meta = read_dataset(file, False, True, stop_when=lambda tag, kind, length: tag >> 16 != 2)
+    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        raise ValueError("it is DICOM deflated as a whole, whose size nobody knows beforehand: save it without")
+    file.seek(0)
