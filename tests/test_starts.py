@@ -6,8 +6,9 @@ import json
 import os
 import time
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from two_processes import run_two_processes
 from warm_processes import run_program
 
 from ssl_backbones.data import open_images, opened_once, walk
+from ssl_backbones.data.digests import THREADS, UNDER_WAY
 from ssl_backbones.data.keys import PathKeys, fingerprint_by_sizes_of, fingerprint_of
 from ssl_backbones.data.walk import listing_of
 from ssl_backbones.refusal import Refusal
@@ -76,6 +78,29 @@ def test_a_file_system_that_takes_its_time_is_asked_by_several(tmp_path: Path, m
     monkeypatch.setattr(walk, "stamp_of", slowly)
     assert listing_of(tmp_path, Counter()).sizes.tolist() == list(range(200))
     assert most > 1
+
+
+@final
+class Counting(ThreadPoolExecutor):
+    """A pool that counts what it was asked for."""
+
+    asked = 0
+
+    def submit(self, *args: Any, **more: Any) -> Future[Any]:
+        self.asked += 1
+        return super().submit(*args, **more)
+
+
+def test_few_questions_of_a_large_folder_wait_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walk, "SLOW", -1)
+    names = ["none"] * 5000
+    (tmp_path / "none").touch()
+    with Counting(2) as pool:
+        stamps = walk.stamps_of(str(tmp_path), names, pool)
+        for _ in range(walk.ASKED + 1):
+            first = next(stamps)
+        assert pool.asked <= UNDER_WAY * THREADS
+        assert [*stamps] == [first] * (len(names) - walk.ASKED - 1)
 
 
 def test_a_folder_is_listed_and_its_files_are_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

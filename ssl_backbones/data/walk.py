@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Literal, final
 
 import numpy as np
 
-from ssl_backbones.data.digests import THREADS, stamp_of
+from ssl_backbones.data.digests import THREADS, UNDER_WAY, asked_of, in_turn, stamp_of
 from ssl_backbones.data.formats import is_image, kind_of_name
 from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.kept_arrays import PIECE, marks_of
@@ -25,6 +26,8 @@ ASKED = 32
 """Files that are asked about one after the other, to see whether the file system takes its time."""
 SLOW = 100e-6
 """Seconds of such a question above which several threads ask."""
+TOGETHER = 8
+"""Files that a thread asks about at a time."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def listing_of(root: Path, others: Counter[str]) -> Listing:
             if not images:
                 continue
             keys.add(*PathKeys.packed(images, prefix))
-            told.add(stamps_of([f"{here}{os.sep}{name}" for name in images], pool))
+            told.add(stamps_of(here, images, pool))
             first = prefix.partition("/")[0]
             before = folders.pop()[1] if folders and folders[-1][0] == first else 0
             folders.append((first, before + len(images)))
@@ -79,8 +82,8 @@ class Told:
         """Add the stamps of files, as `stamp_of` has them."""
         for stamp in stamps:
             self.stamps.extend(stamp)
-        if len(self.stamps) >= 4 * PIECE:
-            self.condense()
+            if len(self.stamps) >= 4 * PIECE:
+                self.condense()
 
     def condense(self) -> None:
         """Make sizes and marks of the stamps."""
@@ -90,15 +93,25 @@ class Told:
         self.stamps = array("q")
 
 
-def stamps_of(paths: list[str], pool: ThreadPoolExecutor) -> Iterator[tuple[int, int, int, int]]:
-    """The stamps of files in turn, by several threads where the file system takes its time, as one in a network does.
+def stamps_of(here: str, names: list[str], pool: ThreadPoolExecutor) -> Iterator[tuple[int, int, int, int]]:
+    """The stamps of a folder's files in turn, by several threads where the file system takes its time.
 
-    Elsewhere threads would cost more than they save.
+    As one in a network does; elsewhere threads would cost more than they save.
     """
+
+    def ask(name: str) -> tuple[int, int, int, int]:
+        return stamp_of(f"{here}{os.sep}{name}")
+
     began = time.perf_counter()
-    first = [stamp_of(path) for path in paths[:ASKED]]
+    first = [ask(name) for name in names[:ASKED]]
     slow = time.perf_counter() - began > SLOW * len(first)
-    return chain(first, (pool.map if slow else map)(stamp_of, paths[ASKED:]))
+    yield from first
+    if not slow:
+        yield from map(ask, islice(names, ASKED, None))
+        return
+    parts = (names[at : at + TOGETHER] for at in range(ASKED, len(names), TOGETHER))
+    for stamps in in_turn(pool, partial(asked_of, ask), parts, UNDER_WAY * THREADS):
+        yield from stamps
 
 
 def images_below(root: Path) -> Iterator[str]:
