@@ -9,6 +9,7 @@ import pytest
 from test_imports import MODULES
 
 from ssl_backbones.catalogue.trial import TooLargeError
+from ssl_backbones.data.verifying import NotKeptError
 from ssl_backbones.fetch.download import DownloadError
 from ssl_backbones.locks import LockedError
 from ssl_backbones.refusal import Refusal
@@ -17,6 +18,7 @@ from ssl_backbones.train.processes import Stopped
 WITHIN = {
     DownloadError: "a few words, which PretrainedWeightsError makes a sentence of",
     LockedError: "a process and its host, which those that take a lock make sentences of",
+    NotKeptError: "nothing to verify, which `verified` goes on without",
     TooLargeError: "a size, which the check of a configuration makes a sentence of",
     Stopped: "an orderly end with an exit code of its own",
 }

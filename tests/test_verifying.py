@@ -14,6 +14,7 @@ from test_tar import entry, shard, shards
 
 from ssl_backbones.data import (
     digest_index,
+    digests,
     kept_arrays,
     open_images,
     opened_once,
@@ -105,13 +106,79 @@ def test_each_kind_of_change_in_a_folder_has_its_sentence(tmp_path: Path, capsys
         (data / f"new-{at}.jpg").write_bytes((data / "00.jpg").read_bytes())
     (data / "01.jpg").unlink()
     (data / "02.jpg").write_bytes((data / "00.jpg").read_bytes())
-    came, went, touched = told(data, capsys)
+    came, touched, went = told(data, capsys)
     assert came.startswith("'new-0.jpg', 'new-1.jpg', 'new-2.jpg' and 2 more came since the index was made")
     assert went == "'01.jpg' went since the index was made."
     assert touched.startswith("'02.jpg' changed in size, times or inode")
     assert told(data, capsys) == [f"All {COUNT + 4} images are as their index says."]
     (data / "03.jpg").write_bytes((data / "00.jpg").read_bytes())
     assert [sentence.split()[:2] for sentence in told(data, capsys)] == [["'03.jpg'", "changed"]]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_was_too_new_for_its_index_is_not_said_to_have_changed(
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = FORMS[form](tmp_path)
+    with monkeypatch.context() as new:
+        new.setattr(kept_arrays, "SETTLED", 60_000_000_000)
+        told(data, capsys)
+    found = told(data, capsys)
+    assert len(found) == (2 if form == "tar" else 1)
+    assert all("had changed too short a time before the index was made for it" in sentence for sentence in found)
+    assert told(data, capsys) == [f"All {COUNT} images are what is kept of them says."]
+
+
+def test_what_could_never_be_read_has_not_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, target = folder(tmp_path), tmp_path / "target"
+    (data / "00.jpg").rename(target)
+    (data / "00.jpg").symlink_to(target)
+    (data / "lost.jpg").symlink_to(tmp_path / "nowhere")
+    told(data, capsys)
+    assert told(data, capsys) == [f"All {COUNT + 1} images are what is kept of them says."]
+    target.unlink()
+    assert told(data, capsys) == ["'00.jpg' cannot be read any more."]
+    assert told(data, capsys) == [f"All {COUNT + 1} images are what is kept of them says."]
+
+
+def test_an_index_of_other_rows_is_not_that_of_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = parquet(tmp_path)
+    told(data, capsys)
+    (place,) = (tmp_path / "home").rglob("*.safetensors")
+    index = digest_index.read(place)
+    digest_index.keep(place, replace(index, digests=index.digests[1:]))
+    (sentence,) = told(data, capsys)
+    assert "not known from an earlier start" in sentence
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_whole_digests_are_verified_where_they_are_kept(
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, home = FORMS[form](tmp_path), tmp_path / "home"
+    told(data, capsys)
+    told(data, capsys)
+    before = {*home.rglob("*.safetensors")}
+    right = open_images(data).content_digest
+    (place,) = {*home.rglob("*.safetensors")} - before
+    assert told(data, capsys) == [f"All {COUNT} images are what is kept of them says."]
+    index = digest_index.read(place)
+    index.digests[3] += 1
+    digest_index.keep(place, index)
+    assert open_images(data).content_digest != right, "it is believed"
+    (sentence,) = told(data, capsys)
+    assert "not what the index says, behind the same size and times" in sentence
+    assert open_images(data).content_digest == right
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_progress_is_told(
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = FORMS[form](tmp_path)
+    told(data, capsys)
+    monkeypatch.setattr(digests, "PATIENCE", 0)
+    assert any("held against" in line for line in told(data, capsys))
 
 
 def test_packed_files_that_changed_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

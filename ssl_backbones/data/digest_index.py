@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,19 @@ from ssl_backbones.data.digests import WIDTH, as_rows, digest_of_file, of_each, 
 from ssl_backbones.data.kept_arrays import are_texts, keep_arrays, marks_in, place_of, read_arrays, turn
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.data.stored import File, is_versioned, known_as, stamp
-from ssl_backbones.data.verifying import GONE, NEW, OTHER, TOUCHED, UNKNOWN, is_verifying, tell, to_compare
+from ssl_backbones.data.verifying import (
+    GONE,
+    LOST,
+    NEW,
+    OTHER,
+    TOUCHED,
+    UNKNOWN,
+    YOUNG,
+    agree,
+    is_verifying,
+    require_kept,
+    tell,
+)
 
 KEPT_FROM = 1000
 """Images from which on an index is worth its place: fewer are read anew in less than a second."""
@@ -55,20 +67,33 @@ class Index:
     digests: np.ndarray
     """(M, WIDTH) or (N, WIDTH) uint8."""
 
-    def rows_of(self, files: Files) -> np.ndarray:
-        """The rows (M,) of files whose sizes and marks are still the same; -1 for all others."""
+    def places_of(self, keys: PathKeys) -> np.ndarray:
+        """The rows (M,) of files by their keys alone; -1 for those that are not here."""
         kind = np.int32 if len(self.keys) < 2**31 else np.int64
         if not len(self.keys):
-            return np.full(len(files.keys), -1, kind)
-        if self.keys.equals(files.keys):
-            rows, sizes, marks = np.arange(len(files.keys), dtype=kind), self.sizes, self.marks
-        else:
-            row_of = {key: row for row, key in enumerate(self.keys)}
-            rows = np.array([row_of.get(key, -1) for key in files.keys], kind)
-            sizes, marks = self.sizes[rows], self.marks[rows]
-        same = (files.sizes >= 0) & (sizes == files.sizes) & (marks == files.marks) & (marks != 0)
+            return np.full(len(keys), -1, kind)
+        if self.keys.equals(keys):
+            return np.arange(len(keys), dtype=kind)
+        row_of = {key: row for row, key in enumerate(self.keys)}
+        return np.array([row_of.get(key, -1) for key in keys], kind)
+
+    def rows_of(self, files: Files) -> np.ndarray:
+        """The rows (M,) of files whose sizes and marks are still the same; -1 for all others."""
+        rows = self.places_of(files.keys)
+        if not len(self.keys):
+            return rows
+        at: slice | np.ndarray = slice(None) if self.keys.equals(files.keys) else rows
+        same = (self.sizes[at] == files.sizes) & (self.marks[at] == files.marks) & (files.marks != 0)
         rows[~same] = -1
         return rows
+
+    def changes(self, files: Files, rows: np.ndarray) -> Iterator[tuple[np.ndarray, str]]:
+        """The kinds of change of files without a row of those (M,): the places of each kind's files, and its words."""
+        places = self.places_of(files.keys)
+        new, lost = places < 0, files.sizes < 0
+        young = (self.marks[places] == 0) & (self.sizes[places] == files.sizes)
+        kinds = ((new, NEW), (~new & lost, LOST), (~new & ~lost & young, YOUNG), (~new & ~lost & ~young, TOUCHED))
+        yield from ((np.flatnonzero((rows < 0) & kind), what) for kind, what in kinds)
 
 
 NONE = np.empty(0, np.int64)
@@ -98,8 +123,10 @@ class Files:
 def contents_of(root: Path, keys: PathKeys, name: str, whole: bool = False) -> Contents:
     """The sizes and digests of files below a root, of which those are read that an index of that name does not know.
 
-    Whole digests have an index of their own.
+    Whole digests have an index of their own; NotKeptError where they are verified and it is not kept.
     """
+    if whole:
+        require_kept(place_of(f"{name}{WHOLLY}"))
     asked_at = time.time_ns()
     stamps = of_each(range(len(keys)), lambda row: stamp_of(os.path.join(root, keys[row])), f"files in {root} asked")
     return contents_as_asked(Files(root, keys, *marks_in(stamps, asked_at)), name, whole)
@@ -139,16 +166,17 @@ def digests_of_rows(
     """The digests (N, WIDTH) of a table's `count` rows, read by `digest_at` where no index knows them.
 
     An index does as long as none of the table's files has changed, and so many of the rows are as it says. `name` names
-    the table, and its column of images.
+    the table, and its column of images. NotKeptError where whole digests are verified and none are kept.
     """
     keys = PathKeys(map(known_as, files))
     asked_at = time.time_ns()
     now = Files(Path(), keys, *marks_in(map(stamp, files), asked_at))
     usual = 0 if all(map(is_versioned, files)) else COMPARED if compared is None else compared
-    looked_at = to_compare(usual, count)
     which = f"{name} {count} {hashlib.sha256(keys.block.data).hexdigest()}{WHOLLY * whole}"
     place = place_of(which) if len(keys) and count >= KEPT_FROM else None
-    known = partial(kept_digests, now=now, name=name, count=count, digest_at=digest_at, looked_at=looked_at)
+    if whole:
+        require_kept(place)
+    known = partial(kept_digests, now=now, name=name, count=count, digest_at=digest_at, usual=usual)
 
     def found() -> np.ndarray:
         return as_rows(list(of_each(range(count), digest_at, f"images of {name} read for their digests")))
@@ -167,15 +195,20 @@ def digests_of_rows(
 
 
 def kept_digests(
-    index: Index, now: Files, name: str, count: int, digest_at: Callable[[int], bytes], looked_at: int
+    index: Index, now: Files, name: str, count: int, digest_at: Callable[[int], bytes], usual: int
 ) -> np.ndarray | None:
     """The digests (N, WIDTH) of a table's rows that an index holds; None where it is of others, as far as seen."""
-    if len(index.digests) != count or (index.rows_of(now) < 0).any():
-        tell([name], TOUCHED if len(index.keys) else UNKNOWN)
+    if not len(index.keys) or len(index.digests) != count:
+        tell([name], UNKNOWN)
         return None
-    agree = all(digest_at(at) == index.digests[at].tobytes() for at in spread(count, looked_at))
-    tell([] if agree else [name], OTHER)
-    return index.digests if agree else None
+    rows = index.rows_of(now)
+    if (rows < 0).any():
+        for changed, what in index.changes(now, rows):
+            tell([name] if len(changed) else [], what)
+        return None
+    same = agree(index.digests, digest_at, usual, f"images of {name} held against their index")
+    tell([] if same else [name], OTHER)
+    return index.digests if same else None
 
 
 def digests_by(index: Index, rows: np.ndarray, files: Files, ask: Ask) -> np.ndarray:
@@ -212,13 +245,11 @@ def verified(index: Index, rows: np.ndarray, places: Sequence[int], files: Files
     wrong = [at for at, one in zip(places, found, strict=True) if one != index.digests[rows[at]].tobytes()]
     if not len(index.keys):
         tell(files.keys, UNKNOWN)
-    elif not index.keys.equals(files.keys):
-        before, now = set(index.keys), set(files.keys)
-        tell(sorted(now - before), NEW)
-        tell(sorted(before - now), GONE)
-        tell([files.keys[int(at)] for at in np.flatnonzero(rows < 0) if files.keys[int(at)] in before], TOUCHED)
     else:
-        tell([files.keys[int(at)] for at in np.flatnonzero(rows < 0)], TOUCHED)
+        for changed, what in index.changes(files, rows):
+            tell([files.keys[int(at)] for at in changed], what)
+        if not index.keys.equals(files.keys):
+            tell(sorted(set(index.keys) - set(files.keys)), GONE)
     tell([files.keys[int(at)] for at in wrong], OTHER)
     rows[wrong] = -1
     return rows

@@ -14,7 +14,7 @@ import re
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
@@ -106,7 +106,7 @@ def stamp_of(path: str) -> tuple[int, int, int, int]:
 
 def of_each(
     images: Sequence[S], ask: Callable[[S], T], what: str, at_once: int = AT_ONCE, threads: int = THREADS
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     """The answer for each image in turn, by several threads at once; progress is told, as `what`, when it takes long.
 
     An image is known by its path, or by its row. It may be a shard as well, of which a thread takes one `at_once`.

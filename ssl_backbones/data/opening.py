@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
-from ssl_backbones.data.verifying import verifying
-from ssl_backbones.distributed import in_every_process, say, world_size
+from ssl_backbones.data.verifying import NotKeptError, verifying
+from ssl_backbones.distributed import doing, in_every_process, say, world_size
 from ssl_backbones.host_memory import made_once
 from ssl_backbones.views.channel_image import ChannelImage
 
@@ -42,10 +43,12 @@ def opened_once(opened: Callable[[], Opened], verify: bool = False) -> Opened:
 
 def verified(opened: Callable[[], Opened]) -> Opened:
     """The images that are opened, each of them read; tells what is not as it was kept, a sentence for each kind."""
-    with verifying() as found:
+    with verifying() as found, doing("Reading every image, for --verify"):
         images = opened()
         if images is not None:
             _ = images.digests
+            with suppress(NotKeptError):
+                images.whole_digests()
     if images is not None:
         for sentence in found or [f"All {len(images)} images are as their index says."]:
             say(f"--verify: {sentence}")

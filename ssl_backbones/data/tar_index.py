@@ -10,19 +10,21 @@ import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ssl_backbones.data.digests import WIDTH, Read, as_rows, digest_of, spread
+from ssl_backbones.data.addresses import Address
+from ssl_backbones.data.digests import THREADS, WIDTH, Read, as_rows, digest_of
 from ssl_backbones.data.formats import looked_for, suffixes
 from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.kept_arrays import are_texts, keep_arrays, place_of, read_arrays, settled, stamps_in, turn
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.data.labels import LABEL_NAMES
 from ssl_backbones.data.stored import AsFile, File, is_versioned, known_as, opened, stamp
-from ssl_backbones.data.verifying import OTHER, TOUCHED, UNKNOWN, is_verifying, tell, to_compare
+from ssl_backbones.data.verifying import OTHER, TOUCHED, UNKNOWN, YOUNG, agree, is_verifying, tell
 
 KEPT_FROM = 2**20
 """Bytes of a shard from which on its index is worth a file: a smaller one is read anew in a moment."""
@@ -63,15 +65,16 @@ class TarIndex:
     def agrees(self, shard: File, most: int) -> bool:
         """True if the shard has the same stamp, and a few of its images the same digests where they may differ."""
         if tuple(self.stamp[0]) != stamp(shard):
-            tell([str(shard)], TOUCHED)
+            tell([str(shard)], YOUNG if self.stamp[0, 0] < 0 else TOUCHED)
             return False
         if is_versioned(shard) and not is_verifying():
             return True
-        places = spread(len(self), to_compare(most, len(self)))
+        what = f"images of {shard} held against its index"
+        threads = 1 if isinstance(shard, Address) else THREADS  # what is read at an address goes on from the last
         with opened(shard) as read:
-            agree = all(self.digest_in(read, at) == self.digests[at].tobytes() for at in places)
-        tell([] if agree else [str(shard)], OTHER)
-        return agree
+            same = agree(self.digests, partial(self.digest_in, read), most, what, threads)
+        tell([] if same else [str(shard)], OTHER)
+        return same
 
     def digest_in(self, read: Read, at: int) -> bytes:
         """The digest of an image as it lies in the open shard now."""

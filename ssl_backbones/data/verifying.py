@@ -1,18 +1,27 @@
 """Indexes of images that are kept from start to start, held against every image where that is asked for, not a few.
 
-It reads as much of each image as its digest covers, and finds what a sample misses: content that changed behind the
-same size and times.
+It reads as much of each image as its digest covers, or all of it where a digest of the whole is kept, and finds what a
+sample misses: content that changed behind the same size and times.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from contextvars import ContextVar
+from pathlib import Path
+
+import numpy as np
+
+from ssl_backbones.data.digests import THREADS, of_each, spread
 
 SHOWN = 3
 """Names that a sentence lists, at most."""
 _FOUND: ContextVar[list[str] | None] = ContextVar("found", default=None)
+
+
+class NotKeptError(LookupError):
+    """Nothing is kept that could be verified."""
 
 
 @contextmanager
@@ -31,9 +40,21 @@ def is_verifying() -> bool:
     return _FOUND.get() is not None
 
 
-def to_compare(usual: int, count: int) -> int:
-    """The number of images, of so many, that an index is held against."""
-    return count if is_verifying() else usual
+def agree(digests: np.ndarray, ask: Callable[[int], bytes], usual: int, what: str, threads: int = THREADS) -> bool:
+    """True if digests (N, D) are those that images are asked for now: all where they are verified, else so many.
+
+    Progress is told, as `what`, where all are asked by so many threads, of which none asks any more afterwards.
+    """
+    if not is_verifying():
+        return all(ask(row) == digests[row].tobytes() for row in spread(len(digests), usual))
+    with closing(of_each(range(len(digests)), ask, what, threads=threads)) as found:
+        return all(one == kept.tobytes() for one, kept in zip(found, digests, strict=True))
+
+
+def require_kept(place: Path | None) -> None:
+    """Raise NotKeptError where images are verified and nothing is kept at a place, so that none is read for it."""
+    if is_verifying() and (place is None or not place.exists()):
+        raise NotKeptError
 
 
 def tell(names: Sequence[str], what: str) -> None:
@@ -41,12 +62,15 @@ def tell(names: Sequence[str], what: str) -> None:
     found = _FOUND.get()
     if found is not None and len(names):
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        found.append(f"{', '.join(map(repr, names[:SHOWN]))}{more} {what}.")
+        sentence = f"{', '.join(map(repr, names[:SHOWN]))}{more} {what}."
+        found += [] if sentence in found else [sentence]
 
 
 NEW = "came since the index was made: read now"
 GONE = "went since the index was made"
 TOUCHED = "changed in size, times or inode since the index was made: read again"
+YOUNG = "had changed too short a time before the index was made for it to be relied on: read now"
+LOST = "cannot be read any more"
 OTHER = (
     "not what the index says, behind the same size and times, as after a fault of a disk or by a program that sets "
     "times back: the index is made anew, and what began with the old content does not go on with this one"
