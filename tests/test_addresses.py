@@ -15,6 +15,7 @@ from pathlib import Path
 
 import hostile
 import numpy as np
+import pyarrow as pa
 import pytest
 import tifffile
 import torch
@@ -33,6 +34,7 @@ from ssl_backbones.data import (
     blocks,
     fetching,
     open_images,
+    opened_once,
     source,
     tar,
     tar_index,
@@ -43,6 +45,7 @@ from ssl_backbones.data.blocks import Blocks, Keeping
 from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.data.fetching import Fetching
 from ssl_backbones.data.tar import TarImages
+from ssl_backbones.distributed import gather_objects
 from ssl_backbones.evaluate.detection.open_annotated import open_annotated
 from ssl_backbones.evaluate.segmentation.masks import open_scenes
 from ssl_backbones.recipes.settings import Checkpoints
@@ -415,6 +418,34 @@ def test_two_processes_train_from_an_address_as_from_a_disk(
         disk, address = ended["disk"], ended["address"]
         assert disk.keys() == address.keys()
         assert all(torch.equal(disk[name], address[name]) for name in disk)
+
+
+def opened_by(rank: int, place: str, urls: dict[int, str]) -> list[tuple[str, tuple[int, int]]]:
+    """The fingerprint, and the size of an image, of parquet files as this process has them, by bytes held in memory."""
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "temporary_folder", lambda: Path(place))
+        for held, url in urls.items():
+            patch.setattr(source, "HELD_IN_MEMORY", held)
+            images = opened_once(lambda url=url: open_images(url), verify=True)  # type: ignore[misc]
+            found.append((images.fingerprint, images[3].size))
+            gather_objects(None)
+    return found
+
+
+def test_what_the_first_process_fetched_for_digests_is_not_fetched_again(
+    server: ShardServer, folder: Path, tmp_path: Path
+) -> None:
+    """In place, by any process; in memory, by the first, as the other has none of it."""
+    noise = np.random.default_rng(0)
+    rows = [hostile.jpeg(seed=row) + noise.bytes(90_000) for row in range(9)]
+    files = {held: write(folder / f"{held}.parquet", image=pa.array(rows, pa.binary())) for held in (0, 2**29)}
+    urls = {held: f"{server.url}/{file.name}" for held, file in files.items()}
+    one, other = run_two_processes(opened_by, str(tmp_path / "blocks"), urls)
+    assert one == other
+    for held, file in files.items():
+        sent = sum(count for path, count in server.asked if path == f"/{file.name}")
+        assert sent < (2.5 if held else 1.5) * file.stat().st_size
 
 
 @pytest.mark.parametrize("channels", [6, 12])

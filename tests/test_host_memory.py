@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,20 @@ def numbers() -> np.ndarray:
 
 
 class Known:
-    """Large arrays, one of them under two names, and a small one."""
+    """Large arrays, one of them under two names, a small one, and what a pickle leaves out."""
 
     def __init__(self) -> None:
         self.keys = PathKeys(f"folder/{number}.jpg" for number in range(100_000))
         self.labels = np.arange(200_000)
         self.same = self.labels
         self.small = np.arange(3)
+        self.texts = np.full(300_000, "a")
+        self.days = np.arange(200_000).astype("M8[D]")
+        self.fields = np.ones(200_000, [("one", "<i4"), ("two", "<i4")])
+        self.open = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "open": False}
 
 
 class Counted(BatchDataset):
@@ -76,12 +84,23 @@ def inode_of(array: np.ndarray) -> int:
     raise AssertionError
 
 
-def holding(rank: int) -> list[dict[str, Any]]:
-    """Arrays as this process has them; then again, with the second in a container of its own."""
-    together = held(rank)
-    if rank == 1:
-        host_memory.taken_up = lambda offer: None
-    return [together, held(rank)]
+def no_memory(*_: object, **__: object) -> int:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+def holding(rank: int) -> dict[str, dict[str, Any]]:
+    """Arrays as this process has them, in each case."""
+    found = {"together": held(rank)}
+    cases: dict[str, tuple[int, Any, str, Any]] = {"apart": (1, host_memory, "taken_up", lambda offer: None)}
+    cases |= {name: (0, os, name, no_memory) for name in ("memfd_create", "posix_fallocate")}
+    cases["unmapped"] = (0, host_memory, "SharedMap", no_memory)
+    for case, (where, of, name, instead) in cases.items():
+        with pytest.MonkeyPatch.context() as patch:
+            if rank == where:
+                patch.setattr(of, name, instead)
+            found[case] = held(rank)
+    os.environ["LOCAL_RANK"] = str(1 - rank)
+    return found | {"turned": held(rank)}
 
 
 def held(rank: int) -> dict[str, Any]:
@@ -99,6 +118,8 @@ def held(rank: int) -> dict[str, Any]:
     known = made_once(Known)
     right += [known.keys[99_999] == "folder/99999.jpg", known.labels.sum() == 199_999 * 100_000]
     right += [known.same is known.labels, known.small.tolist() == [0, 1, 2]]
+    right += [known.open == (rank == 0), not known.labels.flags.writeable, known.fields["two"].sum() == 200_000]
+    right += [bool((known.texts == "a").all()), bool((known.days == np.arange(200_000).astype("M8[D]")).all())]
     rows, _ = embed(Powers(), Counted(), np.arange(ROWS + 1), torch.device("cpu"), batch_size=100)
     right.append(torch.equal(rows, torch.arange(ROWS + 1)[:, None] + torch.arange(256.0)))
     small = HostArray((10, 2))
@@ -106,20 +127,25 @@ def held(rank: int) -> dict[str, Any]:
     right.append(bool((small.finished() == 1).all()) and inode_of(small.array) == 0)
     with pytest.raises((Refusal, OtherRankError), match="no such images"):
         made_once(refused)
-    inodes = [first, *map(inode_of, (known.labels, known.keys.block)), inode_of(rows.numpy())]
-    return {"right": [*map(bool, right)], "inodes": inodes}
+    shared = (known.labels, known.keys.block, known.texts, known.days)
+    inodes = [first, inode_of(rows.numpy()), *map(inode_of, shared)]
+    return {"right": [*map(bool, right)], "inodes": inodes, "open": len(os.listdir("/proc/self/fd"))}
 
 
 @on_linux
-def test_two_processes_hold_an_array_once_and_one_out_of_reach_has_a_copy() -> None:
-    (first, alone), (second, apart) = run_two_processes(holding)
-    for found in (first, second, alone, apart):
-        assert all(found["right"])
-    assert first["inodes"] == second["inodes"]
-    assert all(first["inodes"])
-    assert len(set(first["inodes"])) == 4
-    assert all(alone["inodes"])
-    assert not any(apart["inodes"])
+def test_two_processes_hold_an_array_once_and_have_copies_where_they_cannot() -> None:
+    one, other = run_two_processes(holding)
+    assert all(all(found["right"]) for found in (*one.values(), *other.values()))
+    for case in ("together", "turned"):
+        assert one[case]["inodes"] == other[case]["inodes"]
+        assert all(one[case]["inodes"])
+        assert len(set(one[case]["inodes"])) == 6
+    assert all(one["apart"]["inodes"])
+    for case, found in other.items():
+        assert any(found["inodes"]) == (case in ("together", "turned"))
+    without = [one[case] for case in ("memfd_create", "posix_fallocate", "unmapped")]
+    assert not any(any(found["inodes"]) for found in without)
+    assert len({found["open"] for found in without}) == 1, "a descriptor was left open"
 
 
 def test_a_process_alone_has_its_own() -> None:
@@ -131,10 +157,15 @@ def test_a_process_alone_has_its_own() -> None:
 
 
 @on_linux
-def test_what_is_shared_already_is_not_copied_for_readers() -> None:
-    descriptor, _ = host_memory.new_memory(8 * 200_000)
-    array = host_memory.mapped(descriptor, "<i8", (200_000,))
+def test_what_is_shared_already_is_not_copied_for_readers_unless_it_may_have_been_written_to() -> None:
+    descriptor = host_memory.new_memory(8 * 200_000, "any")
+    array = host_memory.array_in(host_memory.mapped(descriptor), (200_000,), "<i8")
+    array[0] = 7
     shared = Shared()
+    copied = shared.descriptor(array)
+    assert copied not in (None, descriptor)
+    assert os.pread(copied or 0, 8, 0) == (7).to_bytes(8, "little")
+    array.flags.writeable = False
     assert shared.descriptor(array) == descriptor
     assert shared.descriptor(array[1:]) != descriptor
     shared.close()
@@ -146,14 +177,14 @@ def test_what_is_shared_already_is_not_copied_for_readers() -> None:
 
 @on_linux
 def test_memory_of_another_name_is_not_taken() -> None:
-    descriptor, name = host_memory.new_memory(8)
+    name = "name"
+    descriptor = host_memory.new_memory(8, name)
     found = host_memory.taken_up((os.getpid(), descriptor, name))
     assert found is not None
     assert host_memory.taken_up((os.getpid(), descriptor, "another")) is None
     assert host_memory.taken_up((2**30, descriptor, name)) is None
     assert host_memory.taken_up(None) is None
-    for each in (descriptor, found):
-        os.close(each)
+    os.close(descriptor)
 
 
 def test_rows_are_taken_without_a_copy_where_all_are() -> None:

@@ -86,7 +86,7 @@ def mine_pairs(options: Options) -> Pairs:
     with doing(f"Comparing {len(images)} images, class by class"):
         mined = mine(
             features,
-            torch.from_numpy(labels),
+            torch.tensor(labels),
             exact_up_to=options.exact_up_to,
             sample=options.sample,
             seed=options.seed,

@@ -25,12 +25,14 @@ def opened_once(opened: Callable[[], Opened], verify: bool = False) -> Opened:
     """The images that the first process opens and knows by their fingerprint, in all processes.
 
     All call it together: one asks the disk about every file, and reports while it does. Keys, labels and the like are
-    there once for all processes of a machine. To `verify`, every image is held against what is kept of it. An error is
-    raised in all.
+    there once for all processes of a machine, and nobody writes to them. To `verify`, every image is held against what
+    is kept of it. An error is raised in all.
     """
 
     def known() -> Opened:
         images = verified(opened) if verify else opened()
+        if images is not None and images.labels is not None:
+            images.labels.setflags(write=False)  # in one process as in several
         if images is not None and world_size() > 1:
             _ = images.fingerprint, images.fingerprint_by_sizes
         return images

@@ -59,7 +59,7 @@ def labelled(look: Look, images: Images, source: str) -> Labelled:
     kept = torch.from_numpy(np.flatnonzero(features.readable & (labels >= 0)))
     if not len(kept):
         raise ImageSourceError(f"none of the {len(images)} images of {source} with a label can be read: mend them")
-    return Labelled(features.rows, torch.from_numpy(labels)[kept].long(), int((labels < 0).sum()), features.unreadable)
+    return Labelled(features.rows, torch.tensor(labels)[kept].long(), int((labels < 0).sum()), features.unreadable)
 
 
 class Named(Protocol):

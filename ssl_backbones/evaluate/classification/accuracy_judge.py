@@ -33,7 +33,7 @@ class Answers:
     @classmethod
     def of(cls, guesses: Tensor, classes: int, validation: Images, readable: np.ndarray) -> Answers:
         """The answers by the likeliest classes (N, G), the first first, of so many classes."""
-        labels = torch.from_numpy(np.asarray(validation.labels))[:, None]
+        labels = torch.tensor(validation.labels)[:, None]
         right = (guesses.long() == labels)[torch.from_numpy(readable)]
         five = {f"top-{FIVE}": right.any(dim=1)} if classes > FIVE else {}
         return cls(validation, readable, {"top-1": right[:, 0], **five})

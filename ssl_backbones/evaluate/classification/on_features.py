@@ -65,7 +65,7 @@ def train_on_features(run: LabelledRun, asked: Asked, more: Mapping[str, Any]) -
         else:
             say(f"{run.title} on the features of {len(images)} images of {run.data}, into {folder.path}")
             probe = Probe(run, method, folder, model.device, images)
-            steps = probe.train(learnt.rows, torch.from_numpy(labels).long(), tested, asked)
+            steps = probe.train(learnt.rows, torch.tensor(labels).long(), tested, asked)
             answers = probe.answers(tested, asked.validation)
             precision = extraction(run).precision
             done = Learnt(images, folder, steps, model.device, precision, sorted(learnt.unreadable))
