@@ -126,7 +126,7 @@ def test_what_was_too_new_for_its_index_is_not_said_to_have_changed(
     found = told(data, capsys)
     assert len(found) == (2 if form == "tar" else 1)
     assert all("had changed too short a time before the index was made for it" in sentence for sentence in found)
-    assert told(data, capsys) == [f"All {COUNT} images are what is kept of them says."]
+    assert told(data, capsys) == [f"All {COUNT} images are as their index says."]
 
 
 def test_what_could_never_be_read_has_not_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,10 +135,10 @@ def test_what_could_never_be_read_has_not_changed(tmp_path: Path, capsys: pytest
     (data / "00.jpg").symlink_to(target)
     (data / "lost.jpg").symlink_to(tmp_path / "nowhere")
     told(data, capsys)
-    assert told(data, capsys) == [f"All {COUNT + 1} images are what is kept of them says."]
+    assert told(data, capsys) == [f"All {COUNT + 1} images are as their index says."]
     target.unlink()
     assert told(data, capsys) == ["'00.jpg' cannot be read any more."]
-    assert told(data, capsys) == [f"All {COUNT + 1} images are what is kept of them says."]
+    assert told(data, capsys) == [f"All {COUNT + 1} images are as their index says."]
 
 
 def test_an_index_of_other_rows_is_not_that_of_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,7 +161,7 @@ def test_whole_digests_are_verified_where_they_are_kept(
     before = {*home.rglob("*.safetensors")}
     right = open_images(data).content_digest
     (place,) = {*home.rglob("*.safetensors")} - before
-    assert told(data, capsys) == [f"All {COUNT} images are what is kept of them says."]
+    assert told(data, capsys) == [f"All {COUNT} images are as their index says."]
     index = digest_index.read(place)
     index.digests[3] += 1
     digest_index.keep(place, index)
