@@ -47,19 +47,25 @@ def test_packed_paths_are_those_that_were_given(paths: list[str]) -> None:
     assert fingerprint_by_sizes_of(whole, None, labels) == fingerprint_by_sizes_of(paths, None, labels)
 
 
-def test_the_order_is_that_of_the_paths_whatever_the_folders_are_called(tmp_path: Path) -> None:
-    names = ["a/1.jpg", "a-b/2.jpg", "a.b/3.jpg", "a/b/4.jpg", "a/b.jpg", "a.jpg", "b/\udcff.jpg", "ä/5.jpg", "a/c.txt"]
+@pytest.mark.parametrize("piece", [2, walk.PIECE])
+def test_the_order_is_that_of_the_paths_whatever_the_folders_are_called(
+    piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walk, "PIECE", piece)
+    names = ["a/1.jpg", "a-b/2.jpg", "a.b/3.jpg", "a/b/4.jpg", "a/b.jpg", "a.jpg", "b/\udcff.jpg", "ä/5.jpg"]
+    names += ["a/d.jpg", "a/e.jpg", "a/c.txt"]
     for name in names:
         place = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name.encode("utf-8", "surrogateescape"))))
         place.parent.mkdir(parents=True, exist_ok=True)
         place.touch()
+    assert max(len(some) for _, _, some in walk.walk(tmp_path, "", frozenset())) == min(piece, 3)
     others: Counter[str] = Counter()
     found = listing_of(tmp_path, others)
     assert list(found.keys) == sorted(names[:-1])
     assert list(walk.images_below(tmp_path)) == sorted(names[:-1])
     assert others == {".txt": 1}
-    assert found.sizes.tolist() == [0] * 8
-    assert sum(count for _, count in found.folders) == 8
+    assert found.sizes.tolist() == [0] * 10
+    assert sum(count for _, count in found.folders) == 10
 
 
 def test_a_file_system_that_takes_its_time_is_asked_by_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

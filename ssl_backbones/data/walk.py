@@ -132,10 +132,10 @@ def counted(here: str, name: str, others: Counter[str]) -> bool:
 
 
 def walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, str, list[str]]]:
-    """The files below a folder in the order of their paths: those of one folder that follow one another, at a time.
+    """The files below a folder in the order of their paths: some of one folder that follow one another, at a time.
 
-    Each with the folder and the beginning of its path. A folder that is one of those above it is a circle of links, and
-    left out.
+    Each time with the folder and the beginning of its path. A folder that is one of those above it is a circle of
+    links, and left out.
     """
     try:
         status = folder.stat()
@@ -148,12 +148,13 @@ def walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterat
         raise ImageSourceError(f"{str(folder)!r} cannot be listed ({error.strerror}): make it readable") from error
     files: list[str] = []
     for name in names:
-        if not name.endswith("/"):
+        is_folder = name.endswith("/")
+        if not is_folder:
             files.append(name)
-        elif name != "/":
-            if files:
-                yield str(folder), prefix, files
-                files = []
+        if files and (is_folder or len(files) == PIECE):
+            yield str(folder), prefix, files
+            files = []
+        if is_folder and name != "/":
             yield from walk(folder / name[:-1], prefix + name, here)
     if files:
         yield str(folder), prefix, files
