@@ -71,6 +71,12 @@ def test_a_pickle_that_would_run_code_is_refused_unexecuted(way: str, tmp_path: 
     assert canary.exists()  # so the canary sings
 
 
+@pytest.mark.parametrize("version", ["2.10.0", "2.10.0+cpu", "2.11.0a0", "2.14.0+cu130", "3.0"])
+def test_a_torch_of_today_reads_pickles(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion(version))
+    REQUIRE("net.pth")
+
+
 def test_an_older_torch_reads_no_pickle_and_says_so_before_it_fetches_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -224,6 +224,17 @@ def test_the_distributions_hold_what_they_should(project: dict[str, Any]) -> Non
     assert not {"*.safetensors", "*.parquet", "*.json", "*.png"} & set(ignored)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.name)
+def test_a_workflow_names_the_version_of_every_action(path: Path) -> None:
+    """GitHub refuses a whole workflow for one that has none."""
+    steps = [step for job in yaml.safe_load(path.read_text())["jobs"].values() for step in job.get("steps", ())]
+    assert steps
+    assert [
+        step["uses"] for step in steps if "uses" in step and not re.fullmatch(r"[\w./-]+@[\w./-]+", step["uses"])
+    ] == []
+    assert all(("uses" in step) != ("run" in step) for step in steps)
+
+
 def test_the_readme_says_how_to_test() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     found = re.findall(r"<!-- test-command -->(.*?)<!-- /test-command -->", readme, re.DOTALL)

@@ -124,7 +124,7 @@ def freeze_unused(backbone: nn.Module, side: int) -> list[str]:
     try:
         channels = ((getattr(backbone, "pretrained_cfg", None) or {}).get("input_size") or (3,))[0]
         maps = feature_map(trial, torch.zeros(1, channels, side, side, device="meta"))
-        if not maps.numel():  # which torch 2.6 to 2.? lets pass
+        if not maps.numel():  # which torch 2.6 lets pass
             raise RuntimeError(f"its map would have {maps.shape[2]} x {maps.shape[3]} positions")
         used = leaves(maps)
     except (AssertionError, RuntimeError) as error:
