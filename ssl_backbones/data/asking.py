@@ -5,9 +5,11 @@ Credentials are those that the libraries find by their own means: the environmen
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeVar
 
 from ssl_backbones.credentials import public
@@ -36,6 +38,15 @@ def protocol_of(url: str) -> str:
     return url.partition("://")[0].lower()
 
 
+@cache
+def renew_after_forks() -> None:
+    """Let a forked process start a loop of its own; an older fsspec (2024) leaves that to those who fork."""
+    from fsspec import asyn
+
+    if hasattr(os, "register_at_fork") and not hasattr(asyn, "reset_after_fork"):
+        os.register_at_fork(after_in_child=asyn.reset_lock)
+
+
 def system_of(url: str) -> Any:
     """The file system behind an address, this process's own: fsspec makes another one after a fork.
 
@@ -43,6 +54,7 @@ def system_of(url: str) -> Any:
     """
     import fsspec
 
+    renew_after_forks()
     protocol = protocol_of(url)
     headers = {"headers": PLAIN} if protocol in WEB else {}
     try:
