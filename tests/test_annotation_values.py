@@ -222,6 +222,12 @@ FIELDS = {
 }
 
 
+@pytest.mark.parametrize(("part", "field"), [(part, field) for part in sorted(FIELDS) for field in FIELDS[part]])
+def test_a_text_of_two_lines_is_told_in_one(part: str, field: str, folder: Path, content: dict[str, Any]) -> None:
+    found = opened_with(folder, content, alter(field, "two\nlines", part))
+    assert not isinstance(found, str) or "\n" not in found
+
+
 @SHARED
 @given(data=st.data())
 def test_any_value_anywhere_is_refused_in_a_sentence_or_of_use(

@@ -98,8 +98,8 @@ class Listed:
         row = self.rows.get(identity(item, "image_id", f"{name} in {str(self.file)!r}"))
         if row is None:
             raise ImageSourceError(
-                f"{name} in {str(self.file)!r} is in image {item['image_id']}, which it does not list: add the image, "
-                "or take the object out"
+                f"{name} in {str(self.file)!r} is in image {told(item['image_id'])}, which it does not list: add the "
+                "image, or take the object out"
             )
         name = f"{name} of {self.images[row]['file_name']!r}"
         where = f"{name} in {str(self.file)!r}"
