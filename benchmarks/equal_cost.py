@@ -59,7 +59,7 @@ def opened(data: str) -> tuple[Images, Images, str]:
 
 def rows_of(model: EvaluatedModel, images: Images, source: str) -> Labelled:
     """A backbone's features of the labelled images."""
-    return labelled(features_of(model, images, Extraction()), images, source)
+    return labelled(lambda wanted: features_of(model, images, Extraction(), wanted=wanted), images, source)
 
 
 def accuracy(learnt: Labelled, asked: Labelled, classes: int) -> dict[str, Any]:

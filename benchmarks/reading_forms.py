@@ -113,7 +113,7 @@ def on_the_web(folder: Path, rounds: int) -> dict[str, Any]:
                 assert isinstance(images, TarImages)
                 began = time.perf_counter()
                 for row in np.linspace(0, len(images) - 1, ALONE).astype(int).tolist():
-                    size, offset = images.extents[row].tolist()
+                    size, offset = images.extent(row)
                     file = images.files[int(np.searchsorted(images.ends, row, side="right")) - 1]
                     assert isinstance(file, Address)
                     fetched(file, offset, size)
