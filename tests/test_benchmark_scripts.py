@@ -78,6 +78,18 @@ def test_the_aligned_branch_is_measured_knob_by_knob(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_starts_on_images_that_are_made_up(tmp_path: Path) -> None:
+    out = tmp_path / "starts.json"
+    done = run_script(ROOT / "benchmarks" / "starts.py", "--images", "3000", "--out", out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    written: dict[str, Any] = json.loads(out.read_text())
+    assert set(written) >= CIRCUMSTANCES
+    found = written["measured"]["3000"]
+    assert list(found) == ["first start", "second start", "listing of one folder"]
+    assert all(one["bytes_per_image"] > 0 for one in found.values())
+
+
+@pytest.mark.slow
 def test_deterministic_steps_are_held_against_plain_ones(tmp_path: Path) -> None:
     written, said = quick("deterministic", tmp_path / "deterministic.json", "--rounds", "2", "--methods", "byol")
     (row,) = written["measured"][0]["methods"]
