@@ -117,7 +117,7 @@ def options_of(module: Any, words: Sequence[str], program: str) -> Any:
 
 def modules() -> dict[str, str]:
     """The module of each command: import_ of import, mine_pairs of mine-pairs."""
-    return {stem.rstrip("_").replace("_", "-"): stem for stem in summaries(__path__[0])}
+    return {path.stem.rstrip("_").replace("_", "-"): path.stem for path in sources(__path__[0])}
 
 
 def overview() -> str:
@@ -129,8 +129,10 @@ def overview() -> str:
 
 def summaries(folder: str) -> dict[str, str]:
     """The first line of the docstring of every module in a folder of the package, none of them imported."""
-    found = {}
-    for path in sorted(Path(folder).glob("[!_]*.py")):
-        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-        found[path.stem] = (docstring or "").partition("\n")[0]
-    return found
+    docstrings = {path.stem: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) for path in sources(folder)}
+    return {stem: (docstring or "").partition("\n")[0] for stem, docstring in docstrings.items()}
+
+
+def sources(folder: str) -> list[Path]:
+    """The files of the modules in a folder of the package that do not begin with an underscore, by name."""
+    return sorted(Path(folder).glob("[!_]*.py"))
