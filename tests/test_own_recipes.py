@@ -117,6 +117,23 @@ def test_what_was_measured_is_that_of_its_file() -> None:
         assert gain["low"] > 0
 
 
+def test_what_whole_sets_gave_is_that_of_its_file() -> None:
+    root = Path(__file__).parents[1]
+    runs = json.loads((root / "benchmarks" / "results" / "own_whole.json").read_text())["runs"]
+    text = (root / "docs" / "own_rules.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\S+)` \| ([\d,]+) of (\S+) \| (.*) \|$", text, re.M)
+    told = {f"{recipe} on {data}": (images, cells) for recipe, images, data, cells in rows}
+    assert told.keys() == runs.keys()
+    for name, run_of in runs.items():
+        before, after, gain = (run_of["numbers"][number] for number in ("knn before", "knn", "knn gain"))
+        spans = [
+            f"+{100 * one['value']:.1f} [{100 * one['low']:.1f}, {100 * one['high']:.1f}]"
+            for one in (gain, run_of["trend"]["change"])
+        ]
+        numbers = [run_of["epochs"], f"{100 * before['value']:.1f}", f"{100 * after['value']:.1f}", *spans]
+        assert told[name] == (f"{run_of['data']['images']:,}", f"{' | '.join(map(str, numbers))}: longer training pays")
+
+
 def test_a_view_is_no_larger_than_the_images_and_shrinks_where_memory_is_short() -> None:
     recipe = recipes.get("resnet50_byol.own")
     sizes = [settled(recipe, Facts(2000, side, 60e9, gpu=True)).size for side in (20, 100, 150, 4000)]
