@@ -15,12 +15,14 @@ import numpy as np
 import timm
 import torch
 
+from ssl_backbones.weightless import weightless
+
 Tensors = dict[str, torch.Tensor]
 
 
 @cache
 def shapes(architecture: str) -> dict[str, tuple[int, ...]]:
-    with torch.device("meta"):
+    with weightless():
         model = timm.create_model(architecture, num_classes=0)
     return {key: tuple(value.shape) for key, value in model.state_dict().items()}
 

@@ -57,6 +57,7 @@ def test_boxes_and_masks_end_to_end(
     assert again["numbers"] == results["numbers"]
 
 
+@pytest.mark.slow
 def test_a_c4_detector_end_to_end_by_vocs_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [*SHORT, "--head", "faster_c4", "--size", "64", "--iterations", "2", "--task.test_proposals", "4"]
     words += ["--schedule.milestone_steps", "1"]

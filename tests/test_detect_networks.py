@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,10 +25,17 @@ SIZES = [(96, 96), (80, 96)]
 
 def detection(head: str = "faster_fpn", arch: str = "resnet18_byol", **choices: Any) -> Detection:
     """A small detector of two classes in training mode, the same every time."""
+    backbone = copy.deepcopy(backbone_of(arch))
     torch.manual_seed(0)
-    backbone = ssl_backbones.create_model(arch, num_classes=0)
     small = {"classes": 2, "regions": 16, "anchors": 32, "width": 16, "test_proposals": 8, "smallest": 96}
     return DetectionConfig(**{"head": head, **small, **choices}).build(backbone).train()
+
+
+@cache
+def backbone_of(arch: str) -> nn.Module:
+    """A backbone, the same every time."""
+    torch.manual_seed(0)
+    return ssl_backbones.create_model(arch, num_classes=0)
 
 
 def batch(objects: int = 2) -> Any:

@@ -1,8 +1,10 @@
 """Saved backbones are loaded by timm, with this package and without it."""
 
+import copy
 import json
 import os
 import stat
+from functools import cache
 
 import pytest
 import timm
@@ -28,6 +30,12 @@ FIELDS = {
 
 def trained(name: str, **kwargs):
     """A model whose statistics and counters are no longer those of a fresh one."""
+    return copy.deepcopy(made(name, **kwargs))
+
+
+@cache
+def made(name: str, **kwargs):
+    """The same, to be copied."""
     torch.manual_seed(0)
     model = timm.create_model(name, **kwargs).train()
     with torch.no_grad():

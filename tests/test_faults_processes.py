@@ -38,7 +38,7 @@ if os.environ["RANK"] == victim:
 sys.exit(run(sys.argv[1], sys.argv[2:], sys.argv[1]))
 """
 BEFORE = [
-    ("ssl_backbones.train.pretrain.meet_for", 1, 1),
+    pytest.param("ssl_backbones.train.pretrain.meet_for", 1, 1, marks=pytest.mark.slow),
     ("ssl_backbones.train.pretrain.open_data", 0, HANG),
     pytest.param("ssl_backbones.train.start.load_latest", 1, HANG, marks=pytest.mark.slow),
     pytest.param("ssl_backbones.train.start.accelerator_of", 0, HANG, marks=pytest.mark.slow),

@@ -32,6 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return image_folder(tmp_path_factory.mktemp("data") / "photos")
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_leaves_what_an_undisturbed_one_does(tmp_path: Path) -> None:
     words = ["--kills", "2", "--methods", "lewel_m", "--workers", "0", "--processes", "1", "--out"]
     done = run_script(ROOT / "tests" / "kill_and_resume.py", *words, str(tmp_path / "kills.json"))

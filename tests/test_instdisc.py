@@ -22,6 +22,7 @@ from ssl_backbones.methods import InstDisc, InstDiscConfig
 from ssl_backbones.models.memory_bank import MemoryBank
 from ssl_backbones.recipes import get
 from ssl_backbones.train.cost import size_of_state
+from ssl_backbones.weightless import weightless
 
 sizes = st.integers(1, 5)
 seeds = st.integers(0, 99)
@@ -162,7 +163,7 @@ def test_the_memory_begins_alike_and_keeps_an_image_s_embeddings() -> None:
 
 def test_the_memory_of_imagenet_is_told() -> None:
     """656 MB, in what a run says it needs on its device and on its disk."""
-    with torch.device("meta"):
+    with weightless():
         method = InstDiscConfig().build(timm.create_model("resnet50", num_classes=0))
         empty = size_of_state(method)
         method.memory.keys = torch.empty(1_281_167, 128)

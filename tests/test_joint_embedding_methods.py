@@ -29,6 +29,7 @@ from ssl_backbones.methods import (
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.models.batch_norm import CrossReplicaBatchNorm
 from ssl_backbones.views import BYOL_VIEWS, MOCO_V2_VIEWS, SIMCLR_VIEWS, VICREG_VIEWS, Policy
+from ssl_backbones.weightless import weightless
 
 KINDS: list[type[MethodConfig]] = [SimCLRConfig, SimSiamConfig, BarlowTwinsConfig, VICRegConfig]
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -51,7 +52,7 @@ def widths(head: nn.Module) -> list[int]:
     ids=lambda value: type(value).__name__,
 )
 def test_the_heads_are_the_papers(config: MethodConfig, projector: list[int], normalised: bool) -> None:
-    with torch.device("meta"):
+    with weightless():
         method = config.build(timm.create_model("resnet50", num_classes=0))
     assert widths(method.projector) == projector
     layers = [layer for layer in method.projector.modules() if not list(layer.children())]
@@ -61,7 +62,7 @@ def test_the_heads_are_the_papers(config: MethodConfig, projector: list[int], no
 
 
 def test_simsiams_last_normalisation_is_without_scale_as_the_authors_have_it() -> None:
-    with torch.device("meta"):
+    with weightless():
         plain, affine = (
             SimSiamConfig(projector_affine=choice).build(timm.create_model("resnet50", num_classes=0))
             for choice in (False, True)
@@ -70,7 +71,7 @@ def test_simsiams_last_normalisation_is_without_scale_as_the_authors_have_it() -
 
 
 def test_the_predictor_of_simsiam_is_narrow_in_the_middle() -> None:
-    with torch.device("meta"):
+    with weightless():
         method = SimSiamConfig().build(timm.create_model("resnet50", num_classes=0))
     assert widths(method.predictor) == [2048, 512, 2048]
     assert isinstance(list(method.predictor.modules())[-1], nn.Linear)

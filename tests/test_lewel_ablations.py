@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import timm
-import torch
 
 from ssl_backbones import recipes
 from ssl_backbones.recipes import lewel_ablations
 from ssl_backbones.recipes.command_line import listing
+from ssl_backbones.weightless import weightless
 
 TURNED: dict[str, dict[str, Any]] = {
     "lewel_m.in100_240ep_aligned_only": {"aligned_weight": 1.0},
@@ -54,7 +54,7 @@ def test_an_ablation_turns_its_switch_and_no_other(name: str) -> None:
 @pytest.mark.parametrize("name", TURNED)
 def test_an_ablation_fits_its_backbone(name: str) -> None:
     recipe = recipes.get(f"resnet50_{name}")
-    with torch.device("meta"):
+    with weightless():
         assert recipe.method.build(timm.create_model(recipe.model, num_classes=0)) is not None
 
 

@@ -25,6 +25,7 @@ from ssl_backbones.methods import PCLConfig
 from ssl_backbones.models.clustering import Clustering, concentration
 from ssl_backbones.recipes import get
 from ssl_backbones.train.cost import size_of_state
+from ssl_backbones.weightless import weightless
 
 sizes = st.integers(1, 5)
 seeds = st.integers(0, 99)
@@ -156,7 +157,7 @@ def test_a_wrong_choice_is_refused_in_words(choices: dict[str, Any], sentence: s
 
 def test_the_two_versions_and_their_state_on_imagenet() -> None:
     second, first = (get(f"resnet50_pcl.in1k_{tag}").method for tag in ("200ep", "200ep_v1"))
-    with torch.device("meta"):
+    with weightless():
         method, linear = (config.build(timm.create_model("resnet50", num_classes=0)) for config in (second, first))
         before = size_of_state(method)
         for clustering in method.clusterings:  # type: ignore[attr-defined]

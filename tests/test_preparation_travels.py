@@ -138,6 +138,7 @@ torch.save(model.state_dict(), sys.argv[2])
 """
 
 
+@pytest.mark.slow
 def test_from_a_mirror_and_then_offline_by_the_environment_alone(sent: Sent, tmp_path: Path) -> None:
     """In processes of their own: what HF_ENDPOINT serves once is there when HF_HUB_OFFLINE is set."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}

@@ -20,6 +20,7 @@ from ssl_backbones.registry.licences import HUB_LICENCES, PERMISSIVE, binds, is_
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.tags import TAGS
 from ssl_backbones.typed.values import from_plain, to_plain
+from ssl_backbones.weightless import weightless
 
 TIMMS = {
     "resnet50.a1_in1k": ("apache-2.0", "ImageNet-1k", "classes"),
@@ -39,7 +40,7 @@ TIMMS = {
 
 def blank(name: str, create: Callable[..., Any] = timm.create_model) -> torch.nn.Module:
     """A network with its description and without weights worth reading, which would be long in the drawing."""
-    with torch.device("meta"):
+    with weightless():
         network: torch.nn.Module = create(name)
     return network.to_empty(device="cpu")
 
