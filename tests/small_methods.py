@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from conftest import SHARED, drawn_image
 from PIL import Image
@@ -26,6 +27,14 @@ from ssl_backbones.mining import Pairs
 from ssl_backbones.views import MultiView
 
 CONFIGS = list(METHODS.values())
+STANDING = {"byol", "moco_v2", "lewel_b", "lewel_m", "flags"}
+STANDING |= {"patch_relnet", "deepcluster", "swav", "densecl", "distilled"}
+"""Methods that stand for those of their build: with a moving target, a queue, maps, pairs, patches, clusters, crops of
+several sizes, rows of maps, a teacher."""
+STAND_INS = [
+    pytest.param(kind, marks=() if kind.name in STANDING else pytest.mark.slow, id=kind.__name__) for kind in CONFIGS
+]
+"""Every method, for tests of what those of a build share: the fast ones run over those that stand for the others."""
 SMALL: dict[str, Any] = {
     "pairs": str(SHARED / f"pairs-{os.getpid()}.parquet"),
     "teacher": str(SHARED / "teacher"),

@@ -223,7 +223,8 @@ def test_systems_without_coroutines_are_read_as_well(folder: Path) -> None:
         store.rm("/shards", recursive=True)
 
 
-@pytest.mark.parametrize("form", ["tar", pytest.param("parquet", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["tar", "parquet"])
 def test_two_processes_train_from_an_address_as_from_a_disk(
     form: str, server: ShardServer, folder: Path, tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_methods import CONFIGS, batch_of, small_method
+from small_methods import STAND_INS, batch_of, small_method
 from tinted import CPU
 from torch import nn
 
@@ -23,7 +23,7 @@ from ssl_backbones.train.precision import (
 )
 
 
-@pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", STAND_INS)
 def test_trying_leaves_the_method_as_it_was(kind: type[MethodConfig]) -> None:
     method = small_method(kind)
     batch = batch_of(method)

@@ -20,6 +20,7 @@ from ssl_backbones.evaluate.detection.precise_bn import precise_statistics
 from ssl_backbones.evaluate.detection.rcnn import AlignedRoIAlign, Proposals, RegionHeads, box_predictor
 
 HEADS = ("faster_fpn", "mask_fpn", "faster_c4", "mask_c4")
+SOME = [pytest.param(head, marks=pytest.mark.slow if head in ("faster_fpn", "mask_c4") else ()) for head in HEADS]
 SIZES = [(96, 96), (80, 96)]
 
 
@@ -51,7 +52,7 @@ def batch(objects: int = 2) -> Any:
     return (images, SIZES), targets
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", SOME)
 def test_every_head_learns_with_all_its_weights_and_finds_objects(head: str) -> None:
     method = detection(head)
     optimizer = torch.optim.SGD(method.parameters(), 0.01)

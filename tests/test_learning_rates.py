@@ -48,6 +48,7 @@ CLASSIFYING: dict[str, tuple[ModuleType, str]] = {
     "linear on features": (linear, "patch"),
 }
 TASKS = [*CLASSIFYING, "segment", "detect"]
+SOME = [pytest.param(task, marks=pytest.mark.slow if task in ("semi", "linear", "detect") else ()) for task in TASKS]
 Command = Callable[..., dict[str, Any]]
 
 
@@ -94,7 +95,7 @@ def told(results: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in results.items() if name not in free} | {"settings": settings}
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", SOME)
 def test_each_rate_is_a_run_of_its_own_and_the_best_is_taken(
     task: str, transferred: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,10 +120,7 @@ def test_each_rate_is_a_run_of_its_own_and_the_best_is_taken(
         assert sha(state(tmp_path / "all" / "lr_0.3")) == sha(state(tmp_path / "alone"))
 
 
-SLOW = [pytest.param(task, marks=pytest.mark.slow) for task in ("semi", "linear", "detect")]
-
-
-@pytest.mark.parametrize("task", ["finetune", "linear on features", "segment", *SLOW])
+@pytest.mark.parametrize("task", SOME)
 def test_the_validation_images_take_no_part_in_the_choice(task: str, transferred: Command, tmp_path: Path) -> None:
     found = transferred(task, "all", "--learning_rates", "0.01", "0.3", "--choice_share", "0.34")
     search, images = found["learning_rates"], found["data"]["images"]

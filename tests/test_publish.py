@@ -244,6 +244,7 @@ safetensors.torch.save_file({name: value.contiguous() for name, value in model.s
 """
 
 
+@pytest.mark.slow
 def test_plain_timm_loads_it_with_and_without_this_package(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

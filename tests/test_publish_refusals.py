@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ BEFORE = ("whoami", "info", "create", "preupload", "batch", "put", "verify", "co
 STEPS = (*BEFORE, "tag", "resolve")
 OFTEN = ("whoami", "create", "preupload", "commit", "resolve")
 """Those that are tried with every fault."""
+LAST = ("commit", "resolve")
+"""Those that are tried with every fault in the fast tests too."""
 WAYS_OUT = {
     401: "log in with `hf auth login`, or set HF_TOKEN",
     403: "take one with the right to write there, or publish under another name with --repo",
@@ -39,8 +42,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 @pytest.mark.parametrize(
     ("step", "fault"),
     [
-        *((step, fault) for step in STEPS for fault in (500, "cut")),
-        *((step, fault) for step in OFTEN for fault in (401, 403, 404, 429)),
+        *((step, "cut") for step in STEPS),
+        *(
+            pytest.param(step, fault, marks=() if step in LAST else pytest.mark.slow)
+            for step, fault in [*((step, 500) for step in STEPS), *product(OFTEN, (401, 403, 404, 429))]
+        ),
         ("resolve", "half"),
     ],
 )
