@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
+from evaluations import labelled_images
+from published import evaluate_run
 from runs import image_folder, run, tiny
 from small_methods import small_config
 
@@ -100,6 +102,23 @@ def test_a_card_tells_what_was_given(part: str, recipe: dict[str, Any]):
 
 
 @pytest.mark.parametrize("part", ["start", "teacher"])
+def test_what_was_given_is_measured_by_itself_in_rows_of_its_own(part: str, recipe: dict[str, Any]):
+    about = {"protocol": "knn", "settings": {"size": 64}, "validation": {"source": "photos", "images": 100}}
+    itself = about | {"numbers": {"k=20": share(0.9)}, "weights_sha256": START.sha256, "model": "theirs"}
+    itself["command"] = "ssl-backbones evaluate knn theirs --data photos"
+    own = about | {"numbers": {"k=20": share(0.6)}, "weights_sha256": "ours", "model": "run"}
+    card, front = card_of(recipe, results_with(part), evaluations=[itself, own], source="org/name")
+    assert "| what it was given | itself |" in card
+    assert f"| the {part}, {SHIPPED}, knn, k=20, photos, at 64 px | 90.0 % [85.0, 95.0] |" in card
+    assert "ssl-backbones evaluate knn theirs --data DATA" in card
+    (index,) = front["model-index"]
+    values = [metric["value"] for result in index["results"] for metric in result["metrics"]]
+    assert 60.0 in values
+    assert 90.0 not in values
+    assert "what it was given" not in card_of(recipe, results_with(part), evaluations=[own], source="org/name")[0]
+
+
+@pytest.mark.parametrize("part", ["start", "teacher"])
 @pytest.mark.parametrize("labels", ["none", "classes", "captions", "not recorded"])
 def test_self_supervision_is_claimed_only_where_nothing_behind_it_belies_it(
     part: str, labels: str, recipe: dict[str, Any]
@@ -168,11 +187,19 @@ def test_publishing_takes_the_starts_licence_and_refuses_a_looser_one(
     card = (folder / "README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["license"] == "cc-by-nc-4.0"
     assert "the start" in card
+    evaluate_run(start, labelled_images(tmp_path / "labelled"), tmp_path / "itself")
     words = ["publish", str(folder), "--repo", "org/name", "--images_terms", "CC0", "--dry_run"]
+    words += ["--evaluation", str(tmp_path / "itself")]
     assert __main__.main([*words, "--licence", "apache-2.0"]) == 2
     assert "which binds what is made of it" in capsys.readouterr().err
     assert __main__.main([*words, "--out", str(tmp_path / "preview")]) == 0
     assert "Licence of the weights: license: cc-by-nc-4.0" in capsys.readouterr().out
+    evaluations = [path.name for path in (tmp_path / "preview" / "evaluations").iterdir()]
+    assert evaluations == ["knn_start.json"]
+    assert (
+        "| the start, start, knn, chosen, the split kept beside labelled, at 16 px |"
+        in (tmp_path / "preview" / "README.md").read_text()
+    )
     config = json.loads((tmp_path / "preview" / "config.json").read_text())
     assert config["pretrained_cfg"]["license"] == "cc-by-nc-4.0"
     for path in (tmp_path / "preview").rglob("*.*"):

@@ -63,7 +63,7 @@ class Options:
     half: bool = False
     """Keep kernels and matrices as float16, half the size; evaluate what --out then holds, and name that."""
     evaluation: tuple[Path, ...] = ()
-    """Folders of evaluations of these weights, or of random ones."""
+    """Folders of evaluations of these weights, of random ones, or of the start or teacher that the run was given."""
     licence: str | None = None
     """Of the weights, as the Hub abbreviates it; None for apache-2.0, or that which the start binds to."""
     licence_link: str | None = None

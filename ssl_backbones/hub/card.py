@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from ssl_backbones.catalogue.description import Description
 from ssl_backbones.catalogue.lookup import describe, list_models
 from ssl_backbones.hub.evaluation_section import evaluation
-from ssl_backbones.hub.evaluations import Results, index
+from ssl_backbones.hub.evaluations import Results, apart, index
 from ssl_backbones.hub.given import Terms, base_model, givens, sentences, settled, terms_of, with_labels
 from ssl_backbones.hub.markup import cell, plain_texts
 from ssl_backbones.hub.run_name import data_name, fingerprint, on_own_images, run_name
@@ -79,9 +79,9 @@ def model_card(
     """Markdown with the Hub's front matter; what its sources do not hold is said to be not measured or not recorded.
 
     `recipe`, `results` and `config` are a run's recipe.json, results.json and backbone/config.json; `evaluations` are
-    the results of others about the same weights, and about random ones. `source` is what the backbone is loaded by;
-    without one the card is the draft in a run's folder; `.` is that of the card. `state` names the files of the
-    training state, where they lie beside the card; `places` is where the others do.
+    the results of others about the same weights, random ones, and those that the run was given. `source` is what the
+    backbone is loaded by; without one the card is the draft in a run's folder; `.` is that of the card. `state` names
+    the files of the training state, where they lie beside the card; `places` is where the others do.
     """
     recipe, results, config, evaluations = plain_texts([recipe, upgraded(results), config or {}, evaluations])
     places, given = places if source else IN_A_RUN, givens(results)
@@ -94,7 +94,7 @@ def model_card(
         state=state,
         places=places,
         licence=str(terms),
-        front=front_matter(recipe, results, known, terms, evaluations),
+        front=front_matter(recipe, results, known, terms, apart(evaluations, given)[0]),
         how=pretrained(recipe, known, given),
         given=sentences(given),
         given_terms=terms_of(given),
@@ -102,7 +102,7 @@ def model_card(
         training=training(recipe, results, places.recipe),
         images_terms=images_terms(recipe, results, known, terms),
         **loading(known, source),
-        **evaluation(recipe, results, known, evaluations, source or "."),
+        **evaluation(recipe, results, known, evaluations, source or ".", given),
     )
 
 

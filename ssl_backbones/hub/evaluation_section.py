@@ -6,8 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssl_backbones.catalogue.description import Description
-from ssl_backbones.hub.evaluations import Results, beats_random, commands, linear, remarks, rows, stands_for
+from ssl_backbones.hub.evaluations import (
+    Results,
+    apart,
+    beats_random,
+    commands,
+    given_rows,
+    linear,
+    remarks,
+    rows,
+    stands_for,
+)
 from ssl_backbones.hub.run_name import on_own_images
+from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.runs.results import NOT_MEASURED, Number, as_points, in_words, percent
 
 BESIDE_RANDOM = ("", "random weights", "this backbone", "gain")
@@ -16,18 +27,25 @@ BESIDE_A_START = ("", "random weights", "the start", "this backbone", "gain over
 
 
 def evaluation(
-    recipe: Mapping[str, Any], results: Results, known: Description, evaluations: Sequence[Results], source: str
+    recipe: Mapping[str, Any],
+    results: Results,
+    known: Description,
+    everything: Sequence[Results],
+    source: str,
+    given: Mapping[str, Provenance],
 ) -> dict[str, Any]:
-    """The numbers measured in the run and after it, beside random weights and beside the paper's."""
+    """The numbers measured in the run and after it, beside random weights, what was given, and the paper's."""
+    evaluations, others = apart(everything, given)
     return {
+        "given_rows": given_rows(others, given),
         "head": BESIDE_A_START if "start" in results else BESIDE_RANDOM,
         "rows": all_rows(results, evaluations),
         "remarks": remarks(results, evaluations),
         "neighbours": neighbours(results),
         "paper_row": beside_the_paper(recipe, known, on_own_images(recipe, results)),
         "linear": linear(evaluations) or NOT_MEASURED,
-        "commands": commands(evaluations, source),
-        "data_words": stands_for(evaluations),
+        "commands": commands(everything, source, given),
+        "data_words": stands_for(everything),
         "not_measured": NOT_MEASURED,
         "verdict": verdict(results["numbers"], evaluations),
         "beside_the_start": beside_the_start(results),

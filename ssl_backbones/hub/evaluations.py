@@ -1,4 +1,4 @@
-"""Evaluations of a backbone in its card: each result beside the same network with random weights."""
+"""Evaluations of a backbone in its card, beside random weights, and those of the networks that its run was given."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import Any
 
 from huggingface_hub import EvalResult
@@ -13,6 +14,7 @@ from huggingface_hub import EvalResult
 from ssl_backbones.hub.markup import in_code, plain_text
 from ssl_backbones.invocation import repeatable
 from ssl_backbones.metrics import Interval, newcombe_difference
+from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.registry.image_sets import known_by
 from ssl_backbones.runs.results import NOT_MEASURED, Number, as_points, in_words, percent, searched_in_words
 
@@ -23,6 +25,34 @@ Results = Mapping[str, Any]
 def is_random(results: Results) -> bool:
     """True for an evaluation of random weights, to compare with."""
     return bool(results.get("random_weights") or results.get("settings", {}).get("random"))
+
+
+def part_of(results: Results, given: Mapping[str, Provenance]) -> str:
+    """The part in a run of what was evaluated: "random" weights, one of those given, or "" for the backbone itself."""
+    if is_random(results):
+        return "random"
+    digest = results.get("weights_sha256")
+    return next((part for part, network in given.items() if network.sha256 == digest), "")
+
+
+def apart(evaluations: Sequence[Results], given: Mapping[str, Provenance]) -> tuple[list[Results], list[Results]]:
+    """Evaluations of the backbone and of random weights, and those of the networks that its run was given."""
+    by_part = [(part_of(results, given), results) for results in evaluations]
+    return [one for part, one in by_part if part in ("", "random")], [one for part, one in by_part if part in given]
+
+
+def given_rows(evaluations: Sequence[Results], given: Mapping[str, Provenance]) -> list[tuple[str, str]]:
+    """Lines of the card's table on what a run was given: what was measured, and of the network itself."""
+    return [
+        (
+            f"the {part}, {given[part].shown}, {results['protocol']}, {name}, {place(results)}"
+            + (f", at {size} px" if (size := results.get("settings", {}).get("size")) else ""),
+            in_words(number),
+        )
+        for results in evaluations
+        for part in [part_of(results, given)]
+        for name, number in headlines(results).items()
+    ]
 
 
 def beside_random(evaluations: Sequence[Results]) -> Iterator[tuple[Results, Results | None]]:
@@ -167,16 +197,20 @@ PLACEHOLDERS = {"--data": "DATA", "--validation": "VALIDATION"}
 """Words of a command in place of where somebody's images lay."""
 
 
-def commands(evaluations: Sequence[Results], source: str) -> list[str]:
+def commands(
+    evaluations: Sequence[Results], source: str, given: Mapping[str, Provenance] = MappingProxyType({})
+) -> list[str]:
     """The command of each evaluation, which measures it again of the backbone that is loaded by `source`."""
-    found = [retold(results, source) for results in evaluations if results.get("command")]
+    found = [
+        retold(results, "" if part_of(results, given) else source) for results in evaluations if results.get("command")
+    ]
     return list(dict.fromkeys(found))
 
 
 def retold(results: Results, source: str) -> str:
-    """A command with the backbone's public name for the folder that was asked about, and DATA for the images' own."""
+    """A command with DATA for the images' own name, and the backbone's public one, if any, for what was asked about."""
     words = shlex.split(str(results["command"]))
-    model = None if is_random(results) else results.get("model")
+    model = results.get("model") if source else None
     told = []
     for before, word in zip(["", *words], words, strict=False):
         option, equals, _ = word.partition("=")

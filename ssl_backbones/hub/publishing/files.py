@@ -12,9 +12,9 @@ from typing import Any
 from ssl_backbones.credentials import change_texts
 from ssl_backbones.files import write_file, write_json
 from ssl_backbones.hub.card import ON_THE_HUB, Places, model_card
-from ssl_backbones.hub.evaluations import is_random
+from ssl_backbones.hub.evaluations import part_of
 from ssl_backbones.hub.export import save_backbone
-from ssl_backbones.hub.given import Terms
+from ssl_backbones.hub.given import Terms, givens
 from ssl_backbones.hub.publishing.material import Material, MaterialError
 from ssl_backbones.hub.publishing.names import clear_names
 from ssl_backbones.hub.sidecar import check_no_token, preparation
@@ -42,7 +42,7 @@ def write_files(material: Material, folder: Path, *, name: str, source: str, ter
     save_backbone(material.backbone, folder, material.architecture, **prepared, **about, half=material.half)
     write(folder / "recipe.json", without_places(material.recipe))
     write(folder / "results.json", without_places(material.results))
-    for path, found in zip(evaluation_files(material.evaluations), material.evaluations, strict=True):
+    for path, found in zip(evaluation_files(material), material.evaluations, strict=True):
         write(folder / path, without_places(found))
     card = card_of(material, name=name, source=source, terms=terms, state=state)
     write_file(folder / "README.md", card.encode())
@@ -102,12 +102,13 @@ def copy_state(checkpoint: Path, folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in target.iterdir())
 
 
-def evaluation_files(evaluations: Sequence[dict[str, Any]]) -> list[str]:
-    """A file for each evaluation, named by its protocol and, where the weights were random, by that."""
+def evaluation_files(material: Material) -> list[str]:
+    """A file for each evaluation, named by its protocol and, where it is not of the backbone, by what it is of."""
     names: list[str] = []
-    for found in evaluations:
+    given = givens(material.results)
+    for found in material.evaluations:
         stem = re.sub(r"[^a-z0-9]+", "_", str(found["protocol"]).lower()).strip("_") or "evaluation"
-        stem += "_random" if is_random(found) else ""
+        stem += f"_{part}" if (part := part_of(found, given)) else ""
         number = sum(re.fullmatch(rf"evaluations/{stem}(_\d+)?\.json", name) is not None for name in names)
         names.append(f"evaluations/{stem}_{number + 1}.json" if number else f"evaluations/{stem}.json")
     return names

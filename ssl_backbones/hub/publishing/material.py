@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ssl_backbones.checks import brief
 from ssl_backbones.files import read_object
 from ssl_backbones.hub.evaluations import is_random
 from ssl_backbones.hub.export import rounded
+from ssl_backbones.hub.given import givens
 from ssl_backbones.hub.publishing.names import without_names
 from ssl_backbones.hub.run_name import fingerprint
 from ssl_backbones.models.backbone import weights_sha256
@@ -107,19 +108,20 @@ def read_material(
             f"the backbone in {run} holds numbers that are not finite, first in {broken[0]!r}: train it anew"
         )
     digest = weights_sha256(backbone)
-    found = tuple(read_evaluation(path, digest) for path in evaluations)
+    known = {digest, *(network.sha256 for network in givens(results).values())}
+    found = tuple(read_evaluation(path, digest, known) for path in evaluations)
     return Material(run, recipe, results, found, backbone, newest(run) if with_state else None, half)
 
 
-def read_evaluation(path: Path, digest: str) -> dict[str, Any]:
-    """The results in an evaluation's folder, which are those of these weights, or of random ones to compare with."""
+def read_evaluation(path: Path, digest: str, known: Set[str]) -> dict[str, Any]:
+    """The results in an evaluation's folder: of these weights, or, to compare with, of known others or random ones."""
     results = read_results(path / "results.json", ANEW, MaterialError)
     if not {"protocol", "numbers", "weights_sha256"} <= results.keys() or results["protocol"] == PRETRAINING:
         raise MaterialError(f"{path} holds no evaluation: name a folder that ssl-backbones evaluate or another wrote")
-    if results["weights_sha256"] != digest and not is_random(results):
+    if results["weights_sha256"] not in known and not is_random(results):
         raise MaterialError(
             f"the evaluation in {path} is of other weights ({str(results['weights_sha256'])[:12]} instead of "
-            f"{digest[:12]}): evaluate the run's folder itself, or leave it out"
+            f"{digest[:12]}): evaluate the run's folder itself, or what it was given, or leave it out"
         )
     return dict(without_names(results))
 

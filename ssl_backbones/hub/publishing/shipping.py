@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ssl_backbones.catalogue.lookup import describe, list_models
 from ssl_backbones.files import write_file
-from ssl_backbones.hub.evaluations import beats_random, beside_random
+from ssl_backbones.hub.evaluations import apart, beats_random, beside_random
+from ssl_backbones.hub.given import givens
 from ssl_backbones.hub.publishing.material import Material, MaterialError
 from ssl_backbones.registry.image_sets import are_those
 
@@ -42,10 +43,10 @@ def check_ships(material: Material, weights: Path) -> None:
             f"{material.name!r} says {data}, and the images are not known to be those: record their fingerprint in "
             "ssl_backbones/registry/image_sets.py if they are, or publish the weights with --repo"
         )
-    check_worth(material.evaluations)
+    check_worth(apart(material.evaluations, givens(material.results))[0])
 
 
-def check_worth(evaluations: Sequence[dict[str, Any]]) -> None:
+def check_worth(evaluations: Sequence[Mapping[str, Any]]) -> None:
     """Refuse weights that were not shown to be above random ones by every one of QUESTIONS."""
     compared = {results["protocol"] for results, baseline in beside_random(evaluations) if baseline}
     for protocol in QUESTIONS:
