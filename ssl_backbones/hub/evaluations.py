@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -33,6 +34,13 @@ def part_of(results: Results, given: Mapping[str, Provenance]) -> str:
         return "random"
     digest = results.get("weights_sha256")
     return next((part for part, network in given.items() if network.sha256 == digest), "")
+
+
+def stem_of(results: Results, given: Mapping[str, Provenance]) -> str:
+    """The stem of an evaluation's file: its protocol and, where it is not of the backbone, what it is of."""
+    stem = re.sub(r"[^a-z0-9]+", "_", str(results["protocol"]).lower()).strip("_") or "evaluation"
+    part = part_of(results, given)
+    return f"{stem}_{part}" if part else stem
 
 
 def apart(evaluations: Sequence[Results], given: Mapping[str, Provenance]) -> tuple[list[Results], list[Results]]:

@@ -13,6 +13,7 @@ from ssl_backbones.models.teacher_branch import BESIDE
 from ssl_backbones.recipes.own import ARCHS, own
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.registry.tags import TAGS
 from ssl_backbones.views import DISTILLED_KEPT_VIEW
 
 TEACHERS: dict[str, dict[str, Any]] = {
@@ -32,13 +33,16 @@ DEEPER = (
     ("resnet20", "goods", 64, 20),
 )
 """Networks, their images, the side in pixels and the epochs; the second are small enough to ship."""
+MEASURED = {tag.name for tag in TAGS}
+"""Recipes whose weights are at hand."""
 OPTIMIZER = OptimizerConfig("adamw", 2e-3, lr_rule="absolute", weight_decay=0.02, exclude_norm_and_bias=True)
 
 
 def taught(arch: str, data: str, size: int, epochs: int, tag: str, method: MethodConfig, paper: str) -> Recipe:
     """A network on some images, by a method with a teacher; its tag ends in `tag`."""
+    name = f"{arch}_{method.name}.{data}{size}_{epochs}ep_{tag}"
     return Recipe(
-        name=f"{arch}_{method.name}.{data}{size}_{epochs}ep_{tag}",
+        name=name,
         model=f"{arch}_{method.name}",
         method=method,
         size=size,
@@ -54,7 +58,7 @@ def taught(arch: str, data: str, size: int, epochs: int, tag: str, method: Metho
             epochs=epochs,
             hardware="2 CPU cores",
             hours=None,
-            result="not measured",
+            result=f"our own, in model_cards/{name}.md" if name in MEASURED else "not measured",
         ),
     )
 

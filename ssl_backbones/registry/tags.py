@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ssl_backbones.registry.image_sets import CLOTHING, IMAGENETTE, IN1K
+from ssl_backbones.registry.image_sets import CLOTHING, GOODS, IMAGENETTE, IN1K
 from ssl_backbones.registry.image_sets import Data as Data
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.zoo import ORIGINS
@@ -72,31 +74,38 @@ class Tag:
 
 
 _PAIRS = "Trained with labels: its pairs were mined inside the classes. Compare it with supervised training."
+_TAUGHT = "Taught by a network that learnt with the labels of ImageNet. Compare it with that network."
 _SHIPPED: dict[str, tuple[float | None, str]] = {
-    "moco_v2.imagenette32_60ep": (61.2, ""),
-    "byol.imagenette32_60ep": (65.8, ""),
-    "lewel_m.imagenette32_60ep": (62.4, ""),
-    "lewel_b.imagenette32_60ep": (64.6, ""),
-    "flags.imagenette32_60ep": (65.2, _PAIRS),
-    "patch_rotnet.imagenette32_30ep": (44.4, ""),
-    "patch_relnet.imagenette32_30ep": (49.0, ""),
-    "moco_v2.clothing10_32_200ep": (65.4, ""),
+    "resnet8_moco_v2.imagenette32_60ep": (61.2, ""),
+    "resnet8_byol.imagenette32_60ep": (65.8, ""),
+    "resnet8_lewel_m.imagenette32_60ep": (62.4, ""),
+    "resnet8_lewel_b.imagenette32_60ep": (64.6, ""),
+    "resnet8_flags.imagenette32_60ep": (65.2, _PAIRS),
+    "resnet8_patch_rotnet.imagenette32_30ep": (44.4, ""),
+    "resnet8_patch_relnet.imagenette32_30ep": (49.0, ""),
+    "resnet8_moco_v2.clothing10_32_200ep": (65.4, ""),
+    "resnet20_distilled.imagenette64_20ep_lite0": (79.7, _TAUGHT),
 }
-"""ResNet-8 at 32 px, by method and tag: logistic regression on its features, top-1 in %, and what is to be said."""
+"""By name: logistic regression on its features, top-1 in %, and what is to be said."""
+_IMAGES = {"imagenette": IMAGENETTE, "clothing10_": CLOTHING, "goods": GOODS, "in1k": IN1K}
+_TAG = re.compile(r"(?P<images>imagenette|clothing10_|goods|in1k)(?P<size>\d*)_(?P<epochs>\d+)ep")
+"""Of a name, the images, the side in pixels and the epochs."""
 
 
-def _epochs(name: str) -> int:
-    """The epochs that a name ends with."""
-    return int(name.rpartition("_")[2].removesuffix("ep"))
+def _tag(name: str, **about: Any) -> Tag:
+    """A row of the table, with what its name says."""
+    said = _TAG.match(Name.parse(name).tag)
+    assert said
+    size = int(said["size"]) if said["size"] else None
+    return Tag(name, _IMAGES[said["images"]], int(said["epochs"]), size=size, **about)
 
 
 def _tags() -> Iterator[Tag]:
     """Weights that ship with the package, and weights that others publish."""
     for name, (number, notes) in _SHIPPED.items():
-        data = CLOTHING if "clothing" in name else IMAGENETTE
-        yield Tag(f"resnet8_{name}", data, _epochs(name), number, size=32, notes=notes)
+        yield _tag(name, our_number=number, notes=notes)
     for name, origin in ORIGINS.items():
-        yield Tag(name, IN1K, _epochs(name), licence=origin.licence, origin=origin)
+        yield _tag(name, licence=origin.licence, origin=origin)
 
 
 TAGS = tuple(_tags())

@@ -12,7 +12,7 @@ from typing import Any
 from ssl_backbones.credentials import change_texts
 from ssl_backbones.files import write_file, write_json
 from ssl_backbones.hub.card import ON_THE_HUB, Places, model_card
-from ssl_backbones.hub.evaluations import part_of
+from ssl_backbones.hub.evaluations import stem_of
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.hub.given import Terms, givens
 from ssl_backbones.hub.publishing.material import Material, MaterialError
@@ -103,12 +103,11 @@ def copy_state(checkpoint: Path, folder: Path) -> list[str]:
 
 
 def evaluation_files(material: Material) -> list[str]:
-    """A file for each evaluation, named by its protocol and, where it is not of the backbone, by what it is of."""
+    """A file for each evaluation, numbered where there are several of one protocol and of the same network."""
     names: list[str] = []
     given = givens(material.results)
     for found in material.evaluations:
-        stem = re.sub(r"[^a-z0-9]+", "_", str(found["protocol"]).lower()).strip("_") or "evaluation"
-        stem += f"_{part}" if (part := part_of(found, given)) else ""
+        stem = stem_of(found, given)
         number = sum(re.fullmatch(rf"evaluations/{stem}(_\d+)?\.json", name) is not None for name in names)
         names.append(f"evaluations/{stem}_{number + 1}.json" if number else f"evaluations/{stem}.json")
     return names

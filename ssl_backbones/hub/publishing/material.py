@@ -14,7 +14,7 @@ from torch import nn
 import ssl_backbones
 from ssl_backbones.checks import brief
 from ssl_backbones.files import read_object
-from ssl_backbones.hub.evaluations import is_random
+from ssl_backbones.hub.evaluations import is_random, stem_of
 from ssl_backbones.hub.export import rounded
 from ssl_backbones.hub.given import givens
 from ssl_backbones.hub.publishing.names import without_names
@@ -108,8 +108,11 @@ def read_material(
             f"the backbone in {run} holds numbers that are not finite, first in {broken[0]!r}: train it anew"
         )
     digest = weights_sha256(backbone)
-    known = {digest, *(network.sha256 for network in givens(results).values())}
-    found = tuple(read_evaluation(path, digest, known) for path in evaluations)
+    given = givens(results)
+    known = {digest, *(network.sha256 for network in given.values())}
+    found = tuple(
+        sorted((read_evaluation(path, digest, known) for path in evaluations), key=lambda one: stem_of(one, given))
+    )
     return Material(run, recipe, results, found, backbone, newest(run) if with_state else None, half)
 
 
