@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ssl_backbones.hub.given import givens
 from ssl_backbones.hub.publishing.names import without_names
 from ssl_backbones.hub.run_name import fingerprint
 from ssl_backbones.models.backbone import weights_sha256
+from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.names import Name
 from ssl_backbones.runs.checkpoint import newest_whole
@@ -108,12 +109,15 @@ def read_material(
             f"the backbone in {run} holds numbers that are not finite, first in {broken[0]!r}: train it anew"
         )
     digest = weights_sha256(backbone)
-    given = givens(results)
-    known = {digest, *(network.sha256 for network in given.values())}
-    found = tuple(
-        sorted((read_evaluation(path, digest, known) for path in evaluations), key=lambda one: stem_of(one, given))
-    )
+    found = read_evaluations(evaluations, digest, givens(results))
     return Material(run, recipe, results, found, backbone, newest(run) if with_state else None, half)
+
+
+def read_evaluations(paths: Sequence[Path], digest: str, given: Mapping[str, Provenance]) -> tuple[dict[str, Any], ...]:
+    """The evaluations of these weights, of random ones and of what the run was given, in the order of their files."""
+    known = {digest, *(network.sha256 for network in given.values())}
+    found = [read_evaluation(path, digest, known) for path in paths]
+    return tuple(sorted(found, key=lambda results: stem_of(results, given)))
 
 
 def read_evaluation(path: Path, digest: str, known: Set[str]) -> dict[str, Any]:
