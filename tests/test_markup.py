@@ -37,9 +37,9 @@ def test_commands_end_no_block() -> None:
 
 
 def marked(value: Any) -> Any:
-    """A JSON value with markup in every text, and behind the names of numbers and classes."""
+    """A JSON value with markup in every text but that on labels, of which a card takes none that no run writes."""
     if isinstance(value, dict):
-        return {name: marked(part) for name, part in value.items()}
+        return {name: part if name == "labels" else marked(part) for name, part in value.items()}
     if isinstance(value, list):
         return [marked(part) for part in value]
     return value + MARKUP if isinstance(value, str) else value
