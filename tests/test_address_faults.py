@@ -6,15 +6,14 @@ import dataclasses
 import pickle
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import hostile
 import pytest
-from addressed import alone, four_shards, opened
+from addressed import alone, folder, opened, server
 from image_sources import raw, write
 from runs import killed, outcome, run, stop, tiny
-from shard_server import ShardServer, serving_shards
+from shard_server import ShardServer
 from test_tar import BAD, entry, same_tensors, shard, tensors
 from whole_runs import NoisyConfig
 
@@ -31,24 +30,9 @@ from ssl_backbones.evaluate.detection.open_annotated import open_annotated
 from ssl_backbones.evaluate.segmentation.masks import open_scenes
 from ssl_backbones.recipes.settings import Checkpoints
 
+__all__ = ["alone", "folder", "server"]
 SECRETS = ("Swordfish", "Sesame")
 STALLED = r"^'http://.+part-00\d\.tar' cannot be read \(nothing whole came within 0\.[15] seconds, 4 times over\):"
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return four_shards(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def server(folder: Path) -> Iterator[ShardServer]:
-    with serving_shards(folder) as server:
-        yield server
 
 
 @pytest.mark.parametrize("ranges", [True, False])

@@ -7,7 +7,6 @@ import io
 import os
 import pickle
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,12 +16,12 @@ import pyarrow as pa
 import pytest
 import tifffile
 import torch
-from addressed import alone, four_shards, opened
+from addressed import alone, folder, opened, server
 from channel_images import drawn_values
 from conftest import drawn_image
 from image_sources import raw, write
 from runs import Part, as_rank, tiny
-from shard_server import ShardServer, serving_shards
+from shard_server import ShardServer
 from test_tar import entry, same_tensors, shard, tensors
 from two_processes import run_two_processes
 from whole_runs import NoisyConfig
@@ -43,21 +42,7 @@ from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.data.fetching import Fetching
 from ssl_backbones.distributed import gather_objects
 
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return four_shards(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def server(folder: Path) -> Iterator[ShardServer]:
-    with serving_shards(folder) as server:
-        yield server
+__all__ = ["alone", "folder", "server"]
 
 
 @pytest.mark.parametrize("ranges", [True, False])

@@ -132,6 +132,8 @@ def test_what_whole_sets_gave_is_that_of_its_file() -> None:
         ]
         numbers = [run_of["epochs"], f"{100 * before['value']:.1f}", f"{100 * after['value']:.1f}", *spans]
         assert told[name] == (f"{run_of['data']['images']:,}", f"{' | '.join(map(str, numbers))}: longer training pays")
+    minutes = round(runs["resnet8_moco_v2.own on imagenette_96"]["seconds"] / 60)
+    assert f"The second took {minutes} minutes of one thread" in text
 
 
 def test_a_view_is_no_larger_than_the_images_and_shrinks_where_memory_is_short() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import ROOT
 from published import refused
 from torch import nn
 
@@ -99,3 +102,49 @@ def test_a_name_that_ships_is_loaded_without_a_network(name: str) -> None:
     assert features.std() > 0
     assert name in list_models(pretrained=True)
     assert ssl_backbones.describe(name).source == "ships with the package"
+
+
+def row_of(name: str, page: Path) -> list[str]:
+    """The row of a page's table that shows weights."""
+    (row,) = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{name}`")]
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def measured(name: str, evaluation: str, number: str = "top-1") -> str:
+    """A number of an evaluation in percent, as tables show it."""
+    path = ROOT / "benchmarks" / "results" / name / "evaluations" / f"{evaluation}.json"
+    return f"{100 * json.loads(path.read_bytes())['numbers'][number]['value']:.1f}"
+
+
+@pytest.mark.parametrize("name", [path.stem for path in FILES])
+def test_every_table_shows_what_was_measured(name: str) -> None:
+    by_classifier, near = "logistic_regression_on_cached_features", "k=20, T=0.07"
+    linear, random = measured(name, by_classifier), measured(name, f"{by_classifier}_random")
+    assert row_of(name, ROOT / "docs" / "weights.md")[-2:] == [linear, random]
+    shown = [measured(name, "knn", near), linear, measured(name, "mlp")]
+    assert row_of(name, ROOT / "benchmarks" / "README.md")[1:] == shown
+    assert next(tag.our_number for tag in TAGS if tag.name == name) == float(linear)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in FILES if "distilled" in path.stem])
+def test_what_was_taught_stands_between_random_weights_and_its_teacher(name: str) -> None:
+    lines = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8").splitlines()
+    place = next(at for at, line in enumerate(lines) if line.startswith(f"| `{name}`"))
+    before, after = ([cell.strip() for cell in lines[at].strip("|").split("|")] for at in (place - 1, place + 1))
+    by_classifier, near = "logistic_regression_on_cached_features", "k=20, T=0.07"
+    assert before[1:] == [
+        measured(name, "knn_random", near),
+        measured(name, f"{by_classifier}_random"),
+        measured(name, "mlp_random"),
+    ]
+    assert after[1] == measured(name, "knn_teacher", near)
+    if after[2] != "not measured":
+        assert after[2] == measured(name, f"{by_classifier}_teacher")
+    seconds = json.loads((ROOT / "benchmarks" / "results" / name / "results.json").read_bytes())["seconds"]
+    assert f" {round(seconds / 60)}" in "\n".join(lines[place + 1 : place + 8])
+
+
+def test_the_readme_names_what_learned_from_images_that_anybody_may_use() -> None:
+    (told,) = re.findall(r"Of the weights that ship, (.*?);", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    free = {tag.name for tag in TAGS if tag.file and "non-commercial" not in tag.data.terms}
+    assert set(re.findall(r"`(\S+)`", told)) == free

@@ -89,7 +89,7 @@ _SHIPPED: dict[str, tuple[float | None, str]] = {
 }
 """By name: logistic regression on its features, top-1 in %, and what is to be said."""
 _IMAGES = {"imagenette": IMAGENETTE, "clothing10_": CLOTHING, "goods": GOODS, "in1k": IN1K}
-_TAG = re.compile(r"(?P<images>imagenette|clothing10_|goods|in1k)(?P<size>\d*)_(?P<epochs>\d+)ep")
+_TAG = re.compile(rf"(?P<images>{'|'.join(_IMAGES)})(?P<size>\d*)_(?P<epochs>\d+)ep")
 """Of a name, the images, the side in pixels and the epochs."""
 
 
