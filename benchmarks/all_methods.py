@@ -143,7 +143,7 @@ def save(bench: Bench, found: list[Row], results: Path) -> None:
     if not records:
         return
     one = next(iter(records.values()))[0]
-    about = {name: one[name] for name in ("budget", "hardware", "cores", "threads", "python", "versions")}
+    about = {name: one[name] for name in ("budget", "precision", "hardware", "cores", "threads", "python", "versions")}
     dates = sorted({record["date"] for each in records.values() for record in each})
     made = about | {"dates": dates, "choices": dict(bench.choices)} | table(records, found)
     write(made, results)
@@ -183,10 +183,12 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=results, help="the table to write, with one for readers beside")
     parser.add_argument("--budget", type=float, default=360, help="CPU seconds of a run (360)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of all runs (fp32)")
     options = parser.parse_args()
     on_threads(1)
     teachers = {"lite0": options.lite0} if options.lite0 else {}
-    bench = Bench({DATA: options.data}, teachers, options.out, options.budget, choices_in(options.tuned))
+    choices = choices_in(options.tuned)
+    bench = Bench({DATA: options.data}, teachers, options.out, options.budget, choices, options.precision)
     return 1 if work(bench, rows(bool(teachers)), options.seeds, options.results) else 0
 
 

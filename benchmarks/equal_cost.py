@@ -168,7 +168,7 @@ def done(bench: Bench, label: str, data: str, seed: int, find: Any, *given: Any)
     except Exception:  # one run that fails costs no other
         traceback.print_exc()
         return False
-    about = {"row": label, "data": data, "seed": seed, "budget": bench.budget}
+    about = {"row": label, "data": data, "seed": seed, "budget": bench.budget, "precision": bench.precision}
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, about | found | circumstances(PACKAGES))
     print(f"    knn {found['knn']['accuracy']:.3f}, linear {found['linear']['accuracy']:.3f}", flush=True)
@@ -185,10 +185,12 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--budget18", type=float, default=0, help="CPU seconds of a ResNet-18's run; 0 for none")
     parser.add_argument("--epochs18", type=int, default=0, help="of a ResNet-18 at 128 px; 0 for none")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of all runs (fp32)")
     options = parser.parse_args()
     on_threads(1)
     sets = {"imagenette": options.imagenette, "goods": options.goods}
-    bench = Bench(sets, {"lite0": options.lite0, "dinov2": options.dinov2}, options.out, options.budget)
+    teachers = {"lite0": options.lite0, "dinov2": options.dinov2}
+    bench = Bench(sets, teachers, options.out, options.budget, precision=options.precision)
     return 1 if work(bench, options.seeds, options.budget18, options.epochs18) else 0
 
 

@@ -107,6 +107,7 @@ class Bench:
     budget: float
     choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By a recipe's name, its fields, by dotted names, that have other values than it says."""
+    precision: str = "fp32"
 
     @property
     def pairs(self) -> Path:
@@ -139,7 +140,7 @@ class Bench:
             data=self.sets[data],
             out=str(self.run(row, data, seed)),
             cache=str(self.out / "cache"),
-            precision="fp32",
+            precision=self.precision,
             layout="channels_last",
             engine="opencv",
             workers=0,

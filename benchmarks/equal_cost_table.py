@@ -162,6 +162,7 @@ def main() -> int:
         return 1
     first = next(iter(found.values()))[0]
     about = {name: first[name] for name in ("hardware", "cores", "threads", "python", "versions")}
+    about["precisions"] = sorted({record["precision"] for records in found.values() for record in records})
     about["budgets"] = sorted({record["budget"] for records in found.values() for record in records})
     about["dates"] = sorted({record["date"] for records in found.values() for record in records})
     made = about | table(found)

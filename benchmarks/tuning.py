@@ -121,7 +121,13 @@ def record_of(bench: Bench, method: str, number: int, choices: Choices, place: t
         about = {"method": method, "round": place[0], "candidate": number, "choices": choices, "epochs": place[1]}
         found = scored(trial(bench, method, number, choices, place, seed))
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, about | found | {"seed": seed, "budget": bench.budget} | circumstances(PACKAGES))
+        write_json(
+            file,
+            about
+            | found
+            | {"seed": seed, "budget": bench.budget, "precision": bench.precision}
+            | circumstances(PACKAGES),
+        )
         print(f"    k-NN {found['score']:.3f} in {found['cpu_seconds']:.0f} CPU s", flush=True)
     made = json.loads(file.read_text())
     if (made["choices"], made["epochs"], made["seed"]) != (json.loads(json.dumps(choices)), place[1], seed):
@@ -151,9 +157,10 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=3600, help="CPU seconds of each method (3600)")
     parser.add_argument("--methods", nargs="+", choices=list(GRIDS), default=list(GRIDS))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of all runs (fp32)")
     options = parser.parse_args()
     on_threads(1)
-    bench = Bench({DATA: options.data}, {}, options.out, options.budget)
+    bench = Bench({DATA: options.data}, {}, options.out, options.budget, precision=options.precision)
     known = costs(bench, tuple(Row(method, recipe_of(method)) for method in options.methods), DATA)
     for method in options.methods:
         file = options.out / "tuned.json"
