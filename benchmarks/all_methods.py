@@ -20,7 +20,7 @@ from statistics import fmean
 from typing import Any
 
 from equal_cost import done, drawn, trained
-from equal_cost_rows import RANDOM, Bench, Row, costs
+from equal_cost_rows import RANDOM, Bench, Row, costs, epochs_for
 from equal_cost_table import NUMBERS, Record, cells, gain, points, read
 from timing import on_threads, write
 
@@ -111,7 +111,7 @@ def work(bench: Bench, found: list[Row], seeds: list[int], results: Path) -> int
         if row is not found[0]:
             mined(bench, found[0], seeds[0])
         cost = cost_of(bench, apart[row is not found[0]], row)
-        epochs = max(1, int((bench.budget - cost["before"]) / cost["epoch"]))
+        epochs = epochs_for(bench.budget, cost)
         failed += not done(bench, row.label, DATA, seed, trained, bench, row, DATA, seed, epochs, cost["before"])
         save(bench, found, results)
     save(bench, found, results)

@@ -235,6 +235,12 @@ def costs(bench: Bench, rows: tuple[Row, ...], data: str) -> dict[str, dict[str,
     return known
 
 
+def epochs_for(budget: float, cost: Mapping[str, float]) -> int:
+    """The epochs that a budget allows, one at least; a teacher that alone takes over half of it is not counted in."""
+    left = budget - cost["before"]
+    return max(1, int((left if left > budget / 2 else budget) / cost["epoch"]))
+
+
 def teaching(bench: Bench, row: Row, data: str) -> float:
     """CPU seconds of what a row's teacher does before the first step: features of all images, or of some for means."""
     recipe = bench.recipe(row, data, 0, 1000)
