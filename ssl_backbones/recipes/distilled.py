@@ -26,7 +26,7 @@ CASES = (
     ("resnet8", "imagenette", 32, 60),
     ("resnet8", "goods", 32, 60),
     ("resnet18", "imagenette", 64, 20),
-    ("resnet18", "goods", 96, 20),
+    ("resnet18", "goods", 96, 40),
 )
 DEEPER = (
     ("resnet20", "imagenette", 64, 20),
