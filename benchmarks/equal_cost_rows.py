@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from steps import anew
@@ -107,7 +107,7 @@ class Bench:
     budget: float
     choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By a recipe's name, its fields, by dotted names, that have other values than it says."""
-    precision: str = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
 
     @property
     def pairs(self) -> Path:

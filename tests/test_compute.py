@@ -92,9 +92,16 @@ def test_emulated_bf16_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_precision("bf16", CPU) == "bf16"  # but computed if it is asked for
 
 
-def test_nothing_is_tried_where_nothing_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_way_alone_is_timed_for_the_forecast_of_a_long_run(clock: dict[Any, list[float]]) -> None:
+    clock["bf16", "channels_last"] = [9.0, 0.5]  # a first step is slower
+    chosen = choose(nn.Identity(), torch.zeros(1), CPU, "bf16", "channels_last", steps=200)
+    assert chosen == Compute("bf16", "channels_last", {"bf16 channels last": 0.5})
+    assert str(chosen) == "bf16, channels last (a step took: bf16 channels last 500 ms)"
+
+
+def test_nothing_is_tried_where_nothing_is_open_and_the_run_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trial, "seconds", lambda *way: pytest.fail("it was tried"))
-    chosen = choose(nn.Identity(), torch.zeros(1), CPU, "bf16", "channels_last")
+    chosen = choose(nn.Identity(), torch.zeros(1), CPU, "bf16", "channels_last", steps=199)
     assert chosen == Compute("bf16", "channels_last", {})
     assert str(chosen) == "bf16, channels last"
 

@@ -182,6 +182,19 @@ class Hands:
         return self.now
 
 
+def test_the_time_that_is_left_goes_by_the_steps_and_not_by_what_was_measured_before(tmp_path: Path) -> None:
+    clock = Hands()
+    told = RunLog(tmp_path, 100, 32, stream=io.StringIO(), clock=clock)
+    clock.now += 1000
+    told.write(0, {"knn": 0.5})
+    for _ in range(10):
+        clock.now += 1
+        told.advance()
+    assert told.seconds_left == 90
+    assert told.seconds == 1010
+    told.close()
+
+
 def test_a_steady_run_says_a_line_before_the_narrator_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, heard = Hands(), []
     monkeypatch.setattr(log.NARRATOR, "heard", lambda: heard.append(clock.now))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,14 @@ import pytest
 import torch
 from conftest import drawn_image
 from runs import forget, image_folder, run, tiny
+from small_methods import leave_teacher
 
 from ssl_backbones import commands
 from ssl_backbones.data import open_images
 from ssl_backbones.data.survey import survey
 from ssl_backbones.methods import METHODS, BYOLConfig, LewelMConfig
+from ssl_backbones.models.teacher import Teacher
+from ssl_backbones.models.teacher_branch import BESIDE
 from ssl_backbones.recipes.command_line import read_recipe
 from ssl_backbones.recipes.facts import Facts
 from ssl_backbones.recipes.own import settled
@@ -211,6 +215,30 @@ def test_a_dry_run_tells_the_forecast_and_writes_nothing(
     assert f"Opening {data}\n" in said
     assert "Timing 4 images of " in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]
+
+
+@pytest.mark.parametrize("kept", [BESIDE, "features"])
+def test_a_dry_run_keeps_no_features_and_tells_what_they_take(
+    kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The teacher sees one image, and then a batch, of the 70 that there are."""
+    teacher, looked = leave_teacher(tmp_path / "teacher"), []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "apart"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    (tmp_path / "apart").mkdir()
+    data = image_folder(tmp_path / "photos", 70)
+    look = Teacher.look
+    monkeypatch.setattr(Teacher, "look", lambda self, images: [looked.append(len(images)), look(self, images)][1])
+    words = ["--data", str(data), "--method.teacher", teacher, "--method.kept", kept, "--method.teacher_size", "32"]
+    recipe = "resnet8_distilled.imagenette32_60ep_lite0"
+    assert commands.main(["pretrain", recipe, *words, "--batch_size", "8", "--dry_run"]) == 0
+    assert re.search(
+        r"^Forecast: about .* for what is made of all images once; 480 steps, ", capsys.readouterr().out, re.M
+    )
+    assert sum(looked) == 9
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["apart", "photos", "teacher"]
+    assert list((tmp_path / "apart").iterdir()) == []
 
 
 def test_the_views_that_are_timed_are_those_of_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -42,6 +43,10 @@ class MethodConfig(ABC):
         """The policy of each view of an image, where views follow any."""
         views = getattr(self, "views", None)
         return views if isinstance(views, tuple) else ()
+
+    def on_trial(self, folder: Path) -> Self:
+        """The configuration of a trial on some images: files of every image, where it keeps any, go into `folder`."""
+        return self
 
     @abstractmethod
     def build(self, backbone: nn.Module) -> Method:

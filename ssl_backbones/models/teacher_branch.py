@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from abc import ABC
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,10 @@ class TeacherConfig(ABC):  # noqa: B024  # fields alone
     def given(self) -> tuple[str, ...]:
         """The name of the teacher, which a run must not move."""
         return (self.teacher,)
+
+    def on_trial(self, folder: Path) -> Self:
+        """The same teacher for a trial on some images, its kept features in a folder of the trial's own."""
+        return replace(self, kept=str(folder)) if self.kept else self
 
 
 @final

@@ -119,7 +119,7 @@ class RunLog:
         self.batch_size, self.total_steps = batch_size, total_steps
         self.every_seconds, self.clock, self.spent = every_seconds, clock or NARRATOR.clock, spent
         self.step = self.first_step = resumed_at or 0
-        self.started = self.clock()
+        self.started = self.set_off = self.clock()
         self.written_at = self.printed_at = (self.started, self.step)
         self.shown_at = self.started
         if not main:
@@ -149,7 +149,7 @@ class RunLog:
     def left_at(self, now: float) -> float | None:
         """The same at a time of the clock."""
         first, done, whole = (self.effort(step) for step in (self.first_step, self.step, self.total_steps))
-        pace = (done - first) / max(now - self.started, 1e-9)
+        pace = (done - first) / max(now - self.set_off, 1e-9)
         return (whole - done) / pace if pace > 0 and self.step < self.total_steps else None
 
     def advance(self) -> None:
@@ -162,6 +162,8 @@ class RunLog:
         """Record what the counters decided at the current step, in the files, the trackers and the terminal."""
         if not self.main:
             return
+        if self.step == self.first_step:
+            self.set_off = self.clock()  # what was measured before is no part of the pace
         plain = {name: as_number(value) for name, value in values.items()}
         self.lines.write({"step": self.step, "epoch": epoch} | plain)
         (then, before), now = self.written_at, self.clock()

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from statistics import fmean, median
+from tempfile import mkdtemp
+from typing import Self
 
+import numpy as np
 import torch
 
 from ssl_backbones.data import Images
 from ssl_backbones.data.placement import MEMORY_FORMATS, in_layout
-from ssl_backbones.distributed import doing, world_size
+from ssl_backbones.data.subset import at
+from ssl_backbones.distributed import doing, first_decides, gather_objects, rank, world_size
 from ssl_backbones.methods.method import Method
 from ssl_backbones.narrator import as_time
 from ssl_backbones.recipes.channels import shown
@@ -51,15 +61,18 @@ class Forecast:
     """Bytes in the run's folder, while the last checkpoint is written."""
     timed: str
     """The machine and the precision of the timing, in words."""
+    before: float = 0.0
+    """Seconds of what is made of all images before the first step, such as a teacher's features of them."""
 
     @property
     def hours(self) -> float:
-        """Hours of all steps, measurements and checkpoints apart."""
-        return self.steps * self.seconds / 3600
+        """Hours until the last step, measurements and checkpoints apart."""
+        return (self.before + self.steps * self.seconds) / 3600
 
     def __str__(self) -> str:
+        first = f"about {as_time(self.before)} for what is made of all images once; " if self.before else ""
         return (
-            f"{self.steps} steps, {self.steps_per_epoch} an epoch; "
+            f"{first}{self.steps} steps, {self.steps_per_epoch} an epoch; "
             f"{as_time(self.steps_per_epoch * self.seconds)} an epoch, {as_time(self.steps * self.seconds)} in all "
             f"({self.timed}); about {gigabytes(self.memory)} of memory and "
             f"{gigabytes(self.disk)} of disk"
@@ -74,23 +87,20 @@ def dry_run(recipe: Recipe) -> Forecast:
         recipe = as_before(recipe)
         engine = engine_of(recipe, build(Beginning(random(recipe), None)))
     recipe, images, _ = settled_on_data(replace(recipe, engine=engine), device)
-    with using_engine(engine), fitting():
-        method = build(Beginning(random(recipe), None))
-        recipe = fitted(recipe, method, images, device)
+    with using_engine(engine), FewSteps.of(recipe, images) as trial, fitting():
+        fits = fitted(trial.recipe, trial.build(), trial.images, device)
+    recipe = replace(recipe, accumulation=fits.accumulation)
     return forecast(recipe, images, device)
 
 
 def forecast(recipe: Recipe, images: Images, device: torch.device) -> Forecast:
     """The forecast of a recipe that has no field open, from a few steps on some of its images; nothing is written."""
+    with FewSteps.of(recipe, images) as trial:
+        method = trial.build()
+        check_batch(recipe, method, images)
+        before = trial.seconds_before(method, len(images))
+        found = enough(trial.recipe, method, trial.images, device)
     at_once = recipe.batch_size // (recipe.parts * world_size())
-    with fitting():
-        method = build(Beginning(random(recipe), None)).train()
-    check_batch(recipe, method, images)
-    few = at_once if device.type == "cuda" else max(TIMED_ON_CPU, fewest(method))
-    found = timing(recipe, method, images, device, min(at_once, few))
-    if found.images < at_once and found.step < QUICK:  # the overhead of a small step would count as work
-        more = max(found.images, int(found.images * PATIENCE / (4 * found.step)))
-        found = timing(recipe, method, images, device, min(at_once, more))
     share = recipe.batch_size // world_size()
     workers = 0 if images.in_process else reading_workers(recipe.workers)
     reading = share * found.views
@@ -106,7 +116,63 @@ def forecast(recipe: Recipe, images: Images, device: torch.device) -> Forecast:
         memory=memory_needed(method, found.kept * at_once, device),
         disk=disk_needed(recipe, method),
         timed=f"timed on {found.images} images, {device.type}, {threads}{found.precision}, measurements apart",
+        before=before,
     )
+
+
+@dataclass(frozen=True)
+class FewSteps:
+    """The recipe and the images that a few steps are timed of."""
+
+    recipe: Recipe
+    images: Images
+    """All, or a batch of them where the method makes files of every image before the first step."""
+    kept: Path
+    """The folder of those files."""
+
+    @classmethod
+    @contextmanager
+    def of(cls, recipe: Recipe, images: Images) -> Iterator[Self]:
+        """Context manager: the steps of a recipe, which leave no file behind."""
+        place = Path(first_decides(partial(mkdtemp, prefix="ssl-backbones-")))
+        try:
+            method = recipe.method.on_trial(place / "kept")
+            if method is not recipe.method:
+                images = at(images, np.arange(min(len(images), recipe.batch_size)))
+            yield cls(replace(random(recipe), method=method), images, place / "kept")
+            gather_objects(None)  # all processes have read what is there
+        finally:
+            if rank() == 0:
+                shutil.rmtree(place, ignore_errors=True)
+
+    def build(self) -> Method:
+        """The method, from random weights."""
+        with fitting():
+            return build(Beginning(self.recipe, None)).train()
+
+    def seconds_before(self, method: Method, count: int) -> float:
+        """Seconds that the files of so many images take; they are there for the steps afterwards."""
+        if self.recipe.method.on_trial(self.kept) is self.recipe.method:
+            return 0.0
+        seconds = 0.0
+        for few in (at(self.images, np.arange(1)), self.images):  # with the first, what is needed is opened
+            first_decides(partial(shutil.rmtree, self.kept, ignore_errors=True))
+            began = time.perf_counter()
+            with fitting():
+                method.dataset(few, self.recipe.size, self.recipe.seed)
+            seconds = time.perf_counter() - began
+        return seconds / len(self.images) * count
+
+
+def enough(recipe: Recipe, method: Method, images: Images, device: torch.device) -> Timing:
+    """Time a few images at once, and more of them where a step of those is quick."""
+    at_once = recipe.batch_size // (recipe.parts * world_size())
+    few = at_once if device.type == "cuda" else max(TIMED_ON_CPU, fewest(method))
+    found = timing(recipe, method, images, device, min(at_once, few))
+    if found.images < at_once and found.step < QUICK:  # the overhead of a small step would count as work
+        more = max(found.images, int(found.images * PATIENCE / (4 * found.step)))
+        found = timing(recipe, method, images, device, min(at_once, more))
+    return found
 
 
 def random(recipe: Recipe) -> Recipe:
@@ -137,7 +203,7 @@ class Timing:
 
 def timing(recipe: Recipe, method: Method, images: Images, device: torch.device, count: int) -> Timing:
     """Time a few steps of `count` images, from their decoding on, until PATIENCE is over; they train the method."""
-    trial = replace(random(recipe), batch_size=count * world_size(), accumulation=1)
+    trial = replace(recipe, batch_size=count * world_size(), accumulation=1)
     precision = available(device)[-1] if recipe.precision == "auto" else recipe.precision
     layout = "contiguous" if recipe.layout == "auto" else recipe.layout
     timed_here = f"Timing {count} images of {recipe.size} px by {recipe.model}"

@@ -30,6 +30,8 @@ HOPELESS = 1.5
 """Drop a way that takes more than this many times the fastest one's time."""
 BUDGET = 0.05
 """Of the time that the run's steps will take; one round is always timed."""
+FOR_THE_FORECAST = 0.01
+"""Of the run's steps, those that are timed where nothing is left open."""
 
 
 class PrecisionError(Refusal, ValueError):
@@ -72,12 +74,13 @@ def choose(
     """The precision and layout asked for, or the faster ones of those left open, measured on a copy of the method.
 
     Ways are timed in turn, step by step, so that whatever else the machine does meets all of them alike; `steps` are
-    those of the run, of whose time the trial takes a small part.
+    those of the run, of whose time the trial takes a small part. One way alone is timed for the forecast, if the run is
+    long.
     """
     precisions = available(device) if precision == "auto" else (check_precision(precision, device),)
     layouts: tuple[Layout, ...] = get_args(Layout) if layout == "auto" else (layout,)  # type: ignore[assignment]
     ways = list(product(precisions, layouts))
-    if len(ways) == 1:
+    if len(ways) == 1 and FOR_THE_FORECAST * steps < 2:
         return Compute(*ways[0], tried={})
     seconds = Trial(method, batch, device).compare(ways, steps)
     first = seconds[ways[0]]
