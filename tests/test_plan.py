@@ -112,6 +112,9 @@ def test_a_plan_for_a_gpu_that_is_elsewhere(
     assert settled(recipe, facts).method == settled(read_recipe(first[:1], "pretrain", None), facts).method
     assert "its hours cannot be timed from here" in output
     assert "--init resnet50_dino.in1k_800ep begins with published weights (apache-2.0" in output
+    assert re.search(r"--init resnet18\.\w+ begins with timm's weights \(apache-2.0, trained with labels\)", output)
+    (other,) = re.findall(r"^Or let it learn .*: ssl-backbones pretrain (.*) --method.teacher NAME$", output, re.M)
+    assert read_recipe(shlex.split(other), "pretrain", None).data == str(data)
 
 
 def test_the_method_follows_from_the_number_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,4 +280,5 @@ def test_large_images_are_advised_a_cache(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", WHY)
 def test_a_start_is_one_that_allows_commercial_use(name: str) -> None:
     said = start_of(name)
-    assert said == "" or re.match(r"^Start: --init \S+ begins with published weights \((apache-2.0|mit)", said)
+    whose = "(published|timm's) weights"
+    assert said == "" or re.match(rf"^Start: --init \S+ begins with {whose} \((apache-2.0|mit)", said)

@@ -12,12 +12,15 @@ Looks at the images, times a few steps of each candidate on this machine, and gi
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass
 
 from ssl_backbones.checks import check
 from ssl_backbones.data import open_images
 from ssl_backbones.data.survey import survey
 from ssl_backbones.distributed import doing, say
+from ssl_backbones.invocation import NAME
+from ssl_backbones.recipes.facts import arch_of
 from ssl_backbones.train.plan import plan
 from ssl_backbones.train.processes import meet
 
@@ -55,5 +58,10 @@ def run(options: Options) -> None:
     choices = plan(images, options.data, device, options.gpu_memory, options.hours)
     for number, choice in enumerate(choices, start=1):
         say("\n".join([f"\n{number}. {choice.command}", *(f"   {sentence}" for sentence in choice.sentences())]))
+    arch, data = arch_of(choices[0].recipe), shlex.quote(options.data)
+    say(
+        "\nOr let it learn what a network that others trained knows of your images: "
+        f"{NAME} pretrain {arch}_distilled.own --data {data} --method.teacher NAME"
+    )
     if not options.hours and any(choice.cost.hours > LONG and not choice.elsewhere for choice in choices):
         say("\nWith --hours H each is shortened to what fits into so many hours on this machine.")

@@ -100,7 +100,7 @@ class CachedImages(Images):
         self.fingerprint_by_sizes = self.index["of"].get("fingerprint_by_sizes", self.fingerprint)
         self.content_digest = self.index["of"].get("content_digest")
         self.told_by_sizes = "fingerprint_by_sizes" not in self.index["of"]
-        """True of a cache of version 0.1, which knew images by their sizes alone."""
+        """True of a cache of 0.1.0.dev0, which knew images by their sizes alone."""
         self.unreadable = {int(at): reason for at, reason in self.index["unreadable"].items()}
         self.encoded = self.index["content"]["kind"] != "pixels"
         self.file: mmap.mmap | None = None

@@ -20,7 +20,7 @@ def say_copies(asked: Images | None, images: Images) -> None:
 def copies_among(asked: Images, images: Images) -> list[int]:
     """The rows of images to ask about that are, by their digests, one of those to learn from; no empty or missing one.
 
-    Images whose digests nobody knows, as those of a cache that version 0.1 made, are none.
+    Images whose digests nobody knows, as those of a cache that 0.1.0.dev0 made, are none.
     """
     if asked.digests is None or images.digests is None:
         return []

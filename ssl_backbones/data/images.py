@@ -73,7 +73,7 @@ class Images(ABC):
 
     @cached_property
     def fingerprint_by_sizes(self) -> str:
-        """The fingerprint that records of version 0.1 name the same images by; it is compared with those alone."""
+        """The fingerprint that records of 0.1.0.dev0 name the same images by; it is compared with those alone."""
         if self.sizes is None:
             return self.fingerprint
         return fingerprint_by_sizes_of(self.keys, self.labels, self.sizes)
@@ -114,5 +114,5 @@ def by_content(images: Images) -> str:
 
 
 def by_sizes(images: Images) -> str:
-    """The fingerprint that records of version 0.1 name images by."""
+    """The fingerprint that records of 0.1.0.dev0 name images by."""
     return images.fingerprint_by_sizes

@@ -141,7 +141,7 @@ def fingerprint_of(keys: Sequence[str], labels: np.ndarray | None, digests: np.n
 
 
 def fingerprint_by_sizes_of(keys: Sequence[str], labels: np.ndarray | None, sizes: np.ndarray) -> str:
-    """The fingerprint that version 0.1 wrote: over keys, labels (N,) or None, and sizes in bytes (N,)."""
+    """The fingerprint that 0.1.0.dev0 wrote: over keys, labels (N,) or None, and sizes in bytes (N,)."""
     digest = begun("photos", keys, labels)
     digest.update(np.ascontiguousarray(sizes, "<i8").data)
     return digest.hexdigest()

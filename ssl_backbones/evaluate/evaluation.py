@@ -106,7 +106,7 @@ def evaluation(
 def claimed(
     protocol: str, options: EvaluationOptions, model: EvaluatedModel, images: Images, validation: Images | None
 ) -> RunFolder:
-    """The evaluation's folder, that of the same one by version 0.1 included."""
+    """The evaluation's folder, that of the same one by 0.1.0.dev0 included."""
     now, before = (identity(protocol, options, model, images, validation, name) for name in (by_content, by_sizes))
     return claim(options.out, now, complete=lambda there: now if there == before else there)
 

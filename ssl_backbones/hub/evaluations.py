@@ -82,7 +82,7 @@ def same_question(one: Results, other: Results) -> bool:
 
 
 def same_images(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """True for records of the same images: by content, or by sizes where version 0.1 wrote one of the two."""
+    """True for records of the same images: by content, or by sizes where 0.1.0.dev0 wrote one of the two."""
     by_sizes = "fingerprint_by_sizes"
     if by_sizes in one and by_sizes in other:
         return bool(one.get("fingerprint") == other.get("fingerprint"))

@@ -69,7 +69,7 @@ def distilled(arch: str, data: str, size: int, epochs: int, teacher: str) -> Rec
     return taught(arch, data, size, epochs, teacher, method, "Distillation")
 
 
-OWN = DistilledConfig(teacher_output="class", kept=BESIDE, views=(DISTILLED_KEPT_VIEW,))
+OWN = DistilledConfig(kept=BESIDE, views=(DISTILLED_KEPT_VIEW,))
 RECIPES = (
     *(distilled(*case, teacher) for case in (*CASES, *DEEPER) for teacher in TEACHERS),
     *(own(arch, OWN, OPTIMIZER) for arch in ARCHS),

@@ -37,7 +37,7 @@ def rob(arch: str, data: str, size: int, epochs: int, loss: Loss, teacher: str) 
 
 def of_own(arch: str) -> Recipe:
     """The recipe of a network for one's own images."""
-    return own(arch, RoBConfig(loss="byol", teacher_output="class", **KEPT, **aligned_heads(arch)), OPTIMIZER)
+    return own(arch, RoBConfig(loss="byol", **KEPT, **aligned_heads(arch)), OPTIMIZER)
 
 
 RECIPES = (*(rob(*case, *choice) for case in CASES for choice in CHOICES), *map(of_own, ARCHS))

@@ -4,7 +4,7 @@
     numbers                             name: {value, low, high, ...}; an accuracy in [0, 1] with its 95% interval
     settings, seed, command             how; the settings of a pretraining run are its recipe.json
     data, validation                    {source, images, fingerprint, fingerprint_by_sizes}; validation is null where
-                                        there is none. The second is what version 0.1 called the fingerprint.
+                                        there is none. The second is what 0.1.0.dev0 called the fingerprint.
                                         `copies` of validation counts those of its images that are training images
     compute, versions, date             on what
 

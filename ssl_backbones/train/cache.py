@@ -185,7 +185,7 @@ def check(images: Images, source: str, place: Path) -> None:
     """Refuse a cache that was harmed, or is not of these images any more.
 
     A few of its images are decoded again and compared: the same files may be decoded to other pixels. Of a cache of
-    version 0.1, which knew images by their sizes, all are.
+    0.1.0.dev0, which knew images by their sizes, all are.
     """
     index = read_index(place)
     way_out = f"delete {place}, and the same command makes it anew, or name another folder with --cache"

@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass, replace
 
 import torch
+from timm.models import get_pretrained_cfg
 
 from ssl_backbones import recipes
 from ssl_backbones.catalogue.description import Description
@@ -17,6 +18,7 @@ from ssl_backbones.recipes.facts import Facts, arch_of, bytes_needed
 from ssl_backbones.recipes.own import settled
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.registry.licences import is_non_commercial
 from ssl_backbones.train.cost import gigabytes
 from ssl_backbones.train.forecast import Forecast, forecast
 from ssl_backbones.train.settle import OF_A_GPU, facts_of, memory_of
@@ -144,14 +146,23 @@ def epochs_within(hours: float, recipe: Recipe, cost: Forecast) -> int:
 
 
 def start_of(arch: str) -> str:
-    """The sentence on the best published weights of a network that allow commercial use; empty where there are none."""
+    """The sentence on the best published weights of a network that allow commercial use, or else on timm's own."""
     known = [describe(name) for name in list_models(f"{arch}_*", pretrained=True)]
     free = [model for model in known if not model.non_commercial and figure_of(model)]
     if not free:
-        return ""
+        return of_timm(arch)
     best = max(free, key=figure_of)
     images = f", from images for {best.data_terms}" if best.data_terms else ""
     return f"Start: --init {best.name} begins with published weights ({best.licence}{images}) instead of random ones."
+
+
+def of_timm(arch: str) -> str:
+    """The sentence on timm's own weights of a network, which learnt with labels; empty where none are free to use."""
+    cfg = get_pretrained_cfg(arch)
+    if cfg is None or not cfg.tag or not cfg.license or is_non_commercial(cfg.license):
+        return ""
+    learnt = f"{cfg.license}, trained with labels"
+    return f"Start: --init {arch}.{cfg.tag} begins with timm's weights ({learnt}) instead of random ones."
 
 
 def figure_of(model: Description) -> float:

@@ -99,7 +99,7 @@ class KnnForm(TypedDict):
 
 
 class OldKnnForm(TypedDict):
-    """The k-NN accuracy of a run as version 0.1 wrote it."""
+    """The k-NN accuracy of a run as 0.1.0.dev0 wrote it."""
 
     before: float
     after: float
@@ -114,14 +114,14 @@ class OldKnnForm(TypedDict):
 
 
 class OldNumberForm(TypedDict):
-    """A number before and after training as version 0.1 wrote it."""
+    """A number before and after training as 0.1.0.dev0 wrote it."""
 
     before: float
     after: float
 
 
 class OldResultsForm(TypedDict, total=False):
-    """Results as version 0.1 wrote them."""
+    """Results as 0.1.0.dev0 wrote them."""
 
     knn: OldKnnForm
     std: OldNumberForm
@@ -216,7 +216,7 @@ ANEW = "start the command that wrote it once more, which makes it anew, or name 
 
 
 def check_results(results: Mapping[str, Any]) -> None:
-    """Refuse results that something could not read, of today's form or of version 0.1: ValueError."""
+    """Refuse results that something could not read, of today's form or of 0.1.0.dev0: ValueError."""
     if "numbers" not in results:
         check_form(OldResultsForm, results)
         return

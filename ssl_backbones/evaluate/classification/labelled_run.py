@@ -41,7 +41,7 @@ class LabelledRun(Transfer, ABC):
     asked_about: Hidden[str] = ""
     """The fingerprint of the validation images, so that a run does not go on with others."""
     asked_about_by_sizes: Hidden[str] = ""
-    """The same as version 0.1 told it, so that a run goes on which that began."""
+    """The same as 0.1.0.dev0 told it, so that a run goes on which that began."""
     classes: str = ""
     """A file that names the classes to learn and to ask about, one on a line; empty for all."""
     hold_out: int = 0
