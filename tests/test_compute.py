@@ -9,6 +9,7 @@ import torch
 from small_methods import STAND_INS, batch_of, small_method
 from tinted import CPU
 from torch import nn
+from two_processes import run_two_processes
 
 from ssl_backbones.data.placement import in_layout
 from ssl_backbones.methods import MethodConfig
@@ -84,6 +85,24 @@ def test_a_trial_takes_a_small_part_of_the_run(clock: dict[Any, list[float]], st
     spent, least = sum(clock[way][0] for way in asked), 2 * sum(times[0] for times in clock.values())
     assert spent <= max(least, compute.BUDGET * steps * 0.95) + 1e-9
     assert len(asked) <= 4 * (1 + compute.ROUNDS)
+
+
+def tried_beside_a_busy_process(rank: int, steps: int) -> list[tuple[str, str]]:
+    """The steps that a process takes whose clock says something else at every one than the other's."""
+    asked: list[tuple[str, str]] = []
+    clock = iter(range(1, 1000))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compute, "computes_bf16", lambda: True)
+        patch.setattr(Trial, "seconds", lambda trial, way: [asked.append(way), 1.0 + 3 * rank * next(clock)][1])
+        choose(nn.Identity(), torch.zeros(1), CPU, steps=steps)
+    return asked
+
+
+@pytest.mark.parametrize("steps", [10, 400, 10_000])
+def test_all_processes_try_the_same_steps_whatever_their_clocks_say(steps: int) -> None:
+    """A step is taken together: a process that took another would wait for the others for ever."""
+    first, second = run_two_processes(tried_beside_a_busy_process, steps)
+    assert first == second
 
 
 def test_emulated_bf16_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:

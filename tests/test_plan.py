@@ -16,6 +16,7 @@ import torch
 from conftest import drawn_image
 from runs import forget, image_folder, run, tiny
 from small_methods import leave_teacher
+from two_processes import run_two_processes
 
 from ssl_backbones import commands
 from ssl_backbones.data import open_images
@@ -218,6 +219,36 @@ def test_a_dry_run_tells_the_forecast_and_writes_nothing(
     assert f"Opening {data}\n" in said
     assert "Timing 4 images of " in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]
+
+
+def timed_beside_a_busy_process(rank: int, place: str) -> list[int]:
+    """The images of each timed batch, and the steps taken, of a process whose clock goes slower than the other's."""
+    taken: list[int] = []
+
+    def slow(work: Any, device: torch.device) -> float:
+        work()
+        taken.append(0)
+        return 0.21 + 0.4 * rank * len(taken)
+
+    def noting(run: Any, *given: Any) -> Any:
+        taken.append(run.batch_size)
+        return start_module.read_batch(run, *given)
+
+    recipe = tiny(BYOLConfig, Path(place), Path(place) / "run", batch_size=64, size=16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forecast_module, "PATIENCE", 8.0)
+        patch.setattr(forecast_module, "timed", slow)
+        patch.setattr(forecast_module, "read_batch", noting)
+        forecast(recipe, open_images(recipe.data), CPU)
+    return taken
+
+
+def test_all_processes_time_the_same_steps_whatever_their_clocks_say(tmp_path: Path) -> None:
+    """A step is taken together: a process that took another would wait for the others for ever."""
+    image_folder(tmp_path, 100)
+    first, second = run_two_processes(timed_beside_a_busy_process, str(tmp_path))
+    assert first == second
+    assert len([images for images in first if images]) == 2
 
 
 @pytest.mark.parametrize("kept", [BESIDE, "features"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +22,7 @@ from ssl_backbones.data.subset import at
 from ssl_backbones.distributed import doing, first_decides, gather_objects, rank, world_size
 from ssl_backbones.methods.method import Method
 from ssl_backbones.narrator import as_time
+from ssl_backbones.products import network_products
 from ssl_backbones.recipes.channels import shown
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.train.beginning import Beginning
@@ -134,7 +135,8 @@ class FewSteps:
     @contextmanager
     def of(cls, recipe: Recipe, images: Images) -> Iterator[Self]:
         """Context manager: the steps of a recipe, which leave no file behind."""
-        place = Path(first_decides(partial(mkdtemp, prefix="ssl-backbones-")))
+        shared = existing(recipe.folder) if world_size() > 1 else None  # other machines see no /tmp of the first one
+        place = Path(first_decides(partial(mkdtemp, prefix=".ssl-backbones-", dir=shared)))
         try:
             method = recipe.method.on_trial(place / "kept")
             if method is not recipe.method:
@@ -169,10 +171,20 @@ def enough(recipe: Recipe, method: Method, images: Images, device: torch.device)
     at_once = recipe.batch_size // (recipe.parts * world_size())
     few = at_once if device.type == "cuda" else max(TIMED_ON_CPU, fewest(method))
     found = timing(recipe, method, images, device, min(at_once, few))
-    if found.images < at_once and found.step < QUICK:  # the overhead of a small step would count as work
-        more = max(found.images, int(found.images * PATIENCE / (4 * found.step)))
-        found = timing(recipe, method, images, device, min(at_once, more))
-    return found
+    more = first_decides(partial(larger, found, at_once))
+    return timing(recipe, method, images, device, more) if more else found
+
+
+def larger(found: Timing, at_once: int) -> int:
+    """The images to time instead of so few that their step is mostly overhead; 0 where it is not."""
+    if found.images >= at_once or found.step >= QUICK:
+        return 0
+    return min(at_once, max(found.images, int(found.images * PATIENCE / (4 * found.step))))
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    return next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
 
 
 def random(recipe: Recipe) -> Recipe:
@@ -216,9 +228,10 @@ def timing(recipe: Recipe, method: Method, images: Images, device: torch.device,
         optimizer = build_optimizer(method, trial)
 
         def passes() -> None:
-            with torch.autocast(device.type, DTYPES.get(precision), precision in DTYPES):
-                loss = method(batch)["loss"]
-            loss.backward()
+            with network_products(device):
+                with torch.autocast(device.type, DTYPES.get(precision), precision in DTYPES):
+                    loss = method(batch)["loss"]
+                loss.backward()
 
         def rest() -> None:
             optimizer.step()
@@ -227,7 +240,13 @@ def timing(recipe: Recipe, method: Method, images: Images, device: torch.device,
 
         with within_memory(recipe, method, recipe.precision), counted(method) as storages:
             times = [(timed(passes, device), timed(rest, device))]
-        while len(times) <= ROUNDS and sum(map(sum, times)) + max(map(sum, times)) < PATIENCE:
+        while first_decides(partial(another, times)):
             times.append((timed(passes, device), timed(rest, device)))
     both = [median(column) for column in zip(*(times[1:] or times), strict=True)]  # the first one is to warm up
     return Timing(count, views / count, both[0] / count, both[1], sum(storages.values()) / count, precision)
+
+
+def another(times: Sequence[tuple[float, float]]) -> bool:
+    """True if there is time for another step after those, of which the last takes as long as any."""
+    seconds = [sum(each) for each in times]
+    return len(times) <= ROUNDS and sum(seconds) + max(seconds) < PATIENCE

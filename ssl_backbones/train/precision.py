@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from statistics import median
 from typing import Any, Literal, get_args
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from ssl_backbones.data.placement import MEMORY_FORMATS, Layout, in_layout
-from ssl_backbones.distributed import doing
+from ssl_backbones.distributed import doing, first_decides
 from ssl_backbones.products import network_products
 from ssl_backbones.refusal import Refusal
 
@@ -144,15 +145,11 @@ class Trial:
                 spent += self.seconds(way)
         seconds: dict[Way, list[float]] = {way: [] for way in ways}
         contenders = list(ways)
-        for _ in range(ROUNDS):
+        while contenders:
             for way in contenders:
                 seconds[way].append(self.seconds(way))
             spent += sum(seconds[way][-1] for way in contenders)
-            fastest = min(median(seconds[way]) for way in contenders)
-            contenders = [way for way in contenders if way == ways[0] or median(seconds[way]) < HOPELESS * fastest]
-            a_round = sum(seconds[way][-1] for way in contenders)
-            if len(contenders) == 1 or spent + a_round > BUDGET * steps * fastest:
-                break
+            contenders = first_decides(partial(next_round, seconds, contenders, BUDGET * steps, spent))
         return seconds
 
     def seconds(self, way: Way) -> float:
@@ -169,6 +166,19 @@ class Trial:
             self.method.zero_grad()
 
         return timed(step, self.device)
+
+
+def next_round(seconds: dict[Way, list[float]], contenders: Sequence[Way], steps: float, spent: float) -> list[Way]:
+    """The ways to time once more, the plainest among them; none after ROUNDS or the time of so many of the run's steps.
+
+    By the clock of one process: steps are taken together, so all have to take as many.
+    """
+    plainest = next(iter(seconds))
+    fastest = min(median(seconds[way]) for way in contenders)
+    left = [way for way in contenders if way == plainest or median(seconds[way]) < HOPELESS * fastest]
+    a_round = sum(seconds[way][-1] for way in left)
+    over = len(seconds[plainest]) == ROUNDS or spent + a_round > steps * fastest
+    return [] if over or len(left) == 1 else left
 
 
 def timed(work: Callable[[], Any], device: torch.device) -> float:

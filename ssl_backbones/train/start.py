@@ -36,7 +36,7 @@ from ssl_backbones.train.optimization import parameter_groups
 from ssl_backbones.train.parts import PARTS, may_differ
 from ssl_backbones.train.precision import Compute, check_precision, choose, timed
 from ssl_backbones.train.processes import accelerator_of, check_trackers, first_decides, meet
-from ssl_backbones.train.reading import read_in_parts
+from ssl_backbones.train.reading import parts_for, read_in_parts
 from ssl_backbones.train.saved_state import taking_up
 from ssl_backbones.train.switches import set_switches
 
@@ -182,17 +182,22 @@ def check_batch(run: Run, method: Method, images: Images) -> None:
 
 
 def read_batch(run: Run, method: Method, images: Images, device: torch.device, side: int = 0) -> tuple[Any, float]:
-    """The same, also of a trial's batch, which no rule of the method is asked about, or with views of another side."""
+    """The same, also of a trial's batch, which no rule of the method is asked about, or with views of another side.
+
+    The seconds are those of one process, also where several shared the work.
+    """
     with fitting(take_own(run)):
         dataset = method.dataset(images, run.size, run.seed)
     with fitting("leave out --progressive.start"):
         dataset = dataset.at(side) if side else dataset
     order = Order(len(images), run.batch_size, run.seed, rank(), world_size(), run.parts)
     request: Request = next(order.requests(epoch=0))
+    workers = readers(run, images)
     began = time.perf_counter()
     with doing(f"Reading a first batch, {len(request.indices)} images", at_once=True):
-        content = dataset.on_device(to_device(read_in_parts(dataset, request, readers(run, images)).content, device))
-    return content, time.perf_counter() - began
+        content = dataset.on_device(to_device(read_in_parts(dataset, request, workers).content, device))
+    seconds = time.perf_counter() - began
+    return content, seconds * max(1, parts_for(len(request.indices), workers))
 
 
 def readers(run: Run, images: Images) -> int:
