@@ -18,6 +18,8 @@ ENTRIES = 2**24
 """The most numbers of a table of points and clusters that are held at once."""
 ROWS = 2**14
 """Features that are whitened at once."""
+DRAWN_BY_DISTANCE = 1024
+"""The most clusters whose beginnings are drawn one after the other; of thousands, that takes longer than the rounds."""
 NEARER = 1e-6
 """The share by which a beginning must come nearer than an earlier one; less is rounding."""
 
@@ -74,7 +76,8 @@ def k_means(
     best, nearest = torch.zeros(len(points), dtype=torch.long, device=points.device), math.inf
     for number in range(restarts):
         with doing(f"Clustering {everyone} images into {clusters}: beginning {number + 1} of {restarts}"):
-            centres = plus_plus(points, clusters, generator, everyone, own)
+            begin = plus_plus if clusters <= DRAWN_BY_DISTANCE else scattered
+            centres = begin(points, clusters, generator, everyone, own)
             labels, distances = lloyd(points, centres, iterations)
             total = float(sum_over_processes(distances.double().sum()))
         if total < nearest * (1 - NEARER):
@@ -100,6 +103,15 @@ def plus_plus(points: Tensor, clusters: int, generator: torch.Generator, everyon
             distance[index] = torch.where(mine, 0, distance[index])
         nearest = distance if number == 0 else torch.minimum(nearest, distance)
     return torch.stack(chosen)
+
+
+def scattered(points: Tensor, clusters: int, generator: torch.Generator, everyone: int, own: slice) -> Tensor:
+    """Centres (K, D) to begin with: so many different ones of all points, as faiss takes them."""
+    rows = torch.randperm(everyone, generator=generator, device=points.device)[:clusters]
+    here = (rows >= own.start) & (rows < own.stop)
+    centres = points.new_zeros(clusters, points.shape[1])
+    centres[here] = points[rows[here] - own.start]
+    return sum_over_processes(centres)
 
 
 def first_to_ring(points: Tensor, squares: Tensor, rings: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -18,8 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from two_processes import run_two_processes
 
+from ssl_backbones import k_means as k_means_module
 from ssl_backbones.data import ImageSourceError, Request
-from ssl_backbones.k_means import assigned, centred, k_means, lloyd, pca_whiten, plus_plus, sums_of_clusters
+from ssl_backbones.k_means import assigned, centred, k_means, lloyd, pca_whiten, plus_plus, scattered, sums_of_clusters
 from ssl_backbones.methods import DeepClusterConfig
 from ssl_backbones.methods.deepcluster import cluster_weights
 from ssl_backbones.shares import own_places
@@ -48,6 +49,13 @@ def test_known_clusters_are_found(clusters: int, each: int, seed: int) -> None:
     points, truth = blobs(clusters, each, seed=seed)
     found = k_means(points, clusters, torch.Generator().manual_seed(seed), restarts=10)
     assert same_partition(found, truth)
+
+
+def test_many_clusters_begin_with_points_that_differ() -> None:
+    points = normal(0, 300, 8)
+    centres = scattered(points, 300, torch.Generator().manual_seed(0), 300, slice(0, 300))
+    assert len(centres.unique(dim=0)) == 300
+    assert torch.equal(centres.sort(0).values, points.sort(0).values)
 
 
 def test_the_same_seed_gives_the_same_clusters() -> None:
@@ -112,8 +120,9 @@ CASES = [(61, 4, 6, 30), (20, 8, 9, 7), (7, 3, 7, 7), (20, 8, 5, 0)]
 """Points, their dimensions, clusters, and the points of the first of two processes."""
 
 
-def shared_clusters(rank: int) -> list[Tensor]:
+def shared_clusters(rank: int, by_distance: int) -> list[Tensor]:
     found = []
+    k_means_module.DRAWN_BY_DISTANCE = by_distance
     for count, dim, clusters, first in CASES:
         own = white(count, dim)[[slice(first), slice(first, None)][rank]]
         found.append(k_means(own, clusters, torch.Generator().manual_seed(2), restarts=2))
@@ -122,9 +131,11 @@ def shared_clusters(rank: int) -> list[Tensor]:
     return found
 
 
-def test_processes_that_share_the_points_find_what_one_finds() -> None:
-    """However many points each has, also none; with clusters that lose their points."""
-    first, second = run_two_processes(shared_clusters)
+@pytest.mark.parametrize("by_distance", [0, 1024])
+def test_processes_that_share_the_points_find_what_one_finds(by_distance: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many points each has, also none; with clusters that lose their points; from either kind of beginning."""
+    monkeypatch.setattr(k_means_module, "DRAWN_BY_DISTANCE", by_distance)
+    first, second = run_two_processes(shared_clusters, by_distance)
     for (count, dim, clusters, _), one, other, *whitened in zip(
         CASES, first[::2], second[::2], first[1::2], second[1::2], strict=True
     ):

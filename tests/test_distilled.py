@@ -219,6 +219,10 @@ class TestRefusedTeachers:
         with pytest.raises(TeacherError, match="has no feature maps, which dense_weight 1 asks for"):
             distilling(teacher="crossvit_9_240.in1k", dense_weight=1.0)
 
+    def test_views_of_other_channels(self) -> None:
+        with pytest.raises(TeacherError, match=r"looks at RGB, and the views have 4 channels: take a method without"):
+            Teacher(SMALL["teacher"]).affine((0.5,) * 4, (0.2,) * 4)
+
     def test_a_side_that_is_no_multiple_of_the_patch(self, vit: str) -> None:
         with pytest.raises(
             TeacherError, match=r"takes no images of 40 px .its patches are 16 px wide.: choose another"

@@ -119,7 +119,9 @@ class TestKeptFeatures:
         with pytest.raises(TeacherError, match=r"features cannot be kept in .*: name a folder that can be written to"):
             keep_features(Teacher(SMALL["teacher"]), 32, Drawn(3), tmp_path / "file" / "kept")
 
-    def test_an_unreadable_image_has_zeros(self, tmp_path: Path) -> None:
+    def test_an_unreadable_image_has_zeros(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         class Torn(Drawn):
             def __getitem__(self, index: int) -> Image.Image:
                 if index == 5:
@@ -128,6 +130,25 @@ class TestKeptFeatures:
 
         kept = keep_features(Teacher(SMALL["teacher"]), 32, Torn(7), tmp_path / "kept")
         assert [bool(kept[np.array([row])].any()) for row in range(7)] == [row != 5 for row in range(7)]
+        monkeypatch.setattr(kept_features, "embedded", None)
+        keep_features(Teacher(SMALL["teacher"]), 32, Torn(7), tmp_path / "kept")
+        assert "1 images of " in capsys.readouterr().out
+
+    def test_an_image_that_can_be_read_again_gets_its_features(self, tmp_path: Path) -> None:
+        class Passing(Drawn):
+            away = True
+
+            def __getitem__(self, index: int) -> Image.Image:
+                if index in (2, 5) and self.away:
+                    raise UnreadableImageError("the disk is away")
+                return super().__getitem__(index)
+
+        images, teacher = Passing(11), Teacher(SMALL["teacher"])
+        keep_features(teacher, 32, images, tmp_path / "kept")
+        images.away = False
+        kept = keep_features(teacher, 32, images, tmp_path / "kept")
+        undisturbed = keep_features(teacher, 32, images, tmp_path / "other")
+        np.testing.assert_array_equal(kept[np.arange(11)], undisturbed[np.arange(11)])
 
     def test_two_processes_keep_what_one_keeps(self, tmp_path: Path) -> None:
         alone = keep_features(Teacher(SMALL["teacher"]), 32, Drawn(11), tmp_path / "alone")[np.arange(11)]

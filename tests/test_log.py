@@ -22,6 +22,7 @@ from ssl_backbones.files import UnwritableError
 from ssl_backbones.narrator import SILENCE, as_time
 from ssl_backbones.runs import log
 from ssl_backbones.runs.log import RunLog, as_line, number, read_log, seconds_in
+from ssl_backbones.runs.waiting import Spent
 
 
 class Terminal(io.StringIO):
@@ -193,6 +194,27 @@ def test_the_time_that_is_left_goes_by_the_steps_and_not_by_what_was_measured_be
     assert told.seconds_left == 90
     assert told.seconds == 1010
     told.close()
+
+
+def test_speeds_are_those_of_the_steps_without_measurements(tmp_path: Path) -> None:
+    """Ten steps of a second, and after each of the first nine lines a measurement of a minute."""
+    clock, spent, stream = Hands(), Spent(), io.StringIO()
+    told = RunLog(tmp_path, 100, 32, stream=stream, clock=clock, spent=spent)
+    clock.now, spent.measurements = 60.0, 60.0
+    told.write(0, {"knn": 0.5})
+    for _ in range(9):
+        for _ in range(10):
+            clock.now += 1
+            spent.waiting += 0.5
+            told.advance()
+        clock.now, spent.measurements = clock.now + 60, spent.measurements + 60
+        told.write(0, {"knn": 0.5})
+    told.close()
+    lines = [json.loads(line) for line in (tmp_path / "speed.jsonl").read_text().splitlines()]
+    assert [line["images_per_second"] for line in lines[1:]] == [32] * 9
+    assert [line["waiting"] for line in lines[1:]] == [0.5] * 9
+    assert [line["measuring"] for line in lines] == [60] * 10
+    assert stream.getvalue().count(", 32 images/s, 50% of it waiting for images") == 9
 
 
 def test_a_steady_run_says_a_line_before_the_narrator_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,8 +71,19 @@ def test_every_recipe_fits_its_images_and_its_machine(name: str) -> None:
 def test_every_field_with_a_rule_is_left_to_it(name: str) -> None:
     recipe = recipes.get(name)
     known = {field.name for field in fields(recipe.method)}
-    assert {rule for rule in RULES if rule.startswith("method.") and rule[7:] in known} <= set(recipe.derived)
+    slower = {"method.target_momentum"} if recipe.method.name in ("dino", "pixpro") else set()
+    ruled = {rule for rule in RULES if rule.startswith("method.") and rule[7:] in known}
+    assert ruled - set(recipe.derived) == slower
     assert set(RULES) - set(recipe.derived) <= {rule for rule in RULES if rule.startswith("method.")}
+
+
+def test_a_queue_follows_the_prototypes_that_a_person_chose() -> None:
+    facts = replace(MACHINES[0], images=9469)
+    usual = recipes.get("resnet18_swav.own")
+    named = replace(usual, method=replace(usual.method, prototypes=1000))  # type: ignore[call-arg]
+    kept = replace(named, derived=tuple(name for name in named.derived if name != "method.prototypes"))
+    method: Any = settled(kept, facts).method
+    assert (method.prototypes, method.queue_size, method.queue_after) == (1000, 1920, 0.05)
 
 
 def test_what_the_rules_give() -> None:

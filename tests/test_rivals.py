@@ -105,6 +105,9 @@ class TestSupCon:
 
     def test_no_label_at_all_is_refused_in_words(self) -> None:
         method, images = small_method(SupConConfig), Drawn(6)
+        images.labels = np.array([0, -1, 2, 7, 0, 1])
+        with pytest.raises(ImageSourceError, match=r"that of '3.png' is 7, which is not one of 0 to 2"):
+            method.dataset(images, 16, 0)
         images.labels = None  # type: ignore[assignment]
         with pytest.raises(ImageSourceError, match=r"^SupCon needs labels, and these 6 images have none: put each"):
             method.dataset(images, 16, 0)

@@ -17,6 +17,7 @@ from ssl_backbones import __main__
 from ssl_backbones.fetch import from_hub
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.methods import BYOLConfig, InstDisc, InstDiscConfig, MethodConfig, MoCoV2Config, from_run
+from ssl_backbones.models.teacher_branch import TeacherBranch
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs import saving
 from ssl_backbones.runs.checkpoint import load_latest
@@ -50,10 +51,13 @@ def test_every_methods_state_is_taken_over(kind: type[MethodConfig], tmp_path: P
     method = build(begin(onward(kind, tmp_path, tmp_path / "run")))
     found = method.state_dict()
     rows = {name for name in state if name.endswith(("labels", "memory.keys"))}
+    measured = {name for name in state if name in {f"branch.{each}" for each in TeacherBranch.measured_anew}}
     assert found.keys() == state.keys()
-    assert all(torch.equal(found[name], state[name]) for name in state.keys() - rows)
+    assert all(torch.equal(found[name], state[name]) for name in state.keys() - rows - measured)
     assert all(not found[name].numel() for name in rows), "other images have other labels"
-    assert f"The state of {kind.name} is taken over: {len(state) - len(rows)} tensors" in capsys.readouterr().out
+    assert not any(found[name].any() for name in measured - {"branch.map_scale"}), "nor another teacher's mean"
+    taken = len(state) - len(rows) - len(measured)
+    assert f"The state of {kind.name} is taken over: {taken} tensors" in capsys.readouterr().out
 
 
 def test_the_constant_of_nce_is_of_the_images_at_hand(tmp_path: Path):

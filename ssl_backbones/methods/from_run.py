@@ -97,8 +97,8 @@ def state_folder(name: str) -> Path:
 def take_over(method: Method, config: MethodConfig, folder: Path) -> int:
     """Give a method all that the same one had learnt in a run, heads, target and queue too; the number of its tensors.
 
-    What has a row for each image stays as it is, as the images may be others. Raises RunError for another method, or
-    one of other sizes.
+    What has a row for each image stays as it is, and so does what is measured of images, as they may be others. Raises
+    RunError for another method, or one of other sizes.
     """
     with of_this_version(folder):
         theirs: MethodConfig = from_plain(MethodConfig, described(folder)["method"], "method")
@@ -107,9 +107,11 @@ def take_over(method: Method, config: MethodConfig, folder: Path) -> int:
             f"{folder} holds the state of {theirs.name}, and {config.name} is to be trained: train that method, or "
             "leave --with_state out to start from the backbone alone"
         )
-    rows = {name for name, buffer in method.named_buffers() if not buffer.numel()}
-    own = {name: value for name, value in method.state_dict().items() if name not in rows}
-    given = {name: value for name, value in newest_state(folder)[1].items() if name not in rows}
+    apart = {name for name, buffer in method.named_buffers() if not buffer.numel()}
+    for place, module in method.named_modules():
+        apart |= {f"{place}.{name}" for name in getattr(module, "measured_anew", ())}
+    own = {name: value for name, value in method.state_dict().items() if name not in apart}
+    given = {name: value for name, value in newest_state(folder)[1].items() if name not in apart}
     shapes = [{name: tuple(value.shape) for name, value in state.items()} for state in (given, own)]
     wrong = sorted(name for name in own.keys() | given.keys() if shapes[0].get(name) != shapes[1].get(name))
     if wrong:

@@ -22,7 +22,7 @@ from ssl_backbones.checks import check_choice, check_positive, check_share
 from ssl_backbones.data import Images, NumberedBatches
 from ssl_backbones.distributed import gather, gather_with_gradient, rank
 from ssl_backbones.losses import AlignedNegatives, aligned_info_nce, aligned_negative_count
-from ssl_backbones.losses.precision import in_single_precision
+from ssl_backbones.losses.precision import in_single_precision, widened
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.aligned_head import LEWEL, Aligned, AlignedHead, AlignedHeadConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, width_of
@@ -123,7 +123,7 @@ class LewelNNCLR(Method):
         self, z1: Tensor, z2: Tensor, rows: Tensor, predictor: nn.Module, queue: Queue
     ) -> tuple[Tensor, Tensor, float]:
         """NNCLR's loss of embeddings (B, n, D) of two views, its own images' share of the neighbours, and chance."""
-        p1, p2 = (gather_with_gradient(predictor(z)) for z in (z1, z2))
+        p1, p2 = (gather_with_gradient(widened(predictor(z))) for z in (z1, z2))
         (nn1, own1), (nn2, own2) = (self.nearest(z, rows, queue) for z in (z1, z2))
         queue.offer(gather(normalize(z1, dim=2).flatten(1)), gather(rows))
         tau, place, negatives = self.config.temperature, rank() * len(z1), self.config.aligned_negatives

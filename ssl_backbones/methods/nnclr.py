@@ -14,7 +14,7 @@ from ssl_backbones.checks import check_choice, check_positive
 from ssl_backbones.data import Images, NumberedBatches
 from ssl_backbones.distributed import gather, gather_with_gradient, rank
 from ssl_backbones.losses import batch_info_nce
-from ssl_backbones.losses.precision import in_single_precision
+from ssl_backbones.losses.precision import in_single_precision, widened
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
@@ -102,7 +102,7 @@ class NNCLR(Method):
         """Score two views (B, 3, S, S) of each image, and the images' rows in the data (B,)."""
         (view1, view2), rows = batch
         z1, z2 = self.embed(view1), self.embed(view2)
-        p1, p2 = (gather_with_gradient(self.predictor(z)) for z in (z1, z2))
+        p1, p2 = (gather_with_gradient(widened(self.predictor(z))) for z in (z1, z2))
         (nn1, own1), (nn2, own2) = self.nearest(z1, rows), self.nearest(z2, rows)
         self.queue.offer(gather(z1), gather(rows))
         loss = (self.loss(nn1, p2) + self.loss(nn2, p1)) / 2

@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from ssl_backbones.checks import check_choice, check_positive
 from ssl_backbones.data import Images, NumberedBatches, require_labels
+from ssl_backbones.data.subset import Subset
 from ssl_backbones.distributed import gather, gather_with_gradient, rank
 from ssl_backbones.losses import supcon
 from ssl_backbones.losses.precision import widened
@@ -109,4 +110,5 @@ def labels_or_own(images: Images) -> np.ndarray:
     missing = None if images.labels is None else images.labels == -1
     if images.labels is None or missing is None or missing.all() or not missing.any():
         return require_labels(images, "SupCon")
+    require_labels(Subset(images, np.flatnonzero(~missing)), "SupCon")
     return np.where(missing, len(images.classes) + np.arange(len(images)), images.labels)

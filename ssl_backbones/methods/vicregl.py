@@ -13,6 +13,7 @@ from ssl_backbones.checks import check_at_least, check_positive, check_share
 from ssl_backbones.distributed import gather_with_gradient
 from ssl_backbones.losses import embedding_distances, place_distances, vicreg
 from ssl_backbones.losses.dense import matched_positions
+from ssl_backbones.losses.precision import widened
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
@@ -115,5 +116,5 @@ class VICRegL(Method):
 
     def loss(self, first: Tensor, second: Tensor) -> Tensor:
         """VICReg of paired embeddings (B, ..., D), over the images of all processes."""
-        config, paired = self.config, (gather_with_gradient(rows) for rows in (first, second))
+        config, paired = self.config, (gather_with_gradient(widened(rows)) for rows in (first, second))
         return vicreg(*paired, config.invariance, config.variance, config.covariance)

@@ -28,7 +28,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from ssl_backbones.data import Images, UnreadableImageError
-from ssl_backbones.distributed import doing, first_decides, gather, rank, world_size
+from ssl_backbones.distributed import doing, first_decides, gather, rank, say, world_size
 from ssl_backbones.files import (
     PRIVATE,
     content_of,
@@ -100,7 +100,7 @@ def keep_features(teacher: Teacher, side: int, images: Images, folder: Path) -> 
     crop = teacher.crop(side)
     content = first_decides(lambda: images.content_digest)
     question = question_of(teacher, crop, images, content)
-    missing = first_decides(lambda: missing_blocks(folder, question))
+    missing = first_decides(lambda: missing_blocks(folder, question, images))
     for at, number in enumerate(missing):
         rows = np.arange(number * BLOCK, min(number * BLOCK + BLOCK, len(images)))
         told = f"{teacher.name} looks at images {rows[0] + 1} to {rows[-1] + 1} of {len(images)}, to keep its features"
@@ -120,8 +120,11 @@ def question_of(teacher: Teacher, crop: CenterCrop, images: Images, content: str
     }
 
 
-def missing_blocks(folder: Path, question: dict[str, Any]) -> list[int]:
-    """The numbers of the blocks that are still to be made in a folder, which is begun if there is none."""
+def missing_blocks(folder: Path, question: dict[str, Any], images: Images) -> list[int]:
+    """The numbers of the blocks that are still to be made in a folder, which is begun if there is none.
+
+    A block without features of an image that could not be read is to be made again once it can.
+    """
     try:
         held = [path for path in folder.iterdir() if not path.name.startswith(PRIVATE)] if folder.is_dir() else []
         if held and not (folder / INDEX).exists():
@@ -135,8 +138,16 @@ def missing_blocks(folder: Path, question: dict[str, Any]) -> list[int]:
     except OSError as error:
         raise unwritable(folder, error) from error
     check(folder, question)
-    count = question["images"]["count"]
-    return [number for number in range(-(-count // BLOCK)) if not whole(folder, number, question)]
+    missing, unreadable = [], 0
+    for number in range(-(-question["images"]["count"] // BLOCK)):
+        blank = blank_rows(folder, number, question)
+        if blank is None or any(is_readable(images, number * BLOCK + row) for row in blank):
+            missing.append(number)
+        else:
+            unreadable += len(blank)
+    if unreadable:
+        say(f"{unreadable} images of {folder} could not be read when features were kept, and still cannot.")
+    return missing
 
 
 def check(folder: Path, question: dict[str, Any]) -> None:
@@ -174,20 +185,32 @@ def path_of(folder: Path, number: int) -> Path:
     return folder / f"{number:05}.safetensors"
 
 
-def whole(folder: Path, number: int, question: dict[str, Any]) -> bool:
-    """True if a block's file is there and holds what was written."""
+def is_readable(images: Images, row: int) -> bool:
+    """True if an image can be read now."""
+    try:
+        images[row]
+    except UnreadableImageError:
+        return False
+    return True
+
+
+def blank_rows(folder: Path, number: int, question: dict[str, Any]) -> list[int] | None:
+    """The rows of a block that hold no features; None where its file is not there, or not as it was written."""
     path = path_of(folder, number)
     if not path.exists():
-        return False
+        return None
     count = min(BLOCK, question["images"]["count"] - number * BLOCK)
     try:
         content = content_of(path)
         start = 8 + int.from_bytes(content[:8], "little")
         note = object_in(content[8:start])["__metadata__"]
         rows = content[start:]
-        return len(rows) == 2 * count * question["teacher"]["width"] and digest(rows) == str(note["sha256"])
+        if digest(rows) != str(note["sha256"]):
+            return None
+        features = np.frombuffer(rows, np.float16).reshape(count, question["teacher"]["width"])
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return None
+    return [int(row) for row in np.flatnonzero(~features.any(axis=1))]
 
 
 def digest(rows: bytes) -> str:

@@ -72,10 +72,11 @@ class Queue(nn.Module):
 def check_queue(
     size: int, images: int, batch_size: int, keys_of_an_image: int = 1, kept_out: str = "mask 'own'"
 ) -> None:
-    """Raise ValueError if a queue of `size` keys would hold the key of a query's own image, unless that is `kept_out`.
+    """Raise ValueError for a queue of `size` keys that holds the key of most queries' own images, unless `kept_out`.
 
-    That is so for most queries where it reaches back further than the images that are not in the batch. `kept_out` is
-    the choice of the method by which the loss leaves such keys out, empty where there is none.
+    That is so where it reaches back further than the N images that are not in the batch. A shorter one of K keys holds
+    it for K^2 / 2N^2 of the queries, as each epoch has an order of its own. `kept_out` is the choice of the method by
+    which the loss leaves such keys out, empty where there is none.
     """
     most = keys_of_an_image * (images - batch_size)
     if size > most:

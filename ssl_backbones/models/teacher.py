@@ -85,7 +85,15 @@ class Teacher:
         return CenterCrop(side, 1.0, self.cfg["interpolation"], mean, std)
 
     def affine(self, mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-        """Shift and scale (3, 1, 1) from a view's normalisation to its own: x * scale + shift."""
+        """Shift and scale (3, 1, 1) from a view's normalisation to its own: x * scale + shift.
+
+        TeacherError for views that are neither RGB nor grey.
+        """
+        if len(mean) not in (1, 3):
+            raise TeacherError(
+                f"the teacher {self.name!r} looks at RGB, and the views have {len(mean)} channels: take a method "
+                "without a teacher, or leave --in_chans out"
+            )
         usual = torch.tensor((mean, std), dtype=torch.float64)[:, :, None, None]
         own = torch.tensor((self.cfg["mean"], self.cfg["std"]), dtype=torch.float64)[:, :, None, None]
         return ((usual[0] - own[0]) / own[1]).float(), (usual[1] / own[1]).float()

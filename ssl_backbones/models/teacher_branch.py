@@ -6,7 +6,7 @@ import re
 from abc import ABC
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self, final
+from typing import Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +65,8 @@ class TeacherBranch(nn.Module):
     The means that are taken off are buffers, measured on the images before the first step.
     """
 
+    measured_anew: ClassVar[tuple[str, ...]] = ("centre", "map_centre", "map_scale", "sha256")
+    """Buffers that a run has of its own teacher and images, and takes over from no other."""
     centre: Tensor
     """(D,): the mean of the teacher's features."""
     shift: Tensor

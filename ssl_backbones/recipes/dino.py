@@ -55,8 +55,13 @@ def clipped(arch: str) -> OptimizerConfig:
     return replace(contrastive(arch), clip=3.0, clip_per="parameter")
 
 
+def of_own(arch: str) -> DINOConfig:
+    """DINO for one's own images; its target, a teacher, moves slower than BYOL's."""
+    return DINOConfig(**heads(arch), outputs=4096, target_momentum=0.99)
+
+
 RECIPES = (
     LARGE,
-    *(own(arch, DINOConfig(**heads(arch), outputs=4096, target_momentum=0.99), clipped(arch)) for arch in ARCHS),
+    *(own(arch, of_own(arch), clipped(arch), fixed=("method.target_momentum",)) for arch in ARCHS),
     *(small(arch, "dino", shorter(arch, images), 128, clipped(arch), images) for arch in HEADS for images in SETS),
 )

@@ -51,9 +51,14 @@ def shorter(arch: str, exclude_self: bool = False) -> NNCLRConfig:
     return NNCLRConfig(**sizes, queue_size=2048, exclude_self=exclude_self, views=SIMCLR_SMALL_VIEWS)
 
 
+def of_own(arch: str) -> NNCLRConfig:
+    """NNCLR for one's own images: of few, the queue holds earlier embeddings of a query's own image, left out here."""
+    return NNCLRConfig(**widths(heads(arch)), exclude_self=True)
+
+
 RECIPES = (
     *(large(epochs, figure) for epochs, figure in FIGURES.items()),
     *(small(arch, "nnclr", shorter(arch), 128, CONTRASTIVE, images) for arch in HEADS for images in SETS),
     *(small(arch, "nnclr.others", shorter(arch, exclude_self=True), 128, CONTRASTIVE) for arch in HEADS),
-    *(own(arch, NNCLRConfig(**widths(heads(arch))), LARS if arch == "resnet50" else CONTRASTIVE) for arch in ARCHS),
+    *(own(arch, of_own(arch), LARS if arch == "resnet50" else CONTRASTIVE) for arch in ARCHS),
 )

@@ -146,14 +146,20 @@ def frozen(recipe: Recipe, facts: Facts) -> int:
 
 
 def queue(recipe: Recipe, facts: Facts) -> int:
-    """The largest power of two that holds no key of a query's own image, up to MoCo's 65,536.
+    """The largest power of two below the images of an epoch less a batch, up to MoCo's 65,536.
 
     Beside prototypes, whole batches: up to two embeddings for each of them.
     """
     if has(recipe.method, "prototypes"):
-        most = min(2 * prototypes(recipe, facts), facts.images - recipe.batch_size)
+        held = int(recipe.method.prototypes)  # type: ignore[attr-defined]
+        most = min(2 * held, facts.images - recipe.batch_size)
         return most // recipe.batch_size * recipe.batch_size
     return power_of_two(max(1, min(65_536, facts.images - recipe.batch_size)))
+
+
+def queue_after(recipe: Recipe, facts: Facts) -> float:
+    """A twentieth of the run, in which embeddings still move fast."""
+    return 0.05
 
 
 def granularities(recipe: Recipe, facts: Facts) -> tuple[int, ...]:
@@ -204,6 +210,7 @@ RULES: dict[str, Callable[[Recipe, Facts], Any]] = {
     "method.prototypes": prototypes,
     "method.frozen_steps": frozen,
     "method.queue_size": queue,
+    "method.queue_after": queue_after,
     "method.noise": noise,
     "method.granularities": granularities,
     "method.instance_epochs": instance_epochs,
@@ -230,8 +237,14 @@ def steps(recipe: Recipe, facts: Facts) -> int:
     return recipe.epochs * max(1, facts.images // recipe.batch_size)
 
 
-def own(arch: str, method: MethodConfig, optimizer: OptimizerConfig, not_stated: str = "") -> Recipe:
-    """The recipe of a network and a method for one's own images; all that has a rule is left to it.
+def own(
+    arch: str,
+    method: MethodConfig,
+    optimizer: OptimizerConfig,
+    not_stated: str = "",
+    fixed: tuple[str, ...] = (),
+) -> Recipe:
+    """The recipe of a network and a method for one's own images; all that has a rule is left to it, unless it is fixed.
 
     The values that it holds until then are those of a short run.
     """
@@ -246,7 +259,9 @@ def own(arch: str, method: MethodConfig, optimizer: OptimizerConfig, not_stated:
         batch_size=64,
         optimizer=optimizer,
         schedule=ScheduleConfig(per="step"),
-        derived=tuple(name for name in RULES if name in known or name.startswith("monitoring.")),
+        derived=tuple(
+            name for name in RULES if (name in known or name.startswith("monitoring.")) and name not in fixed
+        ),
         promise=Promise(
             paper="Your own images (no paper)",
             table="rules of docs/own_rules.md",

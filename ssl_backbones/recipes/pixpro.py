@@ -52,10 +52,15 @@ def grid(arch: str) -> int:
     return GRID if arch in SMALL else 0
 
 
+def of_own(arch: str) -> PixProConfig:
+    """PixPro for one's own images."""
+    return PixProConfig(**heads(arch), grid=grid(arch), target_momentum=SHORTER.target_momentum)
+
+
 RECIPES = (
     large(100, 58.8),
     large(400, 60.2),
-    *(own(arch, PixProConfig(**heads(arch), grid=grid(arch)), predictive(arch), FEW) for arch in ARCHS),
+    *(own(arch, of_own(arch), predictive(arch), FEW, ("method.target_momentum",)) for arch in ARCHS),
     *(small("resnet8", "pixpro", SHORTER, 64, PREDICTIVE, images) for images in SETS),
 )
 """The small ones are of a ResNet-8 alone: a ResNet-18 makes maps of 2 x 2 positions of 64 px."""

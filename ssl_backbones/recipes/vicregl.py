@@ -52,7 +52,9 @@ def published(top1: float, miou: float) -> str:
 
 
 WIDTH = HEADS["resnet8"]["hidden_dim"]
-SMALL = VICRegLConfig(WIDTH, WIDTH, local_dim=128, grid=7, views=LEWEL_B_SMALL_VIEWS)
+SMALL = VICRegLConfig(
+    WIDTH, WIDTH, local_dim=128, grid=7, variance=VARIANCE, covariance=COVARIANCE, views=LEWEL_B_SMALL_VIEWS
+)
 """For a ResNet-8 at 64 px, whose maps are pooled to the paper's 7 x 7 positions."""
 
 RECIPES = (

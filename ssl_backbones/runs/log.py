@@ -89,7 +89,9 @@ class RunLog:
     """
 
     waiting = measured = 0.0
-    """The share of the time between the last lines that was waited for images, and the seconds of a measurement."""
+    """The share of the steps' time between the last lines that was waited for images, and a measurement's seconds."""
+    measured_since = 0.0
+    """Seconds of measurements since a line was printed."""
     told = Spent()
     """The time beside the steps until the last line."""
     effort: Callable[[int], float] = staticmethod(float)
@@ -162,18 +164,21 @@ class RunLog:
         """Record what the counters decided at the current step, in the files, the trackers and the terminal."""
         if not self.main:
             return
-        if self.step == self.first_step:
-            self.set_off = self.clock()  # what was measured before is no part of the pace
+        if self.step == self.first_step:  # what was measured before is no part of the pace
+            self.set_off = self.clock()
+            self.written_at = self.printed_at = (self.set_off, self.step)
         plain = {name: as_number(value) for name, value in values.items()}
         self.lines.write({"step": self.step, "epoch": epoch} | plain)
         (then, before), now = self.written_at, self.clock()
         speed: dict[str, float] = {"seconds": self.earlier + now - self.started}
-        if self.step > before and now > then:
-            speed["images_per_second"] = (self.step - before) * self.batch_size / (now - then)
-            self.waiting = min(1.0, self.beside("waiting") / (now - then))
+        self.measured = self.beside("measurements")
+        self.measured_since += self.measured
+        moving = now - then - self.measured
+        if self.step > before and moving > 0:
+            speed["images_per_second"] = (self.step - before) * self.batch_size / moving
+            self.waiting = min(1.0, self.beside("waiting") / moving)
             speed |= {} if self.spent is None else {"waiting": self.waiting}
             self.written_at = (now, self.step)
-        self.measured = self.beside("measurements")
         speed |= {"measuring": self.measured} if self.measured else {}
         self.speeds.write({"step": self.step} | speed)
         self.track(plain | speed)
@@ -208,14 +213,14 @@ class RunLog:
         last = self.step >= self.total_steps
         if before > self.first_step and now - then + until_next < self.every_seconds and not last:
             return
-        rate = (self.step - before) / max(now - then, 1e-9)
+        rate = (self.step - before) / max(now - then - self.measured_since, 1e-9)
         seconds = self.left_at(now)
         left = "" if seconds is None else f", {as_time(seconds)} left"
         waiting = "" if self.spent is None else f", {self.waiting:.0%} of it waiting for images"
         speed = f", {rate * self.batch_size:.0f} images/s{waiting}{left}" if rate > 0 else ""
         speed += f", measured in {as_time(self.measured)}" if self.measured else ""
         self.say(f"step {self.step}/{self.total_steps}, epoch {epoch}: {in_few_digits(values)}{speed}")
-        self.printed_at = (now, self.step)
+        self.printed_at, self.measured_since = (now, self.step), 0.0
 
     def say(self, sentence: str) -> None:
         """Print a sentence, above the bar where there is one."""
