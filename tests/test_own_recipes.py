@@ -22,8 +22,9 @@ from ssl_backbones.recipes import facts as counted
 from ssl_backbones.recipes.command_line import read_recipe
 from ssl_backbones.recipes.facts import Facts
 from ssl_backbones.recipes.instead import take_own, ways_out
-from ssl_backbones.recipes.own import ARCHS, FEWEST, MEASURED, RULES, settled
+from ssl_backbones.recipes.own import ARCHS, FEWEST, MEASURED, settled
 from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.rules import RULES
 from ssl_backbones.runs.run_folder import RunFolderError
 from ssl_backbones.train import beginning as beginning_module
 from ssl_backbones.train import settle as settle_module

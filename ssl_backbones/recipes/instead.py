@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ssl_backbones.recipes.facts import arch_of, has
-from ssl_backbones.recipes.own import ARCHS, FEWEST, RECIPES, TAG, power_of_two
+from ssl_backbones.recipes.own import ARCHS, FEWEST, RECIPES, TAG
 from ssl_backbones.recipes.recipe import Recipe, Run
+from ssl_backbones.recipes.rules import power_of_two
 from ssl_backbones.registry.backbones import SMALL
 
 CARRIED = {"per 256": " (the learning rate goes along)"}

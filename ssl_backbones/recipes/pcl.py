@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ssl_backbones.methods.pcl import PCLConfig
-from ssl_backbones.recipes.own import ARCHS, SHARES, contrastive, heads, own
+from ssl_backbones.recipes.own import ARCHS, contrastive, heads, own
 from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.rules import SHARES
 from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, SETS, small
 from ssl_backbones.views import INSTDISC_VIEW, MOCO_V2_SMALL_VIEWS

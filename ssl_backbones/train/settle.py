@@ -18,8 +18,9 @@ from ssl_backbones.distributed import gather_objects, say, world_size
 from ssl_backbones.files import read_object
 from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.facts import Facts
-from ssl_backbones.recipes.own import RULES, put, settled
+from ssl_backbones.recipes.own import put, settled
 from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.rules import RULES
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.channels import views_in_channels
 from ssl_backbones.train.parts import PARTS, earlier
