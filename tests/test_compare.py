@@ -109,7 +109,7 @@ def test_recipes_become_a_table_and_nothing_is_done_twice(stand: Stand) -> None:
     told = json.loads((stand.out / "table.json").read_bytes())
     cells = {row["label"]: row["cells"]["k-NN"] for row in told["rows"]}
     assert cells[MOCO] == pytest.approx(cells[BYOL])
-    assert [(row["recipe"], row["model"]) for row in told["rows"][:2]] == [(None, "resnet8"), (BYOL, None)]
+    assert [(row["recipe"], row["model"]) for row in told["rows"][:2]] == [(None, "resnet8_byol"), (BYOL, None)]
     calls = stand.calls
     assert len(calls) == 2 * (1 + 2 * 2)
     for seed in (0, 1):
@@ -118,7 +118,7 @@ def test_recipes_become_a_table_and_nothing_is_done_twice(stand: Stand) -> None:
         }
         assert f"pretrain {BYOL} --data photos --seed {seed} --out {run} --epochs 9" in calls
         assert any(call.startswith(f"evaluate knn {run} --data photos --seed {seed}") for call in calls)
-        random = f"evaluate knn resnet8 --random --data photos --seed {seed}"
+        random = f"evaluate knn resnet8_byol --random --data photos --seed {seed}"
         assert any(call.startswith(random) and call.endswith("--size 64") for call in calls)
     assert stand.compare(*words) == 0
     assert stand.calls == calls
@@ -317,6 +317,9 @@ def test_cells_as_a_reader_sees_them() -> None:
     assert printed(cell_of([{"value": 0.99, "low": 0.97, "high": 0.995}]), share) == "99.0 (-2.0, +0.5)"
     assert printed(cell_of([{"value": 12.3456}]), plain) == "12.346"
     assert printed(None, share) == "not measured"
+    two = cell_of([{"value": 0.6}, {"value": 0.62}])
+    assert printed(two, share, seeds=2) == printed(two, share)
+    assert printed(two, share, seeds=3) == f"{printed(two, share)} (2 seeds)"
 
 
 def test_the_best_of_a_column_is_bold_where_there_is_something_to_beat() -> None:

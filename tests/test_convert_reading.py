@@ -18,9 +18,13 @@ from checkpoints import backbone, haiku, moco
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import ssl_backbones
 from ssl_backbones import PretrainedWeightsError, __main__
+from ssl_backbones.catalogue.start import open_start
 from ssl_backbones.convert import ConversionError, convert, read_checkpoint, reading
-from ssl_backbones.fetch import published_weights
+from ssl_backbones.fetch import from_hub, published_weights
+from ssl_backbones.hub.export import save_backbone
+from ssl_backbones.models.teacher import Teacher
 
 NET = backbone("resnet8")
 REQUIRE = reading.require_safe_torch
@@ -93,6 +97,25 @@ def test_an_older_torch_reads_no_pickle_and_says_so_before_it_fetches_one(
     monkeypatch.setattr("ssl_backbones.fetch.weights.download", None)
     with pytest.raises(PretrainedWeightsError, match=rf"swav_800ep_pretrain\.pth\.tar' {because}"):
         published_weights("resnet50_swav.in1k_800ep", cache_dir=tmp_path)
+
+
+def test_an_older_torch_lets_timm_read_no_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a folder, as a model, as a start and as a teacher; one with safetensors is read."""
+    network = ssl_backbones.create_model("resnet8", num_classes=0)
+    folder = save_backbone(network, tmp_path / "net", "resnet8")
+    monkeypatch.setattr(from_hub, "require_safe_torch", REQUIRE)
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.9.1"))
+    ssl_backbones.create_model(folder, pretrained=True)
+    Teacher(str(folder)).open(32)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(saved(network.state_dict()))
+    for read in (
+        lambda: ssl_backbones.create_model(folder, pretrained=True),
+        lambda: open_start(str(folder), "resnet8"),
+        lambda: Teacher(str(folder)).open(32),
+    ):
+        with pytest.raises(ValueError, match=r"is a pickle, and torch 2\.9\.1 can be made to run code by one"):
+            read()
 
 
 @pytest.mark.parametrize(

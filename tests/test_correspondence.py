@@ -120,6 +120,16 @@ def test_everything_is_measured_told_and_shown(called: Path) -> None:
         assert figure.height > 128 * 4
 
 
+def test_a_network_without_feature_maps_is_refused_before_the_work(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["resnet8", "vit_tiny_patch16_224", "--random", "--size", "224", "--data", str(data)]
+    assert commands.main(["correspond", *words, "--out", str(tmp_path / "o")]) == 2
+    said = capsys.readouterr().err
+    assert "a method needs feature maps" in said
+    assert "measured on" not in said
+
+
 def test_results_are_the_same_in_other_parts(data: Path, tmp_path: Path) -> None:
     found = []
     for number, size in enumerate(("3", "12")):

@@ -19,6 +19,7 @@ from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.hub.export_detectron2 import detectron2_name
 from ssl_backbones.hub.formats import FORMATS, export
 from ssl_backbones.hub.sidecar import Exported, ExportError, write_exported
+from ssl_backbones.outputs import OutputError
 from ssl_backbones.weightless import weightless
 
 PREPARED = {
@@ -86,6 +87,15 @@ def test_torchvision_loads_it(suffix: str, shallow: Path, resnet18: Any, tmp_pat
     with torch.no_grad():
         torch.testing.assert_close(other(IMAGES), resnet18(IMAGES), rtol=1e-5, atol=1e-5)
     assert beside(file)["architecture"] == "resnet18"
+
+
+@pytest.mark.parametrize("there", ["net.pth", "net.pth.json"])
+def test_a_file_that_exists_is_kept_unless_it_may_be_replaced(there: str, shallow: Path, tmp_path: Path):
+    (tmp_path / there).write_bytes(b"somebody's")
+    with pytest.raises(OutputError, match=r"exists: name another file with --out, or replace it with --overwrite"):
+        export(shallow, "torchvision", tmp_path / "net.pth")
+    assert (tmp_path / there).read_bytes() == b"somebody's"
+    beside(export(shallow, "torchvision", tmp_path / "net.pth", overwrite=True))
 
 
 def test_detectron2_names_every_tensor():
@@ -167,7 +177,10 @@ def test_a_network_that_others_do_not_know_is_refused(format: str, small: Path, 
 def test_a_token_in_a_description_is_not_exported(place: str, resnet18: Any, tmp_path: Path, capsys):
     folder = save_backbone(resnet18, tmp_path / "from", "resnet18", **PREPARED, **{place: f"by {STRANGER}"})
     (tmp_path / "net.pth").write_bytes(b"old")
-    assert __main__.main(["export", str(folder), "--format", "mmdet", "--out", str(tmp_path / "net.pth")]) == 2
+    assert (
+        __main__.main(["export", str(folder), "--format", "mmdet", "--out", str(tmp_path / "net.pth"), "--overwrite"])
+        == 2
+    )
     said = capsys.readouterr()
     assert "the description of the model would hold what looks like an access token: take it out" in said.err
     assert STRANGER not in said.err + said.out

@@ -14,7 +14,7 @@ from two_processes import run_two_processes
 
 from ssl_backbones.data import Images, TooManyUnreadableError, open_images
 from ssl_backbones.evaluate import features as features_module
-from ssl_backbones.evaluate.features import CacheError, Extraction, Features, features_of
+from ssl_backbones.evaluate.features import CacheError, Extraction, Features, NotFiniteError, features_of
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model
 from ssl_backbones.train.processes import meet
 from ssl_backbones.views import MOCO_V2_SMALL_VIEWS, MultiView
@@ -201,6 +201,19 @@ def test_an_unreadable_image_is_marked_and_remembered(model: EvaluatedModel, tmp
         assert np.flatnonzero(~found.readable).tolist() == [row]
     with pytest.raises(TooManyUnreadableError, match="1 of 26 images cannot be read"):
         features_of(model, images, Extraction(tmp_path / "cache", unreadable_share=0.0))
+
+
+def test_features_that_are_no_numbers_are_refused_in_a_sentence(images: Images) -> None:
+    broken = open_model("resnet8", CPU, size=16, random=True)
+    broken.network.conv1.weight.data[0] = torch.nan  # type: ignore[union-attr,operator]
+    with pytest.raises(NotFiniteError, match=r"^features of resnet8 in fp32 are infinite or no numbers: where its"):
+        features_of(broken, images, Extraction())
+
+
+def test_networks_of_one_state_and_other_layers_are_told_apart(model: EvaluatedModel) -> None:
+    other = dataclasses.replace(model, network=torch.nn.Sequential(model.network, torch.nn.ReLU()))
+    assert other.identity != model.identity
+    assert open_model("resnet8", CPU, size=16, random=True).identity == model.identity
 
 
 def test_a_cache_that_cannot_be_is_refused(images: Images, model: EvaluatedModel, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from runs import image_folder, run, tiny
 from small_methods import small_config
 
 from ssl_backbones import __main__
+from ssl_backbones.commands.publish import check_known
 from ssl_backbones.hub.card import model_card
 from ssl_backbones.hub.given import GivenError, Terms, givens, settled
 from ssl_backbones.hub.publishing.files import without_places
+from ssl_backbones.hub.publishing.material import MaterialError
 from ssl_backbones.methods import BYOLConfig
 from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.typed.values import to_plain
@@ -69,6 +72,23 @@ def recipe(tmp_path: Path) -> dict[str, Any]:
 def card_of(recipe: dict[str, Any], results: dict[str, Any], **said: Any) -> tuple[str, dict[str, Any]]:
     card = model_card(recipe, results, {}, **said)
     return card, yaml.safe_load(card.split("---")[1])
+
+
+@pytest.mark.parametrize(
+    ("fields", "said", "refused"),
+    [
+        ({"licence": None}, None, True),
+        ({"licence": None}, "mit", False),
+        ({"licence": None, "source": "a run of this package, before"}, None, False),
+        ({}, None, False),
+    ],
+)
+def test_what_was_made_of_a_network_of_unknown_licence_is_published_by_a_stated_one(
+    fields: dict[str, Any], said: str | None, refused: bool
+):
+    given = {"start": dataclasses.replace(START, **fields)}
+    with pytest.raises(MaterialError, match="state the licence of these weights") if refused else nullcontext():
+        check_known(given, said)
 
 
 def test_random_weights_start_and_result_stand_side_by_side(recipe: dict[str, Any]):

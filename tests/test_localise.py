@@ -171,6 +171,7 @@ def test_a_verdict_needs_the_whole_interval() -> None:
     ("words", "message"),
     [
         (("--layer", "layer9"), "has no layer 'layer9': choose one of act1, layer1, layer2, layer3"),
+        (("--curves", "1"), "curves is 1, but must be 0, or 2 images at least"),
         (("--tolerance", "2"), "tolerance is 2.0, but must be a share from 0 to 1"),
         (("--size", "4"), "size is 4, but must be at least 8"),
         (("--max_pixels", "1200"), "42 x 30 pixels are more than the 1200 allowed: allow them with --max_pixels 1260"),

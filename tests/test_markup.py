@@ -25,7 +25,17 @@ def test_a_text_makes_nothing(text: str) -> None:
     assert not re.search(r"(?<!\\)\|", cell(plain_text(text)))
 
 
-@given(st.text(st.characters(exclude_characters="<[`", exclude_categories=("C", "Z"))))
+@pytest.mark.parametrize("mark", ["<img src=x>", "[here](http://x)", "|"])
+def test_nothing_takes_the_meaning_of_what_takes_a_meaning(mark: str) -> None:
+    """Before the mark stands an odd number of backslashes, whatever the text had."""
+    for count in range(4):
+        made = cell(plain_text("\\" * count + mark))
+        before = re.match(r"\\*", made)
+        assert before is not None
+        assert len(before[0]) % 2 == 1
+
+
+@given(st.text(st.characters(exclude_characters="<[`\\", exclude_categories=("C", "Z"))))
 def test_other_texts_stay(text: str) -> None:
     assert plain_text(text) == text
 

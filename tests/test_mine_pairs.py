@@ -117,6 +117,19 @@ def test_sampled_and_tiny_classes_are_noted(
     assert "sampled in 1 classes (rank +- 16.7%)" in capsys.readouterr().out
 
 
+def test_an_image_that_cannot_be_read_is_nobodys_partner(tmp_path: Path) -> None:
+    """It would have the features of another, and be that one's nearest."""
+    folder = image_folder(tmp_path / "photos", {"one": 12, "two": 12})
+    torn = sorted((folder / "one").iterdir())[3]
+    torn.write_bytes(b"no image")
+    mine(folder, tmp_path / "pairs.parquet", "--unreadable_share", "0.1")
+    images = open_images(str(folder))
+    rows = Pairs.read(tmp_path / "pairs.parquet", images).rows
+    (row,) = (at for at, key in enumerate(images.keys) if str(key).endswith(torn.name) and "one" in str(key))
+    assert list(rows[row]) == [row] * 4
+    assert row not in np.delete(rows, row, axis=0)
+
+
 def test_two_training_steps_from_the_file(data: Path, mined: Path) -> None:
     method = small_method(FlagsConfig, pairs=str(mined))
     dataset = method.dataset(open_images(str(data)), 16, seed=1)

@@ -19,6 +19,7 @@ from written_cards import CARDS, RESULTS, written
 from ssl_backbones.catalogue.lookup import list_models
 from ssl_backbones.commands import publish
 from ssl_backbones.hub.card import model_card
+from ssl_backbones.hub.evaluation_section import verdict
 from ssl_backbones.hub.evaluations import (
     beats_random,
     beside_random,
@@ -27,6 +28,7 @@ from ssl_backbones.hub.evaluations import (
     headlines,
     index,
     linear,
+    over_random,
     rows,
     stands_for,
 )
@@ -182,6 +184,21 @@ class TestEvaluations:
     @pytest.mark.parametrize(("correct", "equal"), [(60, []), (48, []), (47, ["knn, top-1"]), (30, ["knn, top-1"])])
     def test_what_is_not_above_random_weights_is_named(self, correct: int, equal: list[str]) -> None:
         assert beats_random([evaluation("knn", correct), evaluation("knn", 40, random=True)]) == equal
+
+    def test_what_features_are_like_is_no_comparison_and_what_is_found_is_one(self) -> None:
+        rank = {"value": 3.0, "low": 2.9, "high": 3.1}
+        alone = [evaluation("diagnose", 50, random=random) | {"numbers": {"rank": rank}} for random in (False, True)]
+        assert over_random(alone) == {}
+        assert verdict({"numbers": {}}, alone).endswith("random weights: not measured.")
+        precision = {"AP": {"value": 0.2, "low": 0.18, "high": 0.22}}
+        found = [evaluation("detection (x)", 50, random=random) | {"numbers": precision} for random in (False, True)]
+        assert verdict({"numbers": {}}, found).startswith("**It is not surely better than the same network")
+
+    def test_a_gain_over_the_start_is_none_over_random_weights(self) -> None:
+        gain = {"value": 0.2, "low": 0.1, "high": 0.3, "of": 100}
+        assert verdict({"numbers": {"knn gain": gain}}, []).startswith("It beats the same network with random weights")
+        begun = {"numbers": {"knn gain": gain}, "start": {}}
+        assert verdict(begun, []) == "Whether it beats the same network with random weights: not measured."
 
     def test_of_a_sweep_the_standard_cells_and_never_each_class(self) -> None:
         numbers = {name: {"value": 0.5} for name in ("k=1", "k=20", "k=200", "chosen", "iou/dog")}

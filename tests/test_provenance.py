@@ -128,6 +128,24 @@ def test_labels_anywhere_before_a_run_count(
         assert found.images == "40 images of cats, and before that ImageNet-1k"
 
 
+@pytest.mark.parametrize(
+    ("given", "licence", "terms"),
+    [
+        ({}, None, None),
+        ({"start": {"licence": "apache-2.0", "images_terms": "CC0"}}, None, "CC0"),
+        ({"teacher": {"licence": "cc-by-nc-4.0"}}, "cc-by-nc-4.0", None),
+        ({"start": {"licence": "gpl-3.0"}, "teacher": {"licence": "cc-by-nc-4.0"}}, "cc-by-nc-4.0", None),
+        ({"start": {"images_terms": "a"}, "teacher": {"images_terms": "b"}}, None, "a, and before that b"),
+    ],
+)
+def test_what_binds_a_run_binds_what_is_made_of_it(
+    given: dict[str, Any], licence: str | None, terms: str | None, tmp_path: Path
+):
+    """Also where its backbone's description, as earlier versions wrote it, does not tell."""
+    found = run_folder(tmp_path, "resnet8_byol", {}, **given)
+    assert (found.licence, found.images_terms, found.is_own) == (licence, terms, True)
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"a": NaN}'])
 def test_records_that_cannot_be_read_are_refused(content: str, tmp_path: Path):
     run_folder(tmp_path, "resnet8_byol")

@@ -37,9 +37,9 @@ RANDOM = [evaluation(name, 40, random=True) for name in PROTOCOLS]
 
 
 def material(
-    evaluations: list[dict[str, Any]], name: str = NAME, fingerprint: str = IMAGENETTE.fingerprints[0]
+    evaluations: list[dict[str, Any]], name: str = NAME, fingerprint: str = IMAGENETTE.fingerprints[0], **more: Any
 ) -> Material:
-    results = {"data": {"fingerprint": fingerprint}}
+    results = {"data": {"fingerprint": fingerprint}, **more}
     return Material(Path("run"), {"name": name}, results, tuple(evaluations), nn.Identity(), None)
 
 
@@ -82,6 +82,14 @@ def test_weights_of_other_images_than_their_name_says_do_not_ship(fingerprint: s
             material([*WORTH, *RANDOM], fingerprint=fingerprint), tmp_path / "model.safetensors", tmp_path / "_weights"
         )
     assert not (tmp_path / "_weights").exists()
+
+
+def test_weights_of_fewer_epochs_than_their_name_says_do_not_ship(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    altered = {"epochs": [60, 5], "precision": ["auto", "fp32"]}
+    with pytest.raises(MaterialError, match=f"was altered from its recipe in epochs, so it is not {NAME}: train by"):
+        ship(material([*WORTH, *RANDOM], altered=altered), tmp_path / "model.safetensors", tmp_path / "_weights")
+    ship(material([*WORTH, *RANDOM], altered={"precision": []}), tmp_path / "model.safetensors", tmp_path / "_weights")
 
 
 def test_nothing_is_written_for_what_may_not_ship(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,15 +14,19 @@ from runs import run_whole, tiny
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
+from torch import Tensor, nn
 from whole_runs import data
 
-from ssl_backbones.catalogue.at_hand import weights_at_hand
+from ssl_backbones.catalogue.at_hand import AtHand, is_here, weights_at_hand
 from ssl_backbones.commands import evaluate
+from ssl_backbones.evaluate import beside
+from ssl_backbones.fetch.kept import CHECKPOINT, RECORD, folder_of
 from ssl_backbones.files import read_object
 from ssl_backbones.methods import BYOLConfig
 from ssl_backbones.metrics import effective_rank, knn_predict, wilson_interval
+from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.registry.image_sets import CLOTHING, IMAGENETTE
+from ssl_backbones.registry.tags import TAGS
 from ssl_backbones.runs.trend import late_trend
 from ssl_backbones.runs.verdict import FEW_STEPS, sentences
 from ssl_backbones.train import ending
@@ -238,6 +242,37 @@ def test_a_comparison_that_fails_costs_no_run(
     assert "was not held against others (AssertionError: no such network)" in capsys.readouterr().out
     assert "baselines" not in results
     assert results["verdict"] == []
+
+
+@pytest.mark.parametrize("command", ["pretrain", "diagnose"])
+def test_weights_at_hand_that_cannot_be_made_cost_their_line_alone(
+    command: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gone() -> nn.Module:
+        raise PretrainedWeightsError("the file kept in 'there' is not what was fetched")
+
+    for place in (ending, beside):
+        monkeypatch.setattr(place, "weights_at_hand", lambda *asked: AtHand("kept", gone))
+    if command == "pretrain":
+        results = read_object(run_whole(tiny(BYOLConfig, data, tmp_path / "run", epochs=1)).results, "")
+    else:
+        images = labelled_images(tmp_path / "photos")
+        words = ["resnet8_byol", "--data", str(images / "train"), "--size", "16", "--workers", "0"]
+        results = evaluate_as("diagnose", *words, "--out", str(tmp_path / "out"))
+    names = [network["name"] for network in results["baselines"]["networks"]]
+    assert names[1:] == ["random weights"]
+    assert "kept, which is at hand, is not held against this backbone: the file kept" in capsys.readouterr().out
+
+
+def test_weights_whose_file_is_gone_are_not_at_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = folder_of("resnet50_swav.in1k_800ep")
+    folder.mkdir(parents=True)
+    (folder / RECORD).write_text("{}")
+    tag = next(tag for tag in TAGS if tag.name == "resnet50_swav.in1k_800ep")
+    assert not is_here(tag)
+    (folder / CHECKPOINT).write_bytes(b"weights")
+    assert is_here(tag)
 
 
 def test_diagnose_gives_the_verdict_on_any_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

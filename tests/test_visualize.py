@@ -142,6 +142,7 @@ def test_the_same_command_gives_the_same_page(image_files: Path, tmp_path: Path)
         (["resnet8", "--random", "--count", "0"], "count is 0, but must be at least 1"),
         (["resnet8", "--random", "--map", "mds"], "--map"),
         (["resnet8", "--random", "--out", "taken"], "exists: choose another folder"),
+        (["resnet8", "--random", "--out", "paper"], "features.png exists: choose another folder"),
         (["resnet8", "--random", "--beside", "resnett8"], "near it are"),
         (["resnet8", "--random", "--beside", "resnet20", "--bank", "3", "--count", "3"], "no weights are published"),
         (["resnet8", "--random", "--out", "file/below"], "cannot be written to"),
@@ -159,6 +160,8 @@ def test_what_cannot_be_shown_is_refused_in_a_sentence(
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "index.html").write_text("mine")
     (tmp_path / "file").write_text("")
+    (tmp_path / "paper" / "figures").mkdir(parents=True)
+    (tmp_path / "paper" / "figures" / "features.png").write_bytes(b"somebody's")
     with pytest.raises(SystemExit, match="2"):
         script("visualize", ["--images", str(image_files), "--out", "out", *arguments])
     said = capsys.readouterr().err.strip()

@@ -11,7 +11,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import nn
 
 from ssl_backbones.catalogue.lookup import create_model
-from ssl_backbones.fetch.kept import RECORD, folder_of
+from ssl_backbones.fetch.kept import CHECKPOINT, RECORD, folder_of
 from ssl_backbones.registry.tags import TAGS, Tag
 
 
@@ -40,7 +40,8 @@ def weights_at_hand(architecture: str, other_than: str = "") -> AtHand | None:
 
 def is_here(tag: Tag) -> bool:
     """True if weights ship, or were fetched or imported."""
-    return tag.file is not None or (folder_of(tag.name) / RECORD).is_file()
+    folder = folder_of(tag.name)
+    return tag.file is not None or all((folder / name).is_file() for name in (RECORD, CHECKPOINT))
 
 
 def worth(tag: Tag) -> float:

@@ -20,7 +20,7 @@ from ssl_backbones.catalogue.description import (
     describe_tag,
 )
 from ssl_backbones.checks import brief
-from ssl_backbones.fetch.from_hub import check_weights
+from ssl_backbones.fetch.from_hub import check_weights, require_safe_weights
 from ssl_backbones.models.build import untrained
 from ssl_backbones.models.provenance import HUB
 from ssl_backbones.registry.backbones import SMALL
@@ -56,6 +56,8 @@ def create_model(name: str | os.PathLike[str], pretrained: bool = False, **kwarg
         if pretrained and source.startswith(HUB) and "pretrained_cfg_overlay" not in own:
             repository, _, revision = source.partition(":")[2].partition("@")
             check_weights(repository, revision or None)
+        if pretrained and source.startswith((*HUB, FOLDER)):
+            require_safe_weights(source, kwargs.get("cache_dir"))
         if pretrained and kwargs and (network or ":" in source):  # timm loads leniently where a head is added or not
             make(pretrained=True, **own)
         model: nn.Module = make(pretrained=pretrained, **kwargs)

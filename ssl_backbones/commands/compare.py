@@ -119,6 +119,9 @@ def comparison_of(options: Options) -> Comparison:
     )
     if not options.include_random:
         return comparison
-    made = {(Name.parse(each.model).arch, each.size) for each in map(comparison.recipe, rows)}
-    random = [Row(f"{arch}, random weights", model=arch, random=True, size=size) for arch, size in sorted(made)]
+    made = {(Name.parse(each.model).arch, each.size): each.model for each in reversed([*map(comparison.recipe, rows)])}
+    random = [
+        Row(f"{arch}, random weights", model=model, random=True, size=size)
+        for (arch, size), model in sorted(made.items())
+    ]
     return replace(comparison, rows=(*random, *comparison.rows))

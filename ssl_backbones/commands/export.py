@@ -1,7 +1,7 @@
 """Write a backbone in the format of another library.
 
 Examples:
-    ssl-backbones export resnet50_swav.in1k_800ep --format detectron2 --out swav.pkl.npz
+    ssl-backbones export resnet50_swav.in1k_800ep --format detectron2 --out swav.pth
     ssl-backbones export runs/mine --format onnx --out mine.onnx
 """
 
@@ -24,9 +24,11 @@ class Options:
     """The library that reads it."""
     out: str
     """The file to write; FILE.json comes beside it."""
+    overwrite: bool = False
+    """Replace files that exist."""
 
 
 def run(options: Options) -> None:
     """Write the file, and say where it stands how images are to be prepared."""
-    path = export(options.model, options.format, options.out)
+    path = export(options.model, options.format, options.out, options.overwrite)
     print(f"{path}: written for {options.format}; how to load it and prepare images stands in {path}.json")

@@ -82,16 +82,19 @@ def mine_pairs(options: Options) -> Pairs:
     images = options.open()
     labels = require_labels(images, "mining pairs")
     model = options.open_model()
-    features = features_of(model, images, options.extraction()).rows
+    found = features_of(model, images, options.extraction())
+    whole = torch.from_numpy(np.flatnonzero(found.readable))
     with doing(f"Comparing {len(images)} images, class by class"):
         mined = mine(
-            features,
-            torch.tensor(labels),
+            found.rows[whole],
+            torch.tensor(labels)[whole],
             exact_up_to=options.exact_up_to,
             sample=options.sample,
             seed=options.seed,
         )
-    pairs = Pairs(mined.rows.numpy(), about(options, model, mined, images))
+    rows = torch.arange(len(images))[:, None].repeat(1, mined.rows.shape[1])  # what cannot be read is its own partner
+    rows[whole] = whole[mined.rows]
+    pairs = Pairs(rows.numpy(), about(options, model, mined, images))
     pairs.write(options.out, images, overwrite=options.overwrite)
     return pairs
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,6 +36,7 @@ from ssl_backbones.hub.publishing.files import card_of, check_empty, write_files
 from ssl_backbones.hub.publishing.material import Material, MaterialError, read_material
 from ssl_backbones.hub.publishing.refusals import NAME, TAG, PublishError, is_tag
 from ssl_backbones.hub.publishing.shipping import check_ships, ship
+from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.registry.image_sets import known_by
 from ssl_backbones.registry.licences import on_the_hub
 from ssl_backbones.registry.tags import WEIGHTS
@@ -105,6 +106,7 @@ def run(options: Options) -> None:
     check_options(options)
     material = read_material(options.run, options.evaluation, options.with_state, options.half)
     check_terms(material, options.images_terms)
+    check_known(givens(material.results), options.licence)
     terms = settled(options.terms, givens(material.results))
     check_licence(terms)
     with private_folder("publish-") as folder:
@@ -181,6 +183,16 @@ def check_terms(material: Material, said: str | None) -> None:
         raise MaterialError(
             "the images are none that are known by their fingerprint, so their terms are not known: say what their "
             'owners allow, as in --images_terms "CC0", and what they are called with --images'
+        )
+
+
+def check_known(given: Mapping[str, Provenance], said: str | None) -> None:
+    """Refuse to publish what was made of a network whose licence nobody states."""
+    unknown = next((each for each in given.values() if each.licence is None and not each.is_own), None)
+    if unknown and said is None:
+        raise MaterialError(
+            f"the licence of {unknown.shown}, which the run was given, is not known: find out what it allows, and "
+            "state the licence of these weights with --licence"
         )
 
 

@@ -142,9 +142,11 @@ def opening_of(run: Path) -> list[Section]:
 
 def claim_out(options: Options) -> None:
     """Make the folder; OutError where that fails, or a page lies there that nobody said to replace."""
-    page = options.out / "index.html"
-    if not options.overwrite and not is_free(page):
-        raise OutError(f"{page} exists: choose another folder with --out, or replace it with --overwrite")
+    page, figures = options.out / "index.html", options.out / "figures"
+    others = sorted(figures.iterdir()) if figures.is_dir() and not page.exists() else []  # no page of ours drew them
+    taken = next((path for path in (page, *others) if not is_free(path)), None)
+    if taken and not options.overwrite:
+        raise OutError(f"{taken} exists: choose another folder with --out, or replace it with --overwrite")
     try:
         make_folder(options.out / "figures")
     except OSError as error:

@@ -92,9 +92,14 @@ def _arrays(path: Path) -> dict[str, Tensor]:
         return {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
 
 
+def is_safe_with_pickles() -> bool:
+    """True if no pickle that is known makes this torch's weights-only reader run code."""
+    return bool(torch.torch_version.TorchVersion(torch.__version__) >= SAFE_TORCH)  # type: ignore[operator]
+
+
 def require_safe_torch(pickle: str) -> None:
     """Raise ConversionError for a pickle, by its path or address, where torch can be made to run code by one."""
-    if torch.torch_version.TorchVersion(torch.__version__) < SAFE_TORCH:  # type: ignore[operator]
+    if not is_safe_with_pickles():
         raise ConversionError(
             f"{pickle!r} is a pickle, and torch {torch.__version__} can be made to run code by one: install torch "
             f"{SAFE_TORCH[0]}.{SAFE_TORCH[1]} or later, or save the tensors as .safetensors on a machine that may"

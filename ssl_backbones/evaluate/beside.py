@@ -46,7 +46,7 @@ def beside_baselines(asked: Evaluation, count: int) -> dict[str, Any]:
         "view": repr(view_of(asked.model.crop, options.in_chans)),
     }
     told = {"baselines": compared(seen[0], seen[1:], Question(labels, options.seed), about)}
-    trend = recorded_results(Path(options.model)).get("trend")
+    trend = None if options.random else recorded_results(Path(options.model)).get("trend")
     return told | ({} if trend is None else {"trend": trend})
 
 
@@ -69,7 +69,11 @@ def models(asked: Evaluation) -> Iterator[tuple[EvaluatedModel, str]]:
     architecture = architecture_of(own)
     found = first_decides(lambda: weights_at_hand(architecture, asked.images.fingerprint))
     if found is not None:
-        stranger = evaluated(f"{found.name}, which is at hand", found.make(), own.device, **how)
+        try:
+            stranger = evaluated(f"{found.name}, which is at hand", found.make(), own.device, **how)
+        except Refusal as error:
+            say(f"{found.name}, which is at hand, is not held against this backbone: {error}")
+            return
         if stranger.weights_sha256 != own.weights_sha256:
             yield stranger, found.images
 

@@ -28,6 +28,7 @@ from ssl_backbones.methods import method_from_run
 from ssl_backbones.metrics import Interval, mean_interval, on_same_object, paired_difference
 from ssl_backbones.models.backbone import feature_map
 from ssl_backbones.runs.results import results_of, spelled, write_results
+from ssl_backbones.train.start import fitting
 from ssl_backbones.typed.words import Positional
 from ssl_backbones.visualizers.alignment import HasAlignmentMaps
 from ssl_backbones.visualizers.correspondence import HasPixelEmbeddings, Shown, correspondence_figure
@@ -119,6 +120,9 @@ def correspond(options: Options) -> list[Row]:
             f"{count} of {len(scenes)} images in {options.data!r} show an object in both views, but it takes two: give "
             "more images, or larger crops with --area"
         )
+    for model in models:
+        with fitting():  # refuses, before the work, a network without feature maps
+            feature_map(model.network, torch.zeros(1, 3, options.size, options.size, device=model.device))
     found: list[Row] = []
     shown: list[Shown] = []
     for model in models:

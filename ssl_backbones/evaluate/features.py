@@ -42,6 +42,10 @@ class CacheError(Refusal, OSError):
     """A folder for features that cannot be written to."""
 
 
+class NotFiniteError(Refusal, ValueError):
+    """Features that are infinite or no numbers."""
+
+
 @dataclass(frozen=True)
 class Features:
     """A backbone's features of N images of a source."""
@@ -102,6 +106,11 @@ def features_of(
         block = store.read(start // BLOCK, len(indices), model.device)
         if block is None:
             block = extractor.block(indices)
+            if not block[0].isfinite().all():
+                raise NotFiniteError(
+                    f"features of {model.name} in {how.precision} are infinite or no numbers: where its training went "
+                    "well (its log tells), take --precision fp32"
+                )
             say(f"{model.name}: {start + len(indices)} of {len(chosen)} images embedded")
             store.write(start // BLOCK, block)
         unreadable.add(block[1])

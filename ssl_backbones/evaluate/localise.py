@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ssl_backbones.checks import check, check_at_least, check_seed
+from ssl_backbones.data import ImageSourceError
 from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.evaluate.detection.open_annotated import open_annotated
 from ssl_backbones.evaluate.detection.squares import Squares, squares_of
@@ -90,6 +91,7 @@ class Options:
         check(bool(self.models), "models", self.models, "at least one")
         check_at_least(self, size=8, curves=0, steps=1, batch_size=1, max_pixels=1)
         check_seed("seed", self.seed)
+        check(self.curves != 1, "curves", self.curves, "0, or 2 images at least")
         check(0 <= self.tolerance <= 1, "tolerance", self.tolerance, "a share from 0 to 1")
 
 
@@ -130,6 +132,11 @@ def localise(options: Options) -> list[Row]:
     annotated = open_annotated(options.data, column="any", frame=options.annotations_frame)
     annotated.decode_by(DecodePolicy(options.max_pixels))
     squares = squares_of(annotated, options.size)
+    if (count := len(squares.levels)) < 2:
+        raise ImageSourceError(
+            f"{count} of {len(annotated)} images in {options.data!r} can be measured on, but it takes two: give more "
+            "with an object in the middle square"
+        )
     for model in models:
         find_layer(network_of(model.network), options.layer)  # refuses, before the work, one that is not there
     found: list[Row] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +68,11 @@ class EvaluatedModel:
     @property
     def identity(self) -> dict[str, Any]:
         """All that its features depend on beside the prepared images, as JSON has it."""
-        return {"weights": self.weights_sha256, "layer": self.layer}
+        return {
+            "weights": self.weights_sha256,
+            "network": hashlib.sha256(repr(self.network).encode()).hexdigest(),
+            "layer": self.layer,
+        }
 
 
 def open_model(

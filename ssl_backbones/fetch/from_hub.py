@@ -8,11 +8,21 @@ from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, snapshot_download
+from huggingface_hub import (
+    HfApi,
+    constants,
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+    snapshot_download,
+    try_to_load_from_cache,
+)
 
+from ssl_backbones.convert.reading import is_safe_with_pickles, require_safe_torch
 from ssl_backbones.files import LARGEST
 from ssl_backbones.registry.errors import ON_THE_WAY, PretrainedWeightsError
 
+SAFE = "model.safetensors"
 LARGEST_WEIGHTS = 20 * 10**9
 """Bytes of weights, or of a training state, at most: timm's largest network has fewer."""
 
@@ -48,9 +58,28 @@ def check_weights(repository: str, revision: str | None = None) -> None:
     check_size(repository, weights_size(repository, revision), "weights", LARGEST_WEIGHTS)
 
 
+def require_safe_weights(source: str, cache_dir: str | os.PathLike[str] | None = None) -> None:
+    """ConversionError for a folder or a repository without safetensors, if a pickle can make this torch run code.
+
+    `source` is named as timm names it, `local-dir:FOLDER` or `hf-hub:org/name`.
+    """
+    if is_safe_with_pickles():
+        return
+    kind, _, place = source.partition(":")
+    if kind == "local-dir":
+        safe = any(Path(place).glob("*.safetensors"))
+    else:
+        repository, _, revision = place.partition("@")
+        cache = None if cache_dir is None else os.fspath(cache_dir)
+        kept = try_to_load_from_cache(repository, SAFE, cache_dir=cache, revision=revision or None)
+        safe = isinstance(kept, str) or stated_size(repository, (SAFE,), revision or None) > 0
+    if not safe:
+        require_safe_torch(place)
+
+
 def weights_size(repository: str, revision: str | None = None) -> int:
     """Bytes of the weights of a repository; 0 where it has none or is out of reach."""
-    return stated_size(repository, ("model.safetensors", "pytorch_model.bin"), revision)
+    return stated_size(repository, (SAFE, "pytorch_model.bin"), revision)
 
 
 def stated_size(repository: str, names: Sequence[str], revision: str | None) -> int:

@@ -9,10 +9,10 @@ from ssl_backbones.catalogue.description import Description
 from ssl_backbones.hub.evaluations import (
     Results,
     apart,
-    beats_random,
     commands,
     given_rows,
     linear,
+    over_random,
     remarks,
     rows,
     stands_for,
@@ -47,7 +47,7 @@ def evaluation(
         "commands": commands(everything, source, given),
         "data_words": stands_for(everything),
         "not_measured": NOT_MEASURED,
-        "verdict": verdict(results["numbers"], evaluations),
+        "verdict": verdict(results, evaluations),
         "beside_the_start": beside_the_start(results),
     }
 
@@ -105,15 +105,16 @@ def beside_the_paper(recipe: Mapping[str, Any], known: Description, own: bool) -
     return f"linear evaluation, top-1{of}", paper, ours
 
 
-def verdict(numbers: Mapping[str, Number], evaluations: Sequence[Results]) -> str:
+def verdict(results: Results, evaluations: Sequence[Results]) -> str:
     """A sentence on whether it is better than random weights, or that nobody measured it."""
-    gain = numbers.get("knn gain over random", numbers.get("knn gain"))
-    equal = beats_random(evaluations)
+    gain = results["numbers"].get("knn gain over random" if "start" in results else "knn gain")
+    differences = over_random(evaluations)
+    equal = [label for label, difference in differences.items() if difference.low <= 0]
     if gain and gain["low"] <= 0:
         equal = ["k-NN in training", *equal]
     if equal:
         return f"**It is not surely better than the same network with random weights** in: {'; '.join(equal)}."
-    if not gain and not any(row[1] != NOT_MEASURED for row in rows(evaluations)):
+    if not gain and not differences:
         return f"Whether it beats the same network with random weights: {NOT_MEASURED}."
     margin = f" by {percent(gain['value'])} points of k-NN accuracy in training" if gain else ""
     return f"It beats the same network with random weights{margin}, and surely so: no difference's interval holds zero."

@@ -112,7 +112,7 @@ def gain(number: Number, baseline: Number | None) -> str:
 
 
 def difference(number: Number, other: Number) -> Interval:
-    """The difference of two shares that were measured independently, with its interval.
+    """The difference of two numbers that were measured independently, with its interval.
 
     The interval is wider than need be where both were asked about the same images.
     """
@@ -165,15 +165,28 @@ def copies(evaluations: Sequence[Results]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def beats_random(evaluations: Sequence[Results]) -> list[str]:
-    """All that was measured of both and is not surely above random weights: zero is in the difference's interval."""
-    equal = []
+def over_random(evaluations: Sequence[Results]) -> dict[str, Interval]:
+    """The difference to random weights of all that was measured of both with an interval, and is better the larger.
+
+    That is all but the figures of `diagnose`, of which neither large nor small is better in itself.
+    """
+    found = {}
     for results, baseline in beside_random(evaluations):
         for name, number in headlines(results).items():
             other = baseline["numbers"].get(name) if baseline else None
-            if other and is_share(number) and difference(number, other).low <= 0:
-                equal.append(f"{results['protocol']}, {name}")
-    return equal
+            if other and has_interval(number) and has_interval(other) and results["protocol"] != DIAGNOSIS:
+                found[f"{results['protocol']}, {name}"] = difference(number, other)
+    return found
+
+
+def has_interval(number: Number) -> bool:
+    """True for a number with its interval."""
+    return number.get("low") is not None and number.get("high") is not None
+
+
+def beats_random(evaluations: Sequence[Results]) -> list[str]:
+    """All that is not surely above random weights: zero is in the difference's interval."""
+    return [label for label, difference in over_random(evaluations).items() if difference.low <= 0]
 
 
 def linear(evaluations: Sequence[Results]) -> str | None:
@@ -201,6 +214,8 @@ def index(evaluations: Sequence[Results]) -> list[EvalResult]:
     ]
 
 
+DIAGNOSIS = "diagnose"
+"""The protocol whose figures say what features are like, and not how good they are."""
 PLACEHOLDERS = {"--data": "DATA", "--validation": "VALIDATION"}
 """Words of a command in place of where somebody's images lay."""
 

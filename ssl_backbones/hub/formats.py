@@ -13,7 +13,8 @@ from ssl_backbones.hub.export_detectron2 import as_detectron2
 from ssl_backbones.hub.export_onnx import as_onnx
 from ssl_backbones.hub.export_openmmlab import as_openmmlab
 from ssl_backbones.hub.export_torchvision import as_torchvision
-from ssl_backbones.hub.sidecar import Exported, ExportError, write_exported
+from ssl_backbones.hub.sidecar import Exported, ExportError, described_in, write_exported
+from ssl_backbones.outputs import check_output
 
 FORMATS: dict[str, Callable[[nn.Module, Path, str], Exported]] = {
     "torchvision": as_torchvision,
@@ -25,13 +26,16 @@ FORMATS: dict[str, Callable[[nn.Module, Path, str], Exported]] = {
 """The formats by their names on the command line."""
 
 
-def export(model: str | os.PathLike[str], format: str, file: str | os.PathLike[str]) -> Path:
-    """Write the weights of a registered name, `hf-hub:org/name` or a run's folder; beside them FILE.json."""
+def export(model: str | os.PathLike[str], format: str, file: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """Write the weights of a registered name, `hf-hub:org/name` or a run's folder; beside them FILE.json.
+
+    ExportError for a format that is none, OutputError for files that exist, unless they may be replaced.
+    """
     if format not in FORMATS:
         raise ExportError(f"there is no format {format!r}: there are {', '.join(FORMATS)}")
     path = Path(file)
-    if path.is_dir() or not path.parent.is_dir():
-        raise ExportError(f"{str(path)!r} is a folder, or lies in none: name a file in a folder that exists")
+    for each in (path, described_in(path)):
+        check_output(each, overwrite)
     architecture = describe(model).backbone
     network = create_model(model, pretrained=True, num_classes=0).eval()
     write_exported(path, network, architecture, FORMATS[format](network, path, architecture))

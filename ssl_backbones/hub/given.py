@@ -58,9 +58,19 @@ def givens(results: Mapping[str, Any]) -> dict[str, Provenance]:
         raise GivenError(f"results.json does not tell what the run was given ({error}): restore it") from error
 
 
+def binds_to(given: Mapping[str, Provenance]) -> list[Provenance]:
+    """The given networks whose licences bind what is made of them, those that forbid commercial use first."""
+    return sorted((each for each in given.values() if each.binds), key=lambda each: not each.non_commercial)
+
+
+def bound_to(given: Mapping[str, Provenance]) -> str | None:
+    """The licence that what is made of the given networks has to be given; None where its maker may choose."""
+    return next((each.licence for each in binds_to(given)), None)
+
+
 def settled(terms: Terms, given: Mapping[str, Provenance]) -> Terms:
     """The terms with the licence that the given networks bind to; GivenError where another one is stated."""
-    binding = sorted((each for each in given.values() if each.binds), key=lambda each: not each.non_commercial)
+    binding = binds_to(given)
     if terms.licence is None and binding:
         source = binding[0].source or ""
         listed = binding[0].licence in HUB_LICENCES

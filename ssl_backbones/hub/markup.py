@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-MAKES = re.compile(r"[<\[`]")
-"""Letters that begin HTML, a link or an image, and code."""
+MAKES = re.compile(r"[<\[`\\]")
+"""Letters that begin HTML, a link or an image, and code, and the one that takes their meaning, or that of its like."""
 BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")
 """Ends of lines and other letters without a form."""
 

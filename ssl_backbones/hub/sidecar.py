@@ -58,10 +58,15 @@ def write_exported(file: Path, model: nn.Module, architecture: str, exported: Ex
         **exported.how,
     }
     check_no_token({"the weights": exported.content, "the description of the model": json.dumps(beside).encode()})
-    path = file.with_name(f"{file.name}.json")
+    path = described_in(file)
     with together((file, path)):
         write_file(file, exported.content)
         write_json(path, beside)
+
+
+def described_in(file: Path) -> Path:
+    """The JSON beside an exported file."""
+    return file.with_name(f"{file.name}.json")
 
 
 def check_no_token(parts: Mapping[str, bytes], refusal: type[Exception] = ExportError) -> None:

@@ -9,6 +9,11 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 
 from ssl_backbones.distributed import AllReduceSum, world_size
+from ssl_backbones.refusal import Refusal
+
+
+class BatchNormError(Refusal, TypeError):
+    """A layer whose batch statistics cannot be taken over other groups."""
 
 
 class CrossReplicaBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -154,7 +159,10 @@ def _replace(module: nn.Module, new: Callable[[nn.modules.batchnorm._BatchNorm],
     """The module with each BatchNorm1d and BatchNorm2d in it exchanged, at every depth."""
     if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
         if type(module) not in (nn.BatchNorm1d, nn.BatchNorm2d):
-            raise TypeError(f"a {type(module).__name__} does more than normalise and cannot be exchanged")
+            raise BatchNormError(
+                f"a {type(module).__name__} does more than normalise and cannot be exchanged, so its statistics are of "
+                "one process: train it on one, or take a network of plain BatchNorm, such as a ResNet"
+            )
         exchanged = new(module)
         exchanged.load_state_dict(module.state_dict())
         return exchanged.to(module.running_mean).train(module.training)

@@ -6,7 +6,7 @@ A run that starts from given weights, or learns from a given network, keeps this
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -27,6 +27,7 @@ from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.tags import TAGS, Tag
 from ssl_backbones.typed.records import ANEW, check_recipe, check_results
 
+OWN_RUN = "a run of this package"
 Labels = Literal["none", "classes", "captions", "not recorded"]
 """The knowledge that training had beside the images themselves."""
 HUB = ("hf-hub:", "hf_hub:")
@@ -96,6 +97,11 @@ class Provenance:
     def binds(self) -> bool:
         """True if what is made of it has to be given its licence."""
         return binds(self.licence)
+
+    @property
+    def is_own(self) -> bool:
+        """True for a run of this package, whose maker chooses the licence where none binds."""
+        return (self.source or "").startswith(OWN_RUN)
 
     @property
     def shown(self) -> str:
@@ -218,13 +224,20 @@ def _of_run(name: str, cfg: Mapping[str, Any], recipe: Mapping[str, Any], result
         labels.add("not recorded")
     worst = next((kind for kind in ("classes", "captions", "not recorded") if kind in labels), "none")
     before = [str(found["images"]) for found in given if found.get("images")]
+    terms = [known.terms if known else "", *(str(found.get("images_terms") or "") for found in given)]
+    licences = [str(found["licence"]) for found in given if found.get("licence")]
     return {
-        "licence": cfg.get("license"),
-        "source": name if name.startswith(HUB) else f"a run of this package, {shown(name)}",
+        "licence": cfg.get("license") or most_binding(licences),
+        "source": name if name.startswith(HUB) else f"{OWN_RUN}, {shown(name)}",
         "images": ", and before that ".join([known.name if known else own, *before]),
-        "images_terms": known.terms if known else None,
+        "images_terms": ", and before that ".join(dict.fromkeys(filter(None, terms))) or None,
         "labels": worst,
     }
+
+
+def most_binding(licences: Iterable[str]) -> str | None:
+    """The licence that what is made of networks under these has to be given; None where none binds."""
+    return min(filter(binds, licences), key=lambda each: not is_non_commercial(each), default=None)
 
 
 def _of_timms(name: str, cfg: Mapping[str, Any]) -> dict[str, Any]:

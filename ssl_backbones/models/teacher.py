@@ -13,7 +13,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.fetch.from_hub import small_file
+from ssl_backbones.fetch.from_hub import require_safe_weights, small_file
 from ssl_backbones.files import read_object
 from ssl_backbones.models.provenance import Provenance, provenance_of
 from ssl_backbones.refusal import Refusal
@@ -179,6 +179,8 @@ class Teacher:
         named = {"img_size": side} if side is not None and self.fixed else {}
         try:
             with torch.device("cpu" if weights else "meta"), explain_weights(self.name):
+                if weights and ":" in self.source:
+                    require_safe_weights(self.source)
                 network: nn.Module = timm.create_model(self.source, pretrained=weights, num_classes=0, **named)
         except PretrainedWeightsError as error:
             reason = str(error).partition("; ")[0]

@@ -32,7 +32,7 @@ def recipe_of(results: Mapping[str, Any]) -> str:
 
 def papers_figures(results: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
     """Each number of results that a paper has a figure for, with that figure; none where settings were altered."""
-    if results.get("altered"):
+    if results.get("altered") or results.get("settings", {}).get("init"):
         return
     recipe, protocol = recipe_of(results), str(results["protocol"])
     for number in results["numbers"] if recipe else ():

@@ -54,7 +54,7 @@ def write_results(folder: str | Path, results: dict[str, Any]) -> dict[str, Any]
     figures: dict[str, list[str]] = {}
     for number, figure in papers_figures(results):
         figures.setdefault(number, []).append(str(figure))
-        print(f"The paper's {number}: {figure}", flush=True)
+        print(f"The paper's {number}, on its own images: {figure}", flush=True)
     if figures:
         results = {**results, "papers": figures}
     write_json(Path(folder) / "results.json", results)

@@ -70,7 +70,11 @@ def networks(beginning: Beginning, bench: Bench) -> Iterator[tuple[str, nn.Modul
     known = bench.loader.dataset.images.fingerprint
     found = first_decides(lambda: weights_at_hand(Name.parse(beginning.recipe.model).arch, known))
     if found is not None:
-        stranger = found.make()
+        try:
+            stranger = found.make()
+        except Refusal as error:
+            say(f"{found.name}, which is at hand, is not held against this backbone: {error}")
+            return
         if start is None or weights_sha256(stranger) != start.sha256:
             yield f"{found.name}, which is at hand", stranger, found.images
 

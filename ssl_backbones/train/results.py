@@ -13,6 +13,7 @@ from ssl_backbones.data import Batches, Request
 from ssl_backbones.files import UnwritableError, read_object, write_file
 from ssl_backbones.hub.card import model_card
 from ssl_backbones.hub.export import save_backbone
+from ssl_backbones.hub.given import bound_to, givens
 from ssl_backbones.hub.run_name import run_name
 from ssl_backbones.models.backbone import center_crop, weights_sha256
 from ssl_backbones.narrator import as_time
@@ -55,7 +56,7 @@ def save_results(recipe: Recipe, monitor: Monitor, trained: Trained) -> str:
         std=crop.std,
         crop_pct=crop.crop_pct,
         interpolation=crop.interpolation,
-        license=recipe.start.licence if recipe.start and recipe.start.binds else None,
+        license=bound_to(givens(results)),
         tag=earned_tag(recipe, results),
         description=description(recipe, results),
     )

@@ -80,7 +80,7 @@ def markdown(comparison: Comparison, table: Table) -> str:
     for row in comparison.rows:
         cells = []
         for column in comparison.columns:
-            text = printed(table.get((row.label, column.label)), column)
+            text = printed(table.get((row.label, column.label)), column, len(comparison.seeds))
             cells.append(f"**{text}**" if best[column.label] == row.label else text)
         lines.append(f"| {cell(plain_text(row.label))} | {' | '.join(cells)} |")
     lines += ["", *(f"{column.label}: {column.note}" for column in comparison.columns if column.note)]
@@ -96,10 +96,15 @@ def best_row(comparison: Comparison, table: Table, column: Column) -> str | None
     return max(known, key=lambda label: table[label, column.label].mean) if len(known) > 1 else None
 
 
-def printed(cell: Cell | None, column: Column) -> str:
-    """A cell as a reader sees it: 63.1 ± 1.5, the half-width of the interval where both sides are alike to a digit."""
+def printed(cell: Cell | None, column: Column, seeds: int = 1) -> str:
+    """A cell as a reader sees it: 63.1 ± 1.5, the half-width of the interval where both sides are alike to a digit.
+
+    One that has not all of so many `seeds` says how many it has.
+    """
     if cell is None:
         return "not measured"
+    if cell.over == "seeds" and cell.seeds < seeds:
+        return f"{printed(cell, column)} ({cell.seeds} seeds)"
     scale, digits = (100, 1) if column.percent else (1, 3)
     mean = f"{scale * cell.mean:.{digits}f}"
     if cell.low is None or cell.high is None:

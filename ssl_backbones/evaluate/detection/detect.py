@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from ssl_backbones.data import require_batch, say_copies
 from ssl_backbones.distributed import say, world_size
@@ -20,6 +19,7 @@ from ssl_backbones.evaluate.detection.open_annotated import open_annotated, open
 from ssl_backbones.evaluate.learning_rates import Division, train_at_rates
 from ssl_backbones.evaluate.model import open_model
 from ssl_backbones.evaluate.transfer import altered, building
+from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.train.processes import meet
 from ssl_backbones.train.run import train_run
 from ssl_backbones.train.start import fitting
@@ -60,7 +60,7 @@ def train_one(
     run, method = built(run, images)
     shared = world_size() > 1 and device.type == "cuda"
     if shared:
-        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+        synchronise_batch_norm(method)
     objects = sum(map(len, images.objects))
     say(f"{objects} objects of {len(images.classes)} classes in {len(images)} images, tested on {len(validation)}")
     say(run.steps_sentence(len(images)))

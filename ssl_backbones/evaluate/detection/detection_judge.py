@@ -86,9 +86,14 @@ class DetectionJudge:
         assert isinstance(method, Detection)
         with precise_statistics(method, bench.training_batches(method.config.precise_batches)):
             found = self.find(method, bench)
-        there = [truth(self.images, index, method.with_masks) for index in range(len(self.images))]
+        there = {index: truth(self.images, index, method.with_masks) for index in sorted(found)}
         self.numbers = average_precisions(
-            found, there, len(self.images.classes), self.metric, seed=self.run.seed, masks=method.with_masks
+            [found[index] for index in there],
+            list(there.values()),
+            len(self.images.classes),
+            self.metric,
+            seed=self.run.seed,
+            masks=method.with_masks,
         )
         return Measured({name: number["value"] for name, number in self.numbers.items()})
 
@@ -111,8 +116,8 @@ class DetectionJudge:
         lines = [f"  {name:<10} {as_share(found)}" for name, found in self.numbers.items()]
         return "\n".join([f"{self.metric.title}, {len(self.images)} images:", *lines, f"Left in {path}/results.json"])
 
-    def find(self, method: Detection, bench: Bench) -> list[Instances]:
-        """Detect the objects of each image; the processes share the images.
+    def find(self, method: Detection, bench: Bench) -> dict[int, Instances]:
+        """Detect the objects of each image that can be read, by its row; the processes share the images.
 
         They are shown one by one: beside a larger image one is padded further, and what is found in it changes.
         """
@@ -133,19 +138,12 @@ class DetectionJudge:
             self.unreadable.add(each)
         for share in gather_objects(found):
             found |= share
-        nothing = empty(method.with_masks)
-        return [found.get(index, nothing) for index in range(len(self.images))]
+        return found
 
 
 def metric_of(run: DetectRun, validation: AnnotatedImages) -> BoxMetric:
     """The average precision of boxes that the run names, or the one of its validation images."""
     return METRICS[validation.metric if run.metric == "auto" else run.metric]
-
-
-def empty(masks: bool) -> Instances:
-    """Nothing."""
-    none = np.zeros(0)
-    return Instances(np.zeros((0, 4)), none.astype(np.int64), none, none.astype(np.bool_), none, [] if masks else None)
 
 
 def restored(detection: dict[str, torch.Tensor], size: tuple[int, int], original: tuple[int, int]) -> Instances:

@@ -63,7 +63,7 @@ def run(options: Options) -> dict[str, Any]:
                 "chance": chance(queries.labels),
                 "weight_decay": {
                     "chosen": chosen,
-                    "by": f"{options.held_out:g} of each class, held out",
+                    "by": f"{options.held_out:g} of each class, held out" if tried else "given",
                     "tried": tried,
                 },
                 "converged": classifier.converged,
@@ -78,14 +78,14 @@ def run(options: Options) -> dict[str, Any]:
 
 def choose(rows: Tensor, labels: Tensor, classes: int, options: Options) -> tuple[float, dict[str, dict[str, Any]]]:
     """The weight decay that is best on a held-out part, the larger of equals, and the accuracy there of each."""
+    if len(options.weight_decays) == 1:
+        return options.weight_decays[0], {}
     held_out = torch.from_numpy(held_out_part(labels.cpu().numpy(), options.held_out, options.seed)).to(rows.device)
     if not held_out.any():
         raise ImageSourceError(
             f"no class of {options.data} has enough images to hold out {options.held_out:g} of it: add some, or raise "
             "--held_out"
         )
-    if len(options.weight_decays) == 1:
-        return options.weight_decays[0], {}
     tried: dict[str, dict[str, Any]] = {}
     start: Classifier | None = None
     rest, held = (torch.nonzero(part)[:, 0] for part in (~held_out, held_out))

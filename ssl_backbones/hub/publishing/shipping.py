@@ -34,6 +34,11 @@ def check_ships(material: Material, weights: Path) -> None:
             f"{material.name!r} is no registered name, so nobody could ask for it: add a row to "
             "ssl_backbones/registry/tags.py first"
         )
+    if altered := sorted({"epochs", "max_steps", "size"} & set(material.results.get("altered", {}))):
+        raise MaterialError(
+            f"the run was altered from its recipe in {', '.join(altered)}, so it is not {material.name}: train by the "
+            "recipe as it is, or publish the weights with --repo"
+        )
     size = weights.stat().st_size
     if size > LARGEST:
         raise MaterialError(f"the weights have {size:,} bytes, but {LARGEST:,} may ship: publish them with --repo")
