@@ -86,8 +86,9 @@ def footprint_of(recipe: Recipe, images: Noise) -> tuple[float, Footprint]:
     (method, small), (_, large) = kept_by(recipe, images)
     image = (large - small) / (COUNTS[1] - COUNTS[0])
     beside = small - COUNTS[0] * image
-    fixed = memory_needed(method, beside, CUDA)
-    return image, Footprint(fixed, memory_needed(method, beside + image, CUDA) - fixed, "bf16")
+    fixed = memory_needed(method, beside, CUDA, recipe.optimizer.kind)
+    whole = memory_needed(method, beside + image, CUDA, recipe.optimizer.kind)
+    return image, Footprint(fixed, whole - fixed, "bf16")
 
 
 def row_of(name: str, given: Mapping[str, str], images: Noise) -> dict[str, Any]:

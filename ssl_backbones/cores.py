@@ -46,6 +46,11 @@ def threads_here() -> int:
     """The threads for this process: its share of the cores it may use, or what SSL_BACKBONES_THREADS says."""
     if given := os.environ.get(VARIABLE, ""):
         return max(1, int(given)) if given.isdecimal() else 1
+    return cores_here()
+
+
+def cores_here() -> int:
+    """The cores for this process: its share of those that the machine, or the container, leaves to its processes."""
     cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     try:
         quota, period = QUOTA.read_text().split()

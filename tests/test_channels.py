@@ -182,6 +182,18 @@ def test_a_broken_file_is_named_in_a_sentence(fault: str, tmp_path: Path) -> Non
     assert sentence in str(caught.value)
 
 
+@pytest.mark.parametrize("shape", [(3, 8, 10**6), (1000, 1000, 4)])
+def test_what_a_header_claims_is_held_against_the_file_before_memory_is_taken(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million channels, and more numbers than the file has."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<u2", "fortran_order": False, "shape": shape})
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("memory was taken"))
+    with pytest.raises(UnreadableImageError, match=r"has 1000000 channels, and 4 are asked|header tells 8000000 bytes"):
+        decode(file.getvalue(), "x.npy", FOUR)
+
+
 def test_a_source_without_a_readable_image_is_refused_with_the_reason(tmp_path: Path) -> None:
     channel_folder(tmp_path, 3)
     with pytest.raises(ImageSourceError, match=r"none of the first 3 images can be read.*has 4 channels, and 5"):

@@ -14,6 +14,7 @@ from conftest import ROOT
 from ssl_backbones import cores
 from ssl_backbones.cores import threads_here, threads_spin
 from ssl_backbones.train import processes
+from ssl_backbones.train.loader import reading_workers
 
 
 @pytest.fixture
@@ -43,6 +44,7 @@ def test_processes_share_them(eight: pytest.MonkeyPatch, processes: str, expecte
 def test_a_container_may_have_fewer(eight: pytest.MonkeyPatch, quota: str, expected: int) -> None:
     cores.QUOTA.write_text(quota)
     assert threads_here() == expected
+    assert reading_workers(None) == expected - 1
 
 
 @pytest.mark.parametrize(("given", "expected"), [("3", 3), ("0", 1), ("many", 1)])

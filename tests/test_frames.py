@@ -18,9 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 from scripts import script
 
-from ssl_backbones.data import ImageSourceError
+from ssl_backbones.data import ImageSourceError, frames
 from ssl_backbones.data.decode import ORIENTATION, UPRIGHT, decode
 from ssl_backbones.data.frames import TURNS, Frame, frame_of, turned, turned_boxes
 from ssl_backbones.evaluate.detection import detect, detect_run
@@ -76,6 +77,16 @@ class TestHeaders:
         encoded = plain[:-12] + late + plain[-12:]
         assert frame_of(encoded) == Frame(SIDES, turn)
         assert decode(encoded, "image").size == Frame(SIDES, turn).upright
+
+    def test_more_pixels_than_anybody_reads_are_not_decoded_for_their_notes(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        chunk = b"tEXta"
+        plain = saved(stored_scene(), 1)
+        encoded = plain[:-12] + (1).to_bytes(4) + chunk + zlib.crc32(chunk).to_bytes(4) + plain[-12:]
+        monkeypatch.setattr(frames, "MAX_PIXELS", SIDES[0] * SIDES[1] - 1)
+        monkeypatch.setattr(PngImageFile, "load", lambda image: pytest.fail("it was decoded"))
+        assert frame_of(encoded) == Frame(SIDES)
 
     def test_no_pixel_is_decoded(self) -> None:
         whole = saved(stored_scene(), 6, "JPEG")

@@ -6,6 +6,7 @@ import inspect
 import logging
 
 import hostile
+import pyarrow as pa
 import pytest
 from image_sources import fill, raw, structs, write
 
@@ -44,6 +45,7 @@ def test_sources_that_are_none(tmp_path):
         str(tmp_path / "masks.parquet"): r"masks\.parquet' may have images in mask, depth: name the one",
         str(tmp_path / "none.parquet"): r"there is no row in '.*none\.parquet'",
         str(tmp_path / "ids.parquet"): r"labels go up to 1000000000000000",
+        str(tmp_path / "x-{0..1000000}.parquet"): r"means more than 1,000,000 files: name fewer",
     }.items():
         with pytest.raises(ImageSourceError, match=says) as caught:
             open_images(spec)

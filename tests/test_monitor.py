@@ -91,6 +91,19 @@ def test_only_labelled_images_are_asked_about() -> None:
     assert some.measure(colours, colours).correct.tolist() == [True] * 4
 
 
+def test_few_labels_among_many_images_come_into_the_bank() -> None:
+    labels = [-1] * 60
+    labels[7], labels[20], labels[41] = 0, 1, 0
+    few = Monitor(Tints(60, labels), None, Monitoring(k=1, bank=5), 0)
+    assert few.labelled
+    assert {7, 20, 41} <= {*few.bank.tolist()}
+    assert few.measure(colours, colours).correct.tolist() == [True, False, True]
+    labels[20] = labels[41] = -1
+    alone = Monitor(Tints(60, labels), None, Monitoring(k=1, bank=5), 0)
+    assert not alone.labelled, "one labelled image has nobody to be told by"
+    assert alone.measure(colours, colours).correct is None
+
+
 def test_answers_to_other_questions_are_not_compared() -> None:
     train, validation = Tints(20, [0, 1] * 10), Tints(8, [0, 1] * 4)
     asked = Monitor(train, validation, Monitoring(k=3), 0).question()

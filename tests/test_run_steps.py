@@ -10,11 +10,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import TensorBoardTracker
-from runs import STEPS, elsewhere, run, sha, state, stop, tiny
+from runs import STEPS, elsewhere, outcome, run, sha, state, stop, tiny
 from whole_runs import NoisyConfig, data
 
 from ssl_backbones.methods import BYOLConfig, MethodConfig, MoCoV2Config, SimCLRConfig
-from ssl_backbones.recipes.settings import Checkpoints, ScheduleConfig
+from ssl_backbones.recipes.settings import Checkpoints, Monitoring, ScheduleConfig
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.manifest import folder_name
 from ssl_backbones.train.start import UnfitError
@@ -108,6 +108,15 @@ def test_a_cut_run_is_the_beginning_of_the_whole(schedule: ScheduleConfig, data:
     ours, theirs = ([line for line in lines if "loss" in line] for lines in logs)
     assert len(ours) == 4
     assert ours == theirs[:4]
+
+
+def test_a_run_that_is_cut_where_it_is_measured_is_measured_once(data: Path, tmp_path: Path) -> None:
+    monitoring = Monitoring(knn_every=1)
+    recipe = tiny(BYOLConfig, data, tmp_path / "run", epochs=4, max_steps=6, monitoring=monitoring, log_every=1)
+    folder = run(recipe)
+    assert outcome(folder.path)["results"]["steps"] == 6
+    measured = [line["step"] for line in read_log(folder.path / "log.jsonl") if "std" in line]
+    assert measured == [0, 3, 6]
 
 
 def test_a_queue_longer_than_the_data_is_refused_before_the_run_begins(data: Path, tmp_path: Path) -> None:

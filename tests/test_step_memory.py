@@ -315,7 +315,7 @@ class Shapes:
         with self.mode, counted(self.method) as storages, torch.autocast("cpu", torch.bfloat16):
             self.method([torch.empty_like(self.mode.from_tensor(view)) for view in views])
         method: Any = self.method
-        return memory_needed(method, sum(storages.values()), torch.device("cuda"))
+        return memory_needed(method, sum(storages.values()), torch.device("cuda"), "sgd")
 
 
 @pytest.mark.slow

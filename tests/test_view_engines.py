@@ -27,6 +27,7 @@ from ssl_backbones.views import (
 )
 from ssl_backbones.views import device_engine as device
 from ssl_backbones.views import pillow_engine as pillow
+from ssl_backbones.views.center_crop import LONGEST, shortened
 from ssl_backbones.views.policy import UNIFORMS
 
 STILL = Policy(area=(1.0, 1.0), flip_p=0, jitter_p=0, grey_p=0, blur_p=0, solarize_p=0)
@@ -327,6 +328,18 @@ def test_views_differ_and_are_counted():
     again = transform.draw(0, 0, np.array([30, 7]))[1]
     np.testing.assert_array_equal(again.factors, second.factors[[30, 7]])
     assert not np.isin(first.area, transform.draw(0, 1, np.arange(50))[0].area).any()
+
+
+def test_the_middle_of_a_strip_takes_no_more_memory_than_that_of_a_photo() -> None:
+    """Its resize as a whole would have 1,080,000 pixels of 18 rows."""
+    strip = Image.fromarray(np.arange(60_000, dtype=np.uint32).astype(np.uint8).reshape(1, -1)).convert("RGB")
+    for image in (strip, strip.transpose(Image.Transpose.ROTATE_90)):
+        assert max(shortened(image).size) == LONGEST
+        levels = CenterCrop(16).on_host([image], None)
+        assert levels.shape == (1, 16, 16, 3)
+        assert abs(levels.float().mean().item() - 30_000 % 256) < 2
+    photo = Image.new("RGB", (16, 1600))
+    assert shortened(photo) is photo
 
 
 @given(image=images, size=st.integers(1, 64), pct=st.floats(0.3, 1.0), name=st.sampled_from(["bilinear", "bicubic"]))

@@ -5,6 +5,8 @@ And DICOM of one channel, in the window that each file names.
 
 from __future__ import annotations
 
+import math
+import os
 from typing import BinaryIO
 
 import numpy as np
@@ -37,13 +39,12 @@ def read_channels(file: BinaryIO, channels: int, depth: str, max_pixels: int) ->
     if start.startswith(NPY):
         values = npy_values(file, channels, max_pixels)
     elif start[:4] in TIFF:
-        values = tiff_values(file, max_pixels)
+        values = tiff_values(file, channels, max_pixels)
     elif start[BEFORE_DICOM:] == DICOM:
         values = dicom_values(file, max_pixels)
     else:
         raise ValueError(f"with --in_chans, TIFF, .npy and DICOM are read, and it begins with {start[:8]!r}")
-    if values.shape[2] != channels:
-        raise ValueError(f"it has {values.shape[2]} channels, and {channels} are asked for (--in_chans)")
+    check_channels(values.shape[2], channels)
     found = depth_of(values)
     if depth not in ("", found):
         raise ValueError(f"it is of {found}, and the first image is of {depth}: convert one of the two")
@@ -80,13 +81,17 @@ def npy_values(file: BinaryIO, channels: int, max_pixels: int) -> Array:
         raise ValueError(f"it has the shape {shape}: give (H, W, C), or (H, W) of one channel")
     first = len(shape) == 3 and shape[0] == channels != shape[2]
     check_pixels(shape[1:] if first else shape[:2], max_pixels)
+    check_channels(shape[0] if first else math.prod(shape[2:]), channels)
+    size = math.prod(shape) * dtype.itemsize
+    if file.seek(0, os.SEEK_END) < size:
+        raise ValueError(f"its header tells {size} bytes of numbers, which it does not have: it is cut short")
     file.seek(0)
     values: Array = np.load(file, allow_pickle=False)
     values = values.reshape(*shape[:2], -1)
     return values.transpose(1, 2, 0) if first else values
 
 
-def tiff_values(file: BinaryIO, max_pixels: int) -> Array:
+def tiff_values(file: BinaryIO, channels: int, max_pixels: int) -> Array:
     """The values (H, W, C) of the first image of a TIFF, its channels side by side, in planes, or in pages."""
     try:
         import tifffile
@@ -108,11 +113,18 @@ def tiff_values(file: BinaryIO, max_pixels: int) -> Array:
         if bits not in (8, 16, 32, 64):
             raise ValueError(f"it is of {bits} bits, and 8 or 16 bits are read: scale it to 16")
         check_pixels((shape[axes.index("Y")], shape[axes.index("X")]), max_pixels)
+        check_channels(shape[others[0]] if others else 1, channels)
         values: Array = np.asarray(series.asarray())
     values = np.moveaxis(values, others[0], -1) if others else values[..., None]
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and values.dtype.kind == "u":
         return np.invert(values)
     return values
+
+
+def check_channels(found: int, asked: int) -> None:
+    """ValueError for an image of other channels than are asked for."""
+    if found != asked:
+        raise ValueError(f"it has {found} channels, and {asked} are asked for (--in_chans)")
 
 
 def check_pixels(sides: tuple[int, ...], max_pixels: int) -> None:

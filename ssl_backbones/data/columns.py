@@ -82,7 +82,8 @@ def labels_of(column: pa.ChunkedArray, names: Sequence[str] | None) -> tuple[np.
         column = column.cast(column.type.value_type)
     if not pa.types.is_integer(column.type):
         return labels_by_name(column.to_pylist())
-    return labels_by_number(pc.fill_null(column.cast(pa.int64()), -1).to_numpy().astype(np.int64), names)
+    signed = column.cast(pa.int64(), safe=False)  # what is beyond comes out below 0, as no class is
+    return labels_by_number(pc.fill_null(signed, -1).to_numpy().astype(np.int64), names)
 
 
 def encoded_images(column: pa.ChunkedArray) -> pa.ChunkedArray:

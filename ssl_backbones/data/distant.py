@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 
 from ssl_backbones.credentials import public
 from ssl_backbones.data.addresses import (
@@ -19,12 +18,11 @@ from ssl_backbones.data.asking import WEB, protocol_of
 from ssl_backbones.data.blocks import Keeping
 from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.splits import (
-    MOST_FILES,
     PARQUET,
     TAR,
     TRAIN,
     Spec,
-    ranges_in,
+    all_in,
     split_of,
     to_ask_about,
     to_train_on,
@@ -39,7 +37,7 @@ def distant_files(spec: Spec, keeping: Keeping) -> list[Address]:
     named = addresses_in(spec)
     if not named:
         return []
-    urls = [url for name in named for url in islice(ranges_in(name), MOST_FILES)]
+    urls = [url for name in named for url in all_in(name)]
     if len(urls) == 1 and not is_packed(urls[0]) and not is_pattern(urls[0]):
         return kept_in(to_train_on(of_one_kind(in_folder(urls[0]), urls[0])), keeping)
     strange = next((url for url in urls if not is_packed(url)), None)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
-from ssl_backbones.data.decode import turn_of, without_pillows_warnings
+from ssl_backbones.data.decode import MAX_PIXELS, turn_of, without_pillows_warnings
 from ssl_backbones.data.formats import formats
 
 TURNS = {
@@ -56,7 +56,8 @@ def frame_of(encoded: bytes | Path | None, among: tuple[str, ...] | None = None)
             file: BinaryIO = encoded.open("rb") if isinstance(encoded, Path) else io.BytesIO(encoded or b"")
             stack.enter_context(file)
             image = stack.enter_context(Image.open(file, formats=among or formats()))
-            if image.format == "PNG" and notes_behind_pixels(file):
+            small = image.width * image.height <= MAX_PIXELS  # of others nobody sees more than the frame
+            if image.format == "PNG" and small and notes_behind_pixels(file):
                 image.load()
             return Frame(stored_size(image), turn_of(image))
     except MemoryError:

@@ -10,7 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from ssl_backbones.credentials import public
 from ssl_backbones.data.formats import is_image
+from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.walk import images_below
 
 TRAIN, VALIDATION, TEST = ("train", "training"), ("validation", "valid", "val", "dev"), ("test", "testing")
@@ -55,7 +57,7 @@ def packed_files(spec: Spec, suffix: str = PARQUET) -> list[Path]:
         return to_train_on(files)
     if path.suffix != suffix or path.exists():
         return [path] if path.suffix == suffix else []
-    named = [file for pattern in islice(ranges_in(str(path)), MOST_FILES) for file in files_like(pattern)]
+    named = [file for pattern in all_in(str(path)) for file in files_like(pattern)]
     return sorted(named) if glob.has_magic(str(path)) else named
 
 
@@ -63,6 +65,16 @@ def to_train_on(files: Sequence[N]) -> list[N]:
     """Those of a folder's files to train on: the training split, or those of no split, or all."""
     unnamed = [file for file in files if split_of(file) is None]
     return of_split(files, TRAIN) or unnamed or of_split(files, UNLABELLED) or list(files)
+
+
+def all_in(pattern: str) -> list[str]:
+    """All names that a pattern means; ImageSourceError for more than MOST_FILES."""
+    names = list(islice(ranges_in(pattern), MOST_FILES + 1))
+    if len(names) > MOST_FILES:
+        raise ImageSourceError(
+            f"{public(pattern)!r} means more than {MOST_FILES:,} files: name fewer, of more images each"
+        )
+    return names
 
 
 def ranges_in(pattern: str) -> Iterator[str]:

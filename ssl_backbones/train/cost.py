@@ -36,10 +36,11 @@ def expected(loop: Loop, timing: FirstBatch | None) -> str:
     """The forecast in a sentence; of time only what was timed, and checkpoints as large as today's."""
     needed, free = disk_needed(loop.run, loop.method), shutil.disk_usage(loop.folder.path).free
     short = ", WHICH IS MORE THAN IS FREE" if needed > free else ""
+    copied = checkpoint_size(loop.method, loop.run.optimizer.kind)
     told = [
         *([] if timing is None else [time_sentence(loop, timing)]),
         f"memory {gigabytes(memory_of(loop.accelerator.device))} so far",
-        f"host memory {gigabytes(checkpoint_size(loop.method))} for the copy that checkpoints are written from",
+        f"host memory {gigabytes(copied)} for the copy that checkpoints are written from",
         f"disk {gigabytes(needed)} of {gigabytes(free)} free in {loop.folder.path}{short}",
     ]
     return f"Forecast: {'; '.join(told)}."
@@ -63,18 +64,30 @@ def seconds_of_step(loop: Loop, timing: FirstBatch, share: float = 1.0) -> float
     """
     passes = share * loop.compute.tried.get(loop.compute.way, PASSES * timing.forward)
     workers = loop.loader.workers
-    part = max(passes, timing.reading / workers) if workers else passes + timing.reading
-    return part * loop.run.parts
+    return while_reading(passes, timing.reading, workers, loop.accelerator.device) * loop.run.parts
+
+
+def while_reading(passes: float, reading: float, workers: int, device: torch.device) -> float:
+    """Seconds of passes while so many workers read: the longer of both; on a CPU, whose cores they share, the sum."""
+    if device.type == "cpu":
+        return passes + reading / (workers + 1)
+    return max(passes, reading / workers) if workers else passes + reading
 
 
 def disk_needed(run: Run, method: Method) -> float:
     """Bytes of a run's folder: the checkpoints kept, the best one, the one being written, and the backbone."""
-    return (run.checkpoints.keep + 2) * checkpoint_size(method) + size_of_state(method.backbone) + PAGES
+    kept = (run.checkpoints.keep + 2) * checkpoint_size(method, run.optimizer.kind)
+    return kept + size_of_state(method.backbone) + PAGES
 
 
-def checkpoint_size(method: Method) -> int:
+def checkpoint_size(method: Method, kind: str) -> int:
     """Bytes of a checkpoint, and of the copy in the first process's memory that it is written from."""
-    return size_of_state(method) + 4 * learning(method)
+    return size_of_state(method) + kept_by(kind) * learning(method)
+
+
+def kept_by(optimizer: str) -> int:
+    """Bytes that an optimiser keeps for each weight: a moving average of SGD and LARS, two of Adam and AdamW."""
+    return 8 if optimizer.startswith("adam") else 4
 
 
 def size_of_state(network: nn.Module) -> int:

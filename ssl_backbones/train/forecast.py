@@ -26,7 +26,7 @@ from ssl_backbones.products import network_products
 from ssl_backbones.recipes.channels import shown
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.train.beginning import Beginning
-from ssl_backbones.train.cost import disk_needed, gigabytes
+from ssl_backbones.train.cost import disk_needed, gigabytes, while_reading
 from ssl_backbones.train.growth import pixels
 from ssl_backbones.train.guards import within_memory
 from ssl_backbones.train.loader import reading_workers
@@ -113,8 +113,8 @@ def forecast(recipe: Recipe, images: Images, device: torch.device) -> Forecast:
     return Forecast(
         steps=steps,
         steps_per_epoch=steps_per_epoch,
-        seconds=fmean(max(each, reading / workers) if workers else each + reading for each in computing),
-        memory=memory_needed(method, found.kept * at_once, device),
+        seconds=fmean(while_reading(each, reading, workers, device) for each in computing),
+        memory=memory_needed(method, found.kept * at_once, device, recipe.optimizer.kind),
         disk=disk_needed(recipe, method),
         timed=f"timed on {found.images} images, {device.type}, {threads}{found.precision}, measurements apart",
         before=before,

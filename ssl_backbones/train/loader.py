@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from ssl_backbones.cores import cores_here
 from ssl_backbones.data.batches import Batch, BatchDataset, Exchange, Request
 from ssl_backbones.data.shards import Shards
 from ssl_backbones.refusal import Refusal
@@ -279,5 +280,4 @@ def reading_workers(asked: int | None) -> int:
     """Number of processes that read images beside this one: the one asked for, or a core each but for its own."""
     if asked is not None:
         return asked
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(0, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)
+    return cores_here() - 1

@@ -188,8 +188,8 @@ class Loop:
 
     def after_epoch(self, epochs: int) -> bool:
         """Run the judge if this epoch is due. True if the score is the best so far."""
-        if not self.judge.every or epochs % self.judge.every or epochs == self.run.epochs:
-            return False
+        if not self.judge.every or epochs % self.judge.every or self.step == self.total_steps:
+            return False  # what is measured after the last step is measured once
         self.tell(epochs, self.measure(self.bench).scalars)
         return self.best is not None and self.best["step"] == self.step
 

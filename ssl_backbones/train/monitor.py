@@ -48,8 +48,10 @@ class Monitor:
         self.bank_images = labelled[0] if labelled else images
         self.query_images = labelled[1] if len(labelled) == 2 else None
         order = permutation(seed, 0, len(self.bank_images))
+        if labelled and len(order) > config.bank:  # those without a label come last
+            order = order[np.argsort(labels_of(self.bank_images, order).numpy() < 0, kind="stable")]
         self.bank = np.sort(order[: config.bank if labelled else SPREAD])
-        self.labelled = bool(labelled)
+        self.labelled = bool(labelled) and int((labels_of(self.bank_images, self.bank) >= 0).sum()) > 1
         self.sought = np.sort(permutation(seed, 1, len(self.bank))[:SOUGHT])
 
     @property

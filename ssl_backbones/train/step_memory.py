@@ -20,7 +20,7 @@ from ssl_backbones.recipes.facts import ALLOWANCE, GPU_ITSELF
 from ssl_backbones.recipes.instead import take_own
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolder
-from ssl_backbones.train.cost import checkpoint_size, gigabytes, learning, size_of_state
+from ssl_backbones.train.cost import checkpoint_size, gigabytes, kept_by, learning, size_of_state
 from ssl_backbones.train.guards import saying_if_memory_runs_out
 from ssl_backbones.train.optimization import build_optimizer
 from ssl_backbones.train.parts import earlier, followed, parts_to_keep
@@ -131,7 +131,7 @@ def taken(recipe: Recipe, method: Method, images: Images, device: torch.device, 
     if device.type != "cuda":
         with counted(trial) as storages:
             score()
-        return memory_needed(trial, sum(storages.values()), device)
+        return memory_needed(trial, sum(storages.values()), device, recipe.optimizer.kind)
     optimizer = build_optimizer(trial, recipe)
     for _ in range(2):  # the optimiser keeps nothing before its first step
         torch.cuda.reset_peak_memory_stats(device)
@@ -158,11 +158,11 @@ def counted(network: nn.Module) -> Iterator[dict[int, int]]:
         yield found
 
 
-def memory_needed(method: Method, kept: float, device: torch.device) -> float:
+def memory_needed(method: Method, kept: float, device: torch.device, kind: str) -> float:
     """Bytes at once: state, gradients, the optimiser's, what is kept and, on a CPU, the copy for a checkpoint."""
-    beside = checkpoint_size(method) if device.type == "cpu" else 0  # the copy that checkpoints are written from
+    beside = checkpoint_size(method, kind) if device.type == "cpu" else 0  # the copy that checkpoints are written from
     gpu = GPU_ITSELF if device.type == "cuda" else 0
-    return size_of_state(method) + 8 * learning(method) + ALLOWANCE * kept + beside + gpu
+    return size_of_state(method) + (4 + kept_by(kind)) * learning(method) + ALLOWANCE * kept + beside + gpu
 
 
 def possible_parts(share: int, least: int, kept: int = 1) -> list[int]:

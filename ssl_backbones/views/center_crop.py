@@ -16,6 +16,9 @@ from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
 from ssl_backbones.views.pillow_engine import RESAMPLING, pixels
 from ssl_backbones.views.transform import Transform
 
+LONGEST = 100
+"""The most times that an image's long side has its short one before it is cut to its middle."""
+
 
 @dataclass(frozen=True)
 class CenterCrop(Transform):
@@ -60,6 +63,7 @@ class CenterCrop(Transform):
 
     def _middle(self, image: Image.Image) -> Image.Image:
         """The middle S x S of the resized image."""
+        image = shortened(image)
         width, height = self._size(image)
         left, top = round((width - self.size) / 2), round((height - self.size) / 2)
         resized = image.resize((width, height), RESAMPLING[self.interpolation])
@@ -70,3 +74,16 @@ class CenterCrop(Transform):
         short = round(self.size / self.crop_pct)
         width, height = (int(short * side / min(image.size)) for side in image.size)
         return width, height
+
+
+def shortened(image: Image.Image) -> Image.Image:
+    """The middle of an image that is longer than LONGEST times its short side; any other as it is.
+
+    The middle square stays: the whole of a strip would be resized to many times the pixels that it has.
+    """
+    width, height = image.size
+    most = LONGEST * min(width, height)
+    if max(width, height) <= most:
+        return image
+    left, top = max(0, (width - most) // 2), max(0, (height - most) // 2)
+    return image.crop((left, top, left + min(width, most), top + min(height, most)))
