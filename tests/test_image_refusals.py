@@ -75,6 +75,7 @@ def test_parquet_files_that_are_not_alike_are_not_read_together(tmp_path):
     ("label", "says"),
     [
         ([0, 1, None], r"^k-NN needs a label for every image, and that of 'x\.parquet:2' is missing \(1 of 3"),
+        (pa.array([0, 2**63 + 5, 1], pa.uint64()), r"that of 'x\.parquet:1' is -\d+, which is not one of 0 to 1"),
         ([0, -7, -7], r"that of 'x\.parquet:1' is -7, which is not one of 0 to 1 \(2 of 3"),
         ([0, 1, 2], r"that of 'x\.parquet:2' is 2, which is not one of 0 to 1"),
     ],
