@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -14,9 +13,14 @@ from pathlib import Path
 from typing import Any, final
 
 from ssl_backbones.files import object_in, without_links
+from ssl_backbones.refusal import Refusal
 
 SETTLED_AFTER = 0.2
 """Seconds after which, on a file system without locks, the last of several notes counts."""
+
+
+class NoLocksError(Refusal, OSError):
+    """A system that has no locks of POSIX."""
 
 
 class LockedError(RuntimeError):
@@ -50,7 +54,9 @@ class Lock:
     def take(self) -> None:
         """Lock the open file and leave the note."""
         try:
-            fcntl.lockf(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            posix().lockf(self.descriptor, posix().LOCK_EX | posix().LOCK_NB)
+        except NoLocksError:
+            raise
         except OSError as error:
             owner = self.note()  # not before: a file system without locks may take its time to say so
             if error.errno in (errno.EACCES, errno.EAGAIN) or may_be_alive(owner):
@@ -79,6 +85,18 @@ class Lock:
         """Let another process take it; call it once."""
         os.ftruncate(self.descriptor, 0)
         os.close(self.descriptor)
+
+
+def posix() -> Any:
+    """The locks of POSIX, asked for where one is taken, so that models are made everywhere; NoLocksError elsewhere."""
+    try:
+        import fcntl
+    except ImportError as error:
+        raise NoLocksError(
+            "this system has no locks of POSIX, which training, evaluating and caches need: run them on Linux or "
+            "macOS, or on Windows in WSL"
+        ) from error
+    return fcntl
 
 
 def may_be_alive(owner: Mapping[str, Any]) -> bool:

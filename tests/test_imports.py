@@ -179,6 +179,23 @@ def test_a_right_import_is_let_through(room: str, source: str) -> None:
     assert wrong_imports(room, ast.parse(source)) == []
 
 
+def test_models_are_made_where_there_are_no_locks_of_posix_and_a_lock_says_what_is_needed() -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['fcntl'] = None\n"
+        "import ssl_backbones\n"
+        "ssl_backbones.create_model('resnet8_byol', pretrained=True)\n"
+        "from pathlib import Path\n"
+        "from tempfile import mkdtemp\n"
+        "from ssl_backbones.locks import Lock\n"
+        "try: Lock(Path(mkdtemp()) / 'lock')\n"
+        "except OSError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("this system has no locks of POSIX, which training")
+
+
 def test_importing_the_library_registers_its_models_and_brings_in_nothing_heavy() -> None:
     """It takes no name from timm, and its modules but for those of the extras leave the heavy libraries alone."""
     light = sorted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -133,7 +134,7 @@ def test_a_note_of_any_form_is_no_obstacle(
         raise OSError(95, "Operation not supported")
 
     if not locking:
-        monkeypatch.setattr(locks.fcntl, "lockf", unsupported)
+        monkeypatch.setattr(fcntl, "lockf", unsupported)
         monkeypatch.setattr(locks, "SETTLED_AFTER", 0.0)
     lock = Lock(tmp_path / ".lock")
     assert lock.note()["pid"] == os.getpid()

@@ -7,12 +7,12 @@ for temporary files, which the last process that uses it clears.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import math
 import os
 import secrets
 import tempfile
+import time
 import weakref
 import zlib
 from collections.abc import Container, Iterator
@@ -26,6 +26,7 @@ import numpy as np
 from ssl_backbones.checks import check
 from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.files import PRIVATE
+from ssl_backbones.locks import posix
 from ssl_backbones.typed.values import check_types
 
 BLOCK = 4 * 2**20
@@ -34,6 +35,10 @@ SUFFIX = ".block"
 CLAIMS = 1024
 """Places at which processes agree on who fetches a block; two blocks meet there by chance, and wait for one another."""
 USERS = "users"
+SHARE = 256
+"""The part of the limit after which a process looks at the folder again."""
+FORGOTTEN = 3600.0
+"""Seconds after which half a block is a killed process's."""
 
 
 @final
@@ -78,7 +83,9 @@ class Blocks:
         if self.temporary:
             clear_if_alone(users, self.folder)
             with suppress(OSError):
-                fcntl.flock(users, fcntl.LOCK_SH)
+                posix().flock(users, posix().LOCK_SH)
+        else:
+            clear_forgotten(self.folder)
         weakref.finalize(self, leave, users, self.folder, self.temporary, os.getpid())
 
     def path(self, name: str) -> Path:
@@ -132,8 +139,8 @@ class Blocks:
         source itself, the newest before others: an epoch comes to all of them before it comes to the same again.
         """
         self.counted += count
-        if self.counted < self.limit // 16:
-            return
+        if self.counted < self.limit // SHARE:
+            return  # every process writes as much before it looks at what all have written
         self.counted = 0
         found = list(blocks_in(self.folder))
         excess = sum(state.st_size for _, state in found) + count + self.limit // 16 - self.limit
@@ -160,7 +167,7 @@ class Blocks:
         descriptor = os.open(self.folder / f".claim-{place:04d}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                posix().flock(descriptor, posix().LOCK_EX | (0 if wait else posix().LOCK_NB))
             except BlockingIOError:
                 yield False
                 return
@@ -169,7 +176,7 @@ class Blocks:
             yield True
         finally:
             with suppress(OSError):  # a process that was forked meanwhile has the same lock, until it ends
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
+                posix().flock(descriptor, posix().LOCK_UN)
             os.close(descriptor)
 
     def unusable(self, error: OSError) -> ImageSourceError:
@@ -198,9 +205,17 @@ def blocks_in(folder: Path) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]
 def clear_if_alone(users: int, folder: Path) -> None:
     """Delete the blocks of a folder, and half ones of killed processes, if no other process uses it."""
     with suppress(OSError):
-        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        posix().flock(users, posix().LOCK_EX | posix().LOCK_NB)
         for path in folder.iterdir():
             if path.suffix == SUFFIX or path.name.startswith(PRIVATE):
+                path.unlink()
+
+
+def clear_forgotten(folder: Path) -> None:
+    """Delete half blocks that no process writes any more."""
+    for path in folder.glob(f"{PRIVATE}*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > FORGOTTEN:
                 path.unlink()
 
 

@@ -108,7 +108,8 @@ class AsFile(io.RawIOBase):
         return self.at
 
     def read(self, size: int | None = -1) -> bytes:
-        count = self.size - self.at if size is None or size < 0 else size
+        left = self.size - self.at
+        count = left if size is None or size < 0 else min(size, left)
         found = bytes(self.ask(self.at, count)) if count > 0 else b""
         self.at += len(found)
         return found
