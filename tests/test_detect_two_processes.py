@@ -56,10 +56,10 @@ def run(argv: list[str], patch: pytest.MonkeyPatch) -> None:
         forget()
 
 
-def tensors_of(found: list[Instances]) -> dict[str, torch.Tensor]:
+def tensors_of(found: dict[int, Instances]) -> dict[str, torch.Tensor]:
     """The detections in each image, as tensors by name."""
     fields: dict[str, torch.Tensor] = {}
-    for image, each in enumerate(found):
+    for image, each in sorted(found.items()):
         assert each.masks is not None
         values = {"boxes": each.boxes, "labels": each.labels, "scores": each.scores, "masks": unpacked(each.masks)}
         fields |= {f"{image}/{name}": torch.from_numpy(np.array(value)) for name, value in values.items()}

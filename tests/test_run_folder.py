@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -203,7 +204,7 @@ def test_without_locks_the_note_decides(
     def unsupported(descriptor: int, kind: int) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(locks.fcntl, "lockf", unsupported)
+    monkeypatch.setattr(fcntl, "lockf", unsupported)
     if pid == "dead":
         gone = subprocess.Popen([sys.executable, "-c", ""])
         gone.wait()

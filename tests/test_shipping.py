@@ -17,6 +17,7 @@ import ssl_backbones
 from ssl_backbones.catalogue.lookup import list_models
 from ssl_backbones.hub.publishing.material import Material, MaterialError
 from ssl_backbones.hub.publishing.shipping import LARGEST, ship
+from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.registry.image_sets import CLOTHING, IMAGENETTE
 from ssl_backbones.registry.tags import TAGS, WEIGHTS
 
@@ -149,10 +150,41 @@ def test_what_was_taught_stands_between_random_weights_and_its_teacher(name: str
     if after[2] != "not measured":
         assert after[2] == measured(name, f"{by_classifier}_teacher")
     seconds = json.loads((ROOT / "benchmarks" / "results" / name / "results.json").read_bytes())["seconds"]
-    assert f" {round(seconds / 60)}" in "\n".join(lines[place + 1 : place + 8])
+    assert f" {round(seconds / 60)}" in "\n".join(lines[place + 1 : place + 10])
 
 
 def test_the_readme_names_what_learned_from_images_that_anybody_may_use() -> None:
     (told,) = re.findall(r"Of the weights that ship, (.*?);", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     free = {tag.name for tag in TAGS if tag.file and "non-commercial" not in tag.data.terms}
     assert set(re.findall(r"`(\S+)`", told)) == free
+
+
+KEPT = sorted(path.parent for path in (ROOT / "weights").glob("*/model.safetensors"))
+"""Folders of weights that are in the repository alone."""
+
+
+def test_what_the_repository_keeps_is_small_and_in_no_wheel() -> None:
+    assert KEPT
+    assert sum(path.stat().st_size for folder in KEPT for path in folder.rglob("*") if path.is_file()) <= 25_000_000
+    included = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[tool.hatch.build.targets.sdist]")[2]
+    assert '"weights"' not in included.partition("[tool.ruff")[0]
+
+
+@pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
+def test_a_folder_of_weights_is_loaded_and_its_row_shows_what_was_measured(folder: Path) -> None:
+    model = ssl_backbones.create_model(folder, pretrained=True).eval()
+    features = model(torch.rand(2, 3, 64, 64))
+    assert features.shape == (2, model.num_features)
+    assert features.std() > 0
+    results = json.loads((folder / "results.json").read_bytes())
+    assert weights_sha256(model) == json.loads((folder / "evaluations" / "knn.json").read_bytes())["weights_sha256"]
+    assert results["altered"].keys() <= {"layout", "precision", "method.kept", "method.teacher"}
+
+    def shown(evaluation: str, number: str) -> str:
+        found = json.loads((folder / "evaluations" / f"{evaluation}.json").read_bytes())["numbers"][number]
+        return f"{100 * found['value']:.1f}"
+
+    linear = shown("logistic_regression_on_cached_features", "top-1")
+    assert row_of(folder.name, ROOT / "benchmarks" / "README.md")[1:3] == [shown("knn", "k=20, T=0.07"), linear]
+    random = shown("logistic_regression_on_cached_features_random", "top-1")
+    assert row_of(f"weights/{folder.name}", ROOT / "docs" / "weights.md")[-2:] == [linear, random]

@@ -67,7 +67,7 @@ def test_an_evaluation_says_and_keeps_the_papers_figure(tmp_path: Path, capsys: 
     written = write_results(tmp_path, results_of_a_probe("resnet32_rotnet.stl10_200ep"))
     figure = "52.25 (Patch, Table 2: ResNet-32 on STL-10; linear)"
     assert written["papers"] == {"top-1": [figure]}
-    assert capsys.readouterr().out == f"The paper's top-1: {figure}\n"
+    assert capsys.readouterr().out == f"The paper's top-1, on its own images: {figure}\n"
     assert json.loads((tmp_path / "results.json").read_text())["papers"] == {"top-1": [figure]}
 
 

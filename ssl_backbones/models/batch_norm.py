@@ -12,7 +12,7 @@ from ssl_backbones.distributed import AllReduceSum, world_size
 from ssl_backbones.refusal import Refusal
 
 
-class BatchNormError(Refusal, TypeError):
+class BatchNormError(Refusal, ValueError):
     """A layer whose batch statistics cannot be taken over other groups."""
 
 
