@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
+from statistics import fmean
+from typing import Any
 
 import pytest
 from conftest import ROOT
@@ -22,7 +24,8 @@ def test_the_table_of_all_methods_is_that_of_its_file() -> None:
     rows = json.loads((RESULTS / "imagenette_table.json").read_bytes())["rows"]
     columns = ("k-NN", "linear", "two layers")
     wanted = {row["label"]: [f"{100 * row['cells'][name]['mean']:.1f}" for name in columns] for row in rows}
-    lines = [line.strip("|").split("|") for line in PAGE.splitlines() if line.startswith("|")]
+    section = PAGE.partition("## Every method at about equal cost")[2].partition("\n## ")[0]
+    lines = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line] for line in lines]
     told = {row[0]: row[-3:] for row in cells if row[0] in wanted}
     assert told == wanted
@@ -87,3 +90,33 @@ def test_the_cost_of_growing_views_is_that_of_its_file() -> None:
     for page in (PAGE, (ROOT / "docs" / "own_images.md").read_text(encoding="utf-8")):
         assert f"{100 * shares[0]:.0f} or {100 * shares[1]:.0f} %" in page
         assert f"save {100 * saved[0]:.0f} or {100 * saved[1]:.0f} %" in page
+
+
+def test_the_table_at_equal_cost_is_that_of_its_file_and_of_its_records() -> None:
+    made = json.loads((RESULTS / "equal_cost.json").read_bytes())
+    by_label: dict[str, dict[str, Any]] = {}
+    for row in made["rows"]:
+        by_label.setdefault(row["row"], {})[row["data"]] = row
+        slug = re.sub(r"\W+", "_", row["row"].lower()).strip("_")
+        files = [RESULTS / "equal_cost" / "records" / f"{slug}.{row['data']}.seed{seed}.json" for seed in row["seeds"]]
+        for number in ("knn", "linear"):
+            told = [json.loads(path.read_bytes())[number]["accuracy"] for path in files]
+            assert told == row[number]["by_seed"]
+    for label, of in by_label.items():
+        cells = [label]
+        for row in (of["imagenette"], of["goods"]):
+            cost = f"{fmean(row['cpu_seconds']):.0f}" if "cpu_seconds" in row else ""
+            cells += [str(row.get("epochs", "")), cost, *(f"{100 * row[one]['mean']:.1f}" for one in ("knn", "linear"))]
+        assert f"| {' | '.join(cells)} |" in PAGE
+
+
+def test_the_gains_at_equal_cost_are_those_of_their_file() -> None:
+    """Told in either direction."""
+    text = PAGE.partition("## Starts from what is known")[2].partition("\n## ")[0]
+    gains = json.loads((RESULTS / "equal_cost.json").read_bytes())["gains"]
+    both = [one[number] for one in gains for number in ("knn", "linear")]
+    known = {(round(100 * one["low"], 1), round(100 * one["high"], 1)) for one in both}
+    known |= {(-high, -low) for low, high in known}
+    told = {(float(low), float(high)) for low, high in re.findall(r"\[(-?[\d.]+), (-?[\d.]+)\]", text)}
+    assert len(told) > 5
+    assert told <= known
