@@ -211,7 +211,7 @@ def test_extras_name_what_exists(project: dict[str, Any]) -> None:
 def test_the_distributions_hold_what_they_should(project: dict[str, Any]) -> None:
     build = project["tool"]["hatch"]["build"]["targets"]
     assert build["wheel"]["packages"] == ["ssl_backbones"]
-    assert {"ssl_backbones", "training", "tests", "LICENSE", "README.md", "CHANGELOG.md"} <= set(
+    assert {"/ssl_backbones", "/training", "/tests", "/LICENSE", "/README.md", "/CHANGELOG.md"} <= set(
         build["sdist"]["include"]
     )
     assert project["project"]["license"] == "Apache-2.0"

@@ -93,7 +93,12 @@ def test_the_archive_holds_what_makes_and_tests_the_package(built: Built) -> Non
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["sdist"][
         "include"
     ]
-    assert {name.partition("/")[0] for name in held} == {*listed, "pyproject.toml", "PKG-INFO", ".gitignore"}
+    assert {name.partition("/")[0] for name in held} == {
+        *(name.removeprefix("/") for name in listed),
+        "pyproject.toml",
+        "PKG-INFO",
+        ".gitignore",
+    }
     assert built.package.keys() <= held
     assert {"training/pretrain.py", "tests/test_wheel.py"} <= held
     assert not [name for name in held if name.endswith(".pyc") or name.startswith(("runs/", "dist/"))]
