@@ -170,6 +170,13 @@ def in_every_process(work: Callable[[], T]) -> list[T]:
     return [result for result, _ in everyone]
 
 
+def made_everywhere(make: Callable[[], T]) -> T:
+    """Make something too large to be sent in every process, each for itself; an error in one is raised in all."""
+    made: list[T] = []
+    in_every_process(lambda: made.append(make()))
+    return made[0]
+
+
 def first_here() -> bool:
     """True in the first process of each machine."""
     return int(os.environ.get("LOCAL_RANK", rank())) == 0

@@ -33,6 +33,15 @@ def check_output(path: Path, overwrite: bool) -> None:
         raise OutputError(f"{str(path)!r} exists: name another file with --out, or replace it with --overwrite")
 
 
+def check_results_folder(folder: Path, names: Iterable[str], overwrite: bool) -> None:
+    """Refuse a folder that holds results, or a file of one of these names, unless they may be replaced: OutputError."""
+    way_out = "name another folder with --out, or pass --overwrite"
+    if not overwrite and (folder / "results.json").exists():
+        raise OutputError(f"{folder} holds results: {way_out}")
+    if taken := next((name for name in names if (folder / name).exists() and not overwrite), None):
+        raise OutputError(f"{folder / taken} exists: {way_out}")
+
+
 def is_free(path: Path) -> bool:
     """True if there is no such file, or the very one that a killed command left, of several that belong together."""
     return not path.exists() or identity(path.lstat()) in _left_by_the_killed(path)

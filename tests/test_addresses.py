@@ -41,6 +41,7 @@ from ssl_backbones.data.blocks import Blocks, Keeping
 from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.data.fetching import Fetching
 from ssl_backbones.distributed import gather_objects
+from ssl_backbones.files import PRIVATE
 
 __all__ = ["alone", "folder", "server"]
 
@@ -187,6 +188,27 @@ def test_blocks_make_room_for_others(tmp_path: Path) -> None:
         store.keep(name, bytes(3000))
         gone += sorted(before - {path.name for path in store.folder.glob("*.block")})
     assert gone == ["y-0.block", "z-0.block", "a-1.block", "a-0.block"]
+
+
+def test_processes_that_share_a_folder_keep_to_its_limit(tmp_path: Path) -> None:
+    """However many there are: each looks again after a small part of the limit."""
+    limit = 64 * 300 * 1000
+    every = [Blocks(Keeping(str(tmp_path / "kept"), limit / 1e9), own={"a"}) for _ in range(24)]
+    for number in range(6):
+        for at, store in enumerate(every):
+            store.keep(f"a-{at:02}{number}", bytes(300_000))
+    held = sum(path.stat().st_size for path in (tmp_path / "kept").glob("*.block"))
+    assert held <= limit
+
+
+def test_half_blocks_of_killed_processes_go_and_those_that_are_written_stay(tmp_path: Path) -> None:
+    old, new = tmp_path / f"{PRIVATE}old", tmp_path / f"{PRIVATE}new"
+    old.write_bytes(b"half")
+    new.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    Blocks(Keeping(str(tmp_path)))
+    assert not old.exists()
+    assert new.exists()
 
 
 def test_systems_without_coroutines_are_read_as_well(folder: Path) -> None:

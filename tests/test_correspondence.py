@@ -120,6 +120,17 @@ def test_everything_is_measured_told_and_shown(called: Path) -> None:
         assert figure.height > 128 * 4
 
 
+@pytest.mark.parametrize("name", ["table.md", "pairs.png"])
+def test_somebodys_file_is_kept(name: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / name).write_bytes(b"somebody's")
+    words = ["correspond", "resnet8", "--random", "--size", "32", "--data", str(data), "--out", str(tmp_path)]
+    assert commands.main(words) == 2
+    assert f"{tmp_path / name} exists: name another folder with --out, or pass --overwrite" in capsys.readouterr().err
+    assert (tmp_path / name).read_bytes() == b"somebody's"
+    assert commands.main([*words, "--overwrite"]) == 0
+    assert (tmp_path / name).read_bytes() != b"somebody's"
+
+
 def test_a_network_without_feature_maps_is_refused_before_the_work(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

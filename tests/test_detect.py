@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from drawn_objects import coco, parquet, voc
@@ -14,8 +18,11 @@ from runs import forget
 from scripts import script
 
 from ssl_backbones.commands import detect
+from ssl_backbones.evaluate.detection import detection_judge
 from ssl_backbones.evaluate.detection.box_metrics import VOC, require_evaluators
+from ssl_backbones.evaluate.detection.detect import built, open_data
 from ssl_backbones.evaluate.detection.detect_run import PRESETS, DetectRun
+from ssl_backbones.evaluate.detection.detection_judge import DetectionJudge, truth
 
 QUICK = ["--preset", "small", "--random", "--workers", "0", "--batch_size", "2", "--iteration_images", "2"]
 QUICK += ["--size", "80", "--task.smallest", "64", "--task.longest", "96", "--task.width", "16", "--task.anchors", "32"]
@@ -55,6 +62,25 @@ def test_boxes_and_masks_end_to_end(
     assert "of each process alone" in said
     again = run(monkeypatch, "resnet8", root, tmp_path / "again", *SHORT, "--head", "mask_fpn")
     assert again["numbers"] == results["numbers"]
+
+
+def test_objects_of_an_image_that_cannot_be_read_are_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of four images all objects of the three that can be read are found, and nothing else."""
+    root = voc(tmp_path / "voc")
+    words = ["resnet8", "--data", str(root), "--out", str(tmp_path / "out"), *QUICK]
+    images, validation = open_data(detect.parse(words, "detect.py"))
+    run, method = built(detect.parse(words, "detect.py"), images)
+    judge = DetectionJudge(run, images, validation)
+    there = {index: truth(validation, index, False) for index in (0, 1, 3)}
+    exact = {index: replace(each, scores=np.ones(len(each.boxes))) for index, each in there.items()}
+    monkeypatch.setattr(detection_judge, "precise_statistics", lambda *_: nullcontext())
+    monkeypatch.setattr(judge, "find", lambda *_: exact)
+    bench: Any = SimpleNamespace(method=method, training_batches=lambda count: None)
+    assert judge.judge(bench).scalars["AP"] == 1
+    monkeypatch.setattr(judge, "find", lambda *_: exact | {2: replace(exact[0], boxes=exact[0].boxes + 500.0)})
+    assert judge.judge(bench).scalars["AP"] < 1
 
 
 @pytest.mark.slow

@@ -166,6 +166,13 @@ def test_images_without_a_label_are_left_out_and_counted(tmp_path: Path, protoco
     assert next(iter(results["numbers"].values()))["of"] == 4
 
 
+def test_a_weight_decay_that_is_given_is_not_said_to_be_chosen(data: Path, tmp_path: Path) -> None:
+    given = evaluated("logistic", data, tmp_path / "given", "--weight_decays", "0.01")
+    assert given["weight_decay"] == {"chosen": 0.01, "by": "given", "tried": {}}
+    chosen = evaluated("logistic", data, tmp_path / "chosen", "--weight_decays", "0.01", "0.1")["weight_decay"]
+    assert (len(chosen["tried"]), chosen["by"]) == (2, "0.2 of each class, held out")
+
+
 def test_an_image_that_cannot_be_read_is_left_out(data: Path, tmp_path: Path) -> None:
     shutil.copytree(data, tmp_path / "photos")
     (tmp_path / "photos" / "train" / "hat" / "01.jpg").write_bytes(b"no image")

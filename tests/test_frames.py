@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hostile
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
-from PIL.PngImagePlugin import PngImageFile
 from scripts import script
+from turned_scenes import BOX, SIDES, saved, stored_scene
 
-from ssl_backbones.data import ImageSourceError, frames
-from ssl_backbones.data.decode import ORIENTATION, UPRIGHT, decode
-from ssl_backbones.data.frames import TURNS, Frame, frame_of, turned, turned_boxes
+from ssl_backbones.data import ImageSourceError
+from ssl_backbones.data.frames import TURNS, Frame, turned, turned_boxes
 from ssl_backbones.evaluate.detection import detect, detect_run
 from ssl_backbones.evaluate.detection.open_annotated import open_annotated, open_kept_out
 from ssl_backbones.evaluate.detection.squares import squares_of
@@ -31,95 +25,6 @@ from ssl_backbones.evaluate.frames import AnnotationsFrame, annotated_frames
 from ssl_backbones.evaluate.segmentation import segment, segment_run
 from ssl_backbones.evaluate.segmentation.masks import open_scenes
 from ssl_backbones.runs import progress
-
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "MPO")
-SIDES, BOX = (60, 40), (36, 6, 52, 16)
-"""Of the stored pixels, and of the white object in them."""
-
-
-def saved(levels: np.ndarray, turn: int, format: str = "PNG") -> bytes:
-    """An image whose EXIF data ask for a turn; 1 for none at all."""
-    exif = Image.Exif()
-    if turn > 1:
-        exif[ORIENTATION] = turn
-    file = io.BytesIO()
-    Image.fromarray(levels).save(file, format, exif=exif)
-    return file.getvalue()
-
-
-def stored_scene(seed: int = 0) -> np.ndarray:
-    """Dark noise (H, W, 3) with the white object."""
-    levels = np.random.default_rng(seed).integers(0, 80, (*SIDES[::-1], 3), np.uint8)
-    left, top, right, bottom = BOX
-    levels[top:bottom, left:right] = 255
-    return levels
-
-
-class TestHeaders:
-    @pytest.mark.parametrize("format", FORMATS)
-    @pytest.mark.parametrize("turn", TURNS)
-    def test_the_frame_is_that_of_the_image_as_it_is_read(self, format: str, turn: int, tmp_path: Path) -> None:
-        encoded = saved(stored_scene(), turn, format)
-        (tmp_path / "image").write_bytes(encoded)
-        for image in (encoded, tmp_path / "image"):
-            frame = frame_of(image)
-            assert frame == Frame(SIDES, turn)
-            assert frame.upright == decode(image, "image").size
-
-    @pytest.mark.parametrize("turn", TURNS)
-    def test_exif_data_behind_the_pixels_of_a_png_count(self, turn: int) -> None:
-        exif = Image.Exif()
-        exif[ORIENTATION] = turn
-        content = exif.tobytes().removeprefix(b"Exif\0\0")
-        chunk = b"eXIf" + content
-        late = len(content).to_bytes(4) + chunk + zlib.crc32(chunk).to_bytes(4)
-        plain = saved(stored_scene(), 1)
-        encoded = plain[:-12] + late + plain[-12:]
-        assert frame_of(encoded) == Frame(SIDES, turn)
-        assert decode(encoded, "image").size == Frame(SIDES, turn).upright
-
-    def test_more_pixels_than_anybody_reads_are_not_decoded_for_their_notes(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        chunk = b"tEXta"
-        plain = saved(stored_scene(), 1)
-        encoded = plain[:-12] + (1).to_bytes(4) + chunk + zlib.crc32(chunk).to_bytes(4) + plain[-12:]
-        monkeypatch.setattr(frames, "MAX_PIXELS", SIDES[0] * SIDES[1] - 1)
-        monkeypatch.setattr(PngImageFile, "load", lambda image: pytest.fail("it was decoded"))
-        assert frame_of(encoded) == Frame(SIDES)
-
-    def test_no_pixel_is_decoded(self) -> None:
-        whole = saved(stored_scene(), 6, "JPEG")
-        start = whole[: whole.index(b"\xff\xda") + 16]  # the header of the scan, and no more
-        assert frame_of(start) == Frame(SIDES, 6)
-        with pytest.raises(OSError, match="cannot be read"):
-            decode(start, "image")
-
-    @pytest.mark.parametrize("encoded", [None, b"", b"torn", hostile.encode(hostile.noise(), "PNG")[:20]])
-    def test_what_cannot_be_read_has_no_frame(self, encoded: bytes | None, tmp_path: Path) -> None:
-        assert frame_of(encoded) is None
-        assert frame_of(tmp_path / "gone.jpg") is None
-
-    def test_an_image_of_any_size_has_a_frame(self) -> None:
-        file = io.BytesIO()
-        Image.new("1", (20_000, 20_000)).save(file, "PNG")
-        assert frame_of(file.getvalue()) == Frame((20_000, 20_000))
-
-
-@given(st.sampled_from(sorted(UPRIGHT)), st.integers(1, 9), st.integers(1, 9), st.data())
-def test_masks_and_boxes_turn_as_pillow_turns_the_image(turn: int, width: int, height: int, data: Any) -> None:
-    left, top = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
-    right, bottom = data.draw(st.integers(left + 1, width)), data.draw(st.integers(top + 1, height))
-    mask = np.zeros((height, width), np.uint8)
-    mask[top:bottom, left:right] = 1
-    expected = np.asarray(Image.fromarray(mask).transpose(UPRIGHT[turn]))
-    assert (turned(mask, turn) == expected).all()
-    assert (turned(np.stack([mask, 0 * mask]), turn)[0] == expected).all()
-    frame = Frame((width, height), turn)
-    ((left, top, right, bottom),) = turned_boxes(np.array([[left, top, right, bottom]], np.float32), frame).astype(int)
-    drawn = np.zeros(frame.upright[::-1], np.uint8)
-    drawn[top:bottom, left:right] = 1
-    assert (drawn == expected).all()
 
 
 class Encoded:

@@ -12,6 +12,7 @@ from loopback_hub import Answers, loopback_hub
 from published import point_at
 
 import ssl_backbones
+from ssl_backbones.convert import ConversionError
 from ssl_backbones.fetch import from_hub
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.methods import from_run
@@ -48,6 +49,27 @@ def test_weights_that_are_too_large(hub: type[Answers], tmp_path: Path, monkeypa
         ssl_backbones.create_model(NAME, pretrained=True, cache_dir=str(tmp_path / "cache"))
     assert max(path.stat().st_size for path in kept(tmp_path)) <= len(hub.files["config.json"])
     ssl_backbones.create_model(NAME, cache_dir=str(tmp_path / "cache"))  # which needs none
+
+
+@pytest.mark.parametrize("fetched", [False, True])
+def test_an_older_torch_takes_safetensors_of_the_hub_and_no_pickle(
+    fetched: bool, hub: type[Answers], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of what was fetched before, where the Hub is asked nothing."""
+    cache = str(tmp_path / "cache")
+    if fetched:
+        ssl_backbones.create_model(NAME, pretrained=True, cache_dir=cache)
+        monkeypatch.setattr(from_hub, "stated_size", lambda repository, names, revision: 0)
+    monkeypatch.setattr(from_hub, "is_safe_with_pickles", lambda: False)
+    monkeypatch.setattr(from_hub, "require_safe_torch", lambda place: refuse(place))
+    ssl_backbones.create_model(NAME, pretrained=True, cache_dir=cache)
+    hub.files = {name: content for name, content in hub.files.items() if name != "model.safetensors"}
+    with pytest.raises(ValueError, match="org/kind is a pickle"):
+        ssl_backbones.create_model(NAME, pretrained=True, cache_dir=str(tmp_path / "empty"))
+
+
+def refuse(place: str) -> None:
+    raise ConversionError(f"{place} is a pickle")
 
 
 def test_a_description_that_is_too_large(hub: type[Answers], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

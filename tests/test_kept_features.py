@@ -22,7 +22,7 @@ from ssl_backbones.data import UnreadableImageError, open_images
 from ssl_backbones.methods.distilled import DistilledConfig
 from ssl_backbones.models import kept_features
 from ssl_backbones.models.kept_features import INDEX, keep_features
-from ssl_backbones.models.teacher import Teacher, TeacherError
+from ssl_backbones.models.teacher import Seen, Teacher, TeacherError
 
 
 @pytest.fixture
@@ -133,6 +133,16 @@ class TestKeptFeatures:
         monkeypatch.setattr(kept_features, "embedded", None)
         keep_features(Teacher(SMALL["teacher"]), 32, Torn(7), tmp_path / "kept")
         assert "1 images of " in capsys.readouterr().out
+
+    def test_a_teacher_that_says_nothing_of_an_image_is_asked_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its features are zeros, as those of an image that cannot be read."""
+        teacher = Teacher(SMALL["teacher"])
+        monkeypatch.setattr(teacher, "look", lambda images: Seen(torch.zeros(len(images), 64), None))
+        keep_features(teacher, 32, Drawn(7), tmp_path / "kept")
+        monkeypatch.setattr(kept_features, "embedded", None)
+        keep_features(teacher, 32, Drawn(7), tmp_path / "kept")
 
     def test_an_image_that_can_be_read_again_gets_its_features(self, tmp_path: Path) -> None:
         class Passing(Drawn):

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ from ssl_backbones.train import plan as plan_module
 from ssl_backbones.train import pretrain as pretrain_module
 from ssl_backbones.train import start as start_module
 from ssl_backbones.train.beginning import Beginning
-from ssl_backbones.train.cost import learning, size_of_state
+from ssl_backbones.train.cost import learning, size_of_state, while_reading
 from ssl_backbones.train.forecast import Forecast, forecast
 from ssl_backbones.train.plan import FEW, WHY, plan, start_of
 
@@ -219,6 +220,29 @@ def test_a_dry_run_tells_the_forecast_and_writes_nothing(
     assert f"Opening {data}\n" in said
     assert "Timing 4 images of " in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]
+
+
+def test_readers_share_the_cores_of_a_cpu_and_not_those_of_a_gpu() -> None:
+    gpu = torch.device("cuda")
+    assert while_reading(2.0, 6.0, 2, CPU) == 2 + 6 / 3
+    assert while_reading(2.0, 6.0, 0, CPU) == while_reading(2.0, 6.0, 0, gpu) == 8
+    assert (while_reading(2.0, 6.0, 2, gpu), while_reading(2.0, 6.0, 6, gpu)) == (3, 2)
+
+
+def test_reading_is_told_as_of_one_process_where_several_shared_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny(BYOLConfig, image_folder(tmp_path / "photos", 20), tmp_path / "run")
+    clock = iter([10.0, 13.0, 20.0, 23.0])
+    monkeypatch.setattr(start_module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(start_module, "read_in_parts", lambda dataset, request, workers: dataset[request])
+    told = []
+    for workers in (0, 4):
+        monkeypatch.setattr(start_module, "readers", lambda run, images, workers=workers: workers)
+        monkeypatch.setattr(start_module, "parts_for", lambda count, workers: workers)
+        method = pretrain_module.build(Beginning(recipe, None))
+        told.append(start_module.read_batch(recipe, method, open_images(recipe.data), CPU)[1])
+    assert told == [3, 12]
 
 
 def timed_beside_a_busy_process(rank: int, place: str) -> list[int]:

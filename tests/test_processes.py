@@ -20,7 +20,7 @@ from two_processes import RankError, run_two_processes
 from warm_processes import line_of, start_program
 
 from ssl_backbones import distributed
-from ssl_backbones.distributed import in_every_process
+from ssl_backbones.distributed import in_every_process, made_everywhere
 from ssl_backbones.train import loop as loop_module
 from ssl_backbones.train import processes
 from ssl_backbones.train.embed import embed
@@ -190,3 +190,17 @@ def test_a_process_that_reports_is_waited_for_and_one_in_silence_is_not(slow: in
     assert run_two_processes(wait_long, (tmp_path / "reporting").as_uri(), 0.5, slow) == [answers, answers]
     with pytest.raises(RankError, match=r"(?i)timed out"):
         run_two_processes(wait_long, (tmp_path / "silent").as_uri(), 60.0, slow)
+
+
+def made_here(rank: int) -> list[str]:
+    """Something that every process makes, and the error of something that the second cannot make."""
+    found = [made_everywhere(lambda: f"by {rank}")]
+    try:
+        made_everywhere(lambda: [rank][rank])
+    except Exception as error:
+        found.append(type(error).__name__)
+    return found
+
+
+def test_what_one_process_cannot_make_none_has() -> None:
+    assert run_two_processes(made_here) == [["by 0", "OtherRankError"], ["by 1", "IndexError"]]

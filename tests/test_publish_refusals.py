@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from huggingface_hub import constants
 from huggingface_hub.utils import _http
 from published import Made, altered_copy, evaluate_run, here, make, point_at, publishing, refused
 from scripts import script
+from test_given import START
+
+from ssl_backbones.typed.values import to_plain
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # of the Hub's own client
 BEFORE = ("whoami", "info", "create", "preupload", "batch", "put", "verify", "commit")
@@ -209,6 +213,12 @@ class TestMaterial:
         with pytest.raises(SystemExit):
             script("publish", [str(made.run), "--repo", "org/name", "--yes"])
         assert "so their terms are not known: say what their owners allow" in capsys.readouterr().err
+
+    def test_a_start_of_which_nobody_knows_the_licence(self, copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        results = json.loads((copied / "results.json").read_text())
+        results["start"] = to_plain(replace(START, licence=None, name="theirs"))
+        (copied / "results.json").write_text(json.dumps(results))
+        assert "the licence of theirs, which the run was given, is not known" in self.said(capsys, copied)
 
     def test_nothing_to_do(self, made: Made, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):

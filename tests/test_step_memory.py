@@ -26,8 +26,10 @@ from ssl_backbones.runs.run_folder import RunFolder, RunFolderError
 from ssl_backbones.train import parts as parts_module
 from ssl_backbones.train import step_memory
 from ssl_backbones.train.beginning import Beginning
+from ssl_backbones.train.cost import checkpoint_size, size_of_state
 from ssl_backbones.train.forecast import forecast
 from ssl_backbones.train.guards import MemoryShortError
+from ssl_backbones.train.optimization import build_optimizer
 from ssl_backbones.train.parts import Earlier, earlier, parts_to_keep
 from ssl_backbones.train.pretrain import build
 from ssl_backbones.train.settle import OF_A_GPU
@@ -174,6 +176,20 @@ def test_a_small_part_tells_the_memory_of_a_large_one(tmp_path: Path, monkeypatc
     monkeypatch.setattr(step_memory, "memory_of", lambda device: 1.0)
     with pytest.raises(UnfitError, match="lower --size, or compute activations anew with --grad_checkpointing"):
         fitted(recipe, method, images, CPU)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "lars", "adamw", "adam"])
+def test_a_checkpoint_is_as_large_as_what_its_optimiser_keeps(kind: Any, tmp_path: Path) -> None:
+    recipe = tiny(BYOLConfig, image_folder(tmp_path / "images", 20), tmp_path / "run")
+    recipe = replace(recipe, optimizer=replace(recipe.optimizer, kind=kind))
+    method = build(Beginning(recipe, None))
+    optimizer = build_optimizer(method, recipe)
+    for weights in method.parameters():
+        weights.grad = torch.zeros_like(weights) if weights.requires_grad else None
+    optimizer.step()
+    kept = sum(value.nbytes for state in optimizer.state.values() for value in state.values() if value.ndim)
+    told = checkpoint_size(method, kind) - size_of_state(method)
+    assert told == pytest.approx(kept, rel=0.01)
 
 
 @pytest.mark.parametrize(("batch", "parts"), [(2, 1), (4, 2), (12, 6)])

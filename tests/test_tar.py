@@ -34,6 +34,7 @@ from ssl_backbones.data import (
     tar_index,
     validation_of,
 )
+from ssl_backbones.data.stored import AsFile
 from ssl_backbones.data.subset import Subset
 from ssl_backbones.recipes.settings import Checkpoints
 from ssl_backbones.train.loader import Loader
@@ -361,3 +362,12 @@ def test_a_run_that_is_killed_inside_an_epoch_goes_on_to_the_same_end(windowed: 
     stop(again, 2, killed)
     run(again)
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_no_more_is_asked_for_than_a_file_has() -> None:
+    """Whatever a header says: as many bytes would be reserved first."""
+    asked: list[int] = []
+    file = AsFile(lambda offset, count: [asked.append(count), bytes(count)][1], 10)
+    assert len(file.read(2**60)) == 10
+    assert file.read(1) == b""
+    assert asked == [10]

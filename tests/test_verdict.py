@@ -264,6 +264,15 @@ def test_weights_at_hand_that_cannot_be_made_cost_their_line_alone(
     assert "kept, which is at hand, is not held against this backbone: the file kept" in capsys.readouterr().out
 
 
+def test_random_weights_have_no_trend(data: Path, tmp_path: Path) -> None:
+    folder = run_whole(tiny(BYOLConfig, data, tmp_path / "run", epochs=1)).path
+    assert read_object(folder / "results.json", "")["trend"]
+    words = ["--data", str(data), "--size", "16", "--workers", "0"]
+    for random, out in ((True, "random"), (False, "trained")):
+        found = evaluate_as("diagnose", str(folder), *words, *(["--random"] * random), "--out", str(tmp_path / out))
+        assert ("trend" in found) is not random
+
+
 def test_weights_whose_file_is_gone_are_not_at_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = folder_of("resnet50_swav.in1k_800ep")

@@ -119,7 +119,9 @@ def comparison_of(options: Options) -> Comparison:
     )
     if not options.include_random:
         return comparison
-    made = {(Name.parse(each.model).arch, each.size): each.model for each in reversed([*map(comparison.recipe, rows)])}
+    made: dict[tuple[str, int], str] = {}
+    for each in map(comparison.recipe, rows):  # drawn as the first recipe of the network draws it
+        made.setdefault((Name.parse(each.model).arch, each.size), each.model)
     random = [
         Row(f"{arch}, random weights", model=model, random=True, size=size)
         for (arch, size), model in sorted(made.items())

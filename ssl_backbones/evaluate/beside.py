@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ssl_backbones.catalogue.at_hand import weights_at_hand
-from ssl_backbones.distributed import say
+from ssl_backbones.distributed import made_everywhere, say
 from ssl_backbones.evaluate.evaluation import Evaluation
 from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel, evaluated, open_model
@@ -70,7 +70,7 @@ def models(asked: Evaluation) -> Iterator[tuple[EvaluatedModel, str]]:
     found = first_decides(lambda: weights_at_hand(architecture, asked.images.fingerprint))
     if found is not None:
         try:
-            stranger = evaluated(f"{found.name}, which is at hand", found.make(), own.device, **how)
+            stranger = evaluated(f"{found.name}, which is at hand", made_everywhere(found.make), own.device, **how)
         except Refusal as error:
             say(f"{found.name}, which is at hand, is not held against this backbone: {error}")
             return

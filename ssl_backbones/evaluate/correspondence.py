@@ -27,11 +27,13 @@ from ssl_backbones.files import write_file
 from ssl_backbones.methods import method_from_run
 from ssl_backbones.metrics import Interval, mean_interval, on_same_object, paired_difference
 from ssl_backbones.models.backbone import feature_map
+from ssl_backbones.outputs import check_results_folder
 from ssl_backbones.runs.results import results_of, spelled, write_results
 from ssl_backbones.train.start import fitting
 from ssl_backbones.typed.words import Positional
 from ssl_backbones.visualizers.alignment import HasAlignmentMaps
 from ssl_backbones.visualizers.correspondence import HasPixelEmbeddings, Shown, correspondence_figure
+from ssl_backbones.visualizers.figures import save_image
 
 PLACE = "nearest place (crops known)"
 RANDOM = " (random weights)"
@@ -104,11 +106,10 @@ class Row:
 def correspond(options: Options) -> list[Row]:
     """Measure every alignment of every network on the same pairs, and write table, numbers and figure; the rows.
 
-    Raises FileExistsError where the folder holds results, ImageSourceError where fewer than two images show an object
+    Raises OutputError where the folder holds results, ImageSourceError where fewer than two images show an object
     in both views, and whatever opening a model or the images raises.
     """
-    if (options.out / "results.json").exists() and not options.overwrite:
-        raise FileExistsError(f"{options.out} holds results: name another folder with --out, or pass --overwrite")
+    check_results_folder(options.out, ("table.md", "pairs.png"), options.overwrite)
     models = [opened(name, options, options.random) for name in options.models]
     if options.control:
         models.append(opened(options.models[0], options, random=True))
@@ -244,7 +245,7 @@ def save(
     )
     if options.shown:
         pictures = {at: pairs.pictures(at) for at in pairs.with_objects()[: options.shown]}
-        correspondence_figure(pictures, shown).save(options.out / "pairs.png")
+        save_image(correspondence_figure(pictures, shown), options.out / "pairs.png")
     write_file(options.out / "table.md", table(found).encode())
     write_results(options.out, results)
 

@@ -33,6 +33,7 @@ from ssl_backbones.metrics import (
     paired_difference,
     pointing_game,
 )
+from ssl_backbones.outputs import check_results_folder
 from ssl_backbones.runs.results import results_of, spelled, write_results
 from ssl_backbones.typed.words import Positional
 from ssl_backbones.views.normalise import normalise
@@ -121,11 +122,10 @@ class Row:
 def localise(options: Options) -> list[Row]:
     """Measure every map of every network, the baselines first, and write table.md and results.json; the rows.
 
-    Raises FileExistsError where the folder holds results, LayerError for a layer that is not there, and whatever
+    Raises OutputError where the folder holds results, LayerError for a layer that is not there, and whatever
     opening a model or the images raises.
     """
-    if (options.out / "results.json").exists() and not options.overwrite:
-        raise FileExistsError(f"{options.out} holds results: name another folder with --out, or pass --overwrite")
+    check_results_folder(options.out, ("table.md",), options.overwrite)
     models = [opened(name, options, options.random) for name in options.models]
     if options.control:
         models.append(opened(options.models[0], options, random=True))

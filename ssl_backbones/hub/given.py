@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ssl_backbones.models.provenance import Provenance
+from ssl_backbones.models.provenance import Provenance, most_binding
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.licences import HUB_LICENCES, is_non_commercial, on_the_hub, slug
 from ssl_backbones.registry.tags import LICENCE
@@ -58,19 +58,14 @@ def givens(results: Mapping[str, Any]) -> dict[str, Provenance]:
         raise GivenError(f"results.json does not tell what the run was given ({error}): restore it") from error
 
 
-def binds_to(given: Mapping[str, Provenance]) -> list[Provenance]:
-    """The given networks whose licences bind what is made of them, those that forbid commercial use first."""
-    return sorted((each for each in given.values() if each.binds), key=lambda each: not each.non_commercial)
-
-
 def bound_to(given: Mapping[str, Provenance]) -> str | None:
     """The licence that what is made of the given networks has to be given; None where its maker may choose."""
-    return next((each.licence for each in binds_to(given)), None)
+    return most_binding(each.licence for each in given.values() if each.licence)
 
 
 def settled(terms: Terms, given: Mapping[str, Provenance]) -> Terms:
     """The terms with the licence that the given networks bind to; GivenError where another one is stated."""
-    binding = binds_to(given)
+    binding = sorted((each for each in given.values() if each.binds), key=lambda each: not each.non_commercial)
     if terms.licence is None and binding:
         source = binding[0].source or ""
         listed = binding[0].licence in HUB_LICENCES

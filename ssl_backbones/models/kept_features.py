@@ -43,6 +43,8 @@ from ssl_backbones.models.teacher import Teacher, TeacherError
 from ssl_backbones.views import CenterCrop
 
 SCHEMA = 1
+UNREADABLE = "unreadable"
+"""The note, in a block's file, of the rows whose images could not be read."""
 INDEX = "INDEX.json"
 BLOCK = 1024
 """Images of a file: what a kill may cost."""
@@ -105,8 +107,8 @@ def keep_features(teacher: Teacher, side: int, images: Images, folder: Path) -> 
         rows = np.arange(number * BLOCK, min(number * BLOCK + BLOCK, len(images)))
         told = f"{teacher.name} looks at images {rows[0] + 1} to {rows[-1] + 1} of {len(images)}, to keep its features"
         with doing(told, at_once=at == 0):
-            features = embedded(teacher, crop, images, rows)
-            first_decides(partial(write, folder, number, question, features))
+            features, readable = embedded(teacher, crop, images, rows)
+            first_decides(partial(write, folder, number, question, features, readable))
     return KeptFeatures(folder, len(images), teacher.width)
 
 
@@ -123,7 +125,7 @@ def question_of(teacher: Teacher, crop: CenterCrop, images: Images, content: str
 def missing_blocks(folder: Path, question: dict[str, Any], images: Images) -> list[int]:
     """The numbers of the blocks that are still to be made in a folder, which is begun if there is none.
 
-    A block without features of an image that could not be read is to be made again once it can.
+    A block that notes an image that could not be read is to be made again once it can.
     """
     try:
         held = [path for path in folder.iterdir() if not path.name.startswith(PRIVATE)] if folder.is_dir() else []
@@ -140,11 +142,11 @@ def missing_blocks(folder: Path, question: dict[str, Any], images: Images) -> li
     check(folder, question)
     missing, unreadable = [], 0
     for number in range(-(-question["images"]["count"] // BLOCK)):
-        blank = blank_rows(folder, number, question)
-        if blank is None or any(is_readable(images, number * BLOCK + row) for row in blank):
+        left_out = rows_left_out(folder, number, question)
+        if left_out is None or any(is_readable(images, number * BLOCK + row) for row in left_out):
             missing.append(number)
         else:
-            unreadable += len(blank)
+            unreadable += len(left_out)
     if unreadable:
         say(f"{unreadable} images of {folder} could not be read when features were kept, and still cannot.")
     return missing
@@ -194,8 +196,8 @@ def is_readable(images: Images, row: int) -> bool:
     return True
 
 
-def blank_rows(folder: Path, number: int, question: dict[str, Any]) -> list[int] | None:
-    """The rows of a block that hold no features; None where its file is not there, or not as it was written."""
+def rows_left_out(folder: Path, number: int, question: dict[str, Any]) -> list[int] | None:
+    """The rows of a block whose images could not be read; None where its file is not there, or not what was written."""
     path = path_of(folder, number)
     if not path.exists():
         return None
@@ -205,12 +207,10 @@ def blank_rows(folder: Path, number: int, question: dict[str, Any]) -> list[int]
         start = 8 + int.from_bytes(content[:8], "little")
         note = object_in(content[8:start])["__metadata__"]
         rows = content[start:]
-        if digest(rows) != str(note["sha256"]):
-            return None
-        features = np.frombuffer(rows, np.float16).reshape(count, question["teacher"]["width"])
+        whole = len(rows) == 2 * count * question["teacher"]["width"] and digest(rows) == str(note["sha256"])
+        return [int(row) for row in str(note.get(UNREADABLE, "")).split()] if whole else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return [int(row) for row in np.flatnonzero(~features.any(axis=1))]
 
 
 def digest(rows: bytes) -> str:
@@ -218,16 +218,22 @@ def digest(rows: bytes) -> str:
     return hashlib.sha256(rows).hexdigest()
 
 
-def write(folder: Path, number: int, question: dict[str, Any], features: Tensor) -> None:
-    """Put a block's file in place; TeacherError for features beyond float16, and where it cannot be written."""
+def write(folder: Path, number: int, question: dict[str, Any], features: Tensor, readable: Tensor) -> None:
+    """Put a block's file in place, with a note of the images that could not be read.
+
+    TeacherError for features beyond float16, and where it cannot be written.
+    """
     rows = features.cpu().half().numpy()
     if not np.isfinite(rows).all():
         raise TeacherError(
             f"the teacher's features of images from number {number * BLOCK + 1} on are not finite in float16: take "
             "another layer with --method.teacher_layer, or let it see each view (--method.kept '')"
         )
+    note = {"sha256": digest(rows.tobytes())}
+    if left_out := torch.nonzero(readable == 0).flatten().tolist():
+        note[UNREADABLE] = " ".join(map(str, left_out))
     try:
-        write_file(path_of(folder, number), save({"features": rows}, {"sha256": digest(rows.tobytes())}))
+        write_file(path_of(folder, number), save({"features": rows}, note))
     except OSError as error:
         raise unwritable(folder, error) from error
 
@@ -240,19 +246,21 @@ def unwritable(folder: Path, error: OSError) -> TeacherError:
     )
 
 
-def embedded(teacher: Teacher, crop: CenterCrop, images: Images, rows: np.ndarray) -> Tensor:
-    """The teacher's features (n, D) of the images at some rows (n,), in every process; zeros where one is unreadable.
+def embedded(teacher: Teacher, crop: CenterCrop, images: Images, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    """The teacher's features (n, D) of the images at some rows (n,), in every process, and which could be read (n,).
 
-    Each process makes a share of them, on the usual device; images are read while others are looked at.
+    Features are zeros where one could not. Each process makes a share of them, on the usual device; images are read
+    while others are looked at.
     """
     share = -(-len(rows) // world_size())
     mine = np.resize(rows, share * world_size())[rank() * share : (rank() + 1) * share]
     device = usual_device()
-    found = []
+    found, read = [], []
     for levels, readable in ahead(crop, images, np.split(mine, range(BATCH, len(mine), BATCH))):
         features = teacher.look(crop.on_device(levels.to(device))).features
-        found.append(features * readable.to(device)[:, None])
-    return gather(torch.cat(found))[: len(rows)]
+        read.append(readable.to(device))
+        found.append(features * read[-1][:, None])
+    return gather(torch.cat(found))[: len(rows)], gather(torch.cat(read))[: len(rows)]
 
 
 def usual_device() -> torch.device:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from ssl_backbones.catalogue.at_hand import weights_at_hand
 from ssl_backbones.data.images import Images
-from ssl_backbones.distributed import in_every_process, is_lost_rank, say
+from ssl_backbones.distributed import is_lost_rank, made_everywhere, say
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.names import Name
@@ -77,13 +77,6 @@ def networks(beginning: Beginning, bench: Bench) -> Iterator[tuple[str, nn.Modul
             return
         if start is None or weights_sha256(stranger) != start.sha256:
             yield f"{found.name}, which is at hand", stranger, found.images
-
-
-def made_everywhere(make: Callable[[], nn.Module]) -> nn.Module:
-    """A network that every process makes for itself; a Refusal, in all of them, where one cannot."""
-    made: list[nn.Module] = []
-    in_every_process(lambda: made.append(make()))
-    return made[0]
 
 
 def looked_at(name: str, backbone: nn.Module, of: str, bench: Bench, images: Images, indices: np.ndarray) -> Seen:
