@@ -18,8 +18,8 @@ NAME = "ssl-backbones"
 AT_MOST = 20
 """Distributions beyond torch and what it brings."""
 SECONDS = 3.0
-"""Of a processor, for the import once its bytecode is compiled; on a busy machine, which makes processors slow too,
-`BUSY` times what the dependencies take there."""
+"""CPU seconds for the import once its bytecode is compiled; on a busy machine, which makes processors slow too, `BUSY`
+times what the dependencies take there."""
 BUSY = 1.25
 DEPENDENCIES = "torch, timm, huggingface_hub, safetensors.torch"
 

@@ -34,7 +34,7 @@ class Setting:
 
     channels: int = 512
     side: int = 7
-    """Of the grid, in positions."""
+    """Side of the grid, in positions."""
     hidden: int = 1024
     width: int = 128
     """c and d, the widths of the embeddings; c maps."""
@@ -44,7 +44,7 @@ class Setting:
 
     @property
     def flops(self) -> int:
-        """Of the branch alone, of one view."""
+        """Multiplications of the branch alone, for one view."""
         positions, count = self.side**2, self.width // self.groups
         layer = self.channels * self.hidden + self.hidden * self.width
         rows = 2 * (positions + count) * layer

@@ -43,7 +43,7 @@ from ssl_backbones.train.processes import accelerator_of, meet
 
 PACKAGES = ("torch", "timm", "accelerate", "numpy", "pillow")
 STEP_TARGET, KEEPING_TARGET = 1.10, 1.10
-"""Of a step's time to the bare passes', and of keeping features to the teacher's forward, at most."""
+"""Largest ratios asked for: a step's time to the bare passes', and keeping features to the teacher's forward."""
 SMALL = Case("resnet8@32", "resnet8", 32, 64)
 TEACHERS = {"tf_efficientnet_lite0": 224, "vit_small_patch14_dinov2": 112}
 """Teachers, and the side of the images that they are shown."""

@@ -56,7 +56,7 @@ class Cost:
     """Seconds of a method's run by its parts."""
 
     fixed: float
-    """Of its beginning and its end."""
+    """Seconds for its beginning and its end."""
     epoch: float
     measurement: float
 

@@ -103,7 +103,7 @@ def step_costs(options: argparse.Namespace, method: str) -> Record:
 
 
 def table(records: dict[str, list[Record]]) -> Record:
-    """Of one method, each row's cost and accuracies, and the gains of growing views over whole ones."""
+    """Cost and accuracies of each row of one method, and the gains of growing views over whole ones."""
     rows = [
         {
             "row": row,

@@ -16,7 +16,7 @@ IMAGES, GPUS, BATCH = 100_000_000, 64, 4096
 """Images of the run that is reckoned with, its processes, and its batch."""
 SHARE = BATCH // GPUS
 KILOBYTES = 110
-"""Of an image: 138 GB of ImageNet's 1,281,167."""
+"""Bytes of an image: ImageNet's 138 GB over its 1,281,167."""
 RING = 2 * (GPUS - 1) / GPUS
 """Bytes that a process receives of an all-reduce in a ring, for each byte that it hands in."""
 TESTED = 50_000

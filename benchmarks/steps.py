@@ -55,7 +55,7 @@ class Case:
     size: int
     batch: int
     widths: Mapping[str, int] = field(default_factory=dict)
-    """Of every head that has such a field; those of the papers where it is empty."""
+    """Values for fields of every head that has them; empty for the papers'."""
     small_stem: bool = False
     """True if the stem is one 3x3 convolution that keeps every pixel."""
 
@@ -86,7 +86,7 @@ class Case:
 
 SMALL_HEADS = {"hidden_dim": 512, "projection_dim": 128, "aligned_dim": 128}
 MULTI_CROP_HEADS = {"hidden_dim": 1024, "projection_dim": 128, "prototypes": 1000, "outputs": 4096}
-"""Of a ResNet-18: as in small recipes, with prototypes for some ten thousand images."""
+"""Values for a ResNet-18: as in small recipes, with prototypes for some ten thousand images."""
 CASES = {
     case.name: case
     for case in (

@@ -109,7 +109,7 @@ class HostArray:
     """
 
     def __init__(self, shape: Sequence[int], kind: str = "<f4") -> None:
-        """Of a shape and a type; small ones are each process's own."""
+        """Make an array of a shape and a type; small ones are each process's own."""
         self.row_bytes = prod(shape[1:]) * np.dtype(kind).itemsize
         size = shape[0] * self.row_bytes
         self.together = world_size() > 1 and size >= LEAST

@@ -21,7 +21,8 @@ MAX_FUNCTION = 40
 MAX_FILE = 300
 
 QUESTION = re.compile(
-    r"(?:(?:as|at|by|for|from|in|into|of|on|to|under|until|with)\s+)?(?:how|what|when|where|whether|which|whom?|whose|why)\b",
+    r"(?:(?:as|at|by|for|from|in|into|of|on|to|under|until|with)\s+)?(?:how|what|when|where|whether|which|whom?|whose|why)\b"
+    r"|of\b",
     re.IGNORECASE,
 )
 QUOTED = re.compile(rf"[\"']\s*{QUESTION.pattern}", re.IGNORECASE)
@@ -62,7 +63,7 @@ def long_functions(module: ast.AST, prefix: str = "") -> Iterator[str]:
 
 
 def questions(module: ast.AST) -> Iterator[str]:
-    """First lines of the docstrings that begin with a question word, those of fields and constants included."""
+    """First lines of docstrings that begin with a question word or with "of", so without their noun; of fields too."""
     for node in ast.walk(module):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             first = node.value.value.strip().partition("\n")[0]

@@ -33,7 +33,7 @@ from ssl_backbones.runs import checkpoint
 
 KINDS = ("SIGKILL", "SIGTERM twice", "Ctrl-C", "SIGSTOP", "a worker alone", "two ranks")
 TRIALS = 11
-"""Of each kind."""
+"""Runs of each kind."""
 SIGNALS = 3
 """Times that a run is interrupted."""
 MOMENTS = ("starting", "between steps", "writing", "measuring", "epoch's edge", "any time")

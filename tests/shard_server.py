@@ -25,7 +25,7 @@ class ShardServer(ThreadingHTTPServer):
         self.latency = 0.0
         """Seconds before each answer."""
         self.cut_every = 0
-        """Of so many answers with a body, one is cut in its middle."""
+        """One of so many answers with a body is cut in its middle."""
         self.stalled = self.denied = ""
         """A part of the paths that are never answered, and of those that nobody may read."""
         self.asked: list[tuple[str, int]] = []

@@ -74,7 +74,7 @@ class TestEveryObjective:
         assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
     def test_the_losses_are_the_chosen_one(self, objective: Objective) -> None:
-        """Of the global embeddings, and of the aligned ones where each image has one."""
+        """The loss of the global embeddings, and of the aligned ones where each image has one."""
         method = made(objective, groups=16, aligned_dim=24).eval()
         first, second = (method.embed(view) for view in views())
         scalars = method(views())

@@ -34,7 +34,7 @@ ODD = st.recursive(
 )
 """Whatever JSON can hold, and the numbers that it cannot."""
 WIDTH, HEIGHT = 96, 80
-"""Of the drawn scenes."""
+"""Sides of the drawn scenes, in pixels."""
 
 
 def check_usable(images: AnnotatedImages) -> None:

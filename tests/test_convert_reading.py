@@ -100,7 +100,7 @@ def test_an_older_torch_reads_no_pickle_and_says_so_before_it_fetches_one(
 
 
 def test_an_older_torch_lets_timm_read_no_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a folder, as a model, as a start and as a teacher; one with safetensors is read."""
+    """A folder as a model, as a start and as a teacher; one with safetensors is read."""
     network = ssl_backbones.create_model("resnet8", num_classes=0)
     folder = save_backbone(network, tmp_path / "net", "resnet8")
     monkeypatch.setattr(from_hub, "require_safe_torch", REQUIRE)

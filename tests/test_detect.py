@@ -67,7 +67,7 @@ def test_boxes_and_masks_end_to_end(
 def test_objects_of_an_image_that_cannot_be_read_are_not_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of four images all objects of the three that can be read are found, and nothing else."""
+    """All objects of the three of four images that can be read are found, and nothing else."""
     root = voc(tmp_path / "voc")
     words = ["resnet8", "--data", str(root), "--out", str(tmp_path / "out"), *QUICK]
     images, validation = open_data(detect.parse(words, "detect.py"))

@@ -57,7 +57,7 @@ class Saved:
         self.overlay = {"file": str(self.folder / "model.safetensors")}
 
     def maps(self, indices: list[int]) -> list[Tensor]:
-        """Of two images, from the network itself."""
+        """Outputs for two images, from the network itself."""
         maps: list[Tensor] = self.network.forward_intermediates(images(), indices, intermediates_only=True)
         return maps
 

@@ -128,7 +128,7 @@ def test_a_hub_that_is_kind_gives_a_model(told: dict[str, Any]) -> None:
 
 
 def test_nothing_is_half_installed(told: dict[str, Any]) -> None:
-    """Of the repositories that could not be had, no file is left that a later call would take for whole."""
+    """Repositories that could not be fetched leave no file that a later call would take for whole."""
     snapshots = [path for path in told["left"] if "/snapshots/" in path]
     assert {path.split("/")[1] for path in snapshots} == {"models--org--kind"}
     blobs = [path for path in told["left"] if "/blobs/" in path and "org--kind" not in path]

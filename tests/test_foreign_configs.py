@@ -142,7 +142,7 @@ def test_a_folder_without_weights_is_held_to_timms_own_network(made: Path, tmp_p
 
 
 def test_arguments_that_fit_are_taken(made: Path, tmp_path: Path) -> None:
-    """Of a network that timm's own name makes only with them."""
+    """Arguments of a network that timm's own name makes only with them."""
     wide = timm.create_model("resnet18", num_classes=0, layers=[1, 1, 1, 1])
     config = json.loads((made / "config.json").read_text()) | {"architecture": "resnet18"}
     (tmp_path / "config.json").write_text(json.dumps(config | {"model_args": {"layers": [1, 1, 1, 1]}}))

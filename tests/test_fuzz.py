@@ -20,7 +20,7 @@ __all__ = ["stock", "trial"]
 
 SEEDS = range(3)
 TRIALS = 8
-"""Of each seed and kind."""
+"""Cases of each seed and kind."""
 WITHOUT_LOCKS = """
 import errno, fcntl, os
 def lockf(*_):

@@ -51,7 +51,7 @@ class Counted(BatchDataset):
     """Images of which a network sees the row."""
 
     def __init__(self) -> None:
-        """Of nothing."""
+        """Start with no values."""
 
     def on_device(self, content: Any) -> Any:
         return content

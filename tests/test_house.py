@@ -121,12 +121,12 @@ def test_a_long_function_is_seen() -> None:
     assert list(long_functions(ast.parse(f"class A:\n    def f(self):{lines * 40}"))) == ["A.f"]
 
 
-@pytest.mark.parametrize("docstring", ["What it is.", "By how much.", "\n    Whether\n    it is."])
+@pytest.mark.parametrize("docstring", ["What it is.", "By how much.", "\n    Whether\n    it is.", "Of SGD."])
 def test_a_question_is_seen(docstring: str) -> None:
     assert len(list(questions(ast.parse(f'def f():\n    """{docstring}"""')))) == 1
 
 
-@pytest.mark.parametrize("docstring", ["Whatever is left.", "Show what it is.", "Howard's equation."])
+@pytest.mark.parametrize("docstring", ["Whatever is left.", "Show what it is.", "Howard's equation.", "Offsets."])
 def test_a_statement_is_no_question(docstring: str) -> None:
     assert list(questions(ast.parse(f'def f():\n    """{docstring}"""'))) == []
 

@@ -70,7 +70,7 @@ def test_the_losses_are_the_equations(batch: int, images: int, dim: int, m: int,
 
 
 def test_parts_of_the_losses_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a memory as large as ImageNet's a few rows of logits are held at once; nothing else changes."""
+    """With a memory as large as ImageNet's a few rows of logits are held at once; nothing else changes."""
     memory, rows = normalize(normal(0, 6, 4), dim=1), torch.tensor([[3, 0, 1], [5, 5, 2], [1, 4, 0]])
     found = []
     for at_once in (parts.AT_ONCE, 12):

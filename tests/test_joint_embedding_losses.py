@@ -94,7 +94,7 @@ def test_a_part_of_the_batch_meets_the_whole(negatives: str) -> None:
 def test_parts_of_the_table_have_the_gradient_of_the_whole(
     negatives: str, entries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of images one by one, two by two with one left over, and all at once; and no larger table is made."""
+    """Images one by one, two by two with one left over, and all at once; and no larger table is made."""
     first, second = normal(0, 5, 2, 4).requires_grad_(), normal(1, 5, 2, 4).requires_grad_()
     everyone = torch.stack([normal(2, 8, 2, 4), normal(3, 8, 2, 4)], 1)
     everyone[1:6] = torch.stack([first, second], 1)

@@ -53,7 +53,7 @@ VALUES = {
     "detect": ("detection (small)", {"AP": 0.005093226674944162, "AP50": 0.0197610966861248}),
     "localise": ("localisation", {"run, centre prior, energy": 0.7845965874089746}),
 }
-"""Of each evaluation the protocol and some of its numbers."""
+"""Protocol and some numbers of each evaluation."""
 
 
 def words_of(name: str) -> list[str]:

@@ -23,7 +23,7 @@ SOURCE = ROOT / "tests" / "failing_calls.c"
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 SEEDS = range(2)
 TRIALS = 3
-"""Of each seed and command."""
+"""Runs of each seed and command."""
 DRIVER = """
 import ctypes, json, os, sys
 shim = ctypes.CDLL(os.environ.pop("LD_PRELOAD"))

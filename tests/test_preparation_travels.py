@@ -71,7 +71,7 @@ def sent(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def told(config: dict[str, Any]) -> dict[str, Any]:
-    """Of a configuration, what PREPARATION names; JSON has lists for tuples."""
+    """The fields of a configuration that PREPARATION names; JSON has lists for tuples."""
     return {key: tuple(config[key]) if isinstance(config[key], list) else config[key] for key in PREPARATION}
 
 

@@ -67,7 +67,8 @@ def test_a_region_s_mean_is_weighted_both_ways(high: int, wide: int, seed: int) 
 
 
 def test_the_paper_s_windows() -> None:
-    """Of 48 px every 32, and of 32 px every 24, of a view of 224 px; negatives are 12 x 12 and 26 x 26 of an image."""
+    """Regions of 48 px every 32, and of 32 px every 24, of a view of 224 px; negatives are 12 x 12 and 26 x 26 of an
+    image."""
     coarse, fine = sliding_windows(*COARSE, 14, 14) * 224, sliding_windows(*FINE, 28, 28) * 224
     assert (len(coarse), len(fine)) == (36, 64)
     torch.testing.assert_close(coarse[:2], torch.tensor([[0.0, 0, 48, 48], [32, 0, 80, 48]]))
@@ -113,7 +114,7 @@ def ramp(box: list[int], flip: bool, side: int) -> Tensor:
 
 @pytest.mark.parametrize("flips", [(False, False), (True, False), (False, True), (True, True)], ids=str)
 def test_both_views_of_a_region_show_the_same_place(flips: tuple[bool, bool]) -> None:
-    """Of maps that tell their places in the image, the regions of two views agree, inside of the outer cells."""
+    """For maps that hold their places in the image, the regions of two views agree, inside of the outer cells."""
     boxes = [[10, 20, 80, 60], [0, 6, 120, 90]]
     first, second = (ramp(box, flip, 14)[None] for box, flip in zip(boxes, flips, strict=True))
     windows = sliding_windows(3, 2, 14, 14).double()

@@ -152,7 +152,7 @@ def test_every_method_has_a_page(kind: type[MethodConfig], data: Path, tmp_path:
 
 
 def test_every_method_goes_on_where_it_stopped(whole: Whole, tmp_path: Path) -> None:
-    """Of a run that was killed in its last step, the last checkpoint and what is left at the end are not there."""
+    """A run that was killed in its last step has no last checkpoint and nothing that is left at the end."""
     path = Path(shutil.copytree(whole.path, tmp_path / "run"))
     for folder in (path / "backbone", path / "checkpoints" / f"step-{STEPS:08}"):
         shutil.rmtree(folder)

@@ -158,7 +158,7 @@ def test_channels_stay_last_through_the_backbones(kind: type[MethodConfig]) -> N
 
 
 def test_the_rows_of_a_channels_last_map_are_a_view() -> None:
-    """Of the coupled head's input only the mean is copied in front: one product over all rows."""
+    """Only the mean is copied in front of the coupled head's input: one product over all rows."""
     method = small_method(LewelBConfig)
     feature_map = torch.randn(2, 64, 6, 6).contiguous(memory_format=torch.channels_last)
     pixels = feature_map.flatten(2).transpose(1, 2)

@@ -71,7 +71,7 @@ def test_builds_headless_with_the_names_of_its_backbone(name):
 
 
 def test_every_name_asks_timm_for_its_backbone_headless(monkeypatch):
-    """Of all names, the class, the number of classes and the arguments that a network is to be made of."""
+    """Class, number of classes and arguments of the network for every name."""
 
     def note(kind, variant, pretrained, pretrained_cfg=None, **kwargs):
         aside = ("pretrained_cfg_overlay", "cache_dir", "feature_cfg")

@@ -163,7 +163,7 @@ def install(wheel: Path, place: Path, extra: str = "") -> Installed:
 
 @pytest.mark.slow
 def test_the_wheel_works_in_an_empty_environment(built: Built, tmp_path: Path) -> None:
-    """Of at most 20 distributions beyond torch's own, imported in less than three seconds."""
+    """It brings at most 20 distributions beyond torch's own, and is imported in less than three seconds."""
     installed = install(built.wheel, tmp_path)
     print(installed.run("python", ROOT / ".ci" / "check_installation.py"))
     shipped = [Path(name).stem for name in built.package if "/_weights/" in name]

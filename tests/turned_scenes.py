@@ -10,7 +10,7 @@ from PIL import Image
 from ssl_backbones.data.decode import ORIENTATION
 
 SIDES, BOX = (60, 40), (36, 6, 52, 16)
-"""Of the stored pixels, and of the white object in them."""
+"""Sizes of the stored pixels and of the white object in them."""
 
 
 def saved(levels: np.ndarray, turn: int, format: str = "PNG") -> bytes:

@@ -26,7 +26,7 @@ LARGEST_SIDE = 2048
 """Pixels of an image, twice what any network of timm's was trained at."""
 MOST_CLASSES = 10**6
 LARGEST_NUMBER = 2**20
-"""Of the arguments of a network."""
+"""Largest number among the arguments of a network."""
 MOST_ARGUMENTS = 1000
 INTERPOLATIONS = {"bicubic", "bilinear", "box", "hamming", "lanczos", "nearest", "random"}
 """The names that timm has for them."""

@@ -32,9 +32,9 @@ class Description:
     data_terms: str | None = None
     """The terms of these images."""
     epochs: int | None = None
-    """Of the training."""
+    """Epochs of the training."""
     licence: str | None = None
-    """Of the weights."""
+    """Licence of the weights."""
     source: str | None = None
     """The address that they are fetched from."""
     origin: Origin | None = None

@@ -33,7 +33,7 @@ class Options:
     out: Path
     """The folder to write, new or empty."""
     licence: str | None = None
-    """Of the weights, as their publisher states it and the Hub abbreviates it."""
+    """Licence of the weights, as their publisher states it and the Hub abbreviates it."""
     licence_link: str | None = None
     """The address of its text, for a licence that the Hub does not list."""
     architecture: str | None = None

@@ -54,7 +54,7 @@ class Options:
     repo: str | None = None
     """ORG/NAME of the repository, which is made if there is none."""
     tag: str = f"v{ssl_backbones.__version__}"
-    """Of the commit; v and the version of this package."""
+    """Git tag of the commit; v and the version of this package by default."""
     private: bool = False
     """Make the repository for its owners' eyes alone."""
     gated: Literal["auto", "manual"] | None = None
@@ -66,7 +66,8 @@ class Options:
     evaluation: tuple[Path, ...] = ()
     """Folders of evaluations of these weights, of random ones, or of the start or teacher that the run was given."""
     licence: str | None = None
-    """Of the weights, as the Hub abbreviates it; None for apache-2.0, or that which the start binds to."""
+    """Licence of the weights, as the Hub abbreviates it. Default: apache-2.0, or the one that the initial weights or
+    the teacher require."""
     licence_link: str | None = None
     """The address of its text, for a licence that the Hub does not list."""
     images: str | None = None

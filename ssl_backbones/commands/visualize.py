@@ -99,7 +99,7 @@ class Options:
     max_pixels: int = MAX_PIXELS
     """Pixels of an image above which it is left out as unreadable."""
     seed: int = 0
-    """Of the map, of views, and of random weights."""
+    """Random seed for the map, views and random weights."""
 
     def __post_init__(self) -> None:
         check_at_least(self, size=8, count=1, bank=1, max_pixels=1)

@@ -41,7 +41,7 @@ _TABLE = (
     (re.compile(_BLOCK + r"shortcut_batchnorm/" + _NORM), "layer{group}.{block}.downsample.1.{leaf}"),
 )
 _COUNTED = re.compile(r".+/~/(?:mean|var)_ema/(?:hidden|counter)")
-"""Of running averages, what is not the average."""
+"""Entries of a running average that are not the average itself."""
 
 
 def dotted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

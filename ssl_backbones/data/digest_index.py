@@ -59,7 +59,7 @@ class Index:
     """The content of an index: of M files that are an image each, or of a table of N images in M files."""
 
     keys: PathKeys
-    """Of the files."""
+    """Keys of the files."""
     sizes: np.ndarray
     """(M,) int64: bytes."""
     marks: np.ndarray

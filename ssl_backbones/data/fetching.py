@@ -49,7 +49,7 @@ class Fetching:
         """The bytes that are read next; None where nobody said."""
         self.lately: deque[tuple[int, int]] = deque(maxlen=64)
         self.lock, self.running, self.process = threading.Lock(), 0, 0
-        """Of the threads that read ahead: their number, and the process that they are of."""
+        """State of the threads that read ahead: a lock, their number, and the process that started them."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {"files": self.files, "sources": self.sources, "keeping": self.keeping}

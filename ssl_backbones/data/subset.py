@@ -21,7 +21,7 @@ from ssl_backbones.files import regular, write_file
 from ssl_backbones.views import permutation
 
 HOLD_OUT_SEED = 0
-"""Of the draw of images that are held out, which are the same whatever the run's own seed."""
+"""Random seed for drawing the held-out images, the same whatever the run's own seed."""
 HELD_OUT = "held_out.txt"
 """The file in a run's folder that names them."""
 

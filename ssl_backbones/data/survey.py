@@ -30,7 +30,7 @@ class Survey:
     pixels: float
     """Median of an image."""
     bytes: int
-    """Of all images as they are encoded; 0 where nobody knows."""
+    """Encoded size of all images; 0 where unknown."""
     unreadable: tuple[int, int]
     """Images of the sample that cannot be read, and the size of the sample."""
     copies: int

@@ -74,7 +74,7 @@ class Told:
     """Sizes and marks of files, of whose stamps few are held at a time."""
 
     def __init__(self, asked_at: int) -> None:
-        """Of files that are asked from that time in ns on."""
+        """Start at a time in ns: what changed after it is not yet settled."""
         self.asked_at = asked_at
         self.stamps, self.sizes, self.marks = array("q"), array("q"), array("q")
 

@@ -52,9 +52,9 @@ class Options:
     size: int = 224
     """Side of a view in pixels."""
     mask_column: str = "mask"
-    """Of parquet files, the column of masks."""
+    """Column of parquet files that holds the masks."""
     lists: tuple[str, ...] = ("val",)
-    """Of a VOC folder, the lists in ImageSets/Segmentation that name the images."""
+    """Lists in a VOC folder's ImageSets/Segmentation that name the images."""
     area: tuple[float, float] = (0.2, 1.0)
     """A view's share of the image, drawn uniformly."""
     random: bool = False
@@ -66,11 +66,12 @@ class Options:
     batch_size: int = 16
     """Images at a time."""
     seed: int = 0
-    """Of the views, and of random weights."""
+    """Random seed for views and random weights."""
     max_pixels: int = MAX_PIXELS
     """Pixels of an image above which it is refused."""
     annotations_frame: AnnotationsFrame = "auto"
-    """Of images with an EXIF turn, where no size tells: annotated as they are seen, or as stored; auto asks."""
+    """Frame in which images with an EXIF rotation were annotated: as seen or as stored; auto goes by their sizes and asks where
+    these do not tell."""
     overwrite: bool = False
     """Replace results that are there."""
 

@@ -20,7 +20,7 @@ class FeatureRows:
     """The rows of images, put together block by block in memory that the processes of a machine share."""
 
     def __init__(self, images: Images, chosen: np.ndarray, wanted: np.ndarray | None) -> None:
-        """Of the images at `chosen` (N,), or of those that are `wanted` (N,) bool and can be read."""
+        """Rows for the images at `chosen` (N,), or for those of them that are `wanted` (N,) bool and can be read."""
         self.images, self.chosen, self.wanted = images, chosen, wanted
         self.readable = np.ones(len(chosen), bool)
         self.seen = self.filled = 0

@@ -35,7 +35,7 @@ from ssl_backbones.views import MultiView, Transform
 BLOCK = 16_384
 """Images of a file: what a stop may cost."""
 DIGITS = 16
-"""Of the key that a file is named by."""
+"""Hexadecimal digits of the key that names a file."""
 
 
 class CacheError(Refusal, OSError):
@@ -71,7 +71,7 @@ class Extraction:
     unreadable_share: float = 0.01
     """More unreadable images than this share are refused."""
     seed: int = 0
-    """Of transforms that draw."""
+    """Random seed for transforms that draw."""
     max_pixels: int = MAX_PIXELS
     """Pixels of an image above which it is left out."""
     in_chans: int = 0

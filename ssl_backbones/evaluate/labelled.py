@@ -53,7 +53,8 @@ class Labelled:
 
 
 def labelled(look: Look, images: Images, source: str) -> Labelled:
-    """Of all images of a source, those with a label that can be read; `look` gives the features of those wanted."""
+    """Features of a source's images that have a label and can be read; `look` computes them for the images it is asked
+    for."""
     labels = labels_of(images, source, "an evaluation")
     features = look(labels >= 0)
     kept = torch.from_numpy(np.flatnonzero(features.readable & (labels >= 0)))

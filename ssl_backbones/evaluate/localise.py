@@ -72,19 +72,20 @@ class Options:
     control: bool = False
     """Beside the models, the first one's network with random weights."""
     tolerance: float = 0.03
-    """Of the pointing game, as a share of the side."""
+    """Tolerance of the pointing game, as a share of the image's side."""
     curves: int = 48
     """Images for deletion and insertion; 0 for neither."""
     steps: int = 10
-    """Of deletion and insertion."""
+    """Steps of the deletion and insertion curves."""
     batch_size: int = 16
     """Images at a time."""
     seed: int = 0
-    """Of random weights, and of the order of equal pixels."""
+    """Random seed for random weights and for the order of equal pixels."""
     max_pixels: int = MAX_PIXELS
     """Pixels of an image above which it is refused."""
     annotations_frame: AnnotationsFrame = "auto"
-    """Of images with an EXIF turn, where no size tells: annotated as they are seen, or as stored; auto asks."""
+    """Frame in which images with an EXIF rotation were annotated: as seen or as stored; auto goes by their sizes and asks where
+    these do not tell."""
     overwrite: bool = False
     """Replace results that are there."""
 

@@ -61,9 +61,9 @@ class EvaluatedModel:
     crop: CenterCrop
     """The preparation of its images."""
     weights_sha256: str
-    """Of the whole backbone."""
+    """Digest of the whole backbone."""
     given: Provenance | None = None
-    """Of weights that were asked for in place of the model's own."""
+    """Origin of the weights that replace the model's own; None where none do."""
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class FeatureOptions(ABC):
     random: bool = False
     """Random weights instead of the model's, as a baseline."""
     seed: int = 0
-    """Of all that is drawn."""
+    """Random seed for everything that is drawn."""
     batch_size: int = 256
     """Images embedded at once, per process."""
     workers: int | None = None

@@ -44,7 +44,7 @@ class Transfer(Run, ABC):
     model: Positional[str] = ""
     """A registered name, hf-hub:org/name, or the folder of a run."""
     weights_sha256: Hidden[str] = ""
-    """Of the backbone before training, so that a run does not go on with another."""
+    """Digest of the backbone before training; a run that is resumed with another one is refused."""
     task: MethodConfig
     random: bool = False
     """Random weights instead of the model's, as a baseline."""
@@ -106,7 +106,8 @@ class TaskRun(Transfer, ABC):
     iteration_images: int = 16
     """The batch that the iterations are of."""
     annotations_frame: AnnotationsFrame = "auto"
-    """Of images with an EXIF turn, where no size tells: annotated as they are seen, or as stored; auto asks."""
+    """Frame in which images with an EXIF rotation were annotated: as seen or as stored; auto goes by their sizes and asks where
+    these do not tell."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

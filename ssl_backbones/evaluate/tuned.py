@@ -14,7 +14,7 @@ from ssl_backbones.registry.names import Name, without_place
 from ssl_backbones.runs.run_folder import RunFolder
 
 PREPARED = ("mean", "std", "interpolation", "crop_pct")
-"""Of the start's description, how images are prepared; the side is the run's."""
+"""Fields of the initial weights' description that say how images are prepared; the size is the run's own."""
 
 
 def is_tuned(backbone: nn.Module) -> bool:

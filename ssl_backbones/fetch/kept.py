@@ -28,7 +28,7 @@ class Kept:
     size: int
     """Bytes."""
     sha256: str
-    """Of its content."""
+    """Digest of its content."""
 
 
 def folder_of(name: str, cache_dir: str | os.PathLike[str] | None = None) -> Path:

@@ -37,7 +37,7 @@ class Places:
     preparation: str
     """The file in which timm reads how images are prepared, as a sentence ends with it."""
     recipe: str
-    """Of recipe.json."""
+    """Place of recipe.json."""
     state: str = ""
     """The place of the training state, if it is published."""
     half: bool = False
@@ -45,13 +45,13 @@ class Places:
 
 
 IN_A_RUN = Places("`backbone/model.safetensors`", "`backbone/config.json`, where timm reads it", "recipe.json")
-"""Of the draft in a run's folder."""
+"""Places of the files for the draft in a run's folder."""
 ON_THE_HUB = Places("`model.safetensors`", "`config.json`, where timm reads it", "recipe.json", "beside it")
 """Beside the card."""
 
 
 def in_this_repository(name: str, ships: bool, published: str | None) -> Places:
-    """Of a card in model_cards/: the records lie among the results, weights that ship in the package.
+    """Places of the files for a card in model_cards/: records lie among the results, weights that ship in the package.
 
     `published` is the repository on the Hub that the training state is in, if there is one.
     """

@@ -26,7 +26,8 @@ class Terms:
     """Licence and terms as a person states them; images known by their fingerprint need no statement."""
 
     licence: str | None = None
-    """Of the weights, as the Hub abbreviates it; None for this package's, or that of the start or the teacher."""
+    """Licence of the weights, as the Hub abbreviates it; None for this package's, or that of the initial weights or
+    teacher."""
     licence_link: str | None = None
     """The address of its text, where the Hub does not list it."""
     images: str | None = None

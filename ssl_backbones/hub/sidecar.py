@@ -19,7 +19,7 @@ from ssl_backbones.outputs import together
 from ssl_backbones.refusal import Refusal
 
 KEPT = ("input_size", "mean", "std", "interpolation", "crop_pct")
-"""Of timm's configuration, how images are prepared."""
+"""Fields of timm's configuration that say how images are prepared."""
 
 
 class ExportError(Refusal, ValueError):
@@ -31,7 +31,7 @@ class Exported:
     """A backbone in the format of a library."""
 
     content: bytes
-    """Of the file."""
+    """Bytes of the file."""
     how: Mapping[str, Any]
     """The way to load it, as the JSON beside it tells."""
 

@@ -46,9 +46,9 @@ class BYOLConfig(MethodConfig):
     predictor_init: PredictorInit = "normal"
     """Kaiming-normal over outputs as the other heads, or N(0, 0.01) as in EMAN's baseline."""
     target_momentum: float = 0.98
-    """Of the target at the start."""
+    """EMA momentum of the target at the start."""
     target_momentum_end: float = 1.0
-    """Of the target at the end, whither it moves along half a cosine; constant where the two agree."""
+    """EMA momentum at the end of the run, reached along half a cosine; constant if equal to the start."""
     target_bn: TargetBN = "ema"
     """Batch statistics of the target: averaged ones, those of the whole batch, or those of its process's part."""
     views: tuple[Policy, Policy] = LEWEL_B_VIEWS

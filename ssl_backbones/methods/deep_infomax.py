@@ -44,9 +44,9 @@ class DeepInfoMaxConfig(MethodConfig):
     hidden_dim: int = 256
     """The width inside the local discriminator."""
     local_weight: float = 1.0
-    """Of telling images apart by places: the paper's beta."""
+    """Weight of the local objective: the paper's beta."""
     prior_weight: float = 0.1
-    """Of spreading like noise: the paper's gamma."""
+    """Weight of matching the prior: the paper's gamma."""
     prior: Prior = "adversarial"
     """"adversarial": the encoder fools the discriminator; "cooperative": it helps it, as in the public baseline."""
     crop_padding: float = 0.0

@@ -47,7 +47,7 @@ class DenseCLConfig(MethodConfig):
     queue_size: int = 65536
     """K: keys of past batches in each of the two queues, the negatives."""
     momentum: float = 0.999
-    """Of the key encoder."""
+    """EMA momentum of the key encoder."""
     key_bn: KeyBN = "shuffle"
     """Batch statistics of queries and keys: apart and shuffled, of the whole batch, averaged for keys, or unguarded."""
     bn_splits: int = 8

@@ -78,7 +78,7 @@ class FlagsConfig(MethodConfig):
     mask: Mask = "none"
     """Keys in a queue that are no negatives of a query: those of its own image and positives, or of its class."""
     momentum: float = 0.999
-    """Of the key encoder."""
+    """EMA momentum of the key encoder."""
     key_bn: KeyBN = "shuffle"
     """Batch statistics of queries and keys: apart and shuffled, of the whole batch, averaged for keys, or unguarded."""
     bn_splits: int = 8
@@ -86,7 +86,7 @@ class FlagsConfig(MethodConfig):
     passes: Passes = "separate"
     """Key views go through the key encoder one by one, with batch statistics of their own, or all at once."""
     views: tuple[Policy, Policy] = MOCO_V2_VIEWS
-    """Of the query, and of every key, each drawn for itself."""
+    """Views of the query and of every key, each drawn for itself."""
 
     def __post_init__(self) -> None:
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, queue_size=self.queue_size)

@@ -33,9 +33,9 @@ class LewelBConfig(AlignedHeadConfig, MethodConfig):
     aligned_weight: float = 0.5
     """The aligned loss's share of the whole: 0 trains on the global loss alone, 1 on the aligned one alone."""
     target_momentum: float = 0.98
-    """Of the target at the start."""
+    """EMA momentum of the target at the start."""
     target_momentum_end: float = 1.0
-    """Of the target at the end, whither it moves along half a cosine; constant where the two agree."""
+    """EMA momentum at the end of the run, reached along half a cosine; constant if equal to the start."""
     target_bn: TargetBN = "ema"
     """Batch statistics of the target: averaged ones, those of the whole batch, or those of its process's part."""
     views: tuple[Policy, Policy] = LEWEL_B_VIEWS

@@ -54,7 +54,7 @@ class LewelMConfig(AlignedHeadConfig, MethodConfig):
     queue_size: int = 65536
     """K: keys of past batches, the negatives."""
     momentum: float = 0.999
-    """Of the key encoder."""
+    """EMA momentum of the key encoder."""
     momentum_end: float | None = None
     """Its value at the end of the run, reached along half a cosine; None for a constant one."""
     key_bn: KeyBN = "shuffle"

@@ -56,7 +56,7 @@ class PCLConfig(MethodConfig):
     queue_size: int = 16384
     """Keys of past batches, the negatives of InfoNCE."""
     momentum: float = 0.999
-    """Of the key encoder."""
+    """EMA momentum of the key encoder."""
     key_bn: KeyBN = "shuffle"
     """Batch statistics of queries and keys: apart and shuffled, of the whole batch, averaged for keys, or unguarded."""
     bn_splits: int = 8

@@ -43,9 +43,9 @@ class PixProConfig(MethodConfig):
     grid: int = 0
     """Feature maps are pooled to that many positions a side; 0 for all positions that they have."""
     target_momentum: float = 0.99
-    """Of the target at the start."""
+    """EMA momentum of the target at the start."""
     target_momentum_end: float = 1.0
-    """Of the target at the end, whither it moves along half a cosine; constant where the two agree."""
+    """EMA momentum at the end of the run, reached along half a cosine; constant if equal to the start."""
     target_bn: TargetBN = "sync"
     """Batch statistics of the target: averaged ones, those of the whole batch, or those of its process's part."""
     views: tuple[Policy, Policy] = PIXPRO_VIEWS

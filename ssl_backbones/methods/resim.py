@@ -61,7 +61,7 @@ class ReSimConfig(MethodConfig):
     queue_size: int = 65536
     """Keys of past batches, the negatives of whole views."""
     momentum: float = 0.999
-    """Of the key encoder."""
+    """EMA momentum of the key encoder."""
     key_bn: KeyBN = "shuffle"
     """Batch statistics of queries and keys: apart and shuffled, of the whole batch, averaged for keys, or unguarded."""
     bn_splits: int = 8

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 ROWS = 1 << 16
 """Features taken up at a time: beyond the features themselves, memory is bounded."""
 STEPS, HISTORY, TOLERANCE = 1000, 10, 1e-6
-"""Of L-BFGS; it stops where no entry of the gradient is larger than the tolerance."""
+"""Settings of L-BFGS, which stops where no entry of the gradient is larger than the tolerance."""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class KeptFeatures:
     """The features (N, D) of a folder, by row; a pickle names the folder."""
 
     def __init__(self, folder: Path, count: int, width: int) -> None:
-        """Of N images with D numbers each; `keep_features` makes and checks the folder."""
+        """Open the features (N, D) in a folder, which `keep_features` makes and checks."""
         self.folder, self.count, self.width = folder, count, width
         self.maps: dict[int, np.ndarray] = {}
 

@@ -30,7 +30,7 @@ class PatchChoices(ABC):  # noqa: B024  # fields alone
     positions: Positions = "per image"
     """Place the four patches of an image at one place, or at four."""
     antialias: bool = False
-    """Of the resize that makes a patch."""
+    """Antialias the resize that makes a patch."""
     head: Classifier = "linear"
     """One linear layer, or a hidden one before it with BatchNorm and a leaky ReLU."""
     hidden_dim: int = 256

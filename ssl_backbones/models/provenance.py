@@ -68,9 +68,9 @@ class Provenance:
     architecture: str
     """timm's name of the network."""
     sha256: str
-    """Of its weights, by name (`weights_sha256`)."""
+    """Digest of its weights, by name (`weights_sha256`)."""
     licence: str | None
-    """Of its weights, as the Hub abbreviates it."""
+    """Licence of its weights, as the Hub abbreviates it."""
     source: str | None
     """The address, repository or run that the weights are from."""
     images: str | None
@@ -80,11 +80,11 @@ class Provenance:
     labels: Labels
     """The knowledge that its training had beside the images."""
     mean: tuple[float, ...]
-    """Of the channels of its images, in [0, 1]."""
+    """Mean of its images' channels, in [0, 1]."""
     std: tuple[float, ...]
     """Likewise."""
     interpolation: str
-    """Of the resize of its images."""
+    """Interpolation of its images' resize."""
     crop_pct: float
     """The middle's share of the resized image's short side."""
 

@@ -17,7 +17,7 @@ FEW = 16
 AT_ONCE = 2**17
 """Scores that a CPU's cache holds in all the forms that are made of them."""
 SHARPEST = 0.05
-"""Of a smaller scale, the exponentials need their largest taken off first: they may not fit single precision."""
+"""Below this scale the largest logit is subtracted first, as exponentials may overflow single precision."""
 
 
 def unit_softmax(scores: Tensor, scale: float) -> Tensor:

@@ -56,7 +56,7 @@ class Run(ABC):
     layout: Literal["auto", "contiguous", "channels_last"] = "auto"
     """Memory layout of images and weights; likewise."""
     seed: int = 0
-    """Of the weights, the order of the images, and the augmentations."""
+    """Random seed for weights, image order and augmentations."""
     compile: bool = False
     """Compile the network (minutes at the start; pays on a GPU)."""
     deterministic: bool = False

@@ -26,9 +26,9 @@ class OptimizerConfig:
     lr_rule: Literal["per 256", "absolute"] = "per 256"
     """Let the learning rate grow with the global batch, or take it as it is."""
     momentum: float = 0.9
-    """Of SGD and LARS."""
+    """Momentum of SGD and LARS."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Of Adam and AdamW."""
+    """Betas of Adam and AdamW."""
     weight_decay: float = 1e-4
     """Added to the gradient; AdamW takes it off the weights instead."""
     exclude_norm_and_bias: bool = False
@@ -48,7 +48,7 @@ class OptimizerConfig:
     trust: Trust = "sum"
     """The denominator of LARS' trust ratio: |g| + wd |w|, or |g + wd w|."""
     trust_coefficient: float = 1e-3
-    """Of LARS."""
+    """Trust coefficient of LARS."""
 
     def __post_init__(self) -> None:
         check_types(self, "optimizer.")
@@ -97,7 +97,7 @@ class ScheduleConfig:
     decay: float = 0.1
     """The factor of the step schedule at each milestone."""
     power: float = 0.9
-    """Of the polynomial schedule, which falls to nothing at the end of the run."""
+    """Power of the polynomial schedule, which falls to zero at the end of the run."""
 
     def __post_init__(self) -> None:
         check_types(self, "schedule.")
@@ -188,7 +188,7 @@ class Promise:
     epochs: int
     hardware: str
     hours: float | None
-    """Of that hardware; None where nobody states it."""
+    """Hours on that hardware; None where the paper does not state them."""
     result: str
     """The expected result, and whose it is; accuracy by linear evaluation comes first: "73.8 top-1, linear (paper)"."""
     not_stated: str = ""

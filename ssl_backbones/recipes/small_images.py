@@ -21,7 +21,7 @@ HEADS: dict[str, dict[str, Any]] = {
 EPOCHS = 100
 SETS = {"imagenette96": "Imagenette", "goods128": "goods_128"}
 STEPS = {"imagenette96": 9469 // 128, "goods128": 7768 // 128}
-"""Of an epoch in batches of 128."""
+"""Steps of an epoch in batches of 128."""
 
 
 def byol(heads: dict[str, Any]) -> BYOLConfig:

@@ -11,7 +11,7 @@ LARGE = (
     "resnet152",
     "wide_resnet50_2",
 )
-"""Of timm's module `resnet`; a checkpoint of unknown architecture is held against them in this order."""
+"""Architectures of timm's module `resnet`; a checkpoint of unknown architecture is tried on them in this order."""
 
 SMALL = {
     "resnet8": 1,

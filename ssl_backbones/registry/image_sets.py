@@ -14,7 +14,8 @@ class Data:
     origin: str = ""
     """Origin of the copies with these fingerprints, and what was done to them."""
     fingerprints: tuple[str, ...] = ()
-    """Of copies that are surely these images, the last as 0.1.0.dev0 told it; a copy in other files has others."""
+    """Fingerprints of copies known to be these images, the last as 0.1.0.dev0 computed it; copies in other files have
+    others."""
 
 
 _GARMENTS = "github.com/alexeygrigorev/clothing-dataset-small, scaled to a short side of"

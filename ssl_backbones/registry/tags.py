@@ -33,11 +33,11 @@ class Tag:
     size: int | None = None
     """The side of the images it saw, where that is not the backbone's usual one."""
     licence: str = LICENCE
-    """Of the weights: that of their origin where they have one."""
+    """Licence of the weights: that of their origin where they have one."""
     hf_hub_id: str | None = None
     """`org/name@commit`"""
     origin: Origin | None = None
-    """Of weights that others trained."""
+    """Origin of weights that others trained."""
     notes: str = ""
 
     @property
@@ -56,12 +56,12 @@ class Tag:
 
     @property
     def url(self) -> str | None:
-        """Of the publisher's own file."""
+        """Address of the publisher's own file."""
         return self.origin.url if self.origin else None
 
     @property
     def file(self) -> Path | None:
-        """Of weights that ship with the package."""
+        """File of weights that ship with the package."""
         path = WEIGHTS / f"{self.name}.safetensors"
         return path if path.exists() else None
 
@@ -90,7 +90,7 @@ _SHIPPED: dict[str, tuple[float | None, str]] = {
 """By name: logistic regression on its features, top-1 in %, and what is to be said."""
 _IMAGES = {"imagenette": IMAGENETTE, "clothing10_": CLOTHING, "goods": GOODS, "in1k": IN1K}
 _TAG = re.compile(rf"(?P<images>{'|'.join(_IMAGES)})(?P<size>\d*)_(?P<epochs>\d+)ep")
-"""Of a name, the images, the side in pixels and the epochs."""
+"""Matches the images, the side in pixels and the epochs in a tag."""
 
 
 def _tag(name: str, **about: Any) -> Tag:

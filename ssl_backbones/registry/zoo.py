@@ -18,7 +18,7 @@ class Origin:
     number: float
     """Linear evaluation, top-1 in %, as the publisher gives it."""
     url: str | None = None
-    """Of the file, where it can be fetched without a browser."""
+    """Address of the file, where it can be fetched without a browser."""
     page: str | None = None
     """To download it from by hand, where it cannot."""
     md5: str = ""

@@ -22,13 +22,13 @@ from ssl_backbones.views import permutation
 MOST, FEWEST = 1000, 64
 """Images that are asked about."""
 SHARE = 0.03
-"""Of the images that a run trained on, each counted as often as it was shown: what the comparison may cost."""
+"""What the comparison may cost, as a share of the images shown in training."""
 COST = 4
 """Training images that one image asked about costs: two passes forward and two readings for each of three networks."""
 K = 20
 """Neighbours that vote."""
 WEIGHT_DECAY = 1e-3
-"""Of the probe: alike for all networks, and not chosen by what it leads to."""
+"""Weight decay of the probe: the same for all networks, and not tuned."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ AT_ONCE = 32
 """Images in memory."""
 THREADS = min(8, os.cpu_count() or 1)
 QUALITY = 90
-"""Of images that are encoded anew."""
+"""JPEG quality of re-encoded images."""
 NOTES = "blocks.jsonl"
 
 
@@ -142,7 +142,7 @@ class UnfinishedCache:
         self.blocks.append(block)
 
     def contents(self, indices: list[int]) -> Iterator[tuple[int, bytes | str, tuple[int, int]]]:
-        """Of each image in turn: its index, its bytes or else why it cannot be read, its height and width."""
+        """For each image: its index, its bytes or the reason why it cannot be read, its height and width."""
         with ThreadPoolExecutor(THREADS) as pool:
             for start in range(0, len(indices), AT_ONCE):
                 yield from pool.map(self.content, indices[start : start + AT_ONCE])

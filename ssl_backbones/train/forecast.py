@@ -55,7 +55,7 @@ class Forecast:
     steps: int
     steps_per_epoch: int
     seconds: float
-    """Of a step, on the machine that was timed; the mean over epochs of views that grow."""
+    """Seconds of a step on the machine that was timed; the mean over epochs where views grow."""
     memory: float
     """Bytes at once on the device, of each process."""
     disk: float

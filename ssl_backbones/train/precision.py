@@ -30,9 +30,9 @@ MARGIN = 0.9
 HOPELESS = 1.5
 """Drop a way that takes more than this many times the fastest one's time."""
 BUDGET = 0.05
-"""Of the time that the run's steps will take; one round is always timed."""
+"""Share of the time that the run's steps will take; one round is always timed."""
 FOR_THE_FORECAST = 0.01
-"""Of the run's steps, those that are timed where nothing is left open."""
+"""Share of the run's steps that are timed where there is nothing to choose."""
 
 
 class PrecisionError(Refusal, ValueError):
@@ -47,7 +47,7 @@ class Compute:
     layout: Layout
     tried: dict[str, float]
     threads: int = field(default_factory=torch.get_num_threads)
-    """Of a CPU; sums over them depend on how many there are."""
+    """CPU threads; the results of sums depend on their number."""
 
     @property
     def way(self) -> str:

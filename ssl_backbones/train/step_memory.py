@@ -41,7 +41,7 @@ class Footprint:
     fixed: float
     """However many images: state, gradients, what the optimiser keeps, and what the device's libraries take."""
     image: float
-    """Of each image beside."""
+    """Bytes for each further image."""
     precision: str
 
     def of(self, images: int) -> float:

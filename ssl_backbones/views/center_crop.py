@@ -29,9 +29,9 @@ class CenterCrop(Transform):
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """The filter of the resize."""
     mean: tuple[float, ...] = IMAGENET_MEAN
-    """Of each channel, in [0, 1]: taken off."""
+    """Mean of each channel, in [0, 1]; subtracted."""
     std: tuple[float, ...] = IMAGENET_STD
-    """Of each channel, in [0, 1]: divided by."""
+    """Standard deviation of each channel, in [0, 1]; divided by."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a size, share or interpolation that there is not."""

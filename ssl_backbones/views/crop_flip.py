@@ -37,13 +37,13 @@ class CropFlip(Transform):
 
     size: int
     padding: float = 1 / 8
-    """Of the side, on each side; 0 for no crop."""
+    """Padding on each side, as a share of the image's side; 0 for no crop."""
     flip_p: float = 0.5
     """Chance of a mirror image."""
     mean: tuple[float, ...] = IMAGENET_MEAN
-    """Of each channel, in [0, 1]: taken off."""
+    """Mean of each channel, in [0, 1]; subtracted."""
     std: tuple[float, ...] = IMAGENET_STD
-    """Of each channel, in [0, 1]: divided by."""
+    """Standard deviation of each channel, in [0, 1]; divided by."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a padding or a probability outside [0, 1]."""

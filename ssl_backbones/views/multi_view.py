@@ -39,9 +39,9 @@ class MultiView(Transform):
     size: int
     engine: Engine = field(default_factory=chosen_engine)
     mean: tuple[float, ...] = IMAGENET_MEAN
-    """Of each channel, in [0, 1]: taken off."""
+    """Mean of each channel, in [0, 1]; subtracted."""
     std: tuple[float, ...] = IMAGENET_STD
-    """Of each channel, in [0, 1]: divided by."""
+    """Standard deviation of each channel, in [0, 1]; divided by."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for views of no pixel, for none at all, or an unknown engine."""
@@ -63,7 +63,8 @@ class MultiView(Transform):
         )
 
     def reductions(self, seed: int, epoch: int, indices: np.ndarray) -> Sequence[Reduction]:
-        """Of the fast engine, as coarse as every crop of an image allows; of the others, whole."""
+        """Reduction of each image when it is decoded: with OpenCV as far as all of its crops allow, with other
+        engines not at all."""
         if self.engine != "opencv":
             return super().reductions(seed, epoch, indices)
         return [partial(self.divisor_of, seed, epoch, index) for index in indices.tolist()]

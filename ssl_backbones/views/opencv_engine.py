@@ -104,7 +104,8 @@ def hue(x: Levels, share: float) -> Levels:
 
 
 TO_STEPS = np.array([[255 / 360, 0, 0, EDGE], [0, 255, 0, EDGE], [0, 0, 1, 0]], dtype=np.float32)
-"""Of hue in degrees, saturation in [0, 1] and value in levels, Pillow's 256 steps each, before they are cut off."""
+"""Maps hue in degrees, saturation in [0, 1] and value in levels to Pillow's 256 steps each, before they are
+truncated."""
 
 
 @lru_cache(maxsize=256)

@@ -53,7 +53,7 @@ class Policy:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Crop's width over height, drawn uniformly in the logarithm."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    """Of the crop's resize."""
+    """Interpolation of the crop's resize."""
     flip_p: float = 0.5
     """Chance of a mirror image."""
     flip_last: bool = False

@@ -14,9 +14,10 @@ SUPERVISED_VIEW = Policy(area=(0.08, 1.0), jitter_p=0.0, grey_p=0.0, blur_p=0.0)
 """Crop and mirror image, as supervised networks and linear probes are trained on ImageNet."""
 
 DISTILLED_VIEW = Policy(area=(0.14, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), blur_p=0.1)
-"""Of a student that sees what its teacher sees, as wide as LightlyTrain's distillation has it, and without solarize."""
+"""View of a student whose teacher sees the same view: crops as wide as in LightlyTrain's distillation, without
+solarization."""
 DISTILLED_KEPT_VIEW = Policy(area=(0.5, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), blur_p=0.0)
-"""Of a student whose teacher saw the whole image: mild crops, as there is in them what the teacher saw."""
+"""View of a student whose teacher saw the whole image: mild crops, which still show what the teacher saw."""
 
 INSTDISC_VIEW = Policy(flip_last=True, jitter_p=1.0, jitter=(0.4, 0.4, 0.4, 0.4), blur_p=0.0)
 """Wu et al., 2018. https://arxiv.org/abs/1805.01978. The colours of every image change, and some lose them."""

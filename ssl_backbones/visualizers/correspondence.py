@@ -27,7 +27,7 @@ class Shown:
 
     title: str
     maps: Mapping[int, tuple[Tensor, Tensor]]
-    """Of an image, by its place: weights (h, w) in the first view and in the second."""
+    """By an image's place, its weights (h, w) in the first view and in the second."""
 
 
 def correspondence_figure(

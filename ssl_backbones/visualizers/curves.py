@@ -11,7 +11,7 @@ import numpy as np
 
 WIDTH, HEIGHT = 360, 190
 LEFT, RIGHT, TOP, BOTTOM = 48, WIDTH - 12, 12, HEIGHT - 30
-"""Of the axes in the drawing."""
+"""Edges of the axes in the drawing."""
 MOST_POINTS = 240
 """A curve of more is drawn by means of neighbouring steps."""
 DOTS = 24

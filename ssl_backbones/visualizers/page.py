@@ -40,7 +40,7 @@ MAPS = 5
 VIEWED = 3
 """Images shown in all their views."""
 ENLARGED = 56
-"""Of an image on the map of features, in pixels, where the reader enlarges it."""
+"""Side of an image on the map of features, in pixels, where the reader enlarges it."""
 FEW = 5
 """Images below which there is no map of features."""
 

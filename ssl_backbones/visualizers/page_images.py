@@ -22,7 +22,7 @@ from ssl_backbones.visualizers.grad_cam import grad_cam
 from ssl_backbones.visualizers.targets import HasLogits, PretextLogit
 
 SIDE = 144
-"""Of an image on the page, in pixels."""
+"""Side of an image on the page, in pixels."""
 MAP_SCALE = 2
 """Maps are made of images so many times larger than those the network was trained on, for a finer grid."""
 BLOCK = 64

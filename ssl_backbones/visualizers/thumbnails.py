@@ -28,7 +28,7 @@ SHAPES: dict[str, tuple[tuple[float, float], ...]] = {
 """Outlines of marks around the origin, so that no class is told by colour alone."""
 MARKS = len(COLOURS) * len(SHAPES)
 OTHER = "#8a8f98"
-"""Of the classes beyond those that have a mark of their own."""
+"""Colour of the classes beyond those that have a mark of their own."""
 REACH = 1.6
 """Cells that an image may be moved from its place; one that finds no free cell so near stays a mark alone."""
 

@@ -60,7 +60,7 @@ class AccuracyJudge:
 
     at_start = False
     answers: Answers
-    """Of the last test."""
+    """Answers of the last test."""
 
     def __init__(self, method: Classifier, validation: Images, size: int, every: int) -> None:
         self.method, self.validation, self.every = method, validation, every

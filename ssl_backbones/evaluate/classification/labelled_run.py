@@ -90,7 +90,7 @@ class Asked:
     """Its rows that are learnt from."""
     validation: Images
     source: str
-    """Of the validation images."""
+    """Source of the validation images."""
     opened: Images
     """The validation images of the whole run, of which those held out are an account."""
 
@@ -100,7 +100,7 @@ class Asked:
         return at(self.whole, self.rows)
 
     def divided(self, division: Division, data: str) -> Asked:
-        """Of the images to learn from, some to learn from and the others to be asked about."""
+        """The training images divided: some to train on, the others to validate on."""
         kept = at(self.whole, self.rows[division.kept])
         source = f"what is kept of {data} for the choice"
         return replace(self, rows=self.rows[division.learnt], validation=kept, source=source)

@@ -28,11 +28,11 @@ class LabelledViews:
     flip_p: float = 0.5
     """Chance of a mirror image."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    """Of the crop's resize."""
+    """Interpolation of the random crop's resize."""
     test_crop_pct: float | None = None
     """The middle's share of the resized image's short side; None for what the backbone's description says."""
     test_interpolation: Literal["bilinear", "bicubic"] | None = None
-    """Of that resize; None for what the backbone's description says."""
+    """Interpolation of the test images' resize; None for the backbone's own."""
 
     def __post_init__(self) -> None:
         check_types(self, "task.views.")

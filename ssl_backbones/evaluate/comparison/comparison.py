@@ -53,7 +53,7 @@ class Column:
 
     label: str
     protocol: str
-    """Of `evaluate`."""
+    """Protocol of `evaluate`."""
     number: str
     note: str = ""
     """Needed to compare it with a published number."""

@@ -166,7 +166,7 @@ class MasksAt:
 
     @property
     def fingerprint(self) -> str:
-        """Of all masks of the source: the fingerprint of the images tells which are taken."""
+        """Fingerprint of all masks of the source; that of the images says which are used."""
         return self.masks.fingerprint
 
     def __call__(self, index: int, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -230,7 +230,7 @@ class AnnotatedImages(Images):
 
     @property
     def digests(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
-        """Of the images; the fingerprint covers objects and masks as well."""
+        """Digests of the images; the fingerprint covers objects and masks as well."""
         return self.unannotated.digests
 
     def whole_digests(self) -> NDArray[np.uint8] | None:

@@ -26,7 +26,7 @@ class Shapes:
     """The masks of a COCO file."""
 
     shapes: list[list[Shape | None]]
-    """Of each image, each annotation's."""
+    """For each image, the shape of each annotation."""
     sizes: list[Size]
 
     @cached_property

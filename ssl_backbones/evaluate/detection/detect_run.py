@@ -20,7 +20,7 @@ class DetectRun(TaskRun):
     """VOC folders with commas between them, a COCO folder or file, or parquet files with a column of objects."""
     task: DetectionConfig = field(default_factory=DetectionConfig)
     column: Literal["auto", "category", "voc_category"] = "auto"
-    """Of the objects in parquet files, the field that is their class; VOC's where there is one, under auto."""
+    """Field of the objects in parquet files that is their class; auto takes VOC's where there is one."""
     metric: str = "auto"
     """Average precision of boxes: voc or coco; that of the data, under auto."""
     classes: int = 0

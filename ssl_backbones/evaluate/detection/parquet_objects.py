@@ -26,7 +26,7 @@ from ssl_backbones.files import object_in
 
 OBJECTS, MASKS = "objects", "instance_mask"
 Column = Literal["category", "voc_category", "any"]
-"""Of an object, the field that is its class; "any" tells no classes apart."""
+"""Field of an object that is its class; "any" puts all objects into one class."""
 
 
 def open_parquet(

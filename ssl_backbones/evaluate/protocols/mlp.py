@@ -42,7 +42,7 @@ class Options(EvaluationOptions):
     train_batch_size: int = 32
     """Images per step."""
     lr: float = 1e-3
-    """Of Adam, from the first step to the last."""
+    """Learning rate of Adam, constant."""
     weight_decay: float = 0.0
     """Added to the gradient."""
 

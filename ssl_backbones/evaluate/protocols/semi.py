@@ -32,11 +32,12 @@ class Options(LabelledRun):
 
     task: FinetuneConfig = field(default_factory=FinetuneConfig)
     share: float = 0.01
-    """Of the images of every class, at least one, where no subset is named."""
+    """Share of the images of each class to train on, at least one image, where no subset is named."""
     subset: str = ""
     """A file that names the images to learn from, one on a line."""
     subset_seed: int = 0
-    """Of the draw: another one than the run's, so that runs of several seeds learn from the same images."""
+    """Random seed for drawing the subset; apart from the run's seed, so that runs of several seeds train on the same
+    images."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

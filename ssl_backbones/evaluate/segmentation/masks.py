@@ -93,7 +93,7 @@ class VocScenes(Scenes):
 
     @property
     def digests(self) -> NDArray[np.uint8]:  # type: ignore[override]
-        """Of the images; the fingerprint covers the masks as well."""
+        """Digests of the images; the fingerprint covers the masks as well."""
         return self.contents.digests[: len(self.images)]
 
     def whole_digests(self) -> NDArray[np.uint8]:
@@ -145,7 +145,7 @@ class ParquetScenes(Scenes):
 
     @property
     def digests(self) -> NDArray[np.uint8]:  # type: ignore[override]
-        """Of the images; the fingerprint covers the masks as well."""
+        """Digests of the images; the fingerprint covers the masks as well."""
         return self.images.digests
 
     def whole_digests(self) -> NDArray[np.uint8]:

@@ -52,7 +52,7 @@ class ScaleCropFlip(Transform):
 
     size: int
     short_side: int = 0
-    """Of an image at scale 1, in pixels; 0 for its own."""
+    """Shorter side of an image at scale 1, in pixels; 0 keeps its own."""
     scale: tuple[float, float] = (0.5, 2.0)
     max_share: float = 1.0
     """Another crop is proposed where one class has more than this share of the known pixels."""
@@ -109,7 +109,7 @@ class WholeScene(Transform):
     """One scene at scale 1, whole, with its mask as it is."""
 
     short_side: int = 0
-    """Of the image, in pixels; 0 for its own."""
+    """Shorter side of the image, in pixels; 0 keeps its own."""
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 

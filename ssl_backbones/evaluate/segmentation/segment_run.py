@@ -18,11 +18,11 @@ class SegmentRun(TaskRun):
     """A folder in Pascal VOC's layout, or parquet files with a column of masks."""
     task: SegmentationConfig = field(default_factory=SegmentationConfig)
     mask_column: str = "mask"
-    """Of parquet files, the column of masks."""
+    """Column of parquet files that holds the masks."""
     train_lists: tuple[str, ...] = ("train",)
-    """Of a VOC folder, the lists in ImageSets/Segmentation that name the images to train on."""
+    """Lists in a VOC folder's ImageSets/Segmentation that name the training images."""
     validation_lists: tuple[str, ...] = ("val",)
-    """Of a VOC folder, those that name the images to be tested on."""
+    """Lists in a VOC folder's ImageSets/Segmentation that name the validation images."""
     classes: str = ""
     """voc, a json file of the classes' names, or a table in the classes.json beside the data; "" counts the masks."""
     judge_every: int = 0

@@ -35,11 +35,11 @@ class SegmentationConfig(MethodConfig):
     output_stride: int = 8
     """Pixels for each position of the last feature map, by dilation where the network strides further; 0: its own."""
     channels: int = 512
-    """Of the head's convolutions."""
+    """Channels of the head's convolutions."""
     convs: int = 2
     """3x3 convolutions of the head."""
     dilation: int = 1
-    """Of these."""
+    """Dilation of the head's convolutions."""
     concat: bool = True
     """Join the feature map to what the convolutions made of it, and mix the two by another one."""
     dropout: float = 0.1
@@ -47,9 +47,9 @@ class SegmentationConfig(MethodConfig):
     auxiliary: float = 0.4
     """Weight of the loss of a smaller head on the stage before the last; 0 for no such head."""
     auxiliary_channels: int = 256
-    """Of that head's one convolution."""
+    """Channels of the auxiliary head's one convolution."""
     short_side: int = 0
-    """Of an image at scale 1, in training and in testing, in pixels; 0 for its own."""
+    """Shorter side of an image at scale 1, in training and testing, in pixels; 0 keeps its own."""
     scale: tuple[float, float] = (0.5, 2.0)
     """Images are scaled by a factor drawn uniformly."""
     max_share: float = 1.0

@@ -60,7 +60,7 @@ class Material:
 
     @property
     def fingerprint(self) -> str | None:
-        """Of the images that were trained on."""
+        """Fingerprint of the training images."""
         return fingerprint(self.results)
 
     @property
