@@ -77,7 +77,7 @@ def make_scene(place: Path) -> Scene:
     runs.stop(scene.of(root / "stopped"), 4)
     command("bundle", str(made.path), "--out", str(root / "bundle"))
     state = ("--with_state", "--out", str(root / "state"))
-    command("publish", str(made.path), "--repo", "a/b", "--images_terms", "CC0", "--dry_run", *state)
+    command("publish", str(made.path), "--repo", "a/b", "--data_terms", "CC0", "--dry_run", *state)
     source = open_images(images)
     cached(source, "photos", Caching(root / "cache"))
     UnfinishedCache(root / "unfinished", source, "photos", 0).add(range(len(source)))
@@ -116,13 +116,13 @@ def compared(scene: Scene, root: Path) -> None:
 
 def publication(scene: Scene, root: Path, *words: str) -> None:
     """Write all that would be published, and its card."""
-    terms = ("--images_terms", "CC0", "--dry_run", "--evaluation", str(root / "knn"), str(root / "random"))
+    terms = ("--data_terms", "CC0", "--dry_run", "--evaluation", str(root / "knn"), str(root / "random"))
     command("publish", str(root / "run"), "--repo", "a/b", *terms, *words)
 
 
 def looked_at(scene: Scene, root: Path) -> None:
     few = ("--count", "2", "--bank", "4", "--size", "16", "--map", "pca")
-    command("visualize", str(root / "run"), "--images", str(scene.images), "--out", str(root / "page"), *few)
+    command("visualize", str(root / "run"), "--data", str(scene.images), "--out", str(root / "page"), *few)
 
 
 def embedded(scene: Scene, root: Path) -> None:

@@ -25,7 +25,7 @@ from writable_hub import writable_hub
 
 from ssl_backbones.methods import MoCoV2Config
 
-TERMS = ("--images_terms", "CC0")
+TERMS = ("--data_terms", "CC0")
 NAMED = re.compile(r"`((?:[\w.-]+/)*[\w.-]+\.(?:json|safetensors))`")
 """A file that a card names."""
 

@@ -172,7 +172,7 @@ def test_a_corrupt_configuration_is_one_sentence(content: str, told: str, run: P
 
 
 @pytest.mark.parametrize(
-    "command", ["describe {}", "publish {} --enter --dry_run", "visualize {} --images images --out page"]
+    "command", ["describe {}", "publish {} --enter --dry_run", "visualize {} --data images --out page"]
 )
 @pytest.mark.parametrize("lost", ["results.json", "backbone"])
 def test_a_run_that_lost_a_part_is_named_with_the_way_to_make_it_anew(

@@ -75,7 +75,10 @@ def test_models_and_layers_that_are_not(data: Path, tmp_path: Path, capsys: pyte
         (["mlp", "m", "--data", "d", "--out", "o", "--layers", "3"], "--layers is 3, but must be one of 1, 2"),
         (["mlp", "m", "--data", "d", "--out", "o", "--lr", "-1"], "lr is -1.0, but must be above 0"),
         (["logistic", "m", "--data", "d", "--out", "o", "--held_out", "1"], "held_out is 1.0, but must be"),
-        (["diagnose", "m", "--data", "d", "--out", "o", "--images", "3"], "images is 3, but must be at least 20"),
+        (
+            ["diagnose", "m", "--data", "d", "--out", "o", "--max_images", "3"],
+            "max_images is 3, but must be at least 20",
+        ),
         (["knn", "m", "n", "--data", "d", "--out", "o"], "'n' belongs to no option"),
         (["knn", "m", "--data", "d", "--out", "o", "--random", "1"], "--random takes no value"),
         (["knn", "m", "--data", "nowhere", "--out", "o"], "'nowhere' does not exist"),

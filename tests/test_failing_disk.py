@@ -79,11 +79,11 @@ CHEAP = {
     "mine-pairs": "mine-pairs {model} --data {images} --out {out}/p.parquet --picture {out}/p.png --workers 0",
     "convert": "convert {net.pth} --out {out}/made",
     "bundle": "bundle {model} --out {out}/bundle",
-    "publish": "publish {run} --repo org/name --images_terms CC0 --with_state --dry_run --out {out}/files",
+    "publish": "publish {run} --repo org/name --data_terms CC0 --with_state --dry_run --out {out}/files",
 }
 DEAR = {
     "evaluate mlp": f"evaluate mlp {EVALUATE} --epochs 2",
-    "visualize": "visualize {model} --images {images} --out {out}/page --map pca --count 4 --bank 6 --size 16 --pdf",
+    "visualize": "visualize {model} --data {images} --out {out}/page --map pca --count 4 --bank 6 --size 16 --pdf",
     "localise": "localise {model} --data {objects.parquet} --out {out}/found --size 24 --curves 3 --steps 2",
     "evaluate diagnose": f"evaluate diagnose {EVALUATE}",
     "evaluate logistic": f"evaluate logistic {EVALUATE} --weight_decays 0.01 0.1",

@@ -178,7 +178,7 @@ def test_a_poisoned_state_is_not_saved(name: str, data: Path, tmp_path: Path, mo
 
     monkeypatch.setattr(Loop, "descend", poison)
     recipe = tiny(MoCoV2Config, data, tmp_path / "run", checkpoints=Checkpoints(1, 0, keep=9), log_every=9)
-    with pytest.raises(NotFiniteError, match=r"weights or statistics were no numbers after step 3: .*step-00000002$"):
+    with pytest.raises(NotFiniteError, match=r"weights or statistics were not finite after step 3: .*step-00000002$"):
         run(recipe)
     assert sorted(step.name for step in (tmp_path / "run" / "checkpoints").iterdir())[-1] == "step-00000002"
 
@@ -262,7 +262,7 @@ def test_memory_that_runs_out_names_the_batch_and_what_to_change(
         patch.setattr(Loop, "descend", crowded(0, error))
         with pytest.raises(MemoryShortError) as caught:
             run(recipe)
-    for words in ("a batch of 8 images of 16 px in fp32", "raise --accumulation from 1 to 2", "lower --batch-size"):
+    for words in ("a batch of 8 images of 16 px in fp32", "raise --accumulation from 1 to 2", "lower --batch_size"):
         assert words in str(caught.value)
     run(dataclasses.replace(recipe, accumulation=2))
 
@@ -270,7 +270,7 @@ def test_memory_that_runs_out_names_the_batch_and_what_to_change(
 def test_advice_to_accumulate_says_where_it_is_another_loss() -> None:
     recipe = tiny(SimCLRConfig, Path("data"), Path("run"))
     said = memory_advice(recipe, recipe.method.build(create_model("resnet8", num_classes=0)), "fp32")
-    assert "raise --accumulation from 1 to 2, by which this method compares fewer images, or" in said
+    assert "raise --accumulation from 1 to 2, which changes this method's loss, or" in said
 
 
 def test_memory_that_runs_out_in_the_trial_is_told_alike(

@@ -162,7 +162,7 @@ def test_what_ends_both_in_the_same_step_is_said_once(data: Path, tmp_path: Path
     pair = Both(data, tmp_path / "run", HANG, "--optimizer.lr", "1e30", epochs=2)
     assert [pair.exit_code(rank) for rank in range(2)] == [2, 2]
     first, second = pair.said()
-    assert first.count("the loss was no number in step") == 1
+    assert first.count("the loss was not finite in step") == 1
     assert "the loss" not in second
 
 

@@ -206,7 +206,7 @@ def test_an_unreadable_image_is_marked_and_remembered(model: EvaluatedModel, tmp
 def test_features_that_are_no_numbers_are_refused_in_a_sentence(images: Images) -> None:
     broken = open_model("resnet8", CPU, size=16, random=True)
     broken.network.conv1.weight.data[0] = torch.nan  # type: ignore[union-attr,operator]
-    with pytest.raises(NotFiniteError, match=r"^features of resnet8 in fp32 are infinite or no numbers: where its"):
+    with pytest.raises(NotFiniteError, match=r"^features of resnet8 in fp32 are not finite: where its"):
         features_of(broken, images, Extraction())
 
 

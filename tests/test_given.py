@@ -208,7 +208,7 @@ def test_publishing_takes_the_starts_licence_and_refuses_a_looser_one(
     assert yaml.safe_load(card.split("---")[1])["license"] == "cc-by-nc-4.0"
     assert "the start" in card
     evaluate_run(start, labelled_images(tmp_path / "labelled"), tmp_path / "itself")
-    words = ["publish", str(folder), "--repo", "org/name", "--images_terms", "CC0", "--dry_run"]
+    words = ["publish", str(folder), "--repo", "org/name", "--data_terms", "CC0", "--dry_run"]
     words += ["--evaluation", str(tmp_path / "itself")]
     assert __main__.main([*words, "--licence", "apache-2.0"]) == 2
     assert "which binds what is made of it" in capsys.readouterr().err

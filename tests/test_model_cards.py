@@ -114,7 +114,7 @@ def entered(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, 
     """A card that was entered into a repository, and the results beside it."""
     root = tmp_path_factory.mktemp("repository")
     (root / "model_cards").mkdir()
-    words = [str(made.run), "--enter", "--images", "drawn images", "--images_terms", "CC0"]
+    words = [str(made.run), "--enter", "--data_name", "drawn images", "--data_terms", "CC0"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(publish, "ROOT", root)
         script("publish", [*words, "--evaluation", str(made.knn), str(made.random)])

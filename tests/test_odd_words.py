@@ -43,7 +43,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     "publish": ("NOWHERE", "--repo", "a/b", "--dry_run"),
     "tables": (),
     "verify": ("NOWHERE",),
-    "visualize": ("NOWHERE", "--images", "NOWHERE", "--out", "out"),
+    "visualize": ("NOWHERE", "--data", "NOWHERE", "--out", "out"),
 }
 """The words with which each command ends soon, as there is nothing where they say; those of others take longer."""
 
@@ -88,7 +88,7 @@ NUMBERS = [
 @pytest.mark.parametrize(("name", "kind"), NUMBERS, ids=[name for name, _ in NUMBERS])
 @pytest.mark.parametrize("word", ["-1", str(2**63), str(2**64), "１", "1.0", "nan"])
 def test_a_seed_that_no_generator_takes_is_refused(name: str, kind: Any, word: str) -> None:
-    places = {"embed": ["m", "--data", "d", "--out", "o.npy"], "visualize": ["m", "--images", "d", "--out", "o"]}
+    places = {"embed": ["m", "--data", "d", "--out", "o.npy"], "visualize": ["m", "--data", "d", "--out", "o"]}
     line = places.get(name, ["m", "--data", "d", "--out", "o"])
     assert read(kind, [*line, "--seed", str(2**63 - 1)], name, "").seed == 2**63 - 1
     with pytest.raises(CommandLineError, match="seed"):

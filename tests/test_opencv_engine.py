@@ -306,7 +306,7 @@ def test_a_run_keeps_its_engine_whatever_is_installed_later(tmp_path, monkeypatc
     stop(fast, 1)
     capsys.readouterr()
     assert engine_at_start(slow) == "pillow"
-    said = "Views are made by Pillow, the reference; another run (--out) makes them faster with --engine opencv.\n"
+    said = "Views by Pillow, the reference; for faster ones start a new run (--out) with --engine opencv.\n"
     assert said in capsys.readouterr().out
     with monkeypatch.context() as without_opencv:
         without_opencv.setitem(sys.modules, "cv2", None)

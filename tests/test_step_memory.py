@@ -124,7 +124,7 @@ def test_what_is_tried_is_two_parts_of_the_share_or_all_of_it() -> None:
 def test_what_keeps_a_batch_whole_is_offered() -> None:
     recipe = tiny(LewelBConfig, Path("data"), Path("run"), {"groups": 2})
     assert instead(recipe).endswith(
-        "what keeps its batch whole: --grad_checkpointing (a third more time), or fewer maps (--method.groups above "
+        "To compare the whole batch instead: --grad_checkpointing (a third more time), or fewer maps (--method.groups above "
         "2), or a --size below 16."
     )
     assert "maps" not in instead(tiny(SimCLRConfig, Path("data"), Path("run")))
@@ -150,7 +150,7 @@ def test_parts_are_said_recorded_and_kept(
         "Memory: 8 images at once take about 9.0 GB in fp32, more than the 5.5 GB that may be filled, so they" in said
     )
     assert "scored in 2 parts of 4, about 5.0 GB (--accumulation sets another number)." in said
-    assert "what keeps its batch whole: --grad_checkpointing" in said
+    assert "To compare the whole batch instead: --grad_checkpointing" in said
     assert said.count("Reading a first batch") == said.count("Reading a first batch, 4 images") == 1
     assert json.loads(folder.recipe.read_text())["accumulation"] == 2
     folder.results.unlink()
@@ -297,7 +297,7 @@ def test_parts_follow_other_processes_and_are_said(
     capsys.readouterr()
     folder = run(replace(recipe, accumulation=asked))
     assert json.loads(folder.recipe.read_text())["accumulation"] == 4
-    sentence = "Accumulation follows the number of processes: 1 process, 4 parts of 2 images each, and before "
+    sentence = "Accumulation changed with the number of processes: now 1 process, 4 parts of 2 images each, before "
     assert (f"{sentence}2 processes, 2 parts of 2 images each.\n" in capsys.readouterr().out) == (asked == 0)
 
 

@@ -102,7 +102,7 @@ WORDS = {
     "linear": SHORT,
     "finetune": SHORT,
     "semi": (*SHORT, "--share", "0.5"),
-    "diagnose": ("--images", "20"),
+    "diagnose": ("--max_images", "20"),
 }
 
 

@@ -189,9 +189,7 @@ def test_a_tuned_folder_is_shown_and_embedded_and_publish_says_how_to_share_it(
     rates = {"learning_rates": (0.001, 0.01), "choose_on": "validation"}
     labelled_runs.run(finetune, small(finetune, "patch", data, out, model=str(start), random=False, **rates))
     folder = str(out)
-    script(
-        "visualize", [folder, "--images", str(data), "--out", str(tmp_path / "page"), "--map", "pca", "--count", "1"]
-    )
+    script("visualize", [folder, "--data", str(data), "--out", str(tmp_path / "page"), "--map", "pca", "--count", "1"])
     page = (tmp_path / "page" / "index.html").read_text()
     assert "The training with labels" in page
     assert "Learning rates by top-1 on the validation images, which the results are of too: 0.001 (" in page

@@ -49,7 +49,7 @@ def lewel(image_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def look(model: str | Path, images: Path, out: Path, *more: str) -> Page:
     """The page that the command leaves."""
-    script("visualize", [str(model), "--images", str(images), "--out", str(out), "--map", "pca", "--count", "4", *more])
+    script("visualize", [str(model), "--data", str(images), "--out", str(out), "--map", "pca", "--count", "4", *more])
     return Page((out / "index.html").read_text(encoding="utf-8"))
 
 
@@ -138,7 +138,7 @@ def test_the_same_command_gives_the_same_page(image_files: Path, tmp_path: Path)
     [
         (["resnet8"], "no weights are published"),
         (["resnett8", "--random"], "near it are"),
-        (["resnet8", "--random", "--images", "nowhere"], "'nowhere' does not exist"),
+        (["resnet8", "--random", "--data", "nowhere"], "'nowhere' does not exist"),
         (["resnet8", "--random", "--count", "0"], "count is 0, but must be at least 1"),
         (["resnet8", "--random", "--map", "mds"], "--map"),
         (["resnet8", "--random", "--out", "taken"], "exists: choose another folder"),
@@ -163,7 +163,7 @@ def test_what_cannot_be_shown_is_refused_in_a_sentence(
     (tmp_path / "paper" / "figures").mkdir(parents=True)
     (tmp_path / "paper" / "figures" / "features.png").write_bytes(b"somebody's")
     with pytest.raises(SystemExit, match="2"):
-        script("visualize", ["--images", str(image_files), "--out", "out", *arguments])
+        script("visualize", ["--data", str(image_files), "--out", "out", *arguments])
     said = capsys.readouterr().err.strip()
     assert sentence in said
     assert said.startswith("visualize.py: ")
@@ -187,7 +187,7 @@ def test_figures_are_not_written_into_a_folder_behind_a_link(
     (tmp_path / "outside").mkdir()
     (tmp_path / "page").mkdir()
     (tmp_path / "page" / "figures").symlink_to(tmp_path / "outside")
-    words = ["resnet8", "--random", "--images", str(image_files), "--out", str(tmp_path / "page")]
+    words = ["resnet8", "--random", "--data", str(image_files), "--out", str(tmp_path / "page")]
     assert commands.run("visualize", words, "visualize") == 2
     assert "nothing is written through links" in capsys.readouterr().err
     assert not list((tmp_path / "outside").iterdir())

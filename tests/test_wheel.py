@@ -210,7 +210,7 @@ def test_a_wheel_pretrains_evaluates_and_makes_the_page(built: Built, tmp_path: 
         assert all(0 <= number["low"] <= number["value"] <= number["high"] <= 1 for number in numbers.values())
     assert len(set(results.values())) == 1
     run = tmp_path / "python"
-    said = installed.run("ssl-backbones", "visualize", run, "--images", others, "--out", tmp_path / "page")
+    said = installed.run("ssl-backbones", "visualize", run, "--data", others, "--out", tmp_path / "page")
     assert f"Open {tmp_path / 'page' / 'index.html'}" in said
     assert "data:image/" in (tmp_path / "page" / "index.html").read_text()
     assert {path.name for path in (tmp_path / "page" / "figures").iterdir()} >= {"views.png", "neighbours.png"}

@@ -75,7 +75,7 @@ def test_what_was_published_is_gone_on_with_on_other_images(tmp_path: Path):
     """From one run over its publication to another: the second begins with the last state of the first."""
     first = tiny(MoCoV2Config, image_folder(tmp_path / "photos"), tmp_path / "first")
     run(first)
-    words = ["publish", first.out, "--repo", "org/name", "--images_terms", "CC0", "--with_state"]
+    words = ["publish", first.out, "--repo", "org/name", "--data_terms", "CC0", "--with_state"]
     assert __main__.main([*words, "--dry_run", "--out", str(tmp_path / "published")]) == 0
     shutil.rmtree(first.out)
     second = onward(MoCoV2Config, tmp_path, tmp_path / "published")

@@ -51,11 +51,11 @@ class Options:
     data: str = ""
     """Images to train on: a folder, parquet files, tar shards, or a Hub dataset id."""
     validation: str = ""
-    """Labelled images to test on; without them, those that the data name, or a part of the data itself."""
+    """Labelled images to test on. Default: the data's own validation split, or a part of the data."""
     out: Path = Path("runs/compare")
     """The folder for runs, evaluations and the table."""
     models: tuple[str, ...] = ()
-    """Models that are evaluated as they are: registered names, timm names, hf-hub:org/name, or folders of runs."""
+    """Models to evaluate as they are: registered names, timm names, hf-hub:org/name, or folders of runs."""
     include_random: bool = False
     """Add the recipes' networks with random weights, as baselines."""
     seeds: tuple[int, ...] = (0,)
@@ -63,13 +63,13 @@ class Options:
     protocols: tuple[str, ...] = ("knn", "logistic")
     """Protocols of `evaluate`: knn, logistic, mlp, linear, finetune, semi, diagnose."""
     pairs_from: str = ""
-    """Recipe or model that pairs are mined by; the first recipe that needs none, where it is not given."""
+    """Recipe or model that FLAGS' pairs are mined with. Default: the first recipe that needs no pairs."""
     title: str = ""
-    """Above the table."""
+    """Title of the table."""
     launch: str = ""
-    """Starts each run, such as 'accelerate launch --num_processes 8'; plain Python where it is not given."""
+    """Command that starts each run, such as 'accelerate launch --num_processes 8'. Default: python."""
     words: Hidden[tuple[str, ...]] = ()
-    """The options of the recipes."""
+    """Options given to every recipe."""
 
     def __post_init__(self) -> None:
         for protocol in self.protocols:

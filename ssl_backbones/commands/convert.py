@@ -29,17 +29,17 @@ class Options:
     """The checkpoint, and what is known of it."""
 
     file: Positional[Path]
-    """A .pth, .pth.tar, .safetensors or .npz."""
+    """The checkpoint: a .pth, .pth.tar, .safetensors or .npz file."""
     out: Path
     """The folder to write, new or empty."""
     licence: str | None = None
     """Licence of the weights, as their publisher states it and the Hub abbreviates it."""
     licence_link: str | None = None
-    """The address of its text, for a licence that the Hub does not list."""
+    """Address of the licence's text, for a licence that the Hub does not list."""
     architecture: str | None = None
-    """Refuse any other, as in resnet50."""
+    """Refuse a checkpoint of any other architecture than this, such as resnet50."""
     prefix: str | None = None
-    """The network to take where the file has several, as its keys begin: momentum_backbone."""
+    """Which network to take from a file that has several: the prefix of its keys, such as momentum_backbone."""
 
     def __post_init__(self) -> None:
         if self.licence is not None or self.licence_link is not None:

@@ -19,7 +19,7 @@ class Options:
     """The model."""
 
     model: Positional[str]
-    """As `ssl-backbones list` shows it, hf-hub:org/name, or a folder of weights."""
+    """A name from `ssl-backbones list`, hf-hub:org/name, or a folder of weights."""
 
 
 def run(options: Options) -> int:

@@ -48,7 +48,7 @@ class Options(FeatureOptions):
     out: Path
     """The file to write: features.parquet, or features.npy with features.csv beside it."""
     cache: Path | None = None
-    """A folder that keeps features while they are made, for an embedding that was stopped to go on from."""
+    """Folder for features while they are computed, so that a stopped embedding can be resumed."""
     projector: Path | None = None
     """A folder for the features as TensorBoard's projector shows them."""
     overwrite: bool = False

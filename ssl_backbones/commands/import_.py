@@ -17,7 +17,7 @@ class Options:
     """The name, and the file."""
 
     name: Positional[str]
-    """As `ssl-backbones list` shows it, with its tag."""
+    """A name with its tag, from `ssl-backbones list`."""
     file: Positional[str]
     """The publisher's own checkpoint."""
 

@@ -23,9 +23,9 @@ class Options:
     """The models to list."""
 
     pattern: Positional[str] = ""
-    """A wildcard, as in 'resnet50_*' (quote it)."""
+    """Wildcard for the names, such as 'resnet50_*' (quote it)."""
     pretrained: bool = False
-    """Only those whose weights are published."""
+    """List only names with published weights."""
 
 
 def run(options: Options) -> int:

@@ -43,15 +43,15 @@ class Options(FeatureOptions):
     out: Path
     """The file to write, such as pairs.parquet."""
     picture: Path | None = None
-    """A picture to draw of twelve images at even steps through the data, each beside its pairs, such as pairs.png."""
+    """Draw twelve images, spread evenly over the data, beside their pairs into this file, such as pairs.png."""
     layer: str = "layer3"
-    """A layer as timm names it; its mean over positions is compared."""
+    """Layer whose mean over positions is compared, by timm's name."""
     overwrite: bool = False
     """Replace files that exist."""
     exact_up_to: int = EXACT_UP_TO
-    """Images of a class up to which its middle is found exactly."""
+    """Largest class, in images, whose middle is found exactly."""
     sample: int = SAMPLE
-    """Images in place of a larger class."""
+    """Images that are sampled from a larger class."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -35,9 +35,9 @@ class Options:
     data: str
     """A folder of images, parquet files, tar shards, or a Hub dataset id."""
     gpu_memory: float = 0.0
-    """GB of the GPU that is to train; 0 for this machine as it is."""
+    """Memory of the GPU that will train, in GB; 0 plans for this machine."""
     hours: float = 0.0
-    """Hours that a run may take on this machine; 0 for as many as the rules want."""
+    """Hours that a run may take on this machine; 0 for as many as the rules give."""
 
     def __post_init__(self) -> None:
         for name in ("gpu_memory", "hours"):

@@ -1,9 +1,9 @@
 """Publish what a run left on the Hub, and compare every bit with what the Hub then gives back.
 
 Examples:
-    ssl-backbones publish runs/mine --repo org/name --images_terms CC0 --dry_run --out preview
-    ssl-backbones publish runs/mine --repo org/name --images_terms CC0 --evaluation results/knn results/random
-    ssl-backbones publish runs/mine --images_terms CC0 --half --out weights/mine
+    ssl-backbones publish runs/mine --repo org/name --data_terms CC0 --dry_run --out preview
+    ssl-backbones publish runs/mine --repo org/name --data_terms CC0 --evaluation results/knn results/random
+    ssl-backbones publish runs/mine --data_terms CC0 --half --out weights/mine
 
 The weights (safetensors), config.json and the card go to the Hub in one commit, with a tag; they are downloaded into an
 empty cache and compared before it says done. HF_ENDPOINT names another Hub. With --enter, a card and the results it is
@@ -52,42 +52,42 @@ class Options:
     run: Positional[Path]
     """The folder of a finished run."""
     repo: str | None = None
-    """ORG/NAME of the repository, which is made if there is none."""
+    """Repository on the Hub, ORG/NAME; created if it does not exist."""
     tag: str = f"v{ssl_backbones.__version__}"
     """Git tag of the commit; v and the version of this package by default."""
     private: bool = False
-    """Make the repository for its owners' eyes alone."""
+    """Make the repository private."""
     gated: Literal["auto", "manual"] | None = None
-    """Have people ask for access, granted at once or by hand."""
+    """Require people to request access, granted automatically or by hand."""
     with_state: bool = False
-    """The newest checkpoint too: heads, queue, momentum, optimiser."""
+    """Publish the newest checkpoint too: heads, queue, target and optimiser."""
     half: bool = False
-    """Keep kernels and matrices as float16, half the size; evaluate what --out then holds, and name that."""
+    """Store the weights as float16, half the size. Evaluate the folder in --out then, and pass that evaluation."""
     evaluation: tuple[Path, ...] = ()
-    """Folders of evaluations of these weights, of random ones, or of the start or teacher that the run was given."""
+    """Folders with evaluations of these weights, of random weights, and of the initial weights or the teacher."""
     licence: str | None = None
     """Licence of the weights, as the Hub abbreviates it. Default: apache-2.0, or the one that the initial weights or
     the teacher require."""
     licence_link: str | None = None
-    """The address of its text, for a licence that the Hub does not list."""
-    images: str | None = None
+    """Address of the licence's text, for a licence that the Hub does not list."""
+    data_name: str | None = None
     """The name of the images; None for those that the recipe is written for."""
-    images_terms: str | None = None
+    data_terms: str | None = None
     """Their owners' terms; None for what is known of images that are known by their fingerprint."""
     dataset: str | None = None
-    """Their id on the Hub, ORG/NAME, for the card's list of data sets."""
+    """Id of the images on the Hub, ORG/NAME, for the card's list of datasets."""
     out: Path | None = None
-    """Keep the files in a new folder; without --repo, that is all that is done."""
+    """New folder for the files; without --repo nothing else is done."""
     enter: bool = False
-    """Put card and results into this copy of the repository."""
+    """Also write the card and its results into this checkout of the repository."""
     ship: bool = False
-    """Put the weights into the package, with their card."""
+    """Also add the weights and their card to the package in this checkout."""
     replace: bool = False
-    """Overwrite the files of a repository that holds others."""
+    """Overwrite other files in the repository."""
     dry_run: bool = False
-    """Make and list the files; publish, ship and enter nothing."""
+    """Make and list the files, and publish, enter and ship nothing."""
     yes: bool = False
-    """Do not ask before publishing."""
+    """Publish without asking for confirmation."""
 
     def __post_init__(self) -> None:
         if self.licence is not None or self.licence_link is not None:
@@ -96,7 +96,7 @@ class Options:
     @property
     def terms(self) -> Terms:
         """The terms of the weights and of the images."""
-        return Terms(self.licence, self.licence_link, self.images, self.images_terms, self.dataset)
+        return Terms(self.licence, self.licence_link, self.data_name, self.data_terms, self.dataset)
 
 
 def run(options: Options) -> None:
@@ -106,7 +106,7 @@ def run(options: Options) -> None:
         disable_progress_bars()
     check_options(options)
     material = read_material(options.run, options.evaluation, options.with_state, options.half)
-    check_terms(material, options.images_terms)
+    check_terms(material, options.data_terms)
     check_known(givens(material.results), options.licence)
     terms = settled(options.terms, givens(material.results))
     check_licence(terms)
@@ -183,7 +183,7 @@ def check_terms(material: Material, said: str | None) -> None:
     if not said and known_by(material.fingerprint) is None:
         raise MaterialError(
             "the images are none that are known by their fingerprint, so their terms are not known: say what their "
-            'owners allow, as in --images_terms "CC0", and what they are called with --images'
+            'owners allow, as in --data_terms "CC0", and what they are called with --data_name'
         )
 
 

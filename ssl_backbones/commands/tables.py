@@ -29,7 +29,7 @@ class Options:
     """The table."""
 
     table: Positional[str] = ""
-    """Its name, such as lewel-1; without it, all tables are listed."""
+    """Name of a table, such as lewel-1. Default: list all tables."""
     results: tuple[Path, ...] = ()
     """Folders of evaluations, searched for results.json of the networks of the table."""
 

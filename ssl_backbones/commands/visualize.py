@@ -1,9 +1,9 @@
 """Show what a network has learned, on one page that needs nothing else.
 
 Examples:
-    ssl-backbones visualize runs/mine --images photos --out gallery
-    ssl-backbones visualize resnet50_swav.in1k_800ep --images photos --out gallery --pdf
-    ssl-backbones visualize runs/mine --beside results/finetune --images photos --out gallery
+    ssl-backbones visualize runs/mine --data photos --out gallery
+    ssl-backbones visualize resnet50_swav.in1k_800ep --data photos --out gallery --pdf
+    ssl-backbones visualize runs/mine --beside results/finetune --data photos --out gallery
 
 Leaves index.html and the figures of the papers; with --beside also figures/networks.png: the features of the same
 images by the network with random weights, by the network, and by each of the others, such as it is after fine-tuning.
@@ -76,28 +76,28 @@ class Options:
 
     model: Positional[str]
     """A registered name, hf-hub:org/name, or the folder of a run."""
-    images: str
+    data: str
     """A folder of images, parquet files, tar shards, or a Hub dataset id; labels are optional."""
     out: Path
     """The folder to write, such as gallery/."""
     size: int | None = None
-    """Side of an image for its features, in pixels; maps are made at twice that. None for the model's own."""
+    """Side of an image for its features, in pixels; maps are made at twice that. Default: the model's own."""
     count: int = 24
-    """Images that are shown."""
+    """Images on the page."""
     bank: int = 300
-    """Images among which neighbours are sought, and on the map."""
+    """Images to search for neighbours, and on the map of features."""
     map: Projection | None = None
-    """Projection that lays out the features; None for t-SNE where scikit-learn is installed."""
+    """Projection for the map of features. Default: t-SNE where scikit-learn is installed."""
     pdf: bool = False
-    """The figures as PDF too, which needs matplotlib."""
+    """Also write the figures as PDF; needs matplotlib."""
     random: bool = False
-    """Random weights instead of the model's, to compare with."""
+    """Use random weights instead of the model's."""
     beside: tuple[str, ...] = ()
-    """Other models whose features are laid out beside the model's and those of random weights, in one figure."""
+    """Other models whose features are shown beside the model's and those of random weights."""
     overwrite: bool = False
-    """Replace a page that lies in the folder."""
+    """Replace a page that is in the folder already."""
     max_pixels: int = MAX_PIXELS
-    """Pixels of an image above which it is left out as unreadable."""
+    """Largest image, in pixels; a larger one is skipped as unreadable."""
     seed: int = 0
     """Random seed for the map, views and random weights."""
 
@@ -114,7 +114,7 @@ def run(options: Options) -> None:
 def visualize(options: Options) -> list[Path]:
     """The files left in the folder that is asked for, the page first."""
     claim_out(options)
-    source = open_images(options.images, DecodePolicy(options.max_pixels))
+    source = open_images(options.data, DecodePolicy(options.max_pixels))
     viewer = viewer_of(options)
     others = [viewer_of(replace(options, model=other, random=False)) for other in options.beside]
     projection = options.map or usual_projection()

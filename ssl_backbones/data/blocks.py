@@ -47,9 +47,9 @@ class Keeping:
     """The folder for blocks of what is read from addresses."""
 
     folder: str = ""
-    """A folder that keeps them for later epochs and runs; a temporary one if empty."""
+    """Folder that keeps downloaded shards for later epochs and runs; a temporary one if empty."""
     limit: float = 8.0
-    """GB that they may take there; with less than two windows of shards, some are fetched again and again."""
+    """GB of shards to keep; with less than two windows of shards some are downloaded again and again."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a limit that leaves no room."""

@@ -38,11 +38,11 @@ def copies_sentence(asked: Images | None, images: Images) -> str:
         return ""
     if len(found) == len(asked):
         return (
-            f"warning: all {len(asked)} validation images are training images: numbers are those of images "
-            "that were learnt from; name others with --validation."
+            f"warning: all {len(asked)} validation images are training images, so the numbers mean nothing: name others "
+            "with --validation."
         )
     names = ", ".join(repr(asked.keys[row]) for row in found[:SHOWN]) + (", ..." if len(found) > SHOWN else "")
     return (
         f"warning: {len(found)} of the {len(asked)} validation images are copies of training images "
-        f"({names}): numbers are flattered by them; take them out of one of the two."
+        f"({names}), so the numbers are too high: take them out of one of the two."
     )

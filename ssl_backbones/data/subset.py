@@ -79,7 +79,7 @@ class Selection:
     classes: str = ""
     """A file with a class on each line; empty for all."""
     hold_out: int = 0
-    """Images of every class that are asked about and not learnt from."""
+    """Images of each class held out for validation."""
 
     def of(self, images: Images, validation: Images | None) -> tuple[Images, Images | None]:
         """The images to learn from, and those asked about: the ones held out, where there are any.

@@ -44,9 +44,7 @@ class Survey:
         spread = f"all {middle} px" if smallest == largest else f"{smallest} to {largest} px, median {middle}"
         size = f", {self.bytes / 1e6:.1f} MB" if self.bytes else ""
         bad, looked_at = self.unreadable
-        found = [
-            f"{self.images} images{size}; shorter side {spread}; {self.pixels / 1e6:.1f} megapixels in the middle."
-        ]
+        found = [f"{self.images} images{size}; shorter side {spread}; median {self.pixels / 1e6:.1f} megapixels."]
         found += [self.labels or "No labels: none are needed, and no accuracy is measured without them."]
         found += [f"{bad} of {looked_at} images decoded for a trial cannot be read ({bad / looked_at:.0%})."]
         found += [f"{self.copies} images are copies of others, bit for bit."] if self.copies else []

@@ -66,13 +66,13 @@ def tell(names: Sequence[str], what: str) -> None:
         found += [] if sentence in found else [sentence]
 
 
-NEW = "came since the index was made: read now"
-GONE = "went since the index was made"
+NEW = "added since the index was made: read now"
+GONE = "removed since the index was made"
 TOUCHED = "changed in size, times or inode since the index was made: read again"
-YOUNG = "had changed too short a time before the index was made for it to be relied on: read now"
+YOUNG = "changed just before the index was made: read again"
 LOST = "cannot be read any more"
 OTHER = (
-    "not what the index says, behind the same size and times, as after a fault of a disk or by a program that sets "
-    "times back: the index is made anew, and what began with the old content does not go on with this one"
+    "changed in content although size and times did not, as by a failing disk or a program that resets times: the index "
+    "is made again, and runs begun with the old content are not resumed with this one"
 )
 UNKNOWN = "not known from an earlier start (an index is kept from 1,000 images, or a MiB of a shard, on): read now"

@@ -63,16 +63,16 @@ def models(asked: Evaluation) -> Iterator[tuple[EvaluatedModel, str]]:
             start = open_model(options.model, own.device, init=init, **how)
             yield renamed(start, f"its start, {init}"), ""
         except Refusal as error:
-            say(f"The start is not held against this backbone: {error}")
+            say(f"Skipped the comparison with the start: {error}")
     if options.in_chans:
         return  # weights at hand are of RGB
     architecture = architecture_of(own)
     found = first_decides(lambda: weights_at_hand(architecture, asked.images.fingerprint))
     if found is not None:
         try:
-            stranger = evaluated(f"{found.name}, which is at hand", made_everywhere(found.make), own.device, **how)
+            stranger = evaluated(found.name, made_everywhere(found.make), own.device, **how)
         except Refusal as error:
-            say(f"{found.name}, which is at hand, is not held against this backbone: {error}")
+            say(f"Skipped the comparison with {found.name}: {error}")
             return
         if stranger.weights_sha256 != own.weights_sha256:
             yield stranger, found.images

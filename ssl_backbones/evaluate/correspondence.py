@@ -58,9 +58,9 @@ class Options:
     area: tuple[float, float] = (0.2, 1.0)
     """A view's share of the image, drawn uniformly."""
     random: bool = False
-    """Random weights instead of the models'."""
+    """Use random weights instead of the models' own."""
     control: bool = False
-    """Beside the models, the first one with random weights."""
+    """Also evaluate the first model with random weights."""
     shown: int = 4
     """Images in the figure, the first with an object in both views; 0 for no figure."""
     batch_size: int = 16
@@ -68,12 +68,12 @@ class Options:
     seed: int = 0
     """Random seed for views and random weights."""
     max_pixels: int = MAX_PIXELS
-    """Pixels of an image above which it is refused."""
+    """Largest image, in pixels; a larger one is refused."""
     annotations_frame: AnnotationsFrame = "auto"
     """Frame in which images with an EXIF rotation were annotated: as seen or as stored; auto goes by their sizes and asks where
     these do not tell."""
     overwrite: bool = False
-    """Replace results that are there."""
+    """Replace results that are in the folder already."""
 
     def __post_init__(self) -> None:
         check(bool(self.models), "models", self.models, "at least one")

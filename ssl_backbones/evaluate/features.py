@@ -43,7 +43,7 @@ class CacheError(Refusal, OSError):
 
 
 class NotFiniteError(Refusal, ValueError):
-    """Features that are infinite or no numbers."""
+    """Features that are NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def features_of(
             block = extractor.block(indices)
             if not block[0].isfinite().all():
                 raise NotFiniteError(
-                    f"features of {model.name} in {how.precision} are infinite or no numbers: where its training went "
+                    f"features of {model.name} in {how.precision} are not finite: where its training went "
                     "well (its log tells), take --precision fp32"
                 )
             say(f"{model.name}: {start + len(indices)} of {len(chosen)} images embedded")

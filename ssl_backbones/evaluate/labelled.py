@@ -156,9 +156,8 @@ def known(labels: np.ndarray) -> np.ndarray:
 
 
 def require_asked(validation: Images | None, data: str, protocol: str) -> None:
-    """Refuse an evaluation that would answer about the images it learnt from."""
+    """Refuse an evaluation without validation images."""
     if validation is None:
         raise ImageSourceError(
-            f"{protocol} asks about images that were not learnt from, and beside {data} there are none: name labelled "
-            "ones with --validation"
+            f"{protocol} needs validation images, and {data} has no validation split: name labelled images with --validation"
         )

@@ -64,17 +64,17 @@ class Options:
     out: Path
     """The folder for table.md and results.json."""
     size: int = 224
-    """Side of the square of an image that is seen, in pixels."""
+    """Side of the square crop that is looked at, in pixels."""
     layer: str | None = None
-    """A layer as timm names it, for the maps that are made of one; None for the last."""
+    """Layer that maps are made of, by timm's name. Default: the last."""
     random: bool = False
-    """Random weights instead of the models'."""
+    """Use random weights instead of the models' own."""
     control: bool = False
-    """Beside the models, the first one's network with random weights."""
+    """Also evaluate the first model with random weights."""
     tolerance: float = 0.03
     """Tolerance of the pointing game, as a share of the image's side."""
     curves: int = 48
-    """Images for deletion and insertion; 0 for neither."""
+    """Images for the deletion and insertion curves; 0 for none."""
     steps: int = 10
     """Steps of the deletion and insertion curves."""
     batch_size: int = 16
@@ -82,12 +82,12 @@ class Options:
     seed: int = 0
     """Random seed for random weights and for the order of equal pixels."""
     max_pixels: int = MAX_PIXELS
-    """Pixels of an image above which it is refused."""
+    """Largest image, in pixels; a larger one is refused."""
     annotations_frame: AnnotationsFrame = "auto"
     """Frame in which images with an EXIF rotation were annotated: as seen or as stored; auto goes by their sizes and asks where
     these do not tell."""
     overwrite: bool = False
-    """Replace results that are there."""
+    """Replace results that are in the folder already."""
 
     def __post_init__(self) -> None:
         check(bool(self.models), "models", self.models, "at least one")

@@ -28,29 +28,29 @@ class FeatureOptions(ABC):
     data: str
     """A folder of images, parquet files, tar shards, or a Hub dataset id."""
     classes: str = ""
-    """A file that names the classes to take, one on a line, as for pretrain; empty for all."""
+    """File that lists the classes to use, one on a line, as for pretrain; empty for all."""
     hold_out: int = 0
-    """Images of every class that are asked about and not learnt from: those that pretrain --hold_out left out."""
+    """Images of each class held out for validation: those that pretrain --hold_out held out. 0 holds none out."""
     verify: bool = False
-    """Hold what is kept of the images from earlier starts against every one of them, not a few: all are read."""
+    """Check the index kept from earlier starts against every image instead of a few; reads all images."""
     layer: str = ""
-    """A layer as timm names it, whose mean over positions is taken; the network's own output where it is not given."""
+    """Layer whose mean over positions is taken, by timm's name. Default: the network's own output."""
     size: int = 0
-    """Side of the middle crop, in pixels; 0 for what the model's description says."""
+    """Side of the centre crop, in pixels; 0 for the model's own."""
     precision: Precision = "fp32"
     """Number format that the network is computed in."""
     random: bool = False
-    """Random weights instead of the model's, as a baseline."""
+    """Use random weights instead of the model's, as a baseline."""
     seed: int = 0
     """Random seed for everything that is drawn."""
     batch_size: int = 256
     """Images embedded at once, per process."""
     workers: int | None = None
-    """Processes that read images, per process; None for what the machine has cores for."""
+    """Processes that read images, per process. Default: as many as the machine has cores for."""
     unreadable_share: float = 0.01
-    """More unreadable images than this share are refused."""
+    """Share of unreadable images above which the evaluation is refused."""
     max_pixels: int = MAX_PIXELS
-    """Pixels of an image above which it is left out as unreadable."""
+    """Largest image, in pixels; a larger one is skipped as unreadable."""
     in_chans: int = 0
     """Channels of the model's images, where it was trained with --in_chans; 0 for RGB of 8 bits."""
 
@@ -100,11 +100,11 @@ class EvaluationOptions(FeatureOptions, ABC):
     """The images that are asked about beside those that are learnt from, and the folder for the results."""
 
     validation: str = ""
-    """Images to test on; without them, those that the data name as such."""
+    """Images to test on. Default: the data's own validation split."""
     out: str
     """The folder for results.json."""
     cache: str = ""
-    """The folder that keeps features; one called features beside --out where it is not given."""
+    """Folder that caches features. Default: features, beside --out."""
 
     def __post_init__(self) -> None:
         check_hold_out(self.hold_out, self.validation)

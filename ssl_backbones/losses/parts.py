@@ -20,9 +20,9 @@ def rows_at_once(width: int) -> int:
 
 
 def in_parts(work: Callable[..., Tensor], rows: Sequence[Tensor], at_once: int) -> list[Tensor]:
-    """The results of work on tensors (B, ...) in parts of so many rows, each computed again where the gradient is.
+    """Apply `work` to tensors (B, ...) in parts of `at_once` rows; each part is recomputed for its gradient.
 
-    Then too products are exact. Of no more rows than that, the work is done once and all that it makes is kept.
+    Matrix products are exact in both passes. With at most `at_once` rows nothing is divided or recomputed.
     """
 
     def exactly(*part: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class AlignedConfig(AlignedHeadConfig, MethodConfig):
 
 
 class Aligned(Method):
-    """Two views' global embeddings are held to each other, and of their aligned ones each map's to the same map's."""
+    """Match the global embeddings of two views, and their aligned embeddings map by map."""
 
     def __init__(self, backbone: nn.Module, config: AlignedConfig | None = None) -> None:
         super().__init__()

@@ -52,7 +52,7 @@ class DeepInfoMaxConfig(MethodConfig):
     crop_padding: float = 0.0
     """Black around an image before a crop of its own size, as a share of the side; 0 for no crop."""
     flip_p: float = 0.5
-    """Chance of a mirror image."""
+    """Probability of a horizontal flip."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a negative weight of the prior, or an unknown choice."""

@@ -50,15 +50,15 @@ class DeepClusterConfig(MethodConfig):
     components: int | None = None
     """Principal components that are clustered; None for all features below 512, and half of them from there on."""
     restarts: int = 5
-    """Beginnings of k-means, of which the best counts."""
+    """Restarts of k-means, the best of which is kept."""
     iterations: int = 30
-    """Rounds of k-means, at most."""
+    """Largest number of iterations of k-means."""
     weighting: Weighting = "inverse"
     """An image's weight in the loss: one over its cluster's size, or the share of images outside it (the baseline)."""
     crop_padding: float = 1 / 8
     """Black around an image before a crop of its own size, as a share of the side; 0 for no crop."""
     flip_p: float = 0.5
-    """Chance of a mirror image."""
+    """Probability of a horizontal flip."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for fewer than two clusters, or another value out of range."""

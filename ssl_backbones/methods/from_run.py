@@ -1,4 +1,4 @@
-"""A method with everything it has learnt, from the folder of the run that trained it, or where that is published."""
+"""A method with everything it has learned, from the folder of the run that trained it, or where that is published."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class LewelMConfig(AlignedHeadConfig, MethodConfig):
     momentum: float = 0.999
     """EMA momentum of the key encoder."""
     momentum_end: float | None = None
-    """Its value at the end of the run, reached along half a cosine; None for a constant one."""
+    """EMA momentum at the end of the run, reached along half a cosine. Default: constant."""
     key_bn: KeyBN = "shuffle"
     """Batch statistics of queries and keys: apart and shuffled, of the whole batch, averaged for keys, or unguarded."""
     bn_splits: int = 8

@@ -93,7 +93,8 @@ class Method(nn.Module, ABC):
         return True
 
     def check_data(self, images: int, batch_size: int) -> None:
-        """Raise ValueError if `images` images, `batch_size` of them a step, cannot train the method; any number can."""
+        """Raise ValueError if `images` images, `batch_size` of them a step, are too few to train the method; the
+        default accepts any."""
 
     def account(self) -> dict[str, Any]:
         """Entries of results.json on the networks that it learnt from, such as the provenance of a "teacher"."""

@@ -69,9 +69,9 @@ class PCLConfig(MethodConfig):
     instance_epochs: int = 20
     """Epochs of InfoNCE alone, before there are prototypes."""
     restarts: int = 5
-    """Beginnings of k-means, of which the best counts."""
+    """Restarts of k-means, the best of which is kept."""
     iterations: int = 20
-    """Rounds of k-means, at most."""
+    """Largest number of iterations of k-means."""
 
     def __post_init__(self) -> None:
         check_positive(projection_dim=self.projection_dim, queue_size=self.queue_size, temperature=self.temperature)

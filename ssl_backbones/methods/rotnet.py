@@ -42,7 +42,7 @@ class RotNetConfig(MethodConfig):
     crop_padding: float = 1 / 8
     """Black around an image before a crop of its own size, as a share of the side; 0 for no crop."""
     flip_p: float = 0.5
-    """Chance of a mirror image."""
+    """Probability of a horizontal flip."""
 
     def __post_init__(self) -> None:
         check_choice("head", self.head, Classifier)

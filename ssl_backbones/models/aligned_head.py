@@ -50,7 +50,7 @@ class AlignedHeadConfig(ABC):  # noqa: B024  # fields alone
     aligned_dim: int = 256
     """d: the width of the aligned embeddings."""
     groups: int = 4
-    """h: blocks of channels with maps of their own; n = c / h aligned embeddings are made of an image."""
+    """h: blocks of channels with maps of their own; an image has n = c / h aligned embeddings."""
     num_layers: int = 2
     """Linear layers of a projection head; predictors always have two."""
     coupled_head: bool = True
@@ -58,11 +58,11 @@ class AlignedHeadConfig(ABC):  # noqa: B024  # fields alone
     semantic_head: SemanticHead = "separate"
     """Give the aligned vectors a head of their own, or share the global one."""
     alignment: Alignment = "predicted"
-    """Maps that the head predicts, random ones (a softmax of normal noise, drawn anew each time), or plain means."""
+    """Source of the maps: the head's own, random ones (a softmax of fresh normal noise), or uniform ones."""
     map_scale: float = 1.0
     """Divides the maps' logits."""
     map_l2_norm: bool = True
-    """Bring each position's logits to unit length over the c maps first."""
+    """Normalise each position's logits to unit length over the c maps first."""
 
     def __post_init__(self) -> None:
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, aligned_dim=self.aligned_dim)

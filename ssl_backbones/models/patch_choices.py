@@ -38,7 +38,7 @@ class PatchChoices(ABC):  # noqa: B024  # fields alone
     crop_padding: float = 1 / 8
     """Black around an image before a crop of its own size, as a share of the side; 0 for no crop."""
     flip_p: float = 0.5
-    """Chance of a mirror image."""
+    """Probability of a horizontal flip."""
 
     def __post_init__(self) -> None:
         check_ratio(self.ratio)

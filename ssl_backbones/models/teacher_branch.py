@@ -33,16 +33,17 @@ class TeacherConfig(ABC):  # noqa: B024  # fields alone
     """The choice of a frozen teacher, of its features, and of the images that it sees."""
 
     teacher: str = "vit_small_patch14_dinov2.lvd142m"
-    """The frozen network to learn from: of timm's with weights, hf-hub:org/name, or a folder of timm's or a run's."""
+    """Frozen network to learn from: a timm name with weights, hf-hub:org/name, or a folder written by timm or a run."""
     teacher_layer: str = ""
-    """Its layer, by timm's name for it, such as blocks.10; empty for the last, after its norm."""
+    """Layer of the teacher, by timm's name, such as blocks.10; empty for the last, after its norm."""
     teacher_output: Output = "pooled"
-    """Its features of an image: by its own pooling, the class token, the mean of the patches, or both."""
+    """Features of the teacher: its own pooling, the class token, the mean of the patches, or both of these."""
     teacher_size: int = 0
-    """Side of the images it sees; 0 for twice the student's or, of kept features, its own and at most 224."""
+    """Side of the teacher's images, in pixels; 0 for twice the student's or, for kept features, the teacher's own up to
+    224."""
     kept: str = ""
-    """Folder for its features of whole images, made once; "beside" for one beside the images; empty, and the teacher
-    sees every view that the student sees."""
+    """Folder that keeps the teacher's features, computed once for each whole image; "beside" for a folder beside the
+    images; empty to run the teacher on every view."""
 
     def __post_init__(self) -> None:
         check_choice("teacher_output", self.teacher_output, Output)

@@ -14,12 +14,12 @@ class Progressive:
     """Views that grow with the epochs, from a smaller side in equal parts of the time to the whole one."""
 
     start: int = 0
-    """Side of the views of the first epochs, in pixels; 0 for the whole side in all of them."""
+    """Side of the views of the first epochs, in pixels; 0 for full-size views throughout."""
     step: Literal[16, 32] = 32
-    """Pixels by which it grows: few sides, for each is tuned and compiled for anew."""
+    """Pixels by which views grow at a time; take few steps, as each size is tuned and compiled for."""
     whole_from: float = 0.75
-    """The share of the epochs after which views are whole, as those of the last epoch always are: the batch statistics
-    that are measured and published in the end are of whole views."""
+    """Share of the epochs after which views have full size; those of the last epoch always have, as batch statistics
+    are published as of its end."""
 
     def __post_init__(self) -> None:
         check_types(self, "progressive.")

@@ -43,40 +43,40 @@ class Run(ABC):
     epochs: int = 200
     """Passes over the images."""
     max_steps: int = 0
-    """Optimiser steps after which the run is cut, as the beginning of the whole in every schedule; 0 for never."""
+    """Optimiser steps after which the run is cut, while schedules stay those of the whole run; 0 for no cut."""
     batch_size: int = 256
     """Images per optimiser step, over all processes and accumulated parts."""
     accumulation: int = 1
-    """Parts that a process's share of the batch is scored in, one after the other, to save memory. Methods that compare
-    the images of a batch with one another then compare fewer: another loss, which the run says."""
+    """Parts that a process's share of the batch is scored in, one after another, to save memory. It changes the loss of
+    methods that compare the images of a batch with one another, which the run says."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the network; auto is the fastest here, as measured on a few steps."""
     layout: Literal["auto", "contiguous", "channels_last"] = "auto"
-    """Memory layout of images and weights; likewise."""
+    """Memory layout of images and weights; auto is the fastest here, as measured on a few steps."""
     seed: int = 0
     """Random seed for weights, image order and augmentations."""
     compile: bool = False
     """Compile the network (minutes at the start; pays on a GPU)."""
     deterministic: bool = False
-    """On a GPU, use only operations that give the same bits each time, so that a run that goes on is bit-identical, at
-    the cost of speed: no search for the fastest convolutions, and slower sums. A CPU always does."""
+    """On a GPU, use only operations that give the same bits each time, so that a resumed run is bit-identical; slower,
+    as it times no convolutions and sums in order. A CPU always does."""
     workers: int | None = None
-    """Processes that read images, per training process; None for what the loop finds fitting."""
+    """Processes that read images, per training process. Default: chosen by the loop."""
     unreadable_share: float = 0.01
-    """The run stops when more than this share of the images cannot be read."""
+    """Share of unreadable images above which the run stops."""
     max_pixels: int = MAX_PIXELS
-    """Pixels of an image above which it is left out as unreadable."""
+    """Largest image, in pixels; a larger one is skipped as unreadable."""
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     log_every: int = 10
-    """Optimiser steps between two lines of the log."""
+    """Optimiser steps between two lines in the log."""
     trackers: tuple[str, ...] = ()
-    """Trackers that Accelerate knows, such as tensorboard."""
+    """Experiment trackers that Accelerate knows, such as tensorboard."""
     data: str = ""
-    """A folder of images, parquet files or tar shards, here or at an address (s3://...), or a Hub dataset id."""
+    """Folder of images, parquet files or tar shards, here or at an address (s3://...), or a dataset id on the Hub."""
     validation: str = ""
-    """Labelled images to ask about; without them, those that the data name, or a part of the data itself."""
+    """Labelled images to test on. Default: the data's own validation split, or a part of the data."""
     out: str = ""
     """The run's folder."""
 
@@ -185,49 +185,50 @@ class Recipe(ChannelFields, Run):
     method: MethodConfig
     promise: Hidden[Promise]
     init: str = ""
-    """Weights to start from, of the same network: a registered name, a name of timm's, hf-hub:org/name, the folder of a
-    run, or a file that convert reads; random ones if empty. Images are then prepared as theirs were."""
+    """Initial weights for the same network: a registered name, a timm name, hf-hub:org/name, the folder of a run, or a
+    file that convert reads; random if empty. Images are then prepared as those weights' were."""
     with_state: bool = False
-    """Take over heads, target and queue too, of a run's folder, of a repository that publish --with_state made, or of a
-    file of the method's authors that holds them; the method has to be the same."""
+    """Take over heads, target and queue too, from a run's folder, from a repository published with --with_state, or
+    from a file of the method's authors that has them; the method must be the same."""
     start: Hidden[Provenance | None] = None
     """The provenance of those weights, once they were opened."""
     derived: Hidden[tuple[str, ...]] = ()
     """Fields, by dotted name, that follow from the images and the machine when the run starts, by the rules of
     ssl_backbones/recipes/own.py; those that a command line sets are taken out."""
     accumulation: int = 0
-    """Parts that a process's share of the batch is scored in, one after the other, to save memory; 0 for as few as fit,
-    found at the start and recorded. Methods that compare the images of a batch with one another then compare fewer:
-    another loss, which the run says."""
+    """Parts that a process's share of the batch is scored in, one after another, to save memory; 0 for as few as fit,
+    found at the start and recorded. It changes the loss of methods that compare the images of a batch with one another,
+    which the run says."""
     grad_checkpointing: bool = False
-    """Compute the backbone's activations anew for the gradients instead of keeping them: less memory, about a third
-    more time, the same numbers."""
+    """Recompute the backbone's activations for the gradients instead of keeping them: less memory, about a third more
+    time, the same numbers."""
     out: str = ""
-    """The run's folder; runs/<name> where it is not given."""
+    """The run's folder. Default: runs/<name>."""
     monitoring: Monitoring = field(default_factory=Monitoring)
     progressive: Progressive = field(default_factory=Progressive)
     labels: Literal["auto", "none"] = "auto"
-    """Take labels from class folders or a label column where there are any; none to leave them out."""
+    """Take labels from class folders or a label column where there are any, or ignore them."""
     classes: str = ""
-    """A file that names the classes to train on, one on a line; empty for all. That of ImageNet-100 is imagenet100.txt
-    of github.com/HobbitLong/CMC."""
+    """File that lists the classes to train on, one on a line; empty for all. ImageNet-100's is imagenet100.txt of
+    github.com/HobbitLong/CMC."""
     hold_out: int = 0
-    """Images of every class that are not trained on and are asked about instead; left in held_out.txt. 0 for none."""
+    """Images of each class held out for validation; their names are written to held_out.txt. 0 holds none out."""
     verify: bool = False
-    """Hold what is kept of the images from earlier starts against every one of them, not a few: all are read."""
+    """Check the index kept from earlier starts against every image instead of a few; reads all images."""
     engine: Literal["auto", Engine] = "auto"
-    """The maker of the pixels of views: Pillow, the reference; OpenCV, which is faster; or the network's device, to
-    which whole images are sent for that; all within a few levels. auto is OpenCV where every process has it and the
-    method's views follow a policy, and Pillow elsewhere; a run keeps the one that it began with."""
+    """Library that makes the views: pillow (the reference), opencv (faster on a CPU) or device (on the GPU); they
+    differ by a few grey levels. auto is opencv where every process has it and the method allows it, else pillow. A
+    resumed run keeps its engine."""
     cache: str = ""
-    """A folder that keeps the images as pixels, so that each is decoded once for all epochs and runs; none if empty."""
+    """Folder that keeps the decoded images, so that each is decoded once for all epochs and runs; empty for none."""
     cache_limit: float = 8.0
-    """GB of pixels up to which images are kept there."""
+    """Largest cache, in GB."""
     blocks: Keeping = field(default_factory=Keeping)
     reencode: int = 0
-    """Keep images in the cache as JPEG scaled to this short side, whatever their size: other pixels. 0 for never."""
+    """Cache images as JPEG scaled to this shorter side, in pixels, which changes their pixels. 0 keeps them as they
+    are."""
     resident: bool = False
-    """Bring the cache to the network's device as a whole, where its views are made (engine device); the same views."""
+    """Hold the whole cache in the memory of the network's device; needs --engine device, and changes no view."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -22,31 +22,31 @@ class OptimizerConfig:
     kind: Literal["sgd", "lars", "adamw", "adam"] = "sgd"
     """Its kind."""
     lr: float = 0.03
-    """Learning rate: for 256 images, or as it is (see lr_rule)."""
+    """Learning rate: per 256 images, or as it is (see lr_rule)."""
     lr_rule: Literal["per 256", "absolute"] = "per 256"
-    """Let the learning rate grow with the global batch, or take it as it is."""
+    """Scale the learning rate with the global batch, or take it as it is."""
     momentum: float = 0.9
     """Momentum of SGD and LARS."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Betas of Adam and AdamW."""
     weight_decay: float = 1e-4
-    """Added to the gradient; AdamW takes it off the weights instead."""
+    """Weight decay: added to the gradient, or decoupled in AdamW."""
     exclude_norm_and_bias: bool = False
-    """No weight decay on, and no LARS adaptation of, normalisation layers and biases."""
+    """Apply neither weight decay nor LARS adaptation to normalisation layers and biases."""
     exclude_head_norm: bool = True
-    """If those are excluded, also the scale of the heads' normalisation layers (those outside the backbone)."""
+    """Where those are excluded, exclude the scale of normalisation layers in heads (outside the backbone) too."""
     norm_and_bias_lr: float | None = None
-    """Learning rate of those excluded, by the same rule; None for that of the rest."""
+    """Learning rate of excluded parameters, by the same rule. Default: that of the rest."""
     backbone_lr: float | None = None
-    """Learning rate of the backbone, by the same rule; None for that of the rest."""
+    """Learning rate of the backbone, by the same rule. Default: that of the rest."""
     constant_part: str | None = None
-    """Part of the method whose learning rate stays at its peak after the warm-up, such as predictor; None for none."""
+    """Part of the method whose learning rate stays at its peak after the warm-up, such as predictor."""
     clip: float | None = None
-    """Largest length of a gradient, to which longer ones are cut; None for any."""
+    """Gradient norm above which gradients are clipped. Default: no clipping."""
     clip_per: ClipPer = "all"
-    """That length is of each parameter's gradient, or of all gradients together."""
+    """Clip the norm of each parameter's gradient, or of all gradients together."""
     trust: Trust = "sum"
-    """The denominator of LARS' trust ratio: |g| + wd |w|, or |g + wd w|."""
+    """Denominator of LARS' trust ratio: |g| + wd |w|, or |g + wd w|."""
     trust_coefficient: float = 1e-3
     """Trust coefficient of LARS."""
 
@@ -81,21 +81,21 @@ class ScheduleConfig:
     kind: Literal["cosine", "step", "constant", "poly"] = "cosine"
     """Its kind."""
     warmup_epochs: int = 0
-    """Epochs of linear rise, step by step, before anything else."""
+    """Epochs of linear warm-up, step by step, before anything else."""
     warmup_steps: int = 0
-    """The same in optimiser steps, for a run that counts those; under cosine, epochs alone."""
+    """Warm-up in optimiser steps, for a run that counts steps; under cosine, use epochs."""
     start_share: float = 0.0
-    """The share of the peak that the linear rise begins at."""
+    """Share of the peak that the warm-up starts at."""
     end_share: float = 0.0
-    """The share of the peak that the cosine ends at."""
+    """Share of the peak that the cosine ends at."""
     per: Per = "epoch"
     """The unit in which the cosine moves."""
     milestones: tuple[int, ...] = ()
     """Epochs at which the step schedule decays."""
     milestone_steps: tuple[int, ...] = ()
-    """The same in optimiser steps, for a run that counts those."""
+    """Milestones in optimiser steps, for a run that counts steps."""
     decay: float = 0.1
-    """The factor of the step schedule at each milestone."""
+    """Factor of the step schedule at each milestone."""
     power: float = 0.9
     """Power of the polynomial schedule, which falls to zero at the end of the run."""
 
@@ -146,11 +146,11 @@ class Monitoring:
     """Measurements in training; they change nothing in the weights."""
 
     knn_every: int = 10
-    """Epochs between two k-NN accuracies where labels exist; 0 for none but the first and the last."""
+    """Epochs between two k-NN accuracies where there are labels; 0 measures only before and after."""
     k: int = 20
-    """Neighbours."""
+    """Neighbours that vote."""
     bank: int = 50_000
-    """The most images whose features are kept as neighbours."""
+    """Largest number of images whose features are kept as neighbours."""
 
     def __post_init__(self) -> None:
         check_types(self, "monitoring.")

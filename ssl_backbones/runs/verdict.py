@@ -34,14 +34,14 @@ def opening(results: Mapping[str, Any], baselines: Mapping[str, Any]) -> str:
     steps = results.get("steps")
     if steps is not None and steps < FEW_STEPS:
         return (
-            f"{steps:,} steps on {results['data']['images']:,} images are next to nothing: whatever the numbers below, "
-            f"train for longer (--epochs), {FEW_STEPS:,} steps at the least, before this backbone is judged."
+            f"This run had only {steps:,} steps on {results['data']['images']:,} images, too few to judge: train for at "
+            f"least {FEW_STEPS:,} steps (--epochs)."
         )
     random = next((other for other in baselines["networks"][1:] if other["name"] == "random weights"), None)
     if random is None:
-        return "There are no random weights to hold this network against."
+        return "There are no random weights to compare this network with."
     said = {
-        "better": "This backbone has learnt: it is better than random weights.",
+        "better": "This backbone has learned: it is better than random weights.",
         "worse": "This backbone is worse than random weights: look at its loss and at its learning rate.",
         "alike": "This backbone is not shown to be better than random weights.",
         "mixed": "This backbone is better than random weights by one measure and worse by another.",
@@ -82,7 +82,7 @@ def beside(own: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 
 def outlook(trend: Mapping[str, Any]) -> list[str]:
-    """The answer to the question if longer training pays, as far as the run's own measurements tell."""
+    """Sentences on whether longer training pays, by the run's own measurements."""
     if not trend:
         return []
     name = {"knn": "k-NN accuracy", "retrieval": "the share of images found by a view of them"}[trend["of"]]
@@ -100,7 +100,7 @@ def outlook(trend: Mapping[str, Any]) -> list[str]:
     elif change["high"] < 0:
         end = "longer training does not pay; take fewer --epochs."
     else:
-        end = "no gain by longer training is shown."
+        end = "no significant change, so longer training is not shown to help."
     return [f"{moved}: {end}", *settled(trend.get("kept", []))]
 
 
@@ -108,8 +108,8 @@ def settled(kept: Sequence[float]) -> list[str]:
     """The share of nearest neighbours that stayed between the last measurements."""
     if not kept:
         return []
-    before = f", and {100 * kept[0]:.0f} % at the first of these measurements" if len(kept) > 1 else ""
-    return [f"{100 * kept[-1]:.0f} % of an image's nearest neighbours stayed since the measurement before{before}."]
+    first = f" ({100 * kept[0]:.0f} % in the middle of the run)" if len(kept) > 1 else ""
+    return [f"{100 * kept[-1]:.0f} % of the nearest neighbours are those of the previous measurement{first}."]
 
 
 def times(count: int) -> str:

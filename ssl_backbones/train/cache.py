@@ -149,10 +149,10 @@ def grow(images: Images, source: str, place: Path, how: Caching, expected: int) 
     try:
         unfinished = UnfinishedCache(place, images, source, how.side)
         for reason in unfinished.dropped:
-            say(f"the unfinished cache beside {place} is not gone on with: {reason}")
+            say(f"starting the cache in {place} over: {reason}")
         require_room(place, expected * (1 - unfinished.done / len(images)))
         if unfinished.done:
-            say(f"the cache in {place} is gone on with after {unfinished.done} of {len(images)} images")
+            say(f"resuming the cache in {place} after {unfinished.done} of {len(images)} images")
         bar = Bar(total=len(images), initial=unfinished.done, unit=" images", desc="cache", disable=None)
         with bar, doing(lambda: f"Keeping pixels in {place}: {unfinished.done} of {len(images)} images"):
             account.add(unfinished.unreadable_keys())

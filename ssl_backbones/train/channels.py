@@ -22,7 +22,7 @@ def with_statistics(recipe: Recipe, images: Images) -> Recipe:
         return recipe
     kept = first_decides(lambda: statistics_kept(recipe))
     found = kept or first_decides(lambda: measured(images, recipe.seed))
-    say(f"Channels are brought to {found}{', kept from the run' if kept else ''}.")
+    say(f"Channels are normalized with {found}{', kept from the run' if kept else ''}.")
     return replace(recipe, measured=found)
 
 
@@ -47,4 +47,4 @@ def statistics_kept(recipe: Recipe) -> Statistics | None:
 def views_in_channels(recipe: Recipe) -> str:
     """The sentence on the views of images with channels of their own."""
     left = ", without saturation, hue, grey and solarize (--views channels)" if recipe.views == "channels" else ""
-    return f"Views are made by Pillow in floats, all {recipe.in_chans} channels with all of their bits{left}."
+    return f"Views by Pillow in floats, all {recipe.in_chans} channels with all of their bits{left}."

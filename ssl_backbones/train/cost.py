@@ -54,7 +54,7 @@ def time_sentence(loop: Loop, timing: FirstBatch) -> str:
         steps = min(loop.total_steps, (epoch + 1) * per_epoch) - max(loop.step, epoch * per_epoch)
         left += max(0, steps) * seconds_of_step(loop, timing, share)
     whole = f"about {step:.2g} s a step, {as_time(step * per_epoch)} an epoch"
-    return f"{whole}{of_whole_views(loop.run)}, {as_time(left)} in all and the measurements beside"
+    return f"{whole}{of_whole_views(loop.run)}, {as_time(left)} in all, plus the measurements"
 
 
 def seconds_of_step(loop: Loop, timing: FirstBatch, share: float = 1.0) -> float:

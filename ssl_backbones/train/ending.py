@@ -26,9 +26,9 @@ from ssl_backbones.views import SingleView, permutation
 
 
 def conclude(beginning: Beginning, monitor: Monitor, bench: Bench) -> None:
-    """Hold the backbone against its baselines, in all processes; a failure is told, and costs the comparison alone.
+    """Compare the backbone with its baselines, in all processes; a failure is printed and skips the comparison.
 
-    The loss of a process is none: it ends the run, and the same command compares.
+    Losing a process is another matter: it ends the run, and the same command resumes with the comparison.
     """
     try:
         monitor.baselines = beside_baselines(beginning, monitor.asked_images, bench)
@@ -37,7 +37,7 @@ def conclude(beginning: Beginning, monitor: Monitor, bench: Bench) -> None:
     except Exception as error:  # a comparison is not worth a run, whatever is wrong with it
         if is_lost_reader(error) or is_lost_rank(error):
             raise
-        say(f"warning: the backbone was not held against others ({type(error).__name__}: {error})")
+        say(f"warning: the comparison with other networks failed ({type(error).__name__}: {error})")
 
 
 def beside_baselines(beginning: Beginning, images: Images, bench: Bench) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def networks(beginning: Beginning, bench: Bench) -> Iterator[tuple[str, nn.Modul
         try:
             yield f"its start, {start.shown}", made_everywhere(beginning.started), ""
         except Refusal as error:
-            say(f"The start is not held against this backbone: {error}")
+            say(f"Skipped the comparison with the start: {error}")
     if beginning.recipe.in_chans:
         return  # weights at hand are of RGB
     known = bench.loader.dataset.images.fingerprint
@@ -73,10 +73,10 @@ def networks(beginning: Beginning, bench: Bench) -> Iterator[tuple[str, nn.Modul
         try:
             stranger = made_everywhere(found.make)
         except Refusal as error:
-            say(f"{found.name}, which is at hand, is not held against this backbone: {error}")
+            say(f"Skipped the comparison with {found.name}: {error}")
             return
         if start is None or weights_sha256(stranger) != start.sha256:
-            yield f"{found.name}, which is at hand", stranger, found.images
+            yield found.name, stranger, found.images
 
 
 def looked_at(name: str, backbone: nn.Module, of: str, bench: Bench, images: Images, indices: np.ndarray) -> Seen:

@@ -27,11 +27,11 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 class NotFiniteError(Refusal, RuntimeError):
-    """A loss, a gradient or a weight that is no number any more."""
+    """A loss, a gradient or a weight that is NaN or infinite."""
 
 
 def not_finite(trouble: str, run: Run, folder: RunFolder, saved_step: int | None) -> NotFiniteError:
-    """The error of a run whose network computes no numbers, with the ways out."""
+    """The error of a run whose network computes NaN or infinity, with the ways out."""
     good = folder.checkpoints / folder_name(saved_step or 0)
     saved = "nothing was saved yet" if saved_step is None else f"the last good checkpoint is {good}"
     return NotFiniteError(
@@ -41,8 +41,8 @@ def not_finite(trouble: str, run: Run, folder: RunFolder, saved_step: int | None
 
 
 class FiniteWatch:
-    """The first step whose loss or gradients were no numbers; under a gradient scaler, which leaves such steps out, the
-    first one beyond so many in a row."""
+    """The first step whose loss or gradients were not finite; under a gradient scaler, which skips such steps, the first
+    after too many of them in a row."""
 
     def __init__(self, device: torch.device, scaled: bool) -> None:
         self.allowed = SKIPS if scaled else 0
@@ -70,7 +70,7 @@ class FiniteWatch:
         step, loss_too, _, _ = self.noted.tolist()
         if step < 0:
             return None
-        what = "the loss was no number" if loss_too else "the gradients were no numbers"
+        what = "the loss was not finite" if loss_too else "the gradients were not finite"
         return step, f"{what} for {self.allowed + 1} steps in a row, the last" if self.allowed else f"{what} in"
 
     def skipped(self) -> dict[str, float]:
@@ -152,11 +152,11 @@ def memory_advice(run: Run, method: Method, precision: str) -> str:
     parts = run.parts * world_size()
     at_once = run.batch_size // parts
     instead = take_own(run)
-    effect = "which keeps the batch" if method.accumulation_is_exact else "by which this method compares fewer images"
+    effect = "which keeps the loss" if method.accumulation_is_exact else "which changes this method's loss"
     smaller = f"raise --accumulation from {run.parts} to {2 * run.parts}, {effect}, or "
     return (
         f"out of memory with a batch of {run.batch_size} images of {run.size} px in {precision}, {at_once} at a time "
         f"in each of {world_size()} process{'es' if world_size() > 1 else ''}: "
-        f"{smaller if at_once % 2 == 0 else ''}lower --batch-size or --size, or compute in --precision bf16, and "
-        f"begin anew with --out if steps were made already{instead and f'; or {instead}'}"
+        f"{smaller if at_once % 2 == 0 else ''}lower --batch_size or --size, or try --precision bf16, and "
+        f"if training had begun, start a new run with --out{instead and f'; or {instead}'}"
     )

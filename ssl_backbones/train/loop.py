@@ -205,14 +205,14 @@ class Loop:
             self.log.say(sentence)
 
     def require_finite(self) -> None:
-        """Raise NotFiniteError for weights that are no numbers: such a network is neither measured nor saved."""
+        """Raise NotFiniteError for weights that are not finite: such a network is neither measured nor saved."""
         self.require_finite_steps()
         if not all_finite(self.method):
-            what = f"weights or statistics were no numbers after step {self.step}"
+            what = f"weights or statistics were not finite after step {self.step}"
             raise not_finite(what, self.run, self.folder, self.writer.last(self.log.say))
 
     def require_finite_steps(self) -> None:
-        """Raise NotFiniteError for a loss or gradients that were no numbers, with the images that led to them."""
+        """Raise NotFiniteError for a loss or gradients that were not finite, with the images that led to them."""
         if trouble := self.watch.trouble():
             step, what = trouble
             keys = self.keys_of(step)

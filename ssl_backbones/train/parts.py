@@ -76,4 +76,4 @@ def followed(batch_size: int, before: Earlier, parts: int) -> str:
         f"{batch_size // (processes * parts)} images each"
         for processes, parts in ((before.processes, before.parts), (world_size(), parts))
     )
-    return f"Accumulation follows the number of processes: {here}, and before {there}."
+    return f"Accumulation changed with the number of processes: now {here}, before {there}."

@@ -134,13 +134,13 @@ def views_sentence(recipe: Recipe, method: Method) -> str:
     if recipe.in_chans:
         return views_in_channels(recipe)
     if recipe.engine == "device":
-        return "Views are made on the network's device (--engine device)."
+        return "Views by the network's device (--engine device)."
     if recipe.engine == "opencv":
-        return "Views are made by OpenCV, within a few levels of Pillow's (--engine pillow for those, in another run)."
+        return "Views by OpenCV, within a few grey levels of Pillow's."
     if "opencv" not in method.transform(recipe.size).engines:
-        return f"Views are made by Pillow, as all of {recipe.method.name} are."
-    faster = "after pip install 'ssl-backbones[train]'" if without_opencv() else "with --engine opencv"
-    return f"Views are made by Pillow, the reference; another run (--out) makes them faster {faster}."
+        return f"Views by Pillow, the only engine for those of {recipe.method.name}."
+    faster = "pip install 'ssl-backbones[train]'" if without_opencv() else "--engine opencv"
+    return f"Views by Pillow, the reference; for faster ones start a new run (--out) with {faster}."
 
 
 def value_at(part: Any, name: str) -> Any:

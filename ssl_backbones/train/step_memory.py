@@ -227,4 +227,4 @@ def instead(recipe: Recipe) -> str:
         groups: Any = getattr(recipe.method, "groups")  # noqa: B009 - of LEWEL's methods alone
         ways.append(f"fewer maps (--method.groups above {groups})")
     ways.append(f"a --size below {recipe.size}")
-    return f"Parts are another loss with this method; what keeps its batch whole: {', or '.join(ways)}."
+    return f"To compare the whole batch instead: {', or '.join(ways)}."

@@ -39,7 +39,7 @@ class CropFlip(Transform):
     padding: float = 1 / 8
     """Padding on each side, as a share of the image's side; 0 for no crop."""
     flip_p: float = 0.5
-    """Chance of a mirror image."""
+    """Probability of a horizontal flip."""
     mean: tuple[float, ...] = IMAGENET_MEAN
     """Mean of each channel, in [0, 1]; subtracted."""
     std: tuple[float, ...] = IMAGENET_STD

@@ -49,29 +49,29 @@ class Policy:
     """
 
     area: tuple[float, float] = (0.2, 1.0)
-    """Crop's share of the image, drawn uniformly."""
+    """Crop's share of the image's area, drawn uniformly."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Crop's width over height, drawn uniformly in the logarithm."""
+    """Crop's aspect ratio, width over height, drawn uniformly in the logarithm."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Interpolation of the crop's resize."""
     flip_p: float = 0.5
-    """Chance of a mirror image."""
+    """Probability of a horizontal flip."""
     flip_last: bool = False
     """Flip after everything else instead of right after the crop."""
     jitter_p: float = 0.8
-    """Chance that colours change."""
+    """Probability of colour jitter."""
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
-    """Strengths of brightness, contrast, saturation and hue; 0 leaves the operation out."""
+    """Strengths of brightness, contrast, saturation and hue; 0 leaves one out."""
     grey_p: float = 0.2
-    """Chance that colours go."""
+    """Probability of greyscale."""
     blur_p: float = 0.5
-    """Chance of a Gaussian blur."""
+    """Probability of a Gaussian blur."""
     sigma: tuple[float, float] = (0.1, 2.0)
-    """Its standard deviation in pixels, drawn uniformly."""
+    """Standard deviation of the blur in pixels, drawn uniformly."""
     solarize_p: float = 0.0
-    """Chance that bright levels are inverted."""
+    """Probability of solarization."""
     threshold: int = 128
-    """Levels from here on are inverted by solarize."""
+    """Levels from here on are inverted by solarization."""
     size_share: float = 1.0
     """Side of the view as a share of the run's size: 3/7 for crops of 96 px beside views of 224 px."""
 

@@ -27,7 +27,7 @@ class FinetuneConfig(MethodConfig):
     classes: int = 0
     """Number of classes; 0 for those of the data."""
     hidden: int = 0
-    """Width of a layer with ReLU before the last; 0 for none."""
+    """Width of a hidden layer with ReLU before the last; 0 for none."""
     head_std: float | None = None
     """Standard deviation of the last layer's first weights, its biases being 0; None for torch's own first values."""
     views: LabelledViews = field(default_factory=LabelledViews)

@@ -43,20 +43,20 @@ class LabelledRun(Transfer, ABC):
     asked_about_by_sizes: Hidden[str] = ""
     """The same as 0.1.0.dev0 told it, so that a run goes on which that began."""
     classes: str = ""
-    """A file that names the classes to learn and to ask about, one on a line; empty for all."""
+    """File that lists the classes to use, one on a line; empty for all."""
     hold_out: int = 0
-    """Images of every class that are asked about and not learnt from: those that pretrain --hold_out left out."""
+    """Images of each class held out for validation: those that pretrain --hold_out held out. 0 holds none out."""
     verify: bool = False
-    """Hold what is kept of the images from earlier starts against every one of them, not a few: all are read."""
+    """Check the index kept from earlier starts against every image instead of a few; reads all images."""
     task: LinearConfig | FinetuneConfig
     size: int = 0
-    """Side of a view, in pixels; 0 for what the model's description says."""
+    """Side of a view, in pixels; 0 for the model's own."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     """Precision of the network; auto is the fastest here, as measured on a few steps."""
     layout: Literal["auto", "contiguous", "channels_last"] = "contiguous"
     """Memory layout of images and weights; likewise."""
     judge_every: int = 0
-    """Epochs between two tests, the best of which is reported beside the last; 0 for the last alone."""
+    """Epochs between two tests, the best of which is reported beside the last; 0 tests only at the end."""
     source_reports: Hidden[Literal["last", "best"]] = "last"
     """The one of the two that the protocol's source reports."""
 
@@ -247,11 +247,11 @@ def summary(
 ) -> str:
     """The results in words."""
     width = max(map(len, [*numbers, "chance (the most frequent class)"]))
-    lines = [f"{run.title}, learnt from {images} images, asked about {asked}:"]
+    lines = [f"{run.title}, trained on {images} images, tested on {asked}:"]
     lines += [f"  {'chance (the most frequent class)':<{width}}  {chance:.1%}"]
     lines += [
         f"  {name:<{width}}  {as_share(number)}" + (f", epoch {number['epoch']}" if "epoch" in number else "")
         for name, number in numbers.items()
     ]
-    lines += [f"The protocol's source reports the {run.source_reports}. All of it is in {folder}/results.json"]
+    lines += [f"The paper of this protocol reports the {run.source_reports}. All numbers: {folder}/results.json"]
     return "\n".join(lines)

@@ -26,7 +26,7 @@ class LabelledViews:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Its width over height, drawn uniformly in the logarithm."""
     flip_p: float = 0.5
-    """Chance of a mirror image."""
+    """Probability of a horizontal flip."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Interpolation of the random crop's resize."""
     test_crop_pct: float | None = None

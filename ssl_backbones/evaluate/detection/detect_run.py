@@ -22,9 +22,9 @@ class DetectRun(TaskRun):
     column: Literal["auto", "category", "voc_category"] = "auto"
     """Field of the objects in parquet files that is their class; auto takes VOC's where there is one."""
     metric: str = "auto"
-    """Average precision of boxes: voc or coco; that of the data, under auto."""
+    """Average precision of boxes, voc or coco; auto takes the data's own."""
     classes: int = 0
-    """Classes of the head; 0 for those of the data."""
+    """Classes of the head; 0 for the data's."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

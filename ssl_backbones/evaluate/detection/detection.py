@@ -34,15 +34,15 @@ class DetectionConfig(MethodConfig):
     longest: int = 1333
     """The largest long side of an image, in pixels."""
     regions: int = 512
-    """Regions of an image that are scored in training."""
+    """Regions per image that are scored in training."""
     anchors: int = 256
-    """Anchors of an image that are scored in training."""
+    """Anchors per image that are scored in training."""
     test_proposals: int = 1000
-    """Proposals of an image that are looked at in a test."""
+    """Proposals per image in a test."""
     width: int = 256
-    """Channels of a pyramid."""
+    """Channels of the feature pyramid."""
     precise_batches: int = 200
-    """Batches of training images from which batch statistics are taken anew before a test; 0 for none."""
+    """Batches of training images that batch statistics are recomputed from before a test; 0 for none."""
 
     def __post_init__(self) -> None:
         check_positive(

@@ -55,9 +55,9 @@ SHOWN = 3
 class Options(EvaluationOptions):
     """The options of the measures."""
 
-    images: int = 10_000
+    max_images: int = 10_000
     """Images that are looked at, drawn by the seed; RankMe wants four times as many as there are features."""
-    beside: int = 1_000
+    compared: int = 1_000
     """Images, drawn by the seed, that the network is held against others on; 0 for no such comparison."""
     copies: int = 1_000
     """Validation images, drawn by the seed, that are held against all training images to find near-copies; 0 for none.
@@ -65,8 +65,8 @@ class Options(EvaluationOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.images >= 2 * GROUPS, "images", self.images, f"at least {2 * GROUPS}")
-        check(self.beside >= 0, "beside", self.beside, "at least 0")
+        check(self.max_images >= 2 * GROUPS, "max_images", self.max_images, f"at least {2 * GROUPS}")
+        check(self.compared >= 0, "compared", self.compared, "at least 0")
         check(self.copies >= 0, "copies", self.copies, "at least 0")
 
 
@@ -80,14 +80,14 @@ def run(options: Options) -> dict[str, Any]:
     with evaluation("diagnose", options, images, validation, source) as asked:
         if isinstance(asked, dict):
             return asked
-        drawn = np.sort(permutation(options.seed, 0, len(images))[: options.images])
+        drawn = np.sort(permutation(options.seed, 0, len(images))[: options.max_images])
         sample = drawn if len(drawn) < len(images) else None
         views = views_of(asked.model.crop, options.in_chans)
         middle = features_of(asked.model, images, asked.extraction, only=sample)
         pairs = features_of(asked.model, images, asked.extraction, only=sample, views=views)
         numbers = measured(middle, pairs, options)
         copies = near_copies(asked, options) if validation and options.copies else {}
-        told = beside_baselines(asked, options.beside) if options.beside else {}
+        told = beside_baselines(asked, options.compared) if options.compared else {}
         left = asked.leave(
             numbers,
             {

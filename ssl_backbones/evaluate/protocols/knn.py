@@ -33,11 +33,11 @@ class Options(EvaluationOptions):
     """The options of k-NN."""
 
     ks: tuple[int, ...] = (1, 5, 10, 20, 50, 100, 200)
-    """Neighbours that vote; 20 and 200 are tried in any case."""
+    """Numbers of neighbours that vote; 20 and 200 are always tried."""
     temperatures: tuple[float, ...] = (0.03, 0.07, 0.1, 0.2)
-    """Temperatures of the votes; 0.07 is tried in any case."""
+    """Temperatures of the votes; 0.07 is always tried."""
     choose_by: int = 10_000
-    """Images to learn from that are held against the others, to choose one k and temperature by; 0 for no choice."""
+    """Training images to choose k and the temperature with, each tested against the others; 0 for no choice."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

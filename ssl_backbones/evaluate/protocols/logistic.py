@@ -33,9 +33,9 @@ class Options(EvaluationOptions):
     """The options of logistic regression."""
 
     weight_decays: tuple[float, ...] = HALF_DECADES
-    """Weight decays l to choose from: the mean cross-entropy plus l/2 |W|^2 is made least, the bias left free."""
+    """Weight decays l to choose from; minimises the mean cross-entropy plus l/2 |W|^2, without decay on the bias."""
     held_out: float = 0.2
-    """Share of each class to choose the weight decay by."""
+    """Share of each class held out to choose the weight decay."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -34,7 +34,7 @@ class Options(LabelledRun):
     share: float = 0.01
     """Share of the images of each class to train on, at least one image, where no subset is named."""
     subset: str = ""
-    """A file that names the images to learn from, one on a line."""
+    """File that names the training images, one on a line."""
     subset_seed: int = 0
     """Random seed for drawing the subset; apart from the run's seed, so that runs of several seeds train on the same
     images."""

@@ -43,7 +43,7 @@ class SegmentationConfig(MethodConfig):
     concat: bool = True
     """Join the feature map to what the convolutions made of it, and mix the two by another one."""
     dropout: float = 0.1
-    """Chance of a channel to be left out before it is classified."""
+    """Dropout of channels before the classifier."""
     auxiliary: float = 0.4
     """Weight of the loss of a smaller head on the stage before the last; 0 for no such head."""
     auxiliary_channels: int = 256
@@ -55,7 +55,7 @@ class SegmentationConfig(MethodConfig):
     max_share: float = 1.0
     """Up to ten crops are proposed until no class has this share of the known pixels; 1 takes the first."""
     flip_p: float = 0.5
-    """Chance of a mirror image."""
+    """Probability of a horizontal flip."""
 
     def __post_init__(self) -> None:
         check(0 <= self.classes <= IGNORED, "task.classes", self.classes, f"from 0 to {IGNORED}")
