@@ -124,8 +124,8 @@ def test_what_is_tried_is_two_parts_of_the_share_or_all_of_it() -> None:
 def test_what_keeps_a_batch_whole_is_offered() -> None:
     recipe = tiny(LewelBConfig, Path("data"), Path("run"), {"groups": 2})
     assert instead(recipe).endswith(
-        "To compare the whole batch instead: --grad_checkpointing (a third more time), or fewer maps (--method.groups above "
-        "2), or a --size below 16."
+        "To compare the whole batch instead: --grad_checkpointing (a third more time), or fewer maps (--method.groups "
+        "above 2), or a --size below 16."
     )
     assert "maps" not in instead(tiny(SimCLRConfig, Path("data"), Path("run")))
 

@@ -38,8 +38,8 @@ def copies_sentence(asked: Images | None, images: Images) -> str:
         return ""
     if len(found) == len(asked):
         return (
-            f"warning: all {len(asked)} validation images are training images, so the numbers mean nothing: name others "
-            "with --validation."
+            f"warning: all {len(asked)} validation images are training images, so the numbers mean nothing: name "
+            "others with --validation."
         )
     names = ", ".join(repr(asked.keys[row]) for row in found[:SHOWN]) + (", ..." if len(found) > SHOWN else "")
     return (

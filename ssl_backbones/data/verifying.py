@@ -72,7 +72,7 @@ TOUCHED = "changed in size, times or inode since the index was made: read again"
 YOUNG = "changed just before the index was made: read again"
 LOST = "cannot be read any more"
 OTHER = (
-    "changed in content although size and times did not, as by a failing disk or a program that resets times: the index "
-    "is made again, and runs begun with the old content are not resumed with this one"
+    "changed in content although size and times did not, as by a failing disk or a program that resets times: the "
+    "index is made again, and runs begun with the old content are not resumed with this one"
 )
 UNKNOWN = "not known from an earlier start (an index is kept from 1,000 images, or a MiB of a shard, on): read now"

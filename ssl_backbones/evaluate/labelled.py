@@ -159,5 +159,6 @@ def require_asked(validation: Images | None, data: str, protocol: str) -> None:
     """Refuse an evaluation without validation images."""
     if validation is None:
         raise ImageSourceError(
-            f"{protocol} needs validation images, and {data} has no validation split: name labelled images with --validation"
+            f"{protocol} needs validation images, and {data} has no validation split: name labelled "
+            "images with --validation"
         )

@@ -84,8 +84,7 @@ class Options:
     max_pixels: int = MAX_PIXELS
     """Largest image, in pixels; a larger one is refused."""
     annotations_frame: AnnotationsFrame = "auto"
-    """Frame in which images with an EXIF rotation were annotated: as seen or as stored; auto goes by their sizes and asks where
-    these do not tell."""
+    """Frame in which images with an EXIF rotation were annotated: as seen or as stored; auto goes by their sizes."""
     overwrite: bool = False
     """Replace results that are in the folder already."""
 

@@ -106,8 +106,7 @@ class TaskRun(Transfer, ABC):
     iteration_images: int = 16
     """The batch that the iterations are of."""
     annotations_frame: AnnotationsFrame = "auto"
-    """Frame in which images with an EXIF rotation were annotated: as seen or as stored; auto goes by their sizes and asks where
-    these do not tell."""
+    """Frame in which images with an EXIF rotation were annotated: as seen or as stored; auto goes by their sizes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -48,7 +48,7 @@ class Run(ABC):
     """Images per optimiser step, over all processes and accumulated parts."""
     accumulation: int = 1
     """Parts that a process's share of the batch is scored in, one after another, to save memory. It changes the loss of
-    methods that compare the images of a batch with one another, which the run says."""
+    methods that compare the images of a batch, which the run says."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -196,9 +196,8 @@ class Recipe(ChannelFields, Run):
     """Fields, by dotted name, that follow from the images and the machine when the run starts, by the rules of
     ssl_backbones/recipes/own.py; those that a command line sets are taken out."""
     accumulation: int = 0
-    """Parts that a process's share of the batch is scored in, one after another, to save memory; 0 for as few as fit,
-    found at the start and recorded. It changes the loss of methods that compare the images of a batch with one another,
-    which the run says."""
+    """Parts that a process's share of the batch is scored in, to save memory; 0 for as few as fit, found at the start
+    and recorded. It changes the loss of methods that compare the images of a batch, which the run says."""
     grad_checkpointing: bool = False
     """Recompute the backbone's activations for the gradients instead of keeping them: less memory, about a third more
     time, the same numbers."""

@@ -34,8 +34,8 @@ def opening(results: Mapping[str, Any], baselines: Mapping[str, Any]) -> str:
     steps = results.get("steps")
     if steps is not None and steps < FEW_STEPS:
         return (
-            f"This run had only {steps:,} steps on {results['data']['images']:,} images, too few to judge: train for at "
-            f"least {FEW_STEPS:,} steps (--epochs)."
+            f"This run had only {steps:,} steps on {results['data']['images']:,} images, too few to judge: train "
+            f"for at least {FEW_STEPS:,} steps (--epochs)."
         )
     random = next((other for other in baselines["networks"][1:] if other["name"] == "random weights"), None)
     if random is None:

@@ -41,8 +41,8 @@ def not_finite(trouble: str, run: Run, folder: RunFolder, saved_step: int | None
 
 
 class FiniteWatch:
-    """The first step whose loss or gradients were not finite; under a gradient scaler, which skips such steps, the first
-    after too many of them in a row."""
+    """The first step whose loss or gradients were not finite; under a gradient scaler, which skips such steps, the
+    first after too many of them in a row."""
 
     def __init__(self, device: torch.device, scaled: bool) -> None:
         self.allowed = SKIPS if scaled else 0

@@ -255,8 +255,8 @@ def introduce(loop: Loop, log: RunLog, saved: Checkpoint | None) -> None:
         log.say(growing)
     if run.parts > 1 and not loop.method.accumulation_is_exact:
         log.say(
-            f"This method compares the images of a batch, and accumulation scores {run.batch_size // run.parts} at a time: "
-            f"its loss is not that of {run.batch_size} images at once."
+            f"This method compares the images of a batch, and accumulation scores {run.batch_size // run.parts} at a "
+            f"time: its loss is not that of {run.batch_size} images at once."
         )
     if saved is None:
         return
