@@ -142,7 +142,7 @@ class Bench:
             cache=str(self.out / "cache"),
             precision=self.precision,
             layout="channels_last",
-            engine="opencv",
+            engine="auto",
             workers=0,
             init=begun,
         )

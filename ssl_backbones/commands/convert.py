@@ -39,7 +39,7 @@ class Options:
     architecture: str | None = None
     """Refuse a checkpoint of any other architecture than this, such as resnet50."""
     prefix: str | None = None
-    """Which network to take from a file that has several: the prefix of its keys, such as momentum_backbone."""
+    """Network to take from a file that has several, by the prefix of its keys, such as momentum_backbone."""
 
     def __post_init__(self) -> None:
         if self.licence is not None or self.licence_link is not None:

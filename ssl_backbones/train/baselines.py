@@ -22,7 +22,7 @@ from ssl_backbones.views import permutation
 MOST, FEWEST = 1000, 64
 """Images that are asked about."""
 SHARE = 0.03
-"""What the comparison may cost, as a share of the images shown in training."""
+"""Largest cost of the comparison, as a share of the images shown in training."""
 COST = 4
 """Training images that one image asked about costs: two passes forward and two readings for each of three networks."""
 K = 20
