@@ -34,7 +34,7 @@ class OptimizerConfig:
     exclude_norm_and_bias: bool = False
     """Apply neither weight decay nor LARS adaptation to normalisation layers and biases."""
     exclude_head_norm: bool = True
-    """Where those are excluded, exclude the scale of normalisation layers in heads (outside the backbone) too."""
+    """If those are excluded, exclude the scale of normalisation layers in heads (outside the backbone) too."""
     norm_and_bias_lr: float | None = None
     """Learning rate of excluded parameters, by the same rule. Default: that of the rest."""
     backbone_lr: float | None = None
