@@ -69,9 +69,9 @@ def test_a_command_of_a_page_can_be_started(line: str, capsys: pytest.CaptureFix
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds a run as the first command leaves it, but for its size."""
+    """A folder with photos, and a run as the first command leaves it but for its size."""
     folder = tmp_path_factory.mktemp("site")
-    run(tiny(LewelBConfig, image_folder(folder / "images"), folder / "runs" / "sample"))
+    run(tiny(LewelBConfig, image_folder(folder / "photos"), folder / "runs" / "sample"))
     return folder
 
 
@@ -81,7 +81,8 @@ def test_a_snippet_of_a_page_runs(
 ) -> None:
     if "import lightning" in text:
         pytest.importorskip("lightning", reason="lightning is not installed: pip install 'ssl-backbones[docs]'")
-    shutil.copytree(sample / "runs", tmp_path / "runs")
+    for name in ("photos", "runs"):
+        shutil.copytree(sample / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     exec(compile(text, "snippet", "exec"), {"__name__": "snippet"})
 
