@@ -91,14 +91,23 @@ def test_a_promise_tells_the_accuracy_by_linear_evaluation(result: str, expected
 def row(name: str) -> dict[str, Any]:
     """The settings of a recipe that the papers' tables and their code state."""
     recipe = recipes.get(name)
+    optimizer, schedule = recipe.optimizer, recipe.schedule
+    norm = "norm" if optimizer.exclude_head_norm else "norm of the backbone"
     return {
-        "optimizer": recipe.optimizer.kind,
+        "optimizer": optimizer.kind,
         "epochs": recipe.epochs,
         "batch": recipe.batch_size,
         "lr": round(recipe.peak_lr, 12),
-        "decay": recipe.optimizer.weight_decay,
-        "warmup": recipe.schedule.warmup_epochs,
-        "per": recipe.schedule.per,
+        "decay": optimizer.weight_decay,
+        "warmup": schedule.warmup_epochs,
+        "per": schedule.per,
+        "plain": f"{norm}, bias" if optimizer.exclude_norm_and_bias else "nothing",
+        "plain_lr": optimizer.norm_and_bias_lr,
+        "trust": optimizer.trust if optimizer.kind == "lars" else None,
+        "constant_part": optimizer.constant_part,
+        "clip": optimizer.clip and [optimizer.clip, optimizer.clip_per],
+        "start_share": round(schedule.start_share, 12),
+        "end_share": round(schedule.end_share, 12),
         "momentum": getattr(recipe.method, "target_momentum", None) or getattr(recipe.method, "momentum", None),
         "bn": getattr(recipe.method, "target_bn", None) or getattr(recipe.method, "key_bn", None),
     }
