@@ -17,6 +17,7 @@ from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.tables import TABLES, Table
 from ssl_backbones.registry.tags import TAGS, Tag
+from ssl_backbones.views import Policy
 from ssl_backbones.weightless import weightless
 
 NAMES = recipes.names()
@@ -108,9 +109,16 @@ def row(name: str) -> dict[str, Any]:
         "clip": optimizer.clip and [optimizer.clip, optimizer.clip_per],
         "start_share": round(schedule.start_share, 12),
         "end_share": round(schedule.end_share, 12),
+        "views": [[*view.area, view.interpolation, view.blur_p, view.solarize_p] for view in policies(recipe.method)],
         "momentum": getattr(recipe.method, "target_momentum", None) or getattr(recipe.method, "momentum", None),
         "bn": getattr(recipe.method, "target_bn", None) or getattr(recipe.method, "key_bn", None),
     }
+
+
+def policies(method: Any) -> list[Policy]:
+    """The views that a method makes of an image; its small crops count as one."""
+    large = (method.views,) if isinstance(method.views, Policy) else method.views
+    return [*large, *([method.crop] if getattr(method, "crops", 0) else [])]
 
 
 STATED: dict[str, dict[str, dict[str, Any]]] = {
