@@ -23,6 +23,7 @@ from ssl_backbones.methods import (
     lewel_m,
     moco_v2,
 )
+from ssl_backbones.models.batch_norm import SplitBatchNorm
 from ssl_backbones.models.queue import Queue
 
 WAYS: dict[str, list[dict[str, Any]]] = {
@@ -80,6 +81,24 @@ class TestKeyBatchNorm:
     def test_a_batch_smaller_than_the_groups_is_refused(self, kind: type[MethodConfig]) -> None:
         with pytest.raises(ValueError, match="lower bn_splits"):
             small_method(kind, bn_splits=16)(views())
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in CONFIGS if "bn_splits" in {field.name for field in dataclasses.fields(kind)}]
+)
+def test_no_group_of_a_batch_ends_within_an_image(kind: type[MethodConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head sees as many images as the backbone, however many rows it has of each."""
+    seen: dict[int, set[int]] = {2: set(), 4: set()}
+    forward = SplitBatchNorm.forward
+
+    def watched(norm: SplitBatchNorm, rows: Tensor, rows_of_an_image: int = 1) -> Tensor:
+        seen[rows.ndim].add(len(rows) // rows_of_an_image)
+        return forward(norm, rows, rows_of_an_image)
+
+    monkeypatch.setattr(SplitBatchNorm, "forward", watched)
+    method = small_method(kind, bn_splits=4)
+    method(batch_of(method, 6))
+    assert seen[2] <= seen[4]
 
 
 @pytest.mark.parametrize(("kind", "choices"), QUEUED)
