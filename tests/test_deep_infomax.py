@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ssl_backbones import create_model
 from ssl_backbones.losses import discriminator_loss, generator_loss
-from ssl_backbones.methods import DeepInfoMax, DeepInfoMaxConfig
+from ssl_backbones.methods import DeepInfoMax, DeepInfoMaxConfig, deep_infomax
+from ssl_backbones.models import discriminators
 from ssl_backbones.models.discriminators import LocalDiscriminator, prior_discriminator
 
 
@@ -174,5 +175,20 @@ def test_a_wrong_choice_is_refused_in_words(choices: dict[str, Any], words: str)
 
 
 def test_an_image_alone_is_refused() -> None:
-    with pytest.raises(ValueError, match="an image alone has no other"):
+    with pytest.raises(ValueError, match="a batch of one image has no other"):
         small_method(DeepInfoMaxConfig)(torch.zeros(1, 3, 16, 16))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_image_is_told_from_those_of_the_other_processes(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One image a process is enough where there are several: together they score as one process would them all."""
+    method = small_method(DeepInfoMaxConfig).double().eval()
+    images = batch_of(method, count=3 * count, dtype=torch.float64)
+    together, everyone = method(images)["local_loss"], method.backbone(images)
+    monkeypatch.setattr(deep_infomax, "world_size", lambda: 3)
+    monkeypatch.setattr(discriminators, "gather_with_gradient", lambda features: everyone)
+    scored = []
+    for rank, part in enumerate(images.split(count)):
+        monkeypatch.setattr(discriminators, "rank", lambda rank=rank: rank)
+        scored.append(method(part)["local_loss"])
+    torch.testing.assert_close(torch.stack(scored).mean(), together)

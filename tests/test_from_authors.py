@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import LAYOUTS, backbone, under
+from golden_lewel import CASES, state_of, tensor
 from runs import image_folder, tiny
 from torch import Tensor
 
-from ssl_backbones.convert.heads import NAMES
+from ssl_backbones.convert.heads import NAMES, heads
 from ssl_backbones.fetch.kept import CHECKPOINT, folder_of, record
 from ssl_backbones.methods import METHODS, RunError
 from ssl_backbones.recipes.recipe import Recipe
@@ -68,8 +69,9 @@ def heads_of(method: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     found = mlp("head.projector", "online_net.neck.proj") | mlp("head.semantic", "online_net.neck.proj_obj")
     found |= mlp("target.head.projector", "target_net.neck.proj")
     found |= mlp("target.head.semantic", "target_net.neck.proj_obj")
-    predictors = mlp("predictor", "predictor") | mlp("aligned_predictor", "predictor_obj")
-    return under("state_dict.module.", target | found | predictors)
+    found |= mlp("predictor", "predictor") | mlp("aligned_predictor", "predictor_obj")
+    convolutions = {name: value[..., None] if value.ndim == 2 else value for name, value in found.items()}
+    return under("state_dict.module.", target | convolutions)
 
 
 def published(method: str, path: Path, arch: str = "resnet8") -> tuple[Path, dict[str, Tensor]]:
@@ -125,6 +127,14 @@ def test_its_heads_its_slow_copy_and_its_queue_are_gone_on_with(
         if not name.startswith("queues."):
             assert torch.equal(found[name], state[name]), name
     assert f"Of {method}, " in capsys.readouterr().out
+
+
+def test_recorded_heads_of_lewel_are_read_whole() -> None:
+    case = CASES["LEWEL_B_EMAN"]
+    found = heads({f"module.{name}": tensor(value) for name, value in case["state_dict"].items()}, "lewel_b")
+    expected = {name: value for name, value in state_of(case).items() if not name.startswith("backbone.")}
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def without(part: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from small_methods import Drawn, converted, small_method, views
+from small_methods import CONFIGS, Drawn, batch_of, converted, small_method, views
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -22,6 +23,22 @@ from ssl_backbones.methods import (
     lewel_m,
     moco_v2,
 )
+from ssl_backbones.models.batch_norm import SplitBatchNorm
+from ssl_backbones.models.queue import Queue
+
+WAYS: dict[str, list[dict[str, Any]]] = {
+    "flags": [{"mask": "none", "enqueue": enqueue} for enqueue in ("all", "first")],
+    "lewel_m": [{}, {"symmetric": True}],
+    "moco_v2": [{}, {"symmetric": True}],
+    "rob": [{"loss": "moco_v2"}, {"loss": "lewel_m"}],
+}
+QUEUED = [
+    pytest.param(kind, choices, id=f"{kind.name} {choices}")
+    for kind in CONFIGS
+    if "queue_size" in {field.name for field in dataclasses.fields(kind)} and "swav" not in kind.name
+    for choices in WAYS.get(kind.name, [{}])
+]
+"""The methods whose queue is not to hold a query's own image, and the choices on which its keys depend."""
 
 
 @pytest.mark.parametrize("kind", [MoCoV2Config, LewelMConfig, DenseCLConfig], ids=lambda kind: kind.__name__)
@@ -64,6 +81,40 @@ class TestKeyBatchNorm:
     def test_a_batch_smaller_than_the_groups_is_refused(self, kind: type[MethodConfig]) -> None:
         with pytest.raises(ValueError, match="lower bn_splits"):
             small_method(kind, bn_splits=16)(views())
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in CONFIGS if "bn_splits" in {field.name for field in dataclasses.fields(kind)}]
+)
+def test_no_group_of_a_batch_ends_within_an_image(kind: type[MethodConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head sees as many images as the backbone, however many rows it has of each."""
+    seen: dict[int, set[int]] = {2: set(), 4: set()}
+    forward = SplitBatchNorm.forward
+
+    def watched(norm: SplitBatchNorm, rows: Tensor, rows_of_an_image: int = 1) -> Tensor:
+        seen[rows.ndim].add(len(rows) // rows_of_an_image)
+        return forward(norm, rows, rows_of_an_image)
+
+    monkeypatch.setattr(SplitBatchNorm, "forward", watched)
+    method = small_method(kind, bn_splits=4)
+    method(batch_of(method, 6))
+    assert seen[2] <= seen[4]
+
+
+@pytest.mark.parametrize(("kind", "choices"), QUEUED)
+def test_a_queue_may_reach_back_as_far_as_there_are_other_images(
+    kind: type[MethodConfig], choices: dict[str, Any]
+) -> None:
+    """And no further: by the keys that a step gives it."""
+    images, batch = 20, 8
+    method = small_method(kind, **choices)
+    method(batch_of(method, batch))
+    offered = [len(torch.cat(module.offered)) for module in method.modules() if isinstance(module, Queue)]
+    most = min(offered) // batch * (images - batch)
+    sizes = dict.fromkeys(("queue_size", "aligned_queue_size"), most)
+    small_method(kind, **choices | sizes).check_data(images, batch)
+    with pytest.raises(ValueError, match=f"queue_size is {most + 1}, but .* leave {most} keys"):
+        small_method(kind, **choices | sizes | {"queue_size": most + 1}).check_data(images, batch)
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,15 @@ class TestBatchNorms:
         torch.testing.assert_close(norm.running_mean, (halves[0].running_mean + halves[1].running_mean) / 2)
         torch.testing.assert_close(norm.running_var, (halves[0].running_var + halves[1].running_var) / 2)
 
+    @pytest.mark.parametrize("images", [4, 6, 7])
+    def test_the_rows_of_an_image_are_normalised_in_one_group(self, images: int) -> None:
+        """In a head over positions, also where the images are no multiple of the groups."""
+        torch.manual_seed(0)
+        head, rows = MLPHead(5, 7, 3).double(), torch.randn(images, 3, 5, dtype=torch.float64)
+        whole, more = divmod(images, 4)
+        expected = torch.cat([head(part) for part in rows.split([whole + (group < more) for group in range(4)])])
+        torch.testing.assert_close(split_batch_norm(head, 4)(rows), expected)
+
     @pytest.mark.parametrize("affine", [True, False])
     @pytest.mark.parametrize("shape", [(12, 3), (12, 3, 5), (12, 3, 4, 5)], ids=str)
     @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -11,12 +11,21 @@ import torch
 from huggingface_hub import constants
 from published import here, publishing
 from runs import image_folder, run, stop, tiny
-from small_methods import CONFIGS, Drawn, mined, small_method
+from small_methods import CONFIGS, Drawn, batch_of, features_of, mined, small_method
 
 from ssl_backbones import __main__
 from ssl_backbones.fetch import from_hub
 from ssl_backbones.hub.export import save_backbone
-from ssl_backbones.methods import BYOLConfig, InstDisc, InstDiscConfig, MethodConfig, MoCoV2Config, from_run
+from ssl_backbones.methods import (
+    BYOLConfig,
+    DeepClusterConfig,
+    InstDisc,
+    InstDiscConfig,
+    MethodConfig,
+    MoCoV2Config,
+    PCLConfig,
+    from_run,
+)
 from ssl_backbones.models.teacher_branch import TeacherBranch
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs import saving
@@ -24,6 +33,9 @@ from ssl_backbones.runs.checkpoint import load_latest
 from ssl_backbones.train.beginning import begin
 from ssl_backbones.train.pretrain import build
 from ssl_backbones.train.start import UnfitError
+
+WITH_ROWS = [DeepClusterConfig, InstDiscConfig, PCLConfig]
+"""The methods that have a row for each image."""
 
 
 def left(kind: type[MethodConfig], path: Path) -> tuple[Recipe, dict[str, torch.Tensor]]:
@@ -52,12 +64,31 @@ def test_every_methods_state_is_taken_over(kind: type[MethodConfig], tmp_path: P
     found = method.state_dict()
     rows = {name for name in state if name.endswith(("labels", "memory.keys"))}
     measured = {name for name in state if name in {f"branch.{each}" for each in TeacherBranch.measured_anew}}
+    numbers = {name for name in state if name.endswith(".numbers")}
     assert found.keys() == state.keys()
-    assert all(torch.equal(found[name], state[name]) for name in state.keys() - rows - measured)
+    assert all(torch.equal(found[name], state[name]) for name in state.keys() - rows - measured - numbers)
+    assert bool(rows) == (kind in WITH_ROWS)
     assert all(not found[name].numel() for name in rows), "other images have other labels"
     assert not any(found[name].any() for name in measured - {"branch.map_scale"}), "nor another teacher's mean"
-    taken = len(state) - len(rows) - len(measured)
+    assert all((found[name] == -1).all() for name in numbers), "nor the numbers of the keys in a queue"
+    taken = len(state) - len(rows) - len(measured) - len(numbers)
     assert f"The state of {kind.name} is taken over: {taken} tensors" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", WITH_ROWS, ids=lambda kind: kind.name)
+def test_rows_of_images_are_filled_before_a_loss_reads_them(kind: type[MethodConfig], tmp_path: Path):
+    """Also where the run that goes on would have begun to read them later than the one before it."""
+    left(kind, tmp_path)
+    later = {"instance_epochs": 5} if kind is PCLConfig else {}
+    method = build(begin(onward(kind, tmp_path, tmp_path / "run", choices=later)))
+    method.dataset(mined(Drawn(8)), 16, 0)
+    method.on_epoch_start(lambda: torch.randn(8, features_of(method)))
+    batch = batch_of(method)
+    loss = method.eval()(batch)["loss"]
+    for name, buffer in method.named_buffers():
+        if name.endswith(("labels", "memory.keys")) and not buffer.any():
+            buffer.add_(1)
+    torch.testing.assert_close(method(batch)["loss"], loss)
 
 
 def test_the_constant_of_nce_is_of_the_images_at_hand(tmp_path: Path):

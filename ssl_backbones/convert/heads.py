@@ -51,7 +51,10 @@ def heads(tensors: Mapping[str, Tensor], method: str) -> dict[str, Tensor]:
 
 
 def shaped(name: str, value: Tensor) -> Tensor:
-    """A tensor (...) as the state has it: keys of a queue stand in rows here, in columns at MoCo's."""
+    """A tensor (...) as the state has it: keys of a queue stand in rows here, in columns at MoCo's, and a layer that is
+    LEWEL's convolution over one position, (O, I, 1), is linear."""
     if name == "queue.keys":
         return value.T.contiguous()
-    return value.reshape(()) if name == "queue.pointer" else value
+    if name == "queue.pointer":
+        return value.reshape(())
+    return value.squeeze(-1) if value.ndim == 3 else value

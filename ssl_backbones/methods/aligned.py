@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from ssl_backbones.checks import check_share
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.aligned_head import LEWEL, AlignedHead, AlignedHeadConfig
-from ssl_backbones.models.aligned_head import Aligned as Embeddings
+from ssl_backbones.models.aligned_head import LEWEL, AlignedEmbeddings, AlignedHead, AlignedHeadConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.objective import NTXentObjective, Objective
@@ -82,9 +81,9 @@ class Aligned(Method):
             scalars["chance"] = (1 - share) * chances[0] + share * chances[1]
         return scalars
 
-    def embed(self, view: Tensor) -> Embeddings:
+    def embed(self, view: Tensor) -> AlignedEmbeddings:
         """Embed a view (B, 3, H, W) under its own maps."""
-        embeddings: Embeddings = self.head(feature_map(self.backbone, view))
+        embeddings: AlignedEmbeddings = self.head(feature_map(self.backbone, view))
         return embeddings
 
     def alignment_maps(self, images: Tensor) -> Tensor:

@@ -91,9 +91,9 @@ class DeepInfoMax(Method):
         return False
 
     def forward(self, batch: Tensor) -> dict[str, Tensor | float]:
-        """Score images (B, 3, S, S); every image needs another one beside it; ValueError for one alone."""
-        if len(batch) < 2:
-            raise ValueError("an image alone has no other to be told from: raise the batch size to 2 or more a process")
+        """Score images (B, 3, S, S); every image needs another one, here or in another process; ValueError without."""
+        if world_size() * len(batch) < 2:
+            raise ValueError("a batch of one image has no other to tell it from: raise the batch size to 2 or more")
         features, (maps,) = self.backbone.forward_intermediates(batch, indices=[self.config.layer])  # type: ignore[operator]
         embeddings = pooled(features)
         local_loss = discriminator_loss(*self.local_discriminator(maps, embeddings))

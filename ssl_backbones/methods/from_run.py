@@ -97,8 +97,8 @@ def state_folder(name: str) -> Path:
 def take_over(method: Method, config: MethodConfig, folder: Path) -> int:
     """Give a method all that the same one had learnt in a run, heads, target and queue too; the number of its tensors.
 
-    What has a row for each image stays as it is, and so does what is measured of images, as they may be others. Raises
-    RunError for another method, or one of other sizes.
+    What has a row for each image stays as it is, and so does what is measured of images or numbers them, as they may be
+    others. Raises RunError for another method, or one of other sizes.
     """
     with of_this_version(folder):
         theirs: MethodConfig = from_plain(MethodConfig, described(folder)["method"], "method")

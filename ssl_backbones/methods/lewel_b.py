@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ssl_backbones.checks import check_choice, check_share
 from ssl_backbones.losses import cosine_distance
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.aligned_head import LEWEL, Aligned, AlignedHead, AlignedHeadConfig
+from ssl_backbones.models.aligned_head import LEWEL, AlignedEmbeddings, AlignedHead, AlignedHeadConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.heads import MLPHead
@@ -83,7 +83,7 @@ class LewelB(Method):
             "aligned_loss": aligned_loss.detach(),
         }
 
-    def losses(self, online: Aligned, target: Aligned) -> tuple[Tensor, Tensor]:
+    def losses(self, online: AlignedEmbeddings, target: AlignedEmbeddings) -> tuple[Tensor, Tensor]:
         """The global loss of projections (B, c), and the aligned one of (B, n, d), map k against map k. Eq. 5."""
         return (
             cosine_distance(self.predictor(online.projection), target.projection),
@@ -100,7 +100,7 @@ class LewelB(Method):
         return embed(self, images).maps
 
 
-def embed(network: LewelB | Shadow, view: Tensor) -> Aligned:
+def embed(network: LewelB | Shadow, view: Tensor) -> AlignedEmbeddings:
     """Embed a view (B, 3, H, W) by the online network or the target, under its own maps."""
-    aligned: Aligned = network.head(feature_map(network.backbone, view))
+    aligned: AlignedEmbeddings = network.head(feature_map(network.backbone, view))
     return aligned

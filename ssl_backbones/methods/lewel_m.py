@@ -22,7 +22,7 @@ from ssl_backbones.distributed import gather, own_rows, rank
 from ssl_backbones.losses import AlignedNegatives, aligned_info_nce, aligned_negative_count, info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.mining import PairedBatches, numbers_of_queries
-from ssl_backbones.models.aligned_head import LEWEL, Aligned, AlignedHead, AlignedHeadConfig
+from ssl_backbones.models.aligned_head import LEWEL, AlignedEmbeddings, AlignedHead, AlignedHeadConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, width_of
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Queue, check_queue
@@ -99,7 +99,7 @@ class LewelM(Method):
 
     def check_data(self, images: int, batch_size: int) -> None:
         if self.config.mask == "none":
-            check_queue(self.config.queue_size, images, batch_size)
+            check_queue(self.config.queue_size, images, batch_size, keys_of_an_image=2 if self.config.symmetric else 1)
 
     def dataset(self, images: Images, size: int, seed: int) -> BatchDataset:
         """Batches whose keys are shuffled where they are to be; each view of both kinds would have to be made twice."""
@@ -169,7 +169,7 @@ class LewelM(Method):
         return embed(self, images).maps
 
 
-def embed(network: LewelM | Shadow, view: Tensor) -> Aligned:
+def embed(network: LewelM | Shadow, view: Tensor) -> AlignedEmbeddings:
     """Embed a view (B, 3, H, W) by the query or the key encoder, under its own maps."""
-    aligned: Aligned = network.head(feature_map(network.backbone, view))
+    aligned: AlignedEmbeddings = network.head(feature_map(network.backbone, view))
     return aligned

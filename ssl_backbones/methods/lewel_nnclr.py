@@ -24,7 +24,7 @@ from ssl_backbones.distributed import gather, gather_with_gradient, rank
 from ssl_backbones.losses import AlignedNegatives, aligned_info_nce, aligned_negative_count
 from ssl_backbones.losses.precision import in_single_precision, widened
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.aligned_head import LEWEL, Aligned, AlignedHead, AlignedHeadConfig
+from ssl_backbones.models.aligned_head import LEWEL, AlignedEmbeddings, AlignedHead, AlignedHeadConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.heads import MLPHead
@@ -144,9 +144,9 @@ class LewelNNCLR(Method):
         maps = torch.arange(z.shape[1], device=z.device)
         return keys[found, maps], (queue.numbers[found] == rows[:, None]).float().mean()
 
-    def embed(self, view: Tensor) -> Aligned:
+    def embed(self, view: Tensor) -> AlignedEmbeddings:
         """Embed a view (B, 3, H, W) under its own maps."""
-        embeddings: Aligned = self.head(feature_map(self.backbone, view))
+        embeddings: AlignedEmbeddings = self.head(feature_map(self.backbone, view))
         return embeddings
 
     def on_step_end(self, progress: float) -> dict[str, float]:

@@ -25,7 +25,7 @@ from ssl_backbones.distributed import gather
 from ssl_backbones.losses import sinkhorn, swapped_prediction
 from ssl_backbones.losses.precision import widened
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.aligned_head import LEWEL, Aligned, AlignedHead, AlignedHeadConfig
+from ssl_backbones.models.aligned_head import LEWEL, AlignedEmbeddings, AlignedHead, AlignedHeadConfig
 from ssl_backbones.models.backbone import feature_map, joined_by_size, normalisation, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.prototypes import Prototypes
@@ -121,9 +121,9 @@ class LewelSwAV(Method):
         q = torch.stack([sinkhorn(view, config.epsilon, config.iterations, None, gather) for view in assigned])
         return swapped_prediction(scores, q, config.temperature)
 
-    def embed(self, views: Tensor) -> Aligned:
+    def embed(self, views: Tensor) -> AlignedEmbeddings:
         """Embed views (V * B, 3, H, W) of one size, each under its own maps."""
-        embeddings: Aligned = self.head(feature_map(self.backbone, views))
+        embeddings: AlignedEmbeddings = self.head(feature_map(self.backbone, views))
         return embeddings
 
     def on_step_end(self, progress: float) -> dict[str, float]:

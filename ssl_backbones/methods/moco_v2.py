@@ -92,7 +92,7 @@ class MoCoV2(Method):
 
     def check_data(self, images: int, batch_size: int) -> None:
         if self.config.mask == "none":
-            check_queue(self.config.queue_size, images, batch_size)
+            check_queue(self.config.queue_size, images, batch_size, keys_of_an_image=2 if self.config.symmetric else 1)
 
     def dataset(self, images: Images, size: int, seed: int) -> BatchDataset:
         """Batches whose keys are shuffled where they are to be; each view of both kinds would have to be made twice."""

@@ -169,9 +169,12 @@ class PCL(Method):
         return prototype_contrast(v, clustering.prototypes, clustering.concentrations, own, drawn)
 
     def on_epoch_start(self, embed: Callable[[], Tensor]) -> None:
-        """Cluster the key encoder's embeddings (S, D) with those of all processes, once there are to be prototypes."""
+        """Cluster the key encoder's embeddings (S, D) with those of all processes, once there are to be prototypes.
+
+        A run that took over prototypes has them from its first epoch: clusters of its own images.
+        """
         self.epochs.add_(1)
-        if self.epochs > self.config.instance_epochs:
+        if self.weight > 0 or self.epochs > self.config.instance_epochs:
             seeds = torch.randint(2**62, (len(self.clusterings),)).tolist()
             points = normalize(embed(), dim=1)
             for seed, clustering in zip(seeds, self.clusterings, strict=True):

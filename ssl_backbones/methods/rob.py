@@ -31,7 +31,7 @@ from ssl_backbones.losses import (
     info_nce,
 )
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.aligned_head import Aligned, AlignedHead, AlignedHeadConfig, aggregate
+from ssl_backbones.models.aligned_head import AlignedEmbeddings, AlignedHead, AlignedHeadConfig, aggregate
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.heads import MLPHead
@@ -158,7 +158,7 @@ class RoB(Method):
         crossed = zip(projections, reversed(seen), strict=True)
         return torch.stack([self.comparison(self.predictor(z), other.features) for z, other in crossed]).sum()
 
-    def aligned_losses(self, embeddings: list[Aligned], seen: list[Seen]) -> dict[str, Tensor | float]:
+    def aligned_losses(self, embeddings: list[AlignedEmbeddings], seen: list[Seen]) -> dict[str, Tensor | float]:
         """The mixture of the global loss and of the aligned one, (B, n, d) against (B, n, E), map k against map k."""
         targets = [self.pooled_alike(mine.maps, its.maps) for mine, its in zip(embeddings, seen, strict=True)]
         crossed = zip(embeddings, reversed(targets), strict=True)
@@ -185,9 +185,9 @@ class RoB(Method):
         self.comparison.commit()
         return {}
 
-    def embed(self, view: Tensor) -> Aligned:
+    def embed(self, view: Tensor) -> AlignedEmbeddings:
         """Embed a view (B, 3, H, W) by the student, under its own maps."""
-        embeddings: Aligned = self.head(feature_map(self.backbone, view))
+        embeddings: AlignedEmbeddings = self.head(feature_map(self.backbone, view))
         return embeddings
 
     def maps_of(self, images: Tensor) -> Tensor:

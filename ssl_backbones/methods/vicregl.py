@@ -19,7 +19,7 @@ from ssl_backbones.models.backbone import feature_map, normalisation, pooled, wi
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.heads import MLPHead
 from ssl_backbones.registry.papers import Paper
-from ssl_backbones.views import VICREG_VIEWS, Located, LocatedViews, MultiView, Policy
+from ssl_backbones.views import BYOL_VIEWS, Located, LocatedViews, MultiView, Policy
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class VICRegLConfig(MethodConfig):
     """nu: the weight of columns that vary together."""
     sync_bn: bool = True
     """Take batch statistics over all processes; variance and covariance always are."""
-    views: tuple[Policy, Policy] = VICREG_VIEWS
+    views: tuple[Policy, Policy] = BYOL_VIEWS
 
     def __post_init__(self) -> None:
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, num_layers=self.num_layers)

@@ -28,7 +28,7 @@ LEWEL = (
 """Title, authors, year and address of its paper."""
 
 
-class Aligned(NamedTuple):
+class AlignedEmbeddings(NamedTuple):
     """The outputs of LEWEL's head for a feature map."""
 
     projection: Tensor
@@ -105,7 +105,7 @@ class AlignedHead(nn.Module):
         shared = config.semantic_head == "shared"
         self.semantic = None if shared else MLPHead(in_dim, config.hidden_dim, config.aligned_dim, config.num_layers)
 
-    def forward(self, feature_map: Tensor) -> Aligned:
+    def forward(self, feature_map: Tensor) -> AlignedEmbeddings:
         pixels = feature_map.flatten(2).transpose(1, 2)  # F: (B, P, C), a view of a channels_last map
         mean = pixels.mean(1, keepdim=True)  # (B, 1, C)
         if self.config.coupled_head:  # one call: the mean and the pixels share their batch statistics
@@ -119,7 +119,7 @@ class AlignedHead(nn.Module):
         semantic = self.projector if self.semantic is None else self.semantic  # g_s
         aligned = semantic(aggregate(pixels, maps.to(pixels.dtype), self.config.groups))
         grid = feature_map.shape[2:]
-        return Aligned(projection, aligned, maps.transpose(1, 2).reshape(*maps.shape[::2], *grid))
+        return AlignedEmbeddings(projection, aligned, maps.transpose(1, 2).reshape(*maps.shape[::2], *grid))
 
     def align(self, scores: Tensor) -> Tensor:
         """Maps (B, P, c) from scores of the same shape: a softmax over positions, in single precision at least."""

@@ -61,6 +61,7 @@ def all_reduce_sum(part: Tensor) -> Tensor:
 class SplitBatchNorm(nn.modules.batchnorm._BatchNorm):
     """BatchNorm over each of `splits` contiguous groups of the batch: one process standing for several GPUs.
 
+    Where an image has several rows, one after the other, `forward` is told their number, and keeps them in one group.
     Running statistics move by the mean over the groups, as they would on the mean GPU. On a device all groups are one
     call; on a CPU, where the copies for that take longer than the calls, each group is one.
     """
@@ -76,15 +77,18 @@ class SplitBatchNorm(nn.modules.batchnorm._BatchNorm):
         super().__init__(num_features, eps, momentum, affine)
         self.splits = splits
 
-    def forward(self, rows: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, rows_of_an_image: int = 1) -> Tensor:
         if not self.training:
             return super().forward(rows)
-        if len(rows) < self.splits:
-            raise ValueError(f"a batch of {len(rows)} cannot be normalised in {self.splits} groups: lower bn_splits")
+        images = len(rows) // rows_of_an_image
+        if images < self.splits:
+            raise ValueError(f"a batch of {images} cannot be normalised in {self.splits} groups: lower bn_splits")
         means = self.running_mean.expand(self.splits, -1).clone()
         variances = self.running_var.expand(self.splits, -1).clone()
-        at_once = rows.device.type != "cpu" and len(rows) % self.splits == 0
-        normalised = (self.at_once if at_once else self.one_by_one)(rows, means, variances)
+        if rows.device.type != "cpu" and images % self.splits == 0:
+            normalised = self.at_once(rows, means, variances)
+        else:
+            normalised = self.one_by_one(rows, means, variances, rows_of_an_image)
         self.running_mean.copy_(means.mean(0))
         self.running_var.copy_(variances.mean(0))
         self.num_batches_tracked.add_(1)
@@ -116,10 +120,10 @@ class SplitBatchNorm(nn.modules.batchnorm._BatchNorm):
             unfolded = normalised.unflatten(1, (splits, -1)).transpose(0, 1).flatten(0, 1)
         return unfolded
 
-    def one_by_one(self, rows: Tensor, means: Tensor, variances: Tensor) -> Tensor:
+    def one_by_one(self, rows: Tensor, means: Tensor, variances: Tensor, rows_of_an_image: int = 1) -> Tensor:
         """Normalise the groups of rows (B, C, ...) one after the other; moves their statistics (splits, C)."""
-        whole, more = divmod(len(rows), self.splits)
-        sizes = [whole + (group < more) for group in range(self.splits)]
+        whole, more = divmod(len(rows) // rows_of_an_image, self.splits)
+        sizes = [rows_of_an_image * (whole + (group < more)) for group in range(self.splits)]
         groups = rows.split_with_sizes(sizes)  # not a slice each: its gradient would be as large as all rows together
         parts = zip(groups, means, variances, strict=True)
         return torch.cat(

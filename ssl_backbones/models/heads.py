@@ -6,12 +6,15 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from ssl_backbones.models.batch_norm import SplitBatchNorm
+
 
 class MLPHead(nn.Module):
     """Linear, BatchNorm, ReLU, ..., Linear, without biases, over the last axis: rows (..., C) to (..., D).
 
-    All rows share one set of batch statistics, whatever axes come before. The projection and prediction heads of BYOL
-    (Grill et al., 2020) and the 1x1-convolution heads of LEWEL (Huang et al., 2022) are of this form.
+    All rows share one set of batch statistics, whatever axes come before; where the batch is normalised in groups,
+    those of an image stay together. The projection and prediction heads of BYOL (Grill et al., 2020) and the
+    1x1-convolution heads of LEWEL (Huang et al., 2022) are of this form.
     """
 
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, num_layers: int = 2) -> None:
@@ -28,8 +31,10 @@ class MLPHead(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, rows: Tensor) -> Tensor:
-        outputs: Tensor = self.layers(rows.flatten(0, -2))
-        return outputs.view(*rows.shape[:-1], -1)
+        flat = rows.flatten(0, -2)
+        for layer in self.layers:
+            flat = layer(flat, len(flat) // len(rows)) if isinstance(layer, SplitBatchNorm) else layer(flat)
+        return flat.view(*rows.shape[:-1], -1)
 
 
 def moco_head(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:

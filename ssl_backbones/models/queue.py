@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -14,6 +16,8 @@ class Queue(nn.Module):
     also keeps what each key is of.
     """
 
+    measured_anew: ClassVar[tuple[str, ...]] = ("numbers",)
+    """Buffers that tell images or classes of a run, and are taken over from no other."""
     keys: Tensor
     """(size, dim)"""
     pointer: Tensor

@@ -33,7 +33,10 @@ def simclr(epochs: int, table: str, result: str, hours: float, not_stated: str) 
     )
 
 
-HEAD = "The normalised head and what LARS leaves plain follow the authors' code; initial weights follow this library."
+HEAD = (
+    "The normalised head and what LARS leaves plain follow the authors' code, which adds the losses of the two views; "
+    "here it is the paper's mean, so that what is left plain moves half as far. Initial weights follow this library."
+)
 
 RECIPES = (
     simclr(

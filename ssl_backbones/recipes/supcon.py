@@ -15,7 +15,7 @@ LARGE = Recipe(
     method=SupConConfig(scale="tau", views=SIMCLR_VIEWS),
     epochs=350,
     batch_size=6144,
-    optimizer=OptimizerConfig("lars", 0.4, weight_decay=1e-3),
+    optimizer=OptimizerConfig("lars", 0.4, weight_decay=1e-3, exclude_norm_and_bias=True, trust="update"),
     schedule=ScheduleConfig(warmup_epochs=12, per="step"),
     promise=Promise(
         paper="SupCon (Khosla et al., 2020, https://arxiv.org/abs/2004.11362)",
@@ -26,7 +26,9 @@ LARGE = Recipe(
         hours=None,
         result="78.8 top-1, linear (abstract of the paper's first version, with AutoAugment); here: not measured",
         not_stated="AutoAugment is not made here, SimCLR's views stand for it, so that the figure is of other views. "
-        "The head is the paper's, of two layers; the script asks for one. Initial weights follow this library.",
+        "The head is the paper's, of two layers; the script asks for one, on the pooled feature at length one. LARS "
+        "leaves the head's two biases plain here; the script leaves BatchNorm plain alone. Initial weights follow this "
+        "library.",
     ),
 )
 

@@ -59,7 +59,8 @@ paper uses AutoAugment, which is not made here."""
 
 _VICREG_VIEW = replace(_BYOL_VIEW, blur_p=0.5, solarize_p=0.1, interpolation="bilinear")
 VICREG_VIEWS = (_VICREG_VIEW, _VICREG_VIEW)
-"""Bardes et al., 2022 (https://arxiv.org/abs/2105.04906), appendix C: BYOL's two views made one in the middle."""
+"""Bardes et al., 2022 (https://arxiv.org/abs/2105.04906), appendix C: BYOL's two views made one in the middle.
+The authors' code, and VICRegL's, have BYOL's two."""
 
 
 def _without_blur(views: tuple[Policy, Policy]) -> tuple[Policy, Policy]:
