@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ssl_backbones import recipes
 from ssl_backbones.data import open_images
 from ssl_backbones.methods import BYOLConfig, LewelBConfig, MethodConfig, MoCoV2Config, SimCLRConfig, SwAVConfig
-from ssl_backbones.models import key_encoder
+from ssl_backbones.models import batch_norm, key_encoder
 from ssl_backbones.models.recomputing import recompute_activations
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs import checkpoint, saving
@@ -254,13 +254,19 @@ def test_another_batch_in_the_folder_is_another_recipe_whatever_its_parts_were(t
         (BYOLConfig, {"target_bn": "sync"}, Earlier(1, 8), 1, 1),
         (BYOLConfig, {"target_bn": "sync"}, Earlier(8, 1), 8, 8),
         (MoCoV2Config, {"bn_splits": 2}, Earlier(2, 2), 1, 2),
+        (MoCoV2Config, {"bn_splits": 2}, Earlier(2, 1), 2, 2),
+        (MoCoV2Config, {"bn_splits": 2}, Earlier(2, 1), 4, 2),
+        (MoCoV2Config, {"key_bn": "sync"}, Earlier(1, 8), 2, 1),
+        (MoCoV2Config, {"key_bn": "ema"}, Earlier(2, 1), 2, 1),
         (SimCLRConfig, {}, Earlier(1, 8), 1, 1),
         (SimCLRConfig, {}, Earlier(8, 1), 8, 8),
         (SimCLRConfig, {}, Earlier(8, 1), 1, 1),
         (SimCLRConfig, {}, None, 8, 1),
     ],
 )
+@pytest.mark.parametrize("gpus", [False, True])
 def test_a_run_keeps_what_it_scores_together_with_another_number_of_processes(
+    gpus: bool,
     kind: type[MethodConfig],
     choices: dict[str, Any],
     before: Earlier | None,
@@ -268,7 +274,10 @@ def test_a_run_keeps_what_it_scores_together_with_another_number_of_processes(
     parts: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(parts_module, "world_size", lambda: now)
+    for module in (parts_module, key_encoder, batch_norm):
+        monkeypatch.setattr(module, "world_size", lambda: now)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus)
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: "nccl")
     assert parts_to_keep(small_method(kind, **choices), before) == parts
 
 
