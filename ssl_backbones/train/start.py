@@ -43,6 +43,8 @@ from ssl_backbones.train.switches import set_switches
 T = TypeVar("T")
 MOST_THREADS = 4096
 """Beyond it, starting them ends the process."""
+OF_THE_START = frozenset({"start", "measured"})
+"""Free fields that the weights before the first step follow from: until one was made, others begin a run anew."""
 Begun = tuple[Loop, RunLog] | RunFolder
 """A run's loop and its log, where an earlier run left off; or the folder of a run that is finished."""
 
@@ -120,7 +122,10 @@ def claimed(run: Run) -> RunFolder:
     """Claim the run's folder for all processes; the first one alone holds the lock."""
 
     def claim_it() -> RunFolder:
-        free = FREE | ({PARTS} if may_differ(RunFolder(run.folder), run.parts) else set())
+        there = RunFolder(run.folder)
+        free = (FREE if there.has_trained else FREE - OF_THE_START) | (
+            {PARTS} if may_differ(there, run.parts) else set()
+        )
         return claim(run.folder, run.to_dict(), may_differ=free, complete=run.completed)
 
     folder = first_decides(claim_it)
