@@ -28,6 +28,10 @@ from ssl_backbones.runs.run_folder import RunFolderError
 from ssl_backbones.train import ending
 from ssl_backbones.train import pretrain as pretrain_module
 from ssl_backbones.train import start as start_module
+from ssl_backbones.train.bench import Bench
+from ssl_backbones.train.judge import Measured
+from ssl_backbones.train.monitor import Monitor
+from ssl_backbones.train.processes import Stopped
 
 __all__ = ["data"]
 
@@ -60,12 +64,32 @@ def lewel_m(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Whole
 )
 def test_it_goes_on_from_any_step(step: int, happens: Callable[[], None], noisy: Whole, tmp_path: Path) -> None:
     recipe = dataclasses.replace(elsewhere(noisy.recipe, tmp_path / "run"), checkpoints=Checkpoints(2, 0))
-    if step == STEPS and happens is asked_to_stop:  # nothing is left to stop
-        with runs.after(step, happens):
+    stop(recipe, step, happens)
+    run(recipe)
+    assert outcome(tmp_path / "run") == outcome(noisy.path)
+
+
+@pytest.mark.parametrize("measurement", [0, 1, 2])
+def test_a_signal_while_it_measures_ends_the_run_with_all_saved(
+    measurement: int, noisy: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the first step, after the first epoch, and after the last step, when the comparison is left."""
+    judge, judged = Monitor.judge, []
+
+    def interrupted(monitor: Monitor, bench: Bench) -> Measured:
+        if len(judged) == measurement:
+            asked_to_stop()
+        judged.append(measurement)
+        return judge(monitor, bench)
+
+    recipe = elsewhere(noisy.recipe, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(Monitor, "judge", interrupted)
+        with pytest.raises(Stopped, match="143"):
             run(recipe)
-    else:
-        stop(recipe, step, happens)
-        run(recipe)
+    assert len(judged) == measurement + 1
+    assert f"Stopped after step {(1, 3, STEPS)[measurement]} of {STEPS}" in capsys.readouterr().out
+    run(recipe)
     assert outcome(tmp_path / "run") == outcome(noisy.path)
 
 

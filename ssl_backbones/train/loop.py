@@ -123,6 +123,7 @@ class Loop:
         if not was_over:
             self.tell(-(-self.step // self.loader.steps_per_epoch), after.scalars)
             self.save()
+        self.end_with(self.stop.agreed_at_once())
         return after
 
     def trained(self, after: Measured) -> Trained:
@@ -181,6 +182,10 @@ class Loop:
         code = self.stop.agreed(failed=self.writer.failed)
         if improved or self.save_is_due() or code is not None:
             self.save()
+        self.end_with(code)
+
+    def end_with(self, code: int | None) -> None:
+        """Raise Stopped if all processes have agreed on a code, once the last checkpoint is there."""
         if code is not None:
             self.writer.settle()
             self.log.say(f"Stopped after step {self.step} of {self.total_steps}; the same command goes on from there.")
