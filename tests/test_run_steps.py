@@ -17,6 +17,8 @@ from ssl_backbones.methods import BYOLConfig, MethodConfig, MoCoV2Config, SimCLR
 from ssl_backbones.recipes.settings import Checkpoints, Monitoring, ScheduleConfig
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.manifest import folder_name
+from ssl_backbones.train import due as due_module
+from ssl_backbones.train.due import Due
 from ssl_backbones.train.start import UnfitError
 
 __all__ = ["data"]
@@ -45,6 +47,27 @@ def test_processes_exchange_gradients_once_a_step(data: Path, tmp_path: Path, mo
 def test_the_last_step_is_logged_wherever_it_falls(data: Path, tmp_path: Path) -> None:
     lines = read_log(run(tiny(BYOLConfig, data, tmp_path / "run", log_every=4)).path / "log.jsonl")
     assert [line["step"] for line in lines if "loss" in line] == [4, 6]
+
+
+@pytest.mark.parametrize(
+    ("processes", "log_every", "saved"),
+    [(1, 1, [8, 16, 24]), (1, 5000, [8, 16, 24]), (2, 5000, [10, 20]), (2, 4, [8, 16, 24])],
+)
+def test_the_clock_of_checkpoints_is_not_that_of_the_log(
+    processes: int, log_every: int, saved: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of two minutes, and a checkpoint after more than fifteen; several processes ask seldom."""
+    made: list[int] = []
+    monkeypatch.setattr(due_module, "monotonic", lambda: 120.0 * len(made))
+    monkeypatch.setattr(due_module, "world_size", lambda: processes)
+    rule = Checkpoints(every_minutes=15)
+    due, found = Due(tiny(BYOLConfig, Path("photos"), Path("run"), log_every=log_every, checkpoints=rule)), []
+    for step in range(1, 25):
+        made.append(step)
+        if due.after(step):
+            found.append(step)
+            due.saved()
+    assert found == saved
 
 
 def test_methods_take_one_step_for_all_micro_batches(data: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import nullcontext
 from typing import Any
 
@@ -25,12 +24,13 @@ from ssl_backbones.runs.writer import Writer
 from ssl_backbones.train.alarm import ChanceAlarm, CollapseAlarm
 from ssl_backbones.train.before import Before, Given
 from ssl_backbones.train.bench import Bench
+from ssl_backbones.train.due import Due
 from ssl_backbones.train.guards import FiniteWatch, StepUndo, all_finite, not_finite, statistics_of, within_memory
 from ssl_backbones.train.judge import Judge, Measured, Trained
 from ssl_backbones.train.loader import Loader, reading_workers
 from ssl_backbones.train.optimization import build_optimizer, set_hyperparameters
 from ssl_backbones.train.precision import Compute
-from ssl_backbones.train.processes import Stopped, StopSignals, first_decides
+from ssl_backbones.train.processes import Stopped, StopSignals
 from ssl_backbones.train.running_means import RunningMeans
 from ssl_backbones.train.switches import repeatable
 from ssl_backbones.views import seed_of
@@ -74,7 +74,7 @@ class Loop:
         self.alarms = [ChanceAlarm(self.whole_steps), CollapseAlarm(self.whole_steps)]
         self.means = RunningMeans(accelerator.device)
         self.watch = FiniteWatch(accelerator.device, scaled=accelerator.scaler is not None)
-        self.step, self.saved_at = 0, time.monotonic()
+        self.step, self.due = 0, Due(run)
         self.place(method)
         self.bench = Bench(run, method, self.loader, self.unreadable, accelerator)
 
@@ -180,7 +180,7 @@ class Loop:
         if self.step == self.total_steps:
             return  # what is left to do is logged before it is saved
         code = self.stop.agreed(failed=self.writer.failed)
-        if improved or self.save_is_due() or code is not None:
+        if improved or self.due.after(self.step) or code is not None:
             self.save()
         self.end_with(code)
 
@@ -238,15 +238,6 @@ class Loop:
             self.best = {"step": self.step, "score": found.score}
         return found
 
-    def save_is_due(self) -> bool:
-        """True if the run's rules ask for a checkpoint now; by the clock, the first process's watch decides."""
-        rule = self.run.checkpoints
-        if rule.every_steps and self.step % rule.every_steps == 0:
-            return True
-        if not rule.every_minutes or self.step % self.run.log_every:
-            return False
-        return first_decides(lambda: time.monotonic() - self.saved_at > 60 * rule.every_minutes)
-
     def save(self) -> None:
         """Write a checkpoint of everything that the rest of the run depends on; all processes together."""
         self.require_finite()
@@ -255,7 +246,7 @@ class Loop:
         tensors, scalars, own = self.state()
         best = None if self.best is None else self.best["step"]
         self.writer.save(self.step, tensors, scalars, own=own, best=best)
-        self.saved_at = time.monotonic()
+        self.due.saved()
 
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], dict[str, Tensor]]:
         """The state as a checkpoint holds it: each part's tensors, plain values, and this process's own tensors."""
