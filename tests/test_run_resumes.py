@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,8 +31,10 @@ from ssl_backbones.train import ending
 from ssl_backbones.train import pretrain as pretrain_module
 from ssl_backbones.train import start as start_module
 from ssl_backbones.train.bench import Bench
+from ssl_backbones.train.cost import tells_pace
 from ssl_backbones.train.judge import Measured
 from ssl_backbones.train.monitor import Monitor
+from ssl_backbones.train.precision import Compute
 from ssl_backbones.train.processes import Stopped
 
 __all__ = ["data"]
@@ -104,6 +108,32 @@ def test_it_goes_on_after_it_was_killed_while_leaving(
     assert checkpoint.load_latest(tmp_path / "run" / "checkpoints").step == STEPS
     run(recipe)
     assert outcome(tmp_path / "run") == outcome(noisy.path)
+
+
+def test_the_forecast_of_a_run_that_goes_on_follows_no_first_pass(
+    cut: Path, noisy: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(cut, tmp_path / "run")
+    monkeypatch.setattr(start_module, "try_step", lambda *_: 1e6)
+    run(elsewhere(noisy.recipe, tmp_path / "run"))
+    assert "Forecast: memory " in capsys.readouterr().out
+    run(elsewhere(noisy.recipe, tmp_path / "new"))
+    assert re.search(r"Forecast: about \S+e\+06 s a step, ", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("device", "step", "tried", "known"),
+    [
+        ("cuda", 0, {}, False),
+        ("cuda", 0, {"fp32 contiguous": 1.0}, True),
+        ("cuda", 4, {}, False),
+        ("cpu", 4, {}, False),
+    ],
+)
+def test_the_pace_is_told_where_it_is_known(device: str, step: int, tried: dict[str, float], known: bool) -> None:
+    accelerator = SimpleNamespace(device=torch.device(device))
+    loop: Any = SimpleNamespace(compute=Compute("fp32", "contiguous", tried), step=step, accelerator=accelerator)
+    assert tells_pace(loop) == known
 
 
 GONE = {
