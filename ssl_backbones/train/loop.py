@@ -138,6 +138,7 @@ class Loop:
             before=self.before.network,
             random=self.before.random,
             after=after,
+            asked_since=self.before.since,
             best=self.best,
             unreadable=sorted(self.unreadable.of(self.images).reasons),
             unreadable_elsewhere=self.unreadable.elsewhere(self.images),

@@ -72,6 +72,7 @@ class Measured(TypedDict, total=False):
 
     before: dict[str, float]
     question: Any
+    since: int
     scaler: dict[str, Any]
 
 
