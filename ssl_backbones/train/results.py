@@ -115,7 +115,7 @@ def altered(recipe: Recipe) -> dict[str, list[Any]]:
     return {
         name: [old, new]
         for name, (old, new) in changed.items()
-        if name.partition(".")[0] not in free and not name.startswith(recipe.derived)
+        if name.partition(".")[0] not in free and not any(f"{name}.".startswith(f"{left}.") for left in recipe.derived)
     }
 
 
