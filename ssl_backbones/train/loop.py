@@ -25,7 +25,15 @@ from ssl_backbones.train.alarm import ChanceAlarm, CollapseAlarm
 from ssl_backbones.train.before import Before, Given
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.due import Due
-from ssl_backbones.train.guards import FiniteWatch, StepUndo, all_finite, not_finite, statistics_of, within_memory
+from ssl_backbones.train.guards import (
+    FiniteWatch,
+    StepUndo,
+    all_finite,
+    not_finite,
+    statistics_of,
+    within_memory,
+    within_memory_beside,
+)
 from ssl_backbones.train.judge import Judge, Measured, Trained
 from ssl_backbones.train.loader import Loader, reading_workers
 from ssl_backbones.train.optimization import build_optimizer, set_hyperparameters
@@ -116,7 +124,8 @@ class Loop:
             epoch, position = divmod(self.step, self.loader.steps_per_epoch)
             if position == 0:
                 torch.manual_seed(seed_of(self.run.seed, self.step))  # alike in all processes
-                self.method.on_epoch_start(lambda: self.bench.embed_share(self.images, self.method.embedder))
+                with within_memory_beside(self.step):
+                    self.method.on_epoch_start(lambda: self.bench.embed_share(self.images, self.method.embedder))
             self.descend(batches)
             self.after_step(epoch)
         after = self.measure(self.bench)
@@ -221,19 +230,15 @@ class Loop:
         """Raise NotFiniteError for a loss or gradients that were not finite, with the images that led to them."""
         if trouble := self.watch.trouble():
             step, what = trouble
-            keys = self.keys_of(step)
+            keys = [self.images.keys[int(index)] for index in self.loader.order.global_batch(step)]
             rest = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
             shown = f"{what} step {step + 1}, on {', '.join(keys[:3])}{rest}"
             raise not_finite(shown, self.run, self.folder, self.writer.last(self.log.say))
 
-    def keys_of(self, step: int) -> list[str]:
-        """The keys of the images of a step, counted from 0, over all processes."""
-        return [self.images.keys[int(index)] for index in self.loader.order.global_batch(step)]
-
     def measure(self, bench: Bench) -> Measured:
         """Measure the network as it is now, and remember the step of the best score."""
         self.require_finite()
-        with self.loader.spent.measuring():
+        with self.loader.spent.measuring(), within_memory_beside(self.step):
             found = self.last = self.judge.judge(bench).beside(self.last)
         if found.correct is not None and (self.best is None or found.score > self.best["score"]):
             self.best = {"step": self.step, "score": found.score}
