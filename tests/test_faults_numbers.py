@@ -95,7 +95,7 @@ def test_the_step_its_images_and_the_last_good_checkpoint_are_named(kind: str, d
     descend = Loop.descend
 
     def watch(loop: Loop, batches: Any) -> None:
-        shown.append(loop.keys_of(loop.step))
+        shown.append(loop.loader.order.keys_of(loop.step, loop.images.keys))
         descend(loop, batches)
 
     with pytest.MonkeyPatch.context() as patch, poisoned(kind, range(2, 3)):
@@ -121,7 +121,7 @@ def test_the_images_named_are_those_of_the_batch(data: Path, tmp_path: Path, mon
         order = loop.loader.order
         epoch, position = divmod(loop.step, order.steps_per_epoch)
         asked.append([int(at) for request in order.requests(epoch, position) for at in request.indices][:8])
-        named.append(loop.keys_of(loop.step))
+        named.append(order.keys_of(loop.step, loop.images.keys))
         keys.append(loop.images.keys)
         descend(loop, batches)
 

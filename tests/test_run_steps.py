@@ -10,7 +10,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import TensorBoardTracker
-from runs import STEPS, elsewhere, outcome, run, sha, state, stop, tiny
+from runs import STEPS, after, asked_to_stop, elsewhere, outcome, run, sha, state, stop, tiny
 from whole_runs import NoisyConfig, data
 
 from ssl_backbones.methods import BYOLConfig, MethodConfig, MoCoV2Config, SimCLRConfig
@@ -19,6 +19,7 @@ from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.manifest import folder_name
 from ssl_backbones.train import due as due_module
 from ssl_backbones.train.due import Due
+from ssl_backbones.train.processes import Stopped
 from ssl_backbones.train.start import UnfitError
 
 __all__ = ["data"]
@@ -103,6 +104,26 @@ def test_a_tracker_keeps_what_it_was_told_when_the_run_is_stopped(
     assert len(ended) == 1
     events = EventAccumulator(str(tmp_path / "run" / "ssl-backbones")).Reload()
     assert [event.step for event in events.Scalars("loss")] == [2, 4]
+
+
+@pytest.mark.parametrize("call", ["start", "log", "finish"])
+def test_a_tracker_that_fails_changes_no_end(
+    call: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither of a run that is stopped, whose exit code is that of its signal, nor of one that goes to its end."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise ConnectionError("no route to host")
+
+    recipe = tiny(BYOLConfig, data, tmp_path / "run", trackers=("tensorboard",))
+    whole = run(elsewhere(recipe, tmp_path / "whole"))
+    monkeypatch.setattr(TensorBoardTracker, call, broken)
+    with after(4, asked_to_stop), pytest.raises(Stopped, match="143"):
+        run(recipe)
+    run(recipe)
+    warning = "warning: a tracker failed, and training goes on (ConnectionError: no route to host)"
+    assert capsys.readouterr().out.count(warning) == 2
+    assert outcome(tmp_path / "run") == outcome(whole.path)
 
 
 SCHEDULES = {

@@ -230,7 +230,7 @@ class Loop:
         """Raise NotFiniteError for a loss or gradients that were not finite, with the images that led to them."""
         if trouble := self.watch.trouble():
             step, what = trouble
-            keys = [self.images.keys[int(index)] for index in self.loader.order.global_batch(step)]
+            keys = self.loader.order.keys_of(step, self.images.keys)
             rest = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
             shown = f"{what} step {step + 1}, on {', '.join(keys[:3])}{rest}"
             raise not_finite(shown, self.run, self.folder, self.writer.last(self.log.say))

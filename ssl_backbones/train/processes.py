@@ -7,6 +7,7 @@ import os
 import signal
 import time
 import warnings
+from collections.abc import Callable
 from types import FrameType
 
 import torch
@@ -22,6 +23,7 @@ from ssl_backbones.distributed import OtherRankError as OtherRankError
 from ssl_backbones.distributed import first_decides as first_decides
 from ssl_backbones.distributed import say, silent, world_size
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.runs.trackers import mentioned
 from ssl_backbones.train.allocator import keep_freed_memory
 from ssl_backbones.train.host_group import device_here, host_group, make_host_group, meeting
 from ssl_backbones.train.precision import Precision
@@ -114,6 +116,14 @@ def accelerator_of(precision: Precision, trackers: tuple[str, ...], folder: str)
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # or the launcher's would scale the loss
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
     )
+
+
+def start_trackers(accelerator: Accelerator, tell: Callable[[str], None]) -> None:
+    """Start the trackers of a run; where one fails, that is told, and the run has none."""
+    with mentioned(tell):
+        accelerator.init_trackers("ssl-backbones")
+        return
+    accelerator.trackers = []
 
 
 class StopSignals:

@@ -35,7 +35,7 @@ from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.optimization import parameter_groups
 from ssl_backbones.train.parts import PARTS, may_differ
 from ssl_backbones.train.precision import Compute, check_precision, choose, timed
-from ssl_backbones.train.processes import accelerator_of, check_trackers, first_decides, meet
+from ssl_backbones.train.processes import accelerator_of, check_trackers, first_decides, meet, start_trackers
 from ssl_backbones.train.reading import parts_for, read_in_parts
 from ssl_backbones.train.saved_state import taking_up
 from ssl_backbones.train.switches import set_switches
@@ -91,8 +91,6 @@ def prepare(
     if saved is not None:
         with taking_up(saved, folder):
             loop.restore(saved)
-    if run.trackers:
-        accelerator.init_trackers("ssl-backbones")
     log = RunLog(
         folder.path,
         loop.total_steps,
@@ -102,6 +100,8 @@ def prepare(
         main=accelerator.is_main_process,
         spent=loop.loader.spent,
     )
+    if run.trackers:
+        start_trackers(accelerator, log.say)
     log.effort = partial(effort, run, loop.loader.steps_per_epoch)
     log.trackers.append(WaitingAdvice(run.to_dict(), log.say))
     introduce(loop, log, saved)
