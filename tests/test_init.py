@@ -289,7 +289,7 @@ def test_a_run_goes_on_bit_identical_without_its_start(data: Path, folder: Path,
 def test_weights_before_the_first_step_are_those_that_the_results_name(
     engine: Any, taken: int, data: Path, tmp_path: Path
 ):
-    """Whether another file lies there by now or not; it is opened again where the command leaves fields open."""
+    """Another file lies there by now, which is opened where the command leaves fields open."""
     recipe = tiny(BYOLConfig, data, tmp_path / "run", init=str(tmp_path / "start"), engine=engine)
     save_backbone(network(1), tmp_path / "start", "resnet8")
     stop(recipe, 1, killed)

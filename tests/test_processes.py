@@ -105,7 +105,7 @@ def test_the_launchers_settings_do_not_change_the_loss(monkeypatch: pytest.Monke
 def test_a_launcher_configured_to_take_the_network_over_is_refused(
     flag: str, on: str, off: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether what it would take is installed or not."""
+    """Also where what it would take is installed."""
     monkeypatch.setenv(flag, on)
     with pytest.raises(processes.LauncherError, match=f"^{flag} is '{on}', but .*: unset it, or launch by torchrun"):
         processes.meet()
