@@ -22,7 +22,9 @@ from whole_runs import NoisyConfig, Whole, contents, data, watched
 
 from ssl_backbones import distributed
 from ssl_backbones.data import ImageSourceError
+from ssl_backbones.data.blocks import Keeping
 from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, MethodConfig
+from ssl_backbones.recipes.recipe import FREE
 from ssl_backbones.recipes.settings import Checkpoints, Monitoring, OptimizerConfig
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs import checkpoint
@@ -134,6 +136,49 @@ def test_the_pace_is_told_where_it_is_known(device: str, step: int, tried: dict[
     accelerator = SimpleNamespace(device=torch.device(device))
     loop: Any = SimpleNamespace(compute=Compute("fp32", "contiguous", tried), step=step, accelerator=accelerator)
     assert tells_pace(loop) == known
+
+
+FREELY: dict[str, Any] = {
+    "monitoring": Monitoring(knn_every=0),
+    "checkpoints": Checkpoints(every_steps=1, every_minutes=0),
+    "unreadable_share": 0.5,
+    "log_every": 3,
+    "trackers": ("tensorboard",),
+    "workers": 1,
+    "compile": True,
+    "grad_checkpointing": True,
+    "max_pixels": 10**6,
+    "cache": "cache",
+    "cache_limit": 2.0,
+    "blocks": Keeping(limit=4.0),
+    "verify": True,
+}
+"""Another value for each field that may change when a run goes on."""
+ELSEWHERE = {"promise", "derived", "data", "validation", "out", "start", "resident", "measured"}
+"""Those of no effect on a step, those that are held to what they name, and one for another engine alone."""
+
+
+@pytest.mark.parametrize("name", sorted(FREE - ELSEWHERE))
+def test_a_field_that_changes_on_the_way_changes_no_bit_or_is_said(
+    name: str,
+    cut: Path,
+    noisy: Whole,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(cut, tmp_path / "run")
+    recipe = elsewhere(noisy.recipe, tmp_path / "run")
+    before, new = getattr(recipe, name), str(tmp_path / "cache") if name == "cache" else FREELY[name]
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda method: None)
+    run(dataclasses.replace(recipe, **{name: new}))
+    said = f"may not be bit-identical to a run never stopped: {name} {before} -> {new}" in capsys.readouterr().out
+    ended = [
+        {key: part for key, part in runs.state(path).items() if key.startswith(("method", "optimizer"))}
+        for path in (tmp_path / "run", noisy.path)
+    ]
+    assert said == (name in ("compile", "max_pixels"))
+    assert said or runs.sha(ended[0]) == runs.sha(ended[1])
 
 
 GONE = {

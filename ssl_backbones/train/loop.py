@@ -40,6 +40,7 @@ from ssl_backbones.train.optimization import build_optimizer, set_hyperparameter
 from ssl_backbones.train.precision import Compute
 from ssl_backbones.train.processes import Stopped, StopSignals
 from ssl_backbones.train.running_means import RunningMeans
+from ssl_backbones.train.saved_state import noticed
 from ssl_backbones.train.switches import repeatable
 from ssl_backbones.views import seed_of
 
@@ -265,7 +266,7 @@ class Loop:
             "window": self.means.names(),
             "watch": self.watch.state_dict(),
             "best": self.best,
-            "compute": self.compute.kept() | {"parts": self.run.parts},
+            "compute": self.compute.kept() | noticed(self.run) | {"parts": self.run.parts},
             "images": self.images.fingerprint,
         }
         if self.accelerator.scaler is not None:

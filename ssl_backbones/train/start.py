@@ -37,7 +37,7 @@ from ssl_backbones.train.parts import PARTS, may_differ
 from ssl_backbones.train.precision import Compute, check_precision, choose, timed
 from ssl_backbones.train.processes import accelerator_of, check_trackers, first_decides, meet, start_trackers
 from ssl_backbones.train.reading import parts_for, read_in_parts
-from ssl_backbones.train.saved_state import taking_up
+from ssl_backbones.train.saved_state import changed_fields, taking_up
 from ssl_backbones.train.switches import set_switches
 
 T = TypeVar("T")
@@ -269,5 +269,5 @@ def introduce(loop: Loop, log: RunLog, saved: Checkpoint | None) -> None:
         log.say(f"A newer checkpoint was not used: {reason}")
     log.say(f"Going on after step {saved.step} of {loop.total_steps}.")
     several_ways = ["a GPU without --deterministic"] if device == "cuda" and not run.deterministic else []
-    if changed := saved.changed(processes) + several_ways:
+    if changed := saved.changed(processes) + changed_fields(saved, run) + several_ways:
         log.say(f"The rest may not be bit-identical to a run never stopped: {', '.join(changed)}.")
