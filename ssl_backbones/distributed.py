@@ -72,24 +72,29 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
+def sendable(tensor: Tensor) -> Tensor:
+    """The tensor (...) itself or, where processes talk by NCCL, which knows no CPU, its copy on this process's GPU."""
+    return tensor.cuda() if dist.get_backend() == "nccl" else tensor
+
+
 @torch.no_grad()
 def sum_over_processes(part: Tensor) -> Tensor:
-    """The sum of a tensor (...) over all processes, without gradient."""
+    """The sum of a tensor (...) over all processes, without gradient, on its own device."""
     if world_size() == 1:
         return part
-    total = part.clone()
-    dist.all_reduce(total)
-    return total
+    dist.all_reduce(total := sendable(part.clone()))
+    return total.to(part.device)
 
 
 @torch.no_grad()
 def gather(rows: Tensor) -> Tensor:
-    """The rows (B, ...) of all processes in rank order, (world * B, ...), without gradient."""
+    """The rows (B, ...) of all processes in rank order, (world * B, ...), without gradient, on their own device."""
     if world_size() == 1:
         return rows.detach()
-    parts = [torch.empty_like(rows) for _ in range(world_size())]
-    dist.all_gather(parts, rows.detach().contiguous())
-    return torch.cat(parts)
+    own = sendable(rows.detach().contiguous())
+    parts = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(parts, own)
+    return torch.cat(parts).to(rows.device)
 
 
 def gather_objects(own: T) -> list[T]:
@@ -198,9 +203,10 @@ def same_permutation(size: int, device: torch.device) -> Tensor:
 
 @torch.no_grad()
 def share_first(tensor: Tensor) -> None:
-    """Fill the tensor with what the first process has in its own."""
+    """Fill the tensor (...) with what the first process has in its own."""
     if world_size() > 1:
-        dist.broadcast(tensor, src=0)
+        dist.broadcast(sent := sendable(tensor), src=0)
+        tensor.copy_(sent)
 
 
 class AllReduceSum(torch.autograd.Function):

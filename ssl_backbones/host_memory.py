@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import mmap
 import os
+import re
 import secrets
 import weakref
 from collections.abc import Callable, Sequence
@@ -20,10 +21,13 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any, TypeVar, final
 
 import numpy as np
+import torch
 
 from ssl_backbones.distributed import first_decides, first_here, gather_objects, world_size
 
 T = TypeVar("T")
+RAN_OUT = re.compile(r"can't allocate memory|not enough memory|DefaultCPUAllocator")
+"""Words of torch when the host's memory runs out, for which it has no type."""
 LEAST = 2**20
 """Bytes of an array from which on it is shared."""
 PIECE = 2**26
@@ -33,6 +37,12 @@ Offer = tuple[int, int, str]
 memory has, on any machine."""
 Kind = tuple[tuple[int, ...], str]
 """The shape and the type of an array."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """True for an error by which Python or torch tell that the memory of the host, or of a device, has run out."""
+    of_torch = isinstance(error, RuntimeError) and bool(RAN_OUT.search(str(error)))
+    return of_torch or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 @final

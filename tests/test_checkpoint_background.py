@@ -22,6 +22,7 @@ from ssl_backbones.runs import saving
 from ssl_backbones.runs.checkpoint import load_latest
 from ssl_backbones.runs.manifest import CheckpointError
 from ssl_backbones.runs.writer import HostCopy, Writer
+from ssl_backbones.train.due import Due
 from ssl_backbones.train.guards import NotFiniteError
 from ssl_backbones.train.loop import Loop
 
@@ -182,7 +183,7 @@ def test_a_failure_is_not_kept_for_the_next_save(
         made.append(loop.step)
 
     monkeypatch.setattr(Loop, "descend", step)
-    monkeypatch.setattr(Loop, "save_is_due", lambda loop: loop.step == 2)
+    monkeypatch.setattr(Due, "after", lambda due, step: step == 2)
     with pytest.raises(CheckpointError, match="step 2 could not be written"):
         run(recipe)
     assert made == [1, 2, 3]

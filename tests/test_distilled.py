@@ -233,8 +233,13 @@ class TestRefusedTeachers:
         with pytest.raises(ValueError, match=r"dense_weight is 1.0, but must be 0 where features are kept"):
             DistilledConfig(kept="beside", dense_weight=1.0)
 
+    @pytest.mark.parametrize("name", ["vit_small_patch14_dinov2.lvd142m", "hf-hub:org/name"])
+    def test_a_name_is_no_part_of_a_run_s_folder(self, name: str, tmp_path: Path) -> None:
+        tiny(DistilledConfig, image_folder(tmp_path / "photos"), Path("."), {"teacher": name})
+
     def test_the_run_s_own_network(self, tmp_path: Path) -> None:
         data = image_folder(tmp_path / "photos")
+        (tmp_path / "run" / "backbone").mkdir(parents=True)
         with pytest.raises(
             ValueError, match=r"given to distilled is .*, but must be another network than the one that"
         ):

@@ -12,6 +12,7 @@ from typing import Any
 
 import hostile
 import pytest
+import safetensors.torch
 import torch
 from accelerate import Accelerator
 from hypothesis import given
@@ -22,12 +23,14 @@ from small_methods import small_method, views
 from ssl_backbones import create_model
 from ssl_backbones.data import TooManyUnreadableError
 from ssl_backbones.data.placement import in_layout
-from ssl_backbones.methods import BYOLConfig, LewelBConfig, MethodConfig, MoCoV2Config, SimCLRConfig
+from ssl_backbones.methods import BYOL, BYOLConfig, LewelBConfig, MethodConfig, MoCoV2Config, SimCLRConfig
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.settings import Checkpoints, OptimizerConfig
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs import checkpoint
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.run_folder import RunFolderError
+from ssl_backbones.runs.writer import HostCopy
 from ssl_backbones.train import start as start_module
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.guards import SKIPS, FiniteWatch, MemoryShortError, NotFiniteError, memory_advice
@@ -92,7 +95,7 @@ def test_the_step_its_images_and_the_last_good_checkpoint_are_named(kind: str, d
     descend = Loop.descend
 
     def watch(loop: Loop, batches: Any) -> None:
-        shown.append(loop.keys_of(loop.step))
+        shown.append(loop.loader.order.keys_of(loop.step, loop.images.keys))
         descend(loop, batches)
 
     with pytest.MonkeyPatch.context() as patch, poisoned(kind, range(2, 3)):
@@ -118,7 +121,7 @@ def test_the_images_named_are_those_of_the_batch(data: Path, tmp_path: Path, mon
         order = loop.loader.order
         epoch, position = divmod(loop.step, order.steps_per_epoch)
         asked.append([int(at) for request in order.requests(epoch, position) for at in request.indices][:8])
-        named.append(loop.keys_of(loop.step))
+        named.append(order.keys_of(loop.step, loop.images.keys))
         keys.append(loop.images.keys)
         descend(loop, batches)
 
@@ -245,15 +248,42 @@ def crowded(step: int, error: Exception) -> Callable[..., None]:
     return fall
 
 
+SHORT = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    MemoryError(),
+]
+
+
 @pytest.mark.parametrize(
-    "error",
+    ("place", "name", "words"),
     [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
-        MemoryError(),
+        (
+            safetensors.torch,
+            "save",
+            r"^the checkpoint of step 0 could not be written, as .* memory ran out: .* [\d.]+ MB",
+        ),
+        (HostCopy, "of", r"^the checkpoint of step 0 could not be written, as .* memory ran out: .* [\d.]+ MB"),
+        (Monitor, "judge", "^out of memory while images were looked at after step 0, 256 at a time: "),
+        (BYOL, "on_epoch_start", "^out of memory while images were looked at after step 0, 256 at a time: "),
     ],
-    ids=lambda error: type(error).__name__,
 )
+@pytest.mark.parametrize("error", SHORT, ids=lambda error: type(error).__name__)
+def test_memory_that_runs_out_beside_the_steps_is_no_matter_of_the_batch(
+    place: Any, name: str, words: str, error: Exception, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(place, name, full)
+    with pytest.raises(Refusal, match=words) as caught:
+        run(tiny(BYOLConfig, data, tmp_path / "run"))
+    assert "batch" not in str(caught.value)
+    assert "--out" not in str(caught.value)
+    assert not list((tmp_path / "run" / "checkpoints").glob(".tmp-*"))
+
+
+@pytest.mark.parametrize("error", SHORT, ids=lambda error: type(error).__name__)
 def test_memory_that_runs_out_names_the_batch_and_what_to_change(
     error: Exception, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from runs import image_folder, outcome, run, run_whole, stop, tiny
+from runs import asked_to_stop, image_folder, killed, outcome, run, run_whole, stop, tiny
 from small_methods import CONFIGS, STAND_INS
 from test_step_cost import Calls
 from torch import nn
@@ -28,9 +28,11 @@ from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.models.shadow import Shadow
 from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import Monitoring
+from ssl_backbones.runs import checkpoint
 from ssl_backbones.train.beginning import begin
 from ssl_backbones.train.pretrain import build
-from ssl_backbones.train.start import UnfitError
+from ssl_backbones.train.start import OF_THE_START, UnfitError
 
 SHIPPED = "resnet8_byol.imagenette32_60ep"
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -281,6 +283,39 @@ def test_a_run_goes_on_bit_identical_without_its_start(data: Path, folder: Path,
     compared.remove(lost)
     assert found["baselines"] == wanted["baselines"]
     assert found["verdict"] == [words for words in wanted["verdict"] if lost["name"] not in words]
+
+
+@pytest.mark.parametrize(("engine", "taken"), [("auto", 2), ("pillow", 1)])
+def test_weights_before_the_first_step_are_those_that_the_results_name(
+    engine: Any, taken: int, data: Path, tmp_path: Path
+):
+    """Another file lies there by now, which is opened where the command leaves fields open."""
+    recipe = tiny(BYOLConfig, data, tmp_path / "run", init=str(tmp_path / "start"), engine=engine)
+    save_backbone(network(1), tmp_path / "start", "resnet8")
+    stop(recipe, 1, killed)
+    shutil.rmtree(tmp_path / "start")
+    save_backbone(network(2), tmp_path / "start", "resnet8")
+    stop(recipe, 1, killed)
+    named = json.loads((tmp_path / "run" / "recipe.json").read_text())["start"]["sha256"]
+    saved = checkpoint.load_latest(tmp_path / "run" / "checkpoints")
+    assert saved is not None
+    assert saved.step == 0
+    for name, value in network(taken).state_dict().items():
+        torch.testing.assert_close(saved.tensors["method"][f"backbone.{name}"], value, rtol=0, atol=0)
+    assert named == weights_sha256(network(taken))
+
+
+@pytest.mark.parametrize("name", sorted(OF_THE_START))
+def test_what_the_first_weights_follow_from_is_free_once_a_step_is_made(
+    name: str, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    recipe = tiny(BYOLConfig, data, tmp_path / "run", monitoring=Monitoring(knn_every=0))
+    for step in (1, 2):
+        stop(recipe, step, killed if step == 1 else asked_to_stop)
+        file = tmp_path / "run" / "recipe.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {name: {"mean": [0.5], "std": [0.5]}}))
+    run(recipe)
+    assert [f"begun anew ({name}" in line for line in caplog.messages] == [True]
 
 
 def test_a_finished_run_needs_no_start(data: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

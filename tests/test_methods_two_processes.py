@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from small_methods import small_method, views
+from small_methods import CONFIGS, Drawn, mined, small_method, views
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from two_processes import run_two_processes
 
+from ssl_backbones.distributed import gather, share_first, sum_over_processes
 from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, Method, MoCoV2Config, RoBConfig
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.models.batch_norm import CrossReplicaBatchNorm
@@ -102,12 +104,50 @@ def normalise(rank: int) -> list[Tensor]:
     return [output.detach(), mine.grad, norm.running_mean, norm.running_var]
 
 
+class OnGPU(Tensor):
+    """A tensor on the CPU that stands for one on a GPU: made by `cuda`, and forgotten by `to` and `copy_`."""
+
+
+def nccl(collective: Callable[..., Any], patch: pytest.MonkeyPatch) -> None:
+    """Let a collective refuse what NCCL would: a tensor that is on no GPU."""
+    real = getattr(torch.distributed, collective.__name__)
+
+    def by_gpus(first: Any, *more: Any, **how: Any) -> Any:
+        given = [tensor for each in (first, *more) for tensor in (each if isinstance(each, list) else [each])]
+        for tensor in given if how.get("group") is None else ():
+            if isinstance(tensor, Tensor) and not isinstance(tensor, OnGPU):
+                raise RuntimeError("No backend type associated with device type cpu")
+        return real(first, *more, **how)
+
+    patch.setattr(torch.distributed, collective.__name__, by_gpus)
+
+
+def starts_by_nccl(rank: int) -> dict[str, Any]:
+    """Every method's start, before it is on its device, and what is sent of tensors on the CPU, by GPUs alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.distributed, "get_backend", lambda: "nccl")
+        patch.setattr(Tensor, "cuda", lambda tensor: tensor.clone().as_subclass(OnGPU))
+        patch.setattr(OnGPU, "to", lambda tensor, *_: tensor.as_subclass(Tensor))
+        for collective in (torch.distributed.broadcast, torch.distributed.all_reduce, torch.distributed.all_gather):
+            nccl(collective, patch)
+        centres = {}
+        for kind in CONFIGS:
+            method = small_method(kind)
+            method.dataset(mined(Drawn(12)), 16, 0)
+            centres |= {f"{kind.name} {name}": own for name, own in method.named_buffers() if "centre" in name}
+        mine = torch.arange(3) + 10 * rank
+        sent = {"sum": sum_over_processes(mine), "rows": gather(mine)}
+        share_first(mine)
+        return sent | {"first": mine} | centres
+
+
 def everything(rank: int) -> dict[str, Any]:
     """The results of all that is compared; two processes take long to begin."""
     return {
         "synchronised": on_a_rank(rank, SYNCHRONISED),
         "apart": on_a_rank(rank, APART),
         "normalised": normalise(rank),
+        "by nccl": starts_by_nccl(rank),
     }
 
 
@@ -130,3 +170,11 @@ def test_cross_replica_batch_norm_is_batch_norm_over_all_rows(ranks: list[Any]) 
     for part in normalised:
         torch.testing.assert_close(part[2], norm.running_mean)
         torch.testing.assert_close(part[3], norm.running_var)
+
+
+def test_before_a_method_is_on_its_gpu_nothing_is_sent_that_nccl_refuses(ranks: list[Any]) -> None:
+    first, second = (rank["by nccl"] for rank in ranks)
+    assert largest_difference(first, second) == 0
+    assert any(name.endswith(".centre") and tensor.any() for name, tensor in first.items())
+    expected = {"sum": [10, 12, 14], "rows": [0, 1, 2, 10, 11, 12], "first": [0, 1, 2]}
+    assert {name: second[name].tolist() for name in expected} == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import fields, replace
 from itertools import product
 from pathlib import Path
@@ -22,15 +23,17 @@ from ssl_backbones.recipes import facts as counted
 from ssl_backbones.recipes.command_line import read_recipe
 from ssl_backbones.recipes.facts import Facts
 from ssl_backbones.recipes.instead import take_own, ways_out
-from ssl_backbones.recipes.own import ARCHS, FEWEST, MEASURED, settled
+from ssl_backbones.recipes.own import ARCHS, FEWEST, MEASURED, put, settled
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.rules import RULES
 from ssl_backbones.runs.run_folder import RunFolderError
 from ssl_backbones.train import beginning as beginning_module
 from ssl_backbones.train import settle as settle_module
 from ssl_backbones.train.guards import memory_advice
+from ssl_backbones.train.results import altered
 from ssl_backbones.train.settle import memory_of, shorter_side
 from ssl_backbones.train.start import UnfitError
+from ssl_backbones.views import Policy
 
 OWN = [name for name in recipes.names() if name.endswith(".own")]
 PAPERS = [name for name in recipes.names() if name.startswith("resnet50") and name not in OWN]
@@ -202,6 +205,28 @@ def test_what_a_command_line_says_is_not_left_to_the_rules() -> None:
     made = settled(recipe, Facts(300, 128, 12e9))
     assert (made.epochs, made.batch_size, made.method.views[0].blur_p) == (200, 16, 0.3)  # type: ignore[attr-defined]
     assert (made.schedule.warmup_epochs, made.method.queue_size) == (10, 256)  # type: ignore[attr-defined]
+
+
+def others(value: Any) -> tuple[Any, ...]:
+    """Values beside one, of which a recipe takes some."""
+    if isinstance(value, Policy):
+        return (replace(value, blur_p=0.25),)
+    if isinstance(value, tuple):
+        return value[:1], value[::-1], (*value, *value)
+    return (value / 2, value + 0.1) if isinstance(value, float) else (2 * value, value + 1, value + 2, value // 2, 4)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_field_that_a_person_sets_is_altered(name: str) -> None:
+    recipe = recipes.get(name)
+    for field in recipe.derived:
+        left = replace(recipe, derived=tuple(other for other in recipe.derived if other != field))
+        told = False
+        for value in others(settle_module.value_at(recipe, field)):
+            with suppress(ValueError):
+                names = altered(put(left, field, value))
+                told = told or any(f"{name}.".startswith(f"{field}.") for name in names)
+        assert told or field.startswith("monitoring."), field
 
 
 def command(data: Path, out: Path, *words: str) -> Recipe:

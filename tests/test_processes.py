@@ -98,15 +98,18 @@ def test_the_launchers_settings_do_not_change_the_loss(monkeypatch: pytest.Monke
     assert found == (1, "no")
 
 
-@pytest.mark.parametrize(("flag", "package"), processes.LAUNCHED_WITH.items())
-def test_a_launcher_configured_for_what_is_missing_is_refused(
-    flag: str, package: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("flag", "on", "off"),
+    [*((flag, "true", "false") for flag in processes.TAKING_OVER), (processes.LAUNCHED, "INDUCTOR", "NO")],
+)
+def test_a_launcher_configured_to_take_the_network_over_is_refused(
+    flag: str, on: str, off: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(flag, "true")
-    monkeypatch.setattr(processes, "find_spec", lambda name: None)
-    with pytest.raises(processes.LauncherError, match=f"{flag} is set and {package} is not installed: unset it"):
+    """Also where what it would take is installed."""
+    monkeypatch.setenv(flag, on)
+    with pytest.raises(processes.LauncherError, match=f"^{flag} is '{on}', but .*: unset it, or launch by torchrun"):
         processes.meet()
-    monkeypatch.setenv(flag, "false")
+    monkeypatch.setenv(flag, off)
     processes.check_launcher()
 
 

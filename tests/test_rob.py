@@ -233,6 +233,7 @@ class TestRefused:
 
 def test_the_run_s_own_network_is_refused(tmp_path: Path) -> None:
     data = image_folder(tmp_path / "photos")
+    (tmp_path / "run" / "backbone").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"given to rob is .*, but must be another network than the one that"):
         tiny(RoBConfig, data, tmp_path / "run", {"teacher": str(tmp_path / "run" / "backbone")})
 

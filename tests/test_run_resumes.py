@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +22,9 @@ from whole_runs import NoisyConfig, Whole, contents, data, watched
 
 from ssl_backbones import distributed
 from ssl_backbones.data import ImageSourceError
+from ssl_backbones.data.blocks import Keeping
 from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, MethodConfig
+from ssl_backbones.recipes.recipe import FREE
 from ssl_backbones.recipes.settings import Checkpoints, Monitoring, OptimizerConfig
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs import checkpoint
@@ -28,6 +32,12 @@ from ssl_backbones.runs.run_folder import RunFolderError
 from ssl_backbones.train import ending
 from ssl_backbones.train import pretrain as pretrain_module
 from ssl_backbones.train import start as start_module
+from ssl_backbones.train.bench import Bench
+from ssl_backbones.train.cost import tells_pace
+from ssl_backbones.train.judge import Measured
+from ssl_backbones.train.monitor import Monitor
+from ssl_backbones.train.precision import Compute
+from ssl_backbones.train.processes import Stopped
 
 __all__ = ["data"]
 
@@ -60,12 +70,32 @@ def lewel_m(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Whole
 )
 def test_it_goes_on_from_any_step(step: int, happens: Callable[[], None], noisy: Whole, tmp_path: Path) -> None:
     recipe = dataclasses.replace(elsewhere(noisy.recipe, tmp_path / "run"), checkpoints=Checkpoints(2, 0))
-    if step == STEPS and happens is asked_to_stop:  # nothing is left to stop
-        with runs.after(step, happens):
+    stop(recipe, step, happens)
+    run(recipe)
+    assert outcome(tmp_path / "run") == outcome(noisy.path)
+
+
+@pytest.mark.parametrize("measurement", [0, 1, 2])
+def test_a_signal_while_it_measures_ends_the_run_with_all_saved(
+    measurement: int, noisy: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the first step, after the first epoch, and after the last step, when the comparison is left."""
+    judge, judged = Monitor.judge, []
+
+    def interrupted(monitor: Monitor, bench: Bench) -> Measured:
+        if len(judged) == measurement:
+            asked_to_stop()
+        judged.append(measurement)
+        return judge(monitor, bench)
+
+    recipe = elsewhere(noisy.recipe, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(Monitor, "judge", interrupted)
+        with pytest.raises(Stopped, match="143"):
             run(recipe)
-    else:
-        stop(recipe, step, happens)
-        run(recipe)
+    assert len(judged) == measurement + 1
+    assert f"Stopped after step {(1, 3, STEPS)[measurement]} of {STEPS}" in capsys.readouterr().out
+    run(recipe)
     assert outcome(tmp_path / "run") == outcome(noisy.path)
 
 
@@ -80,6 +110,75 @@ def test_it_goes_on_after_it_was_killed_while_leaving(
     assert checkpoint.load_latest(tmp_path / "run" / "checkpoints").step == STEPS
     run(recipe)
     assert outcome(tmp_path / "run") == outcome(noisy.path)
+
+
+def test_the_forecast_of_a_run_that_goes_on_follows_no_first_pass(
+    cut: Path, noisy: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(cut, tmp_path / "run")
+    monkeypatch.setattr(start_module, "try_step", lambda *_: 1e6)
+    run(elsewhere(noisy.recipe, tmp_path / "run"))
+    assert "Forecast: memory " in capsys.readouterr().out
+    run(elsewhere(noisy.recipe, tmp_path / "new"))
+    assert re.search(r"Forecast: about \S+e\+06 s a step, ", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("device", "step", "tried", "known"),
+    [
+        ("cuda", 0, {}, False),
+        ("cuda", 0, {"fp32 contiguous": 1.0}, True),
+        ("cuda", 4, {}, False),
+        ("cpu", 4, {}, False),
+    ],
+)
+def test_the_pace_is_told_where_it_is_known(device: str, step: int, tried: dict[str, float], known: bool) -> None:
+    accelerator = SimpleNamespace(device=torch.device(device))
+    loop: Any = SimpleNamespace(compute=Compute("fp32", "contiguous", tried), step=step, accelerator=accelerator)
+    assert tells_pace(loop) == known
+
+
+FREELY: dict[str, Any] = {
+    "monitoring": Monitoring(knn_every=0),
+    "checkpoints": Checkpoints(every_steps=1, every_minutes=0),
+    "unreadable_share": 0.5,
+    "log_every": 3,
+    "trackers": ("tensorboard",),
+    "workers": 1,
+    "compile": True,
+    "grad_checkpointing": True,
+    "max_pixels": 10**6,
+    "cache": "cache",
+    "cache_limit": 2.0,
+    "blocks": Keeping(limit=4.0),
+    "verify": True,
+}
+"""Another value for each field that may change when a run goes on."""
+ELSEWHERE = {"promise", "derived", "data", "validation", "out", "start", "resident", "measured"}
+"""Those of no effect on a step, those that are held to what they name, and one for another engine alone."""
+
+
+@pytest.mark.parametrize("name", sorted(FREE - ELSEWHERE))
+def test_a_field_that_changes_on_the_way_changes_no_bit_or_is_said(
+    name: str,
+    cut: Path,
+    noisy: Whole,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(cut, tmp_path / "run")
+    recipe = elsewhere(noisy.recipe, tmp_path / "run")
+    before, new = getattr(recipe, name), str(tmp_path / "cache") if name == "cache" else FREELY[name]
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda method: None)
+    run(dataclasses.replace(recipe, **{name: new}))
+    said = f"may not be bit-identical to a run never stopped: {name} {before} -> {new}" in capsys.readouterr().out
+    ended = [
+        {key: part for key, part in runs.state(path).items() if key.startswith(("method", "optimizer"))}
+        for path in (tmp_path / "run", noisy.path)
+    ]
+    assert said == (name in ("compile", "max_pixels"))
+    assert said or runs.sha(ended[0]) == runs.sha(ended[1])
 
 
 GONE = {
@@ -267,9 +366,9 @@ def test_what_is_measured_may_change_on_the_way(data: Path, tmp_path: Path) -> N
     run(k5)
     recipe = tiny(BYOLConfig, data, tmp_path / "run")
     stop(recipe, 4)
+    stop(elsewhere(k5, tmp_path / "run"), 5)
     run(elsewhere(k5, tmp_path / "run"))
     changed, whole = (outcome(tmp_path / name)["results"] for name in ("run", "k5"))
-    for results in (changed, whole):
-        del results["trend"]  # of all measurements, less those that the new question was not yet asked of
+    assert changed["trend"]["steps"] == [STEPS]
     assert changed == whole
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["monitoring"]["k"] == 5

@@ -10,13 +10,16 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import TensorBoardTracker
-from runs import STEPS, elsewhere, outcome, run, sha, state, stop, tiny
+from runs import STEPS, after, asked_to_stop, elsewhere, outcome, run, sha, state, stop, tiny
 from whole_runs import NoisyConfig, data
 
 from ssl_backbones.methods import BYOLConfig, MethodConfig, MoCoV2Config, SimCLRConfig
 from ssl_backbones.recipes.settings import Checkpoints, Monitoring, ScheduleConfig
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.manifest import folder_name
+from ssl_backbones.train import due as due_module
+from ssl_backbones.train.due import Due
+from ssl_backbones.train.processes import Stopped
 from ssl_backbones.train.start import UnfitError
 
 __all__ = ["data"]
@@ -45,6 +48,27 @@ def test_processes_exchange_gradients_once_a_step(data: Path, tmp_path: Path, mo
 def test_the_last_step_is_logged_wherever_it_falls(data: Path, tmp_path: Path) -> None:
     lines = read_log(run(tiny(BYOLConfig, data, tmp_path / "run", log_every=4)).path / "log.jsonl")
     assert [line["step"] for line in lines if "loss" in line] == [4, 6]
+
+
+@pytest.mark.parametrize(
+    ("processes", "log_every", "saved"),
+    [(1, 1, [8, 16, 24]), (1, 5000, [8, 16, 24]), (2, 5000, [10, 20]), (2, 4, [8, 16, 24])],
+)
+def test_the_clock_of_checkpoints_is_not_that_of_the_log(
+    processes: int, log_every: int, saved: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of two minutes, and a checkpoint after more than fifteen; several processes ask seldom."""
+    made: list[int] = []
+    monkeypatch.setattr(due_module, "monotonic", lambda: 120.0 * len(made))
+    monkeypatch.setattr(due_module, "world_size", lambda: processes)
+    rule = Checkpoints(every_minutes=15)
+    due, found = Due(tiny(BYOLConfig, Path("photos"), Path("run"), log_every=log_every, checkpoints=rule)), []
+    for step in range(1, 25):
+        made.append(step)
+        if due.after(step):
+            found.append(step)
+            due.saved()
+    assert found == saved
 
 
 def test_methods_take_one_step_for_all_micro_batches(data: Path, tmp_path: Path) -> None:
@@ -80,6 +104,26 @@ def test_a_tracker_keeps_what_it_was_told_when_the_run_is_stopped(
     assert len(ended) == 1
     events = EventAccumulator(str(tmp_path / "run" / "ssl-backbones")).Reload()
     assert [event.step for event in events.Scalars("loss")] == [2, 4]
+
+
+@pytest.mark.parametrize("call", ["start", "log", "finish"])
+def test_a_tracker_that_fails_changes_no_end(
+    call: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither of a run that is stopped, whose exit code is that of its signal, nor of one that goes to its end."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise ConnectionError("no route to host")
+
+    recipe = tiny(BYOLConfig, data, tmp_path / "run", trackers=("tensorboard",))
+    whole = run(elsewhere(recipe, tmp_path / "whole"))
+    monkeypatch.setattr(TensorBoardTracker, call, broken)
+    with after(4, asked_to_stop), pytest.raises(Stopped, match="143"):
+        run(recipe)
+    run(recipe)
+    warning = "warning: a tracker failed, and training goes on (ConnectionError: no route to host)"
+    assert capsys.readouterr().out.count(warning) == 2
+    assert outcome(tmp_path / "run") == outcome(whole.path)
 
 
 SCHEDULES = {

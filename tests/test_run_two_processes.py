@@ -14,11 +14,14 @@ import torch
 from runs import tiny
 from small_methods import CONFIGS
 from torch import Tensor
-from two_processes import run_two_processes
+from two_processes import RankError, run_two_processes
 from whole_runs import data
 
 from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, MethodConfig, MoCoV2Config
+from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import Monitoring
 from ssl_backbones.runs.log import read_log
+from ssl_backbones.train import ending
 
 __all__ = ["data"]
 
@@ -143,6 +146,32 @@ def test_two_processes_stop_together_and_go_on(name: str, both: Both) -> None:
     assert (went_on / "log.jsonl").read_text() == (whole / "log.jsonl").read_text()
     cut, straight = (json.loads((path / "results.json").read_text()) for path in (went_on, whole))
     assert cut | {"seconds": 0} == straight | {"seconds": 0}
+
+
+def compared_with_a_failure(rank: int, recipes: dict[str, Recipe]) -> None:
+    """Runs whose second process, and it alone, runs out of memory at their end, each at a place of its own."""
+
+    def full(*_: object) -> None:
+        raise MemoryError("no more")
+
+    for place, recipe in recipes.items():
+        with pytest.MonkeyPatch.context() as patch:
+            if rank == 1:
+                patch.setattr(ending, place, full)
+            runs.as_rank(rank, {place: runs.Part(recipe, whole=True)}, torch.float32)
+
+
+def test_a_process_that_fails_in_the_comparison_ends_the_others(data: Path, tmp_path: Path) -> None:
+    """No results are written, and nobody waits; a failure in what a process does for itself costs nothing."""
+    usual: dict[str, Any] = {"max_steps": 1, "monitoring": Monitoring(knn_every=0)}
+    recipes = {place: tiny(BYOLConfig, data, tmp_path / place, **usual) for place in ("compared", "looked_at")}
+    said = (
+        r"on rank 1:[\s\S]*comparison with other networks failed \(MemoryError: no more\) in process 1 of 2, all else"
+    )
+    with pytest.raises(RankError, match=said):
+        run_two_processes(compared_with_a_failure, recipes)
+    assert not (tmp_path / "looked_at" / "results.json").exists()
+    assert "baselines" in json.loads((tmp_path / "compared" / "results.json").read_text())
 
 
 def test_the_number_of_processes_may_change_on_the_way(both: Both) -> None:

@@ -147,6 +147,11 @@ def synchronise_batch_norm(module: nn.Module) -> nn.Module:
     return _replace(module, lambda norm: kind(norm.num_features, norm.eps, _momentum(norm), norm.affine))
 
 
+def normalises_together(module: nn.Module) -> bool:
+    """True if a BatchNorm in the module is taken over all processes, or over groups of their batches."""
+    return any(isinstance(part, CrossReplicaBatchNorm | nn.SyncBatchNorm | SplitBatchNorm) for part in module.modules())
+
+
 def split_batch_norm(module: nn.Module, splits: int) -> nn.Module:
     """The module with every BatchNorm taken over each of `splits` groups of the batch; state-dict keys stay."""
     return _replace(

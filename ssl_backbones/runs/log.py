@@ -22,10 +22,8 @@ from tqdm import tqdm
 from ssl_backbones.credentials import without_credentials
 from ssl_backbones.files import object_in, regular, telling, without_links, write_file
 from ssl_backbones.narrator import NARRATOR, as_time
+from ssl_backbones.runs.trackers import Tracker, mentioned
 from ssl_backbones.runs.waiting import Spent
-
-Tracker = Callable[[dict[str, float], int], Any]
-"""Called with the values of a step and the step: `accelerator.log` and every tracker's `log` are."""
 
 NOT_NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 """JSON knows no such numbers, so they are written as these strings."""
@@ -195,12 +193,8 @@ class RunLog:
     def track(self, values: dict[str, float]) -> None:
         """Hand the values to every tracker; one that fails is mentioned once and does not stop the run."""
         for number, tracker in enumerate(self.trackers):
-            try:
+            with mentioned(self.say, number, self.failed):
                 tracker(dict(values), self.step)
-            except Exception as error:  # a tracker is somebody else's program, on somebody else's network
-                if number not in self.failed:
-                    self.failed.add(number)
-                    self.say(f"warning: a tracker failed, and training goes on ({type(error).__name__}: {error})")
 
     def show(self, epoch: int, values: Mapping[str, float]) -> None:
         """Update the bar, or print a line where the next would come later than every so many seconds."""

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ssl_backbones.distributed import first_decides, in_every_process, rank, world_size
 from ssl_backbones.files import create_file, object_digest, sync_folder, write_file
+from ssl_backbones.host_memory import is_out_of_memory
 from ssl_backbones.runs.checkpoint import surroundings
 from ssl_backbones.runs.manifest import (
     MANIFEST,
@@ -140,7 +141,7 @@ class Begun:
 
 @contextmanager
 def telling_of(begun: Begun) -> Iterator[None]:
-    """Context manager: clear away what was begun after an error; one of the file system becomes CheckpointError."""
+    """Context manager: clear away what was begun after an error; of the disk or memory, it becomes CheckpointError."""
     try:
         yield
     except Exception as error:
@@ -148,6 +149,8 @@ def telling_of(begun: Begun) -> Iterator[None]:
             shutil.rmtree(begun.writing, ignore_errors=True)
         if isinstance(error, OSError):
             raise CheckpointError(disk_sentence(error, begun)) from error
+        if is_out_of_memory(error):
+            raise CheckpointError(memory_sentence(begun)) from error
         raise
 
 
@@ -228,6 +231,15 @@ def prune(folder: Path, step: int, keep: int, best: int | None) -> None:
             set_aside(path)
         except OSError as error:  # the new one is safe: no reason to stop a run
             warnings.warn(f"the old checkpoint {path} could not be deleted: {error}", stacklevel=2)
+
+
+def memory_sentence(begun: Begun) -> str:
+    """The message on a checkpoint that the host's memory had no space for, with the bytes of its tensors."""
+    return (
+        f"the checkpoint of step {begun.step} could not be written, as this machine's memory ran out: its tensors have "
+        f"{begun.size / 1e6:.1f} MB, which are copied to be written; free memory and start the same command again, the "
+        "checkpoints before it are whole"
+    )
 
 
 def disk_sentence(error: OSError, begun: Begun) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ssl_backbones.distributed import doing, first_decides, rank
 from ssl_backbones.runs.manifest import MANIFEST, CheckpointError, wait_for
-from ssl_backbones.runs.saving import Begun, State, begin
+from ssl_backbones.runs.saving import Begun, State, begin, telling_of
 
 
 class Writer:
@@ -48,7 +48,8 @@ class Writer:
         self.settle()
         begun = begin(self.folder, step, tensors, scalars, own=own, keep=self.keep, best=best)
         if rank() == 0:
-            parts = self.copy.of({**tensors, OWN: own or {}})
+            with telling_of(begun):
+                parts = self.copy.of({**tensors, OWN: own or {}})
             copied, apart = {part: parts[part] for part in tensors}, parts[OWN] if own is not None else None
             # Python warns of every fork beside a thread; this one holds no lock that a reading process would want.
             warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)

@@ -32,6 +32,8 @@ class Before:
         self.judge, self.given, self.layout = judge, given, layout
         self.network: Measured | None = None
         self.random: Measured | None = None
+        self.since = -1
+        """The step after which all measurements answer the judge's question."""
 
     def measure(self, bench: Bench, found: Measured) -> None:
         """Keep what was found of the network, and measure random weights beside it if it was given others."""
@@ -59,14 +61,16 @@ class Before:
         if self.network is None:
             return {}
         random = {} if self.random is None else {"random": self.random.scalars}
-        return {"before": self.network.scalars, **random, "question": self.judge.question()}
+        return {"before": self.network.scalars, **random, "question": self.judge.question(), "since": self.since}
 
     def load(self, saved: Checkpoint) -> bool:
-        """Take up what was saved; False where that answers another question."""
+        """Take up what was saved; False where that answers another question, which is asked from here on."""
         if "before" not in saved.scalars:
             return True
         self.network, self.random = (recalled(saved.scalars, saved.tensors, name) for name in ("before", "random"))
-        return saved.scalars["question"] in (self.judge.question(), self.judge.question(by_sizes))
+        same = saved.scalars["question"] in (self.judge.question(), self.judge.question(by_sizes))
+        self.since = saved.scalars.get("since", -1) if same else saved.step
+        return same
 
 
 def recalled(scalars: Mapping[str, Any], parts: Mapping[str, Mapping[str, Tensor]], name: str) -> Measured | None:

@@ -38,12 +38,20 @@ def expected(loop: Loop, timing: FirstBatch | None) -> str:
     short = ", WHICH IS MORE THAN IS FREE" if needed > free else ""
     copied = checkpoint_size(loop.method, loop.run.optimizer.kind)
     told = [
-        *([] if timing is None else [time_sentence(loop, timing)]),
+        *([time_sentence(loop, timing)] if timing is not None and tells_pace(loop) else []),
         f"memory {gigabytes(memory_of(loop.accelerator.device))} so far",
         f"host memory {gigabytes(copied)} for the copy that checkpoints are written from",
         f"disk {gigabytes(needed)} of {gigabytes(free)} free in {loop.folder.path}{short}",
     ]
     return f"Forecast: {'; '.join(told)}."
+
+
+def tells_pace(loop: Loop) -> bool:
+    """True if the time of steps is known: some were timed, or a run begins on a CPU.
+
+    The first pass on a GPU takes many times as long as those that follow, and a run that goes on times no steps.
+    """
+    return bool(loop.compute.tried) or (loop.step == 0 and loop.accelerator.device.type == "cpu")
 
 
 def time_sentence(loop: Loop, timing: FirstBatch) -> str:

@@ -18,6 +18,8 @@ from ssl_backbones.host_memory import HostArray
 from ssl_backbones.shares import own_places, own_share
 from ssl_backbones.train.reading import read_each
 
+AT_ONCE = 256
+"""Images whose features are made at once."""
 GATHERED = 2**12
 """Rows of each process that are gathered at once."""
 TOGETHER = 64
@@ -31,7 +33,7 @@ def embed(
     indices: np.ndarray,
     device: torch.device,
     *,
-    batch_size: int = 256,
+    batch_size: int = AT_ONCE,
     workers: int = 0,
     autocast: AbstractContextManager[Any] | None = None,
     shared_out: bool = False,

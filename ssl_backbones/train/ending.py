@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from ssl_backbones.catalogue.at_hand import weights_at_hand
 from ssl_backbones.data.images import Images
-from ssl_backbones.distributed import is_lost_rank, made_everywhere, say
+from ssl_backbones.distributed import is_lost_rank, made_everywhere, rank, say, world_size
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.names import Name
@@ -25,23 +26,41 @@ from ssl_backbones.train.processes import first_decides
 from ssl_backbones.views import SingleView, permutation
 
 
+class ComparisonError(Refusal, RuntimeError):
+    """A failure of the comparison in one of several processes, for which the others would wait."""
+
+
 def conclude(beginning: Beginning, monitor: Monitor, bench: Bench) -> None:
     """Compare the backbone with its baselines, in all processes; a failure is printed and skips the comparison.
 
-    Losing a process is another matter: it ends the run, and the same command resumes with the comparison.
+    Losing a process is another matter: it ends the run, and the same command resumes with the comparison. So it is
+    where one of several fails at what they do together: ComparisonError.
     """
-    try:
+    with skipped_after_failure(alone=world_size() == 1):
         monitor.baselines = beside_baselines(beginning, monitor.asked_images, bench)
+
+
+@contextmanager
+def skipped_after_failure(alone: bool) -> Iterator[None]:
+    """Context manager: print what fails in a process that nobody waits for, and go on; elsewhere ComparisonError."""
+    try:
+        yield
     except Refusal:
         raise
     except Exception as error:  # a comparison is not worth a run, whatever is wrong with it
         if is_lost_reader(error) or is_lost_rank(error):
             raise
-        say(f"warning: the comparison with other networks failed ({type(error).__name__}: {error})")
+        said = f"the comparison with other networks failed ({type(error).__name__}: {error})"
+        if not alone:
+            raise ComparisonError(
+                f"{said} in process {rank()} of {world_size()}, all else is saved: start the same command again, or "
+                "in one process, which leaves out a comparison that fails"
+            ) from error
+        say(f"warning: {said}")
 
 
-def beside_baselines(beginning: Beginning, images: Images, bench: Bench) -> dict[str, Any]:
-    """The comparison as results.json has it, on images drawn by the run's seed."""
+def beside_baselines(beginning: Beginning, images: Images, bench: Bench) -> dict[str, Any] | None:
+    """The comparison as results.json has it, on images drawn by the run's seed; None where counting failed."""
     recipe = beginning.recipe
     steps = recipe.total_steps(bench.loader.steps_per_epoch)
     count = images_asked(len(images), steps * recipe.batch_size)
@@ -53,7 +72,9 @@ def beside_baselines(beginning: Beginning, images: Images, bench: Bench) -> dict
     labels = None if images.labels is None else torch.from_numpy(np.asarray(images.labels)[drawn]).long()
     view = bench.view_of(bench.method.backbone)
     about = {"of": len(images), "size": bench.size, "view": repr(view)}
-    return compared(seen[0], seen[1:], Question(labels, recipe.seed), about)
+    with skipped_after_failure(alone=True):
+        return compared(seen[0], seen[1:], Question(labels, recipe.seed), about)
+    return None
 
 
 def networks(beginning: Beginning, bench: Bench) -> Iterator[tuple[str, nn.Module, str]]:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from ssl_backbones.distributed import world_size
+from ssl_backbones.host_memory import is_out_of_memory
 from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.instead import take_own
 from ssl_backbones.recipes.recipe import Run
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.manifest import folder_name
 from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.train.embed import AT_ONCE
 
-OUT_OF_HOST_MEMORY = re.compile(r"can't allocate memory|not enough memory|DefaultCPUAllocator")
-"""Words of torch when the host's memory runs out, for which it has no type."""
 SKIPS = 20
 """Steps in a row that a gradient scaler may skip while it looks for a scale that fits."""
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -124,7 +123,7 @@ def all_finite(network: nn.Module) -> bool:
 
 
 class MemoryShortError(Refusal, RuntimeError):
-    """A batch that does not fit into memory."""
+    """A batch, or images that are looked at, that do not fit into memory."""
 
 
 @contextmanager
@@ -134,15 +133,22 @@ def within_memory(run: Run, method: Method, precision: str) -> Iterator[None]:
         yield
 
 
+def within_memory_beside(step: int) -> AbstractContextManager[None]:
+    """Context manager: the same where images are looked at between two steps, which is no matter of the batch."""
+    return saying_if_memory_runs_out(
+        f"out of memory while images were looked at after step {step}, {AT_ONCE} at a time: free memory of the device "
+        "and the machine (--workers 0 takes less of that), and start the same command again, which goes on from its "
+        "last checkpoint"
+    )
+
+
 @contextmanager
 def saying_if_memory_runs_out(advice: str) -> Iterator[None]:
     """Context manager: turn memory that runs out into MemoryShortError with this advice."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise MemoryShortError(advice) from error
-    except RuntimeError as error:  # torch has no type for it where memory is the host's
-        if not OUT_OF_HOST_MEMORY.search(str(error)):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         raise MemoryShortError(advice) from error
 

@@ -84,6 +84,8 @@ class Trained:
     random: Measured | None
     """Likewise of random weights, where the run began with given ones."""
     after: Measured
+    asked_since: int
+    """The step after which all measurements answer the question of the last one; -1 for all of them."""
     best: dict[str, Any] | None
     """Step and score of the best measurement."""
     unreadable: list[str]

@@ -8,7 +8,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -99,6 +99,10 @@ class Order:
         epoch, position = divmod(step, self.steps_per_epoch)
         start = position * self.batch_size
         return self.of_epoch(epoch)[start : start + self.batch_size]
+
+    def keys_of(self, step: int, keys: Sequence[str]) -> list[str]:
+        """The keys of the images of a step over all ranks, of those of all images."""
+        return [keys[int(index)] for index in self.global_batch(step)]
 
     def micro_batch(self, order: np.ndarray, step: int, micro_batch: int) -> np.ndarray:
         """The images of a micro-batch over all ranks."""

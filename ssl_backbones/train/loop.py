@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import nullcontext
 from typing import Any
 
@@ -25,13 +24,23 @@ from ssl_backbones.runs.writer import Writer
 from ssl_backbones.train.alarm import ChanceAlarm, CollapseAlarm
 from ssl_backbones.train.before import Before, Given
 from ssl_backbones.train.bench import Bench
-from ssl_backbones.train.guards import FiniteWatch, StepUndo, all_finite, not_finite, statistics_of, within_memory
+from ssl_backbones.train.due import Due
+from ssl_backbones.train.guards import (
+    FiniteWatch,
+    StepUndo,
+    all_finite,
+    not_finite,
+    statistics_of,
+    within_memory,
+    within_memory_beside,
+)
 from ssl_backbones.train.judge import Judge, Measured, Trained
 from ssl_backbones.train.loader import Loader, reading_workers
 from ssl_backbones.train.optimization import build_optimizer, set_hyperparameters
 from ssl_backbones.train.precision import Compute
-from ssl_backbones.train.processes import Stopped, StopSignals, first_decides
+from ssl_backbones.train.processes import Stopped, StopSignals
 from ssl_backbones.train.running_means import RunningMeans
+from ssl_backbones.train.saved_state import noticed
 from ssl_backbones.train.switches import repeatable
 from ssl_backbones.views import seed_of
 
@@ -74,7 +83,7 @@ class Loop:
         self.alarms = [ChanceAlarm(self.whole_steps), CollapseAlarm(self.whole_steps)]
         self.means = RunningMeans(accelerator.device)
         self.watch = FiniteWatch(accelerator.device, scaled=accelerator.scaler is not None)
-        self.step, self.saved_at = 0, time.monotonic()
+        self.step, self.due = 0, Due(run)
         self.place(method)
         self.bench = Bench(run, method, self.loader, self.unreadable, accelerator)
 
@@ -116,13 +125,15 @@ class Loop:
             epoch, position = divmod(self.step, self.loader.steps_per_epoch)
             if position == 0:
                 torch.manual_seed(seed_of(self.run.seed, self.step))  # alike in all processes
-                self.method.on_epoch_start(lambda: self.bench.embed_share(self.images, self.method.embedder))
+                with within_memory_beside(self.step):
+                    self.method.on_epoch_start(lambda: self.bench.embed_share(self.images, self.method.embedder))
             self.descend(batches)
             self.after_step(epoch)
         after = self.measure(self.bench)
         if not was_over:
             self.tell(-(-self.step // self.loader.steps_per_epoch), after.scalars)
             self.save()
+        self.end_with(self.stop.agreed_at_once())
         return after
 
     def trained(self, after: Measured) -> Trained:
@@ -137,6 +148,7 @@ class Loop:
             before=self.before.network,
             random=self.before.random,
             after=after,
+            asked_since=self.before.since,
             best=self.best,
             unreadable=sorted(self.unreadable.of(self.images).reasons),
             unreadable_elsewhere=self.unreadable.elsewhere(self.images),
@@ -179,8 +191,12 @@ class Loop:
         if self.step == self.total_steps:
             return  # what is left to do is logged before it is saved
         code = self.stop.agreed(failed=self.writer.failed)
-        if improved or self.save_is_due() or code is not None:
+        if improved or self.due.after(self.step) or code is not None:
             self.save()
+        self.end_with(code)
+
+    def end_with(self, code: int | None) -> None:
+        """Raise Stopped if all processes have agreed on a code, once the last checkpoint is there."""
         if code is not None:
             self.writer.settle()
             self.log.say(f"Stopped after step {self.step} of {self.total_steps}; the same command goes on from there.")
@@ -215,32 +231,19 @@ class Loop:
         """Raise NotFiniteError for a loss or gradients that were not finite, with the images that led to them."""
         if trouble := self.watch.trouble():
             step, what = trouble
-            keys = self.keys_of(step)
+            keys = self.loader.order.keys_of(step, self.images.keys)
             rest = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
             shown = f"{what} step {step + 1}, on {', '.join(keys[:3])}{rest}"
             raise not_finite(shown, self.run, self.folder, self.writer.last(self.log.say))
 
-    def keys_of(self, step: int) -> list[str]:
-        """The keys of the images of a step, counted from 0, over all processes."""
-        return [self.images.keys[int(index)] for index in self.loader.order.global_batch(step)]
-
     def measure(self, bench: Bench) -> Measured:
         """Measure the network as it is now, and remember the step of the best score."""
         self.require_finite()
-        with self.loader.spent.measuring():
+        with self.loader.spent.measuring(), within_memory_beside(self.step):
             found = self.last = self.judge.judge(bench).beside(self.last)
         if found.correct is not None and (self.best is None or found.score > self.best["score"]):
             self.best = {"step": self.step, "score": found.score}
         return found
-
-    def save_is_due(self) -> bool:
-        """True if the run's rules ask for a checkpoint now; by the clock, the first process's watch decides."""
-        rule = self.run.checkpoints
-        if rule.every_steps and self.step % rule.every_steps == 0:
-            return True
-        if not rule.every_minutes or self.step % self.run.log_every:
-            return False
-        return first_decides(lambda: time.monotonic() - self.saved_at > 60 * rule.every_minutes)
 
     def save(self) -> None:
         """Write a checkpoint of everything that the rest of the run depends on; all processes together."""
@@ -250,7 +253,7 @@ class Loop:
         tensors, scalars, own = self.state()
         best = None if self.best is None else self.best["step"]
         self.writer.save(self.step, tensors, scalars, own=own, best=best)
-        self.saved_at = time.monotonic()
+        self.due.saved()
 
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], dict[str, Tensor]]:
         """The state as a checkpoint holds it: each part's tensors, plain values, and this process's own tensors."""
@@ -263,7 +266,7 @@ class Loop:
             "window": self.means.names(),
             "watch": self.watch.state_dict(),
             "best": self.best,
-            "compute": self.compute.kept() | {"parts": self.run.parts},
+            "compute": self.compute.kept() | noticed(self.run) | {"parts": self.run.parts},
             "images": self.images.fingerprint,
         }
         if self.accelerator.scaler is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ssl_backbones.distributed import world_size
 from ssl_backbones.methods.method import Method
-from ssl_backbones.models.batch_norm import CrossReplicaBatchNorm, SplitBatchNorm
+from ssl_backbones.models.batch_norm import normalises_together
 from ssl_backbones.runs.manifest import CheckpointError, listed, read_manifest
 from ssl_backbones.runs.run_folder import RunFolder
 
@@ -58,13 +58,13 @@ def may_differ(folder: RunFolder, parts: int) -> bool:
 def parts_to_keep(method: Method, before: Earlier | None) -> int:
     """The fewest parts in which a run that goes on with other processes is what it was; 1 for any other run.
 
-    Where the images of a part are compared, or normalised, over all processes, the parts stay. Elsewhere each process
-    goes on with as many images at a time.
+    Where the images of a part are compared, or normalised, over all processes, the parts stay, and so they do where
+    keys are shuffled, whose groups may be the processes themselves. Elsewhere each has as many images at a time.
     """
     if before is None or not before.moved:
         return 1
-    together = any(isinstance(part, CrossReplicaBatchNorm | SplitBatchNorm) for part in method.modules())
-    if together or not method.accumulation_is_exact:
+    shuffled = getattr(method.config, "key_bn", "") == "shuffle"
+    if shuffled or normalises_together(method) or not method.accumulation_is_exact:
         return before.parts
     return -(-before.parts * before.processes // world_size())
 

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 import warnings
-from importlib.util import find_spec
+from collections.abc import Callable
 from types import FrameType
 
 import torch
@@ -23,6 +23,7 @@ from ssl_backbones.distributed import OtherRankError as OtherRankError
 from ssl_backbones.distributed import first_decides as first_decides
 from ssl_backbones.distributed import say, silent, world_size
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.runs.trackers import mentioned
 from ssl_backbones.train.allocator import keep_freed_memory
 from ssl_backbones.train.host_group import device_here, host_group, make_host_group, meeting
 from ssl_backbones.train.precision import Precision
@@ -43,8 +44,8 @@ SPINNING = (
 """The sentence of a process that others began, such as a notebook's."""
 LAUNCHED = "ACCELERATE_DYNAMO_BACKEND"
 """Set by Accelerate's launcher for the process that it starts."""
-LAUNCHED_WITH = {"ACCELERATE_USE_DEEPSPEED": "deepspeed", "ACCELERATE_USE_MEGATRON_LM": "megatron"}
-"""Packages that Accelerate imports where its launcher, or its configuration, sets these."""
+TAKING_OVER = tuple(f"ACCELERATE_USE_{what}" for what in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG"))
+"""Set by Accelerate's launcher, by its configuration, for other ways to share out a network than this package's."""
 
 
 Asked = tuple[dist.Work, torch.Tensor]
@@ -60,13 +61,15 @@ class LauncherError(Refusal, RuntimeError):
 
 
 def check_launcher() -> None:
-    """LauncherError where Accelerate's launcher was configured for a package that is not installed."""
-    for flag, package in LAUNCHED_WITH.items():
-        if parse_flag_from_env(flag) and find_spec(package) is None:
-            raise LauncherError(
-                f"{flag} is set and {package} is not installed: unset it, or configure Accelerate without {package}, "
-                "which nothing here needs"
-            )
+    """LauncherError where Accelerate's launcher was configured to share out, or to compile, the network otherwise."""
+    asked = [flag for flag in TAKING_OVER if parse_flag_from_env(flag)]
+    asked += [LAUNCHED] if os.environ.get(LAUNCHED, "").lower() not in ("", "no") else []
+    if asked:
+        raise LauncherError(
+            f"{asked[0]} is {os.environ[asked[0]]!r}, but a run shares out its batch by itself and is compiled by "
+            "--compile alone: unset it, or launch by torchrun or accelerate launch --config_file FILE, whose file is "
+            "without it"
+        )
 
 
 def meet() -> torch.device:
@@ -113,6 +116,14 @@ def accelerator_of(precision: Precision, trackers: tuple[str, ...], folder: str)
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # or the launcher's would scale the loss
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
     )
+
+
+def start_trackers(accelerator: Accelerator, tell: Callable[[str], None]) -> None:
+    """Start the trackers of a run; where one fails, that is told, and the run has none."""
+    with mentioned(tell):
+        accelerator.init_trackers("ssl-backbones")
+        return
+    accelerator.trackers = []
 
 
 class StopSignals:

@@ -115,7 +115,7 @@ def altered(recipe: Recipe) -> dict[str, list[Any]]:
     return {
         name: [old, new]
         for name, (old, new) in changed.items()
-        if name.partition(".")[0] not in free and not name.startswith(recipe.derived)
+        if name.partition(".")[0] not in free and not any(f"{name}.".startswith(f"{left}.") for left in recipe.derived)
     }
 
 
@@ -166,10 +166,15 @@ def results_of_run(recipe: Recipe, monitor: Monitor, trained: Trained) -> dict[s
             "best_checkpoint": trained.best,
             **monitor.about(trained.after),
             **({} if monitor.baselines is None else {"baselines": monitor.baselines}),
-            "trend": monitor.trend(read_log(trained.folder.log), trained.after),
+            "trend": monitor.trend(asked_of(trained), trained.after),
         },
     )
     return results | {"verdict": sentences(results)}
+
+
+def asked_of(trained: Trained) -> list[dict[str, Any]]:
+    """The lines of a run's log that answer the question of its last measurement."""
+    return [line for line in read_log(trained.folder.log) if line["step"] > trained.asked_since]
 
 
 def draw_maps(recipe: Recipe, monitor: Monitor, trained: Trained) -> None:

@@ -11,6 +11,7 @@ from ssl_backbones.narrator import as_time
 from ssl_backbones.recipes.recipe import Run
 from ssl_backbones.runs.log import RunLog
 from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.runs.trackers import mentioned
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.guards import NotFiniteError
 from ssl_backbones.train.judge import Conclude, Judge, SaveResults
@@ -50,16 +51,17 @@ def complete(begun: Begun, save_results: SaveResults, conclude: Conclude = nothi
             with one_for_all(lambda: progress_of(loop)), readers_alive(lambda: progress_of(loop)):
                 finish(loop, log, save_results, conclude)
         except TOGETHER:  # the processes part after one of them has told why
-            end_trackers(loop)
+            end_trackers(loop, log)
             raise
-        end_trackers(loop)
+        end_trackers(loop, log)
     return loop.folder
 
 
-def end_trackers(loop: Loop) -> None:
+def end_trackers(loop: Loop, log: RunLog) -> None:
     """Let the trackers finish; the processes stay together, as another run may follow."""
     for tracker in loop.accelerator.trackers:
-        tracker.finish()
+        with mentioned(log.say):
+            tracker.finish()
 
 
 def finish(loop: Loop, log: RunLog, save_results: SaveResults, conclude: Conclude = nothing_more) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, TypedDict
 
 from ssl_backbones.data.placement import Layout
+from ssl_backbones.recipes.recipe import Run
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.checkpoint import Checkpoint
 from ssl_backbones.runs.manifest import CheckpointError
@@ -53,7 +54,14 @@ class Threads(TypedDict, total=False):
     threads: int
 
 
-class Computed(Threads):
+class Noticed(TypedDict, total=False):
+    """Fields that may change when a run goes on, and then may change its bits."""
+
+    compile: bool
+    max_pixels: int
+
+
+class Computed(Threads, Noticed):
     """The way in which the run is computed."""
 
     precision: Precision
@@ -72,6 +80,7 @@ class Measured(TypedDict, total=False):
 
     before: dict[str, float]
     question: Any
+    since: int
     scaler: dict[str, Any]
 
 
@@ -86,6 +95,17 @@ class Scalars(Measured):
     compute: Computed
     images: str
     optimizer: dict[str, OptimizerEntry]
+
+
+def noticed(run: Run) -> dict[str, Any]:
+    """The fields of a run that may change its bits where they may change at all, as a checkpoint keeps them."""
+    return {name: getattr(run, name) for name in Noticed.__annotations__}
+
+
+def changed_fields(saved: Checkpoint, run: Run) -> list[str]:
+    """The noticed fields that are others than when the state was saved: "compile False -> True"."""
+    kept = saved.scalars["compute"]
+    return [f"{name} {kept[name]} -> {new}" for name, new in noticed(run).items() if kept.get(name, new) != new]
 
 
 @contextmanager

@@ -40,7 +40,8 @@ LIMIT = Path("/sys/fs/cgroup/memory.max")
 def settle(recipe: Recipe, images: Images, device: torch.device) -> Recipe:
     """The recipe with every field that it leaves to the rules, alike in all processes.
 
-    Those that an earlier run derived stay as `as_before` left them. ValueError for too few images or too little memory.
+    Those that an earlier run derived stay as `as_before` left them, and parts of a batch that it left open are open
+    still: `step_memory.fitted` finds them. ValueError for too few images or too little memory.
     """
     if not recipe.derived:
         return recipe
@@ -50,7 +51,11 @@ def settle(recipe: Recipe, images: Images, device: torch.device) -> Recipe:
         memory = memory_of(device)
         facts = first_decides(lambda: facts_of(images, device, memory))
         recipe = replace(settled(replace(recipe, derived=still_open), facts), derived=recipe.derived)
-    say(told(recipe, len(images), "kept from the run's recipe.json" if kept else "by the rules of docs/own_rules.md"))
+    there = tuple(name for name in recipe.derived if name in kept and (name != PARTS or kept[PARTS]))
+    origins = {"kept from the run's recipe.json": there, "by the rules of docs/own_rules.md": still_open}
+    for origin, names in origins.items():
+        if names:
+            say(told(recipe, names, len(images), origin))
     return recipe
 
 
@@ -76,7 +81,8 @@ def values_kept(recipe: Recipe) -> dict[str, Any]:
     """The values that the same recipe's run in its folder settled; empty where there is none that has trained.
 
     Of a run of another size, batch, or length that is the engine alone: its folder is refused when it is claimed, and
-    its values may fit none of what this run says. With another number of processes the parts of a batch are open again.
+    its values may fit none of what this run says. With another number of processes the parts of a batch are 0:
+    open again, and left to no rule.
     """
     folder = RunFolder(recipe.folder)
     if not (folder.recipe.exists() and folder.has_trained):
@@ -94,8 +100,7 @@ def values_kept(recipe: Recipe) -> dict[str, Any]:
     if PARTS not in kept and recipe.accumulation:
         return kept
     before = earlier(folder)
-    parts = 0 if before and before.moved else before.parts if before else there.accumulation
-    return {name: value for name, value in (kept | {PARTS: parts}).items() if name != PARTS or value}
+    return kept | {PARTS: 0 if before and before.moved else before.parts if before else there.accumulation}
 
 
 def said_otherwise(recipe: Recipe, there: Recipe, name: str) -> bool:
@@ -179,8 +184,8 @@ def memory_here(device: torch.device) -> float:
     return OF_THE_HOST * total / (int(processes) if processes.isdecimal() and int(processes) else 1)
 
 
-def told(recipe: Recipe, images: int, origin: str) -> str:
-    """A sentence with every value that was left to the rules."""
-    values = ((name, value_at(recipe, name)) for name in recipe.derived)
+def told(recipe: Recipe, names: tuple[str, ...], images: int, origin: str) -> str:
+    """A sentence with the values of the named fields, which were left to the rules."""
+    values = ((name, value_at(recipe, name)) for name in names)
     listed = ", ".join(f"{name} {value}" for name, value in values if isinstance(value, int | float))
     return f"For {images} images, {origin}: {listed}."

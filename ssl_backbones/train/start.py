@@ -35,14 +35,16 @@ from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.optimization import parameter_groups
 from ssl_backbones.train.parts import PARTS, may_differ
 from ssl_backbones.train.precision import Compute, check_precision, choose, timed
-from ssl_backbones.train.processes import accelerator_of, check_trackers, first_decides, meet
+from ssl_backbones.train.processes import accelerator_of, check_trackers, first_decides, meet, start_trackers
 from ssl_backbones.train.reading import parts_for, read_in_parts
-from ssl_backbones.train.saved_state import taking_up
+from ssl_backbones.train.saved_state import changed_fields, taking_up
 from ssl_backbones.train.switches import set_switches
 
 T = TypeVar("T")
 MOST_THREADS = 4096
 """Beyond it, starting them ends the process."""
+OF_THE_START = frozenset({"start", "measured"})
+"""Free fields that the weights before the first step follow from: until one was made, others begin a run anew."""
 Begun = tuple[Loop, RunLog] | RunFolder
 """A run's loop and its log, where an earlier run left off; or the folder of a run that is finished."""
 
@@ -89,8 +91,6 @@ def prepare(
     if saved is not None:
         with taking_up(saved, folder):
             loop.restore(saved)
-    if run.trackers:
-        accelerator.init_trackers("ssl-backbones")
     log = RunLog(
         folder.path,
         loop.total_steps,
@@ -100,6 +100,8 @@ def prepare(
         main=accelerator.is_main_process,
         spent=loop.loader.spent,
     )
+    if run.trackers:
+        start_trackers(accelerator, log.say)
     log.effort = partial(effort, run, loop.loader.steps_per_epoch)
     log.trackers.append(WaitingAdvice(run.to_dict(), log.say))
     introduce(loop, log, saved)
@@ -120,7 +122,10 @@ def claimed(run: Run) -> RunFolder:
     """Claim the run's folder for all processes; the first one alone holds the lock."""
 
     def claim_it() -> RunFolder:
-        free = FREE | ({PARTS} if may_differ(RunFolder(run.folder), run.parts) else set())
+        there = RunFolder(run.folder)
+        free = (FREE if there.has_trained else FREE - OF_THE_START) | (
+            {PARTS} if may_differ(there, run.parts) else set()
+        )
         return claim(run.folder, run.to_dict(), may_differ=free, complete=run.completed)
 
     folder = first_decides(claim_it)
@@ -264,5 +269,5 @@ def introduce(loop: Loop, log: RunLog, saved: Checkpoint | None) -> None:
         log.say(f"A newer checkpoint was not used: {reason}")
     log.say(f"Going on after step {saved.step} of {loop.total_steps}.")
     several_ways = ["a GPU without --deterministic"] if device == "cuda" and not run.deterministic else []
-    if changed := saved.changed(processes) + several_ways:
+    if changed := saved.changed(processes) + changed_fields(saved, run) + several_ways:
         log.say(f"The rest may not be bit-identical to a run never stopped: {', '.join(changed)}.")
