@@ -60,6 +60,6 @@ def test_processes_on_unlike_hosts_decide_alike(tmp_path: Path) -> None:
     assert first == second
     assert (first["memory"], first["growth"], first["facts"], first["engine"]) == ("2", "2", "2.5", "pillow")
     assert first["too much"].startswith("2 images of 16 px at a time take about 4.0 GB")
-    assert first["advice"].endswith("faster after pip install 'ssl-backbones[train]'.")
+    assert first["advice"].endswith("a new run (--out) after pip install 'ssl-backbones[train]'.")
     assert first["named"].startswith("engine is 'opencv', but OpenCV is not installed where process 1 runs:")
     assert first["kept"].startswith(f"the run in {data / 'run'} makes its views by OpenCV, which is not")

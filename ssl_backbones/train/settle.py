@@ -144,8 +144,8 @@ def views_sentence(recipe: Recipe, method: Method) -> str:
         return "Views by OpenCV, within a few grey levels of Pillow's."
     if "opencv" not in method.transform(recipe.size).engines:
         return f"Views by Pillow, the only engine for those of {recipe.method.name}."
-    faster = "pip install 'ssl-backbones[train]'" if without_opencv() else "--engine opencv"
-    return f"Views by Pillow, the reference; for faster ones start a new run (--out) with {faster}."
+    faster = "after pip install 'ssl-backbones[train]'" if without_opencv() else "with --engine opencv"
+    return f"Views by Pillow, the reference; for faster ones start a new run (--out) {faster}."
 
 
 def value_at(part: Any, name: str) -> Any:
