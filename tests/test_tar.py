@@ -202,6 +202,11 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda path: path.write_bytes(path.read_bytes()[: second(path)] + b"\7" * 9999),
         r"bytes as a tar does",
     ),
+    "zeros behind what was fetched": (
+        lambda path: path.write_bytes(path.read_bytes()[: second(path)] + bytes(2**21)),
+        r"nor end as one",
+    ),
+    "another tar behind it": (lambda path: path.write_bytes(2 * path.read_bytes()), r"nor end as one"),
     "nothing": (lambda path: shard(path, []), r"holds no image: write the shard anew, with one image"),
     "no image": (again(("2.cls", b"1")), r"has an entry without an image, '2\.cls': write"),
     "another kind": (again(("2.txt", b"1")), r"has an entry without an image, '2\.txt': write"),

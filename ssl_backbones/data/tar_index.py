@@ -28,6 +28,8 @@ from ssl_backbones.data.verifying import OTHER, TOUCHED, UNKNOWN, YOUNG, agree, 
 
 KEPT_FROM = 2**20
 """Bytes of a shard from which on its index is worth a file: a smaller one is read anew in a moment."""
+LONGEST_END = 2**20
+"""Bytes of zeros at the end of a tar, at most: the largest usual record."""
 LONGEST_LABEL = 1024
 """Bytes of a label file, at most."""
 NAMES = ("keys", "ends", "offsets", "sizes", "digests", "label_of", "labels", "label_ends", "stamp")
@@ -169,7 +171,7 @@ def entries_of(shard: File, read: Read) -> tuple[dict[str, Place], dict[str, Pla
 def files_in(shard: File, read: Read) -> Iterator[Place]:
     """The files of a shard in the order in which they lie, without hidden ones and notes such as `__index__`.
 
-    Raises ImageSourceError for a shard that is cut short, and for an image that lies elsewhere.
+    Raises ImageSourceError for a shard cut short or that goes on behind its end, and for an image that lies elsewhere.
     """
     with tarfile.open(fileobj=AsFile(read, stamp(shard)[0]), mode="r:") as archive:
         while (member := archive.next()) is not None:
@@ -181,7 +183,8 @@ def files_in(shard: File, read: Read) -> Iterator[Place]:
             if member.isfile():
                 yield Place("/".join(parts), member.offset_data, member.size)
         end = archive.offset
-    if bytes(read(end, tarfile.BLOCKSIZE)) != bytes(tarfile.BLOCKSIZE):
+    rest = stamp(shard)[0] - end
+    if not tarfile.BLOCKSIZE <= rest <= LONGEST_END or any(read(end, rest)):
         raise torn(shard, f"it does not go on after {end:,} bytes as a tar does, nor end as one")
 
 
