@@ -21,7 +21,7 @@ from ssl_backbones.credentials import without_credentials
 from ssl_backbones.data import Images, ImageSourceError, ResidentImages, UnreadableImageError
 from ssl_backbones.data.cached import INDEX, CachedImages, read_index, verify
 from ssl_backbones.data.digests import spread
-from ssl_backbones.data.unreadable import Unreadable
+from ssl_backbones.data.unreadable import Unreadable, is_readable
 from ssl_backbones.distributed import doing, first_decides, first_here, in_every_process, say
 from ssl_backbones.locks import Lock, LockedError
 from ssl_backbones.recipes.recipe import Recipe
@@ -182,7 +182,7 @@ def require_room(place: Path, needed: float) -> None:
 
 
 def check(images: Images, source: str, place: Path) -> None:
-    """Refuse a cache that was harmed, or is not of these images any more.
+    """Refuse a cache that was harmed, or is not of these images any more, or lacks one that can be read now.
 
     A few of its images are decoded again and compared: the same files may be decoded to other pixels. Of a cache of
     0.1.0.dev0, which knew images by their sizes, all are.
@@ -201,11 +201,15 @@ def check(images: Images, source: str, place: Path) -> None:
         )
     verify(place)
     found = CachedImages(place)
+    readable = next((at for at in found.unreadable if is_readable(images, at)), None)
+    if readable is not None:
+        raise ImageCacheError(
+            f"{images.keys[readable]!r} can be read now, and could not be when the cache in {place} was made: {way_out}"
+        )
     if found.encoded and not found.told_by_sizes:
         return
-    some = [*spread(len(images), COMPARED), *list(found.unreadable)[:COMPARED]]
     asked = counted(range(len(images)), len(images), "Comparing the images with their cache")
-    for at in asked if found.told_by_sizes else some:
+    for at in asked if found.told_by_sizes else spread(len(images), COMPARED):
         if not alike(images, found, at):
             raise ImageCacheError(
                 f"{images.keys[at]!r} is decoded to other pixels than those in the cache in {place} (the image was "

@@ -22,6 +22,7 @@ from ssl_backbones.credentials import without_credentials
 from ssl_backbones.data import Images, UnreadableImageError
 from ssl_backbones.data.cached import ARRAYS, HEADER, INDEX, PIXELS, SCHEMA, next_sha256
 from ssl_backbones.data.keys import PathKeys
+from ssl_backbones.data.unreadable import is_readable
 from ssl_backbones.files import make_folder, object_digest, object_in, regular, sync_folder, without_links, write_file
 from ssl_backbones.typed.values import from_plain
 
@@ -98,7 +99,7 @@ class UnfinishedCache:
         return {self.images.keys[int(at)]: why for block in self.blocks for at, why in block.unreadable.items()}
 
     def whole_blocks(self) -> list[Block]:
-        """The blocks before the first that is not what was noted of it."""
+        """The blocks before the first that is not what was noted of it, or lacks an image that can be read now."""
         notes, pixels = self.folder / NOTES, self.folder / PIXELS
         if not notes.exists() or not pixels.exists():
             return []
@@ -110,10 +111,13 @@ class UnfinishedCache:
         with open(regular(pixels), "rb") as file:
             file.seek(HEADER)
             for line in lines:
-                block = block_of(line, sum(len(block.sizes) for block in blocks), len(self.images))
+                whole = sum(len(block.sizes) for block in blocks)
+                block = block_of(line, whole, len(self.images))
                 if block is None or next_sha256(file, block.bytes) != block.sha256:
-                    whole = sum(len(block.sizes) for block in blocks)
                     self.dropped.append(f"what lies behind its first {whole} images is not what was written")
+                    break
+                if any(is_readable(self.images, int(at)) for at in block.unreadable):
+                    self.dropped.append(f"images behind its first {whole} can be read now that could not be")
                     break
                 blocks.append(block)
         return blocks
