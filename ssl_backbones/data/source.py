@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ssl_backbones.data.blocks import USUAL_KEEPING, Keeping
 from ssl_backbones.data.cached import INDEX, PIXELS, CachedImages
-from ssl_backbones.data.checks import relabelled
+from ssl_backbones.data.checks import relabelled, require_pyarrow
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
 from ssl_backbones.data.distant import distant_files, distant_kept_out
 from ssl_backbones.data.folder import ImageFolder
@@ -31,6 +31,7 @@ from ssl_backbones.data.splits import (
 )
 from ssl_backbones.data.stored import File, stamp
 from ssl_backbones.data.tar import TarImages
+from ssl_backbones.data.walk import images_below
 from ssl_backbones.distributed import doing
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 HELD_IN_MEMORY = 512 * 2**20
 """Bytes of parquet files up to which they are read whole; larger ones are read by row groups."""
 
+SHOWN = 3
+"""Names of stray images that a sentence lists, at most."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.+%\[\]:-]+)?")
 
 
@@ -144,18 +147,26 @@ def open_folder(path: Path, policy: DecodePolicy, among: Sequence[str]) -> Image
     if (path / INDEX).is_file() and (path / PIXELS).is_file():
         return CachedImages(path)
     parts = parts_of(path)
-    if parts.train != path:
+    if parts.train != path or parts.loose:
         say_parts(path, parts)
     return ImageFolder(parts.train, policy, among)
 
 
 def say_parts(path: Path, parts: Parts) -> None:
     """A line in the log on what is taken of a folder that holds splits, and on what is not."""
+    loose = ", ".join(parts.loose[:SHOWN]) + (", ..." if len(parts.loose) > SHOWN else "")
+    if parts.train == path:
+        logger.warning(
+            "%s holds images beside its folders (%s): all of it is taken, and no folder as a split", path, loose
+        )
+        return
     words = [f"{path} holds splits: taking {parts.train.name} to train on"]
     if parts.kept_out:
         words += [f"{parts.kept_out.name} is for validation"]
     if parts.left_out:
         words += [f"left out: {', '.join(parts.left_out)} (name one with --data to train on it instead)"]
+    if loose:
+        words += [f"left out beside the folders: {loose} (move what is to be trained on into {parts.train.name})"]
     if parts.empty:
         words += [f"without images: {', '.join(parts.empty)}"]
     logger.warning("%s", "; ".join(words))
@@ -192,17 +203,15 @@ def open_parquet(files: Sequence[File], policy: DecodePolicy) -> Images:
     return load_parquet(here, policy)
 
 
-def require_pyarrow() -> None:
-    """Refuse parquet where pyarrow is missing."""
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise ImageSourceError("pyarrow is not installed: pip install 'ssl-backbones[train]'") from error
-
-
 def say_what_is_left(spec: Spec, taken: Sequence[Path]) -> None:
-    """A line in the log where a folder holds more files of a kind than are taken."""
+    """A line in the log where a folder holds more files of a kind than are taken, or images as well."""
     if isinstance(spec, str | Path) and Path(spec).expanduser().is_dir():
+        if any(images_below(Path(spec).expanduser())):
+            logger.warning(
+                "%s holds images as well: taking %s, not those (move such files elsewhere to take the images)",
+                spec,
+                ", ".join(f.name for f in taken),
+            )
         left = [file.name for file in packed_in(taken[0].parent, taken[0].suffix) if file not in taken]
         if left:
             logger.warning(
