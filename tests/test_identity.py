@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from evaluations import evaluated
 from PIL import Image
+from test_tar import shards
 
 from ssl_backbones.data import (
     Images,
@@ -28,9 +29,10 @@ from ssl_backbones.data import (
     open_images,
     parquet_in_place,
     source,
+    tar,
 )
 from ssl_backbones.data.digest_index import contents_of
-from ssl_backbones.data.digests import BLOCK, WHOLE, digest_of_bytes, digest_of_file
+from ssl_backbones.data.digests import BLOCK, MISSING, WHOLE, digest_of_bytes, digest_of_file
 from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.kept_arrays import place_of
 from ssl_backbones.data.keys import PathKeys
@@ -152,6 +154,44 @@ def test_a_file_that_changed_just_now_is_not_relied_on(
     seen = reads(monkeypatch)
     contents_of(root, keys, "x")
     assert len(seen) == len(keys)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_passing_error_does_not_become_the_content_of_a_file(
+    listed: tuple[Path, PathKeys], times: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, keys = listed
+    right = contents_of(root, keys, "another").digests
+    seen = reads(monkeypatch)
+    reading = digest_index.digest_of_file
+
+    def failing(path: str) -> bytes:
+        digest = reading(path)
+        return MISSING if path.endswith(keys[3]) and seen.count(os.path.basename(keys[3])) <= times else digest
+
+    monkeypatch.setattr(digest_index, "digest_of_file", failing)
+    first = contents_of(root, keys, "x").digests
+    assert np.flatnonzero((first != right).any(axis=1)).tolist() == [3] * (times == 2)
+    assert (f"1 files in {root} are there and cannot be read" in capsys.readouterr().out) == (times == 2)
+    assert np.array_equal(contents_of(root, keys, "x").digests, right)
+    seen.clear()
+    assert np.array_equal(contents_of(root, keys, "x").digests, right)
+    assert seen == []
+
+
+def test_a_passing_error_does_not_become_the_content_of_a_shard(
+    listed: tuple[Path, PathKeys], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = open_images(shards(tmp_path / "tars", [3, 2]))
+    raw = tar.TarImages.raw
+    with monkeypatch.context() as patch:
+        patch.setattr(tar.TarImages, "raw", lambda self, at: None if at == 3 else raw(self, at))
+        broken = images.whole_digests()
+    right = open_images(tmp_path / "tars").whole_digests()
+    assert broken is not None
+    assert right is not None
+    assert right.any(axis=1).all()
+    assert np.flatnonzero((broken != right).any(axis=1)).tolist() == [3]
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "empty", "gone", "other", "link"])

@@ -33,6 +33,7 @@ from ssl_backbones.data.verifying import (
     require_kept,
     tell,
 )
+from ssl_backbones.distributed import say
 
 KEPT_FROM = 1000
 """Images from which on an index is worth its place: fewer are read anew in less than a second."""
@@ -146,7 +147,8 @@ def contents_as_asked(files: Files, name: str, whole: bool = False) -> Contents:
             rows = checked(index, index.rows_of(files), files, ask)
         digests = digests_by(index, rows, files, ask)
         if (rows < 0).any():
-            keep(place, Index(files.keys, files.sizes, files.marks, digests))
+            marks = np.where(are_lost(files.sizes, digests), 0, files.marks)
+            keep(place, Index(files.keys, files.sizes, marks, digests))
     return Contents(files.sizes, digests)
 
 
@@ -162,11 +164,13 @@ def digests_of_rows(
     name: str,
     whole: bool = False,
     compared: int | None = None,
+    full: bool = False,
 ) -> np.ndarray:
     """The digests (N, WIDTH) of a table's `count` rows, read by `digest_at` where no index knows them.
 
     An index does as long as none of the table's files has changed, and so many of the rows are as it says. `name` names
-    the table, and its column of images. NotKeptError where whole digests are verified and none are kept.
+    the table, and its column of images. Of a `full` one every row has an image: nothing is kept where one could not be
+    read. NotKeptError where whole digests are verified and none are kept.
     """
     keys = PathKeys(map(known_as, files))
     asked_at = time.time_ns()
@@ -190,7 +194,8 @@ def digests_of_rows(
             digests = None if is_verifying() else known(read(place))  # another process may have written it
             if digests is None:
                 digests = found()
-                keep(place, Index(keys, now.sizes, now.marks, digests))
+                if not full or digests.any(axis=1).all():
+                    keep(place, Index(keys, now.sizes, now.marks, digests))
     return digests
 
 
@@ -219,11 +224,20 @@ def digests_by(index: Index, rows: np.ndarray, files: Files, ask: Ask) -> np.nda
     digests = np.zeros((len(rows), WIDTH), np.uint8)
     digests[known] = index.digests[rows[known]]
     unknown: Sequence[int] = np.flatnonzero(~known) if known.any() else range(len(rows))  # type: ignore[assignment]
-    what = f"images in {files.root} read for their digests"
-    found = of_each(unknown, lambda row: ask(files.path(row)), what)
-    for row, digest in zip(unknown, found, strict=True):
-        digests[row] = np.frombuffer(digest, np.uint8)
+    for what in ("read for their digests", "that could not be read asked again"):
+        found = of_each(unknown, lambda row: ask(files.path(row)), f"images in {files.root} {what}")
+        for row, digest in zip(unknown, found, strict=True):
+            digests[row] = np.frombuffer(digest, np.uint8)
+        unknown = np.flatnonzero(are_lost(files.sizes, digests))  # type: ignore[assignment]
+    if len(unknown):
+        say(f"{len(unknown)} files in {files.root} are there and cannot be read: the next start asks for them again")
     return digests
+
+
+def are_lost(sizes: np.ndarray, digests: np.ndarray) -> np.ndarray:
+    """True (N,) for files that are there, by their sizes (N,), and could not be read for their digests (N, WIDTH)."""
+    lost: np.ndarray = (sizes >= 0) & ~digests.any(axis=1)
+    return lost
 
 
 def checked(index: Index, rows: np.ndarray, files: Files, ask: Ask) -> np.ndarray:

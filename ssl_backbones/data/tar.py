@@ -109,7 +109,7 @@ class TarImages(Images):
         def digest(row: int) -> bytes:
             return digest_of_bytes(self.raw(row), whole=True)
 
-        return digests_of_rows(self.files, len(self), digest, name, whole=True)
+        return digests_of_rows(self.files, len(self), digest, name, whole=True, full=True)
 
     def at_hand(self) -> None:
         """Take this machine's own copies of the shards, if there are such, by a few images of each."""
