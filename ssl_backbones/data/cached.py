@@ -103,6 +103,7 @@ class CachedImages(Images):
         """True of a cache of 0.1.0.dev0, which knew images by their sizes alone."""
         self.unreadable = {int(at): reason for at, reason in self.index["unreadable"].items()}
         self.encoded = self.index["content"]["kind"] != "pixels"
+        self.whole = not self.encoded
         self.file: mmap.mmap | None = None
         self.content = np.empty(0, np.uint8)
 

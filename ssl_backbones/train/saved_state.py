@@ -72,6 +72,7 @@ class Measured(TypedDict, total=False):
 
     before: dict[str, float]
     question: Any
+    coarse: bool
     scaler: dict[str, Any]
 
 
