@@ -16,6 +16,7 @@ import hashlib
 import mmap
 from pathlib import Path
 from typing import Any, TypedDict, final
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
@@ -88,12 +89,12 @@ class CachedImages(Images):
         self.folder = self.place = Path(folder)
         self.index = read_index(self.folder)
         try:
-            with np.load(self.folder / ARRAYS, allow_pickle=False) as arrays:
+            with open(self.folder / ARRAYS, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 self.keys = PathKeys.of(arrays["keys"], arrays["key_ends"])
                 self.labels = arrays["labels"] if self.index["labelled"] else None
                 self.ends, self.shapes = arrays["ends"], arrays["shapes"]
                 self.digests = arrays.get("digests")
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise torn_error(self.folder, f"{ARRAYS} cannot be read") from error
         self.classes = self.index["classes"]
         self.fingerprint = self.index["of"]["fingerprint"]

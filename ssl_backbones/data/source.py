@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_backbones.data.blocks import USUAL_KEEPING, Keeping
-from ssl_backbones.data.cached import INDEX, PIXELS, CachedImages
+from ssl_backbones.data.cached import INDEX, PIXELS, CachedImages, verify
 from ssl_backbones.data.checks import relabelled, require_pyarrow
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
 from ssl_backbones.data.distant import distant_files, distant_kept_out
@@ -145,6 +145,7 @@ def kept_out_on_hub(name: str, policy: DecodePolicy) -> Images | None:
 def open_folder(path: Path, policy: DecodePolicy, among: Sequence[str]) -> Images:
     """The images of a folder, or of its folder `train` if it holds splits; of a cache, the images."""
     if (path / INDEX).is_file() and (path / PIXELS).is_file():
+        verify(path)
         return CachedImages(path)
     parts = parts_of(path)
     if parts.train != path or parts.loose:
