@@ -176,6 +176,28 @@ def test_a_temporary_folder_is_shared_and_cleared_by_the_last(server: ShardServe
     assert not list((tmp_path / "blocks").glob("*.block"))
 
 
+@pytest.mark.parametrize("form", ["tar", "parquet"])
+@pytest.mark.parametrize("given", ["opened", "unpickled"])
+def test_what_readers_fetched_stays_for_the_next_and_goes_with_the_images(
+    form: str, given: str, server: ShardServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "HELD_IN_MEMORY", 0)
+    if form == "parquet":
+        write(folder / "train.parquet", image=raw(9))
+    images = opened(server) if form == "tar" else open_images(f"{server.url}/train.parquet")
+    _ = images.fingerprint
+    if given == "unpickled":  # as another process has them
+        images = pickle.loads(pickle.dumps(images))
+        images.at_hand()
+    first = tensors(images, workers=2)
+    before = server.sent
+    assert same_tensors(tensors(images, workers=2), first)
+    assert server.sent == before
+    assert list((tmp_path / "blocks").glob("*.block"))
+    del images
+    assert not list((tmp_path / "blocks").glob("*.block"))
+
+
 def test_blocks_make_room_for_others(tmp_path: Path) -> None:
     store = Blocks(Keeping(str(tmp_path / "kept"), 1e-6 * 20), own={"a", "b"})
     for at, name in enumerate(["y-0", "z-0", "a-0", "a-1", "b-0", "b-1"]):

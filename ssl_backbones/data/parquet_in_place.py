@@ -54,6 +54,11 @@ class RowGroupImages(RowImages):
         self.held = HeldGroups()
         self.fetching = Fetching(distant, LARGEST) if distant else None
 
+    def at_hand(self) -> None:
+        """Use the blocks of what lies at an address, for this process's readers."""
+        if self.fetching is not None:
+            self.fetching.opened()
+
     @cached_property
     def digests(self) -> np.ndarray:  # type: ignore[override]
         return self.digests_as(whole=False)

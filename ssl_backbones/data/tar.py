@@ -113,6 +113,8 @@ class TarImages(Images):
 
     def at_hand(self) -> None:
         """Take this machine's own copies of the shards, if there are such, by a few images of each."""
+        if self.fetching is not None:
+            self.fetching.opened()
         self.stamps = self.stamps.copy()  # those that were opened are the other processes' too
         for shard, file in enumerate(self.files):
             if isinstance(file, Address):
