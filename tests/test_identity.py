@@ -6,7 +6,9 @@ import io
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -177,6 +179,36 @@ def test_a_passing_error_does_not_become_the_content_of_a_file(
     seen.clear()
     assert np.array_equal(contents_of(root, keys, "x").digests, right)
     assert seen == []
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_row_groups_are_read_once_and_one_at_a_time(
+    listed: tuple[Path, PathKeys], tmp_path: Path, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = pa.array([b"%5d" % at for at in range(3000)], pa.binary())
+    pq.write_table(pa.table({"image": rows}), tmp_path / "x.parquet", row_group_size=300)
+    images = parquet_in_place.RowGroupImages([tmp_path / "x.parquet"])
+    if threads == 1:
+        monkeypatch.setattr(parquet_in_place, "LARGEST", 300 * 13)
+    started, at_once, running = [], [], []
+    read = parquet_in_place.RowGroupImages.read
+
+    def counted(self: parquet_in_place.RowGroupImages, group: int) -> pa.ChunkedArray:
+        started.append(group)
+        running.append(group)
+        at_once.append(len(running))
+        time.sleep(0.002)
+        running.remove(group)
+        return read(self, group)
+
+    monkeypatch.setattr(parquet_in_place.RowGroupImages, "read", counted)
+    if threads == 1:
+        assert len(np.unique(digests_in(images), axis=0)) == 3000
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            assert len(set(pool.map(images.encoded, range(3000)))) == 3000
+    assert sorted(started) == list(range(10))
+    assert max(at_once) == 1
 
 
 def test_a_passing_error_does_not_become_the_content_of_a_shard(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_backbones.data.digests import WIDTH, as_rows, digest_of_file, of_each, spread, stamp_of
+from ssl_backbones.data.digests import THREADS, WIDTH, are_lost, as_rows, digest_of_file, of_each, spread, stamp_of
 from ssl_backbones.data.kept_arrays import are_texts, keep_arrays, marks_in, place_of, read_arrays, turn
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.data.stored import File, is_versioned, known_as, stamp
@@ -165,8 +165,9 @@ def digests_of_rows(
     whole: bool = False,
     compared: int | None = None,
     full: bool = False,
+    threads: int = THREADS,
 ) -> np.ndarray:
-    """The digests (N, WIDTH) of a table's `count` rows, read by `digest_at` where no index knows them.
+    """The digests (N, WIDTH) of a table's `count` rows, read by `digest_at` in threads where no index knows them.
 
     An index does as long as none of the table's files has changed, and so many of the rows are as it says. `name` names
     the table, and its column of images. Of a `full` one every row has an image: nothing is kept where one could not be
@@ -180,10 +181,11 @@ def digests_of_rows(
     place = place_of(which) if len(keys) and count >= KEPT_FROM else None
     if whole:
         require_kept(place)
-    known = partial(kept_digests, now=now, name=name, count=count, digest_at=digest_at, usual=usual)
+    known = partial(kept_digests, now=now, name=name, count=count, digest_at=digest_at, usual=usual, threads=threads)
 
     def found() -> np.ndarray:
-        return as_rows(list(of_each(range(count), digest_at, f"images of {name} read for their digests")))
+        what = f"images of {name} read for their digests"
+        return as_rows(list(of_each(range(count), digest_at, what, threads=threads)))
 
     if place is None:
         tell([name], UNKNOWN)
@@ -200,7 +202,7 @@ def digests_of_rows(
 
 
 def kept_digests(
-    index: Index, now: Files, name: str, count: int, digest_at: Callable[[int], bytes], usual: int
+    index: Index, now: Files, name: str, count: int, digest_at: Callable[[int], bytes], usual: int, threads: int
 ) -> np.ndarray | None:
     """The digests (N, WIDTH) of a table's rows that an index holds; None where it is of others, as far as seen."""
     if not len(index.keys) or len(index.digests) != count:
@@ -211,7 +213,7 @@ def kept_digests(
         for changed, what in index.changes(now, rows):
             tell([name] if len(changed) else [], what)
         return None
-    same = agree(index.digests, digest_at, usual, f"images of {name} held against their index")
+    same = agree(index.digests, digest_at, usual, f"images of {name} held against their index", threads)
     tell([] if same else [name], OTHER)
     return index.digests if same else None
 
@@ -232,12 +234,6 @@ def digests_by(index: Index, rows: np.ndarray, files: Files, ask: Ask) -> np.nda
     if len(unknown):
         say(f"{len(unknown)} files in {files.root} are there and cannot be read: the next start asks for them again")
     return digests
-
-
-def are_lost(sizes: np.ndarray, digests: np.ndarray) -> np.ndarray:
-    """True (N,) for files that are there, by their sizes (N,), and could not be read for their digests (N, WIDTH)."""
-    lost: np.ndarray = (sizes >= 0) & ~digests.any(axis=1)
-    return lost
 
 
 def checked(index: Index, rows: np.ndarray, files: Files, ask: Ask) -> np.ndarray:

@@ -157,6 +157,12 @@ def as_rows(digests: Sequence[bytes]) -> np.ndarray:
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, WIDTH)
 
 
+def are_lost(sizes: np.ndarray, digests: np.ndarray) -> np.ndarray:
+    """True (N,) for files that are there, by their sizes (N,), and could not be read for their digests (N, WIDTH)."""
+    lost: np.ndarray = (sizes >= 0) & ~digests.any(axis=1)
+    return lost
+
+
 def as_items(digests: np.ndarray) -> np.ndarray:
     """Digests (N, WIDTH) as N items that can be compared, sorted and looked for."""
     return np.ascontiguousarray(digests).view(f"V{WIDTH}").reshape(-1)
