@@ -77,15 +77,20 @@ def test_parquet_at_an_address_gives_what_it_gives_on_a_disk(
     assert same_tensors(tensors(there, workers=1), tensors(here))
 
 
-def test_folders_splits_and_patterns_are_listed(server: ShardServer, folder: Path) -> None:
+def test_folders_splits_and_patterns_are_listed(
+    server: ShardServer, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert len(open_images(server.url)) == 14
     for name, at in (("train-0.tar", 0), ("train-1.tar", 1), ("val-0.tar", 2), (".hidden.tar", 3)):
         (folder / f"part-{at:03d}.tar").rename(folder / name)
     trained_on = open_images(server.url)
     assert len(trained_on) == 7
+    said = f"{server.url} holds splits: taking train-0.tar, train-1.tar to train on, not val-0.tar"
+    assert caplog.text.count(said) == 1
     held = validation_of(server.url, trained_on)
     assert held is not None
     assert len(held) == 2
+    assert caplog.text.count(said) == 1
     assert len(open_images([f"{server.url}/val-0.tar", f"{server.url}/train-1.tar"])) == 6
     assert len(open_images(f"file://{folder}/train-1.tar")) == 4
 

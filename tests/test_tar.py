@@ -149,6 +149,8 @@ def test_shards_are_named_by_ranges_patterns_folders_and_splits(tmp_path: Path) 
     assert len(open_images([tmp_path / "part-000.tar", tmp_path / "part-002.tar"])) == 2
     with pytest.raises(ImageSourceError, match=r"part-004\.tar' does not exist: give \.tar files that do$"):
         open_images(str(tmp_path / "part-{001..999}.tar"))
+    with pytest.raises(ImageSourceError, match=r"part-\{003\.\.000\}\.tar' means no file: let its ranges rise"):
+        open_images(str(tmp_path / "part-{003..000}.tar"))
     shards(tmp_path / "divided", [2], lambda at: str(at))
     for name in ("train-0.tar", "val-0.tar"):
         (tmp_path / "divided" / name).write_bytes((tmp_path / "divided" / "part-000.tar").read_bytes())

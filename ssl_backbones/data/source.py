@@ -28,6 +28,7 @@ from ssl_backbones.data.splits import (
     packed_in,
     packed_kept_out,
     parts_of,
+    say_left,
 )
 from ssl_backbones.data.stored import File, stamp
 from ssl_backbones.data.tar import TarImages
@@ -57,7 +58,7 @@ def open_images(
     it one. Raises ImageSourceError.
     """
     with doing(f"Opening {spec}"), looking_for(policy.suffixes):
-        if files := distant_files(spec, keeping):
+        if files := distant_files(spec, keeping, told=True):
             return held_to_first(open_packed(files, policy))
         return held_to_first(opened(spec.removeprefix("file://") if isinstance(spec, str) else spec, policy, among))
 
@@ -213,14 +214,8 @@ def say_what_is_left(spec: Spec, taken: Sequence[Path]) -> None:
                 spec,
                 ", ".join(f.name for f in taken),
             )
-        left = [file.name for file in packed_in(taken[0].parent, taken[0].suffix) if file not in taken]
-        if left:
-            logger.warning(
-                "%s holds splits: taking %s to train on, not %s",
-                spec,
-                ", ".join(f.name for f in taken),
-                ", ".join(left),
-            )
+        beside = packed_in(taken[0].parent, taken[0].suffix)
+        say_left(str(spec), taken, [file for file in beside if file not in taken])
 
 
 def is_hub_name(spec: str | Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from ssl_backbones.credentials import public
+from ssl_backbones.credentials import without_credentials
 from ssl_backbones.data.checks import require_pyarrow
 from ssl_backbones.data.formats import is_image
 from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.walk import images_below
+
+logger = logging.getLogger(__name__)
 
 TRAIN, VALIDATION, TEST = ("train", "training"), ("validation", "valid", "val", "dev"), ("test", "testing")
 UNLABELLED = ("unlabeled", "unlabelled")
@@ -78,12 +81,23 @@ def to_train_on(files: Sequence[N]) -> list[N]:
     return of_split(files, TRAIN) or unnamed or of_split(files, UNLABELLED) or list(files)
 
 
+def say_left(where: str, taken: Sequence[Named], left: Sequence[Named]) -> None:
+    """A line in the log on the packed files of a folder that are not taken, if there are any."""
+    if left:
+        names = (", ".join(file.name for file in files) for files in (taken, left))
+        logger.warning("%s holds splits: taking %s to train on, not %s", where, *names)
+
+
 def all_in(pattern: str) -> list[str]:
-    """All names that a pattern means; ImageSourceError for more than MOST_FILES."""
+    """All names that a pattern means; ImageSourceError for none, and for more than MOST_FILES."""
     names = list(islice(ranges_in(pattern), MOST_FILES + 1))
+    if not names:
+        raise ImageSourceError(
+            f"{without_credentials(pattern)!r} means no file: let its ranges rise, as {{000..127}} does"
+        )
     if len(names) > MOST_FILES:
         raise ImageSourceError(
-            f"{public(pattern)!r} means more than {MOST_FILES:,} files: name fewer, of more images each"
+            f"{without_credentials(pattern)!r} means more than {MOST_FILES:,} files: name fewer, of more images each"
         )
     return names
 
