@@ -22,6 +22,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from ssl_backbones.data.shortage import require_resources
 from ssl_backbones.distributed import say
 
 WIDTH = 16
@@ -78,10 +79,11 @@ def digest_of_bytes(content: bytes | memoryview | None, whole: bool = False) -> 
 
 
 def digest_of_file(path: str, whole: bool = False) -> bytes:
-    """The digest of a regular file; MISSING for one that cannot be read."""
+    """The digest of a regular file; MISSING for one that cannot be read. ShortageError for want of open files."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        require_resources(error, path)
         return MISSING
     try:
         state = os.fstat(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from array import array
 from collections import deque
@@ -23,6 +24,7 @@ from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageE
 from ssl_backbones.data.keys import GrowingKeys, PathKeys, names_of
 from ssl_backbones.data.labels import labels_as_written
 from ssl_backbones.data.shards import Shards
+from ssl_backbones.data.shortage import require_resources
 from ssl_backbones.data.stored import opened, rooted, stamp
 from ssl_backbones.data.tar_index import TarIndex, digest_at, index_of
 
@@ -67,9 +69,11 @@ class TarImages(Images):
 
     def __getitem__(self, index: int) -> Image.Image:
         key = self.keys[index]
-        encoded = self.raw(index)
-        if encoded is None:
-            raise UnreadableImageError(f"{key!r} cannot be read: its shard is cut short, or the disk fails")
+        try:
+            encoded = self.read(index)
+        except OSError as error:
+            reason = f"its shard is cut short, or the disk fails ({error.strerror})"
+            raise UnreadableImageError(f"{key!r} cannot be read: {reason}") from error
         return decode(encoded, key, self.policy)
 
     def soon(self, shards: np.ndarray) -> None:
@@ -78,6 +82,16 @@ class TarImages(Images):
 
     def raw(self, index: int) -> bytes | None:
         """The bytes of an image; None where they cannot be read. ImageSourceError where its shard is another by now."""
+        try:
+            return self.read(index)
+        except OSError:
+            return None
+
+    def read(self, index: int) -> bytes:
+        """The bytes of an image; OSError where they cannot be read, and ShortageError where the process lacks files.
+
+        ImageSourceError where its shard is another by now.
+        """
         at = range(len(self))[index]
         shard = int(np.searchsorted(self.ends, at, side="right")) - 1
         size, offset = self.extent(at)
@@ -94,9 +108,12 @@ class TarImages(Images):
                 found = os.pread(descriptor, size, offset)
             finally:
                 os.close(descriptor)
-        except OSError:
-            return None
-        return found if len(found) == size else None
+        except OSError as error:
+            require_resources(error, self.files[shard])
+            raise
+        if len(found) < size:
+            raise OSError(errno.EIO, f"{len(found):,} of {size:,} bytes")
+        return found
 
     def extent(self, at: int) -> tuple[int, int]:
         """The size of an image, and its first byte in its shard."""

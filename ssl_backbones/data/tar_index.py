@@ -23,6 +23,7 @@ from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.kept_arrays import are_texts, keep_arrays, place_of, read_arrays, settled, stamps_in, turn
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.data.labels import LABEL_NAMES
+from ssl_backbones.data.shortage import require_resources
 from ssl_backbones.data.stored import AsFile, File, is_versioned, known_as, opened, stamp
 from ssl_backbones.data.verifying import OTHER, TOUCHED, UNKNOWN, YOUNG, agree, is_verifying, tell
 
@@ -111,6 +112,7 @@ def index_of(shard: File, compared: int = 1) -> TarIndex:
     except ImageSourceError:
         raise
     except (OSError, tarfile.TarError, ValueError, OverflowError, RecursionError) as error:  # of headers at random
+        require_resources(error, shard)
         raise torn(shard, getattr(error, "strerror", None) or str(error)) from error
 
 
