@@ -170,6 +170,12 @@ def test_hidden_files_notes_and_other_fields_are_left_alone(tmp_path: Path) -> N
     assert list(images.keys) == ["x.tar/a/1.JPG"]
 
 
+@pytest.mark.parametrize("name", ["__x.jpg", "_.jpg", "__.jpg", "__a/b.jpg", "a__/__b_.jpg", "____x.jpg"])
+def test_a_name_may_begin_with_underscores(name: str, tmp_path: Path) -> None:
+    notes = [("__index__.json", b"{}"), ("__MACOSX/._x.jpg", b"mac"), ("a/__meta__/b.jpg", b"note"), ("____", b"")]
+    assert list(open_images(shard(tmp_path / "x.tar", [*notes, (name, hostile.jpeg())])).keys) == [f"x.tar/{name}"]
+
+
 def second(path: Path) -> int:
     """The place of the second file's header."""
     with tarfile.open(path) as archive:

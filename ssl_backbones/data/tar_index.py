@@ -6,6 +6,7 @@ file (`.cls`, `.label` and the like) or others, which are left alone. https://gi
 
 from __future__ import annotations
 
+import re
 import tarfile
 import time
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ LONGEST_END = 2**20
 """Bytes of zeros at the end of a tar, at most: the largest usual record."""
 LONGEST_LABEL = 1024
 """Bytes of a label file, at most."""
+NOTE = re.compile(r"__[^.]*__(?:\.|$)")
+"""The name of what a shard holds of itself, such as `__index__.json`; `__` alone may begin an image's."""
 NAMES = ("keys", "ends", "offsets", "sizes", "digests", "label_of", "labels", "label_ends", "stamp")
 
 
@@ -178,7 +181,7 @@ def files_in(shard: File, read: Read) -> Iterator[Place]:
     with tarfile.open(fileobj=AsFile(read, stamp(shard)[0]), mode="r:") as archive:
         while (member := archive.next()) is not None:
             parts = [part for part in member.name.split("/") if part not in ("", ".")]
-            if not parts or any(part.startswith((".", "__")) for part in parts):
+            if not parts or any(part.startswith(".") or NOTE.match(part) for part in parts):
                 continue
             if member.islnk() or member.issym() or member.issparse():
                 raise odd(shard, f"holds {member.name!r} as a link, or with holes")
