@@ -217,6 +217,25 @@ def test_images_encoded_anew_are_said_to_be_others(tmp_path: Path) -> None:
         tiny(BYOLConfig, data, tmp_path / "run", reencode=20)
 
 
+@pytest.mark.parametrize("side", [8, 20])
+def test_what_jpeg_cannot_hold_is_left_out_by_name(side: int, tmp_path: Path) -> None:
+    images = mixed(tmp_path / "data")
+    for name, size in (("wide", (70_000, 9)), ("high", (9, 70_000)), ("long", (65_500, 8))):
+        Image.new("RGB", size).save(tmp_path / "data" / f"{name}.png")
+    images = open_images(tmp_path / "data")
+    for _ in range(2):
+        found = cached(images, "data", kept(tmp_path, side=side))
+        assert isinstance(found, CachedImages)
+        left_out = {images.keys[at]: why for at, why in found.unreadable.items()}
+        expected = {"empty.jpg", "torn.jpg", *({"wide.png", "high.png"} if side == 20 else ())}
+        assert set(left_out) == expected
+        if side == 20:
+            assert left_out["wide.png"].startswith(
+                "'wide.png' cannot be kept as JPEG: its 70000 x 9 pixels go beyond 65,500 a side: cut it, or"
+            )
+            assert found[list(images.keys).index("long.png")].size == (65_500, 8)
+
+
 # Several processes
 
 

@@ -21,7 +21,7 @@ from ssl_backbones.credentials import without_credentials
 from ssl_backbones.data import Images, ImageSourceError, ResidentImages, UnreadableImageError
 from ssl_backbones.data.cached import INDEX, CachedImages, read_index, verify
 from ssl_backbones.data.digests import spread
-from ssl_backbones.data.unreadable import Unreadable, is_readable
+from ssl_backbones.data.unreadable import Unreadable
 from ssl_backbones.distributed import doing, first_decides, first_here, in_every_process, say
 from ssl_backbones.locks import Lock, LockedError
 from ssl_backbones.recipes.recipe import Recipe
@@ -29,7 +29,7 @@ from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.log import Bar
 from ssl_backbones.runs.manifest import seen, wait_for
 from ssl_backbones.runs.progress import counted
-from ssl_backbones.train.cache_file import BLOCK, UnfinishedCache, content_of
+from ssl_backbones.train.cache_file import BLOCK, UnfinishedCache, can_be_kept, content_of
 
 SHARE = 0.25
 """Part of a GPU's memory that images may take from the network."""
@@ -104,7 +104,7 @@ def expected_bytes(images: Images, how: Caching) -> int:
     sizes = []
     for at in spread(len(images), SAMPLE):
         try:
-            sizes.append(len(content_of(images[at], how.side)))
+            sizes.append(len(content_of(images[at], how.side, images.keys[at])))
         except UnreadableImageError:
             continue
     return round(sum(sizes) / len(sizes) * len(images)) if sizes else 0
@@ -201,7 +201,8 @@ def check(images: Images, source: str, place: Path) -> None:
         )
     verify(place)
     found = CachedImages(place)
-    readable = next((at for at in found.unreadable if is_readable(images, at)), None)
+    side = index["content"].get("short_side", 0)
+    readable = next((at for at in found.unreadable if can_be_kept(images, at, side)), None)
     if readable is not None:
         raise ImageCacheError(
             f"{images.keys[readable]!r} can be read now, and could not be when the cache in {place} was made: {way_out}"
@@ -222,7 +223,8 @@ def alike(images: Images, found: CachedImages, at: int) -> bool:
     if not found.encoded or at in found.unreadable:
         return pixels(images, at) == pixels(found, at)
     try:
-        return content_of(images[at], found.index["content"]["short_side"]) == found.content_of(at).tobytes()
+        side = found.index["content"]["short_side"]
+        return content_of(images[at], side, images.keys[at]) == found.content_of(at).tobytes()
     except UnreadableImageError:
         return False
 
