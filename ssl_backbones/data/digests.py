@@ -22,6 +22,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from ssl_backbones.data.descriptors import open_to_read, read_at
 from ssl_backbones.data.shortage import require_resources
 from ssl_backbones.distributed import say
 
@@ -81,7 +82,7 @@ def digest_of_bytes(content: bytes | memoryview | None, whole: bool = False) -> 
 def digest_of_file(path: str, whole: bool = False) -> bytes:
     """The digest of a regular file; MISSING for one that cannot be read. ShortageError for want of open files."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = open_to_read(path)
     except (OSError, ValueError) as error:
         require_resources(error, path)
         return MISSING
@@ -89,7 +90,7 @@ def digest_of_file(path: str, whole: bool = False) -> bytes:
         state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode):
             return MISSING
-        return digest_of(state.st_size, lambda offset, count: os.pread(descriptor, count, offset), whole)
+        return digest_of(state.st_size, lambda offset, count: read_at(descriptor, count, offset), whole)
     except OSError:
         return MISSING
     finally:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from ssl_backbones.data.addresses import Address, changed
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
+from ssl_backbones.data.descriptors import open_to_read, read_at
 from ssl_backbones.data.digest_index import digests_of_rows
 from ssl_backbones.data.digests import THREADS, WIDTH, digest_of_bytes, of_each, spread
 from ssl_backbones.data.fetching import Fetching
@@ -101,11 +102,11 @@ class TarImages(Images):
                 raise changed(self.files[shard])
             return found
         try:
-            descriptor = os.open(self.files[shard], os.O_RDONLY | os.O_CLOEXEC)  # type: ignore[arg-type]
+            descriptor = open_to_read(self.files[shard])  # type: ignore[arg-type]
             try:
                 self.require_same(shard, os.fstat(descriptor))
                 self.read_ahead(shard, descriptor)
-                found = os.pread(descriptor, size, offset)
+                found = read_at(descriptor, size, offset)
             finally:
                 os.close(descriptor)
         except OSError as error:
