@@ -1,4 +1,4 @@
-"""What is kept of decoded images does not hold on to it that one could not be read: its way out works."""
+"""Images that were noted as unreadable are tried again, so that the way out that their error names works."""
 
 from __future__ import annotations
 

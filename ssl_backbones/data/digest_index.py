@@ -182,20 +182,16 @@ def digests_of_rows(
     if whole:
         require_kept(place)
     known = partial(kept_digests, now=now, name=name, count=count, digest_at=digest_at, usual=usual, threads=threads)
-
-    def found() -> np.ndarray:
-        what = f"images of {name} read for their digests"
-        return as_rows(list(of_each(range(count), digest_at, what, threads=threads)))
-
+    asked = of_each(range(count), digest_at, f"images of {name} read for their digests", threads=threads)
     if place is None:
         tell([name], UNKNOWN)
-        return found()
+        return as_rows(list(asked))
     digests = known(read(place))
     if digests is None:
         with turn(place):
             digests = None if is_verifying() else known(read(place))  # another process may have written it
             if digests is None:
-                digests = found()
+                digests = as_rows(list(asked))
                 if not full or digests.any(axis=1).all():
                     keep(place, Index(keys, now.sizes, now.marks, digests))
     return digests

@@ -1,4 +1,4 @@
-"""What a process lacks when it cannot read an image that is as good as any other."""
+"""Lack of open files or memory in a process, told apart from images that cannot be read."""
 
 from __future__ import annotations
 
