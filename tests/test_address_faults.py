@@ -108,6 +108,8 @@ def test_what_cannot_be_opened_is_said_in_a_sentence(
     at = server.url.replace("//", "//me:Swordfish@")
     cases = {
         f"{at}/part-{{003..004}}.tar": r"part-004\.tar' does not exist: check the address",
+        f"{at}/part-{{003..000}}.tar": r"003\.\.000\}\.tar' means no file: let its ranges rise",
+        f"{at}/part-{{000..9999999}}.tar": r"means more than 1,000,000 files: name fewer",
         f"{at}/images": r"no \.tar or \.parquet file in .+: single images are not read from an address; pack them",
         f"{at}/nothing": r"no \.tar or \.parquet file in",
         f"{at}/{{1..2}}.jpg": r"1\.jpg' is no \.parquet or \.tar file by its name",

@@ -77,15 +77,20 @@ def test_parquet_at_an_address_gives_what_it_gives_on_a_disk(
     assert same_tensors(tensors(there, workers=1), tensors(here))
 
 
-def test_folders_splits_and_patterns_are_listed(server: ShardServer, folder: Path) -> None:
+def test_folders_splits_and_patterns_are_listed(
+    server: ShardServer, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert len(open_images(server.url)) == 14
     for name, at in (("train-0.tar", 0), ("train-1.tar", 1), ("val-0.tar", 2), (".hidden.tar", 3)):
         (folder / f"part-{at:03d}.tar").rename(folder / name)
     trained_on = open_images(server.url)
     assert len(trained_on) == 7
+    said = f"{server.url} holds splits: taking train-0.tar, train-1.tar to train on, not val-0.tar"
+    assert caplog.text.count(said) == 1
     held = validation_of(server.url, trained_on)
     assert held is not None
     assert len(held) == 2
+    assert caplog.text.count(said) == 1
     assert len(open_images([f"{server.url}/val-0.tar", f"{server.url}/train-1.tar"])) == 6
     assert len(open_images(f"file://{folder}/train-1.tar")) == 4
 
@@ -173,6 +178,28 @@ def test_a_temporary_folder_is_shared_and_cleared_by_the_last(server: ShardServe
     del first
     assert list((tmp_path / "blocks").glob("*.block"))
     del second
+    assert not list((tmp_path / "blocks").glob("*.block"))
+
+
+@pytest.mark.parametrize("form", ["tar", "parquet"])
+@pytest.mark.parametrize("given", ["opened", "unpickled"])
+def test_what_readers_fetched_stays_for_the_next_and_goes_with_the_images(
+    form: str, given: str, server: ShardServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "HELD_IN_MEMORY", 0)
+    if form == "parquet":
+        write(folder / "train.parquet", image=raw(9))
+    images = opened(server) if form == "tar" else open_images(f"{server.url}/train.parquet")
+    _ = images.fingerprint
+    if given == "unpickled":  # as another process has them
+        images = pickle.loads(pickle.dumps(images))
+        images.at_hand()
+    first = tensors(images, workers=2)
+    before = server.sent
+    assert same_tensors(tensors(images, workers=2), first)
+    assert server.sent == before
+    assert list((tmp_path / "blocks").glob("*.block"))
+    del images
     assert not list((tmp_path / "blocks").glob("*.block"))
 
 

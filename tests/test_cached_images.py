@@ -7,7 +7,7 @@ import os
 import pickle
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import hostile
 import numpy as np
@@ -23,17 +23,20 @@ from ssl_backbones.data import (
     Batches,
     CachedImages,
     Images,
+    Request,
     TooManyUnreadableError,
     open_images,
     relabelled,
 )
 from ssl_backbones.methods import BYOLConfig
 from ssl_backbones.recipes.recipe import FREE
+from ssl_backbones.recipes.settings import Monitoring
 from ssl_backbones.train import cache, cache_file
 from ssl_backbones.train.cache import Caching, ImageCacheError, cached
 from ssl_backbones.train.loader import Loader
 from ssl_backbones.train.processes import meet
-from ssl_backbones.views import CenterCrop
+from ssl_backbones.views import CenterCrop, Engine, MultiView
+from ssl_backbones.views.presets import MOCO_V2_VIEWS
 
 __all__ = ["small_blocks"]
 
@@ -101,6 +104,30 @@ def test_a_run_is_the_same_to_the_last_bit_and_may_change_to_a_cache(tmp_path: P
     stop(tiny(BYOLConfig, data, tmp_path / "both", unreadable_share=0.2), 2)
     run(tiny(BYOLConfig, data, tmp_path / "both", unreadable_share=0.2, cache=str(tmp_path / "cache")))
     assert outcome(tmp_path / "plain") == outcome(tmp_path / "both")
+
+
+@pytest.mark.parametrize("engine", get_args(Engine))
+def test_a_run_that_changes_to_a_cache_says_whether_its_views_are_others(
+    engine: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for at in range(8):
+        (data / f"{at}.jpg").write_bytes(hostile.jpeg(1200, 900, seed=at))
+    images = open_images(data)
+    plain, kept_ones = (
+        Batches(of, MultiView(MOCO_V2_VIEWS, 16, engine), 3)
+        for of in (images, cached(images, str(data), kept(tmp_path)))
+    )
+    request = Request(0, np.arange(8))
+    shown = [batches.on_device(batches[request].content) for batches in (plain, kept_ones)]
+    same_views = all(torch.equal(one, other) for one, other in zip(*shown, strict=True))
+    choices: dict[str, Any] = {"engine": engine, "batch_size": 8, "monitoring": Monitoring(knn_every=0)}
+    stop(tiny(BYOLConfig, data, tmp_path / "run", **choices), 1)
+    capsys.readouterr()
+    run(tiny(BYOLConfig, data, tmp_path / "run", cache=str(tmp_path / "cache"), **choices))
+    told = "large JPEGs are decoded whole, and were not, as --cache was changed" in capsys.readouterr().out
+    assert same_views != told == (engine == "opencv")
 
 
 # Room, and what is too much
@@ -188,6 +215,25 @@ def test_images_encoded_anew_are_said_to_be_others(tmp_path: Path) -> None:
         assert np.abs(np.asarray(found[at], float) - np.asarray(small, float)).mean() < 6
     with pytest.raises(ValueError, match="reencode is 20, but must be 0 without a folder for the cache"):
         tiny(BYOLConfig, data, tmp_path / "run", reencode=20)
+
+
+@pytest.mark.parametrize("side", [8, 20])
+def test_what_jpeg_cannot_hold_is_left_out_by_name(side: int, tmp_path: Path) -> None:
+    images = mixed(tmp_path / "data")
+    for name, size in (("wide", (70_000, 9)), ("high", (9, 70_000)), ("long", (65_500, 8))):
+        Image.new("RGB", size).save(tmp_path / "data" / f"{name}.png")
+    images = open_images(tmp_path / "data")
+    for _ in range(2):
+        found = cached(images, "data", kept(tmp_path, side=side))
+        assert isinstance(found, CachedImages)
+        left_out = {images.keys[at]: why for at, why in found.unreadable.items()}
+        expected = {"empty.jpg", "torn.jpg", *({"wide.png", "high.png"} if side == 20 else ())}
+        assert set(left_out) == expected
+        if side == 20:
+            assert left_out["wide.png"].startswith(
+                "'wide.png' cannot be kept as JPEG: its 70000 x 9 pixels go beyond 65,500 a side: cut it, or"
+            )
+            assert found[list(images.keys).index("long.png")].size == (65_500, 8)
 
 
 # Several processes

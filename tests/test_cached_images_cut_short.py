@@ -14,6 +14,7 @@ from cache_sources import COUNT, alike, counted, kept, making, pixels_sha, same,
 from warm_processes import run_program
 
 from ssl_backbones.data import (
+    CachedImages,
     Images,
     ImageSourceError,
     open_images,
@@ -196,10 +197,22 @@ def test_a_torn_cache_is_refused(what: str, tmp_path: Path) -> None:
     TORN[what](place)
     with pytest.raises(ImageSourceError, match=r"(is not what was written|cannot be read) \(.*\): delete the folder"):
         cached(images, "data", kept(tmp_path))
+    with pytest.raises(
+        ImageSourceError, match=r"^(the cache in .* is not what was|.* cannot be read|there is no image)"
+    ):
+        open_images(place)
     for path in place.iterdir():
         path.unlink()
     place.rmdir()
     assert same(images, cached(images, "data", kept(tmp_path)))
+
+
+def test_a_cache_without_its_images_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    cached(alike(tmp_path / "data"), "data", kept(tmp_path))
+    place = kept(tmp_path).place("data")
+    TORN["short images"](place)
+    with pytest.raises(ImageSourceError, match=r"is not what was written \(photos\.npz cannot be read\): delete"):
+        CachedImages(place)
 
 
 CUT = """

@@ -79,6 +79,22 @@ def test_every_value_comes_back(way: str, kind: type, channels: int, tmp_path: P
     assert (image.size, image.depth) == ((20, 24), f"{8 * values.dtype.itemsize} bits")
 
 
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("suffix", ["npy", "tif"])
+@pytest.mark.parametrize("kind", ["u1", "u2", "f2", "f4", "f8"])
+def test_values_are_the_same_in_either_byte_order(kind: str, suffix: str, order: str, tmp_path: Path) -> None:
+    plain = drawn_values(0, 24, 20, 4) if kind.startswith("u") else drawn_values(0, 24, 20, 4) / 65535
+    values = (plain >> 8 if kind == "u1" else plain).astype(order + kind)
+    if suffix == "npy":
+        saved(tmp_path / "a.npy", values)
+    else:
+        tiff(tmp_path / "a.tif", values, photometric="minisblack", planarconfig="contig", byteorder=order)
+    (image,) = open_images(tmp_path, FOUR)
+    assert isinstance(image, ChannelImage)
+    assert image.values.dtype == {"u1": np.uint8, "u2": np.uint16}.get(kind, np.float32)
+    assert np.array_equal(image.values, values.astype(image.values.dtype))
+
+
 @pytest.mark.parametrize("suffix", ["npy", "tif"])
 def test_one_channel_needs_no_axis_of_its_own(suffix: str, tmp_path: Path) -> None:
     values = drawn_values(0, 24, 20, 1, np.dtype(np.uint16))[..., 0]

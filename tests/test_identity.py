@@ -6,7 +6,9 @@ import io
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from evaluations import evaluated
 from PIL import Image
+from test_tar import shards
 
 from ssl_backbones.data import (
     Images,
@@ -28,9 +31,10 @@ from ssl_backbones.data import (
     open_images,
     parquet_in_place,
     source,
+    tar,
 )
 from ssl_backbones.data.digest_index import contents_of
-from ssl_backbones.data.digests import BLOCK, WHOLE, digest_of_bytes, digest_of_file
+from ssl_backbones.data.digests import BLOCK, MISSING, WHOLE, digest_of_bytes, digest_of_file
 from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.kept_arrays import place_of
 from ssl_backbones.data.keys import PathKeys
@@ -152,6 +156,74 @@ def test_a_file_that_changed_just_now_is_not_relied_on(
     seen = reads(monkeypatch)
     contents_of(root, keys, "x")
     assert len(seen) == len(keys)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_passing_error_does_not_become_the_content_of_a_file(
+    listed: tuple[Path, PathKeys], times: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, keys = listed
+    right = contents_of(root, keys, "another").digests
+    seen = reads(monkeypatch)
+    reading = digest_index.digest_of_file
+
+    def failing(path: str) -> bytes:
+        digest = reading(path)
+        return MISSING if path.endswith(keys[3]) and seen.count(os.path.basename(keys[3])) <= times else digest
+
+    monkeypatch.setattr(digest_index, "digest_of_file", failing)
+    first = contents_of(root, keys, "x").digests
+    assert np.flatnonzero((first != right).any(axis=1)).tolist() == [3] * (times == 2)
+    assert (f"1 files in {root} are there and cannot be read" in capsys.readouterr().out) == (times == 2)
+    assert np.array_equal(contents_of(root, keys, "x").digests, right)
+    seen.clear()
+    assert np.array_equal(contents_of(root, keys, "x").digests, right)
+    assert seen == []
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_row_groups_are_read_once_and_one_at_a_time(
+    listed: tuple[Path, PathKeys], tmp_path: Path, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = pa.array([b"%5d" % at for at in range(3000)], pa.binary())
+    pq.write_table(pa.table({"image": rows}), tmp_path / "x.parquet", row_group_size=300)
+    images = parquet_in_place.RowGroupImages([tmp_path / "x.parquet"])
+    if threads == 1:
+        monkeypatch.setattr(parquet_in_place, "LARGEST", 300 * 13)
+    started, at_once, running = [], [], []
+    read = parquet_in_place.RowGroupImages.read
+
+    def counted(self: parquet_in_place.RowGroupImages, group: int) -> pa.ChunkedArray:
+        started.append(group)
+        running.append(group)
+        at_once.append(len(running))
+        time.sleep(0.002)
+        running.remove(group)
+        return read(self, group)
+
+    monkeypatch.setattr(parquet_in_place.RowGroupImages, "read", counted)
+    if threads == 1:
+        assert len(np.unique(digests_in(images), axis=0)) == 3000
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            assert len(set(pool.map(images.encoded, range(3000)))) == 3000
+    assert sorted(started) == list(range(10))
+    assert max(at_once) == 1
+
+
+def test_a_passing_error_does_not_become_the_content_of_a_shard(
+    listed: tuple[Path, PathKeys], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = open_images(shards(tmp_path / "tars", [3, 2]))
+    raw = tar.TarImages.raw
+    with monkeypatch.context() as patch:
+        patch.setattr(tar.TarImages, "raw", lambda self, at: None if at == 3 else raw(self, at))
+        broken = images.whole_digests()
+    right = open_images(tmp_path / "tars").whole_digests()
+    assert broken is not None
+    assert right is not None
+    assert right.any(axis=1).all()
+    assert np.flatnonzero((broken != right).any(axis=1)).tolist() == [3]
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "empty", "gone", "other", "link"])

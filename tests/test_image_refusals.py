@@ -45,7 +45,10 @@ def test_sources_that_are_none(tmp_path):
         str(tmp_path / "masks.parquet"): r"masks\.parquet' may have images in mask, depth: name the one",
         str(tmp_path / "none.parquet"): r"there is no row in '.*none\.parquet'",
         str(tmp_path / "ids.parquet"): r"labels go up to 1000000000000000",
-        str(tmp_path / "x-{0..1000000}.parquet"): r"means more than 1,000,000 files: name fewer",
+        str(
+            tmp_path / "x-{0..1000000}.parquet"
+        ): r"0\.\.1000000\}\.parquet' means more than 1,000,000 files: name fewer",
+        str(tmp_path / "x-{3..0}.parquet"): r"x-\{3\.\.0\}\.parquet' means no file: let its ranges rise",
     }.items():
         with pytest.raises(ImageSourceError, match=says) as caught:
             open_images(spec)

@@ -69,6 +69,48 @@ def test_one_more_folder_beside_the_splits_changes_nothing_but_what_is_said(tmp_
     assert said in caplog.text
 
 
+LAYOUTS = {
+    "flat": ["1.jpg", "2.jpg"],
+    "classes": ["cat/1.jpg", "dog/2.jpg"],
+    "train and val": CLASSES,
+    "train and test": ["train/1.jpg", "train/2.jpg", "test_set/3.jpg"],
+    "train alone": ["train/cat/1.jpg", "train/dog/2.jpg"],
+    "train and unlabeled": ["train/1.jpg", "unlabeled/2.jpg"],
+    "val alone": ["val/1.jpg", "cat/2.jpg"],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_stray_image_changes_nothing_unsaid(tmp_path, caplog, layout):
+    clean = open_images(fill(tmp_path / "clean", *LAYOUTS[layout]))
+    caplog.clear()
+    images = open_images(fill(tmp_path / "stray", *LAYOUTS[layout], "preview.png"))
+    if layout in ("train and val", "train and test"):
+        assert same(images, clean)
+        assert "left out beside the folders: preview.png (move" in caplog.text
+        kept = validation_of(tmp_path / "stray", images)
+        assert kept is None or [*kept.keys] == [*validation_of(tmp_path / "clean", clean).keys]
+    else:
+        assert sorted(images.keys) == sorted([*LAYOUTS[layout], "preview.png"])
+        assert images.labels is None
+        assert (layout == "flat") or "holds images beside its folders" in caplog.text
+
+
+@pytest.mark.parametrize("place", ["", "data/"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_stray_table_without_images_changes_nothing(tmp_path, caplog, layout, place):
+    clean = open_images(fill(tmp_path / "clean", *LAYOUTS[layout]))
+    write(fill(tmp_path / "stray", *LAYOUTS[layout]) / place / "x.parquet", key=["1.jpg"], embedding=[[0.5]])
+    assert same(open_images(tmp_path / "stray"), clean)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_table_of_images_beside_images_is_taken_and_said(tmp_path, caplog, layout):
+    write(fill(tmp_path, *LAYOUTS[layout]) / "x.parquet", image=structs(2))
+    assert list(open_images(tmp_path).keys) == ["x.parquet:0", "x.parquet:1"]
+    assert "holds images as well: taking x.parquet, not those (move" in caplog.text
+
+
 @pytest.mark.parametrize("train", ["train", "Train", "train2017", "training_set", "train-images", "TRAINING"])
 @pytest.mark.parametrize("kept", ["val", "Validation", "val2017", "test_set", "dev"])
 def test_every_name_of_a_split_is_known(tmp_path, train, kept):

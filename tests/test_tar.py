@@ -149,6 +149,8 @@ def test_shards_are_named_by_ranges_patterns_folders_and_splits(tmp_path: Path) 
     assert len(open_images([tmp_path / "part-000.tar", tmp_path / "part-002.tar"])) == 2
     with pytest.raises(ImageSourceError, match=r"part-004\.tar' does not exist: give \.tar files that do$"):
         open_images(str(tmp_path / "part-{001..999}.tar"))
+    with pytest.raises(ImageSourceError, match=r"part-\{003\.\.000\}\.tar' means no file: let its ranges rise"):
+        open_images(str(tmp_path / "part-{003..000}.tar"))
     shards(tmp_path / "divided", [2], lambda at: str(at))
     for name in ("train-0.tar", "val-0.tar"):
         (tmp_path / "divided" / name).write_bytes((tmp_path / "divided" / "part-000.tar").read_bytes())
@@ -166,6 +168,12 @@ def test_hidden_files_notes_and_other_fields_are_left_alone(tmp_path: Path) -> N
     files = [("./._1.jpg", b"mac"), ("__index__.json", b"{}"), ("./a/1.JPG", hostile.jpeg()), ("a/1.seg.png", b"mask")]
     images = open_images(shard(tmp_path / "x.tar", [*files, ("a/1.json", b"{}")]))
     assert list(images.keys) == ["x.tar/a/1.JPG"]
+
+
+@pytest.mark.parametrize("name", ["__x.jpg", "_.jpg", "__.jpg", "__a/b.jpg", "a__/__b_.jpg", "____x.jpg"])
+def test_a_name_may_begin_with_underscores(name: str, tmp_path: Path) -> None:
+    notes = [("__index__.json", b"{}"), ("__MACOSX/._x.jpg", b"mac"), ("a/__meta__/b.jpg", b"note"), ("____", b"")]
+    assert list(open_images(shard(tmp_path / "x.tar", [*notes, (name, hostile.jpeg())])).keys) == [f"x.tar/{name}"]
 
 
 def second(path: Path) -> int:
@@ -202,6 +210,11 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda path: path.write_bytes(path.read_bytes()[: second(path)] + b"\7" * 9999),
         r"bytes as a tar does",
     ),
+    "zeros behind what was fetched": (
+        lambda path: path.write_bytes(path.read_bytes()[: second(path)] + bytes(2**21)),
+        r"nor end as one",
+    ),
+    "another tar behind it": (lambda path: path.write_bytes(2 * path.read_bytes()), r"nor end as one"),
     "nothing": (lambda path: shard(path, []), r"holds no image: write the shard anew, with one image"),
     "no image": (again(("2.cls", b"1")), r"has an entry without an image, '2\.cls': write"),
     "another kind": (again(("2.txt", b"1")), r"has an entry without an image, '2\.txt': write"),

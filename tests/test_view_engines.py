@@ -28,6 +28,7 @@ from ssl_backbones.views import (
 from ssl_backbones.views import device_engine as device
 from ssl_backbones.views import pillow_engine as pillow
 from ssl_backbones.views.center_crop import LONGEST, shortened
+from ssl_backbones.views.channel_image import ChannelImage
 from ssl_backbones.views.policy import UNIFORMS
 
 STILL = Policy(area=(1.0, 1.0), flip_p=0, jitter_p=0, grey_p=0, blur_p=0, solarize_p=0)
@@ -330,15 +331,32 @@ def test_views_differ_and_are_counted():
     assert not np.isin(first.area, transform.draw(0, 1, np.arange(50))[0].area).any()
 
 
-def test_the_middle_of_a_strip_takes_no_more_memory_than_that_of_a_photo() -> None:
+KINDS = {
+    "RGB": lambda levels: Image.fromarray(levels[..., :3]),
+    "8 bits": lambda levels: ChannelImage(levels, "8 bits"),
+    "16 bits": lambda levels: ChannelImage(levels.astype(np.uint16) * 257, "16 bits"),
+    "floats": lambda levels: ChannelImage(levels.astype(np.float32) / 255, "floats"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_middle_of_a_strip_takes_no_more_memory_than_that_of_a_photo(kind, monkeypatch):
     """Its resize as a whole would have 1,080,000 pixels of 18 rows."""
-    strip = Image.fromarray(np.arange(60_000, dtype=np.uint32).astype(np.uint8).reshape(1, -1)).convert("RGB")
-    for image in (strip, strip.transpose(Image.Transpose.ROTATE_90)):
+    pixels, resize = [], Image.Image.resize
+
+    def counted(image, size, *rest):
+        pixels.append(size[0] * size[1])
+        return resize(image, size, *rest)
+
+    monkeypatch.setattr(Image.Image, "resize", counted)
+    levels = np.arange(60_000, dtype=np.uint32).astype(np.uint8)[:, None].repeat(4, axis=1)
+    for image in (KINDS[kind](levels[None]), KINDS[kind](levels[:, None])):
         assert max(shortened(image).size) == LONGEST
-        levels = CenterCrop(16).on_host([image], None)
-        assert levels.shape == (1, 16, 16, 3)
-        assert abs(levels.float().mean().item() - 30_000 % 256) < 2
-    photo = Image.new("RGB", (16, 1600))
+        middle = CenterCrop(16).on_host([image], None)
+        assert middle.shape == (1, 16, 16, 3 if kind == "RGB" else 4)
+        assert abs(middle.float().mean().item() - 30_000 % 256) < 2
+    assert max(pixels) <= 18 * 18 * LONGEST
+    photo = KINDS[kind](levels[:25_600].reshape(1600, 16, 4))
     assert shortened(photo) is photo
 
 

@@ -82,6 +82,12 @@ class BatchDataset(ABC):
         """The content of a Batch, moved to the network's device, as the method takes it."""
         return self.transform.on_device(content)
 
+    @property
+    def decodes_coarsely(self) -> bool:
+        """True if large JPEGs are decoded no finer than their views need: of all their pixels views are other ones."""
+        (reduction,) = self.transform.reductions(self.seed, 0, np.zeros(1, np.int64))
+        return reduction is not unreduced and not self.images.whole
+
     def at(self, side: int) -> Self:
         """The same batches with views of another side, drawn alike; ValueError for views that have none."""
         other = copy.copy(self)

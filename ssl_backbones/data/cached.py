@@ -16,6 +16,7 @@ import hashlib
 import mmap
 from pathlib import Path
 from typing import Any, TypedDict, final
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
@@ -88,12 +89,12 @@ class CachedImages(Images):
         self.folder = self.place = Path(folder)
         self.index = read_index(self.folder)
         try:
-            with np.load(self.folder / ARRAYS, allow_pickle=False) as arrays:
+            with open(self.folder / ARRAYS, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 self.keys = PathKeys.of(arrays["keys"], arrays["key_ends"])
                 self.labels = arrays["labels"] if self.index["labelled"] else None
                 self.ends, self.shapes = arrays["ends"], arrays["shapes"]
                 self.digests = arrays.get("digests")
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise torn_error(self.folder, f"{ARRAYS} cannot be read") from error
         self.classes = self.index["classes"]
         self.fingerprint = self.index["of"]["fingerprint"]
@@ -103,6 +104,7 @@ class CachedImages(Images):
         """True of a cache of 0.1.0.dev0, which knew images by their sizes alone."""
         self.unreadable = {int(at): reason for at, reason in self.index["unreadable"].items()}
         self.encoded = self.index["content"]["kind"] != "pixels"
+        self.whole = not self.encoded
         self.file: mmap.mmap | None = None
         self.content = np.empty(0, np.uint8)
 

@@ -45,6 +45,7 @@ def read_channels(file: BinaryIO, channels: int, depth: str, max_pixels: int) ->
     else:
         raise ValueError(f"with --in_chans, TIFF, .npy and DICOM are read, and it begins with {start[:8]!r}")
     check_channels(values.shape[2], channels)
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
     found = depth_of(values)
     if depth not in ("", found):
         raise ValueError(f"it is of {found}, and the first image is of {depth}: convert one of the two")

@@ -34,6 +34,14 @@ def require_labels(images: Images, why: str) -> np.ndarray:
     return images.labels
 
 
+def require_pyarrow() -> None:
+    """ImageSourceError where parquet is to be read and pyarrow is missing."""
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise ImageSourceError("pyarrow is not installed: pip install 'ssl-backbones[train]'") from error
+
+
 def require_batch(images: Images, batch_size: int, ways_out: str = "") -> None:
     """ImageSourceError, with the ways out, where the images do not fill one batch."""
     if len(images) < batch_size:

@@ -18,6 +18,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from ssl_backbones.data.channels import MOST, SUFFIXES, read_channels
 from ssl_backbones.data.formats import WAYS_OUT, formats, kind_of_box
 from ssl_backbones.data.images import ImageSourceError, UnreadableImageError
+from ssl_backbones.data.shortage import require_resources
 from ssl_backbones.views.reduction import LARGE, ReducedImage, chosen_reduction
 
 ORIENTATION = 0x0112
@@ -80,7 +81,8 @@ USUAL_POLICY = DecodePolicy()
 def decode(image: bytes | Path, name: str, policy: DecodePolicy = USUAL_POLICY) -> Image.Image:
     """The image, or the first frame of several, as upright RGB; UnreadableImageError says what is wrong with `name`.
 
-    Of a policy that keeps channels, a ChannelImage; ImageSourceError where what reads it is not installed.
+    Of a policy that keeps channels, a ChannelImage; ImageSourceError where what reads it is not installed, and
+    ShortageError where the process lacks files.
     """
     try:
         with without_pillows_warnings():
@@ -92,6 +94,7 @@ def decode(image: bytes | Path, name: str, policy: DecodePolicy = USUAL_POLICY) 
         raise
     # Pillow answers a broken file with OSError, SyntaxError, ValueError, struct.error and more: all mean the same.
     except Exception as error:
+        require_resources(error, name)
         raise UnreadableImageError(f"{name!r} cannot be read: {reason(error)}") from error
 
 

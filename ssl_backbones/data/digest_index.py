@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_backbones.data.digests import WIDTH, as_rows, digest_of_file, of_each, spread, stamp_of
+from ssl_backbones.data.digests import THREADS, WIDTH, are_lost, as_rows, digest_of_file, of_each, spread, stamp_of
 from ssl_backbones.data.kept_arrays import are_texts, keep_arrays, marks_in, place_of, read_arrays, turn
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.data.stored import File, is_versioned, known_as, stamp
@@ -33,6 +33,7 @@ from ssl_backbones.data.verifying import (
     require_kept,
     tell,
 )
+from ssl_backbones.distributed import say
 
 KEPT_FROM = 1000
 """Images from which on an index is worth its place: fewer are read anew in less than a second."""
@@ -146,7 +147,8 @@ def contents_as_asked(files: Files, name: str, whole: bool = False) -> Contents:
             rows = checked(index, index.rows_of(files), files, ask)
         digests = digests_by(index, rows, files, ask)
         if (rows < 0).any():
-            keep(place, Index(files.keys, files.sizes, files.marks, digests))
+            marks = np.where(are_lost(files.sizes, digests), 0, files.marks)
+            keep(place, Index(files.keys, files.sizes, marks, digests))
     return Contents(files.sizes, digests)
 
 
@@ -162,11 +164,14 @@ def digests_of_rows(
     name: str,
     whole: bool = False,
     compared: int | None = None,
+    full: bool = False,
+    threads: int = THREADS,
 ) -> np.ndarray:
-    """The digests (N, WIDTH) of a table's `count` rows, read by `digest_at` where no index knows them.
+    """The digests (N, WIDTH) of a table's `count` rows, read by `digest_at` in threads where no index knows them.
 
     An index does as long as none of the table's files has changed, and so many of the rows are as it says. `name` names
-    the table, and its column of images. NotKeptError where whole digests are verified and none are kept.
+    the table, and its column of images. Of a `full` one every row has an image: nothing is kept where one could not be
+    read. NotKeptError where whole digests are verified and none are kept.
     """
     keys = PathKeys(map(known_as, files))
     asked_at = time.time_ns()
@@ -176,26 +181,24 @@ def digests_of_rows(
     place = place_of(which) if len(keys) and count >= KEPT_FROM else None
     if whole:
         require_kept(place)
-    known = partial(kept_digests, now=now, name=name, count=count, digest_at=digest_at, usual=usual)
-
-    def found() -> np.ndarray:
-        return as_rows(list(of_each(range(count), digest_at, f"images of {name} read for their digests")))
-
+    known = partial(kept_digests, now=now, name=name, count=count, digest_at=digest_at, usual=usual, threads=threads)
+    asked = of_each(range(count), digest_at, f"images of {name} read for their digests", threads=threads)
     if place is None:
         tell([name], UNKNOWN)
-        return found()
+        return as_rows(list(asked))
     digests = known(read(place))
     if digests is None:
         with turn(place):
             digests = None if is_verifying() else known(read(place))  # another process may have written it
             if digests is None:
-                digests = found()
-                keep(place, Index(keys, now.sizes, now.marks, digests))
+                digests = as_rows(list(asked))
+                if not full or digests.any(axis=1).all():
+                    keep(place, Index(keys, now.sizes, now.marks, digests))
     return digests
 
 
 def kept_digests(
-    index: Index, now: Files, name: str, count: int, digest_at: Callable[[int], bytes], usual: int
+    index: Index, now: Files, name: str, count: int, digest_at: Callable[[int], bytes], usual: int, threads: int
 ) -> np.ndarray | None:
     """The digests (N, WIDTH) of a table's rows that an index holds; None where it is of others, as far as seen."""
     if not len(index.keys) or len(index.digests) != count:
@@ -206,7 +209,7 @@ def kept_digests(
         for changed, what in index.changes(now, rows):
             tell([name] if len(changed) else [], what)
         return None
-    same = agree(index.digests, digest_at, usual, f"images of {name} held against their index")
+    same = agree(index.digests, digest_at, usual, f"images of {name} held against their index", threads)
     tell([] if same else [name], OTHER)
     return index.digests if same else None
 
@@ -219,10 +222,13 @@ def digests_by(index: Index, rows: np.ndarray, files: Files, ask: Ask) -> np.nda
     digests = np.zeros((len(rows), WIDTH), np.uint8)
     digests[known] = index.digests[rows[known]]
     unknown: Sequence[int] = np.flatnonzero(~known) if known.any() else range(len(rows))  # type: ignore[assignment]
-    what = f"images in {files.root} read for their digests"
-    found = of_each(unknown, lambda row: ask(files.path(row)), what)
-    for row, digest in zip(unknown, found, strict=True):
-        digests[row] = np.frombuffer(digest, np.uint8)
+    for what in ("read for their digests", "that could not be read asked again"):
+        found = of_each(unknown, lambda row: ask(files.path(row)), f"images in {files.root} {what}")
+        for row, digest in zip(unknown, found, strict=True):
+            digests[row] = np.frombuffer(digest, np.uint8)
+        unknown = np.flatnonzero(are_lost(files.sizes, digests))  # type: ignore[assignment]
+    if len(unknown):
+        say(f"{len(unknown)} files in {files.root} are there and cannot be read: the next start asks for them again")
     return digests
 
 

@@ -22,6 +22,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from ssl_backbones.data.descriptors import open_to_read, read_at
+from ssl_backbones.data.shortage import require_resources
 from ssl_backbones.distributed import say
 
 WIDTH = 16
@@ -78,16 +80,17 @@ def digest_of_bytes(content: bytes | memoryview | None, whole: bool = False) -> 
 
 
 def digest_of_file(path: str, whole: bool = False) -> bytes:
-    """The digest of a regular file; MISSING for one that cannot be read."""
+    """The digest of a regular file; MISSING for one that cannot be read. ShortageError for want of open files."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (OSError, ValueError):
+        descriptor = open_to_read(path)
+    except (OSError, ValueError) as error:
+        require_resources(error, path)
         return MISSING
     try:
         state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode):
             return MISSING
-        return digest_of(state.st_size, lambda offset, count: os.pread(descriptor, count, offset), whole)
+        return digest_of(state.st_size, lambda offset, count: read_at(descriptor, count, offset), whole)
     except OSError:
         return MISSING
     finally:
@@ -155,6 +158,12 @@ def spread(count: int, most: int) -> list[int]:
 def as_rows(digests: Sequence[bytes]) -> np.ndarray:
     """Digests as an array (N, WIDTH) of bytes."""
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, WIDTH)
+
+
+def are_lost(sizes: np.ndarray, digests: np.ndarray) -> np.ndarray:
+    """True (N,) for files that are there, by their sizes (N,), and could not be read for their digests (N, WIDTH)."""
+    lost: np.ndarray = (sizes >= 0) & ~digests.any(axis=1)
+    return lost
 
 
 def as_items(digests: np.ndarray) -> np.ndarray:

@@ -23,14 +23,15 @@ from ssl_backbones.data.splits import (
     TRAIN,
     Spec,
     all_in,
+    say_left,
     split_of,
     to_ask_about,
     to_train_on,
 )
 
 
-def distant_files(spec: Spec, keeping: Keeping) -> list[Address]:
-    """The packed files that addresses mean, of one kind: those to train on where a folder is divided.
+def distant_files(spec: Spec, keeping: Keeping, told: bool = False) -> list[Address]:
+    """The packed files that addresses mean, of one kind: those to train on where a folder is divided, which is `told`.
 
     Empty where a source is on this machine. Raises ImageSourceError.
     """
@@ -39,7 +40,11 @@ def distant_files(spec: Spec, keeping: Keeping) -> list[Address]:
         return []
     urls = [url for name in named for url in all_in(name)]
     if len(urls) == 1 and not is_packed(urls[0]) and not is_pattern(urls[0]):
-        return kept_in(to_train_on(of_one_kind(in_folder(urls[0]), urls[0])), keeping)
+        found = in_folder(urls[0])
+        taken = to_train_on(of_one_kind(found, urls[0]))
+        if told:
+            say_left(public(urls[0]), taken, [file for file in found if file not in taken])
+        return kept_in(taken, keeping)
     strange = next((url for url in urls if not is_packed(url)), None)
     if strange is not None:
         raise ImageSourceError(

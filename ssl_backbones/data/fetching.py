@@ -34,6 +34,7 @@ class Fetching:
         self.sources = tuple(source_of(file) for file in files)
         self.keeping = self.files[0].keeping
         self.begin_anew()
+        self.opened()
         used, room = min(2 * window, sum(file.size for file in files)), self.keeping.limit * 1e9
         if used > room:
             say(
@@ -97,7 +98,7 @@ class Fetching:
         return content
 
     def opened(self) -> Blocks:
-        """The folder of blocks, as this process uses it."""
+        """The folder of blocks, as this process and those that it forks use it; nobody clears it meanwhile."""
         if self.blocks is None:
             self.blocks = Blocks(self.keeping, frozenset(self.sources))
         return self.blocks

@@ -95,6 +95,8 @@ def classified(root: Path, folders: Sequence[str], among: Sequence[str]) -> tupl
     """
     found = set(folders)
     if "" in found:
+        if len(found) > 2:
+            logger.warning("%s holds images beside its folders: none of these is a class", root)
         return set(), []
     if found <= set(among):
         return set(), sorted(found)

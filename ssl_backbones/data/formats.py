@@ -12,6 +12,8 @@ from pathlib import Path
 
 from PIL import features
 
+from ssl_backbones.data.shortage import require_resources
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """The formats that are read everywhere; JPEG includes the MPO that many phones write as .jpg."""
 
@@ -112,7 +114,8 @@ def is_image(path: str, name: str) -> bool:
     try:
         with open(path, "rb") as file:
             return begins_an_image(file.read(START))
-    except OSError:
+    except OSError as error:
+        require_resources(error, path)
         return False
 
 

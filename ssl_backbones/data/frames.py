@@ -15,6 +15,7 @@ from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from ssl_backbones.data.decode import MAX_PIXELS, turn_of, without_pillows_warnings
 from ssl_backbones.data.formats import formats
+from ssl_backbones.data.shortage import require_resources
 
 TURNS = {
     1: (False, False, False),
@@ -62,7 +63,10 @@ def frame_of(encoded: bytes | Path | None, among: tuple[str, ...] | None = None)
             return Frame(stored_size(image), turn_of(image))
     except MemoryError:
         raise
-    except Exception:  # Pillow answers a broken file with OSError, SyntaxError, ValueError, struct.error and more
+    except (
+        Exception
+    ) as error:  # Pillow answers a broken file with OSError, SyntaxError, ValueError, struct.error and more
+        require_resources(error, encoded if isinstance(encoded, Path) else "an image")
         return None
 
 

@@ -55,6 +55,9 @@ class Images(ABC):
     policy: Any = None
     """The rules by which images are decoded, where they are decoded here."""
 
+    whole = False
+    """True if every image comes with all of its pixels, however coarsely its views let it be decoded."""
+
     in_process = False
     """True if only this process can read them, and no worker beside it."""
 

@@ -11,6 +11,8 @@ from typing import final, overload
 
 import numpy as np
 
+from ssl_backbones.data.shortage import require_resources
+
 AT_ONCE = 2**16
 """Paths that are made of their bytes, or of which bytes are made, at a time."""
 
@@ -171,10 +173,11 @@ def size_of(path: Path) -> int:
 
 
 def bytes_of(path: Path) -> bytes | None:
-    """The content of a file; None of one that cannot be read."""
+    """The content of a file; None of one that cannot be read. ShortageError where the process lacks what it takes."""
     try:
         return path.read_bytes()
-    except OSError:
+    except OSError as error:
+        require_resources(error, path)
         return None
 
 

@@ -12,6 +12,7 @@ from ssl_backbones.data.addresses import Address, require_same
 from ssl_backbones.data.columns import class_names, image_column, label_column, labels_of
 from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.keys import RowKeys, names_of
+from ssl_backbones.data.shortage import require_resources
 from ssl_backbones.data.stored import File, as_file, rooted
 
 
@@ -68,6 +69,7 @@ def read(file: File, columns: list[str]) -> pa.Table:
 
 def unreadable(file: File, error: Exception) -> ImageSourceError:
     """The error of a file that is no parquet, or a torn one; of another than it was, where an address tells."""
+    require_resources(error, file)
     if isinstance(file, Address):
         require_same(file)
     reason = " ".join(str(error).split()).rstrip(".")

@@ -54,6 +54,11 @@ class RowGroupImages(RowImages):
         self.held = HeldGroups()
         self.fetching = Fetching(distant, LARGEST) if distant else None
 
+    def at_hand(self) -> None:
+        """Use the blocks of what lies at an address, for this process's readers."""
+        if self.fetching is not None:
+            self.fetching.opened()
+
     @cached_property
     def digests(self) -> np.ndarray:  # type: ignore[override]
         return self.digests_as(whole=False)
@@ -62,10 +67,13 @@ class RowGroupImages(RowImages):
         return self.digests_as(whole=True)
 
     def digests_as(self, whole: bool) -> np.ndarray:
-        """The digests (N, D) of all rows, or of the files that they name."""
-        ask = partial(digest_of_bytes, whole=whole)
+        """The digests (N, D) of all rows, or of the files that they name: a row group after the other is read."""
         name = f"{str(self.files[0])!r}, {self.image}"
-        found = digests_of_rows(self.files, len(self), lambda row: ask(self.row(row)[0]), name, whole, COMPARED)
+
+        def ask(row: int) -> bytes:
+            return digest_of_bytes(self.row(row)[0], whole)
+
+        found = digests_of_rows(self.files, len(self), ask, name, whole, COMPARED, threads=1)
         rows = np.flatnonzero((found == as_rows([MISSING])).all(axis=1))
         named = {int(row): file for row in rows if (file := self.named(int(row)))}
         if named:
@@ -130,17 +138,14 @@ class HeldGroups:
         self.lock = threading.Lock()
 
     def of(self, group: int, read: Callable[[int], pa.ChunkedArray]) -> pa.ChunkedArray:
-        """A row group, which is read if it is not held."""
+        """A row group, which one thread reads if it is not held."""
         with self.lock:
-            if group in self.groups:
-                self.groups.move_to_end(group)
-                return self.groups[group]
-        found = read(group)
-        with self.lock:
-            self.groups[group] = found
+            if group not in self.groups:
+                self.groups[group] = read(group)
+            self.groups.move_to_end(group)
             while len(self.groups) > 1 and sum(held.nbytes for held in self.groups.values()) > 2 * LARGEST:
                 self.groups.popitem(last=False)
-        return found
+            return self.groups[group]
 
     def __reduce__(self) -> tuple[type[HeldGroups], tuple[()]]:
         return HeldGroups, ()

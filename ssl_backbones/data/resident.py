@@ -24,7 +24,7 @@ class ResidentImages(Images):
     They belong to this process, so no worker can read them.
     """
 
-    in_process = True
+    in_process = whole = True
 
     def __init__(self, images: CachedImages, device: torch.device) -> None:
         """ImageSourceError where the cache holds files instead of pixels."""

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_backbones.data.blocks import USUAL_KEEPING, Keeping
-from ssl_backbones.data.cached import INDEX, PIXELS, CachedImages
-from ssl_backbones.data.checks import relabelled
+from ssl_backbones.data.cached import INDEX, PIXELS, CachedImages, verify
+from ssl_backbones.data.checks import relabelled, require_pyarrow
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
 from ssl_backbones.data.distant import distant_files, distant_kept_out
 from ssl_backbones.data.folder import ImageFolder
@@ -28,9 +28,11 @@ from ssl_backbones.data.splits import (
     packed_in,
     packed_kept_out,
     parts_of,
+    say_left,
 )
 from ssl_backbones.data.stored import File, stamp
 from ssl_backbones.data.tar import TarImages
+from ssl_backbones.data.walk import images_below
 from ssl_backbones.distributed import doing
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,8 @@ logger = logging.getLogger(__name__)
 HELD_IN_MEMORY = 512 * 2**20
 """Bytes of parquet files up to which they are read whole; larger ones are read by row groups."""
 
+SHOWN = 3
+"""Names of stray images that a sentence lists, at most."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.+%\[\]:-]+)?")
 
 
@@ -54,7 +58,7 @@ def open_images(
     it one. Raises ImageSourceError.
     """
     with doing(f"Opening {spec}"), looking_for(policy.suffixes):
-        if files := distant_files(spec, keeping):
+        if files := distant_files(spec, keeping, told=True):
             return held_to_first(open_packed(files, policy))
         return held_to_first(opened(spec.removeprefix("file://") if isinstance(spec, str) else spec, policy, among))
 
@@ -142,20 +146,29 @@ def kept_out_on_hub(name: str, policy: DecodePolicy) -> Images | None:
 def open_folder(path: Path, policy: DecodePolicy, among: Sequence[str]) -> Images:
     """The images of a folder, or of its folder `train` if it holds splits; of a cache, the images."""
     if (path / INDEX).is_file() and (path / PIXELS).is_file():
+        verify(path)
         return CachedImages(path)
     parts = parts_of(path)
-    if parts.train != path:
+    if parts.train != path or parts.loose:
         say_parts(path, parts)
     return ImageFolder(parts.train, policy, among)
 
 
 def say_parts(path: Path, parts: Parts) -> None:
     """A line in the log on what is taken of a folder that holds splits, and on what is not."""
+    loose = ", ".join(parts.loose[:SHOWN]) + (", ..." if len(parts.loose) > SHOWN else "")
+    if parts.train == path:
+        logger.warning(
+            "%s holds images beside its folders (%s): all of it is taken, and no folder as a split", path, loose
+        )
+        return
     words = [f"{path} holds splits: taking {parts.train.name} to train on"]
     if parts.kept_out:
         words += [f"{parts.kept_out.name} is for validation"]
     if parts.left_out:
         words += [f"left out: {', '.join(parts.left_out)} (name one with --data to train on it instead)"]
+    if loose:
+        words += [f"left out beside the folders: {loose} (move what is to be trained on into {parts.train.name})"]
     if parts.empty:
         words += [f"without images: {', '.join(parts.empty)}"]
     logger.warning("%s", "; ".join(words))
@@ -192,25 +205,17 @@ def open_parquet(files: Sequence[File], policy: DecodePolicy) -> Images:
     return load_parquet(here, policy)
 
 
-def require_pyarrow() -> None:
-    """Refuse parquet where pyarrow is missing."""
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise ImageSourceError("pyarrow is not installed: pip install 'ssl-backbones[train]'") from error
-
-
 def say_what_is_left(spec: Spec, taken: Sequence[Path]) -> None:
-    """A line in the log where a folder holds more files of a kind than are taken."""
+    """A line in the log where a folder holds more files of a kind than are taken, or images as well."""
     if isinstance(spec, str | Path) and Path(spec).expanduser().is_dir():
-        left = [file.name for file in packed_in(taken[0].parent, taken[0].suffix) if file not in taken]
-        if left:
+        if any(images_below(Path(spec).expanduser())):
             logger.warning(
-                "%s holds splits: taking %s to train on, not %s",
+                "%s holds images as well: taking %s, not those (move such files elsewhere to take the images)",
                 spec,
                 ", ".join(f.name for f in taken),
-                ", ".join(left),
             )
+        beside = packed_in(taken[0].parent, taken[0].suffix)
+        say_left(str(spec), taken, [file for file in beside if file not in taken])
 
 
 def is_hub_name(spec: str | Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from ssl_backbones.credentials import public
+from ssl_backbones.credentials import without_credentials
+from ssl_backbones.data.checks import require_pyarrow
 from ssl_backbones.data.formats import is_image
 from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.walk import images_below
+
+logger = logging.getLogger(__name__)
 
 TRAIN, VALIDATION, TEST = ("train", "training"), ("validation", "valid", "val", "dev"), ("test", "testing")
 UNLABELLED = ("unlabeled", "unlabelled")
@@ -44,7 +48,8 @@ N = TypeVar("N", bound=Named)
 def packed_files(spec: Spec, suffix: str = PARQUET) -> list[Path]:
     """The files of many images each that a source means, by their suffix; none if it means others.
 
-    They are those to train on where they are divided. A folder that holds images as well is not one of tar shards.
+    They are those to train on where they are divided. A folder that holds images as well is not one of tar shards, nor
+    of parquet files without a column of images.
     """
     if not isinstance(spec, str | Path):
         files = [Path(file).expanduser() for file in spec]
@@ -52,13 +57,22 @@ def packed_files(spec: Spec, suffix: str = PARQUET) -> list[Path]:
     path = Path(spec).expanduser()
     if path.is_dir():
         files = packed_in(path, suffix) or packed_in(path / "data", suffix)
-        if not files or (suffix == TAR and any(images_below(path))):
-            return []
+        if files and any(images_below(path)):
+            files = [] if suffix == TAR else with_images(files)
         return to_train_on(files)
     if path.suffix != suffix or path.exists():
         return [path] if path.suffix == suffix else []
     named = [file for pattern in all_in(str(path)) for file in files_like(pattern)]
     return sorted(named) if glob.has_magic(str(path)) else named
+
+
+def with_images(files: Sequence[Path]) -> list[Path]:
+    """Those parquet files that have a column of images; ImageSourceError where one cannot be read."""
+    require_pyarrow()
+    from ssl_backbones.data.columns import holds_bytes
+    from ssl_backbones.data.parquet import schema_of
+
+    return [file for file in files if any(holds_bytes(field.type) for field in schema_of(file))]
 
 
 def to_train_on(files: Sequence[N]) -> list[N]:
@@ -67,12 +81,23 @@ def to_train_on(files: Sequence[N]) -> list[N]:
     return of_split(files, TRAIN) or unnamed or of_split(files, UNLABELLED) or list(files)
 
 
+def say_left(where: str, taken: Sequence[Named], left: Sequence[Named]) -> None:
+    """A line in the log on the packed files of a folder that are not taken, if there are any."""
+    if left:
+        names = (", ".join(file.name for file in files) for files in (taken, left))
+        logger.warning("%s holds splits: taking %s to train on, not %s", where, *names)
+
+
 def all_in(pattern: str) -> list[str]:
-    """All names that a pattern means; ImageSourceError for more than MOST_FILES."""
+    """All names that a pattern means; ImageSourceError for none, and for more than MOST_FILES."""
     names = list(islice(ranges_in(pattern), MOST_FILES + 1))
+    if not names:
+        raise ImageSourceError(
+            f"{without_credentials(pattern)!r} means no file: let its ranges rise, as {{000..127}} does"
+        )
     if len(names) > MOST_FILES:
         raise ImageSourceError(
-            f"{public(pattern)!r} means more than {MOST_FILES:,} files: name fewer, of more images each"
+            f"{without_credentials(pattern)!r} means more than {MOST_FILES:,} files: name fewer, of more images each"
         )
     return names
 
@@ -146,15 +171,17 @@ class Parts:
     """Names of the other folders that hold images."""
     empty: tuple[str, ...] = ()
     """Names of the folders without images."""
+    loose: tuple[str, ...] = ()
+    """Names of images beside the folders, where one of these is a split to train on."""
 
 
 def parts_of(path: Path) -> Parts:
-    """The parts of a folder: divided where it holds a split to train on, and no image outside of its folders."""
+    """The parts of a folder: divided where it holds a split to train on; with images beside it, one to keep out too."""
     entries = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
     folders = [entry for entry in entries if entry.is_dir()]
-    loose = any(entry.is_file() and is_image(str(entry), entry.name) for entry in entries)
-    if loose or not any(split_named(folder.name) for folder in folders):
+    if not any(split_named(folder.name) for folder in folders):
         return Parts(path)
+    loose = tuple(entry.name for entry in entries if entry.is_file() and is_image(str(entry), entry.name))
     filled = [folder for folder in folders if any(images_below(folder))]
     train = folder_of_split(filled, TRAIN)
     if train is not None and is_class(train, filled):
@@ -164,8 +191,11 @@ def parts_of(path: Path) -> Parts:
     if train is None:
         return Parts(path)
     kept_out = None if split_named(train.name) in UNLABELLED else kept_out_beside(train, filled)
+    if loose and kept_out is None:
+        return Parts(path, loose=loose)
     left_out = tuple(folder.name for folder in filled if folder not in (train, kept_out))
-    return Parts(train, kept_out, left_out, tuple(folder.name for folder in folders if folder not in filled))
+    empty = tuple(folder.name for folder in folders if folder not in filled)
+    return Parts(train, kept_out, left_out, empty, loose)
 
 
 def is_class(train: Path, filled: Sequence[Path]) -> bool:

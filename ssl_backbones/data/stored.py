@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from typing import final
 
 from ssl_backbones.data.addresses import PIECE, Address, fetched
+from ssl_backbones.data.descriptors import open_to_read, read_at
 from ssl_backbones.data.digests import Read, stamp_of
 from ssl_backbones.data.fetching import Fetching
 
@@ -47,9 +48,9 @@ def opened(file: File) -> Iterator[Read]:
     if isinstance(file, Address):
         yield Skipping(file) if file.by_range else partial(Fetching([file]).read, 0)
         return
-    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = open_to_read(file)
     try:
-        yield lambda offset, count: os.pread(descriptor, count, offset)
+        yield lambda offset, count: read_at(descriptor, count, offset)
     finally:
         os.close(descriptor)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from array import array
 from collections import deque
@@ -16,6 +17,7 @@ from PIL import Image
 
 from ssl_backbones.data.addresses import Address, changed
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
+from ssl_backbones.data.descriptors import open_to_read, read_at
 from ssl_backbones.data.digest_index import digests_of_rows
 from ssl_backbones.data.digests import THREADS, WIDTH, digest_of_bytes, of_each, spread
 from ssl_backbones.data.fetching import Fetching
@@ -23,6 +25,7 @@ from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageE
 from ssl_backbones.data.keys import GrowingKeys, PathKeys, names_of
 from ssl_backbones.data.labels import labels_as_written
 from ssl_backbones.data.shards import Shards
+from ssl_backbones.data.shortage import require_resources
 from ssl_backbones.data.stored import opened, rooted, stamp
 from ssl_backbones.data.tar_index import TarIndex, digest_at, index_of
 
@@ -67,9 +70,11 @@ class TarImages(Images):
 
     def __getitem__(self, index: int) -> Image.Image:
         key = self.keys[index]
-        encoded = self.raw(index)
-        if encoded is None:
-            raise UnreadableImageError(f"{key!r} cannot be read: its shard is cut short, or the disk fails")
+        try:
+            encoded = self.read(index)
+        except OSError as error:
+            reason = f"its shard is cut short, or the disk fails ({error.strerror})"
+            raise UnreadableImageError(f"{key!r} cannot be read: {reason}") from error
         return decode(encoded, key, self.policy)
 
     def soon(self, shards: np.ndarray) -> None:
@@ -78,6 +83,16 @@ class TarImages(Images):
 
     def raw(self, index: int) -> bytes | None:
         """The bytes of an image; None where they cannot be read. ImageSourceError where its shard is another by now."""
+        try:
+            return self.read(index)
+        except OSError:
+            return None
+
+    def read(self, index: int) -> bytes:
+        """The bytes of an image; OSError where they cannot be read, and ShortageError where the process lacks files.
+
+        ImageSourceError where its shard is another by now.
+        """
         at = range(len(self))[index]
         shard = int(np.searchsorted(self.ends, at, side="right")) - 1
         size, offset = self.extent(at)
@@ -87,16 +102,19 @@ class TarImages(Images):
                 raise changed(self.files[shard])
             return found
         try:
-            descriptor = os.open(self.files[shard], os.O_RDONLY | os.O_CLOEXEC)  # type: ignore[arg-type]
+            descriptor = open_to_read(self.files[shard])  # type: ignore[arg-type]
             try:
                 self.require_same(shard, os.fstat(descriptor))
                 self.read_ahead(shard, descriptor)
-                found = os.pread(descriptor, size, offset)
+                found = read_at(descriptor, size, offset)
             finally:
                 os.close(descriptor)
-        except OSError:
-            return None
-        return found if len(found) == size else None
+        except OSError as error:
+            require_resources(error, self.files[shard])
+            raise
+        if len(found) < size:
+            raise OSError(errno.EIO, f"{len(found):,} of {size:,} bytes")
+        return found
 
     def extent(self, at: int) -> tuple[int, int]:
         """The size of an image, and its first byte in its shard."""
@@ -109,10 +127,12 @@ class TarImages(Images):
         def digest(row: int) -> bytes:
             return digest_of_bytes(self.raw(row), whole=True)
 
-        return digests_of_rows(self.files, len(self), digest, name, whole=True)
+        return digests_of_rows(self.files, len(self), digest, name, whole=True, full=True)
 
     def at_hand(self) -> None:
         """Take this machine's own copies of the shards, if there are such, by a few images of each."""
+        if self.fetching is not None:
+            self.fetching.opened()
         self.stamps = self.stamps.copy()  # those that were opened are the other processes' too
         for shard, file in enumerate(self.files):
             if isinstance(file, Address):

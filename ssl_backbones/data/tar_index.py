@@ -6,6 +6,7 @@ file (`.cls`, `.label` and the like) or others, which are left alone. https://gi
 
 from __future__ import annotations
 
+import re
 import tarfile
 import time
 from collections.abc import Iterator
@@ -23,13 +24,18 @@ from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.kept_arrays import are_texts, keep_arrays, place_of, read_arrays, settled, stamps_in, turn
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.data.labels import LABEL_NAMES
+from ssl_backbones.data.shortage import require_resources
 from ssl_backbones.data.stored import AsFile, File, is_versioned, known_as, opened, stamp
 from ssl_backbones.data.verifying import OTHER, TOUCHED, UNKNOWN, YOUNG, agree, is_verifying, tell
 
 KEPT_FROM = 2**20
 """Bytes of a shard from which on its index is worth a file: a smaller one is read anew in a moment."""
+LONGEST_END = 2**20
+"""Bytes of zeros at the end of a tar, at most: the largest usual record."""
 LONGEST_LABEL = 1024
 """Bytes of a label file, at most."""
+NOTE = re.compile(r"__[^.]*__(?:\.|$)")
+"""The name of what a shard holds of itself, such as `__index__.json`; `__` alone may begin an image's."""
 NAMES = ("keys", "ends", "offsets", "sizes", "digests", "label_of", "labels", "label_ends", "stamp")
 
 
@@ -109,6 +115,7 @@ def index_of(shard: File, compared: int = 1) -> TarIndex:
     except ImageSourceError:
         raise
     except (OSError, tarfile.TarError, ValueError, OverflowError, RecursionError) as error:  # of headers at random
+        require_resources(error, shard)
         raise torn(shard, getattr(error, "strerror", None) or str(error)) from error
 
 
@@ -169,19 +176,20 @@ def entries_of(shard: File, read: Read) -> tuple[dict[str, Place], dict[str, Pla
 def files_in(shard: File, read: Read) -> Iterator[Place]:
     """The files of a shard in the order in which they lie, without hidden ones and notes such as `__index__`.
 
-    Raises ImageSourceError for a shard that is cut short, and for an image that lies elsewhere.
+    Raises ImageSourceError for a shard cut short or that goes on behind its end, and for an image that lies elsewhere.
     """
     with tarfile.open(fileobj=AsFile(read, stamp(shard)[0]), mode="r:") as archive:
         while (member := archive.next()) is not None:
             parts = [part for part in member.name.split("/") if part not in ("", ".")]
-            if not parts or any(part.startswith((".", "__")) for part in parts):
+            if not parts or any(part.startswith(".") or NOTE.match(part) for part in parts):
                 continue
             if member.islnk() or member.issym() or member.issparse():
                 raise odd(shard, f"holds {member.name!r} as a link, or with holes")
             if member.isfile():
                 yield Place("/".join(parts), member.offset_data, member.size)
         end = archive.offset
-    if bytes(read(end, tarfile.BLOCKSIZE)) != bytes(tarfile.BLOCKSIZE):
+    rest = stamp(shard)[0] - end
+    if not tarfile.BLOCKSIZE <= rest <= LONGEST_END or any(read(end, rest)):
         raise torn(shard, f"it does not go on after {end:,} bytes as a tar does, nor end as one")
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ssl_backbones.data.images import Images
+from ssl_backbones.data.images import Images, UnreadableImageError
 from ssl_backbones.distributed import gather_objects
 from ssl_backbones.refusal import Refusal
 
@@ -61,6 +61,15 @@ class Unreadable:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up the reasons of the run before."""
         self.reasons = dict(state["photos"])
+
+
+def is_readable(images: Images, row: int) -> bool:
+    """True if an image can be read now, whatever was noted of it before."""
+    try:
+        images[row]
+    except UnreadableImageError:
+        return False
+    return True
 
 
 class Accounts:

@@ -69,7 +69,7 @@ def tell(names: Sequence[str], what: str) -> None:
 NEW = "added since the index was made: read now"
 GONE = "removed since the index was made"
 TOUCHED = "changed in size, times or inode since the index was made: read again"
-YOUNG = "changed just before the index was made: read again"
+YOUNG = "changed just before the index was made, or could not be read then: read again"
 LOST = "cannot be read any more"
 OTHER = (
     "changed in content although size and times did not, as by a failing disk or a program that resets times: the "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ssl_backbones.data import BatchDataset, Batches, Images, Unreadable
 from ssl_backbones.data.decode import MAX_PIXELS
+from ssl_backbones.data.unreadable import is_readable
 from ssl_backbones.distributed import say, share_first, world_size
 from ssl_backbones.evaluate.feature_rows import Block, FeatureRows
 from ssl_backbones.evaluate.model import EvaluatedModel
@@ -103,7 +104,7 @@ def features_of(
     rows = FeatureRows(images, chosen, wanted)
     for start in range(0, len(chosen), BLOCK):
         indices = chosen[start : start + BLOCK]
-        block = store.read(start // BLOCK, len(indices), model.device)
+        block = store.read(start // BLOCK, indices, model.device)
         if block is None:
             block = extractor.block(indices)
             if not block[0].isfinite().all():
@@ -181,7 +182,7 @@ class Store:
     """The files of one question, read and written by the first process for all. It says what it does not take."""
 
     def __init__(self, folder: Path | None, question: dict[str, Any], images: Images) -> None:
-        self.folder, self.found, self.content = folder, 0, ""
+        self.folder, self.images, self.found, self.content = folder, images, 0, ""
         self.question = json.dumps(question, sort_keys=True)
         self.key = hashlib.sha256(self.question.encode()).hexdigest()[:DIGITS]
         if folder is not None:
@@ -193,8 +194,11 @@ class Store:
         assert self.folder is not None
         return self.folder / f"{self.key}-{number:05}.safetensors"
 
-    def read(self, number: int, count: int, device: torch.device) -> Block | None:
-        """The content of a block's file, in every process; None without a file, or where it cannot be relied on."""
+    def read(self, number: int, indices: np.ndarray, device: torch.device) -> Block | None:
+        """The content (n, D) of the file of the images at `indices` (n,), in every process.
+
+        None without a file, or where it cannot be relied on.
+        """
         if self.folder is None:
             return None
         found: list[Block] = []
@@ -204,7 +208,9 @@ class Store:
             if not path.exists():
                 return None
             try:
-                found.append(load(path, self.question, number, count, self.content))
+                block = load(path, self.question, number, len(indices), self.content)
+                self.require_lost(indices, block[1])
+                found.append(block)
             except (SafetensorError, OSError, KeyError, ValueError) as error:
                 say(f"{path} is not used ({error}): its images are embedded again")
                 return None
@@ -219,6 +225,12 @@ class Store:
         rows = found[0][0].to(device) if found else torch.empty(answer[0], device=device)
         share_first(rows)
         return rows.cpu(), answer[1]
+
+    def require_lost(self, indices: np.ndarray, lost: Collection[str]) -> None:
+        """ValueError where an image of those at `indices` (n,) that was lost can be read now."""
+        for row in indices.tolist() if lost else ():
+            if self.images.keys[row] in lost and is_readable(self.images, row):
+                raise ValueError(f"{self.images.keys[row]!r} could not be read then, and can be now")
 
     def write(self, number: int, block: Block) -> None:
         """Write a block into its file, if there is a folder for it."""

@@ -28,6 +28,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from ssl_backbones.data import Images, UnreadableImageError
+from ssl_backbones.data.unreadable import is_readable
 from ssl_backbones.distributed import doing, first_decides, gather, rank, say, world_size
 from ssl_backbones.files import (
     PRIVATE,
@@ -185,15 +186,6 @@ def in_short(value: Any) -> str:
 def path_of(folder: Path, number: int) -> Path:
     """The file of a block."""
     return folder / f"{number:05}.safetensors"
-
-
-def is_readable(images: Images, row: int) -> bool:
-    """True if an image can be read now."""
-    try:
-        images[row]
-    except UnreadableImageError:
-        return False
-    return True
 
 
 def rows_left_out(folder: Path, number: int, question: dict[str, Any]) -> list[int] | None:

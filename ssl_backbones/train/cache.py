@@ -29,7 +29,7 @@ from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.log import Bar
 from ssl_backbones.runs.manifest import seen, wait_for
 from ssl_backbones.runs.progress import counted
-from ssl_backbones.train.cache_file import BLOCK, UnfinishedCache, content_of
+from ssl_backbones.train.cache_file import BLOCK, UnfinishedCache, can_be_kept, content_of
 
 SHARE = 0.25
 """Part of a GPU's memory that images may take from the network."""
@@ -104,7 +104,7 @@ def expected_bytes(images: Images, how: Caching) -> int:
     sizes = []
     for at in spread(len(images), SAMPLE):
         try:
-            sizes.append(len(content_of(images[at], how.side)))
+            sizes.append(len(content_of(images[at], how.side, images.keys[at])))
         except UnreadableImageError:
             continue
     return round(sum(sizes) / len(sizes) * len(images)) if sizes else 0
@@ -182,7 +182,7 @@ def require_room(place: Path, needed: float) -> None:
 
 
 def check(images: Images, source: str, place: Path) -> None:
-    """Refuse a cache that was harmed, or is not of these images any more.
+    """Refuse a cache that was harmed, or is not of these images any more, or lacks one that can be read now.
 
     A few of its images are decoded again and compared: the same files may be decoded to other pixels. Of a cache of
     0.1.0.dev0, which knew images by their sizes, all are.
@@ -201,11 +201,16 @@ def check(images: Images, source: str, place: Path) -> None:
         )
     verify(place)
     found = CachedImages(place)
+    side = index["content"].get("short_side", 0)
+    readable = next((at for at in found.unreadable if can_be_kept(images, at, side)), None)
+    if readable is not None:
+        raise ImageCacheError(
+            f"{images.keys[readable]!r} can be read now, and could not be when the cache in {place} was made: {way_out}"
+        )
     if found.encoded and not found.told_by_sizes:
         return
-    some = [*spread(len(images), COMPARED), *list(found.unreadable)[:COMPARED]]
     asked = counted(range(len(images)), len(images), "Comparing the images with their cache")
-    for at in asked if found.told_by_sizes else some:
+    for at in asked if found.told_by_sizes else spread(len(images), COMPARED):
         if not alike(images, found, at):
             raise ImageCacheError(
                 f"{images.keys[at]!r} is decoded to other pixels than those in the cache in {place} (the image was "
@@ -218,7 +223,8 @@ def alike(images: Images, found: CachedImages, at: int) -> bool:
     if not found.encoded or at in found.unreadable:
         return pixels(images, at) == pixels(found, at)
     try:
-        return content_of(images[at], found.index["content"]["short_side"]) == found.content_of(at).tobytes()
+        side = found.index["content"]["short_side"]
+        return content_of(images[at], side, images.keys[at]) == found.content_of(at).tobytes()
     except UnreadableImageError:
         return False
 

@@ -32,6 +32,8 @@ AT_ONCE = 32
 THREADS = min(8, os.cpu_count() or 1)
 QUALITY = 90
 """JPEG quality of re-encoded images."""
+LONGEST = 65_500
+"""Pixels of a JPEG's side, at most, as libjpeg writes it."""
 NOTES = "blocks.jsonl"
 
 
@@ -98,7 +100,7 @@ class UnfinishedCache:
         return {self.images.keys[int(at)]: why for block in self.blocks for at, why in block.unreadable.items()}
 
     def whole_blocks(self) -> list[Block]:
-        """The blocks before the first that is not what was noted of it."""
+        """The blocks before the first that is not what was noted of it, or lacks an image that can be read now."""
         notes, pixels = self.folder / NOTES, self.folder / PIXELS
         if not notes.exists() or not pixels.exists():
             return []
@@ -110,10 +112,13 @@ class UnfinishedCache:
         with open(regular(pixels), "rb") as file:
             file.seek(HEADER)
             for line in lines:
-                block = block_of(line, sum(len(block.sizes) for block in blocks), len(self.images))
+                whole = sum(len(block.sizes) for block in blocks)
+                block = block_of(line, whole, len(self.images))
                 if block is None or next_sha256(file, block.bytes) != block.sha256:
-                    whole = sum(len(block.sizes) for block in blocks)
                     self.dropped.append(f"what lies behind its first {whole} images is not what was written")
+                    break
+                if any(can_be_kept(self.images, int(at), self.side) for at in block.unreadable):
+                    self.dropped.append(f"images behind its first {whole} can be read now that could not be")
                     break
                 blocks.append(block)
         return blocks
@@ -151,9 +156,9 @@ class UnfinishedCache:
         """One image."""
         try:
             image = self.images[at]
+            return at, content_of(image, self.side, self.images.keys[at]), (image.height, image.width)
         except UnreadableImageError as error:
             return at, str(error), (0, 0)
-        return at, content_of(image, self.side), (image.height, image.width)
 
     def finish(self) -> None:
         """Write the header and the index, and give the folder its name."""
@@ -182,17 +187,34 @@ class UnfinishedCache:
         (self.place / NOTES).unlink()  # not before: without its notes an unfinished cache is worth nothing
 
 
-def content_of(image: Image.Image, side: int) -> bytes:
-    """An image's pixels, or with a side the JPEG of the image scaled down until its short side is that."""
+def content_of(image: Image.Image, side: int, name: str) -> bytes:
+    """An image's pixels, or with a side the JPEG of the image scaled down until its short side is that.
+
+    UnreadableImageError for one that is too long for a JPEG.
+    """
     if not side:
         return image.tobytes()
     short = min(image.size)
     if short > side:
         width, height = (max(side, round(length * side / short)) for length in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
+    if max(image.size) > LONGEST:
+        raise UnreadableImageError(
+            f"{name!r} cannot be kept as JPEG: its {image.width} x {image.height} pixels go beyond {LONGEST:,} a side: "
+            "cut it, or keep pixels as they are (leave out --reencode)"
+        )
     out = io.BytesIO()
     image.save(out, "JPEG", quality=QUALITY)
     return out.getvalue()
+
+
+def can_be_kept(images: Images, at: int, side: int) -> bool:
+    """True if an image can be read now, and kept in that form."""
+    try:
+        content_of(images[at], side, images.keys[at])
+    except UnreadableImageError:
+        return False
+    return True
 
 
 def kind_of(side: int) -> dict[str, Any]:

@@ -268,6 +268,7 @@ class Loop:
             "best": self.best,
             "compute": self.compute.kept() | noticed(self.run) | {"parts": self.run.parts},
             "images": self.images.fingerprint,
+            "coarse": self.dataset.decodes_coarsely,
         }
         if self.accelerator.scaler is not None:
             scalars["scaler"] = self.accelerator.scaler.state_dict()

@@ -81,6 +81,7 @@ class Measured(TypedDict, total=False):
     before: dict[str, float]
     question: Any
     since: int
+    coarse: bool
     scaler: dict[str, Any]
 
 

@@ -268,6 +268,16 @@ def introduce(loop: Loop, log: RunLog, saved: Checkpoint | None) -> None:
     for reason in saved.skipped:
         log.say(f"A newer checkpoint was not used: {reason}")
     log.say(f"Going on after step {saved.step} of {loop.total_steps}.")
-    several_ways = ["a GPU without --deterministic"] if device == "cuda" and not run.deterministic else []
-    if changed := saved.changed(processes) + changed_fields(saved, run) + several_ways:
+    if changed := saved.changed(processes) + changes(loop, saved):
         log.say(f"The rest may not be bit-identical to a run never stopped: {', '.join(changed)}.")
+
+
+def changes(loop: Loop, saved: Checkpoint) -> list[str]:
+    """Changes to the run itself that may keep the rest of it from being bit-identical."""
+    found = changed_fields(saved, loop.run)
+    if loop.accelerator.device.type == "cuda" and not loop.run.deterministic:
+        found += ["a GPU without --deterministic"]
+    coarse = loop.dataset.decodes_coarsely
+    if saved.scalars.get("coarse", coarse) != coarse:
+        found += [f"large JPEGs are decoded {'coarsely' if coarse else 'whole'}, and were not, as --cache was changed"]
+    return found

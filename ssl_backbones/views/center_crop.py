@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ssl_backbones.views.channel_image import have_channels, middles
+from ssl_backbones.views.channel_image import ChannelImage, have_channels, middles
 from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
 from ssl_backbones.views.pillow_engine import RESAMPLING, pixels
 from ssl_backbones.views.transform import Transform
@@ -49,6 +49,7 @@ class CenterCrop(Transform):
 
     def on_host(self, images: Sequence[Image.Image], parameters: None) -> Tensor:
         """Levels (B, S, S, 3), uint8; of images with channels of their own (B, S, S, C), floats."""
+        images = [shortened(image) for image in images]
         if have_channels(images):
             sizes = [self._size(image) for image in images]
             return torch.from_numpy(middles(images, sizes, self.size, RESAMPLING[self.interpolation]))
@@ -63,7 +64,6 @@ class CenterCrop(Transform):
 
     def _middle(self, image: Image.Image) -> Image.Image:
         """The middle S x S of the resized image."""
-        image = shortened(image)
         width, height = self._size(image)
         left, top = round((width - self.size) / 2), round((height - self.size) / 2)
         resized = image.resize((width, height), RESAMPLING[self.interpolation])
@@ -86,4 +86,5 @@ def shortened(image: Image.Image) -> Image.Image:
     if max(width, height) <= most:
         return image
     left, top = max(0, (width - most) // 2), max(0, (height - most) // 2)
-    return image.crop((left, top, left + min(width, most), top + min(height, most)))
+    box = left, top, left + min(width, most), top + min(height, most)
+    return image.cut(box) if isinstance(image, ChannelImage) else image.crop(box)

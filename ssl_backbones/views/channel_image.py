@@ -40,6 +40,11 @@ class ChannelImage(Image.Image):
             self.im, self.looked_at = look(self.levels()).im, True
         return super().load()
 
+    def cut(self, box: Sequence[int]) -> ChannelImage:
+        """The part (left, top, right, bottom) of the image, with its channels."""
+        left, top, right, bottom = box
+        return ChannelImage(self.values[top:bottom, left:right], self.depth)
+
     def levels(self, box: Sequence[int] | None = None) -> Levels:
         """The levels (H, W, C) of a box (left, top, width, height), or of the whole image."""
         left, top, width, height = box or (0, 0, *self.size)

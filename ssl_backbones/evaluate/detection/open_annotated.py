@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ssl_backbones.data import ImageSourceError
 from ssl_backbones.data.addresses import require_disk
-from ssl_backbones.data.source import require_pyarrow
+from ssl_backbones.data.checks import require_pyarrow
 from ssl_backbones.data.splits import packed_files, packed_kept_out
 from ssl_backbones.evaluate.detection.annotations import AnnotatedImages
 from ssl_backbones.evaluate.detection.coco_json import coco_file, open_coco

@@ -17,11 +17,11 @@ from PIL import Image
 
 from ssl_backbones.data import Images, ImageSourceError
 from ssl_backbones.data.addresses import require_disk
+from ssl_backbones.data.checks import require_pyarrow
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
 from ssl_backbones.data.digest_index import Contents, contents_of_list
 from ssl_backbones.data.frames import frame_of, turned
 from ssl_backbones.data.keys import PathKeys, fingerprint_by_sizes_of, fingerprint_of
-from ssl_backbones.data.source import require_pyarrow
 from ssl_backbones.data.splits import packed_files, packed_kept_out
 from ssl_backbones.data.subset import Subset
 from ssl_backbones.evaluate.frames import AnnotationsFrame, annotated_frames
