@@ -60,7 +60,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
 """Words for each type of error; the first type that fits counts."""
 ON_THE_WAY = tuple(kind for kind, _ in _REASONS)
 """All that the Hub, the network or a damaged file may raise."""
-_NOT_THE_WEIGHTS = ("Error(s) in loading state_dict", "No suitable checkpoints")
+_NOT_THE_WEIGHTS = ("Error(s) in loading state_dict", "No suitable checkpoints", "Pretrained ")
 """Beginnings of torch's and timm's messages where a folder or a repository lacks weights, or has others'."""
 
 
