@@ -102,6 +102,12 @@ def describe(name: str | os.PathLike[str]) -> Description:
         return describe_config(name, source, read_config(source, num_classes=0), read_run(source))
 
 
+def architecture_of(name: str | os.PathLike[str]) -> str:
+    """timm's name of the network of whatever `create_model` takes; UnknownModelError for a name that means nothing."""
+    name = os.fspath(name)
+    return Name.parse(name).arch if timm.is_model(name) or _untrained(name) else describe(name).backbone
+
+
 def training_command(name: Name) -> str | None:
     """The command that trains a model, by the recipe of its name, one of its network, or one of its method.
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ssl_backbones.catalogue.lookup import architecture_of
 from ssl_backbones.data import Images, by_content, by_sizes
 from ssl_backbones.data.decode import MAX_PIXELS
 from ssl_backbones.distributed import rank, say
@@ -67,6 +68,7 @@ class Evaluation:
                 results_of(
                     protocol=self.protocol,
                     model=self.options.model,
+                    architecture=architecture_of(self.options.model),
                     weights_sha256=self.model.weights_sha256,
                     data=self.images,
                     validation=self.validation,

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import nn
 
+from ssl_backbones.catalogue.lookup import architecture_of
 from ssl_backbones.checks import check, check_at_least
 from ssl_backbones.data import Images
 from ssl_backbones.evaluate.frames import AnnotationsFrame
@@ -190,6 +191,7 @@ class Learnt:
         results = results_of(
             protocol=run.protocol,
             model=run.model,
+            architecture=architecture_of(run.model),
             weights_sha256=run.weights_sha256,
             data=self.images,
             validation=validation,

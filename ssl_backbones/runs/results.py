@@ -1,6 +1,7 @@
 """results.json: the numbers that a run or an evaluation found, and what it takes to find them again.
 
     protocol, model, weights_sha256     what was measured, and of which weights
+    architecture                        the name that timm has for the evaluated network
     numbers                             name: {value, low, high, ...}; an accuracy in [0, 1] with its 95% interval
     settings, seed, command             how; the settings of a pretraining run are its recipe.json
     data, validation                    {source, images, fingerprint, fingerprint_by_sizes}; validation is null where
@@ -75,18 +76,20 @@ def results_of(
     settings: Mapping[str, Any] | None = None,
     validation: Images | None = None,
     sources: tuple[str, str] = ("", ""),
+    architecture: str = "",
     more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of results.json.
 
     `sources` are what was given as data and as validation; `more` is what the protocol tells beside its numbers.
-    Without `settings`, neither those nor the command are told. ValueError for a number without a value, and for a name
-    in `more` that results have already.
+    Without `settings`, neither those nor the command are told, and no architecture without its name. ValueError for a
+    number without a value, and for a name in `more` that results have already.
     """
     results: dict[str, Any] = {
         "protocol": protocol,
         "model": model,
         "weights_sha256": weights_sha256,
+        **({"architecture": architecture} if architecture else {}),
         "date": datetime.now(UTC).date().isoformat(),
         "seed": seed,
         **({} if settings is None else {"command": command(), "settings": dict(settings)}),
