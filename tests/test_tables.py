@@ -13,7 +13,8 @@ from ssl_backbones.commands.tables import measured
 from ssl_backbones.recipes import RECIPES
 from ssl_backbones.registry import image_sets
 from ssl_backbones.registry.image_sets import DATA, Data
-from ssl_backbones.registry.tables import RANDOM, TABLES, Row, Table, figures_of, table_of
+from ssl_backbones.registry.paper_table import Row, Table
+from ssl_backbones.registry.tables import RANDOM, TABLES, figures_of, table_of
 from ssl_backbones.runs.papers_figures import papers_figures
 from ssl_backbones.runs.results import write_results
 

@@ -15,7 +15,8 @@ from typing import Any
 from ssl_backbones.hub.evaluations import place
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.image_sets import known_by
-from ssl_backbones.registry.tables import TABLES, Table, table_of
+from ssl_backbones.registry.paper_table import Table
+from ssl_backbones.registry.tables import TABLES, table_of
 from ssl_backbones.runs.papers_figures import papers_figures
 from ssl_backbones.runs.results import NOT_MEASURED, read_results
 from ssl_backbones.typed.values import nearest

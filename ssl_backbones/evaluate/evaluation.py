@@ -68,7 +68,6 @@ class Evaluation:
                 results_of(
                     protocol=self.protocol,
                     model=self.options.model,
-                    architecture=architecture_of(self.options.model),
                     weights_sha256=self.model.weights_sha256,
                     data=self.images,
                     validation=self.validation,
@@ -78,7 +77,11 @@ class Evaluation:
                     seed=self.options.seed,
                     device=self.model.device,
                     precision=self.options.precision,
-                    more={**selection.account(self.images, self.validation), **more},
+                    more={
+                        "architecture": architecture_of(self.options.model),
+                        **selection.account(self.images, self.validation),
+                        **more,
+                    },
                 ),
             )
         )

@@ -182,6 +182,7 @@ class Learnt:
         `source` is that of the validation images where the run does not name it.
         """
         told = {"random_weights": run.random, "steps": self.steps, "unreadable": self.unreadable, **more}
+        told["architecture"] = architecture_of(run.model)
         if self.backbone is not None:
             training = f"{run.protocol}, {self.steps} steps of {run.batch_size} of {len(self.images)} images"
             begun: Any = {"model": run.model, "init": run.init, "random": run.random}
@@ -191,7 +192,6 @@ class Learnt:
         results = results_of(
             protocol=run.protocol,
             model=run.model,
-            architecture=architecture_of(run.model),
             weights_sha256=run.weights_sha256,
             data=self.images,
             validation=validation,

@@ -52,12 +52,7 @@ def save_backbone(
     float16, which is exact for a backbone that is `rounded`. Return the folder. Raises BackboneError for a network that
     the folder could not hold as it is.
     """
-    if not timm.is_model(architecture) or "." in architecture:
-        raise BackboneError(f"timm knows no architecture {architecture!r}; name the network alone, as in 'resnet50'")
-    if not (hasattr(backbone, "feature_info") and hasattr(backbone, "num_features")):
-        raise BackboneError(
-            f"a {type(backbone).__name__} is no network of timm's: save the bare backbone, without head or wrapper"
-        )
+    _check_kind(backbone, architecture)
     prepared = {"interpolation": interpolation, "crop_pct": crop_pct, "mean": list(mean), "std": list(std)}
     about = {"license": license, "description": description, "origin_url": origin_url}
     about |= {"paper_name": paper_name, "paper_ids": paper_ids}
@@ -120,7 +115,7 @@ def _arguments(backbone: Any) -> dict[str, Any]:
     Those of its first weights and of training are left out, and what its description says.
     """
     left_out = re.compile("num_classes|in_chans|zero_init_last|.*_rate")
-    plain = bool | int | float | str | list | tuple | dict
+    plain = (bool, int, float, str, list, tuple, dict)
     given = getattr(backbone, "_model_args", {})
     return {name: value for name, value in given.items() if isinstance(value, plain) and not left_out.fullmatch(name)}
 
@@ -131,6 +126,16 @@ def _loaded(config: dict[str, Any]) -> nn.Module:
         write_json(Path(folder) / "config.json", config)
         model: nn.Module = timm.create_model(f"local-dir:{folder}")
     return model
+
+
+def _check_kind(backbone: nn.Module, architecture: str) -> None:
+    """Refuse an architecture that timm does not know, and what is none of its networks."""
+    if not timm.is_model(architecture) or "." in architecture:
+        raise BackboneError(f"timm knows no architecture {architecture!r}; name the network alone, as in 'resnet50'")
+    if not (hasattr(backbone, "feature_info") and hasattr(backbone, "num_features")):
+        raise BackboneError(
+            f"a {type(backbone).__name__} is no network of timm's: save the bare backbone, without head or wrapper"
+        )
 
 
 def _check(backbone: nn.Module, loaded: nn.Module, architecture: str) -> None:

@@ -76,20 +76,18 @@ def results_of(
     settings: Mapping[str, Any] | None = None,
     validation: Images | None = None,
     sources: tuple[str, str] = ("", ""),
-    architecture: str = "",
     more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of results.json.
 
     `sources` are what was given as data and as validation; `more` is what the protocol tells beside its numbers.
-    Without `settings`, neither those nor the command are told, and no architecture without its name. ValueError for a
-    number without a value, and for a name in `more` that results have already.
+    Without `settings`, neither those nor the command are told. ValueError for a number without a value, and for a name
+    in `more` that results have already.
     """
     results: dict[str, Any] = {
         "protocol": protocol,
         "model": model,
         "weights_sha256": weights_sha256,
-        **({"architecture": architecture} if architecture else {}),
         "date": datetime.now(UTC).date().isoformat(),
         "seed": seed,
         **({} if settings is None else {"command": command(), "settings": dict(settings)}),
