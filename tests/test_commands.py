@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from runs import image_folder
 from warm_processes import run_program, without
 
 from ssl_backbones import commands, recipes
@@ -199,3 +200,39 @@ def test_no_message_names_a_script_that_an_installed_package_lacks() -> None:
     for path in (path for path in TELLING if scripts.search(path.read_text())):
         texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
         assert [text for text in texts if isinstance(text, str) and scripts.search(text)] == [], path
+
+
+UNPUBLISHED = "mnasnet_050"
+"""A small network of timm's that nobody has weights of."""
+INSTEAD = ("--model", f"{UNPUBLISHED}_byol", "--init", UNPUBLISHED)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("evaluate", "knn", UNPUBLISHED),
+        ("evaluate", "linear", UNPUBLISHED, "--batch_size", "4"),
+        ("evaluate", "finetune", UNPUBLISHED, "--batch_size", "4"),
+        ("evaluate", "finetune", *INSTEAD[1:], "--batch_size", "4"),
+        ("pretrain", "resnet8_byol.imagenette32_60ep", *INSTEAD),
+        ("localise", UNPUBLISHED),
+        ("embed", UNPUBLISHED),
+        ("mine-pairs", UNPUBLISHED),
+        ("visualize", UNPUBLISHED),
+        ("export", UNPUBLISHED, "--format", "torchvision"),
+        ("bundle", UNPUBLISHED),
+    ],
+    ids=" ".join,
+)
+def test_a_network_that_nobody_publishes_is_one_sentence(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = image_folder(tmp_path / "photos" / "train", 12, ("bag", "hat"))
+    image_folder(tmp_path / "photos" / "val", 6, ("bag", "hat"))
+    asked = () if words[0] in ("export", "bundle") else ("--data", str(data))
+    out = ("--out", str(tmp_path / "out.parquet"))
+    assert commands.run(words[0], [*words[1:], *asked, *out], "ssl-backbones") == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.search("no weights are published for 'mnasnet_050'|no model, and no folder, is called 'mnasnet", said), (
+        said
+    )

@@ -164,6 +164,20 @@ def test_models_stand_as_they_are(stand: Stand) -> None:
     assert not any("--random" in call for call in stand.calls)
 
 
+@pytest.mark.parametrize("inside", ["", "backbone"])
+def test_other_weights_in_a_folder_are_evaluated_anew(inside: str, stand: Stand, tmp_path: Path) -> None:
+    folder = tmp_path / "mine" / inside
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    counts = []
+    for content in (b"first", b"first", b"other"):
+        (folder / "model.safetensors").write_bytes(content)
+        stand.calls.clear()
+        assert stand.compare("--models", str(tmp_path / "mine")) == 0
+        counts.append(len(stand.calls))
+    assert counts == [1, 0, 1]
+
+
 def test_pairs_are_mined_first_and_once(stand: Stand) -> None:
     other = "resnet8_flags.imagenette32_13ep_global_local"
     assert stand.compare(MOCO, FLAGS, other, "--seeds", "0", "1") == 0
@@ -309,6 +323,14 @@ def test_the_interval_over_seeds_is_students() -> None:
     assert cell.high is not None
     assert cell.high - cell.mean == pytest.approx(4.302653 * 0.02 / math.sqrt(3), rel=1e-6)
     assert cell_of([{"value": 0.5}]).low is None
+
+
+@pytest.mark.parametrize("ends", [{"low": 0.4, "high": 0.6}, {}])
+@pytest.mark.parametrize("seeds", [1, 2, 5])
+def test_equal_values_have_the_interval_over_images(seeds: int, ends: dict[str, float]) -> None:
+    cell = cell_of([{"value": 0.5, **ends}] * seeds)
+    assert (cell.mean, cell.low, cell.high, cell.seeds) == (0.5, ends.get("low"), ends.get("high"), seeds)
+    assert printed(cell, Column("knn", "knn", "top-1"), seeds) == ("50.0 ± 10.0" if ends else "50.0")
 
 
 def test_cells_as_a_reader_sees_them() -> None:

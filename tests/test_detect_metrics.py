@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from pycocotools import mask as runs
 from pycocotools.coco import COCO as Source
 from pycocotools.cocoeval import COCOeval
 
+from ssl_backbones.evaluate.detection import detection_judge
 from ssl_backbones.evaluate.detection.box_metrics import (
     COCO,
     COCO_POINTS,
@@ -23,6 +25,7 @@ from ssl_backbones.evaluate.detection.box_metrics import (
     coco_evaluated,
     coco_hits,
     measure,
+    unpacked,
     voc_hits,
 )
 
@@ -235,3 +238,25 @@ def test_a_class_that_is_nowhere_is_left_out_of_the_mean() -> None:
     there, found = [side([[0, 0, 10, 10]], [0])], [side([[0, 0, 10, 10], [5, 5, 9, 9]], [0, 1], [0.9, 0.9])]
     for metric in METRICS.values():
         assert measure(found, there, 3, metric, seed=0)["AP"]["value"] == pytest.approx(1.0)
+
+
+def test_masks_are_pasted_one_at_a_time_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    corners = torch.rand(7, 2) * 40
+    boxes, masks, size = (
+        torch.cat([corners, corners + 20 * torch.rand(7, 2)], dim=1),
+        torch.rand(7, 1, 28, 28),
+        (48, 64),
+    )
+    paste = detection_judge.paste_masks_in_image
+    whole = (paste(masks, boxes, size)[:, 0] >= 0.5).numpy()
+    largest = []
+
+    def watched(*given: Any) -> Any:
+        largest.append(paste(*given))
+        return largest[-1]
+
+    monkeypatch.setattr(detection_judge, "paste_masks_in_image", watched)
+    assert np.array_equal(unpacked(detection_judge.pasted(masks, boxes, size)), whole)
+    assert [found.numel() for found in largest] == [48 * 64] * 7
+    assert detection_judge.pasted(masks[:0], boxes[:0], size) == []

@@ -43,7 +43,7 @@ def test_a_protocol_leaves_its_results(
     assert results["data"]["images"] == TRAIN
     assert (results["model"], results["seed"], results["settings"]["size"]) == ("resnet8", 0, 16)
     assert results["compute"] == {"device": "cpu", "processes": 1, "precision": "fp32"}
-    assert len(results["weights_sha256"]) == 64
+    assert (len(results["weights_sha256"]), results["architecture"]) == (64, "resnet8")
     for number in results["numbers"].values():
         assert number["low"] <= number["value"] <= number["high"]
         if "correct" in number:

@@ -14,7 +14,9 @@ from timm.models import PretrainedCfg
 from warm_processes import run_program, without
 
 import ssl_backbones
-from ssl_backbones.hub.export import save_backbone
+from ssl_backbones.hub.bundle import write_bundle
+from ssl_backbones.hub.export import BackboneError, save_backbone
+from ssl_backbones.hub.sidecar import preparation
 
 FIELDS = {
     "input_size": (3, 96, 96),
@@ -60,6 +62,46 @@ def test_round_trip(name, architecture, tmp_path):
     assert loaded.num_classes == 0
     x = torch.randn(1, 3, 32, 32)
     assert torch.equal(loaded.eval()(x), model(x))
+
+
+NETWORKS = [
+    ("test_vit", {}),
+    ("test_vit", {"img_size": 64, "global_pool": "avg", "fc_norm": False}),
+    ("test_vit3", {}),
+    ("test_convnext", {"act_layer": "silu"}),
+    ("test_resnet", {"act_layer": "silu", "drop_path_rate": 0.1}),
+    ("test_resnet", {"in_chans": 4, "output_stride": 8}),
+]
+"""Networks that are not what their name alone stands for at 224 px, and one whose pooling has weights."""
+
+
+@pytest.mark.parametrize(("architecture", "arguments"), NETWORKS, ids=str)
+def test_a_folder_is_loaded_as_the_network_that_was_saved(architecture, arguments, tmp_path):
+    torch.manual_seed(0)
+    model = timm.create_model(architecture, num_classes=0, **arguments).eval()
+    side = arguments.get("img_size", 160)
+    size = (arguments.get("in_chans", 3), side, side)
+    first = save_backbone(model, tmp_path / "first", architecture, input_size=size)
+    again = ssl_backbones.create_model(first, pretrained=True, num_classes=0)
+    second = save_backbone(again, tmp_path / "second", architecture, **preparation(again))
+    (third,) = write_bundle([str(second)], tmp_path / "bundle")
+    images = torch.randn(1, *size)
+    for folder in (first, second, third):
+        loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        assert same(loaded, model)
+        assert torch.equal(loaded(images), model(images))
+    pool = {"test_vit": "token", "test_vit3": "map"}.get(architecture, "avg")
+    assert json.loads((first / "config.json").read_text())["global_pool"] == arguments.get("global_pool", pool)
+
+
+def test_a_network_that_a_folder_cannot_name_is_refused(tmp_path):
+    model = timm.create_model("test_resnet", num_classes=0, act_layer=torch.nn.SiLU)
+    with pytest.raises(BackboneError, match=r"as another network, \d+ layers of which differ, first 'act1'"):
+        save_backbone(model, tmp_path / "out", "test_resnet")
+    vit = timm.create_model("test_vit", num_classes=0)
+    with pytest.raises(BackboneError, match="'pos_embed'"):
+        save_backbone(vit, tmp_path / "out", "test_vit", input_size=(3, 64, 64))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_configuration_is_ours(tmp_path):

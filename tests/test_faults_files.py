@@ -9,15 +9,22 @@ import pickle
 import random
 import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save
 
 import ssl_backbones
+from ssl_backbones.catalogue.start import StartError, open_start
+from ssl_backbones.evaluate.model import open_model
+from ssl_backbones.hub.bundle import write_bundle
 from ssl_backbones.hub.export import save_backbone
+from ssl_backbones.hub.formats import export
+from ssl_backbones.models.teacher import Teacher, TeacherError
 from ssl_backbones.registry.errors import PretrainedWeightsError, UnknownModelError
 from ssl_backbones.runs import checkpoint, saving
 from ssl_backbones.runs.manifest import CheckpointError
@@ -54,6 +61,40 @@ def backbone(tmp_path: Path) -> Path:
     folder = tmp_path / "backbone"
     save_backbone(ssl_backbones.create_model("resnet8", num_classes=0), folder, "resnet8")
     return folder
+
+
+def train_from(folder: Path) -> object:
+    return open_start(str(folder), "resnet8")
+
+
+def teach(folder: Path) -> object:
+    return Teacher(str(folder)).open(32)
+
+
+def carry(folder: Path) -> object:
+    return write_bundle([str(folder)], folder.parent / "bundle")
+
+
+def hand_on(folder: Path) -> object:
+    return export(folder, "torchvision", folder.parent / "exported.pth")
+
+
+def evaluate(folder: Path) -> object:
+    return open_model(folder, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize("opened", [evaluate, train_from, teach, carry, hand_on])
+def test_a_folder_that_lacks_a_tensor_is_opened_by_nothing(
+    opened: Callable[[Path], object], classes: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "damaged"
+    timm.models.save_for_hf(timm.create_model("resnet8", num_classes=classes), folder, safe_serialization=True)
+    weights = load_file(folder / "model.safetensors")
+    del weights["layer2.0.conv1.weight"]
+    (folder / "model.safetensors").write_bytes(save(weights))
+    with pytest.raises((PretrainedWeightsError, StartError, TeacherError), match=r"layer2\.0\.conv1\.weight"):
+        opened(folder)
 
 
 def below(path: Path) -> set[str]:

@@ -13,8 +13,10 @@ from runs import image_folder
 from two_processes import run_two_processes
 
 from ssl_backbones.data import Images, TooManyUnreadableError, open_images
+from ssl_backbones.data.decode import DecodePolicy
+from ssl_backbones.data.subset import at
 from ssl_backbones.evaluate import features as features_module
-from ssl_backbones.evaluate.features import CacheError, Extraction, Features, NotFiniteError, features_of
+from ssl_backbones.evaluate.features import CacheError, Extraction, Features, NotFiniteError, features_of, identity
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model
 from ssl_backbones.train.processes import meet
 from ssl_backbones.views import MOCO_V2_SMALL_VIEWS, MultiView
@@ -124,6 +126,23 @@ def test_what_shows_in_the_values_tells_files_apart(
         counts.clear()
         features_of(model_, images_, how_, **more)
         assert counts == []
+
+
+@pytest.mark.parametrize("opened", ["whole", "a part"])
+@pytest.mark.parametrize("field", dataclasses.fields(DecodePolicy), ids=lambda field: field.name)
+def test_every_rule_of_decoding_tells_files_apart(
+    field: dataclasses.Field[Any], opened: str, images: Images, model: EvaluatedModel, tmp_path: Path
+) -> None:
+    rules = {"max_pixels": 10, "background": (0, 0, 0), "channels": 1, "depth": "uint8"}
+    folder = image_folder(tmp_path / "images", count=3)
+
+    def question(policy: DecodePolicy) -> dict[str, Any]:
+        found = open_images(str(folder))
+        found.policy = policy
+        chosen = at(found, np.arange(3 if opened == "whole" else 2))
+        return identity(model, chosen, Extraction(), model.crop, None)
+
+    assert question(DecodePolicy()) != question(DecodePolicy(**{field.name: rules[field.name]}))
 
 
 @pytest.mark.usefixtures("small_blocks")

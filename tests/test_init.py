@@ -22,6 +22,7 @@ from torch import nn
 import ssl_backbones
 from ssl_backbones.catalogue.start import StartError, adapted, fill, open_start
 from ssl_backbones.data import Request, open_images
+from ssl_backbones.evaluate.model import open_model
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.methods import BYOLConfig, MethodConfig, SupervisedConfig
 from ssl_backbones.models.backbone import weights_sha256
@@ -29,6 +30,7 @@ from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.models.shadow import Shadow
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.settings import Monitoring
+from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.runs import checkpoint
 from ssl_backbones.train.beginning import begin
 from ssl_backbones.train.pretrain import build
@@ -138,6 +140,41 @@ def test_whatever_names_them_the_same_weights_are_put_in(folder: Path, tmp_path:
         assert weights_sha256(backbone) == start.provenance.sha256 == weights_sha256(network(1)), kind
         assert start.provenance.architecture == "resnet8"
         assert ("head of 3 classes" in start.left_out) == (kind == "a network with a head"), kind
+
+
+def in_the_cache(folder: Path, repository: str) -> str:
+    """A folder as a repository that was fetched before."""
+    place = Path(huggingface_hub.constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")
+    shutil.copytree(folder, place / "snapshots" / ("0" * 40))
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("0" * 40)
+    return f"hf-hub:{repository}"
+
+
+@pytest.mark.parametrize("kind", ["a name", "timm's name", "a folder", "a run", "a repository", "another size"])
+def test_a_model_of_any_kind_is_evaluated_with_the_start_and_not_with_its_own_weights(
+    kind: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    own = save_backbone(network(2), tmp_path / "run" / "backbone", "resnet8", license="cc0-1.0")
+    model = {"a name": SHIPPED, "timm's name": "resnet8", "a folder": str(own), "a run": str(own.parent)}.get(kind)
+    if kind == "a repository":
+        monkeypatch.setattr("timm.models._hub.hf_hub_download", lambda repo_id, filename, **_: str(own / filename))
+        model = in_the_cache(own, "org/own")
+    if kind == "another size":
+        model = str(save_backbone(network(2), tmp_path / "large", "resnet8", input_size=(3, 96, 96)))
+    opened = open_model(model, torch.device("cpu"), init=str(folder))
+    assert opened.weights_sha256 == weights_sha256(network(1))
+    assert opened.network.pretrained_cfg["license"] == "cc-by-nc-4.0"
+    file = {"pretrained_cfg_overlay": {"file": str(folder / "model.safetensors")}}
+    brought = ssl_backbones.create_model(model, pretrained=True, num_classes=0, **file)
+    assert weights_sha256(brought) == weights_sha256(network(1))
+
+
+def test_weights_that_a_model_holds_in_another_form_are_not_taken_for_the_start(folder: Path, tmp_path: Path):
+    grey = save_backbone(network(2, in_chans=1), tmp_path / "grey", "resnet8", input_size=(1, 32, 32))
+    with pytest.raises((StartError, PretrainedWeightsError)):
+        open_model(grey, torch.device("cpu"), init=str(folder))
 
 
 @pytest.mark.parametrize("name", [SHIPPED, "resnet8_byol"])

@@ -128,6 +128,12 @@ def test_on_features_the_layer_alone_is_kept(data: Path, tmp_path: Path) -> None
     }
 
 
+def test_features_of_images_up_to_another_size_are_others(data: Path, tmp_path: Path) -> None:
+    for limit in (100_000, 200_000):
+        labelled_runs.run(linear, small(linear, "patch", data, tmp_path / f"up_to_{limit}", max_pixels=limit))
+    assert len(list((tmp_path / "features").glob("*.safetensors"))) == 4
+
+
 @pytest.mark.parametrize("augment", [True, False])
 def test_the_layer_is_what_a_plain_loop_makes_of_it(augment: bool, data: Path, tmp_path: Path) -> None:
     """The order of the images, their views, and Adam, written out; known features change nothing about it."""

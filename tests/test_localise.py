@@ -189,6 +189,30 @@ def test_refusals(
     assert "\n" not in said
 
 
+@pytest.mark.parametrize("inside", [0, 1])
+@pytest.mark.parametrize("drop", [(), ("instance_mask",)])
+def test_objects_beside_the_square_are_refused_before_a_model_sees_an_image(
+    inside: int,
+    drop: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = pq.read_table(write(tmp_path / "all.parquet", drop)).to_pylist()
+    for row in rows[inside:]:
+        row["objects"] = [{"bbox": [0.0, 10.0, 4.0, 22.0], "iscrowd": False}]
+        if not drop:
+            width, height = Image.open(io.BytesIO(row["image"]["bytes"])).size
+            mask = np.zeros((height, width), np.uint8)
+            mask[10:20, 0:4] = 1
+            row["instance_mask"] = encoded(Image.fromarray(mask))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "beside.parquet")
+    monkeypatch.setattr("ssl_backbones.evaluate.localise.Measurement", None)
+    with pytest.raises(SystemExit, match="2"):
+        call(tmp_path / "beside.parquet", tmp_path / "out")
+    assert f"{inside} of {IMAGES} images in" in capsys.readouterr().err
+
+
 def test_what_is_there_is_kept(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(SystemExit, match="2"):

@@ -117,17 +117,32 @@ def test_sampled_and_tiny_classes_are_noted(
     assert "sampled in 1 classes (rank +- 16.7%)" in capsys.readouterr().out
 
 
-def test_an_image_that_cannot_be_read_is_nobodys_partner(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [0, 3])
+def test_an_image_that_cannot_be_read_is_nobodys_partner(number: int, tmp_path: Path) -> None:
     """It would have the features of another, and be that one's nearest."""
     folder = image_folder(tmp_path / "photos", {"one": 12, "two": 12})
-    torn = sorted((folder / "one").iterdir())[3]
+    torn = sorted((folder / "one").iterdir())[number]
     torn.write_bytes(b"no image")
-    mine(folder, tmp_path / "pairs.parquet", "--unreadable_share", "0.1")
+    picture = tmp_path / "pairs.png"
+    mine(folder, tmp_path / "pairs.parquet", "--unreadable_share", "0.1", "--picture", str(picture))
+    assert picture.is_file()
     images = open_images(str(folder))
     rows = Pairs.read(tmp_path / "pairs.parquet", images).rows
     (row,) = (at for at, key in enumerate(images.keys) if str(key).endswith(torn.name) and "one" in str(key))
     assert list(rows[row]) == [row] * 4
     assert row not in np.delete(rows, row, axis=0)
+
+
+def test_pairs_outlast_a_picture_that_cannot_be_drawn(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no more space")
+
+    monkeypatch.setattr("ssl_backbones.commands.mine_pairs.save_image", fail)
+    with pytest.raises((SystemExit, OSError)):
+        mine(data, tmp_path / "pairs.parquet", "--picture", str(tmp_path / "pairs.png"))
+    assert len(Pairs.read(tmp_path / "pairs.parquet", open_images(str(data))).rows) == sum(CLASSES.values())
 
 
 def test_two_training_steps_from_the_file(data: Path, mined: Path) -> None:

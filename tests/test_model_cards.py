@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ssl_backbones.commands import publish
 from ssl_backbones.hub.card import model_card
 from ssl_backbones.hub.evaluation_section import verdict
 from ssl_backbones.hub.evaluations import (
+    OWN,
     beats_random,
     beside_random,
     commands,
@@ -30,11 +32,17 @@ from ssl_backbones.hub.evaluations import (
     linear,
     over_random,
     rows,
+    same_question,
     stands_for,
 )
 from ssl_backbones.hub.given import Terms
+from ssl_backbones.hub.publishing.material import MaterialError
+from ssl_backbones.hub.publishing.shipping import check_worth
 from ssl_backbones.hub.sidecar import KEPT
+from ssl_backbones.recipes.recipe import FREE
 from ssl_backbones.registry.image_sets import IMAGENETTE
+
+EVALUATIONS = ROOT / "tests" / "fixtures" / "formats_0_1" / "evaluations"
 
 
 def ours() -> dict[str, Any]:
@@ -156,6 +164,14 @@ def evaluation(protocol: str, correct: int, *, random: bool = False, images: str
     return {"protocol": protocol, "data": about, "validation": about, "numbers": {"top-1": number}, **weights, **more}
 
 
+def altered_once(settings: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The name of each setting but `random`, and the settings with it, or one value in it, altered."""
+    for key, value in settings.items():
+        for changed in [value | {part: "other"} for part in value] if isinstance(value, dict) else ["other"]:
+            if key != "random":
+                yield key, settings | {key: changed}
+
+
 class TestEvaluations:
     def test_each_stands_beside_random_weights_on_the_same_images(self) -> None:
         knn, linear_one = evaluation("knn", 60), evaluation("linear (moco_v2)", 70)
@@ -181,14 +197,47 @@ class TestEvaluations:
             "knn, val: 7 of the 100 images asked about were learnt from, which flatters the numbers."
         ]
 
-    @pytest.mark.parametrize(("correct", "equal"), [(60, []), (48, []), (47, ["knn, top-1"]), (30, ["knn, top-1"])])
+    @pytest.mark.parametrize(
+        ("correct", "equal"), [(60, []), (48, []), (47, ["knn, top-1, val"]), (30, ["knn, top-1, val"])]
+    )
     def test_what_is_not_above_random_weights_is_named(self, correct: int, equal: list[str]) -> None:
         assert beats_random([evaluation("knn", correct), evaluation("knn", 40, random=True)]) == equal
+
+    @pytest.mark.parametrize("apart", [{"images": "b"}, {"settings": {"size": 96}}], ids=["images", "size"])
+    def test_each_comparison_counts_though_another_has_its_name(self, apart: dict[str, Any]) -> None:
+        weak = [evaluation("knn", correct, random=random, **apart) for correct, random in ((41, False), (40, True))]
+        strong = [evaluation("knn", 60), evaluation("knn", 40, random=True)]
+        for everything in ([*weak, *strong], [*strong, *weak]):
+            assert len(over_random(everything)) == len([one for _, one in beside_random(everything) if one]) == 2
+            assert verdict({"numbers": {}}, everything).startswith("**It is not surely better than the same network")
+            with pytest.raises(MaterialError, match="beat random weights"):
+                check_worth(everything)
+
+    @pytest.mark.parametrize("name", ["detect", "finetune", "knn", "segment"])
+    def test_random_weights_by_another_setting_or_of_another_network_are_no_baseline(self, name: str) -> None:
+        made = json.loads((EVALUATIONS / name / "results.json").read_text()) | {"architecture": "resnet8"}
+        settings = made["settings"] | {"random": False}
+        made |= {"settings": settings, "random_weights": False}
+        random = made | {"random_weights": True, "settings": settings | {"random": True, "out": "r", "model": "r"}}
+        assert same_question(made, random)
+        assert same_question(made, {key: value for key, value in random.items() if key != "architecture"})
+        assert not same_question(made, random | {"architecture": "resnet50"})
+        for key, changed in altered_once(settings):
+            assert same_question(made, random | {"settings": changed | {"random": True}}) == (key in FREE | OWN), key
+
+    def test_a_searched_learning_rate_may_differ_and_the_rates_that_were_tried_may_not(self) -> None:
+        def searched(best: float, *rates: float) -> dict[str, Any]:
+            told = {"learning_rates": {"tried": [{"lr": rate} for rate in rates]}}
+            return evaluation("linear", 50, **told, settings={"optimizer": {"kind": "sgd", "lr": best}})
+
+        assert same_question(searched(1, 1, 2), searched(2, 1, 2))
+        assert not same_question(searched(1, 1, 2), searched(1, 1, 4))
+        assert not same_question(searched(1, 1, 2), {**searched(1, 1, 2), "learning_rates": {}})
 
     def test_what_features_are_like_is_no_comparison_and_what_is_found_is_one(self) -> None:
         rank = {"value": 3.0, "low": 2.9, "high": 3.1}
         alone = [evaluation("diagnose", 50, random=random) | {"numbers": {"rank": rank}} for random in (False, True)]
-        assert over_random(alone) == {}
+        assert over_random(alone) == []
         assert verdict({"numbers": {}}, alone).endswith("random weights: not measured.")
         precision = {"AP": {"value": 0.2, "low": 0.18, "high": 0.22}}
         found = [evaluation("detection (x)", 50, random=random) | {"numbers": precision} for random in (False, True)]

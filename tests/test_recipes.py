@@ -16,7 +16,8 @@ from ssl_backbones import recipes
 from ssl_backbones.methods import METHODS
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.registry.names import Name
-from ssl_backbones.registry.tables import TABLES, Table
+from ssl_backbones.registry.paper_table import Table
+from ssl_backbones.registry.tables import TABLES
 from ssl_backbones.registry.tags import TAGS, Tag
 from ssl_backbones.views import Policy
 from ssl_backbones.weightless import weightless

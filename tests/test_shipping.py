@@ -62,7 +62,7 @@ def test_what_is_worth_it_is_put_in_place(tmp_path: Path) -> None:
             [WORTH[0], evaluation(PROTOCOLS[1], 47), *RANDOM],
             NAME,
             7,
-            "features, top-1 it does not surely",
+            "does not surely in logistic regression on cached features, top-1",
         ),
     ],
 )

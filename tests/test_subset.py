@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from pkgutil import iter_modules
@@ -20,10 +21,11 @@ from scripts import script
 from ssl_backbones.commands import mine_pairs
 from ssl_backbones.commands.compare import comparison_of, parse
 from ssl_backbones.data import ImageSourceError, open_images
-from ssl_backbones.data.subset import HOLD_OUT_SEED, hold_out, listed_classes, of_classes
+from ssl_backbones.data.subset import HOLD_OUT_SEED, drawn_by_class, hold_out, listed_classes, of_classes
 from ssl_backbones.evaluate import protocols
 from ssl_backbones.evaluate.comparison.jobs import jobs
 from ssl_backbones.methods import BYOLConfig, FlagsConfig
+from ssl_backbones.views import permutation
 
 NAMES = ("ant", "bee", "cow")
 
@@ -178,7 +180,7 @@ def test_pairs_are_mined_of_what_a_run_on_them_takes(tmp_path: Path) -> None:
     data = image_folder(tmp_path / "data", 36, ("bag", "hat", "shoe"))
     (tmp_path / "two.txt").write_text("bag\nshoe\n")
     some = {"classes": str(tmp_path / "two.txt"), "hold_out": 2}
-    mined = mine_pairs.mine_pairs(
+    mined, _ = mine_pairs.mine_pairs(
         mine_pairs.Options(
             model="resnet8",
             data=str(data),
@@ -194,3 +196,20 @@ def test_pairs_are_mined_of_what_a_run_on_them_takes(tmp_path: Path) -> None:
     recipe = tiny(FlagsConfig, data, tmp_path / "run", max_steps=1, **some)
     recipe = replace(recipe, method=replace(recipe.method, pairs=str(tmp_path / "pairs.parquet")))
     assert outcome(run(recipe).path)["results"]["data"]["images"] == 20
+
+
+@pytest.mark.parametrize("classes", [1, 3, 40])
+def test_a_draw_by_class_is_one_order_divided(classes: int) -> None:
+    labels = np.random.default_rng(classes).integers(0, classes, 60) * 2 - 1
+    order = permutation(5, 0, len(labels))
+    found = drawn_by_class(labels, 5)
+    assert list(found) == sorted(set(labels.tolist()))
+    for label, rows in found.items():
+        assert np.array_equal(rows, order[labels[order] == label])
+
+
+def test_a_draw_costs_alike_for_few_classes_and_many() -> None:
+    labels = np.arange(200_000) % 100_000
+    began = time.perf_counter()
+    assert len(drawn_by_class(labels, 0)) == 100_000
+    assert time.perf_counter() - began < 10, "a look at all labels for each class would take minutes"

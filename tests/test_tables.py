@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 
 from ssl_backbones.commands import main
+from ssl_backbones.commands.tables import measured
 from ssl_backbones.recipes import RECIPES
-from ssl_backbones.registry.tables import RANDOM, TABLES, Row, Table, figures_of, table_of
+from ssl_backbones.registry import image_sets
+from ssl_backbones.registry.image_sets import DATA, Data
+from ssl_backbones.registry.paper_table import Row, Table
+from ssl_backbones.registry.tables import RANDOM, TABLES, figures_of, table_of
 from ssl_backbones.runs.papers_figures import papers_figures
 from ssl_backbones.runs.results import write_results
 
@@ -88,6 +92,37 @@ def test_random_weights_have_a_row_of_their_own() -> None:
     assert [figure.value for _, figure in found] == [27.19]
 
 
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_ours_stands_beside_figures_of_the_same_images(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measurable = [
+        (row, column)
+        for row in table.rows
+        for column, value in zip(table.columns, row.figures, strict=True)
+        if value is not None and row.recipe and (row.protocol or column.protocol)
+    ]
+    assert all(column.images for _, column in measurable)
+    for row, column in measurable[:2]:
+        made = {"model": row.recipe, "protocol": row.protocol or column.protocol, "settings": {}}
+        made["numbers"] = {column.number: {"value": 0.5}}
+        if RANDOM in row.recipe:
+            made |= {"model": row.recipe.partition(" ")[0], "random_weights": True}
+
+        def cell(
+            fingerprint: str, made: dict[str, Any] = made, key: Any = (table, row.label, column.name)
+        ) -> str | None:
+            about = {"source": "photos/mine", "images": 3, "fingerprint": fingerprint}
+            (tmp_path / "results.json").write_text(json.dumps(made | {"data": about}))
+            return measured((tmp_path,)).get(key)
+
+        assert cell("nobody's") == "50.0 on mine"
+        assert {cell(fingerprint) for data in DATA for fingerprint in data.fingerprints} == {None}
+        monkeypatch.setattr(image_sets, "DATA", (Data(column.images, "", fingerprints=("theirs",)),))
+        assert cell("theirs") == "50.0"
+        monkeypatch.undo()
+
+
 def test_the_command_shows_ours_beside_theirs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_results(tmp_path, results_of_a_probe("resnet32_rotnet.stl10_200ep"))
     capsys.readouterr()
@@ -95,7 +130,7 @@ def test_the_command_shows_ours_beside_theirs(tmp_path: Path, capsys: pytest.Cap
     said = capsys.readouterr().out
     (row,) = (line for line in said.splitlines() if line.startswith("RotNet"))
     assert row.split("  ")[-1] == "not measured"
-    assert "52.25   65.1 [64.7, 65.5]  76.06" in row
+    assert "52.25   65.1 [64.7, 65.5] on images that are not recorded  76.06" in row
     assert main(["tables"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == len(TABLES)
     assert main(["tables", "lewel-11"]) == 2

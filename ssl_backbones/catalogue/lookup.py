@@ -46,6 +46,10 @@ def create_model(name: str | os.PathLike[str], pretrained: bool = False, **kwarg
     name = os.fspath(name)
     network = _untrained(name)
     source = name if network else _source(name)
+    overlay = kwargs.get("pretrained_cfg_overlay") or {}
+    brought = bool(overlay.get("state_dict") or overlay.get("file"))
+    if brought:  # timm would load what the folder or the repository itself holds
+        kwargs["pretrained_cfg_overlay"] = {"source": None, **overlay}
     own = {key: kwargs[key] for key in ("cache_dir", "pretrained_cfg_overlay") if key in kwargs}
     if pretrained and (network or _is_bare(source)) and "pretrained_cfg_overlay" not in own:
         raise PretrainedWeightsError.unpublished(name, training_command(Name.parse(name)))
@@ -53,10 +57,10 @@ def create_model(name: str | os.PathLike[str], pretrained: bool = False, **kwarg
     with explain_weights(source):
         if source.startswith((*HUB, FOLDER)):
             read_config(source, kwargs.get("cache_dir"), kwargs.get("num_classes"))
-        if pretrained and source.startswith(HUB) and "pretrained_cfg_overlay" not in own:
+        if pretrained and source.startswith(HUB) and not brought:
             repository, _, revision = source.partition(":")[2].partition("@")
             check_weights(repository, revision or None)
-        if pretrained and source.startswith((*HUB, FOLDER)):
+        if pretrained and source.startswith((*HUB, FOLDER)) and not brought:
             require_safe_weights(source, kwargs.get("cache_dir"))
         if pretrained and kwargs and (network or ":" in source):  # timm loads leniently where a head is added or not
             make(pretrained=True, **own)
@@ -96,6 +100,12 @@ def describe(name: str | os.PathLike[str]) -> Description:
         raise UnknownModelError(_unknown(name, _names()))
     with explain_weights(source):
         return describe_config(name, source, read_config(source, num_classes=0), read_run(source))
+
+
+def architecture_of(name: str | os.PathLike[str]) -> str:
+    """timm's name of the network of whatever `create_model` takes; UnknownModelError for a name that means nothing."""
+    name = os.fspath(name)
+    return Name.parse(name).arch if timm.is_model(name) or _untrained(name) else describe(name).backbone
 
 
 def training_command(name: Name) -> str | None:

@@ -12,13 +12,12 @@ import timm
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from ssl_backbones.catalogue.lookup import create_model, describe
+from ssl_backbones.catalogue.lookup import architecture_of, create_model
 from ssl_backbones.convert.conversion import convert, few
 from ssl_backbones.models.build import headless_cfg
 from ssl_backbones.models.provenance import Provenance, provenance_of
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.errors import PretrainedWeightsError
-from ssl_backbones.registry.names import Name
 
 WAYS_OUT = (
     "name a mirror with HF_ENDPOINT, a folder or a file that was brought here from another machine with --init, or "
@@ -93,8 +92,7 @@ def open_instead(init: str, model: str | os.PathLike[str]) -> tuple[Provenance |
     """
     if not init:
         return None, {}
-    named = Name.parse(os.fspath(model)).arch
-    start = open_start(init, named if timm.is_model(named) else describe(model).backbone)
+    start = open_start(init, architecture_of(model))
     given = start.provenance
     overlay = {
         "state_dict": dict(start.weights),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 
@@ -60,8 +61,10 @@ def run(options: Options) -> None:
     terms = f"; its licence: {options.licence_link}" if options.licence_link else ""
     notes = f"; {converted.notes}" if converted.notes else ""
     description = f"converted from {options.file.name} (sha256 {sha256}), {converted.source}{notes}{terms}"
-    side = 32 if converted.architecture in timm.list_models(module="small_resnet") else 224
-    crop = 1.0 if side == 32 else 0.875
+    described: Any = model.pretrained_cfg
+    small = converted.architecture in timm.list_models(module="small_resnet")
+    side = described["input_size"][-1] if small or described["fixed_input_size"] else 224
+    crop = 1.0 if small else 0.875
     with new_folder(options.out) as folder:
         save_backbone(
             model,

@@ -68,17 +68,16 @@ def run(options: Options) -> None:
     asked = [options.out, options.picture] if options.picture else [options.out]
     for path in asked:
         check_output(path, options.overwrite)
-    with together(asked):
-        pairs = mine_pairs(options)
-        if options.picture:
-            save_image(drawn(options.open(), pairs), options.picture)
+    with together([options.out]):
+        pairs, readable = mine_pairs(options)
     print(summary(pairs, options.out))
     if options.picture:
+        save_image(drawn(options.open(), pairs, readable), options.picture)
         print(f"{options.picture} shows {SHOWN} of them")
 
 
-def mine_pairs(options: Options) -> Pairs:
-    """The pairs of the data, left in the file that is asked for."""
+def mine_pairs(options: Options) -> tuple[Pairs, np.ndarray]:
+    """The pairs of the data, left in the file that is asked for, and the rows (M,) of the images that can be read."""
     images = options.open()
     labels = require_labels(images, "mining pairs")
     model = options.open_model()
@@ -96,7 +95,7 @@ def mine_pairs(options: Options) -> Pairs:
     rows[whole] = whole[mined.rows]
     pairs = Pairs(rows.numpy(), about(options, model, mined, images))
     pairs.write(options.out, images, overwrite=options.overwrite)
-    return pairs
+    return pairs, whole.numpy()
 
 
 def about(options: Options, model: EvaluatedModel, mined: Mined, images: Images) -> dict[str, Any]:
@@ -121,10 +120,13 @@ def about(options: Options, model: EvaluatedModel, mined: Mined, images: Images)
     }
 
 
-def drawn(images: Images, pairs: Pairs) -> Image.Image:
-    """A row for each of some images: itself, its global pair (the nearest) and its local pair (the list's middle)."""
+def drawn(images: Images, pairs: Pairs, readable: np.ndarray) -> Image.Image:
+    """A row for each of some images: itself, its global pair (the nearest) and its local pair (the list's middle).
+
+    They are some of those that can be read, by their rows (M,).
+    """
     assert images.labels is not None  # pairs are mined within classes
-    shown = np.linspace(0, len(images) - 1, min(SHOWN, len(images)), dtype=int)
+    shown = readable[np.linspace(0, len(readable) - 1, min(SHOWN, len(readable)), dtype=int)]
     rows = [[tile(images[int(row)]) for row in (index, *pairs.rows[index])] for index in shown]
     return grid(rows, titles=TITLES, row_labels=[str(images.classes[images.labels[index]]) for index in shown])
 

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssl_backbones.hub.evaluations import place
 from ssl_backbones.refusal import Refusal
-from ssl_backbones.registry.tables import TABLES, Table, table_of
+from ssl_backbones.registry.image_sets import known_by
+from ssl_backbones.registry.paper_table import Table
+from ssl_backbones.registry.tables import TABLES, table_of
 from ssl_backbones.runs.papers_figures import papers_figures
 from ssl_backbones.runs.results import NOT_MEASURED, read_results
 from ssl_backbones.typed.values import nearest
@@ -49,12 +52,20 @@ def run(options: Options) -> None:
 
 
 def measured(folders: tuple[Path, ...]) -> dict[tuple[Table, str, str], str]:
-    """Our numbers in percent, by table, label of the row and column, from the results below some folders."""
+    """Our numbers in percent, by table, label of the row and column, from the results below some folders.
+
+    They name their images where these are not known to be the table's; those on images known to be others are left out.
+    """
     found: dict[tuple[Table, str, str], str] = {}
     for path in (path for folder in folders for path in sorted(folder.rglob("results.json"))):
         results = read_results(path, "delete it, or name another folder with --results")
         for number, figure in papers_figures(results):
-            found[figure.table, figure.row.label, figure.column.name] = in_percent(results["numbers"][number])
+            images = (results.get("data") or {}).get("fingerprint")
+            if (known := known_by(images)) and known.name != figure.column.images:
+                continue
+            cell = figure.table, figure.row.label, figure.column.name
+            if known or cell not in found:
+                found[cell] = in_percent(results["numbers"][number]) + ("" if known else f" on {place(results)}")
     return found
 
 

@@ -35,6 +35,7 @@ class Subset(Images):
         self.keys = keys.at(self.rows) if isinstance(keys, PathKeys) else [keys[int(row)] for row in self.rows]
         self.labels = None if images.labels is None else np.asarray(images.labels)[self.rows]
         self.classes = images.classes
+        self.policy = images.policy
         self.shards = images.shards and images.shards.among(self.rows)
 
     @cached_property
@@ -151,16 +152,23 @@ def hold_out(images: Images, count: int) -> tuple[Images, Images]:
     ImageSourceError where a class would keep none.
     """
     labels = require_labels(images, f"holding out {count} images a class (--hold_out)")
-    order = permutation(HOLD_OUT_SEED, 0, len(labels))
-    held = [order[labels[order] == label] for label in range(len(images.classes))]
-    small = next((label for label, members in enumerate(held) if 0 < len(members) <= count), None)
+    held = drawn_by_class(labels, HOLD_OUT_SEED)
+    small = next((label for label, members in held.items() if len(members) <= count), None)
     if small is not None:
         raise ImageSourceError(
             f"{images.classes[small]!r} has {len(held[small])} images, and --hold_out {count} would leave none to "
             "train on: hold out fewer"
         )
-    kept_out = np.sort(np.concatenate([members[:count] for members in held]))
+    kept_out = np.sort(np.concatenate([members[:count] for members in held.values()]))
     return at(images, np.setdiff1d(np.arange(len(labels)), kept_out)), at(images, kept_out)
+
+
+def drawn_by_class(labels: np.ndarray, seed: int) -> dict[int, np.ndarray]:
+    """The rows of each class of the labels (N,), by label, in an order that the seed draws for all of them."""
+    order = permutation(seed, 0, len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    classes, starts = np.unique(labels[order], return_index=True)
+    return dict(zip(classes.tolist(), np.split(order, starts[1:]), strict=False))
 
 
 def as_list(images: Images) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ssl_backbones.catalogue.lookup import architecture_of
 from ssl_backbones.data import Images, by_content, by_sizes
 from ssl_backbones.data.decode import MAX_PIXELS
 from ssl_backbones.distributed import rank, say
@@ -76,7 +77,11 @@ class Evaluation:
                     seed=self.options.seed,
                     device=self.model.device,
                     precision=self.options.precision,
-                    more={**selection.account(self.images, self.validation), **more},
+                    more={
+                        "architecture": architecture_of(self.options.model),
+                        **selection.account(self.images, self.validation),
+                        **more,
+                    },
                 ),
             )
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ssl_backbones.data import BatchDataset, Batches, Images, Unreadable
-from ssl_backbones.data.decode import MAX_PIXELS
+from ssl_backbones.data.decode import USUAL_POLICY
 from ssl_backbones.data.unreadable import is_readable
 from ssl_backbones.distributed import say, share_first, world_size
 from ssl_backbones.evaluate.feature_rows import Block, FeatureRows
@@ -73,10 +73,6 @@ class Extraction:
     """More unreadable images than this share are refused."""
     seed: int = 0
     """Random seed for transforms that draw."""
-    max_pixels: int = MAX_PIXELS
-    """Pixels of an image above which it is left out."""
-    in_chans: int = 0
-    """Channels that images keep of their own; 0 for RGB of 8 bits."""
 
 
 def features_of(
@@ -132,9 +128,14 @@ def identity(
         "transform": repr(transform),
         "precision": how.precision,
         "seed": how.seed,
-        **({} if how.max_pixels == MAX_PIXELS else {"max_pixels": how.max_pixels}),
-        **({"in_chans": how.in_chans} if how.in_chans else {}),
+        **decoded(images),
     }
+
+
+def decoded(images: Images) -> dict[str, Any]:
+    """The rules that images are decoded by, where they are not the usual ones; channels under their option's name."""
+    usual, own = asdict(USUAL_POLICY), asdict(images.policy or USUAL_POLICY)
+    return {"in_chans" if name == "channels" else name: rule for name, rule in own.items() if rule != usual[name]}
 
 
 class SideBySide(nn.Module):

@@ -132,7 +132,7 @@ def localise(options: Options) -> list[Row]:
     annotated = open_annotated(options.data, column="any", frame=options.annotations_frame)
     annotated.decode_by(DecodePolicy(options.max_pixels))
     squares = squares_of(annotated, options.size)
-    if (count := len(squares.levels)) < 2:
+    if (count := int(squares.measurable.sum())) < 2:
         raise ImageSourceError(
             f"{count} of {len(annotated)} images in {options.data!r} can be measured on, but it takes two: give more "
             "with an object in the middle square"
@@ -142,7 +142,7 @@ def localise(options: Options) -> list[Row]:
     found: list[Row] = []
     for model in models:
         for row in Measurement(model, squares, options).rows():
-            print(f"measured on {len(squares.levels)} images: {row.name}", file=sys.stderr, flush=True)
+            print(f"measured on {count} images: {row.name}", file=sys.stderr, flush=True)
             found.append(row)
     save(found, models, squares, options)
     return found

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import ssl_backbones
-from ssl_backbones.catalogue.start import open_instead
+from ssl_backbones.catalogue.start import StartError, open_instead
 from ssl_backbones.models.backbone import center_crop, weights_sha256
 from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.refusal import Refusal
@@ -90,15 +90,22 @@ def open_model(
 
     Images of so many channels are prepared as its description says, at `size` where that is given. With `random` its
     weights are drawn, with `init` they are those that this names, as pretraining takes them, and so is the preparation
-    of images. Without a device it lies on the usual one. Raises LayerError for a layer that it does not have, and
-    whatever `ssl_backbones.create_model` and `open_start` raise.
+    of images. Without a device it lies on the usual one. Raises LayerError for a layer that it does not have,
+    StartError for weights that the model cannot hold as they are, and whatever `ssl_backbones.create_model` and
+    `open_start` raise.
     """
     given, weights = open_instead(init, model)
     torch.manual_seed(seed)
     backbone = ssl_backbones.create_model(model, pretrained=not random, num_classes=0, **weights)
-    return evaluated(
+    opened = evaluated(
         os.fspath(model), backbone, device or usual_device(), size=size, layer=layer, given=given, channels=channels
     )
+    if given is not None and not random and opened.weights_sha256 != given.sha256:
+        raise StartError(
+            f"{os.fspath(model)!r} cannot hold the weights of {given.shown} as they are (sha256 "
+            f"{opened.weights_sha256[:12]} instead of {given.sha256[:12]}): name {given.shown} itself as the model"
+        )
+    return opened
 
 
 def evaluated(

@@ -90,8 +90,6 @@ class FeatureOptions(ABC):
             self.batch_size,
             reading_workers(self.workers),
             self.unreadable_share,
-            max_pixels=self.max_pixels,
-            in_chans=self.in_chans,
         )
 
 

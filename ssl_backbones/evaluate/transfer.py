@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import nn
 
+from ssl_backbones.catalogue.lookup import architecture_of
 from ssl_backbones.checks import check, check_at_least
 from ssl_backbones.data import Images
 from ssl_backbones.evaluate.frames import AnnotationsFrame
@@ -181,6 +182,7 @@ class Learnt:
         `source` is that of the validation images where the run does not name it.
         """
         told = {"random_weights": run.random, "steps": self.steps, "unreadable": self.unreadable, **more}
+        told["architecture"] = architecture_of(run.model)
         if self.backbone is not None:
             training = f"{run.protocol}, {self.steps} steps of {run.batch_size} of {len(self.images)} images"
             begun: Any = {"model": run.model, "init": run.init, "random": run.random}

@@ -109,7 +109,7 @@ def verdict(results: Results, evaluations: Sequence[Results]) -> str:
     """A sentence on whether it is better than random weights, or that nobody measured it."""
     gain = results["numbers"].get("knn gain over random" if "start" in results else "knn gain")
     differences = over_random(evaluations)
-    equal = [label for label, difference in differences.items() if difference.low <= 0]
+    equal = [label for label, difference in differences if difference.low <= 0]
     if gain and gain["low"] <= 0:
         equal = ["k-NN in training", *equal]
     if equal:

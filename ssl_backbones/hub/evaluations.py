@@ -16,11 +16,14 @@ from ssl_backbones.hub.markup import in_code, plain_text
 from ssl_backbones.invocation import repeatable
 from ssl_backbones.metrics import Interval, newcombe_difference
 from ssl_backbones.models.provenance import Provenance
+from ssl_backbones.recipes.recipe import FREE
 from ssl_backbones.registry.image_sets import known_by
 from ssl_backbones.runs.results import NOT_MEASURED, Number, as_points, in_words, percent, searched_in_words
 
 Results = Mapping[str, Any]
 """The content of a results.json."""
+OWN = {"model", "weights_sha256", "init", "random", "seed", "asked_about", "asked_about_by_sizes", "layout"}
+"""Settings that name what is evaluated, or how its tensors lie in memory, beside those that a run may change."""
 
 
 def is_random(results: Results) -> bool:
@@ -72,13 +75,28 @@ def beside_random(evaluations: Sequence[Results]) -> Iterator[tuple[Results, Res
 
 
 def same_question(one: Results, other: Results) -> bool:
-    """True for two evaluations that can be compared: by one protocol, with its settings, on the very same images."""
-    how = ("size", "layer", "epochs", "batch_size")
+    """True for two evaluations that can be compared: of one network, by one protocol, on the very same images.
+
+    Of those that do not name their network, as 0.1.0.dev0 wrote them, it is taken to be the same.
+    """
+    networks = {results["architecture"] for results in (one, other) if "architecture" in results}
     return (
-        one["protocol"] == other["protocol"]
-        and all(one.get("settings", {}).get(name) == other.get("settings", {}).get(name) for name in how)
+        len(networks) < 2
+        and one["protocol"] == other["protocol"]
+        and chosen(one) == chosen(other)
         and all(same_images(one.get(part) or {}, other.get(part) or {}) for part in ("data", "validation"))
     )
+
+
+def chosen(results: Results) -> dict[str, Any]:
+    """The settings that decide what an evaluation finds; of a searched learning rate, all that were tried."""
+    found = {name: value for name, value in results.get("settings", {}).items() if name not in FREE | OWN}
+    if search := results.get("learning_rates"):
+        found["learning_rates"] = [tried["lr"] for tried in search["tried"]]
+        found["optimizer"] = {
+            name: part for name, part in found.get("optimizer", {}).items() if not name.endswith("lr")
+        }
+    return found
 
 
 def same_images(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -165,17 +183,17 @@ def copies(evaluations: Sequence[Results]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def over_random(evaluations: Sequence[Results]) -> dict[str, Interval]:
+def over_random(evaluations: Sequence[Results]) -> list[tuple[str, Interval]]:
     """The difference to random weights of all that was measured of both with an interval, and is better the larger.
 
     That is all but the figures of `diagnose`, of which neither large nor small is better in itself.
     """
-    found = {}
+    found = []
     for results, baseline in beside_random(evaluations):
         for name, number in headlines(results).items():
             other = baseline["numbers"].get(name) if baseline else None
             if other and has_interval(number) and has_interval(other) and results["protocol"] != DIAGNOSIS:
-                found[f"{results['protocol']}, {name}"] = difference(number, other)
+                found.append((f"{results['protocol']}, {name}, {place(results)}", difference(number, other)))
     return found
 
 
@@ -186,7 +204,7 @@ def has_interval(number: Number) -> bool:
 
 def beats_random(evaluations: Sequence[Results]) -> list[str]:
     """All that is not surely above random weights: zero is in the difference's interval."""
-    return [label for label, difference in over_random(evaluations).items() if difference.low <= 0]
+    return [label for label, difference in over_random(evaluations) if difference.low <= 0]
 
 
 def linear(evaluations: Sequence[Results]) -> str | None:

@@ -5,18 +5,26 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Sequence
-from functools import cache
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import safetensors.torch
 import timm
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import PretrainedCfg
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_backbones.files import kept_with_all, write_file, write_json
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.weightless import weightless
+
+
+class BackboneError(Refusal, ValueError):
+    """A network that timm would not make again of a folder; the message says what differs."""
 
 
 def save_backbone(
@@ -41,15 +49,16 @@ def save_backbone(
 
     `architecture` is the network's own name, `resnet50` and not `resnet50_lewel_b`, so that plain timm knows it. The
     rest is how images are to be prepared and where the weights come from; with `half`, matrices and kernels are kept as
-    float16, which is exact for a backbone that is `rounded`. Return the folder.
+    float16, which is exact for a backbone that is `rounded`. Return the folder. Raises BackboneError for a network that
+    the folder could not hold as it is.
     """
-    weights = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
-    reference = _reference(architecture, input_size[0])
-    _check(weights, reference, architecture)
+    _check_kind(backbone, architecture)
     prepared = {"interpolation": interpolation, "crop_pct": crop_pct, "mean": list(mean), "std": list(std)}
     about = {"license": license, "description": description, "origin_url": origin_url}
     about |= {"paper_name": paper_name, "paper_ids": paper_ids}
-    config = _config(reference, architecture, list(input_size), tag=tag, **prepared, **about)
+    config = _config(backbone, architecture, list(input_size), tag=tag, **prepared, **about)
+    _check(backbone, _loaded(config), architecture)
+    weights = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = (folder / "model.safetensors", folder / "config.json")
@@ -72,46 +81,93 @@ def _halved(value: Tensor) -> Tensor:
     return value.half() if value.dim() > 1 else value
 
 
-@cache
-def _reference(architecture: str, channels: int) -> Any:
-    """The headless network of that name, without memory for its weights."""
-    if not timm.is_model(architecture) or "." in architecture:
-        raise ValueError(f"timm knows no architecture {architecture!r}; name the network alone, as in 'resnet50'")
-    with weightless():
-        return timm.create_model(architecture, num_classes=0, in_chans=channels)
-
-
-def _config(reference: Any, architecture: str, input_size: Sequence[int], **fields: Any) -> dict[str, Any]:
+def _config(backbone: Any, architecture: str, input_size: Sequence[int], **fields: Any) -> dict[str, Any]:
     """The content of config.json for a headless network; of `fields`, those that are known."""
-    reduction = reference.feature_info[-1]["reduction"]
+    known: Any = timm.get_pretrained_cfg(architecture) or PretrainedCfg()
+    reduction = backbone.feature_info[-1]["reduction"]
     cfg = {
         "custom_load": False,
         "input_size": input_size,
-        "fixed_input_size": False,
+        "fixed_input_size": known.fixed_input_size,
         "crop_mode": "center",
         "num_classes": 0,
         "pool_size": [math.ceil(side / reduction) for side in input_size[1:]],
         # timm would take weights for other than one or three channels as weights for RGB, and draw the layer anew
-        "first_conv": reference.default_cfg["first_conv"] if input_size[0] in (1, 3) else None,
-        "classifier": reference.default_cfg["classifier"],
+        "first_conv": known.first_conv if input_size[0] in (1, 3) else None,
+        "classifier": known.classifier,
         **{name: value for name, value in fields.items() if value is not None},
     }
+    pool = getattr(backbone, "global_pool", None)
+    arguments = _arguments(backbone)
     return {
         "architecture": architecture,
         "num_classes": 0,
-        "num_features": reference.num_features,
-        "global_pool": "avg",
+        "num_features": backbone.num_features,
+        "global_pool": pool if isinstance(pool, str) else getattr(pool, "pool_type", "avg"),
+        **({"model_args": arguments} if arguments else {}),
         "pretrained_cfg": cfg,
     }
 
 
-def _check(weights: dict[str, Tensor], reference: nn.Module, architecture: str) -> None:
-    """Refuse what `architecture` could not load."""
-    expected = {key: tuple(value.shape) for key, value in reference.state_dict().items()}
-    given = {key: tuple(value.shape) for key, value in weights.items()}
-    wrong = sorted(key for key in expected.keys() | given.keys() if expected.get(key) != given.get(key))
-    if wrong:
-        raise ValueError(
+def _arguments(backbone: Any) -> dict[str, Any]:
+    """The arguments that timm made a network with and JSON can hold.
+
+    Those of its first weights and of training are left out, and what its description says.
+    """
+    left_out = re.compile("num_classes|in_chans|zero_init_last|.*_rate")
+    plain = (bool, int, float, str, list, tuple, dict)
+    given = getattr(backbone, "_model_args", {})
+    return {name: value for name, value in given.items() if isinstance(value, plain) and not left_out.fullmatch(name)}
+
+
+def _loaded(config: dict[str, Any]) -> nn.Module:
+    """The network that timm makes of a config.json, without memory for its weights."""
+    with TemporaryDirectory() as folder, weightless():
+        write_json(Path(folder) / "config.json", config)
+        model: nn.Module = timm.create_model(f"local-dir:{folder}")
+    return model
+
+
+def _check_kind(backbone: nn.Module, architecture: str) -> None:
+    """Refuse an architecture that timm does not know, and what is none of its networks."""
+    if not timm.is_model(architecture) or "." in architecture:
+        raise BackboneError(f"timm knows no architecture {architecture!r}; name the network alone, as in 'resnet50'")
+    if not (hasattr(backbone, "feature_info") and hasattr(backbone, "num_features")):
+        raise BackboneError(
+            f"a {type(backbone).__name__} is no network of timm's: save the bare backbone, without head or wrapper"
+        )
+
+
+def _check(backbone: nn.Module, loaded: nn.Module, architecture: str) -> None:
+    """Refuse what would be loaded as another network, with other tensors or other layers."""
+    given, expected = (
+        {key: tuple(value.shape) for key, value in one.state_dict().items()} for one in (backbone, loaded)
+    )
+    if wrong := _unlike(given, expected):
+        raise BackboneError(
             f"these are not the weights of a headless {architecture!r}: {len(wrong)} tensors are missing, extra or of "
             f"another shape, first {wrong[0]!r}; save the bare backbone, without head or wrapper"
         )
+    if wrong := _unlike(_layers(backbone), _layers(loaded)):
+        raise BackboneError(
+            f"timm would load this {architecture!r} as another network, {len(wrong)} layers of which differ, first "
+            f"{wrong[0]!r}: make it by timm.create_model with arguments that JSON can hold, such as act_layer='silu'"
+        )
+
+
+def _unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The names under which two mappings hold different things."""
+    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+
+
+def _layers(network: nn.Module) -> dict[str, str]:
+    """Each layer that decides what a network computes in evaluation, in words; norms of batches are told by tensors."""
+    layers = {name: layer for name, layer in network.named_modules() if not isinstance(layer, _BatchNorm | nn.Identity)}
+    return {
+        name: f"{type(layer).__name__}({layer.extra_repr()})" for name, layer in layers.items() if not _is_drop(layer)
+    }
+
+
+def _is_drop(layer: nn.Module) -> bool:
+    """True for a layer that drops values or paths, and that in training alone."""
+    return type(layer).__name__.startswith(("Drop", "PatchDropout"))

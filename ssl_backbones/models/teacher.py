@@ -181,6 +181,7 @@ class Teacher:
             with torch.device("cpu" if weights else "meta"), explain_weights(self.name):
                 if weights and ":" in self.source:
                     require_safe_weights(self.source)
+                    timm.create_model(self.source, pretrained=True)  # timm loads leniently where a head is left out
                 network: nn.Module = timm.create_model(self.source, pretrained=weights, num_classes=0, **named)
         except PretrainedWeightsError as error:
             reason = str(error).partition("; ")[0]

@@ -60,8 +60,10 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
 """Words for each type of error; the first type that fits counts."""
 ON_THE_WAY = tuple(kind for kind, _ in _REASONS)
 """All that the Hub, the network or a damaged file may raise."""
-_NOT_THE_WEIGHTS = ("Error(s) in loading state_dict", "No suitable checkpoints")
+_NOT_THE_WEIGHTS = ("Error(s) in loading state_dict", "No suitable checkpoints", "Pretrained ")
 """Beginnings of torch's and timm's messages where a folder or a repository lacks weights, or has others'."""
+_NONE = "No pretrained weights exist"
+"""The beginning of timm's message for a network that nobody has weights of."""
 
 
 @contextmanager
@@ -79,6 +81,8 @@ def explain_weights(name: str) -> Iterator[None]:
             "pretrained=False",
         ) from error
     except RuntimeError as error:
+        if str(error).startswith(_NONE):
+            raise PretrainedWeightsError.unpublished(name) from error
         if not str(error).startswith(_NOT_THE_WEIGHTS):
             raise
         detail = " ".join(str(error).split())

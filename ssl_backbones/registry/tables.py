@@ -10,60 +10,10 @@ measures it, so that an evaluation can show the paper's figure beside its own.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 
-
-@dataclass(frozen=True)
-class Column:
-    """One figure of each row, and the evaluation that measures it here."""
-
-    name: str
-    protocol: str = ""
-    """As results.json has it, or its beginning: "linear (lewel_b)"; empty where nothing here measures it."""
-    number: str = "top-1"
-    """The name of the number in results.json."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """The figures that the paper states of one network."""
-
-    label: str
-    figures: tuple[float | None, ...]
-    recipe: str = ""
-    """The name of the recipe that trains it; empty where there is none."""
-    protocol: str = ""
-    """Takes the place of the columns' protocol, where rows of one table are measured by different ones."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of a paper."""
-
-    paper: str
-    place: str
-    caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    note: str = ""
-
-    @property
-    def name(self) -> str:
-        """The table as one asks for it: lewel-1."""
-        return f"{self.paper}-{self.place.rpartition(' ')[2]}".lower()
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A paper's figure for one number of an evaluation."""
-
-    table: Table
-    row: Row
-    column: Column
-    value: float
-
-    def __str__(self) -> str:
-        return f"{self.value:g} ({self.table.paper}, {self.table.place}: {self.table.caption}; {self.column.name})"
+from ssl_backbones.registry.image_sets import IN1K, IN100, STL10_LABELLED, TINY
+from ssl_backbones.registry.paper_table import Column, Figure, Row, Table
 
 
 def figures_of(recipe: str, protocol: str, number: str) -> Iterator[Figure]:
@@ -82,13 +32,13 @@ def table_of(name: str) -> Table | None:
     return next((table for table in TABLES if table.name == name.lower()), None)
 
 
-IN1K, IN100 = "ImageNet-1k", "ImageNet-100"
+COCO, VOC = "COCO", "PASCAL VOC"
 
 LEWEL_1 = Table(
     "LEWEL",
     "Table 1",
     "Linear evaluation on ImageNet-1k of a ResNet-50",
-    (Column("top-1"),),
+    (Column("top-1", images=IN1K.name),),
     (
         Row("MoCo v2, 100 epochs", (64.5,), "resnet50_moco_v2.in1k_100ep", "linear (moco_v2)"),
         Row("MoCo v2, 200 epochs", (67.5,), "resnet50_moco_v2.in1k_200ep", "linear (moco_v2)"),
@@ -109,9 +59,9 @@ LEWEL_2 = Table(
     "Table 2",
     "Fine-tuning a ResNet-50 on 1 % and 10 % of ImageNet-1k's labels",
     (
-        Column("1 %, top-1", "semi (lewel_1pct)"),
-        Column("10 %, top-1", "semi (lewel_10pct)"),
-        Column("1 %, top-5", "semi (lewel_1pct)", "top-5"),
+        Column("1 %, top-1", "semi (lewel_1pct)", images=IN1K.name),
+        Column("10 %, top-1", "semi (lewel_10pct)", images=IN1K.name),
+        Column("1 %, top-5", "semi (lewel_1pct)", "top-5", IN1K.name),
     ),
     (
         Row("MoCo v2, 200 epochs", (None, None, 72.3), "resnet50_moco_v2.in1k_200ep"),
@@ -126,7 +76,8 @@ LEWEL_README = Table(
     "README",
     "COCO by Mask R-CNN, 90k iterations where not said otherwise, as the public repository states it",
     (
-        *(Column(f"C4, {kind} AP", "detection (coco_1x)", name) for kind, name in (("box", "AP"), ("mask", "mask_AP"))),
+        Column("C4, box AP", "detection (coco_1x)", "AP", COCO),
+        Column("C4, mask AP", "detection (coco_1x)", "mask_AP", COCO),
         *(Column(f"FPN, {length}{kind} AP") for length in ("", "180k, ") for kind in ("box", "mask")),
     ),
     (
@@ -136,7 +87,10 @@ LEWEL_README = Table(
     "The learning rate of fine-tuning was searched. Tables 3 and 4 of the paper are not recorded.",
 )
 
-IN100_COLUMNS = (Column("ImageNet-100, top-1", "linear"), Column("VOC, mIoU", "segmentation (voc_fcn_d8)", "miou"))
+IN100_COLUMNS = (
+    Column("ImageNet-100, top-1", "linear", images=IN100.name),
+    Column("VOC, mIoU", "segmentation (voc_fcn_d8)", "miou", VOC),
+)
 INFERRED = "The order of the rows is inferred from the text, and that the table is of LEWEL_M."
 
 LEWEL_5 = Table(
@@ -189,12 +143,12 @@ LEWEL_8 = Table(
     "LEWEL",
     "Table 8",
     "LEWEL_M at 200 epochs of ImageNet-1k",
-    (Column("top-1, linear", "linear (lewel_m)"),),
+    (Column("top-1, linear", "linear (lewel_m)", images=IN1K.name),),
     (Row("LEWEL_M, 200 epochs", (68.1,), "resnet50_lewel_m.in1k_200ep"),),
     "Table 1 gives 68.4 for the same network. The table's other rows are not recorded.",
 )
 
-FLAGS_LINEAR = (Column("top-1, linear, best epoch", "linear (flags)", "top-1, best of every 1 epochs"),)
+FLAGS_LINEAR = (Column("top-1, linear, best epoch", "linear (flags)", "top-1, best of every 1 epochs", IN1K.name),)
 BOX, MASK = (("AP", "AP50", "AP75"), ("mask_AP", "mask_AP50", "mask_AP75"))
 FLAGS_ROWS = (
     ("MoCo", "resnet50_flags.in1k_200ep_moco"),
@@ -216,7 +170,7 @@ FLAGS_1 = Table(
     "FLAGS",
     "Table 1",
     "What others report, as FLAGS quotes it",
-    (Column("ImageNet-1k, top-1, linear", "linear"), Column("VOC, AP50")),
+    (Column("ImageNet-1k, top-1, linear", "linear", images=IN1K.name), Column("VOC, AP50")),
     (
         Row("SimCLR, 1000 epochs", (69.3, None), "resnet50_simclr.in1k_1000ep"),
         Row("MoCo v2, 800 epochs", (71.1, 82.5), "resnet50_moco_v2.in1k_800ep"),
@@ -233,7 +187,7 @@ FLAGS_2 = flags_table(
 FLAGS_3 = flags_table(
     "Table 3",
     "COCO boxes by Mask R-CNN C4, 180k iterations of 8 images",
-    tuple(Column(name, "detection (flags_coco)", name) for name in BOX),
+    tuple(Column(name, "detection (flags_coco)", name, COCO) for name in BOX),
     ((37.879, 57.201, 40.903), (38.344, 57.852, 41.357), (38.197, 58.053, 40.994)),
     Row("supervised", (38.2, 58.2, 41.2), "resnet50_supervised.in1k_90ep"),
     note=f"{QUOTED} The text says that the last row surpasses it; by the table it does not.",
@@ -241,7 +195,7 @@ FLAGS_3 = flags_table(
 FLAGS_4 = flags_table(
     "Table 4",
     "COCO masks by Mask R-CNN C4, 180k iterations of 8 images",
-    tuple(Column(name.removeprefix("mask_"), "detection (flags_coco)", name) for name in MASK),
+    tuple(Column(name.removeprefix("mask_"), "detection (flags_coco)", name, COCO) for name in MASK),
     ((33.312, 54.055, 35.598), (33.511, 54.461, 35.505), (33.431, 54.552, 35.460)),
     Row("supervised", (33.3, 54.7, 35.2), "resnet50_supervised.in1k_90ep"),
     note=QUOTED,
@@ -249,7 +203,7 @@ FLAGS_4 = flags_table(
 FLAGS_5 = flags_table(
     "Table 5",
     "VOC boxes by Faster R-CNN C4, 96k iterations of 4 images",
-    tuple(Column(name, "detection (flags_voc)", name) for name in BOX),
+    tuple(Column(name, "detection (flags_voc)", name, VOC) for name in BOX),
     ((50.571, 78.879, 55.193), (50.701, 79.328, 54.310), (48.141, 78.348, 51.034)),
     note="The MoCo row is 6.4 AP below the MoCo repository's own; only differences between the rows mean something.",
 )
@@ -278,7 +232,10 @@ def patch_table(place: str, caption: str, arch: str, data: str, figures: tuple[t
     for (label, method, end, *_), values in zip(PATCH_ROWS, figures, strict=True):
         recipe = f"{arch}_{method}.{data}_200ep{end}" if method else f"{arch} ({RANDOM})"
         rows.append(Row(label, values, recipe))
-    return Table("Patch", place, caption, PATCH_COLUMNS, tuple(rows), "One run each, without error bars.")
+    columns = tuple(
+        replace(column, images={"tiny": TINY, "stl10": STL10_LABELLED}[data].name) for column in PATCH_COLUMNS
+    )
+    return Table("Patch", place, caption, columns, tuple(rows), "One run each, without error bars.")
 
 
 PATCH_TINY = patch_table(

@@ -8,7 +8,8 @@ from typing import Any
 
 from ssl_backbones.files import UnreadableError, read_object
 from ssl_backbones.registry.names import Name
-from ssl_backbones.registry.tables import RANDOM, Figure, figures_of
+from ssl_backbones.registry.paper_table import Figure
+from ssl_backbones.registry.tables import RANDOM, figures_of
 from ssl_backbones.typed.records import check_recipe, check_results
 
 

@@ -1,6 +1,7 @@
 """results.json: the numbers that a run or an evaluation found, and what it takes to find them again.
 
     protocol, model, weights_sha256     what was measured, and of which weights
+    architecture                        the name that timm has for the evaluated network
     numbers                             name: {value, low, high, ...}; an accuracy in [0, 1] with its 95% interval
     settings, seed, command             how; the settings of a pretraining run are its recipe.json
     data, validation                    {source, images, fingerprint, fingerprint_by_sizes}; validation is null where

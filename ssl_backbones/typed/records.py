@@ -64,6 +64,7 @@ class ResultsForm(Measured, total=False):
 
     protocol: str
     model: str
+    architecture: str
     recipe: str
     weights_sha256: str
     date: str

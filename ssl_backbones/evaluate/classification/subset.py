@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ssl_backbones.data import Images, ImageSourceError
+from ssl_backbones.data.subset import drawn_by_class
 from ssl_backbones.files import regular
-from ssl_backbones.views import permutation
 
 SHOWN = 3
 """Names that a sentence lists, at most."""
@@ -31,12 +31,8 @@ def stratified(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
 
     The seed draws one order for all shares, so that what a smaller share takes, a larger one takes too.
     """
-    order = permutation(seed, 0, len(labels))
-    chosen = []
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
-        chosen.append(members[: max(1, round(share * len(members)))])
-    return np.sort(np.concatenate(chosen))
+    classes = drawn_by_class(labels, seed).values()
+    return np.sort(np.concatenate([members[: max(1, round(share * len(members)))] for members in classes]))
 
 
 def listed(images: Images, path: Path) -> np.ndarray:

@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ssl_backbones.catalogue.trial import WEIGHTS
+from ssl_backbones.files import file_digest
 from ssl_backbones.recipes.command_line import read_recipe
 from ssl_backbones.recipes.recipe import FREE, Recipe
 from ssl_backbones.refusal import Refusal
@@ -123,8 +125,9 @@ class Comparison:
         return self.out / f"pairs.{self.digest(Path(model).name)}.parquet" if model else None
 
     def results(self, row: Row, column: Column, seed: int) -> Path:
-        """The results.json of an evaluation; another question has another, and so has another run."""
-        name = f"{column.protocol}.{self.digest(column.protocol, column.words, row.size, row.model)}"
+        """The results.json of an evaluation; another question has another, and so has another run or other weights."""
+        weights = digests_in(row.model) if row.model and not row.random else ()
+        name = f"{column.protocol}.{self.digest(column.protocol, column.words, row.size, row.model, *weights)}"
         if row.recipe:
             run = self.run_folder(row, seed)
             return run.with_name(f"{run.name}.{name}") / "results.json"
@@ -141,6 +144,20 @@ class Comparison:
         return hashlib.sha256(
             json.dumps([self.data, self.validation, *self.selection, *parts], sort_keys=True).encode()
         ).hexdigest()[:8]
+
+
+def digests_in(model: str) -> list[str]:
+    """The digests of the files of weights in a folder that a model names; empty for any other name."""
+    folders = (folder for folder in (Path(model), Path(model) / "backbone") if (folder / "config.json").is_file())
+    folder = next(folders, None)
+    files = sorted(file for file in folder.iterdir() if file.name.endswith(WEIGHTS)) if folder else []
+    return [digest_of(file, file.stat().st_mtime_ns) for file in files]
+
+
+@cache
+def digest_of(file: Path, changed: int) -> str:
+    """The digest of a file that was last changed at that time, read once."""
+    return file_digest(file)
 
 
 @cache

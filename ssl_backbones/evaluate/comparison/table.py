@@ -60,10 +60,10 @@ def read_number(comparison: Comparison, row: Row, column: Column, seed: int) -> 
 
 
 def cell_of(numbers: Sequence[Mapping[str, Any]]) -> Cell:
-    """The mean of some runs with Student's interval over them; of one run, its own interval."""
+    """The mean of some runs with Student's interval over them; of one run, or of equal ones, a run's own interval."""
     values = [number["value"] for number in numbers]
-    if len(values) == 1:
-        return Cell(values[0], numbers[0].get("low"), numbers[0].get("high"), 1, "images")
+    if len(set(values)) == 1:
+        return Cell(values[0], numbers[0].get("low"), numbers[0].get("high"), len(values), "images")
     interval = student_interval(values)
     return Cell(interval.value, interval.low, interval.high, len(values), "seeds")
 
@@ -120,7 +120,7 @@ def caption(comparison: Comparison, table: Table) -> str:
         "seeds": f"mean over seeds {', '.join(map(str, comparison.seeds))} with Student's 95% interval",
         "images": "one seed, with the evaluation's own 95% interval: what another seed would give is not in it",
     }
-    return f"Data: {comparison.data}; " + "; where only one seed was run: ".join(
+    return f"Data: {comparison.data}; " + "; where only one seed was run, or all found the same: ".join(
         said[kind] for kind in sorted(kinds)[::-1]
     )
 

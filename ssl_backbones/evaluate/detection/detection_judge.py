@@ -19,6 +19,7 @@ from ssl_backbones.evaluate.detection.box_metrics import (
     RESAMPLES,
     BoxMetric,
     Instances,
+    Runs,
     average_precisions,
     packed,
 )
@@ -153,8 +154,7 @@ def restored(detection: dict[str, torch.Tensor], size: tuple[int, int], original
     count = len(boxes)
     masks = None
     if "masks" in detection:
-        pasted = paste_masks_in_image(detection["masks"].cpu(), boxes.cpu(), original)
-        masks = packed((pasted[:, 0] >= 0.5).numpy().astype(np.uint8))
+        masks = pasted(detection["masks"].cpu(), boxes.cpu(), original)
     return Instances(
         boxes.double().cpu().numpy(),
         detection["labels"].cpu().numpy() - 1,
@@ -163,6 +163,15 @@ def restored(detection: dict[str, torch.Tensor], size: tuple[int, int], original
         np.zeros(count),
         masks,
     )
+
+
+def pasted(masks: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]) -> list[Runs]:
+    """Masks (N, 1, M, M) at boxes (N, 4) in an image of that height and width; one at a time, as each is that large."""
+    found: list[Runs] = []
+    for mask, box in zip(masks.split(1), boxes.split(1), strict=True):
+        whole = paste_masks_in_image(mask, box, size)[:, 0] >= 0.5
+        found += packed(whole.numpy().astype(np.uint8))
+    return found
 
 
 def truth(images: AnnotatedImages, index: int, with_masks: bool) -> Instances:

@@ -32,6 +32,11 @@ class Squares:
         """The objects (N, S, S) as closely as they are known."""
         return self.boxes if self.masks is None else self.masks
 
+    @property
+    def measurable(self) -> Tensor:
+        """True (N,) for images with an object in the square, by its box and as closely as it is known."""
+        return self.boxes.any(2).any(1) & self.objects.any(2).any(1)
+
 
 def squares_of(images: AnnotatedImages, size: int) -> Squares:
     """The largest square about the centre of each image and of its objects alike, scaled to `size` pixels."""

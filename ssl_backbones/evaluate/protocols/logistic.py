@@ -17,13 +17,13 @@ from torch import Tensor
 
 from ssl_backbones.checks import check
 from ssl_backbones.data import ImageSourceError
+from ssl_backbones.data.subset import drawn_by_class
 from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.evaluation import chance, evaluation, one_by_one
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
 from ssl_backbones.evaluate.options import EvaluationOptions
 from ssl_backbones.metrics.logistic_regression import Classifier, fit
 from ssl_backbones.runs.results import as_share, proportion
-from ssl_backbones.views import permutation
 
 HALF_DECADES = tuple(float(f"{10 ** (half / 2):.2g}") for half in range(-12, 1))
 
@@ -100,9 +100,7 @@ def choose(rows: Tensor, labels: Tensor, classes: int, options: Options) -> tupl
 
 def held_out_part(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Mask (N,) bool of the held-out images: the share of each class, rounded down, drawn by the seed."""
-    order = permutation(seed, 0, len(labels))
     chosen = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        of_class = order[labels[order] == label]
+    for of_class in drawn_by_class(labels, seed).values():
         chosen[of_class[: int(share * len(of_class))]] = True
     return chosen

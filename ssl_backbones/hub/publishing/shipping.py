@@ -62,6 +62,6 @@ def check_worth(evaluations: Sequence[Mapping[str, Any]]) -> None:
             )
     if equal := beats_random(evaluations):
         raise MaterialError(
-            f"what ships must beat random weights, and in {', '.join(equal)} it does not surely: train it longer, or "
+            f"what ships must beat random weights, and does not surely in {'; '.join(equal)}: train it longer, or "
             "enter its card alone with --enter"
         )
