@@ -124,7 +124,7 @@ def test_without_images_to_ask_about_each_is_held_against_the_others(
     assert results["numbers"]["k=1, T=0.07"]["value"] < 1
     for protocol in ("mlp", "logistic"):
         sentence = refusal(capsys, protocol, tmp_path / "photos", tmp_path / protocol)
-        assert "were not learnt from, and beside" in sentence
+        assert "needs validation images, and" in sentence
         assert "--validation" in sentence
     with_val = evaluated("mlp", tmp_path / "photos", tmp_path / "mlp", "--validation", str(data / "val"))
     assert with_val["numbers"]["top-1"]["of"] == VALIDATION

@@ -42,7 +42,7 @@ def test_classes_that_training_lacks_are_refused(data: Path, tmp_path: Path) -> 
 
 
 def test_nothing_to_ask_about_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ImageSourceError, match="name labelled ones with --validation"):
+    with pytest.raises(ImageSourceError, match="name labelled images with --validation"):
         labelled_runs.run(linear, small(linear, "moco_v2", tinted(tmp_path / "photos"), tmp_path / "run"))
 
 

@@ -133,15 +133,17 @@ def test_an_image_that_cannot_be_read_is_nobodys_partner(number: int, tmp_path: 
     assert row not in np.delete(rows, row, axis=0)
 
 
-def test_pairs_outlast_a_picture_that_cannot_be_drawn(
+def test_a_picture_that_cannot_be_written_leaves_the_command_to_be_started_again(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise OSError("no more space")
 
-    monkeypatch.setattr("ssl_backbones.commands.mine_pairs.save_image", fail)
-    with pytest.raises((SystemExit, OSError)):
-        mine(data, tmp_path / "pairs.parquet", "--picture", str(tmp_path / "pairs.png"))
+    with monkeypatch.context() as patched:
+        patched.setattr("ssl_backbones.commands.mine_pairs.save_image", fail)
+        with pytest.raises((SystemExit, OSError)):
+            mine(data, tmp_path / "pairs.parquet", "--picture", str(tmp_path / "pairs.png"))
+    mine(data, tmp_path / "pairs.parquet", "--picture", str(tmp_path / "pairs.png"))
     assert len(Pairs.read(tmp_path / "pairs.parquet", open_images(str(data))).rows) == sum(CLASSES.values())
 
 

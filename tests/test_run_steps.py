@@ -177,4 +177,4 @@ def test_what_accumulation_changes_is_said(
 ) -> None:
     run(tiny(kind, data, tmp_path / "run", accumulation=2, max_steps=1))
     said = capsys.readouterr().out
-    assert ("Accumulation scores 4 images at a time, and this method compares" in said) == (kind is SimCLRConfig)
+    assert ("compares the images of a batch, and accumulation scores 4 at a time" in said) == (kind is SimCLRConfig)

@@ -68,11 +68,12 @@ def run(options: Options) -> None:
     asked = [options.out, options.picture] if options.picture else [options.out]
     for path in asked:
         check_output(path, options.overwrite)
-    with together([options.out]):
+    with together(asked):
         pairs, readable = mine_pairs(options)
+        if options.picture:
+            save_image(drawn(options.open(), pairs, readable), options.picture)
     print(summary(pairs, options.out))
     if options.picture:
-        save_image(drawn(options.open(), pairs, readable), options.picture)
         print(f"{options.picture} shows {SHOWN} of them")
 
 
