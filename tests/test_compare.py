@@ -97,7 +97,7 @@ def test_nothing_is_written_through_a_link_of_a_name_of_a_log(stand: Stand, caps
 
 
 def test_recipes_become_a_table_and_nothing_is_done_twice(stand: Stand) -> None:
-    words = (BYOL, MOCO, "--seeds", "0", "1", "--include_random", "--epochs", "9")
+    words = (BYOL, MOCO, "--seeds", "0", "1", "--with_random", "--epochs", "9")
     assert stand.compare(*words) == 0
     assert (
         "| resnet8, random weights | 25.0 ± 63.5 |" in stand.table

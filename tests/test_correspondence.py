@@ -99,7 +99,7 @@ def called(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("correspond")
     photos = image_folder(path / "photos")
     runs = [str(run(tiny(kind, photos, path / kind.name, epochs=1)).path) for kind in (LewelBConfig, PixProConfig)]
-    few = ("--size", "32", "--batch_size", "5", "--shown", "2", "--control", "--data", str(data))
+    few = ("--size", "32", "--batch_size", "5", "--shown", "2", "--with_random", "--data", str(data))
     assert commands.main(["correspond", *runs, *few, "--out", str(path / "found")]) == 0
     return path / "found"
 

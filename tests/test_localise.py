@@ -124,7 +124,7 @@ class TestAnnotated:
 def test_the_table_and_the_numbers_are_left(
     data: Path, lewel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    call(data, tmp_path / "out", "--control", models=(str(lewel),))
+    call(data, tmp_path / "out", "--with_random", models=(str(lewel),))
     said = capsys.readouterr().out
     assert (tmp_path / "out" / "table.md").read_text().strip() == said.strip()
     results = json.loads((tmp_path / "out" / "results.json").read_text())

@@ -3,7 +3,7 @@
 Examples:
     ssl-backbones compare resnet18_byol.imagenette96_100ep resnet18_moco_v2.imagenette96_100ep --data photos --seeds 0 1
     ssl-backbones compare sample --data photos --models resnet8_byol.imagenette32_60ep --protocols knn logistic mlp
-    ssl-backbones compare sample --data photos --include_random --epochs 20 --workers 0
+    ssl-backbones compare sample --data photos --with_random --epochs 20 --workers 0
 
 Beside the options below, every field of the recipes is one, as `ssl-backbones pretrain RECIPE --help` lists them; it
 is given to all of them. Recipes that are trained on mined pairs have them mined first. What is finished is not done
@@ -56,8 +56,8 @@ class Options:
     """The folder for runs, evaluations and the table."""
     models: tuple[str, ...] = ()
     """Models to evaluate as they are: registered names, timm names, hf-hub:org/name, or folders of runs."""
-    include_random: bool = False
-    """Add the recipes' networks with random weights, as baselines."""
+    with_random: bool = False
+    """Also evaluate the recipes' networks with random weights, as baselines."""
     seeds: tuple[int, ...] = (0,)
     """The seeds of each row."""
     protocols: tuple[str, ...] = ("knn", "logistic")
@@ -78,7 +78,7 @@ class Options:
 
 def parse(words: Sequence[str], program: str) -> Options:
     """The options that the words name; those that are none of its own are the recipes'."""
-    known = {field.name for field in fields(Options)} | {"help", "no_include_random"}
+    known = {field.name for field in fields(Options)} | {"help", "no_with_random"}
     own: list[str] = []
     others: list[str] = []
     for name, following in grouped(words):
@@ -117,7 +117,7 @@ def comparison_of(options: Options) -> Comparison:
         options.words,
         options.pairs_from,
     )
-    if not options.include_random:
+    if not options.with_random:
         return comparison
     made: dict[tuple[str, int], str] = {}
     for each in map(comparison.recipe, rows):  # drawn as the first recipe of the network draws it

@@ -1,7 +1,7 @@
 """Measure what leads from object to object: DenseCL's correspondences, PixPro's and LEWEL's maps.
 
 Examples:
-    ssl-backbones correspond runs/densecl runs/pixpro runs/lewel_b --data voc.parquet --out results/pairs --control
+    ssl-backbones correspond runs/densecl runs/pixpro runs/lewel_b --data voc.parquet --out results/pairs --with_random
 
 Two crops are drawn of each image with a mask. A point or a map on an object in the first leads to the second by the
 features, by a run's own embeddings or maps, and by the place; the share of it that lies on the same object is held

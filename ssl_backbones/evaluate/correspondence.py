@@ -59,7 +59,7 @@ class Options:
     """A view's share of the image, drawn uniformly."""
     random: bool = False
     """Use random weights instead of the models' own."""
-    control: bool = False
+    with_random: bool = False
     """Also evaluate the first model with random weights."""
     shown: int = 4
     """Images in the figure, the first with an object in both views; 0 for no figure."""
@@ -111,7 +111,7 @@ def correspond(options: Options) -> list[Row]:
     """
     check_results_folder(options.out, ("table.md", "pairs.png"), options.overwrite)
     models = [opened(name, options, options.random) for name in options.models]
-    if options.control:
+    if options.with_random:
         models.append(opened(options.models[0], options, random=True))
     policy = DecodePolicy(options.max_pixels)
     scenes = open_scenes(options.data, options.mask_column, options.lists, policy, options.annotations_frame)

@@ -69,7 +69,7 @@ class Options:
     """Layer that maps are made of, by timm's name. Default: the last."""
     random: bool = False
     """Use random weights instead of the models' own."""
-    control: bool = False
+    with_random: bool = False
     """Also evaluate the first model with random weights."""
     tolerance: float = 0.03
     """Tolerance of the pointing game, as a share of the image's side."""
@@ -127,7 +127,7 @@ def localise(options: Options) -> list[Row]:
     """
     check_results_folder(options.out, ("table.md",), options.overwrite)
     models = [opened(name, options, options.random) for name in options.models]
-    if options.control:
+    if options.with_random:
         models.append(opened(options.models[0], options, random=True))
     annotated = open_annotated(options.data, column="any", frame=options.annotations_frame)
     annotated.decode_by(DecodePolicy(options.max_pixels))
