@@ -243,11 +243,11 @@ def gather_with_gradient(rows: Tensor) -> Tensor:
     """The rows (B, ...) of all processes in rank order, (world * B, ...); every process's loss reaches back to all.
 
     Where the gradients of processes are averaged afterwards, as DistributedDataParallel does, they are those of the
-    mean of the processes' losses.
+    mean of the processes' losses. Rows of half precision come in single, in which their gradients are then summed.
     """
     if world_size() == 1:
         return rows
-    everyone: Tensor = AllGather.apply(rows)
+    everyone: Tensor = AllGather.apply(rows.to(torch.promote_types(rows.dtype, torch.float32)))
     return everyone
 
 

@@ -63,8 +63,8 @@ class Lock:
                 raise LockedError(owner) from error
             self.leave_note()
             time.sleep(SETTLED_AFTER)  # another may have read the same note at the same time
-            if self.note().get("pid") != os.getpid():
-                raise LockedError(self.note()) from error
+            if (found := self.note()).get("pid") != os.getpid() or found.get("host") != socket.gethostname():
+                raise LockedError(found) from error
         else:
             self.leave_note()
 
@@ -102,10 +102,12 @@ def posix() -> Any:
 def may_be_alive(owner: Mapping[str, Any]) -> bool:
     """True unless the owner of a lock has surely ended: on this host it is looked up, on any other it may run."""
     pid = owner.get("pid")
-    if type(pid) is not int or pid <= 0 or pid == os.getpid():
+    if type(pid) is not int or pid <= 0:
         return False
     if owner.get("host") != socket.gethostname():
         return True
+    if pid == os.getpid():
+        return False
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

@@ -54,7 +54,7 @@ def together(paths: Iterable[Path]) -> Iterator[None]:
     Where the process is killed in the block, what it had written may be replaced by the same command.
     """
     paths = list(paths)
-    known = hashlib.sha256("/".join(sorted(path.name for path in paths)).encode()).hexdigest()[:16]
+    known = hashlib.sha256(os.fsencode("/".join(sorted(path.name for path in paths)))).hexdigest()[:16]
     notes = {path: path.parent / f"{NOTE}{known}" for path in paths}
     written = {path: _left_by_the_killed(path) for path in paths}
 

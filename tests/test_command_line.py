@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import pytest
 
-from ssl_backbones import recipes
+from ssl_backbones import commands, recipes
 from ssl_backbones.recipes.command_line import read_recipe
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.typed.words import CommandLineError, options
+from ssl_backbones.typed.values import word_count
+from ssl_backbones.typed.words import CommandLineError, options, read
 
 LEWEL_B = "resnet50_lewel_b.in1k_400ep"
 
@@ -26,6 +29,15 @@ def refused(*words: str) -> str:
         parse(words)
     assert "\n" not in str(end.value)
     return str(end.value)
+
+
+def test_a_list_that_stands_twice_loses_nothing_unsaid():
+    for command in commands.modules().values():
+        if kind := getattr(import_module(f"ssl_backbones.commands.{command}"), "Options", None):
+            lists = [each for each in options(kind).values() if word_count(each.declared) == sys.maxsize]
+            for name in [each.name for each in lists if not each.positional]:
+                with pytest.raises(CommandLineError, match=rf"^--{name} stands twice"):
+                    read(kind, [f"--{name}", "1", f"--{name}", "2"], command, "", needed=())
 
 
 def test_no_arguments_is_the_sample():

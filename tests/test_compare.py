@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +28,7 @@ import imagenette
 
 BYOL, MOCO = "resnet8_byol.imagenette96_100ep", "resnet8_moco_v2.imagenette96_100ep"
 FLAGS = "resnet8_flags.imagenette32_18ep_global"
+SMALLER = "resnet8_byol.imagenette32_60ep"
 
 
 class Stand:
@@ -195,6 +197,42 @@ def test_pairs_are_mined_first_and_once(stand: Stand) -> None:
         of(FLAGS)
     own = replace(named, rows=(Row("own", FLAGS, words=("--method.pairs", "mine.parquet")),))
     assert own.pairs_file(own.rows[0], 0) is None
+
+
+@pytest.mark.parametrize("order", list(permutations([FLAGS, MOCO, BYOL])))
+def test_a_row_that_pairs_are_mined_by_is_trained_before(order: tuple[str, ...], stand: Stand) -> None:
+    assert stand.compare(*order, "--pairs_from", MOCO) == 0
+    at = {word: next(n for n, call in enumerate(stand.calls) if call.startswith(f"pretrain {word}")) for word in order}
+    assert at[MOCO] < at[FLAGS]
+    rows = [line.split(" | ")[0].strip("| ") for line in stand.table.splitlines() if line.startswith("| resnet8")]
+    assert rows == list(order)
+
+
+@pytest.mark.parametrize("name", ["seed", "out", "data", "validation"])
+def test_what_each_run_is_given_is_no_option_of_all(name: str, stand: Stand) -> None:
+    with pytest.raises(ComparisonError, match=rf"^--{name} would be alike in all runs"):
+        replace(of(BYOL), words=(f"--{name}", "5"))
+
+
+def test_seed_for_seeds_is_refused(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    assert stand.compare(BYOL, "--seed", "1") == 2
+    assert "name seeds with --seeds" in capsys.readouterr().err
+    assert not stand.calls
+
+
+def test_random_weights_at_two_sizes_are_two_rows() -> None:
+    sizes = {recipes.get(name).size for name in (BYOL, SMALLER)}
+    labels = [row.label for row in of(BYOL, SMALLER, "--with_random").rows if row.random]
+    assert labels == [f"resnet8 at {size} px, random weights" for size in sorted(sizes)]
+    assert [row.label for row in of(BYOL, MOCO, "--with_random").rows if row.random] == ["resnet8, random weights"]
+
+
+def test_no_table_tells_what_opens_an_address(stand: Stand, tmp_path: Path) -> None:
+    hidden = replace(of(BYOL), data="https://user:SECRET@host/x.parquet", out=tmp_path / "out")
+    assert "SECRET" not in markdown(hidden, {})
+    made = compare.comparison_of(compare.parse([BYOL, "--data", "https://user:SECRET@host/x.parquet"], "compare"))
+    assert "SECRET" not in made.title
+    markdown(replace(hidden, data="caf\udce9"), {}).encode()
 
 
 def test_what_failed_is_said_and_tried_again(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from conftest import drawn_image
 from scripts import script
 
 import ssl_backbones
+from ssl_backbones.commands import run
 from ssl_backbones.data import Batches, open_images
 from ssl_backbones.train.embed import embed
 from ssl_backbones.views import CenterCrop
@@ -49,6 +51,23 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
     said = capsys.readouterr().err.strip()
     assert "\n" not in said
     return said
+
+
+@pytest.mark.parametrize("name", ["f.parquet", "f.npy", "caf\udce9.npy"])
+def test_names_that_are_no_unicode_are_written_out(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes of Latin-1 in the name of a class and of the file, said on a terminal of UTF-8."""
+    for number in range(4):
+        folder = tmp_path / "images" / ("caf\udce9", "hat")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        drawn_image(number, 40, 36).save(folder / f"{number}.png")
+    terminal = TextIOWrapper(BytesIO(), "utf-8", errors="strict", write_through=True)
+    monkeypatch.setattr("sys.stdout", terminal)
+    words = ["resnet8", "--data", str(tmp_path / "images"), "--out", str(tmp_path / name), "--random", "--workers", "0"]
+    assert run("embed", words, "embed") == 0
+    assert b"holds 64 features of each of 4 images" in terminal.buffer.getvalue()  # type: ignore[attr-defined]
+    assert (tmp_path / name).is_file()
+    if name == "f.parquet":
+        assert set(pq.read_table(tmp_path / name)["class"].to_pylist()) == {r"caf\xe9", "hat"}
 
 
 def test_parquet_holds_key_label_class_and_features(data: Path, tmp_path: Path) -> None:

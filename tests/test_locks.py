@@ -147,6 +147,7 @@ def test_who_may_be_alive() -> None:
     assert may_be_alive({"pid": 1, "host": here})
     assert may_be_alive({"pid": 3, "host": "far"})
     assert not may_be_alive({"pid": os.getpid(), "host": here})
+    assert may_be_alive({"pid": os.getpid(), "host": "far"}), "another container's process may have the same number"
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     assert not may_be_alive({"pid": gone.pid, "host": here})

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import normalize
 
+from ssl_backbones.distributed import gather_with_gradient
 from ssl_backbones.models.aligned_head import AlignedHead, AlignedHeadConfig, aggregate
-from ssl_backbones.models.backbone import feature_map
+from ssl_backbones.models.backbone import feature_map, on_grid
 from ssl_backbones.models.batch_norm import (
     CrossReplicaBatchNorm,
     SplitBatchNorm,
@@ -274,3 +275,28 @@ class TestBatchNorms:
         torch.testing.assert_close(after.state_dict(), before)
         assert after[1][0].eps == 1e-3
         assert not any(type(module) is nn.BatchNorm2d for module in after.modules())
+
+
+@pytest.mark.parametrize("side", [0, 4, 2, 3])
+def test_maps_are_pooled_only_to_a_grid_that_they_do_not_have(side: int) -> None:
+    """Others are left alone, as the gradient of pooling has no deterministic form on a GPU."""
+    maps = torch.randn(2, 5, 4, 4, generator=torch.Generator().manual_seed(0))
+    found = on_grid(maps, side)
+    assert (found is maps) == (side in (0, 4))
+    assert found.shape == (2, 5, side or 4, side or 4)
+    if side != 3:  # whose windows overlap
+        torch.testing.assert_close(found.mean((2, 3)), maps.mean((2, 3)), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_gradients_of_several_processes_are_summed_in_single_precision_at_least(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssl_backbones.distributed.world_size", lambda: 2)
+    monkeypatch.setattr("ssl_backbones.distributed.AllGather.apply", lambda rows: rows.repeat(2, 1))
+    rows = torch.ones(3, 2, dtype=dtype, requires_grad=True)
+    everyone = gather_with_gradient(rows)
+    assert everyone.dtype == torch.promote_types(dtype, torch.float32)
+    everyone.sum().backward()
+    assert rows.grad is not None
+    assert rows.grad.dtype == dtype

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,6 +31,17 @@ READERS = {
     "lock": ("out/.lock", EVALUATE),
     "validation": ("pipe", f"{EVALUATE} --validation {{place}}/pipe"),
 }
+
+
+def test_a_command_ends_where_nobody_reads_what_it_says() -> None:
+    """As `head` goes once it has its lines; 141 is what a shell tells of that."""
+    words = [sys.executable, "-c", "import sys; from ssl_backbones.commands import main; sys.exit(main(['list']))"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout
+    assert process.stderr
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == (b"", 141)
+    process.stderr.close()
 
 
 @pytest.fixture(scope="module")

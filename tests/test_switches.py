@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -84,6 +85,16 @@ def test_an_operation_without_a_deterministic_form_is_named() -> None:
         torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))
     with pytest.raises(RuntimeError, match="another"), repeatable():
         raise RuntimeError("another")
+
+
+def test_one_that_is_met_while_a_run_is_prepared_is_named_too(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials of precision and of memory go backwards through the method before its first step."""
+    for part in ("fitted", "prepare"):
+        with monkeypatch.context() as patched:
+            error = RuntimeError("put_ does not have a deterministic implementation, but you set")
+            patched.setattr(f"ssl_backbones.train.pretrain.{part}", Mock(side_effect=error))
+            with pytest.raises(NotRepeatableError, match=r"^put_ has no deterministic form"):
+                run(tiny(MoCoV2Config, data, data.parent / part))
 
 
 @pytest.mark.skipif(not torch.__version__.startswith("2.14."), reason="the page tells the list of torch 2.14")

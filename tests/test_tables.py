@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ssl_backbones.commands import main
-from ssl_backbones.commands.tables import measured
+from ssl_backbones.commands.tables import NoFolderError, measured
 from ssl_backbones.recipes import RECIPES
 from ssl_backbones.registry import image_sets
 from ssl_backbones.registry.image_sets import DATA, Data
@@ -121,6 +121,13 @@ def test_ours_stands_beside_figures_of_the_same_images(
         monkeypatch.setattr(image_sets, "DATA", (Data(column.images, "", fingerprints=("theirs",)),))
         assert cell("theirs") == "50.0"
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize("place", ["nowhere", "results.json"])
+def test_a_place_of_results_is_a_folder(place: str, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(NoFolderError, match=rf"{place}', which is no folder"):
+        measured((tmp_path / place,))
 
 
 def test_the_command_shows_ours_beside_theirs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,8 +26,10 @@ from ssl_backbones.methods import LewelBConfig, Method, MethodConfig, PatchRotNe
 from ssl_backbones.train import results
 from ssl_backbones.views import CenterCrop
 from ssl_backbones.visualizers import Scatter, save_figure, scatter_figure, scatter_panels, view_panels
+from ssl_backbones.visualizers.figures import save_image
 from ssl_backbones.visualizers.page import agreement, counted, heat_alt, mean_cosine
 from ssl_backbones.visualizers.page_images import Viewer, read_page_images, task_views, view_pairs
+from ssl_backbones.visualizers.thumbnails import legend_names
 
 
 @pytest.fixture(scope="module")
@@ -340,6 +342,34 @@ def test_networks_stand_side_by_side(image_files: Path, tmp_path: Path, monkeypa
     drawn.clear()
     look(name, image_files, tmp_path / "random", "--random", "--beside", name, "--size", "16")
     assert [panel.title for panel in drawn] == [f"{name} with random weights", name]
+
+
+def test_a_legend_names_classes_of_any_name() -> None:
+    classes = ["_a", "$b$", "c" * 300, "d"]
+    panel = Scatter(np.zeros((4, 2)), "A")
+    legend = scatter_panels([panel], [0, 1, 2, 3], classes).axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == [
+        name.replace("$", r"\$") for name in legend_names([0, 1, 2, 3], classes)
+    ]
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_page_that_was_interrupted_is_drawn_by_the_same_command(
+    failing: int, image_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = iter(range(1, 100))
+
+    def written(path: Path, drawn: Any) -> Path:
+        if next(count) == failing:
+            raise KeyboardInterrupt
+        save_image(drawn, path)
+        return path
+
+    words = ["resnet8", "--random", "--data", str(image_files), "--out", str(tmp_path / "page"), "--size", "16"]
+    with monkeypatch.context() as patched:
+        patched.setattr("ssl_backbones.commands.visualize.written", written)
+        assert commands.run("visualize", words, "visualize") == 130
+    assert commands.run("visualize", words, "visualize") == 0
 
 
 def test_one_legend_serves_all_panels() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import timm
@@ -29,7 +30,7 @@ from ssl_backbones.convert import reading
 from ssl_backbones.fetch import download as downloads
 from ssl_backbones.fetch import folder_of, weights
 from ssl_backbones.fetch.download import DownloadError, download
-from ssl_backbones.files import replacing
+from ssl_backbones.files import DISK_ERRORS, UnwritableError, replacing
 
 NAME = "resnet50_swav.in1k_800ep"
 HASHED = "resnet50_moco_v2.in1k_800ep"
@@ -161,6 +162,20 @@ def test_a_folder_that_cannot_be_written_is_the_same_error(server: Server, tmp_p
     server.answers["/swav.pth"] = whole(FILE)
     with pytest.raises(PretrainedWeightsError, match="could not fetch"):
         timm.create_model(NAME, pretrained=True, pretrained_cfg_overlay={"url": f"{server.url}/swav.pth"})
+
+
+@pytest.mark.parametrize("number", sorted(DISK_ERRORS))
+def test_a_full_disk_is_no_network_that_fails(
+    number: int, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Full(io.FileIO):
+        def write(self, piece: Any) -> int:
+            raise OSError(number, os.strerror(number))
+
+    server.answers["/x"] = whole(b"12345")
+    with pytest.raises(UnwritableError, match="make room") as caught, Full(tmp_path / "x", "w") as file:
+        download(f"{server.url}/x", file)
+    assert os.strerror(number) in str(caught.value)
 
 
 def test_a_failed_transfer_leaves_nothing(server: Server, tmp_path: Path):

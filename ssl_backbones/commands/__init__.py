@@ -11,9 +11,11 @@ import ast
 import logging
 import os
 import re
+import select
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,8 @@ def run(command: str, words: Sequence[str] | None = None, program: str = "") -> 
     """
     program = program or Path(sys.argv[0]).name
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names of files that are no Unicode
     try:
         with one_for_all(lambda: "and the same command goes on from what is kept"):
             return narrated(command, sys.argv[1:] if words is None else words, program)
@@ -70,6 +74,8 @@ def run(command: str, words: Sequence[str] | None = None, program: str = "") -> 
         print(f"{program}: interrupted; the same command goes on from what is kept", file=sys.stderr, flush=True)
         return 130
     except (Refusal, OSError) as error:
+        if isinstance(error, BrokenPipeError) and hasattr(select, "poll") and nobody_reads():
+            return 141
         every_process = isinstance(error, CommandLineError) and os.environ.get("RANK", "0") != "0"
         sentence = LONG.sub(cut, without_credentials(told(error) if isinstance(error, OSError) else str(error)))
         if not every_process and first_to_tell(sentence):
@@ -78,6 +84,16 @@ def run(command: str, words: Sequence[str] | None = None, program: str = "") -> 
     finally:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+def nobody_reads() -> bool:
+    """True where the reader of this process's output has gone, as `head` does; nothing is written to it any more."""
+    looking = select.poll()
+    looking.register(sys.stdout.fileno(), 0)
+    if not any(found & select.POLLERR for _, found in looking.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def cut(word: re.Match[str]) -> str:

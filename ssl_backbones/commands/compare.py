@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from ssl_backbones.checks import check
+from ssl_backbones.credentials import without_credentials
 from ssl_backbones.evaluate.comparison.comparison import PROGRAM, Column, Comparison, Row
 from ssl_backbones.evaluate.comparison.jobs import PYTHON, compare
 from ssl_backbones.registry.names import Name
@@ -107,7 +109,7 @@ def comparison_of(options: Options) -> Comparison:
     columns = [replace(COLUMNS[name], words=workers) for name in options.protocols]
     rows = [Row(name, recipe=name) for name in options.recipes]
     comparison = Comparison(
-        options.title or f"Compared on {options.data}",
+        options.title or f"Compared on {without_credentials(options.data)}",
         options.data,
         options.out,
         (*rows, *(Row(name, model=name) for name in options.models)),
@@ -122,8 +124,9 @@ def comparison_of(options: Options) -> Comparison:
     made: dict[tuple[str, int], str] = {}
     for each in map(comparison.recipe, rows):  # drawn as the first recipe of the network draws it
         made.setdefault((Name.parse(each.model).arch, each.size), each.model)
+    sizes = Counter(arch for arch, _ in made)
     random = [
-        Row(f"{arch}, random weights", model=model, random=True, size=size)
+        Row(f"{arch}{f' at {size} px' if sizes[arch] > 1 else ''}, random weights", model=model, random=True, size=size)
         for (arch, size), model in sorted(made.items())
     ]
     return replace(comparison, rows=(*random, *comparison.rows))

@@ -120,7 +120,7 @@ def embedded(model: EvaluatedModel, images: Images, options: Options) -> Embeddi
     readable = features.readable
     labels = np.full(len(images), -1) if images.labels is None else np.asarray(images.labels)
     keys = [key for key, whole in zip(as_unicode(images.keys), readable, strict=True) if whole]
-    return Embeddings(features.rows, keys, labels[readable], images.classes)
+    return Embeddings(features.rows, keys, labels[readable], as_unicode(images.classes))
 
 
 def note_of(options: Options, model: EvaluatedModel, images: Images) -> dict[str, Any]:

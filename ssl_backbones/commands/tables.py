@@ -23,6 +23,10 @@ from ssl_backbones.typed.values import nearest
 from ssl_backbones.typed.words import Positional
 
 
+class NoFolderError(Refusal, ValueError):
+    """A place of results that is no folder."""
+
+
 class UnknownTableError(Refusal, ValueError):
     """A name that no table has."""
 
@@ -56,6 +60,8 @@ def measured(folders: tuple[Path, ...]) -> dict[tuple[Table, str, str], str]:
 
     They name their images where these are not known to be the table's; those on images known to be others are left out.
     """
+    if missing := next((folder for folder in folders if not folder.is_dir()), None):
+        raise NoFolderError(f"--results has {str(missing)!r}, which is no folder: name one with evaluations in it")
     found: dict[tuple[Table, str, str], str] = {}
     for path in (path for folder in folders for path in sorted(folder.rglob("results.json"))):
         results = read_results(path, "delete it, or name another folder with --results")

@@ -13,6 +13,7 @@ MODEL is a registered name, hf-hub:org/name, or the folder of a run, which also 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -119,7 +120,7 @@ def visualize(options: Options) -> list[Path]:
     others = [viewer_of(replace(options, model=other, random=False)) for other in options.beside]
     projection = options.map or usual_projection()
     page = options.out / "index.html"
-    with together([page]):
+    with together([page]), none_after_failure(options.out / "figures"):
         images = draw_page(
             page,
             viewer,
@@ -129,8 +130,22 @@ def visualize(options: Options) -> list[Path]:
             opening=opening_of(Path(options.model)) if options.model else [],
             projection=projection,
         )
+        if options.beside and len(images.indices) < FEW:
+            raise ImageSourceError(f"{len(images.indices)} images are too few to lay out: --beside needs {FEW} or more")
         drawn = [page, *draw_figures(options, viewer, images, projection)]
         return [*drawn, *draw_networks(options, [viewer, *others], images, projection)]
+
+
+@contextmanager
+def none_after_failure(folder: Path) -> Iterator[None]:
+    """Context manager: where the block fails, delete the files that it left in a folder."""
+    known = {*folder.iterdir()}
+    try:
+        yield
+    except BaseException:
+        for path in {*folder.iterdir()} - known:
+            path.unlink()
+        raise
 
 
 def opening_of(run: Path) -> list[Section]:
@@ -210,8 +225,6 @@ def draw_networks(
     """The features of the images by several networks side by side, the first with random weights before all others."""
     if not options.beside:
         return
-    if len(images.indices) < FEW:
-        raise ImageSourceError(f"{len(images.indices)} images are too few to lay out: --beside needs {FEW} or more")
     drawn = [] if options.random else [viewer_of(replace(options, random=True))]
     panels = []
     for network in [*drawn, *viewers]:

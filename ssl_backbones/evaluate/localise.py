@@ -180,7 +180,7 @@ class Measurement:
         if not (folder / "recipe.json").is_file():
             return
         torch.manual_seed(self.options.seed)
-        method = method_from_run(folder, trained=not random)
+        method = method_from_run(folder, trained=not random).to(self.model.device)
         if not isinstance(method, HasAlignmentMaps):
             return
         coarse = self.batched(partial(alignment_maps, method), images)  # (N, n, h, w)

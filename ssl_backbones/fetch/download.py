@@ -6,12 +6,14 @@ import threading
 import time
 from base64 import b64encode
 from http.client import HTTPException, HTTPMessage, HTTPResponse
+from pathlib import Path
 from typing import IO, BinaryIO, final
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from ssl_backbones.credentials import without_credentials
+from ssl_backbones.files import DISK_ERRORS, UnwritableError, telling
 
 PATIENCE = 15.0
 """Seconds for an answer, names and all addresses included, and without any byte after that."""
@@ -55,6 +57,8 @@ def download(url: str, file: BinaryIO, most: int = LARGEST) -> None:
             received = _copy(response, file, most)
         if declared is not None and received != int(declared):
             raise DownloadError(f"the transfer was cut after {received} of {declared} bytes")
+    except UnwritableError:
+        raise
     except (OSError, HTTPException, ValueError) as error:
         if isinstance(error, HTTPError):
             error.close()  # it is the answer as well, with its connection
@@ -107,7 +111,8 @@ def _copy(response: HTTPResponse, file: BinaryIO, most: int) -> int:
         received += len(piece)
         if received > most:
             raise DownloadError(f"it has more than the {most:,} bytes that are allowed")
-        file.write(piece)
+        with telling(Path(getattr(file, "name", "")), DISK_ERRORS):
+            file.write(piece)
         spent = time.monotonic() - began
         if spent > PATIENCE and received < SLOWEST * spent:
             raise TimeoutError

@@ -17,7 +17,7 @@ from ssl_backbones.convert import ConversionError, Converted, convert, reading
 from ssl_backbones.credentials import without_credentials
 from ssl_backbones.fetch.download import LARGEST, DownloadError, download
 from ssl_backbones.fetch.kept import CHECKPOINT, Kept, check_md5, folder_of, recall, record
-from ssl_backbones.files import clear_leftovers, replacing
+from ssl_backbones.files import UnwritableError, clear_leftovers, replacing
 from ssl_backbones.locks import Lock, LockedError
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.registry.names import Name
@@ -50,6 +50,8 @@ def published_weights(
             if kept := _usable(folder, url):  # another process has fetched it meanwhile
                 return _converted(kept.path, name).weights
             return _fetched(name, url, folder, origin)
+    except UnwritableError:
+        raise
     except (DownloadError, OSError) as error:
         raise _unreachable(name, url, str(error)) from error
 

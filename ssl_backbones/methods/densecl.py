@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
 
 from ssl_backbones.checks import check_at_least, check_choice, check_positive, check_share
 from ssl_backbones.data import Images
@@ -17,7 +16,7 @@ from ssl_backbones.data.exchanged import ExchangedBatches, views_and_places
 from ssl_backbones.distributed import own_rows
 from ssl_backbones.losses import correspondence, dense_info_nce, info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
+from ssl_backbones.models.backbone import feature_map, normalisation, on_grid, pooled, width_of
 from ssl_backbones.models.heads import moco_head
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Queue, check_queue
@@ -123,8 +122,8 @@ class DenseCL(Method):
     def encode(self, network: DenseCL | Shadow, view: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The embedding (B, D), those of positions (B, P, D), and their features (B, P, C), of a view (B, 3, H, W)."""
         features = feature_map(network.backbone, view)
-        on_grid = adaptive_avg_pool2d(features, self.config.grid) if self.config.grid else features
-        positions = on_grid.flatten(2).mT
+        coarse = on_grid(features, self.config.grid)
+        positions = coarse.flatten(2).mT
         return network.head(pooled(features)), network.dense_head(positions), positions.detach()
 
     def on_step_end(self, progress: float) -> dict[str, float]:

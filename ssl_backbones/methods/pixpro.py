@@ -7,12 +7,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
 
 from ssl_backbones.checks import check_at_least, check_choice, check_positive, check_share
 from ssl_backbones.losses import nearby, pixel_consistency, propagated
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.backbone import feature_map, normalisation, width_of
+from ssl_backbones.models.backbone import feature_map, normalisation, on_grid, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.shadow import Shadow, Statistics, TargetBN
 from ssl_backbones.registry.papers import Paper
@@ -95,8 +94,7 @@ class PixPro(Method):
 
         By the network that learns or by its slow copy.
         """
-        features = feature_map(network.backbone, view)
-        features = adaptive_avg_pool2d(features, self.config.grid) if self.config.grid else features
+        features = on_grid(feature_map(network.backbone, view), self.config.grid)
         count, width, high, wide = features.shape
         rows: Tensor = network.projector(features.flatten(2).mT.reshape(-1, width))
         return rows.view(count, high * wide, -1), (high, wide)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
 
 from ssl_backbones.checks import check_at_least, check_choice, check_positive, check_share
 from ssl_backbones.data import Images
@@ -23,7 +22,7 @@ from ssl_backbones.distributed import gather, own_rows, world_size
 from ssl_backbones.losses import all_windows, info_nce, region_info_nce, region_means
 from ssl_backbones.losses.regions import seen_in_the_other, sliding_windows
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.backbone import normalisation, pooled, width_of
+from ssl_backbones.models.backbone import normalisation, on_grid, pooled, width_of
 from ssl_backbones.models.heads import moco_head
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
 from ssl_backbones.models.pyramid import Pyramid, last_maps, last_widths
@@ -135,7 +134,7 @@ class ReSim(Method):
         embedding = network.head(pooled(maps[-1]))
         if grid := self.config.grid:
             sides = 2 * grid, grid, (grid + 1) // 2
-            maps = [adaptive_avg_pool2d(one, side) for one, side in zip(maps, sides, strict=True)]
+            maps = [on_grid(one, side) for one, side in zip(maps, sides, strict=True)]
         fine, coarse = network.pyramid(maps)
         return embedding, fine, coarse
 

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
 
 from ssl_backbones.checks import check_at_least, check_positive, check_share
 from ssl_backbones.distributed import gather_with_gradient
@@ -15,7 +14,7 @@ from ssl_backbones.losses import embedding_distances, place_distances, vicreg
 from ssl_backbones.losses.dense import matched_positions
 from ssl_backbones.losses.precision import widened
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
+from ssl_backbones.models.backbone import feature_map, normalisation, on_grid, pooled, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.heads import MLPHead
 from ssl_backbones.registry.papers import Paper
@@ -104,9 +103,9 @@ class VICRegL(Method):
     def embed(self, view: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
         """The embeddings of a view (B, 3, H, W), (B, D), and of its positions (B, P, L), so many down and across."""
         features = feature_map(self.backbone, view)
-        on_grid = adaptive_avg_pool2d(features, self.config.grid) if self.config.grid else features
-        local: Tensor = self.local_projector(on_grid.flatten(2).mT)
-        return self.projector(pooled(features)), local, (on_grid.shape[2], on_grid.shape[3])
+        coarse = on_grid(features, self.config.grid)
+        local: Tensor = self.local_projector(coarse.flatten(2).mT)
+        return self.projector(pooled(features)), local, (coarse.shape[2], coarse.shape[3])
 
     def local_loss(self, first: Tensor, second: Tensor, distances: Tensor) -> Tensor:
         """VICReg of the nearest positions' embeddings (B, P, L) and (B, Q, L), mean over the two directions."""

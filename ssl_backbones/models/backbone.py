@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from ssl_backbones.checks import check
 from ssl_backbones.data.statistics import Statistics
@@ -49,6 +50,16 @@ def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
 def pooled(features: Tensor) -> Tensor:
     """The mean over positions, (B, C, h, w) to (B, C)."""
     return features.mean(dim=(2, 3))
+
+
+def on_grid(features: Tensor, side: int) -> Tensor:
+    """A feature map (B, C, h, w) pooled to side x side positions; as it is where it has those, or where side is 0.
+
+    Pooling's gradient has no deterministic form on a GPU.
+    """
+    if not side or features.shape[2:] == (side, side):
+        return features
+    return adaptive_avg_pool2d(features, side)
 
 
 def pooled_views(backbone: nn.Module, views: Sequence[Tensor]) -> Tensor:

@@ -194,3 +194,5 @@ def wait_for(device: torch.device) -> None:
     """Return once the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

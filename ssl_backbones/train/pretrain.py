@@ -40,6 +40,7 @@ from ssl_backbones.train.run import complete
 from ssl_backbones.train.settle import as_before, engine_of, settle, views_sentence
 from ssl_backbones.train.start import Begun, check_order, fitting, meet_for, prepare
 from ssl_backbones.train.step_memory import fitted
+from ssl_backbones.train.switches import repeatable
 from ssl_backbones.views import using_engine
 
 
@@ -68,7 +69,7 @@ def start(recipe: Recipe) -> tuple[Begun, SaveResults, Conclude]:
     images, validation = kept_as_pixels(recipe, images, validation)
     images = resident(images, recipe, device)
     monitor = Monitor(images, validation, recipe.monitoring, recipe.seed)
-    with using_engine(engine):
+    with using_engine(engine), repeatable():
         recipe = fitted(recipe, method, images, device)
         begun = prepare(recipe, method, images, monitor, device, beginning if recipe.init else None)
     return begun, partial(save_results, recipe, monitor), partial(ending.conclude, beginning, monitor)

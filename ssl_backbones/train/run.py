@@ -19,6 +19,7 @@ from ssl_backbones.train.loader import readers_alive
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.processes import Stopped
 from ssl_backbones.train.start import Begun, check_order, fitting, meet_for, prepare
+from ssl_backbones.train.switches import repeatable
 
 TOGETHER = (NotFiniteError, Stopped, TooManyUnreadableError)
 """Ends that all processes come to after the same step."""
@@ -32,7 +33,9 @@ def train_run(run: Run, method: Method, images: Images, judge: Judge, save_resul
     device = meet_for(run)
     with fitting():
         check_order(run, images)
-    return complete(prepare(run, method, images, judge, device), save_results)
+    with repeatable():
+        begun = prepare(run, method, images, judge, device)
+    return complete(begun, save_results)
 
 
 def nothing_more(bench: Bench) -> None:

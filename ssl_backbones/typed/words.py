@@ -183,6 +183,10 @@ def spoken(known: Mapping[str, Option], words: Sequence[str], program: str) -> d
             continue
         option, on = named(known, name, program)
         count = 0 if option.declared is bool else word_count(option.declared)
+        if count == sys.maxsize and option.name in said:
+            raise CommandLineError(
+                f"--{option.name} stands twice, and the values of the first would be lost: name all after one"
+            )
         said[option.name] = option.read(following[:count]) if count else on
         loose += [(word, option.excess(word, line)) for word in following[count:]]
     for option in known.values():

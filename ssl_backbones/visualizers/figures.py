@@ -172,11 +172,17 @@ def scatter_panels(
         axes.set_title(title, fontsize=9, parse_math=False)
         axes.set_xlabel(panel.caption, fontsize=7, parse_math=False)
     if names:
-        axes.legend(fontsize=6, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.legend(*named_marks(axes), fontsize=6, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     below = 0.07 if any(panel.caption for panel in panels) else 0.03
     whole = width * len(panels)
     figure.subplots_adjust(0.02 / len(panels), below, 1 - legend / whole, 0.97 - 0.05 * lines, wspace=0.03)
     return figure
+
+
+def named_marks(axes: Any) -> tuple[list[Any], list[str]]:
+    """The marks of classes and their names, those that begin with "_" too, which matplotlib leaves out by itself."""
+    marks = [each for each in axes.collections if not each.get_label().startswith("_child")]
+    return marks, [mark.get_label() for mark in marks]
 
 
 def scatter(axes: Any, places: np.ndarray, numbers: Sequence[int], names: Sequence[str]) -> None:

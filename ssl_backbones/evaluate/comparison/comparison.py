@@ -21,6 +21,8 @@ from ssl_backbones.typed.words import options_among
 PROGRAM = "ssl-backbones compare"
 NO_OTHER_RUN = FREE | {"seed"}
 """Fields of a recipe that do not make it another run; the data and the seed are named beside it."""
+ITS_OWN = {"data", "out", "seed", "validation"}
+"""Options that each run is given by the comparison."""
 
 
 class ComparisonError(Refusal, ValueError):
@@ -94,6 +96,11 @@ class Comparison:
         if len(set(self.seeds)) < len(self.seeds):
             raise ComparisonError(f"a seed stands twice among {self.seeds}: give each once")
         for row in self.rows:
+            if taken := options_among((*self.words, *row.words), ITS_OWN):
+                raise ComparisonError(
+                    f"{taken[0]} would be alike in all runs, and the comparison gives each its own: "
+                    "leave it out, and name seeds with --seeds"
+                )
             if row.recipe:
                 self.recipe(row)
                 self.pairs_model(row, 0)
@@ -113,6 +120,10 @@ class Comparison:
         if not self.pairs_from:
             raise ComparisonError(f"{row.recipe} is trained on pairs: name the model to mine them by with --pairs_from")
         return self.pairs_from
+
+    def wants_pairs(self, row: Row) -> bool:
+        """True for a row whose recipe is trained on pairs that are mined here."""
+        return bool(row.recipe and self.pairs_model(row, 0))
 
     def run_folder(self, row: Row, seed: int) -> Path:
         """The folder of a row's pretraining; another recipe, data or pairs have another, so that no run is mistaken."""

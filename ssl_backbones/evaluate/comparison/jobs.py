@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ssl_backbones.cleanup import run_to_end
-from ssl_backbones.distributed import doing
+from ssl_backbones.distributed import doing, say
 from ssl_backbones.evaluate.comparison.comparison import Comparison, ComparisonError, Row
 from ssl_backbones.evaluate.comparison.images import check_images
 from ssl_backbones.evaluate.comparison.table import collect, draw, markdown, plain
@@ -74,14 +74,14 @@ def compare(comparison: Comparison, launch: tuple[str, ...] = PYTHON) -> list[Jo
     check_images(comparison)
     failed: list[Job] = []
     for seed in comparison.seeds:
-        for row in comparison.rows:
+        for row in sorted(comparison.rows, key=comparison.wants_pairs):  # mined by a row that is trained before
             for job in jobs(comparison, row, seed):
                 if job.done.exists():
                     continue
-                print(f"{row.label}, seed {seed}: {shlex.join(job.words)}", flush=True)
+                say(f"{row.label}, seed {seed}: {shlex.join(job.words)}")
                 if code := carried_out(job, launch):
                     failed.append(job)
-                    print(f"  ended with {code}; see {job.log}", flush=True)
+                    say(f"  ended with {code}; see {job.log}")
                     if job.needed:
                         break
             save(comparison)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssl_backbones.credentials import without_credentials
 from ssl_backbones.evaluate.comparison.comparison import Column, Comparison, ComparisonError, Row
 from ssl_backbones.hub.markup import cell, plain_text
 from ssl_backbones.metrics import student_interval
@@ -120,8 +121,9 @@ def caption(comparison: Comparison, table: Table) -> str:
         "seeds": f"mean over seeds {', '.join(map(str, comparison.seeds))} with Student's 95% interval",
         "images": "one seed, with the evaluation's own 95% interval: what another seed would give is not in it",
     }
-    return f"Data: {comparison.data}; " + "; where only one seed was run, or all found the same: ".join(
-        said[kind] for kind in sorted(kinds)[::-1]
+    return (
+        f"Data: {plain_text(without_credentials(comparison.data))}; "
+        + "; where only one seed was run, or all found the same: ".join(said[kind] for kind in sorted(kinds)[::-1])
     )
 
 

@@ -172,7 +172,9 @@ class RegionHeads(RoIHeads):
             if regions is None:
                 regions = self.box_head(self.box_roi_pool(features, boxes, image_shapes))
         else:
-            regions = self.mask_head(self.mask_roi_pool(features, boxes, image_shapes))
+            regions = self.mask_roi_pool(features, boxes, image_shapes)
+            with torch.autocast(regions.device.type, enabled=False):  # of no boxes, half statistics would be shared
+                regions = self.mask_head(regions.float())
         logits: Tensor = self.mask_predictor(regions)
         return logits.float()
 
