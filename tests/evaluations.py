@@ -28,10 +28,11 @@ def labelled_images(folder: Path) -> Path:
 
 
 def evaluated(protocol: str, data: Path, out: Path, *more: str) -> dict[str, Any]:
-    """The content of results.json after a command line."""
+    """The content of results.json after a command line, whose options come in place of the quick ones."""
+    quick = () if {*QUICK[protocol][:1]} & {*more} else QUICK[protocol]
     runs.forget()
     try:
-        script("evaluate", [protocol, *ASKED, "--data", str(data), "--out", str(out), *QUICK[protocol], *more])
+        script("evaluate", [protocol, *ASKED, "--data", str(data), "--out", str(out), *quick, *more])
     finally:
         runs.forget()
     results: dict[str, Any] = json.loads((out / "results.json").read_text())
