@@ -92,6 +92,18 @@ def cost_of(bench: Bench, found: list[Row], row: Row) -> dict[str, float]:
     return costs(bench, tuple(found[first : first + AT_ONCE]), DATA)[row.recipe]
 
 
+def unknown(bench: Bench, found: list[Row]) -> list[Row]:
+    """The rows whose cost was not measured yet."""
+    file = bench.out / f"costs.{DATA}.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    return [row for row in found if row.recipe not in known]
+
+
+def wants_pairs(row: Row) -> bool:
+    """True for a row that learns from mined pairs."""
+    return hasattr(recipes.get(row.recipe).method, "pairs")
+
+
 def mined(bench: Bench, row: Row, seed: int) -> None:
     """Mine the pairs by a run, once."""
     if not bench.pairs.exists():
@@ -108,9 +120,10 @@ def work(bench: Bench, found: list[Row], seeds: list[int], results: Path) -> int
     for row, seed in order(found, seeds):
         if bench.record(row.label, DATA, seed).exists():
             continue
-        if row is not found[0]:
+        beside = apart[row is not found[0]]
+        if row is not found[0] and any(wants_pairs(each) for each in (row, *unknown(bench, beside))):
             mined(bench, found[0], seeds[0])
-        cost = cost_of(bench, apart[row is not found[0]], row)
+        cost = cost_of(bench, beside, row)
         epochs = epochs_for(bench.budget, cost)
         failed += not done(bench, row.label, DATA, seed, trained, bench, row, DATA, seed, epochs, cost["before"])
         save(bench, found, results)

@@ -120,3 +120,17 @@ def test_the_gains_at_equal_cost_are_those_of_their_file() -> None:
     told = {(float(low), float(high)) for low, high in re.findall(r"\[(-?[\d.]+), (-?[\d.]+)\]", text)}
     assert len(told) > 5
     assert told <= known
+
+
+def test_the_search_is_told_as_it_went() -> None:
+    names = {"simclr": "SimCLR", "simsiam": "SimSiam", "barlow_twins": "Barlow Twins", "vicreg": "VICReg"}
+    for method, found in json.loads((RESULTS / "tuning.json").read_text()).items():
+        rounds = found["rounds"]
+        (usual,) = (one["score"] for one in rounds[0] if one["candidate"] == 0)
+        scores = [usual, *(max(one["score"] for one in each) for each in rounds)]
+        assert f"| {names[method]} | {' | '.join(f'{100 * score:.1f}' for score in scores)} | " in PAGE
+        records = [json.loads(path.read_text()) for path in (RESULTS / "tuning").glob(f"{method}.*.json")]
+        assert len(records) == sum(map(len, rounds)) == 13
+        assert {(one["round"], one["candidate"], one["score"]) for one in records} == {
+            (turn, one["candidate"], one["score"]) for turn, each in enumerate(rounds) for one in each
+        }
