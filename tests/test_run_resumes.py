@@ -10,6 +10,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,6 +29,7 @@ from ssl_backbones.recipes.recipe import FREE
 from ssl_backbones.recipes.settings import Checkpoints, Monitoring, OptimizerConfig
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs import checkpoint
+from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.run_folder import RunFolderError
 from ssl_backbones.train import ending
 from ssl_backbones.train import pretrain as pretrain_module
@@ -117,8 +119,17 @@ def test_the_forecast_of_a_run_that_goes_on_follows_no_first_pass(
 ) -> None:
     shutil.copytree(cut, tmp_path / "run")
     monkeypatch.setattr(start_module, "try_step", lambda *_: 1e6)
+    speed = tmp_path / "run" / "speed.jsonl"
+    kept = speed.read_bytes()
+    speed.write_bytes(b"".join(line for line in kept.splitlines(keepends=True) if b"images_per_second" not in line))
     run(elsewhere(noisy.recipe, tmp_path / "run"))
     assert "Forecast: memory " in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "run")
+    shutil.copytree(cut, tmp_path / "run")
+    rates = [line["images_per_second"] for line in read_log(speed) if "images_per_second" in line]
+    seconds = noisy.recipe.batch_size / median(rates[-5:])
+    run(elsewhere(noisy.recipe, tmp_path / "run"))
+    assert f"Forecast: about {seconds:.2g} s a step, " in capsys.readouterr().out
     run(elsewhere(noisy.recipe, tmp_path / "new"))
     assert re.search(r"Forecast: about \S+e\+06 s a step, ", capsys.readouterr().out)
 

@@ -63,9 +63,8 @@ def frame_of(encoded: bytes | Path | None, among: tuple[str, ...] | None = None)
             return Frame(stored_size(image), turn_of(image))
     except MemoryError:
         raise
-    except (
-        Exception
-    ) as error:  # Pillow answers a broken file with OSError, SyntaxError, ValueError, struct.error and more
+    # Pillow answers a broken file with OSError, SyntaxError, ValueError, struct.error and more
+    except Exception as error:
         require_resources(error, encoded if isinstance(encoded, Path) else "an image")
         return None
 

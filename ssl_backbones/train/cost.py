@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
+from statistics import median
 
 import torch
 from torch import nn
@@ -13,6 +16,7 @@ from torch import nn
 from ssl_backbones.methods.method import Method
 from ssl_backbones.narrator import as_time
 from ssl_backbones.recipes.recipe import Run
+from ssl_backbones.runs.log import read_log
 from ssl_backbones.train.growth import of_whole_views, pixels
 from ssl_backbones.train.loop import Loop
 
@@ -20,6 +24,10 @@ PAGES = 20e6
 """Bytes of the page, the pictures and the log of a run, at most."""
 PASSES = 3
 """Passes forward that a pass forward and back takes, where the latter was not timed."""
+RECENT = 5
+"""Lines of speed.jsonl whose median is the pace of a run that goes on."""
+Pace = Callable[[float], float]
+"""Seconds of a step by the pixels of its views, as a share of those of whole ones."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +45,9 @@ def expected(loop: Loop, timing: FirstBatch | None) -> str:
     needed, free = disk_needed(loop.run, loop.method), shutil.disk_usage(loop.folder.path).free
     short = ", WHICH IS MORE THAN IS FREE" if needed > free else ""
     copied = checkpoint_size(loop.method, loop.run.optimizer.kind)
+    pace = pace_of(loop, timing)
     told = [
-        *([time_sentence(loop, timing)] if timing is not None and tells_pace(loop) else []),
+        *([] if pace is None else [time_sentence(loop, pace)]),
         f"memory {gigabytes(memory_of(loop.accelerator.device))} so far",
         f"host memory {gigabytes(copied)} for the copy that checkpoints are written from",
         f"disk {gigabytes(needed)} of {gigabytes(free)} free in {loop.folder.path}{short}",
@@ -46,21 +55,38 @@ def expected(loop: Loop, timing: FirstBatch | None) -> str:
     return f"Forecast: {'; '.join(told)}."
 
 
+def pace_of(loop: Loop, timing: FirstBatch | None) -> Pace | None:
+    """The pace of a run that goes on as it was before, of another one by its first batch; None where none is known."""
+    if before := seconds_before(loop):
+        return lambda share: share * before
+    return partial(seconds_of_step, loop, timing) if timing is not None and tells_pace(loop) else None
+
+
+def seconds_before(loop: Loop) -> float | None:
+    """Seconds of a step of whole views by the last lines that the run left of its speed; None without any."""
+    lines = read_log(loop.folder.speed) if loop.step and loop.folder.speed.exists() else []
+    rates = [line["images_per_second"] for line in lines if line.get("images_per_second")][-RECENT:]
+    if not rates:
+        return None
+    share = pixels(loop.run)[(loop.step - 1) // loop.loader.steps_per_epoch]
+    return loop.run.batch_size / median(rates) / share
+
+
 def tells_pace(loop: Loop) -> bool:
-    """True if the time of steps is known: some were timed, or a run begins on a CPU.
+    """True if the first batch tells the time of steps: some were timed, or a run begins on a CPU.
 
     The first pass on a GPU takes many times as long as those that follow, and a run that goes on times no steps.
     """
     return bool(loop.compute.tried) or (loop.step == 0 and loop.accelerator.device.type == "cpu")
 
 
-def time_sentence(loop: Loop, timing: FirstBatch) -> str:
-    """The time of a step, of an epoch, and of all steps that are left, as the first batch has it."""
-    step, per_epoch = seconds_of_step(loop, timing), loop.loader.steps_per_epoch
+def time_sentence(loop: Loop, pace: Pace) -> str:
+    """The time of a step, of an epoch, and of all steps that are left, at a pace."""
+    step, per_epoch = pace(1.0), loop.loader.steps_per_epoch
     left = 0.0
     for epoch, share in enumerate(pixels(loop.run)):
         steps = min(loop.total_steps, (epoch + 1) * per_epoch) - max(loop.step, epoch * per_epoch)
-        left += max(0, steps) * seconds_of_step(loop, timing, share)
+        left += max(0, steps) * pace(share)
     whole = f"about {step:.2g} s a step, {as_time(step * per_epoch)} an epoch"
     return f"{whole}{of_whole_views(loop.run)}, {as_time(left)} in all, plus the measurements"
 
