@@ -210,6 +210,19 @@ def test_regions_and_losses_are_in_single_precision_under_autocast(head: str) ->
     assert {value.dtype for value in scalars.values()} == {torch.float32}
 
 
+@pytest.mark.parametrize("objects", [0, 2])
+def test_a_pyramids_masks_are_normalised_in_single_precision_with_and_without_objects(objects: int) -> None:
+    """Statistics of half precision, as of no regions under autocast, cannot be summed with those of other processes."""
+    method = detection("mask_fpn")
+    given: set[torch.dtype] = set()
+    for module in method.detector.roi_heads.mask_head.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.register_forward_pre_hook(lambda _, inputs: given.add(inputs[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        method(batch(objects))
+    assert given == {torch.float32}
+
+
 @pytest.mark.parametrize(("arch", "strides"), [("resnet8", [2, 4, 8, 16]), ("resnet18_byol", [4, 8, 16, 32, 64])])
 def test_anchors_are_eight_strides_wide_on_every_map_of_a_pyramid(arch: str, strides: list[int]) -> None:
     method = detection(arch=arch)
