@@ -69,7 +69,7 @@ def seconds_before(loop: Loop) -> float | None:
     if not rates:
         return None
     share = pixels(loop.run)[(loop.step - 1) // loop.loader.steps_per_epoch]
-    return loop.run.batch_size / median(rates) / share
+    return float(loop.run.batch_size / median(rates) / share)
 
 
 def tells_pace(loop: Loop) -> bool:
