@@ -1,6 +1,7 @@
 """Names, descriptions, and what is said when a name or its weights are not to be had."""
 
 import dataclasses
+import re
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -18,6 +19,7 @@ from ssl_backbones.catalogue.description import Description
 from ssl_backbones.catalogue.lookup import tags_of
 from ssl_backbones.methods import METHODS
 from ssl_backbones.models.build import whole_backbone
+from ssl_backbones.registry.backbones import BACKBONES
 from ssl_backbones.registry.errors import explain_weights
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.tags import TAGS, Tag
@@ -260,6 +262,20 @@ def test_command_line_lists(capsys):
     assert header.split()[:2] == ["name", "method"]
     assert len(rows) == len(tags_of("resnet50_lewel_b"))
     assert all(row.split()[0] in {tag.name for tag in TAGS} for row in rows)
+
+
+def test_the_whole_list_tells_names_without_weights_in_short(capsys):
+    assert __main__.main(["list"]) == 0
+    told = capsys.readouterr()
+    _, *rows = told.out.splitlines()
+    assert {row.split()[0] for row in rows} == {tag.name for tag in TAGS}
+    rest = [name for name in ssl_backbones.list_models(include_tags=True) if name not in {tag.name for tag in TAGS}]
+    assert f"{len(rest)} more names" in told.err
+    for network in BACKBONES:
+        assert re.search(rf"[ ,]{network}[, ]", told.err)
+    for method in METHODS:
+        assert re.search(rf"[ ,]{method}[,;]", told.err)
+    assert "resnet50_2_byol" not in told.err
 
 
 def test_command_line_says_when_nothing_is_found(capsys):

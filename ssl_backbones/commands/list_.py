@@ -2,7 +2,8 @@
 
 Examples:
     ssl-backbones list
-    ssl-backbones list 'resnet50_*' --pretrained
+    ssl-backbones list --pretrained
+    ssl-backbones list 'resnet50_*'
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from ssl_backbones.catalogue.description import Description
 from ssl_backbones.catalogue.lookup import describe, list_models
 from ssl_backbones.checks import brief
+from ssl_backbones.registry.backbones import BACKBONES
 from ssl_backbones.typed.words import Positional
 
 HEAD = ("name", "method", "data", "epochs", "paper", "theirs", "ours", "licence", "weights")
@@ -23,7 +25,7 @@ class Options:
     """The models to list."""
 
     pattern: Positional[str] = ""
-    """Wildcard for the names, such as 'resnet50_*' (quote it)."""
+    """Wildcard for the names, such as 'resnet50_*' (quote it); without one, names without weights are told in short."""
     pretrained: bool = False
     """List only names with published weights."""
 
@@ -35,11 +37,26 @@ def run(options: Options) -> int:
         which = "model with published weights" if options.pretrained else "model"
         print(f"no {which} matches {brief(repr(options.pattern or '*'))}", file=sys.stderr)
         return 1
-    rows = [HEAD, *(row(describe(name)) for name in names)]
+    found = [describe(name) for name in names]
+    known = [model for model in found if options.pattern or model.origin or model.data]
+    rows = [HEAD, *map(row, known)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for cells in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+    if others := [model.name for model in found if model not in known]:
+        print(in_short(others), file=sys.stderr)
     return 0
+
+
+def in_short(names: list[str]) -> str:
+    """A sentence about names without weights: the networks, and the methods that they are named with."""
+    of = {network: [name for name in names if name.startswith(f"{network}_")] for network in BACKBONES}
+    methods = sorted({name.removeprefix(f"{network}_") for network, named in of.items() for name in named})
+    return (
+        f"\n{len(names)} more names are for training and have no weights: NETWORK_METHOD, where NETWORK is one of "
+        f"{', '.join(filter(of.get, of))}, and METHOD one of {', '.join(methods)}; "
+        "`ssl-backbones list 'NETWORK*'` lists them"
+    )
 
 
 def row(model: Description) -> tuple[str, ...]:
