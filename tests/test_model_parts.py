@@ -16,6 +16,7 @@ from ssl_backbones.distributed import gather_with_gradient
 from ssl_backbones.models.aligned_head import AlignedHead, AlignedHeadConfig, aggregate
 from ssl_backbones.models.backbone import feature_map, on_grid
 from ssl_backbones.models.batch_norm import (
+    BatchNormError,
     CrossReplicaBatchNorm,
     SplitBatchNorm,
     split_batch_norm,
@@ -265,6 +266,11 @@ class TestBatchNorms:
         torch.testing.assert_close(synced(rows), plain(rows))
         torch.testing.assert_close(synced.state_dict(), plain.state_dict())
         torch.testing.assert_close(synced.eval()(rows), plain.eval()(rows))
+
+    @pytest.mark.parametrize("exchange", [synchronise_batch_norm, lambda net: split_batch_norm(net, 2)])
+    def test_an_average_over_all_steps_is_refused_in_one_sentence(self, exchange: object) -> None:
+        with pytest.raises(BatchNormError, match=r"momentum=None .* give it a momentum"):
+            exchange(nn.Sequential(nn.BatchNorm2d(4, momentum=None)))  # type: ignore[operator]
 
     @pytest.mark.parametrize("exchange", [synchronise_batch_norm, lambda net: split_batch_norm(net, 2)])
     def test_an_exchange_keeps_names_and_values(self, exchange: object) -> None:

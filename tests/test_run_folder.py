@@ -66,7 +66,7 @@ def test_a_new_folder_gets_the_recipe(tmp_path: Path) -> None:
 def test_the_same_recipe_resumes_and_another_is_refused(tmp_path: Path) -> None:
     claim(tmp_path, RECIPE).release()
     train(tmp_path)
-    with claim(tmp_path, json.loads(json.dumps(RECIPE)), resume="must") as folder:
+    with claim(tmp_path, json.loads(json.dumps(RECIPE))) as folder:
         assert folder.resumed
     other = {"name": "sample", "lr": 0.6, "method": {"groups": 8, "widths": [1, 2]}, "extra": 1}
     with pytest.raises(RunFolderError) as caught:
@@ -114,14 +114,6 @@ def test_fields_may_be_allowed_to_differ(tmp_path: Path) -> None:
     with claim(tmp_path, other, may_differ=["lr", "method"]) as folder:
         assert folder.resumed
         assert json.loads(folder.recipe.read_text()) == other
-
-
-def test_policies(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="no run to resume"):
-        claim(tmp_path, RECIPE, resume="must")
-    claim(tmp_path, RECIPE).release()
-    with pytest.raises(RunFolderError, match="already holds a run"):
-        claim(tmp_path, RECIPE, resume="never")
 
 
 def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from whole_runs import data
 
+from ssl_backbones import create_model
 from ssl_backbones.catalogue.at_hand import AtHand, is_here, weights_at_hand
 from ssl_backbones.commands import evaluate
-from ssl_backbones.evaluate import beside
 from ssl_backbones.fetch.kept import CHECKPOINT, RECORD, folder_of
 from ssl_backbones.files import read_object
 from ssl_backbones.methods import BYOLConfig
@@ -29,7 +29,7 @@ from ssl_backbones.registry.image_sets import CLOTHING, IMAGENETTE
 from ssl_backbones.registry.tags import TAGS
 from ssl_backbones.runs.trend import late_trend
 from ssl_backbones.runs.verdict import FEW_STEPS, sentences
-from ssl_backbones.train import ending
+from ssl_backbones.train import baselines
 from ssl_backbones.train.baselines import FEWEST, MOST, WEIGHT_DECAY, Question, Seen, compared, images_asked
 from ssl_backbones.views import permutation
 
@@ -237,7 +237,7 @@ def test_a_comparison_that_fails_costs_no_run(
     def broken(*asked: object) -> None:
         raise AssertionError("no such network")
 
-    monkeypatch.setattr(ending, "weights_at_hand", broken)
+    monkeypatch.setattr(baselines, "weights_at_hand", broken)
     results = read_object(run_whole(tiny(BYOLConfig, data, tmp_path / "run", epochs=1)).results, "")
     assert "the comparison with other networks failed (AssertionError: no such network)" in capsys.readouterr().out
     assert "baselines" not in results
@@ -251,8 +251,7 @@ def test_weights_at_hand_that_cannot_be_made_cost_their_line_alone(
     def gone() -> nn.Module:
         raise PretrainedWeightsError("the file kept in 'there' is not what was fetched")
 
-    for place in (ending, beside):
-        monkeypatch.setattr(place, "weights_at_hand", lambda *asked: AtHand("kept", gone))
+    monkeypatch.setattr(baselines, "weights_at_hand", lambda *asked: AtHand("kept", gone))
     if command == "pretrain":
         results = read_object(run_whole(tiny(BYOLConfig, data, tmp_path / "run", epochs=1)).results, "")
     else:
@@ -262,6 +261,21 @@ def test_weights_at_hand_that_cannot_be_made_cost_their_line_alone(
     names = [network["name"] for network in results["baselines"]["networks"]]
     assert names[1:] == ["random weights"]
     assert "Skipped the comparison with kept: the file kept" in capsys.readouterr().out
+
+
+def test_a_start_that_is_at_hand_is_compared_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the end of a run, and where the run is evaluated later."""
+    kept = "resnet8_byol.imagenette32_60ep"
+    found = AtHand(kept, lambda: create_model(kept, pretrained=True, num_classes=0))
+    monkeypatch.setattr(baselines, "weights_at_hand", lambda *asked: found)
+    folder = run_whole(tiny(BYOLConfig, data, tmp_path / "run", epochs=1, init=kept))
+    words = ["--data", str(data), "--size", "16", "--workers", "0", "--out", str(tmp_path / "out")]
+    for told in (read_object(folder.results, ""), evaluate_as("diagnose", str(folder.path), *words)):
+        own, *others = told["baselines"]["networks"]
+        assert [other["name"] for other in others] == ["random weights", f"its start, {kept}"]
+        assert len({network["weights_sha256"] for network in (own, *others)}) == 3
 
 
 def test_random_weights_have_no_trend(data: Path, tmp_path: Path) -> None:

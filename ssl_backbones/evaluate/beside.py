@@ -9,20 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssl_backbones.catalogue.at_hand import weights_at_hand
-from ssl_backbones.distributed import made_everywhere, say
+from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.evaluation import Evaluation
 from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel, evaluated, open_model
-from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.names import Name
-from ssl_backbones.train.baselines import Question, Seen, compared
+from ssl_backbones.train.baselines import RANDOM, Candidate, Question, Seen, at_hand, compared, made
 from ssl_backbones.train.bench import view_of
-from ssl_backbones.train.processes import first_decides
 from ssl_backbones.views import permutation
 from ssl_backbones.visualizers.run_section import recorded_recipe, recorded_results
-
-RANDOM = "random weights"
 
 
 def beside_baselines(asked: Evaluation, count: int) -> dict[str, Any]:
@@ -31,14 +26,14 @@ def beside_baselines(asked: Evaluation, count: int) -> dict[str, Any]:
     drawn = np.sort(permutation(options.seed, 4, len(images))[:count])
     only = drawn if len(drawn) < len(images) else None
     found, readable = [], np.ones(len(drawn), bool)
-    for model, of in models(asked):
-        say(f"Verdict: {len(drawn)} of {len(images)} images, seen by {model.name}.")
+    for candidate, model in made(candidates(asked), lambda model: model.weights_sha256):
+        say(f"Verdict: {len(drawn)} of {len(images)} images, seen by {candidate.name}.")
         rows = features_of(model, images, asked.extraction, only=only)
         views = features_of(model, images, asked.extraction, only=only, views=view_of(model.crop, options.in_chans))
         readable &= rows.readable & views.readable
-        found.append((model, rows.rows, views.rows, of))
+        found.append((candidate, model.weights_sha256, rows.rows, views.rows))
     kept = torch.from_numpy(np.flatnonzero(readable))
-    seen = [Seen(model.name, model.weights_sha256, rows[kept], views[kept], of) for model, rows, views, of in found]
+    seen = [Seen(one.name, sha256, rows[kept], views[kept], one.images) for one, sha256, rows, views in found]
     labels = None if images.labels is None else torch.from_numpy(np.asarray(images.labels)[drawn]).long()[kept]
     about = {
         "of": len(images),
@@ -50,37 +45,20 @@ def beside_baselines(asked: Evaluation, count: int) -> dict[str, Any]:
     return told | ({} if trend is None else {"trend": trend})
 
 
-def models(asked: Evaluation) -> Iterator[tuple[EvaluatedModel, str]]:
-    """Each model, the one that is evaluated first, with the images that it was trained on where they are others."""
+def candidates(asked: Evaluation) -> Iterator[Candidate[EvaluatedModel]]:
+    """The networks to compare, the one that is evaluated first."""
     options, own = asked.options, asked.model
     how: dict[str, Any] = {"size": own.crop.size, "layer": own.layer, "channels": options.decoding.seen}
-    yield own, ""
+    yield Candidate(own.name, lambda: own)
     if not options.random:
-        random = open_model(options.model, own.device, random=True, seed=options.seed, **how)
-        yield renamed(random, RANDOM), ""
+        yield Candidate(RANDOM, lambda: open_model(options.model, own.device, random=True, seed=options.seed, **how))
     if not options.random and (init := recorded_recipe(Path(options.model)).get("init")):
-        try:
-            start = open_model(options.model, own.device, init=init, **how)
-            yield renamed(start, f"its start, {init}"), ""
-        except Refusal as error:
-            say(f"Skipped the comparison with the start: {error}")
+        yield Candidate(f"its start, {init}", lambda: open_model(options.model, own.device, init=init, **how))
     if options.in_chans:
         return  # weights at hand are of RGB
-    architecture = architecture_of(own)
-    found = first_decides(lambda: weights_at_hand(architecture, asked.images.fingerprint))
-    if found is not None:
-        try:
-            stranger = evaluated(found.name, made_everywhere(found.make), own.device, **how)
-        except Refusal as error:
-            say(f"Skipped the comparison with {found.name}: {error}")
-            return
-        if stranger.weights_sha256 != own.weights_sha256:
-            yield stranger, found.images
-
-
-def renamed(model: EvaluatedModel, name: str) -> EvaluatedModel:
-    """The same model under another name."""
-    return EvaluatedModel(name, model.network, model.layer, model.device, model.crop, model.weights_sha256)
+    if (found := at_hand(architecture_of(own), asked.images.fingerprint)) is not None:
+        name, make = found.name, found.make
+        yield Candidate(name, lambda: evaluated(name, make(), own.device, **how), found.images, once=True)
 
 
 def architecture_of(model: EvaluatedModel) -> str:

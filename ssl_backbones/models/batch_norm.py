@@ -181,7 +181,10 @@ def _replace(module: nn.Module, new: Callable[[nn.modules.batchnorm._BatchNorm],
 
 
 def _momentum(norm: nn.modules.batchnorm._BatchNorm) -> float:
-    """The momentum of the running statistics; TypeError for a BatchNorm that averages over all steps."""
+    """The momentum of the running statistics; BatchNormError for a BatchNorm that averages over all steps."""
     if norm.momentum is None:
-        raise TypeError("a BatchNorm with momentum=None averages over all steps and cannot be exchanged")
+        raise BatchNormError(
+            "a BatchNorm with momentum=None averages over all steps and cannot be exchanged: give it a momentum, such "
+            "as 0.1, train it on one process, or take a plain ResNet"
+        )
     return norm.momentum

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from ssl_backbones.credentials import change_texts
 from ssl_backbones.files import (
@@ -101,17 +101,15 @@ def claim(
     path: str | Path,
     recipe: Mapping[str, Any],
     *,
-    resume: Literal["auto", "never", "must"] = "auto",
     may_differ: Collection[str] = (),
     complete: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> RunFolder:
     """The folder, owned by this process until it ends, with `recipe` (plain JSON) written in it; or RunFolderError.
 
-    `resume` says what to do about an earlier run: "auto" goes on with one of the same recipe, "never" refuses any,
-    "must" refuses a folder without one. Fields in `may_differ` (dotted names, or the prefix of some) may have changed;
-    `complete` gives an earlier recipe the fields that it was written without. A run that failed before it had trained
-    anything gives its folder up to another recipe. That of a finished one stays as it is, unless its results were cut
-    short or its backbone is gone: then it counts as unfinished, for the same command to make them anew.
+    An earlier run of the same recipe goes on. Fields in `may_differ` (dotted names, or the prefix of some) may have
+    changed; `complete` gives an earlier recipe the fields that it was written without. A run that failed before it had
+    trained anything gives its folder up to another recipe. That of a finished one stays as it is, unless its results
+    were cut short or its backbone is gone: then it counts as unfinished, for the same command to make them anew.
     """
     path = Path(path)
     recipe = change_texts(json.loads(json.dumps(recipe, allow_nan=False)))
@@ -123,7 +121,6 @@ def claim(
         clear_leftovers(path)
         clear_leftovers(path / "backbone")
         folder = RunFolder(path, resumed=(path / "recipe.json").exists(), lock=held)
-        check_policy(folder, resume)
         changed = changed_fields(folder, recipe, may_differ, complete) if folder.resumed else ""
         if changed:
             folder = emptied(folder, changed)
@@ -199,14 +196,6 @@ def lost_part(folder: RunFolder) -> tuple[str, bool]:
     trained = results.get("protocol") == PRETRAINING or (isinstance(told, dict) and bool(told.get("folder")))
     gone = [name for name in BACKBONE if not (folder.backbone / name).is_file()]
     return (f"its {folder.backbone.name}/{gone[0]} is gone" if trained and gone else ""), trained
-
-
-def check_policy(folder: RunFolder, resume: str) -> None:
-    """Refuse an earlier run where none is wanted, or the lack of one."""
-    if folder.resumed and resume == "never":
-        raise RunFolderError(f"{folder.path} already holds a run; choose another folder with --out, or allow resuming")
-    if not folder.resumed and resume == "must":
-        raise RunFolderError(f"{folder.path} holds no run to resume; check --out, or start a new run there")
 
 
 def changed_fields(

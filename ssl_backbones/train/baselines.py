@@ -6,18 +6,23 @@ Without: retrieval of an image by a view of it among all, and the effective rank
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ssl_backbones.catalogue.at_hand import weights_at_hand
+from ssl_backbones.distributed import first_decides, made_everywhere, say
 from ssl_backbones.metrics import effective_rank, jackknife_interval, knn_predict, own_image_found, paired_gain
 from ssl_backbones.metrics.jackknife import GROUPS
 from ssl_backbones.metrics.logistic_regression import fit
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.results import Number, proportion
 from ssl_backbones.views import permutation
+
+Network = TypeVar("Network")
 
 MOST, FEWEST = 1000, 64
 """Images that are asked about."""
@@ -27,8 +32,46 @@ COST = 4
 """Training images that one image asked about costs: two passes forward and two readings for each of three networks."""
 K = 20
 """Neighbours that vote."""
+RANDOM = "random weights"
 WEIGHT_DECAY = 1e-3
 """Weight decay of the probe: the same for all networks, and not tuned."""
+
+
+@dataclass(frozen=True)
+class Candidate(Generic[Network]):
+    """A network to compare, which is made when its turn comes."""
+
+    name: str
+    make: Callable[[], Network]
+    images: str = ""
+    """The images that it was trained on, where they are known to be others."""
+    once: bool = False
+    """Left out where an earlier one has the same weights."""
+
+
+def at_hand(architecture: str, fingerprint: str) -> Candidate[nn.Module] | None:
+    """Weights of an architecture that are on this machine, for images of a fingerprint."""
+    found = first_decides(lambda: weights_at_hand(architecture, fingerprint))
+    if found is None:
+        return None
+    return Candidate(found.name, lambda: made_everywhere(found.make), found.images, once=True)
+
+
+def made(
+    candidates: Iterable[Candidate[Network]], sha256_of: Callable[[Network], str]
+) -> Iterator[tuple[Candidate[Network], Network]]:
+    """Each candidate and its network; one that cannot be made is left out with a sentence."""
+    known = set()
+    for candidate in candidates:
+        try:
+            network = candidate.make()
+        except Refusal as error:
+            say(f"Skipped the comparison with {candidate.name}: {error}")
+            continue
+        digest = sha256_of(network)
+        if not (candidate.once and digest in known):
+            yield candidate, network
+        known.add(digest)
 
 
 @dataclass(frozen=True)

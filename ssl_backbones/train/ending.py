@@ -11,18 +11,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from ssl_backbones.catalogue.at_hand import weights_at_hand
 from ssl_backbones.data.images import Images
 from ssl_backbones.distributed import is_lost_rank, made_everywhere, rank, say, world_size
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.names import Name
-from ssl_backbones.train.baselines import Question, Seen, compared, images_asked
+from ssl_backbones.train.baselines import RANDOM, Candidate, Question, Seen, at_hand, compared, images_asked, made
 from ssl_backbones.train.beginning import Beginning
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.loader import is_lost_reader
 from ssl_backbones.train.monitor import Monitor
-from ssl_backbones.train.processes import first_decides
 from ssl_backbones.views import SingleView, permutation
 
 
@@ -66,9 +64,9 @@ def beside_baselines(beginning: Beginning, images: Images, bench: Bench) -> dict
     count = images_asked(len(images), steps * recipe.batch_size)
     drawn = np.sort(permutation(recipe.seed, 3, len(images))[:count])
     seen = []
-    for name, backbone, of in networks(beginning, bench):
-        say(f"Verdict: {count} of {len(images)} images, seen by {name}.")
-        seen.append(looked_at(name, backbone, of, bench, images, drawn))
+    for candidate, backbone in made(candidates(beginning, bench), weights_sha256):
+        say(f"Verdict: {count} of {len(images)} images, seen by {candidate.name}.")
+        seen.append(looked_at(candidate, backbone, bench, images, drawn))
     labels = None if images.labels is None else torch.from_numpy(np.asarray(images.labels)[drawn]).long()
     view = bench.view_of(bench.method.backbone)
     about = {"of": len(images), "size": bench.size, "view": repr(view)}
@@ -77,33 +75,25 @@ def beside_baselines(beginning: Beginning, images: Images, bench: Bench) -> dict
     return None
 
 
-def networks(beginning: Beginning, bench: Bench) -> Iterator[tuple[str, nn.Module, str]]:
-    """Each network by its name, the run's own first, with the images that it was trained on where they are others."""
-    yield "this backbone", bench.method.published, ""
-    yield "random weights", beginning.drawn(), ""
+def candidates(beginning: Beginning, bench: Bench) -> Iterator[Candidate[nn.Module]]:
+    """The networks to compare, the run's own first."""
+    yield Candidate("this backbone", lambda: bench.method.published)
+    yield Candidate(RANDOM, beginning.drawn)
     if (start := beginning.recipe.start) is not None:
-        try:
-            yield f"its start, {start.shown}", made_everywhere(beginning.started), ""
-        except Refusal as error:
-            say(f"Skipped the comparison with the start: {error}")
+        yield Candidate(f"its start, {start.shown}", lambda: made_everywhere(beginning.started))
     if beginning.recipe.in_chans:
         return  # weights at hand are of RGB
-    known = bench.loader.dataset.images.fingerprint
-    found = first_decides(lambda: weights_at_hand(Name.parse(beginning.recipe.model).arch, known))
-    if found is not None:
-        try:
-            stranger = made_everywhere(found.make)
-        except Refusal as error:
-            say(f"Skipped the comparison with {found.name}: {error}")
-            return
-        if start is None or weights_sha256(stranger) != start.sha256:
-            yield found.name, stranger, found.images
+    images = bench.loader.dataset.images
+    if (found := at_hand(Name.parse(beginning.recipe.model).arch, images.fingerprint)) is not None:
+        yield found
 
 
-def looked_at(name: str, backbone: nn.Module, of: str, bench: Bench, images: Images, indices: np.ndarray) -> Seen:
+def looked_at(
+    candidate: Candidate[nn.Module], backbone: nn.Module, bench: Bench, images: Images, indices: np.ndarray
+) -> Seen:
     """A network's features of some images, each prepared as that network's description says, at the run's size."""
     backbone = backbone.to(bench.device)
     showing = replace(bench, shown=backbone)
     rows = showing.embed_by(bench.crop_of(backbone), images, indices)
     views = showing.embed_by(SingleView(bench.view_of(backbone)), images, indices)
-    return Seen(name, weights_sha256(backbone), rows, views, of)
+    return Seen(candidate.name, weights_sha256(backbone), rows, views, candidate.images)

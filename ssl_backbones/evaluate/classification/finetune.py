@@ -55,10 +55,7 @@ class Finetune(Classifier):
         last = linear_layer(config.hidden or width, config.classes, config.head_std)
         self.head = nn.Sequential(*hidden, last)
         if world_size() > 1:
-            try:
-                synchronise_batch_norm(self)
-            except TypeError as error:
-                raise ValueError(f"{error}: train it in one process, or take a plain ResNet") from error
+            synchronise_batch_norm(self)
 
     def logits(self, images: Tensor) -> Tensor:
         """The scores (B, classes) of images (B, 3, S, S)."""

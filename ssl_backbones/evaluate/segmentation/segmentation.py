@@ -95,10 +95,7 @@ class Segmentation(Method):
             else None
         )
         if world_size() > 1:
-            try:
-                synchronise_batch_norm(self)
-            except TypeError as error:
-                raise ValueError(f"{error}: train it in one process, or take a plain ResNet") from error
+            synchronise_batch_norm(self)
 
     @property
     def chance(self) -> float:
