@@ -29,9 +29,9 @@ from timing import SAMPLE, circumstances, command, in_turn, on_threads, quartile
 from ssl_backbones.data import Images, open_images, source
 from ssl_backbones.data.addresses import Address, fetched
 from ssl_backbones.data.blocks import Keeping
+from ssl_backbones.data.order import Order
 from ssl_backbones.data.subset import Subset
 from ssl_backbones.data.tar import TarImages
-from ssl_backbones.train.loader import Order
 
 PACKAGES = ("pillow", "numpy", "pyarrow", "fsspec", "aiohttp", "ssl-backbones")
 SERVER = Path(__file__).parents[1] / "tests" / "shard_server.py"

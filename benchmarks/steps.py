@@ -26,6 +26,7 @@ from torch import Tensor, nn
 import ssl_backbones
 from ssl_backbones import methods
 from ssl_backbones.data import Batch, BatchDataset, Images
+from ssl_backbones.data.order import Order
 from ssl_backbones.data.placement import MEMORY_FORMATS, mapped
 from ssl_backbones.distributed import rank, world_size
 from ssl_backbones.methods.method import MethodConfig
@@ -33,7 +34,6 @@ from ssl_backbones.mining import Pairs
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.runs.run_folder import RunFolder
-from ssl_backbones.train.loader import Order
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.monitor import Monitor
 from ssl_backbones.train.precision import DTYPES, Compute

@@ -26,11 +26,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssl_backbones import create_model
 from ssl_backbones.data.batches import Batch
+from ssl_backbones.data.order import Order
 from ssl_backbones.data.placement import mapped, to_device
 from ssl_backbones.methods import Method, MethodConfig
 from ssl_backbones.recipes.settings import OptimizerConfig
 from ssl_backbones.runs.run_folder import RunFolder
-from ssl_backbones.train.loader import Order
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.precision import Compute
 from ssl_backbones.views import Transform

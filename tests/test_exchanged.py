@@ -18,9 +18,9 @@ from two_processes import run_two_processes
 
 from ssl_backbones.data import Batches, Request, UnreadableImageError
 from ssl_backbones.data.exchanged import Exchanged
+from ssl_backbones.data.order import Order
 from ssl_backbones.methods import FlagsConfig, LewelMConfig, MethodConfig, MoCoV2Config
 from ssl_backbones.models import key_encoder
-from ssl_backbones.train.loader import Order
 
 IMAGES, BATCH, SEED = 16, 8, 5
 CASES: list[tuple[type[MethodConfig], dict[str, Any]]] = [

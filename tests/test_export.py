@@ -15,8 +15,7 @@ from warm_processes import run_program, without
 
 import ssl_backbones
 from ssl_backbones.hub.bundle import write_bundle
-from ssl_backbones.hub.export import BackboneError, save_backbone
-from ssl_backbones.hub.sidecar import preparation
+from ssl_backbones.hub.export import BackboneError, preparation, save_backbone
 
 FIELDS = {
     "input_size": (3, 96, 96),

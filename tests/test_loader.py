@@ -23,7 +23,8 @@ from PIL import Image
 
 from ssl_backbones.data.batches import Batch, Batches
 from ssl_backbones.data.images import Images, UnreadableImageError
-from ssl_backbones.train.loader import Loader, Order, Requests, as_tuple, obey_parent_alone
+from ssl_backbones.data.order import Order, Requests
+from ssl_backbones.train.loader import Loader, as_tuple, obey_parent_alone
 from ssl_backbones.views.transform import Transform
 
 

@@ -35,10 +35,10 @@ from ssl_backbones.hub.evaluations import (
     same_question,
     stands_for,
 )
+from ssl_backbones.hub.export import KEPT
 from ssl_backbones.hub.given import Terms
 from ssl_backbones.hub.publishing.material import MaterialError
 from ssl_backbones.hub.publishing.shipping import check_worth
-from ssl_backbones.hub.sidecar import KEPT
 from ssl_backbones.recipes.recipe import FREE
 from ssl_backbones.registry.image_sets import IMAGENETTE
 

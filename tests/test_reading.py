@@ -15,10 +15,10 @@ from torch.utils._pytree import tree_flatten
 
 from ssl_backbones.data import open_images
 from ssl_backbones.data.batches import Batch, BatchDataset, Request
+from ssl_backbones.data.order import Order
 from ssl_backbones.methods import BYOLConfig, MethodConfig
 from ssl_backbones.train import reading
 from ssl_backbones.train.beginning import Beginning
-from ssl_backbones.train.loader import Order
 from ssl_backbones.train.pretrain import build
 from ssl_backbones.train.reading import read_in_parts
 

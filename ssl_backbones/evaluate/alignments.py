@@ -37,7 +37,7 @@ def mapped(first: Tensor, second: Tensor, corners: Tensor) -> Aligned:
 
 def nearest(first: Tensor, second: Tensor, corners: Tensor) -> Aligned:
     """A point of maps (B, C, h, w), and the point that is nearest in the image, by the views' corners (2, B, 4)."""
-    return points(positions(first)), chosen(place_distances(*corners.unbind(), grid_of(first)).argmin(2))
+    return points(positions(first)), chosen(place_distances(corners[0], corners[1], grid_of(first)).argmin(2))
 
 
 def positions(maps: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ from typing import Any, TypedDict
 from ssl_backbones.catalogue.lookup import create_model, describe
 from ssl_backbones.cleanup import new_folder
 from ssl_backbones.files import file_digest, read_object, write_json
-from ssl_backbones.hub.export import save_backbone
-from ssl_backbones.hub.sidecar import check_no_token, preparation
+from ssl_backbones.hub.export import preparation, save_backbone
+from ssl_backbones.hub.sidecar import check_no_token
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.manifest import Entry
 from ssl_backbones.typed.values import check_form

@@ -13,7 +13,6 @@ from typing import Any
 
 import safetensors.torch
 import timm
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -21,6 +20,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ssl_backbones.files import kept_with_all, write_file, write_json
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.weightless import weightless
+
+KEPT = ("input_size", "mean", "std", "interpolation", "crop_pct")
+"""Fields of timm's configuration that say how images are prepared."""
 
 
 class BackboneError(Refusal, ValueError):
@@ -32,11 +34,11 @@ def save_backbone(
     folder: str | os.PathLike[str],
     architecture: str,
     *,
-    input_size: tuple[int, int, int] = (3, 224, 224),
-    mean: Sequence[float] = IMAGENET_DEFAULT_MEAN,
-    std: Sequence[float] = IMAGENET_DEFAULT_STD,
-    interpolation: str = "bilinear",
-    crop_pct: float = 0.875,
+    input_size: Sequence[int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    interpolation: str | None = None,
+    crop_pct: float | None = None,
     license: str | None = None,
     tag: str | None = None,
     description: str | None = None,
@@ -48,15 +50,17 @@ def save_backbone(
     """Write a headless backbone; `timm.create_model(f"local-dir:{folder}", pretrained=True)` gives the same tensors.
 
     `architecture` is the network's own name, `resnet50` and not `resnet50_lewel_b`, so that plain timm knows it. The
-    rest is how images are to be prepared and where the weights come from; with `half`, matrices and kernels are kept as
+    rest is how images are to be prepared, by default as the network's own description says, and where the weights come
+    from; with `half`, matrices and kernels are kept as
     float16, which is exact for a backbone that is `rounded`. Return the folder. Raises BackboneError for a network that
     the folder could not hold as it is.
     """
     _check_kind(backbone, architecture)
-    prepared = {"interpolation": interpolation, "crop_pct": crop_pct, "mean": list(mean), "std": list(std)}
-    about = {"license": license, "description": description, "origin_url": origin_url}
+    asked = {"input_size": input_size, "mean": mean, "std": std, "interpolation": interpolation, "crop_pct": crop_pct}
+    prepared = preparation(backbone) | {name: plain(value) for name, value in asked.items() if value is not None}
+    about: dict[str, Any] = {"license": license, "description": description, "origin_url": origin_url}
     about |= {"paper_name": paper_name, "paper_ids": paper_ids}
-    config = _config(backbone, architecture, list(input_size), tag=tag, **prepared, **about)
+    config = _config(backbone, architecture, tag=tag, **prepared, **about)
     _check(backbone, _loaded(config), architecture)
     weights = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
     folder = Path(folder)
@@ -67,6 +71,17 @@ def save_backbone(
         write_file(files[0], safetensors.torch.save(kept, metadata={"format": "pt"}))
         write_json(files[1], config)
     return folder
+
+
+def preparation(model: nn.Module) -> dict[str, Any]:
+    """A model's preparation of images: size, mean, std, interpolation and crop."""
+    cfg: Any = model.pretrained_cfg
+    return {name: plain(cfg[name]) for name in KEPT if name in cfg}
+
+
+def plain(value: Any) -> Any:
+    """A sequence as a list, as JSON has it; anything else as it is."""
+    return value if isinstance(value, str) or not isinstance(value, Sequence) else list(value)
 
 
 def rounded(backbone: nn.Module) -> nn.Module:
@@ -81,7 +96,7 @@ def _halved(value: Tensor) -> Tensor:
     return value.half() if value.dim() > 1 else value
 
 
-def _config(backbone: Any, architecture: str, input_size: Sequence[int], **fields: Any) -> dict[str, Any]:
+def _config(backbone: Any, architecture: str, *, input_size: Sequence[int], **fields: Any) -> dict[str, Any]:
     """The content of config.json for a headless network; of `fields`, those that are known."""
     known: Any = timm.get_pretrained_cfg(architecture) or PretrainedCfg()
     reduction = backbone.feature_info[-1]["reduction"]

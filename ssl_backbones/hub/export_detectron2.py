@@ -7,7 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
-from ssl_backbones.hub.sidecar import Exported, preparation, saved, stages
+from ssl_backbones.hub.export import preparation
+from ssl_backbones.hub.sidecar import Exported, saved, stages
 
 
 def as_detectron2(model: nn.Module, file: Path, architecture: str) -> Exported:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ssl_backbones.hub.sidecar import Exported, ExportError, preparation
+from ssl_backbones.hub.export import preparation
+from ssl_backbones.hub.sidecar import Exported, ExportError
 
 
 def as_onnx(model: nn.Module, file: Path, architecture: str) -> Exported:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
-from ssl_backbones.hub.sidecar import Exported, ExportError, preparation, saved, stages
+from ssl_backbones.hub.export import preparation
+from ssl_backbones.hub.sidecar import Exported, ExportError, saved, stages
 
 
 def as_openmmlab(model: nn.Module, file: Path, architecture: str) -> Exported:

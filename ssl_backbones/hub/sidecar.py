@@ -15,11 +15,9 @@ from torch import nn
 
 from ssl_backbones.credentials import holds_token
 from ssl_backbones.files import write_file, write_json
+from ssl_backbones.hub.export import preparation
 from ssl_backbones.outputs import together
 from ssl_backbones.refusal import Refusal
-
-KEPT = ("input_size", "mean", "std", "interpolation", "crop_pct")
-"""Fields of timm's configuration that say how images are prepared."""
 
 
 class ExportError(Refusal, ValueError):
@@ -34,12 +32,6 @@ class Exported:
     """Bytes of the file."""
     how: Mapping[str, Any]
     """The way to load it, as the JSON beside it tells."""
-
-
-def preparation(model: nn.Module) -> dict[str, Any]:
-    """A model's preparation of images: size, mean, std, interpolation and crop."""
-    cfg: Any = model.pretrained_cfg
-    return {name: list(cfg[name]) if isinstance(cfg[name], tuple) else cfg[name] for name in KEPT if name in cfg}
 
 
 def write_exported(file: Path, model: nn.Module, architecture: str, exported: Exported) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
 
 from ssl_backbones.products import exact_products
 
+Given = ParamSpec("Given")
 
-def in_single_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+
+def in_single_precision(loss: Callable[Given, Tensor]) -> Callable[Given, Tensor]:
     """The loss with its tensors in single precision at least, and without autocast or TF32.
 
     bfloat16 knows three digits: cosines near one and logits over a temperature need more. That is its forward pass:
@@ -20,10 +22,11 @@ def in_single_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """
 
     @functools.wraps(loss)
-    def wrapped(*values: Any, **named: Any) -> Tensor:
+    def wrapped(*values: Given.args, **named: Given.kwargs) -> Tensor:
         device = next(value.device for value in (*values, *named.values()) if isinstance(value, Tensor))
         with torch.autocast(device.type, enabled=False), exact_products():
-            return loss(*map(widened, values), **{name: widened(value) for name, value in named.items()})
+            wide: Any = loss
+            return wide(*map(widened, values), **{name: widened(value) for name, value in named.items()})  # type: ignore[no-any-return]
 
     return wrapped
 

@@ -55,7 +55,12 @@ def vicreg(
 
 
 def below(rows: Tensor, target: float, eps: float) -> Tensor:
-    """v: how far the columns' standard deviations over rows (B, ..., D) are below the target, mean. Eq. 1 and 2."""
+    """v: how far the columns' standard deviations over rows (B, ..., D) are below the target, mean. Eq. 1 and 2.
+
+    ValueError for a single row, which has none.
+    """
+    if len(rows) < 2:
+        raise ValueError("VICReg's variances are over images, and the batch has one: give batches of 2 or more")
     return (target - (rows.var(0) + eps).sqrt()).relu().mean()
 
 

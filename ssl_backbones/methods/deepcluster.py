@@ -24,6 +24,7 @@ from ssl_backbones.losses import accuracy, cross_entropy
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
 from ssl_backbones.models.classifier import classifier
+from ssl_backbones.models.image_rows import require_rows, rows_from_state
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.shares import all_shares
 from ssl_backbones.views import CropFlip
@@ -96,6 +97,7 @@ class DeepCluster(Method):
             raise ValueError(f"components={config.components} must be 1 to {width}, the backbone's number of features")
         self.head = classifier("mlp", width, config.hidden_dim, config.clusters)
         self.register_buffer("pseudo_labels", torch.zeros(0, dtype=torch.long))
+        rows_from_state(self, "pseudo_labels")
         self.register_buffer("weights", torch.ones(config.clusters))
 
     def transform(self, size: int) -> CropFlip:
@@ -119,6 +121,7 @@ class DeepCluster(Method):
     def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor | float]:
         """Score images (B, 3, S, S), given their rows (B,) in the data."""
         images, rows = batch
+        require_rows(self.pseudo_labels)
         labels = self.pseudo_labels[rows]
         logits = self.logits(images)
         total = gather(self.weights[labels].sum()[None]).mean()  # of a process's share of the batch

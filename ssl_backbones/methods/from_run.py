@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ssl_backbones.checks import check
@@ -144,11 +143,6 @@ def newest_state(folder: Path) -> tuple[Path, dict[str, Tensor]]:
 def load(method: Method, folder: Path) -> None:
     """Give a method every weight and statistic of a run's newest whole checkpoint; RunError unless they are its own."""
     checkpoint, state = newest_state(folder)
-    for name, buffer in method.named_buffers():
-        if not buffer.numel() and name in state:  # one with a row for each image, which only the data tell
-            method.get_submodule(name.rpartition(".")[0]).register_buffer(
-                name.rpartition(".")[2], torch.empty_like(state[name])
-            )
     try:
         method.load_state_dict(state)
     except RuntimeError as error:

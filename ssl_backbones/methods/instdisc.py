@@ -21,6 +21,7 @@ from ssl_backbones.losses import instance_exponentials, instance_nce, instance_s
 from ssl_backbones.losses.precision import widened
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
+from ssl_backbones.models.image_rows import require_rows
 from ssl_backbones.models.memory_bank import MemoryBank
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import INSTDISC_VIEW, MultiView, Policy, SingleView
@@ -86,6 +87,7 @@ class InstDisc(Method):
     def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor | float]:
         """Score views (B, 3, S, S) of images at these rows (B,) in the data."""
         view, rows = batch
+        require_rows(self.memory.keys)
         v = normalize(widened(self.head(pooled(feature_map(self.backbone, view)))), dim=1)
         self.memory.offer(rows, v)
         images, m = len(self.memory.keys), self.config.noise

@@ -28,6 +28,7 @@ from ssl_backbones.mining import PairedBatches, numbers_of_queries
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
 from ssl_backbones.models.clustering import Clustering
 from ssl_backbones.models.heads import moco_head
+from ssl_backbones.models.image_rows import require_rows
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Queue, check_queue
 from ssl_backbones.models.shadow import Shadow, Statistics
@@ -165,6 +166,7 @@ class PCL(Method):
         """The loss of embeddings (B, D) of the images at these rows (B,) against the prototypes of a clustering."""
         count, r = len(clustering.prototypes), self.config.negatives
         drawn = same_permutation(count, v.device)[: 1 + r] if r else torch.arange(count, device=v.device)
+        require_rows(clustering.labels)
         own = clustering.labels[rows]
         return prototype_contrast(v, clustering.prototypes, clustering.concentrations, own, drawn)
 

@@ -84,7 +84,8 @@ class PixPro(Method):
         y1, y2 = (propagated(x, self.value(x), self.config.sharpness) for x in (x1, x2))
         with torch.no_grad():
             (target1, _), (target2, _) = self.project(self.target, view1), self.project(self.target, view2)
-            pairs = nearby(*geometry.corners().unbind(), grid, self.config.distance)
+            corners1, corners2 = geometry.corners()
+            pairs = nearby(corners1, corners2, grid, self.config.distance)
             shared = pairs.flatten(1).any(1).float().mean()
         loss = pixel_consistency(y1, target2, pairs) + pixel_consistency(y2, target1, pairs.mT)
         return {"loss": loss, "shared": shared}

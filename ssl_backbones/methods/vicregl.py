@@ -92,7 +92,8 @@ class VICRegL(Method):
         """Score two views (B, 3, S, S) of each image by their places in it. Eq. 4."""
         (view1, view2), geometry = batch
         (z1, local1, grid), (z2, local2, _) = self.embed(view1), self.embed(view2)
-        by_place = self.local_loss(local1, local2, place_distances(*geometry.corners_in_pixels().unbind(), grid))
+        corners1, corners2 = geometry.corners_in_pixels()
+        by_place = self.local_loss(local1, local2, place_distances(corners1, corners2, grid))
         by_feature = self.local_loss(local1, local2, embedding_distances(local1, local2))
         whole = self.loss(z1, z2)
         share = self.config.global_weight
@@ -115,5 +116,6 @@ class VICRegL(Method):
 
     def loss(self, first: Tensor, second: Tensor) -> Tensor:
         """VICReg of paired embeddings (B, ..., D), over the images of all processes."""
-        config, paired = self.config, (gather_with_gradient(widened(rows)) for rows in (first, second))
-        return vicreg(*paired, config.invariance, config.variance, config.covariance)
+        config = self.config
+        first, second = (gather_with_gradient(widened(rows)) for rows in (first, second))
+        return vicreg(first, second, config.invariance, config.variance, config.covariance)

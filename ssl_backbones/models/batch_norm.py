@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +60,7 @@ def all_reduce_sum(part: Tensor) -> Tensor:
 
 
 class SplitBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """BatchNorm over each of `splits` contiguous groups of the batch: one process standing for several GPUs.
+    """BatchNorm over each of `splits` contiguous groups of the batch of all processes: few standing for several GPUs.
 
     Where an image has several rows, one after the other, `forward` is told their number, and keeps them in one group.
     Running statistics move by the mean over the groups, as they would on the mean GPU. On a device all groups are one
@@ -77,15 +78,24 @@ class SplitBatchNorm(nn.modules.batchnorm._BatchNorm):
         super().__init__(num_features, eps, momentum, affine)
         self.splits = splits
 
+    @property
+    def groups(self) -> int:
+        """The groups of this process's part of the batch."""
+        return max(1, self.splits // world_size())
+
     def forward(self, rows: Tensor, rows_of_an_image: int = 1) -> Tensor:
-        if not self.training:
+        groups = self.groups
+        if not self.training or groups == 1:
             return super().forward(rows)
         images = len(rows) // rows_of_an_image
-        if images < self.splits:
-            raise ValueError(f"a batch of {images} cannot be normalised in {self.splits} groups: lower bn_splits")
-        means = self.running_mean.expand(self.splits, -1).clone()
-        variances = self.running_var.expand(self.splits, -1).clone()
-        if rows.device.type != "cpu" and images % self.splits == 0:
+        if images < groups:
+            raise ValueError(
+                f"a batch of {images} cannot be normalised in {groups} groups: lower bn_splits or, for a backbone that "
+                "goes on without its method, take plain_batch_norm(backbone)"
+            )
+        means = self.running_mean.expand(groups, -1).clone()
+        variances = self.running_var.expand(groups, -1).clone()
+        if rows.device.type != "cpu" and images % groups == 0:
             normalised = self.at_once(rows, means, variances)
         else:
             normalised = self.one_by_one(rows, means, variances, rows_of_an_image)
@@ -95,8 +105,8 @@ class SplitBatchNorm(nn.modules.batchnorm._BatchNorm):
         return normalised
 
     def at_once(self, rows: Tensor, means: Tensor, variances: Tensor) -> Tensor:
-        """Normalise the groups of rows (B, C, ...) as channels of one batch; moves their statistics (splits, C)."""
-        splits, weight, bias = self.splits, self.weight, self.bias
+        """Normalise the groups of rows (B, C, ...) as channels of one batch; moves their statistics (groups, C)."""
+        splits, weight, bias = self.groups, self.weight, self.bias
         last = rows.movedim(1, -1).unflatten(0, (splits, -1))  # (splits, B / splits, ..., C)
         in_place = rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last)
         if in_place or rows.ndim == 2:  # channels lie side by side, and stay so
@@ -121,9 +131,9 @@ class SplitBatchNorm(nn.modules.batchnorm._BatchNorm):
         return unfolded
 
     def one_by_one(self, rows: Tensor, means: Tensor, variances: Tensor, rows_of_an_image: int = 1) -> Tensor:
-        """Normalise the groups of rows (B, C, ...) one after the other; moves their statistics (splits, C)."""
-        whole, more = divmod(len(rows) // rows_of_an_image, self.splits)
-        sizes = [rows_of_an_image * (whole + (group < more)) for group in range(self.splits)]
+        """Normalise the groups of rows (B, C, ...) one after the other; moves their statistics (groups, C)."""
+        whole, more = divmod(len(rows) // rows_of_an_image, self.groups)
+        sizes = [rows_of_an_image * (whole + (group < more)) for group in range(self.groups)]
         groups = rows.split_with_sizes(sizes)  # not a slice each: its gradient would be as large as all rows together
         parts = zip(groups, means, variances, strict=True)
         return torch.cat(
@@ -149,11 +159,12 @@ def synchronise_batch_norm(module: nn.Module) -> nn.Module:
 
 def normalises_together(module: nn.Module) -> bool:
     """True if a BatchNorm in the module is taken over all processes, or over groups of their batches."""
-    return any(isinstance(part, CrossReplicaBatchNorm | nn.SyncBatchNorm | SplitBatchNorm) for part in module.modules())
+    synchronised = any(isinstance(part, CrossReplicaBatchNorm | nn.SyncBatchNorm) for part in module.modules())
+    return synchronised or groups_of(module) > 1
 
 
 def split_batch_norm(module: nn.Module, splits: int) -> nn.Module:
-    """The module with every BatchNorm taken over each of `splits` groups of the batch; state-dict keys stay."""
+    """The module with every BatchNorm taken over each of `splits` groups of all processes' batch; keys stay."""
     return _replace(
         module, lambda norm: SplitBatchNorm(norm.num_features, splits, norm.eps, _momentum(norm), norm.affine)
     )
@@ -161,23 +172,46 @@ def split_batch_norm(module: nn.Module, splits: int) -> nn.Module:
 
 def groups_of(module: nn.Module) -> int:
     """The groups of a process's batch whose statistics are their own; 1 where no BatchNorm is split."""
-    return max([1, *(norm.splits for norm in module.modules() if isinstance(norm, SplitBatchNorm))])
+    return max([1, *(norm.groups for norm in module.modules() if isinstance(norm, SplitBatchNorm))])
 
 
-def _replace(module: nn.Module, new: Callable[[nn.modules.batchnorm._BatchNorm], nn.Module]) -> nn.Module:
-    """The module with each BatchNorm1d and BatchNorm2d in it exchanged, at every depth."""
-    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-        if type(module) not in (nn.BatchNorm1d, nn.BatchNorm2d):
+def plain_batch_norm(module: nn.Module) -> nn.Module:
+    """The module with the BatchNorms that a method exchanged as they were, statistics kept; state-dict keys stay.
+
+    A backbone that leaves its method for training of another kind wants them; for inference they are alike.
+    """
+    if (kind := getattr(module, "plain", None)) is not None:
+        norm: Any = module
+        return _carried(norm, kind(norm.num_features, norm.eps, norm.momentum, norm.affine))
+    for name, child in module.named_children():
+        setattr(module, name, plain_batch_norm(child))
+    return module
+
+
+def _replace(module: nn.Module, new: Callable[[nn.modules.batchnorm._BatchNorm], Any]) -> nn.Module:
+    """The module with each BatchNorm1d and BatchNorm2d in it exchanged, at every depth; one exchanged before, too."""
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) or hasattr(module, "plain"):
+        norm: Any = module
+        kind = getattr(norm, "plain", type(norm))
+        if kind not in (nn.BatchNorm1d, nn.BatchNorm2d):
             raise BatchNormError(
-                f"a {type(module).__name__} does more than normalise and cannot be exchanged, so its statistics are of "
-                "one process: train it on one, or take a network of plain BatchNorm, such as a ResNet"
+                f"a {type(module).__name__} does more than normalise and cannot be exchanged for one that looks at "
+                "other images: configure the method with sync_bn=False, target_bn='ema' or key_bn='ema', whichever it "
+                "has, or take a network of plain BatchNorm, such as a ResNet"
             )
-        exchanged = new(module)
-        exchanged.load_state_dict(module.state_dict())
-        return exchanged.to(module.running_mean).train(module.training)
+        exchanged = new(norm)
+        if type(exchanged) is not kind:
+            exchanged.plain = kind
+        return _carried(norm, exchanged)
     for name, child in module.named_children():
         setattr(module, name, _replace(child, new))
     return module
+
+
+def _carried(norm: nn.modules.batchnorm._BatchNorm, into: nn.Module) -> nn.Module:
+    """The other layer with all that a BatchNorm holds."""
+    into.load_state_dict(norm.state_dict())
+    return into.to(norm.running_mean).train(norm.training)
 
 
 def _momentum(norm: nn.modules.batchnorm._BatchNorm) -> float:

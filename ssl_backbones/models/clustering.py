@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_backbones.k_means import centred, k_means
+from ssl_backbones.models.image_rows import rows_from_state
 from ssl_backbones.shares import all_shares
 
 SMOOTHING = 10
@@ -24,7 +25,7 @@ class Clustering(nn.Module):
     """
 
     labels: Tensor
-    """(N,): the cluster of each image, without rows until `of_images`."""
+    """(N,): the cluster of each image, without rows until `of_images` or a state that is loaded."""
     prototypes: Tensor
     """(K, D): the mean of each cluster, brought to length one."""
     concentrations: Tensor
@@ -34,6 +35,7 @@ class Clustering(nn.Module):
         super().__init__()
         self.temperature = temperature
         self.register_buffer("labels", torch.zeros(0, dtype=torch.long))
+        rows_from_state(self, "labels")
         self.register_buffer("prototypes", torch.zeros(count, dim))
         self.register_buffer("concentrations", torch.full((count,), temperature))
 

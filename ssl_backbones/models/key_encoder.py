@@ -25,8 +25,8 @@ def guard_batch_norm(method: nn.Module, key_bn: KeyBN, splits: int) -> None:
     """Exchange the method's BatchNorms for those that `key_bn` asks for, `splits` groups over all processes."""
     if key_bn == "sync":
         synchronise_batch_norm(method)
-    if key_bn == "shuffle" and splits > world_size():
-        split_batch_norm(method, splits // world_size())
+    if key_bn == "shuffle" and splits > 1:
+        split_batch_norm(method, splits)
     if key_bn == "plain" or (key_bn == "shuffle" and max(splits, world_size()) == 1):
         warnings.warn(
             "queries and keys share their batch statistics, by which a network can tell its own batch without looking "

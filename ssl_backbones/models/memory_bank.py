@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_backbones.distributed import gather
+from ssl_backbones.models.image_rows import rows_from_state
 
 
 class MemoryBank(nn.Module):
@@ -17,11 +18,12 @@ class MemoryBank(nn.Module):
     """
 
     keys: Tensor
-    """(N, dim), without rows until `of_images`."""
+    """(N, dim), without rows until `of_images` or a state that is loaded."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.register_buffer("keys", torch.zeros(0, dim))
+        rows_from_state(self, "keys")
         self.offered: list[tuple[Tensor, Tensor]] = []
 
     def of_images(self, count: int, seed: int) -> None:

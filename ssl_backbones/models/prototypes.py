@@ -36,7 +36,8 @@ class Prototypes(nn.Module):
         moves, still = (self.steps >= self.frozen).to(self.weight.dtype), self.weight.detach()
         weight = still + moves * (self.weight - still)
         with torch.autocast(embeddings.device.type, enabled=False), exact_products():
-            return linear(widened(embeddings), normalize(weight, dim=1) if self.weight_norm else weight)
+            directions = widened(weight)
+            return linear(widened(embeddings), normalize(directions, dim=1) if self.weight_norm else directions)
 
     @torch.no_grad()
     def step(self) -> None:

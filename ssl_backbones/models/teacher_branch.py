@@ -93,6 +93,7 @@ class TeacherBranch(nn.Module):
         shift, scale = self.teacher.affine(views.mean, views.std)
         self.register_buffer("shift", shift, persistent=False)
         self.register_buffer("scale", scale, persistent=False)
+        self.has_looked = False
         self.asks_for_maps = bool(maps)
         if maps:
             if not self.map_width:
@@ -173,7 +174,13 @@ class TeacherBranch(nn.Module):
         return Seen(self.centred(seen.features), maps)
 
     def centred(self, features: Tensor) -> Tensor:
-        """The teacher's features (B, D) less their mean."""
+        """The teacher's features (B, D) less their mean; TeacherError before the mean is measured or loaded."""
+        self.has_looked = self.has_looked or bool(self.sha256.any())  # which a device is asked for once
+        if not self.has_looked:
+            raise TeacherError(
+                f"the teacher {self.config.teacher!r} has not seen the images yet: make the batches by "
+                "method.dataset(images, size, seed) before the first step"
+            )
         return features.to(self.centre.dtype) - self.centre
 
     def shown(self, view: Tensor) -> Tensor:

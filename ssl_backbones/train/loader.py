@@ -1,4 +1,4 @@
-"""The loader: the images of each batch as a function of counters, and the workers that make the batches."""
+"""The loader: the workers that make the batches."""
 
 from __future__ import annotations
 
@@ -8,23 +8,19 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from ssl_backbones.cores import cores_here
-from ssl_backbones.data.batches import Batch, BatchDataset, Exchange, Request
-from ssl_backbones.data.shards import Shards
+from ssl_backbones.data.batches import Batch, BatchDataset
+from ssl_backbones.data.order import Order, Requests
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.waiting import Spent
 from ssl_backbones.train.shared_arrays import arrays_shared
-from ssl_backbones.views.randomness import permutation, seed_of
 
 DIED = re.compile(r"DataLoader worker \(pid")
 """First words of torch when it hears that a worker is gone."""
@@ -32,109 +28,8 @@ MANY = 8
 """Workers beyond which each has one batch ready instead of two: together they have enough, in less memory."""
 
 
-@dataclass(frozen=True)
-class Order:
-    """The order in which a rank sees the images: a pure function of (seed, epoch), with nothing to save or restore.
-
-    Step s of an epoch is the s-th run of `batch_size` images of the epoch's order: a permutation, which goes from shard
-    to shard where the images lie in shards. What does not fill a batch is left to another epoch. A step is cut into
-    `accumulation` micro-batches and those among the ranks, so that the ranks' parts of the micro-batches, one
-    micro-batch after another, make up the step in order.
-    """
-
-    images: int
-    batch_size: int
-    """Over all ranks and micro-batches."""
-    seed: int
-    rank: int = 0
-    world_size: int = 1
-    accumulation: int = 1
-    shards: Shards | None = None
-
-    def __post_init__(self) -> None:
-        parts = self.world_size * self.accumulation
-        if self.batch_size < 1 or self.batch_size % parts:
-            raise ValueError(
-                f"a batch of {self.batch_size} images cannot be shared evenly by {self.world_size} processes x "
-                f"{self.accumulation} accumulation steps; choose a multiple of {parts}"
-            )
-        if self.images < self.batch_size:
-            raise ValueError(
-                f"the data has {self.images} images and one batch takes {self.batch_size}; "
-                f"choose a batch size of at most {self.images}, or add images"
-            )
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.images // self.batch_size
-
-    def requests(self, epoch: int, start_step: int = 0) -> Iterator[Request]:
-        """Yield the requests of this rank in an epoch from a step on: `accumulation` requests a step."""
-        order = self.of_epoch(epoch)
-        soon = self.shards.soon(self.seed, epoch, order) if self.shards else None
-        for step in range(start_step, self.steps_per_epoch):
-            shards = soon(step * self.batch_size) if soon else None
-            for micro_batch in range(self.accumulation):
-                exchange = self.exchange(order, epoch, step, micro_batch)
-                yield Request(epoch, self.indices(order, step, micro_batch), exchange, shards)
-
-    def of_epoch(self, epoch: int) -> np.ndarray:
-        """The images (N,) in the order of an epoch, over all ranks."""
-        if self.shards is not None:
-            return self.shards.order(self.seed, epoch)
-        return permutation(self.seed, epoch, self.images)
-
-    def indices(self, order: np.ndarray, step: int, micro_batch: int = 0) -> np.ndarray:
-        """This rank's images of a micro-batch, out of the epoch's permutation (N,)."""
-        return self.share(self.micro_batch(order, step, micro_batch))
-
-    def exchange(self, order: np.ndarray, epoch: int, step: int, micro_batch: int = 0) -> Exchange:
-        """This rank's share of a micro-batch that is shuffled: by (seed, epoch, step, micro-batch) and nothing else."""
-        everyone = self.micro_batch(order, step, micro_batch)
-        shuffled = permutation(seed_of(self.seed, epoch, step, micro_batch), 0, len(everyone))
-        return Exchange(self.share(everyone[shuffled]), np.argsort(shuffled))
-
-    def global_batch(self, step: int) -> np.ndarray:
-        """The images (batch_size,) of a step over all ranks, counted from 0 through all epochs."""
-        epoch, position = divmod(step, self.steps_per_epoch)
-        start = position * self.batch_size
-        return self.of_epoch(epoch)[start : start + self.batch_size]
-
-    def keys_of(self, step: int, keys: Sequence[str]) -> list[str]:
-        """The keys of the images of a step over all ranks, of those of all images."""
-        return [keys[int(index)] for index in self.global_batch(step)]
-
-    def micro_batch(self, order: np.ndarray, step: int, micro_batch: int) -> np.ndarray:
-        """The images of a micro-batch over all ranks."""
-        size = self.batch_size // self.accumulation
-        start = step * self.batch_size + micro_batch * size
-        return order[start : start + size]
-
-    def share(self, everyone: np.ndarray) -> np.ndarray:
-        """This rank's part of what is shared by all."""
-        size = len(everyone) // self.world_size
-        return everyone[self.rank * size : (self.rank + 1) * size]
-
-
 class LostReaderError(Refusal, RuntimeError):
     """A process that read images and is gone."""
-
-
-class Requests:
-    """Some steps of a run, counted from 0 through all epochs, as a sampler for `DataLoader(batch_size=None)`."""
-
-    def __init__(self, order: Order, first: int, last: int) -> None:
-        """From step `first` on, up to and without step `last`."""
-        self.order, self.first, self.last = order, first, last
-
-    def __iter__(self) -> Iterator[Request]:
-        steps = self.order.steps_per_epoch
-        for epoch in range(self.first // steps, -(-self.last // steps)):
-            start, end = max(0, self.first - epoch * steps), min(steps, self.last - epoch * steps)
-            yield from islice(self.order.requests(epoch, start), max(0, end - start) * self.order.accumulation)
-
-    def __len__(self) -> int:
-        return max(0, self.last - self.first) * self.order.accumulation
 
 
 class Loader:

@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 
 from ssl_backbones.checks import check
 from ssl_backbones.data import Images, ImageSourceError, Request
+from ssl_backbones.data.order import Order
 from ssl_backbones.data.placement import to_device
 from ssl_backbones.distributed import doing, rank, world_size
 from ssl_backbones.methods.method import Method
@@ -30,7 +31,7 @@ from ssl_backbones.train.cost import FirstBatch, expected
 from ssl_backbones.train.growth import effort, growth
 from ssl_backbones.train.guards import within_memory
 from ssl_backbones.train.judge import Judge
-from ssl_backbones.train.loader import Order, reading_workers
+from ssl_backbones.train.loader import reading_workers
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.optimization import parameter_groups
 from ssl_backbones.train.parts import PARTS, may_differ

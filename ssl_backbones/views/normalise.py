@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -17,7 +18,7 @@ class ChannelError(Refusal, ValueError):
     """Images of other channels than a network takes, or views that are not defined for them."""
 
 
-def normalise(levels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+def normalise(levels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """(x / 255 - mean) / std in float32, channels-last (B, C, H, W), of levels (B, C, H, W).
 
     ChannelError where there is neither one mean for all channels nor one for each.
@@ -27,7 +28,7 @@ def normalise(levels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
             f"images of {levels.shape[1]} channels are shown to a network of {len(mean)}: --in_chans {len(mean)} reads "
             "images of as many, TIFF and .npy, where the command has that option"
         )
-    scale, shift = _affine(mean, std, levels.device)
+    scale, shift = _affine(tuple(mean), tuple(std), levels.device)
     return levels.to(torch.float32, memory_format=torch.channels_last, copy=True).mul_(scale).add_(shift)
 
 

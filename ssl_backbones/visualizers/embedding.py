@@ -21,6 +21,8 @@ NEIGHBOURS = 10
 """Neighbours of an image that the trustworthiness asks for."""
 KEPT = 50
 """Principal components that t-SNE and UMAP see: distances hardly change, and they become much faster."""
+AT_ONCE = 512
+"""Images whose distances to all others are looked at together."""
 FEWEST = 5
 """Images below which there is nothing to lay out."""
 
@@ -135,16 +137,19 @@ def trustworthiness(rows: np.ndarray, places: np.ndarray, k: int) -> float:
     count = len(rows)
     if not 1 <= k < count / 2:
         raise ValueError(f"k is {k} for {count} images; give at least 1 and less than half of them.")
-    ranks = neighbour_order(rows).argsort(1)  # 0 is the image itself, 1 the nearest
-    near = neighbour_order(places)[:, 1 : k + 1]
-    excess = np.take_along_axis(ranks, near, 1) - k
-    return float(1 - 2 / (count * k * (2 * count - 3 * k - 1)) * excess.clip(0).sum())
+    excess = 0
+    for start in range(0, count, AT_ONCE):
+        some = np.arange(start, min(start + AT_ONCE, count))
+        ranks = neighbour_order(rows, some).argsort(1)  # 0 is the image itself, 1 the nearest
+        near = neighbour_order(places, some)[:, 1 : k + 1]
+        excess += (np.take_along_axis(ranks, near, 1) - k).clip(0).sum()
+    return float(1 - 2 / (count * k * (2 * count - 3 * k - 1)) * excess)
 
 
-def neighbour_order(rows: np.ndarray) -> np.ndarray:
-    """For each row, all rows (N, N) from the nearest on, itself first; ties go to the lower index."""
+def neighbour_order(rows: np.ndarray, some: np.ndarray) -> np.ndarray:
+    """For each of some rows (n,) of all (N, D), all (n, N) from the nearest on, itself first; ties by the index."""
     squares = (rows**2).sum(1)
-    distances = squares[:, None] + squares - 2 * rows @ rows.T
-    np.fill_diagonal(distances, -np.inf)
+    distances = squares[some, None] + squares - 2 * rows[some] @ rows.T
+    distances[np.arange(len(some)), some] = -np.inf
     order: np.ndarray = distances.argsort(1, kind="stable")
     return order

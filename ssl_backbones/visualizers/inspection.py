@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from ssl_backbones.methods.method import Method
 from ssl_backbones.refusal import Refusal
 
 FINE = 7
@@ -49,8 +50,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 def network_of(model: nn.Module) -> nn.Module:
     """The network that looks at images: a method's backbone, or else the model itself."""
-    backbone: Any = getattr(model, "backbone", None)
-    return unwrapped(backbone) if isinstance(backbone, nn.Module) else model
+    return unwrapped(model.backbone) if isinstance(model, Method) else model
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from torch import Tensor
 
 from ssl_backbones.visualizers.colours import DAWN
 
@@ -15,7 +16,7 @@ def overlay(image: Image.Image, heat: npt.ArrayLike, *, alpha: float = 0.5, colo
     `alpha` is the share of the heat map: 0 is the image alone, 1 the map alone.
     ValueError for a map of another shape or range, or an alpha outside [0, 1].
     """
-    values = np.asarray(heat, dtype=np.float32)
+    values = as_array(heat).astype(np.float32)
     if values.ndim != 2 or not values.size:
         raise ValueError(f"heat has shape {values.shape}; give one map (h, w).")
     if not (values.min() >= -1e-4 and values.max() <= 1 + 1e-4):
@@ -31,12 +32,17 @@ def overlay(image: Image.Image, heat: npt.ArrayLike, *, alpha: float = 0.5, colo
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 
+def as_array(heat: npt.ArrayLike) -> np.ndarray:
+    """A map as an array, a tensor from any device and with any history included."""
+    return np.asarray(heat.detach().cpu().double() if isinstance(heat, Tensor) else heat)
+
+
 def stretched(heat: npt.ArrayLike) -> np.ndarray:
     """Maps (..., h, w) each drawn out to [0, 1] by its own lowest and highest value; a constant map becomes zeros.
 
     A map that is not finite somewhere becomes NaN.
     """
-    values = np.asarray(heat, dtype=np.float64)
+    values = as_array(heat).astype(np.float64)
     finite = np.isfinite(values).all((-2, -1), keepdims=True)
     values = np.where(finite, values, 0.0)
     low, high = values.min((-2, -1), keepdims=True), values.max((-2, -1), keepdims=True)

@@ -13,11 +13,11 @@ from ssl_backbones.credentials import change_texts
 from ssl_backbones.files import write_file, write_json
 from ssl_backbones.hub.card import ON_THE_HUB, Places, model_card
 from ssl_backbones.hub.evaluations import stem_of
-from ssl_backbones.hub.export import save_backbone
+from ssl_backbones.hub.export import preparation, save_backbone
 from ssl_backbones.hub.given import Terms, givens
 from ssl_backbones.hub.publishing.material import Material, MaterialError
 from ssl_backbones.hub.publishing.names import clear_names
-from ssl_backbones.hub.sidecar import check_no_token, preparation
+from ssl_backbones.hub.sidecar import check_no_token
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.runs.manifest import MANIFEST, read_manifest
