@@ -50,7 +50,7 @@ from ssl_backbones.evaluate.model import EvaluatedModel, open_model
 from ssl_backbones.evaluate.protocols import logistic
 from ssl_backbones.files import write_json
 from ssl_backbones.metrics import knn_predict
-from ssl_backbones.metrics.logistic_regression import fit
+from ssl_backbones.metrics.logistic_regression import fit_classifier
 from ssl_backbones.models.kept_features import keep_features
 from ssl_backbones.models.teacher import Teacher
 from ssl_backbones.recipes.recipe import Recipe
@@ -81,7 +81,7 @@ def accuracy(learnt: Labelled, asked: Labelled, classes: int) -> dict[str, Any]:
     """k-NN and linear accuracy on the held-out images, and which of them were named rightly, as hexadecimal digits."""
     options = logistic.Options(model="", data="", out="", weight_decays=DECADES)
     decay, _ = logistic.choose(learnt.rows, learnt.labels, classes, options)
-    linear = fit(learnt.rows, learnt.labels, classes, decay).predict(asked.rows)
+    linear = fit_classifier(learnt.rows, learnt.labels, classes, decay).predict(asked.rows)
     near = knn_predict(learnt.rows, learnt.labels, asked.rows, k=NEIGHBOURS, num_classes=classes)
     right = {"knn": near == asked.labels, "linear": linear == asked.labels}
     return {"of": len(asked)} | {name: {"accuracy": share(one), "right": packed(one)} for name, one in right.items()}

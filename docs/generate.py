@@ -43,6 +43,8 @@ PUBLIC = (
     "ssl_backbones.data",
     "ssl_backbones.metrics",
     "ssl_backbones.mining",
+    "ssl_backbones.models",
+    "ssl_backbones.hub",
     "ssl_backbones.visualizers",
     "ssl_backbones.optimizers",
     "ssl_backbones.convert",

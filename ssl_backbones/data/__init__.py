@@ -9,6 +9,8 @@ from ssl_backbones.data.folder import ImageFolder
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError, by_content, by_sizes
 from ssl_backbones.data.numbered import NumberedBatches
 from ssl_backbones.data.opening import classes_sentence, opened_once, unlabelled
+from ssl_backbones.data.order import Epochs
+from ssl_backbones.data.placement import to_device
 from ssl_backbones.data.resident import ResidentImages
 from ssl_backbones.data.source import open_images, validation_of
 from ssl_backbones.data.unreadable import Accounts, TooManyUnreadableError, Unreadable
@@ -20,6 +22,7 @@ __all__ = [
     "Batches",
     "CachedImages",
     "DecodePolicy",
+    "Epochs",
     "ImageFolder",
     "ImageSourceError",
     "Images",
@@ -38,6 +41,7 @@ __all__ = [
     "require_batch",
     "require_labels",
     "say_copies",
+    "to_device",
     "unlabelled",
     "validation_of",
 ]

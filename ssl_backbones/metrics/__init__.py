@@ -17,9 +17,11 @@ from ssl_backbones.metrics.jackknife import jackknife_interval
 from ssl_backbones.metrics.knn import knn_accuracy, knn_predict, knn_sweep
 from ssl_backbones.metrics.label_free import nearest_others, own_image_found, shared_neighbours
 from ssl_backbones.metrics.localisation import centre_prior, deletion_auc, energy_inside, insertion_auc, pointing_game
+from ssl_backbones.metrics.logistic_regression import Classifier, fit_classifier
 from ssl_backbones.metrics.trend import share_slope
 
 __all__ = [
+    "Classifier",
     "Interval",
     "alignment",
     "centre_prior",
@@ -27,6 +29,7 @@ __all__ = [
     "effective_rank",
     "energy_inside",
     "feature_std",
+    "fit_classifier",
     "insertion_auc",
     "jackknife_interval",
     "knn_accuracy",

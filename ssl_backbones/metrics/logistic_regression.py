@@ -39,7 +39,7 @@ class Classifier:
         return torch.cat([self.logits(rows[at]).argmax(dim=1) for at in parts(len(rows), among)])
 
 
-def fit(
+def fit_classifier(
     rows: Tensor,
     labels: Tensor,
     classes: int,

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_backbones.k_means import centred, k_means
+from ssl_backbones.losses.precision import widened
 from ssl_backbones.models.image_rows import rows_from_state
 from ssl_backbones.shares import all_shares
 
@@ -56,7 +57,7 @@ class Clustering(nn.Module):
         distances = (points - means[own]).norm(dim=1)
         spread = centred(distances[:, None], own, distances, count)[:, 0]
         self.prototypes.copy_(normalize(means, dim=1))
-        self.concentrations.copy_(concentration(spread, sizes, self.temperature))
+        self.concentrations.copy_(concentration(widened(spread), sizes, self.temperature))
 
 
 def concentration(spread: Tensor, sizes: Tensor, temperature: float) -> Tensor:

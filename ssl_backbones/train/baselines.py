@@ -17,7 +17,7 @@ from ssl_backbones.catalogue.at_hand import weights_at_hand
 from ssl_backbones.distributed import first_decides, made_everywhere, say
 from ssl_backbones.metrics import effective_rank, jackknife_interval, knn_predict, own_image_found, paired_gain
 from ssl_backbones.metrics.jackknife import GROUPS
-from ssl_backbones.metrics.logistic_regression import fit
+from ssl_backbones.metrics.logistic_regression import fit_classifier
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.results import Number, proportion
 from ssl_backbones.views import permutation
@@ -118,7 +118,7 @@ class Question:
         answers = torch.empty_like(labels)
         halves = torch.from_numpy(permutation(self.seed, 2, len(labels))).chunk(2)
         for learnt, asked in (halves, halves[::-1]):
-            classifier = fit(features[learnt], labels[learnt], int(labels.max()) + 1, WEIGHT_DECAY)
+            classifier = fit_classifier(features[learnt], labels[learnt], int(labels.max()) + 1, WEIGHT_DECAY)
             answers[asked] = classifier.predict(features[asked])
         return answers
 

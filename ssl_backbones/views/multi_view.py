@@ -83,6 +83,8 @@ class MultiView(Transform):
         views = list(zip(self.policies, parameters, strict=True))
         if have_channels(images):
             return [torch.from_numpy(channel_image.render(images, policy, drawn, self.size)) for policy, drawn in views]
+        for image in images:
+            pillow_engine.check_rgb(image)
         if self.engine == "device":
             return device_engine.pack(images, views)
         render = (opencv_engine if self.engine == "opencv" else pillow_engine).render

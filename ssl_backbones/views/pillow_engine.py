@@ -12,14 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
+from ssl_backbones.views.normalise import ChannelError
 from ssl_backbones.views.per_image import Operations
 
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """The image's levels (H, W, 3), read-only."""
+    """The image's levels (H, W, 3), read-only; ChannelError for one that is not RGB."""
+    check_rgb(image)
     return np.frombuffer(image.tobytes(), dtype=np.uint8).reshape(image.height, image.width, 3)
+
+
+def check_rgb(image: Image.Image) -> None:
+    """Raise ChannelError for an image of another mode than RGB."""
+    if image.mode != "RGB":
+        raise ChannelError(f"an image is of mode {image.mode!r}, where views are of RGB: give image.convert('RGB')")
 
 
 def crop(image: Image.Image, box: Sequence[int], size: int, resampling: Image.Resampling) -> Image.Image:

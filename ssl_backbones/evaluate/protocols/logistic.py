@@ -22,7 +22,7 @@ from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.evaluation import chance, evaluation, one_by_one
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
 from ssl_backbones.evaluate.options import EvaluationOptions
-from ssl_backbones.metrics.logistic_regression import Classifier, fit
+from ssl_backbones.metrics.logistic_regression import Classifier, fit_classifier
 from ssl_backbones.runs.results import as_share, proportion
 
 HALF_DECADES = tuple(float(f"{10 ** (half / 2):.2g}") for half in range(-12, 1))
@@ -55,7 +55,7 @@ def run(options: Options) -> dict[str, Any]:
         assert queries is not None
         rows, labels = learnt.on(asked.model.device)
         chosen, tried = choose(rows, labels, len(images.classes), options)
-        classifier = fit(rows, labels, len(images.classes), chosen)
+        classifier = fit_classifier(rows, labels, len(images.classes), chosen)
         right = classifier.predict(queries.rows.to(rows.device)).cpu() == queries.labels
         left = asked.leave(
             {"top-1": proportion(int(right.sum()), len(right))},
@@ -90,7 +90,7 @@ def choose(rows: Tensor, labels: Tensor, classes: int, options: Options) -> tupl
     start: Classifier | None = None
     rest, held = (torch.nonzero(part)[:, 0] for part in (~held_out, held_out))
     for weight_decay in sorted(options.weight_decays, reverse=True):
-        start = fit(rows, labels, classes, weight_decay, start, rest)
+        start = fit_classifier(rows, labels, classes, weight_decay, start, rest)
         right = start.predict(rows, held) == labels[held]
         tried[f"{weight_decay:g}"] = proportion(int(right.sum()), len(right))
         say(f"weight decay {weight_decay:g}: {as_share(tried[f'{weight_decay:g}'])} held out")
