@@ -147,7 +147,7 @@ ACTIONS: dict[str, tuple[Action, tuple[str, ...]]] = {
         ("knn/results.json", "knn/recipe.json", RUN[2]),
     ),
     "embed": (embedded, RUN[2:3]),
-    "visualize": (looked_at, (*RUN, "run/log.jsonl")),
+    "visualize": (looked_at, (*RUN, *(f"run/{name}" for name in LOGS))),
     "bundle": (lambda _, root: command("bundle", str(root / "run"), "--out", str(root / "new")), RUN[1:3]),
     "export": (
         lambda _, root: command("export", str(root / "run"), "--format", "torchvision", "--out", str(root / "new.pth")),

@@ -270,15 +270,21 @@ def number(value: Any) -> Any:
     return NOT_NUMBERS.get(value, value) if isinstance(value, str) else value
 
 
+def is_number(value: Any) -> bool:
+    """True for what a line holds of a number: one that a float can be, or the name of one that JSON does not know."""
+    kind = type(number(value))
+    return kind is float or (kind is int and abs(value) < 2**63)
+
+
 def line_values(line: bytes) -> dict[str, Any] | None:
-    """A whole line's values, or None."""
+    """A whole line's values, or None: for a torn line, and for one that no run has written."""
     if not line.endswith(b"\n"):
         return None
     try:
         values = object_in(line)
     except ValueError:
         return None
-    return values if isinstance(values.get("step"), int) else None
+    return values if type(values.get("step")) is int and all(map(is_number, values.values())) else None
 
 
 def lines_up_to(path: Path, step: int | None) -> bytes:

@@ -19,7 +19,7 @@ def late_trend(lines: Sequence[Mapping[str, Any]], of: Mapping[str, int]) -> dic
     """
     measured = [line for line in lines if "rank" in line]
     name = next((name for name in of if any(name in line for line in measured)), None)
-    found = [line for line in measured if name in line]
+    found = [line for line in measured if 0 <= line.get(name, -1) <= 1]
     if name is None or not found:
         return {}
     last = int(found[-1]["step"])
@@ -30,6 +30,6 @@ def late_trend(lines: Sequence[Mapping[str, Any]], of: Mapping[str, int]) -> dic
         slope = share_slope(steps, told["shares"], of[name])
         span = steps[-1] - steps[0]
         told["change"] = {"value": slope.value * span, "low": slope.low * span, "high": slope.high * span}
-    if kept := [float(line["kept"]) for line in late if "kept" in line]:
+    if kept := [float(line["kept"]) for line in late if 0 <= line.get("kept", -1) <= 1]:
         told["kept"] = kept
     return told

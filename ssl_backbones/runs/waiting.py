@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -37,9 +38,10 @@ def share_of(speeds: Iterable[Mapping[str, Any]]) -> float | None:
     waited = total = 0.0
     step = 0
     for line in speeds:
-        if {"waiting", "images_per_second"} <= line.keys():
-            time = (line["step"] - step) / max(line["images_per_second"], 1e-9)
-            waited, total = waited + line["waiting"] * time, total + time
+        rate, waiting = line.get("images_per_second", 0.0), line.get("waiting", math.nan)
+        if 0 < rate < math.inf and math.isfinite(waiting):
+            time = (line["step"] - step) / max(rate, 1e-9)
+            waited, total = waited + waiting * time, total + time
         step = line["step"]
     return waited / total if total else None
 

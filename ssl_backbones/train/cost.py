@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 from collections.abc import Callable
@@ -65,11 +66,12 @@ def pace_of(loop: Loop, timing: FirstBatch | None) -> Pace | None:
 def seconds_before(loop: Loop) -> float | None:
     """Seconds of a step of whole views by the last lines that the run left of its speed; None without any."""
     lines = read_log(loop.folder.speed) if loop.step and loop.folder.speed.exists() else []
-    rates = [line["images_per_second"] for line in lines if line.get("images_per_second")][-RECENT:]
+    rates = [rate for line in lines if 0 < (rate := line.get("images_per_second", 0)) < math.inf][-RECENT:]
     if not rates:
         return None
     share = pixels(loop.run)[(loop.step - 1) // loop.loader.steps_per_epoch]
-    return float(loop.run.batch_size / median(rates) / share)
+    seconds = float(loop.run.batch_size / median(rates) / share)
+    return seconds if math.isfinite(seconds) else None
 
 
 def tells_pace(loop: Loop) -> bool:

@@ -225,7 +225,7 @@ def tested(folder: RunFolder) -> list[dict[str, Any]]:
     """Every test of the run, in order, as its log has them: a run that was stopped in between has them all."""
     lines = read_log(folder.log)
     told = ("step", "epoch", "top-1", "top-5")
-    return [{name: line[name] for name in told if name in line} for line in lines if "top-1" in line]
+    return [{name: line[name] for name in told if name in line} for line in lines if 0 <= line.get("top-1", -1) <= 1]
 
 
 def numbers_of(right: Mapping[str, Tensor], curve: list[dict[str, Any]], every: int) -> dict[str, Number]:
