@@ -12,6 +12,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import pytest
 from image_sources import fill
 from runs import image_folder
@@ -197,6 +198,39 @@ def test_pairs_are_mined_first_and_once(stand: Stand) -> None:
     assert own.pairs_file(own.rows[0], 0) is None
 
 
+def test_pairs_of_another_model_of_the_same_last_name_are_others(tmp_path: Path) -> None:
+    def places(model: str) -> tuple[Path, Path | None]:
+        named = of(FLAGS, "--pairs_from", model)
+        return named.run_folder(named.rows[0], 0), named.pairs_file(named.rows[0], 0)
+
+    assert len({places(model) for model in ("hf-hub:alice/moco", "hf-hub:bob/moco", "a/moco", "b/moco")}) == 4
+    folder = tmp_path / "moco"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    found = []
+    for content in (b"first", b"first", b"other"):
+        (folder / "model.safetensors").write_bytes(content)
+        found.append(places(str(folder)))
+    assert found[0] == found[1]
+    assert all(before != after for before, after in zip(found[1], found[2], strict=True))
+
+
+def test_options_of_reading_images_reach_every_command(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    reading = ("--max_pixels", "400000000", "--in_chans", "4", "--workers", "3")
+    Path("photos").rename("rgb")
+    for place in ("photos", "photos/train/a", "photos/train/b", "photos/val/a", "photos/val/b"):
+        Path(place).mkdir(parents=True, exist_ok=True)
+    for folder in Path("photos").glob("*/*"):
+        np.save(folder / "0.npy", np.zeros((8, 8, 4), np.uint8))
+    assert stand.compare(MOCO, FLAGS, *reading, "--protocols", "knn", "finetune") == 2
+    assert "finetune takes RGB alone: leave it out of --protocols" in capsys.readouterr().err
+    assert stand.compare(MOCO, FLAGS, *reading, "--views", "channels") == 0
+    assert {call.split()[0] for call in stand.calls} == {"pretrain", "mine-pairs", "evaluate"}
+    for call in stand.calls:
+        for name, value in zip(reading[::2], reading[1::2], strict=True):
+            assert f"{name} {value}" in call
+
+
 @pytest.mark.parametrize("order", list(permutations([FLAGS, MOCO, BYOL])))
 def test_a_row_that_pairs_are_mined_by_is_trained_before(order: tuple[str, ...], stand: Stand) -> None:
     assert stand.compare(*order, "--pairs_from", MOCO) == 0
@@ -269,9 +303,12 @@ def test_other_words_lie_elsewhere() -> None:
     alike = [
         usual,
         of(BYOL, MOCO, FLAGS, "--epochs=100", "--log_every", "3"),  # what it is already, and what makes it no other run
+        of(BYOL, MOCO, FLAGS, "--workers", "3", "--max_pixels", "400000000"),  # and so with what decides no number
         replace(usual, out=Path("moved")),
     ]
     assert len({each.run_folder(byol, 0).name for each in alike}) == 1
+    assert len({each.results(byol, column, 0).parent.name for each in alike}) == 1
+    assert len({each.pairs_file(flags, 0).name for each in alike}) == 1  # type: ignore[union-attr]
     others = [
         usual,
         of(BYOL, MOCO, FLAGS, "--epochs", "9"),

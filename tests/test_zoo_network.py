@@ -173,9 +173,10 @@ def test_a_full_disk_is_no_network_that_fails(
             raise OSError(number, os.strerror(number))
 
     server.answers["/x"] = whole(b"12345")
-    with pytest.raises(UnwritableError, match="make room") as caught, Full(tmp_path / "x", "w") as file:
-        download(f"{server.url}/x", file)
-    assert os.strerror(number) in str(caught.value)
+    with pytest.raises(UnwritableError, match="make room") as caught, replacing(tmp_path / "x") as file:
+        with Full(file.name, "w") as full:
+            download(f"{server.url}/x", full)
+    assert f"{tmp_path / 'x'} could not be written ({os.strerror(number)})" in str(caught.value)
 
 
 def test_a_failed_transfer_leaves_nothing(server: Server, tmp_path: Path):

@@ -18,11 +18,13 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from importlib import import_module
 from pathlib import Path
 
 from ssl_backbones.checks import check
 from ssl_backbones.credentials import without_credentials
-from ssl_backbones.evaluate.comparison.comparison import PROGRAM, Column, Comparison, Row
+from ssl_backbones.evaluate import protocols
+from ssl_backbones.evaluate.comparison.comparison import PROGRAM, Column, Comparison, ComparisonError, Row
 from ssl_backbones.evaluate.comparison.jobs import PYTHON, compare
 from ssl_backbones.registry.names import Name
 from ssl_backbones.typed.words import Hidden, Positional, grouped, options_among, read
@@ -103,17 +105,23 @@ def carry_out(comparison: Comparison, launch: tuple[str, ...] = ()) -> int:
     return 1 if failed else 0
 
 
+def takes_rgb_alone(protocol: str) -> bool:
+    """True for a protocol that knows no images of other channels."""
+    options = import_module(f"{protocols.__name__}.{protocol}").Options
+    return "in_chans" not in {field.name for field in fields(options)}
+
+
 def comparison_of(options: Options) -> Comparison:
     """The rows and columns that the options name: random weights first, then recipes, then models."""
-    workers = options_among(options.words, {"workers"})
-    columns = [replace(COLUMNS[name], words=workers) for name in options.protocols]
+    if options_among(options.words, {"in_chans"}) and (rgb := [*filter(takes_rgb_alone, options.protocols)]):
+        raise ComparisonError(f"{rgb[0]} takes RGB alone: leave it out of --protocols, or leave out --in_chans")
     rows = [Row(name, recipe=name) for name in options.recipes]
     comparison = Comparison(
         options.title or f"Compared on {without_credentials(options.data)}",
         options.data,
         options.out,
         (*rows, *(Row(name, model=name) for name in options.models)),
-        tuple(columns),
+        tuple(COLUMNS[name] for name in options.protocols),
         options.validation,
         options.seeds,
         options.words,

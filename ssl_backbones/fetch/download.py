@@ -6,14 +6,13 @@ import threading
 import time
 from base64 import b64encode
 from http.client import HTTPException, HTTPMessage, HTTPResponse
-from pathlib import Path
 from typing import IO, BinaryIO, final
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from ssl_backbones.credentials import without_credentials
-from ssl_backbones.files import DISK_ERRORS, UnwritableError, telling
+from ssl_backbones.files import DISK_ERRORS
 
 PATIENCE = 15.0
 """Seconds for an answer, names and all addresses included, and without any byte after that."""
@@ -57,9 +56,9 @@ def download(url: str, file: BinaryIO, most: int = LARGEST) -> None:
             received = _copy(response, file, most)
         if declared is not None and received != int(declared):
             raise DownloadError(f"the transfer was cut after {received} of {declared} bytes")
-    except UnwritableError:
-        raise
     except (OSError, HTTPException, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise  # what the file is to be called is told by whoever opened it
         if isinstance(error, HTTPError):
             error.close()  # it is the answer as well, with its connection
         raise DownloadError(without_credentials(_reason(error))) from error
@@ -111,8 +110,7 @@ def _copy(response: HTTPResponse, file: BinaryIO, most: int) -> int:
         received += len(piece)
         if received > most:
             raise DownloadError(f"it has more than the {most:,} bytes that are allowed")
-        with telling(Path(getattr(file, "name", "")), DISK_ERRORS):
-            file.write(piece)
+        file.write(piece)
         spent = time.monotonic() - began
         if spent > PATIENCE and received < SLOWEST * spent:
             raise TimeoutError

@@ -19,7 +19,7 @@ def late_trend(lines: Sequence[Mapping[str, Any]], of: Mapping[str, int]) -> dic
     """
     measured = [line for line in lines if "rank" in line]
     name = next((name for name in of if any(name in line for line in measured)), None)
-    found = [line for line in measured if 0 <= line.get(name, -1) <= 1]
+    found = [line for line in measured if name is not None and 0 <= line.get(name, -1) <= 1]
     if name is None or not found:
         return {}
     last = int(found[-1]["step"])

@@ -128,12 +128,18 @@ class Comparison:
     def run_folder(self, row: Row, seed: int) -> Path:
         """The folder of a row's pretraining; another recipe, data or pairs have another, so that no run is mistaken."""
         plain = {name: value for name, value in self.recipe(row).to_dict().items() if name not in NO_OTHER_RUN}
-        return self.out / row.recipe / f"seed{seed}.{self.digest(plain, Path(self.pairs_model(row, seed)).name)}"
+        return self.out / row.recipe / f"seed{seed}.{self.digest(plain, *self.mined_by(row, seed))}"
 
     def pairs_file(self, row: Row, seed: int) -> Path | None:
         """The file of a row's pairs; rows that mine them by the same model share it. None where it needs none."""
+        wanted = self.pairs_model(row, seed)
+        return self.out / f"pairs.{self.digest(*self.mined_by(row, seed))}.parquet" if wanted else None
+
+    def mined_by(self, row: Row, seed: int) -> tuple[str, ...]:
+        """The model of a row's pairs: a run of the comparison by its folder, another by all that tells it."""
         model = self.pairs_model(row, seed)
-        return self.out / f"pairs.{self.digest(Path(model).name)}.parquet" if model else None
+        own = not model or Path(model).is_relative_to(self.out)
+        return (Path(model).name,) if own else (model, *digests_in(model))
 
     def results(self, row: Row, column: Column, seed: int) -> Path:
         """The results.json of an evaluation; another question has another, and so has another run or other weights."""
@@ -147,8 +153,13 @@ class Comparison:
 
     @property
     def selection(self) -> tuple[str, ...]:
-        """The options that take a part of the images; mining and evaluations take them as pretraining does."""
-        return options_among(self.words, {"classes", "hold_out"})
+        """The options that decide which images there are; mining and evaluations take them as pretraining does."""
+        return options_among(self.words, {"classes", "hold_out", "in_chans"})
+
+    @property
+    def reading(self) -> tuple[str, ...]:
+        """The options of reading them, which all commands take alike, and which decide no number."""
+        return options_among(self.words, {"max_pixels", "workers"})
 
     def digest(self, *parts: Any) -> str:
         """Eight letters that stand for the parts and the data. `out` is not in them: it may be moved."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ssl_backbones.data import open_images, validation_of
+from ssl_backbones.data import DecodePolicy, open_images, validation_of
 from ssl_backbones.evaluate.comparison.comparison import Comparison, ComparisonError
 from ssl_backbones.files import make_folder, read_object, write_json
 from ssl_backbones.runs.results import about
+from ssl_backbones.typed.words import options_among
 
 NOTE = "images.json"
 
@@ -13,8 +14,10 @@ NOTE = "images.json"
 def check_images(comparison: Comparison) -> None:
     """Note the images that a comparison begins with; ComparisonError where it would go on with others."""
     data, validation = comparison.data, comparison.validation
-    images = open_images(data)
-    asked = open_images(validation, among=images.classes) if validation else validation_of(data, images)
+    channels = options_among(comparison.words, {"in_chans"})
+    policy = DecodePolicy(channels=int(channels[1]) if channels else 0)
+    images = open_images(data, policy)
+    asked = open_images(validation, policy, images.classes) if validation else validation_of(data, images, policy)
     sources = {"data": data, "validation": validation or f"the split kept beside {data}"}
     found = {"data": about(images, data), "validation": None if asked is None else about(asked, sources["validation"])}
     place, which = comparison.out / NOTE, comparison.digest()

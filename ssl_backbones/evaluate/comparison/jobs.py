@@ -47,6 +47,7 @@ def jobs(comparison: Comparison, row: Row, seed: int) -> Iterator[Job]:
                 "--data",
                 comparison.data,
                 *comparison.selection,
+                *comparison.reading,
                 "--out",
                 str(pairs),
             )
@@ -57,7 +58,8 @@ def jobs(comparison: Comparison, row: Row, seed: int) -> Iterator[Job]:
         model = (str(run),)
     for column in comparison.columns:
         done = comparison.results(row, column, seed)
-        theirs = (*column.words, *comparison.selection, *(("--size", str(row.size)) if row.size else ()))
+        size = ("--size", str(row.size)) if row.size else ()
+        theirs = (*column.words, *comparison.selection, *comparison.reading, *size)
         words = ("evaluate", column.protocol, *model, *asked, "--seed", str(seed), "--out", str(done.parent), *theirs)
         yield Job(words, done, Path(f"{done.parent}.log"))
 
