@@ -173,9 +173,9 @@ def test_a_full_disk_is_no_network_that_fails(
             raise OSError(number, os.strerror(number))
 
     server.answers["/x"] = whole(b"12345")
-    with pytest.raises(UnwritableError, match="make room") as caught, replacing(tmp_path / "x") as file:
-        with Full(file.name, "w") as full:
-            download(f"{server.url}/x", full)
+    expected = pytest.raises(UnwritableError, match="make room")
+    with expected as caught, replacing(tmp_path / "x") as file, Full(file.name, "w") as full:
+        download(f"{server.url}/x", full)
     assert f"{tmp_path / 'x'} could not be written ({os.strerror(number)})" in str(caught.value)
 
 
