@@ -25,7 +25,8 @@ from ssl_backbones.hub.bundle import write_bundle
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.hub.formats import export
 from ssl_backbones.models.teacher import Teacher, TeacherError
-from ssl_backbones.registry.errors import PretrainedWeightsError, UnknownModelError
+from ssl_backbones.refusal import Refusal
+from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.runs import checkpoint, saving
 from ssl_backbones.runs.manifest import CheckpointError
 
@@ -108,7 +109,7 @@ def test_a_pickle_runs_nothing(kind: str, name: str, backbone: Path, tmp_path: P
     (backbone / "model.safetensors").unlink()
     (backbone / name).write_bytes(PICKLES[kind]({"conv1.weight": Harmful(mark)}))
     before = below(tmp_path)
-    with pytest.raises((PretrainedWeightsError, RuntimeError, pickle.UnpicklingError)):
+    with pytest.raises(Refusal):
         ssl_backbones.create_model(str(backbone), pretrained=True)
     assert not mark.exists()
     assert below(tmp_path) == before
@@ -162,7 +163,7 @@ def test_damaged_weights_are_refused_or_whole(backbone: Path) -> None:
         (backbone / "model.safetensors").write_bytes(bytes(file))
         try:
             model = ssl_backbones.create_model(str(backbone), pretrained=True)
-        except (PretrainedWeightsError, RuntimeError):
+        except Refusal:
             continue
         assert set(model.state_dict()) == names
 
@@ -181,7 +182,7 @@ def test_weights_of_something_else_are_refused(spoil: Any, backbone: Path, tmp_p
     weights = spoil(load_file(backbone / "model.safetensors"))
     (backbone / "model.safetensors").write_bytes(save(weights))
     before = below(tmp_path)
-    with pytest.raises((PretrainedWeightsError, RuntimeError)):
+    with pytest.raises(Refusal):
         ssl_backbones.create_model(str(backbone), pretrained=True)
     assert below(tmp_path) == before
 
@@ -204,7 +205,7 @@ def test_a_configuration_names_an_architecture_and_nothing_else(
     config = json.loads((backbone / "config.json").read_text()) | change
     (backbone / "config.json").write_text(json.dumps(config))
     before = below(tmp_path)
-    with pytest.raises((UnknownModelError, PretrainedWeightsError, RuntimeError, ValueError)):
+    with pytest.raises(Refusal):
         ssl_backbones.create_model(str(backbone), pretrained=True)
     assert below(tmp_path) == before
 
@@ -220,12 +221,8 @@ def test_a_configuration_cannot_point_elsewhere(field: str, backbone: Path, tmp_
     (backbone / "config.json").write_text(json.dumps(config))
     before = below(tmp_path)
     own = load_file(backbone / "model.safetensors")
-    try:
-        model = ssl_backbones.create_model(str(backbone), pretrained=True)
-    except (PretrainedWeightsError, RuntimeError, TypeError, ValueError):
-        pass
-    else:
-        assert all(torch.equal(value, own[name]) for name, value in model.state_dict().items())
+    model = ssl_backbones.create_model(str(backbone), pretrained=True)
+    assert all(torch.equal(value, own[name]) for name, value in model.state_dict().items())
     assert not mark.exists()
     assert below(tmp_path) == before
 
@@ -233,7 +230,7 @@ def test_a_configuration_cannot_point_elsewhere(field: str, backbone: Path, tmp_
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"a": ' * 2000, b"[" * 100_000])
 def test_a_configuration_that_is_none(content: bytes, backbone: Path) -> None:
     (backbone / "config.json").write_bytes(content)
-    with pytest.raises((UnknownModelError, PretrainedWeightsError, RuntimeError, ValueError)):
+    with pytest.raises(Refusal):
         ssl_backbones.create_model(str(backbone), pretrained=True)
 
 

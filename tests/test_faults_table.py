@@ -10,24 +10,34 @@ from pathlib import Path
 from conftest import ROOT
 
 TABLE = ROOT / "docs" / "reliability.md"
-NAMED = re.findall(r"(\*slow\* )?`(test_\w+\.py)::(test_\w+)`", TABLE.read_text(encoding="utf-8"))
+NAMED = re.findall(r"(\*(?:partly )?slow\* )?`(test_\w+\.py)::(test_\w+)`", TABLE.read_text(encoding="utf-8"))
+SLOW = "pytest.mark.slow"
 
 
 @cache
-def written_in(path: Path) -> dict[str, bool]:
-    """The tests of a file, and whether each is slow."""
-    found = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
-    return {
-        node.name: any(ast.unparse(mark) == "pytest.mark.slow" for mark in node.decorator_list)
-        for node in found
-        if node.name.startswith("test_")
+def written_in(path: Path) -> dict[str, str]:
+    """The tests of a file, and the mark of each in the table: all of it slow, a part of its parameters, or nothing."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    constants = {
+        node.targets[0].id: ast.unparse(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     }
+    constants["STAND_INS"] = SLOW  # of small_methods.py
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            marks = [ast.unparse(mark) for mark in node.decorator_list]
+            used = {part.id for mark in node.decorator_list for part in ast.walk(mark) if isinstance(part, ast.Name)}
+            whole = [*marks, *(constants[name] for name in used if name in constants)]
+            found[node.name] = "*slow* " if SLOW in marks else "*partly slow* " if SLOW in " ".join(whole) else ""
+    return found
 
 
 def test_every_test_that_is_named_is_there() -> None:
     found = {file: written_in(ROOT / "tests" / file) for _, file, _ in NAMED}
     assert [name for _, file, name in NAMED if name not in found[file]] == []
-    assert [name for slow, file, name in NAMED if found[file][name] != bool(slow)] == []
+    assert [name for slow, file, name in NAMED if found[file][name] != slow] == []
 
 
 def test_every_row_has_a_test() -> None:

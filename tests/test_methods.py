@@ -178,6 +178,9 @@ class TestEveryMethod:
             rounded = method(batch_of(method))["loss"]
         rounded.backward()
         assert rounded.item() == pytest.approx(exact, rel=0.03, abs=0.02)  # logits are cosines times up to ten
+        method.on_step_end(0.5)
+        with torch.autocast("cpu", torch.bfloat16):  # with what the step left in queues, memories and targets
+            assert method(batch_of(method, seed=2))["loss"].isfinite()
 
     def test_channels_last_gives_the_same_loss(self, kind: type[MethodConfig]) -> None:
         losses = []

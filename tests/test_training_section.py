@@ -18,7 +18,7 @@ from ssl_backbones.hub.training_section import alterations, command, training
 from ssl_backbones.recipes import command_line, own
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.registry import image_sets
-from ssl_backbones.registry.image_sets import CLOTHING, DATA, IMAGENETTE, SAMPLE, are_those, known_by
+from ssl_backbones.registry.image_sets import CLOTHING, DATA, GOODS, IMAGENETTE, SAMPLE, are_those, known_by
 from ssl_backbones.registry.papers import PAPERS, Paper
 from ssl_backbones.train.results import altered, description, earned_tag
 
@@ -27,6 +27,7 @@ IMAGENET_RECIPE = recipes.get("resnet50_lewel_b.in1k_400ep")
 IMAGE_SOURCES = {
     "imagenette_96": IMAGENETTE,
     "clothing10_cc0_160": CLOTHING,
+    "goods_128": GOODS,
 }
 
 
@@ -53,10 +54,13 @@ def test_the_sample_images_are_known_by_their_fingerprint() -> None:
 @pytest.mark.parametrize("name", IMAGE_SOURCES)
 def test_the_images_that_weights_here_were_trained_on_are_known(name: str) -> None:
     data = IMAGE_SOURCES[name]
-    for path in (ROOT / "benchmarks" / "results").glob("resnet8_*/results.json"):
+    asked = 0
+    for path in (*(ROOT / "benchmarks" / "results").glob("resnet*/results.json"), *ROOT.glob("weights/*/results.json")):
         recipe = json.loads((path.parent / "recipe.json").read_text())
         if recipe["data"] == name:
+            asked += 1
             assert json.loads(path.read_text())["data"]["fingerprint"] in data.fingerprints
+    assert asked
     here = ROOT.parent / "shared" / "data" / name
     if not here.is_dir():
         pytest.skip(f"{name} is not here")
