@@ -41,10 +41,6 @@ def test_the_memory_that_is_told_is_that_of_its_file() -> None:
         at_once = [", ".join(map(str, way["images_at_once"].values())) for way in (kept, anew)]
         told = (kept["gb_per_256_images"], kept["gb_of_state"], at_once[0], anew["gb_per_256_images"], at_once[1])
         assert cells == " | ".join(map(str, told))
-    (sentence,) = re.findall(r"a ResNet-50 keeps(.*?)\(counted\)", (ROOT / "README.md").read_text(), re.S)
-    four = ("moco_v2.in1k_200ep", "lewel_m.in1k_200ep", "byol.in1k_200ep", "lewel_b.in1k_400ep")
-    expected = [str(counted[f"resnet50_{name}"]["kept"]["gb_per_256_images"]) for name in four]
-    assert re.findall(r"\d+\.\d", sentence) == expected
 
 
 def test_the_table_of_nearest_neighbours_is_that_of_its_file() -> None:
@@ -65,6 +61,23 @@ def test_the_memory_of_a_recipe_is_counted_as_its_file_says() -> None:
     counted = {row["recipe"]: row for row in json.loads((RESULTS / "activation_memory.json").read_bytes())["counted"]}
     name = "resnet50_lewel_b.in1k_400ep"
     assert activation_memory.row_of(name, {}, activation_memory.Noise(64, 16)) == counted[name]
+
+
+def test_pages_tell_faiss_memory_and_byol_beside_moco_as_they_were_measured() -> None:
+    measured = json.loads((RESULTS / "neighbours.json").read_bytes())["measured"]
+    shares = [row["torch"]["mb"] / row["faiss"]["mb"] for row in measured]
+    told = f"with {min(shares):.1f} to {max(shares):.0f} times its memory here"
+    assert told in (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    rules = " ".join((ROOT / "docs" / "own_rules.md").read_text(encoding="utf-8").split())
+    rows = {row["label"]: row["cells"] for row in json.loads((RESULTS / "imagenette_table.json").read_bytes())["rows"]}
+    moco, byol = (100 * rows[name]["k-NN"]["mean"] for name in ("MoCo v2", "BYOL"))
+    assert f"MoCo v2 at equal CPU time ({moco:.1f} and {byol:.1f} in six" in rules
+    kept = [
+        json.loads((RESULTS / f"resnet8_{name}.imagenette32_60ep" / "evaluations" / "knn.json").read_bytes())
+        for name in ("byol", "moco_v2")
+    ]
+    byol, moco = (100 * one["numbers"]["k=20, T=0.07"]["value"] for one in kept)
+    assert f"({byol:.1f} and {moco:.1f} %)" in rules
 
 
 def test_every_file_that_is_named_is_there() -> None:

@@ -159,6 +159,15 @@ def test_the_readme_names_what_learned_from_images_that_anybody_may_use() -> Non
     assert set(re.findall(r"`(\S+)`", told)) == free
 
 
+def test_the_readme_names_whose_weights_may_be_fetched_for_any_use() -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Weights by name")[2].partition("## Why")[0]
+    fetched = {tag for tag in TAGS if tag.origin and tag.source and "-nc" not in tag.licence}
+    told = re.findall(r"`(resnet50_\S+)` \((\S+), ([\d.]+) %", page)
+    assert {(name, licence.lower(), float(number)) for name, licence, number in told} == {
+        (tag.name, tag.licence, tag.origin.number) for tag in fetched if tag.origin
+    }
+
+
 KEPT = sorted(path.parent for path in (ROOT / "weights").glob("*/model.safetensors"))
 """Folders of weights that are in the repository alone."""
 

@@ -87,8 +87,12 @@ def test_a_snippet_of_a_page_runs(
     exec(compile(text, "snippet", "exec"), {"__name__": "snippet"})
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md"])
+REPOSITORY = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md"]
+
+
+@pytest.mark.parametrize("page", [*REPOSITORY, *(f"docs/{path.name}" for path in PAGES[1:] if path.stem != "index")])
 def test_what_a_page_of_the_repository_links_to_is_there(page: str) -> None:
+    """Where the repository is read, pages that the site generates are not there: they are named by their address."""
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []

@@ -27,7 +27,7 @@ class Options:
     pattern: Positional[str] = ""
     """Wildcard for the names, such as 'resnet50_*' (quote it); without one, names without weights are told in short."""
     pretrained: bool = False
-    """List only names with published weights."""
+    """List only names whose weights ship or can be fetched."""
 
 
 def run(options: Options) -> int:
