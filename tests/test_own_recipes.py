@@ -330,3 +330,14 @@ def test_the_facts_of_images_and_machine(tmp_path: Path, monkeypatch: pytest.Mon
     assert memory_of(torch.device("cpu")) == 0.25e9
     (tmp_path / "memory.max").write_text("max\n")
     assert memory_of(torch.device("cpu")) > 0.25e9
+
+
+@pytest.mark.parametrize("name", [name for name in OWN if name.startswith("resnet18_")])
+def test_help_tells_what_the_rules_set_and_no_value_of_it(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = recipes.get(name)
+    with pytest.raises(SystemExit):
+        read_recipe([name, "--help"], "pretrain", "")
+    told = dict(re.findall(r"^  --(\S+), .* \((.*)\)$", capsys.readouterr().out, re.MULTILINE))
+    whole = {name for name in recipe.derived if name in told}
+    assert {name for name, value in told.items() if value == "by the rules"} == whole
+    assert {"size", "batch_size", "epochs"} <= whole

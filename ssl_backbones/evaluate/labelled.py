@@ -160,5 +160,5 @@ def require_asked(validation: Images | None, data: str, protocol: str) -> None:
     if validation is None:
         raise ImageSourceError(
             f"{protocol} needs validation images, and {data} has no validation split: name labelled "
-            "images with --validation"
+            "images with --validation, or keep some of each class out of the training with --hold_out 50"
         )

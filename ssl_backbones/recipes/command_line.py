@@ -24,7 +24,8 @@ def read_recipe(words: Sequence[str], program: str, about: str | None) -> Recipe
         usual = recipes.get(name)
     except ValueError as error:
         raise CommandLineError(str(error)) from error
-    recipe = left_to_rules(read(Recipe, words[named:], f"{program} {name}", about, usual=usual), words[named:])
+    recipe = read(Recipe, words[named:], f"{program} {name}", about, usual=usual, by_rules=usual.derived)
+    recipe = left_to_rules(recipe, words[named:])
     if name == "sample" and not recipe.data:
         raise CommandLineError(
             f"the sample images, {recipe.promise.data}, are part of the repository, and this is no copy of it: name "

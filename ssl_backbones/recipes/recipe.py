@@ -52,9 +52,9 @@ class Run(ABC):
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Precision of the network; auto is the fastest here, as measured on a few steps."""
+    """Precision of the network; auto is the fastest on this machine: on a CPU a few steps tell."""
     layout: Literal["auto", "contiguous", "channels_last"] = "auto"
-    """Memory layout of images and weights; auto is the fastest here, as measured on a few steps."""
+    """Memory layout of images and weights; auto is the fastest on this machine: on a CPU a few steps tell."""
     seed: int = 0
     """Random seed for weights, image order and augmentations."""
     compile: bool = False

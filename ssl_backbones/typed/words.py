@@ -41,6 +41,8 @@ class Option:
     """Its value where nothing is said; MISSING where something has to be."""
     positional: bool
     about: str
+    by_rules: bool = False
+    """True where its value follows from the images and the machine unless it is said."""
 
     def read(self, words: Sequence[str]) -> Any:
         """The value that words spell; CommandLineError, in a sentence, where they spell none."""
@@ -84,6 +86,7 @@ class Option:
         if self.declared is bool:
             return f"--{self.name}, --{negative(self.name)} ({'on' if self.usual else 'off'})"
         usual = " ".join(map(str, self.usual)) if isinstance(self.usual, tuple) else str(self.usual)
+        usual = "by the rules" if self.by_rules else usual
         told = " (needed)" if self.usual is MISSING else f" ({usual})" if usual else ""
         return f"{self.value if self.positional else f'--{self.name}'}, {in_words(self.declared)}{told}"
 
@@ -97,11 +100,13 @@ def read(
     usual: T | None = None,
     presets: Mapping[str, T] | None = None,
     needed: Collection[str] = (),
+    by_rules: Collection[str] = (),
 ) -> T:
     """The dataclass that the words spell, or the usual one with what they alter; CommandLineError says what is wrong.
 
     The usual one is that of `presets` which --preset names, or the first. `needed` are fields that have to be said
-    although they have a value. --help prints `about` and the options, and ends the process.
+    although they have a value; those `by_rules` are said to get one later. --help prints `about` and the options, and
+    ends the process.
     """
     known: dict[str, Option] = {}
     if presets:
@@ -110,6 +115,7 @@ def read(
         usual = presets[choice.read(named_one[-1]) if named_one else choice.usual]
     known |= options(kind, usual)
     known |= {name: replace(known[name], usual=MISSING) for name in needed}
+    known |= {name: replace(known[name], by_rules=True) for name in by_rules if name in known}
     known = dict(sorted(known.items(), key=lambda item: (not item[1].positional, item[1].usual is not MISSING)))
     if {"-h", "--help"} & set(words):
         print(help_text(program, about or "", known))
