@@ -17,7 +17,7 @@ from torch import nn
 
 import ssl_backbones
 from ssl_backbones.models.backbone import width_of
-from ssl_backbones.models.shadow import Shadow
+from ssl_backbones.models.ema import EMA
 
 PACKAGES = ("torch", "timm", "ssl-backbones")
 NETWORKS = ("resnet8", "resnet18", "resnet50")
@@ -58,17 +58,17 @@ def online_of(name: str, seed: int, device: torch.device) -> nn.Module:
 def measure(name: str, rounds: int, device: torch.device) -> dict[str, Any]:
     """The time of both ways, and the ratio."""
     online = online_of(name, 0, device)
-    shadow = Shadow("average", network=online_of(name, 1, device))
+    ema = EMA("average", network=online_of(name, 1, device))
     targets = {"state dict": online_of(name, 1, device), "in place": online_of(name, 1, device)}
     ways: dict[str, Callable[[], object]] = {
-        "ours": lambda: shadow.update(MOMENTUM, network=online),
+        "ours": lambda: ema.update(MOMENTUM, network=online),
         "state dict": lambda: by_state_dict(targets["state dict"], online),
         "in place": lambda: in_place(targets["in place"], online),
     }
     for way in ways.values():
         way()
     for target in targets.values():
-        for mine, literal in zip(shadow.network.state_dict().values(), target.state_dict().values(), strict=True):
+        for mine, literal in zip(ema.network.state_dict().values(), target.state_dict().values(), strict=True):
             torch.testing.assert_close(mine, literal)
     seconds = in_turn(ways, rounds, clock_of(device)[1])
     return {

@@ -27,8 +27,8 @@ from ssl_backbones.evaluate.model import open_model
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.methods import BYOLConfig, MethodConfig, SupervisedConfig
 from ssl_backbones.models.backbone import weights_sha256
+from ssl_backbones.models.ema import EMA
 from ssl_backbones.models.provenance import Provenance
-from ssl_backbones.models.shadow import Shadow
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.train.beginning import begin
@@ -57,7 +57,7 @@ def test_every_method_begins_with_the_start_and_so_does_what_follows_it(
     recipe = tiny(kind, data, tmp_path, init=str(folder))
     method, random = begun(recipe), begun(dataclasses.replace(recipe, init=""))
     wanted, drawn = network(1).state_dict(), random.state_dict()
-    networks = [method.backbone, *(part.backbone for part in method.modules() if isinstance(part, Shadow))]
+    networks = [method.backbone, *(part.backbone for part in method.modules() if isinstance(part, EMA))]
     for part in networks:
         found = part.state_dict()
         assert found.keys() == wanted.keys()

@@ -1,4 +1,4 @@
-"""Heads, shadow, queue and batch norms, each against what it stands for."""
+"""Heads, ema, queue and batch norms, each against what it stands for."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from ssl_backbones.models.batch_norm import (
     split_batch_norm,
     synchronise_batch_norm,
 )
+from ssl_backbones.models.ema import EMA
 from ssl_backbones.models.heads import MLPHead
 from ssl_backbones.models.queue import Queue, check_queue
-from ssl_backbones.models.shadow import Shadow
 
 
 class TestHeads:
@@ -114,29 +114,29 @@ class TestShadow:
     def test_it_is_the_average_of_what_it_was_shown(self, statistics: str) -> None:
         torch.manual_seed(0)
         online = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-        shadow = Shadow(statistics, net=online)  # type: ignore[arg-type]
+        ema = EMA(statistics, net=online)  # type: ignore[arg-type]
         expected = {name: value.clone() for name, value in online.state_dict().items()}
         for momentum in (0.9, 0.5):
             online(torch.randn(8, 3))
             with torch.no_grad():
                 for parameter in online.parameters():
                     parameter.add_(torch.randn_like(parameter))
-            shadow.update(momentum, net=online)
+            ema.update(momentum, net=online)
             for name, value in online.state_dict().items():
                 is_statistic = "running" in name or "tracked" in name
                 if not is_statistic or statistics == "average":
                     mixed = momentum * expected[name] + (1 - momentum) * value
                     expected[name] = value.clone() if "tracked" in name else mixed
-        for name, value in shadow.net.state_dict().items():
+        for name, value in ema.net.state_dict().items():
             torch.testing.assert_close(value, expected[name])
 
     def test_averaged_statistics_are_used_in_training_too(self) -> None:
-        shadow = Shadow("average", net=nn.BatchNorm1d(4)).train()
-        assert not shadow.net.training
-        assert Shadow("own", net=nn.BatchNorm1d(4)).train().net.training
+        ema = EMA("average", net=nn.BatchNorm1d(4)).train()
+        assert not ema.net.training
+        assert EMA("own", net=nn.BatchNorm1d(4)).train().net.training
 
     def test_it_takes_no_gradient(self) -> None:
-        assert not any(parameter.requires_grad for parameter in Shadow("own", net=nn.Linear(2, 2)).parameters())
+        assert not any(parameter.requires_grad for parameter in EMA("own", net=nn.Linear(2, 2)).parameters())
 
 
 class TestQueue:

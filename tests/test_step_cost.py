@@ -36,7 +36,7 @@ from ssl_backbones.methods import (
     VICRegLConfig,
 )
 from ssl_backbones.methods.aligned import AlignedConfig
-from ssl_backbones.models.shadow import Shadow
+from ssl_backbones.models.ema import EMA
 from ssl_backbones.optimizers import LARS
 
 PASSES: dict[type[MethodConfig], tuple[int, int]] = {
@@ -180,12 +180,12 @@ def test_a_moving_average_takes_as_many_calls_for_a_deep_network(statistics: Any
     counts = []
     for layers in (2, 20):
         online = network(layers)
-        shadow = Shadow(statistics, network=online)
+        ema = EMA(statistics, network=online)
         online(torch.randn(4, 3))
         with Calls() as calls:
-            shadow.update(0.9, network=online)
+            ema.update(0.9, network=online)
         counts.append(calls.count)
-        for old, new in zip(shadow.network.buffers(), online.buffers(), strict=True):
+        for old, new in zip(ema.network.buffers(), online.buffers(), strict=True):
             if statistics == "average" and not old.is_floating_point():
                 assert torch.equal(old, new)
     assert counts[0] == counts[1]

@@ -58,7 +58,7 @@ class Evaluation:
         """The features of the images that are wanted (N,) bool and can be read."""
         return features_of(self.model, images, self.extraction, wanted=wanted)
 
-    def leave(self, numbers: Mapping[str, Number], more: Mapping[str, Any]) -> dict[str, Any]:
+    def save_results(self, numbers: Mapping[str, Number], more: Mapping[str, Any]) -> dict[str, Any]:
         """Let the first process write results.json; its content, in every process."""
         selection = self.options.selection
         first_decides(lambda: selection.save(self.folder.path, self.validation))

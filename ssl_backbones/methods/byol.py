@@ -16,8 +16,8 @@ from ssl_backbones.losses import cosine_distance
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
+from ssl_backbones.models.ema import EMA, Statistics, TargetBN
 from ssl_backbones.models.heads import MLPHead
-from ssl_backbones.models.shadow import Shadow, Statistics, TargetBN
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.schedules import ema_momentum
 from ssl_backbones.views import LEWEL_B_VIEWS, MultiView, Policy
@@ -80,7 +80,7 @@ class BYOL(Method):
         if config.target_bn == "sync":
             synchronise_batch_norm(self)
         statistics: Statistics = "average" if config.target_bn == "ema" else "own"
-        self.target = Shadow(statistics, backbone=self.backbone, projector=self.projector)
+        self.target = EMA(statistics, backbone=self.backbone, projector=self.projector)
 
     def transform(self, size: int) -> MultiView:
         return MultiView(self.config.views, size, **normalisation(self.backbone))
@@ -99,7 +99,7 @@ class BYOL(Method):
         return {"target_momentum": momentum}
 
 
-def embed(network: BYOL | Shadow, view: Tensor) -> Tensor:
+def embed(network: BYOL | EMA, view: Tensor) -> Tensor:
     """The projection (B, D) of a view (B, 3, H, W) by the online network or the target."""
     projection: Tensor = network.projector(pooled(feature_map(network.backbone, view)))
     return projection

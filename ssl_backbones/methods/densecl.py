@@ -17,10 +17,10 @@ from ssl_backbones.distributed import own_rows
 from ssl_backbones.losses import correspondence, dense_info_nce, info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, on_grid, pooled, width_of
+from ssl_backbones.models.ema import EMA, Statistics
 from ssl_backbones.models.heads import moco_head
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Queue, check_queue
-from ssl_backbones.models.shadow import Shadow, Statistics
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
 
@@ -87,7 +87,7 @@ class DenseCL(Method):
         )
         guard_batch_norm(self, config.key_bn, config.bn_splits)
         statistics: Statistics = "average" if config.key_bn == "ema" else "own"
-        self.key_encoder = Shadow(statistics, backbone=self.backbone, head=self.head, dense_head=self.dense_head)
+        self.key_encoder = EMA(statistics, backbone=self.backbone, head=self.head, dense_head=self.dense_head)
         self.queue = Queue(config.queue_size, config.projection_dim)
         self.dense_queue = Queue(config.queue_size, config.projection_dim)
         self.register_buffer("weight", torch.tensor(0.0 if config.dense_after else config.dense_weight))
@@ -119,7 +119,7 @@ class DenseCL(Method):
         parts = {"pooled_loss": pooled_loss.detach(), "dense_loss": dense_loss.detach()}
         return {"loss": loss, "chance": math.log(1 + len(self.queue)), **parts}
 
-    def encode(self, network: DenseCL | Shadow, view: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def encode(self, network: DenseCL | EMA, view: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The embedding (B, D), those of positions (B, P, D), and their features (B, P, C), of a view (B, 3, H, W)."""
         features = feature_map(network.backbone, view)
         coarse = on_grid(features, self.config.grid)

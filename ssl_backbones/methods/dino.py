@@ -18,8 +18,8 @@ from ssl_backbones.losses.precision import widened
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import normalisation, pooled_views, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
+from ssl_backbones.models.ema import EMA
 from ssl_backbones.models.prototypes import Prototypes
-from ssl_backbones.models.shadow import Shadow
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.schedules import ema_momentum
 from ssl_backbones.views import DINO_CROP, DINO_VIEWS, MultiView, Policy
@@ -107,7 +107,7 @@ class DINO(Method):
         self.last = Prototypes(config.outputs, config.projection_dim, config.frozen_steps, weight_norm=True)
         if config.sync_bn:
             synchronise_batch_norm(self)
-        self.teacher = Shadow("own", backbone=self.backbone, head=self.head, last=self.last)
+        self.teacher = EMA("own", backbone=self.backbone, head=self.head, last=self.last)
         self.register_buffer("center", torch.zeros(config.outputs))
         self.register_buffer("temperature", torch.tensor(config.temperature_at(0.0)))
         self.seen: list[Tensor] = []
@@ -150,7 +150,7 @@ class DINO(Method):
         return {"target_momentum": momentum, "teacher_temperature": temperature}
 
 
-def outputs(network: DINO | Shadow, views: list[Tensor]) -> Tensor:
+def outputs(network: DINO | EMA, views: list[Tensor]) -> Tensor:
     """g: the outputs (V, B, K) of student or teacher for V views (B, 3, S, S)."""
     embeddings = normalize(widened(network.head(pooled_views(network.backbone, views))), dim=1)
     cosines: Tensor = network.last(embeddings)

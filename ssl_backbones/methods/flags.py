@@ -22,10 +22,10 @@ from ssl_backbones.losses import multi_positive_info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.mining import PairedBatches, Pairs, PairsError, numbers_of_queries
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
+from ssl_backbones.models.ema import EMA, Statistics
 from ssl_backbones.models.heads import moco_head
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Queue, check_queue
-from ssl_backbones.models.shadow import Shadow, Statistics
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
 
@@ -125,7 +125,7 @@ class Flags(Method):
         self.heads = nn.ModuleDict({name: moco_head(width_of(backbone), config.hidden_dim, dim) for name in names})
         guard_batch_norm(self, config.key_bn, config.bn_splits)
         statistics: Statistics = "average" if config.key_bn == "ema" else "own"
-        self.key_encoder = Shadow(statistics, backbone=self.backbone, heads=self.heads)
+        self.key_encoder = EMA(statistics, backbone=self.backbone, heads=self.heads)
         numbered = config.mask != "none"
         self.queues = nn.ModuleDict({name: Queue(config.queue_size, dim, numbered) for name in names})
 

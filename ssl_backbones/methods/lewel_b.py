@@ -17,8 +17,8 @@ from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.aligned_head import LEWEL, AlignedEmbeddings, AlignedHead, AlignedHeadConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
+from ssl_backbones.models.ema import EMA, Statistics, TargetBN
 from ssl_backbones.models.heads import MLPHead
-from ssl_backbones.models.shadow import Shadow, Statistics, TargetBN
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.schedules import ema_momentum
 from ssl_backbones.views import LEWEL_B_VIEWS, MultiView, Policy
@@ -64,7 +64,7 @@ class LewelB(Method):
         if config.target_bn == "sync":
             synchronise_batch_norm(self)
         statistics: Statistics = "average" if config.target_bn == "ema" else "own"
-        self.target = Shadow(statistics, backbone=self.backbone, head=self.head)
+        self.target = EMA(statistics, backbone=self.backbone, head=self.head)
 
     def transform(self, size: int) -> MultiView:
         return MultiView(self.config.views, size, **normalisation(self.backbone))
@@ -100,7 +100,7 @@ class LewelB(Method):
         return embed(self, images).maps
 
 
-def embed(network: LewelB | Shadow, view: Tensor) -> AlignedEmbeddings:
+def embed(network: LewelB | EMA, view: Tensor) -> AlignedEmbeddings:
     """Embed a view (B, 3, H, W) by the online network or the target, under its own maps."""
     aligned: AlignedEmbeddings = network.head(feature_map(network.backbone, view))
     return aligned

@@ -24,9 +24,9 @@ from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.mining import PairedBatches, numbers_of_queries
 from ssl_backbones.models.aligned_head import LEWEL, AlignedEmbeddings, AlignedHead, AlignedHeadConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, width_of
+from ssl_backbones.models.ema import EMA, Statistics
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Queue, check_queue
-from ssl_backbones.models.shadow import Shadow, Statistics
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.schedules import ema_momentum
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
@@ -91,7 +91,7 @@ class LewelM(Method):
         self.head = AlignedHead(width_of(backbone), config)
         guard_batch_norm(self, config.key_bn, config.bn_splits)
         statistics: Statistics = "average" if config.key_bn == "ema" else "own"
-        self.key_encoder = Shadow(statistics, backbone=self.backbone, head=self.head)
+        self.key_encoder = EMA(statistics, backbone=self.backbone, head=self.head)
         self.queue = Queue(config.queue_size, config.projection_dim, numbered=config.mask == "own")
 
     def transform(self, size: int) -> MultiView:
@@ -169,7 +169,7 @@ class LewelM(Method):
         return embed(self, images).maps
 
 
-def embed(network: LewelM | Shadow, view: Tensor) -> AlignedEmbeddings:
+def embed(network: LewelM | EMA, view: Tensor) -> AlignedEmbeddings:
     """Embed a view (B, 3, H, W) by the query or the key encoder, under its own maps."""
     aligned: AlignedEmbeddings = network.head(feature_map(network.backbone, view))
     return aligned

@@ -17,10 +17,10 @@ from ssl_backbones.losses import info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.mining import PairedBatches, numbers_of_queries
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
+from ssl_backbones.models.ema import EMA, Statistics
 from ssl_backbones.models.heads import moco_head
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Queue, check_queue
-from ssl_backbones.models.shadow import Shadow, Statistics
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.schedules import ema_momentum
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
@@ -84,7 +84,7 @@ class MoCoV2(Method):
         self.head = moco_head(width_of(backbone), config.hidden_dim, config.projection_dim)
         guard_batch_norm(self, config.key_bn, config.bn_splits)
         statistics: Statistics = "average" if config.key_bn == "ema" else "own"
-        self.key_encoder = Shadow(statistics, backbone=self.backbone, head=self.head)
+        self.key_encoder = EMA(statistics, backbone=self.backbone, head=self.head)
         self.queue = Queue(config.queue_size, config.projection_dim, numbered=config.mask == "own")
 
     def transform(self, size: int) -> MultiView:
@@ -136,7 +136,7 @@ class MoCoV2(Method):
         return {"key_momentum": momentum}
 
 
-def embed(network: MoCoV2 | Shadow, view: Tensor) -> Tensor:
+def embed(network: MoCoV2 | EMA, view: Tensor) -> Tensor:
     """The embedding (B, D) of a view (B, 3, H, W) by the query or the key encoder."""
     projection: Tensor = network.head(pooled(feature_map(network.backbone, view)))
     return projection

@@ -27,11 +27,11 @@ from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.mining import PairedBatches, numbers_of_queries
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
 from ssl_backbones.models.clustering import Clustering
+from ssl_backbones.models.ema import EMA, Statistics
 from ssl_backbones.models.heads import moco_head
 from ssl_backbones.models.image_rows import require_rows
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Queue, check_queue
-from ssl_backbones.models.shadow import Shadow, Statistics
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
 
@@ -110,7 +110,7 @@ class PCL(Method):
         self.head = moco_head(width, config.hidden_dim, dim) if config.hidden_dim else nn.Linear(width, dim)
         guard_batch_norm(self, config.key_bn, config.bn_splits)
         statistics: Statistics = "average" if config.key_bn == "ema" else "own"
-        self.key_encoder = Shadow(statistics, backbone=self.backbone, head=self.head)
+        self.key_encoder = EMA(statistics, backbone=self.backbone, head=self.head)
         self.queue = Queue(config.queue_size, dim)
         self.clusterings = nn.ModuleList(Clustering(count, dim, config.temperature) for count in config.granularities)
         self.register_buffer("epochs", torch.zeros((), dtype=torch.long))
@@ -189,7 +189,7 @@ class PCL(Method):
         return {"key_momentum": self.config.momentum}
 
 
-def embed(network: PCL | Shadow, view: Tensor) -> Tensor:
+def embed(network: PCL | EMA, view: Tensor) -> Tensor:
     """The embedding (B, D) of a view (B, 3, H, W) by the query or the key encoder."""
     projection: Tensor = network.head(pooled(feature_map(network.backbone, view)))
     return projection

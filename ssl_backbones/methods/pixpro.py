@@ -13,7 +13,7 @@ from ssl_backbones.losses import nearby, pixel_consistency, propagated
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, on_grid, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
-from ssl_backbones.models.shadow import Shadow, Statistics, TargetBN
+from ssl_backbones.models.ema import EMA, Statistics, TargetBN
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.schedules import ema_momentum
 from ssl_backbones.views import PIXPRO_VIEWS, Located, LocatedViews, MultiView, Policy
@@ -72,7 +72,7 @@ class PixPro(Method):
         if config.target_bn == "sync":
             synchronise_batch_norm(self)
         statistics: Statistics = "average" if config.target_bn == "ema" else "own"
-        self.target = Shadow(statistics, backbone=self.backbone, projector=self.projector)
+        self.target = EMA(statistics, backbone=self.backbone, projector=self.projector)
 
     def transform(self, size: int) -> LocatedViews:
         return LocatedViews(MultiView(self.config.views, size, **normalisation(self.backbone)))
@@ -90,7 +90,7 @@ class PixPro(Method):
         loss = pixel_consistency(y1, target2, pairs) + pixel_consistency(y2, target1, pairs.mT)
         return {"loss": loss, "shared": shared}
 
-    def project(self, network: PixPro | Shadow, view: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def project(self, network: PixPro | EMA, view: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """x: the embeddings (B, P, D) of the positions of a view (B, 3, H, W), and how many those are down and across.
 
         By the network that learns or by its slow copy.

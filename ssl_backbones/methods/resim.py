@@ -23,11 +23,11 @@ from ssl_backbones.losses import all_windows, info_nce, region_info_nce, region_
 from ssl_backbones.losses.regions import seen_in_the_other, sliding_windows
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import normalisation, on_grid, pooled, width_of
+from ssl_backbones.models.ema import EMA, Statistics
 from ssl_backbones.models.heads import moco_head
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
 from ssl_backbones.models.pyramid import Pyramid, last_maps, last_widths
 from ssl_backbones.models.queue import Queue, check_queue
-from ssl_backbones.models.shadow import Shadow, Statistics
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import MOCO_V2_VIEWS, Geometry, Located, LocatedViews, MultiView, Policy
 
@@ -95,7 +95,7 @@ class ReSim(Method):
         self.pyramid = Pyramid(last_widths(backbone, LEVELS), config.map_dim)
         guard_batch_norm(self, config.key_bn, config.bn_splits)
         statistics: Statistics = "average" if config.key_bn == "ema" else "own"
-        self.key_encoder = Shadow(statistics, backbone=self.backbone, head=self.head, pyramid=self.pyramid)
+        self.key_encoder = EMA(statistics, backbone=self.backbone, head=self.head, pyramid=self.pyramid)
         self.queue = Queue(config.queue_size, config.projection_dim)
 
     def transform(self, size: int) -> LocatedViews:
@@ -128,7 +128,7 @@ class ReSim(Method):
         parts = {"whole_loss": whole.detach(), "fine_loss": fine.detach(), "coarse_loss": coarse.detach()}
         return {"loss": whole + fine + coarse, "chance": chance, **parts}
 
-    def encode(self, network: ReSim | Shadow, view: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def encode(self, network: ReSim | EMA, view: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The embedding (B, D) of a view (B, 3, H, W), and its finer and coarser map (B, C, h, w)."""
         maps = last_maps(network.backbone, view, LEVELS)
         embedding = network.head(pooled(maps[-1]))

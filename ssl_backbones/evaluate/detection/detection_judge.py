@@ -37,7 +37,7 @@ Number = dict[str, float]
 
 
 @final
-class TestBatches(BatchDataset):
+class ValidationBatches(BatchDataset):
     """Batches of images with what each measures and which it is; one that cannot be read is left out."""
 
     def __init__(self, images: AnnotatedImages, transform: ResizeFlip) -> None:
@@ -122,7 +122,7 @@ class DetectionJudge:
 
         They are shown one by one: beside a larger image one is padded further, and what is found in it changes.
         """
-        dataset = TestBatches(self.images, method.test_transform(bench.size))
+        dataset = ValidationBatches(self.images, method.test_transform(bench.size))
         mine = np.arange(rank(), len(self.images), world_size())
         found: dict[int, Instances] = {}
         left_out: dict[str, str] = {}

@@ -88,7 +88,7 @@ def run(options: Options) -> dict[str, Any]:
         numbers = measured(middle, pairs, options)
         copies = near_copies(asked, options) if validation and options.copies else {}
         told = beside_baselines(asked, options.compared) if options.compared else {}
-        left = asked.leave(
+        left = asked.save_results(
             numbers,
             {
                 "looked_at": {

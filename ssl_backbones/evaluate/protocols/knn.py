@@ -67,7 +67,7 @@ def run(options: Options) -> dict[str, Any]:
         account = {"bank": bank.account, "queries": (queries or bank).account, "kind": kind, "chosen": chosen or None}
         if chosen:
             numbers["chosen"] = numbers[chosen["name"]]
-        left = asked.leave(numbers, more | account)
+        left = asked.save_results(numbers, more | account)
     say(summary(left))
     return left
 

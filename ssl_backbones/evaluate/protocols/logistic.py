@@ -57,7 +57,7 @@ def run(options: Options) -> dict[str, Any]:
         chosen, tried = choose(rows, labels, len(images.classes), options)
         classifier = fit_classifier(rows, labels, len(images.classes), chosen)
         right = classifier.predict(queries.rows.to(rows.device)).cpu() == queries.labels
-        left = asked.leave(
+        left = asked.save_results(
             {"top-1": proportion(int(right.sum()), len(right))},
             {
                 "chance": chance(queries.labels),

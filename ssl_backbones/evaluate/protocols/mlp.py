@@ -71,7 +71,7 @@ def run(options: Options) -> dict[str, Any]:
         head = train(*learnt.on(asked.model.device), len(images.classes), options, asked.folder.checkpoints)
         rows, labels = queries.on(asked.model.device)
         right = (logits_of(head, rows).argmax(dim=1) == labels).cpu()
-        left = asked.leave(
+        left = asked.save_results(
             {"top-1": proportion(int(right.sum()), len(right))},
             {
                 "chance": chance(queries.labels),

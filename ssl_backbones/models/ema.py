@@ -13,8 +13,8 @@ TargetBN = Literal["ema", "sync", "plain"]
 """Batch statistics of a target: averaged ones, or its own, of the whole batch or of its process's part."""
 
 
-class Shadow(nn.Module):
-    """An exponential moving average of named modules, without gradient: `Shadow(backbone=..., head=...).backbone`.
+class EMA(nn.Module):
+    """An exponential moving average of named modules, without gradient: `EMA(backbone=..., head=...).backbone`.
 
     Its BatchNorms either average the online ones' running statistics and normalise with them (EMAN: Cai et al., 2021),
     or keep statistics of their own and normalise with those of the batch (BYOL, MoCo).
@@ -30,7 +30,7 @@ class Shadow(nn.Module):
     def __getattr__(self, name: str) -> Any:
         return super().__getattr__(name)
 
-    def train(self, mode: bool = True) -> Shadow:
+    def train(self, mode: bool = True) -> EMA:
         """Follow the method's mode, except that averaged statistics are always used as they stand."""
         return super().train(mode and self.statistics == "own")
 
