@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ssl_backbones.data import ImageSourceError
 from ssl_backbones.evaluate.detection.open_annotated import open_annotated
 from ssl_backbones.evaluate.detection.squares import Squares, middle, squares_of
 from ssl_backbones.evaluate.localise import CENTRE, Row, chosen_on_the_others, table
+from ssl_backbones.evaluate.maps import MapOptions, opened_models
 from ssl_backbones.methods import LewelBConfig
 from ssl_backbones.metrics import pointing_game
 
@@ -223,3 +225,10 @@ def test_what_is_there_is_kept(data: Path, tmp_path: Path, capsys: pytest.Captur
     with pytest.raises(SystemExit, match="2"):
         call(data, tmp_path / "none", models=("resnet20_moco_v2",))
     assert "no weights are published" in capsys.readouterr().err
+
+
+def test_a_network_that_is_asked_for_twice_is_measured_once() -> None:
+    asked = MapOptions(("resnet8_byol", "resnet8_byol"), "", Path(), size=32, random=True, with_random=True)
+    assert [model.name for model in opened_models(asked)] == ["resnet8_byol (random weights)"]
+    asked = replace(asked, random=False)
+    assert [model.name for model in opened_models(asked)] == ["resnet8_byol", "resnet8_byol (random weights)"]

@@ -8,76 +8,51 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ssl_backbones.checks import check, check_at_least, check_seed
+from ssl_backbones.checks import check, check_at_least
 from ssl_backbones.data import ImageSourceError
-from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
+from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.evaluate.alignments import Aligned, grid_of, mapped, matched, mixed, nearest
-from ssl_backbones.evaluate.frames import AnnotationsFrame
-from ssl_backbones.evaluate.model import EvaluatedModel, open_model
+from ssl_backbones.evaluate.maps import MapOptions, method_of, opened_models
+from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.evaluate.scene_pairs import ScenePairs, pairs_of
 from ssl_backbones.evaluate.segmentation.masks import Scenes, open_scenes
 from ssl_backbones.files import write_file
-from ssl_backbones.methods import method_from_run
 from ssl_backbones.metrics import Interval, mean_interval, on_same_object, paired_difference
 from ssl_backbones.models.backbone import feature_map
 from ssl_backbones.outputs import check_results_folder
 from ssl_backbones.runs.results import results_of, spelled, write_results
 from ssl_backbones.train.start import fitting
-from ssl_backbones.typed.words import Positional
 from ssl_backbones.visualizers.alignment import HasAlignmentMaps
 from ssl_backbones.visualizers.correspondence import HasPixelEmbeddings, Shown, correspondence_figure
 from ssl_backbones.visualizers.figures import save_image
 
 PLACE = "nearest place (crops known)"
-RANDOM = " (random weights)"
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(MapOptions):
     """The models, the images with masks, and how pairs of views are drawn of them."""
 
-    models: Positional[tuple[str, ...]]
-    """Registered names, hf-hub:org/name, or folders of runs, whose own maps are measured too."""
     data: str
     """Images with masks: a folder in Pascal VOC's layout, or parquet files with a column of masks."""
-    out: Path
-    """The folder for table.md, results.json and pairs.png."""
-    size: int = 224
-    """Side of a view in pixels."""
     mask_column: str = "mask"
     """Column of parquet files that holds the masks."""
     lists: tuple[str, ...] = ("val",)
     """Lists in a VOC folder's ImageSets/Segmentation that name the images."""
     area: tuple[float, float] = (0.2, 1.0)
     """A view's share of the image, drawn uniformly."""
-    random: bool = False
-    """Use random weights instead of the models' own."""
-    with_random: bool = False
-    """Also evaluate the first model with random weights."""
     shown: int = 4
     """Images in the figure, the first with an object in both views; 0 for no figure."""
-    batch_size: int = 16
-    """Images at a time."""
-    seed: int = 0
-    """Random seed for views and random weights."""
-    max_pixels: int = MAX_PIXELS
-    """Largest image, in pixels; a larger one is refused."""
-    annotations_frame: AnnotationsFrame = "auto"
-    """Frame in which images with an EXIF rotation were annotated: as seen or as stored; auto goes by their sizes."""
-    overwrite: bool = False
-    """Replace results that are in the folder already."""
 
     def __post_init__(self) -> None:
-        check(bool(self.models), "models", self.models, "at least one")
-        check_at_least(self, size=8, shown=0, batch_size=1, max_pixels=1)
-        check_seed("seed", self.seed)
+        super().__post_init__()
+        check_at_least(self, shown=0)
         check(0 < self.area[0] <= self.area[1] <= 1, "area", self.area, "0 < smallest <= largest <= 1")
 
 
@@ -110,9 +85,7 @@ def correspond(options: Options) -> list[Row]:
     in both views, and whatever opening a model or the images raises.
     """
     check_results_folder(options.out, ("table.md", "pairs.png"), options.overwrite)
-    models = [opened(name, options, options.random) for name in options.models]
-    if options.with_random:
-        models.append(opened(options.models[0], options, random=True))
+    models = opened_models(options)
     policy = DecodePolicy(options.max_pixels)
     scenes = open_scenes(options.data, options.mask_column, options.lists, policy, options.annotations_frame)
     pairs = pairs_of(scenes, options.size, options.area, options.seed)
@@ -136,12 +109,6 @@ def correspond(options: Options) -> list[Row]:
             shown.append(example)
     save(found, shown, models, (scenes, pairs), options)
     return found
-
-
-def opened(name: str, options: Options, random: bool) -> EvaluatedModel:
-    """The network of a name, called random where its weights are."""
-    model = open_model(name, size=options.size, random=random, seed=options.seed)
-    return replace(model, name=f"{name}{RANDOM}") if random else model
 
 
 def middle_of_largest(shares: Tensor) -> int:
@@ -179,19 +146,11 @@ class Measurement:
             yield Kind(PLACE, features, nearest)
         yield Kind("DenseCL's correspondence of features", features, matched)
         yield Kind("PixPro's map of features", features, mixed)
-        method = self.method()
+        method = method_of(self.model, self.options.seed)
         if isinstance(method, HasPixelEmbeddings):
             yield Kind("PixPro's map of its own embeddings", method.pixel_embeddings, mixed)
         if isinstance(method, HasAlignmentMaps):
             yield Kind("LEWEL's alignment maps", method.alignment_maps, mapped)
-
-    def method(self) -> nn.Module | None:
-        """The method of a run's folder on the network's device; None for any other model."""
-        folder = Path(self.model.name.removesuffix(RANDOM))
-        if not (folder / "recipe.json").is_file():
-            return None
-        torch.manual_seed(self.options.seed)
-        return method_from_run(folder, trained=not self.model.name.endswith(RANDOM)).to(self.model.device)
 
     @torch.no_grad()
     def row(self, kind: Kind) -> tuple[Row, Shown]:
@@ -226,8 +185,6 @@ def save(
     """Write the table, the numbers and the figure into the folder."""
     scenes, pairs = data
     options.out.mkdir(parents=True, exist_ok=True)
-    told_elsewhere = {"models", "data", "out", "seed", "max_pixels", "overwrite"}
-    settings = {name: value for name, value in asdict(options).items() if name not in told_elsewhere}
     chance = {f"{row.name}, above chance": row.gain for row in found}
     intervals = {row.name: mean_interval(row.found) for row in found} | chance
     results = results_of(
@@ -237,7 +194,7 @@ def save(
         data=scenes,
         sources=(options.data, ""),
         numbers={name: asdict(interval) for name, interval in intervals.items()},
-        settings=settings,
+        settings=options.settings,
         seed=options.seed,
         device=models[0].device,
         precision="fp32",

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ssl_backbones.checks import check, check_at_least, check_seed
+from ssl_backbones.checks import check, check_at_least
 from ssl_backbones.data import ImageSourceError
-from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
+from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.evaluate.detection.open_annotated import open_annotated
 from ssl_backbones.evaluate.detection.squares import Squares, squares_of
-from ssl_backbones.evaluate.frames import AnnotationsFrame
-from ssl_backbones.evaluate.model import EvaluatedModel, open_model
+from ssl_backbones.evaluate.maps import MapOptions, method_of, opened_models
+from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.files import write_file
-from ssl_backbones.methods import method_from_run
 from ssl_backbones.metrics import (
     Interval,
     centre_prior,
@@ -35,7 +33,6 @@ from ssl_backbones.metrics import (
 )
 from ssl_backbones.outputs import check_results_folder
 from ssl_backbones.runs.results import results_of, spelled, write_results
-from ssl_backbones.typed.words import Positional
 from ssl_backbones.views.normalise import normalise
 from ssl_backbones.visualizers import alignment_maps, feature_norm, grad_cam, principal_component
 from ssl_backbones.visualizers.alignment import HasAlignmentMaps
@@ -54,44 +51,23 @@ COMPARED = ("pointing", "energy")
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(MapOptions):
     """The models, the images, and how their maps are measured."""
 
-    models: Positional[tuple[str, ...]]
-    """Registered names, hf-hub:org/name, or folders of runs."""
     data: str
     """Annotated images: a VOC folder, a COCO folder, or parquet files with a column of objects."""
-    out: Path
-    """The folder for table.md and results.json."""
-    size: int = 224
-    """Side of the square crop that is looked at, in pixels."""
     layer: str | None = None
     """Layer that maps are made of, by timm's name. Default: the last."""
-    random: bool = False
-    """Use random weights instead of the models' own."""
-    with_random: bool = False
-    """Also evaluate the first model with random weights."""
     tolerance: float = 0.03
     """Tolerance of the pointing game, as a share of the image's side."""
     curves: int = 48
     """Images for the deletion and insertion curves; 0 for none."""
     steps: int = 10
     """Steps of the deletion and insertion curves."""
-    batch_size: int = 16
-    """Images at a time."""
-    seed: int = 0
-    """Random seed for random weights and for the order of equal pixels."""
-    max_pixels: int = MAX_PIXELS
-    """Largest image, in pixels; a larger one is refused."""
-    annotations_frame: AnnotationsFrame = "auto"
-    """Frame in which images with an EXIF rotation were annotated: as seen or as stored; auto goes by their sizes."""
-    overwrite: bool = False
-    """Replace results that are in the folder already."""
 
     def __post_init__(self) -> None:
-        check(bool(self.models), "models", self.models, "at least one")
-        check_at_least(self, size=8, curves=0, steps=1, batch_size=1, max_pixels=1)
-        check_seed("seed", self.seed)
+        super().__post_init__()
+        check_at_least(self, curves=0, steps=1)
         check(self.curves != 1, "curves", self.curves, "0, or 2 images at least")
         check(0 <= self.tolerance <= 1, "tolerance", self.tolerance, "a share from 0 to 1")
 
@@ -126,9 +102,7 @@ def localise(options: Options) -> list[Row]:
     opening a model or the images raises.
     """
     check_results_folder(options.out, ("table.md",), options.overwrite)
-    models = [opened(name, options, options.random) for name in options.models]
-    if options.with_random:
-        models.append(opened(options.models[0], options, random=True))
+    models = opened_models(options)
     annotated = open_annotated(options.data, column="any", frame=options.annotations_frame)
     annotated.decode_by(DecodePolicy(options.max_pixels))
     squares = squares_of(annotated, options.size)
@@ -146,12 +120,6 @@ def localise(options: Options) -> list[Row]:
             found.append(row)
     save(found, models, squares, options)
     return found
-
-
-def opened(name: str, options: Options, random: bool) -> EvaluatedModel:
-    """The network of a name, called random where its weights are."""
-    model = open_model(name, size=options.size, random=random, seed=options.seed)
-    return replace(model, name=f"{name} (random weights)") if random else model
 
 
 @dataclass(frozen=True)
@@ -175,18 +143,15 @@ class Measurement:
 
     def alignment_rows(self, images: Tensor) -> Iterator[Row]:
         """The measures of a run's alignment maps, if it has any: the average over its maps, and a chosen one's."""
-        random, name = self.model.name.endswith(" (random weights)"), self.model.name
-        folder = Path(name.removesuffix(" (random weights)"))
-        if not (folder / "recipe.json").is_file():
-            return
-        torch.manual_seed(self.options.seed)
-        method = method_from_run(folder, trained=not random).to(self.model.device)
+        method = method_of(self.model, self.options.seed)
         if not isinstance(method, HasAlignmentMaps):
             return
         coarse = self.batched(partial(alignment_maps, method), images)  # (N, n, h, w)
         several = [self.located(enlarged(maps, images.shape[-2:]), at) for at, maps in enumerate(coarse)]
         every = {measure: torch.stack([one[measure] for one in several]) for measure in several[0]}  # (N, n)
-        yield Row(name, "alignment, average map", {measure: values.mean(1) for measure, values in every.items()})
+        yield Row(
+            self.model.name, "alignment, average map", {measure: values.mean(1) for measure, values in every.items()}
+        )
         chosen = chosen_on_the_others(every["energy"])
         maps = enlarged(coarse[torch.arange(len(coarse)), chosen], images.shape[-2:])
         yield self.row("alignment, chosen map", maps, images)
@@ -241,8 +206,6 @@ def save(found: Sequence[Row], models: Sequence[EvaluatedModel], squares: Square
     """Write the table and the numbers into the folder."""
     options.out.mkdir(parents=True, exist_ok=True)
     write_file(options.out / "table.md", table(found).encode())
-    told_elsewhere = {"models", "data", "out", "seed", "max_pixels", "overwrite"}
-    settings = {name: value for name, value in asdict(options).items() if name not in told_elsewhere}
     intervals = {f"{row.name}, {measure}": row.interval(measure) for row in found for measure in row.values}
     over = {
         f"{row.name}, {measure}": asdict(row.over(centre_of(found, row), measure))
@@ -257,7 +220,7 @@ def save(found: Sequence[Row], models: Sequence[EvaluatedModel], squares: Square
         data=squares.images,
         sources=(options.data, ""),
         numbers={name: asdict(interval) for name, interval in intervals.items() if interval},
-        settings=settings,
+        settings=options.settings,
         seed=options.seed,
         device=models[0].device,
         precision="fp32",

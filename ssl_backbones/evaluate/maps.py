@@ -1,0 +1,81 @@
+"""Networks whose maps are measured: what is asked of them, and how they and their methods are opened."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssl_backbones.checks import check, check_at_least, check_seed
+from ssl_backbones.data.decode import MAX_PIXELS
+from ssl_backbones.evaluate.frames import AnnotationsFrame
+from ssl_backbones.evaluate.model import EvaluatedModel, open_model
+from ssl_backbones.methods import method_from_run
+from ssl_backbones.methods.method import Method
+from ssl_backbones.typed.words import Positional
+
+RANDOM = " (random weights)"
+"""Ends the name of a network with such."""
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """The models, the images, and how they are looked at."""
+
+    models: Positional[tuple[str, ...]]
+    """Registered names, hf-hub:org/name, or folders of runs, whose own maps are measured too."""
+    data: str
+    """Annotated images."""
+    out: Path
+    """The folder for table.md and results.json."""
+    size: int = 224
+    """Side of what a network is shown, in pixels."""
+    random: bool = False
+    """Use random weights instead of the models' own."""
+    with_random: bool = False
+    """Also evaluate the first model with random weights."""
+    batch_size: int = 16
+    """Images at a time."""
+    seed: int = 0
+    """Random seed for random weights and for all else that is drawn."""
+    max_pixels: int = MAX_PIXELS
+    """Largest image, in pixels; a larger one is refused."""
+    annotations_frame: AnnotationsFrame = "auto"
+    """Frame in which images with an EXIF rotation were annotated: as seen or as stored; auto goes by their sizes."""
+    overwrite: bool = False
+    """Replace results that are in the folder already."""
+
+    def __post_init__(self) -> None:
+        check(bool(self.models), "models", self.models, "at least one")
+        check_at_least(self, size=8, batch_size=1, max_pixels=1)
+        check_seed("seed", self.seed)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What results.json tells as settings; the rest stands elsewhere in it."""
+        told_elsewhere = {"models", "data", "out", "seed", "max_pixels", "overwrite"}
+        return {name: value for name, value in asdict(self).items() if name not in told_elsewhere}
+
+
+def opened_models(options: MapOptions) -> list[EvaluatedModel]:
+    """Each network once, those of random weights called so."""
+    asked = [(name, options.random) for name in options.models]
+    asked += [(options.models[0], True)] if options.with_random else []
+    return [opened(name, options, random) for name, random in dict.fromkeys(asked)]
+
+
+def opened(name: str, options: MapOptions, random: bool) -> EvaluatedModel:
+    """The network of a name."""
+    model = open_model(name, size=options.size, random=random, seed=options.seed)
+    return replace(model, name=f"{name}{RANDOM}") if random else model
+
+
+def method_of(model: EvaluatedModel, seed: int) -> Method | None:
+    """The method of a run's folder on the network's device, its weights random where the network's are; or None."""
+    folder = Path(model.name.removesuffix(RANDOM))
+    if not (folder / "recipe.json").is_file():
+        return None
+    torch.manual_seed(seed)
+    return method_from_run(folder, trained=not model.name.endswith(RANDOM)).to(model.device)
