@@ -29,14 +29,14 @@ from ssl_backbones.checks import check
 from ssl_backbones.credentials import change_texts
 from ssl_backbones.data import Images, open_images, opened_once
 from ssl_backbones.data.keys import as_unicode
-from ssl_backbones.distributed import rank, say
+from ssl_backbones.distributed import first_decides, rank, say
 from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.evaluate.options import FeatureOptions
 from ssl_backbones.files import check_writable, replacing
 from ssl_backbones.outputs import OutputError, check_output, together
 from ssl_backbones.runs.results import about
-from ssl_backbones.train.processes import first_decides, meet
+from ssl_backbones.train.processes import meet
 
 FORMS = (".parquet", ".npy")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ssl_backbones.catalogue.lookup import architecture_of
 from ssl_backbones.data import Images, by_content, by_sizes
 from ssl_backbones.data.decode import MAX_PIXELS
-from ssl_backbones.distributed import rank, say
+from ssl_backbones.distributed import first_decides, rank, say
 from ssl_backbones.evaluate.features import Extraction, Features, features_of
 from ssl_backbones.evaluate.labelled import Labelled, labelled
 from ssl_backbones.evaluate.model import EvaluatedModel
@@ -23,7 +23,7 @@ from ssl_backbones.evaluate.options import FREE, EvaluationOptions
 from ssl_backbones.runs.results import Number, proportion, read_results, results_of, write_results
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, claim
 from ssl_backbones.train.precision import check_precision
-from ssl_backbones.train.processes import first_decides, meet
+from ssl_backbones.train.processes import meet
 from ssl_backbones.typed.values import to_plain
 
 

@@ -23,14 +23,13 @@ from torch import Tensor, nn
 from ssl_backbones.data import BatchDataset, Batches, Images, Unreadable
 from ssl_backbones.data.decode import USUAL_POLICY
 from ssl_backbones.data.unreadable import is_readable
-from ssl_backbones.distributed import say, share_first, world_size
+from ssl_backbones.distributed import first_decides, say, share_first, world_size
 from ssl_backbones.evaluate.feature_rows import Block, FeatureRows
 from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.files import object_in, write_file
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.train.embed import embed
 from ssl_backbones.train.precision import DTYPES, Precision, check_precision
-from ssl_backbones.train.processes import first_decides
 from ssl_backbones.views import MultiView, Transform
 
 BLOCK = 16_384

@@ -15,14 +15,13 @@ import numpy as np
 
 from ssl_backbones.data import Images, ImageSourceError
 from ssl_backbones.data.subset import HOLD_OUT_SEED
-from ssl_backbones.distributed import say
+from ssl_backbones.distributed import first_decides, say
 from ssl_backbones.evaluate.transfer import Transfer
 from ssl_backbones.files import make_folder, replacing, write_json
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.results import NOT_FINITE, Number, read_results, searched_in_words
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError
 from ssl_backbones.train.guards import NotFiniteError
-from ssl_backbones.train.processes import first_decides
 from ssl_backbones.train.start import check_data, claimed
 from ssl_backbones.views import permutation
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import ssl_backbones
 from ssl_backbones.catalogue.start import Start, fill, open_start, prepare
-from ssl_backbones.distributed import say
+from ssl_backbones.distributed import first_decides, say
 from ssl_backbones.files import read_object
 from ssl_backbones.methods.from_authors import authors_file, take_over_heads
 from ssl_backbones.methods.from_run import RunError, state_folder, take_over
@@ -21,7 +21,6 @@ from ssl_backbones.recipes.recipe import FREE, Recipe
 from ssl_backbones.registry.names import Name
 from ssl_backbones.runs.manifest import listed
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, changed_fields
-from ssl_backbones.train.processes import first_decides
 from ssl_backbones.typed.values import from_plain
 
 

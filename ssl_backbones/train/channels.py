@@ -6,11 +6,10 @@ from dataclasses import replace
 
 from ssl_backbones.data import Images
 from ssl_backbones.data.statistics import Statistics, measured
-from ssl_backbones.distributed import say
+from ssl_backbones.distributed import first_decides, say
 from ssl_backbones.files import read_object
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError
-from ssl_backbones.train.processes import first_decides
 
 
 def with_statistics(recipe: Recipe, images: Images) -> Recipe:

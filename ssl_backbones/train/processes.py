@@ -19,8 +19,6 @@ from accelerate.utils import GradientAccumulationPlugin, LoggerType, parse_flag_
 
 from ssl_backbones import distributed
 from ssl_backbones.cores import threads_here, threads_spin
-from ssl_backbones.distributed import OtherRankError as OtherRankError
-from ssl_backbones.distributed import first_decides as first_decides
 from ssl_backbones.distributed import say, silent, world_size
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.trackers import mentioned

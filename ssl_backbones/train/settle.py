@@ -14,7 +14,7 @@ import torch
 
 from ssl_backbones.data import Images
 from ssl_backbones.data.frames import frame_of
-from ssl_backbones.distributed import gather_objects, say, world_size
+from ssl_backbones.distributed import first_decides, gather_objects, say, world_size
 from ssl_backbones.files import read_object
 from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.facts import Facts
@@ -24,7 +24,6 @@ from ssl_backbones.recipes.rules import RULES
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.channels import views_in_channels
 from ssl_backbones.train.parts import PARTS, earlier
-from ssl_backbones.train.processes import first_decides
 from ssl_backbones.views import Engine, has_opencv
 
 LOOKED_AT = 64

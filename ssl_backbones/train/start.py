@@ -16,7 +16,7 @@ from ssl_backbones.checks import check
 from ssl_backbones.data import Images, ImageSourceError, Request
 from ssl_backbones.data.order import Order
 from ssl_backbones.data.placement import to_device
-from ssl_backbones.distributed import doing, rank, world_size
+from ssl_backbones.distributed import doing, first_decides, rank, world_size
 from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.instead import take_own
 from ssl_backbones.recipes.recipe import FREE, Recipe, Run
@@ -36,7 +36,7 @@ from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.optimization import parameter_groups
 from ssl_backbones.train.parts import PARTS, may_differ
 from ssl_backbones.train.precision import Compute, check_precision, choose, timed
-from ssl_backbones.train.processes import accelerator_of, check_trackers, first_decides, meet, start_trackers
+from ssl_backbones.train.processes import accelerator_of, check_trackers, meet, start_trackers
 from ssl_backbones.train.reading import parts_for, read_in_parts
 from ssl_backbones.train.saved_state import changed_fields, taking_up
 from ssl_backbones.train.switches import set_switches

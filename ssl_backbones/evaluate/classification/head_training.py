@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ssl_backbones.data import Images, ImageSourceError
-from ssl_backbones.distributed import rank, say, world_size
+from ssl_backbones.distributed import first_decides, rank, say, world_size
 from ssl_backbones.runs import checkpoint, saving
 from ssl_backbones.runs.optimizer_state import load_optimizer, optimizer_tensors
 from ssl_backbones.runs.run_folder import RunFolderError
 from ssl_backbones.train.guards import NotFiniteError
-from ssl_backbones.train.processes import Stopped, StopSignals, first_decides
+from ssl_backbones.train.processes import Stopped, StopSignals
 from ssl_backbones.train.start import broadcast
 from ssl_backbones.views import permutation
 

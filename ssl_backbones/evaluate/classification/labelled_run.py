@@ -13,7 +13,7 @@ from torch import Tensor
 from ssl_backbones.checks import check, check_at_least
 from ssl_backbones.data import Images, require_batch
 from ssl_backbones.data.subset import Selection, as_list, at, check_hold_out
-from ssl_backbones.distributed import say
+from ssl_backbones.distributed import first_decides, say
 from ssl_backbones.evaluate.classification.accuracy_judge import AccuracyJudge, Answers
 from ssl_backbones.evaluate.classification.classifier import Classifier
 from ssl_backbones.evaluate.classification.finetune import FinetuneConfig
@@ -29,7 +29,7 @@ from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.results import Number, as_share, proportion
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.judge import Trained
-from ssl_backbones.train.processes import first_decides, meet
+from ssl_backbones.train.processes import meet
 from ssl_backbones.train.run import train_run
 from ssl_backbones.typed.words import Hidden
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssl_backbones.data import Images, require_batch
 from ssl_backbones.data.subset import at
-from ssl_backbones.distributed import rank, say
+from ssl_backbones.distributed import first_decides, rank, say
 from ssl_backbones.evaluate.classification.accuracy_judge import Answers, likeliest
 from ssl_backbones.evaluate.classification.head_training import Plan, Training, logits_of, train_head
 from ssl_backbones.evaluate.classification.labelled_run import (
@@ -34,7 +34,6 @@ from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.loader import reading_workers
 from ssl_backbones.train.optimization import build_optimizer, set_hyperparameters
 from ssl_backbones.train.precision import Precision
-from ssl_backbones.train.processes import first_decides
 from ssl_backbones.train.start import check_data, claimed, fitting, meet_for
 
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from ssl_backbones.checks import check
 from ssl_backbones.data import Images, ImageSourceError, open_images, opened_once
 from ssl_backbones.data.source import kept_out
-from ssl_backbones.distributed import say
+from ssl_backbones.distributed import first_decides, say
 from ssl_backbones.evaluate.beside import beside_baselines
 from ssl_backbones.evaluate.evaluation import Evaluation, evaluation
 from ssl_backbones.evaluate.features import Features, features_of
@@ -40,7 +40,6 @@ from ssl_backbones.metrics.jackknife import GROUPS
 from ssl_backbones.metrics.near_copies import nearest_of_bank
 from ssl_backbones.runs.results import Number, as_share, proportion
 from ssl_backbones.runs.verdict import sentences
-from ssl_backbones.train.processes import first_decides
 from ssl_backbones.views import MOCO_V2_SMALL_VIEWS, MOCO_V2_VIEWS, CenterCrop, MultiView, permutation
 
 SMALL = 64

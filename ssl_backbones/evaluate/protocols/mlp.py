@@ -17,13 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from ssl_backbones.checks import check
-from ssl_backbones.distributed import say
+from ssl_backbones.distributed import first_decides, say
 from ssl_backbones.evaluate.classification.head_training import Plan, Training, logits_of, train_head
 from ssl_backbones.evaluate.evaluation import chance, evaluation, one_by_one
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
 from ssl_backbones.evaluate.options import EvaluationOptions
 from ssl_backbones.runs.results import as_share, proportion
-from ssl_backbones.train.processes import first_decides
 
 LINES = 10
 """Told of the progress, at most."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ssl_backbones.data import require_batch, say_copies
-from ssl_backbones.distributed import say
+from ssl_backbones.distributed import first_decides, say
 from ssl_backbones.evaluate.learning_rates import Division, train_at_rates
 from ssl_backbones.evaluate.model import open_model
 from ssl_backbones.evaluate.segmentation.fcn import dilated
@@ -20,7 +20,7 @@ from ssl_backbones.evaluate.segmentation.segmentation_judge import SegmentationJ
 from ssl_backbones.evaluate.segmentation.survey import class_names, require_known, survey
 from ssl_backbones.evaluate.transfer import altered, building
 from ssl_backbones.models.backbone import weights_sha256
-from ssl_backbones.train.processes import first_decides, meet
+from ssl_backbones.train.processes import meet
 from ssl_backbones.train.run import train_run
 
 
