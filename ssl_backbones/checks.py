@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, get_args
 
 
@@ -16,6 +17,19 @@ def check_share(name: str, value: float) -> None:
     """Refuse a momentum or a weight outside [0, 1]."""
     if not 0 <= value <= 1:
         raise ValueError(f"{name} is a share and must be in [0, 1], not {value}")
+
+
+def check_momentum(name: str, value: float) -> None:
+    """Refuse a momentum outside [0, 1)."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} is a momentum and must be in [0, 1), as nothing moves at 1, not {value}")
+
+
+def check_alike(name: str, views: Sequence[Any]) -> None:
+    """Refuse views of different sizes, for a method that pairs their positions or puts them into one batch."""
+    if len(shares := sorted({view.size_share for view in views})) > 1:
+        told = " and ".join(map(str, shares))
+        raise ValueError(f"{name} have a size_share of {told}, but this method takes one for all")
 
 
 def check_positive(**values: float) -> None:

@@ -71,7 +71,7 @@ def test_pages_tell_faiss_memory_and_byol_beside_moco_as_they_were_measured() ->
     rules = " ".join((ROOT / "docs" / "own_rules.md").read_text(encoding="utf-8").split())
     rows = {row["label"]: row["cells"] for row in json.loads((RESULTS / "imagenette_table.json").read_bytes())["rows"]}
     moco, byol = (100 * rows[name]["k-NN"]["mean"] for name in ("MoCo v2", "BYOL"))
-    assert f"MoCo v2 at equal CPU time ({moco:.1f} and {byol:.1f} in six" in rules
+    assert f"MoCo v2 leads after equal CPU time ({moco:.1f} and {byol:.1f} in six" in rules
     kept = [
         json.loads((RESULTS / f"resnet8_{name}.imagenette32_60ep" / "evaluations" / "knn.json").read_bytes())
         for name in ("byol", "moco_v2")

@@ -200,7 +200,7 @@ def test_pairs_are_mined_first_and_once(stand: Stand) -> None:
 
 def test_pairs_of_another_model_of_the_same_last_name_are_others(tmp_path: Path) -> None:
     def places(model: str) -> tuple[Path, Path | None]:
-        named = of(FLAGS, "--pairs_from", model)
+        named = replace(of(FLAGS, "--pairs_from", model), out=Path("."))
         return named.run_folder(named.rows[0], 0), named.pairs_file(named.rows[0], 0)
 
     assert len({places(model) for model in ("hf-hub:alice/moco", "hf-hub:bob/moco", "a/moco", "b/moco")}) == 4
@@ -303,7 +303,7 @@ def test_other_words_lie_elsewhere() -> None:
     alike = [
         usual,
         of(BYOL, MOCO, FLAGS, "--epochs=100", "--log_every", "3"),  # what it is already, and what makes it no other run
-        of(BYOL, MOCO, FLAGS, "--workers", "3", "--max_pixels", "400000000"),  # and so with what decides no number
+        of(BYOL, MOCO, FLAGS, "--workers", "3"),  # and so with what decides no number
         replace(usual, out=Path("moved")),
     ]
     assert len({each.run_folder(byol, 0).name for each in alike}) == 1

@@ -1,4 +1,4 @@
-"""Heads, ema, queue and batch norms, each against what it stands for."""
+"""Heads, moving averages, queue and batch norms, each against what it stands for."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class TestAlignedHead:
         torch.testing.assert_close(mean, pixels.mean(1, keepdim=True).expand(2, 2, 8))
 
 
-class TestShadow:
+class TestMovingAverage:
     @pytest.mark.parametrize("statistics", ["average", "own"])
     def test_it_is_the_average_of_what_it_was_shown(self, statistics: str) -> None:
         torch.manual_seed(0)

@@ -26,7 +26,7 @@ from ssl_backbones.methods import BYOL, BYOLConfig, MethodConfig, MoCoV2, MoCoV2
 from ssl_backbones.models import batch_norm, plain_batch_norm
 from ssl_backbones.models.batch_norm import BatchNormError, CrossReplicaBatchNorm, SplitBatchNorm, groups_of
 from ssl_backbones.refusal import Refusal
-from ssl_backbones.views import CenterCrop
+from ssl_backbones.views import IMAGENET_MEAN, CenterCrop
 from ssl_backbones.visualizers import overlay, raw_grad_cam
 from ssl_backbones.visualizers.embedding import trustworthiness
 
@@ -46,10 +46,11 @@ def pretrain() -> Any:
 @pytest.mark.parametrize("kind", STAND_INS)
 def test_the_loop_of_the_page_trains_every_method(kind: type[MethodConfig], pretrain: Any) -> None:
     method = small_method(kind)
-    before = copy.deepcopy(method.backbone.state_dict())
+    before = copy.deepcopy(dict(method.backbone.named_parameters()))
     backbone = pretrain(method, mined(Drawn(24)), 16, 8, 2, torch.device("cpu"))
-    assert any((value != before[name]).any() for name, value in backbone.state_dict().items())
-    assert all(value.isfinite().all() for value in backbone.state_dict().values())
+    assert backbone is method.published
+    assert all((value != before[name]).any() for name, value in method.backbone.named_parameters())
+    assert all(value.isfinite().all() for value in method.state_dict().values())
 
 
 def test_every_epoch_has_other_views_in_another_order_and_the_same_again() -> None:
@@ -62,6 +63,8 @@ def test_every_epoch_has_other_views_in_another_order_and_the_same_again() -> No
 
     order = Epochs(dataset, 8)
     (rows, views), (rows_later, views_later) = shown(order), shown(order)
+    order.set_epoch(0)
+    assert [*shown(order)[0]] == [*rows]
     assert sorted(rows) == sorted(rows_later) == [*range(8)]
     assert [*rows] != [*rows_later]
     for row in range(8):
@@ -145,7 +148,15 @@ def test_a_backbone_leaves_its_method_with_plain_batch_norm(kind: type[MethodCon
     assert backbone(torch.randn(2, 3, 16, 16)).isfinite().all()
 
 
-def test_a_second_method_has_its_own_batch_norm() -> None:
+def test_what_does_not_learn_is_exchanged_with_that() -> None:
+    backbone = timm.create_model("resnet8", num_classes=0)
+    backbone.layer1.requires_grad_(False)
+    flags = {name: parameter.requires_grad for name, parameter in backbone.named_parameters()}
+    for exchanged in (MoCoV2(backbone).backbone, plain_batch_norm(backbone)):
+        assert {name: parameter.requires_grad for name, parameter in exchanged.named_parameters()} == flags
+
+
+def test_a_second_method_that_exchanges_has_its_own_batch_norm() -> None:
     backbone = MoCoV2(timm.create_model("resnet8", num_classes=0)).backbone
     assert groups_of(MoCoV2(backbone, MoCoV2Config(bn_splits=2)).backbone) == 2
     assert all(type(part) is not SplitBatchNorm for part in SimCLR(backbone).modules())
@@ -217,6 +228,11 @@ def test_a_folder_keeps_the_preparation_that_the_network_describes(tmp_path: Pat
     cfg = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.2), "interpolation": "bicubic", "crop_pct": 0.8}
     backbone = timm.create_model("resnet18", num_classes=0, pretrained_cfg_overlay=cfg | {"input_size": (3, 96, 96)})
     folder = save_backbone(BYOL(backbone).backbone, tmp_path / "backbone", "resnet18")
+    for stranger in ({}, {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}):
+        backbone.pretrained_cfg = stranger
+        other = save_backbone(backbone, tmp_path / "other", "resnet18")
+        told = timm.create_model(f"local-dir:{other}", pretrained=True).pretrained_cfg
+        assert (told["input_size"], told["mean"]) == ([3, 224, 224], [*stranger.get("mean", IMAGENET_MEAN)])
     found = timm.create_model(f"local-dir:{folder}", pretrained=True)
     prepared = timm.data.resolve_data_config({}, model=found)
     assert [*prepared["input_size"]] == [3, 96, 96]

@@ -128,6 +128,10 @@ def fill(backbone: nn.Module, start: Start) -> None:
             f"{start.provenance.shown} does not fill a headless {start.provenance.architecture}, so nothing was begun: "
             f"it {listed}; name the publisher's whole weights with --init"
         )
+    if broken := [key for key, value in given.items() if not value.isfinite().all()]:
+        raise StartError(
+            f"{start.provenance.shown} holds numbers that are not finite, in {few(broken)}: take another checkpoint"
+        )
     backbone.load_state_dict(given)
     prepare(backbone, start.provenance)
 

@@ -21,7 +21,8 @@ from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
 
-from ssl_backbones.checks import check
+from ssl_backbones.catalogue.lookup import describe
+from ssl_backbones.checks import brief, check
 from ssl_backbones.credentials import without_credentials
 from ssl_backbones.evaluate import protocols
 from ssl_backbones.evaluate.comparison.comparison import PROGRAM, Column, Comparison, ComparisonError, Row
@@ -93,7 +94,11 @@ def parse(words: Sequence[str], program: str) -> Options:
 
 def run(options: Options) -> int:
     """Do what is not done yet, and print the table; 1 where some of it failed."""
-    return carry_out(comparison_of(options), tuple(shlex.split(options.launch)))
+    try:
+        launch = tuple(shlex.split(options.launch))
+    except ValueError as error:
+        raise ComparisonError(f"--launch is {brief(repr(options.launch))}, which is no command ({error})") from error
+    return carry_out(comparison_of(options), launch)
 
 
 def carry_out(comparison: Comparison, launch: tuple[str, ...] = ()) -> int:
@@ -111,8 +116,22 @@ def takes_rgb_alone(protocol: str) -> bool:
     return "in_chans" not in {field.name for field in fields(options)}
 
 
+def check_models_alone(options: Options) -> None:
+    """Refuse what is for recipes where there are none."""
+    known = {"classes", "hold_out", "in_chans", "max_pixels", "workers"}
+    others = [f"--{name}" for name, _ in grouped(options.words) if name and name not in known]
+    others += ["--with_random"] * options.with_random
+    if others:
+        raise ComparisonError(f"{others[0]} is for recipes, and none is named: name some first, or leave it out")
+
+
 def comparison_of(options: Options) -> Comparison:
     """The rows and columns that the options name: random weights first, then recipes, then models."""
+    if not options.recipes:
+        check_models_alone(options)
+    for name in options.models:
+        if "/" not in name:
+            describe(name)  # refuses, before the work, one that is unknown
     if options_among(options.words, {"in_chans"}) and (rgb := [*filter(takes_rgb_alone, options.protocols)]):
         raise ComparisonError(f"{rgb[0]} takes RGB alone: leave it out of --protocols, or leave out --in_chans")
     rows = [Row(name, recipe=name) for name in options.recipes]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from ssl_backbones.cleanup import new_folder
 from ssl_backbones.convert import ConversionError, convert
@@ -71,6 +72,9 @@ def run(options: Options) -> None:
             folder,
             converted.architecture,
             input_size=(3, side, side),
+            mean=IMAGENET_DEFAULT_MEAN,
+            std=IMAGENET_DEFAULT_STD,
+            interpolation="bilinear",
             crop_pct=crop,
             license=options.licence,
             description=description,

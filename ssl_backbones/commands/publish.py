@@ -138,6 +138,10 @@ def check_options(options: Options) -> None:
         raise PublishError(
             "there is nothing to do: name a repository with --repo org/name, or a new folder for the files with --out"
         )
+    if options.half and options.with_state:
+        raise PublishError(
+            "--half rounds the backbone, and others could not go on from --with_state's heads beside it: leave one out"
+        )
     if options.half and (options.enter or options.ship):
         raise PublishError(
             "--half is for --repo and --out, as the package holds float32: leave it out, or --enter and --ship"

@@ -71,7 +71,11 @@ class Images(ABC):
     @cached_property
     def fingerprint(self) -> str:
         """A sha256 over the keys, labels and digests: alike for the same data, whatever its place on disk."""
-        assert self.digests is not None, f"{type(self).__name__} has no digests and must set its fingerprint"
+        if self.digests is None:
+            raise ImageSourceError(
+                f"the images of {type(self).__name__} have no fingerprint, by which what is kept of them knows them "
+                "again: set `fingerprint` to a text that other images do not have"
+            )
         return fingerprint_of(self.keys, self.labels, self.digests)
 
     @cached_property

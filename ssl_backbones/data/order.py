@@ -132,6 +132,10 @@ class Epochs:
         data = self.dataset
         return Order(len(data), self.batch_size, data.seed, rank(), world_size(), shards=data.images.shards)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Go on with an epoch, as Lightning says it where a run is resumed."""
+        self.epoch = epoch
+
     def __iter__(self) -> Iterator[Request]:
         requests = self.order.requests(self.epoch)
         self.epoch += 1

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -41,6 +42,8 @@ class Options(MapOptions):
 
     data: str
     """Images with masks: a folder in Pascal VOC's layout, or parquet files with a column of masks."""
+    out: Path
+    """The folder for table.md, results.json and pairs.png."""
     mask_column: str = "mask"
     """Column of parquet files that holds the masks."""
     lists: tuple[str, ...] = ("val",)

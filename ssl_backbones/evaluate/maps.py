@@ -14,7 +14,9 @@ from ssl_backbones.evaluate.frames import AnnotationsFrame
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model
 from ssl_backbones.methods import method_from_run
 from ssl_backbones.methods.method import Method
+from ssl_backbones.runs.manifest import listed
 from ssl_backbones.typed.words import Positional
+from ssl_backbones.visualizers.run_section import recorded_recipe
 
 RANDOM = " (random weights)"
 """Ends the name of a network with such."""
@@ -31,7 +33,7 @@ class MapOptions:
     out: Path
     """The folder for table.md and results.json."""
     size: int = 224
-    """Side of what a network is shown, in pixels."""
+    """Side of the square that a network is shown, in pixels."""
     random: bool = False
     """Use random weights instead of the models' own."""
     with_random: bool = False
@@ -73,9 +75,9 @@ def opened(name: str, options: MapOptions, random: bool) -> EvaluatedModel:
 
 
 def method_of(model: EvaluatedModel, seed: int) -> Method | None:
-    """The method of a run's folder on the network's device, its weights random where the network's are; or None."""
-    folder = Path(model.name.removesuffix(RANDOM))
-    if not (folder / "recipe.json").is_file():
+    """The method of a pretraining run's folder on the network's device, random where the network is; or None."""
+    folder, trained = Path(model.name.removesuffix(RANDOM)), not model.name.endswith(RANDOM)
+    if "method" not in recorded_recipe(folder) or (trained and not listed(folder / "checkpoints")):
         return None
     torch.manual_seed(seed)
-    return method_from_run(folder, trained=not model.name.endswith(RANDOM)).to(model.device)
+    return method_from_run(folder, trained=trained).to(model.device)

@@ -86,7 +86,7 @@ def _write_model(name: str, root: Path) -> str:
     model = create_model(name, pretrained=True, num_classes=0)
     cfg: Any = model.pretrained_cfg
     told = ("license", "tag", "description", "origin_url", "paper_name", "paper_ids")
-    folder = root / re.sub(r"[^\w.-]+", "_", Path(known.name).name if os.path.isdir(name) else known.name)
+    folder = root / re.sub(r"[^\w.-]+", "_", Path(name).resolve().name if os.path.isdir(name) else known.name)
     if folder.exists():
         raise BundleError(f"two models of the bundle would be called {folder.name!r}: bundle them apart")
     about = {field: cfg[field] for field in told if cfg.get(field)}

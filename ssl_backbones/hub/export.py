@@ -13,6 +13,7 @@ from typing import Any
 
 import safetensors.torch
 import timm
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -23,6 +24,14 @@ from ssl_backbones.weightless import weightless
 
 KEPT = ("input_size", "mean", "std", "interpolation", "crop_pct")
 """Fields of timm's configuration that say how images are prepared."""
+USUAL: dict[str, Any] = {
+    "input_size": [3, 224, 224],
+    "mean": list(IMAGENET_DEFAULT_MEAN),
+    "std": list(IMAGENET_DEFAULT_STD),
+    "interpolation": "bilinear",
+    "crop_pct": 0.875,
+}
+"""Those of a network without a description."""
 
 
 class BackboneError(Refusal, ValueError):
@@ -50,14 +59,15 @@ def save_backbone(
     """Write a headless backbone; `timm.create_model(f"local-dir:{folder}", pretrained=True)` gives the same tensors.
 
     `architecture` is the network's own name, `resnet50` and not `resnet50_lewel_b`, so that plain timm knows it. The
-    rest is how images are to be prepared, by default as the network's own description says, and where the weights come
-    from; with `half`, matrices and kernels are kept as
-    float16, which is exact for a backbone that is `rounded`. Return the folder. Raises BackboneError for a network that
-    the folder could not hold as it is.
+    rest is how images are to be prepared, by default as the network's own description says (give the size that it was
+    trained at), and where the weights come from; with `half`, matrices and kernels are kept as float16, which is exact
+    for a backbone that is `rounded`. Return the folder. Raises BackboneError for a network that the folder could not
+    hold as it is.
     """
     _check_kind(backbone, architecture)
     asked = {"input_size": input_size, "mean": mean, "std": std, "interpolation": interpolation, "crop_pct": crop_pct}
-    prepared = preparation(backbone) | {name: plain(value) for name, value in asked.items() if value is not None}
+    given = {name: plain(value) for name, value in asked.items() if value is not None}
+    prepared = USUAL | preparation(backbone) | given
     about: dict[str, Any] = {"license": license, "description": description, "origin_url": origin_url}
     about |= {"paper_name": paper_name, "paper_ids": paper_ids}
     config = _config(backbone, architecture, tag=tag, **prepared, **about)
@@ -74,8 +84,8 @@ def save_backbone(
 
 
 def preparation(model: nn.Module) -> dict[str, Any]:
-    """A model's preparation of images: size, mean, std, interpolation and crop."""
-    cfg: Any = model.pretrained_cfg
+    """A model's preparation of images, as far as it describes one: size, mean, std, interpolation and crop."""
+    cfg: Any = getattr(model, "pretrained_cfg", None) or {}
     return {name: plain(cfg[name]) for name in KEPT if name in cfg}
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_at_least, check_choice, check_positive, check_share
+from ssl_backbones.checks import check_at_least, check_choice, check_momentum, check_positive, check_share
 from ssl_backbones.data import Images
 from ssl_backbones.data.batches import BatchDataset, Batches
 from ssl_backbones.data.exchanged import ExchangedBatches, views_and_places
@@ -62,7 +62,7 @@ class DenseCLConfig(MethodConfig):
     def __post_init__(self) -> None:
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, queue_size=self.queue_size)
         check_positive(temperature=self.temperature, bn_splits=self.bn_splits)
-        check_share("momentum", self.momentum)
+        check_momentum("momentum", self.momentum)
         check_share("dense_weight", self.dense_weight)
         check_share("dense_after", self.dense_after)
         check_choice("key_bn", self.key_bn, KeyBN)

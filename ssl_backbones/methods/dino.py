@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_backbones.checks import check_at_least, check_positive, check_share
+from ssl_backbones.checks import check_at_least, check_momentum, check_positive, check_share
 from ssl_backbones.distributed import sum_over_processes, world_size
 from ssl_backbones.losses import swapped_prediction
 from ssl_backbones.losses.precision import widened
@@ -75,8 +75,9 @@ class DINOConfig(MethodConfig):
         check_positive(teacher_temperature=self.teacher_temperature)
         check_positive(teacher_temperature_start=self.teacher_temperature_start)
         check_at_least(self, frozen_steps=0, crops=0)
-        for name in ("temperature_rise", "center_momentum", "target_momentum", "target_momentum_end"):
+        for name in ("temperature_rise", "center_momentum", "target_momentum_end"):
             check_share(name, getattr(self, name))
+        check_momentum("target_momentum", self.target_momentum)
 
     @property
     def policies(self) -> tuple[Policy, ...]:

@@ -26,6 +26,8 @@ from ssl_backbones.models.teacher_branch import TeacherBranch, TeacherConfig
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import DISTILLED_VIEW, MultiView, Policy
 
+KEPT = "0 where features are kept; or show the teacher every view (--method.kept '')"
+
 
 @dataclass(frozen=True)
 class DistilledConfig(TeacherConfig, MethodConfig):
@@ -50,7 +52,7 @@ class DistilledConfig(TeacherConfig, MethodConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(0 <= self.dense_weight < np.inf, "dense_weight", self.dense_weight, "at least 0")
-        check(not (self.kept and self.dense_weight), "dense_weight", self.dense_weight, "0 where features are kept")
+        check(not (self.kept and self.dense_weight), "dense_weight", self.dense_weight, KEPT)
         if self.hidden_dim is not None:
             check_positive(hidden_dim=self.hidden_dim)
 

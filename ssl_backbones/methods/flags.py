@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_choice, check_positive, check_share
+from ssl_backbones.checks import check_choice, check_momentum, check_positive
 from ssl_backbones.data import Images, require_labels
 from ssl_backbones.data.exchanged import Exchanged, views_and_places
 from ssl_backbones.distributed import gather, own_rows, world_size
@@ -92,7 +92,7 @@ class FlagsConfig(MethodConfig):
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, queue_size=self.queue_size)
         check_positive(temperature=self.temperature, local_temperature=self.local_temperature)
         check_positive(bn_splits=self.bn_splits)
-        check_share("momentum", self.momentum)
+        check_momentum("momentum", self.momentum)
         check_choice("key_bn", self.key_bn, KeyBN)
         check_choice("enqueue", self.enqueue, Enqueue)
         check_choice("mask", self.mask, Mask)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_backbones.checks import check_at_least, check_positive, check_share
+from ssl_backbones.checks import check, check_at_least, check_momentum, check_positive
 from ssl_backbones.data import Images, NumberedBatches
 from ssl_backbones.distributed import gather, own_rows, share_first, world_size
 from ssl_backbones.losses import instance_exponentials, instance_nce, instance_softmax
@@ -25,6 +25,9 @@ from ssl_backbones.models.image_rows import require_rows
 from ssl_backbones.models.memory_bank import MemoryBank
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import INSTDISC_VIEW, MultiView, Policy, SingleView
+
+SHARPEST = 0.0125
+"""The lowest temperature at which exp(1 / tau) is a number of single precision, with room to sum."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,9 @@ class InstDiscConfig(MethodConfig):
     def __post_init__(self) -> None:
         check_positive(projection_dim=self.projection_dim, temperature=self.temperature)
         check_at_least(self, noise=0)
-        check_share("memory_momentum", self.memory_momentum)
+        sharp = self.noise == 0 or self.temperature >= SHARPEST
+        check(sharp, "temperature", self.temperature, f"at least {SHARPEST} beside noise, lest exponentials overflow")
+        check_momentum("memory_momentum", self.memory_momentum)
 
     def build(self, backbone: nn.Module) -> InstDisc:
         return InstDisc(backbone, self)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_choice, check_positive, check_share
+from ssl_backbones.checks import check_choice, check_momentum, check_positive, check_share
 from ssl_backbones.data import Images
 from ssl_backbones.data.batches import BatchDataset, Batches
 from ssl_backbones.data.exchanged import ExchangedBatches, views_and_places
@@ -71,7 +71,7 @@ class LewelMConfig(AlignedHeadConfig, MethodConfig):
         super().__post_init__()
         check_positive(temperature=self.temperature, queue_size=self.queue_size, bn_splits=self.bn_splits)
         check_share("aligned_weight", self.aligned_weight)
-        check_share("momentum", self.momentum)
+        check_momentum("momentum", self.momentum)
         check_share("momentum_end", self.momentum if self.momentum_end is None else self.momentum_end)
         check_choice("key_bn", self.key_bn, KeyBN)
         check_choice("mask", self.mask, Mask)

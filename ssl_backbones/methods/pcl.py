@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_backbones.checks import check, check_at_least, check_choice, check_positive, check_share
+from ssl_backbones.checks import check, check_at_least, check_choice, check_momentum, check_positive
 from ssl_backbones.data import Images, ImageSourceError
 from ssl_backbones.data.batches import BatchDataset
 from ssl_backbones.data.exchanged import views_and_places
@@ -78,7 +78,7 @@ class PCLConfig(MethodConfig):
         check_positive(projection_dim=self.projection_dim, queue_size=self.queue_size, temperature=self.temperature)
         check_positive(bn_splits=self.bn_splits, restarts=self.restarts, iterations=self.iterations)
         check_at_least(self, hidden_dim=0, negatives=0, instance_epochs=0)
-        check_share("momentum", self.momentum)
+        check_momentum("momentum", self.momentum)
         check_choice("key_bn", self.key_bn, KeyBN)
         fewest = min(self.granularities, default=0)
         check(fewest >= 2, "granularities", self.granularities, "one number of clusters or more, each at least 2")

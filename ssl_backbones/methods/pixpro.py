@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_at_least, check_choice, check_positive, check_share
+from ssl_backbones.checks import check_alike, check_at_least, check_choice, check_momentum, check_positive, check_share
 from ssl_backbones.losses import nearby, pixel_consistency, propagated
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, on_grid, width_of
@@ -52,9 +52,10 @@ class PixProConfig(MethodConfig):
     def __post_init__(self) -> None:
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, distance=self.distance)
         check_at_least(self, sharpness=1, grid=0)
-        check_share("target_momentum", self.target_momentum)
+        check_momentum("target_momentum", self.target_momentum)
         check_share("target_momentum_end", self.target_momentum_end)
         check_choice("target_bn", self.target_bn, TargetBN)
+        check_alike("views", self.views)
 
     def build(self, backbone: nn.Module) -> PixPro:
         return PixPro(backbone, self)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_at_least, check_choice, check_positive, check_share
+from ssl_backbones.checks import check_at_least, check_choice, check_momentum, check_positive
 from ssl_backbones.data import Images
 from ssl_backbones.data.batches import BatchDataset, Batches
 from ssl_backbones.data.exchanged import ExchangedBatches, views_and_places
@@ -76,7 +76,7 @@ class ReSimConfig(MethodConfig):
     def __post_init__(self) -> None:
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, queue_size=self.queue_size)
         check_positive(temperature=self.temperature, bn_splits=self.bn_splits, map_dim=self.map_dim)
-        check_share("momentum", self.momentum)
+        check_momentum("momentum", self.momentum)
         check_choice("key_bn", self.key_bn, KeyBN)
         check_at_least(self, grid=0)
 

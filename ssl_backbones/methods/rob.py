@@ -80,7 +80,8 @@ class RoBConfig(TeacherConfig, AlignedHeadConfig, MethodConfig):
         check_positive(temperature=self.temperature, queue_size=self.queue_size)
         check_choice("aligned_negatives", self.aligned_negatives, AlignedNegatives)
         fits = not (self.kept and self.loss in ALIGNED)
-        check(fits, "loss", self.loss, "byol or moco_v2 where features are kept, which have no maps")
+        expected = "byol or moco_v2 where features are kept; or show the teacher every view (--method.kept '')"
+        check(fits, "loss", self.loss, expected)
 
     def build(self, backbone: nn.Module) -> RoB:
         return RoB(backbone, self)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_positive
+from ssl_backbones.checks import check_alike, check_positive
 from ssl_backbones.distributed import gather_with_gradient, rank, world_size
 from ssl_backbones.losses import nt_xent
 from ssl_backbones.methods.method import Method, MethodConfig
@@ -47,6 +47,7 @@ class SimCLRConfig(MethodConfig):
     def __post_init__(self) -> None:
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, num_layers=self.num_layers)
         check_positive(temperature=self.temperature)
+        check_alike("views", self.views)
 
     def build(self, backbone: nn.Module) -> SimCLR:
         return SimCLR(backbone, self)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_backbones.checks import check_choice, check_positive
+from ssl_backbones.checks import check_alike, check_choice, check_positive
 from ssl_backbones.data import Images, NumberedBatches, require_labels
 from ssl_backbones.data.subset import Subset
 from ssl_backbones.distributed import gather, gather_with_gradient, rank
@@ -56,6 +56,7 @@ class SupConConfig(MethodConfig):
     def __post_init__(self) -> None:
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, temperature=self.temperature)
         check_choice("scale", self.scale, Scale)
+        check_alike("views", self.views)
 
     @property
     def factor(self) -> float:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_at_least, check_positive, check_share
+from ssl_backbones.checks import check_alike, check_at_least, check_positive, check_share
 from ssl_backbones.distributed import gather_with_gradient
 from ssl_backbones.losses import embedding_distances, place_distances, vicreg
 from ssl_backbones.losses.dense import matched_positions
@@ -63,6 +63,7 @@ class VICRegLConfig(MethodConfig):
         check_positive(invariance=self.invariance, variance=self.variance, covariance=self.covariance)
         check_share("global_weight", self.global_weight)
         check_at_least(self, grid=0)
+        check_alike("views", self.views)
 
     def build(self, backbone: nn.Module) -> VICRegL:
         return VICRegL(backbone, self)

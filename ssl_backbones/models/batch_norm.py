@@ -196,8 +196,8 @@ def _replace(module: nn.Module, new: Callable[[nn.modules.batchnorm._BatchNorm],
         if kind not in (nn.BatchNorm1d, nn.BatchNorm2d):
             raise BatchNormError(
                 f"a {type(module).__name__} does more than normalise and cannot be exchanged for one that looks at "
-                "other images: configure the method with sync_bn=False, target_bn='ema' or key_bn='ema', whichever it "
-                "has, or take a network of plain BatchNorm, such as a ResNet"
+                "other images: train it in one process, without the method's sync_bn or with its target_bn or key_bn "
+                "'ema', whichever it has, or take a network of plain BatchNorm, such as a ResNet"
             )
         exchanged = new(norm)
         if type(exchanged) is not kind:
@@ -211,6 +211,8 @@ def _replace(module: nn.Module, new: Callable[[nn.modules.batchnorm._BatchNorm],
 def _carried(norm: nn.modules.batchnorm._BatchNorm, into: nn.Module) -> nn.Module:
     """The other layer with all that a BatchNorm holds."""
     into.load_state_dict(norm.state_dict())
+    for name, parameter in norm.named_parameters():
+        into.get_parameter(name).requires_grad_(parameter.requires_grad)
     return into.to(norm.running_mean).train(norm.training)
 
 

@@ -93,7 +93,7 @@ class TeacherBranch(nn.Module):
         shift, scale = self.teacher.affine(views.mean, views.std)
         self.register_buffer("shift", shift, persistent=False)
         self.register_buffer("scale", scale, persistent=False)
-        self.has_looked = False
+        self.has_looked = False  # told apart without asking a device
         self.asks_for_maps = bool(maps)
         if maps:
             if not self.map_width:
@@ -117,13 +117,18 @@ class TeacherBranch(nn.Module):
             if not begun:
                 with doing(f"{self.teacher.name} looks at some of the images, for the mean of its features"):
                     self.measured(*looked_over(self.teacher, side, images))
-            self.sha256.copy_(digest)
+            self.taken_up(digest)
             return Batches(images, transform, seed)
         features = keep_features(self.teacher, side, images, self.folder_for(images, side))
         if not begun:
             self.measured(Moments.over(features.blocks()), None)
-        self.sha256.copy_(digest)
+        self.taken_up(digest)
         return NumberedBatches(images, transform, seed, features)
+
+    def taken_up(self, digest: Tensor) -> None:
+        """Remember the teacher whose means are measured."""
+        self.sha256.copy_(digest)
+        self.has_looked = True
 
     def measured(self, moments: Moments, of_maps: Moments | None) -> None:
         """Take up the moments of the teacher's features and of its maps, alike in all processes."""
@@ -175,7 +180,6 @@ class TeacherBranch(nn.Module):
 
     def centred(self, features: Tensor) -> Tensor:
         """The teacher's features (B, D) less their mean; TeacherError before the mean is measured or loaded."""
-        self.has_looked = self.has_looked or bool(self.sha256.any())  # which a device is asked for once
         if not self.has_looked:
             raise TeacherError(
                 f"the teacher {self.config.teacher!r} has not seen the images yet: make the batches by "
@@ -218,3 +222,4 @@ class TeacherBranch(nn.Module):
                 "that one back, or begin another run with --out"
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self.has_looked = self.has_looked or (saved is not None and bool(saved.any()))

@@ -113,7 +113,7 @@ def queue(recipe: Recipe, facts: Facts) -> int:
     """
     if has(recipe.method, "prototypes"):
         held = int(recipe.method.prototypes)  # type: ignore[attr-defined]
-        most = min(2 * held, facts.images - recipe.batch_size)
+        most = max(0, min(2 * held, facts.images - recipe.batch_size))
         return most // recipe.batch_size * recipe.batch_size
     return power_of_two(max(1, min(65_536, facts.images - recipe.batch_size)))
 

@@ -112,7 +112,7 @@ def claim(
     were cut short or its backbone is gone: then it counts as unfinished, for the same command to make them anew.
     """
     path = Path(path)
-    recipe = change_texts(json.loads(json.dumps(recipe, allow_nan=False)))
+    recipe = as_recorded(recipe)
     check_ours(path)
     check_no_links(path)
     probe(path)
@@ -131,6 +131,36 @@ def claim(
         held.release()
         raise
     return folder
+
+
+def check_free(
+    path: Path,
+    recipe: Mapping[str, Any],
+    *,
+    may_differ: Collection[str] = (),
+    complete: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> None:
+    """Raise RunFolderError for a folder of something else or of another recipe's run; writes nothing."""
+    check_ours(path)
+    check_no_links(path)
+    folder = RunFolder(path)
+    if folder.recipe.exists() and folder.has_trained:
+        refuse_other(folder, changed_fields(folder, as_recorded(recipe), may_differ, complete))
+
+
+def as_recorded(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe as recipe.json has it."""
+    recorded: dict[str, Any] = change_texts(json.loads(json.dumps(recipe, allow_nan=False)))
+    return recorded
+
+
+def refuse_other(folder: RunFolder, changed: str) -> None:
+    """Raise RunFolderError for the run of another recipe."""
+    if changed:
+        raise RunFolderError(
+            f"{folder.path} holds the run of another recipe ({changed}); "
+            "choose another folder with --out, or give the fields their old values to resume"
+        )
 
 
 def probe(path: Path) -> None:
@@ -223,10 +253,7 @@ def brief(value: Any, most: int = 200) -> str:
 def emptied(folder: RunFolder, changed: str) -> RunFolder:
     """The folder of a run that trained nothing, emptied for one of another recipe; refuses to go on with any other."""
     if folder.has_trained:
-        raise RunFolderError(
-            f"{folder.path} holds the run of another recipe ({changed}); "
-            "choose another folder with --out, or give the fields their old values to resume"
-        )
+        refuse_other(folder, changed)
     logger.warning("the run in %s ended before it had trained anything: begun anew (%s)", folder.path, changed)
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
     return RunFolder(folder.path, lock=folder.lock)

@@ -24,8 +24,14 @@ from ssl_backbones.train.shared_arrays import arrays_shared
 
 DIED = re.compile(r"DataLoader worker \(pid")
 """First words of torch when it hears that a worker is gone."""
+MOST = 32
+"""Workers for each core at most: more are a slip of the keyboard, and take all memory."""
 MANY = 8
 """Workers beyond which each has one batch ready instead of two: together they have enough, in less memory."""
+
+
+class WorkersError(Refusal, ValueError):
+    """More reading processes than there is any use for."""
 
 
 class LostReaderError(Refusal, RuntimeError):
@@ -176,7 +182,15 @@ def obey_parent_alone(worker: int) -> None:
 
 
 def reading_workers(asked: int | None) -> int:
-    """Number of processes that read images beside this one: the one asked for, or a core each but for its own."""
+    """Number of processes that read images beside this one: the one asked for, or a core each but for its own.
+
+    WorkersError for more than a machine has any use for.
+    """
     if asked is not None:
+        if asked > MOST * cores_here():
+            raise WorkersError(
+                f"workers is {asked}, and {cores_here()} cores have no use for more than {MOST * cores_here()} reading "
+                "processes: lower --workers"
+            )
         return asked
     return cores_here() - 1

@@ -20,7 +20,7 @@ from ssl_backbones.data import (
     validation_of,
 )
 from ssl_backbones.data.subset import Subset
-from ssl_backbones.distributed import doing, say
+from ssl_backbones.distributed import doing, first_decides, say
 from ssl_backbones.methods.method import Method
 from ssl_backbones.models.backbone import freeze_unused
 from ssl_backbones.models.recomputing import recompute_activations
@@ -38,7 +38,7 @@ from ssl_backbones.train.monitor import Monitor
 from ssl_backbones.train.results import save_results
 from ssl_backbones.train.run import complete
 from ssl_backbones.train.settle import as_before, engine_of, settle, views_sentence
-from ssl_backbones.train.start import Begun, check_order, fitting, meet_for, prepare
+from ssl_backbones.train.start import Begun, check_order, check_unclaimed, fitting, meet_for, prepare
 from ssl_backbones.train.step_memory import fitted
 from ssl_backbones.train.switches import repeatable
 from ssl_backbones.views import using_engine
@@ -57,7 +57,7 @@ def start(recipe: Recipe) -> tuple[Begun, SaveResults, Conclude]:
     recipe = replace(recipe, method=shown(recipe.method, recipe.views))
     with fitting():
         beginning = begin(as_before(recipe))
-        method = build(beginning)
+        method = build(beginning, state=not beginning.recipe.derived)
         engine = engine_of(beginning.recipe, method)
     recipe = replace(beginning.recipe, engine=engine)
     say(views_sentence(recipe, method))
@@ -66,6 +66,7 @@ def start(recipe: Recipe) -> tuple[Begun, SaveResults, Conclude]:
     if recipe.derived or recipe.measured:
         with fitting():
             method = build(beginning)
+    first_decides(lambda: check_unclaimed(recipe))
     images, validation = kept_as_pixels(recipe, images, validation)
     images = resident(images, recipe, device)
     monitor = Monitor(images, validation, recipe.monitoring, recipe.seed)
@@ -88,17 +89,19 @@ def settled_on_data(recipe: Recipe, device: torch.device) -> tuple[Recipe, Image
     return recipe, images, validation
 
 
-def build(beginning: Beginning) -> Method:
+def build(beginning: Beginning, state: bool = True) -> Method:
     """The recipe's method around its backbone, the same in every process; ValueError if the two do not fit.
 
-    Whatever follows the backbone, as the target of BYOL, begins as the same network.
+    Whatever follows the backbone, as the target of BYOL, begins as the same network. Without `state` nothing is taken
+    over of the start's method: its sizes may still be left to rules.
     """
     backbone, recipe = beginning.backbone(), beginning.recipe
     freeze_unused(backbone, recipe.smallest_side)
     method = recipe.method.build(backbone)
     if recipe.grad_checkpointing:
         recompute_activations(method.backbone)
-    beginning.take_over_state(method)
+    if state:
+        beginning.take_over_state(method)
     return method
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +20,13 @@ from ssl_backbones.data.placement import to_device
 from ssl_backbones.distributed import doing, first_decides, rank, world_size
 from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.instead import take_own
+from ssl_backbones.recipes.length import never_reached
 from ssl_backbones.recipes.recipe import FREE, Recipe, Run
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.checkpoint import Checkpoint, load_latest
 from ssl_backbones.runs.log import RunLog
 from ssl_backbones.runs.results import read_results
-from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, claim
+from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, check_free, claim
 from ssl_backbones.runs.waiting import WaitingAdvice
 from ssl_backbones.train.before import Given
 from ssl_backbones.train.cost import FirstBatch, expected
@@ -117,6 +119,14 @@ def fitting(instead: str = "") -> Iterator[None]:
         yield
     except ValueError as error:
         raise UnfitError(f"{error}{instead and f'; or {instead}'}") from error
+
+
+def check_unclaimed(run: Run) -> None:
+    """Refuse a folder that `claimed` would refuse, as far as that is known, before anything is made for the run.
+
+    Parts of a batch may still be open.
+    """
+    check_free(run.folder, run.to_dict(), may_differ=FREE | {PARTS}, complete=run.completed)
 
 
 def claimed(run: Run) -> RunFolder:
@@ -218,9 +228,13 @@ def try_step(run: Run, method: Method, content: Any, device: torch.device, side:
     Returns the seconds that it took.
     """
     trial = copy.deepcopy(method).to(device).train()
+    scored: dict[str, Any] = {}
     try:
         with torch.no_grad(), doing("Scoring a first batch"):
-            return timed(lambda: trial(content), device)
+            seconds = timed(lambda: scored.update(trial(content)), device)
+        if not math.isfinite(loss := float(scored["loss"])):
+            raise ValueError(f"its loss is {loss} before any training")
+        return seconds
     except ValueError as error:
         raise UnfitError(
             f"a batch of {run.batch_size} images of {side or run.size} px cannot be scored ({error}): change "
@@ -257,6 +271,8 @@ def introduce(loop: Loop, log: RunLog, saved: Checkpoint | None) -> None:
         f"{processes} process{'es' if processes > 1 else ''} ({where}), {loop.compute}"
     )
     log.say(run.lr_sentence())
+    for sentence in never_reached(run, loop.loader.steps_per_epoch):
+        log.say(sentence)
     if growing := growth(run):
         log.say(growing)
     if run.parts > 1 and not loop.method.accumulation_is_exact:

@@ -121,6 +121,10 @@ class Comparison:
             raise ComparisonError(f"{row.recipe} is trained on pairs: name the model to mine them by with --pairs_from")
         return self.pairs_from
 
+    def mines_itself(self) -> bool:
+        """True where pairs are mined by a row's run, and not by a model from elsewhere."""
+        return not self.pairs_from or any(row.recipe and row.label == self.pairs_from for row in self.rows)
+
     def wants_pairs(self, row: Row) -> bool:
         """True for a row whose recipe is trained on pairs that are mined here."""
         return bool(row.recipe and self.pairs_model(row, 0))
@@ -138,8 +142,7 @@ class Comparison:
     def mined_by(self, row: Row, seed: int) -> tuple[str, ...]:
         """The model of a row's pairs: a run of the comparison by its folder, another by all that tells it."""
         model = self.pairs_model(row, seed)
-        own = not model or Path(model).is_relative_to(self.out)
-        return (Path(model).name,) if own else (model, *digests_in(model))
+        return (Path(model).name,) if self.mines_itself() or not model else (model, *digests_in(model))
 
     def results(self, row: Row, column: Column, seed: int) -> Path:
         """The results.json of an evaluation; another question has another, and so has another run or other weights."""
@@ -154,12 +157,20 @@ class Comparison:
     @property
     def selection(self) -> tuple[str, ...]:
         """The options that decide which images there are; mining and evaluations take them as pretraining does."""
-        return options_among(self.words, {"classes", "hold_out", "in_chans"})
+        return options_among(self.words, {"classes", "hold_out", "in_chans", "max_pixels"})
+
+    @property
+    def channels(self) -> int:
+        """Channels of images that keep all of theirs; 0 for RGB. ComparisonError for what is no number of them."""
+        _, *said = options_among(self.words, {"in_chans"}) or ("", "0")
+        if len(said) != 1 or not said[0].isdecimal():
+            raise ComparisonError(f"--in_chans is {' '.join(said) or 'left empty'}, but must be a number of channels")
+        return int(said[0])
 
     @property
     def reading(self) -> tuple[str, ...]:
         """The options of reading them, which all commands take alike, and which decide no number."""
-        return options_among(self.words, {"max_pixels", "workers"})
+        return options_among(self.words, {"workers"})
 
     def digest(self, *parts: Any) -> str:
         """Eight letters that stand for the parts and the data. `out` is not in them: it may be moved."""

@@ -6,7 +6,6 @@ from ssl_backbones.data import DecodePolicy, open_images, validation_of
 from ssl_backbones.evaluate.comparison.comparison import Comparison, ComparisonError
 from ssl_backbones.files import make_folder, read_object, write_json
 from ssl_backbones.runs.results import about
-from ssl_backbones.typed.words import options_among
 
 NOTE = "images.json"
 
@@ -14,8 +13,7 @@ NOTE = "images.json"
 def check_images(comparison: Comparison) -> None:
     """Note the images that a comparison begins with; ComparisonError where it would go on with others."""
     data, validation = comparison.data, comparison.validation
-    channels = options_among(comparison.words, {"in_chans"})
-    policy = DecodePolicy(channels=int(channels[1]) if channels else 0)
+    policy = DecodePolicy(channels=comparison.channels)
     images = open_images(data, policy)
     asked = open_images(validation, policy, images.classes) if validation else validation_of(data, images, policy)
     sources = {"data": data, "validation": validation or f"the split kept beside {data}"}
