@@ -21,7 +21,7 @@ import torch
 from timing import circumstances, command, on_threads, quartiles, write
 from torch.nn.functional import normalize
 
-from ssl_backbones.k_means import assigned
+from ssl_backbones.k_means import assigned, squares_of
 from ssl_backbones.metrics.knn import nearest
 from ssl_backbones.mining.neighbours import nearest_two
 
@@ -64,7 +64,7 @@ def by_torch(question: str, bank: torch.Tensor, asked: torch.Tensor, k: int) -> 
         rows = nearest_two(bank, torch.ones(len(bank)))
         values = torch.einsum("nd,nkd->nk", bank, bank[rows])
     else:
-        nearest_centre, distances = assigned(bank, asked)
+        nearest_centre, distances = assigned(bank, asked, squares_of(bank, len(asked)))
         values, rows = distances[:, None], nearest_centre[:, None]
     return values.numpy(), rows.numpy()
 

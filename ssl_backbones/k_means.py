@@ -98,7 +98,7 @@ def plus_plus(points: Tensor, clusters: int, generator: torch.Generator, everyon
         rings = points.new_empty(everyone).exponential_(generator=generator)[own] / nearest
         index, square, centre, mine = first_to_ring(points, squares, rings)
         chosen.append(centre)
-        distance = (squares - 2 * points @ centre + square).clamp(min=0)
+        distance = (squares - points @ (2 * centre) + square).clamp(min=0)
         if len(points):
             distance[index] = torch.where(mine, 0, distance[index])
         nearest = distance if number == 0 else torch.minimum(nearest, distance)
@@ -128,23 +128,28 @@ def first_to_ring(points: Tensor, squares: Tensor, rings: Tensor) -> tuple[Tenso
 
 def lloyd(points: Tensor, centres: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
     """The nearest centre (N,) of each point and its squared distance, after so many rounds or when nothing moves."""
-    labels, distances = assigned(points, centres)
+    own = squares_of(points, len(centres))
+    labels, distances = assigned(points, centres, own)
     for _ in range(iterations):
         centres = centred(points, labels, distances, len(centres))
-        moved, distances = assigned(points, centres)
+        moved, distances = assigned(points, centres, own)
         if not sum_over_processes((moved != labels).sum()):
             break
         labels = moved
     return labels, distances
 
 
-def assigned(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest centre (N,) of each point, and its squared distance."""
-    squares = centres.square().sum(1)
-    parts = [(part, (squares - 2 * part @ centres.T).min(1)) for part in split(points, len(centres))]
-    labels = torch.cat([nearest.indices for _, nearest in parts])
-    distances = torch.cat([nearest.values + part.square().sum(1) for part, nearest in parts])
-    return labels, distances.clamp(min=0)
+def squares_of(points: Tensor, clusters: int) -> Tensor:
+    """The squared length (N,) of each point, of as many at once as are held against so many centres."""
+    return torch.cat([part.square().sum(1) for part in split(points, clusters)])
+
+
+def assigned(points: Tensor, centres: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest centre (N,) of each point, and its squared distance; `own` are the squared lengths of points."""
+    squares, double = centres.square().sum(1), (2 * centres).T
+    parts = [(squares - part @ double).min(1) for part in split(points, len(centres))]
+    labels = torch.cat([nearest.indices for nearest in parts])
+    return labels, (torch.cat([nearest.values for nearest in parts]) + own).clamp(min=0)
 
 
 def centred(points: Tensor, labels: Tensor, distances: Tensor, clusters: int) -> Tensor:

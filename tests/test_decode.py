@@ -12,6 +12,7 @@ from pathlib import Path
 import hostile
 import numpy as np
 import pytest
+from conftest import drawn_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -220,3 +221,21 @@ def test_a_large_image_is_refused_with_the_option_that_allows_it(size: tuple[int
     if pixels < 10**8:
         assert decode(file.getvalue(), "photo", DecodePolicy(pixels)).size == size
     assert before == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "WEBP", "TIFF"])
+def test_an_rgb_image_is_not_copied_to_be_one(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "image"
+    drawn_image(3, 40, 30).save(path, form)
+    with Image.open(path) as file:
+        literal = np.asarray(file.convert("RGB"))
+    copied: list[str] = []
+    convert = Image.Image.convert
+    monkeypatch.setattr(Image.Image, "convert", lambda image, *more: copied.append(image.mode) or convert(image, *more))
+    found = decode(path.read_bytes(), "image")
+    path.unlink()
+    assert type(found) is Image.Image
+    assert found.info == {}
+    assert not copied
+    assert np.array_equal(np.asarray(found), literal)
+    assert np.array_equal(np.asarray(found.resize((7, 9)).transpose(Image.Transpose.FLIP_LEFT_RIGHT)).shape, (9, 7, 3))

@@ -20,7 +20,17 @@ from two_processes import run_two_processes
 
 from ssl_backbones import k_means as k_means_module
 from ssl_backbones.data import ImageSourceError, Request
-from ssl_backbones.k_means import assigned, centred, k_means, lloyd, pca_whiten, plus_plus, scattered, sums_of_clusters
+from ssl_backbones.k_means import (
+    assigned,
+    centred,
+    k_means,
+    lloyd,
+    pca_whiten,
+    plus_plus,
+    scattered,
+    squares_of,
+    sums_of_clusters,
+)
 from ssl_backbones.methods import DeepClusterConfig
 from ssl_backbones.methods.deepcluster import cluster_weights
 from ssl_backbones.shares import own_places
@@ -69,7 +79,7 @@ def test_the_same_seed_gives_the_same_clusters() -> None:
 @given(st.integers(1, 6), st.integers(6, 40), st.integers(1, 4), st.integers(0, 99))
 def test_each_point_is_with_its_nearest_centre(clusters: int, count: int, dim: int, seed: int) -> None:
     points, centres = normal(seed, count, dim).double(), normal(seed + 1, clusters, dim).double()
-    labels, distances = assigned(points, centres)
+    labels, distances = assigned(points, centres, squares_of(points, len(centres)))
     for point, label, distance in zip(points, labels.tolist(), distances.tolist(), strict=True):
         literal = [float((point - centre).square().sum()) for centre in centres]
         assert literal[label] == pytest.approx(min(literal))
@@ -183,7 +193,7 @@ def test_rounds_bring_the_points_nearer() -> None:
 
 def test_an_empty_cluster_takes_the_farthest_point() -> None:
     points = torch.tensor([[0.0], [1.0], [10.0]])
-    labels, distances = assigned(points, torch.tensor([[0.5], [100.0]]))
+    labels, distances = assigned(points, torch.tensor([[0.5], [100.0]]), squares_of(points, 2))
     assert centred(points, labels, distances, 2)[1].item() == 10
 
 

@@ -167,7 +167,7 @@ def test_a_network_with_norms_of_its_own_stays_as_it_is() -> None:
     network: nn.Module = timm.create_model("mobilenetv3_small_050", num_classes=0)
     kinds = [type(part) for part in network.modules()]
     assert [type(part) for part in plain_batch_norm(network).modules()] == kinds
-    with pytest.raises(BatchNormError, match="sync_bn=False"):
+    with pytest.raises(BatchNormError, match="without the method's sync_bn"):
         SimCLR(network)
 
 

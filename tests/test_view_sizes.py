@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import drawn_image
 from runs import tiny
 from small_methods import Drawn
 from test_resident import CPU, mixed
@@ -22,7 +23,7 @@ from ssl_backbones.methods import BYOLConfig
 from ssl_backbones.models.backbone import feature_map, freeze_unused, pooled, pooled_views
 from ssl_backbones.train.cache import Caching, cached
 from ssl_backbones.train.loader import Loader
-from ssl_backbones.views import MOCO_V2_VIEWS, Engine, MultiView, Policy
+from ssl_backbones.views import MOCO_V2_VIEWS, SWAV_CROP, SWAV_VIEWS, Engine, MultiView, Policy
 
 SMALL = replace(MOCO_V2_VIEWS[0], area=(0.05, 0.14), size_share=3 / 7)
 POLICIES = (*MOCO_V2_VIEWS, SMALL, SMALL)
@@ -117,4 +118,31 @@ def test_an_image_is_decoded_as_finely_as_its_most_demanding_view_asks_for() -> 
     whole = replace(MOCO_V2_VIEWS[0], area=(1.0, 1.0))
     part = replace(whole, area=(0.0156, 0.0157), ratio=(1.0, 1.0), size_share=1 / 7)
     for policies, divisor in (((whole,), 4), ((whole, replace(part, size_share=1.0)), 1), ((whole, part), 2)):
-        assert MultiView(policies, 224, "opencv").divisor_of(0, 0, 5, 2000, 2000) == divisor
+        reductions = MultiView(policies, 224, "opencv").reductions(0, 0, np.array([4, 5]))
+        assert reductions[1](2000, 2000) == divisor
+
+
+def test_what_decides_how_coarsely_images_are_decoded_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    views = MultiView(SWAV_VIEWS, 160, "opencv")
+    literal = [views.reductions(3, 1, np.array([row]))[0](2000, 1500) for row in range(9)]
+    drawn: list[int] = []
+    draw = MultiView.draw
+    monkeypatch.setattr(MultiView, "draw", lambda *asked: drawn.append(1) or draw(*asked))
+    reductions = views.reductions(3, 1, np.arange(9))
+    assert not drawn  # small images ask for nothing
+    assert [reduction(2000, 1500) for reduction in reductions] == literal
+    assert len(drawn) == 1
+
+
+@pytest.mark.parametrize("size", [(160, 213), (40, 31), (300, 200)])
+def test_many_crops_of_an_image_are_those_of_few(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether an image is made an array first or not."""
+    opencv_engine = pytest.importorskip("ssl_backbones.views.opencv_engine")
+    pytest.importorskip("cv2")
+    views = MultiView((*SWAV_VIEWS, *[SWAV_CROP] * 4), 96, "opencv")
+    images = [drawn_image(seed, *size) for seed in range(6)]
+    drawn = views.draw(1, 2, np.arange(6))
+    found = views.on_host(images, drawn)
+    monkeypatch.setattr(opencv_engine, "for_many_crops", lambda image: image)
+    for one, other in zip(found, views.on_host(images, drawn), strict=True):
+        assert torch.equal(one, other)

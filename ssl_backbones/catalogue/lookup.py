@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import timm
+from timm.models import is_model_in_modules
 from torch import nn
 
 from ssl_backbones.catalogue.configs import FOLDER, read_config, read_run
@@ -93,7 +94,7 @@ def describe(name: str | os.PathLike[str]) -> Description:
         return describe_tag(tag, _recipes().get(tag.name), training_command(Name.parse(tag.name)))
     if recipe := _recipes().get(name) if parts.tag else None:
         return describe_recipe(recipe, training_command(Name.parse(name)))
-    if name in list_models() or _untrained(name):
+    if is_model_in_modules(name, MODULES) or _untrained(name):
         return describe_name(parts, training_command(parts))
     source = _located(name)
     if source is None:
@@ -158,7 +159,7 @@ def _untrained(name: str) -> str | None:
 
 def _is_bare(source: str) -> bool:
     """True for the name of a network and a method of ours that nobody has weights of."""
-    return Name.parse(source).method in PAPERS and not tags_of(source) and source in list_models()
+    return Name.parse(source).method in PAPERS and not tags_of(source) and is_model_in_modules(source, MODULES)
 
 
 def _source(name: str) -> str:

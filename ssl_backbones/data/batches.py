@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import gcd
 from typing import Any, Self, final
@@ -14,33 +14,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssl_backbones.data.images import Images, UnreadableImageError
+from ssl_backbones.data.parts import Exchange as Exchange
+from ssl_backbones.data.parts import Request as Request
+from ssl_backbones.data.parts import joined, part_of
 from ssl_backbones.views.reduction import Reduction, unreduced, using_reduction
 from ssl_backbones.views.transform import Transform
 
 ATTEMPTS = 100
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """ShuffleBN: the images whose keys this process makes. Over all ranks, a permutation of the global batch."""
-
-    indices: np.ndarray
-    """(B,): these images."""
-    places: np.ndarray
-    """(G,): the place of each image of the global batch among those of all processes in rank order."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """A sampler's request to a worker: the images of one batch, in one epoch."""
-
-    epoch: int
-    indices: np.ndarray
-    """(B,): the numbers of the images."""
-    exchange: Exchange | None = None
-    """The images of another share of the global batch, for views that are not of the process's own."""
-    soon: np.ndarray | None = None
-    """(S,): the shards that all processes read now and next, where images lie in shards."""
+HELD = 2**26
+"""Pixels of decoded images that are held at once, but for a batch that takes them whole: 256 MB as Pillow has them."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +80,38 @@ class BatchDataset(ABC):
         """The output of the transform on the host, of the images (B,) of a request."""
         return self.transform.on_host(images, self.transform.draw(self.seed, request.epoch, request.indices))
 
-    def read_all(self, request: Request, unreadable: dict[str, str]) -> tuple[NDArray[np.int64], list[Image.Image]]:
-        """Rows (B,) and images of a batch: those at the indices (B,), and others for what cannot be read.
+    def shown(self, request: Request, unreadable: dict[str, str]) -> tuple[NDArray[np.int64], Any]:
+        """Rows (B,) of the images of a batch, and what the transform makes of them on the host.
+
+        Of large images some are read and transformed at a time: whole photos would take the memory.
+        """
+        rows: list[int] = []
+        contents: list[Any] = []
+        counts: list[int] = []
+        images: list[Image.Image] = []
+        held, last = 0, len(request.indices) - 1
+        for at, (row, image) in enumerate(self.each(request, unreadable)):
+            rows.append(row)
+            images.append(image)
+            held += image.width * image.height
+            if at == last or (held >= HELD and not self.transform.keeps_images):
+                contents.append(self.transformed(part_of(request, np.arange(sum(counts), at + 1)), images))
+                counts.append(len(images))
+                images, held = [], 0
+        return np.array(rows, np.int64), contents[0] if len(contents) == 1 else joined(contents, counts)
+
+    def each(self, request: Request, unreadable: dict[str, str]) -> Iterator[tuple[int, Image.Image]]:
+        """Row and image of each of a batch: those at the indices (B,), and others for what cannot be read.
 
         They are decoded as coarsely as what is drawn for those indices allows.
         """
         reductions = self.transform.reductions(self.seed, request.epoch, request.indices)
-        asked = zip(request.indices.tolist(), reductions, strict=True)
-        found = [self.read(index, unreadable, reduction) for index, reduction in asked]
+        for index, reduction in zip(request.indices.tolist(), reductions, strict=True):
+            yield self.read(index, unreadable, reduction)
+
+    def read_all(self, request: Request, unreadable: dict[str, str]) -> tuple[NDArray[np.int64], list[Image.Image]]:
+        """Rows (B,) and images of a batch, as `each` reads them."""
+        found = list(self.each(request, unreadable))
         return np.array([row for row, _ in found], np.int64), [image for _, image in found]
 
     def read(self, index: int, unreadable: dict[str, str], reduction: Reduction = unreduced) -> tuple[int, Image.Image]:
@@ -134,7 +140,7 @@ class Batches(BatchDataset):
 
     def content(self, request: Request, unreadable: dict[str, str]) -> Any:
         """The images of the request, as the transform makes them on the host."""
-        return self.transformed(request, self.read_all(request, unreadable)[1])
+        return self.shown(request, unreadable)[1]
 
 
 def stride(count: int) -> int:

@@ -181,10 +181,19 @@ def rgb(image: Image.Image, policy: DecodePolicy) -> Image.Image:
         pixels = Image.fromarray(eight_bits(image)).convert("RGB")
     elif image.has_transparency_data:
         pixels = over_background(image, policy.background)
+    elif image.mode == "RGB" and not image.readonly:  # which a file that is mapped into memory is
+        pixels = without_copy(image)
     else:
         pixels = image.convert("RGB")
     pixels.info = {}
     return pixels
+
+
+def without_copy(image: Image.Image) -> Image.Image:
+    """A plain image with the pixels of one that is loaded, and with nothing else of it."""
+    plain = Image.Image()
+    plain._mode, plain._size, plain.im = image.mode, image.size, image.im
+    return plain
 
 
 def over_background(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:

@@ -79,7 +79,7 @@ class ExchangedBatches(BatchDataset):
     def content(self, request: Request, unreadable: dict[str, str]) -> Any:
         """The views on the host; Exchanged where the request has images in exchange, inside of Located if they are."""
         if request.exchange is None:
-            return self.transformed(request, self.read_all(request, unreadable)[1])
+            return self.shown(request, unreadable)[1]
         own, others = request.indices.tolist(), request.exchange.indices.tolist()
         both = replace(request, indices=np.array(list(dict.fromkeys(own + others)), np.int64))
         images = dict(zip(both.indices.tolist(), self.read_all(both, unreadable)[1], strict=True))

@@ -33,8 +33,8 @@ class NumberedBatches(BatchDataset):
 
     def content(self, request: Request, unreadable: dict[str, str]) -> tuple[Any, torch.Tensor]:
         """The images of the request, as the transform makes them on the host, and their numbers (B, ...)."""
-        rows, images = self.read_all(request, unreadable)
-        return self.transformed(request, images), torch.from_numpy(self.numbers[rows])
+        rows, shown = self.shown(request, unreadable)
+        return shown, torch.from_numpy(self.numbers[rows])
 
     def on_device(self, content: Any) -> tuple[Any, torch.Tensor]:
         """The method's input, and the numbers (B, ...)."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +26,7 @@ import torch.distributed as dist
 from safetensors.numpy import save
 from torch import Tensor
 
+from ssl_backbones.cores import cores_here
 from ssl_backbones.data import Images, UnreadableImageError
 from ssl_backbones.data.unreadable import is_readable
 from ssl_backbones.distributed import doing, first_decides, gather, rank, say, world_size
@@ -52,7 +52,7 @@ BLOCK = 1024
 BATCH = 32
 """Images that a teacher is shown at a time."""
 AHEAD = 4
-"""Batches that are read while it looks at another."""
+"""Batches that are read while it looks at another, at least."""
 
 
 @final
@@ -263,12 +263,14 @@ def usual_device() -> torch.device:
 
 def ahead(crop: CenterCrop, images: Images, batches: list[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the levels (B, S, S, 3) of each batch of rows and which images could be read (B,), some batches ahead."""
-    with ThreadPoolExecutor(max(1, min(AHEAD, os.cpu_count() or 1))) as pool:
+    threads = cores_here()
+    ahead = max(AHEAD, threads)
+    with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[tuple[Tensor, Tensor]]] = deque()
-        for number in range(len(batches) + AHEAD):
+        for number in range(len(batches) + ahead):
             if number < len(batches):
                 waiting.append(pool.submit(levels_of, crop, images, batches[number]))
-            if number >= AHEAD:
+            if number >= ahead:
                 yield waiting.popleft().result()
 
 

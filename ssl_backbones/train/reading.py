@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ssl_backbones.data.batches import Batch, BatchDataset, Exchange, Request
+from ssl_backbones.data.batches import Batch, BatchDataset, Request
+from ssl_backbones.data.parts import joined, part_of
 from ssl_backbones.train.loader import obey_parent_alone, signals_waiting
 from ssl_backbones.train.shared_arrays import arrays_shared
 
@@ -53,27 +51,3 @@ def read_in_parts(dataset: BatchDataset, request: Request, workers: int) -> Batc
 def parts_for(images: int, workers: int) -> int:
     """The processes that make a batch of so many images, each a part of it; fewer than 2 where it is made here."""
     return min(workers, images // LEAST)
-
-
-def part_of(request: Request, at: np.ndarray) -> Request:
-    """The request for the images at some places of a batch."""
-    exchange = request.exchange
-    own = None if exchange is None else Exchange(exchange.indices[at], exchange.places)
-    return replace(request, indices=request.indices[at], exchange=own)
-
-
-def joined(contents: Sequence[Any], counts: Sequence[int]) -> Any:
-    """The content of a batch whose parts hold so many images: rows one after the other, and once what all share."""
-    first = contents[0]
-    if isinstance(first, Tensor):
-        of_images = all(len(part) == count for part, count in zip(contents, counts, strict=True))
-        return torch.cat(list(contents)) if of_images else first
-    if isinstance(first, dict):
-        return {name: joined([part[name] for part in contents], counts) for name in first}
-    if isinstance(first, tuple) and hasattr(first, "_fields"):
-        return type(first)(*(joined(same, counts) for same in zip(*contents, strict=True)))
-    if isinstance(first, list | tuple):
-        return type(first)(joined(same, counts) for same in zip(*contents, strict=True))
-    if not isinstance(first, int | float | str | None):
-        raise TypeError(f"a batch holds {type(first).__name__}, whose parts cannot be joined: make it of tensors")
-    return first

@@ -24,6 +24,11 @@ class HandedOver(Transform, ABC):
 
     views: MultiView
 
+    @property
+    def keeps_images(self) -> bool:
+        """True where the views' engine takes whole images to the device."""
+        return self.views.keeps_images
+
     def at(self, side: int) -> Self:
         """The same at another side of the views."""
         return replace(self, views=self.views.at(side))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, ClassVar, Self, get_args
 
 import numpy as np
@@ -51,6 +51,11 @@ class MultiView(Transform):
             raise ValueError("policies is empty, but every view needs a policy: name at least one")
         check_engine(self.engine)
 
+    @property
+    def keeps_images(self) -> bool:
+        """True for the engine that takes whole images to the device."""
+        return self.engine == "device"
+
     def at(self, side: int) -> Self:
         """The same views at another side of theirs, blurred in proportion."""
         policies = tuple(policy.at(side / self.size) for policy in self.policies)
@@ -67,11 +72,12 @@ class MultiView(Transform):
         engines not at all."""
         if self.engine != "opencv":
             return super().reductions(seed, epoch, indices)
-        return [partial(self.divisor_of, seed, epoch, index) for index in indices.tolist()]
+        drawn = cache(partial(self.draw, seed, epoch, indices))  # for the first large image, and then for all
+        return [partial(self.divisor_of, drawn, row) for row in range(len(indices))]
 
-    def divisor_of(self, seed: int, epoch: int, index: int, width: int, height: int) -> int:
-        """The divisor of the sides of an image of that width and height, for its views in an epoch."""
-        drawn = zip(self.policies, self.draw(seed, epoch, np.array([index])), strict=True)
+    def divisor_of(self, draw: Callable[[], tuple[Parameters, ...]], row: int, width: int, height: int) -> int:
+        """The divisor of the sides of an image of that width and height, for its views, drawn in a row of all."""
+        drawn = zip(self.policies, [parameters.row(row) for parameters in draw()], strict=True)
         crops = [(int(policy.shortest_side(one, width, height)[0]), policy.side(self.size)) for policy, one in drawn]
         return min(divisor(crop, side) for crop, side in crops)
 
@@ -88,6 +94,8 @@ class MultiView(Transform):
         if self.engine == "device":
             return device_engine.pack(images, views)
         render = (opencv_engine if self.engine == "opencv" else pillow_engine).render
+        if self.engine == "opencv" and len(views) > 2:
+            images = [opencv_engine.for_many_crops(image) for image in images]
         return [torch.from_numpy(render(images, policy, drawn, self.size)) for policy, drawn in views]
 
     def on_device(self, batch: Any) -> list[Tensor]:

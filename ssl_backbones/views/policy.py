@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -38,6 +38,10 @@ class Parameters:
     """(B,) standard deviation of the blur in pixels; 0 is none."""
     solarize: NDArray[np.bool_]
     """(B,)"""
+
+    def row(self, at: int) -> Parameters:
+        """The parameters of one view."""
+        return Parameters(*(getattr(self, field.name)[at : at + 1] for field in fields(self)))
 
 
 @dataclass(frozen=True)

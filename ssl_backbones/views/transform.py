@@ -24,6 +24,11 @@ class Transform(ABC):
     engines: ClassVar[tuple[Engine, ...]] = ("pillow",)
     """The engines that can make its pixels; one that has several is told which by `using_engine`."""
 
+    @property
+    def keeps_images(self) -> bool:
+        """True if what it makes on the host holds the whole images, so that a batch is made at once."""
+        return False
+
     def at(self, side: int) -> Self:
         """The same views at another side: drawn alike, with lengths in pixels in proportion.
 
