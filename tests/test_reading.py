@@ -32,6 +32,7 @@ from ssl_backbones.views import (
     Engine,
     LocatedViews,
     MultiView,
+    SingleView,
 )
 
 
