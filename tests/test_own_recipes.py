@@ -146,7 +146,7 @@ def test_what_whole_sets_gave_is_that_of_its_file() -> None:
             for one in (gain, run_of["trend"]["change"])
         ]
         numbers = [run_of["epochs"], f"{100 * before['value']:.1f}", f"{100 * after['value']:.1f}", *spans]
-        assert told[name] == (f"{run_of['data']['images']:,}", f"{' | '.join(map(str, numbers))}: longer training pays")
+        assert told[name] == (f"{run_of['data']['images']:,}", f"{' | '.join(map(str, numbers))}: it rose")
     minutes = round(runs["resnet8_moco_v2.own on imagenette_96"]["seconds"] / 60)
     assert f"The second took {minutes} minutes of one thread" in text
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 import ssl_backbones
 from ssl_backbones import PretrainedWeightsError, UnknownModelError, __main__, methods
 from ssl_backbones.catalogue.description import Description
-from ssl_backbones.catalogue.lookup import tags_of
+from ssl_backbones.catalogue.lookup import _is_ours, tags_of
 from ssl_backbones.methods import METHODS
 from ssl_backbones.models.build import whole_backbone
 from ssl_backbones.registry.backbones import BACKBONES
@@ -319,3 +319,15 @@ def test_all_that_methods_offers_is_there_and_is_a_class_or_a_function():
     assert len(set(methods.__all__)) == len(methods.__all__)
     for name in methods.__all__:
         assert name == "METHODS" or getattr(methods, name).__name__ == name
+
+
+def test_names_of_ours_are_those_of_the_list() -> None:
+    listed = set(ssl_backbones.list_models())
+    asked = [
+        *timm.list_models(),
+        *timm.list_models("resnet8*", include_tags=True),
+        *(tag.name for tag in TAGS),
+        "",
+        "x",
+    ]
+    assert {name for name in asked if _is_ours(name)} == listed

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from evaluations import TRAIN, labelled_images
-from runs import run_whole, tiny
+from runs import image_folder, run_whole, tiny
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -22,7 +22,7 @@ from ssl_backbones.catalogue.at_hand import AtHand, is_here, weights_at_hand
 from ssl_backbones.commands import evaluate
 from ssl_backbones.fetch.kept import CHECKPOINT, RECORD, folder_of
 from ssl_backbones.files import read_object
-from ssl_backbones.methods import BYOLConfig
+from ssl_backbones.methods import BYOLConfig, MethodConfig, SupervisedConfig
 from ssl_backbones.metrics import effective_rank, knn_predict, wilson_interval
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.registry.image_sets import CLOTHING, IMAGENETTE
@@ -82,7 +82,7 @@ def test_the_comparison_is_what_each_measure_says_by_hand() -> None:
     (opening, on, beside) = sentences({"baselines": told})
     assert opening == "This backbone has learned: it is better than random weights."
     assert on.startswith(f"On 150 images, {int(known.sum())} of them labelled (95 % intervals): k-NN ")
-    assert "Against random weights, on the same images: k-NN +" in beside
+    assert "Against random weights, of which this is one draw, on the same images: k-NN +" in beside
 
 
 @pytest.mark.parametrize("labels", [None, torch.full((60,), -1), torch.zeros(60, dtype=torch.long), labels_of(12)])
@@ -183,15 +183,15 @@ def test_a_trend_is_of_the_second_half_alone() -> None:
 @pytest.mark.parametrize(
     ("shares", "said"),
     [
-        ((0.1, 0.2, 0.3, 0.4, 0.5), "longer training pays; give more --epochs"),
-        ((0.5, 0.5, 0.5, 0.4, 0.3), "longer training does not pay; take fewer --epochs"),
-        ((0.5, 0.5, 0.5, 0.5, 0.5), "longer training is not shown to help"),
+        ((0.1, 0.2, 0.3, 0.4, 0.5), "it rose, while the learning rate fell. A longer run may end higher"),
+        ((0.5, 0.5, 0.5, 0.4, 0.3), "it fell. A shorter run may end higher"),
+        ((0.5, 0.5, 0.5, 0.5, 0.5), ": no significant change."),
         ((0.5, 0.9, 0.985, 0.99, 1.0), "this figure can tell no more"),
         ((0.1, 0.2, 0.3), "Measured twice in the second half of the run: too seldom to tell"),
         ((0.1,), "Measured never in the second half"),
     ],
 )
-def test_longer_training_pays_or_not_or_nobody_knows(shares: tuple[float, ...], said: str) -> None:
+def test_the_second_half_of_a_run_rose_or_fell_or_nobody_knows(shares: tuple[float, ...], said: str) -> None:
     told = words(500, late_trend(log(*shares), {"retrieval": 500}), retrieval=UP)
     assert said in told[3]
     assert len(told) == (5 if "From step" in told[3] else 4)
@@ -276,6 +276,28 @@ def test_a_start_that_is_at_hand_is_compared_once(
         own, *others = told["baselines"]["networks"]
         assert [other["name"] for other in others] == ["random weights", f"its start, {kept}"]
         assert len({network["weights_sha256"] for network in (own, *others)}) == 3
+
+
+@pytest.mark.parametrize("kind", [BYOLConfig, SupervisedConfig])
+def test_labels_that_a_network_learned_from_say_nothing_of_others(
+    kind: type[MethodConfig], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learned = kind is SupervisedConfig
+    folder = run_whole(tiny(kind, data, tmp_path / "run", epochs=1)).path
+    words = ["--data", str(data), "--size", "16", "--workers", "0", "--out", str(tmp_path / "out")]
+    for told in (read_object(folder / "results.json", ""), evaluate_as("diagnose", str(folder), *words)):
+        assert told["baselines"].get("learned_from_these_labels", False) is learned
+        opening = sentences({name: value for name, value in told.items() if name != "steps"})[0]
+        assert opening.startswith("This backbone was trained with the labels that are asked about") is learned
+    others = image_folder(tmp_path / "others", 20, ("cat", "dog"))
+    words = ["--data", str(others), "--size", "16", "--workers", "0", "--out", str(tmp_path / "others_out")]
+    assert "learned_from_these_labels" not in evaluate_as("diagnose", str(folder), *words)["baselines"]
+
+
+def test_what_finds_its_own_images_is_not_told_to_know_classes() -> None:
+    told = words(500, {}, retrieval=UP)
+    assert "finds its own images better than random weights do" in told[0]
+    assert "not measured, as there are no labels" in told[0]
 
 
 def test_random_weights_have_no_trend(data: Path, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def describe(name: str | os.PathLike[str]) -> Description:
         return describe_tag(tag, _recipes().get(tag.name), training_command(Name.parse(tag.name)))
     if recipe := _recipes().get(name) if parts.tag else None:
         return describe_recipe(recipe, training_command(Name.parse(name)))
-    if is_model_in_modules(name, MODULES) or _untrained(name):
+    if _is_ours(name) or _untrained(name):
         return describe_name(parts, training_command(parts))
     source = _located(name)
     if source is None:
@@ -157,9 +157,14 @@ def _untrained(name: str) -> str | None:
     return parts.arch if not parts.tag or name in _recipes() else None
 
 
+def _is_ours(name: str) -> bool:
+    """True for a name without a tag that `list_models` gives."""
+    return "." not in name and is_model_in_modules(name, MODULES)
+
+
 def _is_bare(source: str) -> bool:
     """True for the name of a network and a method of ours that nobody has weights of."""
-    return Name.parse(source).method in PAPERS and not tags_of(source) and is_model_in_modules(source, MODULES)
+    return Name.parse(source).method in PAPERS and not tags_of(source) and _is_ours(source)
 
 
 def _source(name: str) -> str:

@@ -40,8 +40,19 @@ def opening(results: Mapping[str, Any], baselines: Mapping[str, Any]) -> str:
     random = next((other for other in baselines["networks"][1:] if other["name"] == "random weights"), None)
     if random is None:
         return "There are no random weights to compare this network with."
+    if baselines.get("learned_from_these_labels"):
+        return (
+            "This backbone was trained with the labels that are asked about here, so its figures say nothing of other "
+            "images: keep some out of the training with --hold_out."
+        )
+    learned = (
+        "This backbone has learned: it is better than random weights."
+        if baselines["labelled"]
+        else "This backbone has learned: it finds its own images better than random weights do. What that is worth for "
+        "telling classes apart was not measured, as there are no labels."
+    )
     said = {
-        "better": "This backbone has learned: it is better than random weights.",
+        "better": learned,
         "worse": "This backbone is worse than random weights: look at its loss and at its learning rate.",
         "alike": "This backbone is not shown to be better than random weights.",
         "mixed": "This backbone is better than random weights by one measure and worse by another.",
@@ -76,31 +87,32 @@ def beside(own: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     gains = ", ".join(f"{NAMES[name]} {as_points(other['gain'][name])}" for name in names)
     shown = {"better": "better", "worse": "worse", "alike": "no difference is shown", "mixed": "better and worse"}
     end = shown[outcome(other["gain"])]
+    draw = ", of which this is one draw" if other["name"] == "random weights" else ""
     ranks = " against ".join(spelled(network["numbers"]["rank"], ".1f") for network in (own, other))
     trained = f" (trained on {other['images']})" if other.get("images") else ""
-    return f"Against {other['name']}{trained}, on the same images: {gains}: {end}. Rank {ranks}."
+    return f"Against {other['name']}{draw}{trained}, on the same images: {gains}: {end}. Rank {ranks}."
 
 
 def outlook(trend: Mapping[str, Any]) -> list[str]:
-    """Sentences on whether longer training pays, by the run's own measurements."""
+    """Sentences on the second half of a run by its own measurements, and on what a longer one may bring."""
     if not trend:
         return []
     name = {"knn": "k-NN accuracy", "retrieval": "the share of images found by a view of them"}[trend["of"]]
     if "change" not in trend:
         return [
-            f"Measured {times(len(trend['steps']))} in the second half of the run: too seldom to tell if longer "
-            "training pays; lower --monitoring.knn_every."
+            f"Measured {times(len(trend['steps']))} in the second half of the run: too seldom to tell "
+            "if it still changed; lower --monitoring.knn_every."
         ]
     change, first, last = trend["change"], trend["steps"][0], trend["steps"][-1]
     moved = f"From step {first:,} to {last:,} {name} changed by {as_points(change)}"
     if trend["of"] == "retrieval" and min(trend["shares"]) > FULL:
         end = "nearly every image is found already, and this figure can tell no more."
     elif change["low"] > 0:
-        end = "longer training pays; give more --epochs to a new run, whose schedule follows them."
+        end = "it rose, while the learning rate fell. A longer run may end higher (--epochs); only that run can tell."
     elif change["high"] < 0:
-        end = "longer training does not pay; take fewer --epochs."
+        end = "it fell. A shorter run may end higher (--epochs); only that run can tell."
     else:
-        end = "no significant change, so longer training is not shown to help."
+        end = "no significant change."
     return [f"{moved}: {end}", *settled(trend.get("kept", []))]
 
 

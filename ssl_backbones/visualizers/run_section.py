@@ -49,7 +49,7 @@ def verdict_sections(results: Mapping[str, Any]) -> list[Section]:
         return []
     networks = results["baselines"]["networks"]
     facts = {network["name"]: figures(network["numbers"]) for network in networks}
-    about = "What this backbone is worth beside others on the same images, and whether longer training still pays."
+    about = "What this backbone is worth beside others on the same images, and whether its numbers still rose."
     return [Section("Verdict", about, told, facts)]
 
 
