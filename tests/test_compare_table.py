@@ -14,7 +14,7 @@ from ssl_backbones import recipes
 from ssl_backbones.commands import compare
 from ssl_backbones.evaluate.comparison.comparison import Column, Comparison, ComparisonError, Row
 from ssl_backbones.evaluate.comparison.jobs import jobs
-from ssl_backbones.evaluate.comparison.table import cell_of, collect, markdown, printed
+from ssl_backbones.evaluate.comparison.table import Cell, cell_of, collect, markdown, printed
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import imagenette
@@ -87,3 +87,23 @@ def test_the_recorded_table_has_the_benchmarks_rows() -> None:
     assert [(each["label"], each["number"]) for each in recorded["columns"]] == [
         (each.label, each.number) for each in table.columns
     ]
+
+
+def test_a_network_that_is_as_it_is_has_the_interval_over_images(tmp_path: Path) -> None:
+    """Seeds only choose what images a setting is chosen on."""
+    numbers = [{"value": value, "low": value - 0.1, "high": value + 0.1} for value in (0.658, 0.658, 0.659)]
+    assert cell_of(numbers).over == "seeds"
+    assert cell_of(numbers, fixed=True) == Cell(0.658, pytest.approx(0.558), pytest.approx(0.758), 3, "images")
+
+
+def test_no_rank_is_the_best(tmp_path: Path) -> None:
+    rank, share = Column("rank", "diagnose", "rank", percent=False), Column("k-NN", "knn", "k")
+    rows = (Row("A", model="resnet8"), Row("B", model="resnet20"))
+    comparison = Comparison("t", "d", tmp_path, rows, (rank, share))
+    cells = {
+        (row.label, column.label): cell_of([{"value": 0.1 + at}])
+        for at, row in enumerate(rows)
+        for column in (rank, share)
+    }
+    (_, line) = [line for line in markdown(comparison, cells).splitlines() if line.startswith(("| A", "| B"))]
+    assert line == "| B | 1.100 | **110.0** |"

@@ -164,8 +164,8 @@ def test_a_verdict_needs_the_whole_interval() -> None:
     centre = Row("net", CENTRE, {"pointing": spread, "energy": spread})
     better = Row("net", "good", {"pointing": spread + 0.2, "energy": spread})
     said = table([centre, better])
-    assert "Better than the centre prior in pointing: good of net. The other 0 of 1 are not." in said
-    assert "Better than the centre prior in energy: none. The other 1 of 1 are not." in said
+    assert "Better than the centre prior in pointing: good of net. The other 0 of 1 are not shown to be." in said
+    assert "Better than the centre prior in energy: none. The other 1 of 1 are not shown to be." in said
     assert "| net | good | 0.400 [0.311, 0.489] | 0.200 [0.111, 0.289] | +0.200 [+0.200, +0.200]" in said
 
 

@@ -257,4 +257,7 @@ def verdicts(found: Sequence[Row]) -> Iterator[str]:
         better = [row for row in asked if row.over(centre_of(found, row), measure).low > 0]
         named = "; ".join(f"{row.map} of {row.model}" for row in better)
         rest = len(asked) - len(better)
-        yield f"Better than the centre prior in {measure}: {named or 'none'}. The other {rest} of {len(asked)} are not."
+        yield (
+            f"Better than the centre prior in {measure}: {named or 'none'}. The other {rest} of {len(asked)} are not "
+            "shown to be. Each interval stands for itself: of forty maps that are no better, about one would be named."
+        )

@@ -93,11 +93,13 @@ def two_sided(confidence: float) -> float:
 def mean_interval(values: Tensor, confidence: float = 0.95) -> Interval:
     """The mean of values (M,) in [0, 1], and its interval by the normal approximation; NaN are left out.
 
-    ValueError for fewer than two.
+    Of values that are all 0 or 1, Wilson's. ValueError for fewer than two.
     """
     known = values[~values.isnan()].double()
     if len(known) < 2:
         raise ValueError(f"there are {len(known)} values; give at least 2.")
+    if bool(((known == 0) | (known == 1)).all()):
+        return wilson_interval(int(known.sum()), len(known), confidence)
     mean, reach = known.mean().item(), two_sided(confidence) * known.std().item() / math.sqrt(len(known))
     return Interval(mean, max(0.0, mean - reach), min(1.0, mean + reach))
 

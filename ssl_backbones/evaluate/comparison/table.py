@@ -41,7 +41,7 @@ def collect(comparison: Comparison) -> Table:
         for column in comparison.columns:
             numbers = [number for seed in comparison.seeds if (number := read_number(comparison, row, column, seed))]
             if numbers:
-                found[row.label, column.label] = cell_of(numbers)
+                found[row.label, column.label] = cell_of(numbers, fixed=bool(row.model) and not row.random)
     return found
 
 
@@ -60,10 +60,13 @@ def read_number(comparison: Comparison, row: Row, column: Column, seed: int) -> 
     return number
 
 
-def cell_of(numbers: Sequence[Mapping[str, Any]]) -> Cell:
-    """The mean of some runs with Student's interval over them; of one run, or of equal ones, a run's own interval."""
+def cell_of(numbers: Sequence[Mapping[str, Any]], fixed: bool = False) -> Cell:
+    """The mean of some runs with Student's interval over them; of one run, or of equal ones, a run's own interval.
+
+    So of a fixed network too, of which seeds only choose what images a setting is chosen on.
+    """
     values = [number["value"] for number in numbers]
-    if len(set(values)) == 1:
+    if len(set(values)) == 1 or fixed:
         return Cell(values[0], numbers[0].get("low"), numbers[0].get("high"), len(values), "images")
     interval = student_interval(values)
     return Cell(interval.value, interval.low, interval.high, len(values), "seeds")
@@ -92,7 +95,9 @@ def markdown(comparison: Comparison, table: Table) -> str:
 
 
 def best_row(comparison: Comparison, table: Table, column: Column) -> str | None:
-    """The row with the highest mean of a column; None where fewer than two are known."""
+    """The row with the highest mean of a column; None where fewer than two are known, or higher is not better."""
+    if not column.percent:
+        return None
     known = [row.label for row in comparison.rows if (row.label, column.label) in table]
     return max(known, key=lambda label: table[label, column.label].mean) if len(known) > 1 else None
 

@@ -22,7 +22,7 @@ from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.evaluation import chance, evaluation, one_by_one
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
 from ssl_backbones.evaluate.options import EvaluationOptions
-from ssl_backbones.metrics.logistic_regression import Classifier, fit_classifier
+from ssl_backbones.metrics.logistic_regression import STEPS, Classifier, fit_classifier
 from ssl_backbones.runs.results import as_share, proportion
 
 HALF_DECADES = tuple(float(f"{10 ** (half / 2):.2g}") for half in range(-12, 1))
@@ -73,6 +73,10 @@ def run(options: Options) -> dict[str, Any]:
             },
         )
     say(f"logistic regression of {left['model']}: {as_share(left['numbers']['top-1'])}, weight decay {chosen:g}")
+    if not classifier.converged:
+        say(f"The fit did not converge in {STEPS} steps: its accuracy is not that of the best classifier.")
+    if tried and f"{chosen:g}" in (f"{min(options.weight_decays):g}", f"{max(options.weight_decays):g}"):
+        say(f"The weight decay that was chosen, {chosen:g}, lies at the end of those tried: widen --weight_decays.")
     return left
 
 
