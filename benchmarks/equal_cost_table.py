@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from statistics import fmean
@@ -19,7 +20,7 @@ import torch
 from equal_cost_rows import DEEP, LARGE, RANDOM, ROWS, THEMSELVES
 from timing import write
 
-from ssl_backbones.metrics import paired_difference, paired_gain
+from ssl_backbones.metrics import paired_difference, paired_gain, student_interval
 from ssl_backbones.visualizers.figures import new_figure, save_figure
 
 Record = dict[str, Any]
@@ -58,7 +59,10 @@ def right(record: Record, number: str) -> np.ndarray:
 
 
 def gain(after: list[Record], before: list[Record], number: str) -> Record | None:
-    """The gain over another row on the seeds that both have, with its interval; None where they share no seed."""
+    """The gain over another row on the seeds that both have, with its interval; None where they share no seed.
+
+    Of several seeds the half-width is that over the images of their mean and Student's over the seeds, in squares.
+    """
     theirs = {record["seed"]: right(record, number) for record in before}
     pairs = [(right(record, number), theirs[record["seed"]]) for record in after if record["seed"] in theirs]
     if not pairs:
@@ -67,9 +71,11 @@ def gain(after: list[Record], before: list[Record], number: str) -> Record | Non
     after_right, before_right = (torch.from_numpy(np.stack(side)) for side in zip(*pairs, strict=True))
     if len(pairs) == 1:
         one = paired_gain(before_right[0], after_right[0])
-    else:
-        one = paired_difference(before_right.double().mean(0), after_right.double().mean(0))
-    return {"value": one.value, "low": one.low, "high": one.high, "by_seed": by_seed}
+        return {"value": one.value, "low": one.low, "high": one.high, "by_seed": by_seed}
+    images = paired_difference(before_right.double().mean(0), after_right.double().mean(0))
+    seeds = student_interval(by_seed)
+    reach = math.hypot(images.high - images.value, seeds.high - seeds.value)
+    return {"value": images.value, "low": images.value - reach, "high": images.value + reach, "by_seed": by_seed}
 
 
 def table(found: dict[tuple[str, str], list[Record]]) -> Record:
@@ -122,8 +128,10 @@ def markdown(made: Record) -> str:
 
 
 def points(one: Record) -> str:
-    """A gain with its interval, in points."""
-    return f"{100 * one['value']:+.1f} [{100 * one['low']:.1f}, {100 * one['high']:.1f}]"
+    """A gain with its interval, in points, and where there are several seeds those of each."""
+    told = f"{100 * one['value']:+.1f} [{100 * one['low']:.1f}, {100 * one['high']:.1f}]"
+    each = ", ".join(f"{100 * gained:+.1f}" for gained in one["by_seed"])
+    return f"{told} ({each})" if len(one["by_seed"]) > 1 else told
 
 
 def draw(made: Record, path: Path) -> None:

@@ -132,6 +132,9 @@ def record_of(right: np.ndarray, seed: int) -> dict[str, Any]:
     return {"seed": seed, "of": len(right), "knn": cell, "linear": cell}
 
 
+SMALL = {"value": 0.01, "low": -0.01, "high": 0.02, "by_seed": [0.01, -0.02, 0.03]}
+
+
 def test_gains_are_paired_image_by_image() -> None:
     draw = np.random.default_rng(0)
     before = [draw.random(203) < 0.5 for _ in range(3)]
@@ -144,8 +147,24 @@ def test_gains_are_paired_image_by_image() -> None:
     three = equal_cost_table.gain(mine, theirs, "knn")
     assert three is not None
     apart = np.mean([np.subtract(*pair, dtype=float) for pair in zip(after, before, strict=True)], axis=0)
-    reach = 1.959964 * apart.std(ddof=1) / np.sqrt(203)
+    of_seeds = np.std([a.mean() - b.mean() for a, b in zip(after, before, strict=True)], ddof=1) / np.sqrt(3)
+    reach = np.hypot(1.959964 * apart.std(ddof=1) / np.sqrt(203), 4.302653 * of_seeds)
     assert three["value"] == pytest.approx(apart.mean())
     assert (three["low"], three["high"]) == pytest.approx((apart.mean() - reach, apart.mean() + reach), abs=1e-6)
     assert three["by_seed"] == pytest.approx([a.mean() - b.mean() for a, b in zip(after, before, strict=True)])
     assert equal_cost_table.gain(mine[:1], theirs[1:], "knn") is None
+    assert equal_cost_table.points(SMALL) == "+1.0 [-1.0, 2.0] (+1.0, -2.0, +3.0)"
+
+
+def test_seeds_that_disagree_show_no_gain() -> None:
+    """However narrow their images make it."""
+    draw = np.random.default_rng(0)
+    before = [draw.random(4000) < 0.5 for _ in range(3)]
+    changed = [draw.random(4000) < share for share in (0.05, 0.05, 0.06)]
+    pairs = zip(before, changed, strict=True)
+    after = [one | other if seed < 2 else one & ~other for seed, (one, other) in enumerate(pairs)]
+    mine, theirs = ([record_of(one, seed) for seed, one in enumerate(side)] for side in (after, before))
+    found = equal_cost_table.gain(mine, theirs, "knn")
+    assert found is not None
+    assert min(found["by_seed"]) < 0 < max(found["by_seed"])
+    assert found["low"] < 0 < found["high"]

@@ -41,7 +41,7 @@ def test_tables_are_found_by_their_names() -> None:
         ("resnet50_lewel_b.in1k_400ep", "semi (lewel_1pct)", "top-1, best of every 5 epochs", [59.8]),
         ("resnet50_lewel_b.in1k_400ep", "semi (lewel_1pct)", "top-1", []),
         ("resnet50_lewel_b.in1k_400ep", "semi (lewel_10pct)", "top-1, best of every 5 epochs", [70.4]),
-        ("resnet50_lewel_m.in100_240ep", "linear (moco_v2)", "top-1", [82.1]),
+        ("resnet50_lewel_m.in100_240ep", "linear (moco_v2)", "top-1", [82.1, 82.1]),
         ("resnet50_lewel_m.in100_240ep", "linear probe on cached features", "top-1", []),
         ("resnet50_lewel_b.in100_240ep_c64_h4", "segmentation (voc_fcn_d8)", "miou", [61.8]),
         ("resnet50_moco_v2.in100_240ep_dim512", "linear (moco_v2)", "top-1", [80.2]),

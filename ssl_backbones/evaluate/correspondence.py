@@ -1,7 +1,8 @@
 """Alignments side by side: what DenseCL's correspondences, PixPro's and LEWEL's maps of one view find in another.
 
 All are asked the same of the same pairs of views of images with masks: does what lies on an object in the first view
-lead to the same object in the second, and how much more often than a choice at random?
+lead to the same object in the second, and how much more often than a choice at random? What a mask does not tell apart
+is one object: of masks of classes, all there is of a class.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ LEWEL_1 = Table(
         Row("SimCLR, 400 epochs", (None,), "resnet50_simclr.in1k_400ep", "linear (lewel_b)"),
     ),
     "LEWEL_M at 200 epochs is 68.4 here and 68.1 in Table 8. The figures of SimCLR are not recorded. LEWEL's code "
-    "reports the best of its tests on these images, at an interval that is not recorded; what is measured here is of the last.",
+    "reports the best of its tests on these images, at an interval that is not recorded; here it is the last.",
 )
 LEWEL_2 = Table(
     "LEWEL",
