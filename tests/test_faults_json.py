@@ -45,7 +45,7 @@ def test_every_json_file_is_read_by_something(scene: Scene) -> None:
 
 
 def test_any_value_may_stand_at_any_place_of_a_log(scene: Scene, tmp_path: Path) -> None:
-    """Of what reads it: the page, the trend, the waiting, the seconds so far and the forecast of a run that goes on."""
+    """Its readers are the page, the trend, the waiting, the seconds so far and the forecast of a run that goes on."""
     shutil.copytree(scene.root / "stopped", tmp_path / "run")
     folder, recipe = RunFolder(tmp_path / "run"), scene.of(tmp_path / "run")
     loop: Any = SimpleNamespace(step=4, folder=folder, run=recipe, loader=SimpleNamespace(steps_per_epoch=4))

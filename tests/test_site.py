@@ -92,7 +92,7 @@ REPOSITORY = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README
 
 @pytest.mark.parametrize("page", [*REPOSITORY, *(f"docs/{path.name}" for path in PAGES[1:] if path.stem != "index")])
 def test_what_a_page_of_the_repository_links_to_is_there(page: str) -> None:
-    """Where the repository is read, pages that the site generates are not there: they are named by their address."""
+    """Pages that the site generates are not in the repository: they are named by their address."""
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []

@@ -136,7 +136,7 @@ def test_what_decides_how_coarsely_images_are_decoded_is_drawn_once(monkeypatch:
 
 @pytest.mark.parametrize("size", [(160, 213), (40, 31), (300, 200)])
 def test_many_crops_of_an_image_are_those_of_few(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether an image is made an array first or not."""
+    """An image that is made an array first has the same crops."""
     opencv_engine = pytest.importorskip("ssl_backbones.views.opencv_engine")
     pytest.importorskip("cv2")
     views = MultiView((*SWAV_VIEWS, *[SWAV_CROP] * 4), 96, "opencv")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ RANDOM = " (random weights)"
 
 
 @dataclass(frozen=True)
-class MapOptions:
+class MapOptions(ABC):
     """The models, the images, and how they are looked at."""
 
     models: Positional[tuple[str, ...]]
@@ -56,7 +57,7 @@ class MapOptions:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What results.json tells as settings; the rest stands elsewhere in it."""
+        """The settings that results.json tells as such; the rest stands elsewhere in it."""
         told_elsewhere = {"models", "data", "out", "seed", "max_pixels", "overwrite"}
         return {name: value for name, value in asdict(self).items() if name not in told_elsewhere}
 

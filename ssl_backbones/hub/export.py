@@ -61,23 +61,20 @@ def save_backbone(
     `architecture` is the network's own name, `resnet50` and not `resnet50_lewel_b`, so that plain timm knows it. The
     rest is how images are to be prepared, by default as the network's own description says (give the size that it was
     trained at), and where the weights come from; with `half`, matrices and kernels are kept as float16, which is exact
-    for a backbone that is `rounded`. Return the folder. Raises BackboneError for a network that the folder could not
-    hold as it is.
+    for a backbone that is `rounded`. Return the folder. BackboneError for a network that the folder could not hold.
     """
     _check_kind(backbone, architecture)
     asked = {"input_size": input_size, "mean": mean, "std": std, "interpolation": interpolation, "crop_pct": crop_pct}
-    given = {name: plain(value) for name, value in asked.items() if value is not None}
-    prepared = USUAL | preparation(backbone) | given
-    about: dict[str, Any] = {"license": license, "description": description, "origin_url": origin_url}
-    about |= {"paper_name": paper_name, "paper_ids": paper_ids}
-    config = _config(backbone, architecture, tag=tag, **prepared, **about)
+    prepared = USUAL | preparation(backbone) | {name: plain(asked[name]) for name in KEPT if asked[name] is not None}
+    about: dict[str, Any] = {"license": license, "description": description, "origin_url": origin_url, "tag": tag}
+    config = _config(backbone, architecture, **prepared, **about, paper_name=paper_name, paper_ids=paper_ids)
     _check(backbone, _loaded(config), architecture)
-    weights = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
+    kept = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
+    kept = {key: _halved(value) for key, value in kept.items()} if half else kept
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = (folder / "model.safetensors", folder / "config.json")
     with kept_with_all(files):
-        kept = {key: _halved(value) if half else value for key, value in weights.items()}
         write_file(files[0], safetensors.torch.save(kept, metadata={"format": "pt"}))
         write_json(files[1], config)
     return folder
