@@ -221,7 +221,7 @@ def as_rank(rank: int, parts: dict[str, Part], dtype: torch.dtype) -> dict[str, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCELERATE_USE_CPU", "true")
         build = pretrain_module.build
-        patch.setattr(pretrain_module, "build", lambda beginning: build(beginning).to(dtype))
+        patch.setattr(pretrain_module, "build", lambda *asked, **more: build(*asked, **more).to(dtype))
         looked_at = ending.looked_at
         patch.setattr(ending, "looked_at", lambda name, network, *more: looked_at(name, network.to(dtype), *more))
         for kind in (CenterCrop, MultiView):

@@ -274,7 +274,7 @@ def test_two_processes_train_as_one() -> None:
         ({"passes": "five"}, "passes must be one of separate, together, not 'five'"),
         ({"mask": "all"}, "mask must be one of none, own, class, not 'all'"),
         ({"local_temperature": 0.0}, "local_temperature must be positive"),
-        ({"momentum": 2.0}, "momentum is a share"),
+        ({"momentum": 2.0}, "momentum is a momentum"),
     ],
     ids=str,
 )

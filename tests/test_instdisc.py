@@ -189,7 +189,7 @@ def test_the_paper_s_row() -> None:
     ("choices", "sentence"),
     [
         ({"noise": -1}, "noise is -1, but must be at least 0"),
-        ({"memory_momentum": 1.5}, "memory_momentum is a share"),
+        ({"memory_momentum": 1.5}, "memory_momentum is a momentum"),
         ({"temperature": 0.0}, "temperature must be positive"),
     ],
     ids=str,

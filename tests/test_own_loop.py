@@ -14,7 +14,7 @@ import timm
 import torch
 from conftest import ROOT
 from PIL import Image
-from small_methods import CONFIGS, STAND_INS, Drawn, batch_of, features_of, mined, small_method
+from small_methods import CONFIGS, STAND_INS, Drawn, batch_of, features_of, mined, small_config, small_method
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -120,7 +120,7 @@ def test_what_learns_of_all_images_says_that_it_has_seen_none(name: str) -> None
     ready = small_method(kind)
     batch = batch_of(ready)
     with pytest.raises(ValueError, match=r"method\.dataset\(images, size, seed\) before the first step"):
-        small_method(kind)(batch)
+        small_config(kind).build(timm.create_model("resnet8", num_classes=0))(batch)
     ready.on_epoch_start(lambda: torch.randn(8, features_of(ready)))
     assert ready(batch)["loss"].isfinite()
 

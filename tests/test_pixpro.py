@@ -185,7 +185,7 @@ def test_the_rates_are_the_papers() -> None:
         ({"distance": 0.0}, "distance must be positive"),
         ({"sharpness": 0.5}, "sharpness is 0.5, but must be at least 1"),
         ({"grid": -1}, "grid is -1, but must be at least 0"),
-        ({"target_momentum": 1.5}, "target_momentum is a share"),
+        ({"target_momentum": 1.5}, "target_momentum is a momentum"),
     ],
     ids=str,
 )

@@ -20,19 +20,11 @@ from two_processes import RankError, run_two_processes
 from warm_processes import line_of, start_program
 
 from ssl_backbones import distributed
-from ssl_backbones.distributed import in_every_process, made_everywhere
+from ssl_backbones.distributed import OtherRankError, first_decides, in_every_process, made_everywhere
 from ssl_backbones.train import loop as loop_module
 from ssl_backbones.train import processes
 from ssl_backbones.train.embed import embed
-from ssl_backbones.train.processes import (
-    OtherRankError,
-    StopSignals,
-    TrackerError,
-    accelerator_of,
-    check_trackers,
-    first_decides,
-    meet,
-)
+from ssl_backbones.train.processes import StopSignals, TrackerError, accelerator_of, check_trackers, meet
 from ssl_backbones.train.running_means import RunningMeans
 
 WAITING = """

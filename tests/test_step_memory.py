@@ -108,7 +108,7 @@ def test_groups_want_two_images_each_in_their_process(
     kind: type[MethodConfig], statistics: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for processes in (1, 2, 8):
-        monkeypatch.setattr(key_encoder, "world_size", lambda processes=processes: processes)
+        monkeypatch.setattr(batch_norm, "world_size", lambda processes=processes: processes)
         method = small_method(kind, key_bn=statistics, bn_splits=4)
         assert fewest(method) == (2 * max(1, 4 // processes) if statistics == "shuffle" else 2)
 
