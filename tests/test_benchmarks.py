@@ -13,6 +13,7 @@ from conftest import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
 import activation_memory
+import all_methods
 import neighbours
 import scale_page
 
@@ -147,3 +148,24 @@ def test_the_search_is_told_as_it_went() -> None:
         assert {(one["round"], one["candidate"], one["score"]) for one in records} == {
             (turn, one["candidate"], one["score"]) for turn, each in enumerate(rounds) for one in each
         }
+
+
+def test_the_table_of_all_methods_at_equal_cost_is_that_of_its_records() -> None:
+    """Made anew of them, by today's code."""
+    folder = RESULTS / "all_methods"
+    found, records = all_methods.rows(teacher=True), all_methods.read(folder / "records")
+    made = json.loads((RESULTS / "all_methods.json").read_bytes())
+    told = all_methods.table(records, found)
+    assert json.loads(json.dumps(told)) == {name: made[name] for name in told}
+    for line in all_methods.markdown(made).splitlines():
+        assert line in PAGE.splitlines()
+    assert {row["row"] for row in made["rows"]} == {all_methods.RANDOM, *(row.label for row in found)}
+    rows = {row["row"]: 100 * row["knn"]["mean"] for row in made["rows"]}
+    of = {
+        name: next(value for row, value in rows.items() if row.startswith(f"{name}."))
+        for name in ("simclr", "supcon", "distilled")
+    }
+    trained = {row: value for row, value in rows.items() if not row.startswith(("distilled", "rob", "sup"))}
+    assert max(trained, key=lambda row: trained[row]).startswith("simclr")
+    assert f"{of['simclr'] - of['supcon']:.1f} points of k-NN below it" in PAGE
+    assert f"Distilled {of['distilled']:.1f}, RoB by BYOL or MoCo v2" in PAGE
