@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import drawn_image
 from runs import tiny
 from small_methods import Drawn
 from test_resident import CPU, mixed
@@ -23,7 +22,7 @@ from ssl_backbones.methods import BYOLConfig
 from ssl_backbones.models.backbone import feature_map, freeze_unused, pooled, pooled_views
 from ssl_backbones.train.cache import Caching, cached
 from ssl_backbones.train.loader import Loader
-from ssl_backbones.views import MOCO_V2_VIEWS, SWAV_CROP, SWAV_VIEWS, Engine, MultiView, Policy
+from ssl_backbones.views import MOCO_V2_VIEWS, SWAV_VIEWS, Engine, MultiView, Policy
 
 SMALL = replace(MOCO_V2_VIEWS[0], area=(0.05, 0.14), size_share=3 / 7)
 POLICIES = (*MOCO_V2_VIEWS, SMALL, SMALL)
@@ -132,17 +131,3 @@ def test_what_decides_how_coarsely_images_are_decoded_is_drawn_once(monkeypatch:
     assert not drawn  # small images ask for nothing
     assert [reduction(2000, 1500) for reduction in reductions] == literal
     assert len(drawn) == 1
-
-
-@pytest.mark.parametrize("size", [(160, 213), (40, 31), (300, 200)])
-def test_many_crops_of_an_image_are_those_of_few(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """An image that is made an array first has the same crops."""
-    opencv_engine = pytest.importorskip("ssl_backbones.views.opencv_engine")
-    pytest.importorskip("cv2")
-    views = MultiView((*SWAV_VIEWS, *[SWAV_CROP] * 4), 96, "opencv")
-    images = [drawn_image(seed, *size) for seed in range(6)]
-    drawn = views.draw(1, 2, np.arange(6))
-    found = views.on_host(images, drawn)
-    monkeypatch.setattr(opencv_engine, "for_many_crops", lambda image: image)
-    for one, other in zip(found, views.on_host(images, drawn), strict=True):
-        assert torch.equal(one, other)

@@ -94,8 +94,6 @@ class MultiView(Transform):
         if self.engine == "device":
             return device_engine.pack(images, views)
         render = (opencv_engine if self.engine == "opencv" else pillow_engine).render
-        if self.engine == "opencv" and len(views) > 2:
-            images = [opencv_engine.for_many_crops(image) for image in images]
         return [torch.from_numpy(render(images, policy, drawn, self.size)) for policy, drawn in views]
 
     def on_device(self, batch: Any) -> list[Tensor]:

@@ -48,21 +48,6 @@ def render(images: Sequence[Image.Image], policy: Policy, parameters: Parameters
         cv2.setNumThreads(threads)
 
 
-class ArrayImage(Image.Image):
-    """An RGB image whose levels are an array already; what is made of it is a plain image again."""
-
-    def __init__(self, image: Image.Image) -> None:
-        super().__init__()
-        self.levels = pillow_engine.pixels(image)
-        """(H, W, 3)"""
-        self._mode, self._size, self.im = image.mode, image.size, image.im
-
-
-def for_many_crops(image: Image.Image) -> Image.Image:
-    """The image, prepared to be cropped more often than twice, which pays for the array."""
-    return image if isinstance(image, ReducedImage) else ArrayImage(image)
-
-
 def crop(image: Image.Image, box: Sequence[int], size: int, resampling: Image.Resampling) -> Levels:
     """The box (left, top, width, height) at size x size, with nothing from outside the box in it."""
     import cv2
@@ -72,9 +57,6 @@ def crop(image: Image.Image, box: Sequence[int], size: int, resampling: Image.Re
     if resampling is not Image.Resampling.BILINEAR:  # OpenCV's bicubic is another kernel (a = -3/4)
         return pillow_engine.pixels(pillow_engine.crop(image, box, size, resampling))
     left, top, width, height = box
-    if isinstance(image, ArrayImage) and max(width, height) <= size:
-        levels = np.ascontiguousarray(image.levels[top : top + height, left : left + width])
-        return levels if width == height == size else cv2.resize(levels, (size, size), interpolation=cv2.INTER_LINEAR)
     part = image.crop((left, top, left + width, top + height))
     if max(width, height) > size:  # OpenCV's bilinear has no antialiasing
         part = part.resize((min(width, size), min(height, size)), resampling)
