@@ -14,8 +14,9 @@ from PIL import Image
 from warm_processes import run_program
 
 from ssl_backbones.data import TooManyUnreadableError, UnreadableImageError, open_images
-from ssl_backbones.data.batches import Batches, Request
+from ssl_backbones.data.batches import Batches
 from ssl_backbones.data.decode import decode
+from ssl_backbones.data.parts import Request
 from ssl_backbones.data.unreadable import Unreadable
 from ssl_backbones.views import CenterCrop
 

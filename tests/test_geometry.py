@@ -14,8 +14,9 @@ from test_resident import CPU
 from torch import Tensor
 
 from ssl_backbones.data import Batches, Images, Request, UnreadableImageError, open_images
-from ssl_backbones.data.batches import BatchDataset, Exchange
+from ssl_backbones.data.batches import BatchDataset
 from ssl_backbones.data.exchanged import Exchanged, ExchangedBatches
+from ssl_backbones.data.parts import Exchange
 from ssl_backbones.data.placement import in_layout, to_device
 from ssl_backbones.data.resident import ResidentImages
 from ssl_backbones.train.cache import Caching, cached

@@ -14,8 +14,9 @@ from torch import nn
 from two_processes import run_two_processes
 
 from ssl_backbones import host_memory, shares
-from ssl_backbones.data.batches import Batch, BatchDataset, Request
+from ssl_backbones.data.batches import Batch, BatchDataset
 from ssl_backbones.data.keys import PathKeys
+from ssl_backbones.data.parts import Request
 from ssl_backbones.distributed import OtherRankError, gather_objects
 from ssl_backbones.host_memory import HostArray, descriptor_of, made_once
 from ssl_backbones.refusal import Refusal

@@ -14,11 +14,12 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from runs import image_folder, run, run_whole, tiny
+from runs import run, run_whole, tiny
 from small_methods import CONFIGS, STAND_INS
 from test_step_cost import Calls
 from torch import nn
-from unusual_start import MEAN, SHIPPED, STD, network, unusual_folder
+from unusual_start import MEAN, SHIPPED, STD, folder, network
+from whole_runs import data
 
 import ssl_backbones
 from ssl_backbones.catalogue.start import StartError, adapted, fill, open_start
@@ -35,15 +36,7 @@ from ssl_backbones.train.beginning import begin
 from ssl_backbones.train.pretrain import build
 from ssl_backbones.train.start import UnfitError
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return image_folder(tmp_path_factory.mktemp("images") / "photos")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return unusual_folder(tmp_path_factory.mktemp("starts") / "mine")
+__all__ = ["data", "folder"]
 
 
 def begun(recipe: Recipe) -> nn.Module:

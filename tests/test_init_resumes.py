@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from runs import asked_to_stop, image_folder, killed, outcome, run, run_whole, stop, tiny
-from unusual_start import SHIPPED, network, unusual_folder
+from runs import asked_to_stop, killed, outcome, run, run_whole, stop, tiny
+from unusual_start import SHIPPED, folder, network
+from whole_runs import data
 
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.methods import BYOLConfig
@@ -19,15 +20,7 @@ from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.recipes.settings import Monitoring
 from ssl_backbones.runs import checkpoint
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return image_folder(tmp_path_factory.mktemp("images") / "photos")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return unusual_folder(tmp_path_factory.mktemp("starts") / "mine")
+__all__ = ["data", "folder"]
 
 
 def test_a_run_goes_on_bit_identical_without_its_start(data: Path, folder: Path, tmp_path: Path):

@@ -16,7 +16,7 @@ from small_methods import CONFIGS, Drawn, mined, small_config, small_method
 from torch import Tensor
 
 from ssl_backbones.data import Batches, Request
-from ssl_backbones.data.batches import Exchange
+from ssl_backbones.data.parts import Exchange
 from ssl_backbones.data.progressive import ProgressiveBatches, progressive
 from ssl_backbones.methods import BYOLConfig, LewelMConfig, MethodConfig
 from ssl_backbones.recipes.progressive import Progressive

@@ -17,9 +17,10 @@ from small_methods import CONFIGS
 from torch.utils._pytree import tree_flatten
 
 from ssl_backbones.data import Images, open_images, parts
-from ssl_backbones.data.batches import Batch, BatchDataset, Batches, Request
+from ssl_backbones.data.batches import Batch, BatchDataset, Batches
 from ssl_backbones.data.numbered import NumberedBatches
 from ssl_backbones.data.order import Order
+from ssl_backbones.data.parts import Request
 from ssl_backbones.methods import BYOLConfig, MethodConfig
 from ssl_backbones.train import reading
 from ssl_backbones.train.beginning import Beginning

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_backbones.data.batches import Batch, BatchDataset, Request
+from ssl_backbones.data.batches import Batch, BatchDataset
 from ssl_backbones.data.keys import PathKeys
+from ssl_backbones.data.parts import Request
 from ssl_backbones.host_memory import LEAST
 from ssl_backbones.train import shared_arrays
 from ssl_backbones.train.reading import read_each

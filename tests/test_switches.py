@@ -22,7 +22,7 @@ from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssl_backbones import losses
-from ssl_backbones.data.batches import Request
+from ssl_backbones.data.parts import Request
 from ssl_backbones.evaluate.detection.detect_run import DetectRun
 from ssl_backbones.losses.parts import in_parts
 from ssl_backbones.methods import MoCoV2Config

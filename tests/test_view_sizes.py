@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ssl_backbones import create_model
 from ssl_backbones.data import Batches, Request
-from ssl_backbones.data.batches import Exchange
 from ssl_backbones.data.exchanged import Exchanged, ExchangedBatches
+from ssl_backbones.data.parts import Exchange
 from ssl_backbones.data.resident import ResidentImages
 from ssl_backbones.methods import BYOLConfig
 from ssl_backbones.models.backbone import feature_map, freeze_unused, pooled, pooled_views

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import timm
 import torch
 from torch import nn
@@ -28,3 +29,8 @@ def unusual_folder(path: Path) -> Path:
     """A backbone in a folder, whose images are prepared in an unusual way."""
     how: dict[str, Any] = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "crop_pct": 0.75}
     return save_backbone(network(1), path, "resnet8", **how, license="cc-by-nc-4.0", input_size=(3, 32, 32))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return unusual_folder(tmp_path_factory.mktemp("starts") / "mine")

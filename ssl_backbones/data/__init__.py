@@ -1,6 +1,6 @@
 """Images, wherever they lie: opened, named, decoded, and counted where they cannot be."""
 
-from ssl_backbones.data.batches import Batch, BatchDataset, Batches, Request
+from ssl_backbones.data.batches import Batch, BatchDataset, Batches
 from ssl_backbones.data.cached import CachedImages
 from ssl_backbones.data.checks import relabelled, require_batch, require_labels
 from ssl_backbones.data.copies import say_copies
@@ -10,6 +10,7 @@ from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageE
 from ssl_backbones.data.numbered import NumberedBatches
 from ssl_backbones.data.opening import classes_sentence, opened_once, unlabelled
 from ssl_backbones.data.order import Epochs
+from ssl_backbones.data.parts import Request
 from ssl_backbones.data.placement import to_device
 from ssl_backbones.data.resident import ResidentImages
 from ssl_backbones.data.source import open_images, validation_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssl_backbones.data.images import Images, UnreadableImageError
-from ssl_backbones.data.parts import Exchange as Exchange
-from ssl_backbones.data.parts import Request as Request
-from ssl_backbones.data.parts import joined, part_of
+from ssl_backbones.data.parts import Request, joined, part_of
 from ssl_backbones.views.reduction import Reduction, unreduced, using_reduction
 from ssl_backbones.views.transform import Transform
 
@@ -89,13 +88,13 @@ class BatchDataset(ABC):
         contents: list[Any] = []
         counts: list[int] = []
         images: list[Image.Image] = []
-        held, last = 0, len(request.indices) - 1
-        for at, (row, image) in enumerate(self.each(request, unreadable)):
+        held, most = 0, math.inf if self.transform.keeps_images else HELD
+        for row, image in self.each(request, unreadable):
             rows.append(row)
             images.append(image)
             held += image.width * image.height
-            if at == last or (held >= HELD and not self.transform.keeps_images):
-                contents.append(self.transformed(part_of(request, np.arange(sum(counts), at + 1)), images))
+            if held >= most or len(rows) == len(request.indices):
+                contents.append(self.transformed(part_of(request, np.arange(sum(counts), len(rows))), images))
                 counts.append(len(images))
                 images, held = [], 0
         return np.array(rows, np.int64), contents[0] if len(contents) == 1 else joined(contents, counts)

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ssl_backbones.data.batches import BatchDataset, Request
+from ssl_backbones.data.batches import BatchDataset
+from ssl_backbones.data.parts import Request
 from ssl_backbones.views import Located, LocatedViews, MultiView
 from ssl_backbones.views.geometry import geometry_of
 

@@ -7,8 +7,9 @@ from typing import Any, Protocol, final
 import numpy as np
 import torch
 
-from ssl_backbones.data.batches import BatchDataset, Request
+from ssl_backbones.data.batches import BatchDataset
 from ssl_backbones.data.images import Images
+from ssl_backbones.data.parts import Request
 from ssl_backbones.views.transform import Transform
 
 

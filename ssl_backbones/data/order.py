@@ -8,7 +8,8 @@ from itertools import islice
 
 import numpy as np
 
-from ssl_backbones.data.batches import BatchDataset, Exchange, Request
+from ssl_backbones.data.batches import BatchDataset
+from ssl_backbones.data.parts import Exchange, Request
 from ssl_backbones.data.shards import Shards
 from ssl_backbones.distributed import rank, world_size
 from ssl_backbones.views.randomness import permutation, seed_of

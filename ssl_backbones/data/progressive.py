@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, final
 
-from ssl_backbones.data.batches import BatchDataset, Request
+from ssl_backbones.data.batches import BatchDataset
+from ssl_backbones.data.parts import Request
 
 
 @final

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ssl_backbones.data.batches import BatchDataset, Request
+from ssl_backbones.data.batches import BatchDataset
 from ssl_backbones.data.exchanged import Exchanged, SeparateViews
 from ssl_backbones.data.images import Images, UnreadableImageError
+from ssl_backbones.data.parts import Request
 from ssl_backbones.distributed import gather, own_rows
 from ssl_backbones.views import MultiView
 from ssl_backbones.views.reduction import Reduction, using_reduction

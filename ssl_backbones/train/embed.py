@@ -11,7 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ssl_backbones.data.batches import Batch, BatchDataset, Request
+from ssl_backbones.data.batches import Batch, BatchDataset
+from ssl_backbones.data.parts import Request
 from ssl_backbones.data.placement import to_device
 from ssl_backbones.distributed import doing, gather, sum_over_processes, world_size
 from ssl_backbones.host_memory import HostArray

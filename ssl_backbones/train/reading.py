@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from ssl_backbones.data.batches import Batch, BatchDataset, Request
-from ssl_backbones.data.parts import joined, part_of
+from ssl_backbones.data.batches import Batch, BatchDataset
+from ssl_backbones.data.parts import Request, joined, part_of
 from ssl_backbones.train.loader import obey_parent_alone, signals_waiting
 from ssl_backbones.train.shared_arrays import arrays_shared
 
