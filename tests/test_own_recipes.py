@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import re
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -178,6 +179,25 @@ def test_a_batch_that_does_not_fit_is_cut_in_parts_or_lowered_where_images_are_c
 def test_what_cannot_be_settled_is_refused_in_a_sentence(facts: Facts, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         settled(recipes.get("resnet50_byol.own"), facts)
+
+
+FEW, MANY = Facts(1000, 96, 60e9), Facts(60_000, 96, 60e9)
+ASKED = {
+    "progressive.start": (128, Facts(1000, 4000, 60e9, gpu=True), FEW, "128, but must be below the size .* 96"),
+    "schedule.warmup_epochs": (300, FEW, MANY, "300, but must be below the 100 epochs"),
+    "accumulation": (128, MANY, FEW, "128, but must be a divisor of the batch size, "),
+}
+"""Fields, each with a value, images that allow it and others that do not, and what is said of those."""
+
+
+@pytest.mark.parametrize("field", ASKED)
+@pytest.mark.parametrize("name", ["resnet18_byol.own", "resnet18_densecl.own"])
+def test_what_a_person_sets_is_held_to_what_the_rules_chose_and_to_nothing_before(field: str, name: str) -> None:
+    value, allowed, others, refusal = ASKED[field]
+    recipe = read_recipe([name, f"--{field}", str(value)], "pretrain", None)
+    assert operator.attrgetter(field)(settled(recipe, allowed)) == value
+    with pytest.raises(ValueError, match=f"^{re.escape(field)} is {refusal}"):
+        settled(recipe, others)
 
 
 @pytest.mark.parametrize("arch", ARCHS)

@@ -57,7 +57,7 @@ class DenseCLConfig(MethodConfig):
     dense_after: float = 0.0
     """The share of the run before which the dense loss has no weight."""
     grid: int = 0
-    """S: feature maps are pooled to S x S positions for the dense loss; 0 for all positions that they have."""
+    """S: feature maps with more positions are pooled to S x S for the dense loss; 0 for all that they have."""
 
     def __post_init__(self) -> None:
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, queue_size=self.queue_size)

@@ -40,7 +40,7 @@ class PixProConfig(MethodConfig):
     sharpness: float = 2.0
     """gamma: the exponent of the similarity by which positions are mixed."""
     grid: int = 0
-    """Feature maps are pooled to that many positions a side; 0 for all positions that they have."""
+    """Feature maps with more positions a side are pooled to that many; 0 for all that they have."""
     target_momentum: float = 0.99
     """EMA momentum of the target at the start."""
     target_momentum_end: float = 1.0

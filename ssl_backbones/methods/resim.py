@@ -70,8 +70,8 @@ class ReSimConfig(MethodConfig):
     map_dim: int = 256
     """The width of the pyramid's maps."""
     grid: int = 0
-    """Positions a side to which the coarser map is pooled before the pyramid, and the others to match; 0 for those that
-    they have."""
+    """Positions a side to which a coarser map with more is pooled before the pyramid, and the others to match; 0 for
+    those that they have."""
 
     def __post_init__(self) -> None:
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, queue_size=self.queue_size)

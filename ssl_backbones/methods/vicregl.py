@@ -46,7 +46,7 @@ class VICRegLConfig(MethodConfig):
     matches: int = 20
     """gamma: positions of a view, those with the nearest partners, that are compared."""
     grid: int = 0
-    """Feature maps are pooled to that many positions a side; 0 for all positions that they have."""
+    """Feature maps with more positions a side are pooled to that many; 0 for all that they have."""
     invariance: float = 25.0
     """lambda: the weight of the distance between paired embeddings."""
     variance: float = 25.0

@@ -53,11 +53,11 @@ def pooled(features: Tensor) -> Tensor:
 
 
 def on_grid(features: Tensor, side: int) -> Tensor:
-    """A feature map (B, C, h, w) pooled to side x side positions; as it is where it has those, or where side is 0.
+    """A feature map (B, C, h, w) pooled to side x side positions; as it is where it has no more, or where side is 0.
 
     Pooling's gradient has no deterministic form on a GPU.
     """
-    if not side or features.shape[2:] == (side, side):
+    if not side or max(features.shape[2:]) <= side:
         return features
     return adaptive_avg_pool2d(features, side)
 

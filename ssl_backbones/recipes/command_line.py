@@ -21,11 +21,10 @@ def read_recipe(words: Sequence[str], program: str, about: str | None) -> Recipe
     named = bool(words) and not words[0].startswith("-")
     name = words[0] if named else "sample"
     try:
-        usual = recipes.get(name)
+        usual = left_to_rules(recipes.get(name), words[named:])
     except ValueError as error:
         raise CommandLineError(str(error)) from error
     recipe = read(Recipe, words[named:], f"{program} {name}", about, usual=usual, by_rules=usual.derived)
-    recipe = left_to_rules(recipe, words[named:])
     if name == "sample" and not recipe.data:
         raise CommandLineError(
             f"the sample images, {recipe.promise.data}, are part of the repository, and this is no copy of it: name "

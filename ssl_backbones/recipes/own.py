@@ -34,7 +34,11 @@ FEWEST = 32
 
 
 def settled(recipe: Recipe, facts: Facts) -> Recipe:
-    """The recipe with all that it leaves to the rules; ValueError where images are too few or memory too small."""
+    """The recipe with all that it leaves to the rules.
+
+    ValueError where images are too few, memory too small, or where what a person set does not go with what the rules
+    chose: without `derived`, all of a recipe is checked.
+    """
     if recipe.derived and facts.images < FEWEST:
         raise ValueError(
             f"{facts.images} images are too few to learn from: {recipe.name} wants {FEWEST} at least, so add images or "
@@ -44,6 +48,7 @@ def settled(recipe: Recipe, facts: Facts) -> Recipe:
         if name in recipe.derived:
             recipe = put(recipe, name, rule(recipe, facts))
     if recipe.derived:
+        replace(recipe, derived=())
         require_memory(recipe, facts)
     return recipe
 

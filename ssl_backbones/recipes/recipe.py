@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import ssl_backbones.methods  # noqa: F401 - makes every method's configuration known by name
@@ -38,6 +39,8 @@ FREE = frozenset(
 class Run(ABC):
     """All that the loop asks about a run; checked when it is made."""
 
+    or_zero = MappingProxyType[str, str]({})
+    """Fields that may be 0 where others are at least 1, and how the refusal of a negative value says so."""
     size: int = 224
     """Side of a view, in pixels."""
     epochs: int = 200
@@ -82,27 +85,23 @@ class Run(ABC):
 
     def __post_init__(self) -> None:
         check_types(self)
-        self.check_size()
-        for name in ("epochs", "batch_size", "log_every", "max_pixels"):
-            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        self.check_parts()
+        for name in ("size", "epochs", "batch_size", "accumulation", "log_every", "max_pixels"):
+            zero = self.or_zero.get(name, "")
+            check(getattr(self, name) >= int(not zero), name, getattr(self, name), f"at least 1{zero}")
         check(self.max_steps >= 0, "max_steps", self.max_steps, "at least 0")
-        share = self.batch_size % self.parts == 0
+        share = self.undecided("batch_size") or self.batch_size % self.parts == 0
         check(share, "accumulation", self.accumulation, f"a divisor of the batch size, {self.batch_size}")
         check_seed("seed", self.seed)
         check(self.workers is None or self.workers >= 0, "workers", self.workers, "at least 0, or None")
         check(0 <= self.unreadable_share <= 1, "unreadable_share", self.unreadable_share, "at least 0 and at most 1")
         warmup = self.schedule.warmup_epochs
+        ends = not warmup or self.undecided("epochs") or warmup < self.epochs
         way_out = f"below the {self.epochs} epochs of the run (lower it together with --epochs)"
-        check(warmup == 0 or warmup < self.epochs, "schedule.warmup_epochs", warmup, way_out)
+        check(ends, "schedule.warmup_epochs", warmup, way_out)
 
-    def check_size(self) -> None:
-        """Refuse a side that no view can have."""
-        check(self.size >= 1, "size", self.size, "at least 1")
-
-    def check_parts(self) -> None:
-        """Refuse a number of parts that a batch cannot have."""
-        check(self.accumulation >= 1, "accumulation", self.accumulation, "at least 1")
+    def undecided(self, name: str) -> bool:
+        """True if a field's value is yet to be chosen; what a person set is held to it then."""
+        return False
 
     @property
     def parts(self) -> int:
@@ -156,9 +155,8 @@ class Run(ABC):
 
     def lr(self, step: int, steps_per_epoch: int) -> float:
         """The learning rate of an optimiser step, counted from 0."""
-        return self.peak_lr * self.schedule.factor(
-            step, steps_per_epoch, self.epochs, self.whole_steps(steps_per_epoch)
-        )
+        whole = self.whole_steps(steps_per_epoch)
+        return self.peak_lr * self.schedule.factor(step, steps_per_epoch, self.epochs, whole)
 
     def to_dict(self) -> dict[str, Any]:
         """Every field, as JSON has it."""
@@ -178,6 +176,7 @@ class Run(ABC):
 class Recipe(ChannelFields, Run):
     """A run that pretrains a backbone."""
 
+    or_zero = MappingProxyType({"accumulation": ", or 0 for as few as fit"})
     name: str
     """The name of the run."""
     model: str
@@ -231,7 +230,8 @@ class Recipe(ChannelFields, Run):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.progressive.check(self.size)
+        if not self.undecided("size"):
+            self.progressive.check(self.size)
         check(0 <= self.cache_limit < math.inf, "cache_limit", self.cache_limit, "at least 0")
         check_hold_out(self.hold_out, self.validation)
         for given in self.method.given:
@@ -255,8 +255,8 @@ class Recipe(ChannelFields, Run):
         check(name.method == self.method.name and not name.tag, "model", self.model, expected)
         check_channels(self, self.method, self.engine, self.cache)
 
-    def check_parts(self) -> None:
-        check(self.accumulation >= 0, "accumulation", self.accumulation, "at least 1, or 0 for as few as fit")
+    def undecided(self, name: str) -> bool:
+        return name in self.derived
 
     @property
     def title(self) -> str:

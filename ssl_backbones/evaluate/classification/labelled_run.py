@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 
-from ssl_backbones.checks import check, check_at_least
+from ssl_backbones.checks import check_at_least
 from ssl_backbones.data import Images, require_batch
 from ssl_backbones.data.subset import Selection, as_list, at, check_hold_out
 from ssl_backbones.distributed import first_decides, say
@@ -38,6 +39,7 @@ from ssl_backbones.typed.words import Hidden
 class LabelledRun(Transfer, ABC):
     """A network trained to classify images and tested on others. No run is made of this class itself."""
 
+    or_zero = MappingProxyType({"size": ", or 0 for what the model's description says"})
     asked_about: Hidden[str] = ""
     """The fingerprint of the validation images, so that a run does not go on with others."""
     asked_about_by_sizes: Hidden[str] = ""
@@ -75,9 +77,6 @@ class LabelledRun(Transfer, ABC):
         if there.get("asked_about") != self.asked_about_by_sizes:
             return there
         return there | {name: getattr(self, name) for name in ("asked_about", "asked_about_by_sizes")}
-
-    def check_size(self) -> None:
-        check(self.size >= 0, "size", self.size, "at least 1, or 0 for what the model's description says")
 
 
 @dataclass(frozen=True)
