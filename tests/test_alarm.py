@@ -179,10 +179,10 @@ def test_an_alarm_resumed_judges_as_one_never_stopped(seed: int, stopped: int, k
     draw = np.random.default_rng(seed)
     level = np.repeat(draw.choice([0.01, 0.5, 1.0], 5), 300)
     run = [
-        (step, {"loss": 5 * level[step], "chance": 5.0, "std": 1.0 - 0.999 * level[step], "rank": 9.0})
+        (2 * step, {"loss": 5 * level[step], "chance": 5.0, "std": 1.0 - 0.999 * level[step], "rank": 9.0})
         for step in range(1500)
     ]
-    never, before, after = kind(2000, patience=100), kind(2000, patience=100), kind(2000, patience=100)  # type: ignore[call-arg]
+    never, before, after = kind(3000), kind(3000), kind(3000)
     said = spoken(never, run)
     first = spoken(before, run[:stopped])
     after.load_state_dict(json.loads(json.dumps(before.state_dict(), allow_nan=False)))

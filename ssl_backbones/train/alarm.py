@@ -13,16 +13,22 @@ from typing import Any
 
 SHORTEST = 200
 """Steps that a trouble must last at least, however short the run."""
+BAND = 0.02
+"""A loss nearer to chance than this share of it is at chance."""
+SHARE = 0.1
+"""Features below this share of their first value have collapsed."""
+LOWEST = {"std": 0.01, "rank": 1.2}
+"""Values below which the features of no network are of use."""
 
 
 class Alarm(ABC):
-    """Raised when a trouble has lasted for `patience` steps after the first `grace`; lowered when it is surely over."""
+    """Raised when a trouble has lasted for `patience` steps after as many first ones; lowered when it is surely over.
 
-    def __init__(self, total_steps: int, *, grace: int | None = None, patience: int | None = None) -> None:
-        """Both are a twentieth of the run and at least 200 steps, unless given."""
-        long = max(SHORTEST, total_steps // 20)
-        self.grace = long if grace is None else grace
-        self.patience = long if patience is None else patience
+    `patience` is a twentieth of the run, and at least 200 steps.
+    """
+
+    def __init__(self, total_steps: int) -> None:
+        self.patience = max(SHORTEST, total_steps // 20)
         self.state: dict[str, Any] = {"since": None, "raised": False}
 
     @abstractmethod
@@ -48,7 +54,7 @@ class Alarm(ABC):
             return self.relief(values) if relieved else None
         if self.state["since"] is None:
             self.state["since"] = step
-        lasted = step - max(self.state["since"], self.grace)
+        lasted = step - max(self.state["since"], self.patience)
         if self.state["raised"] or lasted < self.patience:
             return None
         self.state["raised"] = True
@@ -68,15 +74,12 @@ class Alarm(ABC):
 class ChanceAlarm(Alarm):
     """The running "loss" is no better than "chance", the score of a network that tells nothing apart.
 
-    A method without a known chance reports none, and is never judged. The running mean is within `band` of chance, or
-    above it, while in trouble, and lower by twice the band when that is over.
+    A method without a known chance reports none, and is never judged. The running mean is within BAND of chance, or
+    above it, while in trouble, and lower by twice that when it is over.
     """
 
-    def __init__(
-        self, total_steps: int, *, grace: int | None = None, patience: int | None = None, band: float = 0.02
-    ) -> None:
-        super().__init__(total_steps, grace=grace, patience=patience)
-        self.band = band
+    def __init__(self, total_steps: int) -> None:
+        super().__init__(total_steps)
         self.state |= {"running": None, "step": None}
 
     def judge(self, step: int, values: Mapping[str, float]) -> bool | None:
@@ -84,9 +87,9 @@ class ChanceAlarm(Alarm):
         if not (math.isfinite(loss) and math.isfinite(chance)):
             return None
         running = self.follow(step, loss)
-        if running >= chance - self.band * abs(chance):
+        if running >= chance - BAND * abs(chance):
             return True
-        if running >= chance - 2 * self.band * abs(chance) and self.state["raised"]:
+        if running >= chance - 2 * BAND * abs(chance) and self.state["raised"]:
             return None
         return False
 
@@ -114,27 +117,16 @@ class CollapseAlarm(Alarm):
     """The features of all images have become one point ("std") or fill a few dimensions only ("rank").
 
     "std" is the standard deviation of the L2-normalised features (N, D) times sqrt(D): 1 when they point everywhere, 0
-    when all are alike. "rank" is their effective rank. In trouble is what falls below `share` of the first value seen,
+    when all are alike. "rank" is their effective rank. In trouble is what falls below SHARE of the first value seen,
     best that of the network before training, or below a value at which no network is of use.
     """
 
-    def __init__(
-        self,
-        total_steps: int,
-        *,
-        grace: int | None = None,
-        patience: int | None = None,
-        share: float = 0.1,
-        lowest_std: float = 0.01,
-        lowest_rank: float = 1.2,
-    ) -> None:
-        super().__init__(total_steps, grace=grace, patience=patience)
-        self.share = share
-        self.lowest = {"std": lowest_std, "rank": lowest_rank}
+    def __init__(self, total_steps: int) -> None:
+        super().__init__(total_steps)
         self.state |= {"first": {}}
 
     def judge(self, step: int, values: Mapping[str, float]) -> bool | None:
-        seen = {name: values[name] for name in self.lowest if math.isfinite(values.get(name, math.nan))}
+        seen = {name: values[name] for name in LOWEST if math.isfinite(values.get(name, math.nan))}
         if not seen:
             return None
         self.state["first"] = seen | self.state["first"]
@@ -147,7 +139,7 @@ class CollapseAlarm(Alarm):
 
     def floor(self, name: str) -> float:
         """The value below which features count as collapsed."""
-        return max(self.lowest[name], self.share * float(self.state["first"][name]))
+        return max(LOWEST[name], SHARE * float(self.state["first"][name]))
 
     def trouble(self, values: Mapping[str, float], lasted: int) -> str:
         return (
