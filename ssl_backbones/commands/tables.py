@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ssl_backbones.hub.evaluations import place
 from ssl_backbones.refusal import Refusal
@@ -18,7 +17,7 @@ from ssl_backbones.registry.image_sets import known_by
 from ssl_backbones.registry.paper_table import Table
 from ssl_backbones.registry.tables import TABLES, table_of
 from ssl_backbones.runs.papers_figures import papers_figures
-from ssl_backbones.runs.results import NOT_MEASURED, read_results
+from ssl_backbones.runs.results import NOT_MEASURED, read_results, spelled
 from ssl_backbones.typed.values import nearest
 from ssl_backbones.typed.words import Positional
 
@@ -71,16 +70,10 @@ def measured(folders: tuple[Path, ...]) -> dict[tuple[Table, str, str], str]:
                 continue
             cell = figure.table, figure.row.label, figure.column.name
             if known or cell not in found:
-                found[cell] = in_percent(results["numbers"][number]) + ("" if known else f" on {place(results)}")
+                found[cell] = spelled(results["numbers"][number], ".1f", 100) + (
+                    "" if known else f" on {place(results)}"
+                )
     return found
-
-
-def in_percent(number: dict[str, Any]) -> str:
-    """An accuracy of results.json in percent, with its interval if it has one."""
-    value = f"{100 * number['value']:.1f}"
-    if number.get("low") is None:
-        return value
-    return f"{value} [{100 * number['low']:.1f}, {100 * number['high']:.1f}]"
 
 
 def lines(table: Table, ours: dict[tuple[Table, str, str], str]) -> Iterator[str]:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from ssl_backbones.data.channels import MOST, SUFFIXES, read_channels
+from ssl_backbones.data.channels import MOST, SUFFIXES, check_pixels, read_channels
 from ssl_backbones.data.formats import WAYS_OUT, formats, kind_of_box
 from ssl_backbones.data.images import ImageSourceError, UnreadableImageError
 from ssl_backbones.data.shortage import require_resources
@@ -114,8 +114,7 @@ def decode_file(file: BinaryIO, policy: DecodePolicy) -> Image.Image:
     except UnidentifiedImageError as error:
         raise ValueError(not_known(start)) from error
     with image:
-        if image.width * image.height > policy.max_pixels:
-            raise ValueError(too_large(image.width, image.height, policy))
+        check_pixels((image.height, image.width), policy.max_pixels)
         by, sides = divisor_of(image), image.size
         if by > 1:
             image.draft(None, (image.width // by, image.height // by))
@@ -152,14 +151,6 @@ def not_known(start: bytes) -> str:
     if kind is not None and kind not in formats():
         return f"it is {kind}, which is not read here: {WAYS_OUT['.' + kind.lower()]}"
     return f"it is none of {', '.join(formats())}, or broken at its start: it begins with {start[:8]!r}"
-
-
-def too_large(width: int, height: int, policy: DecodePolicy) -> str:
-    """The sentence on an image of more pixels than are allowed."""
-    return (
-        f"{width} x {height} pixels are more than the {policy.max_pixels} allowed: allow them with "
-        f"--max_pixels {width * height}, or scale it down"
-    )
 
 
 def turn_of(image: Image.Image) -> int:

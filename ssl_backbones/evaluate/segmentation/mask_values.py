@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from ssl_backbones.data import UnreadableImageError
-from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, reason, too_large, without_pillows_warnings
+from ssl_backbones.data.channels import check_pixels
+from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, reason, without_pillows_warnings
 
 IGNORED = 255
 """The value of pixels that are neither trained on nor asked about."""
@@ -36,8 +37,7 @@ def values_of(image: ImageFile.ImageFile, policy: DecodePolicy) -> np.ndarray:
     """The values (H, W) that an opened image stores, neither looked up in its palette nor stretched to 8 bits."""
     if image.format not in MASK_FORMATS:
         raise ValueError(f"it is a {image.format}, and only {', '.join(MASK_FORMATS)} keep every value: convert it")
-    if image.width * image.height > policy.max_pixels:
-        raise ValueError(too_large(image.width, image.height, policy))
+    check_pixels((image.height, image.width), policy.max_pixels)
     stored = image.tile[0][3] if image.format == "PNG" and image.tile else ""
     if (image.mode not in ("1", "L", "P") and not image.mode.startswith("I")) or stored in ("L;2", "L;4"):
         raise ValueError(f"its pixels are {stored or image.mode}: write class numbers as a palette or 8-bit grey image")
