@@ -26,12 +26,12 @@ from ssl_backbones.data import (
     Images,
     columns,
     digest_index,
-    digests,
     kept_arrays,
     open_images,
     parquet_in_place,
     source,
     tar,
+    threads,
 )
 from ssl_backbones.data.digest_index import contents_of
 from ssl_backbones.data.digests import BLOCK, MISSING, WHOLE, digest_of_bytes, digest_of_file
@@ -387,7 +387,7 @@ def test_reading_that_takes_long_is_told(
     listed: tuple[Path, PathKeys], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, keys = listed
-    monkeypatch.setattr(digests, "PATIENCE", -1.0)
+    monkeypatch.setattr(threads, "PATIENCE", -1.0)
     contents_of(root, keys, "x")
     said = capsys.readouterr().out
     assert f"{len(keys)} of {len(keys)} images in {root} read for their digests" in said

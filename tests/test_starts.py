@@ -19,8 +19,8 @@ from two_processes import run_two_processes
 from warm_processes import run_program
 
 from ssl_backbones.data import open_images, opened_once, walk
-from ssl_backbones.data.digests import THREADS, UNDER_WAY
 from ssl_backbones.data.keys import PathKeys, fingerprint_by_sizes_of, fingerprint_of
+from ssl_backbones.data.threads import THREADS, UNDER_WAY
 from ssl_backbones.data.walk import listing_of
 from ssl_backbones.refusal import Refusal
 

@@ -14,7 +14,6 @@ from test_tar import entry, shard, shards
 
 from ssl_backbones.data import (
     digest_index,
-    digests,
     kept_arrays,
     open_images,
     opened_once,
@@ -22,6 +21,7 @@ from ssl_backbones.data import (
     source,
     tar,
     tar_index,
+    threads,
 )
 from ssl_backbones.methods import BYOLConfig
 
@@ -177,7 +177,7 @@ def test_progress_is_told(
 ) -> None:
     data = FORMS[form](tmp_path)
     told(data, capsys)
-    monkeypatch.setattr(digests, "PATIENCE", 0)
+    monkeypatch.setattr(threads, "PATIENCE", 0)
     assert any("held against" in line for line in told(data, capsys))
 
 

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_backbones.data.digests import THREADS, WIDTH, are_lost, as_rows, digest_of_file, of_each, spread, stamp_of
+from ssl_backbones.data.digests import WIDTH, are_lost, as_rows, digest_of_file, spread, stamp_of
 from ssl_backbones.data.kept_arrays import are_texts, keep_arrays, marks_in, place_of, read_arrays, turn
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.data.stored import File, is_versioned, known_as, stamp
+from ssl_backbones.data.threads import THREADS, of_each
 from ssl_backbones.data.verifying import (
     GONE,
     LOST,

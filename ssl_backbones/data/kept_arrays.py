@@ -21,7 +21,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ssl_backbones.data.digests import PATIENCE, WIDTH
+from ssl_backbones.data.digests import WIDTH
+from ssl_backbones.data.threads import PATIENCE
 from ssl_backbones.distributed import say
 from ssl_backbones.files import make_folder, replacing, telling
 from ssl_backbones.locks import Lock, LockedError

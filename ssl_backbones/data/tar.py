@@ -19,7 +19,7 @@ from ssl_backbones.data.addresses import Address, changed
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
 from ssl_backbones.data.descriptors import open_to_read, read_at
 from ssl_backbones.data.digest_index import digests_of_rows
-from ssl_backbones.data.digests import THREADS, WIDTH, digest_of_bytes, of_each, spread
+from ssl_backbones.data.digests import WIDTH, digest_of_bytes, spread
 from ssl_backbones.data.fetching import Fetching
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
 from ssl_backbones.data.keys import GrowingKeys, PathKeys, names_of
@@ -28,6 +28,7 @@ from ssl_backbones.data.shards import Shards
 from ssl_backbones.data.shortage import require_resources
 from ssl_backbones.data.stored import opened, rooted, stamp
 from ssl_backbones.data.tar_index import TarIndex, digest_at, index_of
+from ssl_backbones.data.threads import THREADS, of_each
 
 WINDOW = 16_384
 """Images that an epoch mixes: 2 GB of ImageNet's."""

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_backbones.data.addresses import Address
-from ssl_backbones.data.digests import THREADS, WIDTH, Read, as_rows, digest_of
+from ssl_backbones.data.digests import WIDTH, Read, as_rows, digest_of
 from ssl_backbones.data.formats import looked_for, suffixes
 from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.kept_arrays import are_texts, keep_arrays, place_of, read_arrays, settled, stamps_in, turn
@@ -26,6 +26,7 @@ from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.data.labels import LABEL_NAMES
 from ssl_backbones.data.shortage import require_resources
 from ssl_backbones.data.stored import AsFile, File, is_versioned, known_as, opened, stamp
+from ssl_backbones.data.threads import THREADS
 from ssl_backbones.data.verifying import OTHER, TOUCHED, UNKNOWN, YOUNG, agree, is_verifying, tell
 
 KEPT_FROM = 2**20

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_backbones.data.digests import THREADS, of_each, spread
+from ssl_backbones.data.digests import spread
+from ssl_backbones.data.threads import THREADS, of_each
 
 SHOWN = 3
 """Names that a sentence lists, at most."""

@@ -16,11 +16,12 @@ from typing import Literal, final
 
 import numpy as np
 
-from ssl_backbones.data.digests import THREADS, UNDER_WAY, asked_of, in_turn, stamp_of
+from ssl_backbones.data.digests import stamp_of
 from ssl_backbones.data.formats import is_image, kind_of_name
 from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.kept_arrays import PIECE, marks_of
 from ssl_backbones.data.keys import GrowingKeys, PathKeys
+from ssl_backbones.data.threads import THREADS, UNDER_WAY, asked_of, in_turn
 
 ASKED = 32
 """Files that are asked about one after the other, to see whether the file system takes its time."""
