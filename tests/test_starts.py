@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from two_processes import run_two_processes
 from warm_processes import run_program
 
-from ssl_backbones.data import open_images, opened_once, walk
+from ssl_backbones.data import kept_arrays, open_images, opened_once, walk
 from ssl_backbones.data.keys import PathKeys, fingerprint_by_sizes_of, fingerprint_of
 from ssl_backbones.data.threads import THREADS, UNDER_WAY
 from ssl_backbones.data.walk import listing_of
@@ -51,7 +51,8 @@ def test_packed_paths_are_those_that_were_given(paths: list[str]) -> None:
 def test_the_order_is_that_of_the_paths_whatever_the_folders_are_called(
     piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walk, "PIECE", piece)
+    for module in (walk, kept_arrays):
+        monkeypatch.setattr(module, "PIECE", piece)
     names = ["a/1.jpg", "a-b/2.jpg", "a.b/3.jpg", "a/b/4.jpg", "a/b.jpg", "a.jpg", "b/\udcff.jpg", "ä/5.jpg"]
     names += ["a/d.jpg", "a/e.jpg", "a/c.txt"]
     for name in names:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal, final
+from typing import Literal
 
 import numpy as np
 
 from ssl_backbones.data.digests import stamp_of
 from ssl_backbones.data.formats import is_image, kind_of_name
 from ssl_backbones.data.images import ImageSourceError
-from ssl_backbones.data.kept_arrays import PIECE, marks_of
+from ssl_backbones.data.kept_arrays import PIECE, marks_in
 from ssl_backbones.data.keys import GrowingKeys, PathKeys
 from ssl_backbones.data.threads import THREADS, UNDER_WAY, asked_of, in_turn
 
@@ -51,47 +50,24 @@ def listing_of(root: Path, others: Counter[str]) -> Listing:
 
     Raises ImageSourceError where a folder cannot be listed.
     """
-    asked_at = time.time_ns()
-    keys, told = GrowingKeys(), Told(asked_at)
+    keys = GrowingKeys()
     folders: list[tuple[str, int]] = []
-    with ThreadPoolExecutor(THREADS) as pool:
+
+    def stamps(pool: ThreadPoolExecutor) -> Iterator[tuple[int, int, int, int]]:
         for here, prefix, names in walk(root, "", frozenset()):
             images = [name for name in names if counted(here, name, others)]
             if not images:
                 continue
             keys.add(*PathKeys.packed(images, prefix))
-            told.add(stamps_of(here, images, pool))
+            yield from stamps_of(here, images, pool)
             first = prefix.partition("/")[0]
             before = folders.pop()[1] if folders and folders[-1][0] == first else 0
             folders.append((first, before + len(images)))
-    told.condense()
-    return Listing(
-        keys.finished(), np.frombuffer(told.sizes, np.int64), np.frombuffer(told.marks, np.int64), tuple(folders)
-    )
 
-
-@final
-class Told:
-    """Sizes and marks of files, of whose stamps few are held at a time."""
-
-    def __init__(self, asked_at: int) -> None:
-        """Start at a time in ns: what changed after it is not yet settled."""
-        self.asked_at = asked_at
-        self.stamps, self.sizes, self.marks = array("q"), array("q"), array("q")
-
-    def add(self, stamps: Iterable[tuple[int, int, int, int]]) -> None:
-        """Add the stamps of files, as `stamp_of` has them."""
-        for stamp in stamps:
-            self.stamps.extend(stamp)
-            if len(self.stamps) >= 4 * PIECE:
-                self.condense()
-
-    def condense(self) -> None:
-        """Make sizes and marks of the stamps."""
-        stamps = np.frombuffer(self.stamps, np.int64).reshape(-1, 4)
-        self.sizes.frombytes(stamps[:, 0].tobytes())
-        self.marks.frombytes(marks_of(stamps, self.asked_at).tobytes())
-        self.stamps = array("q")
+    asked_at = time.time_ns()
+    with ThreadPoolExecutor(THREADS) as pool:
+        sizes, marks = marks_in(stamps(pool), asked_at)
+    return Listing(keys.finished(), sizes, marks, tuple(folders))
 
 
 def stamps_of(here: str, names: list[str], pool: ThreadPoolExecutor) -> Iterator[tuple[int, int, int, int]]:
