@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -28,8 +27,9 @@ from torch import Tensor
 
 from ssl_backbones.cores import cores_here
 from ssl_backbones.data import Images, UnreadableImageError
+from ssl_backbones.data.threads import in_turn
 from ssl_backbones.data.unreadable import is_readable
-from ssl_backbones.distributed import doing, first_decides, gather, rank, say, world_size
+from ssl_backbones.distributed import doing, first_decides, gather, say, world_size
 from ssl_backbones.files import (
     PRIVATE,
     content_of,
@@ -41,6 +41,7 @@ from ssl_backbones.files import (
     write_json,
 )
 from ssl_backbones.models.teacher import Teacher, TeacherError
+from ssl_backbones.shares import own_share
 from ssl_backbones.views import CenterCrop
 
 SCHEMA = 1
@@ -244,8 +245,7 @@ def embedded(teacher: Teacher, crop: CenterCrop, images: Images, rows: np.ndarra
     Features are zeros where one could not. Each process makes a share of them, on the usual device; images are read
     while others are looked at.
     """
-    share = -(-len(rows) // world_size())
-    mine = np.resize(rows, share * world_size())[rank() * share : (rank() + 1) * share]
+    mine = own_share(torch.from_numpy(rows)).numpy()
     device = usual_device()
     found, read = [], []
     for levels, readable in ahead(crop, images, np.split(mine, range(BATCH, len(mine), BATCH))):
@@ -264,14 +264,8 @@ def usual_device() -> torch.device:
 def ahead(crop: CenterCrop, images: Images, batches: list[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the levels (B, S, S, 3) of each batch of rows and which images could be read (B,), some batches ahead."""
     threads = cores_here()
-    ahead = max(AHEAD, threads)
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[tuple[Tensor, Tensor]]] = deque()
-        for number in range(len(batches) + ahead):
-            if number < len(batches):
-                waiting.append(pool.submit(levels_of, crop, images, batches[number]))
-            if number >= ahead:
-                yield waiting.popleft().result()
+        yield from in_turn(pool, partial(levels_of, crop, images), batches, 1 + max(AHEAD, threads))
 
 
 def levels_of(crop: CenterCrop, images: Images, rows: np.ndarray) -> tuple[Tensor, Tensor]:
