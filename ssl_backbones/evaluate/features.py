@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from ssl_backbones.data import BatchDataset, Batches, Images, Unreadable
 from ssl_backbones.data.decode import USUAL_POLICY
 from ssl_backbones.data.unreadable import is_readable
-from ssl_backbones.distributed import first_decides, say, share_first, world_size
+from ssl_backbones.distributed import first_decides, gather_objects, say, share_first, world_size
 from ssl_backbones.evaluate.feature_rows import Block, FeatureRows
 from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.files import object_in, write_file
@@ -173,8 +172,7 @@ class Extractor:
             workers=self.how.workers,
             autocast=torch.autocast(self.device.type, dtype) if dtype else None,
         )
-        everyone: Sequence[Any] = gather_object([mine]) if world_size() > 1 else [mine]
-        unreadable = {key: reason for part in everyone for key, reason in part.items()}
+        unreadable = {key: reason for part in gather_objects(mine) for key, reason in part.items()}
         return rows[: len(indices)].contiguous(), unreadable
 
 

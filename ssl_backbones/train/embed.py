@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from ssl_backbones.data.batches import Batch, BatchDataset
 from ssl_backbones.data.parts import Request
 from ssl_backbones.data.placement import to_device
-from ssl_backbones.distributed import doing, gather, sum_over_processes, world_size
+from ssl_backbones.distributed import doing, gather, share_first, sum_over_processes, world_size
 from ssl_backbones.host_memory import HostArray
 from ssl_backbones.shares import own_places, own_share
 from ssl_backbones.train.reading import read_each
@@ -89,7 +88,7 @@ def evaluated(backbone: nn.Module) -> Iterator[None]:
     buffers = list(backbone.buffers()) if world_size() > 1 else []
     own = [buffer.clone() for buffer in buffers]
     for buffer in buffers:
-        dist.broadcast(buffer, src=0)
+        share_first(buffer)
     backbone.eval()
     try:
         yield

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from ssl_backbones.distributed import world_size
+from ssl_backbones.distributed import sum_over_processes, world_size
 
 
 class RunningMeans:
@@ -44,9 +43,7 @@ class RunningMeans:
         """The means over steps and processes, and the latest values; and start anew. Without a step, no means."""
         if not self.sums:
             return dict(self.latest)
-        sums = torch.stack(list(self.sums.values()))
-        if world_size() > 1:
-            dist.all_reduce(sums)
+        sums = sum_over_processes(torch.stack(list(self.sums.values())))
         means = (sums / (self.weight * world_size())).tolist()
         values = dict(zip(self.sums, means, strict=True)) | self.latest
         self.sums, self.weight = {}, 0.0

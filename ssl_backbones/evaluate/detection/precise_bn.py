@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
-from ssl_backbones.distributed import world_size
+from ssl_backbones.distributed import sum_over_processes, world_size
 from ssl_backbones.methods.method import Method
 
 
@@ -49,9 +48,7 @@ def retake(method: Method, norms: list[nn.modules.batchnorm._BatchNorm], batches
                 norm.reset_running_stats()
                 norm.momentum = None  # torch then keeps the plain mean
         method(batch)
-    if world_size() > 1:
-        for norm in norms:
-            for statistic in (norm.running_mean, norm.running_var):
-                if statistic is not None:
-                    dist.all_reduce(statistic)
-                    statistic /= world_size()
+    for norm in norms:
+        for statistic in (norm.running_mean, norm.running_var):
+            if statistic is not None:
+                statistic.copy_(sum_over_processes(statistic) / world_size())
