@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -50,6 +51,17 @@ def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
 def pooled(features: Tensor) -> Tensor:
     """The mean over positions, (B, C, h, w) to (B, C)."""
     return features.mean(dim=(2, 3))
+
+
+@contextmanager
+def modes_kept(network: nn.Module) -> Iterator[None]:
+    """Context manager: put every part of a network back into the mode, of training or evaluation, that it was in."""
+    modes = [(part, part.training) for part in network.modules()]
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def on_grid(features: Tensor, side: int) -> Tensor:

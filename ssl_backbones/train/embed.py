@@ -15,6 +15,7 @@ from ssl_backbones.data.parts import Request
 from ssl_backbones.data.placement import to_device
 from ssl_backbones.distributed import doing, gather, share_first, sum_over_processes, world_size
 from ssl_backbones.host_memory import HostArray
+from ssl_backbones.models.backbone import modes_kept
 from ssl_backbones.shares import own_places, own_share
 from ssl_backbones.train.reading import read_each
 
@@ -84,19 +85,17 @@ def everyones(mine: Tensor, device: torch.device) -> Tensor:
 @contextmanager
 def evaluated(backbone: nn.Module) -> Iterator[None]:
     """The backbone in eval mode with the first process's buffers for a while; every part of it is put back."""
-    modes = [(module, module.training) for module in backbone.modules()]
     buffers = list(backbone.buffers()) if world_size() > 1 else []
     own = [buffer.clone() for buffer in buffers]
     for buffer in buffers:
         share_first(buffer)
-    backbone.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for buffer, kept in zip(buffers, own, strict=True):
-            buffer.copy_(kept)
+    with modes_kept(backbone):
+        backbone.eval()
+        try:
+            yield
+        finally:
+            for buffer, kept in zip(buffers, own, strict=True):
+                buffer.copy_(kept)
 
 
 def batches(dataset: BatchDataset, indices: np.ndarray, batch_size: int, workers: int) -> Iterator[Batch]:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ssl_backbones.methods.method import Method
+from ssl_backbones.models.backbone import modes_kept
 from ssl_backbones.refusal import Refusal
 
 FINE = 7
@@ -59,17 +60,12 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
     The mode of every part and the random streams are put back.
     """
-    modes = [(module, module.training) for module in model.modules()]
     gpus = sorted({weights.get_device() for weights in model.parameters() if weights.is_cuda})
     # What is compiled ignores hooks that come later; without dynamo nothing is, and it takes seconds to import.
     eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(gpus), eager:
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(gpus), eager, modes_kept(model):
         model.eval()
-        try:
-            yield
-        finally:
-            for module, training in modes:
-                module.training = training
+        yield
 
 
 def find_layer(network: nn.Module, layer: str | nn.Module | None) -> Layer:

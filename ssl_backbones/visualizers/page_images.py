@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from ssl_backbones.data import Images, ImageSourceError, UnreadableImageError
 from ssl_backbones.data.placement import to_device
 from ssl_backbones.methods.method import Method
+from ssl_backbones.models.backbone import modes_kept
 from ssl_backbones.views import CenterCrop, CropFlip, LocatedViews, MultiView, PatchViews, Rotations, Transform
 from ssl_backbones.views.channel_image import picture
 from ssl_backbones.visualizers.alignment import alignment_maps
@@ -123,8 +123,8 @@ def read_page_images(viewer: Viewer, source: Images, count: int) -> PageImages:
 
 def features_by(viewer: Viewer, images: list[Image.Image]) -> Tensor:
     """The features (N, D) that a network gives to images, on the CPU."""
-    with evaluated(viewer.backbone), torch.no_grad():
-        found: Tensor = viewer.backbone(viewer.on_device(viewer.crop.on_host(images, None))).float().cpu()
+    with modes_kept(viewer.backbone), torch.no_grad():
+        found: Tensor = viewer.backbone.eval()(viewer.on_device(viewer.crop.on_host(images, None))).float().cpu()
     return found
 
 
@@ -142,18 +142,6 @@ def readable(source: Images, indices: list[int]) -> Iterator[tuple[int, Image.Im
             yield index, source[index]
         except UnreadableImageError:
             continue
-
-
-@contextmanager
-def evaluated(model: nn.Module) -> Iterator[None]:
-    """Put the model into evaluation mode for a while; every part of it is put back."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def magnified(viewer: Viewer, images: PageImages, chosen: list[int]) -> Tensor:
@@ -189,7 +177,8 @@ def task_views(viewer: Viewer, images: PageImages, at: int) -> TaskViews | None:
     views: Tensor = transformed(transform, images, [at], viewer)
     turned = list(TURNS) if len(views) == 4 else [*TURNS, *(f"patch {turn}" for turn in TURNS)]
     heats = grad_cam(model, views, PretextLogit(tuple(range(len(views))))).cpu().numpy()
-    with evaluated(model), torch.no_grad():
+    with modes_kept(model), torch.no_grad():
+        model.eval()
         shares = model.logits(views).float().softmax(1).cpu()
     told = [f"{turned[int(row.argmax())]}, {row.max():.0%}" for row in shares]
     return TaskViews(viewer.pictures(views), heats, turned, told)

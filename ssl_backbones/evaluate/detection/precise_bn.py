@@ -14,6 +14,7 @@ from torch import nn
 
 from ssl_backbones.distributed import sum_over_processes, world_size
 from ssl_backbones.methods.method import Method
+from ssl_backbones.models.backbone import modes_kept
 
 
 @contextmanager
@@ -23,20 +24,18 @@ def precise_statistics(method: Method, batches: Iterable[Any]) -> Iterator[None]
     Without a batch, the statistics are those of training, averaged over the processes.
     """
     norms = [module for module in method.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    modes = [(module, module.training) for module in method.modules()]
     buffers = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
     momenta = [norm.momentum for norm in norms]
-    try:
-        retake(method.train(), norms, batches)
-        method.eval()
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for buffer, before in buffers:
-            buffer.copy_(before)
-        for module, training in modes:
-            module.training = training
+    with modes_kept(method):
+        try:
+            retake(method.train(), norms, batches)
+            method.eval()
+            yield
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+            for buffer, before in buffers:
+                buffer.copy_(before)
 
 
 @torch.no_grad()
