@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from ssl_backbones.distributed import gather_with_gradient
 from ssl_backbones.models.aligned_head import AlignedHead, AlignedHeadConfig, aggregate
-from ssl_backbones.models.backbone import feature_map, on_grid
+from ssl_backbones.models.backbone import feature_map, modes_kept, on_grid
 from ssl_backbones.models.batch_norm import (
     BatchNormError,
     CrossReplicaBatchNorm,
@@ -25,6 +25,15 @@ from ssl_backbones.models.batch_norm import (
 from ssl_backbones.models.ema import EMA
 from ssl_backbones.models.heads import MLPHead
 from ssl_backbones.models.queue import Queue, check_queue
+
+
+def test_every_part_is_put_back_into_its_own_mode_even_after_an_error() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(2), nn.Sequential(nn.Dropout()))
+    network[0].eval()
+    with pytest.raises(KeyboardInterrupt), modes_kept(network):
+        network.eval()
+        raise KeyboardInterrupt
+    assert [part.training for part in network.modules()] == [True, False, True, True]
 
 
 class TestHeads:
