@@ -14,9 +14,9 @@ from small_checkpoints import equal, flip, put, state, steps
 from two_processes import run_two_processes
 
 from ssl_backbones import distributed
-from ssl_backbones.distributed import OtherRankError, first_decides
-from ssl_backbones.runs import manifest, saving
-from ssl_backbones.runs.checkpoint import Checkpoint, load_latest
+from ssl_backbones.distributed import OtherRankError
+from ssl_backbones.runs import checkpoint, manifest, saving
+from ssl_backbones.runs.checkpoint import load_latest
 from ssl_backbones.runs.manifest import CheckpointError
 from ssl_backbones.runs.writer import Writer
 
@@ -30,25 +30,22 @@ def save_beside(rank: int, folder: Path, step: int, writer: Writer) -> None:
     writer.settle()
 
 
-def loaded_in(rank: int, folder: Path) -> Checkpoint | None:
-    return load_latest(folder, rank=rank, broadcast=lambda value: first_decides(lambda: value))
-
-
 def share_and_keep(rank: int, place: str) -> bool:
     folder = Path(place)
     assert save_in(rank, folder, 1) == folder / "step-00000001"
-    found = loaded_in(rank, folder)
+    found = load_latest(folder)
     assert found is not None
     assert equal(found.tensors, state(1))
     assert found.own["mean"].item() == 10 + rank
     assert found.changed(world_size=2) == []
-    assert loaded_in(rank, folder / "none") is None
+    assert load_latest(folder / "none") is None
     return True
 
 
-def test_ranks_share_a_checkpoint_and_keep_their_own(tmp_path: Path) -> None:
+def test_ranks_share_a_checkpoint_and_keep_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_two_processes(share_and_keep, str(tmp_path)) == [True, True]
-    third = load_latest(tmp_path, rank=2, broadcast=lambda _: {"name": "step-00000001", "skipped": []})
+    monkeypatch.setattr(checkpoint, "rank", lambda: 2)
+    third = load_latest(tmp_path)
     assert third is not None
     assert third.own["mean"].item() == 10
     assert third.changed(world_size=3) == ["world_size 2 -> 3"]
@@ -76,7 +73,7 @@ def cannot_write(rank: int, place: str, background: bool) -> list[str]:
         assert writer.saved == 1
         assert distributed.gather_objects(steps(folder)) == [[1], [1]]
     save_in(rank, folder, 9)
-    found = loaded_in(rank, folder)
+    found = load_latest(folder)
     assert found is not None
     assert found.own["mean"].item() == 90 + rank
     return said
@@ -102,16 +99,18 @@ def choose(rank: int, place: str) -> list[Any]:
         if rank == 0:
             flip(folder / harmed)
         try:
-            loaded = loaded_in(rank, folder)
+            loaded = load_latest(folder)
             assert loaded is not None
             found.append([loaded.step, len(loaded.skipped)])
-        except CheckpointError as error:
-            found.append("none of the 2 checkpoints" in str(error))
+        except (CheckpointError, OtherRankError) as error:
+            found.append([type(error), "none of the 2 checkpoints" in str(error), "or delete the folder" in str(error)])
     return found
 
 
 def test_rank_0_chooses_for_both(tmp_path: Path) -> None:
-    assert run_two_processes(choose, str(tmp_path)) == [[[1, 1], True]] * 2
+    assert run_two_processes(choose, str(tmp_path)) == [
+        [[1, 1], [kind, True, True]] for kind in (CheckpointError, OtherRankError)
+    ]
 
 
 def test_a_shared_file_system_may_take_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +118,8 @@ def test_a_shared_file_system_may_take_its_time(tmp_path: Path, monkeypatch: pyt
     put(tmp_path / "there", 1)
     rename = threading.Timer(0.3, lambda: (tmp_path / "there").rename(tmp_path / "here"))
     rename.start()
-    loaded = load_latest(tmp_path / "here", rank=1, broadcast=lambda _: {"name": "step-00000001", "skipped": []})
+    monkeypatch.setattr(checkpoint, "first_decides", lambda _: (tmp_path / "here" / "step-00000001", []))
+    loaded = load_latest(tmp_path / "here")
     rename.join()
     assert loaded is not None
     assert equal(loaded.tensors, state(1))

@@ -6,7 +6,6 @@ Its format is told in `runs/manifest.py`, and it is written by `runs/saving.py`.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ssl_backbones.distributed import first_decides, rank
 from ssl_backbones.runs.manifest import (
     MANIFEST,
     CheckpointError,
@@ -67,32 +67,22 @@ def surroundings(world_size: int) -> dict[str, Any]:
     }
 
 
-def same(value: Any) -> Any:
-    """The broadcast of a single process."""
-    return value
-
-
-def load_latest(folder: Path, *, rank: int = 0, broadcast: Callable[[Any], Any] = same) -> Checkpoint | None:
+def load_latest(folder: Path) -> Checkpoint | None:
     """The newest whole checkpoint, with the newer ones it had to skip; None where there are none at all.
 
-    All ranks call it together: rank 0 chooses, and `broadcast` hands its choice (plain JSON) to the others. Where
-    there are checkpoints and none is whole, or one is of another version, all ranks raise CheckpointError.
+    All ranks call it together, and rank 0 chooses. Where there are checkpoints and none is whole, or one is of another
+    version, it raises CheckpointError, and the others raise OtherRankError with the same sentence.
     """
-    chosen: dict[str, Any] = {}
-    if rank == 0:
-        try:
-            path, skipped = newest_whole(folder)
-            chosen = {"name": path and path.name, "skipped": skipped}
-        except TornError as error:
-            chosen = {"error": f"{error}, or delete the folder to start from the beginning"}
-        except Exception as error:
-            chosen = {"error": f"{error}"}
-    chosen = broadcast(chosen)
-    if "error" in chosen:
-        raise CheckpointError(chosen["error"])
-    if chosen["name"] is None:
-        return None
-    return read(folder / chosen["name"], rank, tuple(chosen["skipped"]))
+    path, skipped = first_decides(lambda: newest_for_a_run(folder))
+    return path and read(path, rank(), tuple(skipped))
+
+
+def newest_for_a_run(folder: Path) -> tuple[Path | None, list[str]]:
+    """As `newest_whole`, with the way out of a run that goes on; CheckpointError."""
+    try:
+        return newest_whole(folder)
+    except TornError as error:
+        raise CheckpointError(f"{error}, or delete the folder to start from the beginning") from error
 
 
 def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:

@@ -8,10 +8,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
 
 from ssl_backbones.checks import check
 from ssl_backbones.data import Images, ImageSourceError, Request
@@ -43,7 +42,6 @@ from ssl_backbones.train.reading import parts_for, read_in_parts
 from ssl_backbones.train.saved_state import changed_fields, taking_up
 from ssl_backbones.train.switches import set_switches
 
-T = TypeVar("T")
 MOST_THREADS = 4096
 """Beyond it, starting them ends the process."""
 OF_THE_START = frozenset({"start", "measured"})
@@ -83,7 +81,7 @@ def prepare(
     if first_decides(folder.results.exists):
         check_data(images, finished_with(folder), folder)
         return folder
-    saved, compute = load_latest(folder.checkpoints, rank=rank(), broadcast=broadcast), None
+    saved, compute = load_latest(folder.checkpoints), None
     if saved is not None:
         with taking_up(saved, folder):
             check_data(images, saved.scalars["images"], folder)
@@ -246,16 +244,8 @@ def agreed_compute(run: Run, method: Method, images: Images, content: Any, devic
     """The precision and layout that the run names, or the fastest as the first process measured them."""
     steps = run.total_steps(len(images) // run.batch_size)
     with within_memory(run, method, run.precision), doing("Trying the ways to compute"):
-        return broadcast(choose(method.train(), content, device, run.precision, run.layout, steps))
-
-
-def broadcast(value: T) -> T:
-    """The first process's value, in all of them."""
-    if world_size() == 1:
-        return value
-    box = [value]
-    broadcast_object_list(box)
-    return box[0]
+        fastest = choose(method.train(), content, device, run.precision, run.layout, steps)
+        return first_decides(lambda: fastest)
 
 
 def introduce(loop: Loop, log: RunLog, saved: Checkpoint | None) -> None:

@@ -16,13 +16,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ssl_backbones.data import Images, ImageSourceError
-from ssl_backbones.distributed import first_decides, rank, say, world_size
+from ssl_backbones.distributed import first_decides, say, world_size
 from ssl_backbones.runs import checkpoint, saving
 from ssl_backbones.runs.optimizer_state import load_optimizer, optimizer_tensors
 from ssl_backbones.runs.run_folder import RunFolderError
 from ssl_backbones.train.guards import NotFiniteError
 from ssl_backbones.train.processes import Stopped, StopSignals
-from ssl_backbones.train.start import broadcast
 from ssl_backbones.views import permutation
 
 EVERY = 60.0
@@ -74,7 +73,7 @@ class Training:
         Raises ImageSourceError for one of other images, RunFolderError for one of another kind of training, and
         CheckpointError where none is whole.
         """
-        saved = checkpoint.load_latest(self.folder, rank=rank(), broadcast=broadcast) if self.folder else None
+        saved = checkpoint.load_latest(self.folder) if self.folder else None
         if saved is None:
             return 0
         if self.images is not None and not self.images.known_as(saved.scalars.get("images", self.images.fingerprint)):
