@@ -17,7 +17,7 @@ import torch
 from conftest import ROOT, drawn_image
 from runs import image_folder, outcome, run, tiny
 from test_losses import ARGUMENTS
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -30,6 +30,7 @@ from ssl_backbones.methods.nnclr import cosines
 from ssl_backbones.models.prototypes import Prototypes
 from ssl_backbones.products import network_products, products
 from ssl_backbones.train import switches
+from ssl_backbones.train.precision import passes
 from ssl_backbones.train.switches import NotRepeatableError, repeatable, set_switches
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView
 
@@ -167,6 +168,19 @@ def test_losses_queues_and_prototypes_are_exact_beside_tf32(work: Callable[[], A
     with network_products(CPU):
         assert torch.get_float32_matmul_precision() == "highest"
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_both_passes_of_a_step_may_be_in_tf32() -> None:
+    seen: list[str] = []
+
+    class Noting(nn.Module):
+        def forward(self, batch: Tensor) -> dict[str, Tensor]:
+            batch.register_hook(lambda _: seen.append(f"back {torch.get_float32_matmul_precision()}"))
+            seen.append(torch.get_float32_matmul_precision())
+            return {"loss": batch.sum()}
+
+    passes(Noting(), torch.ones(2, requires_grad=True), "fp32", CUDA)
+    assert seen == ["high", "back high"]
 
 
 @pytest.mark.parametrize("at_once", [3, 8])

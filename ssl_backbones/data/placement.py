@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+N = TypeVar("N", bound=nn.Module)
 Layout = Literal["contiguous", "channels_last"]
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -21,6 +22,12 @@ def in_layout(content: Any, layout: Layout) -> Any:
     """The same nested content with every image tensor (B, C, H, W) in the layout."""
     form = MEMORY_FORMATS[layout]
     return mapped(lambda tensor: tensor.contiguous(memory_format=form) if tensor.ndim == 4 else tensor, content)
+
+
+def laid_out(network: N, layout: Layout) -> N:
+    """The network itself with every weight (O, I, H, W) in the layout."""
+    network.to(memory_format=MEMORY_FORMATS[layout])  # type: ignore[call-overload]
+    return network
 
 
 def mapped(move: Callable[[Tensor], Tensor], content: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from ssl_backbones.data.images import by_sizes
-from ssl_backbones.data.placement import MEMORY_FORMATS, Layout
+from ssl_backbones.data.placement import Layout, laid_out
 from ssl_backbones.runs.checkpoint import Checkpoint
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.judge import Judge, Measured
@@ -44,8 +44,7 @@ class Before:
     def showing(self, bench: Bench, backbone: nn.Module) -> Bench:
         """The bench with another backbone than the method's."""
         backbone.to(bench.device, next(bench.method.backbone.parameters()).dtype)
-        backbone.to(memory_format=MEMORY_FORMATS[self.layout])  # type: ignore[call-overload]
-        return replace(bench, shown=backbone)
+        return replace(bench, shown=laid_out(backbone, self.layout))
 
     def as_it_began(self, bench: Bench) -> Bench:
         """The bench of a run that goes on, before its state is restored: given weights are opened again."""

@@ -17,12 +17,11 @@ import numpy as np
 import torch
 
 from ssl_backbones.data import Images
-from ssl_backbones.data.placement import MEMORY_FORMATS, in_layout
+from ssl_backbones.data.placement import in_layout, laid_out
 from ssl_backbones.data.subset import at
 from ssl_backbones.distributed import doing, first_decides, gather_objects, rank, world_size
 from ssl_backbones.methods.method import Method
 from ssl_backbones.narrator import as_time
-from ssl_backbones.products import network_products
 from ssl_backbones.recipes.channels import shown
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.train.beginning import Beginning
@@ -31,7 +30,7 @@ from ssl_backbones.train.growth import pixels
 from ssl_backbones.train.guards import within_memory
 from ssl_backbones.train.loader import reading_workers
 from ssl_backbones.train.optimization import build_optimizer
-from ssl_backbones.train.precision import DTYPES, available, timed
+from ssl_backbones.train.precision import available, passes, timed
 from ssl_backbones.train.pretrain import build, settled_on_data
 from ssl_backbones.train.settle import as_before, engine_of
 from ssl_backbones.train.start import check_batch, fitting, meet_for, read_batch
@@ -224,14 +223,10 @@ def timing(recipe: Recipe, method: Method, images: Images, device: torch.device,
     with doing(timed_here, at_once=True), using_engine(engine):
         batch, views = read_batch(trial, method, images, device)
         batch = in_layout(batch, layout)
-        method.to(device).to(memory_format=MEMORY_FORMATS[layout])  # type: ignore[call-overload]
+        laid_out(method.to(device), layout)
         optimizer = build_optimizer(method, trial)
 
-        def passes() -> None:
-            with network_products(device):
-                with torch.autocast(device.type, DTYPES.get(precision), precision in DTYPES):
-                    loss = method(batch)["loss"]
-                loss.backward()
+        both_passes = partial(passes, method, batch, precision, device)
 
         def rest() -> None:
             optimizer.step()
@@ -239,9 +234,9 @@ def timing(recipe: Recipe, method: Method, images: Images, device: torch.device,
             method.on_step_end(0.0)
 
         with within_memory(recipe, method, recipe.precision), counted(method) as storages:
-            times = [(timed(passes, device), timed(rest, device))]
+            times = [(timed(both_passes, device), timed(rest, device))]
         while first_decides(partial(another, times)):
-            times.append((timed(passes, device), timed(rest, device)))
+            times.append((timed(both_passes, device), timed(rest, device)))
     both = [median(column) for column in zip(*(times[1:] or times), strict=True)]  # the first one is to warm up
     return Timing(count, views / count, both[0] / count, both[1], sum(storages.values()) / count, precision)
 

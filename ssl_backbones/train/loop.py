@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ssl_backbones.data import Batch, Images
-from ssl_backbones.data.placement import MEMORY_FORMATS, in_layout, to_device
+from ssl_backbones.data.placement import in_layout, laid_out, to_device
 from ssl_backbones.data.progressive import progressive
 from ssl_backbones.data.unreadable import Accounts
 from ssl_backbones.methods.method import Method
@@ -90,8 +90,7 @@ class Loop:
     def place(self, method: Method) -> None:
         """Bring the method to its device and layout, and wrap it for the processes and the precision."""
         self.method = method.train()
-        method.to(self.accelerator.device)
-        method.to(memory_format=MEMORY_FORMATS[self.compute.layout])  # type: ignore[call-overload]
+        laid_out(method.to(self.accelerator.device), self.compute.layout)
         self.optimizer = build_optimizer(method, self.run, scaled=self.accelerator.scaler is not None)
         if self.run.compile:
             method.compile()

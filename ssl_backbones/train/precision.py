@@ -13,9 +13,9 @@ from statistics import median
 from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ssl_backbones.data.placement import MEMORY_FORMATS, Layout, in_layout
+from ssl_backbones.data.placement import Layout, in_layout, laid_out
 from ssl_backbones.distributed import doing, first_decides
 from ssl_backbones.products import network_products
 from ssl_backbones.refusal import Refusal
@@ -155,17 +155,27 @@ class Trial:
     def seconds(self, way: Way) -> float:
         """The time of a forward and a backward pass in one way."""
         precision, layout = way
-        self.method.to(memory_format=MEMORY_FORMATS[layout])  # type: ignore[call-overload]
+        laid_out(self.method, layout)
         batch = in_layout(self.batch, layout)
 
         def step() -> None:
-            with network_products(self.device):
-                with torch.autocast(self.device.type, DTYPES.get(precision), enabled=precision in DTYPES):
-                    loss = self.method(batch)["loss"]
-                loss.backward()
+            passes(self.method, batch, precision, self.device)
             self.method.zero_grad()
 
         return timed(step, self.device)
+
+
+def passes(method: nn.Module, batch: Any, precision: str, device: torch.device) -> None:
+    """Make the forward and the backward pass of a step over a batch."""
+    with network_products(device):
+        loss_of(method, batch, precision, device).backward()
+
+
+def loss_of(method: nn.Module, batch: Any, precision: str, device: torch.device) -> Tensor:
+    """The loss () of a batch in a precision."""
+    with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
+        loss: Tensor = method(batch)["loss"]
+    return loss
 
 
 def next_round(seconds: dict[Way, list[float]], contenders: Sequence[Way], steps: float, spent: float) -> list[Way]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_backbones.data import Images
-from ssl_backbones.data.placement import MEMORY_FORMATS, in_layout
+from ssl_backbones.data.placement import in_layout, laid_out
 from ssl_backbones.distributed import doing, first_decides, gather_objects, say, world_size
 from ssl_backbones.methods.method import Method
 from ssl_backbones.models.batch_norm import groups_of
@@ -24,7 +24,7 @@ from ssl_backbones.train.cost import checkpoint_size, gigabytes, kept_by, learni
 from ssl_backbones.train.guards import saying_if_memory_runs_out
 from ssl_backbones.train.optimization import build_optimizer
 from ssl_backbones.train.parts import earlier, followed, parts_to_keep
-from ssl_backbones.train.precision import DTYPES, available
+from ssl_backbones.train.precision import available, loss_of, passes
 from ssl_backbones.train.settle import memory_of
 from ssl_backbones.train.start import fitting, read_batch
 
@@ -120,22 +120,15 @@ def taken(recipe: Recipe, method: Method, images: Images, device: torch.device, 
     content, _ = read_batch(recipe, method, images, device)
     layout = "channels_last" if recipe.layout == "auto" else recipe.layout
     content = in_layout(content, layout)
-    trial = copy.deepcopy(method).to(device).train()
-    trial.to(memory_format=MEMORY_FORMATS[layout])  # type: ignore[call-overload]
-
-    def score() -> Tensor:
-        with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
-            loss: Tensor = trial(content)["loss"]
-        return loss
-
+    trial = laid_out(copy.deepcopy(method).to(device).train(), layout)
     if device.type != "cuda":
         with counted(trial) as storages:
-            score()
+            loss_of(trial, content, precision, device)
         return memory_needed(trial, sum(storages.values()), device, recipe.optimizer.kind)
     optimizer = build_optimizer(trial, recipe)
     for _ in range(2):  # the optimiser keeps nothing before its first step
         torch.cuda.reset_peak_memory_stats(device)
-        score().backward()
+        passes(trial, content, precision, device)
         optimizer.step()
         optimizer.zero_grad()
         trial.on_step_end(0.0)
