@@ -1,9 +1,9 @@
-"""Checks of configurations: ValueError in one sentence each."""
+"""Checks of configurations: ValueError in one sentence each; and what sentences to a person are made of."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 
@@ -48,6 +48,11 @@ def check(holds: bool, name: str, value: object, expected: str) -> None:
 def brief(text: str, most: int = 200) -> str:
     """A text for a sentence, cut where it is longer than any person's."""
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} letters)"
+
+
+def few(names: Sequence[Any], shown: int = 3, apart: str = ", ", spelled: Callable[[Any], str] = str) -> str:
+    """The first names as they are spelled, and how many more there are."""
+    return apart.join(map(spelled, names[:shown])) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def check_seed(name: str, seed: int) -> None:

@@ -70,9 +70,9 @@ def test_a_missing_or_extra_entry_of_an_optimizer_is_named() -> None:
     named = list(layers.named_parameters())
     tensors, scalars = optimizer_tensors(optimizer, named)
     missing = {key: value for key, value in tensors.items() if key != "momentum_buffer@0.weight"}
-    with pytest.raises(CheckpointError, match=r"missing momentum_buffer@0\.weight \(1\), left over none"):
+    with pytest.raises(CheckpointError, match=r"missing momentum_buffer@0\.weight, left over none"):
         load_optimizer(optimizer, named, missing, scalars)
-    with pytest.raises(CheckpointError, match=r"missing none \(0\), left over momentum_buffer@odd"):
+    with pytest.raises(CheckpointError, match=r"missing none, left over momentum_buffer@odd"):
         load_optimizer(optimizer, named, tensors | {"momentum_buffer@odd": torch.ones(1)}, scalars)
     fewer = {name: has for name, has in scalars.items() if name != "2.bias"}
     with pytest.raises(CheckpointError, match=r"missing 2\.bias \(1\)"):

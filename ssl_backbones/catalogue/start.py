@@ -13,7 +13,8 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from ssl_backbones.catalogue.lookup import architecture_of, create_model
-from ssl_backbones.convert.conversion import convert, few
+from ssl_backbones.checks import few
+from ssl_backbones.convert.conversion import convert
 from ssl_backbones.models.build import headless_cfg
 from ssl_backbones.models.provenance import Provenance, provenance_of
 from ssl_backbones.refusal import Refusal

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ssl_backbones.checks import few
 from ssl_backbones.convert import haiku
 from ssl_backbones.convert.reading import ConversionError, read_checkpoint
 from ssl_backbones.convert.subtree import Subtree, shapes_of, subtrees
@@ -118,8 +119,3 @@ def _top(key: str, prefix: str) -> str:
     parts = key.split(".")
     shared = takewhile(lambda pair: pair[0] == pair[1], zip(parts, prefix.split("."), strict=False))
     return ".".join(parts[: len(list(shared)) + 1])
-
-
-def few(keys: Sequence[str], shown: int = 4) -> str:
-    """The first keys, and how many more there are."""
-    return ", ".join(keys[:shown]) + (f" and {len(keys) - shown} more" if len(keys) > shown else "")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ssl_backbones.checks import few
 from ssl_backbones.data.images import Images, ImageSourceError
 
 
@@ -58,7 +59,7 @@ def relabelled(images: Images, classes: Sequence[str]) -> Images:
         if name not in number and (images.labels == label).any():
             raise ImageSourceError(
                 f"the class {name!r} of the images to compare with is not one of those trained on "
-                f"({', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}): leave its images out"
+                f"({few(classes, 10)}): leave its images out"
             )
     table = np.array([number.get(name, -1) for name in images.classes], np.int64)
     known = (images.labels >= 0) & (images.labels < len(table))

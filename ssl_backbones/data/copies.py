@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ssl_backbones.checks import few
 from ssl_backbones.data.digests import EMPTY, MISSING, as_items, as_rows
 from ssl_backbones.data.images import Images
 from ssl_backbones.distributed import rank, say
-
-SHOWN = 3
 
 
 def say_copies(asked: Images | None, images: Images) -> None:
@@ -41,7 +40,7 @@ def copies_sentence(asked: Images | None, images: Images) -> str:
             f"warning: all {len(asked)} validation images are training images, so the numbers mean nothing: name "
             "others with --validation."
         )
-    names = ", ".join(repr(asked.keys[row]) for row in found[:SHOWN]) + (", ..." if len(found) > SHOWN else "")
+    names = few(found, spelled=lambda row: repr(asked.keys[row]))
     return (
         f"warning: {len(found)} of the {len(asked)} validation images are copies of training images "
         f"({names}), so the numbers are too high: take them out of one of the two."

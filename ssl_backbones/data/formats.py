@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import features
 
+from ssl_backbones.checks import few
 from ssl_backbones.data.shortage import require_resources
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -48,8 +49,6 @@ WAYS_OUT = (
 )
 """Ways to come by the images of files that are not looked at."""
 NO_SUFFIX = "without a suffix"
-SHOWN = 6
-"""Kinds of files that a sentence lists, at most."""
 
 
 @cache
@@ -145,5 +144,4 @@ def passed_over(counts: Counter[str]) -> str:
         f"{count} {kind}" + (f" ({WAYS_OUT[kind]})" if kind in WAYS_OUT else "")
         for kind, count in sorted(counts.items(), key=lambda item: (item[0] not in WAYS_OUT, -item[1], item[0]))
     ]
-    more = f", {len(told) - SHOWN} other kinds" if len(told) > SHOWN else ""
-    return f"{sum(counts.values())} files are no images that can be read here: {', '.join(told[:SHOWN])}{more}"
+    return f"{sum(counts.values())} files are no images that can be read here: {few(told, 6)}"

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
+from ssl_backbones.checks import few
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
 from ssl_backbones.data.verifying import NotKeptError, verifying
 from ssl_backbones.distributed import doing, in_every_process, say, world_size
@@ -15,8 +16,6 @@ from ssl_backbones.host_memory import made_once
 from ssl_backbones.views.channel_image import ChannelImage
 
 Opened = TypeVar("Opened", bound=Images | None)
-SHOWN = 8
-"""Names of classes that a sentence lists, at most."""
 TRIED = 20
 """Images that are tried for one that can be read, at most."""
 
@@ -90,5 +89,5 @@ def classes_sentence(images: Images) -> str:
     if images.labels is None:
         return ""
     count, whence = len(images.classes), f"from the {images.labels_from}" if images.labels_from else "named"
-    names = ", ".join(map(str, images.classes[:SHOWN])) + (f" and {count - SHOWN} more" if count > SHOWN else "")
+    names = few(images.classes, 8)
     return f"{count} classes, {whence} {names}: --labels none to leave them out."

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ssl_backbones.checks import few
 from ssl_backbones.data.blocks import USUAL_KEEPING, Keeping
 from ssl_backbones.data.cached import INDEX, PIXELS, CachedImages, verify
 from ssl_backbones.data.checks import relabelled, require_pyarrow
@@ -40,8 +41,6 @@ logger = logging.getLogger(__name__)
 HELD_IN_MEMORY = 512 * 2**20
 """Bytes of parquet files up to which they are read whole; larger ones are read by row groups."""
 
-SHOWN = 3
-"""Names of stray images that a sentence lists, at most."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.+%\[\]:-]+)?")
 
 
@@ -156,7 +155,7 @@ def open_folder(path: Path, policy: DecodePolicy, among: Sequence[str]) -> Image
 
 def say_parts(path: Path, parts: Parts) -> None:
     """A line in the log on what is taken of a folder that holds splits, and on what is not."""
-    loose = ", ".join(parts.loose[:SHOWN]) + (", ..." if len(parts.loose) > SHOWN else "")
+    loose = few(parts.loose)
     if parts.train == path:
         logger.warning(
             "%s holds images beside its folders (%s): all of it is taken, and no folder as a split", path, loose

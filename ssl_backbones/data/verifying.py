@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ssl_backbones.checks import few
 from ssl_backbones.data.digests import spread
 from ssl_backbones.data.threads import THREADS, of_each
 
-SHOWN = 3
-"""Names that a sentence lists, at most."""
 _FOUND: ContextVar[list[str] | None] = ContextVar("found", default=None)
 
 
@@ -62,8 +61,7 @@ def tell(names: Sequence[str], what: str) -> None:
     """Tell what is the matter with some images or files, where they are verified and there are any."""
     found = _FOUND.get()
     if found is not None and len(names):
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        sentence = f"{', '.join(map(repr, names[:SHOWN]))}{more} {what}."
+        sentence = f"{few(names, spelled=repr)} {what}."
         found += [] if sentence in found else [sentence]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
+from ssl_backbones.checks import few
 from ssl_backbones.data import ImageSourceError
 from ssl_backbones.data.frames import Frame, frame_of
 from ssl_backbones.runs.progress import counted
@@ -17,8 +18,6 @@ AnnotationsFrame = Literal["auto", "upright", "stored"]
 """The frame of annotations whose sizes do not tell: the image as it is seen, or its pixels as stored; auto asks."""
 Size = tuple[float, float]
 """Width and height in pixels."""
-SHOWN = 3
-"""Images that a sentence names, at most."""
 
 
 class EncodedImages(Protocol):
@@ -82,11 +81,10 @@ def cause(frame: Frame, size: Size) -> str:
 
 def question(keys: Sequence[str], unclear: Sequence[int], stored: Collection[int], source: str) -> str:
     """The sentence that asks in which frame images were annotated."""
-    named = ", ".join(repr(keys[row]) for row in unclear[:SHOWN])
-    more = f" and {len(unclear) - SHOWN} more" if len(unclear) > SHOWN else ""
+    named = few(unclear, spelled=lambda row: repr(keys[row]))
     hint = f" ({len(stored)} others there were annotated as stored)" if stored else ""
     return (
-        f"{named}{more} have an EXIF turn, and no size in {source} tells if their annotations belong to the image as "
+        f"{named} have an EXIF turn, and no size in {source} tells if their annotations belong to the image as "
         f"it is seen or to its pixels as stored{hint}: say --annotations_frame upright or --annotations_frame stored"
     )
 

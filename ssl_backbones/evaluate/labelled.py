@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssl_backbones.checks import few
 from ssl_backbones.data import (
     Images,
     ImageSourceError,
@@ -26,8 +27,6 @@ from ssl_backbones.evaluate.features import Features
 
 Look = Callable[[np.ndarray], Features]
 """The features of images that are wanted (N,) bool, and no row of another."""
-SHOWN = 5
-"""Names that a sentence lists, at most."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +125,8 @@ def require_known(asked: Images, images: Images, present: np.ndarray) -> None:
     assert asked.labels is not None
     shown = [asked.classes[int(label)] for label in np.unique(known(asked.labels))]
     if lacking := [name for name in shown if name not in learnt]:
-        more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
         raise ImageSourceError(
-            f"there are images of {', '.join(map(repr, lacking[:SHOWN]))}{more}, and none to learn from "
+            f"there are images of {few(lacking, 5, spelled=repr)}, and none to learn from "
             f"(of {len(learnt)} classes): leave them out, or add some to the data"
         )
 

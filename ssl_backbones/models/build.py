@@ -10,7 +10,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import resolve_pretrained_cfg
 from torch import Tensor, nn
 
-from ssl_backbones.convert.conversion import few
+from ssl_backbones.checks import few
 from ssl_backbones.credentials import without_credentials
 from ssl_backbones.fetch import published_weights
 from ssl_backbones.registry.backbones import SMALL

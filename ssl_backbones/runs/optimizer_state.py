@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssl_backbones.checks import few
 from ssl_backbones.runs.manifest import CheckpointError
 
 Named = Iterable[tuple[str, nn.Parameter]]
@@ -69,9 +70,8 @@ def check_same_names(what: str, wanted: set[str], found: set[str]) -> None:
     missing, extra = sorted(wanted - found), sorted(found - wanted)
     if missing or extra:
         raise CheckpointError(
-            f"the checkpoint's {what} do not fit this model: missing {', '.join(missing[:5]) or 'none'} "
-            f"({len(missing)}), left over {', '.join(extra[:5]) or 'none'} ({len(extra)}); "
-            "resume with the recipe and the version that saved it"
+            f"the checkpoint's {what} do not fit this model: missing {few(missing, 5) or 'none'}, "
+            f"left over {few(extra, 5) or 'none'}; resume with the recipe and the version that saved it"
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ssl_backbones.checks import few
 from ssl_backbones.credentials import change_texts
 from ssl_backbones.files import (
     PRIVATE,
@@ -179,9 +180,8 @@ def check_ours(path: Path) -> None:
         return
     others = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(OURS))
     if others:
-        some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         raise RunFolderError(
-            f"{path} is not a run's folder: it holds {some} but no recipe.json; "
+            f"{path} is not a run's folder: it holds {few(others)} but no recipe.json; "
             "choose a new or an empty folder with --out"
         )
 
@@ -241,7 +241,7 @@ def changed_fields(
         for name, (old, new) in differences(there, recipe).items()
         if not any(name == free or name.startswith(f"{free}.") for free in may_differ)
     ]
-    return "; ".join(changed[:8]) + (f"; and {len(changed) - 8} more" if len(changed) > 8 else "")
+    return few(changed, 8, "; ")
 
 
 def brief(value: Any, most: int = 200) -> str:

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from ssl_backbones.checks import few
 from ssl_backbones.data import Batch, Images
 from ssl_backbones.data.placement import in_layout, laid_out, to_device
 from ssl_backbones.data.progressive import progressive
@@ -231,8 +232,7 @@ class Loop:
         if trouble := self.watch.trouble():
             step, what = trouble
             keys = self.loader.order.keys_of(step, self.images.keys)
-            rest = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            shown = f"{what} step {step + 1}, on {', '.join(keys[:3])}{rest}"
+            shown = f"{what} step {step + 1}, on {few(keys)}"
             raise not_finite(shown, self.run, self.folder, self.writer.last(self.log.say))
 
     def measure(self, bench: Bench) -> Measured:

@@ -7,17 +7,14 @@ alone, so it is the same on every machine and in every run.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from ssl_backbones.checks import few
 from ssl_backbones.data import Images, ImageSourceError
 from ssl_backbones.data.subset import drawn_by_class
 from ssl_backbones.files import regular
-
-SHOWN = 3
-"""Names that a sentence lists, at most."""
 
 
 def labelled_rows(images: Images) -> np.ndarray:
@@ -47,14 +44,14 @@ def listed(images: Images, path: Path) -> np.ndarray:
     unknown = [name for name in names if name not in keys and name not in by_last]
     if unknown:
         raise ImageSourceError(
-            f"{path} names {len(names)} images, and {len(unknown)} of them are not in the data ({some(unknown)}): give "
-            f"the list of these data, whose names are like {images.keys[0]!r}"
+            f"{path} names {len(names)} images, and {len(unknown)} of them are not in the data "
+            f"({few(unknown, spelled=repr)}): give the list of these data, whose names are like {images.keys[0]!r}"
         )
     twice = [name for name in names if name not in keys and last[name] > 1]
     if twice:
         raise ImageSourceError(
-            f"{path} names {some(twice)}, and the data have more than one image of that name: write their whole names, "
-            f"like {images.keys[0]!r}"
+            f"{path} names {few(twice, spelled=repr)}, and the data have more than one image of that name: write their "
+            f"whole names, like {images.keys[0]!r}"
         )
     return np.unique([keys[name] if name in keys else by_last[name] for name in names])
 
@@ -71,8 +68,3 @@ def read_names(path: Path) -> list[str]:
     if not names:
         raise ImageSourceError(f"{path} names no image: give --subset a file with an image's name on each line")
     return names
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few names."""
-    return ", ".join(map(repr, names[:SHOWN])) + (", ..." if len(names) > SHOWN else "")

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ssl_backbones.checks import few
 from ssl_backbones.data import DecodePolicy, Images, ImageSourceError
 from ssl_backbones.data.decode import USUAL_POLICY, decode
 from ssl_backbones.data.digest_index import Contents, contents_of_list
@@ -286,8 +287,7 @@ def label_of(name: object, classes: Sequence[str], where: str) -> int:
     """The number of a class; ImageSourceError where there is no such class."""
     if isinstance(name, str) and name in classes:
         return classes.index(name)
-    known = ", ".join(classes[:8]) + (", ..." if len(classes) > 8 else "")
     raise ImageSourceError(
-        f"{where} names the class {name!r}, which is not among the {len(classes)} trained on ({known}): "
+        f"{where} names the class {name!r}, which is not among the {len(classes)} trained on ({few(classes, 8)}): "
         "correct it, or leave the object out"
     )

@@ -1,0 +1,27 @@
+"""Sentences name the first of many, and tell how many more there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ssl_backbones.checks import few
+
+
+@pytest.mark.parametrize(
+    ("names", "shown", "apart", "spelled", "said"),
+    [
+        ([], 3, ", ", str, ""),
+        (["a", "b", "c"], 3, ", ", repr, "'a', 'b', 'c'"),
+        (("a", "b", "c", "d", "e"), 3, ", ", str, "a, b, c and 2 more"),
+        (["a is 1 there", "b is 2 there", "c"], 2, "; ", str, "a is 1 there; b is 2 there and 1 more"),
+        (np.arange(5), 1, ", ", lambda row: f"{row}.jpg", "0.jpg and 4 more"),
+    ],
+)
+def test_the_first_names_and_the_number_of_the_others(
+    names: Sequence[Any], shown: int, apart: str, spelled: Callable[[Any], str], said: str
+) -> None:
+    assert few(names, shown, apart, spelled) == said
