@@ -31,7 +31,7 @@ TELLING = timedelta(seconds=5)
 
 
 class OtherRankError(Refusal, RuntimeError):
-    """An error in the first process, as the others hear of it."""
+    """Raised in all other processes when one has failed."""
 
 
 def is_lost_rank(error: Exception) -> bool:

@@ -24,7 +24,7 @@ def network_products(device: torch.device) -> AbstractContextManager[None]:
 
 @contextmanager
 def products(precision: Literal["highest", "high"]) -> Iterator[None]:
-    """Context manager: torch's precision of such products is another one meanwhile."""
+    """Context manager: set torch's precision of products of float32 matrices inside the block."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:

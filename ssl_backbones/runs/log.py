@@ -147,7 +147,7 @@ class RunLog:
         return self.left_at(self.clock())
 
     def left_at(self, now: float) -> float | None:
-        """The same at a time of the clock."""
+        """Seconds that are left at the pace until `now`, a time of the clock; None before the first step."""
         first, done, whole = (self.effort(step) for step in (self.first_step, self.step, self.total_steps))
         pace = (done - first) / max(now - self.set_off, 1e-9)
         return (whole - done) / pace if pace > 0 and self.step < self.total_steps else None

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def looked_at(look: Callable[[int], T], count: int, what: str) -> Iterator[T]:
-    """The findings of `look` on the indices 0, 1, ..., in this order, by several threads; told of as below."""
+    """Yield look(0), look(1), ..., computed by several threads, with progress in the log."""
     with ThreadPoolExecutor(THREADS) as pool:
         yield from counted(pool.map(look, range(count)), count, what)
 

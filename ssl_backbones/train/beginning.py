@@ -70,7 +70,7 @@ class Beginning:
             return Beginning(self.recipe, None).backbone()
 
     def started(self) -> nn.Module:
-        """The backbone with the start's weights, which are opened again if they are not at hand; likewise."""
+        """The backbone with the start's weights, opened again if they are not at hand; no generator is moved."""
         start = self.start or opened(self.recipe)
         with torch.random.fork_rng():
             return Beginning(self.recipe, start).backbone()

@@ -1,4 +1,4 @@
-"""The bench: a network between two of its training steps, with what it takes to test it."""
+"""What a judge is given to measure a network during training."""
 
 from __future__ import annotations
 

@@ -42,9 +42,8 @@ def embed(
     """The features (N, D) of the images at `indices`, on the CPU in single precision, and what could not be read.
 
     Every process gets all of them, in memory that those of a machine share; where they are shared out, those at its
-    `own_places` alone. The backbone is in eval
-    mode meanwhile, with the batch statistics of the first process, which are those that get published; afterwards it
-    is as it was.
+    `own_places` alone. The backbone is in eval mode meanwhile, with the batch statistics of the first process, which
+    are those that get published; afterwards it is as it was.
     """
     mine = own_share(torch.tensor(indices)).numpy()
     unreadable: dict[str, str] = {}

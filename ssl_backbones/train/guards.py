@@ -134,7 +134,7 @@ def within_memory(run: Run, method: Method, precision: str) -> Iterator[None]:
 
 
 def within_memory_beside(step: int) -> AbstractContextManager[None]:
-    """Context manager: the same where images are looked at between two steps, which is no matter of the batch."""
+    """Context manager: MemoryShortError, with advice, where memory runs out while measuring between two steps."""
     return saying_if_memory_runs_out(
         f"out of memory while images were looked at after step {step}, {AT_ONCE} at a time: free memory of the device "
         "and the machine (--workers 0 takes less of that), and start the same command again, which goes on from its "

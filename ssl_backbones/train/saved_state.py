@@ -99,7 +99,7 @@ class Scalars(Measured):
 
 
 def noticed(run: Run) -> dict[str, Any]:
-    """The fields of a run that may change its bits where they may change at all, as a checkpoint keeps them."""
+    """Fields that may differ when resuming and then change the last bits, as a checkpoint keeps them."""
     return {name: getattr(run, name) for name in Noticed.__annotations__}
 
 

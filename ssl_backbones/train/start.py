@@ -196,9 +196,9 @@ def check_batch(run: Run, method: Method, images: Images) -> None:
 
 
 def read_batch(run: Run, method: Method, images: Images, device: torch.device, side: int = 0) -> tuple[Any, float]:
-    """The same, also of a trial's batch, which no rule of the method is asked about, or with views of another side.
+    """Read this process's first batch, with views of `side` px if given, and the seconds that one process takes.
 
-    The seconds are those of one process, also where several shared the work.
+    The method is not asked whether the batch suits it.
     """
     with fitting(take_own(run)):
         dataset = method.dataset(images, run.size, run.seed)

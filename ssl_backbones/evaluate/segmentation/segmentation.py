@@ -77,7 +77,8 @@ class SegmentationConfig(MethodConfig):
 class Segmentation(Method):
     """Every position of the feature map is told by its class, and the scores are enlarged to the image.
 
-    The backbone gives two feature maps, as `tasks.fcn.dilated` makes it. BatchNorm goes over all processes.
+    The backbone gives two feature maps, as `evaluate.segmentation.fcn.dilated` makes it. BatchNorm goes over all
+    processes.
     """
 
     def __init__(self, backbone: nn.Module, config: SegmentationConfig | None = None) -> None:
