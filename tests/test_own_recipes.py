@@ -32,7 +32,7 @@ from ssl_backbones.train import beginning as beginning_module
 from ssl_backbones.train import settle as settle_module
 from ssl_backbones.train.guards import memory_advice
 from ssl_backbones.train.results import altered
-from ssl_backbones.train.settle import memory_of, shorter_side
+from ssl_backbones.train.settle import fillable_memory, shorter_side
 from ssl_backbones.train.start import UnfitError
 from ssl_backbones.views import Policy
 
@@ -347,9 +347,9 @@ def test_the_facts_of_images_and_machine(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "memory.max").write_text("1000000000\n")
     monkeypatch.setattr(settle_module, "LIMIT", tmp_path / "memory.max")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert memory_of(torch.device("cpu")) == 0.25e9
+    assert fillable_memory(torch.device("cpu")) == 0.25e9
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory_of(torch.device("cpu")) > 0.25e9
+    assert fillable_memory(torch.device("cpu")) > 0.25e9
 
 
 @pytest.mark.parametrize("name", [name for name in OWN if name.startswith("resnet18_")])

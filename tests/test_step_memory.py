@@ -136,7 +136,7 @@ def scarce(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory for four images at a time, on a machine where every run is tried."""
     monkeypatch.setattr(step_memory, "SURE", 10**12)
     monkeypatch.setattr(step_memory, "footprint", lambda *_: Footprint(GB, GB, "fp32"))
-    monkeypatch.setattr(step_memory, "memory_of", lambda device: 5.5 * GB)
+    monkeypatch.setattr(step_memory, "fillable_memory", lambda device: 5.5 * GB)
 
 
 @pytest.mark.usefixtures("scarce")
@@ -155,7 +155,7 @@ def test_parts_are_said_recorded_and_kept(
     assert said.count("Reading a first batch") == said.count("Reading a first batch, 4 images") == 1
     assert json.loads(folder.recipe.read_text())["accumulation"] == 2
     folder.results.unlink()
-    monkeypatch.setattr(step_memory, "memory_of", lambda device: 1.0)
+    monkeypatch.setattr(step_memory, "fillable_memory", lambda device: 1.0)
     monkeypatch.setattr(step_memory, "footprint", None)  # nothing is tried again
     run(recipe)
     assert json.loads(folder.recipe.read_text())["accumulation"] == 2
@@ -171,10 +171,10 @@ def test_a_small_part_tells_the_memory_of_a_large_one(tmp_path: Path, monkeypatc
     whole = step_memory.taken(step_memory.part(recipe, 32), method, images, CPU, "fp32")
     assert found.of(32) == pytest.approx(whole, rel=0.02)
     monkeypatch.setattr(step_memory, "SURE", 10**9)
-    monkeypatch.setattr(step_memory, "memory_of", lambda device: found.of(8))
+    monkeypatch.setattr(step_memory, "fillable_memory", lambda device: found.of(8))
     assert fitted(recipe, method, images, CPU).accumulation == 4
     assert fitted(replace(recipe, accumulation=1), method, images, CPU).accumulation == 1
-    monkeypatch.setattr(step_memory, "memory_of", lambda device: 1.0)
+    monkeypatch.setattr(step_memory, "fillable_memory", lambda device: 1.0)
     with pytest.raises(UnfitError, match="lower --size, or compute activations anew with --grad_checkpointing"):
         fitted(recipe, method, images, CPU)
 
@@ -203,7 +203,7 @@ def test_a_trial_asks_for_no_more_than_the_batch_and_for_no_rule_of_it(
     images, method = open_images(recipe.data), build(Beginning(recipe, None))
     monkeypatch.setattr(step_memory, "SURE", 10**9)
     found = step_memory.footprint(recipe, method, images, CPU)
-    monkeypatch.setattr(step_memory, "memory_of", lambda device: found.of(2))
+    monkeypatch.setattr(step_memory, "fillable_memory", lambda device: found.of(2))
     assert fitted(recipe, method, images, CPU).accumulation == parts
     assert forecast(replace(recipe, accumulation=1), images, CPU).steps == 2 * (12 // batch)
     odd = replace(recipe, batch_size=5, accumulation=1)
@@ -313,7 +313,7 @@ def test_parts_follow_other_processes_and_are_said(
         patch.setattr(saving, "surroundings", lambda world_size: checkpoint.surroundings(2))
         stop(recipe, 1)
     assert earlier(RunFolder(tmp_path / "run")) == Earlier(2, 2)
-    monkeypatch.setattr(step_memory, "memory_of", lambda device: 3.5 * GB)
+    monkeypatch.setattr(step_memory, "fillable_memory", lambda device: 3.5 * GB)
     monkeypatch.setitem(RULES, PARTS, lambda *_: 1)
     capsys.readouterr()
     folder = run(replace(recipe, accumulation=asked))
@@ -366,7 +366,7 @@ def test_lewel_b_of_the_paper_starts_on_one_gpu(gigabytes: int, monkeypatch: pyt
     method = build(Beginning(recipe, None))
     shapes = Shapes(method)
     limit = OF_A_GPU * gigabytes * GB
-    monkeypatch.setattr(step_memory, "memory_of", lambda device: limit)
+    monkeypatch.setattr(step_memory, "fillable_memory", lambda device: limit)
 
     def taken(part: Any, *_: Any) -> float:
         return shapes.taken(part.batch_size, part.size)

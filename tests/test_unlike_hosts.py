@@ -16,7 +16,7 @@ from two_processes import run_two_processes
 from ssl_backbones.data import open_images
 from ssl_backbones.methods import BYOLConfig
 from ssl_backbones.train import settle, step_memory
-from ssl_backbones.train.settle import as_before, engine_of, facts_of, memory_of, views_sentence
+from ssl_backbones.train.settle import as_before, engine_of, facts_of, fillable_memory, views_sentence
 from ssl_backbones.train.step_memory import Footprint, fitted
 
 CPU = torch.device("cpu")
@@ -44,7 +44,7 @@ def on_a_host(rank: int, data: str) -> str:
             found = Footprint(0.0, grows[rank], "fp32")
             patch.setattr(step_memory, "footprint", lambda *_, found=found: found)
             said[name] = outcome(lambda: fitted(recipe, method, images, CPU).accumulation)
-        said["facts"] = outcome(lambda: facts_of(images, CPU, memory_of(CPU)).memory / GB)
+        said["facts"] = outcome(lambda: facts_of(images, CPU, fillable_memory(CPU)).memory / GB)
         said["engine"] = outcome(lambda: engine_of(recipe, method))
         pillow, named = (tiny(BYOLConfig, Path(data), Path(data) / "run", engine=one) for one in ("pillow", "opencv"))
         said["advice"] = outcome(lambda: views_sentence(pillow, method))

@@ -247,7 +247,7 @@ def resident(images: Images, recipe: Recipe, device: torch.device) -> Images:
             f"{recipe.data} was too large for the cache (--cache_limit {recipe.cache_limit:g} GB), and only a cache "
             "becomes resident: raise the limit, or leave out --resident"
         )
-    needed, allowed = int(images.ends[-1]), SHARE * memory_of(device)
+    needed, allowed = int(images.ends[-1]), SHARE * device_memory(device)
     if needed > allowed:
         raise ImageSourceError(
             f"{recipe.data} takes {needed / 1e9:.2f} GB as pixels, and images may take {allowed / 1e9:.2f} GB of this "
@@ -256,6 +256,6 @@ def resident(images: Images, recipe: Recipe, device: torch.device) -> Images:
     return ResidentImages(images, device)
 
 
-def memory_of(device: torch.device) -> float:
+def device_memory(device: torch.device) -> float:
     """Bytes of the device's memory in all; infinite for a CPU, whose share the cache's limit sets."""
     return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else float("inf")

@@ -49,7 +49,7 @@ def expected(loop: Loop, timing: FirstBatch | None) -> str:
     pace = pace_of(loop, timing)
     told = [
         *([] if pace is None else [time_sentence(loop, pace)]),
-        f"memory {gigabytes(memory_of(loop.accelerator.device))} so far",
+        f"memory {gigabytes(peak_memory(loop.accelerator.device))} so far",
         f"host memory {gigabytes(copied)} for the copy that checkpoints are written from",
         f"disk {gigabytes(needed)} of {gigabytes(free)} free in {loop.folder.path}{short}",
     ]
@@ -136,7 +136,7 @@ def learning(method: Method) -> int:
     return sum(weights.numel() for weights in method.parameters() if weights.requires_grad)
 
 
-def memory_of(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
     """Bytes that this process has taken at most: of a GPU what torch allocated, else of the machine's memory."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))

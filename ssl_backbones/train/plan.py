@@ -21,7 +21,7 @@ from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.licences import is_non_commercial
 from ssl_backbones.train.cost import gigabytes
 from ssl_backbones.train.forecast import Forecast, forecast
-from ssl_backbones.train.settle import OF_A_GPU, facts_of, memory_of
+from ssl_backbones.train.settle import OF_A_GPU, facts_of, fillable_memory
 
 WHY = {
     "resnet50": "the strongest features, 2,048 of them, and the most work",
@@ -95,7 +95,7 @@ def plan(images: Images, data: str, device: torch.device, gpu_memory: float = 0.
 
     `gpu_memory`, in GB, is that of a GPU that is meant instead of this machine's; `hours` is what a run may take.
     """
-    facts = facts_of(images, device, memory_of(device))
+    facts = facts_of(images, device, fillable_memory(device))
     if gpu_memory:
         facts = replace(facts, memory=OF_A_GPU * gpu_memory * 1e9, gpu=True)
     found, refusals = [], []

@@ -47,7 +47,7 @@ def settle(recipe: Recipe, images: Images, device: torch.device) -> Recipe:
     kept = first_decides(lambda: values_kept(recipe))
     still_open = tuple(name for name in recipe.derived if name not in kept)
     if still_open:
-        memory = memory_of(device)
+        memory = fillable_memory(device)
         facts = first_decides(lambda: facts_of(images, device, memory))
         recipe = replace(settled(replace(recipe, derived=still_open), facts), derived=recipe.derived)
     there = tuple(name for name in recipe.derived if name in kept and (name != PARTS or kept[PARTS]))
@@ -167,7 +167,7 @@ def shorter_side(images: Images) -> int:
     return int(median(sides)) if sides else 1_000_000
 
 
-def memory_of(device: torch.device) -> float:
+def fillable_memory(device: torch.device) -> float:
     """Bytes that each process may fill: the least of what all find. They call it together."""
     return min(gather_objects(memory_here(device)))
 

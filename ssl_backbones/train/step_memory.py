@@ -25,7 +25,7 @@ from ssl_backbones.train.guards import saying_if_memory_runs_out
 from ssl_backbones.train.optimization import build_optimizer
 from ssl_backbones.train.parts import earlier, followed, parts_to_keep
 from ssl_backbones.train.precision import available, loss_of, passes
-from ssl_backbones.train.settle import memory_of
+from ssl_backbones.train.settle import fillable_memory
 from ssl_backbones.train.start import fitting, read_batch
 
 FEW = 8
@@ -57,7 +57,7 @@ def fitted(recipe: Recipe, method: Method, images: Images, device: torch.device)
     """
     if recipe.accumulation:
         return recipe
-    share, limit = recipe.batch_size // world_size(), memory_of(device)
+    share, limit = recipe.batch_size // world_size(), fillable_memory(device)
     before = first_decides(lambda: earlier(RunFolder(recipe.folder)))
     kept = parts_to_keep(method, before)
     if share * recipe.size**2 * SURE <= limit:
