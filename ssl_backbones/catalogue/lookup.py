@@ -23,10 +23,9 @@ from ssl_backbones.catalogue.description import (
 from ssl_backbones.checks import brief
 from ssl_backbones.fetch.from_hub import check_weights, require_safe_weights
 from ssl_backbones.models.build import untrained
-from ssl_backbones.models.provenance import HUB
 from ssl_backbones.registry.backbones import SMALL
 from ssl_backbones.registry.errors import PretrainedWeightsError, UnknownModelError, explain_weights
-from ssl_backbones.registry.names import Name
+from ssl_backbones.registry.names import HUB, Name
 from ssl_backbones.registry.papers import ELSEWHERE, PAPERS
 from ssl_backbones.registry.tags import TAGS, tags_of
 

@@ -9,6 +9,7 @@ from typing import Any
 from ssl_backbones.models.provenance import Provenance, most_binding
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.licences import HUB_LICENCES, is_non_commercial, on_the_hub, slug
+from ssl_backbones.registry.names import HUB
 from ssl_backbones.registry.tags import LICENCE
 from ssl_backbones.typed.values import from_plain
 
@@ -104,7 +105,7 @@ def base_model(given: Mapping[str, Provenance]) -> str | None:
     start = given.get("start")
     if start is None:
         return None
-    if start.name.startswith(("hf-hub:", "hf_hub:")):
+    if start.name.startswith(HUB):
         return start.name.partition(":")[2].partition("@")[0]
     source = start.source or ""
     return source.removeprefix(REPOSITORY) if source.startswith(REPOSITORY) else None

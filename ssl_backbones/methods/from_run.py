@@ -19,10 +19,9 @@ from ssl_backbones.files import read_object
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import fit_channels
 from ssl_backbones.models.build import untrained
-from ssl_backbones.models.provenance import HUB
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.errors import explain_weights
-from ssl_backbones.registry.names import Name
+from ssl_backbones.registry.names import HUB, Name
 from ssl_backbones.runs.checkpoint import newest_whole, read_part
 from ssl_backbones.runs.manifest import CheckpointError
 from ssl_backbones.typed.values import from_plain

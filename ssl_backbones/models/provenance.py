@@ -22,7 +22,7 @@ from ssl_backbones.models.backbone import normalisation, weights_sha256
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.registry.image_sets import DATA, known_by
 from ssl_backbones.registry.licences import binds, is_non_commercial
-from ssl_backbones.registry.names import Name
+from ssl_backbones.registry.names import HUB, Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.tags import TAGS, Tag
 from ssl_backbones.typed.records import ANEW, check_recipe, check_results
@@ -30,7 +30,6 @@ from ssl_backbones.typed.records import ANEW, check_recipe, check_results
 OWN_RUN = "a run of this package"
 Labels = Literal["none", "classes", "captions", "not recorded"]
 """The knowledge that training had beside the images themselves."""
-HUB = ("hf-hub:", "hf_hub:")
 TIMMS = "timm/"
 """The owner of the Hub's repositories that are named as timm names its weights."""
 WAY_OUT = "restore it, or name another folder"

@@ -18,11 +18,11 @@ from ssl_backbones.files import read_object
 from ssl_backbones.models.provenance import Provenance, provenance_of
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.errors import PretrainedWeightsError, explain_weights
+from ssl_backbones.registry.names import HUB
 from ssl_backbones.views import CenterCrop
 
 Output = Literal["pooled", "class", "mean", "both"]
 """A teacher's features of a whole image: by its own pooling, its class token, the mean of its patches, or both."""
-HUB = ("hf-hub:", "hf_hub:")
 WAYS_OUT = (
     "take a mirror with HF_ENDPOINT set before Python starts, name a folder that holds its config.json and "
     "model.safetensors with --method.teacher, or fetch it where there is a network with `hf download` and copy that "

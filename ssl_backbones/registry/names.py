@@ -9,6 +9,9 @@ import timm
 
 from ssl_backbones.registry.papers import PAPERS
 
+HUB = ("hf-hub:", "hf_hub:")
+"""Beginnings of the names of models that lie on the Hub."""
+
 
 @dataclass(frozen=True)
 class Name:
@@ -47,7 +50,7 @@ class Name:
 
 def without_place(model: str) -> str:
     """The name of a model; of a folder no more than the last part."""
-    if model.startswith(("hf-hub:", "hf_hub:")):
+    if model.startswith(HUB):
         return model
     path = Path(model)
     path = path.resolve() if path.name in ("", "..", "backbone") else path

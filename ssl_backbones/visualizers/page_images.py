@@ -48,8 +48,7 @@ class Viewer:
 
     def crop_to(self, size: int) -> CenterCrop:
         """The same part of an image, with another number of pixels."""
-        crop = self.crop
-        return CenterCrop(size, crop.crop_pct, crop.interpolation, crop.mean, crop.std)
+        return replace(self.crop, size=size)
 
     def on_device(self, levels: Tensor) -> Tensor:
         """Normalised images (B, 3, S, S) of levels (B, S, S, 3)."""
