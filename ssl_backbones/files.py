@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ssl_backbones.refusal import Refusal
+from ssl_backbones.refusal import Refusal, reason
 
 PRIVATE = ".tmp-"
 """The beginning of the names of files that are being written; one that is left over was killed in the making."""
@@ -113,7 +113,7 @@ def telling(path: Path, numbers: Container[int | None] | None = None) -> Iterato
     except OSError as error:
         if isinstance(error, UnwritableError) or (numbers is not None and error.errno not in numbers):
             raise
-        raise UnwritableError(error.errno, error.strerror or str(error), str(path)) from error
+        raise UnwritableError(error.errno, reason(error), str(path)) from error
 
 
 def write_file(path: str | os.PathLike[str], content: bytes) -> None:
@@ -224,8 +224,7 @@ def read_object(
             check(value)
         return value
     except (OSError, ValueError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).rstrip(".")
-        raise refusal(f"{os.fspath(path)} cannot be read ({reason}): {way_out}") from error
+        raise refusal(f"{os.fspath(path)} cannot be read ({reason(error)}): {way_out}") from error
 
 
 def regular(path: Path) -> Path:

@@ -8,6 +8,12 @@ IN_A_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.\n.*\n[\
 """The form in which torch hands on an error of a process that reads images: its traceback, and then its message."""
 
 
+def reason(error: BaseException) -> str:
+    """The message of an error in one line without a full stop, or the system's reason; its kind where it has none."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return " ".join(text.split()).rstrip(".") or type(error).__name__
+
+
 class Refusal(Exception):
     """An error whose message is all that a person needs: the value, what was expected, and the way out.
 

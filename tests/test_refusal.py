@@ -12,7 +12,7 @@ from ssl_backbones.catalogue.trial import TooLargeError
 from ssl_backbones.data.verifying import NotKeptError
 from ssl_backbones.fetch.download import DownloadError
 from ssl_backbones.locks import LockedError
-from ssl_backbones.refusal import Refusal
+from ssl_backbones.refusal import Refusal, reason
 from ssl_backbones.train.processes import Stopped
 
 WITHIN = {
@@ -47,3 +47,17 @@ def test_an_error_ends_a_command_in_a_sentence(kind: type[BaseException]) -> Non
     assert issubclass(kind, Refusal) or kind in WITHIN
     if issubclass(kind, Refusal) and kind is not Refusal:
         assert issubclass(kind, ImportError | OSError | RuntimeError | ValueError), "its second base says what it is"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("it has two\n  lines."), "it has two lines"),
+        (OSError(28, "No space left on device", "a.bin"), "No space left on device"),
+        (OSError("this system has no locks"), "this system has no locks"),
+        (OSError(), "OSError"),
+        (NotImplementedError(), "NotImplementedError"),
+    ],
+)
+def test_a_reason_is_one_line_and_never_empty(error: Exception, said: str) -> None:
+    assert reason(error) == said

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
+from ssl_backbones.refusal import reason
 from ssl_backbones.weightless import weightless
 
 PARTS = 20_000
@@ -48,8 +49,9 @@ def check_network(folder: Path, architecture: str, num_classes: int | None, else
         those = f"the {present:,} bytes of its weights hold" if present else f"two of timm's own {architecture} have"
         raise ValueError(f"its network has {error}, more than {those}") from error
     except Exception as error:  # whatever a network makes of arguments that were not meant for it
-        reason = " ".join(str(error).split()).rstrip(".")[:200]
-        raise ValueError(f"timm cannot make a {architecture} of it, {type(error).__name__}: {reason}") from error
+        raise ValueError(
+            f"timm cannot make a {architecture} of it, {type(error).__name__}: {reason(error)[:200]}"
+        ) from error
     if not isinstance(getattr(model, "num_features", None), int):
         raise ValueError(f"it describes parts of a {architecture} and no backbone")
 

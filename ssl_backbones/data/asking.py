@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from ssl_backbones.credentials import public
 from ssl_backbones.data.images import ImageSourceError
+from ssl_backbones.refusal import reason
 
 T = TypeVar("T")
 Call = Callable[[Any], Callable[[], Any]]
@@ -62,13 +63,13 @@ def system_of(url: str) -> Any:
         return kind(**kind._get_kwargs_from_urls(url), **headers, use_listings_cache=False)
     except ImportError as error:
         extra = EXTRAS.get(protocol)
-        way_out = f"pip install 'ssl-backbones[{extra}]'" if extra else " ".join(str(error).split()).rstrip(".")
+        way_out = f"pip install 'ssl-backbones[{extra}]'" if extra else reason(error)
         raise ImageSourceError(
             f"{public(url)!r} cannot be opened, as a package for {protocol}:// is not installed: {way_out}"
         ) from error
     except ValueError as error:
         raise ImageSourceError(
-            f"{public(url)!r} cannot be opened ({' '.join(str(error).split()).rstrip('.')}): give an address of hf://, "
+            f"{public(url)!r} cannot be opened ({reason(error)}): give an address of hf://, "
             "s3://, gs://, http:// or https://, or a folder"
         ) from error
 
@@ -174,5 +175,5 @@ def in_words(error: Exception) -> str:
     if status is not None:
         return f"the server answered {status}"
     last = causes(error)[-1]
-    text = " ".join(str(last).split()).rstrip(".")
-    return text if 0 < len(text) < 200 else type(last).__name__
+    text = reason(last)
+    return text if len(text) < 200 else type(last).__name__

@@ -27,6 +27,7 @@ from ssl_backbones.checks import check
 from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.files import PRIVATE
 from ssl_backbones.locks import posix
+from ssl_backbones.refusal import reason
 from ssl_backbones.typed.values import check_types
 
 BLOCK = 4 * 2**20
@@ -183,8 +184,7 @@ class Blocks:
         """The error of a folder that cannot be used."""
         way_out = f"name {'a' if self.temporary else 'another'} folder with --blocks.folder"
         return ImageSourceError(
-            f"what is read from addresses cannot be kept in {self.folder} ({error.strerror or error}): make room, or "
-            f"{way_out}"
+            f"what is read from addresses cannot be kept in {self.folder} ({reason(error)}): make room, or {way_out}"
         )
 
 

@@ -19,6 +19,7 @@ from ssl_backbones.data.channels import MOST, SUFFIXES, check_pixels, read_chann
 from ssl_backbones.data.formats import WAYS_OUT, formats, kind_of_box
 from ssl_backbones.data.images import ImageSourceError, UnreadableImageError
 from ssl_backbones.data.shortage import require_resources
+from ssl_backbones.refusal import reason
 from ssl_backbones.views.reduction import LARGE, ReducedImage, chosen_reduction
 
 ORIENTATION = 0x0112
@@ -207,14 +208,6 @@ def eight_bits(image: Image.Image) -> np.ndarray:
     if low < 0 or high > white:
         raise ValueError(f"its pixels go from {low} to {high}, outside of 16 bits: convert it to 8 or 16 bits")
     return ((values * 255 + white // 2) // white).astype(np.uint8)
-
-
-def reason(error: Exception) -> str:
-    """The message of an error, without the line breaks and the full stop that some have."""
-    text = " ".join(str(error).split()).rstrip(".")
-    if isinstance(error, OSError) and error.strerror:
-        text = error.strerror
-    return text or type(error).__name__
 
 
 _muting = threading.Lock()

@@ -24,6 +24,7 @@ from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
 from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.keys import RowKeys, fingerprint_by_sizes_of
 from ssl_backbones.data.rows import RowImages
+from ssl_backbones.refusal import reason
 
 
 class HubImages(RowImages):
@@ -86,9 +87,9 @@ def load(name: str, policy: DecodePolicy = USUAL_POLICY) -> HubImages:
         dataset = datasets.load_dataset(identity, split=split or "train")
     # Not found, gated, offline, no such split, a script that is no longer run: `datasets` has an error for each.
     except Exception as error:
-        text = " ".join(str(error).split()).rstrip(".")
         raise ImageSourceError(
-            f"{name!r} is no path here, and cannot be had from the Hub as a dataset ({type(error).__name__}: {text}): "
+            f"{name!r} is no path here, and cannot be had from the Hub as a dataset ({type(error).__name__}: "
+            f"{reason(error)}): "
             "check the name and the split behind the colon, set HF_ENDPOINT to a mirror before Python starts, or give "
             "a folder or .parquet files of your own"
         ) from error
@@ -107,7 +108,7 @@ def load_parquet(files: Sequence[Path], policy: DecodePolicy = USUAL_POLICY) -> 
     try:
         dataset = datasets.load_dataset("parquet", data_files=data_files, split="train")
     except Exception as error:
-        text = " ".join(str(error.__cause__ or error).split()).rstrip(".")
+        text = reason(error.__cause__ or error)
         raise ImageSourceError(f"{files[0].as_posix()!r} and its like cannot be read as parquet ({text})") from error
     return HubImages(dataset, repr(str(files[0])), policy, dict.fromkeys(file.parent for file in files))
 

@@ -26,6 +26,7 @@ from ssl_backbones.data.threads import PATIENCE
 from ssl_backbones.distributed import say
 from ssl_backbones.files import make_folder, replacing, telling
 from ssl_backbones.locks import Lock, LockedError
+from ssl_backbones.refusal import reason
 
 logger = logging.getLogger(__name__)
 
@@ -102,9 +103,7 @@ def keep_arrays(place: Path, arrays: Mapping[str, np.ndarray]) -> None:
             for array in arrays.values():
                 file.write(np.ascontiguousarray(array).data)
     except OSError as error:
-        logger.warning(
-            "%s cannot be written (%s): the next start reads all images again", place, error.strerror or error
-        )
+        logger.warning("%s cannot be written (%s): the next start reads all images again", place, reason(error))
 
 
 def header_of(arrays: Mapping[str, np.ndarray]) -> bytes:

@@ -14,6 +14,7 @@ from ssl_backbones.data.images import ImageSourceError
 from ssl_backbones.data.keys import RowKeys, names_of
 from ssl_backbones.data.shortage import require_resources
 from ssl_backbones.data.stored import File, as_file, rooted
+from ssl_backbones.refusal import reason
 
 
 def wanted_columns(files: Sequence[File]) -> tuple[str, str | None, Sequence[str] | None]:
@@ -72,8 +73,7 @@ def unreadable(file: File, error: Exception) -> ImageSourceError:
     require_resources(error, file)
     if isinstance(file, Address):
         require_same(file)
-    reason = " ".join(str(error).split()).rstrip(".")
-    return ImageSourceError(f"{str(file)!r} cannot be read as parquet ({reason}): make it anew, or leave it out")
+    return ImageSourceError(f"{str(file)!r} cannot be read as parquet ({reason(error)}): make it anew, or leave it out")
 
 
 def check_alike(files: Sequence[File], schemas: Sequence[pa.Schema], columns: Sequence[str]) -> None:

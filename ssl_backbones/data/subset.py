@@ -18,6 +18,7 @@ from ssl_backbones.data.images import Images, ImageSourceError
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.distributed import say
 from ssl_backbones.files import regular, write_file
+from ssl_backbones.refusal import reason
 from ssl_backbones.views import permutation
 
 HOLD_OUT_SEED = 0
@@ -123,9 +124,8 @@ def listed_classes(images: Images, path: Path) -> set[str]:
     try:
         lines = regular(path).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
         raise ImageSourceError(
-            f"{path} cannot be read ({reason}): give --classes a file with a class on each line"
+            f"{path} cannot be read ({reason(error)}): give --classes a file with a class on each line"
         ) from error
     names = {line.strip() for line in lines if line.strip()}
     unknown = sorted(names - set(map(str, images.classes)))

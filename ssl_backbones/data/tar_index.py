@@ -28,6 +28,7 @@ from ssl_backbones.data.shortage import require_resources
 from ssl_backbones.data.stored import AsFile, File, is_versioned, known_as, opened, stamp
 from ssl_backbones.data.threads import THREADS
 from ssl_backbones.data.verifying import OTHER, TOUCHED, UNKNOWN, YOUNG, agree, is_verifying, tell
+from ssl_backbones.refusal import reason
 
 KEPT_FROM = 2**20
 """Bytes of a shard from which on its index is worth a file: a smaller one is read anew in a moment."""
@@ -117,7 +118,7 @@ def index_of(shard: File, compared: int = 1) -> TarIndex:
         raise
     except (OSError, tarfile.TarError, ValueError, OverflowError, RecursionError) as error:  # of headers at random
         require_resources(error, shard)
-        raise torn(shard, getattr(error, "strerror", None) or str(error)) from error
+        raise torn(shard, reason(error)) from error
 
 
 def indexed(shard: File) -> TarIndex:
@@ -233,10 +234,9 @@ def keep(place: Path, index: TarIndex) -> None:
     keep_arrays(place, dict(zip(NAMES, (*arrays, index.labels.ends, index.stamp), strict=True)))
 
 
-def torn(shard: File, reason: str) -> ImageSourceError:
+def torn(shard: File, what: str) -> ImageSourceError:
     """The error of a file that is no tar, or not a whole one."""
-    told = " ".join(reason.split()).rstrip(".")
-    return ImageSourceError(f"{str(shard)!r} cannot be read as a tar ({told}): write it anew, or leave it out")
+    return ImageSourceError(f"{str(shard)!r} cannot be read as a tar ({what}): write it anew, or leave it out")
 
 
 def odd(shard: File, what: str) -> ImageSourceError:

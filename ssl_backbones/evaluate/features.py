@@ -26,7 +26,7 @@ from ssl_backbones.distributed import first_decides, gather_objects, say, share_
 from ssl_backbones.evaluate.feature_rows import Block, FeatureRows
 from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.files import object_in, write_file
-from ssl_backbones.refusal import Refusal
+from ssl_backbones.refusal import Refusal, reason
 from ssl_backbones.train.embed import embed
 from ssl_backbones.train.precision import DTYPES, Precision, check_precision
 from ssl_backbones.views import MultiView, Transform
@@ -278,10 +278,7 @@ def keep(path: Path, question: str, number: int, block: Block, content: str) -> 
 
 def unwritable(folder: Path, error: OSError) -> str:
     """The sentence on a folder that features cannot be kept in."""
-    return (
-        f"features cannot be kept in {folder} ({error.strerror or error}): name a folder that can be written to "
-        "with --cache"
-    )
+    return f"features cannot be kept in {folder} ({reason(error)}): name a folder that can be written to with --cache"
 
 
 def digest(rows: Tensor) -> str:

@@ -16,7 +16,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from ssl_backbones.checks import check
 from ssl_backbones.data.statistics import Statistics
-from ssl_backbones.refusal import Refusal
+from ssl_backbones.refusal import Refusal, reason
 from ssl_backbones.views.center_crop import CenterCrop
 from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD
 
@@ -153,10 +153,9 @@ def freeze_unused(backbone: nn.Module, side: int) -> list[str]:
     except (AssertionError, RuntimeError) as error:
         own = getattr(backbone, "pretrained_cfg", {}).get("input_size", (3, 224, 224))
         feature_map(trial, torch.zeros(1, *own, device="meta"))  # one that has no maps of any image says so
-        reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(
-            f"a {type(backbone).__name__} makes no feature map of images of {side} px ({reason}): give it larger ones "
-            "with --size"
+            f"a {type(backbone).__name__} makes no feature map of images of {side} px ({reason(error)}): give it "
+            "larger ones with --size"
         ) from error
     unused = [name for name, parameter in trial.named_parameters() if id(parameter) not in used]
     drawn = [name for name in unused if backbone.get_parameter(name).ndim > 1]

@@ -41,6 +41,7 @@ from ssl_backbones.files import (
     write_json,
 )
 from ssl_backbones.models.teacher import Teacher, TeacherError
+from ssl_backbones.refusal import reason
 from ssl_backbones.shares import own_share
 from ssl_backbones.views import CenterCrop
 
@@ -234,7 +235,7 @@ def write(folder: Path, number: int, question: dict[str, Any], features: Tensor,
 def unwritable(folder: Path, error: OSError) -> TeacherError:
     """The refusal of a folder that features cannot be kept in."""
     return TeacherError(
-        f"features cannot be kept in {folder} ({error.strerror or error}): name a folder that can be written to with "
+        f"features cannot be kept in {folder} ({reason(error)}): name a folder that can be written to with "
         "--method.kept, or let the teacher see each view (--method.kept '')"
     )
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ssl_backbones.fetch.from_hub import require_safe_weights, small_file
 from ssl_backbones.files import read_object
 from ssl_backbones.models.provenance import Provenance, provenance_of
-from ssl_backbones.refusal import Refusal
+from ssl_backbones.refusal import Refusal, reason
 from ssl_backbones.registry.errors import PretrainedWeightsError, explain_weights
 from ssl_backbones.registry.names import HUB
 from ssl_backbones.views import CenterCrop
@@ -202,10 +202,9 @@ class Teacher:
 
     def unfit(self, side: int | None, error: Exception) -> TeacherError:
         """The refusal of a network that cannot be made, or shown images, at a side."""
-        reason = " ".join(str(error).split())[:200].rstrip(".")
         return TeacherError(
-            f"the teacher {self.name!r} takes no images of {side or 'its own'} px ({reason}): choose another side with "
-            f"--method.teacher_size, or another teacher"
+            f"the teacher {self.name!r} takes no images of {side or 'its own'} px ({reason(error)[:200]}): "
+            f"choose another side with --method.teacher_size, or another teacher"
         )
 
 

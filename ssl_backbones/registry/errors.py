@@ -9,7 +9,7 @@ from urllib.error import URLError
 from huggingface_hub import errors as hub
 from safetensors import SafetensorError
 
-from ssl_backbones.refusal import Refusal
+from ssl_backbones.refusal import Refusal, reason
 
 
 class UnknownModelError(Refusal, ValueError):
@@ -72,11 +72,11 @@ def explain_weights(name: str) -> Iterator[None]:
     try:
         yield
     except ON_THE_WAY as error:
-        reason = next(reason for kind, reason in _REASONS if isinstance(error, kind))
+        cause = next(cause for kind, cause in _REASONS if isinstance(error, kind))
         status = getattr(getattr(error, "response", None), "status_code", None)
         mirror = "" if isinstance(error, SafetensorError) else "a mirror with HF_ENDPOINT set before Python starts, "
         raise PretrainedWeightsError.in_python(
-            f"could not load the weights of {name!r}: {reason}{f' (HTTP {status})' if status else ''}; ",
+            f"could not load the weights of {name!r}: {cause}{f' (HTTP {status})' if status else ''}; ",
             f"take {mirror}a local file with pretrained_cfg_overlay=dict(file=PATH), or random weights with "
             "pretrained=False",
         ) from error
@@ -85,8 +85,8 @@ def explain_weights(name: str) -> Iterator[None]:
             raise PretrainedWeightsError.unpublished(name) from error
         if not str(error).startswith(_NOT_THE_WEIGHTS):
             raise
-        detail = " ".join(str(error).split())
         raise PretrainedWeightsError(
-            f"the weights of {name!r} are missing, or not those of the architecture it names ({detail[:300]}): restore "
-            "the file from where it came from, or write the folder anew with `ssl-backbones convert FILE --out DIR`"
+            f"the weights of {name!r} are missing, or not those of the architecture it names "
+            f"({reason(error)[:300]}): restore the file from where it came from, or "
+            "write the folder anew with `ssl-backbones convert FILE --out DIR`"
         ) from error

@@ -23,7 +23,7 @@ from ssl_backbones.files import (
     write_json,
 )
 from ssl_backbones.locks import Lock, LockedError
-from ssl_backbones.refusal import Refusal
+from ssl_backbones.refusal import Refusal, reason
 from ssl_backbones.runs.results import PRETRAINING
 
 logger = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ def probe(path: Path) -> None:
         check_writable(path)
     except OSError as error:
         raise RunFolderError(
-            f"{path} cannot be written to ({error.strerror or error}); give the run a folder that can, with --out"
+            f"{path} cannot be written to ({reason(error)}); give the run a folder that can, with --out"
         ) from error
 
 
@@ -220,8 +220,7 @@ def lost_part(folder: RunFolder) -> tuple[str, bool]:
     try:
         results = object_in(content_of(folder.results))
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        return f"its {folder.results.name} cannot be read ({reason})", folder.backbone.exists()
+        return f"its {folder.results.name} cannot be read ({reason(error)})", folder.backbone.exists()
     told = results.get("backbone")
     trained = results.get("protocol") == PRETRAINING or (isinstance(told, dict) and bool(told.get("folder")))
     gone = [name for name in BACKBONE if not (folder.backbone / name).is_file()]
@@ -281,6 +280,6 @@ def take_lock(path: Path) -> Lock:
         ) from error
     except OSError as error:
         raise RunFolderError(
-            f"{path / '.lock'} cannot be opened ({error.strerror or error}): delete it if no run is in this folder, or "
+            f"{path / '.lock'} cannot be opened ({reason(error)}): delete it if no run is in this folder, or "
             "choose another with --out"
         ) from error

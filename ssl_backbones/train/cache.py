@@ -25,7 +25,7 @@ from ssl_backbones.data.unreadable import Unreadable
 from ssl_backbones.distributed import doing, first_decides, first_here, in_every_process, say
 from ssl_backbones.locks import Lock, LockedError
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.refusal import Refusal
+from ssl_backbones.refusal import Refusal, reason
 from ssl_backbones.runs.log import Bar
 from ssl_backbones.runs.manifest import seen, wait_for
 from ssl_backbones.runs.progress import counted
@@ -136,7 +136,7 @@ def own_turn(place: Path, how: Caching) -> Generator[bool, None, Lock]:
             told = True
         except OSError as error:
             raise ImageCacheError(
-                f"images cannot be kept in {how.folder} ({error.strerror}): name a folder that can be written to with "
+                f"images cannot be kept in {how.folder} ({reason(error)}): name a folder that can be written to with "
                 "--cache, or leave it out"
             ) from error
         time.sleep(WAIT)
@@ -148,8 +148,8 @@ def grow(images: Images, source: str, place: Path, how: Caching, expected: int) 
     account = Unreadable(len(images), how.unreadable_share)
     try:
         unfinished = UnfinishedCache(place, images, source, how.side)
-        for reason in unfinished.dropped:
-            say(f"starting the cache in {place} over: {reason}")
+        for why in unfinished.dropped:
+            say(f"starting the cache in {place} over: {why}")
         require_room(place, expected * (1 - unfinished.done / len(images)))
         if unfinished.done:
             say(f"resuming the cache in {place} after {unfinished.done} of {len(images)} images")
@@ -165,7 +165,7 @@ def grow(images: Images, source: str, place: Path, how: Caching, expected: int) 
         unfinished.finish()
     except OSError as error:
         raise ImageCacheError(
-            f"the cache in {place} cannot be written ({error.strerror or error}): make room or mend the folder and "
+            f"the cache in {place} cannot be written ({reason(error)}): make room or mend the folder and "
             "start the same command again, which goes on from there, or leave out --cache"
         ) from error
     say(f"{len(images)} images of {source} are kept in {place}")

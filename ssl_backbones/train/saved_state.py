@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from ssl_backbones.data.placement import Layout
 from ssl_backbones.recipes.recipe import Run
-from ssl_backbones.refusal import Refusal
+from ssl_backbones.refusal import Refusal, reason
 from ssl_backbones.runs.checkpoint import Checkpoint
 from ssl_backbones.runs.manifest import CheckpointError
 from ssl_backbones.runs.run_folder import RunFolder
@@ -118,9 +118,9 @@ def taking_up(saved: Checkpoint, folder: RunFolder) -> Iterator[None]:
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, Refusal):
             raise
-        reason = " ".join(str(error).split()).rstrip(".")[:300]
         kind = "" if isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__} "
         raise CheckpointError(
             f"the checkpoint of step {saved.step} in {folder.checkpoints} does not hold the state of this run "
-            f"({kind}{reason}): resume with the version that wrote it, or delete it to go back to the one before"
+            f"({kind}{reason(error)[:300]}): resume with the version that wrote it, or delete it to go back to the "
+            "one before"
         ) from error

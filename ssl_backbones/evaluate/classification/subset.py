@@ -15,6 +15,7 @@ from ssl_backbones.checks import few
 from ssl_backbones.data import Images, ImageSourceError
 from ssl_backbones.data.subset import drawn_by_class
 from ssl_backbones.files import regular
+from ssl_backbones.refusal import reason
 
 
 def labelled_rows(images: Images) -> np.ndarray:
@@ -62,7 +63,7 @@ def read_names(path: Path) -> list[str]:
         lines = regular(path).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError as error:
         raise ImageSourceError(
-            f"{path} cannot be read ({error.strerror or error}): give --subset a file with an image's name on each line"
+            f"{path} cannot be read ({reason(error)}): give --subset a file with an image's name on each line"
         ) from error
     names = [line.strip() for line in lines if line.strip()]
     if not names:

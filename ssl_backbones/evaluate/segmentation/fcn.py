@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import ssl_backbones
 from ssl_backbones.catalogue.start import open_instead
-from ssl_backbones.refusal import Refusal
+from ssl_backbones.refusal import Refusal, reason
 from ssl_backbones.train.start import UnfitError
 
 STRIDES = (0, 1, 2, 4, 8, 16, 32)
@@ -33,10 +33,9 @@ def dilated(model: str, pretrained: bool, output_stride: int, init: str = "") ->
     except Refusal:
         raise
     except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise UnfitError(
-            f"{model!r} gives no feature maps at stride {output_stride or 'its own'} ({reason}): take a convolutional "
-            "network, or leave its strides as they are with --task.output_stride 0"
+            f"{model!r} gives no feature maps at stride {output_stride or 'its own'} ({reason(error)}): take a "
+            "convolutional network, or leave its strides as they are with --task.output_stride 0"
         ) from error
     if any(part.ndim != 4 or part.shape[1] != width for part, width in zip(maps, widths_of(backbone), strict=True)):
         raise UnfitError(f"{model!r} gives maps {[tuple(part.shape) for part in maps]}, and (B, C, h, w) are needed")

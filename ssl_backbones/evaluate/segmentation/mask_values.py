@@ -10,7 +10,8 @@ from PIL import Image, ImageFile
 
 from ssl_backbones.data import UnreadableImageError
 from ssl_backbones.data.channels import check_pixels
-from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, reason, without_pillows_warnings
+from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, without_pillows_warnings
+from ssl_backbones.refusal import reason
 
 IGNORED = 255
 """The value of pixels that are neither trained on nor asked about."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from huggingface_hub import constants, get_token
 from huggingface_hub import errors as hub
 
-from ssl_backbones.refusal import Refusal
+from ssl_backbones.refusal import Refusal, reason
 
 
 class PublishError(Refusal, RuntimeError):
@@ -93,6 +93,5 @@ def reason_of_one(error: BaseException) -> str | None:
 
 def detail(error: BaseException) -> str:
     """The message of an error in one line, without the token."""
-    text = " ".join(str(error).split())
-    token = get_token()
-    return (text.replace(token, "(the token)") if token else text)[:200] or type(error).__name__
+    text, token = reason(error), get_token()
+    return (text.replace(token, "(the token)") if token else text)[:200]
