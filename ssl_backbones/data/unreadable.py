@@ -11,6 +11,8 @@ from ssl_backbones.distributed import gather_objects
 from ssl_backbones.refusal import Refusal
 
 logger = logging.getLogger(__name__)
+LISTED = 20
+"""Images that an error lists, at most."""
 
 
 class TooManyUnreadableError(Refusal, RuntimeError):
@@ -41,9 +43,9 @@ class Unreadable:
         if len(self.reasons) > self.allowed:
             raise TooManyUnreadableError(self.complaint())
 
-    def complaint(self, most: int = 20) -> str:
+    def complaint(self) -> str:
         """The list of the images, the first of them in full."""
-        listed = [f"  {reason}" for _, reason in sorted(self.reasons.items())[:most]]
+        listed = [f"  {reason}" for _, reason in sorted(self.reasons.items())[:LISTED]]
         rest = len(self.reasons) - len(listed)
         listed += [f"  and {rest} more"] if rest else []
         return "\n".join(

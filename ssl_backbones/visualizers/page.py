@@ -272,9 +272,9 @@ def painted(image: Image.Image, values: np.ndarray) -> Image.Image:
     return overlay(image.convert("L"), values, alpha=0.65)
 
 
-def stacked(upper: Image.Image, lower: Image.Image, seam: int = 3) -> Image.Image:
+def stacked(upper: Image.Image, lower: Image.Image) -> Image.Image:
     """Two images of one size, one above the other with a grey line between."""
-    line = np.full((seam, upper.width, 3), 138, np.uint8)
+    line = np.full((3, upper.width, 3), 138, np.uint8)
     return Image.fromarray(np.vstack([np.asarray(upper), line, np.asarray(lower)]))
 
 
