@@ -74,7 +74,7 @@ def load_latest(folder: Path) -> Checkpoint | None:
     version, it raises CheckpointError, and the others raise OtherRankError with the same sentence.
     """
     path, skipped = first_decides(lambda: newest_for_a_run(folder))
-    return path and read(path, rank(), tuple(skipped))
+    return None if path is None else read(path, rank(), tuple(skipped))
 
 
 def newest_for_a_run(folder: Path) -> tuple[Path | None, list[str]]:
