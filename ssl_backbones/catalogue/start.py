@@ -124,14 +124,14 @@ def fill(backbone: nn.Module, start: Start) -> None:
         "has in another shape": [key for key in own if key in given and given[key].shape != own[key].shape],
     }
     if any(faults.values()):
-        listed = "; it ".join(f"{fault} {few(keys)}" for fault, keys in faults.items() if keys)
+        listed = "; it ".join(f"{fault} {few(keys, 4)}" for fault, keys in faults.items() if keys)
         raise StartError(
             f"{start.provenance.shown} does not fill a headless {start.provenance.architecture}, so nothing was begun: "
             f"it {listed}; name the publisher's whole weights with --init"
         )
     if broken := [key for key, value in given.items() if not value.isfinite().all()]:
         raise StartError(
-            f"{start.provenance.shown} holds numbers that are not finite, in {few(broken)}: take another checkpoint"
+            f"{start.provenance.shown} holds numbers that are not finite, in {few(broken, 4)}: take another checkpoint"
         )
     backbone.load_state_dict(given)
     prepare(backbone, start.provenance)

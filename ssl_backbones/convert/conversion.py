@@ -66,11 +66,11 @@ def convert(file: str | PathLike[str], architecture: str | None = None, prefix: 
     if not found:
         raise ConversionError(
             f"{path.name!r} has no part with the names of a headless {architecture or 'ResNet'}, so nothing was "
-            f"loaded (its first keys are {few(tuple(tensors))}): take a checkpoint that holds the backbone itself"
+            f"loaded (its first keys are {few(tuple(tensors), 4)}): take a checkpoint that holds the backbone itself"
         )
     taken = _named(found, prefix, path.name) if prefix is not None else _only(found, path.name)
     if taken.count:
-        listed = "; it ".join(f"{fault} {few(keys)}" for fault, keys in taken.faults.items() if keys)
+        listed = "; it ".join(f"{fault} {few(keys, 4)}" for fault, keys in taken.faults.items() if keys)
         raise ConversionError(
             f"{path.name!r} does not fill a headless {taken.architecture}, so nothing was loaded: it {listed}; take "
             "the publisher's whole file, of that architecture"

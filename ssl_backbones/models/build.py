@@ -73,7 +73,7 @@ def whole_backbone(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str,
     ]
     if missing or extra or misshapen:
         faults = {"lack": missing, "have in excess": extra, "have in another shape": misshapen}
-        listed = "; they ".join(f"{fault} {few(keys)}" for fault, keys in faults.items() if keys)
+        listed = "; they ".join(f"{fault} {few(keys, 4)}" for fault, keys in faults.items() if keys)
         raise PretrainedWeightsError(
             f"these are not the weights of this {type(model).__name__}: they {listed}; turn another project's "
             "checkpoint into a folder to load with `ssl-backbones convert FILE --out DIR`"
