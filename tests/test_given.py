@@ -16,7 +16,7 @@ from runs import image_folder, run, tiny
 from small_methods import small_config
 
 from ssl_backbones import __main__
-from ssl_backbones.commands.publish import check_known
+from ssl_backbones.commands.publish import check_known, check_licence
 from ssl_backbones.hub.card import model_card
 from ssl_backbones.hub.given import GivenError, Terms, givens, settled
 from ssl_backbones.hub.publishing.files import without_places
@@ -153,10 +153,10 @@ def test_self_supervision_is_claimed_only_where_nothing_behind_it_belies_it(
 
 
 @pytest.mark.parametrize("part", ["start", "teacher"])
-@pytest.mark.parametrize("licence", ["cc-by-nc-4.0", "dinov3-license", "gpl-3.0"])
+@pytest.mark.parametrize("licence", ["cc-by-nc-4.0", "dinov3-license", "gpl-3.0", "other"])
 def test_what_is_given_binds_the_card_to_its_licence(part: str, licence: str, recipe: dict[str, Any]):
     card, front = card_of(recipe, results_with(part, licence=licence))
-    listed = licence != "dinov3-license"
+    listed = licence not in {"dinov3-license", "other"}
     assert front["license"] == (licence if listed else "other")
     assert front.get("license_name") == (None if listed else licence)
     assert ("NON-COMMERCIAL" in card.partition("## Licence")[2]) == (licence == "cc-by-nc-4.0")
@@ -165,6 +165,15 @@ def test_what_is_given_binds_the_card_to_its_licence(part: str, licence: str, re
         with pytest.raises(GivenError, match=f"the licence {looser} is not that of {SHIPPED}, {licence}"):
             settled(Terms(looser), given)
     assert settled(Terms(licence), given).licence == licence
+
+
+def test_a_licence_that_is_only_known_to_be_none_of_the_hubs_is_named_by_who_publishes():
+    given = givens(results_with(licence="other"))
+    with pytest.raises(MaterialError, match="name it with --licence, and give the address"):
+        check_licence(settled(Terms(), given))
+    named = Terms("Their Terms", "https://example.org/terms")
+    check_licence(settled(named, given))
+    assert settled(named, given).on_the_hub["license_name"] == "their-terms"
 
 
 def test_another_non_commercial_licence_may_be_stated_and_a_free_start_binds_to_nothing():
