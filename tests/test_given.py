@@ -78,6 +78,7 @@ def card_of(recipe: dict[str, Any], results: dict[str, Any], **said: Any) -> tup
     ("fields", "said", "refused"),
     [
         ({"licence": None}, None, True),
+        ({"licence": "unknown"}, None, True),
         ({"licence": None}, "mit", False),
         ({"licence": None, "source": "a run of this package, before"}, None, False),
         ({}, None, False),
@@ -165,6 +166,13 @@ def test_what_is_given_binds_the_card_to_its_licence(part: str, licence: str, re
         with pytest.raises(GivenError, match=f"the licence {looser} is not that of {SHIPPED}, {licence}"):
             settled(Terms(looser), given)
     assert settled(Terms(licence), given).licence == licence
+
+
+@pytest.mark.parametrize("licence", ["CC BY-NC 4.0", "cc_by_nc_4.0", "Other", "GPL 3.0"])
+def test_a_licence_in_other_letters_is_the_hubs(licence: str, recipe: dict[str, Any]):
+    hubs = {"Other": "other", "GPL 3.0": "gpl-3.0"}.get(licence, "cc-by-nc-4.0")
+    assert settled(Terms(), givens(results_with(licence=licence))).licence == hubs
+    assert card_of(recipe, results_with(licence=licence))[1]["license"] == hubs
 
 
 def test_a_licence_that_is_only_known_to_be_none_of_the_hubs_is_named_by_who_publishes():

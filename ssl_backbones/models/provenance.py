@@ -21,7 +21,7 @@ from ssl_backbones.files import read_object
 from ssl_backbones.models.backbone import normalisation, weights_sha256
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.registry.image_sets import DATA, known_by
-from ssl_backbones.registry.licences import binds, is_non_commercial
+from ssl_backbones.registry.licences import binds, is_non_commercial, recorded
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.tags import TAGS, Tag
@@ -87,6 +87,9 @@ class Provenance:
     """Interpolation of its images' resize."""
     crop_pct: float
     """The middle's share of the resized image's short side."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "licence", recorded(self.licence))
 
     @property
     def non_commercial(self) -> bool:
@@ -225,9 +228,9 @@ def _of_run(name: str, cfg: Mapping[str, Any], recipe: Mapping[str, Any], result
     worst = next((kind for kind in ("classes", "captions", "not recorded") if kind in labels), "none")
     before = [str(found["images"]) for found in given if found.get("images")]
     terms = [known.terms if known else "", *(str(found.get("images_terms") or "") for found in given)]
-    licences = [str(found["licence"]) for found in given if found.get("licence")]
+    licences = [licence for found in given if (licence := recorded(found.get("licence")))]
     return {
-        "licence": cfg.get("license") or most_binding(licences),
+        "licence": recorded(cfg.get("license")) or most_binding(licences),
         "source": name if name.startswith(HUB) else f"{OWN_RUN}, {shown(name)}",
         "images": ", and before that ".join([known.name if known else own, *before]),
         "images_terms": ", and before that ".join(dict.fromkeys(filter(None, terms))) or None,
@@ -253,7 +256,7 @@ def _of_timms(name: str, cfg: Mapping[str, Any]) -> dict[str, Any]:
     if not source and (repository := cfg.get("hf_hub_id") or (place if name.startswith(HUB) else None)):
         source = f"https://huggingface.co/{str(repository).partition('@')[0]}"
     return {
-        "licence": cfg.get("license") or getattr(registered, "license", None) or None,
+        "licence": recorded(cfg.get("license")) or recorded(getattr(registered, "license", None)),
         "source": str(source) if source else None,
         "images": " and ".join(images) or None,
         "images_terms": terms,

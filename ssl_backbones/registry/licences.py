@@ -74,6 +74,12 @@ def nearest(licence: str) -> list[str]:
     return difflib.get_close_matches(short, family or listed, n=3, cutoff=0.0 if family else 0.5)
 
 
+def recorded(licence: object) -> str | None:
+    """A licence as a description or a record states it, by the Hub's name if it lists that one; None for "unknown"."""
+    name = slug(str(licence or ""))
+    return None if name in {"", "unknown"} else name if name in HUB_LICENCES else str(licence)
+
+
 def slug(licence: str) -> str:
     """A licence's name as the Hub writes names: "CC BY-NC 4.0" is cc-by-nc-4.0."""
     return re.sub(r"[^a-z0-9.+]+", "-", licence.lower()).strip("-")
