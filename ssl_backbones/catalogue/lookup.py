@@ -19,6 +19,7 @@ from ssl_backbones.catalogue.description import (
     describe_name,
     describe_recipe,
     describe_tag,
+    describe_timms,
 )
 from ssl_backbones.checks import brief
 from ssl_backbones.fetch.from_hub import check_weights, require_safe_weights
@@ -83,7 +84,7 @@ def list_models(
 
 
 def describe(name: str | os.PathLike[str]) -> Description:
-    """Describe a model: a name here, `hf-hub:org/name`, or the folder that a run wrote.
+    """Describe a model: a name here or of timm's, `hf-hub:org/name`, or the folder that a run wrote.
 
     A name without a tag stands for its first weights, if there are any. UnknownModelError for a name that means
     nothing.
@@ -96,6 +97,8 @@ def describe(name: str | os.PathLike[str]) -> Description:
         return describe_recipe(recipe, training_command(Name.parse(name)))
     if _is_ours(name) or _untrained(name):
         return describe_name(parts, training_command(parts))
+    if _is_registered(name):
+        return describe_timms(name)
     source = _located(name)
     if source is None:
         raise UnknownModelError(_unknown(name, _names()))

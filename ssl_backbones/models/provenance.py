@@ -30,6 +30,8 @@ from ssl_backbones.typed.records import ANEW, check_recipe, check_results
 OWN_RUN = "a run of this package"
 Labels = Literal["none", "classes", "captions", "not recorded"]
 """The knowledge that training had beside the images themselves."""
+LEARNT = {"none": "without labels", "classes": "with labels", "captions": "with captions"}
+"""Words for it, where it is recorded."""
 HUB = ("hf-hub:", "hf_hub:")
 TIMMS = "timm/"
 """The owner of the Hub's repositories that are named as timm names its weights."""
@@ -118,8 +120,7 @@ class Provenance:
 
     def __str__(self) -> str:
         terms = f" ({self.images_terms})" if self.images_terms else ""
-        told = {"none": "without labels", "classes": "with labels", "captions": "with captions"}
-        learnt = told.get(self.labels, "whether with labels is not recorded")
+        learnt = LEARNT.get(self.labels, "whether with labels is not recorded")
         return (
             f"{self.shown} ({self.architecture}), licence: {self.terms}; source: {self.source or 'not recorded'}; "
             f"trained on {self.images or 'images not recorded'}{terms}, {learnt}; sha256 of its weights {self.sha256}"
@@ -146,7 +147,7 @@ def provenance_of(name: str | os.PathLike[str], model: nn.Module) -> Provenance:
     recipe, results = records(name)
     if "data" in results:
         return Provenance(**known, **_of_run(name, cfg, recipe, results))
-    return Provenance(**known, **_of_timms(name, cfg))
+    return Provenance(**known, **of_timms(name, cfg))
 
 
 def shown(name: str) -> str:
@@ -243,7 +244,7 @@ def most_binding(licences: Iterable[str]) -> str | None:
     return min(filter(binds, licences), key=lambda each: not is_non_commercial(each), default=None)
 
 
-def _of_timms(name: str, cfg: Mapping[str, Any]) -> dict[str, Any]:
+def of_timms(name: str, cfg: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of weights of timm's, or of somebody's folder or repository, as far as their description goes."""
     place = name.partition(":")[2].partition("@")[0] if name.startswith(HUB) else name
     theirs = place.removeprefix(TIMMS)
