@@ -246,12 +246,20 @@ def misshapen(weights):
     return {**weights, "layer3.0.conv2.weight": torch.zeros(64, 64, 1, 1)}
 
 
+def quantised(weights):
+    return {**weights, "layer3.0.conv2.weight": weights["layer3.0.conv2.weight"].to(torch.int8)}
+
+
+def diverged(weights):
+    return {**weights, "layer3.0.conv2.weight": weights["layer3.0.conv2.weight"] * torch.nan}
+
+
 def prefixed(weights):
     return {f"encoder.{key}": value for key, value in weights.items()}
 
 
 @pytest.mark.parametrize("kwargs", FOUR_CASES, ids=str)
-@pytest.mark.parametrize("spoil", [renamed, incomplete, excessive, misshapen, prefixed])
+@pytest.mark.parametrize("spoil", [renamed, incomplete, excessive, misshapen, quantised, diverged, prefixed])
 def test_weights_that_do_not_fill_the_backbone_are_refused(spoil, kwargs, tmp_path):
     weights = spoil(timm.create_model("resnet8").state_dict())
     with pytest.raises(RuntimeError, match="not the weights of this SmallResNet"):

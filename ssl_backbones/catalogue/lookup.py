@@ -23,7 +23,7 @@ from ssl_backbones.catalogue.description import (
 )
 from ssl_backbones.checks import brief
 from ssl_backbones.fetch.from_hub import check_weights, require_safe_weights
-from ssl_backbones.models.build import untrained
+from ssl_backbones.models.build import require_safe, untrained
 from ssl_backbones.models.provenance import HUB
 from ssl_backbones.registry.backbones import SMALL
 from ssl_backbones.registry.errors import PretrainedWeightsError, UnknownModelError, explain_weights
@@ -66,6 +66,9 @@ def create_model(name: str | os.PathLike[str], pretrained: bool = False, **kwarg
             require_safe_weights(source, kwargs.get("cache_dir"))
         if pretrained and kwargs and (network or ":" in source):  # timm loads leniently where a head is added or not
             make(pretrained=True, **own)
+        if pretrained:
+            require_safe(overlay, kwargs.get("cache_dir"))
+        require_safe({"file": kwargs.get("checkpoint_path")})
         model: nn.Module = make(pretrained=pretrained, **kwargs)
     return model
 
