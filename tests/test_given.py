@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import yaml
 from evaluations import labelled_images
 from published import evaluate_run
@@ -18,11 +19,11 @@ from small_methods import small_config
 from ssl_backbones import __main__
 from ssl_backbones.commands.publish import check_known, check_licence
 from ssl_backbones.hub.card import model_card
-from ssl_backbones.hub.given import GivenError, Terms, givens, settled
+from ssl_backbones.hub.given import GivenError, Terms, base_model, givens, settled
 from ssl_backbones.hub.publishing.files import without_places
 from ssl_backbones.hub.publishing.material import MaterialError
 from ssl_backbones.methods import BYOLConfig
-from ssl_backbones.models.provenance import Provenance
+from ssl_backbones.models.provenance import Provenance, of_timms
 from ssl_backbones.typed.values import to_plain
 from ssl_backbones.visualizers.run_section import facts
 
@@ -120,6 +121,23 @@ def test_a_card_tells_what_was_given(part: str, recipe: dict[str, Any]):
     assert f"{words} {START}." in card
     assert f"Of the {part}, {SHIPPED}: apache-2.0; of its images (Imagenette): non-commercial research." in card
     assert front.get("base_model") == ("org/name" if part == "start" else None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "repository"),
+    [
+        (of_timms("resnet18.a1_in1k", timm.get_pretrained_cfg("resnet18.a1_in1k").to_dict()), "timm/resnet18.a1_in1k"),
+        ({"name": "hf-hub:org/start@main", "source": "https://example.org/paper"}, "org/start"),
+        ({"source": "https://huggingface.co/org/name/blob/main/net.pth"}, None),
+        ({"source": "https://huggingface.co/papers/2203.14898"}, None),
+        ({"source": "https://example.org/name"}, None),
+        ({"source": "a/file"}, None),
+    ],
+)
+def test_the_base_model_is_a_repository_of_the_hub_or_none(fields: dict[str, Any], repository: str | None):
+    given = {"start": dataclasses.replace(START, **fields)}
+    assert base_model(given) == repository
+    assert base_model(givens({"start": to_plain(given["start"])})) == repository
 
 
 @pytest.mark.parametrize("part", ["start", "teacher"])

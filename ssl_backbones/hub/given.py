@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ssl_backbones.models.provenance import Provenance, most_binding
+from ssl_backbones.models.provenance import HUB, Provenance, most_binding
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.licences import HUB_LICENCES, LISTED, is_non_commercial, on_the_hub, slug
 from ssl_backbones.registry.tags import LICENCE
@@ -15,7 +15,8 @@ from ssl_backbones.typed.values import from_plain
 
 PARTS = {"start": "It began with the weights of", "teacher": "It learnt from the features of"}
 """The entries of results.json that hold a provenance, and the beginnings of the sentences on them."""
-REPOSITORY = "https://huggingface.co/"
+REPOSITORY = re.compile(r"(?!(?:blog|collections|datasets|docs|papers|spaces)/)\w[\w.-]*/\w[\w.-]*", re.ASCII)
+"""Pattern of a model's repository on the Hub."""
 
 
 class GivenError(Refusal, ValueError):
@@ -110,14 +111,14 @@ def with_labels(given: Mapping[str, Provenance]) -> str:
 
 
 def base_model(given: Mapping[str, Provenance]) -> str | None:
-    """The Hub's repository of the start, if it lies there."""
+    """The Hub's repository of the start, if it lies there: ORG/NAME and no more, or the Hub would refuse the card."""
     start = given.get("start")
     if start is None:
         return None
-    if start.name.startswith(("hf-hub:", "hf_hub:")):
-        return start.name.partition(":")[2].partition("@")[0]
-    source = start.source or ""
-    return source.removeprefix(REPOSITORY) if source.startswith(REPOSITORY) else None
+    source, pages = start.source or "", "https://huggingface.co/"
+    page = source.removeprefix(pages) if source.startswith(pages) else ""
+    named = start.name.partition(":")[2].partition("@")[0] if start.name.startswith(HUB) else ""
+    return next((each for each in (start.repository, named, page) if REPOSITORY.fullmatch(each or "")), None)
 
 
 def terms_of(given: Mapping[str, Provenance]) -> list[str]:

@@ -89,6 +89,8 @@ class Provenance:
     """Interpolation of its images' resize."""
     crop_pct: float
     """The middle's share of the resized image's short side."""
+    repository: str | None = None
+    """The Hub's repository that holds its weights, ORG/NAME; None where they lie elsewhere, or in older records."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "licence", recorded(self.licence))
@@ -254,14 +256,16 @@ def of_timms(name: str, cfg: Mapping[str, Any]) -> dict[str, Any]:
     images = [IMAGES[word] for word in IMAGES if word in words]
     terms = next((data.terms for data in DATA if [data.name] == images), None)
     source = cfg.get("origin_url") or getattr(registered, "origin_url", None)
-    if not source and (repository := cfg.get("hf_hub_id") or (place if name.startswith(HUB) else None)):
-        source = f"https://huggingface.co/{str(repository).partition('@')[0]}"
+    repository = str(cfg.get("hf_hub_id") or (place if name.startswith(HUB) else "")).partition("@")[0] or None
+    if not source and repository:
+        source = f"https://huggingface.co/{repository}"
     return {
         "licence": recorded(cfg.get("license")) or recorded(getattr(registered, "license", None)),
         "source": str(source) if source else None,
         "images": " and ".join(images) or None,
         "images_terms": terms,
         "labels": _labels(words, cfg),
+        "repository": repository,
     }
 
 
