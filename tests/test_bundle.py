@@ -142,6 +142,15 @@ def test_a_runs_folder_is_described(run: Path, capsys):
     assert (known.backbone, known.method, known.epochs) == ("resnet8", "LEWEL_B", 3)
 
 
+def test_a_folder_is_described_by_the_results_beside_it_and_not_by_a_strangers_above(run: Path, tmp_path: Path):
+    published, other = (shutil.copytree(run / "backbone", tmp_path / name) for name in ("published", "other"))
+    shutil.copyfile(run / "results.json", published / "results.json")
+    shutil.copyfile(run / "results.json", tmp_path / "results.json")
+    assert ssl_backbones.describe(published).epochs == 3
+    strangers = ssl_backbones.describe(other)
+    assert (strangers.method, strangers.data, strangers.epochs) == ("not recorded", None, None)
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [

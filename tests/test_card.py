@@ -18,7 +18,9 @@ from PIL import Image
 from ssl_backbones.catalogue.lookup import describe
 from ssl_backbones.hub.card import model_card
 from ssl_backbones.hub.export import save_backbone
+from ssl_backbones.hub.given import Terms
 from ssl_backbones.recipes import RECIPES
+from ssl_backbones.registry.image_sets import IMAGENETTE
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.runs.results import upgraded
 
@@ -96,6 +98,29 @@ def test_what_was_measured_is_in_the_card_and_changes_with_it() -> None:
     assert yaml.safe_load(model_card(recipe, better).split("---")[1])["model-index"][0]["results"][0]["metrics"] == [
         {"type": "accuracy", "value": 77.8, "name": "k-NN accuracy, k=59"}
     ]
+
+
+@pytest.mark.parametrize(
+    ("terms", "fingerprint", "named"),
+    [
+        (Terms(images="Photos", dataset="org/photos"), "0" * 64, {"name": "Photos", "type": "org/photos"}),
+        (Terms(images="Photos"), "0" * 64, {"name": "Photos", "type": "train"}),
+        (Terms(), IMAGENETTE.fingerprints[0], {"name": "Imagenette", "type": "train"}),
+        (Terms(), "0" * 64, {"name": "train", "type": "train"}),
+    ],
+)
+def test_the_model_index_names_data_sets_as_they_are_called(
+    terms: Terms, fingerprint: str, named: dict[str, str]
+) -> None:
+    recipe = RECIPES["sample"].to_dict() | {"data": "/x/train"}
+    data = {"images": 40, "fingerprint": fingerprint, "source": "/x/train"}
+    about = {"protocol": "knn", "data": data, "numbers": {"k=20": {"value": 0.5, "low": 0.2, "high": 0.8, "of": 10}}}
+    kept, other = ({"source": source, "images": 10} for source in ("the split kept beside /x/train", "/y/test"))
+    evaluations = [about | {"validation": validation} for validation in (kept, other)]
+    card = model_card(recipe, RESULTS | {"data": RESULTS["data"] | data}, CONFIG, terms=terms, evaluations=evaluations)
+    (index,) = yaml.safe_load(card.split("---")[1])["model-index"]
+    elsewhere = {"name": "test", "type": "test"}
+    assert [each["dataset"] for each in index["results"]] == [named, named | {"split": "validation"}, elsewhere]
 
 
 def test_what_was_not_measured_says_so() -> None:

@@ -155,6 +155,12 @@ def test_whole_numbers_are_no_weights(tmp_path: Path):
         convert(write(spoilt, tmp_path / "quantised.pth"))
 
 
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+def test_numbers_that_are_not_finite_are_no_weights(number: float, tmp_path: Path):
+    with pytest.raises(ConversionError, match=r"not finite, in bn1\.weight, so nothing was loaded"):
+        convert(write({**NET, "bn1.weight": torch.full((64,), number)}, tmp_path / "diverged.pth"))
+
+
 @pytest.mark.parametrize(
     "content",
     [{}, [], 3, {"state_dict": {}}, {"state_dict": [torch.ones(1)]}, {"epoch": 1}, {"model": {"a": {"b": 1}}}],

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.torch
+import timm
 import torch
 from checkpoints import backbone, haiku, moco
 from hypothesis import HealthCheck, given, settings
@@ -116,6 +117,32 @@ def test_an_older_torch_lets_timm_read_no_pickle(tmp_path: Path, monkeypatch: py
     ):
         with pytest.raises(ValueError, match=r"is a pickle, and torch 2\.9\.1 can be made to run code by one"):
             read()
+
+
+@pytest.mark.parametrize("name", ["resnet8_byol", "test_resnet"])
+def test_an_older_torch_lets_timm_read_no_pickle_that_is_named_beside_the_model(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = ssl_backbones.create_model(name, num_classes=0)
+    pickled, safe = tmp_path / "net.pth", tmp_path / "net.safetensors"
+    pickled.write_bytes(saved(network.state_dict()))
+    safetensors.torch.save_file(network.state_dict(), safe)
+    monkeypatch.setattr(from_hub, "require_safe_torch", REQUIRE)
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.9.1"))
+    named: tuple[dict[str, Any], ...] = (
+        {"pretrained": True, "pretrained_cfg_overlay": {"file": str(pickled)}},
+        {"pretrained": True, "pretrained_cfg_overlay": {"hf_hub_id": "org/name"}},
+        {"checkpoint_path": str(pickled)},
+    )
+    for way in named:
+        with pytest.raises(ConversionError, match=r"is a pickle, and torch 2\.9\.1 can be made to run code by one"):
+            ssl_backbones.create_model(name, num_classes=0, **way)
+    if name == "resnet8_byol":
+        with pytest.raises(ConversionError, match="is a pickle"):
+            timm.create_model(name, **named[0])
+    ssl_backbones.create_model(name, num_classes=0, checkpoint_path=str(safe))
+    overlay = {"file": str(safe), "num_classes": 0}
+    ssl_backbones.create_model(name, num_classes=0, pretrained=True, pretrained_cfg_overlay=overlay)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from ssl_backbones.convert import convert
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.hub.export_detectron2 import detectron2_name
 from ssl_backbones.hub.formats import FORMATS, export
-from ssl_backbones.hub.sidecar import Exported, ExportError, write_exported
+from ssl_backbones.hub.sidecar import GROUPED, PLAIN, Exported, ExportError, write_exported
 from ssl_backbones.outputs import OutputError
 from ssl_backbones.weightless import weightless
 
@@ -171,6 +171,41 @@ def test_a_network_that_others_do_not_know_is_refused(format: str, small: Path, 
     assert __main__.main(words) == 2
     assert "is not for" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format", ["torchvision", "detectron2", "mmdet"])
+@pytest.mark.parametrize(
+    ("architecture", "made"),
+    [
+        ("resnetaa50", {}),
+        ("resnetblur50", {}),
+        ("seresnet50", {}),
+        ("resnet26", {}),
+        ("resnet18", {"act_layer": "silu"}),
+        ("resnet18", {"norm_layer": torch.nn.Identity}),
+        ("resnet18", {"in_chans": 1}),
+        ("resnet50", {"output_stride": 8}),
+    ],
+)
+def test_a_network_that_others_would_compute_otherwise_is_refused(
+    architecture: str, made: dict[str, Any], format: str, tmp_path: Path
+):
+    with weightless():
+        network = timm.create_model(architecture, num_classes=0, **made)
+    with pytest.raises(ExportError, match="take --format onnx"):
+        FORMATS[format](network, tmp_path / "net.pth", architecture)
+
+
+@pytest.mark.parametrize("architecture", [*PLAIN, *GROUPED])
+def test_the_networks_that_are_known_elsewhere_have_torchvisions_tensors(architecture: str, tmp_path: Path):
+    models = pytest.importorskip("torchvision.models")
+    with weightless():
+        theirs = models.get_model(architecture).state_dict()
+        ours = timm.create_model(architecture).state_dict()
+    assert {key: value.shape for key, value in theirs.items()} == {key: value.shape for key, value in ours.items()}
+    if architecture in GROUPED:
+        with weightless(), pytest.raises(ExportError, match="is not for detectron2"):
+            FORMATS["detectron2"](timm.create_model(architecture, num_classes=0), tmp_path / "net.pth", architecture)
 
 
 @pytest.mark.parametrize("place", ["description", "origin_url", "tag", "license"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import yaml
 from evaluations import labelled_images
 from published import evaluate_run
@@ -16,13 +17,13 @@ from runs import image_folder, run, tiny
 from small_methods import small_config
 
 from ssl_backbones import __main__
-from ssl_backbones.commands.publish import check_known
+from ssl_backbones.commands.publish import check_known, check_licence
 from ssl_backbones.hub.card import model_card
-from ssl_backbones.hub.given import GivenError, Terms, givens, settled
+from ssl_backbones.hub.given import GivenError, Terms, base_model, givens, settled
 from ssl_backbones.hub.publishing.files import without_places
 from ssl_backbones.hub.publishing.material import MaterialError
 from ssl_backbones.methods import BYOLConfig
-from ssl_backbones.models.provenance import Provenance
+from ssl_backbones.models.provenance import Provenance, of_timms
 from ssl_backbones.typed.values import to_plain
 from ssl_backbones.visualizers.run_section import facts
 
@@ -78,6 +79,7 @@ def card_of(recipe: dict[str, Any], results: dict[str, Any], **said: Any) -> tup
     ("fields", "said", "refused"),
     [
         ({"licence": None}, None, True),
+        ({"licence": "unknown"}, None, True),
         ({"licence": None}, "mit", False),
         ({"licence": None, "source": "a run of this package, before"}, None, False),
         ({}, None, False),
@@ -121,6 +123,23 @@ def test_a_card_tells_what_was_given(part: str, recipe: dict[str, Any]):
     assert front.get("base_model") == ("org/name" if part == "start" else None)
 
 
+@pytest.mark.parametrize(
+    ("fields", "repository"),
+    [
+        (of_timms("resnet18.a1_in1k", timm.get_pretrained_cfg("resnet18.a1_in1k").to_dict()), "timm/resnet18.a1_in1k"),
+        ({"name": "hf-hub:org/start@main", "source": "https://example.org/paper"}, "org/start"),
+        ({"source": "https://huggingface.co/org/name/blob/main/net.pth"}, None),
+        ({"source": "https://huggingface.co/papers/2203.14898"}, None),
+        ({"source": "https://example.org/name"}, None),
+        ({"source": "a/file"}, None),
+    ],
+)
+def test_the_base_model_is_a_repository_of_the_hub_or_none(fields: dict[str, Any], repository: str | None):
+    given = {"start": dataclasses.replace(START, **fields)}
+    assert base_model(given) == repository
+    assert base_model(givens({"start": to_plain(given["start"])})) == repository
+
+
 @pytest.mark.parametrize("part", ["start", "teacher"])
 def test_what_was_given_is_measured_by_itself_in_rows_of_its_own(part: str, recipe: dict[str, Any]):
     about = {"protocol": "knn", "settings": {"size": 64}, "validation": {"source": "photos", "images": 100}}
@@ -153,10 +172,10 @@ def test_self_supervision_is_claimed_only_where_nothing_behind_it_belies_it(
 
 
 @pytest.mark.parametrize("part", ["start", "teacher"])
-@pytest.mark.parametrize("licence", ["cc-by-nc-4.0", "dinov3-license", "gpl-3.0"])
+@pytest.mark.parametrize("licence", ["cc-by-nc-4.0", "dinov3-license", "gpl-3.0", "other"])
 def test_what_is_given_binds_the_card_to_its_licence(part: str, licence: str, recipe: dict[str, Any]):
     card, front = card_of(recipe, results_with(part, licence=licence))
-    listed = licence != "dinov3-license"
+    listed = licence not in {"dinov3-license", "other"}
     assert front["license"] == (licence if listed else "other")
     assert front.get("license_name") == (None if listed else licence)
     assert ("NON-COMMERCIAL" in card.partition("## Licence")[2]) == (licence == "cc-by-nc-4.0")
@@ -165,6 +184,22 @@ def test_what_is_given_binds_the_card_to_its_licence(part: str, licence: str, re
         with pytest.raises(GivenError, match=f"the licence {looser} is not that of {SHIPPED}, {licence}"):
             settled(Terms(looser), given)
     assert settled(Terms(licence), given).licence == licence
+
+
+@pytest.mark.parametrize("licence", ["CC BY-NC 4.0", "cc_by_nc_4.0", "Other", "GPL 3.0"])
+def test_a_licence_in_other_letters_is_the_hubs(licence: str, recipe: dict[str, Any]):
+    hubs = {"Other": "other", "GPL 3.0": "gpl-3.0"}.get(licence, "cc-by-nc-4.0")
+    assert settled(Terms(), givens(results_with(licence=licence))).licence == hubs
+    assert card_of(recipe, results_with(licence=licence))[1]["license"] == hubs
+
+
+def test_a_licence_that_is_only_known_to_be_none_of_the_hubs_is_named_by_who_publishes():
+    given = givens(results_with(licence="other"))
+    with pytest.raises(MaterialError, match="name it with --licence, and give the address"):
+        check_licence(settled(Terms(), given))
+    named = Terms("Their Terms", "https://example.org/terms")
+    check_licence(settled(named, given))
+    assert settled(named, given).on_the_hub["license_name"] == "their-terms"
 
 
 def test_another_non_commercial_licence_may_be_stated_and_a_free_start_binds_to_nothing():

@@ -134,6 +134,7 @@ def test_labels_anywhere_before_a_run_count(
         ({}, None, None),
         ({"start": {"licence": "apache-2.0", "images_terms": "CC0"}}, None, "CC0"),
         ({"teacher": {"licence": "cc-by-nc-4.0"}}, "cc-by-nc-4.0", None),
+        ({"start": {"licence": "unknown"}, "teacher": {"licence": "CC BY-NC 4.0"}}, "cc-by-nc-4.0", None),
         ({"start": {"licence": "gpl-3.0"}, "teacher": {"licence": "cc-by-nc-4.0"}}, "cc-by-nc-4.0", None),
         ({"start": {"images_terms": "a"}, "teacher": {"images_terms": "b"}}, None, "a, and before that b"),
     ],
@@ -163,6 +164,17 @@ def test_a_name_is_shown_without_the_folders_it_lies_in(tmp_path: Path):
     assert shown("../elsewhere/run") == "run"
     assert shown("hf-hub:org/name") == "hf-hub:org/name"
     assert shown("resnet50.a1_in1k") == "resnet50.a1_in1k"
+
+
+@pytest.mark.parametrize(
+    ("stated", "recorded"),
+    [("unknown", None), ("", None), (None, None), ("MIT", "mit"), ("Their Terms", "Their Terms"), ("Other", "other")],
+)
+def test_a_licence_is_recorded_by_the_hubs_name_and_an_unknown_one_not_at_all(
+    stated: str | None, recorded: str | None, tmp_path: Path
+):
+    place = folder(tmp_path, license=stated)
+    assert provenance_of(place, timm.create_model(f"local-dir:{place}", pretrained=True)).licence == recorded
 
 
 def test_licences_that_bind():

@@ -17,6 +17,10 @@ import ssl_backbones
 from ssl_backbones import PretrainedWeightsError, UnknownModelError, __main__, methods
 from ssl_backbones.catalogue.description import Description
 from ssl_backbones.catalogue.lookup import _is_ours, tags_of
+from ssl_backbones.commands import compare
+from ssl_backbones.commands.compare import comparison_of
+from ssl_backbones.hub import bundle, formats
+from ssl_backbones.hub.sidecar import ExportError
 from ssl_backbones.methods import METHODS
 from ssl_backbones.models.build import whole_backbone
 from ssl_backbones.registry.backbones import BACKBONES
@@ -81,6 +85,32 @@ def test_every_name_is_described(name):
     assert isinstance(described, Description)
     assert described.name == name
     assert str(described).startswith(f"{name}\n  backbone")
+
+
+@pytest.mark.parametrize("name", ["resnet18.a1_in1k", "resnet18", "test_resnet.r160_in1k"])
+def test_a_name_of_timms_is_described_wherever_a_model_is_named(name, tmp_path, monkeypatch):
+    cfg = timm.get_pretrained_cfg(name)
+    described = ssl_backbones.describe(name)
+    assert (described.backbone, described.licence) == (cfg.architecture, "apache-2.0")
+    assert (described.data, described.source) == ("ImageNet-1k", f"hf-hub:{cfg.hf_hub_id}")
+    assert (cfg.origin_url or "") in str(described)
+    assert [row.model for row in comparison_of(compare.Options(models=(name,), data="photos")).rows] == [name]
+
+    def made(name, pretrained, num_classes):
+        return timm.create_model("test_resnet", num_classes=num_classes)
+
+    for module in (bundle, formats):
+        monkeypatch.setattr(module, "create_model", made)
+    if cfg.architecture == "test_resnet":
+        assert bundle.write_bundle([name], tmp_path / "bundle") == [tmp_path / "bundle" / name]
+    with pytest.raises(ExportError, match=f"this '{cfg.architecture}' is not for torchvision"):
+        formats.export(name, "torchvision", tmp_path / "net.pth")
+
+
+def test_a_network_of_timms_without_weights_is_described_and_a_tag_of_nobodys_is_not():
+    assert "no weights published" in str(ssl_backbones.describe("resnet200"))
+    with pytest.raises(UnknownModelError, match=r"'resnet18.nobody_in1k'"):
+        ssl_backbones.describe("resnet18.nobody_in1k")
 
 
 @pytest.mark.parametrize(
@@ -216,12 +246,20 @@ def misshapen(weights):
     return {**weights, "layer3.0.conv2.weight": torch.zeros(64, 64, 1, 1)}
 
 
+def quantised(weights):
+    return {**weights, "layer3.0.conv2.weight": weights["layer3.0.conv2.weight"].to(torch.int8)}
+
+
+def diverged(weights):
+    return {**weights, "layer3.0.conv2.weight": weights["layer3.0.conv2.weight"] * torch.nan}
+
+
 def prefixed(weights):
     return {f"encoder.{key}": value for key, value in weights.items()}
 
 
 @pytest.mark.parametrize("kwargs", FOUR_CASES, ids=str)
-@pytest.mark.parametrize("spoil", [renamed, incomplete, excessive, misshapen, prefixed])
+@pytest.mark.parametrize("spoil", [renamed, incomplete, excessive, misshapen, quantised, diverged, prefixed])
 def test_weights_that_do_not_fill_the_backbone_are_refused(spoil, kwargs, tmp_path):
     weights = spoil(timm.create_model("resnet8").state_dict())
     with pytest.raises(RuntimeError, match="not the weights of this SmallResNet"):

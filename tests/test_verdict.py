@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from whole_runs import data
 
 from ssl_backbones import create_model
+from ssl_backbones.catalogue import at_hand
 from ssl_backbones.catalogue.at_hand import AtHand, is_here, weights_at_hand
 from ssl_backbones.commands import evaluate
 from ssl_backbones.fetch.kept import CHECKPOINT, RECORD, folder_of
 from ssl_backbones.files import read_object
 from ssl_backbones.methods import BYOLConfig, MethodConfig, SupervisedConfig
 from ssl_backbones.metrics import effective_rank, knn_predict, wilson_interval
+from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.registry.image_sets import CLOTHING, IMAGENETTE
 from ssl_backbones.registry.tags import TAGS
@@ -307,6 +309,20 @@ def test_random_weights_have_no_trend(data: Path, tmp_path: Path) -> None:
     for random, out in ((True, "random"), (False, "trained")):
         found = evaluate_as("diagnose", str(folder), *words, *(["--random"] * random), "--out", str(tmp_path / out))
         assert ("trend" in found) is not random
+
+
+def test_damaged_weights_in_the_hubs_cache_cost_their_line_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"\x10" + 7 * b"\0" + b"{")
+    monkeypatch.setattr(at_hand, "try_to_load_from_cache", lambda *asked: str(tmp_path / "model.safetensors"))
+    found = baselines.at_hand("test_resnet", "")
+    assert found is not None
+    assert list(baselines.made([found], weights_sha256)) == []
+    said = capsys.readouterr().out
+    assert "Skipped the comparison with test_resnet.r160_in1k: could not load the weights" in said
+    assert "the file is damaged" in said
 
 
 def test_weights_whose_file_is_gone_are_not_at_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -228,6 +228,9 @@ def test_an_imported_file_becomes_the_weights_of_its_name(layout: str, server: S
     model = timm.create_model(name, pretrained=True)
     assert all(torch.equal(value, NET[key]) for key, value in model.state_dict().items())
     assert server.asked == []
+    with pytest.raises(PretrainedWeightsError, match=r"could not fetch the weights .*/gone\.pth"):
+        published_weights(name, f"{server.url}/gone.pth")
+    assert server.asked[0] == "GET /gone.pth"
 
 
 def test_a_downloaded_file_can_be_imported_for_a_name_with_an_address(publish, server: Server, tmp_path: Path):

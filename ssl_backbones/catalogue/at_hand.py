@@ -58,5 +58,5 @@ def of_timm(architecture: str) -> AtHand | None:
     if cfg is None or not isinstance(file, str):
         return None
     overlay = {"file": file}
-    make = partial(timm.create_model, architecture, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
+    make = partial(create_model, architecture, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
     return AtHand(f"{architecture}.{cfg.tag}" if cfg.tag else architecture, make)

@@ -16,9 +16,9 @@ from ssl_backbones.catalogue.trial import WEIGHTS, check_network
 from ssl_backbones.checks import brief, check
 from ssl_backbones.fetch.from_hub import small_file, weights_size
 from ssl_backbones.files import read_object
+from ssl_backbones.models.provenance import records
 from ssl_backbones.registry.errors import PretrainedWeightsError
-from ssl_backbones.runs.results import read_results
-from ssl_backbones.typed.records import ANEW
+from ssl_backbones.runs.results import upgraded
 from ssl_backbones.typed.values import check_form
 
 FOLDER = "local-dir:"
@@ -96,10 +96,9 @@ def read_config(
 
 
 def read_run(source: str) -> dict[str, Any]:
-    """The results that a run left beside the folder of its backbone; empty where none did."""
-    path = Path(source.partition(":")[2]).parent / "results.json"
-    found = source.startswith(FOLDER) and path.is_file()
-    return read_results(path, ANEW, PretrainedWeightsError) if found else {}
+    """The results of the run that left a folder or a repository; empty where none did."""
+    _, results = records(source)
+    return upgraded(results) if results else {}
 
 
 _WAY_OUT = "restore it from where it came from, or write the folder anew with `ssl-backbones convert FILE --out DIR`"

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import timm
+
+from ssl_backbones.models.provenance import LEARNT, of_timms
 from ssl_backbones.registry.image_sets import DATA
 from ssl_backbones.registry.licences import is_non_commercial
 from ssl_backbones.registry.names import Name
@@ -155,6 +158,27 @@ def describe_config(name: str, source: str, config: Mapping[str, Any], run: Mapp
         licence=cfg.get("license"),
         source=source,
         notes=" ".join(f"{part.rstrip('.')}." for part in told if part),
+    )
+
+
+def describe_timms(name: str) -> Description:
+    """Describe a network of timm's, with its weights as far as timm knows whose they are."""
+    cfg = timm.get_pretrained_cfg(name).to_dict()
+    known = Description(name, name.partition(".")[0])
+    source = f"hf-hub:{cfg['hf_hub_id']}" if cfg.get("hf_hub_id") else cfg.get("url")
+    if not source:
+        return known
+    about = of_timms(name, cfg)
+    origin = f"From {cfg['origin_url']}. " if cfg.get("origin_url") else ""
+    return replace(
+        known,
+        method=LEARNT.get(about["labels"], "not recorded"),
+        paper=cfg.get("paper_name"),
+        data=about["images"],
+        data_terms=about["images_terms"],
+        licence=about["licence"],
+        source=source,
+        notes=f"{origin}The images are prepared {preparation(cfg)}.",
     )
 
 

@@ -19,10 +19,11 @@ from ssl_backbones.catalogue.description import (
     describe_name,
     describe_recipe,
     describe_tag,
+    describe_timms,
 )
 from ssl_backbones.checks import brief
 from ssl_backbones.fetch.from_hub import check_weights, require_safe_weights
-from ssl_backbones.models.build import untrained
+from ssl_backbones.models.build import require_safe, untrained
 from ssl_backbones.registry.backbones import SMALL
 from ssl_backbones.registry.errors import PretrainedWeightsError, UnknownModelError, explain_weights
 from ssl_backbones.registry.names import HUB, Name
@@ -64,6 +65,9 @@ def create_model(name: str | os.PathLike[str], pretrained: bool = False, **kwarg
             require_safe_weights(source, kwargs.get("cache_dir"))
         if pretrained and kwargs and (network or ":" in source):  # timm loads leniently where a head is added or not
             make(pretrained=True, **own)
+        if pretrained:
+            require_safe(overlay, kwargs.get("cache_dir"))
+        require_safe({"file": kwargs.get("checkpoint_path")})
         model: nn.Module = make(pretrained=pretrained, **kwargs)
     return model
 
@@ -82,7 +86,7 @@ def list_models(
 
 
 def describe(name: str | os.PathLike[str]) -> Description:
-    """Describe a model: a name here, `hf-hub:org/name`, or the folder that a run wrote.
+    """Describe a model: a name here or of timm's, `hf-hub:org/name`, or the folder that a run wrote.
 
     A name without a tag stands for its first weights, if there are any. UnknownModelError for a name that means
     nothing.
@@ -95,6 +99,8 @@ def describe(name: str | os.PathLike[str]) -> Description:
         return describe_recipe(recipe, training_command(Name.parse(name)))
     if _is_ours(name) or _untrained(name):
         return describe_name(parts, training_command(parts))
+    if _is_registered(name):
+        return describe_timms(name)
     source = _located(name)
     if source is None:
         raise UnknownModelError(_unknown(name, _names()))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ssl_backbones.catalogue.lookup import architecture_of, create_model
 from ssl_backbones.checks import few
-from ssl_backbones.convert.conversion import convert
+from ssl_backbones.convert.conversion import convert, not_finite
 from ssl_backbones.models.build import headless_cfg
 from ssl_backbones.models.provenance import Provenance, provenance_of
 from ssl_backbones.refusal import Refusal
@@ -129,7 +129,7 @@ def fill(backbone: nn.Module, start: Start) -> None:
             f"{start.provenance.shown} does not fill a headless {start.provenance.architecture}, so nothing was begun: "
             f"it {listed}; name the publisher's whole weights with --init"
         )
-    if broken := [key for key, value in given.items() if not value.isfinite().all()]:
+    if broken := not_finite(given):
         raise StartError(
             f"{start.provenance.shown} holds numbers that are not finite, in {few(broken, 4)}: take another checkpoint"
         )

@@ -18,7 +18,7 @@ class Options:
     """The models, and where they go."""
 
     models: Positional[tuple[str, ...]]
-    """Registered names, hf-hub:org/name, or folders."""
+    """Registered names, timm names, hf-hub:org/name, or folders."""
     out: Path
     """The folder to write, new or empty."""
 

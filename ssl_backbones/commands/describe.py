@@ -19,7 +19,7 @@ class Options:
     """The model."""
 
     model: Positional[str]
-    """A name from `ssl-backbones list`, hf-hub:org/name, or a folder of weights."""
+    """A name from `ssl-backbones list`, a timm name, hf-hub:org/name, or a folder of weights."""
 
 
 def run(options: Options) -> int:

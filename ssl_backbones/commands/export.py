@@ -19,7 +19,7 @@ class Options:
     """The model, the format, and the file."""
 
     model: Positional[str]
-    """A registered name, hf-hub:org/name, or a folder of weights."""
+    """A registered name, a timm name, hf-hub:org/name, or a folder of weights."""
     format: Literal[tuple(FORMATS)]  # type: ignore[valid-type]
     """The library that reads it."""
     out: str

@@ -206,7 +206,7 @@ def check_licence(terms: Terms) -> None:
     if terms.on_the_hub.get("license") == "other" and not terms.licence_link:
         raise MaterialError(
             f"the licence {terms.licence}, of what the run was given, is none that the Hub lists: name it with "
-            f"--licence {terms.licence} and give the address of its text with --licence_link"
+            "--licence, and give the address of its text with --licence_link"
         )
 
 

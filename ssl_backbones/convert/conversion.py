@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from os import PathLike
@@ -76,6 +76,11 @@ def convert(file: str | PathLike[str], architecture: str | None = None, prefix: 
             "the publisher's whole file, of that architecture"
         )
     weights = {key: taken.weights.get(key, torch.tensor(0)) for key in shapes_of(taken.architecture)}
+    if broken := not_finite(weights):
+        raise ConversionError(
+            f"{path.name!r} holds numbers that are not finite, in {few(broken)}, so nothing was loaded: take another "
+            "checkpoint"
+        )
     left_out = tuple(key for key in tensors if key not in taken.used)
     others = tuple(other.prefix for other in found if other is not taken and not other.equals(taken))
     notes = haiku.NOTES if haiku.MARK in taken.prefix else ""
@@ -119,3 +124,8 @@ def _top(key: str, prefix: str) -> str:
     parts = key.split(".")
     shared = takewhile(lambda pair: pair[0] == pair[1], zip(parts, prefix.split("."), strict=False))
     return ".".join(parts[: len(list(shared)) + 1])
+
+
+def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
+    """The names of the tensors (...) that hold numbers that are not finite."""
+    return [key for key, value in weights.items() if not value.isfinite().all()]

@@ -23,6 +23,8 @@ from ssl_backbones.files import LARGEST
 from ssl_backbones.registry.errors import ON_THE_WAY, PretrainedWeightsError
 
 SAFE = "model.safetensors"
+UNPICKLED = (".safetensors", ".npz", ".npy")
+"""Endings of files that timm reads without a pickle."""
 LARGEST_WEIGHTS = 20 * 10**9
 """Bytes of weights, or of a training state, at most: timm's largest network has fewer."""
 
@@ -59,15 +61,15 @@ def check_weights(repository: str, revision: str | None = None) -> None:
 
 
 def require_safe_weights(source: str, cache_dir: str | os.PathLike[str] | None = None) -> None:
-    """ConversionError for a folder or a repository without safetensors, if a pickle can make this torch run code.
+    """ConversionError for a place of weights that may be a pickle, if one can make this torch run code.
 
-    `source` is named as timm names it, `local-dir:FOLDER` or `hf-hub:org/name`.
+    `source` is named as timm names it, `local-dir:FOLDER` or `hf-hub:org/name`, or `local-dir:FILE`.
     """
     if is_safe_with_pickles():
         return
     kind, _, place = source.partition(":")
     if kind == "local-dir":
-        safe = any(Path(place).glob("*.safetensors"))
+        safe = place.endswith(UNPICKLED) or any(Path(place).glob("*.safetensors"))
     else:
         repository, _, revision = place.partition("@")
         cache = None if cache_dir is None else os.fspath(cache_dir)

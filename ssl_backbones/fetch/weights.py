@@ -36,9 +36,10 @@ def published_weights(
     """The weights, tensors (...) by name, of a tag or of a name at an address; PretrainedWeightsError with ways out."""
     tag = next((tag for tag in TAGS if tag.name == name), None)
     origin = tag.origin if tag else None
-    url = url or (origin.url if origin else None)
+    own = origin.url if origin else None
+    url = url or own
     folder = folder_of(name, cache_dir)
-    if kept := _usable(folder, url):
+    if kept := _usable(folder, url, own):
         return _converted(kept.path, name).weights
     if url is None:
         raise _by_hand(name, origin)
@@ -47,7 +48,7 @@ def published_weights(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone_in(folder, name):
-            if kept := _usable(folder, url):  # another process has fetched it meanwhile
+            if kept := _usable(folder, url, own):  # another process has fetched it meanwhile
                 return _converted(kept.path, name).weights
             return _fetched(name, url, folder, origin)
     except UnwritableError:
@@ -56,11 +57,13 @@ def published_weights(
         raise _unreachable(name, url, str(error)) from error
 
 
-def _usable(folder: Path, url: str | None) -> Kept | None:
-    """The file that is kept in a folder, if it was imported by hand or came from that address."""
+def _usable(folder: Path, url: str | None, own: str | None) -> Kept | None:
+    """The file that is kept in a folder, if it came from that address; one imported by hand is the tag's own."""
     kept = recall(folder)
-    by_hand = kept is not None and "://" not in kept.came_from
-    return kept if kept and (by_hand or kept.came_from == without_credentials(url or "")) else None
+    if kept is None:
+        return None
+    by_hand = "://" not in kept.came_from
+    return kept if (url == own if by_hand else kept.came_from == without_credentials(url or "")) else None
 
 
 def _fetched(name: str, url: str, folder: Path, origin: Origin | None) -> dict[str, Tensor]:

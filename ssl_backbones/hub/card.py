@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from ssl_backbones.catalogue.description import Description
 from ssl_backbones.catalogue.lookup import describe, list_models
 from ssl_backbones.hub.evaluation_section import evaluation
-from ssl_backbones.hub.evaluations import Results, apart, index
+from ssl_backbones.hub.evaluations import Results, apart, data_set, index
 from ssl_backbones.hub.given import Terms, base_model, givens, sentences, settled, terms_of, with_labels
 from ssl_backbones.hub.markup import cell, plain_texts
 from ssl_backbones.hub.run_name import data_name, fingerprint, on_own_images, run_name
@@ -139,6 +139,9 @@ def front_matter(
 ) -> str:
     """The block that the Hub reads; its model-index holds what the results files hold."""
     knn = results["numbers"].get("knn")
+    stated = {"dataset_type": terms.dataset, "dataset_name": terms.images}
+    said = {fingerprint(results): {field: value for field, value in stated.items() if value}}
+    images = data_set(data_name(recipe), fingerprint(results), said)
     data = ModelCardData(
         library_name="ssl-backbones" if known.backbone in list_ours() else "timm",
         **terms.on_the_hub,
@@ -147,7 +150,7 @@ def front_matter(
         base_model=base_model(givens(results)),
         datasets=[terms.dataset] if terms.dataset else None,
         model_name=known.name,
-        eval_results=[*([measured(recipe, knn)] if knn else []), *index(evaluations)] or None,
+        eval_results=[*([measured(knn, images)] if knn else []), *index(evaluations, said)] or None,
     )
     return data.to_yaml()
 
@@ -157,13 +160,11 @@ def list_ours() -> list[str]:
     return list(timm.list_models(module="small_resnet"))
 
 
-def measured(recipe: Mapping[str, Any], knn: Number) -> EvalResult:
+def measured(knn: Number, images: Mapping[str, Any]) -> EvalResult:
     """The run's own k-NN accuracy in %, as the Hub's model-index has it."""
-    name = data_name(recipe)
     return EvalResult(
         task_type="image-classification",
-        dataset_type=name,
-        dataset_name=name,
+        **images,
         metric_type="accuracy",
         metric_name=f"k-NN accuracy, k={knn['k']}",
         metric_value=float(percent(knn["value"])),

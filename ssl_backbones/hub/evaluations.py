@@ -22,6 +22,10 @@ from ssl_backbones.runs.results import NOT_MEASURED, Number, as_points, in_words
 
 Results = Mapping[str, Any]
 """The content of a results.json."""
+Said = Mapping[str | None, Mapping[str, str]]
+"""Fields that name data sets, as a person states them, by the fingerprint of the images."""
+KEPT_BESIDE = "the split kept beside "
+"""The beginning of a source that is the validation split of another."""
 OWN = {"model", "weights_sha256", "init", "random", "seed", "asked_about", "asked_about_by_sizes", "layout"}
 """Settings that name what is evaluated, or how its tensors lie in memory, beside those that a run may change."""
 
@@ -216,13 +220,27 @@ def linear(evaluations: Sequence[Results]) -> str | None:
     return None
 
 
-def index(evaluations: Sequence[Results]) -> list[EvalResult]:
+def data_set(folder: str, fingerprint: str | None, said: Said = MappingProxyType({})) -> dict[str, str]:
+    """The fields of the model-index that name images: as is said or known of their fingerprint, or by their folder."""
+    known = known_by(fingerprint)
+    return {"dataset_type": folder, "dataset_name": known.name if known else folder, **said.get(fingerprint, {})}
+
+
+def asked_about(results: Results, said: Said) -> dict[str, Any]:
+    """The fields of the model-index that name the images that were asked about, a split kept beside others by these."""
+    data, validation = (results.get(part) or {} for part in ("data", "validation"))
+    folder = place(results).removeprefix(KEPT_BESIDE)
+    if str(validation.get("source", "")).startswith(KEPT_BESIDE):
+        return {**data_set(folder, data.get("fingerprint"), said), "dataset_split": "validation"}
+    return {**data_set(folder, (validation or data).get("fingerprint"), said)}
+
+
+def index(evaluations: Sequence[Results], said: Said = MappingProxyType({})) -> list[EvalResult]:
     """The numbers as the Hub's model-index has them."""
     return [
         EvalResult(
             task_type="image-classification" if is_share(number) else "image-feature-extraction",
-            dataset_type=place(results),
-            dataset_name=place(results),
+            **asked_about(results, said),
             metric_type="accuracy" if is_share(number) else name,
             metric_name=f"{results['protocol']}, {name}",
             metric_value=float(percent(number["value"]) if is_share(number) else f"{number['value']:.3g}"),

@@ -165,28 +165,28 @@ def _check(backbone: nn.Module, loaded: nn.Module, architecture: str) -> None:
     given, expected = (
         {key: tuple(value.shape) for key, value in one.state_dict().items()} for one in (backbone, loaded)
     )
-    if wrong := _unlike(given, expected):
+    if wrong := unlike(given, expected):
         raise BackboneError(
             f"these are not the weights of a headless {architecture!r}: {len(wrong)} tensors are missing, extra or of "
             f"another shape, first {wrong[0]!r}; save the bare backbone, without head or wrapper"
         )
-    if wrong := _unlike(_layers(backbone), _layers(loaded)):
+    if wrong := unlike(layers(backbone), layers(loaded)):
         raise BackboneError(
             f"timm would load this {architecture!r} as another network, {len(wrong)} layers of which differ, first "
             f"{wrong[0]!r}: make it by timm.create_model with arguments that JSON can hold, such as act_layer='silu'"
         )
 
 
-def _unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+def unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """The names under which two mappings hold different things."""
     return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
 
 
-def _layers(network: nn.Module) -> dict[str, str]:
+def layers(network: nn.Module) -> dict[str, str]:
     """Each layer that decides what a network computes in evaluation, in words; norms of batches are told by tensors."""
-    layers = {name: layer for name, layer in network.named_modules() if not isinstance(layer, _BatchNorm | nn.Identity)}
+    found = {name: layer for name, layer in network.named_modules() if not isinstance(layer, _BatchNorm | nn.Identity)}
     return {
-        name: f"{type(layer).__name__}({layer.extra_repr()})" for name, layer in layers.items() if not _is_drop(layer)
+        name: f"{type(layer).__name__}({layer.extra_repr()})" for name, layer in found.items() if not _is_drop(layer)
     }
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from torch import nn
 
 from ssl_backbones.hub.export import preparation
-from ssl_backbones.hub.sidecar import Exported, saved, stages
+from ssl_backbones.hub.sidecar import Exported, plain_resnet, saved
 
 
 def as_detectron2(model: nn.Module, file: Path, architecture: str) -> Exported:
     """`{"model": tensors, "matching_heuristics": True}`, which DetectionCheckpointer takes from a .pth."""
-    weights = {detectron2_name(key): value for key, value in stages(model, architecture, "detectron2").items()}
-    content = saved({"model": weights, "__author__": "ssl-backbones", "matching_heuristics": True})
+    weights = plain_resnet(model, architecture, "detectron2")
+    renamed = {detectron2_name(key): value for key, value in weights.items()}
+    content = saved({"model": renamed, "__author__": "ssl-backbones", "matching_heuristics": True})
     prepared = preparation(model)
     settings = {
         "MODEL.WEIGHTS": file.name,

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from ssl_backbones.hub.export import preparation
-from ssl_backbones.hub.sidecar import Exported, ExportError, saved, stages
+from ssl_backbones.hub.sidecar import Exported, ExportError, plain_resnet, saved
 
 
 def as_openmmlab(model: nn.Module, file: Path, architecture: str) -> Exported:
@@ -20,7 +20,7 @@ def as_openmmlab(model: nn.Module, file: Path, architecture: str) -> Exported:
         raise ExportError(
             f"mmdet and mmseg know ResNets by their depth, and {architecture!r} has none: take --format onnx"
         )
-    weights = dict(stages(model, architecture, "mmdet and mmseg"))
+    weights = plain_resnet(model, architecture, "mmdet and mmseg")
     prepared = preparation(model)
     preprocessor = {
         "mean": [round(255 * mean, 3) for mean in prepared["mean"]],

@@ -27,7 +27,7 @@ FORMATS: dict[str, Callable[[nn.Module, Path, str], Exported]] = {
 
 
 def export(model: str | os.PathLike[str], format: str, file: str | os.PathLike[str], overwrite: bool = False) -> Path:
-    """Write the weights of a registered name, `hf-hub:org/name` or a run's folder; beside them FILE.json.
+    """Write the weights of a registered name, a timm name, `hf-hub:org/name` or a run's folder; beside them FILE.json.
 
     ExportError for a format that is none, OutputError for files that exist, unless they may be replaced.
     """

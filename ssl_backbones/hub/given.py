@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ssl_backbones.models.provenance import Provenance, most_binding
 from ssl_backbones.refusal import Refusal
-from ssl_backbones.registry.licences import HUB_LICENCES, is_non_commercial, on_the_hub, slug
+from ssl_backbones.registry.licences import HUB_LICENCES, LISTED, is_non_commercial, on_the_hub, slug
 from ssl_backbones.registry.names import HUB
 from ssl_backbones.registry.tags import LICENCE
 from ssl_backbones.typed.values import from_plain
 
 PARTS = {"start": "It began with the weights of", "teacher": "It learnt from the features of"}
 """The entries of results.json that hold a provenance, and the beginnings of the sentences on them."""
-REPOSITORY = "https://huggingface.co/"
+REPOSITORY = re.compile(r"(?!(?:blog|collections|datasets|docs|papers|spaces)/)\w[\w.-]*/\w[\w.-]*", re.ASCII)
+"""Pattern of a model's repository on the Hub."""
 
 
 class GivenError(Refusal, ValueError):
@@ -46,7 +48,7 @@ class Terms:
     def on_the_hub(self) -> dict[str, Any]:
         """The fields of a card that say the licence; one that is not listed goes by its name if no link is known."""
         licence = self.licence or LICENCE
-        if self.licence_link or licence in HUB_LICENCES:
+        if self.licence_link or licence in LISTED:
             return on_the_hub(licence, self.licence_link)
         return {"license": "other", "license_name": slug(licence)}
 
@@ -71,16 +73,25 @@ def settled(terms: Terms, given: Mapping[str, Provenance]) -> Terms:
     if terms.licence is None and binding:
         source = binding[0].source or ""
         listed = binding[0].licence in HUB_LICENCES
-        link = source if source.startswith("https://") and not listed else None
+        link = source if re.fullmatch(r"https://\S+", source) and not listed else None
         terms = replace(terms, licence=binding[0].licence, licence_link=terms.licence_link or link)
     for each in binding:
-        alike = slug(terms.licence or "") == slug(each.licence or "")
-        if not alike and not (each.non_commercial and is_non_commercial(terms.licence)):
+        if not fits(terms.licence or "", each):
             raise GivenError(
                 f"the licence {terms.licence} is not that of {each.shown}, {each.licence}, which binds what is made of "
                 "it: leave --licence out to take that one"
             )
     return replace(terms, licence=terms.licence or LICENCE)
+
+
+def fits(licence: str, given: Provenance) -> bool:
+    """True if what is made of a network may have a licence: the network's, or where that is non-commercial any such.
+
+    Where it is only recorded that the Hub does not list the network's, "other", any that the Hub does not list fits.
+    """
+    stated, own = slug(licence), slug(given.licence or "")
+    unnamed = own == "other" and stated not in HUB_LICENCES
+    return stated == own or unnamed or (given.non_commercial and is_non_commercial(licence))
 
 
 def sentences(given: Mapping[str, Provenance]) -> list[str]:
@@ -101,14 +112,14 @@ def with_labels(given: Mapping[str, Provenance]) -> str:
 
 
 def base_model(given: Mapping[str, Provenance]) -> str | None:
-    """The Hub's repository of the start, if it lies there."""
+    """The Hub's repository of the start, if it lies there: ORG/NAME and no more, or the Hub would refuse the card."""
     start = given.get("start")
     if start is None:
         return None
-    if start.name.startswith(HUB):
-        return start.name.partition(":")[2].partition("@")[0]
-    source = start.source or ""
-    return source.removeprefix(REPOSITORY) if source.startswith(REPOSITORY) else None
+    source, pages = start.source or "", "https://huggingface.co/"
+    page = source.removeprefix(pages) if source.startswith(pages) else ""
+    named = start.name.partition(":")[2].partition("@")[0] if start.name.startswith(HUB) else ""
+    return next((each for each in (start.repository, named, page) if REPOSITORY.fullmatch(each or "")), None)
 
 
 def terms_of(given: Mapping[str, Provenance]) -> list[str]:

@@ -5,19 +5,26 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ssl_backbones.credentials import holds_token
 from ssl_backbones.files import write_file, write_json
-from ssl_backbones.hub.export import preparation
+from ssl_backbones.hub.export import layers, preparation, unlike
 from ssl_backbones.outputs import together
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.weightless import weightless
+
+PLAIN = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2")
+"""Networks that compute the same in timm, torchvision and detectron2."""
+GROUPED = ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d")
+"""Networks that do in timm and torchvision."""
 
 
 class ExportError(Refusal, ValueError):
@@ -75,13 +82,21 @@ def saved(value: Any) -> bytes:
     return content.getvalue()
 
 
-def stages(model: nn.Module, architecture: str, format: str) -> Mapping[str, Any]:
-    """The tensors of a ResNet of four stages and a 7 x 7 stem, which are all that detectors know; or ExportError."""
-    weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    stem = weights.get("conv1.weight")
-    if stem is None or tuple(stem.shape) != (64, 3, 7, 7) or "layer4.0.conv1.weight" not in weights:
-        raise ExportError(
-            f"{architecture!r} is not for {format}, which takes ResNets of four stages with a stem of 7 x 7, "
-            "such as resnet18 and resnet50; any network can be exported with --format onnx"
-        )
-    return {key: value for key, value in weights.items() if not key.startswith("fc.")}
+def plain_resnet(model: nn.Module, architecture: str, format: str, known: Collection[str] = PLAIN) -> dict[str, Tensor]:
+    """The tensors (...) of a network that others know by its name and compute alike; ExportError for any other.
+
+    Others go by the tensors' names, and would take those of a network with other layers for their own.
+    """
+    differing = ""
+    if architecture in known:
+        with weightless():
+            theirs: nn.Module = timm.create_model(architecture, num_classes=0)
+        tensors, others = model.state_dict(), theirs.state_dict()
+        wrong = unlike(layers(model), layers(theirs)) or sorted(tensors.keys() ^ others.keys())
+        if not wrong:
+            return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        differing = f", and its {wrong[0]!r} is another"
+    raise ExportError(
+        f"this {architecture!r} is not for {format}, which takes plain ResNets for RGB alone, {', '.join(known)}"
+        f"{differing}: take --format onnx, which holds any network"
+    )

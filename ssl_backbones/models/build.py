@@ -1,5 +1,6 @@
 """Networks built by timm, their weights loaded whole or not at all."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,11 @@ from timm.models import resolve_pretrained_cfg
 from torch import Tensor, nn
 
 from ssl_backbones.checks import few
+from ssl_backbones.convert.conversion import not_finite
+from ssl_backbones.convert.subtree import COUNTER
 from ssl_backbones.credentials import without_credentials
 from ssl_backbones.fetch import published_weights
+from ssl_backbones.fetch.from_hub import require_safe_weights
 from ssl_backbones.registry.backbones import SMALL
 from ssl_backbones.registry.errors import PretrainedWeightsError, explain_weights
 
@@ -45,6 +49,7 @@ def build(make: Callable[..., nn.Module], variant: str, pretrained: bool, **kwar
         cfg = replace(cfg, state_dict=published_weights(name, cfg.url, kwargs.get("cache_dir")))
     if cfg.file and not given and not Path(cfg.file).exists():
         raise PretrainedWeightsError(f"the weights of {name!r} should be in {str(cfg.file)!r}, but nothing is there")
+    require_safe(vars(cfg), kwargs.get("cache_dir"))
     with explain_weights(name):
         model = make(pretrained=True, pretrained_cfg=cfg, pretrained_filter_fn=whole_backbone, **kwargs)
     for tensor in model.state_dict(keep_vars=True).values():
@@ -57,8 +62,18 @@ def build(make: Callable[..., nn.Module], variant: str, pretrained: bool, **kwar
     return model
 
 
+def require_safe(cfg: Mapping[str, Any], cache_dir: str | os.PathLike[str] | None = None) -> None:
+    """ConversionError for a configuration whose weights are a pickle, if one can make this torch run code."""
+    if cfg.get("state_dict"):
+        return
+    if cfg.get("file"):
+        require_safe_weights(f"local-dir:{cfg['file']}")
+    elif cfg.get("hf_hub_id"):
+        require_safe_weights(f"hf-hub:{cfg['hf_hub_id']}", cache_dir)
+
+
 def whole_backbone(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """The weights under the model's own names; PretrainedWeightsError if some are missing, extra or of another shape.
+    """The weights under the model's own names; PretrainedWeightsError if they do not fill it with finite floats.
 
     timm loads leniently as soon as the number of classes differs, and would keep random weights for what is missing.
     """
@@ -71,14 +86,23 @@ def whole_backbone(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str,
         for key, value in wanted.items()
         if key in given and key != "conv1.weight" and given[key].shape != value.shape
     ]
-    if missing or extra or misshapen:
-        faults = {"lack": missing, "have in excess": extra, "have in another shape": misshapen}
+    taken = weights if has_head(model) else given
+    faults = {
+        "lack": missing,
+        "have in excess": extra,
+        "have in another shape": misshapen,
+        "have in another type than floats": [
+            key for key, value in taken.items() if not (value.is_floating_point() or key.endswith(COUNTER))
+        ],
+        "hold numbers that are not finite in": not_finite(taken),
+    }
+    if any(faults.values()):
         listed = "; they ".join(f"{fault} {few(keys, 4)}" for fault, keys in faults.items() if keys)
         raise PretrainedWeightsError(
             f"these are not the weights of this {type(model).__name__}: they {listed}; turn another project's "
             "checkpoint into a folder to load with `ssl-backbones convert FILE --out DIR`"
         )
-    return weights if has_head(model) else given
+    return taken
 
 
 def untrained(architecture: str, **kwargs: Any) -> nn.Module:

@@ -21,7 +21,7 @@ from ssl_backbones.files import read_object
 from ssl_backbones.models.backbone import normalisation, weights_sha256
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.registry.image_sets import DATA, known_by
-from ssl_backbones.registry.licences import binds, is_non_commercial
+from ssl_backbones.registry.licences import binds, is_non_commercial, recorded
 from ssl_backbones.registry.names import HUB, Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.tags import TAGS, Tag
@@ -30,6 +30,8 @@ from ssl_backbones.typed.records import ANEW, check_recipe, check_results
 OWN_RUN = "a run of this package"
 Labels = Literal["none", "classes", "captions", "not recorded"]
 """The knowledge that training had beside the images themselves."""
+LEARNT = {"none": "without labels", "classes": "with labels", "captions": "with captions"}
+"""Words for it, where it is recorded."""
 TIMMS = "timm/"
 """The owner of the Hub's repositories that are named as timm names its weights."""
 WAY_OUT = "restore it, or name another folder"
@@ -86,6 +88,11 @@ class Provenance:
     """Interpolation of its images' resize."""
     crop_pct: float
     """The middle's share of the resized image's short side."""
+    repository: str | None = None
+    """The Hub's repository that holds its weights, ORG/NAME; None where they lie elsewhere, or in older records."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "licence", recorded(self.licence))
 
     @property
     def non_commercial(self) -> bool:
@@ -114,8 +121,7 @@ class Provenance:
 
     def __str__(self) -> str:
         terms = f" ({self.images_terms})" if self.images_terms else ""
-        told = {"none": "without labels", "classes": "with labels", "captions": "with captions"}
-        learnt = told.get(self.labels, "whether with labels is not recorded")
+        learnt = LEARNT.get(self.labels, "whether with labels is not recorded")
         return (
             f"{self.shown} ({self.architecture}), licence: {self.terms}; source: {self.source or 'not recorded'}; "
             f"trained on {self.images or 'images not recorded'}{terms}, {learnt}; sha256 of its weights {self.sha256}"
@@ -142,7 +148,7 @@ def provenance_of(name: str | os.PathLike[str], model: nn.Module) -> Provenance:
     recipe, results = records(name)
     if "data" in results:
         return Provenance(**known, **_of_run(name, cfg, recipe, results))
-    return Provenance(**known, **_of_timms(name, cfg))
+    return Provenance(**known, **of_timms(name, cfg))
 
 
 def shown(name: str) -> str:
@@ -224,9 +230,9 @@ def _of_run(name: str, cfg: Mapping[str, Any], recipe: Mapping[str, Any], result
     worst = next((kind for kind in ("classes", "captions", "not recorded") if kind in labels), "none")
     before = [str(found["images"]) for found in given if found.get("images")]
     terms = [known.terms if known else "", *(str(found.get("images_terms") or "") for found in given)]
-    licences = [str(found["licence"]) for found in given if found.get("licence")]
+    licences = [licence for found in given if (licence := recorded(found.get("licence")))]
     return {
-        "licence": cfg.get("license") or most_binding(licences),
+        "licence": recorded(cfg.get("license")) or most_binding(licences),
         "source": name if name.startswith(HUB) else f"{OWN_RUN}, {shown(name)}",
         "images": ", and before that ".join([known.name if known else own, *before]),
         "images_terms": ", and before that ".join(dict.fromkeys(filter(None, terms))) or None,
@@ -239,7 +245,7 @@ def most_binding(licences: Iterable[str]) -> str | None:
     return min(filter(binds, licences), key=lambda each: not is_non_commercial(each), default=None)
 
 
-def _of_timms(name: str, cfg: Mapping[str, Any]) -> dict[str, Any]:
+def of_timms(name: str, cfg: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of weights of timm's, or of somebody's folder or repository, as far as their description goes."""
     place = name.partition(":")[2].partition("@")[0] if name.startswith(HUB) else name
     theirs = place.removeprefix(TIMMS)
@@ -249,14 +255,16 @@ def _of_timms(name: str, cfg: Mapping[str, Any]) -> dict[str, Any]:
     images = [IMAGES[word] for word in IMAGES if word in words]
     terms = next((data.terms for data in DATA if [data.name] == images), None)
     source = cfg.get("origin_url") or getattr(registered, "origin_url", None)
-    if not source and (repository := cfg.get("hf_hub_id") or (place if name.startswith(HUB) else None)):
-        source = f"https://huggingface.co/{str(repository).partition('@')[0]}"
+    repository = str(cfg.get("hf_hub_id") or (place if name.startswith(HUB) else "")).partition("@")[0] or None
+    if not source and repository:
+        source = f"https://huggingface.co/{repository}"
     return {
-        "licence": cfg.get("license") or getattr(registered, "license", None) or None,
+        "licence": recorded(cfg.get("license")) or recorded(getattr(registered, "license", None)),
         "source": str(source) if source else None,
         "images": " and ".join(images) or None,
         "images_terms": terms,
         "labels": _labels(words, cfg),
+        "repository": repository,
     }
 
 

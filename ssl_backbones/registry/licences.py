@@ -23,6 +23,8 @@ HUB_LICENCES = frozenset(
     other
     """.split()  # noqa: SIM905
 )
+LISTED = HUB_LICENCES - {"other"}
+"""Those that name a licence; `other` stands for any that the Hub does not list."""
 
 
 PERMISSIVE = frozenset(
@@ -48,7 +50,6 @@ def on_the_hub(licence: str, link: str | None = None) -> dict[str, Any]:
 
     ValueError for a name that the Hub does not list without a link, and for a link beside one that it lists.
     """
-    listed = licence in HUB_LICENCES - {"other"}
     if link and (slug(licence) in HUB_LICENCES | {""} or not re.match(r"https?://\S+$", link)):
         raise ValueError(
             f"licence_link is {link!r} of the licence {licence!r}, but must be the address of the text of one that "
@@ -56,7 +57,7 @@ def on_the_hub(licence: str, link: str | None = None) -> dict[str, Any]:
         )
     if link:
         return {"license": "other", "license_name": slug(licence), "license_link": link}
-    if not listed:
+    if licence not in LISTED:
         near = nearest(licence)
         raise ValueError(
             f"licence is {licence!r}, but must be one that the Hub lists{'; the nearest: ' * bool(near)}"
@@ -68,9 +69,15 @@ def on_the_hub(licence: str, link: str | None = None) -> dict[str, Any]:
 def nearest(licence: str) -> list[str]:
     """The listed licences that are most like a name, of the same family if there is one."""
     short = re.sub("-licen[cs]e$", "", slug(licence))
-    listed = sorted(HUB_LICENCES - {"other"})
+    listed = sorted(LISTED)
     family = [name for name in listed if name.partition("-")[0] == short.partition("-")[0]]
     return difflib.get_close_matches(short, family or listed, n=3, cutoff=0.0 if family else 0.5)
+
+
+def recorded(licence: object) -> str | None:
+    """A licence as a description or a record states it, by the Hub's name if it lists that one; None for "unknown"."""
+    name = slug(str(licence or ""))
+    return None if name in {"", "unknown"} else name if name in HUB_LICENCES else str(licence)
 
 
 def slug(licence: str) -> str:

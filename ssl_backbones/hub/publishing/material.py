@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 import ssl_backbones
 from ssl_backbones.checks import brief
+from ssl_backbones.convert.conversion import not_finite
 from ssl_backbones.files import read_object
 from ssl_backbones.hub.evaluations import is_random, stem_of
 from ssl_backbones.hub.export import rounded
@@ -103,8 +103,7 @@ def read_material(
     backbone = ssl_backbones.create_model(run, pretrained=True, num_classes=0).eval()
     if half:
         backbone = rounded(backbone)
-    broken = [name for name, value in backbone.state_dict().items() if not torch.isfinite(value).all()]
-    if broken:
+    if broken := not_finite(backbone.state_dict()):
         raise MaterialError(
             f"the backbone in {run} holds numbers that are not finite, first in {broken[0]!r}: train it anew"
         )
