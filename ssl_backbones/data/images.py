@@ -85,6 +85,11 @@ class Images(ABC):
             return self.fingerprint
         return fingerprint_by_sizes_of(self.keys, self.labels, self.sizes)
 
+    @cached_property
+    def part(self) -> str:
+        """A mark of the part that they are of what lies in their place, for the name of what is kept beside it."""
+        return ""
+
     def whole_digests(self) -> np.ndarray | None:
         """Digests (N, D) like `digests`, over every byte of each image; None where nobody knows.
 

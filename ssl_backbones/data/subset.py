@@ -46,6 +46,10 @@ class Subset(Images):
     def fingerprint_by_sizes(self) -> str:
         return self.digest_over(self.images.fingerprint_by_sizes)
 
+    @cached_property
+    def part(self) -> str:
+        return f"-{self.fingerprint[:8]}"
+
     def digest_over(self, fingerprint: str) -> str:
         """A digest of the source's fingerprint and the rows."""
         return digest([fingerprint, *map(str, self.rows.tolist())])
