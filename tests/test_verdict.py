@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
-from unusual_start import network
+from unusual_start import network as some_network
 from whole_runs import data
 
 from ssl_backbones import create_model
@@ -289,13 +289,13 @@ def test_a_run_is_held_against_no_other_start(
     """Neither at its end, where it is cut after another start took the place, nor when it is evaluated."""
     monkeypatch.setattr(baselines, "weights_at_hand", lambda *asked: None)
     recipe = tiny(BYOLConfig, data, tmp_path / "run", init=str(tmp_path / "start"))
-    save_backbone(network(1), tmp_path / "start", "resnet8")
+    save_backbone(some_network(1), tmp_path / "start", "resnet8")
     stop(recipe, 1)
     shutil.rmtree(tmp_path / "start")
-    save_backbone(network(2), tmp_path / "start", "resnet8")
+    save_backbone(some_network(2), tmp_path / "start", "resnet8")
     run_whole(replace(recipe, max_steps=1))
     results = read_object(tmp_path / "run" / "results.json", "")
-    assert results["start"]["sha256"] == weights_sha256(network(1))
+    assert results["start"]["sha256"] == weights_sha256(some_network(1))
     words = ["--data", str(data), "--size", "16", "--workers", "0", "--out", str(tmp_path / "out")]
     capsys.readouterr()
     for told in (results, evaluate_as("diagnose", str(tmp_path / "run"), *words)):
