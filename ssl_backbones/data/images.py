@@ -107,6 +107,10 @@ class Images(ABC):
         """True if a record, of whatever age, names these images by their fingerprint."""
         return recorded == self.fingerprint or recorded == self.fingerprint_by_sizes
 
+    def takes_in(self, path: Path) -> bool:
+        """True if images that are written to a path would be among these when they are opened again."""
+        return False
+
     def raw(self, index: int) -> bytes | None:
         """The bytes of an image as it is encoded; None where they are not to be had."""
         return None

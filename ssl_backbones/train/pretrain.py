@@ -10,6 +10,7 @@ import torch
 from ssl_backbones.data import (
     Images,
     ImageSourceError,
+    check_apart,
     classes_sentence,
     open_images,
     opened_once,
@@ -119,6 +120,7 @@ def open_data(recipe: Recipe) -> tuple[Images, Images | None]:
     elif sentence := classes_sentence(images):
         say(sentence)
     asked = opened_once(lambda: open_validation(recipe, images), recipe.verify)
+    check_apart(recipe.folder, images, asked)
     images, validation = recipe.selection.of(images, asked)
     say_copies(validation, images)
     return images, validation
