@@ -93,6 +93,11 @@ def test_folders_splits_and_patterns_are_listed(
     assert caplog.text.count(said) == 1
     assert len(open_images([f"{server.url}/val-0.tar", f"{server.url}/train-1.tar"])) == 6
     assert len(open_images(f"file://{folder}/train-1.tar")) == 4
+    assert len(open_images([f"file://{folder}/val-0.tar", f"file://{folder}/train-1.tar"])) == 6
+    for address in (f"file://{folder}", str(folder)):
+        held = validation_of(address, open_images(address))
+        assert held is not None
+        assert len(held) == 2
 
 
 def test_an_index_takes_a_part_of_a_shard_and_is_kept(

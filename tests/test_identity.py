@@ -40,7 +40,7 @@ from ssl_backbones.data.kept_arrays import place_of
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.cache import Caching, ImageCacheError, cached
-from ssl_backbones.train.start import check_data
+from ssl_backbones.train.claiming import check_data
 
 UNPACKED = {"bmp": "BMP", "tif": "TIFF", "ppm": "PPM"}
 
@@ -91,11 +91,11 @@ def test_blocks_of_a_packed_image_count(place: int) -> None:
 def test_images_replaced_between_kill_and_resume_are_refused(tmp_path: Path) -> None:
     data = folder(tmp_path / "data", "bmp", 1)
     images = open_images(data)
-    check_data(images, images.fingerprint, RunFolder(tmp_path))
-    check_data(images, images.fingerprint_by_sizes, RunFolder(tmp_path))  # as a run of version 0.1 has it
+    check_data(images, images.fingerprint, 1, RunFolder(tmp_path))
+    check_data(images, images.fingerprint_by_sizes, 1, RunFolder(tmp_path))  # as a run of version 0.1 has it
     folder(data, "bmp", 2)
     with pytest.raises(ImageSourceError, match=r"the images are not those that the run in .* began with"):
-        check_data(open_images(data), images.fingerprint, RunFolder(tmp_path))
+        check_data(open_images(data), images.fingerprint, 1, RunFolder(tmp_path))
 
 
 def test_images_replaced_under_a_cache_are_noticed(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ssl_backbones.methods.distilled import DistilledConfig
 from ssl_backbones.models import kept_features
 from ssl_backbones.models.kept_features import INDEX, keep_features
 from ssl_backbones.models.teacher import Seen, Teacher, TeacherError
+from ssl_backbones.train.pretrain import kept_as_pixels, open_data
 
 
 @pytest.fixture
@@ -181,6 +183,24 @@ def test_a_run_of_kept_features_goes_on_where_it_stopped(tmp_path: Path) -> None
     assert outcome(tmp_path / "whole0")["state"] == outcome(tmp_path / "whole1")["state"]
     (beside,) = tmp_path.glob("photos.photos.teacher-pooled-*")
     assert (beside / INDEX).exists()
+
+
+@pytest.mark.parametrize("hold_out", [0, 2])
+def test_pixels_in_a_cache_are_images_that_the_teacher_has_seen(
+    hold_out: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All images, and a part of them; not those that are encoded anew, which are others."""
+    data = image_folder(tmp_path / "photos")
+    recipe = tiny(DistilledConfig, data, tmp_path / "run", {"kept": "beside"}, hold_out=hold_out)
+    stop(recipe, 2)
+    (seen,) = tmp_path.glob("photos*.photos.teacher-pooled-*")
+    recipe = replace(recipe, cache=str(tmp_path / "cache"))
+    images, _ = open_data(recipe)
+    encoded, _ = kept_as_pixels(replace(recipe, reencode=20), images, None)
+    assert encoded.place != images.place
+    monkeypatch.setattr(kept_features, "embedded", None)
+    run(recipe)
+    assert [*tmp_path.glob("photos*.photos.teacher-pooled-*")] == [seen]
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

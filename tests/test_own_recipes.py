@@ -249,6 +249,16 @@ def test_a_field_that_a_person_sets_is_altered(name: str) -> None:
         assert told or field.startswith("monitoring."), field
 
 
+@pytest.mark.parametrize("name", OWN)
+def test_every_derived_value_is_told(name: str) -> None:
+    recipe = settled(recipes.get(name), Facts(3000, 512, 80e9, gpu=True))
+    said = settle_module.told(recipe, recipe.derived, 3000, "by the rules")
+    for field in recipe.derived:
+        value = settle_module.value_at(recipe, field)
+        words = "with blur |without blur" if field in ("method.views", "method.crop") else re.escape(str(value))
+        assert re.search(f"[:,] {re.escape(field)} ({words})", said), field
+
+
 def command(data: Path, out: Path, *words: str) -> Recipe:
     """A short run of a recipe for one's own images."""
     usual = ["--data", str(data), "--out", str(out), "--max_steps", "4", "--workers", "0", "--precision", "fp32"]
@@ -260,11 +270,14 @@ def test_a_run_keeps_what_was_derived(
 ) -> None:
     recipe = command(image_folder(tmp_path / "photos", 40), tmp_path / "run")
     stop(recipe, 2)
-    assert "For 40 images, by the rules of docs/own_rules.md: size 32, batch_size 16" in capsys.readouterr().out
+    assert (
+        "For 40 images, by the rules of docs/own_rules.md: size 32, method.views without blur, batch_size 16"
+        in capsys.readouterr().out
+    )
     monkeypatch.setattr(settle_module, "facts_of", lambda *_: pytest.fail("the rules were asked again"))
     folder = run(recipe)
     said = capsys.readouterr().out
-    assert "kept from the run's recipe.json: size 32, batch_size 16" in said
+    assert "kept from the run's recipe.json: size 32, method.views without blur, batch_size 16" in said
     assert "Going on after step 2 of 4" in said
     written = Recipe.from_dict(json.loads(folder.recipe.read_text()))
     assert written.engine in ("opencv", "pillow")  # what is installed
@@ -298,7 +311,7 @@ def test_a_run_from_given_weights_keeps_what_was_derived_and_its_start(
     stop(recipe, 3)
     said = capsys.readouterr().out
     assert "Going on after step 2 of 4" in said
-    assert "kept from the run's recipe.json: size 32, batch_size 16" in said
+    assert "kept from the run's recipe.json: size 32, method.views without blur, batch_size 16" in said
 
 
 def test_ten_images_are_too_few(tmp_path: Path) -> None:

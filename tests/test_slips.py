@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,8 @@ from torch import nn
 from ssl_backbones import commands, create_model, recipes
 from ssl_backbones.catalogue.start import StartError, fill
 from ssl_backbones.commands import compare
-from ssl_backbones.data import Request
+from ssl_backbones.commands.visualize import Options, visualize
+from ssl_backbones.data import ImageSourceError, Request, check_apart, open_images
 from ssl_backbones.evaluate.comparison.comparison import ComparisonError
 from ssl_backbones.evaluate.maps import MapOptions, method_of, opened_models
 from ssl_backbones.hub.export import save_backbone
@@ -118,6 +120,34 @@ def test_a_folder_of_another_run_is_refused_before_anything_is_kept(
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(RunFolderError, match=r"it holds letter\.txt but no recipe"):
         run(tiny(BYOLConfig, data, tmp_path / "mine", epochs=1))
+
+
+ASKING: dict[str, Callable[[Path, Path], object]] = {
+    "pretrain": lambda photos, _: run(tiny(BYOLConfig, photos, photos / "runs" / "mine")),
+    "pretrain, validation": lambda photos, others: run(
+        tiny(BYOLConfig, others, photos / "runs" / "mine", validation=str(photos))
+    ),
+    "visualize": lambda photos, _: visualize(Options("resnet8", str(photos), photos / "gallery", random=True)),
+}
+
+
+@pytest.mark.parametrize("asked", ASKING)
+def test_outputs_among_the_images_are_refused_before_anything_is_written(
+    asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, others = image_folder(tmp_path / "photos"), image_folder(tmp_path / "others")
+    monkeypatch.chdir(photos)
+    before = sorted(photos.rglob("*"))
+    for named in (photos, Path()):
+        with pytest.raises(ImageSourceError, match=r"lies in the folder of images .*: name a folder outside of it"):
+            ASKING[asked](named, others)
+    assert sorted(photos.rglob("*")) == before
+
+
+def test_outputs_beside_the_images_disturb_none(tmp_path: Path) -> None:
+    images = open_images(image_folder(tmp_path / "photos"))
+    for out in (tmp_path, tmp_path / "photos2", tmp_path / "photos" / ".runs" / "mine"):
+        check_apart(out, images, None)
 
 
 def test_a_state_is_taken_over_by_a_recipe_whose_sizes_follow_from_rules(

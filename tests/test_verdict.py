@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 from evaluations import TRAIN, labelled_images
-from runs import image_folder, run_whole, tiny
+from runs import image_folder, run_whole, stop, tiny
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
+from unusual_start import network as some_network
 from whole_runs import data
 
 from ssl_backbones import create_model
@@ -23,6 +26,7 @@ from ssl_backbones.catalogue.at_hand import AtHand, is_here, weights_at_hand
 from ssl_backbones.commands import evaluate
 from ssl_backbones.fetch.kept import CHECKPOINT, RECORD, folder_of
 from ssl_backbones.files import read_object
+from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.methods import BYOLConfig, MethodConfig, SupervisedConfig
 from ssl_backbones.metrics import effective_rank, knn_predict, wilson_interval
 from ssl_backbones.models.backbone import weights_sha256
@@ -278,6 +282,26 @@ def test_a_start_that_is_at_hand_is_compared_once(
         own, *others = told["baselines"]["networks"]
         assert [other["name"] for other in others] == ["random weights", f"its start, {kept}"]
         assert len({network["weights_sha256"] for network in (own, *others)}) == 3
+
+
+def test_a_run_is_held_against_no_other_start(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither at its end, where it is cut after another start took the place, nor when it is evaluated."""
+    monkeypatch.setattr(baselines, "weights_at_hand", lambda *asked: None)
+    recipe = tiny(BYOLConfig, data, tmp_path / "run", init=str(tmp_path / "start"))
+    save_backbone(some_network(1), tmp_path / "start", "resnet8")
+    stop(recipe, 1)
+    shutil.rmtree(tmp_path / "start")
+    save_backbone(some_network(2), tmp_path / "start", "resnet8")
+    run_whole(replace(recipe, max_steps=1))
+    results = read_object(tmp_path / "run" / "results.json", "")
+    assert results["start"]["sha256"] == weights_sha256(some_network(1))
+    words = ["--data", str(data), "--size", "16", "--workers", "0", "--out", str(tmp_path / "out")]
+    capsys.readouterr()
+    for told in (results, evaluate_as("diagnose", str(tmp_path / "run"), *words)):
+        assert [other["name"] for other in told["baselines"]["networks"][1:]] == ["random weights"]
+    assert "Skipped the comparison with its start" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", [BYOLConfig, SupervisedConfig])

@@ -16,7 +16,7 @@ from PIL import Image
 from small_methods import SMALL
 
 import ssl_backbones.evaluate.detection.annotations as annotated
-from ssl_backbones.data import Images, open_images, source
+from ssl_backbones.data import Images, open_images, source, subset
 from ssl_backbones.data.digests import BLOCK, WHOLE
 from ssl_backbones.data.subset import Subset
 from ssl_backbones.evaluate.features import Extraction, features_of
@@ -130,6 +130,31 @@ def test_features_are_made_anew(
     after = features_of(model, begin(True), how)
     assert "it holds the features of images that differ in some bytes" in capsys.readouterr().out
     assert torch.equal(after.rows, features_of(model, begin(True), Extraction()).rows)
+
+
+def test_a_small_part_is_known_by_its_own_bytes(
+    begin: Callable[[bool], Images], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that what looks at a few of many images, as a forecast does, reads no others."""
+    images = begin(False)
+    whole = images.whole_digests()
+    assert whole is not None
+    monkeypatch.setattr(images, "whole_digests", lambda: pytest.fail("all images were read"))
+    few = Subset(images, np.array([2, 0]))
+    np.testing.assert_array_equal(few.whole_digests(), whole[few.rows])
+    how = Extraction(tmp_path / "features")
+    features_of(open_model("resnet8", torch.device("cpu"), size=32, random=True), images, how, only=few.rows)
+
+
+def test_a_larger_part_is_known_by_what_is_kept_of_the_source(
+    begin: Callable[[bool], Images], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = begin(False)
+    monkeypatch.setattr(subset, "KEPT_FROM", 2)
+    whole, part = images.whole_digests(), Subset(images, np.array([2, 0]))
+    assert whole is not None
+    monkeypatch.setattr(part, "raw", lambda row: pytest.fail("an image was read"))
+    np.testing.assert_array_equal(part.whole_digests(), whole[part.rows])
 
 
 def test_pixels_are_refused(begin: Callable[[bool], Images], tmp_path: Path) -> None:

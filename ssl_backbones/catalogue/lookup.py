@@ -6,6 +6,7 @@ import difflib
 import os
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import timm
@@ -29,6 +30,8 @@ from ssl_backbones.registry.errors import PretrainedWeightsError, UnknownModelEr
 from ssl_backbones.registry.names import HUB, Name
 from ssl_backbones.registry.papers import ELSEWHERE, PAPERS
 from ssl_backbones.registry.tags import TAGS, tags_of
+from ssl_backbones.runs.manifest import last_step
+from ssl_backbones.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from ssl_backbones.recipes.recipe import Recipe
@@ -191,10 +194,21 @@ def _located(name: str) -> str | None:
             return f"{FOLDER}{folder}"
     if os.path.isdir(name):
         raise UnknownModelError(
-            f"the folder {name!r} holds no backbone, neither config.json nor backbone/config.json: name one that does, "
-            "or where a run was trained there, start its own command once more, which makes it anew"
+            f"the folder {name!r} holds no backbone, neither config.json nor backbone/config.json: "
+            f"{_to_a_backbone(RunFolder(Path(name)))}"
         )
     return None
+
+
+def _to_a_backbone(there: RunFolder) -> str:
+    """The ways to the backbone that a folder lacks, for an error message."""
+    step = last_step(there.checkpoints)
+    if step and there.recipe.is_file() and not there.results.exists():
+        return (
+            f"its run is at step {step} and not finished, so start its own command once more to go on, or the same "
+            f"with --max_steps {step} to end it there, which leaves its backbone"
+        )
+    return "name one that does, or where a run was trained there, start its own command once more, which makes it anew"
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:

@@ -109,6 +109,15 @@ def open_instead(init: str, model: str | os.PathLike[str]) -> tuple[Provenance |
     return given, {"pretrained_cfg_overlay": overlay}
 
 
+def check_same(given: Provenance, recorded: Provenance) -> None:
+    """Raise StartError for other weights than those that a run recorded as its start."""
+    if given.sha256 != recorded.sha256:
+        raise StartError(
+            f"{given.shown} holds other weights than the run started from (sha256 {given.sha256[:12]} instead of "
+            f"{recorded.sha256[:12]}): bring those back"
+        )
+
+
 def fill(backbone: nn.Module, start: Start) -> None:
     """Give a headless backbone every tensor of a start, and its preparation of images; StartError unless all fit.
 

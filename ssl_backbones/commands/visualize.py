@@ -24,7 +24,7 @@ from PIL import Image
 from torch import nn
 
 from ssl_backbones.checks import check_at_least, check_seed
-from ssl_backbones.data import ImageSourceError, open_images
+from ssl_backbones.data import ImageSourceError, check_apart, open_images
 from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.evaluate.model import open_model, usual_device
 from ssl_backbones.files import make_folder
@@ -114,8 +114,9 @@ def run(options: Options) -> None:
 
 def visualize(options: Options) -> list[Path]:
     """The files left in the folder that is asked for, the page first."""
-    claim_out(options)
     source = open_images(options.data, DecodePolicy(options.max_pixels))
+    check_apart(options.out, source)
+    claim_out(options)
     viewer = viewer_of(options)
     others = [viewer_of(replace(options, model=other, random=False)) for other in options.beside]
     projection = options.map or usual_projection()

@@ -2,7 +2,7 @@
 
 from ssl_backbones.data.batches import Batch, BatchDataset, Batches
 from ssl_backbones.data.cached import CachedImages
-from ssl_backbones.data.checks import relabelled, require_batch, require_labels
+from ssl_backbones.data.checks import check_apart, relabelled, require_batch, require_labels
 from ssl_backbones.data.copies import say_copies
 from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.data.folder import ImageFolder
@@ -35,6 +35,7 @@ __all__ = [
     "UnreadableImageError",
     "by_content",
     "by_sizes",
+    "check_apart",
     "classes_sentence",
     "open_images",
     "opened_once",

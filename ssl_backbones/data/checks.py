@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -33,6 +34,16 @@ def require_labels(images: Images, why: str) -> np.ndarray:
     if len(images.classes) < 2:
         raise ImageSourceError(f"{why} needs at least two classes, and the only one is {images.classes[0]!r}: add some")
     return images.labels
+
+
+def check_apart(out: Path, *sources: Images | None) -> None:
+    """ImageSourceError for an output folder in a folder of images, whose next opening would count what is written."""
+    for images in sources:
+        if images is not None and images.takes_in(out):
+            raise ImageSourceError(
+                f"{str(out)!r} lies in the folder of images {str(images.place)!r}, which would take in what is "
+                "written: name a folder outside of it with --out, and move what it holds already"
+            )
 
 
 def require_pyarrow() -> None:

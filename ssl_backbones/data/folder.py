@@ -84,6 +84,10 @@ class ImageFolder(Images):
     def whole_digests(self) -> np.ndarray:
         return contents_of(self.root, self.files, str(self.root.absolute()), whole=True).digests
 
+    def takes_in(self, path: Path) -> bool:
+        root, there = self.root.resolve(), path.expanduser().resolve()
+        return there.is_relative_to(root) and not any(name.startswith(".") for name in there.relative_to(root).parts)
+
     def raw(self, index: int) -> bytes | None:
         return bytes_of(self.root / self.keys[index])
 

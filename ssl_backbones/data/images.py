@@ -85,6 +85,11 @@ class Images(ABC):
             return self.fingerprint
         return fingerprint_by_sizes_of(self.keys, self.labels, self.sizes)
 
+    @cached_property
+    def part(self) -> str:
+        """A mark of the part that they are of what lies in their place, for the name of what is kept beside it."""
+        return ""
+
     def whole_digests(self) -> np.ndarray | None:
         """Digests (N, D) like `digests`, over every byte of each image; None where nobody knows.
 
@@ -101,6 +106,10 @@ class Images(ABC):
     def known_as(self, recorded: object) -> bool:
         """True if a record, of whatever age, names these images by their fingerprint."""
         return recorded == self.fingerprint or recorded == self.fingerprint_by_sizes
+
+    def takes_in(self, path: Path) -> bool:
+        """True if images that are written to a path would be among these when they are opened again."""
+        return False
 
     def raw(self, index: int) -> bytes | None:
         """The bytes of an image as it is encoded; None where they are not to be had."""

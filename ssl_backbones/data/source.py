@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 HELD_IN_MEMORY = 512 * 2**20
 """Bytes of parquet files up to which they are read whole; larger ones are read by row groups."""
 
+HERE = "file://"
+
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.+%\[\]:-]+)?")
 
 
@@ -56,10 +58,18 @@ def open_images(
     splits, the images to train on. `among` are classes known already: folders that all bear their names are classes, be
     it one. Raises ImageSourceError.
     """
+    spec = without_scheme(spec)
     with doing(f"Opening {spec}"), looking_for(policy.suffixes):
         if files := distant_files(spec, keeping, told=True):
             return held_to_first(open_packed(files, policy))
-        return held_to_first(opened(spec.removeprefix("file://") if isinstance(spec, str) else spec, policy, among))
+        return held_to_first(opened(spec, policy, among))
+
+
+def without_scheme(spec: Spec) -> Spec:
+    """The source without the `file://` by which it may be named as one of this machine."""
+    if isinstance(spec, str | Path):
+        return spec.removeprefix(HERE) if isinstance(spec, str) else spec
+    return [file.removeprefix(HERE) if isinstance(file, str) else file for file in spec]
 
 
 def opened(spec: Spec, policy: DecodePolicy, among: Sequence[str]) -> Images:
@@ -107,7 +117,7 @@ def validation_of(
     if like.labels is None:
         return None
     with looking_for(policy.suffixes):
-        images = kept_out(spec, policy, like.classes, keeping)
+        images = kept_out(without_scheme(spec), policy, like.classes, keeping)
     return None if images is None or images.labels is None else relabelled(images, like.classes)
 
 

@@ -14,6 +14,8 @@ from PIL import Image
 
 from ssl_backbones.checks import check
 from ssl_backbones.data.checks import relabelled, require_labels
+from ssl_backbones.data.digest_index import KEPT_FROM
+from ssl_backbones.data.digests import THREADS, as_rows, digest_of_bytes, of_each
 from ssl_backbones.data.images import Images, ImageSourceError
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.distributed import say
@@ -23,6 +25,8 @@ from ssl_backbones.views import permutation
 
 HOLD_OUT_SEED = 0
 """Random seed for drawing the held-out images, the same whatever the run's own seed."""
+SMALL = 0.1
+"""Share of a source below which a part of it is small."""
 HELD_OUT = "held_out.txt"
 """The file in a run's folder that names them."""
 
@@ -47,6 +51,10 @@ class Subset(Images):
     def fingerprint_by_sizes(self) -> str:
         return self.digest_over(self.images.fingerprint_by_sizes)
 
+    @cached_property
+    def part(self) -> str:
+        return f"-{self.fingerprint[:8]}"
+
     def digest_over(self, fingerprint: str) -> str:
         """A digest of the source's fingerprint and the rows."""
         return digest([fingerprint, *map(str, self.rows.tolist())])
@@ -56,8 +64,18 @@ class Subset(Images):
         return None if self.images.digests is None else self.images.digests[self.rows]
 
     def whole_digests(self) -> np.ndarray | None:
+        """Those of a small part are read for themselves; those of a larger one are the source's, which are kept."""
+        count = len(self.rows)
+        if 0 < count < max(KEPT_FROM, SMALL * len(self.images)) and self.raw(0) is not None:
+            threads = THREADS if self.shards is None else 1
+            read = of_each(range(count), self.whole_digest, "images read for their digests", threads=threads)
+            return as_rows(list(read))
         whole = self.images.whole_digests()
         return None if whole is None else whole[self.rows]
+
+    def whole_digest(self, index: int) -> bytes:
+        """The digest over every byte of an image."""
+        return digest_of_bytes(self.raw(index), whole=True)
 
     def raw(self, index: int) -> bytes | None:
         return self.images.raw(int(self.rows[index]))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ssl_backbones.catalogue.start import check_same
 from ssl_backbones.data import Images
 from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.evaluation import Evaluation
@@ -19,7 +20,7 @@ from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.train.baselines import RANDOM, Candidate, Question, Seen, at_hand, compared, made
 from ssl_backbones.train.bench import view_of
 from ssl_backbones.views import permutation
-from ssl_backbones.visualizers.run_section import recorded_recipe, recorded_results
+from ssl_backbones.visualizers.run_section import recorded_recipe, recorded_results, start_of
 
 
 def beside_baselines(asked: Evaluation, count: int) -> dict[str, Any]:
@@ -59,13 +60,21 @@ def learned_from(folder: Path, images: Images) -> bool:
 
 def candidates(asked: Evaluation) -> Iterator[Candidate[EvaluatedModel]]:
     """The networks to compare, the one that is evaluated first."""
-    options, own = asked.options, asked.model
+    options, own, run = asked.options, asked.model, Path(asked.options.model)
     how: dict[str, Any] = {"size": own.crop.size, "layer": own.layer, "channels": options.decoding.seen}
     yield Candidate(own.name, lambda: own)
     if not options.random:
         yield Candidate(RANDOM, lambda: open_model(options.model, own.device, random=True, seed=options.seed, **how))
-    if not options.random and (init := recorded_recipe(Path(options.model)).get("init")):
-        yield Candidate(f"its start, {init}", lambda: open_model(options.model, own.device, init=init, **how))
+    if not options.random and (init := recorded_recipe(run).get("init")):
+        begun_with = start_of(recorded_results(run))
+
+        def started() -> EvaluatedModel:
+            opened = open_model(options.model, own.device, init=init, **how)
+            if begun_with is not None and opened.given is not None:
+                check_same(opened.given, begun_with)
+            return opened
+
+        yield Candidate(f"its start, {init}", started)
     if options.in_chans:
         return  # weights at hand are of RGB
     if (found := at_hand(architecture_of(own), asked.images.fingerprint)) is not None:

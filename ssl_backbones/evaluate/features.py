@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ssl_backbones.data import BatchDataset, Batches, Images, Unreadable
 from ssl_backbones.data.decode import USUAL_POLICY
+from ssl_backbones.data.subset import at
 from ssl_backbones.data.unreadable import is_readable
 from ssl_backbones.distributed import first_decides, gather_objects, say, share_first, world_size
 from ssl_backbones.evaluate.feature_rows import Block, FeatureRows
@@ -93,7 +94,7 @@ def features_of(
     chosen = np.arange(len(images)) if only is None else only.astype(np.int64)
     network = SideBySide(model.network) if views else model.network
     extractor = Extractor(network, Batches(images, transform, how.seed), model.device, how)
-    store = Store(how.cache, identity(model, images, how, transform, None if only is None else chosen), images)
+    store = Store(how.cache, identity(model, images, how, transform, None if only is None else chosen), images, chosen)
     unreadable = Unreadable(len(chosen), how.unreadable_share)
     rows = FeatureRows(images, chosen, wanted)
     for start in range(0, len(chosen), BLOCK):
@@ -179,13 +180,14 @@ class Extractor:
 class Store:
     """The files of one question, read and written by the first process for all. It says what it does not take."""
 
-    def __init__(self, folder: Path | None, question: dict[str, Any], images: Images) -> None:
+    def __init__(self, folder: Path | None, question: dict[str, Any], images: Images, rows: np.ndarray) -> None:
+        """The files are of the images at some rows (n,), whose every byte they are known by."""
         self.folder, self.images, self.found, self.content = folder, images, 0, ""
         self.question = json.dumps(question, sort_keys=True)
         self.key = hashlib.sha256(self.question.encode()).hexdigest()[:DIGITS]
         if folder is not None:
             first_decides(lambda: make(folder))
-            self.content = first_decides(lambda: str(images.content_digest))
+            self.content = first_decides(lambda: str(at(images, rows).content_digest))
 
     def path(self, number: int) -> Path:
         """The file of a block."""

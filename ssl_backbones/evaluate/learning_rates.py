@@ -21,8 +21,8 @@ from ssl_backbones.files import make_folder, replacing, write_json
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.results import NOT_FINITE, Number, read_results, searched_in_words
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError
+from ssl_backbones.train.claiming import check_data, claimed
 from ssl_backbones.train.guards import NotFiniteError
-from ssl_backbones.train.start import check_data, claimed
 from ssl_backbones.views import permutation
 
 R = TypeVar("R", bound=Transfer)
@@ -66,7 +66,7 @@ def train_at_rates(run: R, images: Images, metric: str, train: Train[R]) -> None
     division = division_of(run, images)
     with claimed(run) as folder:
         if first_decides(folder.results.exists):
-            check_data(images, first_decides(lambda: searched_on(folder)), folder)
+            check_data(images, first_decides(lambda: searched_on(folder)), len(images), folder)
             say(f"{folder.path} holds the finished search; choose another folder with --out to do it again.")
             return
         tried = [attempt(at_rate(run, rate), division, metric, train) for rate in run.learning_rates]

@@ -14,7 +14,6 @@ from torch.nn.functional import interpolate
 
 from ssl_backbones.checks import check, check_choice
 from ssl_backbones.data import BatchDataset, Batches, Images, NumberedBatches
-from ssl_backbones.data.subset import Subset
 from ssl_backbones.distributed import doing, share_first
 from ssl_backbones.models.kept_features import keep_features
 from ssl_backbones.models.teacher import Output, Seen, Teacher, TeacherError
@@ -162,10 +161,9 @@ class TeacherBranch(nn.Module):
                 "with --method.kept"
             )
         place = images.place.expanduser().absolute()
-        part = f"-{images.fingerprint[:8]}" if isinstance(images, Subset) else ""
         teacher = self.teacher
         words = (Path(teacher.name).name, teacher.layer, teacher.output, f"{side}px")
-        return place.with_name(f"{place.name}{part}." + re.sub(r"[^\w.-]+", "_", "-".join(filter(None, words))))
+        return place.with_name(f"{place.name}{images.part}." + re.sub(r"[^\w.-]+", "_", "-".join(filter(None, words))))
 
     def look(self, view: Tensor) -> Seen:
         """The features (B, D) of a view (B, 3, S, S) less their mean, and standardised maps (B, E, h, w) if asked for.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypedDict
@@ -72,6 +73,18 @@ def listed(folder: Path) -> list[tuple[int, Path]]:
         (int(path.name.removeprefix("step-")), path) for path in folder.glob("step-*") if path.name[5:].isdecimal()
     ]
     return sorted(((step, path) for step, path in steps if path.name == folder_name(step)), reverse=True)
+
+
+def last_step(folder: Path) -> int:
+    """The step of the newest checkpoint in a folder, whole or not; 0 where there is none."""
+    return max((step for step, _ in listed(folder)), default=0)
+
+
+def manifests(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the manifests of the checkpoints in a folder that can be read, the newest first."""
+    for _, path in listed(folder):
+        with suppress(CheckpointError):
+            yield read_manifest(path)
 
 
 def entry(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import ssl_backbones
-from ssl_backbones.catalogue.start import Start, fill, open_start, prepare
+from ssl_backbones.catalogue.start import Start, check_same, fill, open_start, prepare
 from ssl_backbones.distributed import first_decides, say
 from ssl_backbones.files import read_object
 from ssl_backbones.methods.from_authors import authors_file, take_over_heads
@@ -21,6 +21,7 @@ from ssl_backbones.recipes.recipe import FREE, Recipe
 from ssl_backbones.registry.names import Name
 from ssl_backbones.runs.manifest import listed
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, changed_fields
+from ssl_backbones.train.claiming import CUT
 from ssl_backbones.typed.values import from_plain
 
 
@@ -70,8 +71,13 @@ class Beginning:
             return Beginning(self.recipe, None).backbone()
 
     def started(self) -> nn.Module:
-        """The backbone with the start's weights, opened again if they are not at hand; no generator is moved."""
+        """The backbone with the start's weights, opened again if they are not at hand; no generator is moved.
+
+        StartError where others are in their place by now.
+        """
         start = self.start or opened(self.recipe)
+        if self.recipe.start is not None:
+            check_same(start.provenance, self.recipe.start)
         with torch.random.fork_rng():
             return Beginning(self.recipe, start).backbone()
 
@@ -114,5 +120,5 @@ def recorded(recipe: Recipe) -> Provenance | None:
         start: Provenance = from_plain(Provenance, plain, "start")
     except ValueError:
         return None
-    changed = changed_fields(folder, recipe.begun_with(start).to_dict(), FREE, recipe.completed)
+    changed = changed_fields(folder, recipe.begun_with(start).to_dict(), FREE | {CUT}, recipe.completed)
     return None if changed else start

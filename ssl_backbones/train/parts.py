@@ -8,7 +8,7 @@ from typing import Any
 from ssl_backbones.distributed import world_size
 from ssl_backbones.methods.method import Method
 from ssl_backbones.models.batch_norm import normalises_together
-from ssl_backbones.runs.manifest import CheckpointError, listed, read_manifest
+from ssl_backbones.runs.manifest import manifests
 from ssl_backbones.runs.run_folder import RunFolder
 
 PARTS = "accumulation"
@@ -30,11 +30,7 @@ class Earlier:
 
 def earlier(folder: RunFolder) -> Earlier | None:
     """The processes and parts of a run's last checkpoint; None where none tells of both."""
-    for _, path in listed(folder.checkpoints):
-        try:
-            manifest = read_manifest(path)
-        except CheckpointError:
-            continue
+    for manifest in manifests(folder.checkpoints):
         parts, processes = parts_in(manifest["scalars"]), manifest["made_with"].get("world_size")
         return Earlier(parts, processes) if parts and isinstance(processes, int) else None
     return None

@@ -10,6 +10,7 @@ import torch
 from ssl_backbones.data import (
     Images,
     ImageSourceError,
+    check_apart,
     classes_sentence,
     open_images,
     opened_once,
@@ -32,13 +33,14 @@ from ssl_backbones.train import ending
 from ssl_backbones.train.beginning import Beginning, begin
 from ssl_backbones.train.cache import Caching, cached, resident
 from ssl_backbones.train.channels import with_statistics
+from ssl_backbones.train.claiming import check_unclaimed
 from ssl_backbones.train.judge import Conclude, SaveResults
 from ssl_backbones.train.live_page import live_page
 from ssl_backbones.train.monitor import Monitor
 from ssl_backbones.train.results import save_results
 from ssl_backbones.train.run import complete
 from ssl_backbones.train.settle import as_before, engine_of, settle, views_sentence
-from ssl_backbones.train.start import Begun, check_order, check_unclaimed, fitting, meet_for, prepare
+from ssl_backbones.train.start import Begun, check_order, fitting, meet_for, prepare
 from ssl_backbones.train.step_memory import fitted
 from ssl_backbones.train.switches import repeatable
 from ssl_backbones.views import using_engine
@@ -66,7 +68,7 @@ def start(recipe: Recipe) -> tuple[Begun, SaveResults, Conclude]:
     if recipe.derived or recipe.measured:
         with fitting():
             method = build(beginning)
-    first_decides(lambda: check_unclaimed(recipe))
+    first_decides(lambda: check_unclaimed(recipe, images))
     images, validation = kept_as_pixels(recipe, images, validation)
     images = resident(images, recipe, device)
     monitor = Monitor(images, validation, recipe.monitoring, recipe.seed)
@@ -118,6 +120,7 @@ def open_data(recipe: Recipe) -> tuple[Images, Images | None]:
     elif sentence := classes_sentence(images):
         say(sentence)
     asked = opened_once(lambda: open_validation(recipe, images), recipe.verify)
+    check_apart(recipe.folder, images, asked)
     images, validation = recipe.selection.of(images, asked)
     say_copies(validation, images)
     return images, validation

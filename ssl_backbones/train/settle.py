@@ -24,7 +24,7 @@ from ssl_backbones.recipes.rules import RULES
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.channels import views_in_channels
 from ssl_backbones.train.parts import PARTS, earlier
-from ssl_backbones.views import Engine, has_opencv
+from ssl_backbones.views import Engine, Policy, has_opencv
 
 LOOKED_AT = 64
 """Images whose size is read, at most, evenly spread."""
@@ -185,6 +185,14 @@ def memory_here(device: torch.device) -> float:
 
 def told(recipe: Recipe, names: tuple[str, ...], images: int, origin: str) -> str:
     """A sentence with the values of the named fields, which were left to the rules."""
-    values = ((name, value_at(recipe, name)) for name in names)
-    listed = ", ".join(f"{name} {value}" for name, value in values if isinstance(value, int | float))
+    listed = ", ".join(f"{name} {in_short(value_at(recipe, name))}" for name in names)
     return f"For {images} images, {origin}: {listed}."
+
+
+def in_short(value: Any) -> str:
+    """A derived value in a few words: numbers as they are, views by their blur, of which the rules decide."""
+    views = value if isinstance(value, tuple) else (value,)
+    if not isinstance(views[0], Policy):
+        return str(value)
+    told = (f"with blur {view.blur_p:g}" if view.blur_p else "without blur" for view in views)
+    return " and ".join(dict.fromkeys(told))

@@ -13,21 +13,21 @@ from typing import Any
 import torch
 
 from ssl_backbones.checks import check
-from ssl_backbones.data import Images, ImageSourceError, Request
+from ssl_backbones.data import Images, Request
 from ssl_backbones.data.order import Order
 from ssl_backbones.data.placement import to_device
 from ssl_backbones.distributed import doing, first_decides, rank, world_size
 from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.instead import take_own
 from ssl_backbones.recipes.length import never_reached
-from ssl_backbones.recipes.recipe import FREE, Recipe, Run
+from ssl_backbones.recipes.recipe import Recipe, Run
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.checkpoint import Checkpoint, load_latest
 from ssl_backbones.runs.log import RunLog
-from ssl_backbones.runs.results import read_results
-from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, check_free, claim
+from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.runs.waiting import WaitingAdvice
 from ssl_backbones.train.before import Given
+from ssl_backbones.train.claiming import check_data, claimed, finished_with, trained_on
 from ssl_backbones.train.cost import FirstBatch, expected
 from ssl_backbones.train.growth import effort, growth
 from ssl_backbones.train.guards import within_memory
@@ -35,7 +35,6 @@ from ssl_backbones.train.judge import Judge
 from ssl_backbones.train.loader import reading_workers
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.optimization import parameter_groups
-from ssl_backbones.train.parts import PARTS, may_differ
 from ssl_backbones.train.precision import Compute, check_precision, choose, timed
 from ssl_backbones.train.processes import accelerator_of, check_trackers, meet, start_trackers
 from ssl_backbones.train.reading import parts_for, read_in_parts
@@ -44,8 +43,6 @@ from ssl_backbones.train.switches import set_switches
 
 MOST_THREADS = 4096
 """Beyond it, starting them ends the process."""
-OF_THE_START = frozenset({"start", "measured"})
-"""Free fields that the weights before the first step follow from: until one was made, others begin a run anew."""
 Begun = tuple[Loop, RunLog] | RunFolder
 """A run's loop and its log, where an earlier run left off; or the folder of a run that is finished."""
 
@@ -79,12 +76,12 @@ def prepare(
         content, timing = try_first(run, method, images, device)
     folder = claimed(run)
     if first_decides(folder.results.exists):
-        check_data(images, finished_with(folder), folder)
+        check_data(images, *finished_with(folder), folder)
         return folder
     saved, compute = load_latest(folder.checkpoints), None
     if saved is not None:
         with taking_up(saved, folder):
-            check_data(images, saved.scalars["images"], folder)
+            check_data(images, *trained_on(saved.scalars), folder)
             compute = computed_as_before(saved, device)
     compute = compute or agreed_compute(run, method, images, content, device)
     accelerator = accelerator_of(compute.precision, run.trackers, str(folder.path))
@@ -117,47 +114,6 @@ def fitting(instead: str = "") -> Iterator[None]:
         yield
     except ValueError as error:
         raise UnfitError(f"{error}{instead and f'; or {instead}'}") from error
-
-
-def check_unclaimed(run: Run) -> None:
-    """Refuse a folder that `claimed` would refuse, as far as that is known, before anything is made for the run.
-
-    Parts of a batch may still be open.
-    """
-    check_free(run.folder, run.to_dict(), may_differ=FREE | {PARTS}, complete=run.completed)
-
-
-def claimed(run: Run) -> RunFolder:
-    """Claim the run's folder for all processes; the first one alone holds the lock."""
-
-    def claim_it() -> RunFolder:
-        there = RunFolder(run.folder)
-        free = (FREE if there.has_trained else FREE - OF_THE_START) | (
-            {PARTS} if may_differ(there, run.parts) else set()
-        )
-        return claim(run.folder, run.to_dict(), may_differ=free, complete=run.completed)
-
-    folder = first_decides(claim_it)
-    return folder if rank() == 0 else RunFolder(folder.path, folder.resumed)
-
-
-def finished_with(folder: RunFolder) -> str:
-    """The fingerprint of the images of a finished run; RunFolderError where its results cannot be read."""
-    way_out = "delete it and start the same command again, which writes it anew"
-    found = read_results(folder.results, way_out, RunFolderError)
-    try:
-        return str(found["data"]["fingerprint"])
-    except (KeyError, TypeError) as error:
-        raise RunFolderError(f"{folder.results} does not tell the images it is of: {way_out}") from error
-
-
-def check_data(images: Images, fingerprint: str, folder: RunFolder) -> None:
-    """Raise ImageSourceError for other images than those the run began with."""
-    if not images.known_as(fingerprint):
-        raise ImageSourceError(
-            f"the images are not those that the run in {folder.path} began with (fingerprint {images.fingerprint[:12]} "
-            f"instead of {fingerprint[:12]}): give it the same data, or begin another run with --out"
-        )
 
 
 def computed_as_before(saved: Checkpoint, device: torch.device) -> Compute:

@@ -26,15 +26,15 @@ from ssl_backbones.evaluate.classification.labelled_run import (
 )
 from ssl_backbones.evaluate.classification.labelled_views import fitting_labels
 from ssl_backbones.evaluate.classification.linear import LinearProbe
-from ssl_backbones.evaluate.evaluation import read
 from ssl_backbones.evaluate.features import Extraction, Features, features_of
 from ssl_backbones.evaluate.transfer import Learnt
 from ssl_backbones.runs.log import RunLog
 from ssl_backbones.runs.run_folder import RunFolder
+from ssl_backbones.train.claiming import check_data, claimed, finished_with
 from ssl_backbones.train.loader import reading_workers
 from ssl_backbones.train.optimization import build_optimizer, set_hyperparameters
 from ssl_backbones.train.precision import Precision
-from ssl_backbones.train.start import check_data, claimed, fitting, meet_for
+from ssl_backbones.train.start import fitting, meet_for
 
 
 def train_on_features(run: LabelledRun, asked: Asked, more: Mapping[str, Any]) -> None:
@@ -60,7 +60,7 @@ def train_on_features(run: LabelledRun, asked: Asked, more: Mapping[str, Any]) -
     with claimed(run) as folder:
         if first_decides(folder.results.exists):
             say(f"{folder.path} holds the finished run; choose another folder with --out to run it again.")
-            check_data(images, first_decides(lambda: read(folder.results))["data"]["fingerprint"], folder)
+            check_data(images, *first_decides(lambda: finished_with(folder)), folder)
         else:
             say(f"{run.title} on the features of {len(images)} images of {run.data}, into {folder.path}")
             probe = Probe(run, method, folder, model.device, images)

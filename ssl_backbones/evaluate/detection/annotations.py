@@ -21,7 +21,7 @@ from ssl_backbones.data import DecodePolicy, Images, ImageSourceError
 from ssl_backbones.data.decode import USUAL_POLICY, decode
 from ssl_backbones.data.digest_index import Contents, contents_of_list
 from ssl_backbones.data.frames import Frame, turned, turned_boxes
-from ssl_backbones.data.keys import PathKeys
+from ssl_backbones.data.keys import PathKeys, bytes_of
 from ssl_backbones.data.parquet_in_memory import ParquetImages
 from ssl_backbones.data.subset import Subset
 from ssl_backbones.evaluate.frames import AnnotationsFrame, Size, annotated_frames
@@ -138,6 +138,9 @@ class ListedImages(Images):
     def encoded(self, index: int) -> Path:
         """The file of an image."""
         return self.root / self.keys[index]
+
+    def raw(self, index: int) -> bytes | None:
+        return bytes_of(self.encoded(index))
 
     def __getitem__(self, index: int) -> Image.Image:
         path = self.encoded(index)
