@@ -31,6 +31,7 @@ from ssl_backbones.runs.results import as_share
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.embed import batches, evaluated
 from ssl_backbones.train.judge import Measured, Trained
+from ssl_backbones.train.switches import any_shape
 
 SOME = 5
 """Classes shown at each end of the list."""
@@ -131,7 +132,7 @@ def overlaps(
     confusion = torch.zeros(classes, classes, dtype=torch.long, device=device)
     images = torch.zeros(share, 3, classes, dtype=torch.long, device=device)
     dataset = SceneBatches(scenes, method.whole(), seed=0)
-    with evaluated(method), autocast or nullcontext():
+    with evaluated(method), autocast or nullcontext(), any_shape():
         for row, batch in enumerate(counted(batches(dataset, mine, 1, workers), len(mine), "testing")):
             if batch.unreadable:
                 raise UnreadableImageError(next(iter(batch.unreadable.values())))
