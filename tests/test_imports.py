@@ -22,7 +22,7 @@ FLOORS = (
     {"files", "registry"},
     {"cleanup", "convert", "cores", "distributed", "invocation", "locks", "losses", "metrics"}
     | {"optimizers", "outputs", "schedules", "typed", "version", "views"},
-    {"host_memory"},
+    {"ends", "host_memory"},
     {"data", "fetch", "k_means", "shares"},
     {"mining", "models", "runs"},
     {"methods"},
