@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from torch import nn
 from two_processes import run_two_processes
 
 from ssl_backbones.catalogue.at_hand import AtHand
+from ssl_backbones.catalogue.start import StartError
 from ssl_backbones.distributed import rank
+from ssl_backbones.evaluate import beside
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.train import baselines
@@ -56,6 +59,18 @@ def refusal(patch: pytest.MonkeyPatch) -> str:
     return str(error.value)
 
 
+def evaluated_beside(patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a run's network is held against where one process cannot open it with other weights, and what is said."""
+    said: list[str] = []
+    patch.setattr(baselines, "say", said.append)
+    patch.setattr(beside, "open_model", lambda *given, **how: network_or(StartError("no such start")))
+    patch.setattr(beside, "recorded_recipe", lambda folder: {"init": "a start"})
+    asked: Any = Mock()
+    asked.model.name, asked.options.model, asked.options.random = "own", "run", False
+    names = [candidate.name for candidate, _ in made(beside.candidates(asked), lambda network: "")]
+    return {"names": names, "said": said}
+
+
 FOUND = {"kept kept": "kept", "kept other": "", "kept ": "", " kept": "", " ": ""}
 
 
@@ -66,6 +81,7 @@ def everything(rank: int) -> dict[str, Any]:
             "skipped": {name: skipped(failure, patch) for name, failure in FAILURES.items()},
             "offered": {names: offered(names.split(" "), patch) for names in FOUND},
             "refusal": refusal(patch),
+            "beside": evaluated_beside(patch),
         }
 
 
@@ -91,3 +107,10 @@ def test_weights_are_at_hand_where_both_processes_find_the_same(ranks: list[Any]
 
 def test_one_that_cannot_look_for_them_is_heard_by_both(ranks: list[Any]) -> None:
     assert [answers["refusal"] for answers in ranks] == ["no such index"] * 2
+
+
+def test_networks_that_one_process_cannot_open_are_skipped_by_both(ranks: list[Any]) -> None:
+    skipped = [
+        f"Skipped the comparison with {name}: no such start" for name in ("random weights", "its start, a start")
+    ]
+    assert [answers["beside"] for answers in ranks] == [{"names": ["own"], "said": skipped}] * 2

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ssl_backbones.data import Images
-from ssl_backbones.distributed import say
+from ssl_backbones.distributed import made_everywhere, say
 from ssl_backbones.evaluate.evaluation import Evaluation
 from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel, evaluated, open_model
@@ -61,11 +61,15 @@ def candidates(asked: Evaluation) -> Iterator[Candidate[EvaluatedModel]]:
     """The networks to compare, the one that is evaluated first."""
     options, own = asked.options, asked.model
     how: dict[str, Any] = {"size": own.crop.size, "layer": own.layer, "channels": options.decoding.seen}
+
+    def opened(**weights: Any) -> EvaluatedModel:
+        return made_everywhere(lambda: open_model(options.model, own.device, **weights, **how))
+
     yield Candidate(own.name, lambda: own)
     if not options.random:
-        yield Candidate(RANDOM, lambda: open_model(options.model, own.device, random=True, seed=options.seed, **how))
+        yield Candidate(RANDOM, lambda: opened(random=True, seed=options.seed))
     if not options.random and (init := recorded_recipe(Path(options.model)).get("init")):
-        yield Candidate(f"its start, {init}", lambda: open_model(options.model, own.device, init=init, **how))
+        yield Candidate(f"its start, {init}", lambda: opened(init=init))
     if options.in_chans:
         return  # weights at hand are of RGB
     if (found := at_hand(architecture_of(own), asked.images.fingerprint)) is not None:
