@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from ssl_backbones.distributed import (
 from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, Method, MoCoV2Config, RoBConfig
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.models.batch_norm import CrossReplicaBatchNorm
+from ssl_backbones.train.guards import all_finite
 from ssl_backbones.train.host_group import make_host_group
 
 SYNCHRONISED: list[tuple[type[MethodConfig], dict[str, Any]]] = [
@@ -177,6 +179,17 @@ def objects_by_hosts(rank: int) -> dict[str, Any]:
     return told | {"by hosts": own is not None and all(group is own for group in groups)}
 
 
+def found_finite(rank: int) -> dict[str, bool]:
+    """The verdict on a network where a weight, or a statistic, is infinite in one process or in none."""
+    found = {}
+    for part, where in product(("weight", "running_var"), (0, 1, None)):
+        network = nn.BatchNorm1d(3)
+        if rank == where:
+            getattr(network, part).data[1] = torch.inf
+        found[f"{part} {where}"] = all_finite(network)
+    return found
+
+
 def everything(rank: int) -> dict[str, Any]:
     """The results of all that is compared; two processes take long to begin."""
     return {
@@ -185,6 +198,7 @@ def everything(rank: int) -> dict[str, Any]:
         "normalised": normalise(rank),
         "by nccl": starts_by_nccl(rank),
         "objects": objects_by_hosts(rank),
+        "finite": found_finite(rank),
     }
 
 
@@ -221,3 +235,8 @@ def test_objects_go_from_host_to_host(ranks: list[Any]) -> None:
     """By NCCL a process would wait ten minutes for one that is killed; by gloo it hears of it at once."""
     told = {"gathered": [0, 1], "decided": 0, "done": [0, 1], "by hosts": True}
     assert [rank["objects"] for rank in ranks] == [told, told]
+
+
+def test_what_is_not_finite_in_one_process_ends_both(ranks: list[Any]) -> None:
+    for found in (rank["finite"] for rank in ranks):
+        assert {name: name.endswith("None") for name in found} == found
