@@ -5,14 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
+from fake_cuda import works
 from runs import tiny
 from small_methods import Drawn
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ssl_backbones.data.batches import Batches
 from ssl_backbones.evaluate import model
+from ssl_backbones.evaluate.protocols import diagnose
 from ssl_backbones.methods import BYOLConfig
 from ssl_backbones.models import kept_features
 from ssl_backbones.runs import checkpoint
@@ -41,3 +47,22 @@ def test_memory_is_pinned_for_the_device_of_the_run(device: str, tmp_path: Path)
     dataset = Batches(Drawn(8), CenterCrop(16), 0)
     loader = Loader.of(tiny(BYOLConfig, tmp_path, tmp_path / "run"), dataset, accelerator)
     assert loader.pin_memory is (device == "cuda")
+
+
+@pytest.mark.skipif(not works(), reason="this torch has no fake tensors of a GPU")
+@pytest.mark.parametrize(("device", "used"), [("cuda", "cuda"), ("mps", "cpu"), ("cpu", "cpu")])
+def test_diagnose_measures_where_float64_is(device: str, used: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def metric(*rows: Tensor) -> float:
+        seen.extend(part.device.type for part in rows)
+        return 0.0
+
+    for name in ("feature_std", "effective_rank", "alignment", "uniformity"):
+        monkeypatch.setattr(diagnose, name, metric)
+    monkeypatch.setattr(diagnose, "jackknife_interval", lambda measure, order: Mock(value=measure(slice(None))))
+    options: Any = Mock(seed=0)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        middle, pairs = (Mock(rows=torch.ones(4, width), readable=np.ones(4, bool)) for width in (3, 6))
+        diagnose.measured(middle, pairs, options, torch.device(device))
+    assert seen == [used] * 5
