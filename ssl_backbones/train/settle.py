@@ -175,8 +175,7 @@ def memory_of(device: torch.device) -> float:
 def memory_here(device: torch.device) -> float:
     """Bytes that this process may fill: of its GPU's memory as far as it is free, or its share of the host's."""
     if device.type == "cuda":
-        _, total = torch.cuda.mem_get_info(device)
-        return min(OF_A_GPU * total, still_free(device))
+        return min(OF_A_GPU * torch.cuda.mem_get_info(device)[1], still_free(device))
     total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if hasattr(os, "sysconf") else 8e9
     with suppress(OSError, ValueError):  # no container, or one without a limit
         total = min(total, float(LIMIT.read_text()))
