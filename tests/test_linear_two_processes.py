@@ -33,11 +33,11 @@ class Both(NamedTuple):
     two: Path
     one: Path
     unsaved: list[str]
-    """What each hears of results that cannot be written."""
+    """The sentence that each hears of results that cannot be written."""
 
 
 def unsaved(options: LabelledRun) -> str:
-    """What a process hears of results that the first one cannot write, after a probe on features."""
+    """The sentence that a process hears of results that the first one cannot write, after a probe on features."""
 
     def full(*given: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "results.json")

@@ -156,7 +156,7 @@ def starts_by_nccl(rank: int) -> dict[str, Any]:
 
 
 def objects_by_hosts(rank: int) -> dict[str, Any]:
-    """What processes tell one another beside tensors, and whether that and all reports went from host to host."""
+    """All that processes tell one another beside tensors, and whether that and all reports went from host to host."""
     make_host_group(torch.device("cpu"))
     groups: list[Any] = []
 

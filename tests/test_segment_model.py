@@ -178,7 +178,7 @@ class TornScenes(DrawnScenes):
 
 
 def two(rank: int) -> dict[str, Any]:
-    """What a process finds, and what it hears of an image that the second one cannot read."""
+    """The findings of a process, and what it hears of an image that the second one cannot read."""
     with pytest.raises(Refusal) as error:
         overlaps(small(), TornScenes(5), torch.device("cpu"))
     return {"found": step_and_test(rank), "heard": str(error.value)}

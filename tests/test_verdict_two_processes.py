@@ -33,7 +33,7 @@ def network_or(failure: Exception) -> nn.Module:
 
 
 def skipped(failure: Exception, patch: pytest.MonkeyPatch) -> list[str]:
-    """What this process says of weights that both have found, and that fail in one."""
+    """The sentences of this process on weights that both have found, and that fail in one."""
     said: list[str] = []
     patch.setattr(baselines, "say", said.append)
     patch.setattr(baselines, "weights_at_hand", lambda *asked: AtHand("kept", lambda: network_or(failure)))
@@ -52,7 +52,7 @@ def offered(names: list[str], patch: pytest.MonkeyPatch) -> str:
 
 
 def refusal(patch: pytest.MonkeyPatch) -> str:
-    """What both hear where one cannot look for weights."""
+    """The sentence that both hear where one cannot look for weights."""
     patch.setattr(baselines, "weights_at_hand", lambda *asked: network_or(PretrainedWeightsError("no such index")))
     with pytest.raises(Refusal) as error:
         at_hand("resnet8", "")
@@ -60,7 +60,7 @@ def refusal(patch: pytest.MonkeyPatch) -> str:
 
 
 def evaluated_beside(patch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What a run's network is held against where one process cannot open it with other weights, and what is said."""
+    """The networks that are compared where one process cannot open them with other weights, and all that is said."""
     said: list[str] = []
     patch.setattr(baselines, "say", said.append)
     patch.setattr(beside, "open_model", lambda *given, **how: network_or(StartError("no such start")))
