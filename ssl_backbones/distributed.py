@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -24,36 +23,10 @@ PATIENCE = timedelta(minutes=10)
 """Silence after which a process takes another for dead; one whose connection broke is not waited for."""
 REPORTS = timedelta(minutes=1)
 """Time after which a process that others wait for tells them that it is at work."""
-LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed out|recvvalue|process group", re.I)
-"""Words of torch, in many forms, when another process is gone."""
-TELLING = timedelta(seconds=5)
-"""The time that ending processes wait to hear if the first one has said why."""
 
 
 class OtherRankError(Refusal, RuntimeError):
     """Raised in all other processes when one has failed."""
-
-
-def is_lost_rank(error: Exception) -> bool:
-    """True for the error by which torch tells, where several processes work together, that another one is gone."""
-    torchs_own = type(error) is RuntimeError or isinstance(error, dist.DistError)
-    return max(world_size(), launched()) > 1 and torchs_own and bool(LOST.search(str(error)))
-
-
-@contextmanager
-def one_for_all(progress: Callable[[], str]) -> Iterator[None]:
-    """Context manager: raise OtherRankError for the loss of another process, with the progress of the work."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not is_lost_rank(error):
-            raise
-        count = max(world_size(), launched())
-        place = rank() if world_size() > 1 else os.environ.get("RANK", "0")
-        raise OtherRankError(
-            f"another of the {count} processes is gone or has not answered for {PATIENCE.seconds // 60} minutes "
-            f"(look for its own message; seen by process {place}), {progress()}"
-        ) from error
 
 
 def launched() -> int:
@@ -70,6 +43,18 @@ def world_size() -> int:
 def rank() -> int:
     """The rank of this process."""
     return dist.get_rank() if world_size() > 1 else 0
+
+
+class HostGroup:
+    """The group in which processes talk from host to host, beside their devices, and the world that it was made for."""
+
+    world: dist.ProcessGroup | None = None
+    group: dist.ProcessGroup | None = None
+
+
+def by_hosts() -> dist.ProcessGroup | None:
+    """The host group of the processes that have met; None, for the group that they met in, where there is none."""
+    return HostGroup.group if HostGroup.world is dist.group.WORLD else None
 
 
 def sendable(tensor: Tensor) -> Tensor:
@@ -102,7 +87,7 @@ def gather_objects(own: T) -> list[T]:
     if world_size() == 1:
         return [own]
     everyone: list[T] = [own] * world_size()
-    dist.all_gather_object(everyone, own)
+    dist.all_gather_object(everyone, own, group=by_hosts())
     return everyone
 
 
@@ -114,15 +99,15 @@ def first_decides(work: Callable[[], T]) -> T:
     error: Exception | None = None
     if rank() == 0:
         try:
-            with reporting(lambda: dist.broadcast_object_list([None, None, False])):
+            with reporting(lambda: dist.broadcast_object_list([None, None, False], group=by_hosts())):
                 answer[0] = work()
         except Exception as failure:
             error, answer[1] = failure, told(failure) if isinstance(failure, OSError) else str(failure)
-        dist.broadcast_object_list(answer)
+        dist.broadcast_object_list(answer, group=by_hosts())
     else:
         answer[2] = False
         while not answer[2]:
-            dist.broadcast_object_list(answer)
+            dist.broadcast_object_list(answer, group=by_hosts())
     if error is not None:
         raise error
     if answer[1] is not None:
@@ -278,23 +263,3 @@ def doing(what: Doing, *, at_once: bool = False) -> Iterator[None]:
         say(what if isinstance(what, str) else what())
     with NARRATOR.during(what):
         yield
-
-
-def first_to_tell(reason: str) -> bool:
-    """Decide which of the processes that end for a reason tells it: the first, or another that has a reason of its own.
-
-    True in the process that does.
-    """
-    if world_size() == 1:
-        return True
-    with suppress(RuntimeError):  # the store ends with the process that keeps it
-        store = dist.distributed_c10d._get_default_store()
-        if rank() == 0:
-            store.set("refused by 0", reason)
-            store.wait([f"heard by {other}" for other in range(1, world_size())], TELLING)
-            return True
-        store.wait(["refused by 0"], TELLING)
-        told: str = store.get("refused by 0").decode()
-        store.set(f"heard by {rank()}", "")
-        return reason != told
-    return True

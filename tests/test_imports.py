@@ -17,12 +17,12 @@ PACKAGE = ROOT / "ssl_backbones"
 SCRIPTS = {path.stem for folder in ("training", "benchmarks") for path in (ROOT / folder).glob("*.py")}
 
 FLOORS = (
-    {"checks", "credentials", "narrator", "products", "version", "weightless"},
+    {"checks", "credentials", "devices", "narrator", "products", "version", "weightless"},
     {"refusal"},
     {"files", "registry"},
     {"cleanup", "convert", "cores", "distributed", "invocation", "locks", "losses", "metrics"}
     | {"optimizers", "outputs", "schedules", "typed", "version", "views"},
-    {"host_memory"},
+    {"ends", "host_memory"},
     {"data", "fetch", "k_means", "shares"},
     {"mining", "models", "runs"},
     {"methods"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,11 @@ import torch
 from labelled_runs import divided, elsewhere, on_a_rank, results_of, small, weights
 from two_processes import run_two_processes
 
+from ssl_backbones.distributed import OtherRankError
+from ssl_backbones.evaluate.classification import on_features
+from ssl_backbones.evaluate.classification.labelled_run import LabelledRun
 from ssl_backbones.evaluate.protocols import finetune, linear, semi
+from ssl_backbones.files import told
 from ssl_backbones.recipes.settings import OptimizerConfig
 
 CASES = {"moco_v2": linear, "linear_patch": linear, "finetune_patch": finetune, "lewel_10pct": semi}
@@ -27,6 +32,31 @@ class Both(NamedTuple):
     alone: dict[str, Any]
     two: Path
     one: Path
+    unsaved: list[str]
+    """The sentence that each hears of results that cannot be written."""
+
+
+def unsaved(options: LabelledRun) -> str:
+    """The sentence that a process hears of results that the first one cannot write, after a probe on features."""
+
+    def full(*given: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "results.json")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        patch.setattr(on_features, "save_results", full)
+        try:
+            labelled_runs.run(linear, options)
+        except OSError as error:
+            return told(error)
+        except OtherRankError as error:
+            return str(error)
+    return ""
+
+
+def everything(rank: int, asked: list[tuple[str, LabelledRun]], fails: LabelledRun) -> dict[str, Any]:
+    """The answers of a process; two take long to begin."""
+    return {"numbers": on_a_rank(rank, asked), "unsaved": unsaved(fails)}
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +73,11 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
         for name, protocol in CASES.items()
     }
     asked["lewel_10pct"] = dataclasses.replace(asked["lewel_10pct"], share=0.5, judge_every=1)
-    told = run_two_processes(on_a_rank, [(CASES[name].__name__.rpartition(".")[2], run) for name, run in asked.items()])
+    protocols = [(CASES[name].__name__.rpartition(".")[2], run) for name, run in asked.items()]
+    answers = run_two_processes(everything, protocols, elsewhere(asked["linear_patch"], folder / "unsaved"))
     alone = {name: labelled_runs.run(CASES[name], elsewhere(run, folder / "one" / name)) for name, run in asked.items()}
-    ranks = {name: [rank[at] for rank in told] for at, name in enumerate(asked)}
-    return Both(ranks, alone, folder / "two", folder / "one")
+    ranks = {name: [rank["numbers"][at] for rank in answers] for at, name in enumerate(asked)}
+    return Both(ranks, alone, folder / "two", folder / "one", [rank["unsaved"] for rank in answers])
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -68,3 +99,9 @@ def test_the_network_is_the_same(name: str, both: Both) -> None:
     assert two.keys() == one.keys()
     for part, value in one.items():
         assert torch.allclose(two[part].float(), value.float(), rtol=1e-4, atol=1e-4), part
+
+
+def test_results_that_the_first_process_cannot_write_end_both_in_its_sentence(both: Both) -> None:
+    one, other = both.unsaved
+    assert one == other
+    assert one.startswith("results.json cannot be used (No space left on device)")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -13,10 +17,20 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from two_processes import run_two_processes
 
-from ssl_backbones.distributed import gather, share_first, sum_over_processes
+from ssl_backbones import distributed
+from ssl_backbones.distributed import (
+    first_decides,
+    gather,
+    gather_objects,
+    in_every_process,
+    share_first,
+    sum_over_processes,
+)
 from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, Method, MoCoV2Config, RoBConfig
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.models.batch_norm import CrossReplicaBatchNorm
+from ssl_backbones.train.guards import all_finite
+from ssl_backbones.train.host_group import make_host_group
 
 SYNCHRONISED: list[tuple[type[MethodConfig], dict[str, Any]]] = [
     (LewelBConfig, {"target_bn": "sync", "coupled_head": False}),
@@ -141,6 +155,41 @@ def starts_by_nccl(rank: int) -> dict[str, Any]:
         return sent | {"first": mine} | centres
 
 
+def objects_by_hosts(rank: int) -> dict[str, Any]:
+    """All that processes tell one another beside tensors, and whether that and all reports went from host to host."""
+    make_host_group(torch.device("cpu"))
+    groups: list[Any] = []
+
+    def noted(collective: Callable[..., Any], *given: Any, **how: Any) -> None:
+        groups.append(how.get("group"))
+        collective(*given, **how)
+
+    def work() -> int:
+        before = len(groups)
+        while len(groups) == before:  # nothing reported yet
+            time.sleep(0.01)
+        return rank
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distributed, "REPORTS", timedelta(seconds=0.02))
+        for collective in (torch.distributed.all_gather_object, torch.distributed.broadcast_object_list):
+            patch.setattr(torch.distributed, collective.__name__, partial(noted, collective))
+        told = {"gathered": gather_objects(rank), "decided": first_decides(work), "done": in_every_process(work)}
+    own = distributed.HostGroup.group
+    return told | {"by hosts": own is not None and all(group is own for group in groups)}
+
+
+def found_finite(rank: int) -> dict[str, bool]:
+    """The verdict on a network where a weight, or a statistic, is infinite in one process or in none."""
+    found = {}
+    for part, where in product(("weight", "running_var"), (0, 1, None)):
+        network = nn.BatchNorm1d(3)
+        if rank == where:
+            getattr(network, part).data[1] = torch.inf
+        found[f"{part} {where}"] = all_finite(network)
+    return found
+
+
 def everything(rank: int) -> dict[str, Any]:
     """The results of all that is compared; two processes take long to begin."""
     return {
@@ -148,6 +197,8 @@ def everything(rank: int) -> dict[str, Any]:
         "apart": on_a_rank(rank, APART),
         "normalised": normalise(rank),
         "by nccl": starts_by_nccl(rank),
+        "objects": objects_by_hosts(rank),
+        "finite": found_finite(rank),
     }
 
 
@@ -178,3 +229,14 @@ def test_before_a_method_is_on_its_gpu_nothing_is_sent_that_nccl_refuses(ranks: 
     assert any(name.endswith(".centre") and tensor.any() for name, tensor in first.items())
     expected = {"sum": [10, 12, 14], "rows": [0, 1, 2, 10, 11, 12], "first": [0, 1, 2]}
     assert {name: second[name].tolist() for name in expected} == expected
+
+
+def test_objects_go_from_host_to_host(ranks: list[Any]) -> None:
+    """By NCCL a process would wait ten minutes for one that is killed; by gloo it hears of it at once."""
+    told = {"gathered": [0, 1], "decided": 0, "done": [0, 1], "by hosts": True}
+    assert [rank["objects"] for rank in ranks] == [told, told]
+
+
+def test_what_is_not_finite_in_one_process_ends_both(ranks: list[Any]) -> None:
+    for found in (rank["finite"] for rank in ranks):
+        assert {name: name.endswith("None") for name in found} == found

@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -29,11 +30,13 @@ from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.rules import RULES
 from ssl_backbones.runs.run_folder import RunFolderError
 from ssl_backbones.train import beginning as beginning_module
+from ssl_backbones.train import cache
 from ssl_backbones.train import settle as settle_module
 from ssl_backbones.train.guards import memory_advice
 from ssl_backbones.train.results import altered
 from ssl_backbones.train.settle import fillable_memory, shorter_side
 from ssl_backbones.train.start import UnfitError
+from ssl_backbones.train.step_memory import Footprint, parts_within
 from ssl_backbones.views import Policy
 
 OWN = [name for name in recipes.names() if name.endswith(".own")]
@@ -363,6 +366,24 @@ def test_the_facts_of_images_and_machine(tmp_path: Path, monkeypatch: pytest.Mon
     assert fillable_memory(torch.device("cpu")) == 0.25e9
     (tmp_path / "memory.max").write_text("max\n")
     assert fillable_memory(torch.device("cpu")) > 0.25e9
+
+
+@pytest.mark.parametrize(
+    ("free", "reserved", "taken", "left", "parts"),
+    [(78, 0, 0, 64, 1), (60, 15, 5, 64, 1), (20, 10, 0, 30, 2), (20, 10, 10, 20, 2), (4, 0, 0, 4, 8)],
+)
+def test_a_gpu_that_others_use_is_filled_as_far_as_it_is_free(
+    free: int, reserved: int, taken: int, left: int, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In GB, of 80, of which this process has reserved and taken some; and the parts of a batch of 32 GB."""
+    device = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * 10**9, 80 * 10**9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved * 10**9)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: taken * 10**9)
+    assert fillable_memory(device) == left * 1e9
+    assert cache.free_memory(device) == (free + reserved - taken) * 1e9
+    recipe: Any = Mock(batch_size=256)
+    assert parts_within(recipe, Footprint(0.0, 32e9 / 256, "fp32"), fillable_memory(device), 1) == parts
 
 
 @pytest.mark.parametrize("name", [name for name in OWN if name.startswith("resnet18_")])

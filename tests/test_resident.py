@@ -116,7 +116,7 @@ def test_images_without_room_on_the_device_are_refused(tmp_path: Path, monkeypat
         run(tiny(BYOLConfig, data, tmp_path / "run", **choices, cache_limit=1e-6))
     with pytest.raises(ImageSourceError, match="holds JPEG"):
         run(tiny(BYOLConfig, data, tmp_path / "run", **choices, reencode=16))
-    monkeypatch.setattr(cache, "device_memory", lambda device: 4000.0)
+    monkeypatch.setattr(cache, "free_memory", lambda device: 4000.0)
     with pytest.raises(ImageSourceError, match=r"images may take 0\.00 GB of this cpu device's memory"):
         run(tiny(BYOLConfig, data, tmp_path / "run", **choices))
     assert not (tmp_path / "run").exists()

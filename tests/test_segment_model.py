@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scenes import DrawnScenes
 from torch import Tensor, nn
 from two_processes import run_two_processes
 
 import ssl_backbones
-from ssl_backbones.data import Request
+from ssl_backbones.data import Request, UnreadableImageError
 from ssl_backbones.evaluate.segmentation.fcn import FCNHead, dilated, enlarged, widths_of
 from ssl_backbones.evaluate.segmentation.iou import mean_iou
 from ssl_backbones.evaluate.segmentation.mask_values import IGNORED
@@ -22,6 +23,7 @@ from ssl_backbones.evaluate.segmentation.scene_views import Scene
 from ssl_backbones.evaluate.segmentation.segment_run import PRESETS
 from ssl_backbones.evaluate.segmentation.segmentation import Segmentation, SegmentationConfig, mean_loss
 from ssl_backbones.evaluate.segmentation.segmentation_judge import overlaps
+from ssl_backbones.refusal import Refusal
 from ssl_backbones.train.start import UnfitError
 
 SMALL = {"classes": 4, "channels": 8, "convs": 1, "concat": False, "dropout": 0.0, "auxiliary": 0.0}
@@ -166,9 +168,35 @@ def step_and_test(rank: int) -> dict[str, Tensor]:
     return gradients | {"images": torch.from_numpy(found.images), "confusion": torch.from_numpy(found.confusion)}
 
 
-def test_two_processes_are_one() -> None:
+class TornScenes(DrawnScenes):
+    """Scenes of which one cannot be read."""
+
+    def __getitem__(self, index: int) -> Image.Image:
+        if index == 3:
+            raise UnreadableImageError("3.png is torn")
+        return super().__getitem__(index)
+
+
+def two(rank: int) -> dict[str, Any]:
+    """The findings of a process, and what it hears of an image that the second one cannot read."""
+    with pytest.raises(Refusal) as error:
+        overlaps(small(), TornScenes(5), torch.device("cpu"))
+    return {"found": step_and_test(rank), "heard": str(error.value)}
+
+
+@pytest.fixture(scope="module")
+def ranks() -> list[dict[str, Any]]:
+    """The answers of either of two processes."""
+    return run_two_processes(two)
+
+
+def test_an_image_that_one_process_cannot_test_is_named_by_both(ranks: list[dict[str, Any]]) -> None:
+    assert [told["heard"] for told in ranks] == ["3.png is torn"] * 2
+
+
+def test_two_processes_are_one(ranks: list[dict[str, Any]]) -> None:
     alone = step_and_test(0)
-    for told in run_two_processes(step_and_test):
+    for told in (answers["found"] for answers in ranks):
         for name in ("images", "confusion"):
             assert torch.equal(told.pop(name), alone[name]), name
         for name, gradient in told.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,9 @@ import pytest
 import torch
 from conftest import ROOT, drawn_image
 from runs import image_folder, outcome, run, tiny
+from scenes import DrawnScenes
 from test_losses import ARGUMENTS
+from test_segment_model import small
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,6 +27,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ssl_backbones import losses
 from ssl_backbones.data.parts import Request
 from ssl_backbones.evaluate.detection.detect_run import DetectRun
+from ssl_backbones.evaluate.segmentation.segment_run import PRESETS
+from ssl_backbones.evaluate.segmentation.segmentation import Segmentation
+from ssl_backbones.evaluate.segmentation.segmentation_judge import SegmentationJudge
 from ssl_backbones.losses.parts import in_parts
 from ssl_backbones.methods import MoCoV2Config
 from ssl_backbones.methods.nnclr import cosines
@@ -69,6 +75,25 @@ def test_switches_follow_the_run_and_the_device(data: Path) -> None:
     ):
         set_switches(asked, device)
         assert switched() == expected
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_convolutions_are_searched_for_images_of_many_sizes(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    searching = []
+
+    def scores(method: Segmentation, image: Tensor, size: tuple[int, int]) -> Tensor:
+        searching.append(torch.backends.cudnn.benchmark)
+        assert not fails
+        return torch.zeros(1, 4, *size)
+
+    monkeypatch.setattr(Segmentation, "scores", scores)
+    judge = SegmentationJudge(PRESETS["voc_moco"], small(), DrawnScenes(2), ["0", "1", "2", "3"])
+    bench: Any = Mock(device=CPU, workers=0, autocast=nullcontext)
+    torch.backends.cudnn.benchmark = True
+    with pytest.raises(AssertionError) if fails else nullcontext():
+        judge.judge(bench)
+    assert searching == [False] * (1 if fails else 2)
+    assert torch.backends.cudnn.benchmark
 
 
 def test_on_a_cpu_repeatable_operations_are_those_that_always_run(data: Path) -> None:

@@ -23,7 +23,7 @@ import torch.distributed
 
 from ssl_backbones.checks import brief
 from ssl_backbones.credentials import without_credentials
-from ssl_backbones.distributed import first_to_tell, one_for_all
+from ssl_backbones.ends import first_to_tell, one_for_all
 from ssl_backbones.files import told
 from ssl_backbones.invocation import NAME
 from ssl_backbones.narrator import NARRATOR

@@ -11,7 +11,7 @@ import torch
 
 from ssl_backbones.catalogue.start import check_same
 from ssl_backbones.data import Images
-from ssl_backbones.distributed import say
+from ssl_backbones.distributed import made_everywhere, say
 from ssl_backbones.evaluate.evaluation import Evaluation
 from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel, evaluated, open_model
@@ -62,19 +62,23 @@ def candidates(asked: Evaluation) -> Iterator[Candidate[EvaluatedModel]]:
     """The networks to compare, the one that is evaluated first."""
     options, own, run = asked.options, asked.model, Path(asked.options.model)
     how: dict[str, Any] = {"size": own.crop.size, "layer": own.layer, "channels": options.decoding.seen}
+
+    def opened(**weights: Any) -> EvaluatedModel:
+        return open_model(options.model, own.device, **weights, **how)
+
     yield Candidate(own.name, lambda: own)
     if not options.random:
-        yield Candidate(RANDOM, lambda: open_model(options.model, own.device, random=True, seed=options.seed, **how))
+        yield Candidate(RANDOM, lambda: made_everywhere(lambda: opened(random=True, seed=options.seed)))
     if not options.random and (init := recorded_recipe(run).get("init")):
         begun_with = start_of(recorded_results(run))
 
         def started() -> EvaluatedModel:
-            opened = open_model(options.model, own.device, init=init, **how)
-            if begun_with is not None and opened.given is not None:
-                check_same(opened.given, begun_with)
-            return opened
+            found = opened(init=init)
+            if begun_with is not None and found.given is not None:
+                check_same(found.given, begun_with)
+            return found
 
-        yield Candidate(f"its start, {init}", started)
+        yield Candidate(f"its start, {init}", lambda: made_everywhere(started))
     if options.in_chans:
         return  # weights at hand are of RGB
     if (found := at_hand(architecture_of(own), asked.images.fingerprint)) is not None:

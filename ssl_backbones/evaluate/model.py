@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import ssl_backbones
 from ssl_backbones.catalogue.start import StartError, open_instead
+from ssl_backbones.devices import gpu_here
 from ssl_backbones.models.backbone import center_crop, weights_sha256
 from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.refusal import Refusal
@@ -127,5 +128,5 @@ def evaluated(
 
 
 def usual_device() -> torch.device:
-    """The GPU where there is one, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU where there is one that is not excluded, or the CPU."""
+    return torch.device("cuda" if gpu_here() else "cpu")

@@ -29,6 +29,7 @@ from ssl_backbones.cores import cores_here
 from ssl_backbones.data import Images, UnreadableImageError
 from ssl_backbones.data.threads import in_turn
 from ssl_backbones.data.unreadable import is_readable
+from ssl_backbones.devices import gpu_here
 from ssl_backbones.distributed import doing, first_decides, gather, say, world_size
 from ssl_backbones.files import (
     PRIVATE,
@@ -257,9 +258,9 @@ def embedded(teacher: Teacher, crop: CenterCrop, images: Images, rows: np.ndarra
 
 
 def usual_device() -> torch.device:
-    """The GPU where there is one that the processes of the run can share tensors of; the CPU elsewhere."""
+    """The GPU where there is one, not excluded, that the processes of the run can share tensors of; else the CPU."""
     shared = world_size() == 1 or dist.get_backend() == "nccl"
-    return torch.device("cuda" if torch.cuda.is_available() and shared else "cpu")
+    return torch.device("cuda" if gpu_here() and shared else "cpu")
 
 
 def ahead(crop: CenterCrop, images: Images, batches: list[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:

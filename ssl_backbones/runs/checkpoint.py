@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ssl_backbones.devices import gpu_here
 from ssl_backbones.distributed import first_decides, rank
 from ssl_backbones.runs.manifest import (
     MANIFEST,
@@ -61,7 +62,7 @@ def surroundings(world_size: int) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": torch.cuda.get_device_name() if gpu_here() else None,
         "num_threads": torch.get_num_threads(),
         "world_size": world_size,
     }

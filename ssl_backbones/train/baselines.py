@@ -13,8 +13,9 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.catalogue.at_hand import weights_at_hand
-from ssl_backbones.distributed import first_decides, made_everywhere, say
+from ssl_backbones.catalogue.at_hand import AtHand, weights_at_hand
+from ssl_backbones.distributed import gather_objects, made_everywhere, say
+from ssl_backbones.files import told
 from ssl_backbones.metrics import effective_rank, jackknife_interval, knn_predict, own_image_found, paired_gain
 from ssl_backbones.metrics.jackknife import GROUPS
 from ssl_backbones.metrics.logistic_regression import fit_classifier
@@ -37,6 +38,10 @@ WEIGHT_DECAY = 1e-3
 """Weight decay of the probe: the same for all networks, and not tuned."""
 
 
+class UnusableBaselineError(Refusal, OSError):
+    """Weights that were found on this machine, and cannot be read."""
+
+
 @dataclass(frozen=True)
 class Candidate(Generic[Network]):
     """A network to compare, which is made when its turn comes."""
@@ -50,11 +55,20 @@ class Candidate(Generic[Network]):
 
 
 def at_hand(architecture: str, fingerprint: str) -> Candidate[nn.Module] | None:
-    """Weights of an architecture that are on this machine, for images of a fingerprint."""
-    found = first_decides(lambda: weights_at_hand(architecture, fingerprint))
-    if found is None:
+    """Weights of an architecture that every process finds on its machine, for images of a fingerprint."""
+    found = made_everywhere(lambda: weights_at_hand(architecture, fingerprint))
+    names = gather_objects(found and found.name)
+    if found is None or len(set(names)) > 1:
         return None
-    return Candidate(found.name, lambda: made_everywhere(found.make), found.images, once=True)
+    return Candidate(found.name, lambda: made_everywhere(lambda: opened(found)), found.images, once=True)
+
+
+def opened(found: AtHand) -> nn.Module:
+    """The network with weights that were found; UnusableBaselineError where their file cannot be read."""
+    try:
+        return found.make()
+    except OSError as error:
+        raise UnusableBaselineError(told(error)) from error
 
 
 def made(

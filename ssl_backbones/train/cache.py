@@ -22,7 +22,7 @@ from ssl_backbones.data import Images, ImageSourceError, ResidentImages, Unreada
 from ssl_backbones.data.cached import INDEX, CachedImages, read_index, verify
 from ssl_backbones.data.digests import spread
 from ssl_backbones.data.unreadable import Unreadable
-from ssl_backbones.distributed import doing, first_decides, first_here, in_every_process, say
+from ssl_backbones.distributed import doing, first_decides, first_here, gather_objects, in_every_process, say
 from ssl_backbones.locks import Lock, LockedError
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.refusal import Refusal, reason
@@ -30,9 +30,10 @@ from ssl_backbones.runs.log import Bar
 from ssl_backbones.runs.manifest import seen, wait_for
 from ssl_backbones.runs.progress import counted
 from ssl_backbones.train.cache_file import BLOCK, UnfinishedCache, can_be_kept, content_of
+from ssl_backbones.train.settle import still_free
 
 SHARE = 0.25
-"""Part of a GPU's memory that images may take from the network."""
+"""Part of a GPU's free memory that images may take from the network."""
 SAMPLE = 64
 """Images whose size stands for all, and of which a few are held against the source whenever a cache is used."""
 COMPARED = 16
@@ -249,7 +250,7 @@ def resident(images: Images, recipe: Recipe, device: torch.device) -> Images:
             f"{recipe.data} was too large for the cache (--cache_limit {recipe.cache_limit:g} GB), and only a cache "
             "becomes resident: raise the limit, or leave out --resident"
         )
-    needed, allowed = int(images.ends[-1]), SHARE * device_memory(device)
+    needed, allowed = int(images.ends[-1]), SHARE * min(gather_objects(free_memory(device)))
     if needed > allowed:
         raise ImageSourceError(
             f"{recipe.data} takes {needed / 1e9:.2f} GB as pixels, and images may take {allowed / 1e9:.2f} GB of this "
@@ -258,6 +259,6 @@ def resident(images: Images, recipe: Recipe, device: torch.device) -> Images:
     return ResidentImages(images, device)
 
 
-def device_memory(device: torch.device) -> float:
-    """Bytes of the device's memory in all; infinite for a CPU, whose share the cache's limit sets."""
-    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else float("inf")
+def free_memory(device: torch.device) -> float:
+    """Bytes of a GPU's memory that are free; infinite for a CPU, whose share the cache's limit sets."""
+    return still_free(device) if device.type == "cuda" else float("inf")

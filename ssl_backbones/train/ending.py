@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from ssl_backbones.data.images import Images
-from ssl_backbones.distributed import is_lost_rank, made_everywhere, rank, say, world_size
+from ssl_backbones.distributed import made_everywhere, rank, say, world_size
+from ssl_backbones.ends import is_lost_rank
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.names import Name

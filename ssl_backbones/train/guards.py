@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from ssl_backbones.distributed import world_size
+from ssl_backbones.distributed import sum_over_processes, world_size
 from ssl_backbones.host_memory import is_out_of_memory
 from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.instead import take_own
@@ -117,9 +117,10 @@ class StepUndo:
 
 
 def all_finite(network: nn.Module) -> bool:
-    """True if every weight and every buffer is finite."""
+    """True if every weight and every buffer is finite, in all processes, which ask together: statistics differ."""
     tensors = [*network.parameters(), *network.buffers()]
-    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
+    bad = ~torch.stack([tensor.isfinite().all() for tensor in tensors]).all()
+    return not sum_over_processes(bad.int())
 
 
 class MemoryShortError(Refusal, RuntimeError):

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from ssl_backbones import distributed
-from ssl_backbones.distributed import launched, say
+from ssl_backbones.distributed import HostGroup, by_hosts, launched, say
 from ssl_backbones.refusal import Refusal
 
 INTERFACE = "set GLOO_SOCKET_IFNAME to the network interface that the machines share, such as eth0 (see `ip addr`)"
@@ -20,13 +20,6 @@ GLOO = re.compile(r"gloo|unable to find (interface|address)|ifaddrs", re.I)
 
 class MeetingError(Refusal, RuntimeError):
     """Processes that cannot talk to one another."""
-
-
-class HostGroup:
-    """The group, made once for the processes that have met."""
-
-    world: dist.ProcessGroup | None = None
-    group: dist.ProcessGroup | None = None
 
 
 @contextmanager
@@ -78,7 +71,7 @@ def host_group() -> dist.ProcessGroup | None:
     """The group that was made when the processes met; None where the devices' own serves."""
     if HostGroup.world is not dist.group.WORLD:
         make_host_group(torch.device("cpu") if "gloo" in dist.get_backend() else device_here())
-    return HostGroup.group
+    return by_hosts()
 
 
 def device_here() -> torch.device:

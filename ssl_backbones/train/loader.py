@@ -13,11 +13,13 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from ssl_backbones.cores import cores_here
 from ssl_backbones.data.batches import Batch, BatchDataset
 from ssl_backbones.data.order import Order, Requests
+from ssl_backbones.recipes.recipe import Run
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.waiting import Spent
 from ssl_backbones.train.shared_arrays import arrays_shared
@@ -52,13 +54,13 @@ class Loader:
         accumulation: int = 1,
         workers: int = 0,
         prefetch: int | None = None,
-        pin_memory: bool | None = None,
+        pin_memory: bool = False,
         start_method: str | None = None,
     ) -> None:
         """`batch_size` counts all ranks and micro-batches; `prefetch` is host batches per worker: 2 unless said
         otherwise, and 1 where there are many workers.
 
-        Memory is pinned where there is a CUDA device unless said otherwise. `start_method` is one of Python's ("fork",
+        `pin_memory` is for batches that go to a CUDA device. `start_method` is one of Python's ("fork",
         "forkserver", "spawn"), by default the platform's own.
         """
         if start_method is not None and start_method not in multiprocessing.get_all_start_methods():
@@ -71,10 +73,24 @@ class Loader:
         self.order = Order(len(dataset), batch_size, seed, rank, world_size, accumulation, dataset.images.shards)
         self.workers = workers
         self.prefetch = prefetch
-        self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self.pin_memory = pin_memory
         self.start_method = start_method
         self.spent = Spent()
         """With the seconds that batches were waited for; what this process makes itself is waited for too."""
+
+    @classmethod
+    def of(cls, run: Run, dataset: BatchDataset, accelerator: Accelerator) -> Loader:
+        """This process's loader of a run; WorkersError for more reading processes than there is any use for."""
+        return cls(
+            dataset,
+            run.batch_size,
+            run.seed,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+            accumulation=run.parts,
+            workers=0 if dataset.images.in_process else reading_workers(run.workers),
+            pin_memory=accelerator.device.type == "cuda",
+        )
 
     @property
     def steps_per_epoch(self) -> int:

@@ -36,7 +36,7 @@ from ssl_backbones.train.guards import (
     within_memory_beside,
 )
 from ssl_backbones.train.judge import Judge, Measured, Trained
-from ssl_backbones.train.loader import Loader, reading_workers
+from ssl_backbones.train.loader import Loader
 from ssl_backbones.train.optimization import build_optimizer, set_hyperparameters
 from ssl_backbones.train.precision import Compute
 from ssl_backbones.train.processes import Stopped, StopSignals
@@ -63,15 +63,7 @@ class Loop:
         self.run, self.images, self.judge, self.compute = run, images, judge, compute
         self.accelerator, self.folder = accelerator, folder
         self.dataset = progressive(method.dataset(images, run.size, run.seed), run.sides)
-        self.loader = Loader(
-            self.dataset,
-            run.batch_size,
-            run.seed,
-            rank=accelerator.process_index,
-            world_size=accelerator.num_processes,
-            accumulation=run.parts,
-            workers=0 if images.in_process else reading_workers(run.workers),
-        )
+        self.loader = Loader.of(run, self.dataset, accelerator)
         self.total_steps = run.total_steps(self.loader.steps_per_epoch)
         self.whole_steps = run.whole_steps(self.loader.steps_per_epoch)
         self.writer = Writer(folder.checkpoints, run.checkpoints.keep)

@@ -19,6 +19,7 @@ from accelerate.utils import GradientAccumulationPlugin, LoggerType, parse_flag_
 
 from ssl_backbones import distributed
 from ssl_backbones.cores import threads_here, threads_spin
+from ssl_backbones.devices import gpu_excluded
 from ssl_backbones.distributed import say, silent, world_size
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.trackers import mentioned
@@ -76,7 +77,7 @@ def meet() -> torch.device:
     Accelerate hears of ACCELERATE_USE_CPU too late, and on a machine without an accelerator takes each for alone.
     """
     check_launcher()
-    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    cpu = gpu_excluded() or not torch.accelerator.is_available()
     torch.set_num_threads(threads_here())
     keep_freed_memory()
     with meeting():

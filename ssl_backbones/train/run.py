@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 
 from ssl_backbones.data import Images, TooManyUnreadableError
-from ssl_backbones.distributed import doing, first_decides, one_for_all, say
+from ssl_backbones.distributed import doing, first_decides, say
+from ssl_backbones.ends import one_for_all
 from ssl_backbones.methods.method import Method
 from ssl_backbones.narrator import as_time
 from ssl_backbones.recipes.recipe import Run

@@ -173,14 +173,20 @@ def fillable_memory(device: torch.device) -> float:
 
 
 def memory_here(device: torch.device) -> float:
-    """Bytes that this process may fill: of its GPU's memory, or its share of the host's."""
+    """Bytes that this process may fill: of its GPU's memory as far as it is free, or its share of the host's."""
     if device.type == "cuda":
-        return OF_A_GPU * torch.cuda.get_device_properties(device).total_memory
+        return min(OF_A_GPU * torch.cuda.mem_get_info(device)[1], still_free(device))
     total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if hasattr(os, "sysconf") else 8e9
     with suppress(OSError, ValueError):  # no container, or one without a limit
         total = min(total, float(LIMIT.read_text()))
     processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
     return OF_THE_HOST * total / (int(processes) if processes.isdecimal() and int(processes) else 1)
+
+
+def still_free(device: torch.device) -> int:
+    """Bytes of a GPU's memory that neither other programs nor this process's tensors, such as resident images, take."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def told(recipe: Recipe, names: tuple[str, ...], images: int, origin: str) -> str:

@@ -35,6 +35,17 @@ def set_switches(run: Run, device: torch.device) -> None:
 
 
 @contextmanager
+def any_shape() -> Iterator[None]:
+    """Context manager: no search for the fastest convolutions, which begins anew with every other size of image."""
+    searches = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = searches
+
+
+@contextmanager
 def repeatable() -> Iterator[None]:
     """Context manager: raise NotRepeatableError for an operation that has no deterministic form, with its name."""
     try:

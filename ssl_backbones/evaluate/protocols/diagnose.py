@@ -84,7 +84,7 @@ def run(options: Options) -> dict[str, Any]:
         views = views_of(asked.model.crop, options.in_chans)
         middle = features_of(asked.model, images, asked.extraction, only=sample)
         pairs = features_of(asked.model, images, asked.extraction, only=sample, views=views)
-        numbers = measured(middle, pairs, options)
+        numbers = measured(middle, pairs, options, asked.model.device)
         copies = near_copies(asked, options) if validation and options.copies else {}
         told = beside_baselines(asked, options.compared) if options.compared else {}
         left = asked.save_results(
@@ -148,10 +148,11 @@ def views_of(crop: CenterCrop, channels: int = 0) -> MultiView:
     return MultiView(policies, crop.size, mean=crop.mean, std=crop.std)
 
 
-def measured(middle: Features, pairs: Features, options: Options) -> dict[str, Number]:
+def measured(middle: Features, pairs: Features, options: Options, device: torch.device) -> dict[str, Number]:
     """Each number with its interval, from the features (N, D) of middle crops and (N, 2 D) of two views."""
+    device = device if device.type == "cuda" else torch.device("cpu")  # others lack float64
     kept = torch.from_numpy(np.flatnonzero(middle.readable & pairs.readable))
-    rows, (first, second) = middle.rows[kept], pairs.rows[kept].chunk(2, dim=1)
+    rows, (first, second) = middle.rows[kept].to(device), pairs.rows[kept].to(device).chunk(2, dim=1)
     order = permutation(options.seed, 1, len(kept))
     metrics: dict[str, Callable[[Tensor], float]] = {
         "std": lambda chosen: feature_std(rows[chosen]),

@@ -12,7 +12,7 @@ import torch
 
 from ssl_backbones.data import Images, UnreadableImageError, by_content
 from ssl_backbones.data.placement import to_device
-from ssl_backbones.distributed import gather, rank, world_size
+from ssl_backbones.distributed import gather, made_everywhere, rank, world_size
 from ssl_backbones.evaluate.segmentation.iou import (
     Overlaps,
     confusion_of,
@@ -31,6 +31,7 @@ from ssl_backbones.runs.results import as_share
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.embed import batches, evaluated
 from ssl_backbones.train.judge import Measured, Trained
+from ssl_backbones.train.switches import any_shape
 
 SOME = 5
 """Classes shown at each end of the list."""
@@ -123,23 +124,35 @@ def overlaps(
 ) -> Overlaps:
     """Segment the scenes, in every process: each image whole, its scores brought to its own size.
 
-    Processes share out the images, and all predict with the first one's batch statistics.
+    Processes share out the images, and all predict with the first one's batch statistics. An error in one, such as
+    UnreadableImageError for an image that cannot be read, is raised in all.
+    """
+    with evaluated(method), autocast or nullcontext(), any_shape():
+        images, confusion = made_everywhere(lambda: own_overlaps(method, scenes, device, workers))
+    everyone = gather(images).unflatten(0, (world_size(), -1)).transpose(0, 1).flatten(0, 1)[: len(scenes)]
+    total = gather(confusion[None]).sum(dim=0)
+    return Overlaps(total.cpu().numpy(), everyone.cpu().numpy())
+
+
+def own_overlaps(
+    method: Segmentation, scenes: Scenes, device: torch.device, workers: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The counts of this process's share of n scenes, and their confusion matrix (C, C), of C classes.
+
+    Those of images (n, 3, C) are zeros where it has one image fewer than others. UnreadableImageError for an image that
+    cannot be read.
     """
     classes = method.config.classes
     mine = np.arange(rank(), len(scenes), world_size())
-    share = -(-len(scenes) // world_size())
     confusion = torch.zeros(classes, classes, dtype=torch.long, device=device)
-    images = torch.zeros(share, 3, classes, dtype=torch.long, device=device)
+    images = torch.zeros(-(-len(scenes) // world_size()), 3, classes, dtype=torch.long, device=device)
     dataset = SceneBatches(scenes, method.whole(), seed=0)
-    with evaluated(method), autocast or nullcontext():
-        for row, batch in enumerate(counted(batches(dataset, mine, 1, workers), len(mine), "testing")):
-            if batch.unreadable:
-                raise UnreadableImageError(next(iter(batch.unreadable.values())))
-            image, mask = dataset.on_device(to_device(batch.content, device))
-            predicted = method.scores(image, mask.shape[1:]).argmax(dim=1)
-            one = confusion_of(predicted, mask, classes)
-            confusion += one
-            images[row] = marginals(one)
-    everyone = gather(images).view(world_size(), share, 3, classes).transpose(0, 1).flatten(0, 1)[: len(scenes)]
-    total = gather(confusion[None]).sum(dim=0)
-    return Overlaps(total.cpu().numpy(), everyone.cpu().numpy())
+    for row, batch in enumerate(counted(batches(dataset, mine, 1, workers), len(mine), "testing")):
+        if batch.unreadable:
+            raise UnreadableImageError(next(iter(batch.unreadable.values())))
+        image, mask = dataset.on_device(to_device(batch.content, device))
+        predicted = method.scores(image, mask.shape[1:]).argmax(dim=1)
+        one = confusion_of(predicted, mask, classes)
+        confusion += one
+        images[row] = marginals(one)
+    return images, confusion
