@@ -100,6 +100,7 @@ def row(name: str) -> dict[str, Any]:
         "optimizer": optimizer.kind,
         "epochs": recipe.epochs,
         "batch": recipe.batch_size,
+        "hold_out": recipe.hold_out,
         "lr": round(recipe.peak_lr, 12),
         "decay": optimizer.weight_decay,
         "warmup": schedule.warmup_epochs,
@@ -128,6 +129,8 @@ STATED: dict[str, dict[str, dict[str, Any]]] = {
     path.stem: json.loads(path.read_text()) for path in sorted((Path(__file__).parent / "stated").glob("*.json"))
 }
 """The settings as papers, their code and their logs state them, by file of recipes and name of recipe."""
+SILENT: dict[str, Any] = {"hold_out": 0}
+"""What holds where a source says nothing of it."""
 BASES = {name: stated for rows in STATED.values() for name, stated in rows.items()}
 ALTERED = {  # LEWEL's ablations share the settings of the recipe that they alter
     name: BASES[name[: name.index("_240ep_")] + "_240ep"] for name in NAMES if "in100_240ep_" in name
@@ -136,10 +139,16 @@ ALTERED = {  # LEWEL's ablations share the settings of the recipe that they alte
 
 @pytest.mark.parametrize("name", BASES | ALTERED)
 def test_a_recipe_is_what_its_source_states(name: str):
-    stated, found = (BASES | ALTERED)[name], row(name)
+    stated, found = SILENT | (BASES | ALTERED)[name], row(name)
     compared = found.keys() - {"whose"} if name in ALTERED else found.keys()  # of which few have a figure
     assert {key: found[key] for key in compared} == {key: stated[key] for key in compared}
     assert stated.keys() - found.keys() <= {"gradient"}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "mine-pairs" in recipes.get(name).promise.not_stated])
+def test_pairs_are_mined_of_the_images_that_are_trained_on(name: str):
+    recipe = recipes.get(name)
+    assert (f"--hold_out {recipe.hold_out}" in recipe.promise.not_stated) == bool(recipe.hold_out)
 
 
 @pytest.mark.parametrize("file", STATED)
