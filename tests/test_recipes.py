@@ -99,6 +99,7 @@ def row(name: str) -> dict[str, Any]:
     return {
         "optimizer": optimizer.kind,
         "epochs": recipe.epochs,
+        "hours": recipe.promise.hours,
         "batch": recipe.batch_size,
         "hold_out": recipe.hold_out,
         "lr": round(recipe.peak_lr, 12),
@@ -129,7 +130,7 @@ STATED: dict[str, dict[str, dict[str, Any]]] = {
     path.stem: json.loads(path.read_text()) for path in sorted((Path(__file__).parent / "stated").glob("*.json"))
 }
 """The settings as papers, their code and their logs state them, by file of recipes and name of recipe."""
-SILENT: dict[str, Any] = {"hold_out": 0}
+SILENT: dict[str, Any] = {"hold_out": 0, "hours": None}
 """What holds where a source says nothing of it."""
 BASES = {name: stated for rows in STATED.values() for name, stated in rows.items()}
 ALTERED = {  # LEWEL's ablations share the settings of the recipe that they alter
