@@ -15,6 +15,7 @@ import timm
 from ssl_backbones import recipes
 from ssl_backbones.methods import METHODS
 from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import LR_AFTER
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.paper_table import Table
 from ssl_backbones.registry.tables import OWN, TABLES
@@ -114,10 +115,15 @@ def row(name: str) -> dict[str, Any]:
         "start_share": round(schedule.start_share, 12),
         "end_share": round(schedule.end_share, 12),
         "views": [[*view.area, view.interpolation, view.blur_p, view.solarize_p] for view in policies(recipe.method)],
+        "otherwise": [what for what, words in OTHERWISE.items() if words in recipe.promise.not_stated],
         "whose": re.findall(r"\(([^()]+)\)", recipe.promise.result),
         "momentum": getattr(recipe.method, "target_momentum", None) or getattr(recipe.method, "momentum", None),
         "bn": getattr(recipe.method, "target_bn", None) or getattr(recipe.method, "key_bn", None),
     }
+
+
+OTHERWISE = {"lr after momentum": LR_AFTER}
+"""What some sources do otherwise than the recipes that follow them, and the words that tell of it."""
 
 
 def policies(method: Any) -> list[Policy]:
@@ -130,7 +136,7 @@ STATED: dict[str, dict[str, dict[str, Any]]] = {
     path.stem: json.loads(path.read_text()) for path in sorted((Path(__file__).parent / "stated").glob("*.json"))
 }
 """The settings as papers, their code and their logs state them, by file of recipes and name of recipe."""
-SILENT: dict[str, Any] = {"hold_out": 0, "hours": None}
+SILENT: dict[str, Any] = {"hold_out": 0, "hours": None, "otherwise": []}
 """What holds where a source says nothing of it."""
 BASES = {name: stated for rows in STATED.values() for name, stated in rows.items()}
 ALTERED = {  # LEWEL's ablations share the settings of the recipe that they alter

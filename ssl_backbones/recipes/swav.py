@@ -7,7 +7,7 @@ from dataclasses import replace
 from ssl_backbones.methods.swav import SwAVConfig
 from ssl_backbones.recipes.own import ARCHS, contrastive, heads, own
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.settings import LR_AFTER, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.recipes.small_images import CONTRASTIVE, EPOCHS, HEADS, SETS, STEPS, small
 from ssl_backbones.registry.backbones import SMALL
 from ssl_backbones.views import SWAV_CROP, SWAV_VIEWS
@@ -21,7 +21,7 @@ QUEUE_FROM = 15
 WIDE = replace(SWAV_VIEWS[0], area=(0.08, 1.0))
 OPEN = (
     "Batch statistics are those of all processes; the authors' are of groups of eight GPUs at batch 4,096. "
-    "Initial weights follow this library."
+    f"{LR_AFTER} Initial weights follow this library."
 )
 
 
