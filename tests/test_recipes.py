@@ -14,8 +14,10 @@ import timm
 
 from ssl_backbones import recipes
 from ssl_backbones.methods import METHODS
+from ssl_backbones.recipes.instdisc import GREY_FIRST
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.settings import LR_AFTER
+from ssl_backbones.recipes.swav import OPENCV
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.paper_table import Table
 from ssl_backbones.registry.tables import OWN, TABLES
@@ -122,7 +124,7 @@ def row(name: str) -> dict[str, Any]:
     }
 
 
-OTHERWISE = {"lr after momentum": LR_AFTER}
+OTHERWISE = {"lr after momentum": LR_AFTER, "grey first": GREY_FIRST, "blur by OpenCV": OPENCV}
 """What some sources do otherwise than the recipes that follow them, and the words that tell of it."""
 
 

@@ -19,9 +19,10 @@ SMALL_BATCH = ScheduleConfig(per="step", end_share=END)
 QUEUE_FROM = 15
 """The epoch from which small batches are assigned beside a queue."""
 WIDE = replace(SWAV_VIEWS[0], area=(0.08, 1.0))
+OPENCV = "The authors' runs blurred views by OpenCV, over 23 pixels; here it is Pillow's blur."
 OPEN = (
     "Batch statistics are those of all processes; the authors' are of groups of eight GPUs at batch 4,096. "
-    f"{LR_AFTER} Initial weights follow this library."
+    f"{OPENCV} {LR_AFTER} Initial weights follow this library."
 )
 
 
