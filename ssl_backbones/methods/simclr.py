@@ -60,6 +60,8 @@ class SimCLR(Method):
     shift, is how the authors' code has it.
     """
 
+    accumulation_is_exact = False
+
     def __init__(self, backbone: nn.Module, config: SimCLRConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or SimCLRConfig()
@@ -73,10 +75,6 @@ class SimCLR(Method):
 
     def transform(self, size: int) -> MultiView:
         return MultiView(self.config.views, size, **normalisation(self.backbone))
-
-    @property
-    def accumulation_is_exact(self) -> bool:
-        return False
 
     def forward(self, batch: list[Tensor]) -> dict[str, Tensor | float]:
         z1, z2 = self.embed(torch.cat(batch)).chunk(2)  # both views in one batch, whose statistics they share
