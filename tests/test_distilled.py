@@ -92,6 +92,12 @@ def test_the_dense_term_compares_maps_cell_by_cell(name: str, vit: str) -> None:
     assert all(weights.grad is not None for weights in method.parameters())
 
 
+@pytest.mark.parametrize(("size", "expected"), [(64, 128), (96, 192), (128, 224), (224, 224), (288, 288)])
+def test_a_teacher_of_every_view_sees_twice_the_student_s_side_up_to_224(size: int, expected: int, vit: str) -> None:
+    assert distilling(teacher=vit).branch.side_for(size) == expected
+    assert distilling(teacher=vit, kept="kept").branch.side_for(size) == 64
+
+
 def test_the_teacher_is_neither_trained_nor_saved_nor_copied() -> None:
     method = distilling()
     method.dataset(Drawn(4), 16, 0)

@@ -42,19 +42,20 @@ def widths(head: nn.Module) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("config", "projector", "normalised"),
+    ("config", "projector", "normalised", "learnt"),
     [
-        (SimCLRConfig(), [2048, 2048, 128], True),
-        (SimSiamConfig(), [2048, 2048, 2048, 2048], True),
-        (BarlowTwinsConfig(), [2048, 8192, 8192, 8192], False),
-        (VICRegConfig(), [2048, 8192, 8192, 8192], False),
+        (SimCLRConfig(), [2048, 2048, 128], True, 2048 * (2048 + 2 + 128) + 128),
+        (SimSiamConfig(), [2048, 2048, 2048, 2048], True, 3 * 2048 * 2048 + 2 * 2 * 2048),
+        (BarlowTwinsConfig(), [2048, 8192, 8192, 8192], False, 8192 * (2048 + 2 * 8192 + 2 * 2)),
+        (VICRegConfig(), [2048, 8192, 8192, 8192], False, 8192 * (2048 + 2 * 8192 + 2 * 2)),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_the_heads_are_the_papers(config: MethodConfig, projector: list[int], normalised: bool) -> None:
+def test_the_heads_are_the_papers(config: MethodConfig, projector: list[int], normalised: bool, learnt: int) -> None:
     with weightless():
         method = config.build(timm.create_model("resnet50", num_classes=0))
     assert widths(method.projector) == projector
+    assert sum(weights.numel() for weights in method.projector.parameters() if weights.requires_grad) == learnt
     layers = [layer for layer in method.projector.modules() if not list(layer.children())]
     assert isinstance(layers[-1], CrossReplicaBatchNorm) == normalised
     hidden = [type(layer).__name__ for layer in layers[: -2 if normalised else -1]]

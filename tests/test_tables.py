@@ -10,14 +10,17 @@ import pytest
 
 from ssl_backbones.commands import main
 from ssl_backbones.commands.tables import NoFolderError, measured
+from ssl_backbones.evaluate.classification.labelled_run import LabelledRun
+from ssl_backbones.evaluate.protocols import finetune, linear, semi
 from ssl_backbones.recipes import RECIPES
 from ssl_backbones.registry import image_sets
 from ssl_backbones.registry.image_sets import DATA, Data
 from ssl_backbones.registry.paper_table import Row, Table
-from ssl_backbones.registry.tables import RANDOM, TABLES, figures_of, table_of
+from ssl_backbones.registry.tables import OWN, RANDOM, TABLES, figures_of, table_of
 from ssl_backbones.runs.papers_figures import papers_figures
 from ssl_backbones.runs.results import write_results
 
+PRESETS = [preset for task in (finetune, linear, semi) for preset in task.PRESETS.values()]
 EVERY_ROW = [pytest.param(table, row, id=f"{table.name} {row.label}") for table in TABLES for row in table.rows]
 
 
@@ -40,6 +43,8 @@ def test_tables_are_found_by_their_names() -> None:
         ("resnet50_lewel_m.in1k_200ep", "linear (lewel_m)", "top-1", [68.4, 68.1]),
         ("resnet50_lewel_b.in1k_400ep", "semi (lewel_1pct)", "top-1, best of every 5 epochs", [59.8]),
         ("resnet50_lewel_b.in1k_400ep", "semi (lewel_1pct)", "top-1", []),
+        ("resnet50_lewel_b.in1k_400ep", "linear (lewel_b)", "top-1, best of every 5 epochs", [73.8]),
+        ("resnet50_lewel_b.in1k_400ep", "linear (lewel_b)", "top-1", []),
         ("resnet50_lewel_b.in1k_400ep", "semi (lewel_10pct)", "top-1, best of every 5 epochs", [70.4]),
         ("resnet50_lewel_m.in100_240ep", "linear (moco_v2)", "top-1", [82.1, 82.1]),
         ("resnet50_lewel_m.in100_240ep", "linear probe on cached features", "top-1", []),
@@ -48,6 +53,8 @@ def test_tables_are_found_by_their_names() -> None:
         ("resnet50_flags.in1k_200ep_global", "detection (flags_coco)", "AP50", [57.852]),
         ("resnet50_flags.in1k_200ep_global", "detection (flags_coco)", "mask_AP75", [35.505]),
         ("resnet32_patch_rotnet.stl10_200ep_r50", "finetune (patch)", "top-1", [78.38]),
+        ("resnet8_supervised.stl10_200ep", "linear (patch)", "top-1", []),
+        ("resnet50_supervised.in1k_90ep", "linear (moco_v2)", "top-1", []),
         (f"resnet8 ({RANDOM})", "linear (patch)", "top-1", [6.63, 26.66]),
         ("resnet50_lewel_b.in1k_400ep", "knn", "top-1", []),
         ("resnet18_byol.imagenette96_100ep", "linear (lewel_b)", "top-1", []),
@@ -55,6 +62,13 @@ def test_tables_are_found_by_their_names() -> None:
 )
 def test_an_evaluation_finds_the_papers_figures(recipe: str, protocol: str, number: str, expected: list[float]) -> None:
     assert [figure.value for figure in figures_of(recipe, protocol, number)] == expected
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.protocol)
+def test_a_figure_stands_beside_the_number_that_its_source_reports(preset: LabelledRun) -> None:
+    reported = {"last": "", "best": f" best of every {preset.judge_every} epochs"}[preset.source_reports]
+    figures = (figure for table in TABLES for figure in table.figures if figure.protocol == preset.protocol)
+    assert {figure.number.partition(",")[2] for figure in figures} == {reported}
 
 
 def test_two_figures_of_one_network_are_both_told() -> None:
@@ -99,16 +113,12 @@ def test_random_weights_have_a_row_of_their_own() -> None:
 def test_ours_stands_beside_figures_of_the_same_images(
     table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measurable = [
-        (row, column)
-        for row in table.rows
-        for column, value in zip(table.columns, row.figures, strict=True)
-        if value is not None and row.recipe and (row.protocol or column.protocol)
-    ]
-    assert all(column.images for _, column in measurable)
-    for row, column in measurable[:2]:
-        made = {"model": row.recipe, "protocol": row.protocol or column.protocol, "settings": {}}
-        made["numbers"] = {column.number: {"value": 0.5}}
+    measurable = [figure for figure in table.figures if figure.row.recipe and figure.protocol not in ("", OWN)]
+    assert all(figure.column.images for figure in measurable)
+    for figure in measurable[:2]:
+        row, column = figure.row, figure.column
+        made = {"model": row.recipe, "protocol": figure.protocol, "settings": {}}
+        made["numbers"] = {figure.number: {"value": 0.5}}
         if RANDOM in row.recipe:
             made |= {"model": row.recipe.partition(" ")[0], "random_weights": True}
 

@@ -53,6 +53,8 @@ class BarlowTwinsConfig(MethodConfig):
 class BarlowTwins(Method):
     """Equal columns of the two views' embeddings are to correlate fully over the batch, different ones not at all."""
 
+    accumulation_is_exact = False
+
     def __init__(self, backbone: nn.Module, config: BarlowTwinsConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or BarlowTwinsConfig()
@@ -63,10 +65,6 @@ class BarlowTwins(Method):
 
     def transform(self, size: int) -> MultiView:
         return MultiView(self.config.views, size, **normalisation(self.backbone))
-
-    @property
-    def accumulation_is_exact(self) -> bool:
-        return False
 
     def forward(self, batch: list[Tensor]) -> dict[str, Tensor | float]:
         z1, z2 = (gather_with_gradient(self.embed(view)) for view in batch)

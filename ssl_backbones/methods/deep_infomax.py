@@ -70,6 +70,8 @@ class DeepInfoMaxConfig(MethodConfig):
 class DeepInfoMax(Method):
     """An image's embedding is told from others' by each place of its own feature map, and spread like noise."""
 
+    accumulation_is_exact = False
+
     def __init__(self, backbone: nn.Module, config: DeepInfoMaxConfig | None = None) -> None:
         """Raise ValueError for a layer that the backbone does not have."""
         super().__init__()
@@ -85,10 +87,6 @@ class DeepInfoMax(Method):
 
     def transform(self, size: int) -> CropFlip:
         return CropFlip(size, self.config.crop_padding, self.config.flip_p, **normalisation(self.backbone))
-
-    @property
-    def accumulation_is_exact(self) -> bool:
-        return False
 
     def forward(self, batch: Tensor) -> dict[str, Tensor | float]:
         """Score images (B, 3, S, S); every image needs another one, here or in another process; ValueError without."""

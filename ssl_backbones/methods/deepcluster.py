@@ -81,6 +81,7 @@ class DeepCluster(Method):
     on within an epoch goes on with its clusters.
     """
 
+    accumulation_is_exact = False
     pseudo_labels: Tensor
     """(N,)"""
     weights: Tensor
@@ -113,10 +114,6 @@ class DeepCluster(Method):
         if len(self.pseudo_labels) != len(images):
             self.pseudo_labels = self.pseudo_labels.new_zeros(len(images))
         return NumberedBatches(images, self.transform(size), seed)
-
-    @property
-    def accumulation_is_exact(self) -> bool:
-        return False
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor | float]:
         """Score images (B, 3, S, S), given their rows (B,) in the data."""

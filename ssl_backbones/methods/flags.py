@@ -25,13 +25,13 @@ from ssl_backbones.models.backbone import feature_map, normalisation, pooled, wi
 from ssl_backbones.models.ema import EMA, Statistics
 from ssl_backbones.models.heads import moco_head
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
-from ssl_backbones.models.queue import Queue, check_queue
+from ssl_backbones.models.queue import Mask, Queue, check_queue
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
 
 Enqueue = Literal["all", "first"]
 Passes = Literal["separate", "together"]
-Mask = Literal["none", "own", "class"]
+FlagsMask = Literal[Mask, "class"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class FlagsConfig(MethodConfig):
     """K: keys of past batches in each queue, the negatives."""
     enqueue: Enqueue = "all"
     """Keys that enter a queue: all of its branch, or the first of each image (augmentation, first local)."""
-    mask: Mask = "none"
+    mask: FlagsMask = "none"
     """Keys in a queue that are no negatives of a query: those of its own image and positives, or of its class."""
     momentum: float = 0.999
     """EMA momentum of the key encoder."""
@@ -95,7 +95,7 @@ class FlagsConfig(MethodConfig):
         check_momentum("momentum", self.momentum)
         check_choice("key_bn", self.key_bn, KeyBN)
         check_choice("enqueue", self.enqueue, Enqueue)
-        check_choice("mask", self.mask, Mask)
+        check_choice("mask", self.mask, FlagsMask)
         check_choice("passes", self.passes, Passes)
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +26,10 @@ from ssl_backbones.models.aligned_head import LEWEL, AlignedEmbeddings, AlignedH
 from ssl_backbones.models.backbone import feature_map, normalisation, width_of
 from ssl_backbones.models.ema import EMA, Statistics
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
-from ssl_backbones.models.queue import Queue, check_queue
+from ssl_backbones.models.queue import Mask, Queue, check_queue
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.schedules import ema_momentum
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
-
-Mask = Literal["none", "own"]
 
 
 @dataclass(frozen=True)

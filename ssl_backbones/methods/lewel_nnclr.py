@@ -71,6 +71,8 @@ class LewelNNCLRConfig(AlignedHeadConfig, MethodConfig):
 class LewelNNCLR(Method):
     """The positives of a view's predictions are the past embeddings nearest to the other view's, map by map."""
 
+    accumulation_is_exact = False
+
     def __init__(self, backbone: nn.Module, config: LewelNNCLRConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or LewelNNCLRConfig()
@@ -86,10 +88,6 @@ class LewelNNCLR(Method):
 
     def transform(self, size: int) -> MultiView:
         return MultiView(self.config.views, size, **normalisation(self.backbone))
-
-    @property
-    def accumulation_is_exact(self) -> bool:
-        return False
 
     def check_data(self, images: int, batch_size: int) -> None:
         if not self.config.exclude_self:

@@ -82,6 +82,8 @@ class LewelSwAVConfig(AlignedHeadConfig, MethodConfig):
 class LewelSwAV(Method):
     """Every crop predicts, globally and map by map, which prototypes the two views are assigned to."""
 
+    accumulation_is_exact = False
+
     def __init__(self, backbone: nn.Module, config: LewelSwAVConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or LewelSwAVConfig()
@@ -94,10 +96,6 @@ class LewelSwAV(Method):
 
     def transform(self, size: int) -> MultiView:
         return MultiView(self.config.policies, size, **normalisation(self.backbone))
-
-    @property
-    def accumulation_is_exact(self) -> bool:
-        return False
 
     def forward(self, batch: list[Tensor]) -> dict[str, Tensor | float]:
         """Score crops (B, 3, S, S) of each image, the two that are assigned first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -20,12 +20,10 @@ from ssl_backbones.models.backbone import feature_map, normalisation, pooled, wi
 from ssl_backbones.models.ema import EMA, Statistics
 from ssl_backbones.models.heads import moco_head
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
-from ssl_backbones.models.queue import Queue, check_queue
+from ssl_backbones.models.queue import Mask, Queue, check_queue
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.schedules import ema_momentum
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
-
-Mask = Literal["none", "own"]
 
 
 @dataclass(frozen=True)

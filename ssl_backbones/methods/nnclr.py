@@ -70,6 +70,8 @@ class NNCLRConfig(MethodConfig):
 class NNCLR(Method):
     """The positive of a view's prediction is the queue's embedding that lies nearest to the other view's."""
 
+    accumulation_is_exact = False
+
     def __init__(self, backbone: nn.Module, config: NNCLRConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or NNCLRConfig()
@@ -85,10 +87,6 @@ class NNCLR(Method):
 
     def transform(self, size: int) -> MultiView:
         return MultiView(self.config.views, size, **normalisation(self.backbone))
-
-    @property
-    def accumulation_is_exact(self) -> bool:
-        return False
 
     def check_data(self, images: int, batch_size: int) -> None:
         if not self.config.exclude_self:

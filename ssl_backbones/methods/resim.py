@@ -87,6 +87,8 @@ class ReSimConfig(MethodConfig):
 class ReSim(Method):
     """MoCo on whole views, and on regions of two levels of their feature maps."""
 
+    accumulation_is_exact = False
+
     def __init__(self, backbone: nn.Module, config: ReSimConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or ReSimConfig()
@@ -100,10 +102,6 @@ class ReSim(Method):
 
     def transform(self, size: int) -> LocatedViews:
         return LocatedViews(MultiView(self.config.views, size, **normalisation(self.backbone)))
-
-    @property
-    def accumulation_is_exact(self) -> bool:
-        return False
 
     def check_data(self, images: int, batch_size: int) -> None:
         check_queue(self.config.queue_size, images, batch_size, kept_out="")

@@ -56,26 +56,25 @@ class SimCLRConfig(MethodConfig):
 class SimCLR(Method):
     """A view's embedding finds the other view's among all the views of the batch.
 
-    The paper's head is two layers with a ReLU between them; that each is normalised is how the authors' code has it.
+    The paper's head is two layers with a ReLU between them; that each is normalised, the last by a scale without a
+    shift, is how the authors' code has it.
     """
+
+    accumulation_is_exact = False
 
     def __init__(self, backbone: nn.Module, config: SimCLRConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or SimCLRConfig()
         self.backbone = backbone
-        self.projector = nn.Sequential(
-            MLPHead(width_of(backbone), config.hidden_dim, config.projection_dim, config.num_layers),
-            nn.BatchNorm1d(config.projection_dim),
-        )
+        head = MLPHead(width_of(backbone), config.hidden_dim, config.projection_dim, config.num_layers)
+        last = nn.BatchNorm1d(config.projection_dim)
+        last.bias.requires_grad_(False)
+        self.projector = nn.Sequential(head, last)
         if config.sync_bn:
             synchronise_batch_norm(self)
 
     def transform(self, size: int) -> MultiView:
         return MultiView(self.config.views, size, **normalisation(self.backbone))
-
-    @property
-    def accumulation_is_exact(self) -> bool:
-        return False
 
     def forward(self, batch: list[Tensor]) -> dict[str, Tensor | float]:
         z1, z2 = self.embed(torch.cat(batch)).chunk(2)  # both views in one batch, whose statistics they share

@@ -70,6 +70,8 @@ class SupConConfig(MethodConfig):
 class SupCon(Method):
     """Each view is contrasted with all views of the batch; those of the images of its class are its positives."""
 
+    accumulation_is_exact = False
+
     def __init__(self, backbone: nn.Module, config: SupConConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or SupConConfig()
@@ -80,10 +82,6 @@ class SupCon(Method):
 
     def transform(self, size: int) -> MultiView:
         return MultiView(self.config.views, size, **normalisation(self.backbone))
-
-    @property
-    def accumulation_is_exact(self) -> bool:
-        return False
 
     def dataset(self, images: Images, size: int, seed: int) -> NumberedBatches:
         """Batches with the label of each image; ImageSourceError where no image has one."""

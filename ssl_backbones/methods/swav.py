@@ -80,6 +80,7 @@ class SwAVConfig(MethodConfig):
 class SwAV(Method):
     """Every crop of an image predicts which prototypes its other two views are assigned to, evenly over the batch."""
 
+    accumulation_is_exact = False
     queue_in_use: Tensor
     """1 from `queue_after` on."""
 
@@ -102,10 +103,6 @@ class SwAV(Method):
 
     def transform(self, size: int) -> MultiView:
         return MultiView(self.config.policies, size, **normalisation(self.backbone))
-
-    @property
-    def accumulation_is_exact(self) -> bool:
-        return False
 
     def check_data(self, images: int, batch_size: int) -> None:
         size = self.config.queue_size

@@ -57,6 +57,8 @@ class VICRegConfig(MethodConfig):
 class VICReg(Method):
     """The two views' embeddings are to be near each other, and their columns to vary, each for itself."""
 
+    accumulation_is_exact = False
+
     def __init__(self, backbone: nn.Module, config: VICRegConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or VICRegConfig()
@@ -67,10 +69,6 @@ class VICReg(Method):
 
     def transform(self, size: int) -> MultiView:
         return MultiView(self.config.views, size, **normalisation(self.backbone))
-
-    @property
-    def accumulation_is_exact(self) -> bool:
-        return False
 
     def forward(self, batch: list[Tensor]) -> dict[str, Tensor | float]:
         z1, z2 = (gather_with_gradient(self.embed(view)) for view in batch)

@@ -72,6 +72,8 @@ class VICRegLConfig(MethodConfig):
 class VICRegL(Method):
     """VICReg of whole views, of positions at the same place of the image, and of positions that are alike."""
 
+    accumulation_is_exact = False
+
     def __init__(self, backbone: nn.Module, config: VICRegLConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or VICRegLConfig()
@@ -84,10 +86,6 @@ class VICRegL(Method):
 
     def transform(self, size: int) -> LocatedViews:
         return LocatedViews(MultiView(self.config.views, size, **normalisation(self.backbone)))
-
-    @property
-    def accumulation_is_exact(self) -> bool:
-        return False
 
     def forward(self, batch: Located) -> dict[str, Tensor | float]:
         """Score two views (B, 3, S, S) of each image by their places in it. Eq. 4."""

@@ -73,15 +73,12 @@ class NTXentObjective(Objective):
 class CosineObjective(Objective):
     """SimSiam's: each embedding predicts the other view's, which gets no gradient there. 1 - cos, in [0, 2]."""
 
+    accumulation_is_exact = True
     predictor_dim: int = 512
     """The narrow layer in the middle of the predictor."""
 
     def __post_init__(self) -> None:
         check_positive(predictor_dim=self.predictor_dim)
-
-    @property
-    def accumulation_is_exact(self) -> bool:
-        return True
 
     def predictor(self, dim: int) -> nn.Module:
         """Two layers (..., D) to (..., D) with a narrow one between them."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+
+Mask = Literal["none", "own"]
+"""The keys of a queue that are no negatives of a query: none, or those of its own image."""
 
 
 class Queue(nn.Module):

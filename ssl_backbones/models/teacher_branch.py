@@ -22,7 +22,7 @@ from ssl_backbones.typed.values import to_plain
 from ssl_backbones.views import MultiView
 
 LARGEST = 224
-"""Side of the whole images that a teacher sees, unless it was made for smaller ones or another is asked for."""
+"""Largest side at which a teacher sees whole images, or views larger than the student's, unless asked otherwise."""
 BESIDE = "beside"
 """The name of a folder beside the images."""
 
@@ -38,8 +38,8 @@ class TeacherConfig(ABC):  # noqa: B024  # fields alone
     teacher_output: Output = "pooled"
     """Features of the teacher: its own pooling, the class token, the mean of the patches, or both of these."""
     teacher_size: int = 0
-    """Side of the teacher's images, in pixels; 0 for twice the student's or, for kept features, the teacher's own up to
-    224."""
+    """Side of the teacher's images, in pixels; 0 for twice the student's up to 224, no less than the student's; or, for
+    kept features, the teacher's own up to 224."""
     kept: str = ""
     """Folder that keeps the teacher's features, computed once for each whole image; "beside" for a folder beside the
     images; empty to run the teacher on every view."""
@@ -143,8 +143,8 @@ class TeacherBranch(nn.Module):
         """The side of the images that the teacher sees, where the student's views are of `size` pixels."""
         if self.config.teacher_size:
             return self.config.teacher_size
-        usual = min(self.teacher.own_side, LARGEST) if self.config.kept else 2 * size
-        return self.teacher.fitting(usual)
+        whole, view = min(self.teacher.own_side, LARGEST), max(size, min(2 * size, LARGEST))
+        return self.teacher.fitting(whole if self.config.kept else view)
 
     def cells(self, side: int) -> int:
         """The count of cells of its map of an image of `side` pixels; TeacherError where it takes none such."""

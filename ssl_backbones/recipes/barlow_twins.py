@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ssl_backbones.methods.barlow_twins import BarlowTwinsConfig
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.settings import LR_AFTER, OptimizerConfig, Promise, ScheduleConfig
 
 RECIPES = (
     Recipe(
@@ -28,7 +28,7 @@ RECIPES = (
             not_stated="The authors' code averages over its 32 GPUs gradients of each one's part of the correlation "
             "alone, 1/32 of the loss's. LARS undoes that for weights; biases and BatchNorm have 1/32 of the stated "
             "0.0048 for it. The decay is as stated, and weighs 1/32 as much beside the gradient here. The trust ratio "
-            "is BYOL's; initial weights follow this library.",
+            f"is BYOL's; initial weights follow this library. {LR_AFTER}",
         ),
     ),
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ssl_backbones.methods.byol import BYOLConfig
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.settings import LR_AFTER, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.registry.tables import stated
 from ssl_backbones.views import BYOL_VIEWS
 
@@ -42,8 +42,7 @@ def deepmind(
             hours=hours,
             result=result,
             not_stated="Initial weights follow this library; the heads' first layers have no bias here; the warm-up "
-            "starts at one step's share instead of 0; LARS's momentum gathers steps with their learning rate, where "
-            "DeepMind's code multiplies by it afterwards.",
+            f"starts at one step's share instead of 0. {LR_AFTER}",
         ),
     )
 

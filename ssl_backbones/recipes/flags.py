@@ -13,13 +13,15 @@ from ssl_backbones.registry.tables import stated
 from ssl_backbones.views import MOCO_V2_SMALL_VIEWS
 
 PAPER = "FLAGS (Zhao and Zhou, Fuse Local and Global Semantics in Representation Learning)"
+HELD_OUT = 50
+"""Images of each class that neither pairs nor training see."""
 OPEN = (
-    "Views, queue, temperature, weight decay and momentum are those of MoCo v2, which the paper's MoCo row fits. The "
-    "paper keeps 50 images of each class out of the training images and uses labels, to mine pairs."
+    "Views, queue, temperature, weight decay and momentum are those of MoCo v2, which the paper's MoCo row fits. Which "
+    f"{HELD_OUT} images of each class it keeps out of training, the paper does not say; it uses labels, to mine pairs."
 )
 MINED = (
     f"{OPEN} Its 1024-d features are taken to be layer3's, of MoCo v2 after 800 epochs: ssl-backbones mine-pairs "
-    "resnet50_moco_v2.in1k_800ep --layer layer3."
+    f"resnet50_moco_v2.in1k_800ep --layer layer3 --hold_out {HELD_OUT}."
 )
 
 
@@ -32,6 +34,7 @@ def large(variant: str, method: FlagsConfig, table: str, not_stated: str) -> Rec
         method=method,
         epochs=200,
         batch_size=256,
+        hold_out=HELD_OUT,
         optimizer=OptimizerConfig("sgd", 0.03, weight_decay=1e-4),
         promise=Promise(
             paper=PAPER,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ssl_backbones.methods.pcl import PCLConfig
+from ssl_backbones.recipes.instdisc import GREY_FIRST
 from ssl_backbones.recipes.own import ARCHS, contrastive, heads, own
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.rules import SHARES
@@ -16,7 +17,9 @@ STEPS = ScheduleConfig("step", milestones=(120, 160))
 IMAGES = {"imagenette96": 9469, "goods128": 7768}
 
 
-def large(tag: str, version: str, method: PCLConfig, schedule: ScheduleConfig, figure: float) -> Recipe:
+def large(
+    tag: str, version: str, method: PCLConfig, schedule: ScheduleConfig, figure: float, not_stated: str = ""
+) -> Recipe:
     """A ResNet-50 on ImageNet as the public repository has it."""
     return Recipe(
         name=f"resnet50_pcl.in1k_{tag}",
@@ -35,7 +38,7 @@ def large(tag: str, version: str, method: PCLConfig, schedule: ScheduleConfig, f
             hours=None,
             result=f"{figure} top-1, linear (authors' code); here: not measured",
             not_stated="An image's own prototype is no negative of it, where the authors' code has it again for each "
-            "other image of its cluster. Initial weights follow this library.",
+            f"other image of its cluster. Initial weights follow this library. {not_stated}".rstrip(),
         ),
     )
 
@@ -55,7 +58,7 @@ def shorter(arch: str, images: str) -> PCLConfig:
 
 RECIPES = (
     large("200ep", "PCL v2", PCLConfig(), ScheduleConfig(), 67.6),
-    large("200ep_v1", "PCL v1", FIRST, STEPS, 61.5),
+    large("200ep_v1", "PCL v1", FIRST, STEPS, 61.5, GREY_FIRST),
     *(small(arch, "pcl", shorter(arch, images), 128, CONTRASTIVE, images) for arch in HEADS for images in SETS),
     *(own(arch, PCLConfig(**heads(arch), negatives=0), contrastive(arch)) for arch in ARCHS),
 )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ssl_backbones.methods.pixpro import PixProConfig
 from ssl_backbones.recipes.own import ARCHS, heads, own, predictive
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.settings import LR_AFTER, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.recipes.small_images import HEADS, PREDICTIVE, SETS, small
 from ssl_backbones.registry.backbones import SMALL
 from ssl_backbones.views import PIXPRO_VIEWS
@@ -37,7 +37,7 @@ def large(epochs: int, detection: float) -> Recipe:
             result=f"{detection} AP of VOC detection, C4 (authors' code); here: not measured",
             not_stated="The pixel loss alone, without the instance branch: judge it by dense tasks, for its features "
             "are not made to tell whole images apart. Its loss rises again after the first epochs, in the authors' "
-            "runs too. Initial weights follow this library.",
+            f"runs too. Initial weights follow this library. {LR_AFTER}",
         ),
     )
 

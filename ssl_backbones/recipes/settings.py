@@ -13,6 +13,8 @@ from ssl_backbones.schedules import Per, linear_warmup, polynomial_decay, step_d
 from ssl_backbones.typed.values import check_types
 
 ClipPer = Literal["parameter", "all"]
+LR_AFTER = "LARS's momentum gathers steps with their learning rate; the authors' code multiplies by it afterwards."
+"""Told where a recipe follows a code whose LARS is of the other kind."""
 
 
 @dataclass(frozen=True)

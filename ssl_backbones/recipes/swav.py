@@ -7,7 +7,7 @@ from dataclasses import replace
 from ssl_backbones.methods.swav import SwAVConfig
 from ssl_backbones.recipes.own import ARCHS, contrastive, heads, own
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.settings import LR_AFTER, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.recipes.small_images import CONTRASTIVE, EPOCHS, HEADS, SETS, STEPS, small
 from ssl_backbones.registry.backbones import SMALL
 from ssl_backbones.views import SWAV_CROP, SWAV_VIEWS
@@ -19,16 +19,17 @@ SMALL_BATCH = ScheduleConfig(per="step", end_share=END)
 QUEUE_FROM = 15
 """The epoch from which small batches are assigned beside a queue."""
 WIDE = replace(SWAV_VIEWS[0], area=(0.08, 1.0))
+OPENCV = "The authors' runs blurred views by OpenCV, over 23 pixels; here it is Pillow's blur."
 OPEN = (
     "Batch statistics are those of all processes; the authors' are of groups of eight GPUs at batch 4,096. "
-    "Initial weights follow this library."
+    f"{OPENCV} {LR_AFTER} Initial weights follow this library."
 )
 
 
 def large(
-    tag: str, epochs: int, figure: float, method: SwAVConfig, batch_size: int, gpus: int, minutes: float
+    tag: str, epochs: int, figure: float, method: SwAVConfig, batch_size: int, gpus: int, minutes: float | None
 ) -> Recipe:
-    """A ResNet-50 on ImageNet as the public repository has it, `minutes` an epoch on its GPUs."""
+    """A ResNet-50 on ImageNet as the public repository has it, `minutes` an epoch on its GPUs where it says so."""
     few = batch_size == 256
     return Recipe(
         name=f"resnet50_swav.in1k_{tag}",
@@ -44,7 +45,7 @@ def large(
             data="ImageNet-1k",
             epochs=epochs,
             hardware=f"{gpus} V100 GPUs",
-            hours=round(epochs * minutes / 60, 1),
+            hours=None if minutes is None else round(epochs * minutes / 60, 1),
             result=f"{figure} top-1, linear (authors' code); here: not measured",
             not_stated=OPEN,
         ),
@@ -74,7 +75,7 @@ def shorter(arch: str, images: str) -> SwAVConfig:
 FIGURES = {800: 75.3, 400: 74.6, 200: 73.9, 100: 72.1}
 RECIPES = (
     *(large(f"{epochs}ep", epochs, figure, SwAVConfig(), 4096, 64, 11 / 3) for epochs, figure in FIGURES.items()),
-    large("400ep_2x224", 400, 70.1, SwAVConfig(views=(WIDE, WIDE), crops=0), 4096, 64, 11 / 3),
+    large("400ep_2x224", 400, 70.1, SwAVConfig(views=(WIDE, WIDE), crops=0), 4096, 64, None),
     *(
         large(f"{epochs}ep_bs256", epochs, figure, beside_queue(epochs), 256, 4, 52 + 1 / 6)
         for epochs, figure in ((400, 74.3), (200, 72.7))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from ssl_backbones.methods.vicreg import VICRegConfig
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.settings import LR_AFTER, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.views import BYOL_VIEWS
 
 VICREG = "VICReg (Bardes et al., 2022, https://arxiv.org/abs/2105.04906)"
 OPEN = (
     "The views of 1000 epochs are the paper's, those of 100 the authors' code's, which are BYOL's. What LARS leaves "
-    "plain and its trust ratio are BYOL's; initial weights follow this library."
+    f"plain and its trust ratio are BYOL's; initial weights follow this library. {LR_AFTER}"
 )
 
 VARIANCE = 12.5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ssl_backbones.methods.vicregl import VICRegLConfig
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.settings import LR_AFTER, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.recipes.small_images import HEADS, SETS, small
 from ssl_backbones.recipes.small_joint_embedding import REDUNDANCY
 from ssl_backbones.views import LEWEL_B_SMALL_VIEWS
@@ -16,7 +16,7 @@ OPEN = (
     "match. As first released it kept one of the two orders of the views in the local loss, halved, and since December "
     "2022 the mean of both, as here; which gave the figures is not told. Variance and covariance are of matches in the "
     "order of their positions there, of their distances here. What LARS leaves plain and its trust ratio are BYOL's; "
-    "initial weights follow this library."
+    f"initial weights follow this library. {LR_AFTER}"
 )
 VARIANCE, COVARIANCE = 12.5, 0.5
 """The paper's 25 and 1 as the authors' code has them, which takes the mean of both terms over the two views:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -28,6 +29,8 @@ class Row:
     """The name of the recipe that trains it; empty where there is none."""
     protocol: str = ""
     """Takes the place of the columns' protocol, where rows of one table are measured by different ones."""
+    number: str = ""
+    """Takes the place of the columns' number, likewise."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,14 @@ class Table:
         """The table as one asks for it: lewel-1."""
         return f"{self.paper}-{self.place.rpartition(' ')[2]}".lower()
 
+    @property
+    def figures(self) -> Iterator[Figure]:
+        """The figures that are stated, row by row."""
+        for row in self.rows:
+            for column, value in zip(self.columns, row.figures, strict=True):
+                if value is not None:
+                    yield Figure(self, row, column, value)
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -55,6 +66,16 @@ class Figure:
     row: Row
     column: Column
     value: float
+
+    @property
+    def protocol(self) -> str:
+        """The evaluation that measures it here, or the beginning of its name; empty where nothing does."""
+        return self.row.protocol or self.column.protocol
+
+    @property
+    def number(self) -> str:
+        """The name of the number in results.json."""
+        return self.row.number or self.column.number
 
     def __str__(self) -> str:
         return f"{self.value:g} ({self.table.paper}, {self.table.place}: {self.table.caption}; {self.column.name})"

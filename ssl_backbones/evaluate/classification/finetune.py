@@ -41,7 +41,7 @@ class FinetuneConfig(MethodConfig):
 
 
 class Finetune(Classifier):
-    """Backbone and head learn from labels; BatchNorm goes over all processes."""
+    """Backbone and head learn from labels; BatchNorm goes over all processes, in LEWEL's code over each GPU."""
 
     task = "fine-tuning"
     config: FinetuneConfig

@@ -2,7 +2,8 @@
 
 Presets: moco_v2 (He et al., 2020), lewel_m and lewel_b (Huang et al., 2022), flags, and patch (the one-layer probe that
 Pham et al.'s baselines were measured with), which shows every image the same way each time, so that features are
-extracted once. The accuracy is the last epoch's; with --judge_every, the best test's is reported beside it.
+extracted once. The accuracy is the last epoch's; with --judge_every, as in lewel_b and flags, the best test's is
+reported beside it.
 """
 
 from __future__ import annotations
@@ -43,13 +44,15 @@ PRESETS = {
         optimizer=OptimizerConfig("lars", 0.2, momentum=0.9, weight_decay=0.0),
         schedule=ScheduleConfig("cosine", per="epoch"),
     ),
-    # Huang et al., 2022, section 4.1 and their code.
+    # Huang et al., 2022, section 4.1 and their code, which tests every 5 epochs and reports the best.
     "lewel_b": Options(
         protocol="linear (lewel_b)",
         epochs=50,
         batch_size=256,
         optimizer=OptimizerConfig("sgd", 0.4, momentum=0.9, weight_decay=0.0),
         schedule=ScheduleConfig("step", milestones=(30, 40)),
+        judge_every=5,
+        source_reports="best",
     ),
     # FLAGS: MoCo's protocol, of which "the top accuracy is shown": the best epoch's.
     "flags": replace(MOCO, protocol="linear (flags)", judge_every=1, source_reports="best"),

@@ -1,8 +1,9 @@
 """Fine-tuning on a few labels: 1% or 10% of the images, and the whole network learns.
 
 The presets are LEWEL's (Huang et al., 2022. https://arxiv.org/abs/2203.14898): its source reports the best of a test
-every five epochs, so that and the last one are both told. Images are those that --subset names, such as SimCLR's lists,
-or a share of every class, drawn by --subset_seed: the same for every run, and the 1% are among the 10%.
+every five epochs, so that and the last one are both told. Batch statistics are of all 256 images of a step; its source
+takes those of the 64 images of each of 4 GPUs. Images are those that --subset names, such as SimCLR's lists, or a share
+of every class, drawn by --subset_seed: the same for every run, and the 1% are among the 10%.
 """
 
 from __future__ import annotations
