@@ -7,7 +7,7 @@ from typing import Any
 
 import timm
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import resolve_pretrained_cfg
+from timm.models import is_model_in_modules, resolve_pretrained_cfg
 from torch import Tensor, nn
 
 from ssl_backbones.convert.conversion import few
@@ -83,11 +83,15 @@ def whole_backbone(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str,
 
 def untrained(architecture: str, **kwargs: Any) -> nn.Module:
     """A network of timm's without head and without weights that anybody publishes, as methods train it."""
-    if architecture in timm.list_models(module="resnet"):
-        kwargs = {"zero_init_last": False, **kwargs}
     cfg = headless_cfg(architecture)
-    model: nn.Module = timm.create_model(architecture, pretrained_cfg=cfg, **{"num_classes": 0, **kwargs})
+    given = {"num_classes": 0, **as_drawn(architecture), **kwargs}
+    model: nn.Module = timm.create_model(architecture, pretrained_cfg=cfg, **given)
     return model
+
+
+def as_drawn(architecture: str) -> dict[str, Any]:
+    """What timm takes to draw a network's weights as training begins with them: a ResNet's blocks are no identities."""
+    return {"zero_init_last": False} if is_model_in_modules(architecture, ("resnet",)) else {}
 
 
 def has_head(model: nn.Module) -> bool:
