@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ssl_backbones.runs.results import Number, as_points, as_share, spelled
+from ssl_backbones.runs.results import LEARNED, LEARNED_SAYS, Number, as_points, as_share, spelled
 
 FEW_STEPS = 200
 """Steps that are told to be next to nothing: the shortest run that was shown to gain took 782 (the sample recipe)."""
@@ -40,11 +40,8 @@ def opening(results: Mapping[str, Any], baselines: Mapping[str, Any]) -> str:
     random = next((other for other in baselines["networks"][1:] if other["name"] == "random weights"), None)
     if random is None:
         return "There are no random weights to compare this network with."
-    if baselines.get("learned_from_these_labels"):
-        return (
-            "This backbone was trained with the labels that are asked about here, so its figures say nothing of other "
-            "images: keep some out of the training with --hold_out."
-        )
+    if results.get(LEARNED):
+        return LEARNED_SAYS
     learned = (
         "This backbone has learned: it is better than random weights."
         if baselines["labelled"]

@@ -94,6 +94,7 @@ def cached(images: Images, source: str, how: Caching, part: str = "") -> Images:
     wait_for(place / INDEX)
     found = CachedImages(place)
     found.keys, found.labels, found.classes = images.keys, images.labels, images.classes
+    found.whole_fingerprint = images.whole_fingerprint
     if found.told_by_sizes:
         found.fingerprint, found.fingerprint_by_sizes = images.fingerprint, images.fingerprint_by_sizes
     return found

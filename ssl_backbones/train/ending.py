@@ -16,12 +16,20 @@ from ssl_backbones.distributed import is_lost_rank, made_everywhere, rank, say, 
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.names import Name
-from ssl_backbones.train.baselines import RANDOM, Candidate, Question, Seen, at_hand, compared, images_asked, made
+from ssl_backbones.train.baselines import (
+    RANDOM,
+    Candidate,
+    Question,
+    Seen,
+    at_hand,
+    compared,
+    images_asked,
+    made,
+)
 from ssl_backbones.train.beginning import Beginning
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.loader import is_lost_reader
 from ssl_backbones.train.monitor import Monitor
-from ssl_backbones.typed.values import to_plain
 from ssl_backbones.views import SingleView, permutation
 
 
@@ -71,9 +79,6 @@ def beside_baselines(beginning: Beginning, images: Images, bench: Bench) -> dict
     labels = None if images.labels is None else torch.from_numpy(np.asarray(images.labels)[drawn]).long()
     view = bench.view_of(bench.method.backbone)
     about: dict[str, Any] = {"of": len(images), "size": bench.size, "view": repr(view)}
-    labels_learned = recipe.method.paper.labels_in(to_plain(recipe.method)) is not None
-    if labels is not None and labels_learned and images is bench.loader.dataset.images:
-        about["learned_from_these_labels"] = True
     with skipped_after_failure(alone=True):
         return compared(seen[0], seen[1:], Question(labels, recipe.seed), about)
     return None
