@@ -36,7 +36,7 @@ from ssl_backbones.registry.image_sets import CLOTHING, IMAGENETTE
 from ssl_backbones.registry.tags import TAGS
 from ssl_backbones.runs.results import about, proportion
 from ssl_backbones.runs.trend import late_trend
-from ssl_backbones.runs.verdict import FEW_STEPS, sentences
+from ssl_backbones.runs.verdict import FEW_STEPS, opening, sentences
 from ssl_backbones.train import baselines
 from ssl_backbones.train.baselines import FEWEST, MOST, WEIGHT_DECAY, Question, Seen, compared, images_asked
 from ssl_backbones.views import permutation
@@ -139,6 +139,29 @@ def words(steps: int | None = None, trend: dict[str, Any] | None = None, **gains
 
 
 UP, FLAT, DOWN = (0.02, 0.1), (-0.05, 0.06), (-0.2, -0.01)
+
+
+@pytest.mark.parametrize("measure", ["knn", "retrieval"])
+@pytest.mark.parametrize("random", [UP, DOWN])
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [(UP, "has learned: it "), (FLAT, "is not shown to be better than its start"), (DOWN, "is worse than its start")],
+)
+def test_a_run_with_a_start_is_judged_by_what_it_added_to_it(
+    start: tuple[float, float], said: str, random: tuple[float, float], measure: str
+) -> None:
+    def gain(ends: tuple[float, float]) -> dict[str, Any]:
+        return {measure: {"value": sum(ends) / 2, "low": ends[0], "high": ends[1]}}
+
+    names = {"this backbone": {}, "random weights": gain(random), "its start, theirs": gain(start)}
+    baselines = {
+        "labelled": measure == "knn",
+        "networks": [{"name": name, "gain": gain} for name, gain in names.items()],
+    }
+    told = opening({}, baselines)
+    assert said in told
+    assert "its start" in told
+    assert "random" not in told
 
 
 @pytest.mark.parametrize(("knn", "probe"), list(product((UP, FLAT, DOWN), repeat=2)))
