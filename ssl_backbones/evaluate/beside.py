@@ -15,16 +15,15 @@ from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel, evaluated, open_model
 from ssl_backbones.registry.names import Name
 from ssl_backbones.runs.results import LEARNED
-from ssl_backbones.train.baselines import RANDOM, Candidate, Question, Seen, at_hand, compared, made
+from ssl_backbones.train.baselines import RANDOM, Candidate, Question, Seen, at_hand, compared, drawn_once, made
 from ssl_backbones.train.bench import view_of
-from ssl_backbones.views import permutation
 from ssl_backbones.visualizers.run_section import recorded_recipe, recorded_results
 
 
 def beside_baselines(asked: Evaluation, count: int) -> dict[str, Any]:
     """The comparison and, of a run, the trend of its training, as results.json has them, on `count` images at most."""
     options, images = asked.options, asked.images
-    drawn = np.sort(permutation(options.seed, 4, len(images))[:count])
+    drawn = drawn_once(images, options.seed, 4, count)
     only = drawn if len(drawn) < len(images) else None
     found, readable = [], np.ones(len(drawn), bool)
     for candidate, model in made(candidates(asked), lambda model: model.weights_sha256):

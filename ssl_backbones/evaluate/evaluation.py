@@ -53,9 +53,9 @@ class Evaluation:
         """The settings of feature extraction."""
         return self.options.extraction(self.options.cache_folder)
 
-    def learnt_from(self) -> Labelled:
-        """The features and labels to train on."""
-        return labelled(partial(self.features, self.images), self.images, self.options.data)
+    def learnt_from(self, once: bool = False) -> Labelled:
+        """The features and labels to train on; with `once`, of each image of which there are copies once."""
+        return labelled(partial(self.features, self.images), self.images, self.options.data, once)
 
     def asked_about(self) -> Labelled | None:
         """The features and labels to test on, if there are any."""

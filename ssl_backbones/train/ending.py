@@ -23,6 +23,7 @@ from ssl_backbones.train.baselines import (
     Seen,
     at_hand,
     compared,
+    drawn_once,
     images_asked,
     made,
 )
@@ -30,7 +31,7 @@ from ssl_backbones.train.beginning import Beginning
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.loader import is_lost_reader
 from ssl_backbones.train.monitor import Monitor
-from ssl_backbones.views import SingleView, permutation
+from ssl_backbones.views import SingleView
 
 
 class ComparisonError(Refusal, RuntimeError):
@@ -71,10 +72,10 @@ def beside_baselines(beginning: Beginning, images: Images, bench: Bench) -> dict
     recipe = beginning.recipe
     steps = recipe.total_steps(bench.loader.steps_per_epoch)
     count = images_asked(len(images), steps * recipe.batch_size)
-    drawn = np.sort(permutation(recipe.seed, 3, len(images))[:count])
+    drawn = drawn_once(images, recipe.seed, 3, count)
     seen = []
     for candidate, backbone in made(candidates(beginning, bench), weights_sha256):
-        say(f"Verdict: {count} of {len(images)} images, seen by {candidate.name}.")
+        say(f"Verdict: {len(drawn)} of {len(images)} images, seen by {candidate.name}.")
         seen.append(looked_at(candidate, backbone, bench, images, drawn))
     labels = None if images.labels is None else torch.from_numpy(np.asarray(images.labels)[drawn]).long()
     view = bench.view_of(bench.method.backbone)

@@ -27,7 +27,7 @@ from ssl_backbones.views import permutation
 
 STANDARD = {"paper": (200, 0.07), "training": (20, 0.07)}
 """k and temperature of Wu et al., and of the accuracy that is logged while a backbone is trained."""
-WORDS = {"paper": "as in the paper", "training": "as in training", "largest": "of fewer images"}
+WORDS = {"paper": "as in the paper", "training": "as in training", "largest": "the largest k here"}
 FOR_EACH = 4
 """Images for each neighbour that votes, at least, where each is held against the others: its own class lacks the vote
 of the image itself, which tells against that class the more of all images vote."""
@@ -59,7 +59,7 @@ def run(options: Options) -> dict[str, Any]:
     with evaluation("knn", options, images, validation, source) as asked:
         if isinstance(asked, dict):
             return asked
-        bank, queries = asked.learnt_from(), asked.asked_about()
+        bank, queries = asked.learnt_from(once=validation is None), asked.asked_about()
         if len(bank) < 2:
             raise ImageSourceError(f"{options.data} has one labelled image, and k-NN needs at least two: add some")
         grid = Grid(options, asked, bank, among_themselves=queries is None)
