@@ -22,7 +22,7 @@ def dilated(model: str, pretrained: bool, output_stride: int, init: str = "") ->
 
     UnfitError for a model that has no such maps.
     """
-    stride = {"output_stride": output_stride} if output_stride else {}
+    stride: dict[str, Any] = {"output_stride": output_stride} if output_stride else {}
     weights = open_instead(init, model, random=not pretrained)[1]
     try:
         backbone: nn.Module = ssl_backbones.create_model(
