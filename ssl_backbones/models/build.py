@@ -90,7 +90,7 @@ def untrained(architecture: str, **kwargs: Any) -> nn.Module:
 
 
 def as_drawn(architecture: str) -> dict[str, Any]:
-    """What timm takes to draw a network's weights as training begins with them: a ResNet's blocks are no identities."""
+    """Arguments for timm that draw a network as training begins with it: no block of a ResNet is an identity."""
     return {"zero_init_last": False} if is_model_in_modules(architecture, ("resnet",)) else {}
 
 
