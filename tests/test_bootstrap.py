@@ -6,10 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, t
+from scipy.stats import bootstrap
 
 from ssl_backbones.metrics import percentile_interval, resampled_counts
-from ssl_backbones.metrics.jackknife import GROUPS, STUDENT_95
 
 
 def means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -51,7 +50,3 @@ def test_resamples_without_a_number_are_left_out() -> None:
     found = percentile_interval(0.5, np.array([math.nan, *np.linspace(0, 1, 41)]))
     assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.025, 0.975))
     assert math.isnan(percentile_interval(math.nan, np.array([math.nan])).low)
-
-
-def test_the_jackknifes_quantile_is_students() -> None:
-    assert pytest.approx(t.ppf(0.975, GROUPS - 1), abs=1e-9) == STUDENT_95

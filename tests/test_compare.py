@@ -332,19 +332,18 @@ def test_other_words_lie_elsewhere() -> None:
     assert flags.recipe == FLAGS
 
 
-@pytest.mark.parametrize("module", ["matplotlib", "scipy"])
 def test_what_the_table_needs_is_asked_for_before_any_work(
-    module: str, stand: Stand, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert stand.compare(BYOL) == 2
-    assert capsys.readouterr().err == f"compare.py: {module} is not installed: pip install 'ssl-backbones[viz]'\n"
+    assert capsys.readouterr().err == "compare.py: matplotlib is not installed: pip install 'ssl-backbones[viz]'\n"
     assert not stand.out.exists()
 
 
 def test_what_the_table_needs_is_in_the_extra_that_is_named() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
-    assert {"matplotlib", "scipy"} <= {re.split(r"\W", line)[0] for line in project["optional-dependencies"]["viz"]}
+    assert "matplotlib" in {re.split(r"\W", line)[0] for line in project["optional-dependencies"]["viz"]}
 
 
 @pytest.mark.parametrize(

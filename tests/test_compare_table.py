@@ -56,6 +56,9 @@ def test_cells_as_a_reader_sees_them() -> None:
     two = cell_of([{"value": 0.6}, {"value": 0.62}])
     assert printed(two, share, seeds=2) == printed(two, share)
     assert printed(two, share, seeds=3) == f"{printed(two, share)} (2 seeds)"
+    for one in (cell_of([{"value": 0.6, "low": 0.5, "high": 0.7}]), cell_of([{"value": 0.6}])):
+        assert printed(one, share, seeds=3) == f"{printed(one, share)} (1 seed)"
+    assert printed(cell_of([{"value": 0.6}] * 2), share, seeds=3) == "60.0 (2 seeds)"
 
 
 def test_the_best_of_a_column_is_bold_where_there_is_something_to_beat() -> None:

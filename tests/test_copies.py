@@ -25,7 +25,10 @@ from ssl_backbones.evaluate.protocols import knn
 from ssl_backbones.evaluate.segmentation import segment
 from ssl_backbones.evaluate.segmentation.segment_run import PRESETS as SEGMENTATIONS
 from ssl_backbones.methods import BYOLConfig
+from ssl_backbones.recipes.settings import Monitoring
 from ssl_backbones.train import pretrain
+from ssl_backbones.train.baselines import drawn_once
+from ssl_backbones.train.monitor import Monitor
 
 
 def jpegs(seeds: list[int]) -> list[bytes]:
@@ -146,3 +149,34 @@ def test_files_that_are_gone_or_empty_are_no_copies(tmp_path):
     validation = open_images(folder(tmp_path / "val", [b"", hostile.jpeg(seed=0)]))
     (tmp_path / "train" / "1.jpg").write_bytes(b"")
     assert copies_among(validation, images) == [1]
+
+
+def doubled(single: Path, path: Path) -> Path:
+    """A folder in which each image of another lies twice."""
+    for file in single.rglob("*.jpg"):
+        for copy in ("a", "b"):
+            place = path / file.parent.relative_to(single) / f"{file.stem}{copy}.jpg"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(file.read_bytes())
+    return path
+
+
+def test_copies_within_a_source_do_not_name_each_other(tmp_path, capsys):
+    single = image_folder(tmp_path / "single", 40)
+    twice = doubled(single, tmp_path / "twice")
+    alone, both = (evaluated("knn", data, tmp_path / f"{data.name}_out") for data in (single, twice))
+    assert "40 of the 80 labelled images of" in capsys.readouterr().out
+    assert both["numbers"] == alone["numbers"]
+    assert both["bank"] == alone["bank"] | {"copies_left_out": 40}
+    with_queries = evaluated("knn", twice, tmp_path / "asked", "--validation", str(single))
+    assert with_queries["bank"]["images"] == 80
+
+
+def test_a_monitor_and_a_verdict_ask_about_no_image_twice(tmp_path):
+    images = open_images(str(doubled(image_folder(tmp_path / "single", 20), tmp_path / "twice")))
+    seen = [str(key)[:-5] for key in images.keys]
+    drawn = (Monitor(images, None, Monitoring(), 0).bank, drawn_once(images, 0, 3, 1000), drawn_once(images, 0, 4, 30))
+    for rows in drawn:
+        assert len({seen[row] for row in rows}) == len(rows)
+    assert len(drawn[0]) == len(drawn[1]) == 20
+    assert len(Monitor(images, images, Monitoring(), 0).bank) == 40

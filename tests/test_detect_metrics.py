@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,15 @@ from ssl_backbones.evaluate.detection.box_metrics import (
     THRESHOLDS,
     VOC,
     VOC_POINTS,
+    BoxMetric,
     Instances,
+    average_precisions,
     coco_evaluated,
     coco_hits,
     measure,
-    unpacked,
     voc_hits,
 )
+from ssl_backbones.evaluate.detection.packed_masks import unpacked
 
 HEIGHT, WIDTH = 60, 80
 
@@ -114,15 +117,25 @@ def cocoeval(found: list[Instances], there: list[Instances], kind: str) -> list[
 @pytest.mark.parametrize("seed", range(6))
 def test_cocos_ap_is_pycocotools_own_and_the_intervals_ap_is_the_same(seed: int) -> None:
     found, there = drawn(seed)
-    evaluated = coco_evaluated(found, there, masks=True)
-    for prefix, kind, masks in (("", "bbox", False), ("mask_", "segm", True)):
-        expected = cocoeval(found, there, kind)
+    for kind, masks in (("bbox", False), ("segm", True)):
+        expected, evaluated = cocoeval(found, there, kind), coco_evaluated(found, there, masks)
         assert 0 < expected[0] < 1
-        assert [evaluated[prefix + name] for name in ("AP", "AP50", "AP75")] == pytest.approx(expected, abs=1e-6)
+        assert [evaluated[name] for name in ("AP", "AP50", "AP75")] == pytest.approx(expected, abs=1e-6)
         ours = measure(found, there, 3, COCO, seed=0, masks=masks)
         assert [ours[name]["value"] for name in ("AP", "AP50", "AP75")] == pytest.approx(expected, abs=1e-9)
-    boxes = coco_evaluated(found, there, masks=False)
-    assert boxes == {name: evaluated[name] for name in boxes}
+
+
+@pytest.mark.parametrize("metric", [COCO, VOC], ids=lambda metric: metric.name)
+def test_the_ap_of_boxes_counts_hidden_objects_whatever_the_head(metric: BoxMetric) -> None:
+    """Three objects, of which one is hidden behind another: all found but that, which masks alone do not ask for."""
+    there = side([[0, 0, 20, 20], [30, 30, 50, 50], [32, 32, 48, 48]], [0, 1, 1])
+    empty = runs.encode(np.zeros((HEIGHT, WIDTH), np.uint8, order="F"))
+    there = replace(there, masks=[*(there.masks or [])[:2], empty])
+    found = side([[0, 0, 20, 20], [30, 30, 50, 50]], [0, 1], [0.9, 0.9])
+    boxes, masks = (average_precisions([found], [there], 2, metric, seed=0, masks=masks) for masks in (False, True))
+    assert {name: masks[name]["value"] for name in boxes} == {name: each["value"] for name, each in boxes.items()}
+    assert boxes["AP"]["value"] < 0.8
+    assert masks["mask_AP"]["value"] == pytest.approx(1)
 
 
 def test_vocs_ap_of_eleven_points_by_hand() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from ssl_backbones.data import open_images
 from ssl_backbones.distributed import world_size
 from ssl_backbones.evaluate.classification.head_training import logits_of
 from ssl_backbones.evaluate.features import Extraction, features_of
+from ssl_backbones.evaluate.labelled import Labelled
 from ssl_backbones.evaluate.model import open_model
 from ssl_backbones.evaluate.protocols import knn, logistic, mlp
 from ssl_backbones.metrics import wilson_interval
@@ -122,12 +124,31 @@ def test_without_images_to_ask_about_each_is_held_against_the_others(
     assert (results["kind"], results["chosen"], results["validation"]) == ("each image against the others", None, None)
     assert results["numbers"]["k=1, T=0.07"]["of"] == TRAIN
     assert results["numbers"]["k=1, T=0.07"]["value"] < 1
+    assert max(number["k"] for number in results["numbers"].values()) == 10
+    assert results["standard"] == {"largest": results["per_class"]["of"]} == {"largest": "k=10, T=0.07"}
     for protocol in ("mlp", "logistic"):
         sentence = refusal(capsys, protocol, tmp_path / "photos", tmp_path / protocol)
         assert "needs validation images, and" in sentence
         assert "--validation" in sentence
     with_val = evaluated("mlp", tmp_path / "photos", tmp_path / "mlp", "--validation", str(data / "val"))
     assert with_val["numbers"]["top-1"]["of"] == VALIDATION
+
+
+@pytest.mark.parametrize(("classes", "each"), [(2, 4), (2, 50), (2, 150), (8, 8), (2, 500), (50, 8)])
+def test_features_without_information_score_chance_by_every_k_against_each_other(classes: int, each: int) -> None:
+    labels = torch.arange(classes).repeat(each)
+    options = knn.Options(model="", data="", out="")
+    asked: Any = SimpleNamespace(images=SimpleNamespace(classes=range(classes)), model=SimpleNamespace(device="cpu"))
+    values: dict[str, list[float]] = {}
+    for seed in range(4):
+        rows = torch.randn(len(labels), 16, generator=torch.Generator().manual_seed(seed))
+        grid = knn.Grid(options, asked, Labelled(rows, labels, 0, ()), among_themselves=True)
+        numbers, told = knn.results(grid, grid.among_themselves(np.arange(len(labels))), labels)
+        assert told["per_class"]["of"] in told["standard"].values()
+        for name, number in numbers.items():
+            values.setdefault(name, []).append(number["value"])
+    sigma = (1 / classes * (1 - 1 / classes) / len(labels)) ** 0.5
+    assert {name: found for name, found in values.items() if abs(np.mean(found) - told["chance"]) > 3 * sigma} == {}
 
 
 def test_one_layer_is_no_mlp(data: Path, tmp_path: Path) -> None:

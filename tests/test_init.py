@@ -25,6 +25,7 @@ import ssl_backbones
 from ssl_backbones.catalogue.start import StartError, adapted, fill, open_start
 from ssl_backbones.data import Request, open_images
 from ssl_backbones.evaluate.model import open_model
+from ssl_backbones.evaluate.segmentation.fcn import dilated
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.methods import BYOLConfig, MethodConfig, SupervisedConfig
 from ssl_backbones.models.backbone import weights_sha256
@@ -263,6 +264,20 @@ def test_random_weights_are_those_that_a_run_without_a_start_begins_with(data: P
     for kind in ("knn", "std", "rank"):
         assert numbers[0][f"{kind} random"] == numbers[1][f"{kind} before"]
         assert numbers[0][f"{kind} before"]["value"] != numbers[1][f"{kind} before"]["value"]
+
+
+@pytest.mark.parametrize("kind", ["a name", "timm's name", "a tag of timm's", "a run"])
+def test_random_weights_of_any_model_are_those_that_pretraining_begins_with(kind: str, data: Path, tmp_path: Path):
+    """Those of ResNets too, whose blocks timm begins as identities; whole, and as the maps that segmentation takes."""
+    begun = begin(tiny(BYOLConfig, data, tmp_path / "run", model="resnet18_byol", seed=3)).backbone()
+    models = {"a name": "resnet18_distilled", "timm's name": "resnet18", "a tag of timm's": "resnet18.a1_in1k"}
+    if kind == "a run":
+        save_backbone(begun, tmp_path / "run" / "backbone", "resnet18", input_size=(3, 32, 32))
+    model = models.get(kind, str(tmp_path / "run"))
+    opened = open_model(model, torch.device("cpu"), random=True, seed=3)
+    assert opened.weights_sha256 == weights_sha256(begun)
+    maps = dilated(model, False, 0).state_dict()
+    assert all(torch.equal(maps[key], value) for key, value in begun.state_dict().items() if ".bn" in key)
 
 
 def test_the_backbone_before_the_first_step_is_the_start(data: Path, tmp_path: Path):

@@ -10,7 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm, sem
+from scipy.stats import sem
+from scipy.stats import t as student
 from torch import Tensor
 
 from ssl_backbones.metrics import (
@@ -22,6 +23,7 @@ from ssl_backbones.metrics import (
     paired_difference,
     pointing_game,
 )
+from ssl_backbones.metrics.interval import student_t
 from ssl_backbones.metrics.localisation import blurred, grown
 
 
@@ -155,10 +157,34 @@ def test_intervals_hold_the_mean_as_often_as_they_say() -> None:
     assert 0.85 <= sum(gain.low <= 0.05 <= gain.high for gain in gains) / 400 <= 0.945
     one, other = draws[0].numpy(), draws[1].numpy()
     for found, values in ((mean_interval(draws[0]), one), (paired_difference(draws[1], draws[0]), one - other)):
-        theirs = norm.interval(0.95, loc=values.mean(), scale=sem(values))
+        theirs = student.interval(0.95, len(values) - 1, loc=values.mean(), scale=sem(values))
         assert (found.value, found.low, found.high) == pytest.approx((values.mean(), *theirs), abs=1e-12)
     with_gap = torch.tensor([0.1, 0.5, torch.nan])
     assert paired_difference(with_gap, torch.tensor([0.2, 0.7, 0.9])).value == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize("count", [2, 5, 20])
+def test_few_images_show_no_difference_more_often_than_they_may(count: int) -> None:
+    """Better without a difference in one of forty times, where gaps are equal too."""
+    stream = np.random.default_rng(count)
+    draws = torch.from_numpy(stream.uniform(0, 1, (2, 1000, count)))
+    gains = [paired_difference(*pair) for pair in zip(*draws, strict=True)]
+    assert sum(gain.low > 0 for gain in gains) / 1000 < 0.045
+    held = sum(one.low <= 0.5 <= one.high for one in map(mean_interval, draws[0]))
+    assert 0.91 <= held / 1000 <= 0.97
+    for value in (0.0, 0.3, 1.0):
+        equal = torch.full((count,), value, dtype=torch.float64)
+        one, gain = mean_interval(equal), paired_difference(torch.zeros(count), equal)
+        for found, least in ((one, 0), (gain, -1)):
+            assert found.value == pytest.approx(value)
+            assert least <= found.low <= found.value <= found.high <= 1
+            assert found.high - found.low > 0.14 * (count / 20) ** -0.5
+        assert gain.low <= 0 or count > 2
+
+
+@given(freedom=st.integers(1, 3000), confidence=st.floats(0.01, 0.9999))
+def test_students_t_is_scipys(freedom: int, confidence: float) -> None:
+    assert student_t(freedom, confidence) == pytest.approx(student.ppf(0.5 + confidence / 2, freedom), rel=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,11 @@ def test_alignment_and_uniformity_are_their_double_loops(monkeypatch: pytest.Mon
     monkeypatch.setattr("ssl_backbones.metrics.collapse.BLOCK", 4 * 23)
     assert uniformity(x) == pytest.approx(math.log(np.mean(pairs)))
     assert uniformity(torch.ones(9, 4)) == pytest.approx(0)
+    for dead in (9, 8, 4, 1):
+        x = torch.cat([torch.zeros(dead, 4), gaussian(9 - dead, 4, 4)]) if dead < 9 else torch.zeros(9, 4)
+        a = torch.nn.functional.normalize(x.double(), dim=1).numpy()
+        pairs = [math.exp(-2 * np.sum((a[i] - a[j]) ** 2)) for i in range(9) for j in range(9) if i != j]
+        assert uniformity(x) == pytest.approx(math.log(np.mean(pairs)))
     assert alignment(x, 3 * x) == pytest.approx(0)
 
 

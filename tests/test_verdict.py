@@ -24,8 +24,14 @@ from ssl_backbones import create_model
 from ssl_backbones.catalogue import at_hand
 from ssl_backbones.catalogue.at_hand import AtHand, is_here, weights_at_hand
 from ssl_backbones.commands import evaluate
+from ssl_backbones.data import open_images
+from ssl_backbones.data.opening import unlabelled
+from ssl_backbones.data.subset import Selection, hold_out
+from ssl_backbones.evaluate.learned import learned_from
 from ssl_backbones.fetch.kept import CHECKPOINT, RECORD, folder_of
-from ssl_backbones.files import read_object
+from ssl_backbones.files import read_object, write_json
+from ssl_backbones.hub.evaluation_section import verdict as card_verdict
+from ssl_backbones.hub.evaluations import index, remarks
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.methods import BYOLConfig, MethodConfig, SupervisedConfig
 from ssl_backbones.metrics import effective_rank, knn_predict, wilson_interval
@@ -33,13 +39,16 @@ from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.registry.image_sets import CLOTHING, IMAGENETTE
 from ssl_backbones.registry.tags import TAGS
+from ssl_backbones.runs.results import about, proportion
 from ssl_backbones.runs.trend import late_trend
-from ssl_backbones.runs.verdict import FEW_STEPS, sentences
+from ssl_backbones.runs.verdict import FEW_STEPS, opening, sentences
 from ssl_backbones.train import baselines
 from ssl_backbones.train.baselines import FEWEST, MOST, WEIGHT_DECAY, Question, Seen, compared, images_asked
 from ssl_backbones.views import permutation
 
 __all__ = ["data"]
+
+TRAINED_WITH = "This backbone was trained with the labels that are asked about"
 
 
 def seen(name: str, strength: float, labels: Tensor, seed: int) -> Seen:
@@ -137,16 +146,39 @@ def words(steps: int | None = None, trend: dict[str, Any] | None = None, **gains
 UP, FLAT, DOWN = (0.02, 0.1), (-0.05, 0.06), (-0.2, -0.01)
 
 
+@pytest.mark.parametrize("measure", ["knn", "retrieval"])
+@pytest.mark.parametrize("random", [UP, DOWN])
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [(UP, "has learned: it "), (FLAT, "is not shown to be better than its start"), (DOWN, "is worse than its start")],
+)
+def test_a_run_with_a_start_is_judged_by_what_it_added_to_it(
+    start: tuple[float, float], said: str, random: tuple[float, float], measure: str
+) -> None:
+    def gain(ends: tuple[float, float]) -> dict[str, Any]:
+        return {measure: {"value": sum(ends) / 2, "low": ends[0], "high": ends[1]}}
+
+    names = {"this backbone": {}, "random weights": gain(random), "its start, theirs": gain(start)}
+    baselines = {
+        "labelled": measure == "knn",
+        "networks": [{"name": name, "gain": gain} for name, gain in names.items()],
+    }
+    told = opening({}, baselines)
+    assert said in told
+    assert "its start" in told
+    assert "random" not in told
+
+
 @pytest.mark.parametrize(("knn", "probe"), list(product((UP, FLAT, DOWN), repeat=2)))
 def test_the_outcome_is_said_only_where_its_interval_shows_it(
     knn: tuple[float, float], probe: tuple[float, float]
 ) -> None:
-    opening, _, beside = words(knn=knn, probe=probe, retrieval=DOWN)
+    first, _, beside = words(knn=knn, probe=probe, retrieval=DOWN)
     better, worse = UP in (knn, probe), DOWN in (knn, probe)
-    assert ("has learned" in opening) == (better and not worse)
-    assert ("is worse than random" in opening) == (worse and not better)
-    assert ("not shown to be better" in opening) == ("no difference is shown" in beside) == (not better and not worse)
-    assert ("by one measure and worse by another" in opening) == (better and worse)
+    assert ("has learned" in first) == (better and not worse)
+    assert ("is worse than random" in first) == (worse and not better)
+    assert ("not shown to be better" in first) == ("no difference is shown" in beside) == (not better and not worse)
+    assert ("by one measure and worse by another" in first) == (better and worse)
 
 
 @pytest.mark.parametrize(("gain", "said"), [(UP, "has learned"), (FLAT, "not shown"), (DOWN, "is worse")])
@@ -312,12 +344,72 @@ def test_labels_that_a_network_learned_from_say_nothing_of_others(
     folder = run_whole(tiny(kind, data, tmp_path / "run", epochs=1)).path
     words = ["--data", str(data), "--size", "16", "--workers", "0", "--out", str(tmp_path / "out")]
     for told in (read_object(folder / "results.json", ""), evaluate_as("diagnose", str(folder), *words)):
-        assert told["baselines"].get("learned_from_these_labels", False) is learned
+        assert told.get("learned_from_these_labels", False) is learned
         opening = sentences({name: value for name, value in told.items() if name != "steps"})[0]
-        assert opening.startswith("This backbone was trained with the labels that are asked about") is learned
+        assert opening.startswith(TRAINED_WITH) is learned
+    front, _, card = (folder / "README.md").read_text().partition("license")
+    assert ("the backbone was trained with these labels" in card) is learned
+    assert ("k-NN accuracy" in front + card.partition("---")[0]) is not learned
     others = image_folder(tmp_path / "others", 20, ("cat", "dog"))
     words = ["--data", str(others), "--size", "16", "--workers", "0", "--out", str(tmp_path / "others_out")]
-    assert "learned_from_these_labels" not in evaluate_as("diagnose", str(folder), *words)["baselines"]
+    assert "learned_from_these_labels" not in evaluate_as("diagnose", str(folder), *words)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "learned"),
+    [
+        ({"name": "r", "model": "resnet8_supervised", "method": {}}, True),
+        ({"name": "r", "model": "resnet8_byol", "method": {}}, False),
+        ({"model": "resnet8", "task": {}}, True),
+        ({}, False),
+    ],
+    ids=["with labels", "without", "finetuned", "no run"],
+)
+def test_labels_that_a_run_learned_from_are_known_in_every_part_of_the_source(
+    recipe: dict[str, Any], learned: bool, data: Path, tmp_path: Path
+) -> None:
+    """Those that it held out are no such labels, and more of them than it held out are."""
+    photos = open_images(str(data))
+    trained, held_out = hold_out(photos, 3)
+    write_json(tmp_path / "results.json", {"numbers": {}, "data": about(trained, "photos")})
+    if recipe:
+        write_json(tmp_path / "recipe.json", recipe)
+    Selection(hold_out=3).save(tmp_path, held_out)
+    for images in (photos, trained, *hold_out(photos, 5), hold_out(photos, 2)[0]):
+        assert learned_from(tmp_path, images) is learned
+    for images in (held_out, hold_out(photos, 2)[1], unlabelled(photos)):
+        assert not learned_from(tmp_path, images)
+
+
+@pytest.mark.parametrize("random", [False, True])
+def test_every_evaluation_says_that_its_labels_were_learned_from(
+    random: bool, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "run"
+    save_backbone(create_model("resnet8", num_classes=0), model / "backbone", "resnet8", input_size=(3, 32, 32))
+    write_json(model / "recipe.json", {"name": "r", "model": "resnet8_supervised", "method": {}})
+    write_json(model / "results.json", {"numbers": {}, "data": about(open_images(str(data)), "photos")})
+    words = ["--data", str(data), "--size", "16", "--workers", "0", "--out", str(tmp_path / "out")]
+    results = evaluate_as("knn", str(model), *words, *(["--random"] * random))
+    assert results.get("learned_from_these_labels", False) is not random
+    assert (TRAINED_WITH in capsys.readouterr().out) is not random
+
+
+def test_a_card_counts_no_number_by_labels_that_were_learned_from() -> None:
+    found = proportion(90, 100)
+    learned = {"protocol": "knn", "numbers": {"top-1": found}, "data": {"source": "photos", "images": 100}}
+    random = learned | {"numbers": {"top-1": proportion(10, 100)}, "random_weights": True}
+    marked = learned | {"learned_from_these_labels": True}
+    assert card_verdict({"numbers": {}}, [learned, random]).startswith("It beats")
+    assert card_verdict({"numbers": {}}, [marked, random]).endswith("random weights: not measured.")
+    gain = {"numbers": {"knn gain": {"value": 0.2, "low": 0.1, "high": 0.3, "of": 100}}}
+    assert card_verdict(gain, []).startswith("It beats")
+    assert card_verdict(gain | {"learned_from_these_labels": True}, []).endswith("random weights: not measured.")
+    assert index([marked]) == []
+    assert remarks({"numbers": {}, "protocol": "pretraining"}, [marked]) == [
+        "knn, photos: the backbone was trained with these labels, so what is measured by them says nothing of other "
+        "images and is no comparison."
+    ]
 
 
 def test_what_finds_its_own_images_is_not_told_to_know_classes() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ssl_backbones.catalogue.lookup import architecture_of, create_model
 from ssl_backbones.checks import few
 from ssl_backbones.convert.conversion import convert, not_finite
-from ssl_backbones.models.build import headless_cfg
+from ssl_backbones.models.build import as_drawn, headless_cfg
 from ssl_backbones.models.provenance import Provenance, provenance_of
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.errors import PretrainedWeightsError
@@ -86,13 +86,17 @@ def _by_name(name: str) -> tuple[nn.Module, str]:
     return model, f"left out: its head of {classes} classes" if classes else "it has no head"
 
 
-def open_instead(init: str, model: str | os.PathLike[str]) -> tuple[Provenance | None, dict[str, Any]]:
+def open_instead(
+    init: str, model: str | os.PathLike[str], random: bool = False
+) -> tuple[Provenance | None, dict[str, Any]]:
     """The provenance of weights for the network that a model names, and what `create_model` takes to give it those.
 
-    Both are empty without `init`, where the model's own weights are meant. Raises what `open_start` raises.
+    Without `init` the model's own weights are meant, which have no provenance here; with `random` they are drawn as
+    pretraining begins with them. Raises what `open_start` raises.
     """
+    drawn = {"pretrained": not random, **(as_drawn(architecture_of(model)) if random else {})}
     if not init:
-        return None, {}
+        return None, drawn
     start = open_start(init, architecture_of(model))
     given = start.provenance
     overlay = {
@@ -106,7 +110,7 @@ def open_instead(init: str, model: str | os.PathLike[str]) -> tuple[Provenance |
         "interpolation": given.interpolation,
         "crop_pct": given.crop_pct,
     }
-    return given, {"pretrained_cfg_overlay": overlay}
+    return given, {**drawn, "pretrained_cfg_overlay": overlay}
 
 
 def check_same(given: Provenance, recorded: Provenance) -> None:

@@ -1,4 +1,4 @@
-"""Copies of training images among the images to ask about, found by their digests."""
+"""Copies of images in a source, and of training images among those to ask about, found by their digests."""
 
 from __future__ import annotations
 
@@ -26,6 +26,19 @@ def copies_among(asked: Images, images: Images) -> list[int]:
     own = as_items(asked.digests)
     found = np.isin(own, as_items(images.digests)) & ~np.isin(own, as_items(as_rows([MISSING, EMPTY])))
     return [int(row) for row in np.flatnonzero(found)]
+
+
+def without_copies(images: Images, rows: np.ndarray) -> np.ndarray:
+    """Those of some rows (N,) whose image is, by its digest, at no earlier one of them; empty and missing ones stay.
+
+    All of them where nobody knows digests.
+    """
+    if images.digests is None:
+        return rows
+    items = as_items(images.digests[rows])
+    first = np.zeros(len(rows), bool)
+    first[np.unique(items, return_index=True)[1]] = True
+    return rows[first | np.isin(items, as_items(as_rows([MISSING, EMPTY])))]
 
 
 def copies_sentence(asked: Images | None, images: Images) -> str:

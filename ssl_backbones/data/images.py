@@ -79,6 +79,11 @@ class Images(ABC):
         return fingerprint_of(self.keys, self.labels, self.digests)
 
     @cached_property
+    def whole_fingerprint(self) -> str:
+        """The fingerprint of the whole source that these are some images of; their own where they are all of it."""
+        return self.fingerprint
+
+    @cached_property
     def fingerprint_by_sizes(self) -> str:
         """The fingerprint that records of 0.1.0.dev0 name the same images by; it is compared with those alone."""
         if self.sizes is None:

@@ -36,7 +36,7 @@ class ResidentImages(Images):
         self.cache, self.place, self.part = images, images.place, images.part
         self.keys, self.labels, self.classes = images.keys, images.labels, images.classes
         self.fingerprint, self.fingerprint_by_sizes = images.fingerprint, images.fingerprint_by_sizes
-        self.content_digest = images.content_digest
+        self.whole_fingerprint, self.content_digest = images.whole_fingerprint, images.content_digest
         images.require(int(images.ends[-1]))
         rows = images.content.reshape(-1, 3)
         levels = torch.empty(rows.shape, dtype=torch.uint8, device=device)

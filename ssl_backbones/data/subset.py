@@ -48,6 +48,10 @@ class Subset(Images):
         return self.digest_over(self.images.fingerprint)
 
     @cached_property
+    def whole_fingerprint(self) -> str:
+        return self.images.whole_fingerprint
+
+    @cached_property
     def fingerprint_by_sizes(self) -> str:
         return self.digest_over(self.images.fingerprint_by_sizes)
 

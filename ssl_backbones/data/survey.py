@@ -7,7 +7,7 @@ from statistics import median
 
 import numpy as np
 
-from ssl_backbones.data.digests import EMPTY, MISSING, as_items, as_rows
+from ssl_backbones.data.copies import without_copies
 from ssl_backbones.data.frames import frame_of
 from ssl_backbones.data.images import Images, UnreadableImageError
 from ssl_backbones.data.opening import classes_sentence
@@ -69,7 +69,7 @@ def survey(images: Images) -> Survey:
         pixels=median(width * height for width, height in sizes) if sizes else 0,
         bytes=0 if images.sizes is None else int(np.clip(images.sizes, 0, None).sum()),
         unreadable=(len(rows) - len(decoded), len(rows)),
-        copies=copies_within(images),
+        copies=len(images) - len(without_copies(images, np.arange(len(images)))),
         labels=classes_sentence(images),
     )
 
@@ -80,12 +80,3 @@ def size_read(images: Images, row: int) -> tuple[int, int] | None:
         return images[row].size
     except UnreadableImageError:
         return None
-
-
-def copies_within(images: Images) -> int:
-    """The number of images that are, by their digests, one that comes before them; empty and missing ones apart."""
-    if images.digests is None:
-        return 0
-    items = as_items(images.digests)
-    known = items[~np.isin(items, as_items(as_rows([MISSING, EMPTY])))]
-    return len(known) - len(np.unique(known))

@@ -10,23 +10,21 @@ import numpy as np
 import torch
 
 from ssl_backbones.catalogue.start import check_same
-from ssl_backbones.data import Images
 from ssl_backbones.distributed import made_everywhere, say
 from ssl_backbones.evaluate.evaluation import Evaluation
 from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel, evaluated, open_model
 from ssl_backbones.registry.names import Name
-from ssl_backbones.registry.papers import PAPERS
-from ssl_backbones.train.baselines import RANDOM, Candidate, Question, Seen, at_hand, compared, made
+from ssl_backbones.runs.results import LEARNED
+from ssl_backbones.train.baselines import RANDOM, Candidate, Question, Seen, at_hand, compared, drawn_once, made
 from ssl_backbones.train.bench import view_of
-from ssl_backbones.views import permutation
 from ssl_backbones.visualizers.run_section import recorded_recipe, recorded_results, start_of
 
 
 def beside_baselines(asked: Evaluation, count: int) -> dict[str, Any]:
     """The comparison and, of a run, the trend of its training, as results.json has them, on `count` images at most."""
     options, images = asked.options, asked.images
-    drawn = np.sort(permutation(options.seed, 4, len(images))[:count])
+    drawn = drawn_once(images, options.seed, 4, count)
     only = drawn if len(drawn) < len(images) else None
     found, readable = [], np.ones(len(drawn), bool)
     for candidate, model in made(candidates(asked), lambda model: model.weights_sha256):
@@ -43,19 +41,9 @@ def beside_baselines(asked: Evaluation, count: int) -> dict[str, Any]:
         "size": asked.model.crop.size,
         "view": repr(view_of(asked.model.crop, options.in_chans)),
     }
-    if labels is not None and not options.random and learned_from(Path(options.model), images):
-        about["learned_from_these_labels"] = True
     told = {"baselines": compared(seen[0], seen[1:], Question(labels, options.seed), about)}
     trend = None if options.random else recorded_results(Path(options.model)).get("trend")
-    return told | ({} if trend is None else {"trend": trend})
-
-
-def learned_from(folder: Path, images: Images) -> bool:
-    """True for the folder of a pretraining run that learned from the labels of these images."""
-    recipe, results = recorded_recipe(folder), recorded_results(folder)
-    paper = PAPERS.get(Name.parse(str(recipe.get("model", ""))).method)
-    trained = images.known_as(str((results.get("data") or {}).get("fingerprint")))
-    return bool(trained and paper and isinstance(recipe.get("method"), dict) and paper.labels_in(recipe["method"]))
+    return told | ({} if trend is None else {"trend": trend}) | ({LEARNED: True} if asked.learned_from(images) else {})
 
 
 def candidates(asked: Evaluation) -> Iterator[Candidate[EvaluatedModel]]:

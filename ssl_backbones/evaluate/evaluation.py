@@ -18,9 +18,18 @@ from ssl_backbones.data.decode import MAX_PIXELS
 from ssl_backbones.distributed import first_decides, rank, say
 from ssl_backbones.evaluate.features import Extraction, Features, features_of
 from ssl_backbones.evaluate.labelled import Labelled, labelled
+from ssl_backbones.evaluate.learned import learned_from
 from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.evaluate.options import FREE, EvaluationOptions
-from ssl_backbones.runs.results import Number, proportion, read_results, results_of, write_results
+from ssl_backbones.runs.results import (
+    LEARNED,
+    LEARNED_SAYS,
+    Number,
+    proportion,
+    read_results,
+    results_of,
+    write_results,
+)
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, claim
 from ssl_backbones.train.precision import check_precision
 from ssl_backbones.train.processes import meet
@@ -44,9 +53,9 @@ class Evaluation:
         """The settings of feature extraction."""
         return self.options.extraction(self.options.cache_folder)
 
-    def learnt_from(self) -> Labelled:
-        """The features and labels to train on."""
-        return labelled(partial(self.features, self.images), self.images, self.options.data)
+    def learnt_from(self, once: bool = False) -> Labelled:
+        """The features and labels to train on; with `once`, of each image of which there are copies once."""
+        return labelled(partial(self.features, self.images), self.images, self.options.data, once)
 
     def asked_about(self) -> Labelled | None:
         """The features and labels to test on, if there are any."""
@@ -58,9 +67,16 @@ class Evaluation:
         """The features of the images that are wanted (N,) bool and can be read."""
         return features_of(self.model, images, self.extraction, wanted=wanted)
 
+    def learned_from(self, images: Images) -> bool:
+        """True where the model's own weights were trained with the labels of these images."""
+        return not self.options.random and learned_from(Path(self.options.model), images)
+
     def save_results(self, numbers: Mapping[str, Number], more: Mapping[str, Any]) -> dict[str, Any]:
         """Let the first process write results.json; its content, in every process."""
         selection = self.options.selection
+        if LEARNED not in more and self.learned_from(self.validation or self.images):
+            say(LEARNED_SAYS)
+            more = {LEARNED: True, **more}
         first_decides(lambda: selection.save(self.folder.path, self.validation))
         return first_decides(
             lambda: write_results(

@@ -21,8 +21,10 @@ from ssl_backbones.data import (
     say_copies,
     validation_of,
 )
+from ssl_backbones.data.copies import without_copies
 from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.data.subset import Selection
+from ssl_backbones.distributed import first_decides, say
 from ssl_backbones.evaluate.features import Features
 
 Look = Callable[[np.ndarray], Features]
@@ -37,6 +39,8 @@ class Labelled:
     labels: Tensor
     unlabelled: int
     unreadable: tuple[str, ...]
+    copies: int = 0
+    """Labelled images that were left out as another one has their bytes."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,22 +48,31 @@ class Labelled:
     @property
     def account(self) -> dict[str, Any]:
         """The number of images that count, and those that do not, for results.json."""
-        return {"images": len(self), "unlabelled": self.unlabelled, "unreadable": list(self.unreadable)}
+        told = {"images": len(self), "unlabelled": self.unlabelled, "unreadable": list(self.unreadable)}
+        return told | ({"copies_left_out": self.copies} if self.copies else {})
 
     def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Features and labels on a device."""
         return self.rows.to(device), self.labels.to(device)
 
 
-def labelled(look: Look, images: Images, source: str) -> Labelled:
+def labelled(look: Look, images: Images, source: str, once: bool = False) -> Labelled:
     """Features of a source's images that have a label and can be read; `look` computes them for the images it is asked
-    for."""
+    for. With `once`, copies of an image are left out, which would name each other."""
     labels = labels_of(images, source, "an evaluation")
-    features = look(labels >= 0)
-    kept = torch.from_numpy(np.flatnonzero(features.readable & (labels >= 0)))
+    rows = np.flatnonzero(labels >= 0)
+    taken = first_decides(lambda: without_copies(images, rows)) if once else rows
+    wanted = np.zeros(len(labels), bool)
+    wanted[taken] = True
+    features = look(wanted)
+    kept = torch.from_numpy(np.flatnonzero(features.readable & wanted))
     if not len(kept):
         raise ImageSourceError(f"none of the {len(images)} images of {source} with a label can be read: mend them")
-    return Labelled(features.rows, torch.tensor(labels)[kept].long(), int((labels < 0).sum()), features.unreadable)
+    if copies := len(rows) - len(taken):
+        say(f"{copies} of the {len(rows)} labelled images of {source} are copies of others and left out.")
+    return Labelled(
+        features.rows, torch.tensor(labels)[kept].long(), int((labels < 0).sum()), features.unreadable, copies
+    )
 
 
 class Named(Protocol):

@@ -90,14 +90,14 @@ def open_model(
     """The backbone of a registered name, `hf-hub:org/name` or a run's folder, the same in every process.
 
     Images of so many channels are prepared as its description says, at `size` where that is given. With `random` its
-    weights are drawn, with `init` they are those that this names, as pretraining takes them, and so is the preparation
-    of images. Without a device it lies on the usual one. Raises LayerError for a layer that it does not have,
-    StartError for weights that the model cannot hold as they are, and whatever `ssl_backbones.create_model` and
-    `open_start` raise.
+    weights are those that pretraining draws by that seed, with `init` those that this names, as pretraining takes
+    them, and so is the preparation of images. Without a device it lies on the usual one. Raises LayerError for a layer
+    that it does not have, StartError for weights that the model cannot hold as they are, and whatever
+    `ssl_backbones.create_model` and `open_start` raise.
     """
-    given, weights = open_instead(init, model)
+    given, weights = open_instead(init, model, random)
     torch.manual_seed(seed)
-    backbone = ssl_backbones.create_model(model, pretrained=not random, num_classes=0, **weights)
+    backbone = ssl_backbones.create_model(model, num_classes=0, **weights)
     opened = evaluated(
         os.fspath(model), backbone, device or usual_device(), size=size, layer=layer, given=given, channels=channels
     )

@@ -7,6 +7,7 @@ from abc import ABC
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
@@ -15,13 +16,15 @@ from torch import nn
 from ssl_backbones.catalogue.lookup import architecture_of
 from ssl_backbones.checks import check, check_at_least
 from ssl_backbones.data import Images
+from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.frames import AnnotationsFrame
+from ssl_backbones.evaluate.learned import learned_from
 from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.evaluate.tuned import is_tuned, save_tuned
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.models.provenance import Provenance, provenance_of, shown
 from ssl_backbones.recipes.recipe import FREE, Run
-from ssl_backbones.runs.results import Number, results_of, write_results
+from ssl_backbones.runs.results import LEARNED, LEARNED_SAYS, Number, results_of, write_results
 from ssl_backbones.runs.run_folder import RunFolder, differences
 from ssl_backbones.train.judge import Trained
 from ssl_backbones.train.start import fitting
@@ -189,6 +192,9 @@ class Learnt:
             told["backbone"] = save_tuned(self.backbone, self.folder, **begun, size=run.size, training=training)
         if run.start is not None:
             told["start"] = to_plain(run.start)
+        if not run.random and learned_from(Path(run.init or run.model), validation):
+            say(LEARNED_SAYS)
+            told[LEARNED] = True
         results = results_of(
             protocol=run.protocol,
             model=run.model,

@@ -31,7 +31,7 @@ def save_tuned(
     timm could not make again by its name is not written, and the account says why.
     """
     cfg: Any = backbone.pretrained_cfg
-    whole = ssl_backbones.create_model(model, pretrained=not random, num_classes=0, **open_instead(init, model)[1])
+    whole = ssl_backbones.create_model(model, num_classes=0, **open_instead(init, model, random)[1])
     rest = fill(whole, backbone)
     begun = "random weights" if random else started(init or model, cfg)
     untouched = f"; as at the start are {', '.join(rest)}" if rest else ""

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from ssl_backbones.catalogue.description import Description
 from ssl_backbones.catalogue.lookup import describe, list_models
-from ssl_backbones.hub.evaluation_section import evaluation
+from ssl_backbones.hub.evaluation_section import evaluation, on_new_labels
 from ssl_backbones.hub.evaluations import Results, apart, data_set, index
 from ssl_backbones.hub.given import Terms, base_model, givens, sentences, settled, terms_of, with_labels
 from ssl_backbones.hub.markup import cell, plain_texts
@@ -138,7 +138,7 @@ def front_matter(
     evaluations: Sequence[Results],
 ) -> str:
     """The block that the Hub reads; its model-index holds what the results files hold."""
-    knn = results["numbers"].get("knn")
+    knn = on_new_labels(results, "knn")
     stated = {"dataset_type": terms.dataset, "dataset_name": terms.images}
     said = {fingerprint(results): {field: value for field, value in stated.items() if value}}
     images = data_set(data_name(recipe), fingerprint(results), said)

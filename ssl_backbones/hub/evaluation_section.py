@@ -19,7 +19,7 @@ from ssl_backbones.hub.evaluations import (
 )
 from ssl_backbones.hub.run_name import on_own_images
 from ssl_backbones.models.provenance import Provenance
-from ssl_backbones.runs.results import NOT_MEASURED, Number, as_points, in_words, percent
+from ssl_backbones.runs.results import LEARNED, NOT_MEASURED, Number, as_points, in_words, percent
 
 BESIDE_RANDOM = ("", "random weights", "this backbone", "gain")
 BESIDE_A_START = ("", "random weights", "the start", "this backbone", "gain over random weights", "gain over the start")
@@ -106,8 +106,8 @@ def beside_the_paper(recipe: Mapping[str, Any], known: Description, own: bool) -
 
 
 def verdict(results: Results, evaluations: Sequence[Results]) -> str:
-    """A sentence on whether it is better than random weights, or that nobody measured it."""
-    gain = results["numbers"].get("knn gain over random" if "start" in results else "knn gain")
+    """A sentence on whether it is better than random weights, or that nobody measured it on labels new to it."""
+    gain = on_new_labels(results, "knn gain over random" if "start" in results else "knn gain")
     differences = over_random(evaluations)
     equal = [label for label, difference in differences if difference.low <= 0]
     if gain and gain["low"] <= 0:
@@ -120,11 +120,16 @@ def verdict(results: Results, evaluations: Sequence[Results]) -> str:
     return f"It beats the same network with random weights{margin}, and surely so: no difference's interval holds zero."
 
 
+def on_new_labels(results: Results, name: str) -> Number | None:
+    """A number that the run measured; None where it did not, or by the labels that it was trained with."""
+    return None if results.get(LEARNED) else results["numbers"].get(name)
+
+
 def beside_the_start(results: Results) -> str:
     """A sentence on whether it is better than the weights that it began with; empty where those were random."""
     if "start" not in results:
         return ""
-    gain = results["numbers"].get("knn gain")
+    gain = on_new_labels(results, "knn gain")
     if gain is None:
         return f"Whether it beats the start: {NOT_MEASURED}."
     told = f"{as_points(gain)} of k-NN accuracy in training"

@@ -18,7 +18,7 @@ from ssl_backbones.metrics import Interval, newcombe_difference
 from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.recipes.recipe import FREE
 from ssl_backbones.registry.image_sets import known_by
-from ssl_backbones.runs.results import NOT_MEASURED, Number, as_points, in_words, percent, searched_in_words
+from ssl_backbones.runs.results import LEARNED, NOT_MEASURED, Number, as_points, in_words, percent, searched_in_words
 
 Results = Mapping[str, Any]
 """The content of a results.json."""
@@ -71,10 +71,13 @@ def given_rows(evaluations: Sequence[Results], given: Mapping[str, Provenance]) 
 
 
 def beside_random(evaluations: Sequence[Results]) -> Iterator[tuple[Results, Results | None]]:
-    """Each evaluation of the backbone, and that of random weights by the same protocol on the same images, if any."""
+    """Each evaluation of the backbone, and that of random weights by the same protocol on the same images, if any.
+
+    Those that ask about labels it was trained with are left out, as they show nothing of other images.
+    """
     baselines = [results for results in evaluations if is_random(results)]
     for results in evaluations:
-        if not is_random(results):
+        if not (is_random(results) or results.get(LEARNED)):
             yield results, next((other for other in baselines if same_question(other, results)), None)
 
 
@@ -162,7 +165,18 @@ def remarks(results: Results, evaluations: Sequence[Results]) -> list[str]:
 
     `results` are those of the run itself.
     """
-    return [*searches(evaluations), *copies([results, *evaluations])]
+    return [*searches(evaluations), *copies([results, *evaluations]), *learned([results, *evaluations])]
+
+
+def learned(evaluations: Sequence[Results]) -> list[str]:
+    """A line on each evaluation that asked about labels the backbone was trained with."""
+    lines = [
+        f"{results['protocol']}, {place(results)}: the backbone was trained with these labels, so what is measured by "
+        "them says nothing of other images and is no comparison."
+        for results in evaluations
+        if results.get(LEARNED)
+    ]
+    return list(dict.fromkeys(lines))
 
 
 def searches(evaluations: Sequence[Results]) -> list[str]:

@@ -54,10 +54,14 @@ def alignment(first: Tensor, second: Tensor, alpha: float = 2.0) -> float:
 
 @torch.no_grad()
 def uniformity(features: Tensor, t: float = 2.0) -> float:
-    """log E exp(-t |x - y|^2) over distinct pairs of unit features (N, D): 0 when all are alike, lower when spread."""
+    """log E exp(-t |x - y|^2) over distinct pairs of unit features (N, D): 0 when all are alike, lower when spread.
+
+    Rows of zeros have no direction, and are alike.
+    """
     x = normalize(rows(features, at_least=2), dim=1)
-    blocks = torch.split(x, max(1, BLOCK // len(x)))
-    total = sum(torch.exp(t * (2 * block @ x.T - 2)).sum().item() for block in blocks)
+    squares = x.square().sum(dim=1)
+    blocks = torch.arange(len(x)).split(max(1, BLOCK // len(x)))
+    total = sum(torch.exp(t * (2 * x[i] @ x.T - squares[i, None] - squares)).sum().item() for i in blocks)
     return math.log((total - len(x)) / (len(x) * (len(x) - 1)))
 
 

@@ -3,6 +3,7 @@
 Wilson, 1927. https://doi.org/10.1080/01621459.1927.10502953
 Agresti and Min, 2005. https://doi.org/10.1002/sim.1781
 Newcombe, 1998. Interval estimation for the difference between independent proportions: comparison of eleven methods.
+Student's distribution: Abramowitz and Stegun, 1972, Handbook of Mathematical Functions, 26.7.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import NormalDist, fmean, stdev
 
 import numpy as np
@@ -75,12 +77,27 @@ def newcombe_difference(one: Interval, other: Interval) -> Interval:
 
 
 def student_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """The mean of two values or more, and Student's interval of it. Needs scipy."""
-    from scipy.stats import t
-
-    mean = fmean(values)
-    reach = t.ppf(0.5 + confidence / 2, len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    """The mean of two values or more, and Student's interval of it."""
+    mean, reach = fmean(values), student_t(len(values) - 1, confidence) * stdev(values) / math.sqrt(len(values))
     return Interval(mean, mean - reach, mean + reach)
+
+
+@cache
+def student_t(freedom: int, confidence: float = 0.95) -> float:
+    """The t with `confidence` of Student's distribution, of so many degrees of freedom, between -t and t.
+
+    By bisection of the angle whose tangent is t over the root of the degrees. ValueError for a confidence that is none.
+    """
+    two_sided(confidence)
+    odd, low, high = freedom % 2, 0.0, math.pi / 2
+    powers = np.arange(2 + odd, freedom - 1, 2)
+    for _ in range(60):
+        angle = (low + high) / 2
+        terms = np.cumprod((powers - 1) / powers * math.cos(angle) ** 2)
+        series = math.sin(angle) * math.cos(angle) ** odd * (1 + terms.sum()) if freedom > 1 else 0.0
+        inside = (angle + series) * 2 / math.pi if odd else series
+        low, high = (angle, high) if inside < confidence else (low, angle)
+    return math.sqrt(freedom) * math.tan(low)
 
 
 def two_sided(confidence: float) -> float:
@@ -91,7 +108,7 @@ def two_sided(confidence: float) -> float:
 
 
 def mean_interval(values: Tensor, confidence: float = 0.95) -> Interval:
-    """The mean of values (M,) in [0, 1], and its interval by the normal approximation; NaN are left out.
+    """The mean of values (M,) in [0, 1], and Student's interval of it; NaN are left out.
 
     Of values that are all 0 or 1, Wilson's. ValueError for fewer than two.
     """
@@ -100,8 +117,7 @@ def mean_interval(values: Tensor, confidence: float = 0.95) -> Interval:
         raise ValueError(f"there are {len(known)} values; give at least 2.")
     if bool(((known == 0) | (known == 1)).all()):
         return wilson_interval(int(known.sum()), len(known), confidence)
-    mean, reach = known.mean().item(), two_sided(confidence) * known.std().item() / math.sqrt(len(known))
-    return Interval(mean, max(0.0, mean - reach), min(1.0, mean + reach))
+    return bounded(known, 0.0, confidence)
 
 
 def paired_difference(before: Tensor, after: Tensor, confidence: float = 0.95) -> Interval:
@@ -115,8 +131,20 @@ def paired_difference(before: Tensor, after: Tensor, confidence: float = 0.95) -
     gaps = gaps[~gaps.isnan()]
     if len(gaps) < 2:
         raise ValueError(f"there are {len(gaps)} pairs; give at least 2.")
-    mean, reach = gaps.mean().item(), two_sided(confidence) * gaps.std().item() / math.sqrt(len(gaps))
-    return Interval(mean, max(-1.0, mean - reach), min(1.0, mean + reach))
+    return bounded(gaps, -1.0, confidence)
+
+
+def bounded(values: Tensor, least: float, confidence: float) -> Interval:
+    """The mean of values (M,) from `least` to 1, and Student's interval of it, which ends there.
+
+    Equal values show no spread: theirs has room for as many others as so many draws may have missed, by Wilson.
+    """
+    mean = values.mean().item()
+    if values.min() == values.max():
+        missed = wilson_interval(0, len(values), confidence).high
+        return Interval(mean, mean - missed * (mean - least), mean + missed * (1 - mean))
+    reach = student_t(len(values) - 1, confidence) * values.std().item() / math.sqrt(len(values))
+    return Interval(mean, max(least, mean - reach), min(1.0, mean + reach))
 
 
 def resampled_counts(items: int, resamples: int, seed: int) -> NDArray[np.int64]:

@@ -13,11 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_backbones.metrics.interval import Interval
+from ssl_backbones.metrics.interval import Interval, student_t
 
 GROUPS = 10
-STUDENT_95 = 2.2621571628
-"""The 97.5% quantile of Student's t with GROUPS - 1 degrees of freedom."""
 
 
 def jackknife_interval(measure: Callable[[Tensor], float], order: np.ndarray) -> Interval:
@@ -33,4 +31,5 @@ def jackknife_interval(measure: Callable[[Tensor], float], order: np.ndarray) ->
     without = [measure(torch.from_numpy(np.flatnonzero(group != left_out))) for left_out in range(GROUPS)]
     mean = math.fsum(without) / GROUPS
     error = math.sqrt((GROUPS - 1) / GROUPS * math.fsum((number - mean) ** 2 for number in without))
-    return Interval(value, value - STUDENT_95 * error, value + STUDENT_95 * error)
+    reach = student_t(GROUPS - 1) * error
+    return Interval(value, value - reach, value + reach)

@@ -8,7 +8,7 @@ from typing import Any
 
 import timm
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import resolve_pretrained_cfg
+from timm.models import is_model_in_modules, resolve_pretrained_cfg
 from torch import Tensor, nn
 
 from ssl_backbones.checks import few
@@ -107,11 +107,15 @@ def whole_backbone(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str,
 
 def untrained(architecture: str, **kwargs: Any) -> nn.Module:
     """A network of timm's without head and without weights that anybody publishes, as methods train it."""
-    if architecture in timm.list_models(module="resnet"):
-        kwargs = {"zero_init_last": False, **kwargs}
     cfg = headless_cfg(architecture)
-    model: nn.Module = timm.create_model(architecture, pretrained_cfg=cfg, **{"num_classes": 0, **kwargs})
+    given = {"num_classes": 0, **as_drawn(architecture), **kwargs}
+    model: nn.Module = timm.create_model(architecture, pretrained_cfg=cfg, **given)
     return model
+
+
+def as_drawn(architecture: str) -> dict[str, Any]:
+    """Arguments for timm that draw a network as training begins with it: no block of a ResNet is an identity."""
+    return {"zero_init_last": False} if is_model_in_modules(architecture, ("resnet",)) else {}
 
 
 def has_head(model: nn.Module) -> bool:

@@ -6,6 +6,7 @@
     settings, seed, command             how; the settings of a pretraining run are its recipe.json
     data, validation                    {source, images, fingerprint, fingerprint_by_sizes}; validation is null where
                                         there is none. The second is what 0.1.0.dev0 called the fingerprint.
+                                        `whole_fingerprint` is of the source that these are a part of, if they are.
                                         `copies` of validation counts those of its images that are training images
     compute, versions, date             on what
 
@@ -14,7 +15,8 @@ Whatever else a protocol has to tell (a sweep, the classes one by one) stands be
 pretraining run tells its recipe, the fields of it that were altered, and how far it went; its numbers are "rank" and
 "std", "retrieval" and, with labels, "knn", each beside the same before training ("knn before"), and "knn gain".
 Beside them stand "baselines", the same questions asked of other networks, "trend", the second half of the run, and
-"verdict", what they show in words.
+"verdict", what they show in words. "learned_from_these_labels" is true where the backbone was trained with the labels
+of the images that it was asked about.
 """
 
 from __future__ import annotations
@@ -44,6 +46,12 @@ Number = Mapping[str, Any]
 NOT_MEASURED, NOT_FINITE = "not measured", "not finite"
 PRETRAINING = "pretraining"
 """The protocol of a run that makes a backbone."""
+LEARNED = "learned_from_these_labels"
+"""The mark of results about images whose labels the backbone was trained with."""
+LEARNED_SAYS = (
+    "This backbone was trained with the labels that are asked about here, so its figures say nothing of other images: "
+    "keep some out of the training with --hold_out."
+)
 
 
 def write_results(folder: str | Path, results: dict[str, Any]) -> dict[str, Any]:
@@ -119,6 +127,8 @@ def about(images: Images, source: str) -> dict[str, Any]:
         "fingerprint": images.fingerprint,
         "fingerprint_by_sizes": images.fingerprint_by_sizes,
     }
+    if images.whole_fingerprint != images.fingerprint:
+        told["whole_fingerprint"] = images.whole_fingerprint
     if isinstance(images, CachedImages) and images.encoded:
         told["reencoded"] = images.index["content"]
     return told

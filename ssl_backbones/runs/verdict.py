@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ssl_backbones.runs.results import Number, as_points, as_share, spelled
+from ssl_backbones.runs.results import LEARNED, LEARNED_SAYS, Number, as_points, as_share, spelled
 
 FEW_STEPS = 200
 """Steps that are told to be next to nothing: the shortest run that was shown to gain took 782 (the sample recipe)."""
@@ -30,34 +30,33 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
 
 
 def opening(results: Mapping[str, Any], baselines: Mapping[str, Any]) -> str:
-    """The first sentence: the outcome against random weights, or that there was next to no training."""
+    """The first sentence: the outcome against the start or, without one, random weights; or why there is none."""
     steps = results.get("steps")
     if steps is not None and steps < FEW_STEPS:
         return (
             f"This run had only {steps:,} steps on {results['data']['images']:,} images, too few to judge: train "
             f"for at least {FEW_STEPS:,} steps (--epochs)."
         )
-    random = next((other for other in baselines["networks"][1:] if other["name"] == "random weights"), None)
-    if random is None:
+    if results.get(LEARNED):
+        return LEARNED_SAYS
+    named = {other["name"].partition(", ")[0]: other["gain"] for other in baselines["networks"][1:]}
+    against = next((name for name in ("its start", "random weights") if name in named), None)
+    if against is None:
         return "There are no random weights to compare this network with."
-    if baselines.get("learned_from_these_labels"):
-        return (
-            "This backbone was trained with the labels that are asked about here, so its figures say nothing of other "
-            "images: keep some out of the training with --hold_out."
-        )
     learned = (
-        "This backbone has learned: it is better than random weights."
+        f"This backbone has learned: it is better than {against}."
         if baselines["labelled"]
-        else "This backbone has learned: it finds its own images better than random weights do. What that is worth for "
-        "telling classes apart was not measured, as there are no labels."
+        else f"This backbone has learned: it finds its own images better than {against} "
+        f"{'does' if against == 'its start' else 'do'}. What that is worth for telling classes apart was not measured, "
+        "as there are no labels."
     )
     said = {
         "better": learned,
-        "worse": "This backbone is worse than random weights: look at its loss and at its learning rate.",
-        "alike": "This backbone is not shown to be better than random weights.",
-        "mixed": "This backbone is better than random weights by one measure and worse by another.",
+        "worse": f"This backbone is worse than {against}: look at its loss and at its learning rate.",
+        "alike": f"This backbone is not shown to be better than {against}.",
+        "mixed": f"This backbone is better than {against} by one measure and worse by another.",
     }
-    return said[outcome(random["gain"])]
+    return said[outcome(named[against])]
 
 
 def outcome(gains: Mapping[str, Number]) -> str:

@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ssl_backbones.catalogue.at_hand import AtHand, weights_at_hand
-from ssl_backbones.distributed import gather_objects, made_everywhere, say
+from ssl_backbones.data.copies import without_copies
+from ssl_backbones.data.images import Images
+from ssl_backbones.distributed import first_decides, gather_objects, made_everywhere, say
 from ssl_backbones.files import told
 from ssl_backbones.metrics import effective_rank, jackknife_interval, knn_predict, own_image_found, paired_gain
 from ssl_backbones.metrics.jackknife import GROUPS
@@ -142,6 +145,12 @@ class Question:
             return {"value": effective_rank(seen.rows)}
         order = permutation(self.seed, 1, len(seen.rows))
         return asdict(jackknife_interval(lambda rows: effective_rank(seen.rows[rows]), order))
+
+
+def drawn_once(images: Images, seed: int, stream: int, count: int) -> np.ndarray:
+    """Rows of at most so many images, in order, drawn by the seed; of those that are copies of one another, one."""
+    drawn = np.sort(permutation(seed, stream, len(images))[:count])
+    return first_decides(lambda: without_copies(images, drawn))
 
 
 def images_asked(count: int, shown: int) -> int:

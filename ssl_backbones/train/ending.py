@@ -17,13 +17,22 @@ from ssl_backbones.ends import is_lost_rank
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.names import Name
-from ssl_backbones.train.baselines import RANDOM, Candidate, Question, Seen, at_hand, compared, images_asked, made
+from ssl_backbones.train.baselines import (
+    RANDOM,
+    Candidate,
+    Question,
+    Seen,
+    at_hand,
+    compared,
+    drawn_once,
+    images_asked,
+    made,
+)
 from ssl_backbones.train.beginning import Beginning
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.loader import is_lost_reader
 from ssl_backbones.train.monitor import Monitor
-from ssl_backbones.typed.values import to_plain
-from ssl_backbones.views import SingleView, permutation
+from ssl_backbones.views import SingleView
 
 
 class ComparisonError(Refusal, RuntimeError):
@@ -64,17 +73,14 @@ def beside_baselines(beginning: Beginning, images: Images, bench: Bench) -> dict
     recipe = beginning.recipe
     steps = recipe.total_steps(bench.loader.steps_per_epoch)
     count = images_asked(len(images), steps * recipe.batch_size)
-    drawn = np.sort(permutation(recipe.seed, 3, len(images))[:count])
+    drawn = drawn_once(images, recipe.seed, 3, count)
     seen = []
     for candidate, backbone in made(candidates(beginning, bench), weights_sha256):
-        say(f"Verdict: {count} of {len(images)} images, seen by {candidate.name}.")
+        say(f"Verdict: {len(drawn)} of {len(images)} images, seen by {candidate.name}.")
         seen.append(looked_at(candidate, backbone, bench, images, drawn))
     labels = None if images.labels is None else torch.from_numpy(np.asarray(images.labels)[drawn]).long()
     view = bench.view_of(bench.method.backbone)
     about: dict[str, Any] = {"of": len(images), "size": bench.size, "view": repr(view)}
-    labels_learned = recipe.method.paper.labels_in(to_plain(recipe.method)) is not None
-    if labels is not None and labels_learned and images is bench.loader.dataset.images:
-        about["learned_from_these_labels"] = True
     with skipped_after_failure(alone=True):
         return compared(seen[0], seen[1:], Question(labels, recipe.seed), about)
     return None

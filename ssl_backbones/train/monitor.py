@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssl_backbones.data.copies import without_copies
 from ssl_backbones.data.images import Images, by_content
-from ssl_backbones.distributed import gather
+from ssl_backbones.distributed import first_decides, gather
 from ssl_backbones.metrics import effective_rank, feature_std, knn_predict, nearest_others, own_image_found, paired_gain
 from ssl_backbones.recipes.settings import Monitoring
 from ssl_backbones.runs.results import Number, proportion
@@ -36,7 +37,8 @@ Embed = Callable[[Images, np.ndarray], Tensor]
 class Monitor:
     """The images of the k-NN test, chosen once: a bank of neighbours, and queries held against it.
 
-    Labelled validation images are the queries; without them, the bank's own images are, each held against the others.
+    Labelled validation images are the queries; without them, the bank's own images are, each held against the others,
+    less copies of one another.
     """
 
     baselines: dict[str, Any] | None = None
@@ -51,6 +53,8 @@ class Monitor:
         if labelled and len(order) > config.bank:  # those without a label come last
             order = order[np.argsort(labels_of(self.bank_images, order).numpy() < 0, kind="stable")]
         self.bank = np.sort(order[: config.bank if labelled else SPREAD])
+        if labelled and self.query_images is None:
+            self.bank = first_decides(lambda: without_copies(self.bank_images, self.bank))
         self.labelled = bool(labelled) and int((labels_of(self.bank_images, self.bank) >= 0).sum()) > 1
         self.sought = np.sort(permutation(seed, 1, len(self.bank))[:SOUGHT])
 

@@ -21,7 +21,7 @@ from ssl_backbones.recipes.recipe import FREE, Recipe
 from ssl_backbones.registry.image_sets import are_those
 from ssl_backbones.registry.names import Name
 from ssl_backbones.runs.log import read_log
-from ssl_backbones.runs.results import PRETRAINING, as_points, as_share, percent, results_of, write_results
+from ssl_backbones.runs.results import LEARNED, PRETRAINING, as_points, as_share, percent, results_of, write_results
 from ssl_backbones.runs.run_folder import RunFolder, differences
 from ssl_backbones.runs.verdict import sentences
 from ssl_backbones.train.judge import Trained
@@ -165,11 +165,17 @@ def results_of_run(recipe: Recipe, monitor: Monitor, trained: Trained) -> dict[s
             "unreadable_beside": trained.unreadable_elsewhere,
             "best_checkpoint": trained.best,
             **monitor.about(trained.after),
+            **({LEARNED: True} if monitor.query_images is None and labels_learned(recipe) else {}),
             **({} if monitor.baselines is None else {"baselines": monitor.baselines}),
             "trend": monitor.trend(asked_of(trained), trained.after),
         },
     )
     return results | {"verdict": sentences(results)}
+
+
+def labels_learned(recipe: Recipe) -> bool:
+    """True where the method learns from the labels of its images."""
+    return recipe.method.paper.labels_in(to_plain(recipe.method)) is not None
 
 
 def asked_of(trained: Trained) -> list[dict[str, Any]]:

@@ -51,6 +51,7 @@ class ImagesForm(TypedDict, total=False):
     source: str
     images: int
     fingerprint: str
+    whole_fingerprint: str
 
 
 class Measured(TypedDict):
@@ -84,6 +85,7 @@ class ResultsForm(Measured, total=False):
     standard: dict[str, str]
     papers: dict[str, list[str]]
     learning_rates: Search
+    learned_from_these_labels: bool
 
 
 KnnNumbers = TypedDict("KnnNumbers", {"knn before": ShareForm, "knn": NeighboursForm, "knn gain": ShareForm})

@@ -70,9 +70,8 @@ def compare(comparison: Comparison, launch: tuple[str, ...] = PYTHON) -> list[Jo
     `launch` starts a module, as Python and `accelerate launch` do. Raises ComparisonError where a library is missing
     that the table needs, and for other images than those of what is done already, before any work.
     """
-    for library in ("matplotlib", "scipy"):
-        if find_spec(library) is None:
-            raise ComparisonError(f"{library} is not installed: pip install 'ssl-backbones[viz]'")
+    if find_spec("matplotlib") is None:
+        raise ComparisonError("matplotlib is not installed: pip install 'ssl-backbones[viz]'")
     check_images(comparison)
     failed: list[Job] = []
     for seed in comparison.seeds:

@@ -109,8 +109,8 @@ def printed(cell: Cell | None, column: Column, seeds: int = 1) -> str:
     """
     if cell is None:
         return "not measured"
-    if cell.over == "seeds" and cell.seeds < seeds:
-        return f"{printed(cell, column)} ({cell.seeds} seeds)"
+    if cell.seeds < seeds:
+        return f"{printed(cell, column)} ({cell.seeds} {'seed' if cell.seeds == 1 else 'seeds'})"
     scale, digits = (100, 1) if column.percent else (1, 3)
     mean = f"{scale * cell.mean:.{digits}f}"
     if cell.low is None or cell.high is None:
@@ -122,8 +122,9 @@ def printed(cell: Cell | None, column: Column, seeds: int = 1) -> str:
 def caption(comparison: Comparison, table: Table) -> str:
     """A sentence on the data and the intervals."""
     kinds = {cell.over for cell in table.values() if cell.low is not None}
+    seeds = ", ".join(map(str, comparison.seeds))
     said = {
-        "seeds": f"mean over seeds {', '.join(map(str, comparison.seeds))} with Student's 95% interval",
+        "seeds": f"mean over seeds {seeds} with Student's 95% interval: what other images would give is not in it",
         "images": "one seed, with the evaluation's own 95% interval: what another seed would give is not in it",
     }
     return (

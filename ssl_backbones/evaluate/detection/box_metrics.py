@@ -6,15 +6,15 @@ Lin et al., 2014 (COCO, a hundred and one). https://arxiv.org/abs/1405.0312
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_backbones.evaluate.detection.packed_masks import Runs, unpacked
 from ssl_backbones.metrics import percentile_interval, resampled_counts
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -23,8 +23,6 @@ AT = {"AP50": 0, "AP75": 5}
 VOC_POINTS = np.arange(0.0, 1.1, 0.1)
 COCO_POINTS = np.linspace(0.0, 1.0, 101)
 RESAMPLES = 200
-Runs = dict[str, Any]
-"""One mask as pycocotools packs it: its height and width, and its runs of pixels."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,15 @@ class Instances:
     area: NDArray[np.float64]
     """(N,) pixels of annotated objects where the annotation says; 0 where not."""
     masks: list[Runs] | None = None
+
+    def drawn(self) -> Instances:
+        """Those of annotated objects with masks that have a pixel to show."""
+        from pycocotools import mask as runs
+
+        masks = self.masks or []
+        kept = [at for at, mask in enumerate(masks) if runs.area(mask)]
+        arrays = {name: getattr(self, name)[kept] for name in ("boxes", "labels", "scores", "ignored", "area")}
+        return replace(self, **arrays, masks=[masks[at] for at in kept])
 
 
 @dataclass(frozen=True)
@@ -227,25 +234,39 @@ def average_precisions(
     seed: int,
     masks: bool,
 ) -> dict[str, dict[str, float]]:
-    """AP, AP50 and AP75 of boxes and, by COCO's rule, of masks as mask_AP and so on, each with its interval."""
-    numbers = measure(found, there, classes, metric, seed=seed)
+    """AP, AP50 and AP75 of boxes and, by COCO's rule, of masks as mask_AP and so on, each with its interval.
+
+    Masks are asked of the objects that have a pixel to show, boxes of all.
+    """
+    numbers = judged(found, there, classes, metric, seed=seed)
     if masks:
-        drawn = measure(found, there, classes, COCO, seed=seed, masks=True)
+        drawn = judged(found, [each.drawn() for each in there], classes, COCO, seed=seed, masks=True)
         numbers |= {f"mask_{name}": number for name, number in drawn.items()}
-    evaluated = coco_evaluated(found, there, masks) if masks or metric.evaluated else {}
-    for name, value in evaluated.items():
-        if metric.evaluated or name.startswith("mask_"):
-            numbers[name] = numbers[name] | {"value": value}
     return numbers
 
 
+def judged(
+    found: Sequence[Instances],
+    there: Sequence[Instances],
+    classes: int,
+    metric: BoxMetric,
+    *,
+    seed: int,
+    masks: bool = False,
+) -> dict[str, dict[str, float]]:
+    """The numbers that `measure` gives, and pycocotools' own values in them where the metric has those."""
+    numbers = measure(found, there, classes, metric, seed=seed, masks=masks)
+    evaluated = coco_evaluated(found, there, masks) if metric.evaluated else {}
+    return numbers | {name: numbers[name] | {"value": value} for name, value in evaluated.items()}
+
+
 def coco_evaluated(found: Sequence[Instances], there: Sequence[Instances], masks: bool) -> dict[str, float]:
-    """AP, AP50 and AP75 of boxes, and with `mask_` before them of masks, as torchmetrics has them from pycocotools."""
+    """AP, AP50 and AP75 of boxes, or of masks, as torchmetrics has them from pycocotools."""
     import torch
     from torchmetrics.detection import MeanAveragePrecision
 
     metric = MeanAveragePrecision(
-        iou_type=("bbox", "segm") if masks else "bbox",
+        iou_type=("bbox", "segm") if masks else "bbox",  # by masks alone it forgets images without an object
         iou_thresholds=THRESHOLDS.tolist(),
         rec_thresholds=COCO_POINTS.tolist(),
         backend="pycocotools",
@@ -262,31 +283,5 @@ def coco_evaluated(found: Sequence[Instances], there: Sequence[Instances], masks
         known = {"iscrowd": torch.from_numpy(truth.ignored).int(), "area": torch.from_numpy(truth.area)}
         metric.update([plain(each, scores=torch.from_numpy(each.scores))], [plain(truth, **known)])
     computed = metric.compute()
-    names = {"AP": "map", "AP50": "map_50", "AP75": "map_75"}
-    if not masks:
-        return {name: float(computed[key]) for name, key in names.items()}
-    return {name: float(computed[f"bbox_{key}"]) for name, key in names.items()} | {
-        f"mask_{name}": float(computed[f"segm_{key}"]) for name, key in names.items()
-    }
-
-
-def packed(masks: NDArray[np.uint8]) -> list[Runs]:
-    """Masks (N, H, W) of 0 and 1 as runs of pixels."""
-    from pycocotools import mask as runs
-
-    if not len(masks):
-        return []
-    found: list[Runs] = runs.encode(np.asfortranarray(masks.transpose(1, 2, 0)))
-    return found
-
-
-def unpacked(masks: Sequence[Runs]) -> NDArray[np.uint8]:
-    """Masks (N, H, W) of 0 and 1; (0, 1, 1) where there are none."""
-    from pycocotools import mask as runs
-
-    if not masks:
-        return np.zeros((0, 1, 1), np.uint8)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)  # of pycocotools 2.0.11
-        drawn = runs.decode(list(masks))
-    return np.ascontiguousarray(drawn.transpose(2, 0, 1))
+    names, kind = {"AP": "map", "AP50": "map_50", "AP75": "map_75"}, "segm_" if masks else ""
+    return {name: float(computed[f"{kind}{key}"]) for name, key in names.items()}

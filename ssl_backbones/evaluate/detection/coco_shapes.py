@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_backbones.data import ImageSourceError
-from ssl_backbones.evaluate.detection.box_metrics import unpacked
+from ssl_backbones.evaluate.detection.packed_masks import unpacked
 from ssl_backbones.evaluate.detection.values import told
 from ssl_backbones.evaluate.frames import Size
 

@@ -19,13 +19,12 @@ from ssl_backbones.evaluate.detection.box_metrics import (
     RESAMPLES,
     BoxMetric,
     Instances,
-    Runs,
     average_precisions,
-    packed,
 )
 from ssl_backbones.evaluate.detection.box_views import ResizeFlip
 from ssl_backbones.evaluate.detection.detect_run import DetectRun
 from ssl_backbones.evaluate.detection.detection import Detection
+from ssl_backbones.evaluate.detection.packed_masks import Runs, packed
 from ssl_backbones.evaluate.detection.precise_bn import precise_statistics
 from ssl_backbones.evaluate.transfer import Learnt
 from ssl_backbones.runs.results import as_share
@@ -176,7 +175,7 @@ def pasted(masks: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]) -> l
 
 def truth(images: AnnotatedImages, index: int, with_masks: bool) -> Instances:
     """The objects of an image."""
-    objects, masks = images.drawn(index) if with_masks else (images.objects[index], None)
+    objects, masks = images.objects[index], images.all_masks(index) if with_masks else None
     return Instances(
         objects.boxes.astype(np.float64),
         objects.labels,

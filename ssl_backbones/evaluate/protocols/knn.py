@@ -1,7 +1,8 @@
 """k-NN on frozen features: weighted votes by cosine similarity, k and temperature swept.
 
 Wu et al., 2018. https://arxiv.org/abs/1805.01978. Every k and temperature is reported; none of them is picked by what
-it gives on the images asked about. Without such images, each image is held against all the others.
+it gives on the images asked about. Without such images, each image is held against all the others, by each k that is
+at most a quarter of them.
 """
 
 from __future__ import annotations
@@ -24,8 +25,12 @@ from ssl_backbones.runs.results import Number, as_share, proportion
 from ssl_backbones.shares import rows_at
 from ssl_backbones.views import permutation
 
-PAPER, TRAINING = (200, 0.07), (20, 0.07)
+STANDARD = {"paper": (200, 0.07), "training": (20, 0.07)}
 """k and temperature of Wu et al., and of the accuracy that is logged while a backbone is trained."""
+WORDS = {"paper": "as in the paper", "training": "as in training", "largest": "the largest k here"}
+FOR_EACH = 4
+"""Images for each neighbour that votes, at least, where each is held against the others: its own class lacks the vote
+of the image itself, which tells against that class the more of all images vote."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +38,8 @@ class Options(EvaluationOptions):
     """The options of k-NN."""
 
     ks: tuple[int, ...] = (1, 5, 10, 20, 50, 100, 200)
-    """Numbers of neighbours that vote; 20 and 200 are always tried."""
+    """Numbers of neighbours that vote; 20 and 200 are always tried. Where each image is held against the others, those
+    above a quarter of their number are left out."""
     temperatures: tuple[float, ...] = (0.03, 0.07, 0.1, 0.2)
     """Temperatures of the votes; 0.07 is always tried."""
     choose_by: int = 10_000
@@ -48,15 +54,15 @@ class Options(EvaluationOptions):
 
 
 def run(options: Options) -> dict[str, Any]:
-    """The accuracy for every k and temperature, with its interval; that of the paper's, class by class."""
+    """The accuracy for every k and temperature, with its interval; that of a standard pair, class by class."""
     images, validation, source = open_labelled(options, "k-NN")
     with evaluation("knn", options, images, validation, source) as asked:
         if isinstance(asked, dict):
             return asked
-        bank, queries = asked.learnt_from(), asked.asked_about()
+        bank, queries = asked.learnt_from(once=validation is None), asked.asked_about()
         if len(bank) < 2:
             raise ImageSourceError(f"{options.data} has one labelled image, and k-NN needs at least two: add some")
-        grid = Grid(options, asked, bank)
+        grid = Grid(options, asked, bank, among_themselves=queries is None)
         if queries is None:
             sample = np.arange(len(bank))
             numbers, more = results(grid, grid.among_themselves(sample), bank.labels)
@@ -73,12 +79,20 @@ def run(options: Options) -> dict[str, Any]:
 
 
 class Grid:
-    """Every k with every temperature, on one bank."""
+    """Every k with every temperature, on one bank.
 
-    def __init__(self, options: Options, asked: Evaluation, bank: Labelled) -> None:
-        standard = (PAPER, TRAINING)
-        self.ks = sorted({*options.ks, *(k for k, _ in standard)})
-        self.temperatures = sorted({*options.temperatures, *(temperature for _, temperature in standard)})
+    Where its images are held against each other, larger k than a share of them are left out.
+    """
+
+    def __init__(self, options: Options, asked: Evaluation, bank: Labelled, among_themselves: bool = False) -> None:
+        ks, temperatures = zip(*STANDARD.values(), strict=True)
+        self.ks = sorted({*options.ks, *ks})
+        self.temperatures = sorted({*options.temperatures, *temperatures})
+        if among_themselves:
+            most = max(1, len(bank) // FOR_EACH)
+            self.ks = [k for k in self.ks if k <= most] or [most]
+        self.standard = {name: cell for name, cell in STANDARD.items() if cell in self.cells}
+        self.standard = self.standard or {"largest": (self.ks[-1], STANDARD["training"][1])}
         self.classes = list(asked.images.classes)
         self.rows, self.labels = bank.on(asked.model.device)
 
@@ -116,17 +130,20 @@ def name_of(k: int, temperature: float) -> str:
 
 
 def results(grid: Grid, named: torch.Tensor, labels: torch.Tensor) -> tuple[dict[str, Number], dict[str, Any]]:
-    """The number of every cell, and the classes one by one by the paper's."""
+    """The number of every cell, and the classes one by one by the paper's, or the first standard one that there is."""
     right = named == labels
     numbers: dict[str, Number] = {
-        name_of(*cell): proportion(int(row.sum()), len(labels)) | {"k": cell[0], "temperature": cell[1]}
-        for cell, row in zip(grid.cells, right, strict=True)
+        name_of(k, temperature): proportion(int(row.sum()), len(labels))
+        | {"k": k, "temperature": temperature}
+        | ({"voters": len(grid.labels)} if k > len(grid.labels) else {})
+        for (k, temperature), row in zip(grid.cells, right, strict=True)
     }
-    paper = right[grid.cells.index(PAPER)]
+    first = next(iter(grid.standard.values()))
+    by_class = one_by_one(right[grid.cells.index(first)], labels, grid.classes)
     more = {
         "chance": chance(labels),
-        "standard": {"paper": name_of(*PAPER), "training": name_of(*TRAINING)},
-        "per_class": {"of": name_of(*PAPER), "classes": one_by_one(paper, labels, grid.classes)},
+        "standard": {name: name_of(*cell) for name, cell in grid.standard.items()},
+        "per_class": {"of": name_of(*first), "classes": by_class},
     }
     return numbers, more
 
@@ -149,8 +166,9 @@ def summary(left: dict[str, Any]) -> str:
     numbers, chosen = left["numbers"], left["chosen"]
     lines = [f"k-NN of {left['model']}, {left['queries']['images']} images ({left['kind']}):"]
     lines += [f"  chance (the most frequent class)  {left['chance']:.1%}"]
-    for label, cell in (("as in the paper", PAPER), ("as in training", TRAINING)):
-        lines += [f"  {label + ', ' + name_of(*cell):<32}  {as_share(numbers[name_of(*cell)])}"]
+    for standard, name in left["standard"].items():
+        voters = f", all {numbers[name]['voters']} vote" if "voters" in numbers[name] else ""
+        lines += [f"  {WORDS[standard] + ', ' + name + voters:<32}  {as_share(numbers[name])}"]
     if chosen:
         label = f"chosen on the bank, {chosen['name']}"
         lines += [f"  {label:<32}  {as_share(numbers['chosen'])}"]

@@ -22,11 +22,11 @@ def dilated(model: str, pretrained: bool, output_stride: int, init: str = "") ->
 
     UnfitError for a model that has no such maps.
     """
-    stride = {"output_stride": output_stride} if output_stride else {}
-    weights = open_instead(init, model)[1]
+    stride: dict[str, Any] = {"output_stride": output_stride} if output_stride else {}
+    weights = open_instead(init, model, random=not pretrained)[1]
     try:
         backbone: nn.Module = ssl_backbones.create_model(
-            model, pretrained=pretrained, features_only=True, out_indices=(-2, -1), **stride, **weights
+            model, features_only=True, out_indices=(-2, -1), **stride, **weights
         )
         with torch.no_grad():
             maps = backbone.eval()(torch.zeros(1, 3, 64, 64))
