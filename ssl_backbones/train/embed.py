@@ -42,9 +42,8 @@ def embed(
     """The features (N, D) of the images at `indices`, on the CPU in single precision, and what could not be read.
 
     Every process gets all of them, in memory that those of a machine share; where they are shared out, those at its
-    `own_places` alone. The backbone is in eval
-    mode meanwhile, with the batch statistics of the first process, which are those that get published; afterwards it
-    is as it was.
+    `own_places` alone. The backbone is in eval mode meanwhile, with the batch statistics of the first process, which
+    are those that get published; afterwards it is as it was.
     """
     (found,) = embed_each(
         backbone,
@@ -84,7 +83,8 @@ def embed_each(
     read = batches(dataset, shares, batch_size, workers)
     with doing(told):
         for part, mine in zip(parts, shares, strict=True):
-            features, unreadable, filled = torch.empty(0), {}, 0
+            features, filled = torch.empty(0), 0
+            unreadable: dict[str, str] = {}
             with evaluated(backbone), autocast or nullcontext():
                 for number, batch in enumerate(islice(read, -(-len(mine) // batch_size)), start=1):
                     unreadable |= batch.unreadable
