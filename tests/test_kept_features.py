@@ -33,7 +33,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_teacher_sees_the_middle_square_alone() -> None:
-    """Of two photos of 3:2 that differ in their margins, left and right, the features are the same."""
+    """Two photos of 3:2 that differ in their margins, left and right, have the same features."""
     teacher, middle = Teacher(SMALL["teacher"]), drawn_image(1, 32, 32)
     crop, found = teacher.crop(32), []
     for margin in ("black", "white"):

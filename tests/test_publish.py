@@ -252,7 +252,7 @@ PART = st.text("abc .'-\u00e9", min_size=1, max_size=8).map(lambda name: f"x{nam
     last=PART,
 )
 def test_no_part_of_a_path_is_published_but_its_last(start: str, parents: list[str], last: str) -> None:
-    """Where a path is all of a text, a word of a command, or what an option of one is set to."""
+    """A path is all of a text, a word of a command, or what an option of one is set to."""
     path = start + ("\\" if "\\" in start else "/").join([*parents, last])
     command = shlex.join(["/opt/HIDDEN/ssl-backbones", "embed", path, "--data", path, f"--out={path}"])
     found = without_places({"data": {"source": path}, "many": [path], "command": command})
