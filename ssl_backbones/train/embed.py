@@ -80,7 +80,7 @@ def embed_each(
     def told() -> str:
         return f"Embedding images: {done} of {whole}"
 
-    read = batches(dataset, shares, batch_size, workers)
+    read = read_each(dataset, [one for mine in shares for one in requests(mine, batch_size)], workers)
     with doing(told):
         for part, mine in zip(parts, shares, strict=True):
             features, filled = torch.empty(0), 0
@@ -131,9 +131,11 @@ def evaluated(backbone: nn.Module) -> Iterator[None]:
             buffer.copy_(kept)
 
 
-def batches(dataset: BatchDataset, parts: Sequence[np.ndarray], batch_size: int, workers: int) -> Iterator[Batch]:
-    """The images of each part (n,) in order, untouched by chance; no batch holds images of two."""
-    requests = [
-        Request(0, part[start : start + batch_size]) for part in parts for start in range(0, len(part), batch_size)
-    ]
-    return read_each(dataset, requests, workers)
+def batches(dataset: BatchDataset, indices: np.ndarray, batch_size: int, workers: int) -> Iterator[Batch]:
+    """The images at `indices` in order, untouched by chance."""
+    return read_each(dataset, requests(indices, batch_size), workers)
+
+
+def requests(indices: np.ndarray, batch_size: int) -> list[Request]:
+    """The batches to ask for: the images at `indices` (n,), in order."""
+    return [Request(0, indices[start : start + batch_size]) for start in range(0, len(indices), batch_size)]
