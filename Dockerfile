@@ -20,7 +20,8 @@ COPY ssl_backbones ssl_backbones
 RUN pip install ".[eval,fast,heic]" && rm -rf /source
 
 # Whoever is named by --user, known to the image or not, has a home to write to, and a name.
-ENV HOME=/tmp USER=user
+# Indices of images, and what comes from the Hub, lie beside the work and outlive the container.
+ENV HOME=/tmp USER=user XDG_CACHE_HOME=/work/.cache
 RUN useradd --uid 1000 user && mkdir /work && chown user /work
 USER 1000
 WORKDIR /work

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import timm
+import torch
 import yaml
 from card_numbers import CONFIDENCE, NUMBER, spellings
 from PIL import Image
@@ -170,6 +171,15 @@ def test_the_snippets_run(
     for snippet, space in zip(snippets, spaces, strict=True):
         with contextlib.redirect_stdout(io.StringIO()):
             exec(snippet, space)
+    turned = Image.Exif()
+    turned[274] = 6
+    small_images[0].transpose(Image.Transpose.ROTATE_90).save("photo.png", exif=turned)
+    sideways: dict[str, Any] = {}
+    upright: dict[str, Any] = {}
+    exec(snippets[1].replace("photo.jpg", "photo.png"), sideways)
+    small_images[0].save("photo.png")
+    exec(snippets[1].replace("photo.jpg", "photo.png"), upright)
+    torch.testing.assert_close(sideways["embedding"], upright["embedding"])
     assert spaces[0]["model"].num_features == spaces[1]["embedding"].shape[1]
     assert spaces[1]["image"].shape == (3, 48, 48)
     assert len(spaces[2]["model"](spaces[1]["image"][None])) >= 4

@@ -18,6 +18,8 @@ from scripts import script
 import ssl_backbones
 from ssl_backbones.commands import run
 from ssl_backbones.data import Batches, open_images
+from ssl_backbones.evaluate import feature_store
+from ssl_backbones.evaluate import features as features_module
 from ssl_backbones.train.embed import embed
 from ssl_backbones.views import CenterCrop
 
@@ -111,9 +113,39 @@ def test_unreadable_images_are_left_out_and_counted(
 
 def test_an_embedding_goes_on_from_its_cache(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embed_images(data, tmp_path / "a.npy", "--cache", str(tmp_path / "kept"))
-    monkeypatch.setattr("ssl_backbones.evaluate.features.embed", None)
+    monkeypatch.setattr("ssl_backbones.evaluate.features.embed_each", lambda network, dataset, parts, *_, **__: parts)
     embed_images(data, tmp_path / "b.npy", "--cache", str(tmp_path / "kept"))
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+
+
+def test_a_stopped_embedding_goes_on_without_being_asked_to_keep(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stopped once the first of three files is kept beside --out, as the sentence on an interrupt promises."""
+    monkeypatch.setattr(features_module, "BLOCK", 2)
+    words = ["resnet8", "--data", str(data), "--out", str(tmp_path / "f.npy"), "--random", "--workers", "0"]
+    with monkeypatch.context() as patch:
+        keep = feature_store.keep
+
+        def stop(*block: Any) -> None:
+            keep(*block)
+            raise KeyboardInterrupt
+
+        patch.setattr(feature_store, "keep", stop)
+        assert run("embed", words, "embed") == 130
+    assert "the same command goes on from what is kept" in capsys.readouterr().err
+    assert len(list((tmp_path / "features").iterdir())) == 1
+    seen: list[int] = []
+    embed_each = features_module.embed_each
+
+    def counting(network: Any, dataset: Any, parts: list[np.ndarray], *rest: Any, **more: Any) -> Any:
+        seen.extend(row for part in parts for row in part.tolist())
+        return embed_each(network, dataset, parts, *rest, **more)
+
+    monkeypatch.setattr(features_module, "embed_each", counting)
+    assert run("embed", words, "embed") == 0
+    assert seen == [2, 3, 4]
+    np.testing.assert_allclose(np.load(tmp_path / "f.npy"), features(data), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -15,9 +15,12 @@ from two_processes import run_two_processes
 from ssl_backbones.data import Images, TooManyUnreadableError, open_images
 from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.data.subset import at
+from ssl_backbones.evaluate import feature_store
 from ssl_backbones.evaluate import features as features_module
-from ssl_backbones.evaluate.features import CacheError, Extraction, Features, NotFiniteError, features_of, identity
+from ssl_backbones.evaluate.feature_store import CacheError
+from ssl_backbones.evaluate.features import Extraction, Features, NotFiniteError, features_of, identity
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model
+from ssl_backbones.train import embed as embed_module
 from ssl_backbones.train.processes import meet
 from ssl_backbones.views import MOCO_V2_SMALL_VIEWS, MultiView
 
@@ -41,15 +44,15 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of images that each call embeds, from here on."""
+    """The number of images of each block that is embedded, from here on."""
     counts: list[int] = []
-    embed = features_module.embed
+    embed_each = features_module.embed_each
 
-    def counting(network: Any, dataset: Any, indices: np.ndarray, *rest: Any, **more: Any) -> Any:
-        counts.append(len(np.unique(indices)))
-        return embed(network, dataset, indices, *rest, **more)
+    def counting(network: Any, dataset: Any, parts: list[np.ndarray], *rest: Any, **more: Any) -> Any:
+        counts.extend(len(np.unique(part)) for part in parts)
+        return embed_each(network, dataset, parts, *rest, **more)
 
-    monkeypatch.setattr(features_module, "embed", counting)
+    monkeypatch.setattr(features_module, "embed_each", counting)
     return counts
 
 
@@ -150,7 +153,7 @@ def test_a_stopped_extraction_goes_on(
     images: Images, model: EvaluatedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = features_of(model, images, Extraction(tmp_path / "whole"))
-    keep, kept = features_module.keep, []
+    keep, kept = feature_store.keep, []
 
     def stop(path: Path, *rest: Any) -> None:
         if len(kept) == 2:
@@ -159,13 +162,41 @@ def test_a_stopped_extraction_goes_on(
         keep(path, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(features_module, "keep", stop)
+        patch.setattr(feature_store, "keep", stop)
         with pytest.raises(KeyboardInterrupt):
             features_of(model, images, Extraction(tmp_path / "stopped"))
     counts = embedded(monkeypatch)
     resumed = features_of(model, images, Extraction(tmp_path / "stopped"))
     assert counts == [6]
     assert torch.equal(resumed.rows, whole.rows)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_images_of_the_next_block_are_read_without_a_new_start(
+    images: Images, model: EvaluatedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, read_each = [], embed_module.read_each
+
+    def counting(dataset: Any, requests: Any, workers: int) -> Any:
+        asked.append([len(request.indices) for request in requests])
+        return read_each(dataset, requests, workers)
+
+    monkeypatch.setattr(embed_module, "read_each", counting)
+    features_of(model, images, Extraction(batch_size=4))
+    assert asked == [[4] * 3 + [4] * 3 + [4] * 2]
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_larger_files_of_an_older_version_are_said_and_made_anew(
+    images: Images, model: EvaluatedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features_module, "BLOCK", 20)
+        features_of(model, images, Extraction(tmp_path))
+    capsys.readouterr()
+    again = features_of(model, images, Extraction(tmp_path))
+    assert capsys.readouterr().out.count("is not used (it holds the features of something else)") == 2
+    torch.testing.assert_close(again.rows, one_at_a_time(model, images), atol=1e-5, rtol=1e-4)
 
 
 def torn(file: Path, other: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import drawn_image
 from distilling import distilling
 from PIL import Image
 from runs import elsewhere, image_folder, outcome, run, stop, tiny
@@ -31,6 +32,17 @@ from ssl_backbones.train.pretrain import kept_as_pixels, open_data
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept_features, "BLOCK", 4)
     monkeypatch.setattr(kept_features, "BATCH", 3)
+
+
+def test_a_teacher_sees_the_middle_square_alone() -> None:
+    """Two photos of 3:2 that differ in their margins, left and right, have the same features."""
+    teacher, middle = Teacher(SMALL["teacher"]), drawn_image(1, 32, 32)
+    crop, found = teacher.crop(32), []
+    for margin in ("black", "white"):
+        photo = Image.new("RGB", (48, 32), margin)
+        photo.paste(middle, (8, 0))
+        found.append(teacher.look(crop.on_device(crop.on_host([photo], None))).features)
+    assert torch.equal(*found)
 
 
 @pytest.mark.usefixtures("small_blocks")

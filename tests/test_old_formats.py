@@ -21,7 +21,7 @@ from scripts import script
 import ssl_backbones
 from ssl_backbones.data import CachedImages, open_images
 from ssl_backbones.data.cached import verify
-from ssl_backbones.evaluate.features import load
+from ssl_backbones.evaluate.feature_store import load
 from ssl_backbones.methods import LewelM, method_from_run
 from ssl_backbones.mining import Pairs
 from ssl_backbones.models.backbone import weights_sha256

@@ -20,14 +20,16 @@ from small_methods import leave_teacher
 from two_processes import run_two_processes
 
 from ssl_backbones import commands
+from ssl_backbones.commands import plan as plan_command
 from ssl_backbones.data import open_images
 from ssl_backbones.data.survey import survey
 from ssl_backbones.methods import METHODS, BYOLConfig, LewelMConfig
 from ssl_backbones.models.teacher import Teacher
-from ssl_backbones.models.teacher_branch import BESIDE
+from ssl_backbones.models.teacher_branch import BESIDE, TeacherConfig
 from ssl_backbones.recipes.command_line import read_recipe
 from ssl_backbones.recipes.facts import Facts
 from ssl_backbones.recipes.own import settled
+from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.train import forecast as forecast_module
 from ssl_backbones.train import plan as plan_module
 from ssl_backbones.train import pretrain as pretrain_module
@@ -35,6 +37,7 @@ from ssl_backbones.train import start as start_module
 from ssl_backbones.train.beginning import Beginning
 from ssl_backbones.train.cost import learning, size_of_state, while_reading
 from ssl_backbones.train.forecast import Forecast, forecast
+from ssl_backbones.train.guards import MemoryShortError
 from ssl_backbones.train.plan import FEW, WHY, plan, start_of
 
 CPU = torch.device("cpu")
@@ -113,10 +116,57 @@ def test_a_plan_for_a_gpu_that_is_elsewhere(
     assert (recipe.size, recipe.batch_size, recipe.accumulation, recipe.epochs) == (224, 64, 1, 300)
     assert settled(recipe, facts).method == settled(read_recipe(first[:1], "pretrain", None), facts).method
     assert "its hours cannot be timed from here" in output
-    assert "--init resnet50_dino.in1k_800ep begins with published weights (apache-2.0" in output
-    assert re.search(r"--init resnet18\.\w+ begins with timm's weights \(apache-2.0, trained with labels\)", output)
-    (other,) = re.findall(r"^Or let it learn .*: ssl-backbones pretrain (.*) --method.teacher NAME$", output, re.M)
-    assert read_recipe(shlex.split(other), "pretrain", None).data == str(data)
+    assert "--init resnet50_dino.in1k_800ep --optimizer.lr 0.02 begins with published weights (apache-2.0" in output
+    assert re.search(
+        r"--init resnet18\.\w+ --optimizer.lr \S+ begins with timm's weights \(apache-2.0, trained with labels\)",
+        output,
+    )
+
+
+@pytest.mark.parametrize("count", [FEW - 1, FEW])
+@pytest.mark.parametrize("words", [(), ("--gpu_memory", "12")], ids=["here", "elsewhere"])
+def test_every_command_that_is_told_can_be_started(
+    words: tuple[str, ...],
+    count: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Distillation first where images are few; every choice with the start that is told beside it."""
+    monkeypatch.setattr(plan_module, "forecast", lambda recipe, images, device: COST)
+    monkeypatch.setattr(plan_command, "survey", lambda images: SimpleNamespace(sentences=list))
+    output = told(capsys, "--data", str(links(tmp_path / "my images", count)), *words)
+    started = [shlex.split(line) for line in re.findall(r"ssl-backbones pretrain (.*)$", output, re.M)]
+    recipes = [read_recipe([word for word in line if word != "--dry_run"], "pretrain", None) for line in started]
+    assert {recipe.data for recipe in recipes} == {str(tmp_path / "my images")}
+    taught = recipes[0 if count < FEW else -1]
+    assert (taught.model.partition("_")[2], taught.method.teacher) == ("distilled", TeacherConfig.teacher)  # type: ignore[attr-defined]
+    starts = re.findall(r"^\d\. ssl-backbones pretrain (.*)\n(?: .*\n)*? +Start: (--init \S+ --\S+ \S+)", output, re.M)
+    assert starts
+    for line, start in starts:
+        usual, begun = (read_recipe(shlex.split(told), "pretrain", None) for told in (line, f"{line} {start}"))
+        assert begun.optimizer.lr == pytest.approx(usual.optimizer.lr / 3, rel=0.1)
+        assert begun.init
+
+
+@pytest.mark.parametrize(
+    "refusal", [ValueError("too few"), MemoryShortError("out of memory")], ids=lambda one: str(one)
+)
+def test_a_network_that_does_not_fit_leaves_the_others(
+    refusal: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def forecast(recipe: Recipe, images: Any, device: Any) -> Forecast:
+        if recipe.model.startswith("resnet50"):
+            raise refusal
+        return COST
+
+    monkeypatch.setattr(plan_module, "forecast", forecast)
+    folder = str(links(tmp_path / "images", 300))
+    assert [choice.recipe.model.partition("_")[0] for choice in plan(open_images(folder), folder, CPU, 12)] == [
+        "resnet18",
+        "resnet8",
+    ]
+    assert f"resnet50_moco_v2.own is left out: {refusal}" in capsys.readouterr().out
 
 
 def test_the_method_follows_from_the_number_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,6 +384,8 @@ def test_large_images_are_advised_a_cache(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", WHY)
 def test_a_start_is_one_that_allows_commercial_use(name: str) -> None:
-    said = start_of(name)
+    said = start_of(name, 0.3)
     whose = "(published|timm's) weights"
-    assert said == "" or re.match(rf"^Start: --init \S+ begins with {whose} \((apache-2.0|mit)", said)
+    assert said == "" or re.match(
+        rf"^Start: --init \S+ --optimizer.lr 0.1 begins with {whose} \((apache-2.0|mit)", said
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from conftest import drawn_image
 from evaluations import labelled_images
 from hub_state import WRITER, Repository, State
 from huggingface_hub import constants
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from packaging.version import Version
 from published import TERMS, Made, altered_copy, download, evaluate_run, here, make, publishing, refused, snippets
 from runs import sha, state
@@ -27,7 +30,7 @@ from scripts import script
 
 import ssl_backbones
 from ssl_backbones.hub.export import save_backbone
-from ssl_backbones.hub.publishing.files import last_part
+from ssl_backbones.hub.publishing.files import last_part, without_places
 from ssl_backbones.methods import method_from_run
 
 NAME = "org/resnet8_moco_v2.photos"
@@ -36,7 +39,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationW
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return make(tmp_path_factory.mktemp("publish"))
+    return make(tmp_path_factory.mktemp("Anna Smith"))
 
 
 def weights(made: Made) -> dict[str, torch.Tensor]:
@@ -76,7 +79,8 @@ def test_what_is_there_is_what_the_run_made(made: Made, tmp_path: Path, capsys: 
     torch.testing.assert_close(dict(method_from_run(copy).state_dict()), method, rtol=0, atol=0)
     told = b"".join(files.values()) + said.out.encode() + said.err.encode()
     assert WRITER.encode() not in told
-    assert str(made.run.parent).encode() not in b"".join(files.values())
+    assert b"Anna" not in b"".join(files.values())
+    assert b"Smith" not in b"".join(files.values())
 
 
 @pytest.mark.parametrize("way", ["lfs", "xet"])
@@ -229,10 +233,32 @@ def test_the_snippets_of_the_card_run(made: Made, tmp_path: Path, monkeypatch: p
         ("https://arxiv.org/abs/2003.04297", "https://arxiv.org/abs/2003.04297"),
         ("knn.py /a/run --data=/b/c --out '/d/e f' -k 3", "knn.py run --data=c --out 'e f' -k 3"),
         ("Table 3 (a)/(b), 1 / 2", "Table 3 (a)/(b), 1 / 2"),
+        ("about ~5 % of it, see docs/own_rules.md", "about ~5 % of it, see docs/own_rules.md"),
+        ("the weights of /a b/c d lie in '/e f/g h' and ../i", "the weights of c d lie in 'g h' and i"),
+        ("local-dir:/a b/run", "local-dir:run"),
     ],
 )
 def test_where_things_lay_is_nobodys_business(text: str, told: str) -> None:
     assert last_part(text) == told
+
+
+PART = st.text("abc .'-\u00e9", min_size=1, max_size=8).map(lambda name: f"x{name}x")
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    start=st.sampled_from(["/", "~/", "~anna/", "../", "./", "file:///", "C:\\", "D:/", "\\\\", "local-dir:/"]),
+    parents=st.lists(PART.map(lambda name: f"{name}HIDDEN"), min_size=1, max_size=3),
+    last=PART,
+)
+def test_no_part_of_a_path_is_published_but_its_last(start: str, parents: list[str], last: str) -> None:
+    """A path is all of a text, a word of a command, or what an option of one is set to."""
+    path = start + ("\\" if "\\" in start else "/").join([*parents, last])
+    command = shlex.join(["/opt/HIDDEN/ssl-backbones", "embed", path, "--data", path, f"--out={path}"])
+    found = without_places({"data": {"source": path}, "many": [path], "command": command})
+    name = f"local-dir:{last}" if start.startswith("local") else last
+    assert found["data"]["source"] == found["many"][0] == name
+    assert shlex.split(found["command"]) == ["ssl-backbones", "embed", name, "--data", name, f"--out={name}"]
 
 
 LOAD = """

@@ -185,7 +185,7 @@ def test_a_run_goes_on_where_it_stopped(loss: str, tmp_path: Path) -> None:
     assert (whole.path / "alignment_maps.png").exists() == loss.startswith("lewel")
     results = json.loads((whole.path / "results.json").read_text())
     assert results["teacher"]["labels"] == "not recorded"
-    assert results["taught"]["of"] == ("whole images, kept" if choices["kept"] else "every view")
+    assert results["taught"]["of"] == ("the middle square of each image, kept" if choices["kept"] else "every view")
     card = (whole.path / "README.md").read_text()
     assert "It learnt from the features of photos.teacher (resnet8)" in card
     assert "self-supervised" not in card

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from runs import image_folder, run, tiny
+from scripts import script
 
 from ssl_backbones import commands
+from ssl_backbones.data.kept_arrays import VARIABLE, place_of
 from ssl_backbones.methods import METHODS, LewelBConfig
 from ssl_backbones.recipes import Recipe
 
@@ -72,6 +74,8 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with photos, and a run as the first command leaves it but for its size."""
     folder = tmp_path_factory.mktemp("site")
     run(tiny(LewelBConfig, image_folder(folder / "photos"), folder / "runs" / "sample"))
+    words = [str(folder / "runs" / "sample"), "--data", str(folder / "photos"), "--workers", "0"]
+    script("embed", [*words, "--out", str(folder / "features.parquet")])
     return folder
 
 
@@ -83,8 +87,19 @@ def test_a_snippet_of_a_page_runs(
         pytest.importorskip("lightning", reason="lightning is not installed: pip install 'ssl-backbones[docs]'")
     for name in ("photos", "runs"):
         shutil.copytree(sample / name, tmp_path / name)
+    shutil.copy(sample / "features.parquet", tmp_path)
     monkeypatch.chdir(tmp_path)
     exec(compile(text, "snippet", "exec"), {"__name__": "snippet"})
+
+
+def test_what_a_container_keeps_outlives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    (cache,) = re.findall(r"^ENV .*XDG_CACHE_HOME=(\S+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.M)
+    (kept,) = re.findall(r'--volume "\$PWD:(\S+)"', (ROOT / "docs" / "start.md").read_text(encoding="utf-8"))
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    place = place_of("images")
+    assert place is not None
+    assert place.is_relative_to(kept)
 
 
 REPOSITORY = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md"]

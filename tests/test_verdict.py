@@ -24,9 +24,10 @@ from ssl_backbones import create_model
 from ssl_backbones.catalogue import at_hand
 from ssl_backbones.catalogue.at_hand import AtHand, is_here, weights_at_hand
 from ssl_backbones.commands import evaluate
-from ssl_backbones.data import open_images
+from ssl_backbones.data import by_content, open_images
 from ssl_backbones.data.opening import unlabelled
 from ssl_backbones.data.subset import Selection, hold_out
+from ssl_backbones.evaluate.evaluation import identity
 from ssl_backbones.evaluate.learned import learned_from
 from ssl_backbones.fetch.kept import CHECKPOINT, RECORD, folder_of
 from ssl_backbones.files import read_object, write_json
@@ -44,6 +45,7 @@ from ssl_backbones.runs.trend import late_trend
 from ssl_backbones.runs.verdict import FEW_STEPS, opening, sentences
 from ssl_backbones.train import baselines
 from ssl_backbones.train.baselines import FEWEST, MOST, WEIGHT_DECAY, Question, Seen, compared, images_asked
+from ssl_backbones.typed.words import CommandLineError
 from ssl_backbones.views import permutation
 
 __all__ = ["data"]
@@ -463,6 +465,30 @@ def test_diagnose_gives_the_verdict_on_any_model(tmp_path: Path, capsys: pytest.
     assert f"Verdict: {results['verdict'][0]}" in capsys.readouterr().out
     none = evaluate_as("diagnose", "resnet8_byol", "--random", *words, "--out", str(tmp_path / "n"), "--compared", "0")
     assert "verdict" not in none
+
+
+def test_folders_that_are_no_classes_are_said_and_can_be_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    albums = image_folder(tmp_path / "photos", 44, ("2019", "2020"))
+    words = ["resnet8_byol.imagenette32_60ep", "--data", str(albums), "--size", "16", "--workers", "0"]
+    by_album = evaluate_as("diagnose", *words, "--out", str(tmp_path / "by_album"))
+    assert by_album["baselines"]["labelled"] == 44
+    assert "2 classes, from the folders 2019, 2020: --labels none to leave them out." in capsys.readouterr().out
+    found = evaluate_as("diagnose", *words, "--labels", "none", "--out", str(tmp_path / "by_image"))
+    assert "2 classes" not in capsys.readouterr().out
+    assert all(set(one["numbers"]) == {"retrieval", "rank"} for one in found["baselines"]["networks"])
+    assert "without labels" in found["verdict"][1]
+    with pytest.raises(CommandLineError, match="labels is 'none'"):
+        evaluate.parse(["diagnose", *words, "--labels", "none", "--hold_out", "2", "--out", "x"], "evaluate")
+
+
+def test_an_evaluation_that_an_older_version_began_is_the_same(tmp_path: Path) -> None:
+    photos = image_folder(tmp_path / "photos", 24, ("2019", "2020"))
+    words = ["resnet8", "--random", "--data", str(photos), "--size", "16", "--workers", "0", "--out", str(tmp_path)]
+    asked = evaluate.parse(["diagnose", *words], "evaluate").asked
+    one = identity("diagnose", asked, asked.open_model(), open_images(str(photos)), None, by_content)
+    assert "labels" not in one["options"]
 
 
 def evaluate_as(*words: str) -> dict[str, Any]:

@@ -13,16 +13,26 @@ import pytest
 import torch
 from conftest import drawn_image
 from PIL import Image
-from runs import image_folder, run_whole, tiny
+from runs import image_folder, run, run_whole, tiny
 from scripts import script
-from small_methods import small_method
+from small_methods import leave_teacher, small_method
 from test_gallery import Page
 
 from ssl_backbones import commands, create_model
 from ssl_backbones.commands import visualize
 from ssl_backbones.data import ImageSourceError, open_images
 from ssl_backbones.hub.export import save_backbone
-from ssl_backbones.methods import LewelBConfig, Method, MethodConfig, PatchRotNetConfig, RotNetConfig
+from ssl_backbones.methods import (
+    DistilledConfig,
+    LewelBConfig,
+    Method,
+    MethodConfig,
+    PatchRotNetConfig,
+    RoBConfig,
+    RotNetConfig,
+    method_from_run,
+)
+from ssl_backbones.models.teacher import TeacherError
 from ssl_backbones.train import results
 from ssl_backbones.views import CenterCrop
 from ssl_backbones.visualizers import Scatter, save_figure, scatter_figure, scatter_panels, view_panels
@@ -193,6 +203,32 @@ def test_figures_are_not_written_into_a_folder_behind_a_link(
     assert commands.run("visualize", words, "visualize") == 2
     assert "nothing is written through links" in capsys.readouterr().err
     assert not list((tmp_path / "outside").iterdir())
+
+
+@pytest.mark.parametrize("kind", [DistilledConfig, RoBConfig])
+def test_a_run_whose_teacher_was_moved_is_shown_without_heads(
+    kind: type[MethodConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = leave_teacher(tmp_path / "teacher")
+    recipe = tiny(kind, image_folder(tmp_path / "photos", 16), tmp_path / "run", {"teacher": teacher}, epochs=1)
+    folder = run(recipe).path
+    (tmp_path / "teacher").rename(tmp_path / "moved")
+    with pytest.raises(TeacherError, match=r"/teacher'"):
+        method_from_run(folder)
+    for random in (False, True):
+        asked = visualize.Options(str(folder), data="photos", out=tmp_path / "page", random=random)
+        assert not isinstance(visualize.viewer_of(asked).model, Method)
+        assert "is shown without its heads, as its teacher cannot be had: " in capsys.readouterr().out
+
+
+def test_figures_of_another_network_do_not_stay(image_files: Path, tmp_path: Path, lewel: Path) -> None:
+    out = tmp_path / "page"
+    look(lewel, image_files, out)
+    assert (out / "figures" / "alignment.png").exists()
+    for left in ("networks.png", "networks.pdf", "features.pdf", "mine.png"):
+        (out / "figures" / left).write_bytes(b"")
+    look("resnet8", image_files, out, "--random", "--size", "16", "--overwrite")
+    assert {path.name for path in (out / "figures").iterdir()} == {"features.png", "neighbours.png", "mine.png"}
 
 
 def test_vectors_without_matplotlib_are_refused_before_any_work(

@@ -48,7 +48,7 @@ class Options(FeatureOptions):
     out: Path
     """The file to write: features.parquet, or features.npy with features.csv beside it."""
     cache: Path | None = None
-    """Folder for features while they are computed, so that a stopped embedding can be resumed."""
+    """Folder that caches features, so that a stopped embedding can be resumed. Default: features, beside --out."""
     projector: Path | None = None
     """A folder for the features as TensorBoard's projector shows them."""
     overwrite: bool = False
@@ -57,6 +57,11 @@ class Options(FeatureOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.out.suffix in FORMS, "out", str(self.out), f"a file that ends in {' or '.join(FORMS)}")
+
+    @property
+    def cache_folder(self) -> Path:
+        """The folder for features: embeddings and evaluations that lie side by side share it."""
+        return self.cache or self.out.absolute().parent / "features"
 
     @property
     def files(self) -> list[Path]:
@@ -116,7 +121,7 @@ def check_outputs(options: Options) -> None:
 def embedded(model: EvaluatedModel, images: Images, options: Options) -> Embeddings:
     """The features of all images that can be read, in the order of the source."""
     everything = np.ones(len(images), bool)
-    features = features_of(model, images, options.extraction(options.cache), wanted=everything)
+    features = features_of(model, images, options.extraction(options.cache_folder), wanted=everything)
     readable = features.readable
     labels = np.full(len(images), -1) if images.labels is None else np.asarray(images.labels)
     keys = [key for key, whole in zip(as_unicode(images.keys), readable, strict=True) if whole]

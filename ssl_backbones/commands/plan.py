@@ -12,16 +12,14 @@ Looks at the images, times a few steps of each candidate on this machine, and gi
 from __future__ import annotations
 
 import math
-import shlex
 from dataclasses import dataclass
 
 from ssl_backbones.checks import check
 from ssl_backbones.data import open_images
 from ssl_backbones.data.survey import survey
 from ssl_backbones.distributed import doing, say
-from ssl_backbones.invocation import NAME
 from ssl_backbones.recipes.facts import arch_of
-from ssl_backbones.train.plan import plan
+from ssl_backbones.train.plan import FEW, from_teacher, plan
 from ssl_backbones.train.processes import meet
 
 LONG = 8.0
@@ -56,12 +54,12 @@ def run(options: Options) -> None:
     if options.hours and options.gpu_memory and device.type != "cuda":
         say("--hours is not used: the GPU is not here to be timed.")
     choices = plan(images, options.data, device, options.gpu_memory, options.hours)
+    few, taught = len(images) < FEW, from_teacher(arch_of(choices[0].recipe), options.data)
+    if few:
+        say(f"\nSo few images teach random weights little. Begin with {taught}\n\nOr without a teacher:")
     for number, choice in enumerate(choices, start=1):
         say("\n".join([f"\n{number}. {choice.command}", *(f"   {sentence}" for sentence in choice.sentences())]))
-    arch, data = arch_of(choices[0].recipe), shlex.quote(options.data)
-    say(
-        "\nOr let it learn what a network that others trained knows of your images: "
-        f"{NAME} pretrain {arch}_distilled.own --data {data} --method.teacher NAME"
-    )
+    if not few:
+        say(f"\nOr begin with {taught}")
     if not options.hours and any(choice.cost.hours > LONG and not choice.elsewhere for choice in choices):
         say("\nWith --hours H each is shortened to what fits into so many hours on this machine.")

@@ -29,8 +29,9 @@ from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.evaluate.model import open_model, usual_device
 from ssl_backbones.files import make_folder
 from ssl_backbones.hub.run_name import run_name
-from ssl_backbones.methods import method_from_run
+from ssl_backbones.methods import Method, method_from_run
 from ssl_backbones.models.backbone import center_crop
+from ssl_backbones.models.teacher import TeacherError
 from ssl_backbones.outputs import is_free, together
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.names import without_place
@@ -65,6 +66,9 @@ from ssl_backbones.visualizers.run_section import (
 
 PRINTED = 6
 """Images in a figure of rows."""
+FIGURES = ("views", "alignment_of_views", "alignment", "neighbours", "features", "networks")
+"""Names of figures: those that another network left, and this one does not draw, are deleted."""
+KINDS = ("png", "pdf")
 
 
 class OutError(Refusal, ValueError):
@@ -134,7 +138,10 @@ def visualize(options: Options) -> list[Path]:
         if options.beside and len(images.indices) < FEW:
             raise ImageSourceError(f"{len(images.indices)} images are too few to lay out: --beside needs {FEW} or more")
         drawn = [page, *draw_figures(options, viewer, images, projection)]
-        return [*drawn, *draw_networks(options, [viewer, *others], images, projection)]
+        drawn += draw_networks(options, [viewer, *others], images, projection)
+        for path in {options.out / "figures" / f"{name}.{kind}" for name in FIGURES for kind in KINDS} - {*drawn}:
+            path.unlink(missing_ok=True)
+        return drawn
 
 
 @contextmanager
@@ -181,15 +188,24 @@ def viewer_of(options: Options) -> Viewer:
     folder, name, device = Path(options.model), without_place(options.model), usual_device()
     recipe = recorded_recipe(folder) if is_run(options.model) else {}
     network: nn.Module
-    if recipe and (options.random or any(folder.glob("checkpoints/step-*"))):
-        torch.manual_seed(options.seed)
-        method = method_from_run(folder, trained=not options.random).to(device)
-        network, crop = method, center_crop(method.backbone, options.size or recipe.get("size"))
+    saved = recipe and (options.random or any(folder.glob("checkpoints/step-*")))
+    if saved and (method := with_heads(folder, options)) is not None:
+        network, crop = method.to(device), center_crop(method.backbone, options.size or recipe.get("size"))
     else:
         found = open_model(options.model, device, size=options.size, random=options.random, seed=options.seed)
         network, crop = found.network, found.crop
     name = run_name(recipe, recorded_results(folder)) if recipe else name
     return Viewer(f"{name} with random weights" if options.random else name, network, crop, device, options.seed)
+
+
+def with_heads(folder: Path, options: Options) -> Method | None:
+    """The method of a run; None where its teacher cannot be had, which is said: the backbone alone is shown then."""
+    torch.manual_seed(options.seed)
+    try:
+        return method_from_run(folder, trained=not options.random)
+    except TeacherError as error:
+        print(f"The backbone of {folder} is shown without its heads, as its teacher cannot be had: {error}")
+        return None
 
 
 def draw_figures(options: Options, viewer: Viewer, images: PageImages, projection: Projection) -> Iterator[Path]:
@@ -234,7 +250,7 @@ def draw_networks(
         told = [f"{name.lower()}: {value}" for name, value in agreement(seen).items()][:1]
         panels.append(Scatter(found.places, network.name, "".join(told)))
     figure = scatter_panels(panels, images.labels, images.source.classes, width=4.0)
-    for kind in ("png", "pdf") if options.pdf else ("png",):
+    for kind in KINDS if options.pdf else KINDS[:1]:
         yield written(options.out / "figures" / f"networks.{kind}", figure)
 
 

@@ -146,7 +146,11 @@ def identity(
         "weights_sha256": model.weights_sha256,
         "images": name(images),
         "validation": name(validation) if validation else None,
-        "options": {name: value for name, value in to_plain(options).items() if name not in FREE},
+        "options": {
+            name: value
+            for name, value in to_plain(options).items()
+            if name not in FREE and (name, value) != ("labels", "auto")  # which older folders do not name
+        },
         **({} if options.max_pixels == MAX_PIXELS else {"max_pixels": options.max_pixels}),
         **({"in_chans": options.in_chans} if options.in_chans else {}),
     }

@@ -1,45 +1,30 @@
-"""Features of all images of a source, extracted once: shared out among the processes, kept in files that name them.
-
-A file holds the features of BLOCK images and, in its header, what they are of (weights, layer, images, preparation,
-precision) with a digest of the values. An extraction that was stopped goes on after the last whole file.
-"""
+"""Features of all images of a source, extracted once: shared out among the processes, kept in files that name them."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Collection
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from ssl_backbones.data import BatchDataset, Batches, Images, Unreadable
 from ssl_backbones.data.decode import USUAL_POLICY
-from ssl_backbones.data.subset import at
-from ssl_backbones.data.unreadable import is_readable
-from ssl_backbones.distributed import first_decides, gather_objects, say, share_first, world_size
+from ssl_backbones.distributed import gather_objects, say, world_size
 from ssl_backbones.evaluate.feature_rows import Block, FeatureRows
+from ssl_backbones.evaluate.feature_store import Store
 from ssl_backbones.evaluate.model import EvaluatedModel
-from ssl_backbones.files import object_in, write_file
-from ssl_backbones.refusal import Refusal, reason
-from ssl_backbones.train.embed import embed
+from ssl_backbones.refusal import Refusal
+from ssl_backbones.train.embed import embed_each
 from ssl_backbones.train.precision import DTYPES, Precision, check_precision
 from ssl_backbones.views import MultiView, Transform
 
-BLOCK = 16_384
+BLOCK = 2_048
 """Images of a file: what a stop may cost."""
-DIGITS = 16
-"""Hexadecimal digits of the key that names a file."""
-
-
-class CacheError(Refusal, OSError):
-    """A folder for features that cannot be written to."""
 
 
 class NotFiniteError(Refusal, ValueError):
@@ -97,23 +82,29 @@ def features_of(
     store = Store(how.cache, identity(model, images, how, transform, None if only is None else chosen), images, chosen)
     unreadable = Unreadable(len(chosen), how.unreadable_share)
     rows = FeatureRows(images, chosen, wanted)
-    for start in range(0, len(chosen), BLOCK):
-        indices = chosen[start : start + BLOCK]
-        block = store.read(start // BLOCK, indices, model.device)
+    blocks = [chosen[start : start + BLOCK] for start in range(0, len(chosen), BLOCK)]
+    missing = store.missing(len(blocks))
+    made = extractor.blocks([blocks[number] for number in missing])
+    for number, indices in enumerate(blocks):
+        block = None if number in missing else store.read(number, indices, model.device)
         if block is None:
-            block = extractor.block(indices)
-            if not block[0].isfinite().all():
-                raise NotFiniteError(
-                    f"features of {model.name} in {how.precision} are not finite: where its training went "
-                    "well (its log tells), take --precision fp32"
-                )
-            say(f"{model.name}: {start + len(indices)} of {len(chosen)} images embedded")
-            store.write(start // BLOCK, block)
+            block = next(made if number in missing else extractor.blocks([indices]))
+            check_finite(block, model, how)
+            store.write(number, block)
         unreadable.add(block[1])
         rows.add(block)
     if store.found:
         say(f"{model.name}: the features of {images.fingerprint[:8]} were in {how.cache}")
     return Features(rows.finished(), rows.readable, tuple(sorted(unreadable.reasons)))
+
+
+def check_finite(block: Block, model: EvaluatedModel, how: Extraction) -> None:
+    """Raise NotFiniteError for features (n, D) that are NaN or infinite."""
+    if not block[0].isfinite().all():
+        raise NotFiniteError(
+            f"features of {model.name} in {how.precision} are not finite: where its training went "
+            "well (its log tells), take --precision fp32"
+        )
 
 
 def identity(
@@ -158,131 +149,23 @@ class Extractor:
     device: torch.device
     how: Extraction
 
-    def block(self, indices: np.ndarray) -> Block:
-        """The features of the images at `indices`, in every process."""
-        batch = min(self.how.batch_size, len(indices))
-        whole = batch * world_size()
-        padded = np.resize(indices, -(-len(indices) // whole) * whole)
+    def blocks(self, blocks: Sequence[np.ndarray]) -> Iterator[Block]:
+        """Yield the features of the images of each block (n,), in every process."""
         dtype = DTYPES.get(self.how.precision)
-        rows, mine = embed(
+        made = embed_each(
             self.network,
             self.dataset,
-            padded,
+            [self.padded(indices) for indices in blocks],
             self.device,
-            batch_size=batch,
+            batch_size=self.how.batch_size,
             workers=self.how.workers,
             autocast=torch.autocast(self.device.type, dtype) if dtype else None,
         )
-        unreadable = {key: reason for part in gather_objects(mine) for key, reason in part.items()}
-        return rows[: len(indices)].contiguous(), unreadable
+        for indices, (rows, mine) in zip(blocks, made, strict=True):
+            unreadable = {key: reason for part in gather_objects(mine) for key, reason in part.items()}
+            yield rows[: len(indices)].contiguous(), unreadable
 
-
-class Store:
-    """The files of one question, read and written by the first process for all. It says what it does not take."""
-
-    def __init__(self, folder: Path | None, question: dict[str, Any], images: Images, rows: np.ndarray) -> None:
-        """The files are of the images at some rows (n,), whose every byte they are known by."""
-        self.folder, self.images, self.found, self.content = folder, images, 0, ""
-        self.question = json.dumps(question, sort_keys=True)
-        self.key = hashlib.sha256(self.question.encode()).hexdigest()[:DIGITS]
-        if folder is not None:
-            first_decides(lambda: make(folder))
-            self.content = first_decides(lambda: str(at(images, rows).content_digest))
-
-    def path(self, number: int) -> Path:
-        """The file of a block."""
-        assert self.folder is not None
-        return self.folder / f"{self.key}-{number:05}.safetensors"
-
-    def read(self, number: int, indices: np.ndarray, device: torch.device) -> Block | None:
-        """The content (n, D) of the file of the images at `indices` (n,), in every process.
-
-        None without a file, or where it cannot be relied on.
-        """
-        if self.folder is None:
-            return None
-        found: list[Block] = []
-
-        def look() -> tuple[tuple[int, ...], dict[str, str]] | None:
-            path = self.path(number)
-            if not path.exists():
-                return None
-            try:
-                block = load(path, self.question, number, len(indices), self.content)
-                self.require_lost(indices, block[1])
-                found.append(block)
-            except (SafetensorError, OSError, KeyError, ValueError) as error:
-                say(f"{path} is not used ({error}): its images are embedded again")
-                return None
-            return tuple(found[0][0].shape), found[0][1]
-
-        answer = first_decides(look)
-        if answer is None:
-            return None
-        self.found += 1
-        if world_size() == 1:
-            return found[0]
-        rows = found[0][0].to(device) if found else torch.empty(answer[0], device=device)
-        share_first(rows)
-        return rows.cpu(), answer[1]
-
-    def require_lost(self, indices: np.ndarray, lost: Collection[str]) -> None:
-        """ValueError where an image of those at `indices` (n,) that was lost can be read now."""
-        for row in indices.tolist() if lost else ():
-            if self.images.keys[row] in lost and is_readable(self.images, row):
-                raise ValueError(f"{self.images.keys[row]!r} could not be read then, and can be now")
-
-    def write(self, number: int, block: Block) -> None:
-        """Write a block into its file, if there is a folder for it."""
-        if self.folder is not None:
-            first_decides(lambda: keep(self.path(number), self.question, number, block, self.content))
-
-
-def make(folder: Path) -> None:
-    """Make the folder; raises CacheError where that fails."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CacheError(unwritable(folder, error)) from error
-
-
-def load(path: Path, question: str, number: int, count: int, content: str) -> Block:
-    """The block that a file holds, if it answers the question for images of the same content, and is whole."""
-    with safe_open(path, framework="pt") as file:
-        header = file.metadata() or {}
-        rows: Tensor = file.get_tensor("features")
-    if (header.get("question"), header.get("block")) != (question, str(number)) or len(rows) != count:
-        raise ValueError("it holds the features of something else")
-    if "content" not in header:
-        raise ValueError("it was kept before every byte of the images was compared")
-    if header["content"] != content:
-        raise ValueError("it holds the features of images that differ in some bytes")
-    if header.get("sha256") != digest(rows):
-        raise ValueError("its values are not those that were written")
-    return rows, object_in(header["unreadable"])
-
-
-def keep(path: Path, question: str, number: int, block: Block, content: str) -> None:
-    """Put a file in place as a whole; raises CacheError where that fails."""
-    rows, unreadable = block
-    header = {
-        "question": question,
-        "block": str(number),
-        "content": content,
-        "sha256": digest(rows),
-        "unreadable": json.dumps(unreadable),
-    }
-    try:
-        write_file(path, save({"features": rows}, header))
-    except OSError as error:
-        raise CacheError(unwritable(path.parent, error)) from error
-
-
-def unwritable(folder: Path, error: OSError) -> str:
-    """The sentence on a folder that features cannot be kept in."""
-    return f"features cannot be kept in {folder} ({reason(error)}): name a folder that can be written to with --cache"
-
-
-def digest(rows: Tensor) -> str:
-    """A sha256 over the values."""
-    return hashlib.sha256(rows.numpy().data).hexdigest()
+    def padded(self, indices: np.ndarray) -> np.ndarray:
+        """The images at `indices` (n,), repeated until they are whole batches of every process."""
+        whole = min(self.how.batch_size, len(indices)) * world_size()
+        return np.resize(indices, -(-len(indices) // whole) * whole)

@@ -81,7 +81,7 @@ class Distilled(Method):
         return MultiView(self.config.views, size, **normalisation(self.backbone))
 
     def dataset(self, images: Images, size: int, seed: int) -> BatchDataset:
-        """Batches of views, with the teacher's features of the whole images where those are kept.
+        """Batches of views, with the teacher's features of images' middle squares where those are kept.
 
         TeacherError for a teacher that cannot be had, and for kept features that are of something else.
         """

@@ -19,6 +19,7 @@ from ssl_backbones.files import read_object
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import fit_channels
 from ssl_backbones.models.build import untrained
+from ssl_backbones.models.teacher import TeacherError
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.errors import explain_weights
 from ssl_backbones.registry.names import HUB, Name
@@ -37,7 +38,8 @@ def method_from_run(folder: str | os.PathLike[str], *, trained: bool = True) -> 
     """The run's method in evaluation mode, with the weights of its newest whole checkpoint, heads and all.
 
     Without `trained`, its weights are random: what the run began with, up to the draw. Raises RunError for a folder
-    that no run wrote, or another version did, and where no checkpoint is whole.
+    that no run wrote, or another version did, and where no checkpoint is whole, and TeacherError where its teacher
+    cannot be had.
     """
     path = Path(folder)
     with of_this_version(path):
@@ -66,10 +68,13 @@ def described(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def of_this_version(folder: Path) -> Iterator[None]:
-    """Context manager: turn what a recipe raises that does not fit this version into RunError."""
+    """Context manager: turn what a recipe raises that does not fit this version into RunError.
+
+    TeacherError, for a teacher that is not where the run had it, stays as it is.
+    """
     try:
         yield
-    except RunError:
+    except (RunError, TeacherError):
         raise
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise RunError(

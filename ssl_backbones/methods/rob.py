@@ -119,7 +119,7 @@ class RoB(Method):
             check_queue(self.config.queue_size, images, batch_size, keys, kept_out="")
 
     def dataset(self, images: Images, size: int, seed: int) -> BatchDataset:
-        """Batches of two views, with the teacher's features of the whole images where those are kept.
+        """Batches of two views, with the teacher's features of images' middle squares where those are kept.
 
         TeacherError for a teacher that cannot be had, for kept features that are of something else, and for maps of one
         cell where LEWEL's losses need several.

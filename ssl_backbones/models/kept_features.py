@@ -1,4 +1,4 @@
-"""A teacher's features of whole images, made once and kept in a folder.
+"""A teacher's features of the middle square of each image, made once and kept in a folder.
 
     INDEX.json          what they are of: the teacher's weights, layer and output, the preparation, the images; sealed
     00000.safetensors   "features" (n, D) in float16 of BLOCK images, with a digest of the values

@@ -22,7 +22,7 @@ from ssl_backbones.registry.names import HUB
 from ssl_backbones.views import CenterCrop
 
 Output = Literal["pooled", "class", "mean", "both"]
-"""A teacher's features of a whole image: by its own pooling, its class token, the mean of its patches, or both."""
+"""A teacher's features of an image: by its own pooling, its class token, the mean of its patches, or both."""
 WAYS_OUT = (
     "take a mirror with HF_ENDPOINT set before Python starts, name a folder that holds its config.json and "
     "model.safetensors with --method.teacher, or fetch it where there is a network with `hf download` and copy that "
@@ -80,7 +80,7 @@ class Teacher:
         return max(self.patch, round(side / self.patch) * self.patch)
 
     def crop(self, side: int) -> CenterCrop:
-        """The preparation of whole images for it: the short side at `side`, its own interpolation and normalisation."""
+        """The preparation of images for it: the middle square at `side`, its own interpolation and normalisation."""
         mean, std = tuple(self.cfg["mean"]), tuple(self.cfg["std"])
         return CenterCrop(side, 1.0, self.cfg["interpolation"], mean, std)
 

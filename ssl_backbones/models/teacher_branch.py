@@ -1,4 +1,4 @@
-"""A frozen teacher as a branch of a method: its features of views, or kept ones of whole images, less their mean."""
+"""A frozen teacher as a branch of a method: its features of views, or kept ones of middle squares, less their mean."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ssl_backbones.typed.values import to_plain
 from ssl_backbones.views import MultiView
 
 LARGEST = 224
-"""Largest side at which a teacher sees whole images, or views larger than the student's, unless asked otherwise."""
+"""Largest side of an image's middle square, or of a view enlarged for a teacher, unless another is asked for."""
 BESIDE = "beside"
 """The name of a folder beside the images."""
 
@@ -41,8 +41,8 @@ class TeacherConfig(ABC):  # noqa: B024  # fields alone
     """Side of the teacher's images, in pixels; 0 for twice the student's up to 224, no less than the student's; or, for
     kept features, the teacher's own up to 224."""
     kept: str = ""
-    """Folder that keeps the teacher's features, computed once for each whole image; "beside" for a folder beside the
-    images; empty to run the teacher on every view."""
+    """Folder that keeps the teacher's features, computed once for the middle square of each image; "beside" for a
+    folder beside the images; empty to run the teacher on every view."""
 
     def __post_init__(self) -> None:
         check_choice("teacher_output", self.teacher_output, Output)
@@ -103,7 +103,7 @@ class TeacherBranch(nn.Module):
             self.register_buffer("map_scale", torch.ones(()))
 
     def batches(self, images: Images, transform: MultiView, seed: int) -> BatchDataset:
-        """Batches of views, with the teacher's features of the whole images where those are kept.
+        """Batches of views, with the teacher's features of images' middle squares where those are kept.
 
         Opens the teacher and, the first time, measures its means. TeacherError for one that cannot be had, and for
         kept features that are of something else.
@@ -202,7 +202,7 @@ class TeacherBranch(nn.Module):
             "taught": {
                 "layer": teacher.layer or "the last",
                 "output": teacher.output,
-                "of": "whole images, kept" if self.config.kept else "every view",
+                "of": "the middle square of each image, kept" if self.config.kept else "every view",
                 "size": teacher.side,
                 "multiple_of": teacher.patch,
                 "mean": list(teacher.cfg["mean"]),

@@ -58,7 +58,7 @@ class Moments:
 
 
 def looked_over(teacher: Teacher, side: int, images: Images) -> tuple[Moments, Moments | None]:
-    """The moments of a teacher's features of some whole images, and of the cells of its maps where it has any."""
+    """The moments of a teacher's features of some images, and of the cells of its maps where it has any."""
     rows = permutation(0, 0, len(images))[:MOST]
     crop, device = teacher.crop(side), usual_device()
     moments, of_maps = Moments(), Moments()

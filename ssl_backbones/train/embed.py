@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,6 @@ TOGETHER = 64
 """Batches after which processes wait for one another, so that none is taken for dead at the end of many."""
 
 
-@torch.no_grad()
 def embed(
     backbone: nn.Module,
     dataset: BatchDataset,
@@ -45,25 +45,57 @@ def embed(
     `own_places` alone. The backbone is in eval mode meanwhile, with the batch statistics of the first process, which
     are those that get published; afterwards it is as it was.
     """
-    mine = own_share(torch.tensor(indices)).numpy()
-    unreadable: dict[str, str] = {}
-    features, done = torch.empty(0), 0
+    (found,) = embed_each(
+        backbone,
+        dataset,
+        [indices],
+        device,
+        batch_size=batch_size,
+        workers=workers,
+        autocast=autocast,
+        shared_out=shared_out,
+    )
+    return found
+
+
+@torch.no_grad()
+def embed_each(
+    backbone: nn.Module,
+    dataset: BatchDataset,
+    parts: Sequence[np.ndarray],
+    device: torch.device,
+    *,
+    batch_size: int = AT_ONCE,
+    workers: int = 0,
+    autocast: AbstractContextManager[Any] | None = None,
+    shared_out: bool = False,
+) -> Iterator[tuple[Tensor, Mapping[str, str]]]:
+    """Yield for each part of many images (n,) what `embed` gives: features (n, D), and what could not be read.
+
+    Images of the next part are read while those of one are looked at.
+    """
+    shares = [own_share(torch.tensor(part)).numpy() for part in parts]
+    whole, done = sum(map(len, shares)), 0
 
     def told() -> str:
-        return f"Embedding images: {done} of {len(mine)}"
+        return f"Embedding images: {done} of {whole}"
 
-    with evaluated(backbone), autocast or nullcontext(), doing(told):
-        for number, batch in enumerate(batches(dataset, mine, batch_size, workers), start=1):
-            unreadable |= batch.unreadable
-            found = backbone(dataset.on_device(to_device(batch.content, device))).float()
-            features = features if done else torch.empty(len(mine), *found.shape[1:])
-            features[done : done + len(found)] = found
-            done += len(found)
-            if number % TOGETHER == 0:
-                sum_over_processes(torch.zeros(1, device=device))
-    if shared_out:
-        return features[: len(own_places(len(indices)))], unreadable
-    return everyones(features, device)[: len(indices)], unreadable
+    read = read_each(dataset, [one for mine in shares for one in requests(mine, batch_size)], workers)
+    with doing(told):
+        for part, mine in zip(parts, shares, strict=True):
+            features, filled = torch.empty(0), 0
+            unreadable: dict[str, str] = {}
+            with evaluated(backbone), autocast or nullcontext():
+                for number, batch in enumerate(islice(read, -(-len(mine) // batch_size)), start=1):
+                    unreadable |= batch.unreadable
+                    found = backbone(dataset.on_device(to_device(batch.content, device))).float()
+                    features = features if filled else torch.empty(len(mine), *found.shape[1:])
+                    features[filled : filled + len(found)] = found
+                    filled, done = filled + len(found), done + len(found)
+                    if number % TOGETHER == 0:
+                        sum_over_processes(torch.zeros(1, device=device))
+            own = features[: len(own_places(len(part)))] if shared_out else everyones(features, device)[: len(part)]
+            yield own, unreadable
 
 
 def everyones(mine: Tensor, device: torch.device) -> Tensor:
@@ -99,5 +131,9 @@ def evaluated(backbone: nn.Module) -> Iterator[None]:
 
 def batches(dataset: BatchDataset, indices: np.ndarray, batch_size: int, workers: int) -> Iterator[Batch]:
     """The images at `indices` in order, untouched by chance."""
-    requests = [Request(0, indices[start : start + batch_size]) for start in range(0, len(indices), batch_size)]
-    return read_each(dataset, requests, workers)
+    return read_each(dataset, requests(indices, batch_size), workers)
+
+
+def requests(indices: np.ndarray, batch_size: int) -> list[Request]:
+    """The batches to ask for: the images at `indices` (n,), in order."""
+    return [Request(0, indices[start : start + batch_size]) for start in range(0, len(indices), batch_size)]

@@ -14,6 +14,7 @@ from ssl_backbones.catalogue.lookup import describe, list_models
 from ssl_backbones.data import Images
 from ssl_backbones.distributed import say
 from ssl_backbones.invocation import NAME
+from ssl_backbones.models.teacher_branch import TeacherConfig
 from ssl_backbones.recipes.facts import Facts, arch_of, bytes_needed
 from ssl_backbones.recipes.own import settled
 from ssl_backbones.recipes.recipe import Recipe
@@ -21,6 +22,7 @@ from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.licences import is_non_commercial
 from ssl_backbones.train.cost import gigabytes
 from ssl_backbones.train.forecast import Forecast, forecast
+from ssl_backbones.train.guards import MemoryShortError
 from ssl_backbones.train.settle import OF_A_GPU, facts_of, fillable_memory
 
 WHY = {
@@ -104,7 +106,7 @@ def plan(images: Images, data: str, device: torch.device, gpu_memory: float = 0.
         name = f"{arch}_{method}.own"
         try:
             found.append(chosen(replace(recipes.get(name), data=data), images, facts, device, hours))
-        except ValueError as error:
+        except (ValueError, MemoryShortError) as error:
             refusals.append(f"{name} is left out: {error}")
     if not found:
         raise PlanError(refusals[-1].partition(": ")[2])
@@ -125,7 +127,7 @@ def chosen(named: Recipe, images: Images, facts: Facts, device: torch.device, ho
         cost = replace(cost, steps=epochs * cost.steps_per_epoch)
     at_once = recipe.batch_size // recipe.parts
     memory = bytes_needed(recipe, facts, at_once, recipe.size) if elsewhere else 0.0
-    return Choice(recipe, cost, WHY[arch_of(recipe)], start_of(arch_of(recipe)), memory)
+    return Choice(recipe, cost, WHY[arch_of(recipe)], start_of(arch_of(recipe), recipe.optimizer.lr), memory)
 
 
 def queue_of(recipe: Recipe) -> int:
@@ -145,24 +147,40 @@ def epochs_within(hours: float, recipe: Recipe, cost: Forecast) -> int:
     return int(hours / an_epoch)
 
 
-def start_of(arch: str) -> str:
-    """The sentence on the best published weights of a network that allow commercial use, or else on timm's own."""
+def from_teacher(arch: str, data: str) -> str:
+    """Words for learning from a larger network, and the command that tells its cost, at their end."""
+    return (
+        f"what a larger network knows of your images ({TeacherConfig.teacher}, fetched from the Hub). This tells the "
+        f"cost, and without --dry_run it trains: {NAME} pretrain {arch}_distilled.own --data {shlex.quote(data)} "
+        "--dry_run"
+    )
+
+
+def start_of(arch: str, lr: float) -> str:
+    """The sentence on the best published weights of a network that allow commercial use, or else on timm's own.
+
+    A third of the rate `lr` is advised with them, as at all of it what they know is often lost (docs/own_images.md).
+    """
     known = [describe(name) for name in list_models(f"{arch}_*", pretrained=True)]
     free = [model for model in known if not model.non_commercial and figure_of(model)]
     if not free:
-        return of_timm(arch)
+        return of_timm(arch, lr)
     best = max(free, key=figure_of)
     images = f", from images for {best.data_terms}" if best.data_terms else ""
-    return f"Start: --init {best.name} begins with published weights ({best.licence}{images}) instead of random ones."
+    return begun(best.name, lr, f"published weights ({best.licence}{images})")
 
 
-def of_timm(arch: str) -> str:
+def of_timm(arch: str, lr: float) -> str:
     """The sentence on timm's own weights of a network, which learnt with labels; empty where none are free to use."""
     cfg = get_pretrained_cfg(arch)
     if cfg is None or not cfg.tag or not cfg.license or is_non_commercial(cfg.license):
         return ""
-    learnt = f"{cfg.license}, trained with labels"
-    return f"Start: --init {arch}.{cfg.tag} begins with timm's weights ({learnt}) instead of random ones."
+    return begun(f"{arch}.{cfg.tag}", lr, f"timm's weights ({cfg.license}, trained with labels)")
+
+
+def begun(name: str, lr: float, weights: str) -> str:
+    """The sentence on options that begin with some weights, at a third of a rate."""
+    return f"Start: --init {name} --optimizer.lr {lr / 3:.2g} begins with {weights} instead of random ones."
 
 
 def figure_of(model: Description) -> float:

@@ -17,7 +17,7 @@ DISTILLED_VIEW = Policy(area=(0.14, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), blur_p=0.
 """View of a student whose teacher sees the same view: crops as wide as in LightlyTrain's distillation, without
 solarization."""
 DISTILLED_KEPT_VIEW = Policy(area=(0.5, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), blur_p=0.0)
-"""View of a student whose teacher saw the whole image: mild crops, which still show what the teacher saw."""
+"""View of a student whose teacher saw the middle square: mild crops, which still show what the teacher saw."""
 
 INSTDISC_VIEW = Policy(flip_last=True, jitter_p=1.0, jitter=(0.4, 0.4, 0.4, 0.4), blur_p=0.0)
 """Wu et al., 2018. https://arxiv.org/abs/1805.01978. The colours of every image change, and some lose them."""

@@ -20,14 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ssl_backbones.checks import check
-from ssl_backbones.data import Images, ImageSourceError, open_images, opened_once
+from ssl_backbones.data import Images, ImageSourceError, classes_sentence, open_images, opened_once, unlabelled
 from ssl_backbones.data.source import kept_out
 from ssl_backbones.distributed import first_decides, say
 from ssl_backbones.evaluate.beside import beside_baselines
@@ -54,6 +54,8 @@ SHOWN = 3
 class Options(EvaluationOptions):
     """The options of the measures."""
 
+    labels: Literal["auto", "none"] = "auto"
+    """Compare by labels from class folders or a label column where there are any, or ignore them."""
     max_images: int = 10_000
     """Images that are looked at, drawn by the seed; RankMe wants four times as many as there are features."""
     compared: int = 1_000
@@ -64,6 +66,8 @@ class Options(EvaluationOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        chosen = self.labels == "auto" or not (self.classes or self.hold_out)
+        check(chosen, "labels", self.labels, "auto where classes are listed or images held out")
         check(self.max_images >= 2 * GROUPS, "max_images", self.max_images, f"at least {2 * GROUPS}")
         check(self.compared >= 0, "compared", self.compared, "at least 0")
         check(self.copies >= 0, "copies", self.copies, "at least 0")
@@ -117,6 +121,10 @@ def opened(options: Options) -> tuple[Images, Images | None, str]:
         )
     elif not options.hold_out:
         validation = opened_once(lambda: kept_out(options.data, options.decoding, images.classes), options.verify)
+    if options.labels == "none":
+        images, validation = unlabelled(images), validation and unlabelled(validation)
+    elif sentence := classes_sentence(images):
+        say(sentence)
     images, validation = options.selection.of(images, validation)
     return images, validation, source if validation else ""
 

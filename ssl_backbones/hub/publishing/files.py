@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,8 +23,15 @@ from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.runs.manifest import MANIFEST, read_manifest
 
-PLACE = re.compile(r"""(?:(?<![^\s'"=,(\[])|(?<=local-dir:))(?:/|~|\.\.?/)[^\s'"=,)\]]+""")
-"""A path of a machine, in a text."""
+START = r"(?:file:/|[A-Za-z]:[/\\]|\\\\|/|~[^\s/\\]*[/\\]|\.\.?[/\\])"
+"""The beginning of a path of a machine: at a root, a drive, a share or a home, here or above, as an address or not."""
+WHOLE = re.compile(rf"(local-dir:)?{START}")
+LETTERS = r"""[^\s'"=,()\[\]]"""
+PLACE = re.compile(
+    rf"""(?<=(['"`])){START}(?:(?!\1).)+(?=\1)"""
+    rf"""|(?:(?<![^\s'"=,(\[])|(?<=local-dir:)){START}{LETTERS}+(?: (?!{START}|\w+://){LETTERS}*[/\\]{LETTERS}*)*"""
+)
+"""A path of a machine in a sentence, in quotes or not; a word that holds a slash goes on with the path before it."""
 
 
 def write_files(material: Material, folder: Path, *, name: str, source: str, terms: Terms) -> list[str]:
@@ -115,12 +123,31 @@ def evaluation_files(material: Material) -> list[str]:
 
 def without_places(value: Any) -> Any:
     """A JSON value whose paths are cut to their last part: where files lay is a machine's own affair."""
-    return change_texts(value, last_part)
+    changed = change_texts(value, last_part)
+    if isinstance(value, dict) and isinstance(value.get("command"), str):
+        changed["command"] = shlex.join(map(in_word, shlex.split(value["command"])))
+    return changed
+
+
+def in_word(word: str) -> str:
+    """A word of a command, --OPTION=PATH too, whose path is cut to its last part."""
+    option, equals, value = word.partition("=")
+    return f"{option}={last_part(value)}" if equals and option.startswith("-") else last_part(word)
 
 
 def last_part(text: str) -> str:
-    """A text, such as a command, in which every path that begins at a root, at a home or above is its last part."""
-    return PLACE.sub(lambda found: Path(found[0]).name or ".", text)
+    """A path, or a sentence, in which every path that begins at a root, at a home or above is its last part.
+
+    A text that begins with a path is taken for one, whatever spaces it holds.
+    """
+    if found := WHOLE.match(text):
+        return f"{found[1] or ''}{name_of(text)}"
+    return PLACE.sub(lambda found: name_of(found[0]), text)
+
+
+def name_of(path: str) -> str:
+    """The last part of a path, of Windows or not."""
+    return next((part for part in reversed(re.split(r"[/\\]", path)) if part), ".")
 
 
 def write(path: Path, value: Any) -> None:
