@@ -235,6 +235,15 @@ def test_a_workflow_names_the_version_of_every_action(path: Path) -> None:
     assert all(("uses" in step) != ("run" in step) for step in steps)
 
 
+def test_every_slow_test_has_its_job_each_week() -> None:
+    weekly = (ROOT / ".github" / "workflows" / "slow.yml").read_text(encoding="utf-8")
+    places = yaml.safe_load(weekly)["jobs"]["slow"]["strategy"]["matrix"]["files"]
+    run = [path for files in places for path in (ROOT / "tests").glob(f"test_{files}.py")]
+    assert sorted(run) == sorted((ROOT / "tests").glob("test_*.py"))
+    assert "cron: " in weekly
+    assert "-m slow tests/test_${{ matrix.files }}.py" in weekly
+
+
 def test_the_readme_says_how_to_test() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     found = re.findall(r"<!-- test-command -->(.*?)<!-- /test-command -->", readme, re.DOTALL)

@@ -213,4 +213,4 @@ def test_a_wheel_pretrains_evaluates_and_makes_the_page(built: Built, tmp_path: 
     said = installed.run("ssl-backbones", "visualize", run, "--data", others, "--out", tmp_path / "page")
     assert f"Open {tmp_path / 'page' / 'index.html'}" in said
     assert "data:image/" in (tmp_path / "page" / "index.html").read_text()
-    assert {path.name for path in (tmp_path / "page" / "figures").iterdir()} >= {"views.png", "neighbours.png"}
+    assert {path.name for path in (tmp_path / "page" / "figures").iterdir()} >= {"features.png", "neighbours.png"}
