@@ -61,8 +61,7 @@ def mixed(path: Path) -> Images:
     (path / "see-through.png").write_bytes(hostile.encode(see_through))
     (path / "empty.jpg").write_bytes(b"")
     (path / "torn.jpg").write_bytes(hostile.jpeg()[:300])
-    with open(os.fsencode(path) + b"/latin-\xe9.jpg", "wb") as file:
-        file.write(hostile.jpeg(seed=99))
+    hostile.leave(path / "latin-\udce9.jpg", hostile.jpeg(seed=99))
     return open_images(path)
 
 

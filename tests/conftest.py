@@ -46,6 +46,15 @@ settings.register_profile(
 )
 settings.load_profile("slow machine")
 ROOT = Path(__file__).resolve().parents[1]
+in_repository = pytest.mark.skipif(
+    not (ROOT / "weights").is_dir(), reason="reads what the repository has and a source archive leaves out"
+)
+
+
+def pytest_configure() -> None:
+    """Compute on the CPU whatever the machine has, unless SSL_BACKBONES_TEST_GPU asks for the tests that want a GPU."""
+    if "SSL_BACKBONES_TEST_GPU" not in os.environ:
+        os.environ.update(CUDA_VISIBLE_DEVICES="", ACCELERATE_USE_CPU="true")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image, TiffImagePlugin
 
 RED, GREEN, BLUE, WHITE, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (128, 128, 128)
 
 
 NEAR_LOSSLESS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
+
+
+def leave(path: Path, content: bytes) -> None:
+    """Write a file of any name; skip the test where the file system takes none that is not UTF-8, as that of macOS."""
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        if error.errno != errno.EILSEQ:
+            raise
+        pytest.skip("this file system takes no name that is not UTF-8")
 
 
 def quarters(width: int = 48, height: int = 32) -> np.ndarray:

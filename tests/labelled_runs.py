@@ -93,12 +93,10 @@ def outcome(path: Path) -> dict[str, Any]:
 
 def on_a_rank(rank: int, asked: list[tuple[str, LabelledRun]]) -> list[dict[str, float]]:
     """The numbers that runs left, as one of two processes reads them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_USE_CPU", "true")
-        found = [
-            run(import_module(f"ssl_backbones.evaluate.protocols.{protocol}"), options)["numbers"]
-            for protocol, options in asked
-        ]
+    found = [
+        run(import_module(f"ssl_backbones.evaluate.protocols.{protocol}"), options)["numbers"]
+        for protocol, options in asked
+    ]
     return [{name: number["value"] for name, number in numbers.items()} for numbers in found]
 
 

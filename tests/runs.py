@@ -219,7 +219,6 @@ def as_rank(rank: int, parts: dict[str, Part], dtype: torch.dtype) -> dict[str, 
     """The method of each run at its end in this process, one of two or the only one."""
     ended = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_USE_CPU", "true")
         build = pretrain_module.build
         patch.setattr(pretrain_module, "build", lambda *asked, **more: build(*asked, **more).to(dtype))
         looked_at = ending.looked_at

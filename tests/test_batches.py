@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import pickle
 import random
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,13 @@ REQUESTS = [
     Request(1, np.array([4, 4, 9])),
 ]
 NAMED = [{"03.jpg"}, {"07.jpg"}, {"03.jpg"}, set()]
+
+
+@pytest.mark.parametrize("call", ["fork", "forkpty"])
+def test_no_test_fails_by_a_fork_beside_a_thread(call: str) -> None:
+    """Python 3.12 and later warn of each in these words, and every process of `-n` has a second thread."""
+    told = f"This process (pid=7) is multi-threaded, use of {call}() may lead to deadlocks in the child."
+    warnings.warn(told, DeprecationWarning, stacklevel=1)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import pickle
 import time
 from pathlib import Path
@@ -265,7 +264,6 @@ def as_rank(rank: int, data: str, folder: str) -> dict[str, Any]:
         return content(self, at)
 
     cache_file.UnfinishedCache.content = count  # type: ignore[method-assign]
-    os.environ["ACCELERATE_USE_CPU"] = "true"
     meet()
     images = open_images(data)
     found = cached(images, data, Caching(Path(folder)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -12,8 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from runs import elsewhere, image_folder, outcome, run, tiny
+from runs import elsewhere, outcome, run, tiny
 from small_checkpoints import equal, state, steps
+from whole_runs import data
 
 from ssl_backbones.methods import BYOLConfig
 from ssl_backbones.recipes.recipe import Recipe
@@ -25,6 +25,8 @@ from ssl_backbones.runs.writer import HostCopy, Writer
 from ssl_backbones.train.due import Due
 from ssl_backbones.train.guards import NotFiniteError
 from ssl_backbones.train.loop import Loop
+
+__all__ = ["data"]
 
 
 class Disk:
@@ -106,11 +108,6 @@ def test_the_copy_takes_its_space_again() -> None:
     grown = copy.of({"net": {"weight": torch.ones(5)}})
     assert {part: list(named) for part, named in grown.items()} == {"net": ["weight"]}
     assert torch.equal(grown["net"]["weight"], torch.ones(5))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return image_folder(tmp_path_factory.mktemp("background") / "photos")
 
 
 @pytest.fixture(scope="module")
@@ -197,36 +194,48 @@ def fail(loop: Loop) -> None:
     raise RuntimeError("something else")
 
 
-def fail_and_signal(loop: Loop) -> None:
-    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    fail(loop)
-
-
 ENDS: dict[str, tuple[Callable[[Loop], None], type[BaseException], str]] = {
     "numbers that are none": (poison, NotFiniteError, "the last good checkpoint is .*step-00000003"),
     "any error": (fail, RuntimeError, "something else"),
-    "any error, and a signal meanwhile": (fail_and_signal, RuntimeError, "something else"),
+    "any error, and a signal meanwhile": (fail, RuntimeError, "something else"),
     "a signal": (lambda loop: loop.stop.note(15, None), SystemExit, "143"),
 }
+
+
+def free(disk: Disk, signalled: Loop | None) -> None:
+    """Let the disk be written to, once a run that is to be signalled has noted that."""
+    if signalled is not None:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+        while signalled.stop.received is None:
+            time.sleep(0.01)
+    disk.free.set()
 
 
 @pytest.mark.parametrize("end", ENDS)
 def test_any_end_of_a_run_waits_for_its_checkpoint(
     end: str, whole: Recipe, tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe, descend = elsewhere(whole, tmp_path / "run"), Loop.descend
+    recipe, descend, wait = elsewhere(whole, tmp_path / "run"), Loop.descend, Writer.wait
     happens, error, told = ENDS[end]
+    meanwhile: list[threading.Thread] = []
 
     def step(loop: Loop, batches: Any) -> None:
         descend(loop, batches)
         if loop.step == 3:
             loop.writer.settle()
             disk.free.clear()
+            signalled = loop if "meanwhile" in end else None
+            meanwhile.append(threading.Thread(target=free, args=(disk, signalled), daemon=True))
         if loop.step == 4:
-            threading.Timer(0.3, disk.free.set).start()
             happens(loop)
 
+    def waits(writer: Writer, step: int) -> None:
+        if meanwhile:
+            meanwhile.pop().start()
+        wait(writer, step)
+
     monkeypatch.setattr(Loop, "descend", step)
+    monkeypatch.setattr(Writer, "wait", waits)
     late: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: late.append(number))
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import subprocess
 import threading
 from multiprocessing.synchronize import Event, Semaphore
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from tinted import CPU, Colours, tints
 from torch import Tensor
 from two_processes import run_two_processes
+from warm_processes import signal_from_elsewhere
 
 import ssl_backbones
 from ssl_backbones.data.placement import to_device
@@ -57,12 +57,12 @@ def test_processes_have_shares_of_the_features_or_all() -> None:
 
 
 def signal_workers(begun: Semaphore, sent: Event) -> None:
-    """Once a worker has begun, let another process signal all there are, as a cluster does that means the whole run."""
+    """Once a worker has begun, let another process signal all there are; then let them go on."""
     begun.acquire()
-    pids = [str(child.pid) for child in multiprocessing.active_children()]
-    for name in ("INT", "USR1", "TERM"):
-        subprocess.run(["kill", f"-{name}", *pids], check=True)
-    sent.set()
+    try:
+        signal_from_elsewhere(multiprocessing.active_children())
+    finally:
+        sent.set()
 
 
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this platform does not tell who sent a signal")

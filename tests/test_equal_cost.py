@@ -114,11 +114,11 @@ def test_the_whole_work_leaves_a_record_of_each_row_and_a_table(
     labels = ("BYOL", "BYOL, begun as the other set's", "Distilled, Lite0", "RoB by LEWEL_B, Lite0")
     rows = tuple(row for row in equal_cost_rows.ROWS if row.label in labels)
     monkeypatch.setattr(equal_cost, "ROWS", rows)
-    assert equal_cost.work(bench, [0], 0) == 0
+    assert equal_cost.work(bench, [0], 0, 0) == 0
     records = {path.name for path in (bench.out / "records").iterdir()}
     assert len(records) == 2 * (len(rows) + 3)
     monkeypatch.setattr(equal_cost, "trained", killed)
-    assert equal_cost.work(bench, [0], 0) == 0
+    assert equal_cost.work(bench, [0], 0, 0) == 0
     monkeypatch.setattr(sys, "argv", ["", str(bench.out / "records"), "--out", str(tmp_path / "table.json")])
     assert equal_cost_table.main() == 0
     assert (tmp_path / "table.png").exists()

@@ -204,15 +204,13 @@ def test_an_image_that_cannot_be_read_is_left_out(data: Path, tmp_path: Path) ->
 def on_a_rank(rank: int, data: str, out: str) -> dict[str, Any]:
     """The numbers of every protocol in this process, one of two or the only one."""
     found = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_USE_CPU", "true")
-        for protocol, more in QUICK.items():
-            runs.forget()
-            words = [protocol, *ASKED, "--batch_size", "7", "--data", data, "--out", f"{out}/{protocol}", *more]
-            options = evaluate.parse(words, "evaluate.py")
-            results = options.protocol.run(options.asked)
-            found[protocol] = (results["numbers"], results.get("near_copies"))
-            assert results["compute"]["processes"] == world_size()
+    for protocol, more in QUICK.items():
+        runs.forget()
+        words = [protocol, *ASKED, "--batch_size", "7", "--data", data, "--out", f"{out}/{protocol}", *more]
+        options = evaluate.parse(words, "evaluate.py")
+        results = options.protocol.run(options.asked)
+        found[protocol] = (results["numbers"], results.get("near_copies"))
+        assert results["compute"]["processes"] == world_size()
     return found
 
 

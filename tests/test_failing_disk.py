@@ -150,7 +150,6 @@ def content_of(path: Path) -> Any:
 def trial(
     stock: Stock, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], Trial]:
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")  # or a PDF would tell its time
     monkeypatch.setattr("ssl_backbones.locks.SETTLED_AFTER", 0.01)
     return lambda words: Trial(words, stock, tmp_path / "out", capsys)

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from runs import elsewhere, image_folder, outcome, run, tiny
+from runs import elsewhere, outcome, run, tiny
+from whole_runs import data
 
 from ssl_backbones.methods import BYOLConfig
 from ssl_backbones.recipes.settings import Checkpoints
@@ -20,12 +21,9 @@ from ssl_backbones.runs.manifest import CheckpointError
 from ssl_backbones.runs.run_folder import RunFolderError, claim
 from ssl_backbones.runs.writer import Writer
 
+__all__ = ["data"]
+
 Mount = Callable[[str], Path]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return image_folder(tmp_path_factory.mktemp("data") / "photos")
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import elsewhere, image_folder, outcome, run, stop, tiny
 from small_methods import small_method, views
+from whole_runs import data
 
 from ssl_backbones import create_model
 from ssl_backbones.data import TooManyUnreadableError
@@ -38,12 +39,9 @@ from ssl_backbones.train.judge import Measured
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.monitor import Monitor
 
+__all__ = ["data"]
+
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return image_folder(tmp_path_factory.mktemp("data") / "photos")
 
 
 # What the watch sees

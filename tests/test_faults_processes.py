@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 from limits import HANG
-from runs import image_folder
 from warm_processes import run_program, start_program
+from whole_runs import data
 
 from ssl_backbones.runs import checkpoint
+
+__all__ = ["data"]
 
 PROGRAM = """
 import sys
@@ -48,11 +50,6 @@ SMALL = "sample --size 16 --batch-size 8 --method.bn-splits 2 --log-every 1 --wo
 SMALL += " --method.queue-size 16 --layout contiguous --schedule.warmup-epochs 0 --checkpoints.every-steps 2"
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return image_folder(tmp_path_factory.mktemp("data") / "photos")
-
-
 class Both:
     """Two processes of one run, as a launcher starts them, without a launcher that would end one for the other."""
 
@@ -69,7 +66,7 @@ class Both:
         self.ranks = []
         for rank, file in enumerate(self.files):
             place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
-            place |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": 1}
+            place |= {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": 1}
             environment = {name: str(value) for name, value in place.items()}
             self.ranks.append(start_program(program, patience, *given, said=[file, file], **environment))
 

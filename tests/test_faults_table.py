@@ -7,7 +7,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from conftest import ROOT
+from conftest import ROOT, in_repository
 
 TABLE = ROOT / "docs" / "reliability.md"
 NAMED = re.findall(r"(\*(?:partly )?slow\* )?`(test_\w+\.py)::(test_\w+)`", TABLE.read_text(encoding="utf-8"))
@@ -56,3 +56,11 @@ def test_every_test_of_a_fault_is_in_the_table() -> None:
     named = {name for *_, name in NAMED}
     files = [path for path in (ROOT / "tests").glob("test_faults_*.py") if path != Path(__file__)]
     assert {name for path in files for name in written_in(path)} - named == aside
+
+
+@in_repository
+def test_what_wants_an_administrator_is_run_by_one() -> None:
+    files = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_faults_[!t]*.py")}
+    wanting = {name for name, text in files.items() if "geteuid() != 0" in text or "only an administrator" in text}
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    assert set(re.findall(r"test_\w+\.py", workflow.partition("sudo -E")[2].partition("\n\n")[0])) == wanting

@@ -33,7 +33,7 @@ def begun(source: str, one: Trial, words: str) -> tuple[BaseProcess, Path]:
     """A process that does what the words say, and the file of what it says."""
     said = one.out.with_name(f"said-{time.monotonic_ns()}")
     filled = [one.filled(word) for word in words.split()]
-    return start_program(source, *filled, said=[said, said], ACCELERATE_USE_CPU="true"), said
+    return start_program(source, *filled, said=[said, said]), said
 
 
 def reference(one: Trial) -> tuple[dict[str, object], int]:

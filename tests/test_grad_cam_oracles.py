@@ -40,6 +40,7 @@ def test_captum_agrees(name: str, layer: str, index: int) -> None:
     assert (found - expected).abs().max() <= 1e-5
 
 
+@pytest.mark.slow
 def test_pytorch_grad_cam_agrees_once_both_are_stretched() -> None:
     theirs = quiet_import("pytorch_grad_cam")
     outputs = quiet_import("pytorch_grad_cam.utils.model_targets")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import in_repository
 from house_rules import RULES, handles_tensors, long_functions, questions, raised, states_shape, text, tree
 from test_imports import WITH_EXTRA
 
@@ -22,6 +23,7 @@ FOLDERS = ("ssl_backbones", "training", "tests", "benchmarks", "model_cards", ".
 TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".sh", ".json", ".cfg", ""}
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
 STANDARD = set(sys.stdlib_module_names)
+WORKFLOWS = ROOT / ".github" / "workflows"
 
 
 def files() -> list[Path]:
@@ -208,6 +210,27 @@ def test_extras_name_what_exists(project: dict[str, Any]) -> None:
         assert set(named[1].split(",")) <= set(extras)
 
 
+PACKAGES = {
+    "cv2": "opencv-python-headless",
+    "nbformat": "nbclient",  # which brings it
+    "pytorch_grad_cam": "grad-cam",
+    "segmentation_models_pytorch": "segmentation-models-pytorch",
+    "sklearn": "scikit-learn",
+    "umap": "umap-learn",
+}
+"""The distributions of modules that are called otherwise."""
+
+
+@in_repository
+def test_a_job_installs_whatever_a_test_is_skipped_without(project: dict[str, Any]) -> None:
+    tests = "".join(text(path) for path in (ROOT / "tests").glob("test_*.py"))
+    wanted = set(re.findall(r"(?:importorskip|quiet_import)\(\"(\w+)", tests)) - {"ssl_backbones"}
+    extras = project["project"]["optional-dependencies"].values()
+    weekly = text(WORKFLOWS / "slow.yml").split()
+    installed = {requirement(line) for lines in extras for line in lines} | set(weekly)
+    assert {PACKAGES.get(name, name) for name in wanted} - installed == set()
+
+
 def test_the_distributions_hold_what_they_should(project: dict[str, Any]) -> None:
     build = project["tool"]["hatch"]["build"]["targets"]
     assert build["wheel"]["packages"] == ["ssl_backbones"]
@@ -224,15 +247,35 @@ def test_the_distributions_hold_what_they_should(project: dict[str, Any]) -> Non
     assert not {"*.safetensors", "*.parquet", "*.json", "*.png"} & set(ignored)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.name)
-def test_a_workflow_names_the_version_of_every_action(path: Path) -> None:
+@in_repository
+@pytest.mark.parametrize("name", sorted(path.name for path in WORKFLOWS.glob("*.yml")) or ["ci.yml"])
+def test_a_workflow_names_the_version_of_every_action(name: str) -> None:
     """GitHub refuses a whole workflow for one that has none."""
-    steps = [step for job in yaml.safe_load(path.read_text())["jobs"].values() for step in job.get("steps", ())]
+    jobs = yaml.safe_load((WORKFLOWS / name).read_text(encoding="utf-8"))["jobs"]
+    steps = [step for job in jobs.values() for step in job.get("steps", ())]
     assert steps
     assert [
         step["uses"] for step in steps if "uses" in step and not re.fullmatch(r"[\w./-]+@[\w./-]+", step["uses"])
     ] == []
     assert all(("uses" in step) != ("run" in step) for step in steps)
+
+
+@in_repository
+def test_nothing_is_released_that_the_tests_did_not_pass() -> None:
+    jobs = yaml.safe_load((WORKFLOWS / "release.yml").read_text(encoding="utf-8"))["jobs"]
+    assert jobs["tests"] == {"uses": "./.github/workflows/ci.yml"}
+    assert "tests" in jobs["pypi"]["needs"]
+    assert re.search(r"^  workflow_call:$", (WORKFLOWS / "ci.yml").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@in_repository
+def test_every_slow_test_has_its_job_each_week() -> None:
+    weekly = (WORKFLOWS / "slow.yml").read_text(encoding="utf-8")
+    places = yaml.safe_load(weekly)["jobs"]["slow"]["strategy"]["matrix"]["files"]
+    run = [path for files in places for path in (ROOT / "tests").glob(f"test_{files}.py")]
+    assert sorted(run) == sorted((ROOT / "tests").glob("test_*.py"))
+    assert "cron: " in weekly
+    assert "-m slow tests/test_${{ matrix.files }}.py" in weekly
 
 
 def test_the_readme_says_how_to_test() -> None:

@@ -115,8 +115,7 @@ NAMES = [
 
 def test_names_in_every_script_and_none_at_all(tmp_path):
     fill(tmp_path, *NAMES)
-    with open(os.fsencode(tmp_path) + b"/latin-\xe9.jpg", "wb") as file:
-        file.write(hostile.jpeg())
+    hostile.leave(tmp_path / "latin-\udce9.jpg", hostile.jpeg())
     images = open_images(tmp_path)
     assert sorted(images.keys) == sorted([*NAMES, "latin-\udce9.jpg"])
     assert all(images[index].size == (48, 32) for index in range(len(images)))

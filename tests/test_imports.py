@@ -179,16 +179,15 @@ def test_a_right_import_is_let_through(room: str, source: str) -> None:
     assert wrong_imports(room, ast.parse(source)) == []
 
 
-def test_models_are_made_where_there_are_no_locks_of_posix_and_a_lock_says_what_is_needed() -> None:
+def test_models_are_made_where_there_are_no_locks_of_posix_and_a_lock_says_what_is_needed(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "sys.modules['fcntl'] = None\n"
         "import ssl_backbones\n"
         "ssl_backbones.create_model('resnet8_byol', pretrained=True)\n"
         "from pathlib import Path\n"
-        "from tempfile import mkdtemp\n"
         "from ssl_backbones.locks import Lock\n"
-        "try: Lock(Path(mkdtemp()) / 'lock')\n"
+        f"try: Lock(Path({str(tmp_path)!r}) / 'lock')\n"
         "except OSError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE, capture_output=True, text=True, check=False)

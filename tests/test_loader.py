@@ -8,7 +8,6 @@ import os
 import pickle
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from limits import HANG
 from PIL import Image
+from warm_processes import signal_from_elsewhere
 
 from ssl_backbones.data.batches import Batch, Batches
 from ssl_backbones.data.images import Images, UnreadableImageError
@@ -230,9 +230,7 @@ def test_signals_to_the_group_are_left_to_the_parent() -> None:
         next(steps)
     children = multiprocessing.active_children()
     assert len(children) == 2
-    pids = [str(child.pid) for child in children]
-    for name in ("INT", "USR1", "TERM"):
-        subprocess.run(["kill", f"-{name}", *pids], check=True)
+    signal_from_elsewhere(children)
     assert len(list(steps)) == 18
     steps = loader(count=160, workers=2).epoch(0)
     for _ in range(2):

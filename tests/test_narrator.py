@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from limits import HANG
-from runs import forget, image_folder, tiny
+from runs import forget, tiny
 from runs import run_whole as run_recipe
+from whole_runs import data
 
 from ssl_backbones import distributed
 from ssl_backbones.commands import evaluate, mine_pairs
@@ -27,6 +28,8 @@ from ssl_backbones.runs.progress import counted
 from ssl_backbones.runs.writer import Writer
 from ssl_backbones.train import precision
 from ssl_backbones.train.loop import Loop
+
+__all__ = ["data"]
 
 
 class Slow:
@@ -82,11 +85,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Slow:
 @pytest.fixture
 def out(clock: Slow) -> Stamped:
     return Stamped(clock)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return image_folder(tmp_path_factory.mktemp("narrator") / "photos")
 
 
 def slow_everywhere(clock: Slow, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,12 +45,16 @@ FIRST: dict[str, tuple[str, ...]] = {
     "verify": ("NOWHERE",),
     "visualize": ("NOWHERE", "--data", "NOWHERE", "--out", "out"),
 }
-"""The words with which each command ends soon, as there is nothing where they say; those of others take longer."""
-
-
+"""The words with which each command ends soon, as there is nothing where they say."""
+ASIDE = {"compare", "correspond", "detect", "evaluate", "localise", "plan", "pretrain", "segment"}
+"""The others, which take longer."""
 QUICK = {"bundle", "describe", "list", "tables", "verify"}
 COMMANDS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in FIRST]
-"""The others have many options, each of which is tried."""
+"""Those that are not quick have many options, each of which is tried."""
+
+
+def test_every_command_is_asked_or_left_aside() -> None:
+    assert sorted([*FIRST, *ASIDE]) == sorted(commands.modules())
 
 
 def asked(command: str) -> list[str]:
@@ -95,7 +99,7 @@ def test_a_seed_that_no_generator_takes_is_refused(name: str, kind: Any, word: s
         read(kind, [*line, "--seed", word], name, "")
 
 
-@pytest.mark.parametrize("method", ["pca", "tsne", "umap"])
+@pytest.mark.parametrize("method", ["pca", "tsne", pytest.param("umap", marks=pytest.mark.slow)])
 def test_large_seeds_lay_features_out(method: Any) -> None:
     if method == "umap":
         pytest.importorskip("umap")

@@ -60,7 +60,6 @@ class Preloaded:
             "LD_PRELOAD": str(library),
             "PYTHONPATH": str(ROOT),
             "PYTHONWARNINGS": "ignore",
-            "ACCELERATE_USE_CPU": "true",
         }
         self.process = subprocess.Popen(
             [sys.executable, "-c", DRIVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

@@ -21,6 +21,7 @@ from warm_processes import line_of, start_program
 
 from ssl_backbones import distributed
 from ssl_backbones.distributed import OtherRankError, first_decides, in_every_process, made_everywhere
+from ssl_backbones.evaluate.model import usual_device
 from ssl_backbones.train import loop as loop_module
 from ssl_backbones.train import processes
 from ssl_backbones.train.embed import embed
@@ -116,9 +117,15 @@ def test_one_process_reads_beside_each_that_trains(monkeypatch: pytest.MonkeyPat
     assert loop_module.reading_workers(None) == 31
 
 
+@pytest.mark.skipif("SSL_BACKBONES_TEST_GPU" in os.environ, reason="a GPU was asked for")
+def test_tests_compute_on_the_cpu_whatever_the_machine_has() -> None:
+    assert (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["ACCELERATE_USE_CPU"]) == ("", "true")
+    assert usual_device().type == meet().type == "cpu"
+    forget()
+
+
 def on_two(rank: int) -> dict[str, Any]:
     """The parts of a model on two processes."""
-    os.environ["ACCELERATE_USE_CPU"] = "true"
     assert meet().type == "cpu"
     decided = first_decides(lambda: f"by {rank}")
     refused = ""

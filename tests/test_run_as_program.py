@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from limits import HANG
+from two_processes import TORCHRUN
 from warm_processes import start_program
 from whole_runs import data
 
@@ -35,7 +36,7 @@ def command(*words: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
 def wait_for(line: str, process: subprocess.Popen[str]) -> str:
@@ -88,8 +89,7 @@ def read(path: Path) -> str:
 @pytest.mark.slow
 def test_torchrun_ends_both_processes_and_finishes_later(data: Path, tmp_path: Path) -> None:
     """Without ACCELERATE_USE_CPU: where there is no accelerator, there is nothing else to use."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    words = [*torchrun, str(ROOT / "training" / "pretrain.py"), *small_program(data, tmp_path / "run", 40)]
+    words = [*TORCHRUN, str(ROOT / "training" / "pretrain.py"), *small_program(data, tmp_path / "run", 40)]
     with started(words) as process:
         wait_for(r"step \d+/120", process)
         process.terminate()
@@ -108,7 +108,7 @@ def test_torchrun_ends_both_processes_and_finishes_later(data: Path, tmp_path: P
 LAUNCHERS = {
     "python": [sys.executable],
     "accelerate": [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1"],
-    "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
+    "torchrun": [*TORCHRUN],
 }
 
 

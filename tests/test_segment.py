@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import pytest
 from runs import Killed, after, asked_to_stop, forget, killed, sha, state
 from scenes import palette, parquet_folder, scene, voc_folder
 from scripts import script
+from two_processes import TORCHRUN
 
 from ssl_backbones.commands import segment
 from ssl_backbones.evaluate.segmentation.iou import iou, mean_iou
@@ -124,7 +123,6 @@ def test_a_class_that_training_lacks_is_named(tmp_path: Path, capsys: pytest.Cap
     found = run(data, tmp_path / "out", "--task.classes", "6")
     assert "No training mask holds 4" in capsys.readouterr().out
     assert (found["not_in_training"], "iou/4" in found["numbers"], len(found["classes"])) == (["4"], True, 6)
-    assert "5" in found["absent"] or "iou/5" in found["numbers"]
 
 
 class TestRefusals:
@@ -185,9 +183,8 @@ def test_steps_follow_the_batch() -> None:
 
 @pytest.mark.slow
 def test_two_processes_leave_what_one_leaves(data: Path, tmp_path: Path, results: dict[str, Any]) -> None:
-    program = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(segment.__file__)]
-    words = ["resnet8", "--random", *SHORT, "--data", str(data), "--out", str(tmp_path / "two")]
-    subprocess.run([*program, *words], check=True, env={**os.environ, "ACCELERATE_USE_CPU": "true"})
+    words = ["-m", "ssl_backbones", "segment", "resnet8", "--random", *SHORT, "--data", str(data)]
+    subprocess.run([*TORCHRUN, *words, "--out", str(tmp_path / "two")], check=True)
     two = json.loads((tmp_path / "two" / "results.json").read_text())
     assert two["compute"]["processes"] == 2
     for name, number in results["numbers"].items():

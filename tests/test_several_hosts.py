@@ -103,7 +103,7 @@ def test_three_processes_on_two_hosts(tmp_path: Path) -> None:
     with socket.socket() as there:
         there.bind(("127.0.0.2", 0))
         port = there.getsockname()[1]
-    common = {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.2", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    common = {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.2", "MASTER_PORT": str(port)}
     common |= {"GLOO_SOCKET_IFNAME": "lo"}
     said, ranks = [tmp_path / f"said-{rank}.txt" for rank in range(3)], []
     for rank, (host, local, here) in enumerate([("a", 0, 2), ("a", 1, 2), ("b", 0, 1)]):

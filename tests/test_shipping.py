@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, in_repository
 from published import refused
 from torch import nn
 
@@ -172,6 +172,7 @@ KEPT = sorted(path.parent for path in (ROOT / "weights").glob("*/model.safetenso
 """Folders of weights that are in the repository alone."""
 
 
+@in_repository
 def test_what_the_repository_keeps_is_small_and_in_no_wheel() -> None:
     assert KEPT
     assert sum(path.stat().st_size for folder in KEPT for path in folder.rglob("*") if path.is_file()) <= 25_000_000
@@ -179,7 +180,8 @@ def test_what_the_repository_keeps_is_small_and_in_no_wheel() -> None:
     assert "weights" not in included.partition("\n\n")[0]
 
 
-@pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
+@in_repository
+@pytest.mark.parametrize("folder", KEPT or [ROOT / "weights"], ids=lambda folder: folder.name)
 def test_a_folder_of_weights_is_loaded_and_its_row_shows_what_was_measured(folder: Path) -> None:
     model = ssl_backbones.create_model(folder, pretrained=True).eval()
     features = model(torch.rand(2, 3, 64, 64))

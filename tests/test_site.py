@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import pydoc
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+import yaml
+from conftest import ROOT, in_repository
 from runs import image_folder, run, tiny
 from scripts import script
 
@@ -105,12 +109,32 @@ def test_what_a_container_keeps_outlives_it(monkeypatch: pytest.MonkeyPatch) -> 
 REPOSITORY = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md"]
 
 
+@in_repository
 @pytest.mark.parametrize("page", [*REPOSITORY, *(f"docs/{path.name}" for path in PAGES[1:] if path.stem != "index")])
 def test_what_a_page_of_the_repository_links_to_is_there(page: str) -> None:
     """Pages that the site generates are not in the repository: they are named by their address."""
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+OURS = re.compile(r"https://(?:raw\.githubusercontent\.com/us/it|github\.com/us/it/blob)/v1/([^#]*).*")
+
+
+@in_repository
+@pytest.mark.skipif(sys.platform == "darwin", reason="the program is one for GNU's sed")
+def test_the_readme_of_a_release_names_files_that_are_there(tmp_path: Path) -> None:
+    """As PyPI shows it."""
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8"))["jobs"]
+    (program,) = (step["run"] for step in jobs["build"]["steps"] if "README.md" in step.get("run", ""))
+    shutil.copy(ROOT / "README.md", tmp_path)
+    place = os.environ | {"GITHUB_REPOSITORY": "us/it", "GITHUB_REF_NAME": "v1"}
+    subprocess.run(["bash", "-euc", program], cwd=tmp_path, env=place, check=True)
+    links = re.findall(r"\]\(([^)]*)\)", (tmp_path / "README.md").read_text(encoding="utf-8"))
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
+    ours = [found[1] for found in map(OURS.fullmatch, links) if found]
+    assert len(ours) > 10
+    assert [path for path in ours if not (ROOT / path).exists()] == []
 
 
 def test_the_readme_is_one_screen_that_points_to_the_site() -> None:

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, final
 
+import hostile
 import numpy as np
 import pytest
 from conftest import drawn_image
@@ -56,9 +57,8 @@ def test_the_order_is_that_of_the_paths_whatever_the_folders_are_called(
     names = ["a/1.jpg", "a-b/2.jpg", "a.b/3.jpg", "a/b/4.jpg", "a/b.jpg", "a.jpg", "b/\udcff.jpg", "ä/5.jpg"]
     names += ["a/d.jpg", "a/e.jpg", "a/c.txt"]
     for name in names:
-        place = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name.encode("utf-8", "surrogateescape"))))
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.touch()
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        hostile.leave(tmp_path / name, b"")
     assert max(len(some) for _, _, some in walk.walk(tmp_path, "", frozenset())) == min(piece, 3)
     others: Counter[str] = Counter()
     found = listing_of(tmp_path, others)
@@ -164,7 +164,7 @@ import json, resource, sys, time
 from ssl_backbones.data import open_images
 import ssl_backbones.data.folder
 def peak():
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 before, began = peak(), time.process_time()
 images = open_images(sys.argv[1])
 fingerprint = images.fingerprint

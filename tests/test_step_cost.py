@@ -12,56 +12,43 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssl_backbones.data.placement import in_layout
-from ssl_backbones.methods import (
-    BarlowTwinsConfig,
-    BYOLConfig,
-    DenseCLConfig,
-    DINOConfig,
-    FlagsConfig,
-    LewelBConfig,
-    LewelMConfig,
-    LewelNNCLRConfig,
-    LewelSwAVConfig,
-    Method,
-    MethodConfig,
-    MoCoV2Config,
-    NNCLRConfig,
-    PCLConfig,
-    PixProConfig,
-    ReSimConfig,
-    RoBConfig,
-    SimSiamConfig,
-    SwAVConfig,
-    VICRegConfig,
-    VICRegLConfig,
-)
-from ssl_backbones.methods.aligned import AlignedConfig
+from ssl_backbones.methods import LewelBConfig, Method, MethodConfig
 from ssl_backbones.models.ema import EMA
 from ssl_backbones.optimizers import LARS
 
-PASSES: dict[type[MethodConfig], tuple[int, int]] = {
-    AlignedConfig: (2, 0),
-    BarlowTwinsConfig: (2, 0),
-    BYOLConfig: (2, 2),
-    DINOConfig: (2, 1),
-    DenseCLConfig: (1, 1),
-    FlagsConfig: (1, 5),
-    LewelBConfig: (2, 2),
-    LewelMConfig: (1, 1),
-    LewelNNCLRConfig: (2, 0),
-    LewelSwAVConfig: (2, 0),
-    MoCoV2Config: (1, 1),
-    NNCLRConfig: (2, 0),
-    PCLConfig: (1, 1),
-    PixProConfig: (2, 2),
-    ReSimConfig: (1, 1),
-    RoBConfig: (2, 0),
-    SimSiamConfig: (2, 0),
-    SwAVConfig: (2, 0),
-    VICRegConfig: (2, 0),
-    VICRegLConfig: (2, 0),
+PASSES = {
+    "aligned": (2, 0),
+    "barlow_twins": (2, 0),
+    "byol": (2, 2),
+    "deep_infomax": (1, 0),
+    "deepcluster": (1, 0),
+    "densecl": (1, 1),
+    "dino": (2, 1),
+    "distilled": (1, 0),
+    "flags": (1, 5),
+    "instdisc": (1, 0),
+    "lewel_b": (2, 2),
+    "lewel_m": (1, 1),
+    "lewel_nnclr": (2, 0),
+    "lewel_swav": (2, 0),
+    "moco_v2": (1, 1),
+    "nnclr": (2, 0),
+    "patch_relnet": (1, 0),
+    "patch_rotnet": (1, 0),
+    "pcl": (1, 1),
+    "pixpro": (2, 2),
+    "resim": (1, 1),
+    "rob": (2, 0),
+    "rotnet": (1, 0),
+    "simclr": (1, 0),
+    "simsiam": (2, 0),
+    "supcon": (1, 0),
+    "supervised": (1, 0),
+    "swav": (2, 0),
+    "vicreg": (2, 0),
+    "vicregl": (2, 0),
 }
-"""Passes of the network and of its slow copy by the equations; elsewhere one pass over all views will do."""
+"""Passes of the network and of its slow copy by the equations; for a method that is not here, one of each per view."""
 WAITING = {"_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "_unique2", "unique_consecutive"}
 UPLOADING = {"lift_fresh", "lift_fresh_copy"}
 """The makers of tensors from Python numbers: on a GPU, by a copy that is waited for."""
@@ -99,10 +86,12 @@ def passes(method: Method, batch: Any) -> Counter[str]:
 @pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
 def test_no_more_passes_than_the_equations_ask_for(kind: type[MethodConfig]) -> None:
     method = small_method(kind)
-    found = passes(method, batch_of(method))
-    online, slow = PASSES.get(kind, (1, 0))
-    assert found.pop("backbone") == online
-    assert found.total() == slow
+    batch = batch_of(method)
+    found = passes(method, batch)
+    if kind.name in PASSES:
+        assert (found.pop("backbone"), found.total()) == PASSES[kind.name]
+    else:
+        assert max(found.values()) <= (len(batch) if isinstance(batch, list) else 1)
 
 
 @pytest.mark.parametrize("kind", STAND_INS)

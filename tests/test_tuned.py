@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -24,6 +23,7 @@ import torch
 from labelled_runs import divided, outcome, small
 from runs import after, killed, state
 from scripts import script
+from two_processes import TORCHRUN
 
 import ssl_backbones
 from ssl_backbones.commands import main
@@ -220,9 +220,9 @@ def test_two_processes_leave_one_backbone(start: Path, tmp_path: Path) -> None:
     data = divided(tmp_path / "data")
     options = ["--size", "16", "--epochs", "2", "--batch_size", "8", "--workers", "0", "--data", str(data)]
     rates = ["--learning_rates", "0.001", "0.01", "--choice_share", "0.4"]
-    program = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "ssl_backbones"]
-    program += ["evaluate", "finetune", str(start), *options, *rates, "--out", str(tmp_path / "two")]
-    ended = subprocess.run(program, env={**os.environ, "ACCELERATE_USE_CPU": "true"}, capture_output=True, text=True)
+    program = [*TORCHRUN, "-m", "ssl_backbones", "evaluate", "finetune", str(start), *options, *rates]
+    program += ["--out", str(tmp_path / "two")]
+    ended = subprocess.run(program, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert "Traceback" not in ended.stderr
     two = labelled_runs.results_of(tmp_path / "two")

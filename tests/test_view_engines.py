@@ -266,7 +266,7 @@ def test_device_views_do_not_depend_on_the_company(sample_images):
         assert (alone[0] - together[row]).abs().max() <= 1
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a GPU, and SSL_BACKBONES_TEST_GPU=1 to see it")
 def test_device_views_on_a_gpu(sample_images):
     transform = MultiView(views.BYOL_VIEWS, 64, engine="device")
     content = transform.on_host(sample_images, transform.draw(0, 0, np.arange(len(sample_images))))

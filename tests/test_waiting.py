@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import json
 import re
-import time
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
@@ -23,17 +23,18 @@ PILLOW = {"engine": "pillow", "cache": "", "workers": None, "resident": False}
 
 
 def test_a_loader_counts_the_time_in_which_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    batches = loader(unreadable=[])
+    batches, now = loader(), [0.0]
     made = type(batches.dataset).__getitem__
 
     def slowly(self: Any, request: Any) -> Any:
-        time.sleep(0.02)
+        now[0] += 3
         return made(self, request)
 
+    monkeypatch.setattr("ssl_backbones.train.loader.time", SimpleNamespace(perf_counter=lambda: now[0]))
     monkeypatch.setattr(type(batches.dataset), "__getitem__", slowly)
     for _ in batches.steps(0, 2):
-        time.sleep(0.1)  # which is the network's time
-    assert 0.04 <= batches.spent.waiting < 0.2
+        now[0] += 100  # which is the network's time
+    assert batches.spent.waiting == 6
 
 
 def test_the_share_is_in_the_file_of_speeds_and_on_the_terminal(tmp_path: Path) -> None:

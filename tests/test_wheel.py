@@ -32,6 +32,8 @@ class Built:
 
     wheel: Path
     archive: Path
+    unpacked: Path
+    """The folder that the archive holds."""
     package: dict[str, bytes]
 
 
@@ -60,7 +62,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     with tarfile.open(archive) as file:
         file.extractall(place / "unpacked", filter="data")
     (unpacked,) = (place / "unpacked").iterdir()
-    return Built(build("wheel", unpacked, place / "wheel"), archive, held)
+    return Built(build("wheel", unpacked, place / "wheel"), archive, unpacked, held)
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
@@ -102,6 +104,20 @@ def test_the_archive_holds_what_makes_and_tests_the_package(built: Built) -> Non
     assert built.package.keys() <= held
     assert {"training/pretrain.py", "tests/test_wheel.py"} <= held
     assert not [name for name in held if name.endswith(".pyc") or name.startswith(("runs/", "dist/"))]
+
+
+@pytest.mark.slow
+def test_the_tests_of_the_archive_pass_or_say_what_it_lacks(built: Built) -> None:
+    """Those that read what is beside the package."""
+    files = [f"tests/test_{name}.py" for name in ("house", "shipping", "site")]
+    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *files]
+    place = os.environ | {"PYTHONPATH": str(built.unpacked)}
+    done = subprocess.run(
+        words, cwd=built.unpacked, env=place, capture_output=True, text=True, timeout=HANG, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "a source archive leaves out" in done.stdout
+    assert "empty parameter set" not in done.stdout
 
 
 def test_the_weights_that_ship_are_small_and_have_names(built: Built) -> None:
@@ -213,4 +229,4 @@ def test_a_wheel_pretrains_evaluates_and_makes_the_page(built: Built, tmp_path: 
     said = installed.run("ssl-backbones", "visualize", run, "--data", others, "--out", tmp_path / "page")
     assert f"Open {tmp_path / 'page' / 'index.html'}" in said
     assert "data:image/" in (tmp_path / "page" / "index.html").read_text()
-    assert {path.name for path in (tmp_path / "page" / "figures").iterdir()} >= {"views.png", "neighbours.png"}
+    assert {path.name for path in (tmp_path / "page" / "figures").iterdir()} >= {"features.png", "neighbours.png"}

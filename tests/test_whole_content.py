@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from small_methods import SMALL
+from test_imports import MODULES
 
 import ssl_backbones.evaluate.detection.annotations as annotated
 from ssl_backbones.data import Images, open_images, source, subset
@@ -172,6 +174,10 @@ def test_what_a_teacher_saw_is_refused(begin: Callable[[bool], Images], tmp_path
     keep_features(teacher, 32, begin(False), tmp_path / "kept")
     with pytest.raises(TeacherError, match="are of other images"):
         keep_features(teacher, 32, begin(True), tmp_path / "kept")
+
+
+for module in MODULES:  # or a source of images would be left out that nothing here asks for
+    import_module(module)
 
 
 def kinds(base: type[Images]) -> list[type[Images]]:

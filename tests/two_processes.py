@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import time
 import traceback
@@ -18,6 +19,8 @@ from warm_processes import METHOD, take_environment, warm_context
 
 DEADLINE = timedelta(seconds=HANG)
 """The time that a rank waits for the other before it fails the test."""
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+"""The words that start a program on two processes, which meet at a free port."""
 
 
 class RankError(RuntimeError):

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -79,6 +80,19 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def run_script(path: Path, *words: object) -> CompletedProcess[str]:
     """Run a script of the repository as a program of its own to its end."""
     return run_program(SCRIPT, path.as_posix(), *words)
+
+
+SIGNALLING = """
+import os, signal, sys
+for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
+    for pid in sys.argv[1:]:
+        os.kill(int(pid), number)
+"""
+
+
+def signal_from_elsewhere(children: Iterable[BaseProcess]) -> None:
+    """Let another process send each of them what ends programs, as a cluster does that means the whole run."""
+    subprocess.run([sys.executable, "-c", SIGNALLING, *(str(child.pid) for child in children)], check=True)
 
 
 def as_main(source: str, words: Sequence[str], said: Sequence[Path], environment: dict[str, str]) -> None:
