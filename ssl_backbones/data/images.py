@@ -91,7 +91,7 @@ class Images(ABC):
         return fingerprint_by_sizes_of(self.keys, self.labels, self.sizes)
 
     @cached_property
-    def part(self) -> str:
+    def part_mark(self) -> str:
         """A mark of the part that they are of what lies in their place, for the name of what is kept beside it."""
         return ""
 

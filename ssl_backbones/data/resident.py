@@ -33,7 +33,7 @@ class ResidentImages(Images):
                 f"the cache in {images.folder} holds JPEG, and only pixels can lie on a device: keep them as they are "
                 "(reencode 0)"
             )
-        self.cache, self.place, self.part = images, images.place, images.part
+        self.cache, self.place, self.part_mark = images, images.place, images.part_mark
         self.keys, self.labels, self.classes = images.keys, images.labels, images.classes
         self.fingerprint, self.fingerprint_by_sizes = images.fingerprint, images.fingerprint_by_sizes
         self.whole_fingerprint, self.content_digest = images.whole_fingerprint, images.content_digest

@@ -15,9 +15,10 @@ from PIL import Image
 from ssl_backbones.checks import check
 from ssl_backbones.data.checks import relabelled, require_labels
 from ssl_backbones.data.digest_index import KEPT_FROM
-from ssl_backbones.data.digests import THREADS, as_rows, digest_of_bytes, of_each
+from ssl_backbones.data.digests import as_rows, digest_of_bytes
 from ssl_backbones.data.images import Images, ImageSourceError
 from ssl_backbones.data.keys import PathKeys
+from ssl_backbones.data.threads import THREADS, of_each
 from ssl_backbones.distributed import say
 from ssl_backbones.files import regular, write_file
 from ssl_backbones.refusal import reason
@@ -56,7 +57,7 @@ class Subset(Images):
         return self.digest_over(self.images.fingerprint_by_sizes)
 
     @cached_property
-    def part(self) -> str:
+    def part_mark(self) -> str:
         return f"-{self.fingerprint[:8]}"
 
     def digest_over(self, fingerprint: str) -> str:

@@ -163,7 +163,8 @@ class TeacherBranch(nn.Module):
         place = images.place.expanduser().absolute()
         teacher = self.teacher
         words = (Path(teacher.name).name, teacher.layer, teacher.output, f"{side}px")
-        return place.with_name(f"{place.name}{images.part}." + re.sub(r"[^\w.-]+", "_", "-".join(filter(None, words))))
+        by = re.sub(r"[^\w.-]+", "_", "-".join(filter(None, words)))
+        return place.with_name(f"{place.name}{images.part_mark}.{by}")
 
     def look(self, view: Tensor) -> Seen:
         """The features (B, D) of a view (B, 3, S, S) less their mean, and standardised maps (B, E, h, w) if asked for.

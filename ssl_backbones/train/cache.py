@@ -96,7 +96,7 @@ def cached(images: Images, source: str, how: Caching, part: str = "") -> Images:
     found = CachedImages(place)
     found.keys, found.labels, found.classes = images.keys, images.labels, images.classes
     if images.place is not None and not found.encoded and found.content_digest is not None:
-        found.place, found.part = images.place, images.part  # what is kept of the images is known to be of these, too
+        found.place, found.part_mark = images.place, images.part_mark  # for what is kept of them
     found.whole_fingerprint = images.whole_fingerprint
     if found.told_by_sizes:
         found.fingerprint, found.fingerprint_by_sizes = images.fingerprint, images.fingerprint_by_sizes
