@@ -68,7 +68,7 @@ def test_weights_without_a_recipe_are_others():
 
 
 HOW = {"linear": ", linear", OWN: f" of {OWN}"}
-"""How a promise begins, by the protocol that a figure is of."""
+"""The beginning of a promise, by the protocol that a figure is of."""
 
 
 def promised(table: Table, row: Row) -> str | None:
@@ -140,7 +140,7 @@ def row(name: str) -> dict[str, Any]:
 
 
 OTHERWISE = {"lr after momentum": LR_AFTER, "grey first": GREY_FIRST, "blur by OpenCV": OPENCV}
-"""What some sources do otherwise than the recipes that follow them, and the words that tell of it."""
+"""Deviations of recipes from their sources, and the words that tell of them."""
 
 
 def policies(method: Any) -> list[Policy]:
@@ -154,7 +154,7 @@ STATED: dict[str, dict[str, dict[str, Any]]] = {
 }
 """The settings as papers, their code and their logs state them, by file of recipes and name of recipe."""
 SILENT: dict[str, Any] = {"hold_out": 0, "hours": None, "otherwise": []}
-"""What holds where a source says nothing of it."""
+"""The values that hold where a source says nothing of it."""
 BASES = {name: stated for rows in STATED.values() for name, stated in rows.items()}
 ALTERED = {  # LEWEL's ablations share the settings of the recipe that they alter
     name: BASES[name[: name.index("_240ep_")] + "_240ep"] for name in NAMES if "in100_240ep_" in name

@@ -1,4 +1,4 @@
-"""What a judge is given to measure a network during training."""
+"""A network and the images that a judge measures it by during training."""
 
 from __future__ import annotations
 
