@@ -44,6 +44,10 @@ PAIRED = (
     ("dino", "swav"),
     ("byol", "moco_v2"),
     ("vicreg", "simclr"),
+    ("supcon", "simclr"),
+    ("flags", "moco_v2"),
+    ("rotnet", "patch_rotnet"),
+    ("rotnet", "patch_relnet"),
 )
 """Methods among those, and what each is held against: the papers' own comparisons."""
 PREFERRED = ("Imagenette at equal cost (no paper)", "Weights that ship (no paper)", "Small images (no paper)")

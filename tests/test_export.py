@@ -93,6 +93,19 @@ def test_a_folder_is_loaded_as_the_network_that_was_saved(architecture, argument
     assert json.loads((first / "config.json").read_text())["global_pool"] == arguments.get("global_pool", pool)
 
 
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("architecture", ["resnet8", "resnet18"])
+def test_a_preparation_is_for_the_channels_that_the_network_takes(architecture, channels, tmp_path):
+    model = timm.create_model(architecture, num_classes=0, in_chans=channels)
+    saved = preparation(timm.create_model(f"local-dir:{save_backbone(model, tmp_path / 'out', architecture)}"))
+    assert (saved["input_size"][0], len(saved["mean"]), len(saved["std"])) == (channels, channels, channels)
+    with pytest.raises(BackboneError, match=rf"^input_size is \(4, 32, 32\), but .* images of {channels} channels"):
+        save_backbone(model, tmp_path / "other", architecture, input_size=(4, 32, 32))
+    with pytest.raises(BackboneError, match=r"^std has 2 values, but must have one, or one for each of"):
+        save_backbone(model, tmp_path / "other", architecture, std=(0.5, 0.5))
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_network_that_a_folder_cannot_name_is_refused(tmp_path):
     model = timm.create_model("test_resnet", num_classes=0, act_layer=torch.nn.SiLU)
     with pytest.raises(BackboneError, match=r"as another network, \d+ layers of which differ, first 'act1'"):
