@@ -75,7 +75,7 @@ def test_a_missing_or_extra_entry_of_an_optimizer_is_named() -> None:
     with pytest.raises(CheckpointError, match=r"missing none, left over momentum_buffer@odd"):
         load_optimizer(optimizer, named, tensors | {"momentum_buffer@odd": torch.ones(1)}, scalars)
     fewer = {name: has for name, has in scalars.items() if name != "2.bias"}
-    with pytest.raises(CheckpointError, match=r"missing 2\.bias \(1\)"):
+    with pytest.raises(CheckpointError, match=r"missing 2\.bias, left over none"):
         load_optimizer(optimizer, named, tensors, fewer)
     with pytest.raises(CheckpointError, match=r"moves 6 parameters and only 5 have a name"):
         optimizer_tensors(optimizer, named[1:])

@@ -103,13 +103,14 @@ def choose(rank: int, place: str) -> list[Any]:
             assert loaded is not None
             found.append([loaded.step, len(loaded.skipped)])
         except (CheckpointError, OtherRankError) as error:
-            found.append([type(error), "none of the 2 checkpoints" in str(error), "or delete the folder" in str(error)])
+            said = str(error)
+            found.append([type(error).__name__, "none of the 2 checkpoints" in said, "or delete the folder" in said])
     return found
 
 
 def test_rank_0_chooses_for_both(tmp_path: Path) -> None:
     assert run_two_processes(choose, str(tmp_path)) == [
-        [[1, 1], [kind, True, True]] for kind in (CheckpointError, OtherRankError)
+        [[1, 1], [kind.__name__, True, True]] for kind in (CheckpointError, OtherRankError)
     ]
 
 

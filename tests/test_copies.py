@@ -88,7 +88,7 @@ def labelled(root):
 
 
 def pretraining(root):
-    return lambda: pretrain.open_data(tiny(BYOLConfig, classified(root), root / "out"))
+    return lambda: pretrain.open_data(tiny(BYOLConfig, classified(root), root.parent / "out"))
 
 
 def segmentation(root):
@@ -125,7 +125,7 @@ def own_bank(root):
 
 def own_queries(root):
     data = str(image_folder(root, 8))
-    return lambda: pretrain.open_data(tiny(BYOLConfig, Path(data), root / "out", validation=data))
+    return lambda: pretrain.open_data(tiny(BYOLConfig, Path(data), root.parent / "out", validation=data))
 
 
 def own_scenes(root):

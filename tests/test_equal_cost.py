@@ -148,7 +148,7 @@ def test_gains_are_paired_image_by_image() -> None:
     assert three is not None
     apart = np.mean([np.subtract(*pair, dtype=float) for pair in zip(after, before, strict=True)], axis=0)
     of_seeds = np.std([a.mean() - b.mean() for a, b in zip(after, before, strict=True)], ddof=1) / np.sqrt(3)
-    reach = np.hypot(1.959964 * apart.std(ddof=1) / np.sqrt(203), 4.302653 * of_seeds)
+    reach = np.hypot(1.971777 * apart.std(ddof=1) / np.sqrt(203), 4.302653 * of_seeds)
     assert three["value"] == pytest.approx(apart.mean())
     assert (three["low"], three["high"]) == pytest.approx((apart.mean() - reach, apart.mean() + reach), abs=1e-6)
     assert three["by_seed"] == pytest.approx([a.mean() - b.mean() for a, b in zip(after, before, strict=True)])

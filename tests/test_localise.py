@@ -162,11 +162,11 @@ def test_a_map_is_chosen_by_images_it_is_not_judged_on() -> None:
 def test_a_verdict_needs_the_whole_interval() -> None:
     spread = torch.linspace(0, 0.4, 9)
     centre = Row("net", CENTRE, {"pointing": spread, "energy": spread})
-    better = Row("net", "good", {"pointing": spread + 0.2, "energy": spread})
+    better = Row("net", "good", {"pointing": spread + torch.linspace(0.1, 0.3, 9), "energy": spread})
     said = table([centre, better])
     assert "Better than the centre prior in pointing: good of net. The other 0 of 1 are not shown to be." in said
     assert "Better than the centre prior in energy: none. The other 1 of 1 are not shown to be." in said
-    assert "| net | good | 0.400 [0.311, 0.489] | 0.200 [0.111, 0.289] | +0.200 [+0.200, +0.200]" in said
+    assert "| net | good | 0.400 [0.242, 0.558] | 0.200 [0.095, 0.305] | +0.200 [+0.147, +0.253]" in said
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_slow_mining_is_never_silent(
         mine_pairs.run(options)
     silence, after = out.longest_silence()
     assert silence <= SILENCE + LOOK, after
-    assert any("Comparing 26 images, class by class (10 s so far)" in line for _, line in out.lines)
+    assert any("Comparing 26 images, class by class (17 s so far)" in line for _, line in out.lines)
 
 
 def test_what_is_told_often_is_not_told_twice(clock: Slow, out: Stamped) -> None:

@@ -22,9 +22,9 @@ from warm_processes import line_of, start_program
 from ssl_backbones import distributed
 from ssl_backbones.distributed import OtherRankError, first_decides, in_every_process, made_everywhere
 from ssl_backbones.evaluate.model import usual_device
-from ssl_backbones.train import loop as loop_module
 from ssl_backbones.train import processes
 from ssl_backbones.train.embed import embed
+from ssl_backbones.train.loader import reading_workers
 from ssl_backbones.train.processes import StopSignals, TrackerError, accelerator_of, check_trackers, meet
 from ssl_backbones.train.running_means import RunningMeans
 
@@ -109,12 +109,12 @@ def test_a_launcher_configured_to_take_the_network_over_is_refused(
 def test_one_process_reads_beside_each_that_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert loop_module.reading_workers(None) == 2
+    assert reading_workers(None) == 2
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
-    assert loop_module.reading_workers(None) == 0
-    assert loop_module.reading_workers(7) == 7
+    assert reading_workers(None) == 0
+    assert reading_workers(7) == 7
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
-    assert loop_module.reading_workers(None) == 31
+    assert reading_workers(None) == 31
 
 
 @pytest.mark.skipif("SSL_BACKBONES_TEST_GPU" in os.environ, reason="a GPU was asked for")

@@ -179,7 +179,7 @@ class TestMaterial:
         weights = safetensors.torch.load_file(file)
         weights["conv1.weight"][0] = float("nan")
         safetensors.torch.save_file(weights, file)
-        assert "holds numbers that are not finite, first in 'conv1.weight'" in self.said(capsys, copied)
+        assert "they hold numbers that are not finite in conv1.weight" in self.said(capsys, copied)
 
     def test_weights_that_are_cut_short(self, copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
         file = copied / "backbone" / "model.safetensors"

@@ -67,8 +67,9 @@ def test_a_command_that_makes_no_run(
         ("--accumulation 8 --batch-size 12", "accumulation is 8, but must be a divisor of the batch size, 12"),
         ("--validation nowhere", "'nowhere' does not exist"),
         ("--precision fp16", "this cpu device does not train in fp16; use bf16, fp32 or auto"),
-        ("--out photos/bag/00.jpg --method.queue-size 16", "photos/bag/00.jpg cannot be written to"),
-        ("--out photos --method.queue-size 16", "photos is not a run's folder"),
+        ("--out mine/list.txt --method.queue-size 16", "mine/list.txt cannot be written to"),
+        ("--out mine --method.queue-size 16", "mine is not a run's folder"),
+        ("--out photos/bag/run --method.queue-size 16", "'photos/bag/run' lies in the folder of images 'photos'"),
         ("--model resnet9_lewel_m", "no model, and no folder, is called 'resnet9_lewel_m'"),
         ("--model resnet20_byol", "model is 'resnet20_byol', but must be resnet20_lewel_m"),
         ("--method.groups 3", "groups=3 must divide projection_dim=64"),
@@ -83,6 +84,8 @@ def test_a_run_that_cannot_work_is_refused_in_a_sentence(
 ) -> None:
     image_folder(tmp_path / "photos")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "list.txt").write_text("of mine")
     monkeypatch.chdir(tmp_path)
     usual = [*SMALL.split(), "--data", "photos", "--out", "run"]
     assert sentence in refused([*usual, *words.split()], monkeypatch, capsys)

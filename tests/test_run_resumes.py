@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from runs import STEPS, asked_to_stop, elsewhere, image_folder, killed, outcome, run, run_whole, stop, tiny
 from whole_runs import NoisyConfig, Whole, contents, data, watched
 
-from ssl_backbones import create_model, distributed
+from ssl_backbones import create_model, ends
 from ssl_backbones.data import ImageSourceError
 from ssl_backbones.data.blocks import Keeping
 from ssl_backbones.methods import BYOLConfig, LewelBConfig, LewelMConfig, MethodConfig
@@ -166,8 +166,8 @@ FREELY: dict[str, Any] = {
     "verify": True,
 }
 """Another value for each field that may change when a run goes on."""
-ELSEWHERE = {"promise", "derived", "data", "validation", "out", "start", "resident", "measured"}
-"""Those of no effect on a step, those that are held to what they name, and one for another engine alone."""
+ELSEWHERE = {"promise", "derived", "data", "validation", "out", "start", "resident", "measured", "source_reports"}
+"""Those of no effect on a step, those held to what they name, one for another engine and one for evaluations alone."""
 
 
 @pytest.mark.parametrize("name", sorted(FREE - ELSEWHERE))
@@ -210,7 +210,7 @@ def test_a_process_that_is_lost_at_the_very_end_costs_no_result(
 
     with monkeypatch.context() as patch:
         patch.setattr(ending, "beside_baselines", lost)
-        patch.setattr(distributed, "launched", lambda: processes)
+        patch.setattr(ends, "launched", lambda: processes)
         with pytest.raises(Refusal, match=r"gone.* the same command goes on from there"):
             run_whole(recipe)
     assert not (tmp_path / "run" / "results.json").exists()

@@ -115,7 +115,7 @@ def test_every_method_with_a_small_recipe_is_a_row() -> None:
     assert found == {name for name in METHODS if all_methods.recipes_of(name)}
     assert METHODS.keys() - found <= {"moco_v1"}
     assert set(all_methods.TEN) <= found
-    assert {name for pair in all_methods.PAIRED for name in pair} <= set(all_methods.TEN)
+    assert {name for pair in all_methods.PAIRED for name in pair} <= found
     rows = all_methods.rows(teacher=False)
     assert all_methods.method_of(rows[0]) == all_methods.PAIRS_BY
     assert not any(recipes.get(row.recipe).method.given for row in rows)

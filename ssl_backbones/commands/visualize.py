@@ -118,6 +118,8 @@ def run(options: Options) -> None:
 
 def visualize(options: Options) -> list[Path]:
     """The files left in the folder that is asked for, the page first."""
+    if options.pdf or options.beside:
+        scatter_figure(torch.zeros(1, 2).numpy())  # MissingExtraError before there is work to lose
     source = open_images(options.data, DecodePolicy(options.max_pixels))
     check_apart(options.out, source)
     claim_out(options)
@@ -174,8 +176,6 @@ def claim_out(options: Options) -> None:
         make_folder(options.out / "figures")
     except OSError as error:
         raise OutError(f"{options.out} cannot be written to ({error.strerror}): choose another --out") from error
-    if options.pdf or options.beside:
-        scatter_figure(torch.zeros(1, 2).numpy())  # MissingExtraError before there is work to lose
 
 
 def is_run(model: str) -> bool:

@@ -65,9 +65,7 @@ def save_backbone(
     """
     _check_kind(backbone, architecture)
     asked = {"input_size": input_size, "mean": mean, "std": std, "interpolation": interpolation, "crop_pct": crop_pct}
-    said = {name: plain(asked[name]) for name in KEPT if asked[name] is not None}
-    prepared = _for_its_channels(backbone, USUAL | preparation(backbone)) | said
-    _check_channels(backbone, **prepared)
+    prepared = _prepared(backbone, {name: plain(value) for name, value in asked.items() if value is not None})
     about: dict[str, Any] = {"license": license, "description": description, "origin_url": origin_url, "tag": tag}
     config = _config(backbone, architecture, **prepared, **about, paper_name=paper_name, paper_ids=paper_ids)
     _check(backbone, _loaded(config), architecture)
@@ -94,22 +92,23 @@ def _channels(backbone: nn.Module) -> int | None:
     return None if weight is None else weight.shape[1]
 
 
-def _for_its_channels(backbone: nn.Module, prepared: dict[str, Any]) -> dict[str, Any]:
-    """A preparation for the channels that a network takes: of other channels, mean and std are repeated or cut."""
-    channels = _channels(backbone) or prepared["input_size"][0]
+def _prepared(backbone: nn.Module, asked: dict[str, Any]) -> dict[str, Any]:
+    """The preparation that is asked for, and the network's own where nothing is, for the channels that it takes.
+
+    Mean and std of other channels are repeated or cut. BackboneError where others are asked for.
+    """
+    prepared = USUAL | preparation(backbone)
+    channels = _channels(backbone) or (prepared | asked)["input_size"][0]
     of_all = {name: (prepared[name] * channels)[:channels] for name in ("mean", "std") if len(prepared[name]) > 1}
-    return prepared | of_all | {"input_size": [channels, *prepared["input_size"][1:]]}
-
-
-def _check_channels(backbone: nn.Module, input_size: Sequence[int], **prepared: Any) -> None:
-    """Refuse a preparation for other channels than the network takes."""
-    channels = _channels(backbone) or input_size[0]
-    if input_size[0] != channels:
-        raise BackboneError(f"input_size is {tuple(input_size)}, but this network takes images of {channels} channels")
+    prepared |= of_all | {"input_size": [channels, *prepared["input_size"][1:]]} | asked
+    if prepared["input_size"][0] != channels:
+        size = tuple(prepared["input_size"])
+        raise BackboneError(f"input_size is {size}, but this network takes images of {channels} channels")
     for name in ("mean", "std"):
         if len(prepared[name]) not in (1, channels):
             count = len(prepared[name])
             raise BackboneError(f"{name} has {count} values, but must have one, or one for each of {channels} channels")
+    return prepared
 
 
 def plain(value: Any) -> Any:

@@ -19,6 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+EQUAL = 1e-6
+"""Spread below which values differ by rounding alone."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -137,10 +140,11 @@ def paired_difference(before: Tensor, after: Tensor, confidence: float = 0.95) -
 def bounded(values: Tensor, least: float, confidence: float) -> Interval:
     """The mean of values (M,) from `least` to 1, and Student's interval of it, which ends there.
 
-    Equal values show no spread: theirs has room for as many others as so many draws may have missed, by Wilson.
+    Values equal but for rounding show no spread: theirs has room for as many others as so many draws may have missed,
+    by Wilson.
     """
     mean = values.mean().item()
-    if values.min() == values.max():
+    if values.max() - values.min() < EQUAL:
         missed = wilson_interval(0, len(values), confidence).high
         return Interval(mean, mean - missed * (mean - least), mean + missed * (1 - mean))
     reach = student_t(len(values) - 1, confidence) * values.std().item() / math.sqrt(len(values))

@@ -20,6 +20,7 @@ from ssl_backbones.narrator import as_time
 from ssl_backbones.recipes.recipe import FREE, Recipe
 from ssl_backbones.registry.image_sets import are_those
 from ssl_backbones.registry.names import Name
+from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.results import LEARNED, PRETRAINING, as_points, as_share, percent, results_of, write_results
 from ssl_backbones.runs.run_folder import RunFolder, differences
@@ -175,7 +176,8 @@ def results_of_run(recipe: Recipe, monitor: Monitor, trained: Trained) -> dict[s
 
 def labels_learned(recipe: Recipe) -> bool:
     """True where the method learns from the labels of its images."""
-    return recipe.method.paper.labels_in(to_plain(recipe.method)) is not None
+    paper = PAPERS.get(recipe.method.name)
+    return paper is not None and paper.labels_in(to_plain(recipe.method)) is not None
 
 
 def asked_of(trained: Trained) -> list[dict[str, Any]]:
