@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,7 @@ def held(rank: int) -> dict[str, Any]:
     with pytest.raises((Refusal, OtherRankError), match="no such images"):
         made_once(refused)
     shared = (known.labels, known.keys.block, known.texts, known.days)
+    gc.collect()  # what earlier work of this process left open
     inodes = [first, inode_of(rows.numpy()), *map(inode_of, shared)]
     return {"right": [*map(bool, right)], "inodes": inodes, "open": len(os.listdir("/proc/self/fd"))}
 

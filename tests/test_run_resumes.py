@@ -166,8 +166,8 @@ FREELY: dict[str, Any] = {
     "verify": True,
 }
 """Another value for each field that may change when a run goes on."""
-ELSEWHERE = {"promise", "derived", "data", "validation", "out", "start", "resident", "measured", "source_reports"}
-"""Those of no effect on a step, those held to what they name, one for another engine and one for evaluations alone."""
+ELSEWHERE = {"promise", "derived", "data", "validation", "out", "start", "resident", "measured"}
+"""Those of no effect on a step, those that are held to what they name, and one for another engine alone."""
 
 
 @pytest.mark.parametrize("name", sorted(FREE - ELSEWHERE))

@@ -30,7 +30,7 @@ from ssl_backbones.views import Engine
 FREE = frozenset(
     {"promise", "derived", "monitoring", "checkpoints", "unreadable_share", "log_every", "trackers", "workers"}
     | {"compile", "grad_checkpointing", "data", "validation", "max_pixels", "out", "start"}
-    | {"cache", "cache_limit", "blocks", "resident", "measured", "verify", "source_reports"}
+    | {"cache", "cache_limit", "blocks", "resident", "measured", "verify"}
 )
 """Fields that may change when a run goes on; data are held to their fingerprint instead of their place."""
 

@@ -73,7 +73,7 @@ class LabelledRun(Transfer, ABC):
         return Selection(self.classes, self.hold_out)
 
     def completed(self, plain: dict[str, Any]) -> dict[str, Any]:
-        there = super().completed(plain)
+        there = super().completed(plain) | {"source_reports": self.source_reports}  # no choice of the run
         if there.get("asked_about") != self.asked_about_by_sizes:
             return there
         return there | {name: getattr(self, name) for name in ("asked_about", "asked_about_by_sizes")}
