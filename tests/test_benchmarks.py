@@ -14,7 +14,9 @@ from conftest import ROOT
 sys.path.append(str(ROOT / "benchmarks"))
 import activation_memory
 import all_methods
+import equal_cost_table
 import neighbours
+import progressive
 import scale_page
 
 PAGE = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
@@ -104,6 +106,19 @@ def test_the_cost_of_growing_views_is_that_of_its_file() -> None:
     for page in (PAGE, (ROOT / "docs" / "own_images.md").read_text(encoding="utf-8")):
         assert f"{100 * shares[0]:.0f} or {100 * shares[1]:.0f} %" in page
         assert f"save {100 * saved[0]:.0f} or {100 * saved[1]:.0f} %" in page
+
+
+def test_the_accuracy_of_growing_views_is_that_of_its_records() -> None:
+    """Made anew of them, by today's code."""
+    for method, found in json.loads((RESULTS / "progressive.json").read_bytes())["methods"].items():
+        records: dict[str, list[dict[str, Any]]] = {}
+        for file in sorted((RESULTS / "progressive").glob(f"{method}.*.json")):
+            record = json.loads(file.read_bytes())
+            records.setdefault(record["row"], []).append(record)
+        made = json.loads(json.dumps(progressive.table(records)))
+        assert made == {name: found[name] for name in made}
+        for gained in found["over_whole_views"].values():
+            assert f"| {equal_cost_table.points(gained['knn'])} | {equal_cost_table.points(gained['linear'])} |" in PAGE
 
 
 def test_the_table_at_equal_cost_is_that_of_its_file_and_of_its_records() -> None:
