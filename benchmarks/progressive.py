@@ -4,8 +4,9 @@
 
 Three rows of each method and seed: whole views; growing views for as many epochs, which is cheaper; and growing views
 for more epochs, about as many as cost the same by their pixels. A run that is stopped goes on; what has a record is not
-done again. CPU seconds are those of the steps with their views, on one thread. What a step costs at each side is
-measured first, by runs that take turns; --costs_alone ends there.
+done again, and methods that are not named keep what the results file has of them. CPU seconds are those of the steps
+with their views, on one thread. What a step costs at each side is measured first, by runs that take turns, unless the
+file has it; --costs_alone ends there.
 """
 
 from __future__ import annotations
@@ -86,12 +87,7 @@ def record_of(options: argparse.Namespace, method: str, row: str, seed: int) -> 
 
 
 def step_costs(options: argparse.Namespace, method: str) -> Record:
-    """CPU seconds of a step at each side, measured in turns; those of the results file where it has them."""
-    if options.results.exists():
-        known = json.loads(options.results.read_text())["methods"].get(method, {})
-        if "steps" in known:
-            steps: Record = known["steps"]
-            return steps
+    """CPU seconds of a step at each side, measured in turns."""
     whole, growing, _ = (recipe_of(options, method, row, 0) for row in ROWS)
     with tempfile.TemporaryDirectory(prefix="trial-") as place, ExitStack() as folders:
         ways = {
@@ -120,7 +116,8 @@ def table(records: dict[str, list[Record]]) -> Record:
         for row in records
         if row != WHOLE
     }
-    return {"rows": rows, "over_whole_views": gains}
+    one = records[WHOLE][0]
+    return {"rows": rows, "over_whole_views": gains, "trained_on": one["hardware"], "trained": one["date"]}
 
 
 def mean_cost(of_row: list[Record]) -> float:
@@ -155,9 +152,14 @@ def main() -> int:
     options = parser.parse_args()
     on_threads(1)
     made: Record = {"data": options.data.name, "size": options.size, "methods": {}}
+    if options.results.exists():
+        made = json.loads(options.results.read_text())
     for method in options.methods:
-        made["methods"][method] = {"steps": step_costs(options, method)}
-        made |= circumstances(PACKAGES)
+        known = made["methods"].get(method, {})
+        if "steps" not in known:
+            known = {"steps": step_costs(options, method)}
+            made |= circumstances(PACKAGES)
+        made["methods"][method] = {"steps": known["steps"]}
         write(made, options.results)
         print(f"{method}, CPU s a step: {json.dumps(made['methods'][method]['steps'])}", flush=True)
         if options.costs_alone:

@@ -15,6 +15,9 @@ from conftest import drawn_image
 from runs import image_folder
 from scripts import script
 
+from ssl_backbones.commands import evaluate
+from ssl_backbones.files import read_object
+
 TRAIN, VALIDATION = 60, 31
 ASKED = ("resnet8", "--random", "--size", "16", "--workers", "0")
 QUICK = {"knn": (), "logistic": ("--weight_decays", "0.01", "0.1"), "mlp": ("--epochs", "3"), "diagnose": ()}
@@ -60,3 +63,10 @@ def parquet(path: Path, labels: list[str | None]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({"image": content, "label": labels}), path)
     return path
+
+
+def evaluate_as(*words: str) -> dict[str, Any]:
+    """The results of an evaluation by its words."""
+    options = evaluate.parse(words, "evaluate")
+    evaluate.run(options)
+    return read_object(Path(options.asked.out) / "results.json", "")

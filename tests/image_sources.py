@@ -9,6 +9,9 @@ import hostile
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
+from conftest import drawn_image
+from runs import image_folder
 
 from ssl_backbones.data import Images
 
@@ -55,3 +58,12 @@ def same(one: Images, other: Images) -> bool:
         and one.fingerprint == other.fingerprint
         and all(np.array_equal(np.asarray(one[i]), np.asarray(other[i])) for i in range(len(one)))
     )
+
+
+@pytest.fixture(scope="module")
+def image_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of images in two classes, some with names that try to be more than names."""
+    folder = image_folder(tmp_path_factory.mktemp("look") / "photos", 16, ("<b>bag</b>", "帽子"))
+    drawn_image(77, 30, 20).save(folder / "帽子" / "\"><script>alert('1')<&amp;.jpg", format="JPEG")
+    (folder / "帽子" / "broken.jpg").write_bytes(b"no image")
+    return folder

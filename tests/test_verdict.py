@@ -11,36 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from evaluations import TRAIN, labelled_images
+from evaluations import TRAIN, evaluate_as, labelled_images
 from runs import image_folder, run_whole, stop, tiny
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor, nn
+from torch import Tensor
 from unusual_start import network as some_network
 from whole_runs import data
 
-from ssl_backbones import create_model
-from ssl_backbones.catalogue import at_hand
-from ssl_backbones.catalogue.at_hand import AtHand, is_here, weights_at_hand
 from ssl_backbones.commands import evaluate
 from ssl_backbones.data import by_content, open_images
-from ssl_backbones.data.opening import unlabelled
-from ssl_backbones.data.subset import Selection, hold_out
 from ssl_backbones.evaluate.evaluation import identity
-from ssl_backbones.evaluate.learned import learned_from
-from ssl_backbones.fetch.kept import CHECKPOINT, RECORD, folder_of
-from ssl_backbones.files import read_object, write_json
-from ssl_backbones.hub.evaluation_section import verdict as card_verdict
-from ssl_backbones.hub.evaluations import index, remarks
+from ssl_backbones.files import read_object
 from ssl_backbones.hub.export import save_backbone
-from ssl_backbones.methods import BYOLConfig, MethodConfig, SupervisedConfig
+from ssl_backbones.methods import BYOLConfig
 from ssl_backbones.metrics import effective_rank, knn_predict, wilson_interval
 from ssl_backbones.models.backbone import weights_sha256
-from ssl_backbones.registry.errors import PretrainedWeightsError
-from ssl_backbones.registry.image_sets import CLOTHING, IMAGENETTE
-from ssl_backbones.registry.tags import TAGS
-from ssl_backbones.runs.results import about, proportion
 from ssl_backbones.runs.trend import late_trend
 from ssl_backbones.runs.verdict import FEW_STEPS, opening, sentences
 from ssl_backbones.train import baselines
@@ -241,18 +228,6 @@ def test_nothing_is_said_of_what_was_not_compared() -> None:
     assert sentences({"numbers": {}, "steps": 3}) == []
 
 
-def test_weights_at_hand_are_a_strangers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    best = weights_at_hand("resnet8")
-    assert best is not None
-    assert (best.name, best.images) == ("resnet8_byol.imagenette32_60ep", "Imagenette")
-    assert best.make().num_features == 64
-    other = weights_at_hand("resnet8", IMAGENETTE.fingerprints[0])
-    assert other is not None
-    assert other.images == CLOTHING.name
-    assert weights_at_hand("resnet56") is None
-
-
 def test_a_run_ends_with_its_verdict(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = run_whole(tiny(BYOLConfig, data, tmp_path / "run")).path
     results, said = read_object(folder / "results.json", ""), capsys.readouterr().out
@@ -284,40 +259,6 @@ def test_a_comparison_that_fails_costs_no_run(
     assert results["verdict"] == []
 
 
-@pytest.mark.parametrize("command", ["pretrain", "diagnose"])
-def test_weights_at_hand_that_cannot_be_made_cost_their_line_alone(
-    command: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def gone() -> nn.Module:
-        raise PretrainedWeightsError("the file kept in 'there' is not what was fetched")
-
-    monkeypatch.setattr(baselines, "weights_at_hand", lambda *asked: AtHand("kept", gone))
-    if command == "pretrain":
-        results = read_object(run_whole(tiny(BYOLConfig, data, tmp_path / "run", epochs=1)).results, "")
-    else:
-        images = labelled_images(tmp_path / "photos")
-        words = ["resnet8_byol", "--data", str(images / "train"), "--size", "16", "--workers", "0"]
-        results = evaluate_as("diagnose", *words, "--out", str(tmp_path / "out"))
-    names = [network["name"] for network in results["baselines"]["networks"]]
-    assert names[1:] == ["random weights"]
-    assert "Skipped the comparison with kept: the file kept" in capsys.readouterr().out
-
-
-def test_a_start_that_is_at_hand_is_compared_once(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """At the end of a run, and where the run is evaluated later."""
-    kept = "resnet8_byol.imagenette32_60ep"
-    found = AtHand(kept, lambda: create_model(kept, pretrained=True, num_classes=0))
-    monkeypatch.setattr(baselines, "weights_at_hand", lambda *asked: found)
-    folder = run_whole(tiny(BYOLConfig, data, tmp_path / "run", epochs=1, init=kept))
-    words = ["--data", str(data), "--size", "16", "--workers", "0", "--out", str(tmp_path / "out")]
-    for told in (read_object(folder.results, ""), evaluate_as("diagnose", str(folder.path), *words)):
-        own, *others = told["baselines"]["networks"]
-        assert [other["name"] for other in others] == ["random weights", f"its start, {kept}"]
-        assert len({network["weights_sha256"] for network in (own, *others)}) == 3
-
-
 def test_a_run_is_held_against_no_other_start(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -338,82 +279,6 @@ def test_a_run_is_held_against_no_other_start(
     assert "Skipped the comparison with its start" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kind", [BYOLConfig, SupervisedConfig])
-def test_labels_that_a_network_learned_from_say_nothing_of_others(
-    kind: type[MethodConfig], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    learned = kind is SupervisedConfig
-    folder = run_whole(tiny(kind, data, tmp_path / "run", epochs=1)).path
-    words = ["--data", str(data), "--size", "16", "--workers", "0", "--out", str(tmp_path / "out")]
-    for told in (read_object(folder / "results.json", ""), evaluate_as("diagnose", str(folder), *words)):
-        assert told.get("learned_from_these_labels", False) is learned
-        opening = sentences({name: value for name, value in told.items() if name != "steps"})[0]
-        assert opening.startswith(TRAINED_WITH) is learned
-    front, _, card = (folder / "README.md").read_text().partition("license")
-    assert ("the backbone was trained with these labels" in card) is learned
-    assert ("k-NN accuracy" in front + card.partition("---")[0]) is not learned
-    others = image_folder(tmp_path / "others", 20, ("cat", "dog"))
-    words = ["--data", str(others), "--size", "16", "--workers", "0", "--out", str(tmp_path / "others_out")]
-    assert "learned_from_these_labels" not in evaluate_as("diagnose", str(folder), *words)
-
-
-@pytest.mark.parametrize(
-    ("recipe", "learned"),
-    [
-        ({"name": "r", "model": "resnet8_supervised", "method": {}}, True),
-        ({"name": "r", "model": "resnet8_byol", "method": {}}, False),
-        ({"model": "resnet8", "task": {}}, True),
-        ({}, False),
-    ],
-    ids=["with labels", "without", "finetuned", "no run"],
-)
-def test_labels_that_a_run_learned_from_are_known_in_every_part_of_the_source(
-    recipe: dict[str, Any], learned: bool, data: Path, tmp_path: Path
-) -> None:
-    """Those that it held out are no such labels, and more of them than it held out are."""
-    photos = open_images(str(data))
-    trained, held_out = hold_out(photos, 3)
-    write_json(tmp_path / "results.json", {"numbers": {}, "data": about(trained, "photos")})
-    if recipe:
-        write_json(tmp_path / "recipe.json", recipe)
-    Selection(hold_out=3).save(tmp_path, held_out)
-    for images in (photos, trained, *hold_out(photos, 5), hold_out(photos, 2)[0]):
-        assert learned_from(tmp_path, images) is learned
-    for images in (held_out, hold_out(photos, 2)[1], unlabelled(photos)):
-        assert not learned_from(tmp_path, images)
-
-
-@pytest.mark.parametrize("random", [False, True])
-def test_every_evaluation_says_that_its_labels_were_learned_from(
-    random: bool, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = tmp_path / "run"
-    save_backbone(create_model("resnet8", num_classes=0), model / "backbone", "resnet8", input_size=(3, 32, 32))
-    write_json(model / "recipe.json", {"name": "r", "model": "resnet8_supervised", "method": {}})
-    write_json(model / "results.json", {"numbers": {}, "data": about(open_images(str(data)), "photos")})
-    words = ["--data", str(data), "--size", "16", "--workers", "0", "--out", str(tmp_path / "out")]
-    results = evaluate_as("knn", str(model), *words, *(["--random"] * random))
-    assert results.get("learned_from_these_labels", False) is not random
-    assert (TRAINED_WITH in capsys.readouterr().out) is not random
-
-
-def test_a_card_counts_no_number_by_labels_that_were_learned_from() -> None:
-    found = proportion(90, 100)
-    learned = {"protocol": "knn", "numbers": {"top-1": found}, "data": {"source": "photos", "images": 100}}
-    random = learned | {"numbers": {"top-1": proportion(10, 100)}, "random_weights": True}
-    marked = learned | {"learned_from_these_labels": True}
-    assert card_verdict({"numbers": {}}, [learned, random]).startswith("It beats")
-    assert card_verdict({"numbers": {}}, [marked, random]).endswith("random weights: not measured.")
-    gain = {"numbers": {"knn gain": {"value": 0.2, "low": 0.1, "high": 0.3, "of": 100}}}
-    assert card_verdict(gain, []).startswith("It beats")
-    assert card_verdict(gain | {"learned_from_these_labels": True}, []).endswith("random weights: not measured.")
-    assert index([marked]) == []
-    assert remarks({"numbers": {}, "protocol": "pretraining"}, [marked]) == [
-        "knn, photos: the backbone was trained with these labels, so what is measured by them says nothing of other "
-        "images and is no comparison."
-    ]
-
-
 def test_what_finds_its_own_images_is_not_told_to_know_classes() -> None:
     told = words(500, {}, retrieval=UP)
     assert "finds its own images better than random weights do" in told[0]
@@ -427,31 +292,6 @@ def test_random_weights_have_no_trend(data: Path, tmp_path: Path) -> None:
     for random, out in ((True, "random"), (False, "trained")):
         found = evaluate_as("diagnose", str(folder), *words, *(["--random"] * random), "--out", str(tmp_path / out))
         assert ("trend" in found) is not random
-
-
-def test_damaged_weights_in_the_hubs_cache_cost_their_line_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    (tmp_path / "model.safetensors").write_bytes(b"\x10" + 7 * b"\0" + b"{")
-    monkeypatch.setattr(at_hand, "try_to_load_from_cache", lambda *asked: str(tmp_path / "model.safetensors"))
-    found = baselines.at_hand("test_resnet", "")
-    assert found is not None
-    assert list(baselines.made([found], weights_sha256)) == []
-    said = capsys.readouterr().out
-    assert "Skipped the comparison with test_resnet.r160_in1k: could not load the weights" in said
-    assert "the file is damaged" in said
-
-
-def test_weights_whose_file_is_gone_are_not_at_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    folder = folder_of("resnet50_swav.in1k_800ep")
-    folder.mkdir(parents=True)
-    (folder / RECORD).write_text("{}")
-    tag = next(tag for tag in TAGS if tag.name == "resnet50_swav.in1k_800ep")
-    assert not is_here(tag)
-    (folder / CHECKPOINT).write_bytes(b"weights")
-    assert is_here(tag)
 
 
 def test_diagnose_gives_the_verdict_on_any_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -489,10 +329,3 @@ def test_an_evaluation_that_an_older_version_began_is_the_same(tmp_path: Path) -
     asked = evaluate.parse(["diagnose", *words], "evaluate").asked
     one = identity("diagnose", asked, asked.open_model(), open_images(str(photos)), None, by_content)
     assert "labels" not in one["options"]
-
-
-def evaluate_as(*words: str) -> dict[str, Any]:
-    """The results of an evaluation by its words."""
-    options = evaluate.parse(words, "evaluate")
-    evaluate.run(options)
-    return read_object(Path(options.asked.out) / "results.json", "")

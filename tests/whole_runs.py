@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from runs import image_folder, run
+from runs import elsewhere, image_folder, run, stop, tiny
 from torch import Tensor, nn
 
 from ssl_backbones.methods import Method, MethodConfig
@@ -110,3 +110,16 @@ def contents(path: Path) -> dict[str, tuple[int, bytes]]:
         for file in sorted(path.rglob("*"))
         if file.is_file() and file.name not in (".lock", "recipe.json")
     }
+
+
+@pytest.fixture(scope="module")
+def noisy(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    return watched(tiny(NoisyConfig, data, tmp_path_factory.mktemp("noisy") / "run"))
+
+
+@pytest.fixture(scope="module")
+def cut(noisy: Whole, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of that run, stopped after its fourth step."""
+    path = tmp_path_factory.mktemp("cut") / "run"
+    stop(elsewhere(noisy.recipe, path), 4)
+    return path

@@ -10,7 +10,7 @@ from ssl_backbones.data import Images
 from ssl_backbones.data.subset import HELD_OUT, as_list
 from ssl_backbones.files import UnreadableError
 from ssl_backbones.registry.names import Name
-from ssl_backbones.registry.papers import PAPERS
+from ssl_backbones.registry.papers import learns_from_labels
 from ssl_backbones.visualizers.run_section import recorded_recipe, recorded_results
 
 
@@ -34,5 +34,5 @@ def learned_from(folder: Path, images: Images) -> bool:
 
 def labels_used(recipe: Mapping[str, Any]) -> bool:
     """True for the recipe, as JSON has it, of a method that learns from labels, or of a task on top of a backbone."""
-    paper, method = PAPERS.get(Name.parse(str(recipe.get("model", ""))).method), recipe.get("method")
-    return "task" in recipe or bool(paper and isinstance(method, dict) and paper.labels_in(method))
+    name, choices = Name.parse(str(recipe.get("model", ""))).method, recipe.get("method")
+    return "task" in recipe or (isinstance(choices, dict) and learns_from_labels(name, choices))

@@ -55,3 +55,9 @@ ELSEWHERE = {
 
 PAPERS = dict(ELSEWHERE)
 """Every method that is known, by its name in models' names; a method of this package enters itself (`MethodConfig`)."""
+
+
+def learns_from_labels(method: str, choices: Mapping[str, Any]) -> bool:
+    """True for a method, by its name, that with such choices learns from the labels of its images."""
+    paper = PAPERS.get(method)
+    return paper is not None and paper.labels_in(choices) is not None

@@ -20,7 +20,7 @@ from ssl_backbones.narrator import as_time
 from ssl_backbones.recipes.recipe import FREE, Recipe
 from ssl_backbones.registry.image_sets import are_those
 from ssl_backbones.registry.names import Name
-from ssl_backbones.registry.papers import PAPERS
+from ssl_backbones.registry.papers import learns_from_labels
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.results import LEARNED, PRETRAINING, as_points, as_share, percent, results_of, write_results
 from ssl_backbones.runs.run_folder import RunFolder, differences
@@ -140,6 +140,7 @@ def results_of_run(recipe: Recipe, monitor: Monitor, trained: Trained) -> dict[s
     """The content of results.json: what was measured, on what and with what."""
     assert trained.before is not None
     asked = (monitor.query_images, monitor.bank_images)
+    learned = learns_from_labels(recipe.method.name, to_plain(recipe.method))
     results = results_of(
         protocol=PRETRAINING,
         model=recipe.model,
@@ -166,18 +167,12 @@ def results_of_run(recipe: Recipe, monitor: Monitor, trained: Trained) -> dict[s
             "unreadable_beside": trained.unreadable_elsewhere,
             "best_checkpoint": trained.best,
             **monitor.about(trained.after),
-            **({LEARNED: True} if monitor.query_images is None and labels_learned(recipe) else {}),
+            **({LEARNED: True} if monitor.query_images is None and learned else {}),
             **({} if monitor.baselines is None else {"baselines": monitor.baselines}),
             "trend": monitor.trend(asked_of(trained), trained.after),
         },
     )
     return results | {"verdict": sentences(results)}
-
-
-def labels_learned(recipe: Recipe) -> bool:
-    """True where the method learns from the labels of its images."""
-    paper = PAPERS.get(recipe.method.name)
-    return paper is not None and paper.labels_in(to_plain(recipe.method)) is not None
 
 
 def asked_of(trained: Trained) -> list[dict[str, Any]]:

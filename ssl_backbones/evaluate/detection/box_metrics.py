@@ -238,26 +238,17 @@ def average_precisions(
 
     Masks are asked of the objects that have a pixel to show, boxes of all.
     """
-    numbers = judged(found, there, classes, metric, seed=seed)
+
+    def judged(objects: Sequence[Instances], by: BoxMetric, masks: bool) -> dict[str, dict[str, float]]:
+        numbers = measure(found, objects, classes, by, seed=seed, masks=masks)
+        evaluated = coco_evaluated(found, objects, masks) if by.evaluated else {}  # pycocotools' own values
+        return numbers | {name: numbers[name] | {"value": value} for name, value in evaluated.items()}
+
+    numbers = judged(there, metric, masks=False)
     if masks:
-        drawn = judged(found, [each.drawn() for each in there], classes, COCO, seed=seed, masks=True)
+        drawn = judged([each.drawn() for each in there], COCO, masks=True)
         numbers |= {f"mask_{name}": number for name, number in drawn.items()}
     return numbers
-
-
-def judged(
-    found: Sequence[Instances],
-    there: Sequence[Instances],
-    classes: int,
-    metric: BoxMetric,
-    *,
-    seed: int,
-    masks: bool = False,
-) -> dict[str, dict[str, float]]:
-    """The numbers that `measure` gives, and pycocotools' own values in them where the metric has those."""
-    numbers = measure(found, there, classes, metric, seed=seed, masks=masks)
-    evaluated = coco_evaluated(found, there, masks) if metric.evaluated else {}
-    return numbers | {name: numbers[name] | {"value": value} for name, value in evaluated.items()}
 
 
 def coco_evaluated(found: Sequence[Instances], there: Sequence[Instances], masks: bool) -> dict[str, float]:
