@@ -23,12 +23,13 @@ from ssl_backbones import recipes
 from ssl_backbones.data.order import Order
 from ssl_backbones.data.placement import mapped
 from ssl_backbones.methods.method import Method
+from ssl_backbones.models.activations import counted
 from ssl_backbones.recipes.own import put
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.train.beginning import Beginning
 from ssl_backbones.train.pretrain import build
 from ssl_backbones.train.settle import OF_A_GPU
-from ssl_backbones.train.step_memory import Footprint, counted, memory_needed
+from ssl_backbones.train.step_memory import Footprint, memory_needed
 
 RECIPES = (
     "resnet50_byol.in1k_200ep",

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
+from ssl_backbones import recipes
+
 sys.path.append(str(ROOT / "benchmarks"))
 import activation_memory
 import all_methods
@@ -187,3 +189,14 @@ def test_the_table_of_all_methods_at_equal_cost_is_that_of_its_records() -> None
         below, least, most = (-100 * lost[name][bound] for bound in ("value", "high", "low"))
         assert f"{below:.1f} points of k-NN below it [{least:.1f}, {most:.1f}]" in " ".join(PAGE.split()), name
     assert f"Distilled {of['distilled']:.1f}, RoB by BYOL or MoCo v2" in PAGE
+
+
+def test_the_recipes_that_were_cut_are_all_of_goods_that_were_not_run_whole() -> None:
+    runs = json.loads((RESULTS / "first_steps.json").read_bytes())["runs"]
+    papers = {"byol", "moco_v2", "lewel_b", "lewel_m", "flags", "distilled", "rob"}
+    wanted = {name for name in recipes.names() if name.endswith(".goods128_100ep") and name.startswith("resnet8_")}
+    assert {run["recipe"] for run in runs} == {n for n in wanted if recipes.get(n).method.name not in papers}
+    assert {(run["steps"], run["altered"]["max_steps"], run["images"]) for run in runs} == {(20, 20, 7768)}
+    seconds = sorted(run["seconds"] for run in runs)
+    assert f"All twelve ended well, after {seconds[0]:.0f} to {seconds[-1]:.0f} s" in " ".join(PAGE.split())
+    assert len(runs) == 12

@@ -13,13 +13,14 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import timm
 import torch
 from runs import image_folder, run, stop
 
 import ssl_backbones
 from ssl_backbones import recipes
 from ssl_backbones.data import open_images, require_batch
-from ssl_backbones.models.backbone import feature_map
+from ssl_backbones.models.activations import bytes_of_a_pixel
 from ssl_backbones.models.queue import check_queue
 from ssl_backbones.recipes import facts as counted
 from ssl_backbones.recipes.command_line import read_recipe
@@ -203,23 +204,29 @@ def test_what_a_person_sets_is_held_to_what_the_rules_chose_and_to_nothing_befor
         settled(recipe, others)
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.parametrize("arch", ARCHS)
-def test_the_bytes_of_a_pixel_are_those_that_autograd_keeps(arch: str) -> None:
-    backbone = ssl_backbones.create_model(f"{arch}_byol", num_classes=0).train()
-    weights = {tensor.untyped_storage().data_ptr() for tensor in backbone.state_dict().values()}
-    kept: dict[int, torch.UntypedStorage] = {}
+def test_the_bytes_of_a_pixel_are_those_that_autograd_keeps(arch: str, device: str) -> None:
+    with torch.device(device):
+        backbone = ssl_backbones.create_model(f"{arch}_byol", num_classes=0)
+    assert counted.COUNTED[arch][0] == pytest.approx(bytes_of_a_pixel(backbone), rel=0.05)
 
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage
-        return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        features = feature_map(backbone, torch.rand(2, 3, 64, 64))
-    found = sum(storage.nbytes() for storage in kept.values()) / (2 * 64 * 64)
-    assert features.requires_grad
-    assert counted.BYTES_OF_A_PIXEL[arch] == pytest.approx(found, rel=0.05)
+@pytest.mark.parametrize("arch", ["convnext_atto", "resnet26", "efficientnet_b0"])
+def test_any_convolutional_network_goes_with_the_recipes_for_ones_own_images(arch: str) -> None:
+    recipe = read_recipe(["resnet18_byol.own", "--model", f"{arch}_byol"], "pretrain", None)
+    made = settled(recipe, Facts(300, 128, 12e9))
+    assert made.model == f"{arch}_byol"
+    per_pixel, trained = counted.counts_of(arch)
+    backbone = timm.create_model(arch, num_classes=0)
+    assert per_pixel == bytes_of_a_pixel(backbone)
+    assert trained > sum(weight.numel() for weight in backbone.parameters())
+
+
+def test_memory_of_a_transformer_is_refused_in_a_sentence() -> None:
+    recipe = read_recipe(["resnet18_byol.own", "--model", "vit_tiny_patch16_224_byol"], "pretrain", None)
+    with pytest.raises(ValueError, match="take a convolutional network, such as a ResNet"):
+        settled(recipe, Facts(300, 128, 12e9))
 
 
 def test_what_a_command_line_says_is_not_left_to_the_rules() -> None:

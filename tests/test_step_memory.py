@@ -19,6 +19,7 @@ from ssl_backbones import recipes
 from ssl_backbones.data import open_images
 from ssl_backbones.methods import BYOLConfig, LewelBConfig, MethodConfig, MoCoV2Config, SimCLRConfig, SwAVConfig
 from ssl_backbones.models import batch_norm, key_encoder
+from ssl_backbones.models.activations import counted
 from ssl_backbones.models.recomputing import recompute_activations
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.rules import RULES
@@ -37,7 +38,6 @@ from ssl_backbones.train.settle import OF_A_GPU
 from ssl_backbones.train.start import UnfitError, read_batch
 from ssl_backbones.train.step_memory import (
     Footprint,
-    counted,
     fewest,
     fitted,
     instead,

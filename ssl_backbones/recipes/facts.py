@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cache
+
+import timm
+import torch
 
 from ssl_backbones.methods.method import MethodConfig
+from ssl_backbones.models.activations import SIDE, bytes_of_a_pixel
 from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.refusal import reason
 from ssl_backbones.registry.names import Name
 
-BYTES_OF_A_PIXEL = {"resnet8": 636, "resnet18": 447, "resnet34": 650, "resnet50": 1738}
-"""Bytes kept for the backward pass, per pixel of a view that gradients flow through, in fp32; counted, see the docs."""
-WEIGHTS = {"resnet8": 0.6e6, "resnet18": 16e6, "resnet34": 26e6, "resnet50": 60e6}
-"""Numbers that are trained, heads included, at most."""
+COUNTED = {"resnet8": (636, 0.6e6), "resnet18": (447, 16e6), "resnet34": (650, 26e6), "resnet50": (1738, 60e6)}
+"""Bytes kept for the backward pass, per pixel of a view that gradients flow through, in fp32, and the numbers that are
+trained, heads included, at most."""
+HEADS = 36e6
+"""Trained numbers of the heads of another network, about those of a ResNet-50."""
 HALF = 0.53
 """Share of that which half precision keeps, counted likewise."""
 ALLOWANCE = 1.5
@@ -44,13 +51,32 @@ def has(method: MethodConfig, choice: str) -> bool:
     return choice in {field.name for field in fields(method)}
 
 
+@cache
+def counts_of(arch: str) -> tuple[float, float]:
+    """Bytes kept for a pixel and trained numbers, as above; of a network that is not there, counted without computing.
+
+    ValueError for one that has no feature maps, or takes no small images.
+    """
+    if arch in COUNTED:
+        return COUNTED[arch]
+    try:
+        with torch.device("meta"):
+            backbone = timm.create_model(arch, num_classes=0)
+        return bytes_of_a_pixel(backbone), HEADS + sum(weight.numel() for weight in backbone.parameters())
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(
+            f"the memory of {arch} is counted on images of {SIDE} px, which it does not take ({reason(error)}): take a "
+            "convolutional network, such as a ResNet, or a recipe that does not end in .own"
+        ) from error
+
+
 def bytes_needed(recipe: Recipe, facts: Facts, at_once: int, side: int) -> float:
     """Bytes that a step of `at_once` images of `side` px takes on a device, by the counts above."""
-    arch = arch_of(recipe)
+    of_a_pixel, trained = counts_of(arch_of(recipe))
     pixels = [policy.side(side) ** 2 for policy in recipe.method.policies]
     flowing = side**2 if has(recipe.method, "key_bn") else max(2 * side**2, sum(pixels))
-    kept = at_once * flowing * BYTES_OF_A_PIXEL[arch] * (HALF if facts.gpu else 1)
-    return 16 * WEIGHTS[arch] + (GPU_ITSELF if facts.gpu else 0) + ALLOWANCE * kept
+    kept = at_once * flowing * of_a_pixel * (HALF if facts.gpu else 1)
+    return 16 * trained + (GPU_ITSELF if facts.gpu else 0) + ALLOWANCE * kept
 
 
 def fits(recipe: Recipe, facts: Facts, at_once: int, side: int) -> bool:

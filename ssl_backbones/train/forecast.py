@@ -21,6 +21,7 @@ from ssl_backbones.data.placement import in_layout, laid_out
 from ssl_backbones.data.subset import at
 from ssl_backbones.distributed import doing, first_decides, gather_objects, rank, world_size
 from ssl_backbones.methods.method import Method
+from ssl_backbones.models.activations import counted
 from ssl_backbones.narrator import as_time
 from ssl_backbones.recipes.channels import shown
 from ssl_backbones.recipes.recipe import Recipe
@@ -34,7 +35,7 @@ from ssl_backbones.train.precision import available, passes, timed
 from ssl_backbones.train.pretrain import build, settled_on_data
 from ssl_backbones.train.settle import as_before, engine_of
 from ssl_backbones.train.start import check_batch, fitting, meet_for, read_batch
-from ssl_backbones.train.step_memory import counted, fewest, fitted, memory_needed
+from ssl_backbones.train.step_memory import fewest, fitted, memory_needed
 from ssl_backbones.views import using_engine
 
 TIMED_ON_CPU = 4

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from ssl_backbones.data import Images
 from ssl_backbones.data.placement import in_layout, laid_out
 from ssl_backbones.distributed import doing, first_decides, gather_objects, say, world_size
 from ssl_backbones.methods.method import Method
+from ssl_backbones.models.activations import counted
 from ssl_backbones.models.batch_norm import groups_of
 from ssl_backbones.recipes.facts import ALLOWANCE, GPU_ITSELF
 from ssl_backbones.recipes.instead import take_own
@@ -133,22 +131,6 @@ def taken(recipe: Recipe, method: Method, images: Images, device: torch.device, 
         optimizer.zero_grad()
         trial.on_step_end(0.0)
     return torch.cuda.max_memory_allocated(device) + GPU_ITSELF
-
-
-@contextmanager
-def counted(network: nn.Module) -> Iterator[dict[int, int]]:
-    """Context manager: the bytes of each storage that autograd keeps meanwhile, the network's own left out."""
-    own = {tensor.untyped_storage()._cdata for tensor in network.state_dict().values()}
-    found: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            found[storage._cdata] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        yield found
 
 
 def memory_needed(method: Method, kept: float, device: torch.device, kind: str) -> float:
