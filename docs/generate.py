@@ -28,6 +28,7 @@ from ssl_backbones.catalogue import describe, list_models
 from ssl_backbones.data import open_images
 from ssl_backbones.methods import METHODS
 from ssl_backbones.recipes import RECIPES, Recipe
+from ssl_backbones.registry.tags import TAGS
 from ssl_backbones.typed.docstrings import docstrings
 from ssl_backbones.views import IMAGENET_MEAN, IMAGENET_STD
 from ssl_backbones.visualizers import grid
@@ -208,8 +209,11 @@ def recipe_rows(recipes: list[Recipe]) -> list[str]:
         paper = PAPER.sub(r"[\1](\2)", one.promise.paper).removesuffix(" (no paper)")
         source = f"{paper}, {one.promise.table}"
         memory = MEMORY.get((one.model, one.size), "")
-        rows.append((f"`{one.name}`", one.promise.result, one.size, one.epochs, one.batch_size, memory, source))
-    return table(("recipe", "result", "size", "epochs", "batch", "GB per 256 images", "source"), rows)
+        hours = f"{one.promise.hours:g} h on {one.promise.hardware}" if one.promise.hours else ""
+        rows.append((f"`{one.name}`", one.promise.result, one.size, one.epochs, one.batch_size, memory, hours, source))
+    return table(
+        ("recipe", "result", "size", "epochs", "batch", "GB per 256 images", "time by its authors", "source"), rows
+    )
 
 
 def recipe_page() -> None:
@@ -230,15 +234,18 @@ def recipe_page() -> None:
 def weights_page() -> None:
     """Every weight that can be had, with its terms."""
     rows = []
-    for name in list_models(pretrained=True, include_tags=True):
+    by_hand = [tag.name for tag in TAGS if tag.origin and tag.origin.page]
+    for name in dict.fromkeys((*list_models(pretrained=True, include_tags=True), *by_hand)):
         model = describe(name)
-        known = (model.method, model.data, model.epochs, model.paper_number, model.our_number)
-        terms = model.terms if model.licence else "not stated"
-        rows.append((f"`{name}`", *("" if cell is None else cell for cell in known), terms))
+        theirs = model.origin.number if model.origin else None
+        known = (model.method, model.data, model.epochs, model.paper_number, theirs, model.our_number)
+        terms = (model.terms if model.licence else "not stated", model.data_terms or "")
+        rows.append((f"`{name}`", *("" if cell is None else cell for cell in known), *terms))
     about = (
-        "All weights that `pretrained=True` gives: those that ship, and those that are fetched from their publisher."
+        "All weights that `pretrained=True` gives, which ship or are fetched from their publisher, and those that are "
+        "downloaded by hand. Linear accuracy in %, in the paper, by whoever published the weights, and measured here."
     )
-    head = ("name", "method", "images", "epochs", "paper", "ours", "licence")
+    head = ("name", "method", "images", "epochs", "paper", "theirs", "ours", "licence", "terms of the images")
     write("licences.md", "# Weights and their licences", "", about, *table(head, rows))
 
 

@@ -167,10 +167,10 @@ def test_a_timm_backbone_has_our_weights(architecture: str, transformers: Any, s
     )
     check_maps(by_name.eval()(images()).feature_maps, ours.maps([1, 3]))
     by_folder = transformers.TimmBackbone.from_pretrained(f"local-dir:{ours.folder}", out_indices=(1, 3))
-    # The running statistics that transformers resets in timm's own networks are not ours to keep.
-    found = dict(by_folder.named_parameters())
-    for name, value in ours.network.layer2.named_parameters():
-        assert torch.equal(found[f"_backbone.layer2.{name}"], value)
+    # transformers resets the running statistics of timm's own networks: docs/elsewhere.md has the way out.
+    whole = timm.create_model(f"local-dir:{ours.folder}", pretrained=True, features_only=True, out_indices=(1, 3))
+    by_folder._backbone.load_state_dict(whole.state_dict())
+    check_maps(by_folder.eval()(images()).feature_maps, ours.maps([1, 3]))
     with pytest.raises(ssl_backbones.PretrainedWeightsError):
         transformers.TimmBackbone.from_pretrained("resnet101_lewel_b")
 

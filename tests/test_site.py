@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import timm
 import yaml
 from conftest import ROOT, in_repository
 from runs import image_folder, run, tiny
@@ -21,6 +22,7 @@ from scripts import script
 
 from ssl_backbones import commands
 from ssl_backbones.data.kept_arrays import VARIABLE, place_of
+from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.methods import METHODS, LewelBConfig
 from ssl_backbones.recipes import Recipe
 
@@ -46,6 +48,8 @@ COMMANDS = sorted(
         if STARTED.search(line)
     }
 )
+OTHERS = ("lightning", "segmentation_models_pytorch", "transformers")
+"""Packages of snippets that are not always installed."""
 SNIPPETS = [
     pytest.param(text, id=f"{path.stem}-{number}")
     for path in PAGES
@@ -80,6 +84,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(tiny(LewelBConfig, image_folder(folder / "photos"), folder / "runs" / "sample"))
     words = [str(folder / "runs" / "sample"), "--data", str(folder / "photos"), "--workers", "0"]
     script("embed", [*words, "--out", str(folder / "features.parquet")])
+    save_backbone(timm.create_model("resnet18", num_classes=0), folder / "runs" / "mine" / "backbone", "resnet18")
     return folder
 
 
@@ -87,8 +92,10 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_snippet_of_a_page_runs(
     text: str, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if "import lightning" in text:
-        pytest.importorskip("lightning", reason="lightning is not installed: pip install 'ssl-backbones[docs]'")
+    for name in re.findall(
+        r"^(?:import|from) (lightning|segmentation_models_pytorch|transformers)", text, re.MULTILINE
+    ):
+        pytest.importorskip(name, reason=f"{name} is not installed: pip install 'ssl-backbones[docs,ecosystem]'")
     for name in ("photos", "runs"):
         shutil.copytree(sample / name, tmp_path / name)
     shutil.copy(sample / "features.parquet", tmp_path)
