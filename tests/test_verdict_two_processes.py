@@ -64,9 +64,8 @@ def evaluated_beside(patch: pytest.MonkeyPatch) -> dict[str, Any]:
     said: list[str] = []
     patch.setattr(baselines, "say", said.append)
     patch.setattr(beside, "open_model", lambda *given, **how: network_or(StartError("no such start")))
-    patch.setattr(beside, "recorded_recipe", lambda folder: {"init": "a start"})
     asked: Any = Mock()
-    asked.model.name, asked.options.model, asked.options.random = "own", "run", False
+    asked.model.name, asked.options.random, asked.records = "own", False, ({"init": "a start"}, {})
     names = [candidate.name for candidate, _ in made(beside.candidates(asked), lambda network: "")]
     return {"names": names, "said": said}
 
