@@ -37,7 +37,7 @@ def same_source(data: object, images: Images) -> bool:
 
 
 def held_out(name: str, results: Mapping[str, Any], images: Images) -> bool:
-    """True for images that a run kept out of its training: any that it lists or, where it is published, all of those."""
+    """True for images that a run kept out of its training: any that it lists; where it is published, all of them."""
     asked = as_list(images)
     if (listed := run_file(name, HELD_OUT)) is not None:
         return set(asked.split(b"\n")) <= set(listed.read_bytes().split(b"\n"))
