@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from ssl_backbones.catalogue.lookup import architecture_of
 from ssl_backbones.catalogue.start import check_same
 from ssl_backbones.distributed import made_everywhere, say
 from ssl_backbones.evaluate.evaluation import Evaluation
 from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel, evaluated, open_model
 from ssl_backbones.hub.given import givens
-from ssl_backbones.registry.names import Name
 from ssl_backbones.runs.results import LEARNED
 from ssl_backbones.train.baselines import RANDOM, Candidate, Question, Seen, at_hand, compared, drawn_once, made
 from ssl_backbones.train.bench import view_of
@@ -68,13 +68,6 @@ def candidates(asked: Evaluation) -> Iterator[Candidate[EvaluatedModel]]:
         yield Candidate(f"its start, {init}", lambda: made_everywhere(started))
     if options.in_chans:
         return  # weights at hand are of RGB
-    if (found := at_hand(architecture_of(own), asked.images.fingerprint)) is not None:
+    if (found := at_hand(architecture_of(options.model), asked.images.fingerprint)) is not None:
         name, make = found.name, found.make
         yield Candidate(name, lambda: evaluated(name, make(), own.device, **how), found.images, once=True)
-
-
-def architecture_of(model: EvaluatedModel) -> str:
-    """The network's own name: resnet50 of resnet50_lewel_b."""
-    network: Any = model.network
-    cfg: Any = (network.backbone if model.layer else network).pretrained_cfg
-    return Name.parse(str(cfg["architecture"])).arch
