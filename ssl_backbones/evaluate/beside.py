@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ssl_backbones.catalogue.at_hand import Candidate
 from ssl_backbones.catalogue.lookup import architecture_of
 from ssl_backbones.catalogue.start import check_same
 from ssl_backbones.distributed import made_everywhere, say
@@ -16,7 +17,7 @@ from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel, evaluated, open_model
 from ssl_backbones.hub.given import givens
 from ssl_backbones.runs.results import LEARNED
-from ssl_backbones.train.baselines import RANDOM, Candidate, Question, Seen, at_hand, compared, drawn_once, made
+from ssl_backbones.train.baselines import RANDOM, Question, Seen, at_hand, compared, drawn_once, made
 from ssl_backbones.train.bench import view_of
 
 
