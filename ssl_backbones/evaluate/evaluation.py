@@ -108,6 +108,19 @@ class Evaluation:
             )
         )
 
+    def save_top1(self, learnt: Labelled, queries: Labelled, right: Tensor, **more: Any) -> dict[str, Any]:
+        """Save the accuracy of correct predictions (M,) bool of the queries, and of each class; content likewise."""
+        return self.save_results(
+            {"top-1": proportion(int(right.sum()), len(right))},
+            {
+                "chance": chance(queries.labels),
+                **more,
+                "learnt_from": learnt.account,
+                "asked_about": queries.account,
+                "per_class": {"of": "top-1", "classes": one_by_one(right, queries.labels, list(self.images.classes))},
+            },
+        )
+
 
 @contextmanager
 def evaluation(
