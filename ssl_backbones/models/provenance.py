@@ -21,7 +21,7 @@ from ssl_backbones.files import read_object
 from ssl_backbones.models.backbone import normalisation, weights_sha256
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.registry.image_sets import DATA, known_by
-from ssl_backbones.registry.licences import binds, is_non_commercial, recorded
+from ssl_backbones.registry.licences import binds, is_non_commercial, marked, recorded
 from ssl_backbones.registry.names import HUB, Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.tags import TAGS, Tag
@@ -117,7 +117,7 @@ class Provenance:
     @property
     def terms(self) -> str:
         """The licence, marked where it forbids commercial use."""
-        return f"{self.licence}, NON-COMMERCIAL" if self.non_commercial else self.licence or "not stated"
+        return marked(self.licence)
 
     def __str__(self) -> str:
         terms = f" ({self.images_terms})" if self.images_terms else ""
