@@ -12,7 +12,7 @@ from whole_runs import data
 
 from ssl_backbones import create_model
 from ssl_backbones.catalogue import at_hand
-from ssl_backbones.catalogue.at_hand import AtHand, is_here, weights_at_hand
+from ssl_backbones.catalogue.at_hand import Candidate, is_here, weights_at_hand
 from ssl_backbones.fetch.kept import CHECKPOINT, RECORD, folder_of
 from ssl_backbones.files import read_object
 from ssl_backbones.methods import BYOLConfig
@@ -44,7 +44,7 @@ def test_weights_at_hand_that_cannot_be_made_cost_their_line_alone(
     def gone() -> nn.Module:
         raise PretrainedWeightsError("the file kept in 'there' is not what was fetched")
 
-    monkeypatch.setattr(baselines, "weights_at_hand", lambda *asked: AtHand("kept", gone))
+    monkeypatch.setattr(baselines, "weights_at_hand", lambda *asked: Candidate("kept", gone))
     if command == "pretrain":
         results = read_object(run_whole(tiny(BYOLConfig, data, tmp_path / "run", epochs=1)).results, "")
     else:
@@ -61,7 +61,7 @@ def test_a_start_that_is_at_hand_is_compared_once(
 ) -> None:
     """At the end of a run, and where the run is evaluated later."""
     kept = "resnet8_byol.imagenette32_60ep"
-    found = AtHand(kept, lambda: create_model(kept, pretrained=True, num_classes=0))
+    found = Candidate(kept, lambda: create_model(kept, pretrained=True, num_classes=0), once=True)
     monkeypatch.setattr(baselines, "weights_at_hand", lambda *asked: found)
     folder = run_whole(tiny(BYOLConfig, data, tmp_path / "run", epochs=1, init=kept))
     words = ["--data", str(data), "--size", "16", "--workers", "0", "--out", str(tmp_path / "out")]

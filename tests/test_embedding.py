@@ -112,23 +112,23 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, method: Pro
 @given(count=st.integers(1, 80), columns=st.integers(2, 9), rows=st.integers(2, 9), seed=st.integers(0, 99))
 def test_no_image_lies_on_another_or_far_from_its_place(count: int, columns: int, rows: int, seed: int) -> None:
     places = np.random.default_rng(seed).normal(size=(count, 2))
-    layout = lay_out(places, columns, rows)
-    cells = list(layout.cells.values())
-    assert len(set(cells)) == len(cells)
-    for image, cell in layout.cells.items():
+    at, cells = lay_out(places, columns, rows)
+    taken = set(cells.values())
+    assert len(taken) == len(cells)
+    for image, cell in cells.items():
         assert 0 <= cell[0] < columns
         assert 0 <= cell[1] < rows
-        assert np.linalg.norm(layout.at[image] - cell) <= REACH
-    for image in set(range(count)) - layout.cells.keys():
+        assert np.linalg.norm(at[image] - cell) <= REACH
+    for image in set(range(count)) - cells.keys():
         x, y = np.meshgrid(np.arange(columns), np.arange(rows))
-        near = np.hypot(x - layout.at[image, 0], y - layout.at[image, 1]) <= REACH
-        assert {(int(a), int(b)) for a, b in zip(x[near], y[near], strict=True)} <= set(cells)
+        near = np.hypot(x - at[image, 0], y - at[image, 1]) <= REACH
+        assert {(int(a), int(b)) for a, b in zip(x[near], y[near], strict=True)} <= taken
 
 
 def test_up_is_up_and_lonely_images_are_where_they_belong() -> None:
-    layout = lay_out(np.array([[0.0, 0], [10, 0], [10, 5]]), 11, 6)
-    assert layout.cells == {0: (0, 5), 1: (10, 5), 2: (10, 0)}
-    assert lay_out(np.zeros((2, 2)), 3, 3).cells.keys() == {0, 1}
+    _, cells = lay_out(np.array([[0.0, 0], [10, 0], [10, 5]]), 11, 6)
+    assert cells == {0: (0, 5), 1: (10, 5), 2: (10, 0)}
+    assert lay_out(np.zeros((2, 2)), 3, 3)[1].keys() == {0, 1}
 
 
 def test_the_most_frequent_classes_have_marks_and_no_two_the_same() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from ssl_backbones.evaluate.classification.head_training import logits_of
 from ssl_backbones.evaluate.features import Extraction, features_of
 from ssl_backbones.evaluate.labelled import Labelled
 from ssl_backbones.evaluate.model import open_model
+from ssl_backbones.evaluate.options import FREE, EvaluationOptions
 from ssl_backbones.evaluate.protocols import knn, logistic, mlp
 from ssl_backbones.metrics import wilson_interval
 from ssl_backbones.recipes.sample import IMAGES
@@ -34,6 +36,10 @@ from ssl_backbones.recipes.sample import IMAGES
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return labelled_images(tmp_path_factory.mktemp("evaluate") / "photos")
+
+
+def test_what_may_differ_in_a_folder_are_options() -> None:
+    assert {field.name for field in fields(EvaluationOptions)} >= FREE
 
 
 @pytest.mark.parametrize("protocol", ["knn", "logistic", "mlp", "diagnose"])

@@ -7,19 +7,22 @@ from typing import Any
 
 import pytest
 from evaluations import evaluate_as
+from huggingface_hub.errors import LocalEntryNotFoundError
 from runs import image_folder, run_whole, tiny
 from whole_runs import data
 
 from ssl_backbones import create_model
 from ssl_backbones.data import open_images
 from ssl_backbones.data.opening import unlabelled
-from ssl_backbones.data.subset import Selection, hold_out
+from ssl_backbones.data.subset import HELD_OUT, Selection, hold_out
 from ssl_backbones.evaluate.learned import learned_from
 from ssl_backbones.files import read_object, write_json
 from ssl_backbones.hub.evaluation_section import verdict as card_verdict
 from ssl_backbones.hub.evaluations import index, remarks
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.methods import BYOLConfig, MethodConfig, SupervisedConfig
+from ssl_backbones.models import provenance
+from ssl_backbones.models.provenance import records
 from ssl_backbones.runs.results import about, proportion
 from ssl_backbones.runs.verdict import sentences
 
@@ -35,7 +38,7 @@ def test_labels_that_a_network_learned_from_say_nothing_of_others(
     learned = kind is SupervisedConfig
     folder = run_whole(tiny(kind, data, tmp_path / "run", epochs=1)).path
     words = ["--data", str(data), "--size", "16", "--workers", "0", "--out", str(tmp_path / "out")]
-    for told in (read_object(folder / "results.json", ""), evaluate_as("diagnose", str(folder), *words)):
+    for told in (read_object(folder / "results.json", ""), evaluate_as("diagnose", str(folder / "backbone"), *words)):
         assert told.get("learned_from_these_labels", False) is learned
         opening = sentences({name: value for name, value in told.items() if name != "steps"})[0]
         assert opening.startswith(TRAINED_WITH) is learned
@@ -68,9 +71,48 @@ def test_labels_that_a_run_learned_from_are_known_in_every_part_of_the_source(
         write_json(tmp_path / "recipe.json", recipe)
     Selection(hold_out=3).save(tmp_path, held_out)
     for images in (photos, trained, *hold_out(photos, 5), hold_out(photos, 2)[0]):
-        assert learned_from(tmp_path, images) is learned
+        assert learned_from(str(tmp_path), images) is learned
     for images in (held_out, hold_out(photos, 2)[1], unlabelled(photos)):
-        assert not learned_from(tmp_path, images)
+        assert not learned_from(str(tmp_path), images)
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "{run}",
+        "{run}/",
+        "{run}/backbone",
+        "{run}/backbone/model.safetensors",
+        "local-dir:{run}/backbone",
+        "backbone",
+        ".",
+        "hf-hub:org/run",
+        "hf_hub:org/run@main",
+    ],
+)
+def test_every_name_of_a_runs_weights_leads_to_its_records(
+    spelling: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are published do not list the images held out, and tell their digest."""
+    photos, selection, run = open_images(str(data)), Selection(hold_out=3), tmp_path / "run"
+    trained, held_out = hold_out(photos, 3)
+    (run / "backbone").mkdir(parents=True)
+    recipe = {"name": "r", "model": "resnet8_supervised", "method": {}, "init": "a start"}
+    results = {"numbers": {}, "data": about(trained, "photos"), **selection.account(trained, held_out)}
+    write_json(run / "recipe.json", recipe)
+    write_json(run / "results.json", results)
+    selection.save(run, held_out)
+
+    def published(repository: str, file: str, revision: str | None) -> Path:
+        if file == HELD_OUT:
+            raise LocalEntryNotFoundError("not published")
+        return run / file
+
+    monkeypatch.setattr(provenance, "small_file", published)
+    monkeypatch.chdir(run)
+    name = spelling.format(run=run)
+    assert records(name) == (recipe, results)
+    assert [learned_from(name, images) for images in (photos, trained, held_out)] == [True, True, False]
 
 
 @pytest.mark.parametrize("random", [False, True])
@@ -82,7 +124,7 @@ def test_every_evaluation_says_that_its_labels_were_learned_from(
     write_json(model / "recipe.json", {"name": "r", "model": "resnet8_supervised", "method": {}})
     write_json(model / "results.json", {"numbers": {}, "data": about(open_images(str(data)), "photos")})
     words = ["--data", str(data), "--size", "16", "--workers", "0", "--out", str(tmp_path / "out")]
-    results = evaluate_as("knn", str(model), *words, *(["--random"] * random))
+    results = evaluate_as("knn", str(model / "backbone"), *words, *(["--random"] * random))
     assert results.get("learned_from_these_labels", False) is not random
     assert (TRAINED_WITH in capsys.readouterr().out) is not random
 

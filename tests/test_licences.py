@@ -11,7 +11,7 @@ import ssl_backbones
 from ssl_backbones import __main__
 from ssl_backbones.hub.card import model_card
 from ssl_backbones.hub.given import Terms
-from ssl_backbones.registry.licences import HUB_LICENCES, on_the_hub
+from ssl_backbones.registry.licences import HUB_LICENCES, marked, on_the_hub
 from ssl_backbones.registry.tags import TAGS
 
 LINK = "https://example.org/terms"
@@ -31,6 +31,19 @@ REFUSED = {
 
 def front_of(card: str) -> dict[str, str]:
     return yaml.safe_load(card.split("---")[1])
+
+
+@pytest.mark.parametrize(
+    ("licence", "link", "told"),
+    [
+        ("mit", None, "mit"),
+        ("cc-by-nc-4.0", None, "cc-by-nc-4.0, NON-COMMERCIAL"),
+        ("research only", LINK, f"[research only]({LINK}), NON-COMMERCIAL"),
+        (None, None, "not stated"),
+    ],
+)
+def test_a_licence_is_marked_where_it_forbids_commercial_use(licence: str | None, link: str | None, told: str) -> None:
+    assert marked(licence, link and f"[{licence}]({link})") == str(Terms(licence, link)) == told
 
 
 def test_the_list_is_the_hubs():

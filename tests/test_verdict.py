@@ -274,7 +274,7 @@ def test_a_run_is_held_against_no_other_start(
     assert results["start"]["sha256"] == weights_sha256(some_network(1))
     words = ["--data", str(data), "--size", "16", "--workers", "0", "--out", str(tmp_path / "out")]
     capsys.readouterr()
-    for told in (results, evaluate_as("diagnose", str(tmp_path / "run"), *words)):
+    for told in (results, evaluate_as("diagnose", str(tmp_path / "run" / "backbone"), *words)):
         assert [other["name"] for other in told["baselines"]["networks"][1:]] == ["random weights"]
     assert "Skipped the comparison with its start" in capsys.readouterr().out
 
@@ -290,7 +290,9 @@ def test_random_weights_have_no_trend(data: Path, tmp_path: Path) -> None:
     assert read_object(folder / "results.json", "")["trend"]
     words = ["--data", str(data), "--size", "16", "--workers", "0"]
     for random, out in ((True, "random"), (False, "trained")):
-        found = evaluate_as("diagnose", str(folder), *words, *(["--random"] * random), "--out", str(tmp_path / out))
+        found = evaluate_as(
+            "diagnose", str(folder / "backbone"), *words, *(["--random"] * random), "--out", str(tmp_path / out)
+        )
         assert ("trend" in found) is not random
 
 

@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 from two_processes import run_two_processes
 
-from ssl_backbones.catalogue.at_hand import AtHand
+from ssl_backbones.catalogue.at_hand import Candidate
 from ssl_backbones.catalogue.start import StartError
 from ssl_backbones.distributed import rank
 from ssl_backbones.evaluate import beside
@@ -36,7 +36,7 @@ def skipped(failure: Exception, patch: pytest.MonkeyPatch) -> list[str]:
     """The sentences of this process on weights that both have found, and that fail in one."""
     said: list[str] = []
     patch.setattr(baselines, "say", said.append)
-    patch.setattr(baselines, "weights_at_hand", lambda *asked: AtHand("kept", lambda: network_or(failure)))
+    patch.setattr(baselines, "weights_at_hand", lambda *asked: Candidate("kept", lambda: network_or(failure)))
     found = at_hand("resnet8", "")
     assert found is not None
     assert list(made([found], lambda network: "")) == []
@@ -46,7 +46,7 @@ def skipped(failure: Exception, patch: pytest.MonkeyPatch) -> list[str]:
 def offered(names: list[str], patch: pytest.MonkeyPatch) -> str:
     """The weights that are offered where each process finds those of its own name, "" for none."""
     own = names[rank()]
-    patch.setattr(baselines, "weights_at_hand", lambda *asked: AtHand(own, nn.Identity) if own else None)
+    patch.setattr(baselines, "weights_at_hand", lambda *asked: Candidate(own, nn.Identity) if own else None)
     found = at_hand("resnet8", "")
     return found.name if found else ""
 
@@ -64,9 +64,8 @@ def evaluated_beside(patch: pytest.MonkeyPatch) -> dict[str, Any]:
     said: list[str] = []
     patch.setattr(baselines, "say", said.append)
     patch.setattr(beside, "open_model", lambda *given, **how: network_or(StartError("no such start")))
-    patch.setattr(beside, "recorded_recipe", lambda folder: {"init": "a start"})
     asked: Any = Mock()
-    asked.model.name, asked.options.model, asked.options.random = "own", "run", False
+    asked.model.name, asked.options.random, asked.records = "own", False, ({"init": "a start"}, {})
     names = [candidate.name for candidate, _ in made(beside.candidates(asked), lambda network: "")]
     return {"names": names, "said": said}
 

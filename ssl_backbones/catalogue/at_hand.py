@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Generic, TypeVar
 
 import timm
 from huggingface_hub import try_to_load_from_cache
@@ -14,17 +15,22 @@ from ssl_backbones.catalogue.lookup import create_model
 from ssl_backbones.fetch.kept import CHECKPOINT, RECORD, folder_of
 from ssl_backbones.registry.tags import TAGS, Tag
 
+Network = TypeVar("Network")
+
 
 @dataclass(frozen=True)
-class AtHand:
-    """Pretrained weights by name, the way to make their headless network, and the images that they were trained on."""
+class Candidate(Generic[Network]):
+    """A network to compare, which is made when its turn comes."""
 
     name: str
-    make: Callable[[], nn.Module]
+    make: Callable[[], Network]
     images: str = ""
+    """The images that it was trained on, where they are known to be others."""
+    once: bool = False
+    """Left out where an earlier one has the same weights."""
 
 
-def weights_at_hand(architecture: str, other_than: str = "") -> AtHand | None:
+def weights_at_hand(architecture: str, other_than: str = "") -> Candidate[nn.Module] | None:
     """The best weights of an architecture that ship with the package, were fetched, or lie in the Hub's cache.
 
     Those trained on the images of the fingerprint `other_than` are left out: they would not be a stranger's. None
@@ -34,7 +40,8 @@ def weights_at_hand(architecture: str, other_than: str = "") -> AtHand | None:
     strangers = [tag for tag in here if other_than not in tag.data.fingerprints]
     if strangers:
         best = max(strangers, key=worth)
-        return AtHand(best.name, partial(create_model, best.name, pretrained=True, num_classes=0), best.data.name)
+        make = partial(create_model, best.name, pretrained=True, num_classes=0)
+        return Candidate(best.name, make, best.data.name, once=True)
     return of_timm(architecture)
 
 
@@ -49,7 +56,7 @@ def worth(tag: Tag) -> float:
     return tag.our_number or (tag.origin.number if tag.origin else 0.0)
 
 
-def of_timm(architecture: str) -> AtHand | None:
+def of_timm(architecture: str) -> Candidate[nn.Module] | None:
     """timm's own weights of an architecture, if the Hub's cache has them."""
     if not timm.is_model_pretrained(architecture):
         return None
@@ -59,4 +66,4 @@ def of_timm(architecture: str) -> AtHand | None:
         return None
     overlay = {"file": file}
     make = partial(create_model, architecture, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
-    return AtHand(f"{architecture}.{cfg.tag}" if cfg.tag else architecture, make)
+    return Candidate(f"{architecture}.{cfg.tag}" if cfg.tag else architecture, make, once=True)

@@ -10,7 +10,7 @@ import timm
 
 from ssl_backbones.models.provenance import LEARNT, of_timms
 from ssl_backbones.registry.image_sets import DATA
-from ssl_backbones.registry.licences import is_non_commercial
+from ssl_backbones.registry.licences import is_non_commercial, marked
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.tags import Origin, Tag
@@ -61,7 +61,7 @@ class Description:
     @property
     def terms(self) -> str:
         """The licence of the weights, marked where it forbids commercial use."""
-        return f"{self.licence}, NON-COMMERCIAL" if self.non_commercial else self.licence or "not stated"
+        return marked(self.licence)
 
     def __str__(self) -> str:
         origin = self.origin

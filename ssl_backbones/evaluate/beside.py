@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from ssl_backbones.catalogue.at_hand import Candidate
+from ssl_backbones.catalogue.lookup import architecture_of
 from ssl_backbones.catalogue.start import check_same
 from ssl_backbones.distributed import made_everywhere, say
 from ssl_backbones.evaluate.evaluation import Evaluation
 from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel, evaluated, open_model
-from ssl_backbones.registry.names import Name
+from ssl_backbones.hub.given import givens
 from ssl_backbones.runs.results import LEARNED
-from ssl_backbones.train.baselines import RANDOM, Candidate, Question, Seen, at_hand, compared, drawn_once, made
+from ssl_backbones.train.baselines import RANDOM, Question, Seen, at_hand, compared, drawn_once, made
 from ssl_backbones.train.bench import view_of
-from ssl_backbones.visualizers.run_section import recorded_recipe, recorded_results, start_of
 
 
 def beside_baselines(asked: Evaluation, count: int) -> dict[str, Any]:
@@ -42,13 +42,13 @@ def beside_baselines(asked: Evaluation, count: int) -> dict[str, Any]:
         "view": repr(view_of(asked.model.crop, options.in_chans)),
     }
     told = {"baselines": compared(seen[0], seen[1:], Question(labels, options.seed), about)}
-    trend = None if options.random else recorded_results(Path(options.model)).get("trend")
+    trend = asked.records[1].get("trend")
     return told | ({} if trend is None else {"trend": trend}) | ({LEARNED: True} if asked.learned_from(images) else {})
 
 
 def candidates(asked: Evaluation) -> Iterator[Candidate[EvaluatedModel]]:
     """The networks to compare, the one that is evaluated first."""
-    options, own, run = asked.options, asked.model, Path(asked.options.model)
+    options, own, (recipe, results) = asked.options, asked.model, asked.records
     how: dict[str, Any] = {"size": own.crop.size, "layer": own.layer, "channels": options.decoding.seen}
 
     def opened(**weights: Any) -> EvaluatedModel:
@@ -57,8 +57,8 @@ def candidates(asked: Evaluation) -> Iterator[Candidate[EvaluatedModel]]:
     yield Candidate(own.name, lambda: own)
     if not options.random:
         yield Candidate(RANDOM, lambda: made_everywhere(lambda: opened(random=True, seed=options.seed)))
-    if not options.random and (init := recorded_recipe(run).get("init")):
-        begun_with = start_of(recorded_results(run))
+    if init := recipe.get("init"):
+        begun_with = givens(results).get("start")
 
         def started() -> EvaluatedModel:
             found = opened(init=init)
@@ -69,13 +69,6 @@ def candidates(asked: Evaluation) -> Iterator[Candidate[EvaluatedModel]]:
         yield Candidate(f"its start, {init}", lambda: made_everywhere(started))
     if options.in_chans:
         return  # weights at hand are of RGB
-    if (found := at_hand(architecture_of(own), asked.images.fingerprint)) is not None:
+    if (found := at_hand(architecture_of(options.model), asked.images.fingerprint)) is not None:
         name, make = found.name, found.make
         yield Candidate(name, lambda: evaluated(name, make(), own.device, **how), found.images, once=True)
-
-
-def architecture_of(model: EvaluatedModel) -> str:
-    """The network's own name: resnet50 of resnet50_lewel_b."""
-    network: Any = model.network
-    cfg: Any = (network.backbone if model.layer else network).pretrained_cfg
-    return Name.parse(str(cfg["architecture"])).arch

@@ -20,15 +20,14 @@ from ssl_backbones.checks import check, check_at_least
 from ssl_backbones.data import ImageSourceError
 from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.evaluate.alignments import Aligned, grid_of, mapped, matched, mixed, nearest
-from ssl_backbones.evaluate.maps import MapOptions, method_of, opened_models
+from ssl_backbones.evaluate.maps import MapOptions, method_of, opened_models, save
 from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.evaluate.scene_pairs import ScenePairs, pairs_of
-from ssl_backbones.evaluate.segmentation.masks import Scenes, open_scenes
-from ssl_backbones.files import write_file
+from ssl_backbones.evaluate.segmentation.masks import open_scenes
 from ssl_backbones.metrics import Interval, mean_interval, on_same_object, paired_difference
 from ssl_backbones.models.backbone import feature_map
 from ssl_backbones.outputs import check_results_folder
-from ssl_backbones.runs.results import results_of, spelled, write_results
+from ssl_backbones.runs.results import Number, spelled
 from ssl_backbones.train.start import fitting
 from ssl_backbones.visualizers.alignment import HasAlignmentMaps
 from ssl_backbones.visualizers.correspondence import HasPixelEmbeddings, Shown, correspondence_figure
@@ -111,7 +110,10 @@ def correspond(options: Options) -> list[Row]:
             print(f"measured on {len(scenes)} images: {row.name}", file=sys.stderr, flush=True)
             found.append(row)
             shown.append(example)
-    save(found, shown, models, (scenes, pairs), options)
+    if options.shown:
+        draw(pairs, shown, options)
+    more = {"images_with_an_object_in_both_views": count}
+    save(options, models, scenes, table(found), protocol="correspondence", numbers=numbers_of(found), more=more)
     return found
 
 
@@ -179,36 +181,18 @@ class Measurement:
         return row, Shown(row.name, shown)
 
 
-def save(
-    found: Sequence[Row],
-    shown: Sequence[Shown],
-    models: Sequence[EvaluatedModel],
-    data: tuple[Scenes, ScenePairs],
-    options: Options,
-) -> None:
-    """Write the table, the numbers and the figure into the folder."""
-    scenes, pairs = data
+def draw(pairs: ScenePairs, shown: Sequence[Shown], options: Options) -> None:
+    """Save the figure of the first images with an object in both views."""
+    pictures = {at: pairs.pictures(at) for at in pairs.with_objects()[: options.shown]}
     options.out.mkdir(parents=True, exist_ok=True)
+    save_image(correspondence_figure(pictures, shown), options.out / "pairs.png")
+
+
+def numbers_of(found: Sequence[Row]) -> dict[str, Number]:
+    """The share of each alignment on the same object, and its gain over chance, as results.json has them."""
     chance = {f"{row.name}, above chance": row.gain for row in found}
     intervals = {row.name: mean_interval(row.found) for row in found} | chance
-    results = results_of(
-        protocol="correspondence",
-        model=", ".join(model.name for model in models),
-        weights_sha256=", ".join(model.weights_sha256 for model in models),
-        data=scenes,
-        sources=(options.data, ""),
-        numbers={name: asdict(interval) for name, interval in intervals.items()},
-        settings=options.settings,
-        seed=options.seed,
-        device=models[0].device,
-        precision="fp32",
-        more={"images_with_an_object_in_both_views": len(pairs.with_objects())},
-    )
-    if options.shown:
-        pictures = {at: pairs.pictures(at) for at in pairs.with_objects()[: options.shown]}
-        save_image(correspondence_figure(pictures, shown), options.out / "pairs.png")
-    write_file(options.out / "table.md", table(found).encode())
-    write_results(options.out, results)
+    return {name: asdict(interval) for name, interval in intervals.items()}
 
 
 def table(found: Sequence[Row]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ssl_backbones.evaluate.labelled import Labelled, labelled
 from ssl_backbones.evaluate.learned import learned_from
 from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.evaluate.options import FREE, EvaluationOptions
+from ssl_backbones.models.provenance import records
 from ssl_backbones.runs.results import (
     LEARNED,
     LEARNED_SAYS,
@@ -67,9 +68,14 @@ class Evaluation:
         """The features of the images that are wanted (N,) bool and can be read."""
         return features_of(self.model, images, self.extraction, wanted=wanted)
 
+    @cached_property
+    def records(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The recipe and the results of the run that the weights are from; each empty where there is none."""
+        return ({}, {}) if self.options.random else first_decides(lambda: records(self.options.model))
+
     def learned_from(self, images: Images) -> bool:
         """True where the model's own weights were trained with the labels of these images."""
-        return not self.options.random and learned_from(Path(self.options.model), images)
+        return not self.options.random and learned_from(self.options.model, images)
 
     def save_results(self, numbers: Mapping[str, Number], more: Mapping[str, Any]) -> dict[str, Any]:
         """Let the first process write results.json; its content, in every process."""
@@ -100,6 +106,19 @@ class Evaluation:
                     },
                 ),
             )
+        )
+
+    def save_top1(self, learnt: Labelled, queries: Labelled, right: Tensor, **more: Any) -> dict[str, Any]:
+        """Save the accuracy of correct predictions (M,) bool of the queries, and of each class; content likewise."""
+        return self.save_results(
+            {"top-1": proportion(int(right.sum()), len(right))},
+            {
+                "chance": chance(queries.labels),
+                **more,
+                "learnt_from": learnt.account,
+                "asked_about": queries.account,
+                "per_class": {"of": "top-1", "classes": one_by_one(right, queries.labels, list(self.images.classes))},
+            },
         )
 
 

@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 from ssl_backbones.data import Images
 from ssl_backbones.data.subset import HELD_OUT, as_list
-from ssl_backbones.files import UnreadableError
+from ssl_backbones.models.provenance import records, run_file
+from ssl_backbones.registry.errors import ON_THE_WAY, PretrainedWeightsError
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.papers import learns_from_labels
-from ssl_backbones.visualizers.run_section import recorded_recipe, recorded_results
 
 
-def learned_from(folder: Path, images: Images) -> bool:
-    """True for the folder of a run that was trained with labels of these images, or of others of the same source.
+def learned_from(name: str, images: Images) -> bool:
+    """True for weights of a run that was trained with labels of these images, or of others of the same source.
 
-    Those that the run held out are no such images. False where the folder's records cannot be read.
+    They go by any name: `hf-hub:org/name`, a run's folder, its folder `backbone`. Images that the run held out are no
+    such images. False where its records cannot be read.
     """
-    try:
-        recipe, data = recorded_recipe(folder), recorded_results(folder).get("data") or {}
-    except UnreadableError:
+    if images.labels is None:
         return False
-    if images.labels is None or not labels_used(recipe):
-        return False
-    trained = {data.get("fingerprint"), data.get("whole_fingerprint")}
-    if not trained & {images.fingerprint, images.fingerprint_by_sizes, images.whole_fingerprint}:
-        return False
-    held_out = folder / HELD_OUT
-    return not held_out.exists() or not set(as_list(images).split(b"\n")) <= set(held_out.read_bytes().split(b"\n"))
+    with suppress(PretrainedWeightsError, *ON_THE_WAY):
+        recipe, results = records(name)
+        return labels_used(recipe) and same_source(results.get("data"), images) and not held_out(name, results, images)
+    return False
+
+
+def same_source(data: object, images: Images) -> bool:
+    """True for images of the source that results tell as `data`; False where it is no account of images."""
+    asked = (images.fingerprint, images.fingerprint_by_sizes, images.whole_fingerprint)
+    told = (data.get("fingerprint"), data.get("whole_fingerprint")) if isinstance(data, dict) else ()
+    return any(each in asked for each in told)
+
+
+def held_out(name: str, results: Mapping[str, Any], images: Images) -> bool:
+    """True for images that a run kept out of its training: any that it lists; where it is published, all of them."""
+    asked = as_list(images)
+    if (listed := run_file(name, HELD_OUT)) is not None:
+        return set(asked.split(b"\n")) <= set(listed.read_bytes().split(b"\n"))
+    selection = results.get("selection")
+    return isinstance(selection, dict) and selection.get("sha256") == hashlib.sha256(asked).hexdigest()
 
 
 def labels_used(recipe: Mapping[str, Any]) -> bool:

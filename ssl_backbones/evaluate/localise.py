@@ -18,9 +18,8 @@ from ssl_backbones.data import ImageSourceError
 from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.evaluate.detection.open_annotated import open_annotated
 from ssl_backbones.evaluate.detection.squares import Squares, squares_of
-from ssl_backbones.evaluate.maps import MapOptions, method_of, opened_models
+from ssl_backbones.evaluate.maps import MapOptions, method_of, opened_models, save
 from ssl_backbones.evaluate.model import EvaluatedModel
-from ssl_backbones.files import write_file
 from ssl_backbones.metrics import (
     Interval,
     centre_prior,
@@ -32,7 +31,7 @@ from ssl_backbones.metrics import (
     pointing_game,
 )
 from ssl_backbones.outputs import check_results_folder
-from ssl_backbones.runs.results import results_of, spelled, write_results
+from ssl_backbones.runs.results import Number, spelled
 from ssl_backbones.views.normalise import normalise
 from ssl_backbones.visualizers import alignment_maps, feature_norm, grad_cam, principal_component
 from ssl_backbones.visualizers.alignment import HasAlignmentMaps
@@ -118,7 +117,16 @@ def localise(options: Options) -> list[Row]:
         for row in Measurement(model, squares, options).rows():
             print(f"measured on {count} images: {row.name}", file=sys.stderr, flush=True)
             found.append(row)
-    save(found, models, squares, options)
+    area = squares.objects.double().mean().item()
+    save(
+        options,
+        models,
+        squares.images,
+        table(found),
+        protocol="localisation",
+        numbers=numbers_of(found),
+        more={"over_centre_prior": over_centre_prior(found), "objects_area": area},
+    )
     return found
 
 
@@ -202,31 +210,20 @@ def chosen_on_the_others(energy: Tensor) -> Tensor:
     return torch.stack([best[row % 2] for row in range(len(energy))])
 
 
-def save(found: Sequence[Row], models: Sequence[EvaluatedModel], squares: Squares, options: Options) -> None:
-    """Write the table and the numbers into the folder."""
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_file(options.out / "table.md", table(found).encode())
+def numbers_of(found: Sequence[Row]) -> dict[str, Number]:
+    """Every measure of every map that applies to some image, as results.json has them."""
     intervals = {f"{row.name}, {measure}": row.interval(measure) for row in found for measure in row.values}
-    over = {
+    return {name: asdict(interval) for name, interval in intervals.items() if interval}
+
+
+def over_centre_prior(found: Sequence[Row]) -> dict[str, Number]:
+    """The difference of each other map to the centre prior of the same network, likewise."""
+    return {
         f"{row.name}, {measure}": asdict(row.over(centre_of(found, row), measure))
         for row in found
         if row.map != CENTRE
         for measure in COMPARED
     }
-    results = results_of(
-        protocol="localisation",
-        model=", ".join(model.name for model in models),
-        weights_sha256=", ".join(model.weights_sha256 for model in models),
-        data=squares.images,
-        sources=(options.data, ""),
-        numbers={name: asdict(interval) for name, interval in intervals.items() if interval},
-        settings=options.settings,
-        seed=options.seed,
-        device=models[0].device,
-        precision="fp32",
-        more={"over_centre_prior": over, "objects_area": squares.objects.double().mean().item()},
-    )
-    write_results(options.out, results)
 
 
 def centre_of(found: Sequence[Row], row: Row) -> Row:

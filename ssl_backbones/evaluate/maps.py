@@ -1,8 +1,9 @@
-"""Networks whose maps are measured: what is asked of them, and how they and their methods are opened."""
+"""Networks whose maps are measured: what is asked of them, how they and their methods are opened, and what is saved."""
 
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ from typing import Any
 import torch
 
 from ssl_backbones.checks import check, check_at_least, check_seed
+from ssl_backbones.data import Images
 from ssl_backbones.data.decode import MAX_PIXELS
 from ssl_backbones.evaluate.frames import AnnotationsFrame
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model
+from ssl_backbones.files import write_file
 from ssl_backbones.methods import method_from_run
 from ssl_backbones.methods.method import Method
 from ssl_backbones.runs.manifest import listed
+from ssl_backbones.runs.results import Number, results_of, write_results
 from ssl_backbones.typed.words import Positional
 from ssl_backbones.visualizers.run_section import recorded_recipe
 
@@ -82,3 +86,32 @@ def method_of(model: EvaluatedModel, seed: int) -> Method | None:
         return None
     torch.manual_seed(seed)
     return method_from_run(folder, trained=trained).to(model.device)
+
+
+def save(
+    options: MapOptions,
+    models: Sequence[EvaluatedModel],
+    images: Images,
+    table: str,
+    *,
+    protocol: str,
+    numbers: Mapping[str, Number],
+    more: Mapping[str, Any],
+) -> None:
+    """Write the table and the numbers into the folder."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_file(options.out / "table.md", table.encode())
+    results = results_of(
+        protocol=protocol,
+        model=", ".join(model.name for model in models),
+        weights_sha256=", ".join(model.weights_sha256 for model in models),
+        data=images,
+        sources=(options.data, ""),
+        numbers=numbers,
+        settings=options.settings,
+        seed=options.seed,
+        device=models[0].device,
+        precision="fp32",
+        more=more,
+    )
+    write_results(options.out, results)

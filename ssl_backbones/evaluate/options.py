@@ -116,6 +116,6 @@ class EvaluationOptions(FeatureOptions, ABC):
 
 FREE = frozenset(
     {"model", "cache", "batch_size", "workers", "unreadable_share", "max_pixels", "data", "validation", "out"}
-    | {"classes", "hold_out", "beside", "in_chans", "verify"}
+    | {"classes", "hold_out", "in_chans", "verify"}
 )
 """Options that may differ when a folder is come back to: weights and data are held to what they are, not to names."""

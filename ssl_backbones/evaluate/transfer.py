@@ -7,7 +7,6 @@ from abc import ABC
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
@@ -192,7 +191,7 @@ class Learnt:
             told["backbone"] = save_tuned(self.backbone, self.folder, **begun, size=run.size, training=training)
         if run.start is not None:
             told["start"] = to_plain(run.start)
-        if not run.random and learned_from(Path(run.init or run.model), validation):
+        if not run.random and learned_from(run.init or run.model, validation):
             say(LEARNED_SAYS)
             told[LEARNED] = True
         results = results_of(

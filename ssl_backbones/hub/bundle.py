@@ -13,7 +13,7 @@ from ssl_backbones.catalogue.lookup import create_model, describe
 from ssl_backbones.cleanup import new_folder
 from ssl_backbones.files import file_digest, read_object, write_json
 from ssl_backbones.hub.export import preparation, save_backbone
-from ssl_backbones.hub.sidecar import check_no_token
+from ssl_backbones.hub.sidecar import about, check_no_token
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.manifest import Entry
 from ssl_backbones.typed.values import check_form
@@ -84,13 +84,10 @@ def _write_model(name: str, root: Path) -> str:
     """
     known = describe(name)
     model = create_model(name, pretrained=True, num_classes=0)
-    cfg: Any = model.pretrained_cfg
-    told = ("license", "tag", "description", "origin_url", "paper_name", "paper_ids")
     folder = root / re.sub(r"[^\w.-]+", "_", Path(name).resolve().name if os.path.isdir(name) else known.name)
     if folder.exists():
         raise BundleError(f"two models of the bundle would be called {folder.name!r}: bundle them apart")
-    about = {field: cfg[field] for field in told if cfg.get(field)}
-    save_backbone(model, folder, known.backbone, **preparation(model), **about)
+    save_backbone(model, folder, known.backbone, **preparation(model), **about(model))
     return folder.name
 
 

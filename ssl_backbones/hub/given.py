@@ -9,7 +9,7 @@ from typing import Any
 
 from ssl_backbones.models.provenance import Provenance, most_binding
 from ssl_backbones.refusal import Refusal
-from ssl_backbones.registry.licences import HUB_LICENCES, LISTED, is_non_commercial, on_the_hub, slug
+from ssl_backbones.registry.licences import HUB_LICENCES, LISTED, is_non_commercial, marked, on_the_hub, slug
 from ssl_backbones.registry.names import HUB
 from ssl_backbones.registry.tags import LICENCE
 from ssl_backbones.typed.values import from_plain
@@ -41,8 +41,7 @@ class Terms:
     """Their id on the Hub, if they have one."""
 
     def __str__(self) -> str:
-        named = f"[{self.licence}]({self.licence_link})" if self.licence_link else str(self.licence)
-        return f"{named}, NON-COMMERCIAL" if is_non_commercial(self.licence) else named
+        return marked(self.licence, f"[{self.licence}]({self.licence_link})" if self.licence_link else None)
 
     @property
     def on_the_hub(self) -> dict[str, Any]:

@@ -25,6 +25,8 @@ PLAIN = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_res
 """Networks that compute the same in timm, torchvision and detectron2."""
 GROUPED = ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d")
 """Networks that do in timm and torchvision."""
+ABOUT = ("license", "description", "origin_url", "paper_name", "paper_ids", "tag")
+"""The fields of timm's description that tell licence and origin."""
 
 
 class ExportError(Refusal, ValueError):
@@ -46,14 +48,12 @@ def write_exported(file: Path, model: nn.Module, architecture: str, exported: Ex
 
     Raises ExportError, with nothing written, where one of them would hold an access token.
     """
-    cfg: Any = model.pretrained_cfg
-    told = ("license", "description", "origin_url", "paper_name", "paper_ids", "tag")
     beside = {
         "file": file.name,
         "sha256": hashlib.sha256(exported.content).hexdigest(),
         "architecture": architecture,
         "preparation": preparation(model),
-        **{name: cfg[name] for name in told if cfg.get(name)},
+        **about(model),
         **exported.how,
     }
     check_no_token({"the weights": exported.content, "the description of the model": json.dumps(beside).encode()})
@@ -61,6 +61,12 @@ def write_exported(file: Path, model: nn.Module, architecture: str, exported: Ex
     with together((file, path)):
         write_file(file, exported.content)
         write_json(path, beside)
+
+
+def about(model: nn.Module) -> dict[str, Any]:
+    """Licence and origin of a model, as far as its description tells them."""
+    cfg: Any = model.pretrained_cfg
+    return {name: cfg[name] for name in ABOUT if cfg.get(name)}
 
 
 def described_in(file: Path) -> Path:

@@ -21,7 +21,7 @@ from ssl_backbones.files import read_object
 from ssl_backbones.models.backbone import normalisation, weights_sha256
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.registry.image_sets import DATA, known_by
-from ssl_backbones.registry.licences import binds, is_non_commercial, recorded
+from ssl_backbones.registry.licences import binds, is_non_commercial, marked, recorded
 from ssl_backbones.registry.names import HUB, Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.tags import TAGS, Tag
@@ -117,7 +117,7 @@ class Provenance:
     @property
     def terms(self) -> str:
         """The licence, marked where it forbids commercial use."""
-        return f"{self.licence}, NON-COMMERCIAL" if self.non_commercial else self.licence or "not stated"
+        return marked(self.licence)
 
     def __str__(self) -> str:
         terms = f" ({self.images_terms})" if self.images_terms else ""
@@ -162,20 +162,27 @@ def shown(name: str) -> str:
 def records(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The recipe.json and results.json of the run that left a folder or a repository; each empty where there is none.
 
-    They lie beside the weights, as they are published, or above a run's folder `backbone`.
+    PretrainedWeightsError for one that cannot be read.
+    """
+    recipe, results = (run_file(name, file) for file in ("recipe.json", "results.json"))
+    return _object(recipe, check_recipe) if recipe else {}, _object(results, check_results) if results else {}
+
+
+def run_file(name: str, file: str) -> Path | None:
+    """A file of the run that left a folder or a repository; None where there is none, or it cannot be asked for.
+
+    It lies beside the weights, as it is published, or above a run's folder `backbone`.
     """
     if name.startswith(HUB):
-        place = name.partition(":")[2]
-        return _of_repository(place, "recipe.json", check_recipe), _of_repository(place, "results.json", check_results)
-    path = Path(name.removeprefix("local-dir:"))
-    for folder in (path, path.parent) if path.is_dir() else ():
-        if (folder / "results.json").is_file():
-            recipe = folder / "recipe.json"
-            results = _object(folder / "results.json", check_results)
-            return _object(recipe, check_recipe) if recipe.is_file() else {}, results
-        if folder.name != "backbone":
-            break
-    return {}, {}
+        repository, _, revision = name.partition(":")[2].partition("@")
+        if not repository.startswith(TIMMS):
+            with suppress(EntryNotFoundError):
+                return small_file(repository, file, revision or None)
+        return None
+    path = Path(os.path.abspath(name.removeprefix("local-dir:")))
+    folder = path.parent if path.name == "model.safetensors" else path
+    folders = (folder, folder.parent) if folder.name == "backbone" else (folder,)
+    return next((place / file for place in folders if (place / file).is_file()), None)
 
 
 def _is_path(name: str) -> bool:
@@ -184,16 +191,6 @@ def _is_path(name: str) -> bool:
 
 def _object(path: Path, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     return read_object(path, ANEW if check is check_results else WAY_OUT, PretrainedWeightsError, check=check)
-
-
-def _of_repository(place: str, file: str, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """A record that is published with the weights; empty where there is none, or where it cannot be asked for."""
-    repository, _, revision = place.partition("@")
-    if repository.startswith(TIMMS):
-        return {}
-    with suppress(EntryNotFoundError):
-        return _object(small_file(repository, file, revision or None), check)
-    return {}
 
 
 def _tag(name: str) -> Tag | None:

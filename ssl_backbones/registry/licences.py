@@ -40,6 +40,12 @@ def is_non_commercial(licence: str | None) -> bool:
     return re.search(r"-nc(-|$)|non-?commercial|research|^apple-amlr$", slug(licence or "")) is not None
 
 
+def marked(licence: str | None, shown: str | None = None) -> str:
+    """A licence by its name, or by what is `shown` for it, marked where it forbids commercial use."""
+    named = shown or licence or "not stated"
+    return f"{named}, NON-COMMERCIAL" if is_non_commercial(licence) else named
+
+
 def binds(licence: str | None) -> bool:
     """True for a licence that what is made of the weights has to be given too, unless its text says otherwise."""
     return licence is not None and slug(licence) not in PERMISSIVE

@@ -7,14 +7,14 @@ Without: retrieval of an image by a view of it among all, and the effective rank
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Generic, TypeVar
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.catalogue.at_hand import AtHand, weights_at_hand
+from ssl_backbones.catalogue.at_hand import Candidate, Network, weights_at_hand
 from ssl_backbones.data.copies import without_copies
 from ssl_backbones.data.images import Images
 from ssl_backbones.distributed import first_decides, gather_objects, made_everywhere, say
@@ -25,8 +25,6 @@ from ssl_backbones.metrics.logistic_regression import fit_classifier
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.results import Number, proportion
 from ssl_backbones.views import permutation
-
-Network = TypeVar("Network")
 
 MOST, FEWEST = 1000, 64
 """Images that are asked about."""
@@ -45,28 +43,16 @@ class UnusableBaselineError(Refusal, OSError):
     """Weights that were found on this machine, and cannot be read."""
 
 
-@dataclass(frozen=True)
-class Candidate(Generic[Network]):
-    """A network to compare, which is made when its turn comes."""
-
-    name: str
-    make: Callable[[], Network]
-    images: str = ""
-    """The images that it was trained on, where they are known to be others."""
-    once: bool = False
-    """Left out where an earlier one has the same weights."""
-
-
 def at_hand(architecture: str, fingerprint: str) -> Candidate[nn.Module] | None:
     """Weights of an architecture that every process finds on its machine, for images of a fingerprint."""
     found = made_everywhere(lambda: weights_at_hand(architecture, fingerprint))
     names = gather_objects(found and found.name)
     if found is None or len(set(names)) > 1:
         return None
-    return Candidate(found.name, lambda: made_everywhere(lambda: opened(found)), found.images, once=True)
+    return replace(found, make=lambda: made_everywhere(lambda: opened(found)))
 
 
-def opened(found: AtHand) -> nn.Module:
+def opened(found: Candidate[nn.Module]) -> nn.Module:
     """The network with weights that were found; UnusableBaselineError where their file cannot be read."""
     try:
         return found.make()

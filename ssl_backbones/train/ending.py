@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ssl_backbones.catalogue.at_hand import Candidate
 from ssl_backbones.data.images import Images
 from ssl_backbones.distributed import made_everywhere, rank, say, world_size
 from ssl_backbones.ends import is_lost_rank
@@ -19,7 +20,6 @@ from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.names import Name
 from ssl_backbones.train.baselines import (
     RANDOM,
-    Candidate,
     Question,
     Seen,
     at_hand,

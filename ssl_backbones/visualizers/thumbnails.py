@@ -45,18 +45,6 @@ class Mark:
         return [(x + radius * dx, y + radius * dy) for dx, dy in self.outline]
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Images on a board of columns x rows cells."""
-
-    columns: int
-    rows: int
-    at: np.ndarray
-    """(N, 2) place of each image, in cells from the upper left corner."""
-    cells: dict[int, tuple[int, int]]
-    """Image to the cell, column and row, that it is drawn in; the others are marks at their own place."""
-
-
 def mark_of(label: int) -> Mark:
     """The mark of a class by its number: four colours, then the same ones in the next shape; one for all others."""
     if not 0 <= label < MARKS:
@@ -64,8 +52,12 @@ def mark_of(label: int) -> Mark:
     return Mark(COLOURS[label % len(COLOURS)], list(SHAPES.values())[label // len(COLOURS)])
 
 
-def lay_out(places: np.ndarray, columns: int, rows: int) -> Layout:
-    """Each image in the free cell nearest to its place (N, 2), the images nearest to a cell first; up is up."""
+def lay_out(places: np.ndarray, columns: int, rows: int) -> tuple[np.ndarray, dict[int, tuple[int, int]]]:
+    """Places (N, 2) of images in cells from the upper left corner, and the cell, column and row, of each one drawn.
+
+    The images nearest to a cell come first, each in the free cell nearest to its place; those without one are marks at
+    their own place. Up is up.
+    """
     low, high = places.min(0), places.max(0)
     share = (places - low) / np.where(high > low, high - low, 1) if len(places) else places
     at = np.stack([share[:, 0] * (columns - 1), (1 - share[:, 1]) * (rows - 1)], 1)
@@ -80,7 +72,7 @@ def lay_out(places: np.ndarray, columns: int, rows: int) -> Layout:
         if index not in taken and cell not in full:
             taken[index] = cell
             full.add(cell)
-    return Layout(columns, rows, at, {i: (c % columns, c // columns) for i, c in sorted(taken.items())})
+    return at, {i: (c % columns, c // columns) for i, c in sorted(taken.items())}
 
 
 def ordered_labels(labels: Sequence[int] | np.ndarray | None, count: int) -> tuple[list[int], list[int]]:
@@ -137,15 +129,15 @@ def thumbnails(
         raise ValueError(
             f"places are {places.shape} and labels {counted} for {len(images)} images; give (N, 2) and N, or no labels."
         )
-    layout, (numbers, _) = lay_out(places, columns, rows), ordered_labels(labels, len(images))
+    (at, cells), (numbers, _) = lay_out(places, columns, rows), ordered_labels(labels, len(images))
     cell, edge = side + 6, 10
     sheet = Image.new("RGB", (columns * cell + 2 * edge, rows * cell + 2 * edge), PAPER)
     pen = ImageDraw.Draw(sheet)
-    for index, (x, y) in enumerate(layout.at.tolist()):
-        if index not in layout.cells:
+    for index, (x, y) in enumerate(at.tolist()):
+        if index not in cells:
             mark = mark_of(numbers[index])
             pen.polygon(mark.points(edge + (x + 0.5) * cell, edge + (y + 0.5) * cell, 4), mark.colour)
-    for index, (column, row) in layout.cells.items():
+    for index, (column, row) in cells.items():
         left, top, mark = edge + column * cell + 3, edge + row * cell + 3, mark_of(numbers[index])
         labelled = numbers[index] >= 0
         if labelled:

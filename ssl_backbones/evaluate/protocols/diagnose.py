@@ -19,7 +19,7 @@ thing may come that near, above all to a network that has not learnt.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -168,11 +168,7 @@ def measured(middle: Features, pairs: Features, options: Options, device: torch.
         "alignment": lambda chosen: alignment(first[chosen], second[chosen]),
         "uniformity": lambda chosen: uniformity(rows[chosen]),
     }
-    found: dict[str, Number] = {}
-    for name, metric in metrics.items():
-        interval = jackknife_interval(metric, order)
-        found[name] = {"value": interval.value, "low": interval.low, "high": interval.high}
-    return found
+    return {name: asdict(jackknife_interval(metric, order)) for name, metric in metrics.items()}
 
 
 def summary(left: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from ssl_backbones.checks import check
 from ssl_backbones.data import ImageSourceError
 from ssl_backbones.data.subset import drawn_by_class
 from ssl_backbones.distributed import say
-from ssl_backbones.evaluate.evaluation import chance, evaluation, one_by_one
+from ssl_backbones.evaluate.evaluation import evaluation
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
 from ssl_backbones.evaluate.options import EvaluationOptions
 from ssl_backbones.metrics.logistic_regression import STEPS, Classifier, fit_classifier
@@ -57,21 +57,9 @@ def run(options: Options) -> dict[str, Any]:
         chosen, tried = choose(rows, labels, len(images.classes), options)
         classifier = fit_classifier(rows, labels, len(images.classes), chosen)
         right = classifier.predict(queries.rows.to(rows.device)).cpu() == queries.labels
-        left = asked.save_results(
-            {"top-1": proportion(int(right.sum()), len(right))},
-            {
-                "chance": chance(queries.labels),
-                "weight_decay": {
-                    "chosen": chosen,
-                    "by": f"{options.held_out:g} of each class, held out" if tried else "given",
-                    "tried": tried,
-                },
-                "converged": classifier.converged,
-                "learnt_from": learnt.account,
-                "asked_about": queries.account,
-                "per_class": {"of": "top-1", "classes": one_by_one(right, queries.labels, list(images.classes))},
-            },
-        )
+        by = f"{options.held_out:g} of each class, held out" if tried else "given"
+        search = {"chosen": chosen, "by": by, "tried": tried}
+        left = asked.save_top1(learnt, queries, right, weight_decay=search, converged=classifier.converged)
     say(f"logistic regression of {left['model']}: {as_share(left['numbers']['top-1'])}, weight decay {chosen:g}")
     if not classifier.converged:
         say(f"The fit did not converge in {STEPS} steps: its accuracy is not that of the best classifier.")

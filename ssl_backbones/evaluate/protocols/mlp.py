@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from ssl_backbones.checks import check
 from ssl_backbones.distributed import first_decides, say
 from ssl_backbones.evaluate.classification.head_training import Plan, Training, logits_of, train_head
-from ssl_backbones.evaluate.evaluation import chance, evaluation, one_by_one
+from ssl_backbones.evaluate.evaluation import evaluation
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
 from ssl_backbones.evaluate.options import EvaluationOptions
-from ssl_backbones.runs.results import as_share, proportion
+from ssl_backbones.runs.results import as_share
 
 LINES = 10
 """Told of the progress, at most."""
@@ -70,15 +70,7 @@ def run(options: Options) -> dict[str, Any]:
         head = train(*learnt.on(asked.model.device), len(images.classes), options, asked.folder.checkpoints)
         rows, labels = queries.on(asked.model.device)
         right = (logits_of(head, rows).argmax(dim=1) == labels).cpu()
-        left = asked.save_results(
-            {"top-1": proportion(int(right.sum()), len(right))},
-            {
-                "chance": chance(queries.labels),
-                "learnt_from": learnt.account,
-                "asked_about": queries.account,
-                "per_class": {"of": "top-1", "classes": one_by_one(right, queries.labels, list(images.classes))},
-            },
-        )
+        left = asked.save_top1(learnt, queries, right)
         first_decides(lambda: shutil.rmtree(asked.folder.checkpoints, ignore_errors=True))  # half-trained heads
     say(f"{options.protocol} of {left['model']}: {as_share(left['numbers']['top-1'])}")
     return left

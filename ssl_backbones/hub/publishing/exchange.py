@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import timm
-import torch
 from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import get_session
+from huggingface_hub.utils.sha import git_hash
 from torch import nn
 
 from ssl_backbones.cleanup import private_folder
 from ssl_backbones.distributed import doing
 from ssl_backbones.hub.publishing.refusals import PublishError, explaining
+from ssl_backbones.models.backbone import weights_sha256
 
 TIMEOUT = 20.0
 """Seconds that the Hub may be silent when it is asked something."""
@@ -119,7 +119,7 @@ def same(path: Path, known: str) -> bool:
     content = path.read_bytes()
     if len(known) == 64:
         return hashlib.sha256(content).hexdigest() == known
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == known
+    return git_hash(content) == known
 
 
 def publish(api: HfApi, request: Request, folder: Path, files: Sequence[str]) -> str:
@@ -164,7 +164,7 @@ def verify(api: HfApi, request: Request, commit: str, folder: Path, files: Seque
     """
     left = "what is published there is not verified"
     fetched = f"downloading {request.repository}"
-    with empty_cache() as cache, explaining(fetched, left), doing(f"Comparing what was sent: {fetched}"):
+    with private_folder("verify-") as cache, explaining(fetched, left), doing(f"Comparing what was sent: {fetched}"):
         at_once = len(files) + len(TEMPORARY)  # so that tries again are waited for once, and not file by file
         place = Path(
             api.snapshot_download(request.repository, revision=request.tag, cache_dir=cache, max_workers=at_once)
@@ -181,22 +181,7 @@ def verify(api: HfApi, request: Request, commit: str, folder: Path, files: Seque
                     "publish again with --replace and another --tag"
                 )
         loaded = timm.create_model(f"hf-hub:{request.repository}@{commit}", pretrained=True, cache_dir=cache)
-    wanted, found = backbone.state_dict(), loaded.state_dict()
-    wrong = sorted(name for name in wanted.keys() | found.keys() if not identical(wanted.get(name), found.get(name)))
-    if wrong:
+    if weights_sha256(loaded) != weights_sha256(backbone):
         raise PublishError(
-            f"timm loads other weights from {request.repository} than the run's, first in {wrong[0]!r}; {left}: do not "
-            "use it, and report this"
+            f"timm loads other weights from {request.repository} than the run's; {left}: do not use it, and report this"
         )
-
-
-def identical(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
-    """True for two tensors that are the same to the last bit."""
-    return one is not None and other is not None and one.dtype == other.dtype and torch.equal(one, other)
-
-
-@contextmanager
-def empty_cache() -> Iterator[str]:
-    """A cache that nothing was ever downloaded to, for as long as the block lasts."""
-    with private_folder("verify-") as place:
-        yield str(place)
