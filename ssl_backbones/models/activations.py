@@ -1,4 +1,4 @@
-"""What autograd keeps of a network's forward pass for the backward pass."""
+"""Activations that autograd keeps of a forward pass for the backward pass."""
 
 from __future__ import annotations
 
