@@ -19,7 +19,6 @@ from scripts import script
 
 from ssl_backbones.commands import detect
 from ssl_backbones.evaluate.detection import detection_judge
-from ssl_backbones.evaluate.detection.box_metrics import VOC, require_evaluators
 from ssl_backbones.evaluate.detection.detect import built, open_data
 from ssl_backbones.evaluate.detection.detect_run import PRESETS, DetectRun
 from ssl_backbones.evaluate.detection.detection_judge import DetectionJudge, truth
@@ -123,33 +122,19 @@ def test_what_does_not_fit_is_refused_in_a_sentence_before_a_folder_is_made(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("module", "words"), [("pycocotools", []), ("torchmetrics", ["--metric", "coco"]), ("torchmetrics", None)]
-)
+@pytest.mark.parametrize("words", [[], ["--metric", "coco"]])
 def test_what_judges_detections_is_asked_for_before_training(
-    module: str,
-    words: list[str] | None,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
-    root = voc(tmp_path / "voc") if words is not None else parquet(tmp_path / "data")
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(SystemExit) as ended:
-        run(monkeypatch, "resnet8", root, tmp_path / "out", *(words if words is not None else ["--head", "mask_fpn"]))
+        run(monkeypatch, "resnet8", voc(tmp_path / "voc"), tmp_path / "out", *words)
     assert ended.value.code == 2
     expected = (
-        f"detect.py: {module}, which detections are judged by, is not installed: pip install 'ssl-backbones[eval]'"
+        "detect.py: pycocotools, which detections are judged by, is not installed: pip install 'ssl-backbones[eval]'"
     )
     assert capsys.readouterr().err == f"{expected}\n"
     assert not (tmp_path / "out").exists()
-
-
-def test_vocs_metric_asks_for_pycocotools_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torchmetrics", None)
-    require_evaluators(VOC, masks=False)
-    with pytest.raises(ValueError, match="torchmetrics, which"):
-        require_evaluators(VOC, masks=True)
 
 
 @pytest.mark.parametrize(

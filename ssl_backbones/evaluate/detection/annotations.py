@@ -41,8 +41,6 @@ class Objects:
     """(N,): difficult ones of VOC and crowds of COCO, which count neither as found nor as missed."""
     crowd: NDArray[np.bool_]
     """(N,): those that stand for many and are not trained on."""
-    area: NDArray[np.float32]
-    """(N,): pixels of the mask; 0 where the source does not say."""
     source: NDArray[np.int64]
     """(N,): the number of each in its annotation, by which its mask is found."""
 
@@ -63,7 +61,7 @@ class Gathered:
         self.size = size
         self.left_out: list[str] = []
         """Names of objects."""
-        self.rows: list[tuple[list[float], int, bool, bool, float, int]] = []
+        self.rows: list[tuple[list[float], int, bool, bool, int]] = []
         self.names: list[str] = []
 
     def add(
@@ -74,7 +72,6 @@ class Gathered:
         *,
         ignored: bool = False,
         crowd: bool = False,
-        area: float = 0.0,
         source: int = 0,
     ) -> bool:
         """Take in one object, cut at the image's border; False if nothing is left of it. `name` is for a person."""
@@ -83,7 +80,7 @@ class Gathered:
         left, top, right, bottom = max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height)
         taken = all(map(math.isfinite, box)) and right > left and bottom > top
         if taken:
-            self.rows.append(([left, top, right, bottom], label, ignored, crowd, area, source))
+            self.rows.append(([left, top, right, bottom], label, ignored, crowd, source))
             self.names.append(name)
         else:
             self.left_out.append(name)
@@ -91,13 +88,12 @@ class Gathered:
 
     def objects(self, frame: Frame | None) -> Objects:
         """All of them as they lie in the upright image; `frame` is that of the annotations, None if it is not known."""
-        boxes, labels, ignored, crowd, area, source = zip(*self.rows, strict=True) if self.rows else ((),) * 6
+        boxes, labels, ignored, crowd, source = zip(*self.rows, strict=True) if self.rows else ((),) * 5
         whole = Objects(
             np.array(boxes, np.float32).reshape(-1, 4),
             np.array(labels, np.int64),
             np.array(ignored, np.bool_),
             np.array(crowd, np.bool_),
-            np.array(area, np.float32),
             np.array(source, np.int64),
         )
         if frame is None:

@@ -11,10 +11,10 @@ import torch
 from ssl_backbones.data import require_batch, say_copies
 from ssl_backbones.distributed import say, world_size
 from ssl_backbones.evaluate.detection.annotations import AnnotatedImages
-from ssl_backbones.evaluate.detection.box_metrics import require_evaluators
+from ssl_backbones.evaluate.detection.box_metrics import require_pycocotools
 from ssl_backbones.evaluate.detection.detect_run import PRESETS, DetectRun
 from ssl_backbones.evaluate.detection.detection import Detection
-from ssl_backbones.evaluate.detection.detection_judge import DetectionJudge, metric_of
+from ssl_backbones.evaluate.detection.detection_judge import DetectionJudge
 from ssl_backbones.evaluate.detection.open_annotated import open_annotated, open_kept_out
 from ssl_backbones.evaluate.learning_rates import Division, train_at_rates
 from ssl_backbones.evaluate.model import open_model
@@ -85,11 +85,10 @@ def open_data(run: DetectRun) -> tuple[AnnotatedImages, AnnotatedImages]:
     say_copies(tested, images)
     for annotated in (images, tested):
         annotated.decode_by(run.decoding)
-    masks = run.task.head.startswith("mask")
-    if masks:
+    if run.task.head.startswith("mask"):
         tested.require_masks(f"the head {run.task.head}")
     with fitting():
-        require_evaluators(metric_of(run, tested), masks)
+        require_pycocotools()
     return images, tested
 
 
