@@ -17,7 +17,9 @@ from PIL import Image
 from scenes import DrawnScenes, palette, parquet_folder, png, scene, voc_folder
 
 from ssl_backbones.data import DecodePolicy, ImageSourceError, UnreadableImageError
+from ssl_backbones.evaluate.learning_rates import Division
 from ssl_backbones.evaluate.segmentation.masks import decode_mask, open_scenes
+from ssl_backbones.evaluate.segmentation.segment import divided
 from ssl_backbones.evaluate.segmentation.survey import class_names, require_known, survey
 
 MASK = scene(5)[1]
@@ -190,6 +192,14 @@ class TestRefusals:
         scenes.scenes = [(image, np.full_like(mask, 255)) for image, mask in scenes.scenes]
         with pytest.raises(ImageSourceError, match=r"none of the 2 training masks, such as 0\.png, holds a class"):
             survey(scenes, "training", complete=False)
+
+    def test_nothing_but_ignored_pixels_in_a_part(self) -> None:
+        scenes = DrawnScenes(4)
+        scenes.scenes[1:3] = [(image, np.full_like(mask, 255)) for image, mask in scenes.scenes[1:3]]
+        learnt, kept = divided(scenes, Division(np.array([1, 2]), np.array([0, 1])))
+        assert (len(learnt), len(kept)) == (2, 2)
+        with pytest.raises(ImageSourceError, match=r"none of the 2 masks kept for .* such as 1\.png, holds a class"):
+            divided(scenes, Division(np.array([0, 3]), np.array([1, 2])))
 
     def test_more_classes_than_the_head(self) -> None:
         scenes = DrawnScenes(6)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, final
 
 from ssl_backbones.data import ImageSourceError
+from ssl_backbones.data.listed import ListedImages
 from ssl_backbones.data.splits import TEST, TRAIN, VALIDATION
 from ssl_backbones.distributed import say
-from ssl_backbones.evaluate.detection.annotations import AnnotatedImages, Gathered, ListedImages, label_of
+from ssl_backbones.evaluate.detection.annotations import AnnotatedImages, Gathered, label_of
 from ssl_backbones.evaluate.detection.coco_shapes import Shape, Shapes, shape_of
 from ssl_backbones.evaluate.detection.values import box_of, flag_of, size_of, told
 from ssl_backbones.evaluate.frames import AnnotationsFrame

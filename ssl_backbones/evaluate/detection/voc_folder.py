@@ -9,7 +9,8 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from ssl_backbones.data import ImageSourceError
-from ssl_backbones.evaluate.detection.annotations import AnnotatedImages, Gathered, ListedImages, label_of
+from ssl_backbones.data.listed import ListedImages
+from ssl_backbones.evaluate.detection.annotations import AnnotatedImages, Gathered, label_of
 from ssl_backbones.evaluate.detection.values import flag_of, size_of
 from ssl_backbones.evaluate.frames import AnnotationsFrame
 from ssl_backbones.files import regular
