@@ -139,7 +139,9 @@ class TestRefusals:
             open_scenes(str(voc), "mask", ["train"])
 
     def test_no_list_and_an_empty_one(self, voc: Path) -> None:
-        with pytest.raises(ImageSourceError, match=r"aug\.txt' does not exist: choose among .*\(train, val\)"):
+        with pytest.raises(
+            ImageSourceError, match=r"aug\.txt' does not exist: name others .*\(lists there: train, val\)"
+        ):
             open_scenes(str(voc), "mask", ["train", "aug"])
         (voc / "ImageSets/Segmentation/val.txt").write_text("\n\n")
         with pytest.raises(ImageSourceError, match=r"val\.txt' names no image"):

@@ -26,6 +26,7 @@ from ssl_backbones.data.splits import packed_files, packed_kept_out
 from ssl_backbones.data.subset import Subset
 from ssl_backbones.evaluate.frames import AnnotationsFrame, annotated_frames
 from ssl_backbones.evaluate.segmentation.mask_values import MASK_FORMATS, decode_mask
+from ssl_backbones.evaluate.voc_lists import list_file, names_in
 from ssl_backbones.runs.progress import counted
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -80,7 +81,9 @@ class VocScenes(Scenes):
 
     def __init__(self, root: Path, lists: Sequence[str], policy: DecodePolicy = USUAL_POLICY) -> None:
         self.root, self.policy = root, policy
-        names = list(dict.fromkeys(name for word in lists for name in listed(root, word)))
+        way_out = "name others with --train_lists and --validation_lists"
+        files = [list_file(root / LISTS, [word], way_out) for word in lists]
+        names = list(dict.fromkeys(name for file in files for name in names_in(file)))
         self.images = PathKeys(relative_file(root, (IMAGES,), name, IMAGE_SUFFIXES, "image") for name in names)
         self.masks = PathKeys(relative_file(root, MASKS, name, (".png",), "mask") for name in names)
         self.keys = self.images
@@ -248,22 +251,6 @@ def open_scenes(
         f"{spec!r} holds no images with masks: give a folder with {IMAGES}, {MASKS[0]} and {LISTS.as_posix()}, as "
         "Pascal VOC has them, or parquet files with a column of masks"
     )
-
-
-def listed(root: Path, word: str) -> list[str]:
-    """The images that a list names, in its order; ImageSourceError where there is no such list, or nothing in it."""
-    path = root / LISTS / f"{word}.txt"
-    if not path.is_file():
-        there = ", ".join(sorted(file.stem for file in (root / LISTS).glob("*.txt"))) or "none"
-        raise ImageSourceError(
-            f"{str(path)!r} does not exist: choose among the lists there ({there}) with --train_lists and "
-            "--validation_lists"
-        )
-    text = path.read_text(encoding="utf-8", errors="replace")
-    names = [line.split()[0] for line in text.splitlines() if line.strip()]
-    if not names:
-        raise ImageSourceError(f"{str(path)!r} names no image: write a name on each line, without .jpg")
-    return names
 
 
 def relative_file(root: Path, folders: Sequence[str | Path], name: str, suffixes: Sequence[str], what: str) -> str:
