@@ -17,6 +17,8 @@ from PIL import Image
 from scenes import DrawnScenes, palette, parquet_folder, png, scene, voc_folder
 
 from ssl_backbones.data import DecodePolicy, ImageSourceError, UnreadableImageError
+from ssl_backbones.data.digests import digest_of_bytes
+from ssl_backbones.data.keys import fingerprint_by_sizes_of, fingerprint_of
 from ssl_backbones.evaluate.learning_rates import Division
 from ssl_backbones.evaluate.segmentation.masks import decode_mask, open_scenes
 from ssl_backbones.evaluate.segmentation.segment import divided
@@ -125,6 +127,21 @@ def test_scenes_cross_to_a_worker_and_keep_their_fingerprint(tmp_path: Path, mak
     assert np.array_equal(np.asarray(copy[7]), np.asarray(scenes[7]))
     moved = shutil.copytree(folder, tmp_path / "moved")
     assert open_scenes(str(moved), "mask", ["train"]).fingerprint == scenes.fingerprint
+
+
+@pytest.mark.parametrize("make", [voc_folder, parquet_folder])
+def test_the_fingerprint_is_of_images_and_masks(tmp_path: Path, make: Any) -> None:
+    folder = make(tmp_path / "data")
+    scenes = open_scenes(str(folder), "mask", ["train"])
+    if make is voc_folder:
+        names = [*scenes.keys, *(f"SegmentationClass/p{number}.png" for number in range(10))]
+        stored = [(folder / name).read_bytes() for name in names]
+    else:
+        names, rows = [*scenes.keys, "mask"], pq.read_table(folder / "train.parquet").to_pylist()
+        stored = [row[column]["bytes"] for column in ("image", "mask") for row in rows]
+    digests = np.stack([np.frombuffer(digest_of_bytes(each), np.uint8) for each in stored])
+    assert scenes.fingerprint == fingerprint_of(names, None, digests)
+    assert scenes.fingerprint_by_sizes == fingerprint_by_sizes_of(names, None, np.array([*map(len, stored)]))
 
 
 class TestRefusals:
