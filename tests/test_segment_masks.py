@@ -144,6 +144,15 @@ def test_the_fingerprint_is_of_images_and_masks(tmp_path: Path, make: Any) -> No
     assert scenes.fingerprint_by_sizes == fingerprint_by_sizes_of(names, None, np.array([*map(len, stored)]))
 
 
+def test_a_part_of_ignored_pixels_alone_is_refused() -> None:
+    scenes = DrawnScenes(4)
+    scenes.scenes[1:3] = [(image, np.full_like(mask, 255)) for image, mask in scenes.scenes[1:3]]
+    learnt, kept = divided(scenes, Division(np.array([1, 2]), np.array([0, 1])))
+    assert (len(learnt), len(kept)) == (2, 2)
+    with pytest.raises(ImageSourceError, match=r"none of the 2 masks kept for .* such as 1\.png, holds a class"):
+        divided(scenes, Division(np.array([0, 3]), np.array([1, 2])))
+
+
 class TestRefusals:
     def test_no_mask(self, voc: Path) -> None:
         (voc / "SegmentationClass/p4.png").unlink()
@@ -211,14 +220,6 @@ class TestRefusals:
         scenes.scenes = [(image, np.full_like(mask, 255)) for image, mask in scenes.scenes]
         with pytest.raises(ImageSourceError, match=r"none of the 2 training masks, such as 0\.png, holds a class"):
             survey(scenes, "training", complete=False)
-
-    def test_nothing_but_ignored_pixels_in_a_part(self) -> None:
-        scenes = DrawnScenes(4)
-        scenes.scenes[1:3] = [(image, np.full_like(mask, 255)) for image, mask in scenes.scenes[1:3]]
-        learnt, kept = divided(scenes, Division(np.array([1, 2]), np.array([0, 1])))
-        assert (len(learnt), len(kept)) == (2, 2)
-        with pytest.raises(ImageSourceError, match=r"none of the 2 masks kept for .* such as 1\.png, holds a class"):
-            divided(scenes, Division(np.array([0, 3]), np.array([1, 2])))
 
     def test_more_classes_than_the_head(self) -> None:
         scenes = DrawnScenes(6)
