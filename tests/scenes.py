@@ -44,7 +44,10 @@ class DrawnScenes(Scenes):
         return png(np.asarray(self.scenes[index][0]))
 
     def encoded_mask(self, index: int) -> bytes:
-        return png(self.scenes[index][1])
+        return png(self.mask(index))
+
+    def mask(self, index: int) -> np.ndarray:
+        return self.scenes[index][1]
 
     def mask_place(self, index: int) -> str:
         return self.keys[index]

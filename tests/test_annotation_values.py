@@ -41,7 +41,6 @@ def check_usable(images: AnnotatedImages) -> None:
     """Everything that a run takes of annotations is finite, inside its image and can be drawn."""
     for index, objects in enumerate(images.objects):
         assert np.isfinite(objects.boxes).all()
-        assert np.isfinite(objects.area).all()
         assert (objects.boxes[:, 2:] > objects.boxes[:, :2]).all()
         assert (objects.boxes >= 0).all()
         assert (objects.boxes <= [WIDTH, HEIGHT, WIDTH, HEIGHT]).all()
@@ -97,12 +96,6 @@ WHOLE = {"size": [HEIGHT, WIDTH], "counts": [100, 50, HEIGHT * WIDTH - 150]}
         ("bbox", [1, 2, 3, None]),
         ("bbox", [1, 2, 3, True]),
         ("bbox", {"x": 1}),
-        ("area", "768"),
-        ("area", -1),
-        ("area", float("nan")),
-        ("area", float("inf")),
-        ("area", 10**400),
-        ("area", [1]),
         ("iscrowd", "yes"),
         ("iscrowd", 2),
         ("iscrowd", [0]),
@@ -199,13 +192,10 @@ def test_a_polygon_of_two_points_beside_a_whole_one_is_left_out(folder: Path, co
     assert images.all_masks(0)[1].sum() == images.all_masks(0)[1][8:21, 8:21].sum() > 0
 
 
-def test_an_area_of_null_is_told_and_taken_from_the_mask(
-    folder: Path, content: dict[str, Any], caplog: pytest.LogCaptureFixture
-) -> None:
-    images = opened_with(folder, content, alter("area", None))
-    assert images.objects[0].area.tolist()[1] == 0  # which the metric takes for not said
-    assert "1 objects in " in caplog.text
-    assert "have null as their area, the first is annotation 2 of '0.png'" in caplog.text
+@pytest.mark.parametrize("value", [None, -1, "768", [1], 10**400])
+def test_areas_are_not_read(folder: Path, content: dict[str, Any], value: Any) -> None:
+    images, plain = (opened_with(folder, content, change) for change in (alter("area", value), lambda content: None))
+    assert images.fingerprint == plain.fingerprint
 
 
 @pytest.mark.parametrize("value", [None, []])
@@ -324,7 +314,7 @@ def opened_parquet(root: Path, change: Callable[[list[dict[str, Any]]], Any], ki
     table = pq.read_table(parquet(root) / "train.parquet")
     rows = table.to_pylist()
     change(rows)
-    one = {"bbox": pa.list_(kind or pa.float64()), "category": pa.int64(), "area": pa.float64(), "difficult": pa.int8()}
+    one = {"bbox": pa.list_(kind or pa.float64()), "category": pa.int64(), "difficult": pa.int8()}
     objects = pa.list_(pa.struct(list(one.items())))
     fields = [pa.field("objects", objects) if field.name == "objects" else field for field in table.schema]
     schema = pa.schema(fields, metadata=table.schema.metadata)
@@ -341,9 +331,6 @@ def opened_parquet(root: Path, change: Callable[[list[dict[str, Any]]], Any], ki
         ("category", None),
         ("category", -1),
         ("category", 2),
-        ("area", -1.0),
-        ("area", float("nan")),
-        ("area", float("inf")),
         ("difficult", 2),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -11,18 +12,23 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
-from drawn_objects import coco, parquet, voc
+from drawn_objects import coco, parquet, png, scene, voc, xml
+from PIL import Image
 from runs import forget
 from scripts import script
 
 from ssl_backbones.commands import detect
+from ssl_backbones.data import ImageSourceError
 from ssl_backbones.evaluate.detection import detection_judge
-from ssl_backbones.evaluate.detection.box_metrics import VOC, require_evaluators
-from ssl_backbones.evaluate.detection.detect import built, open_data
+from ssl_backbones.evaluate.detection.detect import built, divided, open_data
 from ssl_backbones.evaluate.detection.detect_run import PRESETS, DetectRun
 from ssl_backbones.evaluate.detection.detection_judge import DetectionJudge, truth
+from ssl_backbones.evaluate.detection.open_annotated import open_annotated, open_kept_out
+from ssl_backbones.evaluate.learning_rates import Division
 
 QUICK = ["--preset", "small", "--random", "--workers", "0", "--batch_size", "2", "--iteration_images", "2"]
 QUICK += ["--size", "80", "--task.smallest", "64", "--task.longest", "96", "--task.width", "16", "--task.anchors", "32"]
@@ -123,33 +129,70 @@ def test_what_does_not_fit_is_refused_in_a_sentence_before_a_folder_is_made(
     assert not (tmp_path / "out").exists()
 
 
+def difficult(root: Path) -> None:
+    """Make all test objects of a VOC folder difficult."""
+    for number in range(4, 8):
+        (root / "Annotations" / f"{number:06}.xml").write_text(xml(scene(number), difficult=1))
+
+
+def crowds(root: Path) -> None:
+    """Make all test objects of a COCO folder crowds."""
+    file = root / "annotations" / "instances_val2017.json"
+    file.write_text(file.read_text().replace('"iscrowd": 0', '"iscrowd": 1'))
+
+
+def hidden(root: Path) -> None:
+    """Leave no pixel of any test object in the masks of parquet."""
+    file = root / "validation.parquet"
+    table = pq.read_table(file)
+    nothing = {"instance_mask": {"bytes": png(Image.new("L", (96, 80))), "path": None}}
+    pq.write_table(pa.Table.from_pylist([row | nothing for row in table.to_pylist()], table.schema), file)
+
+
 @pytest.mark.parametrize(
-    ("module", "words"), [("pycocotools", []), ("torchmetrics", ["--metric", "coco"]), ("torchmetrics", None)]
+    ("make", "spoil", "words"),
+    [
+        (voc, difficult, []),
+        (voc, difficult, ["--metric", "coco"]),
+        (coco, crowds, []),
+        (coco, crowds, ["--head", "mask_fpn"]),
+        (parquet, hidden, ["--head", "mask_fpn"]),
+    ],
 )
-def test_what_judges_detections_is_asked_for_before_training(
-    module: str,
-    words: list[str] | None,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_images_without_an_object_that_counts_are_no_test(
+    make: Callable[[Path], Path], spoil: Callable[[Path], None], words: list[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
-    root = voc(tmp_path / "voc") if words is not None else parquet(tmp_path / "data")
+    root = make(tmp_path / "data")
+    asked = detect.parse(["resnet8", "--data", str(root), "--out", str(tmp_path / "out"), *QUICK, *words], "detect.py")
+    open_data(asked)
+    spoil(root)
+    with pytest.raises(ImageSourceError, match=r"none of the 4 images of .* name others with --validation"):
+        open_data(asked)
+    tested, every = open_kept_out(str(root), open_annotated(str(root))), np.arange(4)
+    with pytest.raises(ImageSourceError, match=r"none of the 4 images of .* choose with --choose_on validation"):
+        divided(tested, Division(every, every), asked.task.with_masks)
+
+
+def test_a_part_without_an_object_is_refused(tmp_path: Path) -> None:
+    images = open_annotated(str(voc(tmp_path / "voc")))
+    for learnt, kept in (([0, 1], [3]), ([3], [0, 1])):
+        with pytest.raises(ImageSourceError, match="object"):
+            divided(images, Division(np.array(learnt), np.array(kept)), masks=False)
+
+
+@pytest.mark.parametrize("words", [[], ["--metric", "coco"]])
+def test_what_judges_detections_is_asked_for_before_training(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(SystemExit) as ended:
-        run(monkeypatch, "resnet8", root, tmp_path / "out", *(words if words is not None else ["--head", "mask_fpn"]))
+        run(monkeypatch, "resnet8", voc(tmp_path / "voc"), tmp_path / "out", *words)
     assert ended.value.code == 2
     expected = (
-        f"detect.py: {module}, which detections are judged by, is not installed: pip install 'ssl-backbones[eval]'"
+        "detect.py: pycocotools, which detections are judged by, is not installed: pip install 'ssl-backbones[eval]'"
     )
     assert capsys.readouterr().err == f"{expected}\n"
     assert not (tmp_path / "out").exists()
-
-
-def test_vocs_metric_asks_for_pycocotools_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torchmetrics", None)
-    require_evaluators(VOC, masks=False)
-    with pytest.raises(ValueError, match="torchmetrics, which"):
-        require_evaluators(VOC, masks=True)
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 from drawn_objects import NAMES, coco, parquet, png, scene, voc, xml
 from PIL import Image
+from scenes import voc_folder
 
 from ssl_backbones.data import ImageSourceError, Request
 from ssl_backbones.evaluate.detection.annotations import AnnotatedImages
 from ssl_backbones.evaluate.detection.box_views import BoxBatches, ResizeFlip
 from ssl_backbones.evaluate.detection.open_annotated import open_annotated, open_kept_out
+from ssl_backbones.evaluate.detection.voc_folder import VOC_CLASSES
+from ssl_backbones.evaluate.segmentation.masks import open_scenes
 
 KINDS: dict[str, Callable[[Path], Path]] = {"voc": voc, "coco": coco, "parquet": parquet}
 
@@ -175,7 +178,24 @@ def test_lists_that_are_missing_or_empty_are_refused(tmp_path: Path) -> None:
     root = voc(tmp_path / "voc")
     refused(f"{root}:nothing", "nothing.txt", "lists there: test, trainval")
     (root / "ImageSets" / "Main" / "trainval.txt").write_text("\n")
-    refused(root, "trainval.txt", "is empty")
+    refused(root, "trainval.txt", "names no image")
+
+
+@pytest.mark.parametrize(("make", "place"), [(voc, "Main/trainval"), (voc_folder, "Segmentation/train")])
+def test_a_list_in_another_encoding_is_refused_by_the_name_in_it(
+    make: Callable[[Path], Path], place: str, tmp_path: Path
+) -> None:
+    root = make(tmp_path / "voc")
+    (root / "ImageSets" / f"{place}.txt").write_bytes("caf\u00e9\n".encode("latin-1"))
+    with pytest.raises(ImageSourceError, match=r"caf\ufffd.* take .* off (its|the) list"):
+        open_annotated(str(root)) if make is voc else open_scenes(str(root), "mask", ["train"])
+
+
+def test_lists_of_all_classes_are_told_before_those_of_one(tmp_path: Path) -> None:
+    root = voc(tmp_path / "voc")
+    for name in VOC_CLASSES:
+        (root / "ImageSets" / "Main" / f"{name}_train.txt").touch()
+    refused(f"{root}:nothing", "lists there: test, trainval, aeroplane_train, ", " and 14 more)")
 
 
 def test_a_class_that_training_lacks_is_refused_by_the_file(tmp_path: Path) -> None:
@@ -297,6 +317,7 @@ def test_voc_mini_is_read_by_either_naming(shared_data: Path) -> None:
     assert (len(by_voc), len(by_voc.classes), by_voc.metric) == (147, 20, "voc")
     assert (len(by_coco), len(by_coco.classes), by_coco.metric) == (147, 80, "coco")
     objects, masks = by_coco.drawn(0)
-    drawn, whole = masks.sum(axis=(1, 2)), objects.area
+    stated = pq.read_table(shared_data / "voc_mini" / "train.parquet")["objects"][0].as_py()
+    drawn, whole = masks.sum(axis=(1, 2)), np.array([stated[number]["area"] for number in objects.source])
     assert (drawn <= whole).all()  # larger objects were painted first
     assert drawn[0] == whole[0]

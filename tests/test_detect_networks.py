@@ -197,16 +197,16 @@ def test_regions_and_losses_are_in_single_precision_under_autocast(head: str) ->
     detector = method.detector
     convolution = next(module for module in detector.rpn.head.modules() if isinstance(module, nn.Conv2d))
     for name, module in {
-        "body": detector.body,
         "rpn": detector.rpn.head,
         "regions": detector.roi_heads.box_roi_pool,
         "convolution": convolution,
     }.items():
         module.register_forward_hook(note(name))
+    detector.roi_heads.register_forward_pre_hook(lambda module, given: note("maps")(module, (), given[0]))
     with torch.autocast("cpu", torch.bfloat16):
         scalars = method(batch())
     assert kinds.pop("convolution") == {torch.bfloat16}
-    assert kinds == {name: {torch.float32} for name in ("body", "rpn", "regions")}
+    assert kinds == {name: {torch.float32} for name in ("maps", "rpn", "regions")}
     assert {value.dtype for value in scalars.values()} == {torch.float32}
 
 

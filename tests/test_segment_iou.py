@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -22,6 +23,7 @@ from ssl_backbones.evaluate.segmentation.iou import (
     resampled,
 )
 from ssl_backbones.evaluate.segmentation.mask_values import IGNORED
+from ssl_backbones.evaluate.segmentation.segmentation_judge import as_number
 
 
 def maps(seed: int, classes: int, count: int = 3, side: int = 12) -> list[tuple[Tensor, Tensor]]:
@@ -119,3 +121,13 @@ def test_a_class_of_one_image_has_an_interval_of_the_draws_that_hold_it() -> Non
     assert each[1] is not None
     assert (each[1].low, each[1].value, each[1].high) == pytest.approx((1 / 3, 1 / 3, 1 / 3))
     assert (miou.value, miou.high) == pytest.approx(((1 + 1 / 3) / 2, 1.0))
+
+
+def test_a_class_that_no_draw_holds_has_its_value_alone() -> None:
+    images = np.zeros((4, 3, 2), int)
+    images[:, :, 0] = images[0, :, 1] = 10
+    found = [estimates(Overlaps(np.zeros((2, 2), int), images), 2, seed)[2][1] for seed in range(40)]
+    numbers = [as_number(each) for each in found if each is not None]
+    json.dumps(numbers, allow_nan=False)
+    assert {"value": 1.0} in numbers
+    assert {"value": 1.0, "low": 1.0, "high": 1.0} in numbers

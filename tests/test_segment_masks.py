@@ -17,7 +17,11 @@ from PIL import Image
 from scenes import DrawnScenes, palette, parquet_folder, png, scene, voc_folder
 
 from ssl_backbones.data import DecodePolicy, ImageSourceError, UnreadableImageError
+from ssl_backbones.data.digests import digest_of_bytes
+from ssl_backbones.data.keys import fingerprint_by_sizes_of, fingerprint_of
+from ssl_backbones.evaluate.learning_rates import Division
 from ssl_backbones.evaluate.segmentation.masks import decode_mask, open_scenes
+from ssl_backbones.evaluate.segmentation.segment import divided
 from ssl_backbones.evaluate.segmentation.survey import class_names, require_known, survey
 
 MASK = scene(5)[1]
@@ -125,6 +129,30 @@ def test_scenes_cross_to_a_worker_and_keep_their_fingerprint(tmp_path: Path, mak
     assert open_scenes(str(moved), "mask", ["train"]).fingerprint == scenes.fingerprint
 
 
+@pytest.mark.parametrize("make", [voc_folder, parquet_folder])
+def test_the_fingerprint_is_of_images_and_masks(tmp_path: Path, make: Any) -> None:
+    folder = make(tmp_path / "data")
+    scenes = open_scenes(str(folder), "mask", ["train"])
+    if make is voc_folder:
+        names = [*scenes.keys, *(f"SegmentationClass/p{number}.png" for number in range(10))]
+        stored = [(folder / name).read_bytes() for name in names]
+    else:
+        names, rows = [*scenes.keys, "mask"], pq.read_table(folder / "train.parquet").to_pylist()
+        stored = [row[column]["bytes"] for column in ("image", "mask") for row in rows]
+    digests = np.stack([np.frombuffer(digest_of_bytes(each), np.uint8) for each in stored])
+    assert scenes.fingerprint == fingerprint_of(names, None, digests)
+    assert scenes.fingerprint_by_sizes == fingerprint_by_sizes_of(names, None, np.array([*map(len, stored)]))
+
+
+def test_a_part_of_ignored_pixels_alone_is_refused() -> None:
+    scenes = DrawnScenes(4)
+    scenes.scenes[1:3] = [(image, np.full_like(mask, 255)) for image, mask in scenes.scenes[1:3]]
+    learnt, kept = divided(scenes, Division(np.array([1, 2]), np.array([0, 1])))
+    assert (len(learnt), len(kept)) == (2, 2)
+    with pytest.raises(ImageSourceError, match=r"none of the 2 masks kept for .* such as 1\.png, holds a class"):
+        divided(scenes, Division(np.array([0, 3]), np.array([1, 2])))
+
+
 class TestRefusals:
     def test_no_mask(self, voc: Path) -> None:
         (voc / "SegmentationClass/p4.png").unlink()
@@ -137,7 +165,9 @@ class TestRefusals:
             open_scenes(str(voc), "mask", ["train"])
 
     def test_no_list_and_an_empty_one(self, voc: Path) -> None:
-        with pytest.raises(ImageSourceError, match=r"aug\.txt' does not exist: choose among .*\(train, val\)"):
+        with pytest.raises(
+            ImageSourceError, match=r"aug\.txt' does not exist: name others .*\(lists there: train, val\)"
+        ):
             open_scenes(str(voc), "mask", ["train", "aug"])
         (voc / "ImageSets/Segmentation/val.txt").write_text("\n\n")
         with pytest.raises(ImageSourceError, match=r"val\.txt' names no image"):

@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Protocol, final
 
 import numpy as np
@@ -18,10 +17,8 @@ from PIL import Image
 
 from ssl_backbones.checks import few
 from ssl_backbones.data import DecodePolicy, Images, ImageSourceError
-from ssl_backbones.data.decode import USUAL_POLICY, decode
-from ssl_backbones.data.digest_index import Contents, contents_of_list
 from ssl_backbones.data.frames import Frame, turned, turned_boxes
-from ssl_backbones.data.keys import PathKeys, bytes_of
+from ssl_backbones.data.listed import ListedImages
 from ssl_backbones.data.parquet_in_memory import ParquetImages
 from ssl_backbones.data.subset import Subset
 from ssl_backbones.evaluate.frames import AnnotationsFrame, Size, annotated_frames
@@ -41,8 +38,6 @@ class Objects:
     """(N,): difficult ones of VOC and crowds of COCO, which count neither as found nor as missed."""
     crowd: NDArray[np.bool_]
     """(N,): those that stand for many and are not trained on."""
-    area: NDArray[np.float32]
-    """(N,): pixels of the mask; 0 where the source does not say."""
     source: NDArray[np.int64]
     """(N,): the number of each in its annotation, by which its mask is found."""
 
@@ -63,7 +58,7 @@ class Gathered:
         self.size = size
         self.left_out: list[str] = []
         """Names of objects."""
-        self.rows: list[tuple[list[float], int, bool, bool, float, int]] = []
+        self.rows: list[tuple[list[float], int, bool, bool, int]] = []
         self.names: list[str] = []
 
     def add(
@@ -74,7 +69,6 @@ class Gathered:
         *,
         ignored: bool = False,
         crowd: bool = False,
-        area: float = 0.0,
         source: int = 0,
     ) -> bool:
         """Take in one object, cut at the image's border; False if nothing is left of it. `name` is for a person."""
@@ -83,7 +77,7 @@ class Gathered:
         left, top, right, bottom = max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height)
         taken = all(map(math.isfinite, box)) and right > left and bottom > top
         if taken:
-            self.rows.append(([left, top, right, bottom], label, ignored, crowd, area, source))
+            self.rows.append(([left, top, right, bottom], label, ignored, crowd, source))
             self.names.append(name)
         else:
             self.left_out.append(name)
@@ -91,13 +85,12 @@ class Gathered:
 
     def objects(self, frame: Frame | None) -> Objects:
         """All of them as they lie in the upright image; `frame` is that of the annotations, None if it is not known."""
-        boxes, labels, ignored, crowd, area, source = zip(*self.rows, strict=True) if self.rows else ((),) * 6
+        boxes, labels, ignored, crowd, source = zip(*self.rows, strict=True) if self.rows else ((),) * 5
         whole = Objects(
             np.array(boxes, np.float32).reshape(-1, 4),
             np.array(labels, np.int64),
             np.array(ignored, np.bool_),
             np.array(crowd, np.bool_),
-            np.array(area, np.float32),
             np.array(source, np.int64),
         )
         if frame is None:
@@ -106,45 +99,6 @@ class Gathered:
         inside = np.asarray((cut[:, 2:] > cut[:, :2]).all(axis=1))
         self.left_out += [name for name, kept in zip(self.names, inside, strict=True) if not kept]
         return replace(whole, boxes=turned_boxes(cut, frame)).kept(inside)
-
-
-@final
-class ListedImages(Images):
-    """Images by their paths below a folder, in the order of a list."""
-
-    labels = None
-    classes: Sequence[str] = ()
-
-    def __init__(self, root: Path, paths: Sequence[str]) -> None:
-        self.root, self.policy = root, USUAL_POLICY
-        self.keys = self.files = PathKeys(paths)
-
-    @cached_property
-    def contents(self) -> Contents:
-        """The sizes and digests of all files."""
-        return contents_of_list(self.root, self.files)
-
-    @property
-    def sizes(self) -> np.ndarray:  # type: ignore[override]
-        return self.contents.sizes
-
-    @property
-    def digests(self) -> np.ndarray:  # type: ignore[override]
-        return self.contents.digests
-
-    def whole_digests(self) -> np.ndarray:
-        return contents_of_list(self.root, self.files, whole=True).digests
-
-    def encoded(self, index: int) -> Path:
-        """The file of an image."""
-        return self.root / self.keys[index]
-
-    def raw(self, index: int) -> bytes | None:
-        return bytes_of(self.encoded(index))
-
-    def __getitem__(self, index: int) -> Image.Image:
-        path = self.encoded(index)
-        return decode(path, str(path), self.policy)
 
 
 class Masks(Protocol):
@@ -221,7 +175,7 @@ class AnnotatedImages(Images):
             )
 
     def at(self, rows: NDArray[np.int64]) -> AnnotatedImages:
-        """The images at some rows, in that order, with their objects; ImageSourceError where there is no object."""
+        """The images at some rows, in that order, with their objects."""
         part = copy.copy(self)
         for name in ("fingerprint", "fingerprint_by_sizes", "content_digest"):
             vars(part).pop(name, None)
@@ -229,7 +183,6 @@ class AnnotatedImages(Images):
         part.keys = part.unannotated.keys
         part.frames, part.objects = [self.frames[row] for row in rows], [self.objects[row] for row in rows]
         part.masks = self.masks and MasksAt(self.masks, rows)
-        part.require_objects()
         return part
 
     @property
@@ -270,6 +223,16 @@ class AnnotatedImages(Images):
             raise ImageSourceError(
                 f"{why} needs masks, and {self.source} has boxes alone: take a head without masks (faster_fpn or "
                 "faster_c4), COCO annotations, or parquet files with a column 'instance_mask'"
+            )
+
+    def require_counted(self, masks: bool, way_out: str) -> None:
+        """ImageSourceError where a test of boxes, or of `masks`, has no object that counts."""
+        found = (self.drawn(row)[0] if masks else self.objects[row] for row in range(len(self)))
+        if all(each.ignored.all() for each in found):
+            hidden = " and those without a pixel in their mask" if masks else ""
+            raise ImageSourceError(
+                f"none of the {len(self)} images of {self.source} to be tested on has an object that counts, which "
+                f"difficult ones, crowds{hidden} do not: {way_out}"
             )
 
     def all_masks(self, index: int) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Average precision of detections: COCO's through a maintained evaluator, VOC's here, and how sure either is.
+"""Average precision of detections, VOC's and COCO's, and how sure either is.
 
 Everingham et al., 2010 (VOC, eleven points). https://doi.org/10.1007/s11263-009-0275-4
 Lin et al., 2014 (COCO, a hundred and one). https://arxiv.org/abs/1405.0312
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_backbones.evaluate.detection.packed_masks import Runs, unpacked
+from ssl_backbones.evaluate.detection.packed_masks import Runs
 from ssl_backbones.metrics import percentile_interval, resampled_counts
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -37,8 +37,6 @@ class Instances:
     """(N,) confidences of detections; of annotated objects, anything."""
     ignored: NDArray[np.bool_]
     """(N,) annotated objects that count neither as found nor as missed; of detections, anything."""
-    area: NDArray[np.float64]
-    """(N,) pixels of annotated objects where the annotation says; 0 where not."""
     masks: list[Runs] | None = None
 
     def drawn(self) -> Instances:
@@ -47,7 +45,7 @@ class Instances:
 
         masks = self.masks or []
         kept = [at for at, mask in enumerate(masks) if runs.area(mask)]
-        arrays = {name: getattr(self, name)[kept] for name in ("boxes", "labels", "scores", "ignored", "area")}
+        arrays = {name: getattr(self, name)[kept] for name in ("boxes", "labels", "scores", "ignored")}
         return replace(self, **arrays, masks=[masks[at] for at in kept])
 
 
@@ -148,23 +146,20 @@ class BoxMetric:
     """Detections of an image and class that are looked at, the surest; None for all."""
     crowds: bool = False
     """Take the overlap with an ignored object over the detection alone: it is a crowd."""
-    evaluated: bool = False
-    """Report pycocotools' own value; what is computed here is the interval."""
 
 
 VOC = BoxMetric("voc", "VOC's AP of eleven points", voc_hits, VOC_POINTS)
-COCO = BoxMetric("coco", "COCO's AP", coco_hits, COCO_POINTS, most=100, crowds=True, evaluated=True)
+COCO = BoxMetric("coco", "COCO's AP", coco_hits, COCO_POINTS, most=100, crowds=True)
 """That of masks, too."""
 METRICS = {metric.name: metric for metric in (VOC, COCO)}
 
 
-def require_evaluators(metric: BoxMetric, masks: bool) -> None:
-    """Raise ValueError where a library is missing that the metric, or that of masks, needs."""
-    for name in ("pycocotools", *(["torchmetrics"] if masks or metric.evaluated else [])):
-        if find_spec(name) is None:
-            raise ValueError(
-                f"{name}, which detections are judged by, is not installed: pip install 'ssl-backbones[eval]'"
-            )
+def require_pycocotools() -> None:
+    """ValueError where the library is missing that overlaps are computed by."""
+    if find_spec("pycocotools") is None:
+        raise ValueError(
+            "pycocotools, which detections are judged by, is not installed: pip install 'ssl-backbones[eval]'"
+        )
 
 
 def matched(
@@ -238,41 +233,8 @@ def average_precisions(
 
     Masks are asked of the objects that have a pixel to show, boxes of all.
     """
-
-    def judged(objects: Sequence[Instances], by: BoxMetric, masks: bool) -> dict[str, dict[str, float]]:
-        numbers = measure(found, objects, classes, by, seed=seed, masks=masks)
-        evaluated = coco_evaluated(found, objects, masks) if by.evaluated else {}  # pycocotools' own values
-        return numbers | {name: numbers[name] | {"value": value} for name, value in evaluated.items()}
-
-    numbers = judged(there, metric, masks=False)
+    numbers = measure(found, there, classes, metric, seed=seed)
     if masks:
-        drawn = judged([each.drawn() for each in there], COCO, masks=True)
+        drawn = measure(found, [each.drawn() for each in there], classes, COCO, seed=seed, masks=True)
         numbers |= {f"mask_{name}": number for name, number in drawn.items()}
     return numbers
-
-
-def coco_evaluated(found: Sequence[Instances], there: Sequence[Instances], masks: bool) -> dict[str, float]:
-    """AP, AP50 and AP75 of boxes, or of masks, as torchmetrics has them from pycocotools."""
-    import torch
-    from torchmetrics.detection import MeanAveragePrecision
-
-    metric = MeanAveragePrecision(
-        iou_type=("bbox", "segm") if masks else "bbox",  # by masks alone it forgets images without an object
-        iou_thresholds=THRESHOLDS.tolist(),
-        rec_thresholds=COCO_POINTS.tolist(),
-        backend="pycocotools",
-    )
-    metric.warn_on_many_detections = False
-
-    def plain(side: Instances, **more: Any) -> dict[str, Any]:
-        fields = {"boxes": torch.from_numpy(side.boxes).float(), "labels": torch.from_numpy(side.labels)} | more
-        if masks and side.masks is not None:
-            fields["masks"] = torch.from_numpy(unpacked(side.masks)).bool()
-        return fields
-
-    for each, truth in zip(found, there, strict=True):
-        known = {"iscrowd": torch.from_numpy(truth.ignored).int(), "area": torch.from_numpy(truth.area)}
-        metric.update([plain(each, scores=torch.from_numpy(each.scores))], [plain(truth, **known)])
-    computed = metric.compute()
-    names, kind = {"AP": "map", "AP50": "map_50", "AP75": "map_75"}, "segm_" if masks else ""
-    return {name: float(computed[f"{kind}{key}"]) for name, key in names.items()}

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
 from ssl_backbones.data import ImageSourceError
+from ssl_backbones.data.listed import ListedImages
 from ssl_backbones.data.splits import TEST, TRAIN, VALIDATION
 from ssl_backbones.distributed import say
-from ssl_backbones.evaluate.detection.annotations import AnnotatedImages, Gathered, ListedImages, label_of
+from ssl_backbones.evaluate.detection.annotations import AnnotatedImages, Gathered, label_of
 from ssl_backbones.evaluate.detection.coco_shapes import Shape, Shapes, shape_of
-from ssl_backbones.evaluate.detection.values import area_of, box_of, flag_of, size_of, told
+from ssl_backbones.evaluate.detection.values import box_of, flag_of, size_of, told
 from ssl_backbones.evaluate.frames import AnnotationsFrame
 from ssl_backbones.files import read_object
-
-logger = logging.getLogger(__name__)
 
 PREFIX = "instances_"
 LARGEST = 4 * 2**30
@@ -49,7 +47,6 @@ def open_coco(file: Path, *, classes: Sequence[str] | None = None, frame: Annota
     listed = Listed(file, content["images"], names, [*names.values()] if classes is None else classes)
     for place, item in enumerate(content["annotations"], start=1):
         listed.add(item, place)
-    listed.tell()
     paths = [image["file_name"] for image in content["images"]]
     return AnnotatedImages(
         ListedImages(image_folder(file, paths), paths),
@@ -89,8 +86,6 @@ class Listed:
         self.shapes: list[list[Shape | None]] = [[] for _ in images]
         self.drawn = True
         """True as long as every object has a mask."""
-        self.without_area: list[str] = []
-        """Objects whose area is null."""
 
     def add(self, item: dict[str, Any], place: int) -> None:
         """Take in an object, the file's first, second, ...; ImageSourceError for a value that cannot be."""
@@ -107,26 +102,14 @@ class Listed:
         category = identity(item, "category_id", where)
         label = label_of(self.names.get(category, f"number {category}"), self.classes, where)
         crowd = flag_of(item.get("iscrowd"), "iscrowd", where)
-        shape, area = shape_of(item.get("segmentation"), self.sizes[row], where), area_of(item.get("area"), where)
+        shape = shape_of(item.get("segmentation"), self.sizes[row], where)
         if shape == []:
             self.gathered[row].left_out.append(name)
             return
         box, number = [x, y, x + width, y + height], len(self.shapes[row])
-        taken = self.gathered[row].add(box, label, name, ignored=crowd, crowd=crowd, area=area, source=number)
+        taken = self.gathered[row].add(box, label, name, ignored=crowd, crowd=crowd, source=number)
         self.shapes[row].append(shape)
         self.drawn = self.drawn and not (taken and shape is None)
-        if "area" in item and item["area"] is None:
-            self.without_area.append(name)
-
-    def tell(self) -> None:
-        """A line in the log on objects whose area is not known."""
-        if self.without_area:
-            logger.warning(
-                "%d objects in %r have null as their area, the first is %s: the area of mask or box is taken",
-                len(self.without_area),
-                str(self.file),
-                self.without_area[0],
-            )
 
 
 def identity(item: dict[str, Any], field: str, where: str) -> int | float | str:

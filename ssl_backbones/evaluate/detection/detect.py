@@ -11,10 +11,10 @@ import torch
 from ssl_backbones.data import require_batch, say_copies
 from ssl_backbones.distributed import say, world_size
 from ssl_backbones.evaluate.detection.annotations import AnnotatedImages
-from ssl_backbones.evaluate.detection.box_metrics import require_evaluators
+from ssl_backbones.evaluate.detection.box_metrics import require_pycocotools
 from ssl_backbones.evaluate.detection.detect_run import PRESETS, DetectRun
 from ssl_backbones.evaluate.detection.detection import Detection
-from ssl_backbones.evaluate.detection.detection_judge import DetectionJudge, metric_of
+from ssl_backbones.evaluate.detection.detection_judge import DetectionJudge
 from ssl_backbones.evaluate.detection.open_annotated import open_annotated, open_kept_out
 from ssl_backbones.evaluate.learning_rates import Division, train_at_rates
 from ssl_backbones.evaluate.model import open_model
@@ -35,15 +35,21 @@ def detect(run: DetectRun) -> None:
 
     def train(one: DetectRun, division: Division | None) -> None:
         changed = altered(one, PRESETS, part=division is not None)
-        learnt, tested = (images, validation) if division is None else divided(images, division)
+        learnt, tested = (images, validation) if division is None else divided(images, division, one.task.with_masks)
         train_one(one, learnt, tested, device, changed)
 
     train_at_rates(run, images, "AP", train)
 
 
-def divided(images: AnnotatedImages, division: Division) -> tuple[AnnotatedImages, AnnotatedImages]:
-    """The training images that are learnt from, and those that are kept for the choice."""
-    return images.at(division.learnt), images.at(division.kept)
+def divided(images: AnnotatedImages, division: Division, masks: bool) -> tuple[AnnotatedImages, AnnotatedImages]:
+    """The training images that are learnt from, and those that are kept for the choice.
+
+    ImageSourceError where the former have no object, or the latter none that counts.
+    """
+    learnt, kept = images.at(division.learnt), images.at(division.kept)
+    learnt.require_objects()
+    kept.require_counted(masks, "keep more with --choice_share, or choose with --choose_on validation")
+    return learnt, kept
 
 
 def train_one(
@@ -85,11 +91,11 @@ def open_data(run: DetectRun) -> tuple[AnnotatedImages, AnnotatedImages]:
     say_copies(tested, images)
     for annotated in (images, tested):
         annotated.decode_by(run.decoding)
-    masks = run.task.head.startswith("mask")
-    if masks:
+    if run.task.with_masks:
         tested.require_masks(f"the head {run.task.head}")
     with fitting():
-        require_evaluators(metric_of(run, tested), masks)
+        require_pycocotools()
+    tested.require_counted(run.task.with_masks, "name others with --validation")
     return images, tested
 
 

@@ -57,6 +57,11 @@ class DetectionConfig(MethodConfig):
         if self.precise_batches < 0:
             raise ValueError(f"precise_batches is {self.precise_batches}, but must be at least 0")
 
+    @property
+    def with_masks(self) -> bool:
+        """True if the head predicts masks."""
+        return self.head.startswith("mask")
+
     def build(self, backbone: nn.Module) -> Detection:
         return Detection(backbone, self)
 
@@ -79,7 +84,7 @@ class Detection(Method):
     @property
     def with_masks(self) -> bool:
         """True if the head predicts masks."""
-        return self.config.head.startswith("mask")
+        return self.config.with_masks
 
     def transform(self, size: int) -> ResizeFlip:
         return self.resize(size, self.config.smallest, 0.5)

@@ -150,7 +150,6 @@ def restored(detection: dict[str, torch.Tensor], size: tuple[int, int], original
     """Detections in an image of one height and width, brought to another."""
     scale = torch.tensor([original[1] / size[1], original[0] / size[0]] * 2, device=detection["boxes"].device)
     boxes = detection["boxes"].float() * scale
-    count = len(boxes)
     masks = None
     if "masks" in detection:
         masks = pasted(detection["masks"].cpu(), boxes.cpu(), original)
@@ -158,8 +157,7 @@ def restored(detection: dict[str, torch.Tensor], size: tuple[int, int], original
         boxes.double().cpu().numpy(),
         detection["labels"].cpu().numpy() - 1,
         detection["scores"].double().cpu().numpy(),
-        np.zeros(count, np.bool_),
-        np.zeros(count),
+        np.zeros(len(boxes), np.bool_),
         masks,
     )
 
@@ -181,6 +179,5 @@ def truth(images: AnnotatedImages, index: int, with_masks: bool) -> Instances:
         objects.labels,
         np.zeros(len(objects)),
         objects.ignored,
-        objects.area.astype(np.float64),
         None if masks is None else packed(masks),
     )

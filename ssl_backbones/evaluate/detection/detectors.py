@@ -5,7 +5,7 @@ Settings are those of MoCo's and LEWEL's detectron2 configurations; every normal
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,51 +29,26 @@ MASK_WIDTH = 256
 class Borrowed(nn.Module):
     """A part of the backbone at work in the detector; its weights stay the backbone's alone, under one name."""
 
-    def __init__(self, part: nn.Module, run: Callable[[Any, Tensor], Any]) -> None:
+    def __init__(self, part: nn.Module) -> None:
         super().__init__()
-        self.part, self.run = (part,), run
+        self.part = (part,)
 
-    def forward(self, x: Tensor) -> Any:
-        return self.run(self.part[0], x)
-
-
-class C4Maps:
-    """The map (B, C, h, w) of a ResNet's third stage."""
-
-    def __call__(self, backbone: Any, images: Tensor) -> Maps:
-        (features,) = backbone.forward_intermediates(images, indices=[3], stop_early=True, intermediates_only=True)
-        return {"0": features.float()}
-
-
-class LastStage:
-    """A stage applied to regions."""
-
-    def __call__(self, stage: nn.Module, regions: Tensor) -> Tensor:
-        answer: Tensor = stage(regions)
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.part[0](x)
         return answer
 
 
-class StageMaps:
-    """The maps of some stages, the finest first."""
+class Stages(nn.Module):
+    """The maps of some stages of the backbone, the finest first; its weights stay its own as well."""
 
-    def __init__(self, indices: list[int]) -> None:
-        self.indices = indices
-
-    def __call__(self, backbone: Any, images: Tensor) -> Maps:
-        maps = backbone.forward_intermediates(images, indices=self.indices, intermediates_only=True)
-        return {str(number): each for number, each in enumerate(maps)}
-
-
-class Pyramid(nn.Module):
-    """The stages of a backbone, joined from the coarsest to the finest."""
-
-    def __init__(self, stages: Borrowed, network: FeaturePyramidNetwork) -> None:
+    def __init__(self, backbone: nn.Module, indices: list[int]) -> None:
         super().__init__()
-        self.stages, self.network = stages, network
+        self.backbone, self.indices = (backbone,), indices
 
     def forward(self, images: Tensor) -> Maps:
-        """Maps of one width, in single precision."""
-        return {name: each.float() for name, each in self.network(self.stages(images)).items()}
+        backbone: Any = self.backbone[0]
+        maps = backbone.forward_intermediates(images, indices=self.indices, stop_early=True, intermediates_only=True)
+        return {str(number): each for number, each in enumerate(maps)}
 
 
 @dataclass(frozen=True)
@@ -107,11 +82,11 @@ def c4(backbone: Any, classes: int, masks: bool, sampling: Sampling) -> RCNN:
             f"{type(backbone).__name__} has maps of strides {strides}: take faster_fpn or mask_fpn"
         )
     channels, width = infos[3]["num_chs"], infos[4]["num_chs"]
-    trunk = nn.Sequential(Borrowed(backbone.layer4, LastStage()), nn.BatchNorm2d(width))
+    trunk = nn.Sequential(Borrowed(backbone.layer4), nn.BatchNorm2d(width))
     predictor = {"mask_predictor": MaskRCNNPredictor(width, MASK_WIDTH, classes + 1)} if masks else {}
     pool = AlignedRoIAlign({"0": C4_STRIDE}, C4_REGION)
     return RCNN(
-        Borrowed(backbone, C4Maps()),
+        Stages(backbone, [3]),
         proposals(channels, (C4_ANCHORS,), (12000, 6000), (2000, sampling.test_proposals), sampling.anchors),
         region_heads(pool, trunk, width, classes, sampling.regions, shared=True, **predictor),
     )
@@ -144,7 +119,7 @@ def pyramid(backbone: Any, classes: int, masks: bool, sampling: Sampling, width:
         "mask_predictor": MaskRCNNPredictor(width, width, classes + 1),
     }
     return RCNN(
-        Pyramid(Borrowed(backbone, StageMaps(indices)), network),
+        nn.Sequential(OrderedDict(stages=Stages(backbone, indices), network=network)),
         proposals(width, sizes, (2000, 1000), (1000, sampling.test_proposals), sampling.anchors),
         region_heads(
             AlignedRoIAlign(cut, 7),

@@ -12,7 +12,7 @@ from ssl_backbones.data.splits import packed_files, packed_kept_out
 from ssl_backbones.evaluate.detection.annotations import AnnotatedImages
 from ssl_backbones.evaluate.detection.coco_json import coco_file, open_coco
 from ssl_backbones.evaluate.detection.parquet_objects import Column, open_parquet
-from ssl_backbones.evaluate.detection.voc_folder import VALIDATION, is_voc, open_voc
+from ssl_backbones.evaluate.detection.voc_folder import LISTS, VALIDATION, is_voc, open_voc
 from ssl_backbones.evaluate.frames import AnnotationsFrame
 
 
@@ -71,7 +71,7 @@ def open_kept_out(
 
 def has_list(root: Path, name: str) -> bool:
     """True if a VOC folder has a list of this name."""
-    return (root / "ImageSets" / "Main" / f"{name}.txt").is_file()
+    return (root / LISTS / f"{name}.txt").is_file()
 
 
 def divided(part: str) -> tuple[Path, str]:

@@ -19,7 +19,7 @@ from ssl_backbones.data.frames import frame_of
 from ssl_backbones.data.parquet import joined, read, schema_of
 from ssl_backbones.data.parquet_in_memory import EncodedColumn, ParquetImages
 from ssl_backbones.evaluate.detection.annotations import AnnotatedImages, Gathered, label_of
-from ssl_backbones.evaluate.detection.values import area_of, box_of, flag_of, size_of
+from ssl_backbones.evaluate.detection.values import box_of, flag_of, size_of
 from ssl_backbones.evaluate.detection.voc_folder import VOC_CLASSES
 from ssl_backbones.evaluate.frames import AnnotationsFrame, Size, spelled
 from ssl_backbones.files import object_in
@@ -143,7 +143,6 @@ def objects_of(
             name,
             ignored=crowd or flag_of(item.get("difficult"), "difficult", name),
             crowd=crowd,
-            area=area_of(item.get("area"), name),
             source=place,
         )
     return gathered

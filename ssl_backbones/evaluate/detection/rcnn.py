@@ -25,7 +25,7 @@ from torchvision.ops.poolers import LevelMapper
 
 RATIOS = (0.5, 1.0, 2.0)
 Maps = dict[str, Tensor]
-"""Feature maps (B, C, h, w), the finest first, in single precision."""
+"""Feature maps (B, C, h, w), the finest first."""
 
 
 class RCNN(nn.Module):
@@ -39,7 +39,7 @@ class RCNN(nn.Module):
         self, images: Tensor, sizes: list[tuple[int, int]], targets: list[dict[str, Tensor]] | None = None
     ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
         """The losses and the detections of images (B, 3, H, W) that fill `sizes` of it; one of the two is empty."""
-        maps: Maps = self.body(images)
+        maps: Maps = {name: each.float() for name, each in self.body(images).items()}
         listed = ImageList(images, sizes)
         proposals, rpn_losses = self.rpn(listed, maps, targets)
         detections, losses = self.roi_heads(maps, proposals, sizes, targets)

@@ -44,14 +44,6 @@ def flag_of(value: object, name: str, where: str) -> bool:
     return bool(value)
 
 
-def area_of(value: object, where: str) -> float:
-    """The pixels that an object has by its annotation, 0 for null; ImageSourceError for what is no such number."""
-    area = 0.0 if value is None else number_of(value)
-    if area is None or not 0 <= area < math.inf:
-        raise ImageSourceError(f"{where} has {told(value)} as its area: give its pixels, or leave the area out")
-    return area
-
-
 def told(value: object) -> str:
     """A value in an error's sentence, shortened."""
     text = "null" if value is None else repr(value)

@@ -9,9 +9,11 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from ssl_backbones.data import ImageSourceError
-from ssl_backbones.evaluate.detection.annotations import AnnotatedImages, Gathered, ListedImages, label_of
+from ssl_backbones.data.listed import ListedImages
+from ssl_backbones.evaluate.detection.annotations import AnnotatedImages, Gathered, label_of
 from ssl_backbones.evaluate.detection.values import flag_of, size_of
 from ssl_backbones.evaluate.frames import AnnotationsFrame
+from ssl_backbones.evaluate.voc_lists import list_file, names_in
 from ssl_backbones.files import regular
 
 VOC_CLASSES = (
@@ -20,6 +22,7 @@ VOC_CLASSES = (
 )  # fmt: skip
 TRAIN, VALIDATION = ("trainval", "train"), ("test", "val")
 """Lists of images, the one to take first."""
+LISTS = Path("ImageSets", "Main")
 OBJECT = "object"
 
 
@@ -39,7 +42,8 @@ def open_voc(
 
     Classes are VOC's twenty, or those found where there are others among them, or those given.
     """
-    lists = [list_of(root, split, VALIDATION if kept_out else TRAIN) for root, split in parts]
+    usual, way_out = VALIDATION if kept_out else TRAIN, "name a list after the folder, as in VOC2007:trainval"
+    lists = [list_file(root / LISTS, [split] if split else usual, way_out) for root, split in parts]
     named = [(root, name) for (root, _), file in zip(parts, lists, strict=True) for name in names_in(file)]
     files = [root / "Annotations" / f"{name}.xml" for root, name in named]
     trees = [read_xml(file) for file in files]
@@ -59,29 +63,6 @@ def open_voc(
         source=" and ".join(repr(str(file)) for file in lists),
         frame=frame,
     )
-
-
-def list_of(root: Path, split: str, usual: Sequence[str]) -> Path:
-    """The file that lists a split's images."""
-    folder = root / "ImageSets" / "Main"
-    names = [split] if split else usual
-    files = [folder / f"{name}.txt" for name in names]
-    found = next((file for file in files if file.is_file()), None)
-    if found is None:
-        there = ", ".join(sorted(file.stem for file in folder.glob("*.txt") if "_" not in file.stem)) or "none"
-        raise ImageSourceError(
-            f"{str(files[0])!r} does not exist: name a list of images after the folder, as in {root}:trainval "
-            f"(lists there: {there})"
-        )
-    return found
-
-
-def names_in(file: Path) -> list[str]:
-    """The images that a list names, the first word of each line."""
-    names = [line.split()[0] for line in regular(file).read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not names:
-        raise ImageSourceError(f"{str(file)!r} is empty: list an image a line")
-    return names
 
 
 def read_xml(file: Path) -> Element:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ssl_backbones.data import require_batch, say_copies
+from ssl_backbones.data import ImageSourceError, require_batch, say_copies
 from ssl_backbones.distributed import first_decides, say
 from ssl_backbones.evaluate.learning_rates import Division, train_at_rates
 from ssl_backbones.evaluate.model import open_model
@@ -45,8 +45,17 @@ def segment(run: SegmentRun) -> None:
 
 
 def divided(scenes: Scenes, division: Division) -> tuple[Scenes, Scenes]:
-    """The training scenes that are learnt from, and those that are kept for the choice."""
-    return ScenesAt(scenes, division.learnt), ScenesAt(scenes, division.kept)
+    """The training scenes that are learnt from, and those that are kept for the choice.
+
+    ImageSourceError where no mask of the latter holds a class.
+    """
+    kept = ScenesAt(scenes, division.kept)
+    if not any((kept.mask(row) < IGNORED).any() for row in range(len(kept))):
+        raise ImageSourceError(
+            f"none of the {len(kept)} masks kept for the choice of the learning rate, such as {kept.mask_place(0)}, "
+            "holds a class: keep more with --choice_share, or choose with --choose_on validation"
+        )
+    return ScenesAt(scenes, division.learnt), kept
 
 
 def open_data(run: SegmentRun) -> tuple[Scenes, Scenes]:

@@ -26,6 +26,7 @@ from ssl_backbones.evaluate.segmentation.scene_views import SceneBatches
 from ssl_backbones.evaluate.segmentation.segment_run import SegmentRun
 from ssl_backbones.evaluate.segmentation.segmentation import Segmentation
 from ssl_backbones.evaluate.transfer import Learnt
+from ssl_backbones.metrics import Interval
 from ssl_backbones.runs.progress import counted
 from ssl_backbones.runs.results import as_share
 from ssl_backbones.train.bench import Bench
@@ -77,8 +78,8 @@ class SegmentationJudge:
         run, found = self.run, self.overlaps
         assert found is not None
         miou, accuracy, each = estimates(found, run.resamples, run.seed)
-        numbers = {"miou": asdict(miou), "pixel_accuracy": asdict(accuracy)} | {
-            f"iou/{name}": asdict(value) for name, value in zip(self.classes, each, strict=True) if value is not None
+        numbers = {"miou": as_number(miou), "pixel_accuracy": as_number(accuracy)} | {
+            f"iou/{name}": as_number(value) for name, value in zip(self.classes, each, strict=True) if value is not None
         }
         per_image = trained.folder.path / "per_image.npz"
         np.savez_compressed(per_image, pixels=found.images, keys=np.array(list(self.validation.keys)))
@@ -111,6 +112,11 @@ class SegmentationJudge:
             f"All of it is in {path}/results.json",
         ]
         return "\n".join(lines)
+
+
+def as_number(found: Interval) -> dict[str, float]:
+    """The value and the ends of its interval, without those where no resample gave a value."""
+    return {name: number for name, number in asdict(found).items() if np.isfinite(number)}
 
 
 @torch.no_grad()
