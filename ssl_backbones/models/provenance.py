@@ -22,7 +22,7 @@ from ssl_backbones.models.backbone import normalisation, weights_sha256
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.registry.image_sets import DATA, known_by
 from ssl_backbones.registry.licences import binds, is_non_commercial, recorded
-from ssl_backbones.registry.names import HUB, Name
+from ssl_backbones.registry.names import HUB, LEFT, Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.tags import TAGS, Tag
 from ssl_backbones.typed.records import ANEW, check_recipe, check_results
@@ -156,13 +156,13 @@ def shown(name: str) -> str:
     if name.startswith(HUB) or not _is_path(name):
         return name
     path = PurePath(name)
-    return path.parent.name if path.name == "backbone" and path.parent.name else path.name
+    return path.parent.name if path.name in LEFT and path.parent.name else path.name
 
 
 def records(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The recipe.json and results.json of the run that left a folder or a repository; each empty where there is none.
 
-    They lie beside the weights, as they are published, or above a run's folder `backbone`.
+    They lie beside the weights, as they are published, or above a run's folder `backbone` or `classifier`.
     """
     if name.startswith(HUB):
         place = name.partition(":")[2]
@@ -173,7 +173,7 @@ def records(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
             recipe = folder / "recipe.json"
             results = _object(folder / "results.json", check_results)
             return _object(recipe, check_recipe) if recipe.is_file() else {}, results
-        if folder.name != "backbone":
+        if folder.name not in LEFT:
             break
     return {}, {}
 
