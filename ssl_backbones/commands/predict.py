@@ -30,6 +30,7 @@ from ssl_backbones.evaluate.image_table import (
     write_parquet,
 )
 from ssl_backbones.train.processes import meet
+from ssl_backbones.typed.words import Positional
 
 FORMS = (".parquet", ".csv")
 
@@ -38,6 +39,8 @@ FORMS = (".parquet", ".csv")
 class Options(TableOptions):
     """The classifier, the images, and the file for their classes."""
 
+    model: Positional[str]
+    """The folder `classifier` that a run left, or that run's own, a name of timm's, or hf-hub:org/name."""
     out: Path
     """The file to write, such as predictions.parquet or predictions.csv."""
 
