@@ -218,6 +218,7 @@ INSTEAD = ("--model", f"{UNPUBLISHED}_byol", "--init", UNPUBLISHED)
         ("localise", UNPUBLISHED),
         ("embed", UNPUBLISHED),
         ("mine-pairs", UNPUBLISHED),
+        ("predict", UNPUBLISHED),
         ("visualize", UNPUBLISHED),
         ("export", UNPUBLISHED, "--format", "torchvision"),
         ("bundle", UNPUBLISHED),

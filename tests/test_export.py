@@ -15,7 +15,7 @@ from warm_processes import run_program, without
 
 import ssl_backbones
 from ssl_backbones.hub.bundle import write_bundle
-from ssl_backbones.hub.export import BackboneError, preparation, save_backbone
+from ssl_backbones.hub.export import BackboneError, preparation, save_backbone, save_classifier
 
 FIELDS = {
     "input_size": (3, 96, 96),
@@ -91,6 +91,44 @@ def test_a_folder_is_loaded_as_the_network_that_was_saved(architecture, argument
         assert torch.equal(loaded(images), model(images))
     pool = {"test_vit": "token", "test_vit3": "map"}.get(architecture, "avg")
     assert json.loads((first / "config.json").read_text())["global_pool"] == arguments.get("global_pool", pool)
+
+
+CLASSIFYING = [*NETWORKS, ("resnet8", {}), ("test_efficientnet", {}), ("test_byobnet", {"in_chans": 1})]
+
+
+@pytest.mark.parametrize(("architecture", "arguments"), CLASSIFYING, ids=str)
+def test_a_classifier_gives_the_logits_of_its_backbone_and_its_layer(architecture, arguments, tmp_path):
+    torch.manual_seed(0)
+    model = timm.create_model(architecture, num_classes=0, **arguments).eval()
+    side = arguments.get("img_size", 160)
+    images = torch.randn(2, arguments.get("in_chans", 3), side, side)
+    layer = torch.nn.Linear(model(images).shape[1], 3)
+    about = {"input_size": images.shape[1:], "license": "cc-by-nc-4.0", "crop_pct": 0.9}
+    folder = save_classifier(model, layer, ["a bag", "hat"], tmp_path / "classifier", architecture, **about)
+    for loaded in (
+        timm.create_model(f"local-dir:{folder}", pretrained=True).eval(),
+        ssl_backbones.create_model(folder, pretrained=True).eval(),
+    ):
+        assert torch.equal(loaded(images), layer(model(images)))
+        cfg = loaded.pretrained_cfg
+        assert (list(cfg["label_names"]), cfg["num_classes"]) == (["a bag", "hat"], 3)
+        assert (cfg["license"], cfg["crop_pct"]) == ("cc-by-nc-4.0", 0.9)
+    assert same(ssl_backbones.create_model(folder, pretrained=True, num_classes=0), model)
+    assert model.num_classes == 0
+
+
+def test_a_classifier_that_a_folder_cannot_hold_is_refused(tmp_path):
+    out, layer = tmp_path / "out", torch.nn.Linear(64, 2)
+    model = timm.create_model("resnet8", num_classes=0)
+    with pytest.raises(BackboneError, match="label_names has 3 names, but the layer tells 2 classes apart"):
+        save_classifier(model, layer, ["a", "b", "c"], out, "resnet8")
+    for other in (torch.nn.Linear(64, 2, bias=False), torch.nn.Linear(32, 2)):
+        with pytest.raises(BackboneError, match=r"'resnet8' ends in Linear\(in_features=64.* and not in Linear\("):
+            save_classifier(model, other, [], out, "resnet8")
+    distilled = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=0, depth=1)
+    with pytest.raises(BackboneError, match="ends in"):
+        save_classifier(distilled, torch.nn.Linear(192, 2), [], out, "deit_tiny_distilled_patch16_224")
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])

@@ -88,6 +88,8 @@ def test_two_processes_are_one(name: str, both: Both) -> None:
     assert (there["compute"]["processes"], here["compute"]["processes"]) == (2, 1)
     assert there["tests"] == here["tests"]
     assert there["data"] == here["data"]
+    assert there["classifier"] == here["classifier"]
+    assert (here["classifier"]["folder"] is None) == (name == "finetune_patch")
     with np.load(both.two / name / "per_image.npz") as two, np.load(both.one / name / "per_image.npz") as one:
         assert len(one["top-1"]) == 27
         assert all(two[part].tolist() == one[part].tolist() for part in one.files)

@@ -40,6 +40,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     "import": ("NOWHERE", "NOWHERE"),
     "list": (),
     "mine-pairs": ("NOWHERE", "--data", "NOWHERE", "--out", "out.parquet"),
+    "predict": ("NOWHERE", "--data", "NOWHERE", "--out", "out.parquet"),
     "publish": ("NOWHERE", "--repo", "a/b", "--dry_run"),
     "tables": (),
     "verify": ("NOWHERE",),

@@ -33,6 +33,7 @@ INTERPOLATIONS = {"bicubic", "bilinear", "box", "hamming", "lanczos", "nearest",
 _FIELDS = {field.name for field in fields(PretrainedCfg)}
 
 Names = str | list[str] | None
+ClassNames = list[str] | dict[str, str] | None
 
 
 class Prepared(TypedDict, total=False):
@@ -50,6 +51,7 @@ class Prepared(TypedDict, total=False):
     mean: list[float]
     std: list[float]
     num_classes: int
+    label_names: ClassNames
     pool_size: list[int] | None
     test_pool_size: list[int] | None
     first_conv: Names
@@ -66,6 +68,7 @@ class Config(TypedDict, total=False):
     """config.json as timm writes it."""
 
     num_classes: int
+    label_names: ClassNames
     num_features: int
     global_pool: str
     model_args: dict[str, Any]
@@ -95,6 +98,12 @@ def read_config(
     return read_object(path, _WAY_OUT, PretrainedWeightsError, check=checked)
 
 
+def class_names(config: Mapping[str, Any]) -> dict[int, str]:
+    """The name of each class by its number, as timm's configuration of a classifier has them; empty without any."""
+    names = config.get("label_names") or ()
+    return {int(number): name for number, name in (names.items() if isinstance(names, dict) else enumerate(names))}
+
+
 def read_run(source: str) -> dict[str, Any]:
     """The results of the run that left a folder or a repository; empty where none did."""
     _, results = records(source)
@@ -118,6 +127,9 @@ def _check_values(config: Mapping[str, Any]) -> None:
     for classes in (config, cfg):
         found = classes.get("num_classes", 0)
         check(found <= MOST_CLASSES, "num_classes", found, f"at most {MOST_CLASSES:,}")
+        named = classes.get("label_names")
+        odd = [number for number in named if not number.isdecimal()] if isinstance(named, dict) else []
+        check(not odd, "label_names", brief(repr(odd)), "names by their numbers, or a list of them")
     _check_arguments(config.get("model_args", {}))
 
 

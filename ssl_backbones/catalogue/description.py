@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import timm
 
+from ssl_backbones.catalogue.configs import class_names
+from ssl_backbones.checks import few
 from ssl_backbones.models.provenance import LEARNT, of_timms
 from ssl_backbones.registry.image_sets import DATA
 from ssl_backbones.registry.licences import is_non_commercial, marked
-from ssl_backbones.registry.names import Name
+from ssl_backbones.registry.names import LEFT, Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.tags import Origin, Tag
 
@@ -145,9 +147,14 @@ def describe_config(name: str, source: str, config: Mapping[str, Any], run: Mapp
     paper = PAPERS.get(Name.parse(str(run.get("model", ""))).method)
     images = run.get("data", {}).get("images")
     label = paper.label if paper else "not recorded"
-    if "backbone" in run:  # of a transfer, which trained it on with labels
+    if run.keys() & LEFT:  # of a transfer, which trained it on with labels
         label = f"{paper.label if paper else run.get('model')}, then trained with labels: {run.get('protocol')}"
-    told = (cfg.get("description"), f"The images are prepared {preparation(cfg)}." if "mean" in cfg else None)
+    names = list(class_names({**cfg, **config}).values())
+    told = (
+        f"Tells classes apart: {few(names, 10)}" if names else None,
+        cfg.get("description"),
+        f"The images are prepared {preparation(cfg)}." if "mean" in cfg else None,
+    )
     return Description(
         name=name,
         backbone=config["architecture"],

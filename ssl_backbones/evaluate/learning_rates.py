@@ -19,6 +19,7 @@ from ssl_backbones.distributed import first_decides, say
 from ssl_backbones.evaluate.transfer import Transfer
 from ssl_backbones.files import make_folder, replacing, write_json
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.registry.names import LEFT
 from ssl_backbones.runs.results import NOT_FINITE, Number, read_results, searched_in_words
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError
 from ssl_backbones.train.claiming import check_data, claimed
@@ -160,8 +161,9 @@ def account(
 
 def take_over(folder: RunFolder, best: Path, told: dict[str, Any]) -> None:
     """Copy what the best run left into the search's folder, its results last, with the account of the search."""
-    if (best / "backbone").is_dir():
-        make_folder(folder.backbone)
+    for name in LEFT:
+        if (best / name).is_dir():
+            make_folder(folder.path / name)
     for path in files_of(best):
         with open(path, "rb") as source, replacing(folder.path / path.relative_to(best)) as copy:
             shutil.copyfileobj(source, copy)
@@ -171,6 +173,6 @@ def take_over(folder: RunFolder, best: Path, told: dict[str, Any]) -> None:
 
 
 def files_of(best: Path) -> Iterator[Path]:
-    """The files that a run leaves beside its checkpoints, and those of its backbone."""
+    """The files that a run leaves beside its checkpoints, and those of its networks."""
     yield from (path for path in sorted(best.iterdir()) if path.is_file() and path.name not in OWN)
-    yield from sorted((best / "backbone").glob("*"))
+    yield from (path for name in LEFT for path in sorted((best / name).glob("*")))

@@ -170,6 +170,10 @@ class Learnt:
         backbone = trained.method.backbone if is_tuned(trained.method.backbone) else None
         return cls(trained.images, trained.folder, trained.steps, trained.device, precision, unreadable, backbone)
 
+    def in_words(self, run: Transfer) -> str:
+        """The training in a phrase."""
+        return f"{run.protocol}, {self.steps} steps of {run.batch_size} of {len(self.images)} images"
+
     def save(
         self,
         run: Transfer,
@@ -186,8 +190,8 @@ class Learnt:
         told = {"random_weights": run.random, "steps": self.steps, "unreadable": self.unreadable, **more}
         told["architecture"] = architecture_of(run.model)
         if self.backbone is not None:
-            training = f"{run.protocol}, {self.steps} steps of {run.batch_size} of {len(self.images)} images"
             begun: Any = {"model": run.model, "init": run.init, "random": run.random}
+            training = self.in_words(run)
             told["backbone"] = save_tuned(self.backbone, self.folder, **begun, size=run.size, training=training)
         if run.start is not None:
             told["start"] = to_plain(run.start)

@@ -33,8 +33,8 @@ def save_tuned(
     cfg: Any = backbone.pretrained_cfg
     whole = ssl_backbones.create_model(model, num_classes=0, **open_instead(init, model, random)[1])
     rest = fill(whole, backbone)
-    begun = "random weights" if random else started(init or model, cfg)
     untouched = f"; as at the start are {', '.join(rest)}" if rest else ""
+    told = about(cfg, "" if random else init or model, training)
     try:
         save_backbone(
             whole,
@@ -42,13 +42,24 @@ def save_tuned(
             Name.parse(cfg["architecture"]).arch,
             input_size=(cfg["input_size"][0], size, size),
             **{name: cfg[name] for name in PREPARED},
-            license=None if random else cfg.get("license"),
-            origin_url=None if random else cfg.get("origin_url"),
-            description=f"trained with labels: {training}, as after the last step; begun with {begun}{untouched}",
+            **told | {"description": f"{told['description']}{untouched}"},
         )
     except ValueError as error:
         return {"folder": None, "reason": str(error)}
     return {"folder": folder.backbone.name, "weights_sha256": weights_sha256(whole), "as_after": "the last step"}
+
+
+def about(cfg: Any, start: str, training: str) -> dict[str, Any]:
+    """A description of what a transfer trained, with the licence and the origin of its start, empty for random weights.
+
+    `cfg` is the start's own description, and `training` a phrase.
+    """
+    begun = started(start, cfg) if start else "random weights"
+    return {
+        "license": cfg.get("license") if start else None,
+        "origin_url": cfg.get("origin_url") if start else None,
+        "description": f"trained with labels: {training}, as after the last step; begun with {begun}",
+    }
 
 
 def started(model: str, cfg: Any) -> str:

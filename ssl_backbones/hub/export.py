@@ -1,4 +1,4 @@
-"""A backbone as a folder that plain timm loads: model.safetensors and config.json."""
+"""A backbone, or a classifier on one, as a folder that plain timm loads: model.safetensors and config.json."""
 
 from __future__ import annotations
 
@@ -65,13 +65,65 @@ def save_backbone(
     """
     _check_kind(backbone, architecture)
     asked = {"input_size": input_size, "mean": mean, "std": std, "interpolation": interpolation, "crop_pct": crop_pct}
-    prepared = _prepared(backbone, {name: plain(value) for name, value in asked.items() if value is not None})
     about: dict[str, Any] = {"license": license, "description": description, "origin_url": origin_url, "tag": tag}
-    config = _config(backbone, architecture, **prepared, **about, paper_name=paper_name, paper_ids=paper_ids)
-    _check(backbone, _loaded(config), architecture)
-    kept = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
+    config = _config(backbone, architecture, asked, **about, paper_name=paper_name, paper_ids=paper_ids)
+    return _write(backbone, Path(folder), config, half)
+
+
+def save_classifier(
+    backbone: nn.Module,
+    layer: nn.Linear,
+    label_names: Sequence[str],
+    folder: str | os.PathLike[str],
+    architecture: str,
+    *,
+    input_size: Sequence[int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    interpolation: str | None = None,
+    crop_pct: float | None = None,
+    license: str | None = None,
+    description: str | None = None,
+    origin_url: str | None = None,
+) -> Path:
+    """Write a headless backbone with the layer, from its outputs (B, D) to logits (B, C), that learned to classify.
+
+    `timm.create_model(f"local-dir:{folder}", pretrained=True)` gives these logits. The names are those of the classes,
+    the first first; the rest is as for `save_backbone`. Return the folder. BackboneError for a network that the folder
+    could not hold, such as one that ends in anything but one linear layer, and for more names than classes.
+    """
+    _check_kind(backbone, architecture)
+    if len(label_names) > layer.out_features:
+        raise BackboneError(
+            f"label_names has {len(label_names)} names, but the layer tells {layer.out_features} classes apart: give "
+            "one name for each"
+        )
+    network = _joined(backbone, layer, architecture)
+    asked = {"input_size": input_size, "mean": mean, "std": std, "interpolation": interpolation, "crop_pct": crop_pct}
+    about: dict[str, Any] = {"license": license, "description": description, "origin_url": origin_url}
+    config = _config(network, architecture, asked, classes=layer.out_features, label_names=label_names, **about)
+    return _write(network, Path(folder), config)
+
+
+def _joined(backbone: nn.Module, layer: nn.Linear, architecture: str) -> nn.Module:
+    """A copy of a headless network that ends in the layer; BackboneError where its own classifier is another kind."""
+    network: Any = copy.deepcopy(backbone)
+    network.reset_classifier(layer.out_features)
+    own = network.get_classifier()
+    if not isinstance(own, nn.Linear) or str(own) != str(layer):
+        raise BackboneError(
+            f"timm's {architecture!r} ends in {' '.join(str(own).split())} and not in {layer}: put the classifier on "
+            "another network, or keep its backbone and its layer apart"
+        )
+    own.load_state_dict(layer.state_dict())
+    return network  # type: ignore[no-any-return]
+
+
+def _write(network: nn.Module, folder: Path, config: dict[str, Any], half: bool = False) -> Path:
+    """Write a network with its config.json, if timm would make it again of that: both files, or none that is new."""
+    _check(network, _loaded(config), config["architecture"])
+    kept = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     kept = {key: _halved(value) for key, value in kept.items()} if half else kept
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = (folder / "model.safetensors", folder / "config.json")
     with kept_with_all(files):
@@ -128,28 +180,39 @@ def _halved(value: Tensor) -> Tensor:
     return value.half() if value.dim() > 1 else value
 
 
-def _config(backbone: Any, architecture: str, *, input_size: Sequence[int], **fields: Any) -> dict[str, Any]:
-    """The content of config.json for a headless network; of `fields`, those that are known."""
+def _config(
+    network: Any,
+    architecture: str,
+    asked: Mapping[str, Any],
+    *,
+    classes: int = 0,
+    label_names: Sequence[str] = (),
+    **fields: Any,
+) -> dict[str, Any]:
+    """The content of config.json for a network, by the preparation that is asked for; of `fields`, those known."""
     known: Any = timm.get_pretrained_cfg(architecture) or PretrainedCfg()
-    reduction = backbone.feature_info[-1]["reduction"]
+    prepared = _prepared(network, {name: plain(value) for name, value in asked.items() if value is not None})
+    input_size, reduction = prepared["input_size"], network.feature_info[-1]["reduction"]
     cfg = {
         "custom_load": False,
         "input_size": input_size,
         "fixed_input_size": known.fixed_input_size,
         "crop_mode": "center",
-        "num_classes": 0,
+        "num_classes": classes,
         "pool_size": [math.ceil(side / reduction) for side in input_size[1:]],
         # timm would take weights for other than one or three channels as weights for RGB, and draw the layer anew
         "first_conv": known.first_conv if input_size[0] in (1, 3) else None,
         "classifier": known.classifier,
+        **prepared,
         **{name: value for name, value in fields.items() if value is not None},
     }
-    pool = getattr(backbone, "global_pool", None)
-    arguments = _arguments(backbone)
+    pool = getattr(network, "global_pool", None)
+    arguments = _arguments(network)
     return {
         "architecture": architecture,
-        "num_classes": 0,
-        "num_features": backbone.num_features,
+        "num_classes": classes,
+        **({"label_names": list(label_names)} if label_names else {}),
+        "num_features": network.num_features,
         "global_pool": pool if isinstance(pool, str) else getattr(pool, "pool_type", "avg"),
         **({"model_args": arguments} if arguments else {}),
         "pretrained_cfg": cfg,
@@ -185,17 +248,16 @@ def _check_kind(backbone: nn.Module, architecture: str) -> None:
         )
 
 
-def _check(backbone: nn.Module, loaded: nn.Module, architecture: str) -> None:
+def _check(given: nn.Module, loaded: nn.Module, architecture: str) -> None:
     """Refuse what would be loaded as another network, with other tensors or other layers."""
-    given, expected = (
-        {key: tuple(value.shape) for key, value in one.state_dict().items()} for one in (backbone, loaded)
-    )
-    if wrong := unlike(given, expected):
+    found, expected = ({key: tuple(value.shape) for key, value in one.state_dict().items()} for one in (given, loaded))
+    if wrong := unlike(found, expected):
+        kind = "classifying" if getattr(loaded, "num_classes", 0) else "headless"
         raise BackboneError(
-            f"these are not the weights of a headless {architecture!r}: {len(wrong)} tensors are missing, extra or of "
+            f"these are not the weights of a {kind} {architecture!r}: {len(wrong)} tensors are missing, extra or of "
             f"another shape, first {wrong[0]!r}; save the bare backbone, without head or wrapper"
         )
-    if wrong := unlike(layers(backbone), layers(loaded)):
+    if wrong := unlike(layers(given), layers(loaded)):
         raise BackboneError(
             f"timm would load this {architecture!r} as another network, {len(wrong)} layers of which differ, first "
             f"{wrong[0]!r}: make it by timm.create_model with arguments that JSON can hold, such as act_layer='silu'"

@@ -22,7 +22,7 @@ from ssl_backbones.models.backbone import normalisation, weights_sha256
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.registry.image_sets import DATA, known_by
 from ssl_backbones.registry.licences import binds, is_non_commercial, marked, recorded
-from ssl_backbones.registry.names import HUB, Name
+from ssl_backbones.registry.names import HUB, LEFT, Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.tags import TAGS, Tag
 from ssl_backbones.typed.records import ANEW, check_recipe, check_results
@@ -156,7 +156,7 @@ def shown(name: str) -> str:
     if name.startswith(HUB) or not _is_path(name):
         return name
     path = PurePath(name)
-    return path.parent.name if path.name == "backbone" and path.parent.name else path.name
+    return path.parent.name if path.name in LEFT and path.parent.name else path.name
 
 
 def records(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -171,7 +171,7 @@ def records(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def run_file(name: str, file: str) -> Path | None:
     """A file of the run that left a folder or a repository; None where there is none, or it cannot be asked for.
 
-    It lies beside the weights, as it is published, or above a run's folder `backbone`.
+    It lies beside the weights, as it is published, or above a run's folder `backbone` or `classifier`.
     """
     if name.startswith(HUB):
         repository, _, revision = name.partition(":")[2].partition("@")
@@ -181,7 +181,7 @@ def run_file(name: str, file: str) -> Path | None:
         return None
     path = Path(os.path.abspath(name.removeprefix("local-dir:")))
     folder = path.parent if path.name == "model.safetensors" else path
-    folders = (folder, folder.parent) if folder.name == "backbone" else (folder,)
+    folders = (folder, folder.parent) if folder.name in LEFT else (folder,)
     return next((place / file for place in folders if (place / file).is_file()), None)
 
 

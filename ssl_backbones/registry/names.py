@@ -11,6 +11,8 @@ from ssl_backbones.registry.papers import PAPERS
 
 HUB = ("hf-hub:", "hf_hub:")
 """Beginnings of the names of models that lie on the Hub."""
+LEFT = ("backbone", "classifier")
+"""Folders of the networks that a run leaves in its own."""
 
 
 @dataclass(frozen=True)
@@ -53,5 +55,5 @@ def without_place(model: str) -> str:
     if model.startswith(HUB):
         return model
     path = Path(model)
-    path = path.resolve() if path.name in ("", "..", "backbone") else path
-    return path.parent.name if path.name == "backbone" else path.name
+    path = path.resolve() if path.name in ("", "..", *LEFT) else path
+    return path.parent.name if path.name in LEFT else path.name

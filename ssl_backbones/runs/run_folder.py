@@ -24,6 +24,7 @@ from ssl_backbones.files import (
 )
 from ssl_backbones.locks import Lock, LockedError
 from ssl_backbones.refusal import Refusal, reason
+from ssl_backbones.registry.names import LEFT
 from ssl_backbones.runs.results import PRETRAINING
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,8 @@ OURS = (".lock", ".probe", PRIVATE)
 """The beginnings of the names of what a run that was killed while it claimed the folder may leave."""
 
 
-BACKBONE = ("model.safetensors", "config.json")
+NETWORK = ("model.safetensors", "config.json")
+"""Files of each network that a run leaves."""
 
 
 class RunFolderError(Refusal, RuntimeError):
@@ -78,6 +80,10 @@ class RunFolder:
         return self.path / "backbone"
 
     @property
+    def classifier(self) -> Path:
+        return self.path / "classifier"
+
+    @property
     def log(self) -> Path:
         return self.path / "log.jsonl"
 
@@ -110,7 +116,7 @@ def claim(
     An earlier run of the same recipe goes on. Fields in `may_differ` (dotted names, or the prefix of some) may have
     changed; `complete` gives an earlier recipe the fields that it was written without. A run that failed before it had
     trained anything gives its folder up to another recipe. That of a finished one stays as it is, unless its results
-    were cut short or its backbone is gone: then it counts as unfinished, for the same command to make them anew.
+    were cut short or a network of it is gone: then it counts as unfinished, for the same command to make them anew.
     """
     path = Path(path)
     recipe = as_recorded(recipe)
@@ -119,8 +125,8 @@ def claim(
     probe(path)
     held = take_lock(path)
     try:
-        clear_leftovers(path)
-        clear_leftovers(path / "backbone")
+        for part in ("", *LEFT):
+            clear_leftovers(path / part)
         folder = RunFolder(path, resumed=(path / "recipe.json").exists(), lock=held)
         changed = changed_fields(folder, recipe, may_differ, complete) if folder.resumed else ""
         if changed:
@@ -188,7 +194,7 @@ def check_ours(path: Path) -> None:
 
 def check_no_links(path: Path) -> None:
     """Refuse a folder out of which a run would write, or delete, through a link."""
-    for folder in ("backbone", "checkpoints"):
+    for folder in (*LEFT, "checkpoints"):
         if (path / folder).is_symlink():
             raise RunFolderError(
                 f"{path / folder} is a link, and nothing is written through links: put the folder that it names in its "
@@ -214,17 +220,17 @@ def reopen_if_harmed(folder: RunFolder) -> None:
 
 
 def lost_part(folder: RunFolder) -> tuple[str, bool]:
-    """The part that a finished run has lost, in words, empty for one that is whole; and True if it left a backbone."""
+    """The part that a finished run has lost, in words, empty for one that is whole; and True if it left a network."""
     if not folder.results.exists():
         return "", False
     try:
         results = object_in(content_of(folder.results))
     except (OSError, ValueError) as error:
         return f"its {folder.results.name} cannot be read ({reason(error)})", folder.backbone.exists()
-    told = results.get("backbone")
-    trained = results.get("protocol") == PRETRAINING or (isinstance(told, dict) and bool(told.get("folder")))
-    gone = [name for name in BACKBONE if not (folder.backbone / name).is_file()]
-    return (f"its {folder.backbone.name}/{gone[0]} is gone" if trained and gone else ""), trained
+    left = [name for name in LEFT if isinstance(told := results.get(name), dict) and told.get("folder")]
+    left += ["backbone"] if results.get("protocol") == PRETRAINING else []
+    gone = [f"{name}/{file}" for name in left for file in NETWORK if not (folder.path / name / file).is_file()]
+    return (f"its {gone[0]} is gone" if gone else ""), bool(left)
 
 
 def changed_fields(

@@ -27,16 +27,19 @@ class Answers:
     validation: Images
     readable: np.ndarray
     """(N,) bool, the M images that can be read."""
+    predicted: Tensor
+    """The likeliest class (M,) of each."""
     correct: dict[str, Tensor]
     """Correct predictions (M,) bool: "top-1", and "top-5" if there are more than five classes."""
 
     @classmethod
     def of(cls, guesses: Tensor, classes: int, validation: Images, readable: np.ndarray) -> Answers:
         """The answers by the likeliest classes (N, G), the first first, of so many classes."""
-        labels = torch.tensor(validation.labels)[:, None]
-        right = (guesses.long() == labels)[torch.from_numpy(readable)]
+        kept = torch.from_numpy(readable)
+        guessed, labels = guesses.long()[kept], torch.tensor(validation.labels)[kept]
+        right = guessed == labels[:, None]
         five = {f"top-{FIVE}": right.any(dim=1)} if classes > FIVE else {}
-        return cls(validation, readable, {"top-1": right[:, 0], **five})
+        return cls(validation, readable, guessed[:, 0], {"top-1": right[:, 0], **five})
 
     @property
     def measured(self) -> Measured:

@@ -37,6 +37,12 @@ class Classifier(Method):
     config: ClassifierConfig
     head: nn.Module
 
+    @property
+    def layer(self) -> nn.Linear | None:
+        """The head, where it is one linear layer."""
+        parts = list(self.head) if isinstance(self.head, nn.Sequential) else [self.head]
+        return parts[0] if len(parts) == 1 and isinstance(parts[0], nn.Linear) else None
+
     def transform(self, size: int) -> Transform:
         return self.config.views.to_train(self.backbone, size)
 

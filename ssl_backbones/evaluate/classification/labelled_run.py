@@ -18,9 +18,10 @@ from ssl_backbones.distributed import first_decides, say
 from ssl_backbones.evaluate.classification.accuracy_judge import AccuracyJudge, Answers
 from ssl_backbones.evaluate.classification.classifier import Classifier
 from ssl_backbones.evaluate.classification.finetune import FinetuneConfig
+from ssl_backbones.evaluate.classification.leave import in_words, leave_classifier
 from ssl_backbones.evaluate.classification.linear import LinearConfig
 from ssl_backbones.evaluate.classification.subset import labelled_rows
-from ssl_backbones.evaluate.evaluation import chance, read
+from ssl_backbones.evaluate.evaluation import chance, one_by_one, read
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
 from ssl_backbones.evaluate.learning_rates import Division, train_at_rates
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model
@@ -155,7 +156,7 @@ def train_labelled(run: LabelledRun, asked: Asked, more: Mapping[str, Any]) -> N
     judge = AccuracyJudge(method, asked.validation, run.size, run.judge_every)
 
     def save(trained: Trained) -> str:
-        return save_results(Learnt.by(trained), run, asked, judge.answers, more)
+        return save_results(Learnt.by(trained), run, method, asked, judge.answers, more)
 
     train_run(run, method, asked.images, judge, save)
 
@@ -193,13 +194,17 @@ def rates(run: LabelledRun) -> list[str]:
     return [f"Learning rate of the backbone {scaled:g} ({how}); the head's follows."]
 
 
-def save_results(learnt: Learnt, run: LabelledRun, asked: Asked, answers: Answers, more: Mapping[str, Any]) -> str:
-    """Write results.json and the correct predictions of each image, and return the summary."""
+def save_results(
+    learnt: Learnt, run: LabelledRun, method: Classifier, asked: Asked, answers: Answers, more: Mapping[str, Any]
+) -> str:
+    """Write results.json, the classifier, and the predictions of each image, and return the summary."""
     images, labels, folder = learnt.images, answers.labels, learnt.folder.path
-    curve = tested(learnt.folder)
+    curve, names = tested(learnt.folder), list(asked.whole.classes)
+    left = leave_classifier(method, names, learnt, run)
     numbers = numbers_of(answers.correct, curve, run.judge_every)
-    correct: dict[str, Any] = {name: right.numpy() for name, right in answers.correct.items()}
-    np.savez_compressed(folder / "per_image.npz", keys=np.array(answers.keys), **correct)
+    told: dict[str, Any] = {"predicted": answers.predicted.numpy()}
+    told |= {name: right.numpy() for name, right in answers.correct.items()}
+    np.savez_compressed(folder / "per_image.npz", keys=np.array(answers.keys), **told)
     if "subset" in more:
         write_file(folder / "subset.txt", as_list(asked.images))
     run.selection.save(folder, asked.opened)
@@ -211,13 +216,16 @@ def save_results(learnt: Learnt, run: LabelledRun, asked: Asked, answers: Answer
         more={
             "source_reports": run.source_reports,
             "chance": chance(labels),
+            "per_class": {"of": "top-1", "classes": one_by_one(answers.correct["top-1"], labels, names)},
+            "classifier": left,
             "tests": curve,
             **run.selection.account(asked.whole, asked.opened),
             "not_learnt_from": len(asked.whole) - len(images),
             **more,
         },
     )
-    return summary(run, numbers, len(images), len(labels), chance(labels), str(folder))
+    said = summary(run, numbers, len(images), len(labels), chance(labels), str(folder))
+    return f"{said}\n{in_words(left, learnt.folder)}"
 
 
 def tested(folder: RunFolder) -> list[dict[str, Any]]:

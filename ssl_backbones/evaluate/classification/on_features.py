@@ -68,7 +68,7 @@ def train_on_features(run: LabelledRun, asked: Asked, more: Mapping[str, Any]) -
             answers = probe.answers(tested, asked.validation)
             precision = extraction(run).precision
             done = Learnt(images, folder, steps, model.device, precision, sorted(learnt.unreadable))
-            say(first_decides(lambda: save_results(done, run, asked, answers, more)))
+            say(first_decides(lambda: save_results(done, run, method, asked, answers, more)))
 
 
 def extraction(run: LabelledRun) -> Extraction:
