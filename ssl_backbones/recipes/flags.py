@@ -7,8 +7,9 @@ for --method.pairs.
 from __future__ import annotations
 
 from ssl_backbones.methods.flags import FlagsConfig
+from ssl_backbones.recipes.named import named
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, ScheduleConfig
 from ssl_backbones.registry.tables import stated
 from ssl_backbones.views import MOCO_V2_SMALL_VIEWS
 
@@ -27,34 +28,28 @@ MINED = (
 
 def large(variant: str, method: FlagsConfig, table: str, not_stated: str) -> Recipe:
     """A ResNet-50 under FLAGS."""
-    name = f"resnet50_flags.in1k_200ep_{variant}"
-    return Recipe(
-        name=name,
-        model="resnet50_flags",
-        method=method,
+    tag = f"in1k_200ep_{variant}"
+    return named(
+        "resnet50",
+        method,
+        tag,
         epochs=200,
         batch_size=256,
         hold_out=HELD_OUT,
         optimizer=OptimizerConfig("sgd", 0.03, weight_decay=1e-4),
-        promise=Promise(
-            paper=PAPER,
-            table=table,
-            data="ImageNet-1k",
-            epochs=200,
-            hardware="not stated",
-            hours=None,
-            result=f"{stated(name, 'top-1, linear')} (paper, the best epoch); here: not measured",
-            not_stated=not_stated,
-        ),
+        paper=PAPER,
+        table=table,
+        data="ImageNet-1k",
+        result=f"{stated(f'resnet50_flags.{tag}', 'top-1, linear')} (paper, the best epoch); here: not measured",
+        not_stated=not_stated,
     )
 
 
 def small(variant: str, local_branch: bool) -> Recipe:
     """A ResNet-8 under FLAGS on Imagenette's images at 64 px, with what MoCo v2 has there."""
-    return Recipe(
-        name=f"resnet8_flags.imagenette96_100ep_{variant}",
-        model="resnet8_flags",
-        method=FlagsConfig(
+    return named(
+        "resnet8",
+        FlagsConfig(
             local_branch=local_branch,
             hidden_dim=512,
             projection_dim=128,
@@ -62,23 +57,20 @@ def small(variant: str, local_branch: bool) -> Recipe:
             momentum=0.99,
             views=MOCO_V2_SMALL_VIEWS,
         ),
+        f"imagenette96_100ep_{variant}",
         size=64,
         epochs=100,
         batch_size=128,
         optimizer=OptimizerConfig("sgd", 0.12, weight_decay=5e-4, exclude_norm_and_bias=True),
         schedule=ScheduleConfig(warmup_epochs=1, per="step"),
         monitoring=Monitoring(knn_every=5),
-        promise=Promise(
-            paper="Small images (no paper)",
-            table="resnet8 at 64 px",
-            data="Imagenette",
-            epochs=100,
-            hardware="2 CPU cores",
-            hours=None,
-            result="not measured",
-            not_stated="Pairs by a backbone of this size: ssl-backbones mine-pairs "
-            "runs/resnet8_moco_v2.imagenette96_100ep --layer layer3.",
-        ),
+        paper="Small images (no paper)",
+        table="resnet8 at 64 px",
+        data="Imagenette",
+        hardware="2 CPU cores",
+        result="not measured",
+        not_stated="Pairs by a backbone of this size: ssl-backbones mine-pairs "
+        "runs/resnet8_moco_v2.imagenette96_100ep --layer layer3.",
     )
 
 

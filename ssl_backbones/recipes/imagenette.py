@@ -16,8 +16,9 @@ from ssl_backbones.methods.patch_relnet import PatchRelNetConfig
 from ssl_backbones.methods.patch_rotnet import PatchRotNetConfig
 from ssl_backbones.methods.rotnet import RotNetConfig
 from ssl_backbones.methods.supervised import SupervisedConfig
+from ssl_backbones.recipes.named import named
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, ScheduleConfig
 from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, PREDICTIVE, byol, lewel_b, lewel_m, moco_v2
 from ssl_backbones.views import MOCO_V2_SMALL_VIEWS
 
@@ -46,26 +47,23 @@ def row(
     not_stated: str = "",
 ) -> Recipe:
     """A method's row of the table."""
-    return Recipe(
-        name=f"resnet8_{method.name}.imagenette32_{epochs}ep{end}",
-        model=f"resnet8_{method.name}",
-        method=method,
+    return named(
+        "resnet8",
+        method,
+        f"imagenette32_{epochs}ep{end}",
         size=32,
         epochs=epochs,
         batch_size=batch_size,
         optimizer=optimizer,
         schedule=schedule,
         monitoring=Monitoring(knn_every=0),
-        promise=Promise(
-            paper="Imagenette at equal cost (no paper)",
-            table="resnet8 at 32 px",
-            data="Imagenette",
-            epochs=epochs,
-            hardware="1 CPU core",
-            hours=0.1,
-            result="measured, seed 0, beside all others: benchmarks/results/imagenette_table.json",
-            not_stated=not_stated,
-        ),
+        paper="Imagenette at equal cost (no paper)",
+        table="resnet8 at 32 px",
+        data="Imagenette",
+        hardware="1 CPU core",
+        hours=0.1,
+        result="measured, seed 0, beside all others: benchmarks/results/imagenette_table.json",
+        not_stated=not_stated,
     )
 
 

@@ -10,8 +10,9 @@ from ssl_backbones.methods.lewel_b import LewelBConfig
 from ssl_backbones.methods.lewel_m import LewelMConfig
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.methods.moco_v2 import MoCoV2Config
+from ssl_backbones.recipes.named import named
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, ScheduleConfig
 from ssl_backbones.views import LEWEL_B_SMALL_VIEWS, MOCO_V2_SMALL_VIEWS
 
 HEADS: dict[str, dict[str, Any]] = {
@@ -61,38 +62,31 @@ METHODS: dict[str, Callable[[dict[str, Any]], MethodConfig]] = {
 
 def small(
     arch: str,
-    method: str,
-    config: MethodConfig,
+    method: MethodConfig,
     batch_size: int,
     optimizer: OptimizerConfig,
     images: str = "imagenette96",
+    end: str = "",
 ) -> Recipe:
-    """A network and a method on small images at 64 px; what follows a full stop ends the tag."""
-    suffix, _, kind = method.partition(".")
-    return Recipe(
-        name=f"{arch}_{suffix}.{images}_{EPOCHS}ep{'_' if kind else ''}{kind}",
-        model=f"{arch}_{suffix}",
-        method=config,
+    """A network and a method on small images at 64 px; the tag ends in `end`."""
+    return named(
+        arch,
+        method,
+        f"{images}_{EPOCHS}ep{end}",
         size=64,
         epochs=EPOCHS,
         batch_size=batch_size,
         optimizer=optimizer,
         schedule=ScheduleConfig(warmup_epochs=1, per="step"),
         monitoring=Monitoring(knn_every=5),
-        promise=Promise(
-            paper="Small images (no paper)",
-            table=f"{arch} at 64 px",
-            data=SETS[images],
-            epochs=EPOCHS,
-            hardware="2 CPU cores",
-            hours=None,
-            result="not measured",
-        ),
+        paper="Small images (no paper)",
+        table=f"{arch} at 64 px",
+        data=SETS[images],
+        hardware="2 CPU cores",
+        result="not measured",
     )
 
 
 RECIPES = tuple(
-    small(arch, name, METHODS[name](heads), BATCH[name], OPTIMIZER[name])
-    for arch, heads in HEADS.items()
-    for name in METHODS
+    small(arch, METHODS[name](heads), BATCH[name], OPTIMIZER[name]) for arch, heads in HEADS.items() for name in METHODS
 )
