@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ssl_backbones.methods.flags import FlagsConfig
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.methods.patch_relnet import PatchRelNetConfig
 from ssl_backbones.methods.patch_rotnet import PatchRotNetConfig
-from ssl_backbones.recipes.imagenette import ADAM, FLAGS
+from ssl_backbones.recipes.imagenette import ADAM
 from ssl_backbones.recipes.named import named
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, ScheduleConfig
-from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, PREDICTIVE, byol, lewel_b, lewel_m, moco_v2
+from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, PREDICTIVE, byol, flags, lewel_b, lewel_m, moco_v2
 
 IMAGENETTE, CLOTHING = "imagenette32", "clothing10_32"
 DATA = {
@@ -56,7 +55,7 @@ RECIPES = (
     shipped(replace(lewel_m(HEADS["resnet8"]), groups=8), 60, 128, CONTRASTIVE),
     shipped(lewel_b(HEADS["resnet8"]), 60, 64, PREDICTIVE),
     shipped(
-        FlagsConfig(local_branch=False, **FLAGS),
+        flags(HEADS["resnet8"], local_branch=False),
         60,
         128,
         CONTRASTIVE,

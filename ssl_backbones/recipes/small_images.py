@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ssl_backbones.methods.byol import BYOLConfig
+from ssl_backbones.methods.flags import FlagsConfig
 from ssl_backbones.methods.lewel_b import LewelBConfig
 from ssl_backbones.methods.lewel_m import LewelMConfig
 from ssl_backbones.methods.method import MethodConfig
@@ -47,6 +48,11 @@ def lewel_m(heads: dict[str, Any]) -> LewelMConfig:
     )
 
 
+def flags(heads: dict[str, Any], local_branch: bool) -> FlagsConfig:
+    """FLAGS with MoCo v2's queue here."""
+    return FlagsConfig(**heads, local_branch=local_branch, queue_size=4096, momentum=0.99, views=MOCO_V2_SMALL_VIEWS)
+
+
 PREDICTIVE = OptimizerConfig("sgd", 0.6, weight_decay=1e-4, exclude_norm_and_bias=True)
 CONTRASTIVE = OptimizerConfig("sgd", 0.12, weight_decay=5e-4, exclude_norm_and_bias=True)
 OPTIMIZER = {"byol": PREDICTIVE, "lewel_b": PREDICTIVE, "moco_v2": CONTRASTIVE, "lewel_m": CONTRASTIVE}
@@ -67,6 +73,7 @@ def small(
     optimizer: OptimizerConfig,
     images: str = "imagenette96",
     end: str = "",
+    not_stated: str = "",
 ) -> Recipe:
     """A network and a method on small images at 64 px; the tag ends in `end`."""
     return named(
@@ -84,6 +91,7 @@ def small(
         data=SETS[images],
         hardware="2 CPU cores",
         result="not measured",
+        not_stated=not_stated,
     )
 
 
