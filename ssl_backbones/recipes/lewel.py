@@ -17,6 +17,8 @@ from ssl_backbones.registry.tables import stated
 PAPER = "LEWEL (Huang et al., CVPR 2022, https://arxiv.org/abs/2203.14898)"
 IN1K, IN100 = "ImageNet-1k", "ImageNet-100"
 GPUS = "8 V100 GPUs"
+SGD = OptimizerConfig("sgd", 0.9, weight_decay=1e-6, exclude_norm_and_bias=True)
+"""SGD as the paper states it for LEWEL_B, at a rate for 256 images."""
 
 SYNC = "SyncBN in every part, heads included."
 GAMMAS = "The heads' normalisation scales are decayed and adapted, as in the log of the published run."
@@ -35,11 +37,6 @@ def lars(lr: float, weight_decay: float, exclude_head_norm: bool) -> OptimizerCo
     return OptimizerConfig(
         "lars", lr, weight_decay=weight_decay, exclude_norm_and_bias=True, exclude_head_norm=exclude_head_norm
     )
-
-
-def sgd(lr: float) -> OptimizerConfig:
-    """SGD as the paper states it for LEWEL_B, at a rate for 256 images."""
-    return OptimizerConfig("sgd", lr, weight_decay=1e-6, exclude_norm_and_bias=True)
 
 
 def recipe(
@@ -111,27 +108,21 @@ LEWEL_B = (
         400,
         512,
         LewelBConfig(target_bn="sync"),
-        sgd(0.9),
+        SGD,
         "Table 1; paper's text",
         not_stated=f"{AS_STATED} {SYNC}",
     ),
-    recipe(
-        "in1k_200ep_sgd",
-        200,
-        512,
-        LewelBConfig(),
-        sgd(0.9),
-        "Table 1; paper's text",
-        not_stated=AS_STATED,
-    ),
-    recipe(
-        "in1k_100ep_sgd",
-        100,
-        512,
-        LewelBConfig(),
-        sgd(0.9),
-        "Table 1; paper's text",
-        not_stated=AS_STATED,
+    *(
+        recipe(
+            f"in1k_{epochs}ep_sgd",
+            epochs,
+            512,
+            LewelBConfig(),
+            SGD,
+            "Table 1; paper's text",
+            not_stated=AS_STATED,
+        )
+        for epochs in (200, 100)
     ),
     recipe(
         "in100_240ep",
@@ -146,23 +137,17 @@ LEWEL_B = (
 )
 
 LEWEL_M = (
-    recipe(
-        "in1k_200ep",
-        200,
-        256,
-        LewelMConfig(),
-        OptimizerConfig("sgd", 0.06, weight_decay=1e-4),
-        "Table 1",
-        not_stated=LEWEL_M_OPEN,
-    ),
-    recipe(
-        "in1k_100ep",
-        100,
-        256,
-        LewelMConfig(),
-        OptimizerConfig("sgd", 0.06, weight_decay=1e-4),
-        "Table 1",
-        not_stated=LEWEL_M_OPEN,
+    *(
+        recipe(
+            f"in1k_{epochs}ep",
+            epochs,
+            256,
+            LewelMConfig(),
+            OptimizerConfig("sgd", 0.06, weight_decay=1e-4),
+            "Table 1",
+            not_stated=LEWEL_M_OPEN,
+        )
+        for epochs in (200, 100)
     ),
     recipe(
         "in100_240ep",
