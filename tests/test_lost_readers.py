@@ -59,7 +59,7 @@ except RuntimeError as error:
 def test_a_worker_that_is_killed_ends_the_epoch() -> None:
     """In a process of its own: torch raises the error wherever the main thread happens to be."""
     done = run_program(KILLED)
-    assert re.search("worker .*(killed|exited)|ended in the middle", done.stdout), done
+    assert re.search("worker .*(killed|exited)|ended in the middle", done.stdout + done.stderr), done
 
 
 def test_the_death_of_a_reader_is_told_in_a_sentence() -> None:
