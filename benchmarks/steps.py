@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -211,7 +211,7 @@ class Step:
         """So many images as a loader hands them over: this process's share of what all ask for first."""
         order = Order(len(dataset), count * world_size(), 0, rank(), world_size())
         batch = dataset[next(order.requests(epoch=0))]
-        return replace(batch, content=mapped(Tensor.pin_memory, batch.content)) if torch.cuda.is_available() else batch
+        return batch._replace(content=mapped(Tensor.pin_memory, batch.content)) if torch.cuda.is_available() else batch
 
     def __call__(self) -> None:
         self.loop.descend(self.batches)

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
-
-
-def check_choice(name: str, value: str, choices: Any) -> None:
-    """Refuse a value that is none of a Literal's."""
-    if value not in get_args(choices):
-        raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, not {value!r}")
+from typing import Any
 
 
 def check_share(name: str, value: float) -> None:

@@ -208,7 +208,7 @@ def steps(
         patch.setattr(nn.Module, "_apply", applied)
         patch.setattr(type(method), "dataset", lambda *asked: dataset)
         forget_constants(patch)
-        batches = [Batch(mapped(mode.from_tensor, part)) for part in content]
+        batches = [Batch(mapped(mode.from_tensor, part), {}) for part in content]
         for network in hidden(method):
             network.to(CUDA)
         accelerator: Any = FakeAccelerator()

@@ -32,7 +32,7 @@ from ssl_backbones.data import (
     open_images,
 )
 from ssl_backbones.data.batches import ATTEMPTS, stride
-from ssl_backbones.train.reading import read_each
+from ssl_backbones.train.loader import read_each
 from ssl_backbones.views.transform import Transform
 
 

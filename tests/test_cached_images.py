@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from cache_sources import COUNT, SOURCES, alike, counted, kept, making, mixed, same, seen, small_blocks
+from epochs import epoch_of
 from limits import HANG
 from PIL import Image
 from runs import image_folder, outcome, run, stop, tiny
@@ -82,7 +83,9 @@ def test_batches_of_workers_are_the_same(workers: int, tmp_path: Path) -> None:
 
     def batches(of: Images) -> list[Any]:
         loader = Loader(Batches(of, CenterCrop(16), 3), 6, 3, workers=workers)
-        return [(batch.content, batch.unreadable) for epoch in (0, 1) for step in loader.epoch(epoch) for batch in step]
+        return [
+            (batch.content, batch.unreadable) for epoch in (0, 1) for step in epoch_of(loader, epoch) for batch in step
+        ]
 
     for one, other in zip(batches(images), batches(cached(images, "data", kept(tmp_path))), strict=True):
         assert torch.equal(one[0], other[0])

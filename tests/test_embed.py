@@ -6,7 +6,6 @@ import multiprocessing
 import signal
 import threading
 from multiprocessing.synchronize import Event, Semaphore
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +19,6 @@ import ssl_backbones
 from ssl_backbones.data.placement import to_device
 from ssl_backbones.train import embed as embed_module
 from ssl_backbones.train import loader as loader_module
-from ssl_backbones.train import reading as reading_module
 from ssl_backbones.train.embed import embed
 
 
@@ -66,8 +64,8 @@ def signal_workers(begun: Semaphore, sent: Event) -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this platform does not tell who sent a signal")
-@pytest.mark.parametrize("module", [reading_module, loader_module], ids=lambda module: module.__name__)
-def test_workers_that_have_just_begun_are_not_ended_by_signals(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("training", [False, True], ids=["embedding", "training"])
+def test_workers_that_have_just_begun_are_not_ended_by_signals(training: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, sent = multiprocessing.Semaphore(0), multiprocessing.Event()
 
     def late(worker: int) -> None:
@@ -76,14 +74,14 @@ def test_workers_that_have_just_begun_are_not_ended_by_signals(module: Any, monk
         obey_parent_alone(worker)
 
     obey_parent_alone = loader_module.obey_parent_alone
-    monkeypatch.setattr(module, "obey_parent_alone", late)
+    monkeypatch.setattr(loader_module, "obey_parent_alone", late)
     signalling = threading.Thread(target=signal_workers, args=(begun, sent))
     signalling.start()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, set())
-    if module is reading_module:
-        assert len(embed(Colours(), tints(12), np.arange(12), CPU, batch_size=3, workers=2)[0]) == 12
-    else:
+    if training:
         assert len(list(loader_module.Loader(tints(12), 3, 0, workers=2).steps(0, 4))) == 4
+    else:
+        assert len(embed(Colours(), tints(12), np.arange(12), CPU, batch_size=3, workers=2)[0]) == 12
     signalling.join()
     assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) == mask
 

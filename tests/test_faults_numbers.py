@@ -307,7 +307,7 @@ def test_memory_that_runs_out_in_the_trial_is_told_alike(
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    for trial in ("first_batch", "try_step", "choose"):
+    for trial in ("read_batch", "try_step", "choose"):
         with monkeypatch.context() as patch:
             patch.setattr(start_module, trial, full)
             with pytest.raises(MemoryShortError, match="out of memory with a batch of 8"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from epochs import epoch_of
 from PIL import Image
 from small_methods import Drawn
 from test_resident import CPU
@@ -126,13 +127,13 @@ def test_places_of_resident_images_are_those_of_images_that_are_sent(tmp_path: P
     transform = LocatedViews(MultiView(POLICIES, 16, engine="device"))
     sent, named = (Batches(each, transform, seed=3) for each in (images, ResidentImages(images, CPU)))  # type: ignore[arg-type]
     assert_told(named, Request(0, np.arange(6)), tolerance=0.05)
-    for (one,), (other,) in zip(*(Loader(batches, 3, 3).epoch(0) for batches in (sent, named)), strict=True):
+    for (one,), (other,) in zip(*(epoch_of(Loader(batches, 3, 3), 0) for batches in (sent, named)), strict=True):
         assert all(torch.equal(*pair) for pair in zip(one.content.geometry, other.content.geometry, strict=True))
 
 
 def test_readers_hand_over_what_is_made_in_process() -> None:
     dataset = Batches(Coloured(8), LocatedViews(MultiView(POLICIES, 16)), seed=3)
-    for (one,), (other,) in zip(*(Loader(dataset, 4, 3, workers=count).epoch(1) for count in (0, 2)), strict=True):
+    for (one,), (other,) in zip(*(epoch_of(Loader(dataset, 4, 3, workers=count), 1) for count in (0, 2)), strict=True):
         assert isinstance(other.content, Located)
         torch.testing.assert_close(one.content, other.content, rtol=0, atol=0)
 

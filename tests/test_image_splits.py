@@ -7,7 +7,7 @@ import shutil
 import pytest
 from image_sources import fill, raw, same, structs, write
 
-from ssl_backbones.data import ImageSourceError, open_images, relabelled, validation_of
+from ssl_backbones.data import ImageSourceError, open_images, relabelled, unlabelled, validation_of
 from ssl_backbones.data.splits import SPLITS, TRAIN, parts_of
 
 
@@ -197,3 +197,21 @@ def test_a_class_missing_from_the_validation_images_leaves_the_others_their_numb
     assert validation.labels.tolist() == [2, -1]
     with pytest.raises(ImageSourceError, match=r"the class 'cow' .* \(ant, bee\)"):
         relabelled(validation, ["ant", "bee"])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda root: validation_of(root, open_images(root)),
+        lambda root: relabelled(open_images(root / "val"), ["c", "b", "a"]),
+        lambda root: unlabelled(open_images(root / "val")),
+    ],
+    ids=["validation_of", "relabelled", "unlabelled"],
+)
+def test_images_with_other_labels_are_known_by_every_fingerprint_of_their_source(tmp_path, changed):
+    root = fill(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "train/c/3.jpg", "val/a/4.jpg", "val/c/5.jpg")
+    images, source = changed(root), open_images(root / "val")
+    assert images.labels is None or images.labels.tolist() != source.labels.tolist()
+    assert images.known_as(source.fingerprint)
+    assert images.known_as(source.fingerprint_by_sizes)
+    assert source.known_as(images.fingerprint_by_sizes)

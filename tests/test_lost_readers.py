@@ -25,7 +25,7 @@ class Slow:
         return 4000
 
     def __getitem__(self, request: object) -> Batch:
-        return Batch({"pixels": torch.ones(3)})
+        return Batch({"pixels": torch.ones(3)}, {})
 
 
 KILLED = """
@@ -43,9 +43,9 @@ class Slow:
 
     def __getitem__(self, request):
         time.sleep(0.01)
-        return Batch({"pixels": torch.ones(3)})
+        return Batch({"pixels": torch.ones(3)}, {})
 
-steps = Loader(Slow(), 2, seed=0, workers=2).epoch(0)
+steps = Loader(Slow(), 2, seed=0, workers=2).steps(0, 2000)
 next(steps)
 try:
     multiprocessing.active_children()[0].kill()
@@ -59,7 +59,7 @@ except RuntimeError as error:
 def test_a_worker_that_is_killed_ends_the_epoch() -> None:
     """In a process of its own: torch raises the error wherever the main thread happens to be."""
     done = run_program(KILLED)
-    assert re.search("worker .*(killed|exited)|ended in the middle", done.stdout), done
+    assert re.search("worker .*(killed|exited)|ended in the middle", done.stdout + done.stderr), done
 
 
 def test_the_death_of_a_reader_is_told_in_a_sentence() -> None:
@@ -76,22 +76,22 @@ def test_the_death_of_a_reader_is_told_in_a_sentence() -> None:
 @pytest.mark.parametrize("broken", [EOFError(), ConnectionResetError(104, "Connection reset by peer")])
 def test_a_reader_that_dies_with_a_batch_in_hand_is_told_of(broken: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(*_: object, **__: object) -> Iterator[Any]:
-        yield {"pixels": torch.ones(3)}, {}
+        yield Batch({"pixels": torch.ones(3)}, {})
         raise broken
 
     monkeypatch.setattr(loader_module, "DataLoader", breaks)
     with pytest.raises(LostReaderError, match="in the middle of a batch"):
-        list(Loader(Slow(), 2, seed=0, workers=1).epoch(0))
+        list(Loader(Slow(), 2, seed=0, workers=1).steps(0, 2000))
 
 
 def test_an_end_of_file_in_the_images_own_code_keeps_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(*_: object, **__: object) -> Iterator[Any]:
-        yield {"pixels": torch.ones(3)}, {}
+        yield Batch({"pixels": torch.ones(3)}, {})
         raise EOFError("Caught EOFError in DataLoader worker process 0.")
 
     monkeypatch.setattr(loader_module, "DataLoader", breaks)
     with pytest.raises(EOFError, match="Caught"):
-        list(Loader(Slow(), 2, seed=0, workers=1).epoch(0))
+        list(Loader(Slow(), 2, seed=0, workers=1).steps(0, 2000))
 
 
 def test_an_end_of_file_without_readers_is_the_images_own() -> None:
@@ -100,4 +100,4 @@ def test_an_end_of_file_without_readers_is_the_images_own() -> None:
             raise EOFError("no data left")
 
     with pytest.raises(EOFError, match="no data left"):
-        list(Loader(Torn(), 2, seed=0, workers=0).epoch(0))
+        list(Loader(Torn(), 2, seed=0, workers=0).steps(0, 2000))

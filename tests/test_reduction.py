@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from epochs import epoch_of
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
@@ -192,7 +193,7 @@ def test_an_image_that_pillow_does_not_reduce_is_a_whole_one(monkeypatch: pytest
 def test_a_loader_that_goes_on_hands_over_the_same_batches_in_workers_too(folder: Path) -> None:
     dataset = Batches(open_images(folder), MultiView(LEWEL_B_VIEWS, 32, engine="opencv"), seed=3)
     (_, step), (again,) = (
-        [batch.content for batches in Loader(dataset, 4, 5, workers=workers).epoch(1, first) for batch in batches]
+        [batch.content for batches in epoch_of(Loader(dataset, 4, 5, workers=workers), 1, first) for batch in batches]
         for workers, first in ((0, 0), (1, 1))
     )
     assert all(torch.equal(view, other) for view, other in zip(step, again, strict=True))

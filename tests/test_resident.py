@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from cache_sources import SOURCES, mixed, small_blocks
+from epochs import epoch_of
 from hypothesis import given
 from hypothesis import strategies as st
 from runs import image_folder, outcome, run, tiny
@@ -69,7 +70,7 @@ def test_a_batch_of_resident_images_is_named_and_not_sent(tmp_path: Path) -> Non
     assert isinstance(images, CachedImages)
     transform = MultiView(MOCO_V2_VIEWS, 16, engine="device")
     sent, named = (Batches(each, transform, seed=3) for each in (images, ResidentImages(images, CPU)))
-    for (one,), (other,) in zip(*(Loader(batches, 5, 3).epoch(0) for batches in (sent, named)), strict=True):
+    for (one,), (other,) in zip(*(epoch_of(Loader(batches, 5, 3), 0) for batches in (sent, named)), strict=True):
         assert "images" not in other.content
         assert one.unreadable == other.unreadable
         for view, same in zip(sent.on_device(one.content), named.on_device(other.content), strict=True):

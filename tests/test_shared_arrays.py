@@ -19,7 +19,7 @@ from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.data.parts import Request
 from ssl_backbones.host_memory import LEAST
 from ssl_backbones.train import shared_arrays
-from ssl_backbones.train.reading import read_each
+from ssl_backbones.train.loader import read_each
 
 COUNT = 200_000
 

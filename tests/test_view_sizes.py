@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from epochs import epoch_of
 from runs import tiny
 from small_methods import Drawn
 from test_resident import CPU, mixed
@@ -74,7 +75,7 @@ def test_views_of_resident_images_are_those_of_images_that_are_sent(tmp_path: Pa
     images = cached(mixed(tmp_path / "photos"), "data", Caching(tmp_path / "cache", unreadable_share=1.0))
     transform = MultiView(POLICIES, 16, engine="device")
     sent, named = (Batches(each, transform, seed=3) for each in (images, ResidentImages(images, CPU)))  # type: ignore[arg-type]
-    for (one,), (other,) in zip(*(Loader(batches, 5, 3).epoch(0) for batches in (sent, named)), strict=True):
+    for (one,), (other,) in zip(*(epoch_of(Loader(batches, 5, 3), 0) for batches in (sent, named)), strict=True):
         for view, same in zip(sent.on_device(one.content), named.on_device(other.content), strict=True):
             torch.testing.assert_close(same, view, rtol=0, atol=0)
 

@@ -27,7 +27,7 @@ from ssl_backbones.credentials import without_credentials
 from ssl_backbones.evaluate import protocols
 from ssl_backbones.evaluate.comparison.comparison import PROGRAM, Column, Comparison, ComparisonError, Row
 from ssl_backbones.evaluate.comparison.jobs import PYTHON, compare
-from ssl_backbones.registry.names import Name
+from ssl_backbones.recipes.facts import arch_of
 from ssl_backbones.typed.words import Hidden, Positional, grouped, options_among, read
 
 COLUMNS = {
@@ -156,7 +156,7 @@ def comparison_of(options: Options) -> Comparison:
         return comparison
     made: dict[tuple[str, int], str] = {}
     for each in map(comparison.recipe, rows):  # drawn as the first recipe of the network draws it
-        made.setdefault((Name.parse(each.model).arch, each.size), each.model)
+        made.setdefault((arch_of(each), each.size), each.model)
     sizes = Counter(arch for arch, _ in made)
     random = [
         Row(f"{arch}{f' at {size} px' if sizes[arch] > 1 else ''}, random weights", model=model, random=True, size=size)

@@ -6,9 +6,8 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from math import gcd
-from typing import Any, Self, final
+from typing import Any, NamedTuple, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +23,12 @@ HELD = 2**26
 """Pixels of decoded images that are held at once, but for a batch that takes them whole: 256 MB as Pillow has them."""
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """A worker's answer: the transform's output on the host, and the images it had to leave out."""
 
     content: Any
     """The transform's output on the host."""
-    unreadable: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, str]
     """Key to reason."""
 
 

@@ -74,9 +74,17 @@ def relabelled(images: Images, classes: Sequence[str]) -> Images:
             )
     table = np.array([number.get(name, -1) for name in images.classes], np.int64)
     known = (images.labels >= 0) & (images.labels < len(table))
-    fingerprint = images.fingerprint  # of the labels as the source has them
+    return with_labels(images, np.where(known, table[np.where(known, images.labels, 0)], images.labels), list(classes))
+
+
+def unlabelled(images: Images) -> Images:
+    """The same images under the same fingerprints, without their labels."""
+    return with_labels(images, None, [])
+
+
+def with_labels(images: Images, labels: np.ndarray | None, classes: list[str]) -> Images:
+    """The same images with other labels (N,), under the fingerprints of those that their source has."""
     same = copy.copy(images)
-    same.fingerprint = fingerprint
-    same.labels = np.where(known, table[np.where(known, images.labels, 0)], images.labels)
-    same.classes = list(classes)
+    same.fingerprint, same.fingerprint_by_sizes = images.fingerprint, images.fingerprint_by_sizes
+    same.labels, same.classes = labels, classes
     return same

@@ -33,12 +33,17 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-SIDEWAYS = 5
-"""The first of the turns that exchange width and height."""
-MIRRORED = (2, 3, 6, 7), (3, 4, 7, 8)
-"""Turns after which what came last in the file comes first, across and down."""
-
-
+TURNS = {
+    1: (False, False, False),
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
+}
+"""EXIF turn to what makes an image upright: sides exchanged, then mirrored across, then mirrored downwards."""
 MAX_PIXELS = 89_478_485
 """Pixels of an image up to which it is decoded, where nobody allows more: a quarter of a GB as RGB."""
 
@@ -136,13 +141,13 @@ def divisor_of(image: Image.Image) -> int:
 def turned(size: tuple[int, int], turn: int) -> tuple[int, int]:
     """Width and height of an image once it is upright."""
     width, height = size
-    return (height, width) if turn >= SIDEWAYS else (width, height)
+    return (height, width) if TURNS[turn][0] else (width, height)
 
 
 def reduced(pixels: Image.Image, by: int, whole: tuple[int, int], turn: int) -> ReducedImage:
     """Upright pixels, each for `by` x `by` of an image whose last column and row may have been too few for one."""
     lacking = (own * by - side for own, side in zip(pixels.size, whole, strict=True))
-    left, top = (lack if turn in turns else 0 for lack, turns in zip(lacking, MIRRORED, strict=True))
+    left, top = (lack * mirrored for lack, mirrored in zip(lacking, TURNS[turn][1:], strict=True))
     return ReducedImage(pixels, by, whole, (left, top))
 
 

@@ -13,21 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
-from ssl_backbones.data.decode import MAX_PIXELS, turn_of, without_pillows_warnings
+from ssl_backbones.data.decode import MAX_PIXELS, TURNS, turn_of, without_pillows_warnings
 from ssl_backbones.data.formats import formats
 from ssl_backbones.data.shortage import require_resources
 
-TURNS = {
-    1: (False, False, False),
-    2: (False, True, False),
-    3: (False, True, True),
-    4: (False, False, True),
-    5: (True, False, False),
-    6: (True, True, False),
-    7: (True, True, True),
-    8: (True, False, True),
-}
-"""EXIF turn to what makes an image upright: sides exchanged, then mirrored across, then mirrored downwards."""
 PNG_NOTES = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
 
 

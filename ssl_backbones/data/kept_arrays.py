@@ -27,6 +27,7 @@ from ssl_backbones.distributed import say
 from ssl_backbones.files import make_folder, replacing, telling
 from ssl_backbones.locks import Lock, LockedError
 from ssl_backbones.refusal import reason
+from ssl_backbones.views.randomness import mixed
 
 logger = logging.getLogger(__name__)
 
@@ -166,14 +167,6 @@ def marks_of(stamps: np.ndarray, asked_at: int) -> np.ndarray:
     found |= np.uint64(1)
     found[~is_settled(stamps, asked_at)[:, 0]] = 0
     return found.view(np.int64)
-
-
-def mixed(numbers: np.ndarray) -> np.ndarray:
-    """Numbers (M,) uint64 of which each bit turns about half of those that come out: the last step of splitmix64."""
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        numbers = (numbers ^ (numbers >> np.uint64(shift))) * np.uint64(factor)
-    numbers ^= numbers >> np.uint64(31)
-    return numbers
 
 
 def are_texts(block: np.ndarray, ends: np.ndarray) -> bool:

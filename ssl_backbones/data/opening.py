@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -54,14 +53,6 @@ def verified(opened: Callable[[], Opened]) -> Opened:
         for sentence in found or [f"All {len(images)} images are as their index says."]:
             say(f"--verify: {sentence}")
     return images
-
-
-def unlabelled(images: Images) -> Images:
-    """The same images under the same fingerprints, without their labels."""
-    same = copy.copy(images)
-    same.fingerprint, same.fingerprint_by_sizes = images.fingerprint, images.fingerprint_by_sizes
-    same.labels, same.classes = None, []
-    return same
 
 
 def held_to_first(images: Images) -> Images:

@@ -8,6 +8,7 @@ from statistics import median
 import numpy as np
 
 from ssl_backbones.data.copies import without_copies
+from ssl_backbones.data.digests import spread
 from ssl_backbones.data.frames import frame_of
 from ssl_backbones.data.images import Images, UnreadableImageError
 from ssl_backbones.data.opening import classes_sentence
@@ -58,7 +59,7 @@ class Survey:
 
 def survey(images: Images) -> Survey:
     """Look at the images: at the headers and the pixels of a sample, and at the bytes of those of equal size."""
-    rows = [int(row) for row in np.unique(np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images)), dtype=np.int64))]
+    rows = spread(len(images), LOOKED_AT)
     frames = [frame.upright for row in rows if (frame := frame_of(images.raw(row))) is not None]
     decoded = [size for row in rows if (size := size_read(images, row)) is not None]
     sizes = frames or decoded

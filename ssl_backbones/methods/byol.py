@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_choice, check_momentum, check_positive, check_share
+from ssl_backbones.checks import check_momentum, check_positive, check_share
 from ssl_backbones.losses import cosine_distance
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
@@ -20,6 +20,7 @@ from ssl_backbones.models.ema import EMA, Statistics, TargetBN
 from ssl_backbones.models.heads import MLPHead
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.schedules import ema_momentum
+from ssl_backbones.typed.values import check_choices
 from ssl_backbones.views import LEWEL_B_VIEWS, MultiView, Policy
 
 PredictorInit = Literal["kaiming", "normal"]
@@ -57,8 +58,7 @@ class BYOLConfig(MethodConfig):
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, num_layers=self.num_layers)
         check_momentum("target_momentum", self.target_momentum)
         check_share("target_momentum_end", self.target_momentum_end)
-        check_choice("target_bn", self.target_bn, TargetBN)
-        check_choice("predictor_init", self.predictor_init, PredictorInit)
+        check_choices(self)
 
     def build(self, backbone: nn.Module) -> BYOL:
         return BYOL(backbone, self)

@@ -15,13 +15,14 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ssl_backbones.checks import check_choice, check_positive, check_share
+from ssl_backbones.checks import check_positive, check_share
 from ssl_backbones.distributed import own_rows, share_first, world_size
 from ssl_backbones.losses import discriminator_loss, generator_loss
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import normalisation, pooled, width_of
 from ssl_backbones.models.discriminators import LocalDiscriminator, prior_discriminator
 from ssl_backbones.registry.papers import Paper
+from ssl_backbones.typed.values import check_choices
 from ssl_backbones.views import CropFlip
 
 Prior = Literal["adversarial", "cooperative"]
@@ -59,7 +60,7 @@ class DeepInfoMaxConfig(MethodConfig):
         check_positive(hidden_dim=self.hidden_dim, local_weight=self.local_weight)
         if not 0 <= self.prior_weight < math.inf:
             raise ValueError(f"prior_weight must be at least 0, not {self.prior_weight}")
-        check_choice("prior", self.prior, Prior)
+        check_choices(self)
         check_share("crop_padding", self.crop_padding)
         check_share("flip_p", self.flip_p)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_backbones.checks import check_choice, check_positive, check_share
+from ssl_backbones.checks import check_positive, check_share
 from ssl_backbones.data import Images, ImageSourceError, NumberedBatches
 from ssl_backbones.distributed import gather
 from ssl_backbones.k_means import ROWS, k_means, pca_whiten
@@ -27,6 +27,7 @@ from ssl_backbones.models.classifier import classifier
 from ssl_backbones.models.image_rows import require_rows, rows_from_state
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.shares import all_shares
+from ssl_backbones.typed.values import check_choices
 from ssl_backbones.views import CropFlip
 
 Weighting = Literal["inverse", "complement"]
@@ -66,7 +67,7 @@ class DeepClusterConfig(MethodConfig):
         if self.clusters < 2:
             raise ValueError(f"clusters must be at least 2, not {self.clusters}")
         check_positive(hidden_dim=self.hidden_dim, restarts=self.restarts, iterations=self.iterations)
-        check_choice("weighting", self.weighting, Weighting)
+        check_choices(self)
         check_share("crop_padding", self.crop_padding)
         check_share("flip_p", self.flip_p)
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_at_least, check_choice, check_momentum, check_positive, check_share
+from ssl_backbones.checks import check_at_least, check_momentum, check_positive, check_share
 from ssl_backbones.data import Images
 from ssl_backbones.data.batches import BatchDataset, Batches
 from ssl_backbones.data.exchanged import ExchangedBatches, views_and_places
@@ -22,6 +22,7 @@ from ssl_backbones.models.heads import moco_head
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Queue, check_queue
 from ssl_backbones.registry.papers import Paper
+from ssl_backbones.typed.values import check_choices
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
 
 
@@ -65,7 +66,7 @@ class DenseCLConfig(MethodConfig):
         check_momentum("momentum", self.momentum)
         check_share("dense_weight", self.dense_weight)
         check_share("dense_after", self.dense_after)
-        check_choice("key_bn", self.key_bn, KeyBN)
+        check_choices(self)
         check_at_least(self, grid=0)
 
     def build(self, backbone: nn.Module) -> DenseCL:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_choice, check_momentum, check_positive
+from ssl_backbones.checks import check_momentum, check_positive
 from ssl_backbones.data import Images, require_labels
 from ssl_backbones.data.exchanged import Exchanged, views_and_places
 from ssl_backbones.distributed import gather, own_rows, world_size
@@ -27,6 +27,7 @@ from ssl_backbones.models.heads import moco_head
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Mask, Queue, check_queue
 from ssl_backbones.registry.papers import Paper
+from ssl_backbones.typed.values import check_choices
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
 
 Enqueue = Literal["all", "first"]
@@ -93,10 +94,7 @@ class FlagsConfig(MethodConfig):
         check_positive(temperature=self.temperature, local_temperature=self.local_temperature)
         check_positive(bn_splits=self.bn_splits)
         check_momentum("momentum", self.momentum)
-        check_choice("key_bn", self.key_bn, KeyBN)
-        check_choice("enqueue", self.enqueue, Enqueue)
-        check_choice("mask", self.mask, FlagsMask)
-        check_choice("passes", self.passes, Passes)
+        check_choices(self)
 
     @property
     def partners(self) -> tuple[int, ...]:

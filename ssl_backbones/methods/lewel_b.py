@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_choice, check_momentum, check_share
+from ssl_backbones.checks import check_momentum, check_share
 from ssl_backbones.losses import cosine_distance
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.aligned_head import LEWEL, AlignedEmbeddings, AlignedHead, AlignedHeadConfig
@@ -45,7 +45,6 @@ class LewelBConfig(AlignedHeadConfig, MethodConfig):
         check_share("aligned_weight", self.aligned_weight)
         check_momentum("target_momentum", self.target_momentum)
         check_share("target_momentum_end", self.target_momentum_end)
-        check_choice("target_bn", self.target_bn, TargetBN)
 
     def build(self, backbone: nn.Module) -> LewelB:
         return LewelB(backbone, self)

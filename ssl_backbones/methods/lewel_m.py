@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_choice, check_momentum, check_positive, check_share
+from ssl_backbones.checks import check_momentum, check_positive, check_share
 from ssl_backbones.data import Images
 from ssl_backbones.data.batches import BatchDataset, Batches
 from ssl_backbones.data.exchanged import ExchangedBatches, views_and_places
@@ -71,9 +71,6 @@ class LewelMConfig(AlignedHeadConfig, MethodConfig):
         check_share("aligned_weight", self.aligned_weight)
         check_momentum("momentum", self.momentum)
         check_share("momentum_end", self.momentum if self.momentum_end is None else self.momentum_end)
-        check_choice("key_bn", self.key_bn, KeyBN)
-        check_choice("mask", self.mask, Mask)
-        check_choice("aligned_negatives", self.aligned_negatives, AlignedNegatives)
 
     def build(self, backbone: nn.Module) -> LewelM:
         return LewelM(backbone, self)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_backbones.checks import check_choice, check_positive, check_share
+from ssl_backbones.checks import check_positive, check_share
 from ssl_backbones.data import Images, NumberedBatches
 from ssl_backbones.distributed import gather, gather_with_gradient, rank
 from ssl_backbones.losses import AlignedNegatives, aligned_info_nce, aligned_negative_count
@@ -61,7 +61,6 @@ class LewelNNCLRConfig(AlignedHeadConfig, MethodConfig):
         super().__post_init__()
         check_positive(predictor_dim=self.predictor_dim, temperature=self.temperature)
         check_positive(queue_size=self.queue_size, aligned_queue_size=self.aligned_queue_size)
-        check_choice("aligned_negatives", self.aligned_negatives, AlignedNegatives)
         check_share("aligned_weight", self.aligned_weight)
 
     def build(self, backbone: nn.Module) -> LewelNNCLR:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_choice, check_momentum, check_positive, check_share
+from ssl_backbones.checks import check_momentum, check_positive, check_share
 from ssl_backbones.data import Images
 from ssl_backbones.data.batches import BatchDataset, Batches
 from ssl_backbones.data.exchanged import ExchangedBatches, views_and_places
@@ -23,6 +23,7 @@ from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_nor
 from ssl_backbones.models.queue import Mask, Queue, check_queue
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.schedules import ema_momentum
+from ssl_backbones.typed.values import check_choices
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
 
 
@@ -65,8 +66,7 @@ class MoCoV2Config(MethodConfig):
         check_positive(temperature=self.temperature, bn_splits=self.bn_splits)
         check_momentum("momentum", self.momentum)
         check_share("momentum_end", self.momentum if self.momentum_end is None else self.momentum_end)
-        check_choice("key_bn", self.key_bn, KeyBN)
-        check_choice("mask", self.mask, Mask)
+        check_choices(self)
 
     def build(self, backbone: nn.Module) -> MoCoV2:
         return MoCoV2(backbone, self)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_backbones.checks import check_choice, check_positive
+from ssl_backbones.checks import check_positive
 from ssl_backbones.data import Images, NumberedBatches
 from ssl_backbones.distributed import gather, gather_with_gradient, rank
 from ssl_backbones.losses import batch_info_nce
@@ -21,6 +21,7 @@ from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.heads import MLPHead
 from ssl_backbones.models.queue import Queue, check_queue
 from ssl_backbones.registry.papers import Paper
+from ssl_backbones.typed.values import check_choices
 from ssl_backbones.views import SIMCLR_VIEWS, MultiView, Policy
 
 Axes = Literal["predictions", "both"]
@@ -61,7 +62,7 @@ class NNCLRConfig(MethodConfig):
     def __post_init__(self) -> None:
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, num_layers=self.num_layers)
         check_positive(predictor_dim=self.predictor_dim, queue_size=self.queue_size, temperature=self.temperature)
-        check_choice("axes", self.axes, Axes)
+        check_choices(self)
 
     def build(self, backbone: nn.Module) -> NNCLR:
         return NNCLR(backbone, self)

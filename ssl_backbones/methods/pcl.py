@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_backbones.checks import check, check_at_least, check_choice, check_momentum, check_positive
+from ssl_backbones.checks import check, check_at_least, check_momentum, check_positive
 from ssl_backbones.data import Images, ImageSourceError
 from ssl_backbones.data.batches import BatchDataset
 from ssl_backbones.data.exchanged import views_and_places
@@ -33,6 +33,7 @@ from ssl_backbones.models.image_rows import require_rows
 from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Queue, check_queue
 from ssl_backbones.registry.papers import Paper
+from ssl_backbones.typed.values import check_choices
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
 
 
@@ -79,7 +80,7 @@ class PCLConfig(MethodConfig):
         check_positive(bn_splits=self.bn_splits, restarts=self.restarts, iterations=self.iterations)
         check_at_least(self, hidden_dim=0, negatives=0, instance_epochs=0)
         check_momentum("momentum", self.momentum)
-        check_choice("key_bn", self.key_bn, KeyBN)
+        check_choices(self)
         fewest = min(self.granularities, default=0)
         check(fewest >= 2, "granularities", self.granularities, "one number of clusters or more, each at least 2")
         check(

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_alike, check_at_least, check_choice, check_momentum, check_positive, check_share
+from ssl_backbones.checks import check_alike, check_at_least, check_momentum, check_positive, check_share
 from ssl_backbones.losses import nearby, pixel_consistency, propagated
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, on_grid, width_of
@@ -16,6 +16,7 @@ from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.ema import EMA, Statistics, TargetBN
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.schedules import ema_momentum
+from ssl_backbones.typed.values import check_choices
 from ssl_backbones.views import PIXPRO_VIEWS, Located, LocatedViews, MultiView, Policy
 
 
@@ -54,7 +55,7 @@ class PixProConfig(MethodConfig):
         check_at_least(self, sharpness=1, grid=0)
         check_momentum("target_momentum", self.target_momentum)
         check_share("target_momentum_end", self.target_momentum_end)
-        check_choice("target_bn", self.target_bn, TargetBN)
+        check_choices(self)
         check_alike("views", self.views)
 
     def build(self, backbone: nn.Module) -> PixPro:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_at_least, check_choice, check_momentum, check_positive
+from ssl_backbones.checks import check_at_least, check_momentum, check_positive
 from ssl_backbones.data import Images
 from ssl_backbones.data.batches import BatchDataset, Batches
 from ssl_backbones.data.exchanged import ExchangedBatches, views_and_places
@@ -29,6 +29,7 @@ from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_nor
 from ssl_backbones.models.pyramid import Pyramid, last_maps, last_widths
 from ssl_backbones.models.queue import Queue, check_queue
 from ssl_backbones.registry.papers import Paper
+from ssl_backbones.typed.values import check_choices
 from ssl_backbones.views import MOCO_V2_VIEWS, Geometry, Located, LocatedViews, MultiView, Policy
 
 LEVELS = 3
@@ -77,7 +78,7 @@ class ReSimConfig(MethodConfig):
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, queue_size=self.queue_size)
         check_positive(temperature=self.temperature, bn_splits=self.bn_splits, map_dim=self.map_dim)
         check_momentum("momentum", self.momentum)
-        check_choice("key_bn", self.key_bn, KeyBN)
+        check_choices(self)
         check_at_least(self, grid=0)
 
     def build(self, backbone: nn.Module) -> ReSim:

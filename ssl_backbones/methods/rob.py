@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ssl_backbones.checks import check, check_choice, check_positive, check_share
+from ssl_backbones.checks import check, check_positive, check_share
 from ssl_backbones.data import BatchDataset, Images
 from ssl_backbones.distributed import gather, rank, world_size
 from ssl_backbones.losses import (
@@ -75,10 +75,8 @@ class RoBConfig(TeacherConfig, AlignedHeadConfig, MethodConfig):
     def __post_init__(self) -> None:
         TeacherConfig.__post_init__(self)
         AlignedHeadConfig.__post_init__(self)
-        check_choice("loss", self.loss, Loss)
         check_share("aligned_weight", self.aligned_weight)
         check_positive(temperature=self.temperature, queue_size=self.queue_size)
-        check_choice("aligned_negatives", self.aligned_negatives, AlignedNegatives)
         fits = not (self.kept and self.loss in ALIGNED)
         expected = "byol or moco_v2 where features are kept; or show the teacher every view (--method.kept '')"
         check(fits, "loss", self.loss, expected)

@@ -12,12 +12,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_choice, check_positive, check_share
+from ssl_backbones.checks import check_positive, check_share
 from ssl_backbones.losses import accuracy, cross_entropy
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
 from ssl_backbones.models.classifier import Classifier, classifier
 from ssl_backbones.registry.papers import Paper
+from ssl_backbones.typed.values import check_choices
 from ssl_backbones.views import CropFlip, Rotations
 
 TURNS = 4
@@ -45,7 +46,7 @@ class RotNetConfig(MethodConfig):
     """Probability of a horizontal flip."""
 
     def __post_init__(self) -> None:
-        check_choice("head", self.head, Classifier)
+        check_choices(self)
         check_positive(hidden_dim=self.hidden_dim)
         check_share("crop_padding", self.crop_padding)
         check_share("flip_p", self.flip_p)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_backbones.checks import check_alike, check_choice, check_positive
+from ssl_backbones.checks import check_alike, check_positive
 from ssl_backbones.data import Images, NumberedBatches, require_labels
 from ssl_backbones.data.subset import Subset
 from ssl_backbones.distributed import gather, gather_with_gradient, rank
@@ -22,6 +22,7 @@ from ssl_backbones.models.backbone import feature_map, normalisation, pooled, wi
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.heads import moco_head
 from ssl_backbones.registry.papers import Paper
+from ssl_backbones.typed.values import check_choices
 from ssl_backbones.views import SUPCON_VIEWS, MultiView, Policy
 
 Scale = Literal["none", "tau", "tau/0.07"]
@@ -55,7 +56,7 @@ class SupConConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, temperature=self.temperature)
-        check_choice("scale", self.scale, Scale)
+        check_choices(self)
         check_alike("views", self.views)
 
     @property

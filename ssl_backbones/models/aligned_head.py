@@ -13,9 +13,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_choice, check_positive
+from ssl_backbones.checks import check_positive
 from ssl_backbones.models.heads import MLPHead
 from ssl_backbones.models.unit_softmax import at_least_single, unit_softmax
+from ssl_backbones.typed.values import check_choices
 
 Alignment = Literal["predicted", "random", "uniform"]
 SemanticHead = Literal["separate", "shared"]
@@ -67,8 +68,7 @@ class AlignedHeadConfig(ABC):  # noqa: B024  # fields alone
     def __post_init__(self) -> None:
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, aligned_dim=self.aligned_dim)
         check_positive(groups=self.groups, num_layers=self.num_layers, map_scale=self.map_scale)
-        check_choice("semantic_head", self.semantic_head, SemanticHead)
-        check_choice("alignment", self.alignment, Alignment)
+        check_choices(self)
         if self.semantic_head == "shared" and self.aligned_dim != self.projection_dim:
             raise ValueError(
                 f"a shared semantic head gives aligned vectors the width of the projection: aligned_dim="

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_choice, check_positive
+from ssl_backbones.checks import check_positive
 from ssl_backbones.distributed import gather_with_gradient, rank, world_size
 from ssl_backbones.losses import (
     AlignedNegatives,
@@ -20,6 +20,7 @@ from ssl_backbones.losses import (
     vicreg,
 )
 from ssl_backbones.models.heads import MLPHead
+from ssl_backbones.typed.values import check_choices
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class NTXentObjective(Objective):
 
     def __post_init__(self) -> None:
         check_positive(temperature=self.temperature)
-        check_choice("aligned_negatives", self.aligned_negatives, AlignedNegatives)
+        check_choices(self)
 
     def loss(self, first: Tensor, second: Tensor, predictor: nn.Module) -> Tensor:
         everyone = gather_with_gradient(torch.stack([first, second], dim=1))

@@ -8,8 +8,9 @@ from __future__ import annotations
 from abc import ABC
 from dataclasses import dataclass
 
-from ssl_backbones.checks import check_choice, check_positive, check_share
+from ssl_backbones.checks import check_positive, check_share
 from ssl_backbones.models.classifier import Classifier
+from ssl_backbones.typed.values import check_choices
 from ssl_backbones.views import Positions, check_ratio
 
 PATCH = (
@@ -42,8 +43,7 @@ class PatchChoices(ABC):  # noqa: B024  # fields alone
 
     def __post_init__(self) -> None:
         check_ratio(self.ratio)
-        check_choice("positions", self.positions, Positions)
-        check_choice("head", self.head, Classifier)
+        check_choices(self)
         check_positive(hidden_dim=self.hidden_dim)
         check_share("crop_padding", self.crop_padding)
         check_share("flip_p", self.flip_p)

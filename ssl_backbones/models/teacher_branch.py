@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ssl_backbones.checks import check, check_choice
+from ssl_backbones.checks import check
 from ssl_backbones.data import BatchDataset, Batches, Images, NumberedBatches
 from ssl_backbones.distributed import doing, share_first
 from ssl_backbones.models.kept_features import keep_features
 from ssl_backbones.models.teacher import Output, Seen, Teacher, TeacherError
 from ssl_backbones.models.teacher_moments import Moments, looked_over
-from ssl_backbones.typed.values import to_plain
+from ssl_backbones.typed.values import check_choices, to_plain
 from ssl_backbones.views import MultiView
 
 LARGEST = 224
@@ -45,7 +45,7 @@ class TeacherConfig(ABC):  # noqa: B024  # fields alone
     folder beside the images; empty to run the teacher on every view."""
 
     def __post_init__(self) -> None:
-        check_choice("teacher_output", self.teacher_output, Output)
+        check_choices(self)
         check(self.teacher_size >= 0, "teacher_size", self.teacher_size, "at least 0")
 
     @property

@@ -6,8 +6,9 @@ And the baseline of EMAN (Cai et al., 2021. https://arxiv.org/abs/2101.08482), w
 from __future__ import annotations
 
 from ssl_backbones.methods.byol import BYOLConfig
+from ssl_backbones.recipes.named import named
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import LR_AFTER, OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.settings import LR_AFTER, OptimizerConfig, ScheduleConfig
 from ssl_backbones.registry.tables import stated
 from ssl_backbones.views import BYOL_VIEWS
 
@@ -25,49 +26,41 @@ def deepmind(
     name: str = "",
 ) -> Recipe:
     """A preset of DeepMind's code."""
-    return Recipe(
-        name=f"resnet50_byol.in1k_{epochs}ep{name}",
-        model="resnet50_byol",
-        method=BYOLConfig(predictor_init="kaiming", target_momentum=momentum, target_bn="sync", views=BYOL_VIEWS),
+    return named(
+        "resnet50",
+        BYOLConfig(predictor_init="kaiming", target_momentum=momentum, target_bn="sync", views=BYOL_VIEWS),
+        f"in1k_{epochs}ep{name}",
         epochs=epochs,
         batch_size=4096,
         optimizer=OptimizerConfig("lars", lr, weight_decay=weight_decay, exclude_norm_and_bias=True, trust="update"),
         schedule=ScheduleConfig(warmup_epochs=10, per="step"),
-        promise=Promise(
-            paper=BYOL,
-            table="presets of DeepMind's code" if epochs < 1000 else "section 3.3 and Table 1",
-            data="ImageNet-1k",
-            epochs=epochs,
-            hardware="512 TPU v3 cores",
-            hours=hours,
-            result=result,
-            not_stated="Initial weights follow this library; the heads' first layers have no bias here; the warm-up "
-            f"starts at one step's share instead of 0. {LR_AFTER}",
-        ),
+        paper=BYOL,
+        table="presets of DeepMind's code" if epochs < 1000 else "section 3.3 and Table 1",
+        data="ImageNet-1k",
+        hardware="512 TPU v3 cores",
+        hours=hours,
+        result=result,
+        not_stated="Initial weights follow this library; the heads' first layers have no bias here; the warm-up "
+        f"starts at one step's share instead of 0. {LR_AFTER}",
     )
 
 
 def eman(data: str, tag: str, epochs: int, lr: float, table: str, *units: str) -> Recipe:
     """The baseline that LEWEL's tables call BYOL."""
-    return Recipe(
-        name=f"resnet50_byol.{tag}",
-        model="resnet50_byol",
-        method=BYOLConfig(),
+    return named(
+        "resnet50",
+        BYOLConfig(),
+        tag,
         epochs=epochs,
         batch_size=512,
         optimizer=OptimizerConfig("lars", lr, weight_decay=1e-6, exclude_norm_and_bias=True),
         schedule=ScheduleConfig(warmup_epochs=10),
-        promise=Promise(
-            paper=LEWEL,
-            table=table,
-            data=data,
-            epochs=epochs,
-            hardware="not stated",
-            hours=None,
-            result=f"{stated(f'resnet50_byol.{tag}', *units)} (paper); here: not measured",
-            not_stated="Settings of EMAN's own BYOL; LARS, its exclusions and the moving cosine are those of LEWEL's "
-            "code, which descends from it.",
-        ),
+        paper=LEWEL,
+        table=table,
+        data=data,
+        result=f"{stated(f'resnet50_byol.{tag}', *units)} (paper); here: not measured",
+        not_stated="Settings of EMAN's own BYOL; LARS, its exclusions and the moving cosine are those of LEWEL's "
+        "code, which descends from it.",
     )
 
 

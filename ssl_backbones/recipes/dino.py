@@ -5,34 +5,30 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ssl_backbones.methods.dino import DINOConfig
+from ssl_backbones.recipes.named import named
 from ssl_backbones.recipes.own import ARCHS, contrastive, heads, own
-from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.settings import OptimizerConfig, ScheduleConfig
 from ssl_backbones.recipes.small_images import HEADS, SETS, STEPS, small
 from ssl_backbones.registry.backbones import SMALL
 from ssl_backbones.views import DINO_CROP, DINO_VIEWS
 
-LARGE = Recipe(
-    name="resnet50_dino.in1k_100ep",
-    model="resnet50_dino",
-    method=DINOConfig(),
+LARGE = named(
+    "resnet50",
+    DINOConfig(),
+    "in1k_100ep",
     epochs=100,
     batch_size=512,
     optimizer=OptimizerConfig(
         "sgd", 0.03, weight_decay=1e-4, exclude_norm_and_bias=True, clip=3.0, clip_per="parameter"
     ),
     schedule=ScheduleConfig(warmup_epochs=10, per="step", end_share=1e-6 / 0.06),
-    promise=Promise(
-        paper="DINO (Caron et al., ICCV 2021, https://arxiv.org/abs/2104.14294)",
-        table="the public repository's README, ResNet-50",
-        data="ImageNet-1k",
-        epochs=100,
-        hardware="8 GPUs",
-        hours=None,
-        result="no figure of these settings; 75.3 by the authors' 800 epochs with another head; here: not measured",
-        not_stated="The head of the network that the authors publish is not the one of their code. Initial weights of "
-        "the backbone follow this library.",
-    ),
+    paper="DINO (Caron et al., ICCV 2021, https://arxiv.org/abs/2104.14294)",
+    table="the public repository's README, ResNet-50",
+    data="ImageNet-1k",
+    hardware="8 GPUs",
+    result="no figure of these settings; 75.3 by the authors' 800 epochs with another head; here: not measured",
+    not_stated="The head of the network that the authors publish is not the one of their code. Initial weights of "
+    "the backbone follow this library.",
 )
 
 
@@ -63,5 +59,5 @@ def of_own(arch: str) -> DINOConfig:
 RECIPES = (
     LARGE,
     *(own(arch, of_own(arch), clipped(arch), fixed=("method.target_momentum",)) for arch in ARCHS),
-    *(small(arch, "dino", shorter(arch, images), 128, clipped(arch), images) for arch in HEADS for images in SETS),
+    *(small(arch, shorter(arch, images), 128, clipped(arch), images) for arch in HEADS for images in SETS),
 )

@@ -10,9 +10,10 @@ from typing import Any
 from ssl_backbones.methods.distilled import DistilledConfig
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.models.teacher_branch import BESIDE
+from ssl_backbones.recipes.named import named
 from ssl_backbones.recipes.own import ARCHS, own
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, ScheduleConfig
 from ssl_backbones.registry.tags import TAGS
 from ssl_backbones.views import DISTILLED_KEPT_VIEW
 
@@ -40,26 +41,23 @@ OPTIMIZER = OptimizerConfig("adamw", 2e-3, lr_rule="absolute", weight_decay=0.02
 
 def taught(arch: str, data: str, size: int, epochs: int, tag: str, method: MethodConfig, paper: str) -> Recipe:
     """A network on some images, by a method with a teacher; its tag ends in `tag`."""
-    name = f"{arch}_{method.name}.{data}{size}_{epochs}ep_{tag}"
-    return Recipe(
-        name=name,
-        model=f"{arch}_{method.name}",
-        method=method,
+    tag = f"{data}{size}_{epochs}ep_{tag}"
+    name = f"{arch}_{method.name}.{tag}"
+    return named(
+        arch,
+        method,
+        tag,
         size=size,
         epochs=epochs,
         batch_size=64,
         optimizer=OPTIMIZER,
         schedule=ScheduleConfig(warmup_epochs=3, per="step"),
         monitoring=Monitoring(knn_every=5),
-        promise=Promise(
-            paper=f"{paper}, on small images (no paper)",
-            table=f"{arch} at {size} px",
-            data=DATA[data],
-            epochs=epochs,
-            hardware="2 CPU cores",
-            hours=None,
-            result=f"our own, in model_cards/{name}.md" if name in MEASURED else "not measured",
-        ),
+        paper=f"{paper}, on small images (no paper)",
+        table=f"{arch} at {size} px",
+        data=DATA[data],
+        hardware="2 CPU cores",
+        result=f"our own, in model_cards/{name}.md" if name in MEASURED else "not measured",
     )
 
 

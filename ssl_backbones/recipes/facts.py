@@ -42,7 +42,7 @@ class Facts:
 
 
 def arch_of(recipe: Recipe) -> str:
-    """The network of the recipe."""
+    """The network's own name: resnet50 of resnet50_lewel_b."""
     return Name.parse(recipe.model).arch
 
 

@@ -7,10 +7,11 @@ for --method.pairs.
 from __future__ import annotations
 
 from ssl_backbones.methods.flags import FlagsConfig
+from ssl_backbones.recipes.named import named
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.settings import OptimizerConfig
+from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, flags, small
 from ssl_backbones.registry.tables import stated
-from ssl_backbones.views import MOCO_V2_SMALL_VIEWS
 
 PAPER = "FLAGS (Zhao and Zhou, Fuse Local and Global Semantics in Representation Learning)"
 HELD_OUT = 50
@@ -23,69 +24,40 @@ MINED = (
     f"{OPEN} Its 1024-d features are taken to be layer3's, of MoCo v2 after 800 epochs: ssl-backbones mine-pairs "
     f"resnet50_moco_v2.in1k_800ep --layer layer3 --hold_out {HELD_OUT}."
 )
+OF_THIS_SIZE = (
+    "Pairs by a backbone of this size: ssl-backbones mine-pairs runs/resnet8_moco_v2.imagenette96_100ep --layer layer3."
+)
 
 
 def large(variant: str, method: FlagsConfig, table: str, not_stated: str) -> Recipe:
     """A ResNet-50 under FLAGS."""
-    name = f"resnet50_flags.in1k_200ep_{variant}"
-    return Recipe(
-        name=name,
-        model="resnet50_flags",
-        method=method,
+    tag = f"in1k_200ep_{variant}"
+    return named(
+        "resnet50",
+        method,
+        tag,
         epochs=200,
         batch_size=256,
         hold_out=HELD_OUT,
         optimizer=OptimizerConfig("sgd", 0.03, weight_decay=1e-4),
-        promise=Promise(
-            paper=PAPER,
-            table=table,
-            data="ImageNet-1k",
-            epochs=200,
-            hardware="not stated",
-            hours=None,
-            result=f"{stated(name, 'top-1, linear')} (paper, the best epoch); here: not measured",
-            not_stated=not_stated,
-        ),
+        paper=PAPER,
+        table=table,
+        data="ImageNet-1k",
+        result=f"{stated(f'resnet50_flags.{tag}', 'top-1, linear')} (paper, the best epoch); here: not measured",
+        not_stated=not_stated,
     )
 
 
-def small(variant: str, local_branch: bool) -> Recipe:
+def shorter(variant: str, local_branch: bool) -> Recipe:
     """A ResNet-8 under FLAGS on Imagenette's images at 64 px, with what MoCo v2 has there."""
-    return Recipe(
-        name=f"resnet8_flags.imagenette96_100ep_{variant}",
-        model="resnet8_flags",
-        method=FlagsConfig(
-            local_branch=local_branch,
-            hidden_dim=512,
-            projection_dim=128,
-            queue_size=4096,
-            momentum=0.99,
-            views=MOCO_V2_SMALL_VIEWS,
-        ),
-        size=64,
-        epochs=100,
-        batch_size=128,
-        optimizer=OptimizerConfig("sgd", 0.12, weight_decay=5e-4, exclude_norm_and_bias=True),
-        schedule=ScheduleConfig(warmup_epochs=1, per="step"),
-        monitoring=Monitoring(knn_every=5),
-        promise=Promise(
-            paper="Small images (no paper)",
-            table="resnet8 at 64 px",
-            data="Imagenette",
-            epochs=100,
-            hardware="2 CPU cores",
-            hours=None,
-            result="not measured",
-            not_stated="Pairs by a backbone of this size: ssl-backbones mine-pairs "
-            "runs/resnet8_moco_v2.imagenette96_100ep --layer layer3.",
-        ),
-    )
+    method = flags(HEADS["resnet8"], local_branch)
+    return small("resnet8", method, 128, CONTRASTIVE, end=f"_{variant}", not_stated=OF_THIS_SIZE)
 
 
 RECIPES = (
     large("global", FlagsConfig(local_branch=False), "Table 2, augmentation and global pair", MINED),
     large("global_local", FlagsConfig(), "Table 2, augmentation, global and local pair", MINED),
     large("moco", FlagsConfig(global_pair=False, local_branch=False), "Table 2, MoCo with the same loss", OPEN),
-    small("global", local_branch=False),
-    small("global_local", local_branch=True),
+    shorter("global", local_branch=False),
+    shorter("global_local", local_branch=True),
 )

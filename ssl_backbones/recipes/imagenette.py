@@ -6,30 +6,22 @@ A row trains for about six minutes of one core, so a method whose steps cost mor
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from ssl_backbones.methods.deep_infomax import DeepInfoMaxConfig
 from ssl_backbones.methods.deepcluster import DeepClusterConfig
-from ssl_backbones.methods.flags import FlagsConfig
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.methods.patch_relnet import PatchRelNetConfig
 from ssl_backbones.methods.patch_rotnet import PatchRotNetConfig
 from ssl_backbones.methods.rotnet import RotNetConfig
 from ssl_backbones.methods.supervised import SupervisedConfig
+from ssl_backbones.recipes.named import named
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, Promise, ScheduleConfig
-from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, PREDICTIVE, byol, lewel_b, lewel_m, moco_v2
-from ssl_backbones.views import MOCO_V2_SMALL_VIEWS
+from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, ScheduleConfig
+from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, PREDICTIVE, byol, flags, lewel_b, lewel_m, moco_v2
 
 ADAM = OptimizerConfig("adam", 1e-3, lr_rule="absolute", weight_decay=0.0)
 LABELLED = OptimizerConfig("sgd", 0.1, lr_rule="absolute", weight_decay=5e-4)
 
-FLAGS: dict[str, Any] = {
-    **HEADS["resnet8"],
-    "queue_size": 4096,
-    "momentum": 0.99,
-    "views": MOCO_V2_SMALL_VIEWS,
-}
 MINED = (
     "Pairs by this table's MoCo v2, with the labels of the images: "
     "ssl-backbones mine-pairs runs/resnet8_moco_v2.imagenette32_26ep --layer layer3."
@@ -46,26 +38,23 @@ def row(
     not_stated: str = "",
 ) -> Recipe:
     """A method's row of the table."""
-    return Recipe(
-        name=f"resnet8_{method.name}.imagenette32_{epochs}ep{end}",
-        model=f"resnet8_{method.name}",
-        method=method,
+    return named(
+        "resnet8",
+        method,
+        f"imagenette32_{epochs}ep{end}",
         size=32,
         epochs=epochs,
         batch_size=batch_size,
         optimizer=optimizer,
         schedule=schedule,
         monitoring=Monitoring(knn_every=0),
-        promise=Promise(
-            paper="Imagenette at equal cost (no paper)",
-            table="resnet8 at 32 px",
-            data="Imagenette",
-            epochs=epochs,
-            hardware="1 CPU core",
-            hours=0.1,
-            result="measured, seed 0, beside all others: benchmarks/results/imagenette_table.json",
-            not_stated=not_stated,
-        ),
+        paper="Imagenette at equal cost (no paper)",
+        table="resnet8 at 32 px",
+        data="Imagenette",
+        hardware="1 CPU core",
+        hours=0.1,
+        result="measured, seed 0, beside all others: benchmarks/results/imagenette_table.json",
+        not_stated=not_stated,
     )
 
 
@@ -84,7 +73,7 @@ RECIPES = (
     row(byol(HEADS["resnet8"]), 22, 64, PREDICTIVE),
     row(replace(lewel_m(HEADS["resnet8"]), groups=8), 20, 128, CONTRASTIVE),
     row(lewel_b(HEADS["resnet8"]), 15, 64, PREDICTIVE),
-    row(FlagsConfig(local_branch=False, **FLAGS), 18, 128, CONTRASTIVE, end="_global", not_stated=MINED),
-    row(FlagsConfig(local_branch=True, **FLAGS), 13, 128, CONTRASTIVE, end="_global_local", not_stated=MINED),
+    row(flags(HEADS["resnet8"], local_branch=False), 18, 128, CONTRASTIVE, end="_global", not_stated=MINED),
+    row(flags(HEADS["resnet8"], local_branch=True), 13, 128, CONTRASTIVE, end="_global_local", not_stated=MINED),
     row(SupervisedConfig(), 56, 128, LABELLED),
 )

@@ -9,14 +9,16 @@ from __future__ import annotations
 from ssl_backbones.methods.lewel_b import LewelBConfig
 from ssl_backbones.methods.lewel_m import LewelMConfig
 from ssl_backbones.methods.method import MethodConfig
+from ssl_backbones.recipes.named import named
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
-from ssl_backbones.registry.names import Name
+from ssl_backbones.recipes.settings import OptimizerConfig, ScheduleConfig
 from ssl_backbones.registry.tables import stated
 
 PAPER = "LEWEL (Huang et al., CVPR 2022, https://arxiv.org/abs/2203.14898)"
 IN1K, IN100 = "ImageNet-1k", "ImageNet-100"
 GPUS = "8 V100 GPUs"
+SGD = OptimizerConfig("sgd", 0.9, weight_decay=1e-6, exclude_norm_and_bias=True)
+"""SGD as the paper states it for LEWEL_B, at a rate for 256 images."""
 
 SYNC = "SyncBN in every part, heads included."
 GAMMAS = "The heads' normalisation scales are decayed and adapted, as in the log of the published run."
@@ -37,13 +39,8 @@ def lars(lr: float, weight_decay: float, exclude_head_norm: bool) -> OptimizerCo
     )
 
 
-def sgd(lr: float) -> OptimizerConfig:
-    """SGD as the paper states it for LEWEL_B, at a rate for 256 images."""
-    return OptimizerConfig("sgd", lr, weight_decay=1e-6, exclude_norm_and_bias=True)
-
-
 def recipe(
-    name: str,
+    tag: str,
     epochs: int,
     batch_size: int,
     method: MethodConfig,
@@ -54,25 +51,22 @@ def recipe(
     not_stated: str = "",
 ) -> Recipe:
     """A ResNet-50 under LEWEL: cosine by the epoch, after ten epochs of warm-up for LEWEL_B."""
-    model = Name.parse(name).model
-    return Recipe(
-        name=name,
-        model=model,
-        method=method,
+    row = f"resnet50_{method.name}.{tag.removesuffix('_sgd')}"
+    return named(
+        "resnet50",
+        method,
+        tag,
         epochs=epochs,
         batch_size=batch_size,
         optimizer=optimizer,
-        schedule=ScheduleConfig(warmup_epochs=10 if model.endswith("_b") else 0),
-        promise=Promise(
-            paper=PAPER,
-            table=table,
-            data=data,
-            epochs=epochs,
-            hardware=GPUS if hours else "not stated",
-            hours=hours,
-            result=f"{stated(name.removesuffix('_sgd'), f'top-1, linear, {data}')} (paper); here: not measured",
-            not_stated=not_stated,
-        ),
+        schedule=ScheduleConfig(warmup_epochs=10 if isinstance(method, LewelBConfig) else 0),
+        paper=PAPER,
+        table=table,
+        data=data,
+        hardware=GPUS if hours else "not stated",
+        hours=hours,
+        result=f"{stated(row, f'top-1, linear, {data}')} (paper); here: not measured",
+        not_stated=not_stated,
     )
 
 
@@ -80,7 +74,7 @@ SYNCHRONISED = LewelBConfig(target_bn="sync", target_momentum=0.996)
 
 LEWEL_B = (
     recipe(
-        "resnet50_lewel_b.in1k_400ep",
+        "in1k_400ep",
         400,
         4096,
         SYNCHRONISED,
@@ -89,7 +83,7 @@ LEWEL_B = (
         not_stated=f"Batch, rate and momentum stand in the script alone. {SYNC}",
     ),
     recipe(
-        "resnet50_lewel_b.in1k_200ep",
+        "in1k_200ep",
         200,
         1024,
         LewelBConfig(),
@@ -100,7 +94,7 @@ LEWEL_B = (
         "and in the heads' normalisation scales. The hours are twice those of the log.",
     ),
     recipe(
-        "resnet50_lewel_b.in1k_100ep",
+        "in1k_100ep",
         100,
         1024,
         LewelBConfig(),
@@ -110,34 +104,28 @@ LEWEL_B = (
         not_stated=GAMMAS,
     ),
     recipe(
-        "resnet50_lewel_b.in1k_400ep_sgd",
+        "in1k_400ep_sgd",
         400,
         512,
         LewelBConfig(target_bn="sync"),
-        sgd(0.9),
+        SGD,
         "Table 1; paper's text",
         not_stated=f"{AS_STATED} {SYNC}",
     ),
-    recipe(
-        "resnet50_lewel_b.in1k_200ep_sgd",
-        200,
-        512,
-        LewelBConfig(),
-        sgd(0.9),
-        "Table 1; paper's text",
-        not_stated=AS_STATED,
+    *(
+        recipe(
+            f"in1k_{epochs}ep_sgd",
+            epochs,
+            512,
+            LewelBConfig(),
+            SGD,
+            "Table 1; paper's text",
+            not_stated=AS_STATED,
+        )
+        for epochs in (200, 100)
     ),
     recipe(
-        "resnet50_lewel_b.in1k_100ep_sgd",
-        100,
-        512,
-        LewelBConfig(),
-        sgd(0.9),
-        "Table 1; paper's text",
-        not_stated=AS_STATED,
-    ),
-    recipe(
-        "resnet50_lewel_b.in100_240ep",
+        "in100_240ep",
         240,
         512,
         LewelBConfig(),
@@ -149,26 +137,20 @@ LEWEL_B = (
 )
 
 LEWEL_M = (
-    recipe(
-        "resnet50_lewel_m.in1k_200ep",
-        200,
-        256,
-        LewelMConfig(),
-        OptimizerConfig("sgd", 0.06, weight_decay=1e-4),
-        "Table 1",
-        not_stated=LEWEL_M_OPEN,
+    *(
+        recipe(
+            f"in1k_{epochs}ep",
+            epochs,
+            256,
+            LewelMConfig(),
+            OptimizerConfig("sgd", 0.06, weight_decay=1e-4),
+            "Table 1",
+            not_stated=LEWEL_M_OPEN,
+        )
+        for epochs in (200, 100)
     ),
     recipe(
-        "resnet50_lewel_m.in1k_100ep",
-        100,
-        256,
-        LewelMConfig(),
-        OptimizerConfig("sgd", 0.06, weight_decay=1e-4),
-        "Table 1",
-        not_stated=LEWEL_M_OPEN,
-    ),
-    recipe(
-        "resnet50_lewel_m.in100_240ep",
+        "in100_240ep",
         240,
         256,
         LewelMConfig(),

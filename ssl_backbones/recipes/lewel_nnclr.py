@@ -21,6 +21,4 @@ def shorter(arch: str) -> LewelNNCLRConfig:
     )
 
 
-RECIPES = tuple(
-    small(arch, "lewel_nnclr", shorter(arch), 128, CONTRASTIVE, images) for arch in HEADS for images in SETS
-)
+RECIPES = tuple(small(arch, shorter(arch), 128, CONTRASTIVE, images) for arch in HEADS for images in SETS)

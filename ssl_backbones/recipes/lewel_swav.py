@@ -26,6 +26,4 @@ def shorter(arch: str, images: str) -> LewelSwAVConfig:
     )
 
 
-RECIPES = tuple(
-    small(arch, "lewel_swav", shorter(arch, images), 128, CONTRASTIVE, images) for arch in HEADS for images in SETS
-)
+RECIPES = tuple(small(arch, shorter(arch, images), 128, CONTRASTIVE, images) for arch in HEADS for images in SETS)

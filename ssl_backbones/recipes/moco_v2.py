@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ssl_backbones.methods.moco_v2 import MoCoV2Config
+from ssl_backbones.recipes.named import named
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import OptimizerConfig, Promise
+from ssl_backbones.recipes.settings import OptimizerConfig
 from ssl_backbones.registry.tables import stated
 
 MOCO_V2 = "MoCo v2 (Chen et al., 2020, https://arxiv.org/abs/2003.04297)"
@@ -16,25 +17,22 @@ def moco_v2(
     tag: str, epochs: int, table: str, hours: float | None = None, paper: str = LEWEL, not_stated: str = ""
 ) -> Recipe:
     """MoCo v2 as its code has it, with weight decay on every parameter; at twice the rate on ImageNet-100."""
-    name, small = f"resnet50_moco_v2.{tag}", tag.startswith("in100")
+    small = tag.startswith("in100")
     unit = f"top-1, linear{', ImageNet-100' * small}"
-    return Recipe(
-        name=name,
-        model="resnet50_moco_v2",
-        method=MoCoV2Config(),
+    return named(
+        "resnet50",
+        MoCoV2Config(),
+        tag,
         epochs=epochs,
         batch_size=256,
         optimizer=OptimizerConfig("sgd", 0.06 if small else 0.03, weight_decay=1e-4),
-        promise=Promise(
-            paper,
-            table,
-            "ImageNet-100" if small else "ImageNet-1k",
-            epochs,
-            GPUS if hours else "not stated",
-            hours,
-            f"{stated(name, unit)} (paper); here: not measured",
-            not_stated,
-        ),
+        paper=paper,
+        table=table,
+        data="ImageNet-100" if small else "ImageNet-1k",
+        hardware=GPUS if hours else "not stated",
+        hours=hours,
+        result=f"{stated(f'resnet50_moco_v2.{tag}', unit)} (paper); here: not measured",
+        not_stated=not_stated,
     )
 
 

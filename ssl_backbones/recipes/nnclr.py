@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ssl_backbones.methods.nnclr import NNCLRConfig
+from ssl_backbones.recipes.named import named
 from ssl_backbones.recipes.own import ARCHS, heads, own
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.settings import OptimizerConfig, ScheduleConfig
 from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, SETS, small
 from ssl_backbones.views import SIMCLR_SMALL_VIEWS
 
@@ -18,25 +19,20 @@ FIGURES = {1000: "75.6", 800: "about 74.9", 400: "about 74.2", 200: "about 70.7"
 
 def large(epochs: int, figure: str) -> Recipe:
     """A ResNet-50 on ImageNet at the paper's batch."""
-    return Recipe(
-        name=f"resnet50_nnclr.in1k_{epochs}ep",
-        model="resnet50_nnclr",
-        method=NNCLRConfig(),
+    return named(
+        "resnet50",
+        NNCLRConfig(),
+        f"in1k_{epochs}ep",
         epochs=epochs,
         batch_size=4096,
         optimizer=LARS,
         schedule=ScheduleConfig(warmup_epochs=10, per="step"),
-        promise=Promise(
-            paper="NNCLR (Dwibedi et al., 2021, https://arxiv.org/abs/2104.14548)",
-            table="abstract" if epochs == 1000 else "its table by epochs",
-            data="ImageNet-1k",
-            epochs=epochs,
-            hardware="not stated",
-            hours=None,
-            result=f"{figure} top-1, linear (paper); here: not measured",
-            not_stated="No code of the authors is public: views, what LARS leaves plain and initial weights are "
-            "those of SimCLR here.",
-        ),
+        paper="NNCLR (Dwibedi et al., 2021, https://arxiv.org/abs/2104.14548)",
+        table="abstract" if epochs == 1000 else "its table by epochs",
+        data="ImageNet-1k",
+        result=f"{figure} top-1, linear (paper); here: not measured",
+        not_stated="No code of the authors is public: views, what LARS leaves plain and initial weights are "
+        "those of SimCLR here.",
     )
 
 
@@ -58,7 +54,7 @@ def of_own(arch: str) -> NNCLRConfig:
 
 RECIPES = (
     *(large(epochs, figure) for epochs, figure in FIGURES.items()),
-    *(small(arch, "nnclr", shorter(arch), 128, CONTRASTIVE, images) for arch in HEADS for images in SETS),
-    *(small(arch, "nnclr.others", shorter(arch, exclude_self=True), 128, CONTRASTIVE) for arch in HEADS),
+    *(small(arch, shorter(arch), 128, CONTRASTIVE, images) for arch in HEADS for images in SETS),
+    *(small(arch, shorter(arch, exclude_self=True), 128, CONTRASTIVE, end="_others") for arch in HEADS),
     *(own(arch, of_own(arch), LARS if arch == "resnet50" else CONTRASTIVE) for arch in ARCHS),
 )

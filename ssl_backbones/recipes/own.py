@@ -16,9 +16,10 @@ from ssl_backbones.methods.lewel_m import LewelMConfig
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.methods.moco_v2 import MoCoV2Config
 from ssl_backbones.recipes.facts import Facts, require_memory
+from ssl_backbones.recipes.named import named
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.rules import RULES, SIDE_ON_CPU, SMALL_SIDE
-from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.settings import OptimizerConfig, ScheduleConfig
 from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, PREDICTIVE
 from ssl_backbones.registry.backbones import SMALL
 
@@ -72,10 +73,10 @@ def own(
     """
     parts: dict[str, Any] = {"": Recipe, "method.": type(method), "schedule.": ScheduleConfig}
     known = {prefix + field.name for prefix, part in parts.items() for field in fields(part)}
-    return Recipe(
-        name=f"{arch}_{method.name}.{TAG}",
-        model=f"{arch}_{method.name}",
-        method=method,
+    return named(
+        arch,
+        method,
+        TAG,
         size=SMALL_SIDE if arch in SMALL else SIDE_ON_CPU,
         epochs=200,
         batch_size=64,
@@ -84,16 +85,12 @@ def own(
         derived=tuple(
             name for name in RULES if (name in known or name.startswith("monitoring.")) and name not in fixed
         ),
-        promise=Promise(
-            paper="Your own images (no paper)",
-            table="rules of docs/own_rules.md",
-            data=DATA,
-            epochs=200,
-            hardware="a CPU or a GPU",
-            hours=None,
-            result="measured in docs/own_rules.md" if f"{arch}_{method.name}" in MEASURED else "not measured",
-            not_stated=not_stated,
-        ),
+        paper="Your own images (no paper)",
+        table="rules of docs/own_rules.md",
+        data=DATA,
+        hardware="a CPU or a GPU",
+        result="measured in docs/own_rules.md" if f"{arch}_{method.name}" in MEASURED else "not measured",
+        not_stated=not_stated,
     )
 
 

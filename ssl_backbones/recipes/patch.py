@@ -16,8 +16,9 @@ from ssl_backbones.methods.patch_relnet import PatchRelNetConfig
 from ssl_backbones.methods.patch_rotnet import PatchRotNetConfig
 from ssl_backbones.methods.rotnet import RotNetConfig
 from ssl_backbones.methods.supervised import SupervisedConfig
+from ssl_backbones.recipes.named import named
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.settings import OptimizerConfig, ScheduleConfig
 from ssl_backbones.registry.tables import stated
 
 PAPER = "Patch RotNet (Pham et al., 2021, https://arxiv.org/abs/2108.00475)"
@@ -50,60 +51,51 @@ ADAM = OptimizerConfig("adam", 1e-3, lr_rule="absolute", weight_decay=0.0)
 
 def row(
     column: int,
-    method: str,
-    config: MethodConfig,
+    method: MethodConfig,
     not_stated: str = "",
     end: str = "",
     weight_decay: float = 0.0,
 ) -> Recipe:
     """The recipe of a method without labels in one column of the tables."""
     arch, data = COLUMNS[column]
-    name = f"{arch}_{method}.{data}_{EPOCHS}ep{end}"
-    return Recipe(
-        name=name,
-        model=f"{arch}_{method}",
-        method=config,
+    tag = f"{data}_{EPOCHS}ep{end}"
+    figures = stated(f"{arch}_{method.name}.{tag}", "top-1, linear", "finetuned")
+    return named(
+        arch,
+        method,
+        tag,
         size=SIZES[data],
         epochs=EPOCHS,
         batch_size=64,
         optimizer=replace(ADAM, weight_decay=weight_decay),
         schedule=ScheduleConfig("constant"),
-        promise=Promise(
-            paper=PAPER,
-            table=TABLES[arch],
-            data=DATA[data],
-            epochs=EPOCHS,
-            hardware="not stated",
-            hours=None,
-            result=f"{stated(name, 'top-1, linear', 'finetuned')} (paper, one run each); here: not measured",
-            not_stated=f"{OPEN} {not_stated}".strip(),
-        ),
+        paper=PAPER,
+        table=TABLES[arch],
+        data=DATA[data],
+        result=f"{figures} (paper, one run each); here: not measured",
+        not_stated=f"{OPEN} {not_stated}".strip(),
     )
 
 
 def supervised(column: int) -> Recipe:
     """Training with labels in one column of the tables."""
     arch, data = COLUMNS[column]
-    name = f"{arch}_supervised.{data}_{EPOCHS}ep"
-    return Recipe(
-        name=name,
-        model=f"{arch}_supervised",
-        method=SupervisedConfig(classes=CLASSES[data]),
+    tag = f"{data}_{EPOCHS}ep"
+    figure = stated(f"{arch}_supervised.{tag}", "top-1 of its own classifier")
+    return named(
+        arch,
+        SupervisedConfig(classes=CLASSES[data]),
+        tag,
         size=SIZES[data],
         epochs=EPOCHS,
         batch_size=128,
         optimizer=OptimizerConfig("sgd", 0.1, lr_rule="absolute", weight_decay=0.0),
         schedule=ScheduleConfig("step", milestones=(100, 150)),
-        promise=Promise(
-            paper=PAPER,
-            table=TABLES[arch],
-            data="STL-10, labelled" if data == "stl10" else DATA[data],
-            epochs=EPOCHS,
-            hardware="not stated",
-            hours=None,
-            result=f"{stated(name, 'top-1 of its own classifier')} (paper, one run); here: not measured",
-            not_stated=LABELS,
-        ),
+        paper=PAPER,
+        table=TABLES[arch],
+        data="STL-10, labelled" if data == "stl10" else DATA[data],
+        result=f"{figure} (paper, one run); here: not measured",
+        not_stated=LABELS,
     )
 
 
@@ -111,12 +103,12 @@ def rows(column: int) -> Iterator[Recipe]:
     """All that was trained of one column."""
     clusters = 10 * CLASSES[COLUMNS[column][1]]
     yield supervised(column)
-    yield row(column, "deep_infomax", DeepInfoMaxConfig(), GAME, weight_decay=1e-4)
-    yield row(column, "deepcluster", DeepClusterConfig(clusters=clusters), CLEAN)
-    yield row(column, "rotnet", RotNetConfig())
-    for method, kind in (("patch_relnet", PatchRelNetConfig), ("patch_rotnet", PatchRotNetConfig)):
+    yield row(column, DeepInfoMaxConfig(), GAME, weight_decay=1e-4)
+    yield row(column, DeepClusterConfig(clusters=clusters), CLEAN)
+    yield row(column, RotNetConfig())
+    for kind in (PatchRelNetConfig, PatchRotNetConfig):
         for share in (30, 40, 50):
-            yield row(column, method, kind(ratio=share / 100), ONCE, end=f"_r{share}")
+            yield row(column, kind(ratio=share / 100), ONCE, end=f"_r{share}")
 
 
 RECIPES = tuple(recipe for column in (1, 0, 2) for recipe in rows(column))

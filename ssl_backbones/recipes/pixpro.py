@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ssl_backbones.methods.pixpro import PixProConfig
+from ssl_backbones.recipes.named import named
 from ssl_backbones.recipes.own import ARCHS, heads, own, predictive
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import LR_AFTER, OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.settings import LR_AFTER, OptimizerConfig, ScheduleConfig
 from ssl_backbones.recipes.small_images import HEADS, PREDICTIVE, SETS, small
 from ssl_backbones.registry.backbones import SMALL
 from ssl_backbones.views import PIXPRO_VIEWS
@@ -19,26 +20,22 @@ FEW = "Feature maps of fewer than 4 x 4 positions have few pairs: a ResNet-18 or
 
 def large(epochs: int, detection: float) -> Recipe:
     """A ResNet-50 on ImageNet as the public repository has it."""
-    return Recipe(
-        name=f"resnet50_pixpro.in1k_{epochs}ep",
-        model="resnet50_pixpro",
-        method=PixProConfig(),
+    return named(
+        "resnet50",
+        PixProConfig(),
+        f"in1k_{epochs}ep",
         epochs=epochs,
         batch_size=1024,
         optimizer=OptimizerConfig("lars", 1.0, weight_decay=1e-5, exclude_norm_and_bias=True, trust="update"),
         schedule=ScheduleConfig(warmup_epochs=5, per="step", start_share=0.01, end_share=1e-6 / 4),
-        promise=Promise(
-            paper="PixPro (Xie et al., CVPR 2021, https://arxiv.org/abs/2011.10043)",
-            table="the public repository",
-            data="ImageNet-1k",
-            epochs=epochs,
-            hardware="8 GPUs",
-            hours=None,
-            result=f"{detection} AP of VOC detection, C4 (authors' code); here: not measured",
-            not_stated="The pixel loss alone, without the instance branch: judge it by dense tasks, for its features "
-            "are not made to tell whole images apart. Its loss rises again after the first epochs, in the authors' "
-            f"runs too. Initial weights follow this library. {LR_AFTER}",
-        ),
+        paper="PixPro (Xie et al., CVPR 2021, https://arxiv.org/abs/2011.10043)",
+        table="the public repository",
+        data="ImageNet-1k",
+        hardware="8 GPUs",
+        result=f"{detection} AP of VOC detection, C4 (authors' code); here: not measured",
+        not_stated="The pixel loss alone, without the instance branch: judge it by dense tasks, for its features "
+        "are not made to tell whole images apart. Its loss rises again after the first epochs, in the authors' "
+        f"runs too. Initial weights follow this library. {LR_AFTER}",
     )
 
 
@@ -61,6 +58,6 @@ RECIPES = (
     large(100, 58.8),
     large(400, 60.2),
     *(own(arch, of_own(arch), predictive(arch), FEW, ("method.target_momentum",)) for arch in ARCHS),
-    *(small("resnet8", "pixpro", SHORTER, 64, PREDICTIVE, images) for images in SETS),
+    *(small("resnet8", SHORTER, 64, PREDICTIVE, images) for images in SETS),
 )
 """The small ones are of a ResNet-8 alone: a ResNet-18 makes maps of 2 x 2 positions of 64 px."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ssl_backbones.methods.flags import FlagsConfig
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.methods.patch_relnet import PatchRelNetConfig
 from ssl_backbones.methods.patch_rotnet import PatchRotNetConfig
-from ssl_backbones.recipes.imagenette import ADAM, FLAGS
+from ssl_backbones.recipes.imagenette import ADAM
+from ssl_backbones.recipes.named import named
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, Promise, ScheduleConfig
-from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, PREDICTIVE, byol, lewel_b, lewel_m, moco_v2
+from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, ScheduleConfig
+from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, PREDICTIVE, byol, flags, lewel_b, lewel_m, moco_v2
 
 IMAGENETTE, CLOTHING = "imagenette32", "clothing10_32"
 DATA = {
@@ -29,27 +29,23 @@ def shipped(
     not_stated: str = "",
 ) -> Recipe:
     """A method's run, long enough for a curve that is flat at its end."""
-    name = f"resnet8_{method.name}.{data}_{epochs}ep"
-    return Recipe(
-        name=name,
-        model=f"resnet8_{method.name}",
-        method=method,
+    tag = f"{data}_{epochs}ep"
+    return named(
+        "resnet8",
+        method,
+        tag,
         size=32,
         epochs=epochs,
         batch_size=batch_size,
         optimizer=optimizer,
         schedule=ScheduleConfig(warmup_epochs=1, per="step"),
         monitoring=Monitoring(knn_every=max(1, epochs // 15)),
-        promise=Promise(
-            paper="Weights that ship (no paper)",
-            table="resnet8 at 32 px",
-            data=DATA[data],
-            epochs=epochs,
-            hardware="1 CPU core",
-            hours=None,
-            result=f"our own, in model_cards/{name}.md",
-            not_stated=not_stated,
-        ),
+        paper="Weights that ship (no paper)",
+        table="resnet8 at 32 px",
+        data=DATA[data],
+        hardware="1 CPU core",
+        result=f"our own, in model_cards/resnet8_{method.name}.{tag}.md",
+        not_stated=not_stated,
     )
 
 
@@ -59,7 +55,7 @@ RECIPES = (
     shipped(replace(lewel_m(HEADS["resnet8"]), groups=8), 60, 128, CONTRASTIVE),
     shipped(lewel_b(HEADS["resnet8"]), 60, 64, PREDICTIVE),
     shipped(
-        FlagsConfig(local_branch=False, **FLAGS),
+        flags(HEADS["resnet8"], local_branch=False),
         60,
         128,
         CONTRASTIVE,

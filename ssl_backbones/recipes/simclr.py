@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ssl_backbones.methods.simclr import SimCLRConfig
+from ssl_backbones.recipes.named import named
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.settings import OptimizerConfig, ScheduleConfig
 from ssl_backbones.registry.tables import stated
 
 SIMCLR = "SimCLR (Chen et al., 2020, https://arxiv.org/abs/2002.05709)"
@@ -12,24 +13,21 @@ SIMCLR = "SimCLR (Chen et al., 2020, https://arxiv.org/abs/2002.05709)"
 
 def simclr(epochs: int, table: str, result: str, hours: float, not_stated: str) -> Recipe:
     """SimCLR at the batch of the paper's section 2.4."""
-    return Recipe(
-        name=f"resnet50_simclr.in1k_{epochs}ep",
-        model="resnet50_simclr",
-        method=SimCLRConfig(),
+    return named(
+        "resnet50",
+        SimCLRConfig(),
+        f"in1k_{epochs}ep",
         epochs=epochs,
         batch_size=4096,
         optimizer=OptimizerConfig("lars", 0.3, weight_decay=1e-6, exclude_norm_and_bias=True, trust="update"),
         schedule=ScheduleConfig(warmup_epochs=10, per="step"),
-        promise=Promise(
-            paper=SIMCLR,
-            table=table,
-            data="ImageNet-1k",
-            epochs=epochs,
-            hardware="128 TPU v3 cores",
-            hours=hours,
-            result=result,
-            not_stated=not_stated,
-        ),
+        paper=SIMCLR,
+        table=table,
+        data="ImageNet-1k",
+        hardware="128 TPU v3 cores",
+        hours=hours,
+        result=result,
+        not_stated=not_stated,
     )
 
 

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from ssl_backbones.methods.simsiam import SimSiamConfig
+from ssl_backbones.recipes.named import named
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import OptimizerConfig, Promise
+from ssl_backbones.recipes.settings import OptimizerConfig
 
 SIMSIAM = "SimSiam (Chen and He, 2021, https://arxiv.org/abs/2011.10566)"
 
 
 def simsiam(epochs: int, accuracy: float) -> Recipe:
     """A row of the paper's comparison: batch 256, and a predictor whose rate is not decayed."""
-    return Recipe(
-        name=f"resnet50_simsiam.in1k_{epochs}ep",
-        model="resnet50_simsiam",
-        method=SimSiamConfig(),
+    return named(
+        "resnet50",
+        SimSiamConfig(),
+        f"in1k_{epochs}ep",
         epochs=epochs,
         batch_size=256,
         optimizer=OptimizerConfig("sgd", 0.05, weight_decay=1e-4, constant_part="predictor"),
-        promise=Promise(
-            paper=SIMSIAM,
-            table="Table 4",
-            data="ImageNet-1k",
-            epochs=epochs,
-            hardware="8 GPUs",
-            hours=None,
-            result=f"{accuracy} top-1, linear (paper); here: not measured",
-            not_stated="That the cosine moves by the epoch; the heads' layers have no biases here, and initial weights "
-            "follow this library.",
-        ),
+        paper=SIMSIAM,
+        table="Table 4",
+        data="ImageNet-1k",
+        hardware="8 GPUs",
+        result=f"{accuracy} top-1, linear (paper); here: not measured",
+        not_stated="That the cosine moves by the epoch; the heads' layers have no biases here, and initial weights "
+        "follow this library.",
     )
 
 

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from ssl_backbones.methods.byol import BYOLConfig
+from ssl_backbones.methods.flags import FlagsConfig
 from ssl_backbones.methods.lewel_b import LewelBConfig
 from ssl_backbones.methods.lewel_m import LewelMConfig
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.methods.moco_v2 import MoCoV2Config
+from ssl_backbones.recipes.named import named
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.settings import Monitoring, OptimizerConfig, ScheduleConfig
 from ssl_backbones.views import LEWEL_B_SMALL_VIEWS, MOCO_V2_SMALL_VIEWS
 
 HEADS: dict[str, dict[str, Any]] = {
@@ -46,6 +48,11 @@ def lewel_m(heads: dict[str, Any]) -> LewelMConfig:
     )
 
 
+def flags(heads: dict[str, Any], local_branch: bool) -> FlagsConfig:
+    """FLAGS with MoCo v2's queue here."""
+    return FlagsConfig(**heads, local_branch=local_branch, queue_size=4096, momentum=0.99, views=MOCO_V2_SMALL_VIEWS)
+
+
 PREDICTIVE = OptimizerConfig("sgd", 0.6, weight_decay=1e-4, exclude_norm_and_bias=True)
 CONTRASTIVE = OptimizerConfig("sgd", 0.12, weight_decay=5e-4, exclude_norm_and_bias=True)
 OPTIMIZER = {"byol": PREDICTIVE, "lewel_b": PREDICTIVE, "moco_v2": CONTRASTIVE, "lewel_m": CONTRASTIVE}
@@ -61,38 +68,33 @@ METHODS: dict[str, Callable[[dict[str, Any]], MethodConfig]] = {
 
 def small(
     arch: str,
-    method: str,
-    config: MethodConfig,
+    method: MethodConfig,
     batch_size: int,
     optimizer: OptimizerConfig,
     images: str = "imagenette96",
+    end: str = "",
+    not_stated: str = "",
 ) -> Recipe:
-    """A network and a method on small images at 64 px; what follows a full stop ends the tag."""
-    suffix, _, kind = method.partition(".")
-    return Recipe(
-        name=f"{arch}_{suffix}.{images}_{EPOCHS}ep{'_' if kind else ''}{kind}",
-        model=f"{arch}_{suffix}",
-        method=config,
+    """A network and a method on small images at 64 px; the tag ends in `end`."""
+    return named(
+        arch,
+        method,
+        f"{images}_{EPOCHS}ep{end}",
         size=64,
         epochs=EPOCHS,
         batch_size=batch_size,
         optimizer=optimizer,
         schedule=ScheduleConfig(warmup_epochs=1, per="step"),
         monitoring=Monitoring(knn_every=5),
-        promise=Promise(
-            paper="Small images (no paper)",
-            table=f"{arch} at 64 px",
-            data=SETS[images],
-            epochs=EPOCHS,
-            hardware="2 CPU cores",
-            hours=None,
-            result="not measured",
-        ),
+        paper="Small images (no paper)",
+        table=f"{arch} at 64 px",
+        data=SETS[images],
+        hardware="2 CPU cores",
+        result="not measured",
+        not_stated=not_stated,
     )
 
 
 RECIPES = tuple(
-    small(arch, name, METHODS[name](heads), BATCH[name], OPTIMIZER[name])
-    for arch, heads in HEADS.items()
-    for name in METHODS
+    small(arch, METHODS[name](heads), BATCH[name], OPTIMIZER[name]) for arch, heads in HEADS.items() for name in METHODS
 )

@@ -7,31 +7,27 @@ weights.
 from __future__ import annotations
 
 from ssl_backbones.methods import SupervisedConfig
-from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.named import named
+from ssl_backbones.recipes.settings import OptimizerConfig, ScheduleConfig
 from ssl_backbones.registry.tables import stated
 from ssl_backbones.views import SUPERVISED_VIEW
 
-NAME = "resnet50_supervised.in1k_90ep"
+FIGURE = stated("resnet50_supervised.in1k_90ep", "top-1 of its own classifier")
 
 RECIPES = (
-    Recipe(
-        name=NAME,
-        model="resnet50_supervised",
-        method=SupervisedConfig(classes=1000, views=SUPERVISED_VIEW),
+    named(
+        "resnet50",
+        SupervisedConfig(classes=1000, views=SUPERVISED_VIEW),
+        "in1k_90ep",
         epochs=90,
         batch_size=256,
         optimizer=OptimizerConfig("sgd", 0.1, weight_decay=1e-4),
         schedule=ScheduleConfig("step", milestones=(30, 60)),
-        promise=Promise(
-            paper="ResNet (He et al., 2016, https://arxiv.org/abs/1512.03385)",
-            table="FLAGS, Table 1, as quoted there",
-            data="ImageNet-1k",
-            epochs=90,
-            hardware="8 GPUs",
-            hours=None,
-            result=f"{stated(NAME, 'top-1 of its own classifier')} (quoted by FLAGS); here: not measured",
-            not_stated="Which supervised weights LEWEL and FLAGS compare with; initial weights follow this library.",
-        ),
+        paper="ResNet (He et al., 2016, https://arxiv.org/abs/1512.03385)",
+        table="FLAGS, Table 1, as quoted there",
+        data="ImageNet-1k",
+        hardware="8 GPUs",
+        result=f"{FIGURE} (quoted by FLAGS); here: not measured",
+        not_stated="Which supervised weights LEWEL and FLAGS compare with; initial weights follow this library.",
     ),
 )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ssl_backbones.methods.swav import SwAVConfig
+from ssl_backbones.recipes.named import named
 from ssl_backbones.recipes.own import ARCHS, contrastive, heads, own
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import LR_AFTER, OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.settings import LR_AFTER, OptimizerConfig, ScheduleConfig
 from ssl_backbones.recipes.small_images import CONTRASTIVE, EPOCHS, HEADS, SETS, STEPS, small
 from ssl_backbones.registry.backbones import SMALL
 from ssl_backbones.views import SWAV_CROP, SWAV_VIEWS
@@ -31,24 +32,21 @@ def large(
 ) -> Recipe:
     """A ResNet-50 on ImageNet as the public repository has it, `minutes` an epoch on its GPUs where it says so."""
     few = batch_size == 256
-    return Recipe(
-        name=f"resnet50_swav.in1k_{tag}",
-        model="resnet50_swav",
-        method=method,
+    return named(
+        "resnet50",
+        method,
+        f"in1k_{tag}",
         epochs=epochs,
         batch_size=batch_size,
         optimizer=OptimizerConfig("lars", 0.6 if few else 0.3, weight_decay=1e-6),
         schedule=SMALL_BATCH if few else LARGE_BATCH,
-        promise=Promise(
-            paper="SwAV (Caron et al., NeurIPS 2020, https://arxiv.org/abs/2006.09882)",
-            table="the public repository",
-            data="ImageNet-1k",
-            epochs=epochs,
-            hardware=f"{gpus} V100 GPUs",
-            hours=None if minutes is None else round(epochs * minutes / 60, 1),
-            result=f"{figure} top-1, linear (authors' code); here: not measured",
-            not_stated=OPEN,
-        ),
+        paper="SwAV (Caron et al., NeurIPS 2020, https://arxiv.org/abs/2006.09882)",
+        table="the public repository",
+        data="ImageNet-1k",
+        hardware=f"{gpus} V100 GPUs",
+        hours=None if minutes is None else round(epochs * minutes / 60, 1),
+        result=f"{figure} top-1, linear (authors' code); here: not measured",
+        not_stated=OPEN,
     )
 
 
@@ -81,5 +79,5 @@ RECIPES = (
         for epochs, figure in ((400, 74.3), (200, 72.7))
     ),
     *(own(arch, SwAVConfig(**heads(arch)), contrastive(arch)) for arch in ARCHS),
-    *(small(arch, "swav", shorter(arch, images), 128, CONTRASTIVE, images) for arch in HEADS for images in SETS),
+    *(small(arch, shorter(arch, images), 128, CONTRASTIVE, images) for arch in HEADS for images in SETS),
 )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ssl_backbones.methods.vicreg import VICRegConfig
+from ssl_backbones.recipes.named import named
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import LR_AFTER, OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.settings import LR_AFTER, OptimizerConfig, ScheduleConfig
 from ssl_backbones.views import BYOL_VIEWS
 
 VICREG = "VICReg (Bardes et al., 2022, https://arxiv.org/abs/2105.04906)"
@@ -23,17 +24,19 @@ def vicreg(
     method: VICRegConfig, epochs: int, batch_size: int, lr: float, end_share: float, table: str, result: str
 ) -> Recipe:
     """VICReg at a rate for 256 images, whose cosine ends at a share of it."""
-    return Recipe(
-        name=f"resnet50_vicreg.in1k_{epochs}ep",
-        model="resnet50_vicreg",
-        method=method,
+    return named(
+        "resnet50",
+        method,
+        f"in1k_{epochs}ep",
         epochs=epochs,
         batch_size=batch_size,
         optimizer=OptimizerConfig("lars", lr, weight_decay=1e-6, exclude_norm_and_bias=True, trust="update"),
         schedule=ScheduleConfig(warmup_epochs=10, per="step", end_share=end_share),
-        promise=Promise(
-            VICREG, table, "ImageNet-1k", epochs, "not stated", None, f"{result}; here: not measured", OPEN
-        ),
+        paper=VICREG,
+        table=table,
+        data="ImageNet-1k",
+        result=f"{result}; here: not measured",
+        not_stated=OPEN,
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ssl_backbones.methods.vicregl import VICRegLConfig
+from ssl_backbones.recipes.named import named
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.recipes.settings import LR_AFTER, OptimizerConfig, Promise, ScheduleConfig
+from ssl_backbones.recipes.settings import LR_AFTER, OptimizerConfig, ScheduleConfig
 from ssl_backbones.recipes.small_images import HEADS, SETS, small
 from ssl_backbones.recipes.small_joint_embedding import REDUNDANCY
 from ssl_backbones.views import LEWEL_B_SMALL_VIEWS
@@ -25,24 +26,19 @@ VARIANCE, COVARIANCE = 12.5, 0.5
 
 def large(tag: str, epochs: int, batch_size: int, lr: float, alpha: float, result: str) -> Recipe:
     """A ResNet-50 on ImageNet, at a rate for 256 images."""
-    return Recipe(
-        name=f"resnet50_vicregl.in1k_{tag}",
-        model="resnet50_vicregl",
-        method=VICRegLConfig(global_weight=alpha, variance=VARIANCE, covariance=COVARIANCE),
+    return named(
+        "resnet50",
+        VICRegLConfig(global_weight=alpha, variance=VARIANCE, covariance=COVARIANCE),
+        f"in1k_{tag}",
         epochs=epochs,
         batch_size=batch_size,
         optimizer=OptimizerConfig("lars", lr, weight_decay=1e-6, exclude_norm_and_bias=True, trust="update"),
         schedule=ScheduleConfig(warmup_epochs=10, per="step", end_share=1e-3),
-        promise=Promise(
-            paper=VICREGL,
-            table="the public repository",
-            data="ImageNet-1k",
-            epochs=epochs,
-            hardware="not stated",
-            hours=None,
-            result=result,
-            not_stated=OPEN,
-        ),
+        paper=VICREGL,
+        table="the public repository",
+        data="ImageNet-1k",
+        result=result,
+        not_stated=OPEN,
     )
 
 
@@ -61,5 +57,5 @@ RECIPES = (
     large("300ep", 300, 2048, 0.2, 0.9, published(71.2, 54.0)),
     large("300ep_alpha75", 300, 2048, 0.2, 0.75, published(70.4, 55.9)),
     large("100ep", 100, 512, 0.3, 0.75, "no figure recorded; here: not measured"),
-    *(small("resnet8", "vicregl", SMALL, 128, REDUNDANCY, images) for images in SETS),
+    *(small("resnet8", SMALL, 128, REDUNDANCY, images) for images in SETS),
 )

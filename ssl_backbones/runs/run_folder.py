@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ssl_backbones.checks import few
+from ssl_backbones.checks import brief, few
 from ssl_backbones.credentials import change_texts
 from ssl_backbones.files import (
     PRIVATE,
@@ -242,17 +242,11 @@ def changed_fields(
     """The fields in which a recipe differs from the folder's own, in words; empty where it is the same."""
     there = complete(read_object(folder.recipe, "restore it, or choose another folder with --out", RunFolderError))
     changed = [
-        f"{name[:80]} is {brief(old)} there and {brief(new)} here"
+        f"{name[:80]} is {brief(json.dumps(old))} there and {brief(json.dumps(new))} here"
         for name, (old, new) in differences(there, recipe).items()
         if not any(name == free or name.startswith(f"{free}.") for free in may_differ)
     ]
     return few(changed, 8, "; ")
-
-
-def brief(value: Any, most: int = 200) -> str:
-    """A JSON value in so many letters at most."""
-    text = json.dumps(value)
-    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def emptied(folder: RunFolder, changed: str) -> RunFolder:

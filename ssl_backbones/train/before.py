@@ -4,31 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 
 from ssl_backbones.data.images import by_sizes
 from ssl_backbones.data.placement import Layout, laid_out
 from ssl_backbones.runs.checkpoint import Checkpoint
+from ssl_backbones.train.beginning import Beginning
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.judge import Judge, Measured
-
-
-class Given(Protocol):
-    """The backbones of a run that begins with given weights, made anew for each measurement."""
-
-    def drawn(self) -> nn.Module:
-        """The backbone with random weights, as a run of the same seed begins that was given none."""
-
-    def started(self) -> nn.Module:
-        """The backbone with the given weights."""
 
 
 class Before:
     """The network as it begins and, beside one that was given weights, the same network with random ones."""
 
-    def __init__(self, judge: Judge, given: Given | None, layout: Layout) -> None:
+    def __init__(self, judge: Judge, given: Beginning | None, layout: Layout) -> None:
         self.judge, self.given, self.layout = judge, given, layout
         self.network: Measured | None = None
         self.random: Measured | None = None

@@ -17,8 +17,8 @@ from ssl_backbones.methods.from_run import RunError, state_folder, take_over
 from ssl_backbones.methods.method import Method
 from ssl_backbones.models.backbone import fit_channels, weights_sha256
 from ssl_backbones.models.provenance import Provenance
+from ssl_backbones.recipes.facts import arch_of
 from ssl_backbones.recipes.recipe import FREE, Recipe
-from ssl_backbones.registry.names import Name
 from ssl_backbones.runs.manifest import listed
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, changed_fields
 from ssl_backbones.train.claiming import CUT
@@ -105,7 +105,7 @@ def begin(recipe: Recipe) -> Beginning:
 
 def opened(recipe: Recipe) -> Start:
     """The start that a recipe names."""
-    return open_start(recipe.init, Name.parse(recipe.model).arch)
+    return open_start(recipe.init, arch_of(recipe))
 
 
 def recorded(recipe: Recipe) -> Provenance | None:

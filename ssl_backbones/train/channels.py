@@ -7,9 +7,8 @@ from dataclasses import replace
 from ssl_backbones.data import Images
 from ssl_backbones.data.statistics import Statistics, measured
 from ssl_backbones.distributed import first_decides, say
-from ssl_backbones.files import read_object
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.runs.run_folder import RunFolder, RunFolderError
+from ssl_backbones.train.claiming import recipe_there
 
 
 def with_statistics(recipe: Recipe, images: Images) -> Recipe:
@@ -32,15 +31,10 @@ def measures(recipe: Recipe) -> bool:
 
 def statistics_kept(recipe: Recipe) -> Statistics | None:
     """The statistics that the recipe's run in its folder began with; None where there is none that has trained."""
-    folder = RunFolder(recipe.folder)
-    if not (folder.recipe.exists() and folder.has_trained):
+    there = recipe_there(recipe)
+    if there is None or (there.name, there.in_chans, there.seed) != (recipe.name, recipe.in_chans, recipe.seed):
         return None
-    try:
-        there = Recipe.from_dict(recipe.completed(read_object(folder.recipe, "restore it", RunFolderError)))
-    except ValueError:
-        return None  # the folder is refused when it is claimed, with the reason
-    same = (there.name, there.in_chans, there.seed) == (recipe.name, recipe.in_chans, recipe.seed)
-    return there.measured if same else None
+    return there.measured
 
 
 def views_in_channels(recipe: Recipe) -> str:

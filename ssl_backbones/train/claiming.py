@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from ssl_backbones.data import Images, ImageSourceError
 from ssl_backbones.distributed import first_decides, rank
+from ssl_backbones.files import read_object
 from ssl_backbones.recipes.recipe import FREE, Recipe, Run
 from ssl_backbones.runs.manifest import last_step, manifests
 from ssl_backbones.runs.results import read_results
@@ -68,6 +70,19 @@ def claimed(run: Run) -> RunFolder:
 
     folder = first_decides(claim_it)
     return folder if rank() == 0 else RunFolder(folder.path, folder.resumed)
+
+
+def recipe_there(recipe: Recipe) -> Recipe | None:
+    """The recipe of the run in a recipe's folder; None where there is none that has trained, or none can be read.
+
+    Such a folder is refused when it is claimed, with the reason.
+    """
+    folder = RunFolder(recipe.folder)
+    if not (folder.recipe.exists() and folder.has_trained):
+        return None
+    with suppress(ValueError):
+        return Recipe.from_dict(recipe.completed(read_object(folder.recipe, "restore it", ValueError)))
+    return None
 
 
 def finished_with(folder: RunFolder) -> tuple[str, int]:

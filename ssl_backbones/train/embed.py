@@ -18,7 +18,7 @@ from ssl_backbones.distributed import doing, gather, share_first, sum_over_proce
 from ssl_backbones.host_memory import HostArray
 from ssl_backbones.models.backbone import modes_kept
 from ssl_backbones.shares import own_places, own_share
-from ssl_backbones.train.reading import read_each
+from ssl_backbones.train.loader import read_each
 
 AT_ONCE = 256
 """Images whose features are made at once."""

@@ -16,8 +16,8 @@ from ssl_backbones.data.images import Images
 from ssl_backbones.distributed import made_everywhere, rank, say, world_size
 from ssl_backbones.ends import is_lost_rank
 from ssl_backbones.models.backbone import weights_sha256
+from ssl_backbones.recipes.facts import arch_of
 from ssl_backbones.refusal import Refusal
-from ssl_backbones.registry.names import Name
 from ssl_backbones.train.baselines import (
     RANDOM,
     Question,
@@ -95,7 +95,7 @@ def candidates(beginning: Beginning, bench: Bench) -> Iterator[Candidate[nn.Modu
     if beginning.recipe.in_chans:
         return  # weights at hand are of RGB
     images = bench.loader.dataset.images
-    if (found := at_hand(Name.parse(beginning.recipe.model).arch, images.fingerprint)) is not None:
+    if (found := at_hand(arch_of(beginning.recipe), images.fingerprint)) is not None:
         yield found
 
 

@@ -8,17 +8,18 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
+from ssl_backbones.checks import check
 from ssl_backbones.cores import cores_here
 from ssl_backbones.data.batches import Batch, BatchDataset
 from ssl_backbones.data.order import Order, Requests
+from ssl_backbones.data.parts import Request
 from ssl_backbones.recipes.recipe import Run
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.waiting import Spent
@@ -53,28 +54,14 @@ class Loader:
         world_size: int = 1,
         accumulation: int = 1,
         workers: int = 0,
-        prefetch: int | None = None,
         pin_memory: bool = False,
-        start_method: str | None = None,
     ) -> None:
-        """`batch_size` counts all ranks and micro-batches; `prefetch` is host batches per worker: 2 unless said
-        otherwise, and 1 where there are many workers.
-
-        `pin_memory` is for batches that go to a CUDA device. `start_method` is one of Python's ("fork",
-        "forkserver", "spawn"), by default the platform's own.
-        """
-        if start_method is not None and start_method not in multiprocessing.get_all_start_methods():
-            choices = ", ".join(multiprocessing.get_all_start_methods())
-            raise ValueError(f"workers cannot be started by {start_method!r}; this platform knows {choices}")
-        prefetch = (2 if workers <= MANY else 1) if prefetch is None else prefetch
-        if workers < 0 or prefetch < 1:
-            raise ValueError(f"workers={workers} and prefetch={prefetch} must be at least 0 and 1")
+        """`batch_size` counts all ranks and micro-batches; `pin_memory` is for batches that go to a CUDA device."""
+        check(workers >= 0, "workers", workers, "at least 0")
         self.dataset = dataset
         self.order = Order(len(dataset), batch_size, seed, rank, world_size, accumulation, dataset.images.shards)
         self.workers = workers
-        self.prefetch = prefetch
         self.pin_memory = pin_memory
-        self.start_method = start_method
         self.spent = Spent()
         """With the seconds that batches were waited for; what this process makes itself is waited for too."""
 
@@ -102,30 +89,37 @@ class Loader:
         Nothing before `first` is decoded. The workers are started here once, with the dataset as it is now, and are
         gone when the iterator is exhausted, closed or forgotten.
         """
-        data_loader: DataLoader[Any] = DataLoader(
-            self.dataset,  # type: ignore[arg-type]
-            batch_size=None,
-            sampler=Requests(self.order, first, last),
-            num_workers=self.workers,
-            collate_fn=as_tuple,  # type: ignore[arg-type]
-            pin_memory=self.pin_memory,
-            worker_init_fn=obey_parent_alone,
-            multiprocessing_context=self.start_method if self.workers else None,
-            generator=torch.Generator().manual_seed(0),  # or it would draw from the global one
-            prefetch_factor=self.prefetch if self.workers else None,
-        )
-        with signals_waiting(), arrays_shared():
-            batches = iter(data_loader)
+        batches = read_each(self.dataset, Requests(self.order, first, last), self.workers, self.pin_memory)
         for _ in range(first, last):
             began = time.perf_counter()
             with ends_by_words() if self.workers else nullcontext():
-                step = [Batch(*next(batches)) for _ in range(self.order.accumulation)]
+                step = [next(batches) for _ in range(self.order.accumulation)]
             self.spent.waiting += time.perf_counter() - began
             yield step
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[list[Batch]]:
-        """The steps of one epoch from its step `start_step` on."""
-        return self.steps(epoch * self.steps_per_epoch + start_step, (epoch + 1) * self.steps_per_epoch)
+
+def read_each(
+    dataset: BatchDataset, requests: Iterable[Request], workers: int, pin_memory: bool = False
+) -> Iterator[Batch]:
+    """The batches asked for, in order, made by so many processes; by this one for 0."""
+    data_loader: DataLoader[Batch] = DataLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=requests,
+        num_workers=workers,
+        collate_fn=keep,  # type: ignore[arg-type]
+        pin_memory=pin_memory,
+        worker_init_fn=obey_parent_alone,
+        generator=torch.Generator().manual_seed(0),  # or it would draw from the global one
+        prefetch_factor=(2 if workers <= MANY else 1) if workers else None,
+    )
+    with signals_waiting(), arrays_shared():
+        return iter(data_loader)
+
+
+def keep(batch: Batch) -> Batch:
+    """The batch as it is."""
+    return batch
 
 
 @contextmanager
@@ -156,11 +150,6 @@ def readers_alive(progress: Callable[[], str]) -> Iterator[None]:
             f"a process that reads images is gone ({str(error).strip().rstrip('.')}; where memory was short, fewer "
             f"--workers take less), {progress()}"
         ) from error
-
-
-def as_tuple(batch: Batch) -> tuple[Any, dict[str, str]]:
-    """A Batch as something that the pinning of memory looks into."""
-    return batch.content, batch.unreadable
 
 
 @contextmanager

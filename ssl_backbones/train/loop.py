@@ -23,7 +23,8 @@ from ssl_backbones.runs.optimizer_state import load_optimizer, optimizer_tensors
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.runs.writer import Writer
 from ssl_backbones.train.alarm import ChanceAlarm, CollapseAlarm
-from ssl_backbones.train.before import Before, Given
+from ssl_backbones.train.before import Before
+from ssl_backbones.train.beginning import Beginning
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.due import Due
 from ssl_backbones.train.guards import (
@@ -58,7 +59,7 @@ class Loop:
         compute: Compute,
         accelerator: Accelerator,
         folder: RunFolder,
-        given: Given | None = None,
+        given: Beginning | None = None,
     ) -> None:
         self.run, self.images, self.judge, self.compute = run, images, judge, compute
         self.accelerator, self.folder = accelerator, folder

@@ -1,40 +1,15 @@
-"""Batches read by processes beside this one: many in a row, or a single one in parts."""
+"""A single batch read by several processes, each a part of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import numpy as np
-import torch
-from torch.utils.data import DataLoader
 
 from ssl_backbones.data.batches import Batch, BatchDataset
 from ssl_backbones.data.parts import Request, joined, part_of
-from ssl_backbones.train.loader import obey_parent_alone, signals_waiting
-from ssl_backbones.train.shared_arrays import arrays_shared
+from ssl_backbones.train.loader import read_each
 
 LEAST = 32
 """Images of a part: fewer are read before a process has started."""
-
-
-def read_each(dataset: BatchDataset, requests: Sequence[Request], workers: int) -> Iterator[Batch]:
-    """The batches asked for, in order, made by so many processes; by this one for 0."""
-    data_loader: DataLoader[Batch] = DataLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_size=None,
-        sampler=requests,  # type: ignore[arg-type]
-        num_workers=workers,
-        collate_fn=keep,  # type: ignore[arg-type]
-        worker_init_fn=obey_parent_alone,
-        generator=torch.Generator().manual_seed(0),  # or it would draw from the global one
-    )
-    with signals_waiting(), arrays_shared():
-        return iter(data_loader)
-
-
-def keep(batch: Batch) -> Batch:
-    """The batch as it is."""
-    return batch
 
 
 def read_in_parts(dataset: BatchDataset, request: Request, workers: int) -> Batch:

@@ -17,6 +17,7 @@ from ssl_backbones.hub.given import bound_to, givens
 from ssl_backbones.hub.run_name import run_name
 from ssl_backbones.models.backbone import center_crop, weights_sha256
 from ssl_backbones.narrator import as_time
+from ssl_backbones.recipes.facts import arch_of
 from ssl_backbones.recipes.recipe import FREE, Recipe
 from ssl_backbones.registry.image_sets import are_those
 from ssl_backbones.registry.names import Name
@@ -51,7 +52,7 @@ def save_results(recipe: Recipe, monitor: Monitor, trained: Trained) -> str:
     save_backbone(
         trained.method.published,
         folder.backbone,
-        architecture_of(recipe),
+        arch_of(recipe),
         input_size=(recipe.decoding.seen, recipe.size, recipe.size),
         mean=crop.mean,
         std=crop.std,
@@ -96,11 +97,6 @@ def summary(results: dict[str, Any], folder: RunFolder) -> str:
         f'Load it: ssl_backbones.create_model("{folder.path}", pretrained=True)',
     ]
     return "\n".join(lines)
-
-
-def architecture_of(recipe: Recipe) -> str:
-    """The network's own name: resnet50 of resnet50_lewel_b."""
-    return Name.parse(recipe.model).arch
 
 
 def altered(recipe: Recipe) -> dict[str, list[Any]]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 
 from ssl_backbones.data import Images
+from ssl_backbones.data.digests import spread
 from ssl_backbones.data.frames import frame_of
 from ssl_backbones.distributed import first_decides, gather_objects, say, world_size
-from ssl_backbones.files import read_object
 from ssl_backbones.methods.method import Method
 from ssl_backbones.recipes.facts import Facts
 from ssl_backbones.recipes.own import put, settled
@@ -23,6 +23,7 @@ from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.rules import RULES
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.channels import views_in_channels
+from ssl_backbones.train.claiming import recipe_there
 from ssl_backbones.train.parts import PARTS, earlier
 from ssl_backbones.views import Engine, Policy, has_opencv
 
@@ -83,29 +84,25 @@ def values_kept(recipe: Recipe) -> dict[str, Any]:
     its values may fit none of what this run says. With another number of processes the parts of a batch are 0:
     open again, and left to no rule.
     """
-    folder = RunFolder(recipe.folder)
-    if not (folder.recipe.exists() and folder.has_trained):
-        return {}
-    try:
-        there = Recipe.from_dict(recipe.completed(read_object(folder.recipe, "restore it", ValueError)))
-    except ValueError:
-        return {}  # the folder is refused when it is claimed, with the reason
-    if there.name != recipe.name:
+    there = recipe_there(recipe)
+    if there is None or there.name != recipe.name:
         return {}
     engine = {} if recipe.engine != "auto" else {"engine": there.engine}
     if any(said_otherwise(recipe, there, name) for name in FROM):
         return engine
-    kept = {name: value_at(there, name) for name in RULES if name in recipe.derived and name in there.derived} | engine
+    kept = engine | {
+        name: attrgetter(name)(there) for name in RULES if name in recipe.derived and name in there.derived
+    }
     if PARTS not in kept and recipe.accumulation:
         return kept
-    before = earlier(folder)
+    before = earlier(RunFolder(recipe.folder))
     return kept | {PARTS: 0 if before and before.moved else before.parts if before else there.accumulation}
 
 
 def said_otherwise(recipe: Recipe, there: Recipe, name: str) -> bool:
     """True for a field that is not left to the rules by both recipes, and has another value in each."""
     left_open = name in recipe.derived and name in there.derived
-    return not left_open and bool(value_at(recipe, name) != value_at(there, name))
+    return not left_open and bool(attrgetter(name)(recipe) != attrgetter(name)(there))
 
 
 def engine_of(recipe: Recipe, method: Method) -> Engine:
@@ -147,13 +144,6 @@ def views_sentence(recipe: Recipe, method: Method) -> str:
     return f"Views by Pillow, the reference; for faster ones start a new run (--out) {faster}."
 
 
-def value_at(part: Any, name: str) -> Any:
-    """The value of a dataclass at a dotted name."""
-    for field in name.split("."):
-        part = getattr(part, field)
-    return part
-
-
 def facts_of(images: Images, device: torch.device, memory: float) -> Facts:
     """The facts for the rules, from the images and the machine, of whose memory a process may fill so many bytes."""
     return Facts(len(images), shorter_side(images), memory, device.type == "cuda", world_size())
@@ -161,8 +151,7 @@ def facts_of(images: Images, device: torch.device, memory: float) -> Facts:
 
 def shorter_side(images: Images) -> int:
     """The median of the shorter sides, in pixels, of a sample whose headers can be read; 1,000,000 if none can."""
-    rows = np.unique(np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images)), dtype=np.int64))
-    frames = (frame_of(images.raw(int(row))) for row in rows)
+    frames = (frame_of(images.raw(row)) for row in spread(len(images), LOOKED_AT))
     sides = [min(frame.stored) for frame in frames if frame is not None]
     return int(median(sides)) if sides else 1_000_000
 
@@ -191,7 +180,7 @@ def still_free(device: torch.device) -> int:
 
 def told(recipe: Recipe, names: tuple[str, ...], images: int, origin: str) -> str:
     """A sentence with the values of the named fields, which were left to the rules."""
-    listed = ", ".join(f"{name} {in_short(value_at(recipe, name))}" for name in names)
+    listed = ", ".join(f"{name} {in_short(attrgetter(name)(recipe))}" for name in names)
     return f"For {images} images, {origin}: {listed}."
 
 

@@ -26,7 +26,7 @@ from ssl_backbones.runs.checkpoint import Checkpoint, load_latest
 from ssl_backbones.runs.log import RunLog
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.runs.waiting import WaitingAdvice
-from ssl_backbones.train.before import Given
+from ssl_backbones.train.beginning import Beginning
 from ssl_backbones.train.claiming import check_data, claimed, finished_with, trained_on
 from ssl_backbones.train.cost import FirstBatch, expected
 from ssl_backbones.train.growth import effort, growth
@@ -67,7 +67,7 @@ def check_order(run: Run, images: Images) -> None:
 
 
 def prepare(
-    run: Run, method: Method, images: Images, judge: Judge, device: torch.device, given: Given | None = None
+    run: Run, method: Method, images: Images, judge: Judge, device: torch.device, given: Beginning | None = None
 ) -> Begun:
     """The run, ready to go on from where it was left; refusals come before its folder is made."""
     with fitting():
@@ -127,22 +127,17 @@ def computed_as_before(saved: Checkpoint, device: torch.device) -> Compute:
 
 
 def try_first(run: Run, method: Method, images: Images, device: torch.device) -> tuple[Any, FirstBatch]:
-    """The first batch of this process, scored on trial, and its time; where views grow, one of the smallest as well."""
-    content, reading = first_batch(run, method, images, device)
+    """The first batch of this process, scored on trial, and its time; where views grow, one of the smallest as well.
+
+    UnfitError for images, or so many in a batch, that the method cannot use.
+    """
+    check_batch(run, method, images)
+    content, reading = read_batch(run, method, images, device)
     timing = FirstBatch(reading, try_step(run, method, content, device))
     if (smallest := min(run.sides)) < run.size:
         small, _ = read_batch(run, method, images, device, smallest)
         try_step(run, method, small, device, smallest)
     return content, timing
-
-
-def first_batch(run: Run, method: Method, images: Images, device: torch.device) -> tuple[Any, float]:
-    """The first batch of this process, on its device, and the seconds that it took to read.
-
-    UnfitError for images, or so many in a batch, that the method cannot use.
-    """
-    check_batch(run, method, images)
-    return read_batch(run, method, images, device)
 
 
 def check_batch(run: Run, method: Method, images: Images) -> None:

@@ -219,3 +219,11 @@ def check_types(part: Any, prefix: str = "") -> None:
             check(isinstance(value, declared), prefix + name, value, f"a {declared.__name__}")
         else:
             from_plain(declared, to_plain(value), prefix + name)
+
+
+def check_choices(part: Any) -> None:
+    """Refuse a part's first value that is none of the Literal that its field is declared with."""
+    for name, declared in declared_types(type(part)).items():  # type: ignore[arg-type]
+        choices = get_args(declared) if get_origin(declared) is Literal else ()
+        if choices and (value := getattr(part, name)) not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}")

@@ -52,7 +52,11 @@ def _counter(values: Sequence[int] | NDArray[np.integer]) -> NDArray[np.uint64]:
 
 def _absorb(state: NDArray[np.uint64], counter: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The counter-th output, from 0, of the SplitMix64 generators that start at the states; both broadcast."""
-    z: NDArray[np.uint64] = state + _GOLDEN * (counter + np.uint64(1))
+    return mixed(state + _GOLDEN * (counter + np.uint64(1)))
+
+
+def mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Numbers (...) of which each bit turns about half of those that come out: the last step of SplitMix64."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     z ^= z >> np.uint64(31)
