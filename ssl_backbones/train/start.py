@@ -99,7 +99,7 @@ def prepare(
         spent=loop.loader.spent,
     )
     if run.trackers:
-        start_trackers(accelerator, log.say)
+        start_trackers(accelerator, run, saved is None, log.say)
     log.effort = partial(effort, run, loop.loader.steps_per_epoch)
     log.trackers.append(WaitingAdvice(run.to_dict(), log.say))
     introduce(loop, log, saved)
