@@ -71,8 +71,9 @@ def call(command: str, *words: str, options: Mapping[str, Any] | None = None, **
 
     `words` are those that stand without a name; keywords are options, and `options` those with dotted names
     (`{"optimizer.lr": 0.1}`). True and False switch on and off, a tuple gives several values. Return 0 if the command
-    did what was asked for, 1 if it found nothing. Raises `ssl_backbones.refusal.Refusal`, whose text is one sentence,
-    where it refuses, and SystemExit where Ctrl-C stops a run with all saved.
+    did what was asked for, 1 if it found nothing. Raises SystemExit where Ctrl-C stops a run with all saved,
+    CommandLineError for words that it cannot start with, and any `ssl_backbones.refusal.Refusal`, whose text is one
+    sentence, for what it refuses.
     """
     name = command.replace("_", "-")
     if name not in modules():

@@ -40,7 +40,7 @@ def run_id(folder: Path, anew: bool) -> str:
 
 
 def name_and_id(name: str, drawn: str) -> dict[str, dict[str, str]]:
-    """What Accelerate's trackers that know of it are started with; W&B's own variables come first."""
+    """The arguments, by tracker, that name a run and its id; W&B's own variables come first."""
     known_as, run = os.environ.get("WANDB_NAME") or name, os.environ.get("WANDB_RUN_ID") or drawn
     return {"wandb": {"name": known_as, "id": run, "resume": "allow"}, "mlflow": {"run_name": name}}
 
