@@ -50,6 +50,7 @@ PUBLIC = (
     "ssl_backbones.optimizers",
     "ssl_backbones.convert",
     "ssl_backbones.fetch",
+    "ssl_backbones.commands",
 )
 """Packages whose `__all__` is public."""
 COUNTED = json.loads((ROOT / "benchmarks" / "results" / "activation_memory.json").read_bytes())["counted"]

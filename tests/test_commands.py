@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from dataclasses import replace
+from dataclasses import MISSING, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from ssl_backbones.commands.evaluate import PROTOCOLS
 from ssl_backbones.invocation import repeatable
 from ssl_backbones.recipes.command_line import read_recipe
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.typed.words import CommandLineError, options
+from ssl_backbones.typed.words import CommandLineError, as_words, options, spoken
 
 COMMANDS = sorted(commands.modules())
 SCRIPTS = sorted((ROOT / "training").glob("*.py"))
@@ -79,6 +79,42 @@ def test_every_option_says_what_it_is_for(command: str) -> None:
         found = options(kind, usual)
         assert [name for name, option in found.items() if not option.about] == []
         assert command in ("describe", "verify") or len(found) > 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_can_be_said_by_its_value(command: str) -> None:
+    for kind in told(command):
+        known = options(kind, recipes.get("sample") if kind is Recipe else None)
+        named = {name: each for name, each in known.items() if not each.positional}
+        values = {name: each.usual for name, each in named.items() if each.usual is not MISSING}
+        switched = {name: not value for name, value in values.items() if isinstance(value, bool)}
+        for said in (values, values | switched):
+            assert spoken(named, as_words(said), command) == said
+
+
+def test_a_command_is_called_from_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its words would start it, told in results by those words; it raises what they would print."""
+    module, seen = module_of("pretrain"), []
+    monkeypatch.setattr(module, "run", lambda asked: seen.append((asked, sys.argv)))
+    before = sys.argv
+    keywords: dict[str, Any] = {
+        "data": "--my images",
+        "compile": True,
+        "workers": None,
+        "trackers": ("wandb", "mlflow"),
+    }
+    dotted = {"optimizer.lr": 1e-3, "method.symmetric": False}
+    assert commands.call("pretrain", "resnet8_moco_v2.own", options=dotted, **keywords) == 0
+    words = ["--data=--my images", *shlex.split("--compile --workers None --trackers wandb mlflow --optimizer.lr 1e-3")]
+    words = ["resnet8_moco_v2.own", *words, "--method.no_symmetric"]
+    ((asked, argv),) = seen
+    assert asked == commands.options_of(module, words, "ssl-backbones pretrain")
+    assert commands.options_of(module, argv[2:], "") == asked
+    assert (argv[:2], sys.argv) == (["ssl-backbones", "pretrain"], before)
+    for wrong in (lambda: commands.call("pretrian"), lambda: commands.call("pretrain", epoch=3)):
+        with pytest.raises(CommandLineError, match=r"the nearest: (pretrain|--epochs)"):
+            wrong()
+    assert sys.argv == before
 
 
 @pytest.mark.parametrize("command", COMMANDS)

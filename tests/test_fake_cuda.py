@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fake_cuda
@@ -29,6 +30,7 @@ from ssl_backbones.methods import (
 from ssl_backbones.models.batch_norm import SplitBatchNorm
 from ssl_backbones.models.objective import BarlowTwinsObjective, CosineObjective, VICRegObjective
 from ssl_backbones.recipes.settings import OptimizerConfig
+from ssl_backbones.train.start import introduce
 from ssl_backbones.views import MultiView, Transform, using_engine
 
 pytestmark = pytest.mark.skipif(not fake_cuda.works(), reason=f"torch {torch.__version__} fakes no GPU without one")
@@ -135,6 +137,19 @@ def test_groups_of_batch_normalisation_are_one_call_a_layer(data: Path) -> None:
     forward = sum(count for name, count in calls.items() if "backward" not in name)
     backward = sum(count for name, count in calls.items() if "backward" in name)
     assert (forward, backward) == (layers, layers / 2)  # the key encoder has no backward pass
+
+
+def test_a_run_says_that_one_gpu_of_several_is_used(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, _ = steps(BYOLConfig, data, LARS)
+    for device, processes, gpus in [("cuda", 1, 2), ("cuda", 1, 8), ("cuda", 1, 1), ("cuda", 2, 2), ("cpu", 1, 2)]:
+        loop.accelerator = SimpleNamespace(device=torch.device(device), num_processes=processes)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda there=gpus: there)
+        said: list[str] = []
+        introduce(loop, SimpleNamespace(say=said.append), None)  # type: ignore[arg-type]
+        told = [line for line in said if "GPUs" in line]
+        assert len(told) == (device == "cuda" and processes == 1 < gpus)
+        for line in told:
+            assert line.startswith(f"One of {gpus} GPUs is used: accelerate launch --multi_gpu --num_processes {gpus} ")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,14 @@ from PIL import Image
 from runs import image_folder, run, state, tiny
 from small_methods import CONFIGS, Drawn, mined, small_method
 from warm_processes import run_program, without
+from whole_runs import contents
 
+from ssl_backbones import commands, create_model
 from ssl_backbones.files import object_digest
 from ssl_backbones.methods import LewelBConfig, MethodConfig, RunError, method_from_run
-from ssl_backbones.runs import saving
+from ssl_backbones.models.provenance import Provenance
+from ssl_backbones.registry.errors import UnknownModelError
+from ssl_backbones.runs import run_folder, saving
 from ssl_backbones.visualizers import alignment_maps, alignment_panels, grid, most_distinct, overlay, stretched
 
 
@@ -63,6 +68,50 @@ def test_every_method_comes_back(kind: type[MethodConfig], tmp_path: Path) -> No
     torch.testing.assert_close(
         dict(method_from_run(tmp_path / "run").state_dict()), dict(method.state_dict()), rtol=0, atol=0
     )
+
+
+@pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.name)
+def test_the_backbone_of_an_unfinished_run_is_had(
+    kind: type[MethodConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of its newest checkpoint, as its end would publish it, whoever holds the folder; nothing there changes."""
+    start = Provenance(
+        *("elsewhere", "resnet8", "0" * 64, "cc-by-nc-4.0", None, None, None, "none"),
+        *((0.4,) * 3, (0.3,) * 3, "bicubic", 0.75),
+    )
+    recipe = tiny(kind, image_folder(tmp_path / "photos", 8), tmp_path / "run", init="elsewhere").begun_with(start)
+    monkeypatch.setattr(run_folder, "Lock", lambda *_: pytest.fail("the folder is another's"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.json").write_text(json.dumps(recipe.to_dict()))
+    for step in (3, 7):
+        method = small_method(kind, seed=step)
+        method.dataset(mined(Drawn(8)), 16, 0)
+        if (other := method.published) is not method.backbone:
+            other.load_state_dict({name: 2 * value for name, value in other.state_dict().items()})
+        saving.save(tmp_path / "run" / "checkpoints", step, {"method": method.state_dict()}, {})
+    before = contents(tmp_path / "run")
+    with pytest.raises(UnknownModelError) as refused:
+        create_model(tmp_path / "run", pretrained=True)
+    said = re.search("`ssl-backbones (convert [^`]*)`", str(refused.value))
+    assert said is not None
+    assert commands.main(said[1].replace("NEW", str(tmp_path / "new")).split()) == 0
+    assert contents(tmp_path / "run") == before
+    model = create_model(tmp_path / "new", pretrained=True)
+    torch.testing.assert_close(model.state_dict(), method.published.state_dict(), rtol=0, atol=0)
+    told = model.pretrained_cfg
+    assert (told["input_size"], told["mean"], told["std"]) == ([3, 16, 16], list(start.mean), list(start.std))
+    assert (told["interpolation"], told["crop_pct"], told["license"]) == ("bicubic", 0.75, start.licence)
+    assert "after step 7 of a run that was not finished" in told["description"]
+
+
+@pytest.mark.parametrize("option", ["--licence mit", "--prefix backbone", "--architecture resnet8"])
+def test_what_a_run_tells_itself_is_not_given(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "recipe.json").write_text("{}")
+    assert commands.main(["convert", str(tmp_path), "--out", str(tmp_path / "new"), *option.split()]) == 2
+    assert f"{option.split()[0]} is not for a run" in capsys.readouterr().err
+    (tmp_path / "results.json").write_text("{}")
+    assert commands.main(["convert", str(tmp_path), "--out", str(tmp_path / "new"), *option.split()]) == 2
+    assert f"is finished and has left its backbone: take {tmp_path / 'backbone'}" in capsys.readouterr().err
 
 
 class TestMaps:

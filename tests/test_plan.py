@@ -123,6 +123,22 @@ def test_a_plan_for_a_gpu_that_is_elsewhere(
     )
 
 
+def test_a_plan_without_labels_is_of_commands_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the words that the plan itself offers."""
+    monkeypatch.setattr(plan_module, "forecast", lambda recipe, images, device: COST)
+    data = str(image_folder(tmp_path / "images", 40))
+    offered = re.search(r": (--labels none) to leave them out", told(capsys, "--data", data))
+    assert offered is not None
+    output = told(capsys, "--data", data, *offered[1].split())
+    assert "No labels: none are needed" in output
+    started = [shlex.split(line) for line in re.findall(r"ssl-backbones pretrain (.*)$", output, re.M)]
+    recipes = [read_recipe([word for word in line if word != "--dry_run"], "pretrain", None) for line in started]
+    assert len(recipes) > 1
+    assert {recipe.labels for recipe in recipes} == {"none"}
+
+
 @pytest.mark.parametrize("count", [FEW - 1, FEW])
 @pytest.mark.parametrize("words", [(), ("--gpu_memory", "12")], ids=["here", "elsewhere"])
 def test_every_command_that_is_told_can_be_started(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from limits import HANG
-from runs import forget
+from runs import forget, tiny
 from tinted import CPU, Colours, tints
 from two_processes import RankError, run_two_processes
 from warm_processes import line_of, start_program
@@ -22,6 +23,7 @@ from warm_processes import line_of, start_program
 from ssl_backbones import distributed
 from ssl_backbones.distributed import OtherRankError, first_decides, in_every_process, made_everywhere
 from ssl_backbones.evaluate.model import usual_device
+from ssl_backbones.methods import BYOLConfig
 from ssl_backbones.train import processes
 from ssl_backbones.train.embed import embed
 from ssl_backbones.train.loader import reading_workers
@@ -79,6 +81,53 @@ def test_a_tracker_is_there_or_refused() -> None:
         check_trackers(("tensorboard", "clearml"))
     with pytest.raises(TrackerError, match="knows no such tracker"):
         check_trackers(("tensorbored",))
+
+
+class Told:
+    """An accelerator with one tracker, itself, that keeps what it is told."""
+
+    trackers: tuple[Any, ...] = ()
+
+    def init_trackers(self, project: str, init_kwargs: dict[str, Any]) -> None:
+        self.project, self.begun, self.trackers = project, init_kwargs, (self,)
+
+    def store_init_configuration(self, values: dict[str, Any]) -> None:
+        if "refuses" in values["data"]:
+            raise ValueError(values["data"])
+        self.settings = values
+
+
+def test_a_tracker_is_told_settings_and_name_and_knows_a_run_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WANDB_NAME", "WANDB_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("mine", "other"):
+        (tmp_path / name).mkdir()
+    run = tiny(BYOLConfig, tmp_path, tmp_path / "mine", trackers=("tensorboard",))
+    run = replace(run, data="https://name:secret@host/images.tar")
+    begun, onward, again, other, refusing = (Told() for _ in range(5))
+    said: list[str] = []
+    for told, anew, out in [
+        (begun, True, "mine"),
+        (onward, False, "mine"),
+        (again, True, "mine"),
+        (other, False, "other"),
+    ]:
+        processes.start_trackers(told, replace(run, out=str(tmp_path / out)), anew, said.append)
+    ids = [told.begun["wandb"]["id"] for told in (begun, onward, again, other)]
+    assert (ids[0] == ids[1], len(set(ids))) == (True, 3)
+    names = {"wandb": {"name": "mine", "id": ids[0], "resume": "allow"}, "mlflow": {"run_name": "mine"}}
+    assert (begun.project, begun.begun, said) == ("ssl-backbones", names, [])
+    assert begun.settings["optimizer.lr"] == 0.5
+    assert (begun.settings["workers"], begun.settings["trackers"]) == (0, "['tensorboard']")
+    assert {type(value) for value in begun.settings.values()} <= {bool, int, float, str}
+    assert "secret" not in str(begun.settings)
+    processes.start_trackers(refusing, replace(run, data="refuses"), False, said.append)
+    assert (len(said), refusing.trackers) == (1, (refusing,))
+    monkeypatch.setenv("WANDB_RUN_ID", "theirs")
+    processes.start_trackers(onward, run, False, said.append)
+    assert onward.begun["wandb"]["id"] == "theirs"
 
 
 def test_the_launchers_settings_do_not_change_the_loss(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

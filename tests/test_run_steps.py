@@ -38,6 +38,24 @@ def test_micro_batches_add_up_to_the_batch(data: Path, tmp_path: Path) -> None:
             assert line.get("one", 1) == 1
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_the_norm_of_the_gradient_is_logged(
+    accumulation: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mean of the steps since the line before."""
+    norms, take_step = [], torch.optim.SGD.step
+
+    def noted(self: torch.optim.SGD, *args: object, **more: object) -> object:
+        gradients = [weights.grad for group in self.param_groups for weights in group["params"]]
+        norms.append(sum(gradient.double().square().sum().item() for gradient in gradients) ** 0.5)
+        return take_step(self, *args, **more)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", noted)
+    path = run(tiny(NoisyConfig, data, tmp_path / "run", accumulation=accumulation)).path
+    logged = [line["gradient"] for line in read_log(path / "log.jsonl") if "loss" in line]
+    assert logged == pytest.approx([sum(pair) / 2 for pair in zip(norms[::2], norms[1::2], strict=True)], rel=1e-5)
+
+
 def test_processes_exchange_gradients_once_a_step(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone, no_sync = [], Accelerator.no_sync
     monkeypatch.setattr(Accelerator, "no_sync", lambda *args: (alone.append(1), no_sync(*args))[1])
@@ -91,6 +109,8 @@ def test_a_tracker_is_told(data: Path, tmp_path: Path) -> None:
         told = [(event.step, event.value) for event in events.Scalars(name)]
         assert told == [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in lines]
     assert {"std", "rank", "knn", "images_per_second"} <= set(events.Tags()["scalars"])
+    (settings,) = path.glob("ssl-backbones/*/hparams.yml")
+    assert "optimizer.lr: 0.5" in settings.read_text()
 
 
 def test_a_tracker_keeps_what_it_was_told_when_the_run_is_stopped(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,11 +30,15 @@ from ssl_backbones.methods import (
 )
 from ssl_backbones.models.teacher_branch import TeacherBranch
 from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.settings import ScheduleConfig
 from ssl_backbones.runs import saving
 from ssl_backbones.runs.checkpoint import load_latest
+from ssl_backbones.runs.run_folder import RunFolderError
 from ssl_backbones.train.beginning import begin
+from ssl_backbones.train.claiming import check_fields
 from ssl_backbones.train.pretrain import build
 from ssl_backbones.train.start import UnfitError
+from ssl_backbones.typed.words import read
 
 WITH_ROWS = [DeepClusterConfig, InstDiscConfig, PCLConfig]
 """The methods that have a row for each image."""
@@ -118,6 +124,24 @@ def test_what_was_published_is_gone_on_with_on_other_images(tmp_path: Path):
     plain = json.loads((tmp_path / "onward" / "recipe.json").read_text())
     assert (plain["with_state"], plain["start"]["labels"]) == (True, "none")
     assert plain["start"]["images"] == "26 images of photos"
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("longer", [{}, {"schedule": ScheduleConfig(per="step", warmup_epochs=1)}, {"max_steps": 9}])
+def test_a_finished_run_that_is_to_be_longer_is_gone_on_from(longer: dict, finished: bool, tmp_path: Path):
+    """By the words of the refusal, which are of no use where more than the length differs, or nothing is finished."""
+    recipe, state = left(BYOLConfig, tmp_path)
+    if finished:
+        (tmp_path / "run" / "results.json").write_text("{}")
+    for other in ({}, {"batch_size": 4}):
+        with pytest.raises(RunFolderError, match="holds the run of another recipe") as refused:
+            check_fields(replace(recipe, epochs=9, **longer, **other))
+        _, found, words = str(refused.value).partition(", or go on from its end: ")
+        assert bool(found) == (finished and not other)
+        if found:
+            onward = read(Recipe, shlex.split(words.replace("NEW", str(tmp_path / "new"))), "", "", usual=recipe)
+            begun = build(begin(onward)).state_dict()
+            assert all(torch.equal(begun[name], value) for name, value in state.items())
 
 
 @pytest.mark.parametrize("below", ["", "backbone"])

@@ -205,8 +205,9 @@ def _to_a_backbone(there: RunFolder) -> str:
     step = last_step(there.checkpoints)
     if step and there.recipe.is_file() and not there.results.exists():
         return (
-            f"its run is at step {step} and not finished, so start its own command once more to go on, or the same "
-            f"with --max_steps {step} to end it there, which leaves its backbone"
+            f"its run is at step {step} and not finished, so take what it has learnt with `ssl-backbones convert "
+            f"{there.path} --out NEW`, start its own command once more to go on, or the same with --max_steps {step} "
+            "to end it there, which leaves its backbone"
         )
     return "name one that does, or where a run was trained there, start its own command once more, which makes it anew"
 

@@ -2,7 +2,7 @@
 
 A command's docstring is its help. Its frozen dataclass `Options` has a field for each option, and `run(options)` does
 the work; it returns an exit code, or None for 0. Where its first words choose the dataclass, it has
-`parse(words, program)` in place of `Options`.
+`parse(words, program)` in place of `Options`. `call` runs one from Python.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import re
 import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
@@ -29,7 +29,9 @@ from ssl_backbones.invocation import NAME
 from ssl_backbones.narrator import NARRATOR
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.typed.values import nearest
-from ssl_backbones.typed.words import CommandLineError, read
+from ssl_backbones.typed.words import CommandLineError, as_words, read
+
+__all__ = ["call"]
 
 IN_TRAIN = {"accelerate", "cv2", "datasets", "pyarrow", "tqdm"}
 """Packages of the extra [train], as they are imported; [eval] has these and all others that a command may lack."""
@@ -52,10 +54,36 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     command = first.replace("_", "-")
     if command not in modules():
-        said = f"{brief(repr(first))} is no command{nearest(command, modules())}" if first else "the COMMAND is missing"
-        print(f"{NAME}: {said}; it is one of {', '.join(modules())}", file=sys.stderr)
+        print(f"{NAME}: {no_command(first)}", file=sys.stderr)
         return 2
     return run(command, others, f"{NAME} {command}")
+
+
+def no_command(word: str) -> str:
+    """The sentence on a word that names no command."""
+    near = nearest(word.replace("_", "-"), modules())
+    said = f"{brief(repr(word))} is no command{near}" if word else "the COMMAND is missing"
+    return f"{said}; it is one of {', '.join(modules())}"
+
+
+def call(command: str, *words: str, options: Mapping[str, Any] | None = None, **more: Any) -> int:
+    """Run a command in this process: `call("pretrain", "resnet18_byol.own", data="images", epochs=50)`.
+
+    `words` are those that stand without a name; keywords are options, and `options` those with dotted names
+    (`{"optimizer.lr": 0.1}`). True and False switch on and off, a tuple gives several values. Return 0 if the command
+    did what was asked for, 1 if it found nothing. Raises SystemExit where Ctrl-C stops a run with all saved,
+    CommandLineError for words that it cannot start with, and any `ssl_backbones.refusal.Refusal`, whose text is one
+    sentence, for what it refuses.
+    """
+    name = command.replace("_", "-")
+    if name not in modules():
+        raise CommandLineError(no_command(command))
+    said = [*words, *as_words({**(options or {}), **more})]
+    before, sys.argv = sys.argv, [NAME, name, *said]  # which results tell as the command that made them
+    try:
+        return narrated(name, said, f"{NAME} {name}")
+    finally:
+        sys.argv = before
 
 
 def run(command: str, words: Sequence[str] | None = None, program: str = "") -> int:

@@ -1,11 +1,13 @@
-"""Turn another project's checkpoint into a folder that plain timm loads.
+"""Turn another project's checkpoint, or a run that is not finished, into a folder that plain timm loads.
 
 Examples:
     ssl-backbones convert swav_800ep_pretrain.pth.tar --out swav --licence cc-by-nc-4.0
     ssl-backbones convert solo_learn.ckpt --out mine --prefix momentum_backbone
+    ssl-backbones convert runs/mine --out mine_so_far
 
 The backbone is found wherever it lies in the file, as the one part that fills a network. A moving average beside it
-(momentum_backbone, target_net, encoder_k) is left out, and taken with --prefix.
+(momentum_backbone, target_net, encoder_k) is left out, and taken with --prefix. Of a run's folder the backbone of the
+newest checkpoint is taken, also while the run goes on.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from ssl_backbones.convert import ConversionError, convert
 from ssl_backbones.distributed import doing
 from ssl_backbones.files import file_digest
 from ssl_backbones.hub.export import save_backbone
+from ssl_backbones.hub.trained import save_unfinished
 from ssl_backbones.registry.licences import on_the_hub
+from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.typed.words import Positional
 
 
@@ -31,7 +35,7 @@ class Options:
     """The checkpoint, and what is known of it."""
 
     file: Positional[Path]
-    """The checkpoint: a .pth, .pth.tar, .safetensors or .npz file."""
+    """The checkpoint: a .pth, .pth.tar, .safetensors or .npz file, or the folder of a run that is not finished."""
     out: Path
     """The folder to write, new or empty."""
     licence: str | None = None
@@ -49,11 +53,32 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Convert, write, and say what was found and what was left out."""
+    """Convert the checkpoint or the run into a new folder."""
     if options.architecture and not timm.is_model(options.architecture):
         raise ConversionError(f"timm knows no architecture {options.architecture!r}: name one such as 'resnet50'")
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise ConversionError(f"{str(options.out)!r} is not an empty folder: name a new one with --out")
+    if RunFolder(options.file).recipe.is_file():
+        convert_run(options)
+    else:
+        convert_file(options)
+
+
+def convert_run(options: Options) -> None:
+    """Write the backbone of a run as it stands, under the terms of what the run was given."""
+    there = RunFolder(options.file)
+    if there.results.exists():
+        raise ConversionError(f"the run in {there.path} is finished and has left its backbone: take {there.backbone}")
+    told = ("licence", "licence_link", "architecture", "prefix")
+    if given := [f"--{name}" for name in told if getattr(options, name) is not None]:
+        raise ConversionError(f"{given[0]} is not for a run, whose recipe tells its network and terms: leave it out")
+    with new_folder(options.out) as folder:
+        said = save_unfinished(there.path, folder)
+    print(f"{options.out}: {said}")
+
+
+def convert_file(options: Options) -> None:
+    """Write the backbone of a file, and say what was found and what was left out."""
     with doing(f"Reading {options.file}"):
         converted = convert(options.file, options.architecture, options.prefix)
     model = timm.create_model(converted.architecture, num_classes=0)

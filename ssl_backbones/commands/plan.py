@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from ssl_backbones.checks import check
-from ssl_backbones.data import open_images
+from ssl_backbones.data import open_images, unlabelled
 from ssl_backbones.data.survey import survey
 from ssl_backbones.distributed import doing, say
-from ssl_backbones.recipes.facts import arch_of
 from ssl_backbones.train.plan import FEW, from_teacher, plan
 from ssl_backbones.train.processes import meet
 
@@ -32,6 +32,8 @@ class Options:
 
     data: str
     """A folder of images, parquet files, tar shards, or a Hub dataset id."""
+    labels: Literal["auto", "none"] = "auto"
+    """Take labels from class folders or a label column where there are any, or ignore them."""
     gpu_memory: float = 0.0
     """Memory of the GPU that will train, in GB; 0 plans for this machine."""
     hours: float = 0.0
@@ -47,14 +49,15 @@ def run(options: Options) -> None:
     """Look, time, and print the choices."""
     device = meet()
     with doing(f"Looking at the images of {options.data}"):
-        images = open_images(options.data)
+        opened = open_images(options.data)
+        images = unlabelled(opened) if options.labels == "none" else opened
         found = survey(images)
     for sentence in found.sentences():
         say(sentence)
     if options.hours and options.gpu_memory and device.type != "cuda":
         say("--hours is not used: the GPU is not here to be timed.")
-    choices = plan(images, options.data, device, options.gpu_memory, options.hours)
-    few, taught = len(images) < FEW, from_teacher(arch_of(choices[0].recipe), options.data)
+    choices = plan(images, options.data, device, options.gpu_memory, options.hours, options.labels)
+    few, taught = len(images) < FEW, from_teacher(choices[0].recipe)
     if few:
         say(f"\nSo few images teach random weights little. Begin with {taught}\n\nOr without a teacher:")
     for number, choice in enumerate(choices, start=1):

@@ -144,8 +144,11 @@ def newest_state(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     return checkpoint, state
 
 
-def load(method: Method, folder: Path) -> None:
-    """Give a method every weight and statistic of a run's newest whole checkpoint; RunError unless they are its own."""
+def load(method: Method, folder: Path) -> Path:
+    """Give a method every weight and statistic of a run's newest whole checkpoint, and return that one's folder.
+
+    RunError unless they are its own.
+    """
     checkpoint, state = newest_state(folder)
     try:
         method.load_state_dict(state)
@@ -155,3 +158,4 @@ def load(method: Method, folder: Path) -> None:
             f"{checkpoint} does not hold the weights of a {type(method).__name__} as recipe.json describes it "
             f"({reason}): read the run with the version that wrote it"
         ) from error
+    return checkpoint

@@ -181,6 +181,11 @@ RULES: dict[str, Callable[[Recipe, Facts], Any]] = {
     "monitoring.knn_every": knn_every,
 }
 """The rule of each field, in an order in which later ones see what earlier ones, or a person, decided."""
+OF_LENGTH = frozenset(
+    {"epochs", "max_steps", "schedule.warmup_epochs", "method.instance_epochs", "method.frozen_steps"}
+    | {"method.target_momentum", "method.momentum"}
+)
+"""The length of a run, and the fields whose rules follow from it."""
 
 
 def power_of_two(most: int) -> int:

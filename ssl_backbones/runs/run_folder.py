@@ -146,13 +146,17 @@ def check_free(
     *,
     may_differ: Collection[str] = (),
     complete: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    instead: str = "",
 ) -> None:
-    """Raise RunFolderError for a folder of something else or of another recipe's run; writes nothing."""
+    """Raise RunFolderError for a folder of something else or of another recipe's run, which `instead` ends.
+
+    Nothing is written.
+    """
     check_ours(path)
     check_no_links(path)
     folder = RunFolder(path)
     if folder.recipe.exists() and folder.has_trained:
-        refuse_other(folder, changed_fields(folder, as_recorded(recipe), may_differ, complete))
+        refuse_other(folder, changed_fields(folder, as_recorded(recipe), may_differ, complete), instead)
 
 
 def as_recorded(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,12 +165,12 @@ def as_recorded(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return recorded
 
 
-def refuse_other(folder: RunFolder, changed: str) -> None:
-    """Raise RunFolderError for the run of another recipe."""
+def refuse_other(folder: RunFolder, changed: str, instead: str = "") -> None:
+    """Raise RunFolderError for the run of another recipe; `instead` names one more way out."""
     if changed:
         raise RunFolderError(
             f"{folder.path} holds the run of another recipe ({changed}); "
-            "choose another folder with --out, or give the fields their old values to resume"
+            f"choose another folder with --out, or give the fields their old values to resume{instead}"
         )
 
 

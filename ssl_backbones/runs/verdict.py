@@ -107,7 +107,10 @@ def outlook(trend: Mapping[str, Any]) -> list[str]:
     if trend["of"] == "retrieval" and min(trend["shares"]) > FULL:
         end = "nearly every image is found already, and this figure can tell no more."
     elif change["low"] > 0:
-        end = "it rose, while the learning rate fell. A longer run may end higher (--epochs); only that run can tell."
+        end = (
+            "it rose, while the learning rate fell. A longer run may end higher (--epochs with a new --out, or on from "
+            "here: --init FOLDER --with_state --out NEW); only that run can tell."
+        )
     elif change["high"] < 0:
         end = "it fell. A shorter run may end higher (--epochs); only that run can tell."
     else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -10,9 +11,17 @@ from ssl_backbones.data import Images, ImageSourceError
 from ssl_backbones.distributed import first_decides, rank
 from ssl_backbones.files import read_object
 from ssl_backbones.recipes.recipe import FREE, Recipe, Run
+from ssl_backbones.recipes.rules import OF_LENGTH
 from ssl_backbones.runs.manifest import last_step, manifests
 from ssl_backbones.runs.results import read_results
-from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, check_free, claim
+from ssl_backbones.runs.run_folder import (
+    RunFolder,
+    RunFolderError,
+    as_recorded,
+    changed_fields,
+    check_free,
+    claim,
+)
 from ssl_backbones.train.parts import PARTS, may_differ
 from ssl_backbones.train.saved_state import Scalars
 from ssl_backbones.typed.values import check_form
@@ -44,13 +53,22 @@ def check_fields(run: Run) -> None:
     """RunFolderError for a folder of another recipe's run, and for one that is trained beyond the end of this run."""
     there = RunFolder(run.folder)
     free = FREE | {PARTS} | may_be_cut(run, there)
-    check_free(run.folder, run.to_dict(), may_differ=free, complete=run.completed)
+    onward = go_on_from(run, there, free)
+    check_free(run.folder, run.to_dict(), may_differ=free, complete=run.completed, instead=onward)
     saved = last_step(there.checkpoints)
     if CUT in free and 0 < run.max_steps < saved:
         raise RunFolderError(
             f"{there.path} is trained up to step {saved}, and a run of {run.max_steps} steps would end before: end it "
             f"there with --max_steps {saved}, or choose another folder with --out"
         )
+
+
+def go_on_from(run: Run, there: RunFolder, free: Collection[str]) -> str:
+    """The way to train a finished run for longer, for an error message; empty where more than its length differs."""
+    if not (isinstance(run, Recipe) and there.results.exists() and there.recipe.exists()):
+        return ""
+    others = changed_fields(there, as_recorded(run.to_dict()), {*free, *OF_LENGTH}, run.completed)
+    return "" if others else f", or go on from its end: --init {shlex.quote(str(there.path))} --with_state --out NEW"
 
 
 def may_be_cut(run: Run, there: RunFolder) -> set[str]:

@@ -48,8 +48,10 @@ class FiniteWatch:
         self.noted = torch.tensor([-1, 0, 0, 0], device=device)  # the step, whether its loss was bad, in a row, in all
 
     @torch.no_grad()
-    def observe(self, step: int, losses: Sequence[Tensor], gradients: Iterable[Tensor | None]) -> None:
+    def observe(self, step: int, losses: Sequence[Tensor], gradients: Iterable[Tensor | None]) -> dict[str, Tensor]:
         """Take in the losses of a step's micro-batches and the gradients that they led to; nothing is waited for.
+
+        Return the gradients' norm, for the log; not where a scaler has multiplied them.
 
         Gradients are told by their 2-norm: torch's maximum takes twenty times as long on a CPU, a tenth of a small
         network's step. A norm beyond float32, above 1e19, counts as none.
@@ -63,6 +65,7 @@ class FiniteWatch:
         self.noted = torch.stack(
             [torch.where(beyond, step, first), torch.where(beyond, bad_loss, loss_too), in_a_row, in_all]
         )
+        return {} if self.allowed else {"gradient": norm}
 
     def trouble(self) -> tuple[int, str] | None:
         """The step that went wrong and what was wrong with it; None if all went well; waits for the device."""

@@ -163,13 +163,13 @@ class Loop:
                 self.accelerator.backward(scalars["loss"] / len(batches))
             scored.append(scalars | {"loss": scalars["loss"].detach()})
         gradients = (weights.grad for weights in self.method.parameters())
-        self.watch.observe(self.step, [scalars["loss"] for scalars in scored], gradients)
+        norm = self.watch.observe(self.step, [scalars["loss"] for scalars in scored], gradients)
         self.stepper.step()
         self.stepper.zero_grad()
         if self.stepper.step_was_skipped:  # by a gradient scaler
             self.undo.undo()
         else:
-            self.means.add_step(scored)
+            self.means.add_step([scalars | norm for scalars in scored])
             self.means.note(self.method.on_step_end(self.step / self.whole_steps))
         self.step += 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from timm.models import get_pretrained_cfg
@@ -63,6 +64,7 @@ class Choice:
         recipe = self.recipe
         queue = queue_of(recipe)
         said = {name: getattr(recipe, name) for name in ("data", "size", "batch_size", "accumulation")}
+        said |= {"labels": recipe.labels} if recipe.labels != "auto" else {}
         said |= {"method.queue_size": queue} if queue else {}
         said |= {"epochs": recipe.epochs}
         options = [word for name, value in said.items() for word in (f"--{name}", shlex.quote(str(value)))]
@@ -92,10 +94,18 @@ class Choice:
         return found + ([self.start] if self.start else [])
 
 
-def plan(images: Images, data: str, device: torch.device, gpu_memory: float = 0.0, hours: float = 0.0) -> list[Choice]:
+def plan(
+    images: Images,
+    data: str,
+    device: torch.device,
+    gpu_memory: float = 0.0,
+    hours: float = 0.0,
+    labels: Literal["auto", "none"] = "auto",
+) -> list[Choice]:
     """Two or three runs to choose from, the strongest first; PlanError where images, memory or hours allow none.
 
-    `gpu_memory`, in GB, is that of a GPU that is meant instead of this machine's; `hours` is what a run may take.
+    `gpu_memory`, in GB, is that of a GPU that is meant instead of this machine's; `hours` is what a run may take, and
+    `labels` what it makes of labels.
     """
     facts = facts_of(images, device, fillable_memory(device))
     if gpu_memory:
@@ -105,7 +115,7 @@ def plan(images: Images, data: str, device: torch.device, gpu_memory: float = 0.
     for arch in WHY if facts.gpu else ON_A_CPU:
         name = f"{arch}_{method}.own"
         try:
-            found.append(chosen(replace(recipes.get(name), data=data), images, facts, device, hours))
+            found.append(chosen(replace(recipes.get(name), data=data, labels=labels), images, facts, device, hours))
         except (ValueError, MemoryShortError) as error:
             refusals.append(f"{name} is left out: {error}")
     if not found:
@@ -147,12 +157,13 @@ def epochs_within(hours: float, recipe: Recipe, cost: Forecast) -> int:
     return int(hours / an_epoch)
 
 
-def from_teacher(arch: str, data: str) -> str:
-    """Words for learning from a larger network, and the command that tells its cost, at their end."""
+def from_teacher(other: Recipe) -> str:
+    """Words for learning from a larger network instead, and the command that tells its cost, at their end."""
+    labels = f" --labels {other.labels}" if other.labels != "auto" else ""
     return (
         f"what a larger network knows of your images ({TeacherConfig.teacher}, fetched from the Hub). This tells the "
-        f"cost, and without --dry_run it trains: {NAME} pretrain {arch}_distilled.own --data {shlex.quote(data)} "
-        "--dry_run"
+        f"cost, and without --dry_run it trains: {NAME} pretrain {arch_of(other)}_distilled.own "
+        f"--data {shlex.quote(other.data)}{labels} --dry_run"
     )
 
 

@@ -20,9 +20,11 @@ from accelerate.utils import GradientAccumulationPlugin, LoggerType, parse_flag_
 from ssl_backbones import distributed
 from ssl_backbones.cores import threads_here, threads_spin
 from ssl_backbones.devices import gpu_excluded
-from ssl_backbones.distributed import say, silent, world_size
+from ssl_backbones.distributed import first_decides, say, silent, world_size
+from ssl_backbones.recipes.recipe import Run
 from ssl_backbones.refusal import Refusal
-from ssl_backbones.runs.trackers import mentioned
+from ssl_backbones.runs.run_folder import as_recorded
+from ssl_backbones.runs.trackers import PROJECT, mentioned, name_and_id, run_id, settings
 from ssl_backbones.train.allocator import keep_freed_memory
 from ssl_backbones.train.host_group import device_here, host_group, make_host_group, meeting
 from ssl_backbones.train.precision import Precision
@@ -117,10 +119,17 @@ def accelerator_of(precision: Precision, trackers: tuple[str, ...], folder: str)
     )
 
 
-def start_trackers(accelerator: Accelerator, tell: Callable[[str], None]) -> None:
-    """Start the trackers of a run; where one fails, that is told, and the run has none."""
+def start_trackers(accelerator: Accelerator, run: Run, anew: bool, tell: Callable[[str], None]) -> None:
+    """Start the trackers of a run that begins `anew` or goes on, and tell them its settings.
+
+    Where one fails, that is told, and the run has none; where one takes no settings, it goes without.
+    """
     with mentioned(tell):
-        accelerator.init_trackers("ssl-backbones")
+        known_as = name_and_id(run.folder.resolve().name, first_decides(lambda: run_id(run.folder, anew)))
+        accelerator.init_trackers(PROJECT, init_kwargs=known_as)
+        for tracker in accelerator.trackers:
+            with mentioned(tell):
+                tracker.store_init_configuration(settings(as_recorded(run.to_dict())))
         return
     accelerator.trackers = []
 

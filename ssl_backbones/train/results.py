@@ -12,12 +12,11 @@ from ssl_backbones import recipes
 from ssl_backbones.data import Batches, Request
 from ssl_backbones.files import UnwritableError, read_object, write_file
 from ssl_backbones.hub.card import model_card
-from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.hub.given import bound_to, givens
 from ssl_backbones.hub.run_name import run_name
+from ssl_backbones.hub.trained import save_published
 from ssl_backbones.models.backbone import center_crop, weights_sha256
 from ssl_backbones.narrator import as_time
-from ssl_backbones.recipes.facts import arch_of
 from ssl_backbones.recipes.recipe import FREE, Recipe
 from ssl_backbones.registry.image_sets import are_those
 from ssl_backbones.registry.names import Name
@@ -48,16 +47,10 @@ def save_results(recipe: Recipe, monitor: Monitor, trained: Trained) -> str:
     """Write the backbone, its figures, its draft card and results.json into the run's folder; return the summary."""
     folder = trained.folder
     results = results_of_run(recipe, monitor, trained)
-    crop = center_crop(trained.method.backbone, recipe.size, recipe.decoding.seen)
-    save_backbone(
-        trained.method.published,
+    save_published(
+        trained.method,
+        recipe,
         folder.backbone,
-        arch_of(recipe),
-        input_size=(recipe.decoding.seen, recipe.size, recipe.size),
-        mean=crop.mean,
-        std=crop.std,
-        crop_pct=crop.crop_pct,
-        interpolation=crop.interpolation,
         license=bound_to(givens(results)),
         tag=earned_tag(recipe, results),
         description=description(recipe, results),

@@ -99,7 +99,7 @@ def prepare(
         spent=loop.loader.spent,
     )
     if run.trackers:
-        start_trackers(accelerator, log.say)
+        start_trackers(accelerator, run, saved is None, log.say)
     log.effort = partial(effort, run, loop.loader.steps_per_epoch)
     log.trackers.append(WaitingAdvice(run.to_dict(), log.say))
     introduce(loop, log, saved)
@@ -211,6 +211,8 @@ def introduce(loop: Loop, log: RunLog, saved: Checkpoint | None) -> None:
         f"{run.epochs} epochs of {loop.loader.steps_per_epoch} steps{cut}, {run.batch_size} images a step on "
         f"{processes} process{'es' if processes > 1 else ''} ({where}), {loop.compute}"
     )
+    if unused := unused_gpus(loop.accelerator.device, processes):
+        log.say(unused)
     log.say(run.lr_sentence())
     for sentence in never_reached(run, loop.loader.steps_per_epoch):
         log.say(sentence)
@@ -228,6 +230,17 @@ def introduce(loop: Loop, log: RunLog, saved: Checkpoint | None) -> None:
     log.say(f"Going on after step {saved.step} of {loop.total_steps}.")
     if changed := saved.changed(processes) + changes(loop, saved):
         log.say(f"The rest may not be bit-identical to a run never stopped: {', '.join(changed)}.")
+
+
+def unused_gpus(device: torch.device, processes: int) -> str:
+    """The sentence on the GPUs of this machine that a run in one process leaves unused; empty where there are none."""
+    there = torch.cuda.device_count()
+    if device.type != "cuda" or processes > 1 or there < 2:
+        return ""
+    return (
+        f"One of {there} GPUs is used: accelerate launch --multi_gpu --num_processes {there} -m ssl_backbones ... "
+        "shares the batch out among them."
+    )
 
 
 def changes(loop: Loop, saved: Checkpoint) -> list[str]:

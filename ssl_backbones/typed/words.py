@@ -217,6 +217,19 @@ def grouped(words: Sequence[str]) -> list[tuple[str, list[str]]]:
     return found
 
 
+def as_words(values: Mapping[str, Any]) -> list[str]:
+    """The words that say values by their options' dotted names, for `read`; True and False switch on and off."""
+    words: list[str] = []
+    for name, value in values.items():
+        if isinstance(value, bool):
+            words.append(f"--{name if value else negative(name)}")
+        elif isinstance(value, tuple | list):
+            words += [f"--{name}", *map(str, value)]
+        else:
+            words.append(f"--{name}={value}")
+    return words
+
+
 def options_among(words: Sequence[str], names: Collection[str]) -> tuple[str, ...]:
     """The words of some options, by their names."""
     return tuple(word for name, more in grouped(words) if name in names for word in (f"--{name}", *more))

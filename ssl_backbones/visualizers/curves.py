@@ -25,6 +25,7 @@ SHOWN = {
     "kept": ("Neighbours kept since the last time", True),
     "rank": ("Effective rank of the features", False),
     "std": ("Spread of the features", False),
+    "gradient": ("Norm of the gradient", False),
     "lr": ("Learning rate", False),
 }
 """The numbers of a log that are drawn, in this order: a title, and True for a share."""
