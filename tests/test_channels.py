@@ -186,7 +186,7 @@ def test_a_broken_file_is_named_in_a_sentence(fault: str, tmp_path: Path) -> Non
     twelve[at : at + 2] = (12).to_bytes(2, "little")
     content, sentence, policy = {
         "cut short": (whole[:-5], "x.npy", FOUR),
-        "of another format": (b"GIF89a" + bytes(30), "TIFF, .npy and DICOM are read", FOUR),
+        "of another format": (b"GIF89a" + bytes(30), "TIFF, .npy, DICOM, PNG, JPEG, WEBP, BMP are read", FOUR),
         "many pixels": (whole, "8 x 8 pixels are more than the 60 allowed", DecodePolicy(60, channels=4)),
         "palette": ((tmp_path / "p.tif").read_bytes(), "palette", DecodePolicy(channels=1)),
         "of 12 bits": (bytes(twelve), "is of 12 bits", DecodePolicy(channels=1)),

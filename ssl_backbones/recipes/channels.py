@@ -25,8 +25,8 @@ class ChannelFields(ABC):
     """The fields of a recipe on the channels of its images."""
 
     in_chans: int = 0
-    """Channels, 1 to 16, of TIFF and .npy, and 1 of DICOM, that keep all of theirs and all bits; 0 for RGB of 8 bits of
-    any format."""
+    """Channels, 1 to 16, of TIFF and .npy, and 1 of DICOM, that keep all of theirs and all bits; of PNG and JPEG where
+    there are none of those; 0 for RGB of 8 bits of any format."""
     views: Views = "method"
     """Views as the method has them, or for channels: without saturation, hue, grey and solarize."""
     statistics: StatisticsFrom = "auto"

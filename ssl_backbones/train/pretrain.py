@@ -12,6 +12,7 @@ from ssl_backbones.data import (
     ImageSourceError,
     check_apart,
     classes_sentence,
+    depth_sentence,
     open_images,
     opened_once,
     relabelled,
@@ -119,6 +120,8 @@ def open_data(recipe: Recipe) -> tuple[Images, Images | None]:
         images = unlabelled(images)
     elif sentence := classes_sentence(images):
         say(sentence)
+    if dark := depth_sentence(images):
+        say(dark)
     asked = opened_once(lambda: open_validation(recipe, images), recipe.verify)
     check_apart(recipe.folder, images, asked)
     images, validation = recipe.selection.of(images, asked)
