@@ -337,7 +337,7 @@ def test_a_constant_channel_is_refused(tmp_path: Path) -> None:
 def test_every_method_takes_channels_without_colours(kind: type[MethodConfig], tmp_path: Path) -> None:
     data = image_folder(tmp_path / "data", 8)  # for pairs mined from it; a recipe opens nothing
     recipe = tiny(kind, data, tmp_path / "out", in_chans=4, views="channels")
-    config = shown(recipe.method, recipe.views)
+    config = shown(recipe.method, recipe)
     assert not any(policy.of_colours for policy in config.policies)
     for before, after in zip(tiny(kind, data, tmp_path / "out").method.policies, config.policies, strict=True):
         kept = ("area", "ratio", "flip_p", "jitter_p", "blur_p", "sigma", "size_share", "interpolation")
