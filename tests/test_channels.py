@@ -29,6 +29,7 @@ from ssl_backbones.data import (
     validation_of,
 )
 from ssl_backbones.data.decode import decode
+from ssl_backbones.data.source import kept_out
 from ssl_backbones.data.statistics import measured
 from ssl_backbones.methods import BYOLConfig, MethodConfig
 from ssl_backbones.recipes.channels import shown
@@ -118,9 +119,9 @@ def test_files_of_other_formats_are_passed_over_and_splits_found(tmp_path: Path)
         drawn_image(number, 8, 8).save(path.with_suffix(".png"))
     images = open_images(tmp_path, FOUR)
     assert [*images.keys] == ["a/0.npy", "b/1.npy"]
-    beside = validation_of(tmp_path, images, FOUR)
-    assert beside is not None
-    assert [*beside.keys] == ["a/2.npy", "b/3.npy"]
+    for beside in (validation_of(tmp_path, images, FOUR), kept_out(tmp_path, images, FOUR)):
+        assert beside is not None
+        assert [*beside.keys] == ["a/2.npy", "b/3.npy"]
     assert [*open_images(tmp_path).keys] == ["a/0.png", "b/1.png"], "without channels, all is as it was"
 
 

@@ -19,6 +19,7 @@ from test_tar import shard
 from ssl_backbones.data import DecodePolicy, ImageSourceError, UnreadableImageError, open_images, validation_of
 from ssl_backbones.data.decode import decode
 from ssl_backbones.data.opening import depth_sentence
+from ssl_backbones.data.source import kept_out
 from ssl_backbones.data.survey import survey
 from ssl_backbones.data.upright import ORIENTATION, UPRIGHT
 from ssl_backbones.methods import BYOLConfig
@@ -95,16 +96,17 @@ def test_they_are_looked_for_where_no_other_file_lies(suffix: str, tmp_path: Pat
         path = tmp_path / f"{name}.{suffix}"
         path.parent.mkdir(parents=True)
         drawn_image(0, 8, 8).save(path)
-    images = open_images(tmp_path, DecodePolicy(channels=3))
+    policy = DecodePolicy(channels=3)
+    images = open_images(tmp_path, policy)
     assert [*images.keys] == [f"a/0.{suffix}", f"b/1.{suffix}"]
-    beside = validation_of(tmp_path, images, images.policy)
-    assert beside is not None
-    assert [*beside.keys] == [f"a/2.{suffix}", f"b/3.{suffix}"]
+    for beside in (validation_of(tmp_path, images, policy), kept_out(tmp_path, images, policy)):
+        assert beside is not None
+        assert [*beside.keys] == [f"a/2.{suffix}", f"b/3.{suffix}"]
 
 
 @pytest.mark.parametrize("suffix", ["tif", "npy"])
 def test_beside_other_files_they_are_previews(suffix: str, tmp_path: Path) -> None:
-    """Of images that a run began with when they alone were looked for."""
+    """A run that began with those files alone goes on with them."""
     write = tifffile.imwrite if suffix == "tif" else np.save
     for name in ("a/0", "b/1"):
         (tmp_path / name).parent.mkdir()

@@ -37,7 +37,7 @@ class ImageFolder(Images):
     def __init__(self, root: str | Path, policy: DecodePolicy = USUAL_POLICY, among: Sequence[str] = ()) -> None:
         """Look for the images; `among` are classes known already: folders that all bear their names are classes.
 
-        Raises NoImageError where there is no image.
+        Raises NoImageError where there is no image, and ImageSourceError for what is no folder.
         """
         self.root = self.place = Path(root)
         self.policy = policy

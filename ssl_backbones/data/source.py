@@ -129,12 +129,14 @@ def validation_of(
     """
     if like.labels is None:
         return None
-    images = kept_out(without_scheme(spec), policy, like.classes, keeping)
+    images = kept_out(without_scheme(spec), like, policy, keeping)
     return None if images is None or images.labels is None else relabelled(images, like.classes)
 
 
-def kept_out(spec: Spec, policy: DecodePolicy, among: Sequence[str], keeping: Keeping = USUAL_KEEPING) -> Images | None:
-    """The validation split, or else the test split, of a source of which the training split was opened."""
+def kept_out(spec: Spec, like: Images, policy: DecodePolicy, keeping: Keeping = USUAL_KEEPING) -> Images | None:
+    """The validation split, or else the test split, of a source whose training split is `like`, by the same names."""
+    if policy.channels and like.policy is not None:
+        policy = replace(policy, everyday=like.policy.everyday)
     with looking_for(policy.suffixes):
         if distant := distant_files(spec, keeping):
             held = distant_kept_out(distant)
@@ -148,7 +150,7 @@ def kept_out(spec: Spec, policy: DecodePolicy, among: Sequence[str], keeping: Ke
         path = Path(spec).expanduser()
         if path.is_dir():
             folder = folder_kept_out(path)
-            return ImageFolder(folder, policy, among) if folder else None
+            return ImageFolder(folder, policy, like.classes) if folder else None
         return kept_out_on_hub(str(spec), policy) if is_hub_name(spec) else None
 
 

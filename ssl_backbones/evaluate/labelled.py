@@ -120,7 +120,7 @@ def open_validation(named: Named, images: Images, source: str) -> Images | None:
     with naming(source):
         if named.validation:
             return open_images(named.validation, named.decoding, images.classes)
-        return validation_of(named.data, images, images.policy or named.decoding)
+        return validation_of(named.data, images, named.decoding)
 
 
 @contextmanager

@@ -15,7 +15,6 @@ def check_images(comparison: Comparison) -> None:
     data, validation = comparison.data, comparison.validation
     policy = DecodePolicy(channels=comparison.channels)
     images = open_images(data, policy)
-    policy = images.policy or policy
     asked = open_images(validation, policy, images.classes) if validation else validation_of(data, images, policy)
     sources = {"data": data, "validation": validation or f"the split kept beside {data}"}
     found = {"data": about(images, data), "validation": None if asked is None else about(asked, sources["validation"])}
