@@ -147,7 +147,7 @@ def pillow_values(file: BinaryIO, max_pixels: int) -> Array:
             raise ValueError(
                 f"it is of mode {image.mode!r}, and {', '.join(MODES)} are read: convert it to one of them"
             )
-        if image.format == "PNG" and image.mode != "I;16" and "16" in image.tile[0].args:
+        if image.format == "PNG" and image.mode != "I;16" and "16" in str(image.tile[0].args):
             raise ValueError("it has colours of 16 bits, of which 8 would be left: save it as TIFF or .npy")
         image.load()
         values = np.asarray(made_upright(image, turn_of(image)), MODES[image.mode])
