@@ -29,6 +29,7 @@ from ssl_backbones.data import (
     validation_of,
 )
 from ssl_backbones.data.decode import decode
+from ssl_backbones.data.source import kept_out
 from ssl_backbones.data.statistics import measured
 from ssl_backbones.methods import BYOLConfig, MethodConfig
 from ssl_backbones.recipes.channels import shown
@@ -118,9 +119,9 @@ def test_files_of_other_formats_are_passed_over_and_splits_found(tmp_path: Path)
         drawn_image(number, 8, 8).save(path.with_suffix(".png"))
     images = open_images(tmp_path, FOUR)
     assert [*images.keys] == ["a/0.npy", "b/1.npy"]
-    beside = validation_of(tmp_path, images, FOUR)
-    assert beside is not None
-    assert [*beside.keys] == ["a/2.npy", "b/3.npy"]
+    for beside in (validation_of(tmp_path, images, FOUR), kept_out(tmp_path, images, FOUR)):
+        assert beside is not None
+        assert [*beside.keys] == ["a/2.npy", "b/3.npy"]
     assert [*open_images(tmp_path).keys] == ["a/0.png", "b/1.png"], "without channels, all is as it was"
 
 
@@ -186,7 +187,7 @@ def test_a_broken_file_is_named_in_a_sentence(fault: str, tmp_path: Path) -> Non
     twelve[at : at + 2] = (12).to_bytes(2, "little")
     content, sentence, policy = {
         "cut short": (whole[:-5], "x.npy", FOUR),
-        "of another format": (b"GIF89a" + bytes(30), "TIFF, .npy and DICOM are read", FOUR),
+        "of another format": (b"GIF89a" + bytes(30), "TIFF, .npy, DICOM, PNG, JPEG, WEBP, BMP are read", FOUR),
         "many pixels": (whole, "8 x 8 pixels are more than the 60 allowed", DecodePolicy(60, channels=4)),
         "palette": ((tmp_path / "p.tif").read_bytes(), "palette", DecodePolicy(channels=1)),
         "of 12 bits": (bytes(twelve), "is of 12 bits", DecodePolicy(channels=1)),
@@ -337,7 +338,7 @@ def test_a_constant_channel_is_refused(tmp_path: Path) -> None:
 def test_every_method_takes_channels_without_colours(kind: type[MethodConfig], tmp_path: Path) -> None:
     data = image_folder(tmp_path / "data", 8)  # for pairs mined from it; a recipe opens nothing
     recipe = tiny(kind, data, tmp_path / "out", in_chans=4, views="channels")
-    config = shown(recipe.method, recipe.views)
+    config = shown(recipe.method, recipe)
     assert not any(policy.of_colours for policy in config.policies)
     for before, after in zip(tiny(kind, data, tmp_path / "out").method.policies, config.policies, strict=True):
         kept = ("area", "ratio", "flip_p", "jitter_p", "blur_p", "sigma", "size_share", "interpolation")

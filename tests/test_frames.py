@@ -17,8 +17,8 @@ from scripts import script
 from turned_scenes import BOX, SIDES, saved, stored_scene
 
 from ssl_backbones.data import ImageSourceError
-from ssl_backbones.data.decode import TURNS
 from ssl_backbones.data.frames import Frame, turned, turned_boxes
+from ssl_backbones.data.upright import TURNS
 from ssl_backbones.evaluate.detection import detect, detect_run
 from ssl_backbones.evaluate.detection.open_annotated import open_annotated, open_kept_out
 from ssl_backbones.evaluate.detection.squares import squares_of

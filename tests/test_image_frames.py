@@ -17,8 +17,9 @@ from PIL.PngImagePlugin import PngImageFile
 from turned_scenes import SIDES, saved, stored_scene
 
 from ssl_backbones.data import frames
-from ssl_backbones.data.decode import ORIENTATION, TURNS, UPRIGHT, decode
+from ssl_backbones.data.decode import decode
 from ssl_backbones.data.frames import Frame, frame_of, turned, turned_boxes
+from ssl_backbones.data.upright import ORIENTATION, TURNS, UPRIGHT
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "MPO")
 

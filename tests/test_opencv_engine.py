@@ -88,6 +88,7 @@ OPERATIONS: dict[str, tuple[dict[str, Any], float, int, int]] = {
     "nothing": ({}, 0, 0, 0),
     "flip": ({"flip_p": 0.5}, 0, 0, 0),
     "flip last": ({"flip_p": 0.5, "flip_last": True}, 0, 0, 0),
+    "turn": ({"turn_p": 0.75}, 0, 0, 0),
     "solarize": ({"solarize_p": 0.5}, 0, 0, 0),
     "solarize from 90": ({"solarize_p": 0.5, "threshold": 90}, 0, 0, 0),
     "brightness": (jitter(0, 0.9), 0.001, 0, 1),

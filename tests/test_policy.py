@@ -132,10 +132,37 @@ def test_zero_and_one_are_certain():
 
 
 def test_a_change_of_one_chance_leaves_the_other_draws_alone():
-    plain, changed = draw(Policy(), 100), draw(replace(Policy(), blur_p=1.0, flip_last=True), 100)
+    plain, changed = draw(Policy(), 100), draw(replace(Policy(), blur_p=1.0, flip_last=True, turn_p=1.0), 100)
     for field in fields(plain):
         same = np.array_equal(getattr(plain, field.name), getattr(changed, field.name))
-        assert same == (field.name != "sigma"), field.name
+        assert same == (field.name not in ("sigma", "quarters")), field.name
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.3, 0.75, 1.0])
+def test_turned_views_are_shared_alike_by_one_two_and_three_quarters(chance):
+    drawn = draw(Policy(turn_p=chance), 20_000)
+    shares = np.bincount(drawn.quarters, minlength=4) / 20_000
+    assert shares == pytest.approx([1 - chance, *[chance / 3] * 3], abs=0.015)
+    if chance:
+        assert abs(np.corrcoef(drawn.quarters, drawn.flip)[0, 1]) < 0.04
+
+
+def test_turns_take_a_number_behind_all_others():
+    """So that views that are not turned are those of runs from before there were turns."""
+    before = uniform(3, 1, np.arange(50), 1, UNIFORMS - 1)
+    np.testing.assert_array_equal(uniform(3, 1, np.arange(50), 1, UNIFORMS)[:, :-1], before)
+    plain, turned = (draw(Policy(turn_p=chance), 50) for chance in (0.0, 0.5))
+    for field in fields(plain)[:-1]:
+        np.testing.assert_array_equal(getattr(plain, field.name), getattr(turned, field.name))
+
+
+def test_a_policy_is_told_with_its_turns_where_it_has_some():
+    assert repr(Policy()) == (
+        "Policy(area=(0.2, 1.0), ratio=(0.75, 1.3333333333333333), interpolation='bilinear', flip_p=0.5, "
+        "flip_last=False, jitter_p=0.8, jitter=(0.4, 0.4, 0.4, 0.1), grey_p=0.2, blur_p=0.5, sigma=(0.1, 2.0), "
+        "solarize_p=0.0, threshold=128, size_share=1.0)"
+    )
+    assert repr(Policy(turn_p=0.75)) == f"{repr(Policy())[:-1]}, turn_p=0.75)"
 
 
 @pytest.mark.parametrize(
@@ -146,6 +173,7 @@ def test_a_change_of_one_chance_leaves_the_other_draws_alone():
         ({"grey_p": float("nan")}, "grey_p is nan"),
         ({"blur_p": 2}, "blur_p is 2"),
         ({"solarize_p": 2}, "solarize_p is 2"),
+        ({"turn_p": 1.1}, r"turn_p is 1\.1"),
         ({"area": (0.0, 1.0)}, r"area is \(0\.0, 1\.0\)"),
         ({"area": (0.9, 0.2)}, "area is"),
         ({"area": (0.2, 1.2)}, "area is"),

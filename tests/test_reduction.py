@@ -15,9 +15,10 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from ssl_backbones.data import Batches, Request, UnreadableImageError, open_images
-from ssl_backbones.data.decode import ORIENTATION, UPRIGHT, decode
+from ssl_backbones.data.decode import decode
 from ssl_backbones.data.exchanged import ExchangedBatches
 from ssl_backbones.data.parts import Exchange
+from ssl_backbones.data.upright import ORIENTATION, UPRIGHT
 from ssl_backbones.mining.paired import PairedBatches
 from ssl_backbones.train.loader import Loader
 from ssl_backbones.views import LEWEL_B_VIEWS, MOCO_V2_VIEWS, MultiView, SingleView

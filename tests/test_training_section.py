@@ -182,6 +182,7 @@ def test_a_paper_without_year_and_address_reads_as_a_sentence() -> None:
         ("resnet8_byol.imagenette32_60ep", "--schedule.kind step --schedule.milestones 3 5 --optimizer.kind adam"),
         ("resnet8_moco_v2.imagenette32_60ep", "--method.views.0.area 0.3 0.9 --optimizer.no_exclude_norm_and_bias"),
         ("resnet50_byol.in1k_300ep", "--optimizer.norm_and_bias_lr 0.1 --method.views.1.solarize_p 0 --epochs 77"),
+        ("resnet18_byol.own", "--turns 0.75"),
         ("resnet8_byol.imagenette96_100ep", "--reencode 96 --cache kept"),
         ("resnet8_byol.imagenette96_100ep", ""),
     ],

@@ -151,6 +151,8 @@ EXACT = {
     "nothing": {},
     "flip": {"flip_p": 0.5},
     "flip last": {"flip_p": 0.5, "flip_last": True},
+    "turn": {"turn_p": 0.75},
+    "turn, flip last": {"turn_p": 0.75, "flip_p": 0.5, "flip_last": True},
     "brightness": jitter(0, 0.9),
     "contrast": jitter(1, 0.9),
     "saturation": jitter(2, 1.2),
@@ -264,6 +266,23 @@ def test_device_views_do_not_depend_on_the_company(sample_images):
             device.pack(sample_images[row : row + 1], [(policy, policy.draw(rows[row : row + 1]))]), (policy,), 32
         )
         assert (alone[0] - together[row]).abs().max() <= 1
+
+
+@pytest.mark.parametrize("flip_last", [False, True])
+@pytest.mark.parametrize("engine", ["pillow", "opencv", "device", "channels"])
+def test_a_turned_view_is_the_view_that_is_not_turned_by_quarters(sample_images, engine, flip_last):
+    policy, batch, rows = replace(POLICIES[2], flip_last=flip_last), sample_images[:12], np.arange(12)
+    if engine == "channels":
+        policy, batch = policy.of_channels(), [ChannelImage(np.asarray(image), "8 bits") for image in batch]
+    plain, turned = (
+        MultiView((replace(policy, turn_p=chance),), 32, "pillow" if engine == "channels" else engine)
+        for chance in (0.0, 1.0)
+    )
+    (drawn,) = turned.draw(0, 0, rows)
+    assert {*drawn.quarters.tolist()} == {1, 2, 3}
+    upright, found = (one.on_device(one.on_host(batch, one.draw(0, 0, rows)))[0] for one in (plain, turned))
+    for view, same, quarters in zip(found, upright, drawn.quarters.tolist(), strict=True):
+        assert torch.equal(view, same.rot90(quarters, (1, 2)))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a GPU, and SSL_BACKBONES_TEST_GPU=1 to see it")

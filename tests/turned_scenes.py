@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from ssl_backbones.data.decode import ORIENTATION
+from ssl_backbones.data.upright import ORIENTATION
 
 SIDES, BOX = (60, 40), (36, 6, 52, 16)
 """Sizes of the stored pixels and of the white object in them."""

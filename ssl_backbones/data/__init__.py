@@ -8,7 +8,7 @@ from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.data.folder import ImageFolder
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError, by_content, by_sizes
 from ssl_backbones.data.numbered import NumberedBatches
-from ssl_backbones.data.opening import classes_sentence, opened_once
+from ssl_backbones.data.opening import classes_sentence, depth_sentence, opened_once
 from ssl_backbones.data.order import Epochs
 from ssl_backbones.data.parts import Request
 from ssl_backbones.data.placement import to_device
@@ -37,6 +37,7 @@ __all__ = [
     "by_sizes",
     "check_apart",
     "classes_sentence",
+    "depth_sentence",
     "open_images",
     "opened_once",
     "relabelled",

@@ -1,6 +1,6 @@
 """Images with channels of their own: TIFF and .npy of 1 to 16 channels, of 8 or 16 bits or of floats in [0, 1].
 
-And DICOM of one channel, in the window that each file names.
+And DICOM of one channel, in the window that each file names, and what PNG, JPEG, WebP and BMP have of channels.
 """
 
 from __future__ import annotations
@@ -12,14 +12,21 @@ from typing import BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 
 from ssl_backbones.data.images import ImageSourceError
+from ssl_backbones.data.upright import made_upright, turn_of
 from ssl_backbones.views.channel_image import ChannelImage
 
 MOST = 16
 """Channels of an image."""
 SUFFIXES = (".tif", ".tiff", ".npy", ".dcm", ".dicom")
 """Ends of the names of files that may hold such images, in lower case."""
+EVERYDAY = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+"""Ends of the names of files that are such images where no other file is: beside others they may be their previews."""
+PILLOW = ("PNG", "JPEG", "WEBP", "BMP")
+MODES = {"L": np.uint8, "LA": np.uint8, "RGB": np.uint8, "RGBA": np.uint8, "I;16": np.uint16}
+"""The values of Pillow's modes that are read as they are."""
 DICOM, BEFORE_DICOM = b"DICM", 128
 FAR = 1e12
 """A value beyond every window."""
@@ -43,7 +50,7 @@ def read_channels(file: BinaryIO, channels: int, depth: str, max_pixels: int) ->
     elif start[BEFORE_DICOM:] == DICOM:
         values = dicom_values(file, max_pixels)
     else:
-        raise ValueError(f"with --in_chans, TIFF, .npy and DICOM are read, and it begins with {start[:8]!r}")
+        values = pillow_values(file, max_pixels)
     check_channels(values.shape[2], channels)
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     found = depth_of(values)
@@ -120,6 +127,31 @@ def tiff_values(file: BinaryIO, channels: int, max_pixels: int) -> Array:
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and values.dtype.kind == "u":
         return np.invert(values)
     return values
+
+
+def pillow_values(file: BinaryIO, max_pixels: int) -> Array:
+    """The values (H, W, C) of a PNG, JPEG, WebP or BMP, upright: grey, RGB or either with alpha, or grey of 16 bits.
+
+    ValueError for another file or mode, and for colours of 16 bits, which Pillow cuts to 8.
+    """
+    try:
+        image = Image.open(file, formats=PILLOW)
+    except UnidentifiedImageError as error:
+        file.seek(0)
+        raise ValueError(
+            f"with --in_chans, TIFF, .npy, DICOM, {', '.join(PILLOW)} are read, and it begins with {file.read(8)!r}"
+        ) from error
+    with image:
+        check_pixels((image.height, image.width), max_pixels)
+        if image.mode not in MODES:
+            raise ValueError(
+                f"it is of mode {image.mode!r}, and {', '.join(MODES)} are read: convert it to one of them"
+            )
+        if image.format == "PNG" and image.mode != "I;16" and "16" in str(image.tile[0].args):
+            raise ValueError("it has colours of 16 bits, of which 8 would be left: save it as TIFF or .npy")
+        image.load()
+        values = np.asarray(made_upright(image, turn_of(image)), MODES[image.mode])
+    return values if values.ndim == 3 else values[..., None]
 
 
 def check_channels(found: int, asked: int) -> None:

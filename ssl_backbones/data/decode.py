@@ -15,35 +15,17 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from ssl_backbones.data.channels import MOST, SUFFIXES, check_pixels, read_channels
+from ssl_backbones.data.channels import EVERYDAY, MOST, SUFFIXES, check_pixels, read_channels
 from ssl_backbones.data.formats import WAYS_OUT, formats, kind_of_box
 from ssl_backbones.data.images import ImageSourceError, UnreadableImageError
 from ssl_backbones.data.shortage import require_resources
+from ssl_backbones.data.upright import TURNS, made_upright, turn_of
 from ssl_backbones.refusal import reason
 from ssl_backbones.views.reduction import LARGE, ReducedImage, chosen_reduction
 
-ORIENTATION = 0x0112
 PHOTOMETRIC, BITS_PER_SAMPLE, WHITE_IS_ZERO = 262, 258, 0
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-TURNS = {
-    1: (False, False, False),
-    2: (False, True, False),
-    3: (False, True, True),
-    4: (False, False, True),
-    5: (True, False, False),
-    6: (True, True, False),
-    7: (True, True, True),
-    8: (True, False, True),
-}
-"""EXIF turn to what makes an image upright: sides exchanged, then mirrored across, then mirrored downwards."""
+WHITE = 65535
+"""The value of white in 16 bits."""
 MAX_PIXELS = 89_478_485
 """Pixels of an image up to which it is decoded, where nobody allows more: a quarter of a GB as RGB."""
 
@@ -60,6 +42,8 @@ class DecodePolicy:
     """Channels of images that keep all of theirs, and all bits; 0 for RGB of 8 bits."""
     depth: str = ""
     """The depth that such images have to have, as `views.channel_image` names it; empty for any."""
+    everyday: bool = False
+    """Look for such images in PNG, JPEG, WebP and BMP too, where no file of the other formats lies."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for limits or a background out of range."""
@@ -73,7 +57,7 @@ class DecodePolicy:
     @property
     def suffixes(self) -> tuple[str, ...]:
         """Ends of the names of files that are looked for; none for all that can be read."""
-        return SUFFIXES if self.channels else ()
+        return () if not self.channels else SUFFIXES + EVERYDAY if self.everyday else SUFFIXES
 
     @property
     def seen(self) -> int:
@@ -126,8 +110,8 @@ def decode_file(file: BinaryIO, policy: DecodePolicy) -> Image.Image:
             image.draft(None, (image.width // by, image.height // by))
             by = round(max(sides) / max(image.size))  # Pillow may decline
         image.load()
-        turn, pixels = turn_of(image), rgb(image, policy)
-        upright = pixels.transpose(UPRIGHT[turn]) if turn in UPRIGHT else pixels
+        turn = turn_of(image)
+        upright = made_upright(rgb(image, policy), turn)
         return upright if by == 1 else reduced(upright, by, turned(sides, turn), turn)
 
 
@@ -157,17 +141,6 @@ def not_known(start: bytes) -> str:
     if kind is not None and kind not in formats():
         return f"it is {kind}, which is not read here: {WAYS_OUT['.' + kind.lower()]}"
     return f"it is none of {', '.join(formats())}, or broken at its start: it begins with {start[:8]!r}"
-
-
-def turn_of(image: Image.Image) -> int:
-    """The EXIF turn of an opened image, from 1 for none to 8; EXIF data that cannot be read ask for none."""
-    try:
-        # A PNG's own reader of EXIF data would decode its pixels first.
-        orientation = Image.Image.getexif(image).get(ORIENTATION)
-    # An image is not lost for its broken notes, and Pillow's EXIF reader fails in as many ways as its decoders.
-    except Exception:
-        return 1
-    return orientation if isinstance(orientation, int) and orientation in UPRIGHT else 1
 
 
 def rgb(image: Image.Image, policy: DecodePolicy) -> Image.Image:
@@ -202,9 +175,15 @@ def over_background(image: Image.Image, background: tuple[int, int, int]) -> Ima
 
 def eight_bits(image: Image.Image) -> np.ndarray:
     """The grey values (H, W) of an integer image of up to 16 bits, scaled to uint8; Pillow's own convert clips them."""
+    values, white = grey_values(image)
+    return ((values * 255 + white // 2) // white).astype(np.uint8)
+
+
+def grey_values(image: Image.Image) -> tuple[np.ndarray, int]:
+    """The grey values (H, W), int64, of an integer image of up to 16 bits, and that of white; ValueError for others."""
     values = np.asarray(image).astype(np.int64)
     low, high = int(values.min()), int(values.max())
-    white = 65535
+    white = WHITE
     if image.format == "TIFF":
         bits = image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0]  # type: ignore[attr-defined]
         white = 2 ** min(bits, 16) - 1
@@ -212,7 +191,21 @@ def eight_bits(image: Image.Image) -> np.ndarray:
             values = white - values
     if low < 0 or high > white:
         raise ValueError(f"its pixels go from {low} to {high}, outside of 16 bits: convert it to 8 or 16 bits")
-    return ((values * 255 + white // 2) // white).astype(np.uint8)
+    return values, white
+
+
+def brightest(image: bytes, policy: DecodePolicy = USUAL_POLICY) -> int:
+    """The brightest value of a grey image of 16 bits; 0 of any other, and of one that cannot be read."""
+    try:
+        with without_pillows_warnings(), Image.open(io.BytesIO(image), formats=formats()) as opened:
+            check_pixels((opened.height, opened.width), policy.max_pixels)
+            values, white = grey_values(opened) if opened.mode.startswith("I") else (np.zeros(1), 0)
+    except MemoryError:
+        raise
+    # as in `decode`, which names such a file when its turn comes
+    except Exception:
+        return 0
+    return int(values.max()) if white == WHITE else 0
 
 
 _muting = threading.Lock()

@@ -15,7 +15,7 @@ from PIL import Image
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy, decode
 from ssl_backbones.data.digest_index import Contents, Files, contents_as_asked, contents_of
 from ssl_backbones.data.formats import passed_over, suffixes
-from ssl_backbones.data.images import Images, ImageSourceError
+from ssl_backbones.data.images import Images, ImageSourceError, NoImageError
 from ssl_backbones.data.keys import bytes_of
 from ssl_backbones.data.splits import splits_among
 from ssl_backbones.data.walk import Listing, kind_of, listing_of
@@ -37,7 +37,7 @@ class ImageFolder(Images):
     def __init__(self, root: str | Path, policy: DecodePolicy = USUAL_POLICY, among: Sequence[str] = ()) -> None:
         """Look for the images; `among` are classes known already: folders that all bear their names are classes.
 
-        Raises ImageSourceError where there is no image.
+        Raises NoImageError where there is no image, and ImageSourceError for what is no folder.
         """
         self.root = self.place = Path(root)
         self.policy = policy
@@ -48,9 +48,7 @@ class ImageFolder(Images):
         said = passed_over(others)
         if not len(found.keys):
             looked_for = f"files ending in {', '.join(suffixes())} are looked for"
-            raise ImageSourceError(
-                f"there is no image in {str(root)!r} or below it: {looked_for}{said and f'; {said}'}"
-            )
+            raise NoImageError(f"there is no image in {str(root)!r} or below it: {looked_for}{said and f'; {said}'}")
         if said:
             logger.warning("%s: %s", self.root, said)
         left_out, self.classes = classified(self.root, [name for name, _ in found.folders], among)

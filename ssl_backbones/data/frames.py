@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
-from ssl_backbones.data.decode import MAX_PIXELS, TURNS, turn_of, without_pillows_warnings
+from ssl_backbones.data.decode import MAX_PIXELS, without_pillows_warnings
 from ssl_backbones.data.formats import formats
 from ssl_backbones.data.shortage import require_resources
+from ssl_backbones.data.upright import TURNS, turn_of
 
 PNG_NOTES = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
 

@@ -25,6 +25,10 @@ class ImageSourceError(Refusal, ValueError):
     """A source of images that cannot serve as asked; the message is one sentence, with the way out."""
 
 
+class NoImageError(ImageSourceError):
+    """A source without any image of the formats that are looked for."""
+
+
 class Images(ABC):
     """Images in a fixed order. Pickles cheaply: a worker reopens its files."""
 

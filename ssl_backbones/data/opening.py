@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from ssl_backbones.checks import few
+from ssl_backbones.data.decode import WHITE, brightest
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
 from ssl_backbones.data.verifying import NotKeptError, verifying
 from ssl_backbones.distributed import doing, in_every_process, say, world_size
@@ -16,7 +17,9 @@ from ssl_backbones.views.channel_image import ChannelImage
 
 Opened = TypeVar("Opened", bound=Images | None)
 TRIED = 20
-"""Images that are tried for one that can be read, at most."""
+"""Images that are tried for one that can be read, at most, or looked at for their depth."""
+DARK = 2**13
+"""The brightest value of 16 bits below which RGB shows a tenth of its levels."""
 
 
 def opened_once(opened: Callable[[], Opened], verify: bool = False) -> Opened:
@@ -82,3 +85,18 @@ def classes_sentence(images: Images) -> str:
     count, whence = len(images.classes), f"from the {images.labels_from}" if images.labels_from else "named"
     names = few(images.classes, 8)
     return f"{count} classes, {whence} {names}: --labels none to leave them out."
+
+
+def depth_sentence(images: Images) -> str:
+    """The sentence on grey images of 16 bits that are so dark that RGB keeps few of their levels; empty for others."""
+    if images.policy is None or images.policy.channels:
+        return ""
+    encoded = (images.raw(row) for row in range(min(TRIED, len(images))))
+    most = max((brightest(content, images.policy) for content in encoded if content), default=0)
+    if not 0 < most < DARK:
+        return ""
+    levels = (most * 255 + WHITE // 2) // WHITE + 1
+    return (
+        f"Grey images of 16 bits: their brightest is {most:,} of {WHITE:,}, of which RGB keeps {levels} levels: "
+        "--in_chans 1 --views channels keeps them all."
+    )

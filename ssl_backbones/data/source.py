@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ssl_backbones.checks import few
+from ssl_backbones.data.addresses import Address
 from ssl_backbones.data.blocks import USUAL_KEEPING, Keeping
 from ssl_backbones.data.cached import INDEX, PIXELS, CachedImages, verify
 from ssl_backbones.data.checks import relabelled, require_pyarrow
@@ -15,7 +17,7 @@ from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
 from ssl_backbones.data.distant import distant_files, distant_kept_out
 from ssl_backbones.data.folder import ImageFolder
 from ssl_backbones.data.formats import looking_for
-from ssl_backbones.data.images import Images, ImageSourceError
+from ssl_backbones.data.images import Images, ImageSourceError, NoImageError
 from ssl_backbones.data.opening import held_to_first
 from ssl_backbones.data.splits import (
     TAR,
@@ -56,13 +58,18 @@ def open_images(
 
     Packed files may lie at addresses, whose blocks are kept as `keeping` has it. Of a source that is divided into
     splits, the images to train on. `among` are classes known already: folders that all bear their names are classes, be
-    it one. Raises ImageSourceError.
+    it one. Where images keep channels and no file of their formats is there, PNG, JPEG and the like are looked for.
+    Raises ImageSourceError.
     """
     spec = without_scheme(spec)
-    with doing(f"Opening {spec}"), looking_for(policy.suffixes):
-        if files := distant_files(spec, keeping, told=True):
-            return held_to_first(open_packed(files, policy))
-        return held_to_first(opened(spec, policy, among))
+    with doing(f"Opening {spec}"):
+        files = distant_files(spec, keeping, told=True)
+        try:
+            return opened(spec, files, policy, among)
+        except NoImageError:
+            if not policy.channels or policy.everyday:
+                raise
+            return opened(spec, files, replace(policy, everyday=True), among)
 
 
 def without_scheme(spec: Spec) -> Spec:
@@ -72,7 +79,13 @@ def without_scheme(spec: Spec) -> Spec:
     return [file.removeprefix(HERE) if isinstance(file, str) else file for file in spec]
 
 
-def opened(spec: Spec, policy: DecodePolicy, among: Sequence[str]) -> Images:
+def opened(spec: Spec, distant: Sequence[Address], policy: DecodePolicy, among: Sequence[str]) -> Images:
+    """The images of files at addresses, where there are any, or else of a source on this machine, or of the Hub."""
+    with looking_for(policy.suffixes):
+        return held_to_first(open_packed(distant, policy) if distant else opened_here(spec, policy, among))
+
+
+def opened_here(spec: Spec, policy: DecodePolicy, among: Sequence[str]) -> Images:
     """The images of a source on this machine, or of the Hub; ImageSourceError says what is wrong with it."""
     if spec == "":
         raise ImageSourceError(
@@ -116,27 +129,29 @@ def validation_of(
     """
     if like.labels is None:
         return None
-    with looking_for(policy.suffixes):
-        images = kept_out(without_scheme(spec), policy, like.classes, keeping)
+    images = kept_out(without_scheme(spec), like, policy, keeping)
     return None if images is None or images.labels is None else relabelled(images, like.classes)
 
 
-def kept_out(spec: Spec, policy: DecodePolicy, among: Sequence[str], keeping: Keeping = USUAL_KEEPING) -> Images | None:
-    """The validation split, or else the test split, of a source of which the training split was opened."""
-    if distant := distant_files(spec, keeping):
-        held = distant_kept_out(distant)
-        return open_packed(held, policy) if held else None
-    files = packed_files(spec) or packed_files(spec, TAR)
-    if files:
-        beside = packed_kept_out(files)
-        return open_packed(beside, policy) if beside else None
-    if not isinstance(spec, str | Path):
-        return None
-    path = Path(spec).expanduser()
-    if path.is_dir():
-        folder = folder_kept_out(path)
-        return ImageFolder(folder, policy, among) if folder else None
-    return kept_out_on_hub(str(spec), policy) if is_hub_name(spec) else None
+def kept_out(spec: Spec, like: Images, policy: DecodePolicy, keeping: Keeping = USUAL_KEEPING) -> Images | None:
+    """The validation split, or else the test split, of a source whose training split is `like`, by the same names."""
+    if policy.channels and like.policy is not None:
+        policy = replace(policy, everyday=like.policy.everyday)
+    with looking_for(policy.suffixes):
+        if distant := distant_files(spec, keeping):
+            held = distant_kept_out(distant)
+            return open_packed(held, policy) if held else None
+        files = packed_files(spec) or packed_files(spec, TAR)
+        if files:
+            beside = packed_kept_out(files)
+            return open_packed(beside, policy) if beside else None
+        if not isinstance(spec, str | Path):
+            return None
+        path = Path(spec).expanduser()
+        if path.is_dir():
+            folder = folder_kept_out(path)
+            return ImageFolder(folder, policy, like.classes) if folder else None
+        return kept_out_on_hub(str(spec), policy) if is_hub_name(spec) else None
 
 
 def kept_out_on_hub(name: str, policy: DecodePolicy) -> Images | None:

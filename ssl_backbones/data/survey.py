@@ -11,7 +11,7 @@ from ssl_backbones.data.copies import without_copies
 from ssl_backbones.data.digests import spread
 from ssl_backbones.data.frames import frame_of
 from ssl_backbones.data.images import Images, UnreadableImageError
-from ssl_backbones.data.opening import classes_sentence
+from ssl_backbones.data.opening import classes_sentence, depth_sentence
 
 LOOKED_AT = 64
 """Images of a sample, at most, evenly spread."""
@@ -38,6 +38,8 @@ class Survey:
     """Images that are, bit for bit, another one."""
     labels: str
     """The sentence on classes; empty without."""
+    depth: str
+    """The sentence on 16 bits of which RGB keeps little; empty where it keeps them."""
 
     def sentences(self) -> list[str]:
         """The findings, a sentence each."""
@@ -47,6 +49,7 @@ class Survey:
         bad, looked_at = self.unreadable
         found = [f"{self.images} images{size}; shorter side {spread}; median {self.pixels / 1e6:.1f} megapixels."]
         found += [self.labels or "No labels: none are needed, and no accuracy is measured without them."]
+        found += [self.depth] if self.depth else []
         found += [f"{bad} of {looked_at} images decoded for a trial cannot be read ({bad / looked_at:.0%})."]
         found += [f"{self.copies} images are copies of others, bit for bit."] if self.copies else []
         if self.pixels > LARGE:
@@ -72,6 +75,7 @@ def survey(images: Images) -> Survey:
         unreadable=(len(rows) - len(decoded), len(rows)),
         copies=len(images) - len(without_copies(images, np.arange(len(images)))),
         labels=classes_sentence(images),
+        depth=depth_sentence(images),
     )
 
 

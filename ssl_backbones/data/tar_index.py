@@ -20,7 +20,7 @@ import numpy as np
 from ssl_backbones.data.addresses import Address
 from ssl_backbones.data.digests import WIDTH, Read, as_rows, digest_of
 from ssl_backbones.data.formats import looked_for, suffixes
-from ssl_backbones.data.images import ImageSourceError
+from ssl_backbones.data.images import ImageSourceError, NoImageError
 from ssl_backbones.data.kept_arrays import are_texts, keep_arrays, place_of, read_arrays, settled, stamps_in, turn
 from ssl_backbones.data.keys import PathKeys
 from ssl_backbones.data.labels import LABEL_NAMES
@@ -169,9 +169,9 @@ def entries_of(shard: File, read: Read) -> tuple[dict[str, Place], dict[str, Pla
     bare = next((entry for entry in (*labels, *others) if entry not in images), None)
     if bare is not None:
         found = labels[bare][1].name if bare in labels else others[bare]
-        raise odd(shard, f"has an entry without an image, {found!r}")
+        raise odd(shard, f"has an entry without an image, {found!r}", ImageSourceError if images else NoImageError)
     if not images:
-        raise odd(shard, "holds no image")
+        raise odd(shard, "holds no image", NoImageError)
     return images, {entry: place for entry, (_, place) in labels.items()}
 
 
@@ -239,8 +239,8 @@ def torn(shard: File, what: str) -> ImageSourceError:
     return ImageSourceError(f"{str(shard)!r} cannot be read as a tar ({what}): write it anew, or leave it out")
 
 
-def odd(shard: File, what: str) -> ImageSourceError:
+def odd(shard: File, what: str, kind: type[ImageSourceError] = ImageSourceError) -> ImageSourceError:
     """The error of a tar that is no shard of images."""
-    return ImageSourceError(
+    return kind(
         f"{str(shard)!r} {what}: write the shard anew, with one image and at most one label file (.cls) under each name"
     )

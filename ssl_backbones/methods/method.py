@@ -42,6 +42,8 @@ class MethodConfig(ABC):
     def policies(self) -> tuple[Policy, ...]:
         """The policy of each view of an image, where views follow any."""
         views = getattr(self, "views", None)
+        if isinstance(views, Policy):
+            return (views,)
         return views if isinstance(views, tuple) else ()
 
     def on_trial(self, folder: Path) -> Self:

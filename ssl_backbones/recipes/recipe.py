@@ -19,7 +19,7 @@ from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.data.subset import Selection, check_hold_out
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.models.provenance import Provenance
-from ssl_backbones.recipes.channels import ChannelFields, check_channels, with_interpolation
+from ssl_backbones.recipes.channels import ImageFields, check_images, with_interpolation
 from ssl_backbones.recipes.progressive import Progressive
 from ssl_backbones.recipes.settings import Checkpoints, Monitoring, OptimizerConfig, Promise, ScheduleConfig
 from ssl_backbones.registry.names import Name
@@ -173,7 +173,7 @@ class Run(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(ChannelFields, Run):
+class Recipe(ImageFields, Run):
     """A run that pretrains a backbone."""
 
     or_zero = MappingProxyType({"accumulation": ", or 0 for as few as fit"})
@@ -253,7 +253,7 @@ class Recipe(ChannelFields, Run):
         name = Name.parse(self.model)
         expected = f"{name.arch}_{self.method.name}, as this recipe's method is {self.method.name}"
         check(name.method == self.method.name and not name.tag, "model", self.model, expected)
-        check_channels(self, self.method, self.engine, self.cache)
+        check_images(self, self.method, self.engine, self.cache)
 
     def undecided(self, name: str) -> bool:
         return name in self.derived

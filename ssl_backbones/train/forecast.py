@@ -83,7 +83,7 @@ class Forecast:
 def dry_run(recipe: Recipe) -> Forecast:
     """The forecast of a recipe on its data; what does not fit the images, the engine or the processes is refused."""
     device = meet_for(recipe)
-    recipe = replace(recipe, method=shown(recipe.method, recipe.views))
+    recipe = replace(recipe, method=shown(recipe.method, recipe))
     with fitting():
         recipe = as_before(recipe)
         engine = engine_of(recipe, build(Beginning(random(recipe), None)))

@@ -12,6 +12,7 @@ from ssl_backbones.data import (
     ImageSourceError,
     check_apart,
     classes_sentence,
+    depth_sentence,
     open_images,
     opened_once,
     relabelled,
@@ -56,7 +57,7 @@ def pretrain(recipe: Recipe) -> RunFolder:
 def start(recipe: Recipe) -> tuple[Begun, SaveResults, Conclude]:
     """The run of a recipe, ready to go on from where it was left, what saves its results, and what ends it before."""
     device = meet_for(recipe)
-    recipe = replace(recipe, method=shown(recipe.method, recipe.views))
+    recipe = replace(recipe, method=shown(recipe.method, recipe))
     with fitting():
         beginning = begin(as_before(recipe))
         method = build(beginning, state=not beginning.recipe.derived)
@@ -85,7 +86,7 @@ def settled_on_data(recipe: Recipe, device: torch.device) -> tuple[Recipe, Image
     recipe = with_statistics(recipe, images)
     with fitting():
         recipe = settle(recipe, images, device)
-        recipe = replace(recipe, method=shown(recipe.method, recipe.views))
+        recipe = replace(recipe, method=shown(recipe.method, recipe))
         require_batch(images, recipe.batch_size, ways_out(recipe, len(images)))
         check_order(recipe, images)
     return recipe, images, validation
@@ -119,6 +120,8 @@ def open_data(recipe: Recipe) -> tuple[Images, Images | None]:
         images = unlabelled(images)
     elif sentence := classes_sentence(images):
         say(sentence)
+    if dark := depth_sentence(images):
+        say(dark)
     asked = opened_once(lambda: open_validation(recipe, images), recipe.verify)
     check_apart(recipe.folder, images, asked)
     images, validation = recipe.selection.of(images, asked)

@@ -2,7 +2,7 @@
 
 It repeats Pillow's arithmetic in floats that hold whole grey levels. From the same pixels each operation gives what the
 Pillow engine gives:
-- flip, brightness, contrast, saturation, grey, solarize: the same levels;
+- flip, turn, brightness, contrast, saturation, grey, solarize: the same levels;
 - bilinear crop and blur: within 2 levels, 0.1 and 0.5 on average. Pillow 13 chooses which way to resize first, earlier
   ones go across first, as here; and Pillow rounds a blur six times, here it is twice;
 - bicubic crop: the same, but where an image is noise, overshoots that are clipped between the two ways differ by more;
@@ -70,6 +70,7 @@ def _plan(policy: Policy, drawn: Parameters, sizes: NDArray[np.int64]) -> dict[s
         "blurred": torch.from_numpy(blurred),
         "radius": torch.tensor([*map(box_radius, drawn.sigma[blurred].tolist())], dtype=torch.float32),
         "solarized": torch.from_numpy(np.flatnonzero(drawn.solarize)),
+        "quarters": [torch.from_numpy(np.flatnonzero(drawn.quarters == quarters)) for quarters in (1, 2, 3)],
     }
 
 
@@ -86,6 +87,9 @@ def _view(images: Tensor, plan: dict[str, Any], policy: Policy, size: int) -> Te
         x[rows] = blur(x[rows], plan["radius"], reach=int(box_radius(policy.sigma[1])) + 1)
     if len(rows := plan["solarized"]):
         x[rows] = solarize(x[rows], policy.threshold)
+    for quarters, rows in enumerate(plan["quarters"], start=1):
+        if len(rows):
+            x[rows] = x[rows].rot90(quarters, (2, 3))
     return x
 
 

@@ -66,6 +66,14 @@ def geometry_of(
 class LocatedViews(HandedOver):
     """The views (B, 3, S, S) of each image, and their places in it: Located, where `views` makes a list."""
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for views that are turned, as corners alone do not tell that."""
+        turned = max(policy.turn_p for policy in self.views.policies)
+        if turned:
+            raise ValueError(
+                f"turn_p is {turned:g}, but has to be 0 for views whose places in the image are told: leave out --turns"
+            )
+
     def on_host(self, images: Sequence[Image.Image], parameters: tuple[Parameters, ...]) -> Located:
         """The views as they are on the host, and their places."""
         return Located(self.views.on_host(images, parameters), geometry_of(images, self.views.policies, parameters))

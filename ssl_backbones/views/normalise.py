@@ -26,7 +26,7 @@ def normalise(levels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     if len(mean) not in (1, levels.shape[1]):
         raise ChannelError(
             f"images of {levels.shape[1]} channels are shown to a network of {len(mean)}: --in_chans {len(mean)} reads "
-            "images of as many, TIFF and .npy, where the command has that option"
+            "images of as many, TIFF, .npy or PNG, where the command has that option"
         )
     scale, shift = _affine(tuple(mean), tuple(std), levels.device)
     return levels.to(torch.float32, memory_format=torch.channels_last, copy=True).mul_(scale).add_(shift)

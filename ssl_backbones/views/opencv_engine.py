@@ -2,7 +2,7 @@
 
 It repeats Pillow's arithmetic in floats that are rounded to whole levels. From the same pixels each operation gives
 what the Pillow engine gives:
-- flip, solarize, and crops that are shrunk, or bicubic: the same levels;
+- flip, turn, solarize, and crops that are shrunk, or bicubic: the same levels;
 - brightness, contrast, saturation, grey: the same but for one value in 1000, and there within 2 levels;
 - bilinear crops that are enlarged: within 1 level, 0.25 on average, for Pillow rounds twice and OpenCV once;
 - blur: within 3 levels, 0.4 on average, for Pillow rounds six times and here it is three;

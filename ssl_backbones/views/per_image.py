@@ -55,9 +55,12 @@ class Operations(Generic[T]):
             parameters.grey.tolist(),
             parameters.sigma.tolist(),
             parameters.solarize.tolist(),
+            parameters.quarters.tolist(),
             strict=True,
         )
-        for view, (image, box, flipped, order, factors, is_grey, sigma, solarized) in zip(views, rows, strict=True):
+        for view, (image, box, flipped, order, factors, is_grey, sigma, solarized, quarters) in zip(
+            views, rows, strict=True
+        ):
             picture = self.crop(image, box, size, resampling)
             if flipped and not policy.flip_last:
                 picture = self.flip(picture)
@@ -72,4 +75,4 @@ class Operations(Generic[T]):
                 picture = self.solarize(picture, policy.threshold)
             if flipped and policy.flip_last:
                 picture = self.flip(picture)
-            view[:] = self.pixels(picture)
+            view[:] = np.rot90(self.pixels(picture), quarters) if quarters else self.pixels(picture)

@@ -12,7 +12,7 @@ TRIES = 10
 """Crops proposed before the centre crop is taken, as torchvision has it."""
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 """The colour operations: columns of `factors`, entries of `order`."""
-UNIFORMS = 2 * TRIES + 16
+UNIFORMS = 2 * TRIES + 17
 """Numbers in [0, 1) that one draw takes."""
 
 
@@ -38,6 +38,8 @@ class Parameters:
     """(B,) standard deviation of the blur in pixels; 0 is none."""
     solarize: NDArray[np.bool_]
     """(B,)"""
+    quarters: NDArray[np.int64]
+    """(B,) quarter turns counter-clockwise, from 0 to 3."""
 
     def row(self, at: int) -> Parameters:
         """The parameters of one view."""
@@ -46,7 +48,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Policy:
-    """A chance for each operation, in the order they are applied: crop, flip, jitter, grey, blur, solarize.
+    """A chance for each operation, in the order they are applied: crop, flip, jitter, grey, blur, solarize, turn.
 
     The semantics are torchvision's: RandomResizedCrop, RandomHorizontalFlip, RandomApply(ColorJitter),
     RandomGrayscale, and Pillow's GaussianBlur and solarize.
@@ -78,9 +80,11 @@ class Policy:
     """Levels from here on are inverted by solarization."""
     size_share: float = 1.0
     """Side of the view as a share of the run's size: 3/7 for crops of 96 px beside views of 224 px."""
+    turn_p: float = 0.0
+    """Probability of one, two or three quarter turns, each as likely, for images that have no upright."""
 
     def __post_init__(self) -> None:
-        for name in ("flip_p", "jitter_p", "grey_p", "blur_p", "solarize_p"):
+        for name in ("flip_p", "jitter_p", "grey_p", "blur_p", "solarize_p", "turn_p"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "a probability in [0, 1]")
         _check("area", self.area, 0 < self.area[0] <= self.area[1] <= 1, "0 < smallest <= largest <= 1")
         _check("ratio", self.ratio, 0 < self.ratio[0] <= self.ratio[1], "0 < smallest <= largest")
@@ -91,6 +95,11 @@ class Policy:
         _check("size_share", self.size_share, 0 < self.size_share <= 1, "above 0 and at most 1")
         known = self.interpolation in ("bilinear", "bicubic")
         _check("interpolation", self.interpolation, known, "'bilinear' or 'bicubic'")
+
+    def __repr__(self) -> str:
+        """The fields as any dataclass has them, but turns only where there are some: older records name policies so."""
+        shown = (field.name for field in fields(self) if field.name != "turn_p" or self.turn_p)
+        return f"Policy({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     @property
     def of_colours(self) -> tuple[str, ...]:
@@ -114,8 +123,8 @@ class Policy:
 
     def draw(self, uniforms: NDArray[np.float64]) -> Parameters:
         """Draw the parameters of B views from numbers (B, UNIFORMS) in [0, 1)."""
-        area, ratio, position, coins, factors, order, sigma = np.split(
-            uniforms, np.cumsum([TRIES, TRIES, 2, 5, 4, 4]), axis=1
+        area, ratio, position, coins, factors, order, sigma, turn = np.split(
+            uniforms, np.cumsum([TRIES, TRIES, 2, 5, 4, 4, 1]), axis=1
         )
         flip, jittered, grey, blurred, solarize = (
             coins < (self.flip_p, self.jitter_p, self.grey_p, self.blur_p, self.solarize_p)
@@ -135,6 +144,7 @@ class Policy:
             grey=grey,
             sigma=np.where(blurred, _between(sigma[:, 0], *self.sigma), 0.0),
             solarize=solarize,
+            quarters=(np.searchsorted(self.turn_p * np.arange(1, 4) / 3, turn[:, 0], side="right") + 1) % 4,
         )
 
     def shortest_side(self, parameters: Parameters, width: int, height: int) -> NDArray[np.int64]:

@@ -120,7 +120,7 @@ def opened(options: Options) -> tuple[Images, Images | None, str]:
             lambda: open_images(options.validation, options.decoding, images.classes), options.verify
         )
     elif not options.hold_out:
-        validation = opened_once(lambda: kept_out(options.data, options.decoding, images.classes), options.verify)
+        validation = opened_once(lambda: kept_out(options.data, images, options.decoding), options.verify)
     if options.labels == "none":
         images, validation = unlabelled(images), validation and unlabelled(validation)
     elif sentence := classes_sentence(images):
