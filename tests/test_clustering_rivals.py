@@ -25,6 +25,8 @@ from ssl_backbones.methods import DINOConfig, MethodConfig, SwAVConfig
 from ssl_backbones.methods.dino import dino_head
 from ssl_backbones.models.prototypes import Prototypes
 from ssl_backbones.recipes import get
+from ssl_backbones.recipes.dino import RECIPES as DINO_RECIPES
+from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.settings import OptimizerConfig, ScheduleConfig
 from ssl_backbones.schedules import ema_momentum
 from ssl_backbones.train.optimization import build_optimizer
@@ -189,6 +191,21 @@ class TestDINO:
         rows = last(normalize(head(unit(given_["B"], given_["in"], b=given_["b"] - 1)), dim=1))
         assert rows[0].tolist() == pytest.approx(recorded["row0"], rel=1e-9)
         assert rows.norm().item() == pytest.approx(recorded["norm"], rel=1e-9)
+
+    @pytest.mark.parametrize("recipe", DINO_RECIPES, ids=lambda recipe: recipe.name)
+    def test_the_first_step_turns_no_embedding_round(self, recipe: Recipe) -> None:
+        """The bias before the last layer moves by less than embeddings are long, of whatever widths a head is."""
+        torch.manual_seed(0)
+        config: Any = recipe.method
+        width = {"resnet8": 64, "resnet50": 2048}.get(recipe.model.partition("_")[0], 512)
+        head = dino_head(width, config.hidden_dim, config.projection_dim, config.num_layers)
+        last = Prototypes(min(config.outputs, 4096), config.projection_dim, weight_norm=True)
+        embeddings = head((0.5 + 0.2 * torch.randn(2, 32, width)).relu())
+        scores = last(normalize(embeddings, dim=2))
+        targets = (scores / config.temperature_at(0.0)).softmax(2)
+        swapped_prediction(scores, targets, config.student_temperature).backward()
+        longest = min(float(recipe.optimizer.clip), float(head[-1].bias.grad.norm()))
+        assert recipe.peak_lr * longest < 0.5 * float(embeddings.detach().norm(dim=2).mean())
 
     def test_the_recorded_momentum(self) -> None:
         given_ = RECORDED["dino_schedule/momentum"]["inputs"]
