@@ -29,7 +29,7 @@ from ssl_backbones.recipes.dino import RECIPES as DINO_RECIPES
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.settings import OptimizerConfig, ScheduleConfig
 from ssl_backbones.schedules import ema_momentum
-from ssl_backbones.train.optimization import build_optimizer
+from ssl_backbones.train.optimization import build_optimizer, clip_gradients
 from ssl_backbones.views import SWAV_VIEWS
 from ssl_backbones.weightless import weightless
 
@@ -303,6 +303,26 @@ def test_the_rates_of_swav_are_the_papers() -> None:
     assert (small.lr(0, 5004), small.method.queue_after) == (0.6, 15 / 200)  # type: ignore[attr-defined]
     assert SWAV_VIEWS[0].side(224) == 224
     assert [policy.side(224) for policy in recipe.method.policies] == [224] * 2 + [96] * 6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_many_gradients_are_cut_as_torch_cuts_each(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit, be they longer, shorter or zero; and not one after another."""
+    shapes, scales = [(5, 3), (7,), (2, 3, 4, 4), (), (6,)], [9.0, 1e-3, 2.0, 5.0, 0.0]
+    learning = [nn.Parameter(torch.zeros(shape, dtype=dtype)) for shape in shapes]
+    expected = []
+    for weights, scale in zip(learning, scales, strict=True):
+        weights.grad = scale * torch.randn_like(weights)
+        alone = nn.Parameter(torch.zeros_like(weights))
+        alone.grad = weights.grad.clone()
+        nn.utils.clip_grad_norm_(alone, 1.5)
+        expected.append(alone.grad)
+    without = nn.Parameter(torch.zeros(3))
+    monkeypatch.delattr(nn.utils, "clip_grad_norm_")
+    for chosen in ([without], [*learning, without]):
+        clip_gradients(torch.optim.SGD(chosen, 0.1), 1.5, "parameter")
+    assert all(torch.equal(weights.grad, cut) for weights, cut in zip(learning, expected, strict=True))
+    assert without.grad is None
 
 
 @pytest.mark.parametrize("kind", ["sgd", "lars", "adamw"])
