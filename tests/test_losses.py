@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from live_storages import LiveStorages
 from torch import Tensor
 
 from ssl_backbones import losses
@@ -72,6 +73,25 @@ def test_equal_embeddings_score_chance(negatives: str) -> None:
     count = aligned_negative_count(5, 3, negatives)  # type: ignore[arg-type]
     loss = aligned_info_nce(ones, ones, 0.2, 0, negatives)  # type: ignore[arg-type]
     assert loss.item() == pytest.approx(math.log(1 + count))
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("images", [1, 2, 5], ids="{} at once".format)
+def test_parts_of_the_aligned_table_have_the_gradient_of_the_whole(
+    negatives: str, images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images one by one, two by two with one left over, and all at once; and no larger table is made."""
+    given_ = normal(0, 5, 3, 4).requires_grad_(), normal(1, 8, 3, 4).requires_grad_()
+    whole = aligned_info_nce(*given_, 0.2, 1, negatives)  # type: ignore[arg-type]
+    expected = torch.autograd.grad(whole, given_)
+    entries = images * 3 * 8 * (1 if negatives == "other_images_same_map" else 3)
+    monkeypatch.setattr("ssl_backbones.losses.parts.AT_ONCE", entries)
+    with LiveStorages() as live:
+        parted = aligned_info_nce(*given_, 0.2, 1, negatives)  # type: ignore[arg-type]
+        found = torch.autograd.grad(parted, given_)
+    torch.testing.assert_close(parted, whole, rtol=1e-12, atol=0)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
+    assert max(live.made) <= 8 * max(entries, 8 * 3 * 4)  # the keys are larger than some tables
 
 
 def test_an_unknown_set_of_negatives_is_refused() -> None:

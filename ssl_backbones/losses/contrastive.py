@@ -64,17 +64,31 @@ def aligned_info_nce(
     images, maps, _ = queries.shape
     own = first + torch.arange(images, device=keys.device)
     queries, keys = normalize(queries, dim=-1) / temperature, normalize(keys, dim=-1)
+    pairs = keys[:, :1] if negatives == "other_images_same_map" else keys
+    at_once = rows_at_once(maps * pairs[..., 0].numel())
+    if images <= at_once:
+        return _info_nce_of(queries, own, keys, negatives).mean()
+
+    def summed(part: Tensor, place: Tensor) -> Tensor:
+        return _info_nce_of(part, place, keys, negatives).sum()
+
+    return torch.stack(in_parts(summed, (queries, own), at_once)).sum() / (images * maps)
+
+
+def _info_nce_of(queries: Tensor, own: Tensor, keys: Tensor, negatives: AlignedNegatives) -> Tensor:
+    """InfoNCE of each of the queries (B, n, D), divided by the temperature: images `own` (B,) of all keys (G, n, D)."""
+    images, maps, _ = queries.shape
     positive = (queries * keys[own]).sum(-1)  # (B, n)
     if negatives == "other_images_same_map":
         same_map = torch.einsum("ikd,jkd->ikj", queries, keys)  # (B, n, G)
-        return (same_map.logsumexp(2) - positive).mean()
+        return same_map.logsumexp(2) - positive
     logits = (queries.flatten(0, 1) @ keys.flatten(0, 1).T).view(images, maps, -1, maps)  # (B, n, G, n)
     if negatives == "other_images_all_maps":
         other_map = ~torch.eye(maps, dtype=torch.bool, device=keys.device)
         at = torch.arange(images, device=keys.device), slice(None), own  # each image among the keys
         with torch.no_grad():  # these take no gradient anyway, and autograd would copy all logits
             logits[at] = logits[at].masked_fill(other_map, -math.inf)
-    return (logits.flatten(2).logsumexp(2) - positive).mean()
+    return logits.flatten(2).logsumexp(2) - positive
 
 
 @in_single_precision
