@@ -94,6 +94,27 @@ def test_parts_of_the_aligned_table_have_the_gradient_of_the_whole(
     assert max(live.made) <= 8 * max(entries, 8 * 3 * 4)  # the keys are larger than some tables
 
 
+MANY = torch.nn.functional.normalize(normal(9, 500, 4), dim=1)
+"""Enough unit vectors for a table of six rows with them to be the largest of all tensors."""
+SOME, ROWS = torch.arange(6 * 500).view(6, 500) % 7 == 0, torch.arange(500)
+TABLES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
+    "info_nce": (lambda z: info_nce(z, z.detach(), MANY, 0.2), 1),
+    "info_nce without some": (lambda z: info_nce(z, z.detach(), MANY, 0.2, SOME), 1),
+    "prototype_contrast": (lambda z: losses.prototype_contrast(z, MANY, MANY.norm(dim=1), ROWS[:6], ROWS), 1),
+    "region_info_nce": (lambda z: losses.region_info_nce(z[None], z[None].detach(), MANY, torch.ones(1, 6), 0.2), 1),
+    "instance_softmax": (lambda z: losses.instance_softmax(z, MANY, ROWS[:6], 0.2), 2),  # and its logarithms
+    "supcon": (lambda z: losses.supcon(z[:, None], ROWS[:6], 0.2, MANY[:, None], ROWS % 9), 3),  # and surprises, twice
+}
+
+
+@pytest.mark.parametrize(("loss", "tables"), TABLES.values(), ids=TABLES)
+def test_a_table_with_all_negatives_is_divided_in_its_place(loss: Callable[[Tensor], Tensor], tables: int) -> None:
+    z = normal(0, 6, 4).requires_grad_()
+    with LiveStorages() as live:
+        loss(z)
+    assert live.made.count(8 * 6 * 500) == tables
+
+
 def test_an_unknown_set_of_negatives_is_refused() -> None:
     with pytest.raises(ValueError, match="'nobody'"):
         aligned_negative_count(5, 3, "nobody")  # type: ignore[arg-type]

@@ -40,9 +40,9 @@ def multi_positive_info_nce(
     """
     queries, positives = normalize(queries, dim=-1), normalize(positives, dim=-1)
     positive = torch.einsum("bd,bpd->bp", queries, positives) / temperature
-    negative = queries @ negatives.T / temperature  # (B, K)
+    negative = (queries @ negatives.T).div_(temperature)  # (B, K)
     if excluded is not None:
-        negative = negative.masked_fill(excluded, -math.inf)
+        negative.masked_fill_(excluded, -math.inf)
     all_negatives = negative.logsumexp(1, keepdim=True)  # A_i
     return (torch.logaddexp(positive, all_negatives) - positive).mean()
 
@@ -103,10 +103,10 @@ def prototype_contrast(
     """
     embeddings = normalize(embeddings, dim=1)
     positive = (embeddings * prototypes[own]).sum(1) / concentrations[own]
-    negative = embeddings @ prototypes[drawn].T / concentrations[drawn]  # (B, 1 + r)
+    negative = (embeddings @ prototypes[drawn].T).div_(concentrations[drawn])  # (B, 1 + r)
     itself, last = own[:, None] == drawn, torch.arange(len(drawn), device=drawn.device) == len(drawn) - 1
     left_out = torch.where(itself.any(1, keepdim=True), itself, last)
-    all_negatives = negative.masked_fill(left_out, -math.inf).logsumexp(1)
+    all_negatives = negative.masked_fill_(left_out, -math.inf).logsumexp(1)
     return (torch.logaddexp(positive, all_negatives) - positive).mean()
 
 
@@ -143,7 +143,7 @@ def supcon(
     own = position * views + torch.arange(images * views, device=anchors.device)
     itself = own[:, None] == torch.arange(len(contrasts), device=anchors.device)  # (BV, GV)
     alike = (labels[:, None] == labels_of_all).repeat_interleave(views, 0).repeat_interleave(views, 1) & ~itself
-    logits = (anchors @ contrasts.T / temperature).masked_fill(itself, -math.inf)
+    logits = (anchors @ contrasts.T).div_(temperature).masked_fill_(itself, -math.inf)
     surprise = logits.logsumexp(1, keepdim=True) - logits
     return (surprise.masked_fill(~alike, 0).sum(1) / alike.sum(1).clamp(min=1)).mean()
 
