@@ -124,11 +124,11 @@ class DINO(Method):
 
     def forward(self, batch: list[Tensor]) -> dict[str, Tensor | float]:
         """Score crops (B, 3, S, S) of each image, the two that the teacher is shown first. Eq. 3."""
-        student = outputs(self, batch)
         with torch.no_grad():
             teacher = outputs(self.teacher, batch[: len(self.config.views)])
             targets = ((teacher - self.center) / self.temperature).softmax(2)
             entropy = torch.special.entr(targets).sum(2).mean()
+        student = outputs(self, batch)
         if self.training:
             self.seen.append(sum_over_processes(teacher.mean((0, 1))) / world_size())
         loss = swapped_prediction(student, targets, self.config.student_temperature)
