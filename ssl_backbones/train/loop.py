@@ -161,7 +161,7 @@ class Loop:
                 scalars = self.wrapped(in_layout(content, self.compute.layout))
                 self.accelerator.backward(scalars["loss"] / len(batches))
             scored.append(scalars | {"loss": scalars["loss"].detach()})
-        gradients = (weights.grad for weights in self.method.parameters())
+        gradients = (weights.grad for group in self.optimizer.param_groups for weights in group["params"])
         self.watch.observe(self.step, [scalars["loss"] for scalars in scored], gradients)
         self.stepper.step()
         self.stepper.zero_grad()
