@@ -19,6 +19,7 @@ from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import normalisation, pooled_views, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.ema import EMA
+from ssl_backbones.models.held_back import HeldBack
 from ssl_backbones.models.prototypes import Prototypes
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.schedules import ema_momentum
@@ -111,7 +112,7 @@ class DINO(Method):
         self.teacher = EMA("own", backbone=self.backbone, head=self.head, last=self.last)
         self.register_buffer("center", torch.zeros(config.outputs))
         self.register_buffer("temperature", torch.tensor(config.temperature_at(0.0)))
-        self.seen: list[Tensor] = []
+        self.seen = HeldBack()
 
     @property
     def published(self) -> nn.Module:
@@ -130,19 +131,14 @@ class DINO(Method):
             entropy = torch.special.entr(targets).sum(2).mean()
         student = outputs(self, batch)
         if self.training:
-            self.seen.append(sum_over_processes(teacher.mean((0, 1))) / world_size())
+            self.seen.hold(sum_over_processes(teacher.mean((0, 1)))[None] / world_size())
         loss = swapped_prediction(student, targets, self.config.student_temperature)
         return {"loss": loss, "chance": math.log(self.config.outputs), "teacher_entropy": entropy}
 
-    def on_step_left_out(self) -> None:
-        super().on_step_left_out()
-        self.seen.clear()
-
     @torch.no_grad()
     def on_step_end(self, progress: float) -> dict[str, float]:
-        if self.seen:
-            self.center.lerp_(torch.stack(self.seen).mean(0).to(self.center.dtype), 1 - self.config.center_momentum)
-            self.seen.clear()
+        if seen := self.seen.take():
+            self.center.lerp_(seen[0].mean(0).to(self.center.dtype), 1 - self.config.center_momentum)
         self.last.step()
         momentum = ema_momentum(progress, self.config.target_momentum, self.config.target_momentum_end)
         self.teacher.update(momentum, backbone=self.backbone, head=self.head, last=self.last)

@@ -160,6 +160,7 @@ class Loop:
             with alone, network_products(self.accelerator.device):
                 scalars = self.wrapped(in_layout(content, self.compute.layout))
                 self.accelerator.backward(scalars["loss"] / len(batches))
+            self.method.on_part_end()
             scored.append(scalars | {"loss": scalars["loss"].detach()})
         gradients = (weights.grad for group in self.optimizer.param_groups for weights in group["params"])
         self.watch.observe(self.step, [scalars["loss"] for scalars in scored], gradients)
