@@ -55,7 +55,7 @@ class DenseCLConfig(MethodConfig):
     dense_weight: float = 0.5
     """lambda: the weight of the dense loss; the pooled one has the rest."""
     dense_after: float = 0.0
-    """The share of the run before which the dense loss has no weight."""
+    """The share of the run before which the dense loss has no weight; the step that reaches it still has none."""
     grid: int = 0
     """S: feature maps with more positions are pooled to S x S for the dense loss; 0 for all that they have."""
 

@@ -53,7 +53,7 @@ class DINOConfig(MethodConfig):
     teacher_temperature_start: float = 0.04
     """tau_t at the start of the run."""
     temperature_rise: float = 0.0
-    """The share of the run in which tau_t warms up."""
+    """The share of the run in which tau_t warms up; each step sets it for the next."""
     center_momentum: float = 0.9
     """m: momentum of the running mean of the teacher's outputs."""
     target_momentum: float = 0.996
