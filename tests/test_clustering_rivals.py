@@ -25,9 +25,11 @@ from ssl_backbones.methods import DINOConfig, MethodConfig, SwAVConfig
 from ssl_backbones.methods.dino import dino_head
 from ssl_backbones.models.prototypes import Prototypes
 from ssl_backbones.recipes import get
+from ssl_backbones.recipes.dino import RECIPES as DINO_RECIPES
+from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.settings import OptimizerConfig, ScheduleConfig
 from ssl_backbones.schedules import ema_momentum
-from ssl_backbones.train.optimization import build_optimizer
+from ssl_backbones.train.optimization import build_optimizer, clip_gradients
 from ssl_backbones.views import SWAV_VIEWS
 from ssl_backbones.weightless import weightless
 
@@ -190,6 +192,21 @@ class TestDINO:
         assert rows[0].tolist() == pytest.approx(recorded["row0"], rel=1e-9)
         assert rows.norm().item() == pytest.approx(recorded["norm"], rel=1e-9)
 
+    @pytest.mark.parametrize("recipe", DINO_RECIPES, ids=lambda recipe: recipe.name)
+    def test_the_first_step_turns_no_embedding_round(self, recipe: Recipe) -> None:
+        """The bias before the last layer moves by less than embeddings are long, of whatever widths a head is."""
+        torch.manual_seed(0)
+        config: Any = recipe.method
+        width = {"resnet8": 64, "resnet50": 2048}.get(recipe.model.partition("_")[0], 512)
+        head = dino_head(width, config.hidden_dim, config.projection_dim, config.num_layers)
+        last = Prototypes(min(config.outputs, 4096), config.projection_dim, weight_norm=True)
+        embeddings = head((0.5 + 0.2 * torch.randn(2, 32, width)).relu())
+        scores = last(normalize(embeddings, dim=2))
+        targets = (scores / config.temperature_at(0.0)).softmax(2)
+        swapped_prediction(scores, targets, config.student_temperature).backward()
+        longest = min(float(recipe.optimizer.clip), float(head[-1].bias.grad.norm()))
+        assert recipe.peak_lr * longest < 0.5 * float(embeddings.detach().norm(dim=2).mean())
+
     def test_the_recorded_momentum(self) -> None:
         given_ = RECORDED["dino_schedule/momentum"]["inputs"]
         steps = given_["epochs"] * given_["per_epoch"]
@@ -286,6 +303,26 @@ def test_the_rates_of_swav_are_the_papers() -> None:
     assert (small.lr(0, 5004), small.method.queue_after) == (0.6, 15 / 200)  # type: ignore[attr-defined]
     assert SWAV_VIEWS[0].side(224) == 224
     assert [policy.side(224) for policy in recipe.method.policies] == [224] * 2 + [96] * 6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_many_gradients_are_cut_as_torch_cuts_each(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit, be they longer, shorter or zero; and not one after another."""
+    shapes, scales = [(5, 3), (7,), (2, 3, 4, 4), (), (6,)], [9.0, 1e-3, 2.0, 5.0, 0.0]
+    learning = [nn.Parameter(torch.zeros(shape, dtype=dtype)) for shape in shapes]
+    expected = []
+    for weights, scale in zip(learning, scales, strict=True):
+        weights.grad = scale * torch.randn_like(weights)
+        alone = nn.Parameter(torch.zeros_like(weights))
+        alone.grad = weights.grad.clone()
+        nn.utils.clip_grad_norm_(alone, 1.5)
+        expected.append(alone.grad)
+    without = nn.Parameter(torch.zeros(3))
+    monkeypatch.delattr(nn.utils, "clip_grad_norm_")
+    for chosen in ([without], [*learning, without]):
+        clip_gradients(torch.optim.SGD(chosen, 0.1), 1.5, "parameter")
+    assert all(torch.equal(weights.grad, cut) for weights, cut in zip(learning, expected, strict=True))
+    assert without.grad is None
 
 
 @pytest.mark.parametrize("kind", ["sgd", "lars", "adamw"])

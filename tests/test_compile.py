@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from runs import image_folder, run, state, tiny
+from small_methods import batch_of, small_method
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 from ssl_backbones.methods import (
     BYOLConfig,
@@ -67,3 +69,20 @@ def test_a_compiled_run_ends_like_another(
     assert plain.keys() == traced_state.keys()
     for name, tensor in plain.items():
         torch.testing.assert_close(traced_state[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SLOWLY)
+def test_parts_of_a_batch_are_compiled_once(kind: type[MethodConfig]) -> None:
+    """The next part is no other case for what the first one held back."""
+    torch._dynamo.reset()
+    method, counter = small_method(kind), CompileCounter()
+    method.compile(backend=counter)
+    batch, compiled = batch_of(method), []
+    for _ in range(2):
+        for _ in range(3):
+            method(batch)["loss"].backward()
+            method.on_part_end()
+            compiled.append(counter.frame_count)
+        method.on_step_end(0.5)
+    assert compiled == compiled[:1] * 6

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_methods import batch_of, small_config, small_method
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from ssl_backbones import create_model
 from ssl_backbones.losses import discriminator_loss, generator_loss
@@ -75,7 +76,7 @@ def test_the_loss_is_the_equation(prior: str) -> None:
     local += sum(-math.log(1 - sigmoid(x)) for x in other.flatten().tolist()) / other.numel()
     torch.manual_seed(1)
     noise = torch.rand_like(features)
-    told = features.sigmoid() if prior == "adversarial" else features
+    told = (features / 2).tanh() if prior == "adversarial" else features
     real, false = (method.prior_discriminator(rows).flatten().tolist() for rows in (noise, told))
     spread = -sum(math.log(sigmoid(x)) for x in real) / 4 - sum(math.log(1 - sigmoid(x)) for x in false) / 4
     if prior == "adversarial":
@@ -94,7 +95,7 @@ def test_a_step_of_the_encoder_makes_embeddings_pass_for_noise_or_the_reverse(pr
     method.prior_loss(embeddings).backward()
 
     def verdict(rows: Tensor) -> float:
-        rows = rows.sigmoid() if prior == "adversarial" else rows
+        rows = (rows / 2).tanh() if prior == "adversarial" else rows
         return method.prior_discriminator(rows).sigmoid().mean().item()
 
     assert embeddings.grad is not None
@@ -112,7 +113,7 @@ def test_the_discriminator_descends_its_own_loss_alone() -> None:
     method.zero_grad()
     torch.manual_seed(0)
     noise = torch.rand_like(embeddings)
-    told = method.prior_discriminator(noise), method.prior_discriminator(embeddings.sigmoid())
+    told = method.prior_discriminator(noise), method.prior_discriminator((embeddings / 2).tanh())
     discriminator_loss(*told).backward()
     for gradient, weights in zip(found, method.prior_discriminator.parameters(), strict=True):
         torch.testing.assert_close(gradient, weights.grad)
@@ -133,16 +134,28 @@ def test_the_game_spreads_embeddings() -> None:
     for prior in ("adversarial", "cooperative"):
         method = small_method(DeepInfoMaxConfig, prior=prior)
         torch.manual_seed(0)
-        embeddings = torch.nn.Parameter(2 + 0.1 * torch.randn(128, 64))
-        players = [{"params": [embeddings], "lr": 0.1}, {"params": list(method.prior_discriminator.parameters())}]
+        drawn = torch.nn.Parameter(3 + 0.1 * torch.randn(128, 64))
+        players = [{"params": [drawn], "lr": 0.1}, {"params": list(method.prior_discriminator.parameters())}]
         optimizer = torch.optim.Adam(players, lr=0.001)
         for _ in range(60):
             optimizer.zero_grad()
-            method.prior_loss(embeddings).backward()
+            method.prior_loss(softplus(drawn)).backward()  # positive, as after a ReLU
             optimizer.step()
-        rows = embeddings.detach().sigmoid() if prior == "adversarial" else embeddings.detach()
-        distance[prior] = float((rows.mean() - 0.5).abs())
-    assert distance["adversarial"] < 0.2 < 1.5 < distance["cooperative"]  # they began at 0.38 and at 1.5
+        rows = softplus(drawn).detach()
+        distance[prior] = float(((rows / 2).tanh() if prior == "adversarial" else rows).mean() - 0.5)
+    assert abs(distance["adversarial"]) < 0.1 < 2.6 < distance["cooperative"]  # they began at 0.41 and at 2.55
+
+
+def test_embeddings_after_a_relu_can_be_all_that_the_noise_can() -> None:
+    """Noise in a range that they never reach would be told from them for ever."""
+    method = small_method(DeepInfoMaxConfig).double()
+    shown: list[Tensor] = []
+    method.prior_discriminator.register_forward_pre_hook(lambda network, inputs: shown.append(inputs[0].detach()))
+    uniform = torch.rand(16, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    method.prior_loss(2 * uniform.atanh())
+    _noise, to_discriminator, to_encoder = shown
+    torch.testing.assert_close(to_discriminator, uniform)
+    torch.testing.assert_close(to_encoder, uniform)
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2, 3])

@@ -71,7 +71,7 @@ class TestKeyBatchNorm:
             method.eval()
             method.queue.train()
             method(views())
-            queued.append(torch.cat(method.queue.offered))
+            queued.append(method.queue.offered.take()[0])
         torch.testing.assert_close(*queued)
 
     def test_no_groups_at_all_is_warned_about(self, kind: type[MethodConfig]) -> None:
@@ -109,7 +109,7 @@ def test_a_queue_may_reach_back_as_far_as_there_are_other_images(
     images, batch = 20, 8
     method = small_method(kind, **choices)
     method(batch_of(method, batch))
-    offered = [len(torch.cat(module.offered)) for module in method.modules() if isinstance(module, Queue)]
+    offered = [len(module.offered.take()[0]) for module in method.modules() if isinstance(module, Queue)]
     most = min(offered) // batch * (images - batch)
     sizes = dict.fromkeys(("queue_size", "aligned_queue_size"), most)
     small_method(kind, **choices | sizes).check_data(images, batch)

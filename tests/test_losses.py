@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from live_storages import LiveStorages
 from torch import Tensor
 
 from ssl_backbones import losses
@@ -72,6 +73,46 @@ def test_equal_embeddings_score_chance(negatives: str) -> None:
     count = aligned_negative_count(5, 3, negatives)  # type: ignore[arg-type]
     loss = aligned_info_nce(ones, ones, 0.2, 0, negatives)  # type: ignore[arg-type]
     assert loss.item() == pytest.approx(math.log(1 + count))
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("images", [1, 2, 5], ids="{} at once".format)
+def test_parts_of_the_aligned_table_have_the_gradient_of_the_whole(
+    negatives: str, images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images one by one, two by two with one left over, and all at once; and no larger table is made."""
+    given_ = normal(0, 5, 3, 4).requires_grad_(), normal(1, 8, 3, 4).requires_grad_()
+    whole = aligned_info_nce(*given_, 0.2, 1, negatives)  # type: ignore[arg-type]
+    expected = torch.autograd.grad(whole, given_)
+    entries = images * 3 * 8 * (1 if negatives == "other_images_same_map" else 3)
+    monkeypatch.setattr("ssl_backbones.losses.parts.AT_ONCE", entries)
+    with LiveStorages() as live:
+        parted = aligned_info_nce(*given_, 0.2, 1, negatives)  # type: ignore[arg-type]
+        found = torch.autograd.grad(parted, given_)
+    torch.testing.assert_close(parted, whole, rtol=1e-12, atol=0)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
+    assert max(live.made) <= 8 * max(entries, 8 * 3 * 4)  # the keys are larger than some tables
+
+
+MANY = torch.nn.functional.normalize(normal(9, 500, 4), dim=1)
+"""Enough unit vectors for a table of six rows with them to be the largest of all tensors."""
+SOME, ROWS = torch.arange(6 * 500).view(6, 500) % 7 == 0, torch.arange(500)
+TABLES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
+    "info_nce": (lambda z: info_nce(z, z.detach(), MANY, 0.2), 1),
+    "info_nce without some": (lambda z: info_nce(z, z.detach(), MANY, 0.2, SOME), 1),
+    "prototype_contrast": (lambda z: losses.prototype_contrast(z, MANY, MANY.norm(dim=1), ROWS[:6], ROWS), 1),
+    "region_info_nce": (lambda z: losses.region_info_nce(z[None], z[None].detach(), MANY, torch.ones(1, 6), 0.2), 1),
+    "instance_softmax": (lambda z: losses.instance_softmax(z, MANY, ROWS[:6], 0.2), 2),  # and its logarithms
+    "supcon": (lambda z: losses.supcon(z[:, None], ROWS[:6], 0.2, MANY[:, None], ROWS % 9), 3),  # and surprises, twice
+}
+
+
+@pytest.mark.parametrize(("loss", "tables"), TABLES.values(), ids=TABLES)
+def test_a_table_with_all_negatives_is_divided_in_its_place(loss: Callable[[Tensor], Tensor], tables: int) -> None:
+    z = normal(0, 6, 4).requires_grad_()
+    with LiveStorages() as live:
+        loss(z)
+    assert live.made.count(8 * 6 * 500) == tables
 
 
 def test_an_unknown_set_of_negatives_is_refused() -> None:

@@ -24,6 +24,7 @@ from ssl_backbones.models.batch_norm import (
 )
 from ssl_backbones.models.ema import EMA
 from ssl_backbones.models.heads import MLPHead
+from ssl_backbones.models.held_back import HeldBack
 from ssl_backbones.models.queue import Queue, check_queue
 
 
@@ -147,6 +148,19 @@ class TestMovingAverage:
         assert not any(parameter.requires_grad for parameter in EMA("own", net=nn.Linear(2, 2)).parameters())
 
 
+@pytest.mark.parametrize("asides", [0, 1, 2])
+def test_what_parts_held_back_comes_in_their_order(asides: int) -> None:
+    """However often it was set aside, and once."""
+    held, rows = HeldBack(), torch.arange(6)
+    for part in rows.split(2):
+        held.hold(part, -part)
+        for _ in range(asides):
+            held.set_aside()
+            assert held.of_this_part == []
+    assert [taken.tolist() for taken in held.take()] == [rows.tolist(), (-rows).tolist()]
+    assert held.take() == ()
+
+
 class TestQueue:
     @settings(max_examples=50, deadline=None)
     @given(st.integers(1, 9), st.lists(st.integers(1, 12), min_size=1, max_size=6))
@@ -179,7 +193,7 @@ class TestQueue:
         queue.offer(torch.ones(3, 2))
         queue.commit()
         assert torch.equal(queue.keys, before)
-        assert queue.offered == []
+        assert queue.offered.take() == ()
 
     def test_keys_of_half_precision_become_unit_vectors(self) -> None:
         queue = Queue(64, 128)

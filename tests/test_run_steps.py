@@ -11,14 +11,17 @@ import torch
 from accelerate import Accelerator
 from accelerate.tracking import TensorBoardTracker
 from runs import STEPS, after, asked_to_stop, elsewhere, outcome, run, sha, state, stop, tiny
+from torch import nn
 from whole_runs import NoisyConfig, data
 
+from ssl_backbones.data import Batch
 from ssl_backbones.methods import BYOLConfig, MethodConfig, MoCoV2Config, SimCLRConfig
 from ssl_backbones.recipes.settings import Checkpoints, Monitoring, ScheduleConfig
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.manifest import folder_name
 from ssl_backbones.train import due as due_module
 from ssl_backbones.train.due import Due
+from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.processes import Stopped
 from ssl_backbones.train.start import UnfitError
 
@@ -61,6 +64,21 @@ def test_processes_exchange_gradients_once_a_step(data: Path, tmp_path: Path, mo
     monkeypatch.setattr(Accelerator, "no_sync", lambda *args: (alone.append(1), no_sync(*args))[1])
     run(tiny(NoisyConfig, data, tmp_path / "run", accumulation=4))
     assert len(alone) == 3 * STEPS
+
+
+def test_gradients_are_found_without_a_walk_through_the_network(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In Python, that would be a share of a small network's step on a GPU."""
+    descend = Loop.descend
+
+    def watched(loop: Loop, batches: list[Batch]) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delattr(nn.Module, "parameters")
+            descend(loop, batches)
+
+    monkeypatch.setattr(Loop, "descend", watched)
+    run(tiny(SimCLRConfig, data, tmp_path / "run", epochs=1))
 
 
 def test_the_last_step_is_logged_wherever_it_falls(data: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from live_storages import LiveStorages
 from runs import image_folder, run, stop, tiny
 from small_methods import CONFIGS, STAND_INS, batch_of, small_method
 from torch import Tensor, nn
@@ -73,6 +74,25 @@ def test_activations_computed_anew_give_the_same_numbers(kind: type[MethodConfig
     assert all(torch.equal(gradient, others[name]) for name, gradient in gradients.items())
     assert all(torch.equal(buffer, moved[name]) for name, buffer in buffers.items())
     assert fewer < kept
+
+
+FOLLOWED = [
+    kind
+    for kind in CONFIGS
+    if (hasattr(kind, "target_momentum") or hasattr(kind, "momentum")) and not hasattr(kind, "alignment")
+]
+"""The methods with a network that follows the one that learns; those that may draw maps do so for the latter first."""
+
+
+@pytest.mark.parametrize("kind", FOLLOWED, ids=lambda kind: kind.name)
+def test_targets_are_computed_before_activations_are_kept(kind: type[MethodConfig]) -> None:
+    """Or else what their network takes meanwhile would lie on top of all that the backward pass waits for."""
+    method = small_method(kind, crops=0, grid=4)
+    batch = batch_of(method, size=64)
+    with LiveStorages() as live:
+        loss = method(batch)["loss"]
+        kept = live.bytes()
+    assert live.peak <= 1.1 * kept, loss  # a layer more than it keeps
 
 
 def test_a_network_that_cannot_compute_anew_is_refused() -> None:

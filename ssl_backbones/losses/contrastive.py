@@ -40,9 +40,9 @@ def multi_positive_info_nce(
     """
     queries, positives = normalize(queries, dim=-1), normalize(positives, dim=-1)
     positive = torch.einsum("bd,bpd->bp", queries, positives) / temperature
-    negative = queries @ negatives.T / temperature  # (B, K)
+    negative = (queries @ negatives.T).div_(temperature)  # (B, K)
     if excluded is not None:
-        negative = negative.masked_fill(excluded, -math.inf)
+        negative.masked_fill_(excluded, -math.inf)
     all_negatives = negative.logsumexp(1, keepdim=True)  # A_i
     return (torch.logaddexp(positive, all_negatives) - positive).mean()
 
@@ -64,17 +64,31 @@ def aligned_info_nce(
     images, maps, _ = queries.shape
     own = first + torch.arange(images, device=keys.device)
     queries, keys = normalize(queries, dim=-1) / temperature, normalize(keys, dim=-1)
+    pairs = keys[:, :1] if negatives == "other_images_same_map" else keys
+    at_once = rows_at_once(maps * pairs[..., 0].numel())
+    if images <= at_once:
+        return _info_nce_of(queries, own, keys, negatives).mean()
+
+    def summed(part: Tensor, place: Tensor) -> Tensor:
+        return _info_nce_of(part, place, keys, negatives).sum()
+
+    return torch.stack(in_parts(summed, (queries, own), at_once)).sum() / (images * maps)
+
+
+def _info_nce_of(queries: Tensor, own: Tensor, keys: Tensor, negatives: AlignedNegatives) -> Tensor:
+    """InfoNCE of each of the queries (B, n, D), divided by the temperature: images `own` (B,) of all keys (G, n, D)."""
+    images, maps, _ = queries.shape
     positive = (queries * keys[own]).sum(-1)  # (B, n)
     if negatives == "other_images_same_map":
         same_map = torch.einsum("ikd,jkd->ikj", queries, keys)  # (B, n, G)
-        return (same_map.logsumexp(2) - positive).mean()
+        return same_map.logsumexp(2) - positive
     logits = (queries.flatten(0, 1) @ keys.flatten(0, 1).T).view(images, maps, -1, maps)  # (B, n, G, n)
     if negatives == "other_images_all_maps":
         other_map = ~torch.eye(maps, dtype=torch.bool, device=keys.device)
         at = torch.arange(images, device=keys.device), slice(None), own  # each image among the keys
         with torch.no_grad():  # these take no gradient anyway, and autograd would copy all logits
             logits[at] = logits[at].masked_fill(other_map, -math.inf)
-    return (logits.flatten(2).logsumexp(2) - positive).mean()
+    return logits.flatten(2).logsumexp(2) - positive
 
 
 @in_single_precision
@@ -89,10 +103,10 @@ def prototype_contrast(
     """
     embeddings = normalize(embeddings, dim=1)
     positive = (embeddings * prototypes[own]).sum(1) / concentrations[own]
-    negative = embeddings @ prototypes[drawn].T / concentrations[drawn]  # (B, 1 + r)
+    negative = (embeddings @ prototypes[drawn].T).div_(concentrations[drawn])  # (B, 1 + r)
     itself, last = own[:, None] == drawn, torch.arange(len(drawn), device=drawn.device) == len(drawn) - 1
     left_out = torch.where(itself.any(1, keepdim=True), itself, last)
-    all_negatives = negative.masked_fill(left_out, -math.inf).logsumexp(1)
+    all_negatives = negative.masked_fill_(left_out, -math.inf).logsumexp(1)
     return (torch.logaddexp(positive, all_negatives) - positive).mean()
 
 
@@ -129,7 +143,7 @@ def supcon(
     own = position * views + torch.arange(images * views, device=anchors.device)
     itself = own[:, None] == torch.arange(len(contrasts), device=anchors.device)  # (BV, GV)
     alike = (labels[:, None] == labels_of_all).repeat_interleave(views, 0).repeat_interleave(views, 1) & ~itself
-    logits = (anchors @ contrasts.T / temperature).masked_fill(itself, -math.inf)
+    logits = (anchors @ contrasts.T).div_(temperature).masked_fill_(itself, -math.inf)
     surprise = logits.logsumexp(1, keepdim=True) - logits
     return (surprise.masked_fill(~alike, 0).sum(1) / alike.sum(1).clamp(min=1)).mean()
 

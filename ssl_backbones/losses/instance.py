@@ -21,7 +21,7 @@ def instance_softmax(embeddings: Tensor, memory: Tensor, rows: Tensor, temperatu
     """
 
     def summed(part: Tensor, own: Tensor) -> Tensor:
-        return cross_entropy(part @ memory.T / temperature, own, reduction="sum")
+        return cross_entropy((part @ memory.T).div_(temperature), own, reduction="sum")
 
     sums = in_parts(summed, (embeddings, rows), rows_at_once(len(memory)))
     return torch.stack(sums).sum() / len(embeddings)

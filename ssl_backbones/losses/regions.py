@@ -82,7 +82,7 @@ def region_info_nce(queries: Tensor, keys: Tensor, negatives: Tensor, counted: T
     def summed(q: Tensor, k: Tensor, valid: Tensor) -> Tensor:
         q, k = normalize(q, dim=1), normalize(k, dim=1)
         positive = (q * k).sum(1) / temperature
-        all_negatives = (q @ negatives.T / temperature).logsumexp(1)
+        all_negatives = (q @ negatives.T).div_(temperature).logsumexp(1)
         return ((torch.logaddexp(positive, all_negatives) - positive) * valid).sum()
 
     rows = queries.flatten(0, 1), keys.flatten(0, 1), counted.flatten()

@@ -87,9 +87,9 @@ class BYOL(Method):
 
     def forward(self, batch: list[Tensor]) -> dict[str, Tensor | float]:
         view1, view2 = batch
-        z1, z2 = embed(self, view1), embed(self, view2)
         with torch.no_grad():
             target1, target2 = embed(self.target, view1), embed(self.target, view2)
+        z1, z2 = embed(self, view1), embed(self, view2)
         loss = cosine_distance(self.predictor(z1), target2) + cosine_distance(self.predictor(z2), target1)
         return {"loss": loss}
 

@@ -106,13 +106,17 @@ class DeepInfoMax(Method):
         }
 
     def prior_loss(self, embeddings: Tensor) -> Tensor:
-        """The losses of encoder and discriminator on embeddings (B, D); each has gradients for its own weights."""
+        """The losses of encoder and discriminator on embeddings (B, D); each has gradients for its own weights.
+
+        Features after a ReLU are 0 at least, and 2 sigmoid(y) - 1 = tanh(y / 2) takes them onto the range of the noise.
+        The paper's sigmoid is of a linear output, which may be negative.
+        """
         noise = embeddings.new_empty(world_size() * len(embeddings), embeddings.shape[1]).uniform_()
         share_first(noise)  # as one process would draw it for the whole batch
         noise = own_rows(noise, len(embeddings))
         if self.config.prior == "cooperative":
             return discriminator_loss(self.prior_discriminator(noise), self.prior_discriminator(embeddings))
-        embeddings = embeddings.sigmoid()
+        embeddings = (embeddings / 2).tanh()
         told = discriminator_loss(self.prior_discriminator(noise), self.prior_discriminator(embeddings.detach()))
         frozen = {name: weights.detach() for name, weights in self.prior_discriminator.named_parameters()}
         return told + generator_loss(functional_call(self.prior_discriminator, frozen, (embeddings,)))

@@ -56,7 +56,7 @@ class DenseCLConfig(MethodConfig):
     dense_weight: float = 0.5
     """lambda: the weight of the dense loss; the pooled one has the rest."""
     dense_after: float = 0.0
-    """The share of the run before which the dense loss has no weight."""
+    """The share of the run before which the dense loss has no weight; the step that reaches it still has none."""
     grid: int = 0
     """S: feature maps with more positions are pooled to S x S for the dense loss; 0 for all that they have."""
 
@@ -107,10 +107,10 @@ class DenseCL(Method):
     def forward(self, batch: Any) -> dict[str, Tensor | float]:
         """Score two views (B, 3, S, S) of each image. Eq. 1, 2 and 3."""
         (view1, view2), places = views_and_places(batch)
-        q, r, f = self.encode(self, view1)
         keys = encode_keys(
             lambda view: self.encode(self.key_encoder, view), view2, self.config.key_bn == "shuffle", places
         )
+        q, r, f = self.encode(self, view1)
         self.queue.offer(keys[0])
         self.dense_queue.offer(keys[1].mean(1))
         k, t, g = (own_rows(part, len(q)) for part in keys)

@@ -19,6 +19,7 @@ from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import normalisation, pooled_views, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.ema import EMA
+from ssl_backbones.models.held_back import HeldBack
 from ssl_backbones.models.prototypes import Prototypes
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.schedules import ema_momentum
@@ -52,7 +53,7 @@ class DINOConfig(MethodConfig):
     teacher_temperature_start: float = 0.04
     """tau_t at the start of the run."""
     temperature_rise: float = 0.0
-    """The share of the run in which tau_t warms up."""
+    """The share of the run in which tau_t warms up; each step sets it for the next."""
     center_momentum: float = 0.9
     """m: momentum of the running mean of the teacher's outputs."""
     target_momentum: float = 0.996
@@ -111,7 +112,7 @@ class DINO(Method):
         self.teacher = EMA("own", backbone=self.backbone, head=self.head, last=self.last)
         self.register_buffer("center", torch.zeros(config.outputs))
         self.register_buffer("temperature", torch.tensor(config.temperature_at(0.0)))
-        self.seen: list[Tensor] = []
+        self.seen = HeldBack()
 
     @property
     def published(self) -> nn.Module:
@@ -124,25 +125,20 @@ class DINO(Method):
 
     def forward(self, batch: list[Tensor]) -> dict[str, Tensor | float]:
         """Score crops (B, 3, S, S) of each image, the two that the teacher is shown first. Eq. 3."""
-        student = outputs(self, batch)
         with torch.no_grad():
             teacher = outputs(self.teacher, batch[: len(self.config.views)])
             targets = ((teacher - self.center) / self.temperature).softmax(2)
             entropy = torch.special.entr(targets).sum(2).mean()
+        student = outputs(self, batch)
         if self.training:
-            self.seen.append(sum_over_processes(teacher.mean((0, 1))) / world_size())
+            self.seen.hold(sum_over_processes(teacher.mean((0, 1)))[None] / world_size())
         loss = swapped_prediction(student, targets, self.config.student_temperature)
         return {"loss": loss, "chance": math.log(self.config.outputs), "teacher_entropy": entropy}
 
-    def on_step_left_out(self) -> None:
-        super().on_step_left_out()
-        self.seen.clear()
-
     @torch.no_grad()
     def on_step_end(self, progress: float) -> dict[str, float]:
-        if self.seen:
-            self.center.lerp_(torch.stack(self.seen).mean(0).to(self.center.dtype), 1 - self.config.center_momentum)
-            self.seen.clear()
+        if seen := self.seen.take():
+            self.center.lerp_(seen[0].mean(0).to(self.center.dtype), 1 - self.config.center_momentum)
         self.last.step()
         momentum = ema_momentum(progress, self.config.target_momentum, self.config.target_momentum_end)
         self.teacher.update(momentum, backbone=self.backbone, head=self.head, last=self.last)
@@ -159,12 +155,16 @@ def outputs(network: DINO | EMA, views: list[Tensor]) -> Tensor:
 
 
 def dino_head(in_dim: int, hidden_dim: int, out_dim: int, num_layers: int) -> nn.Sequential:
-    """The head before its last layer, rows (B, C) to (B, D): linear layers with GELU between them, no BatchNorm."""
+    """The head before its last layer, rows (B, C) to (B, D): linear layers with GELU between them, no BatchNorm.
+
+    The paper's deviation of 0.02 is for layers of 2048 inputs; with fewer it would leave embeddings so short that the
+    first step turns them all the same way.
+    """
     widths = [in_dim, *[hidden_dim] * (num_layers - 1), out_dim]
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
         layer = nn.Linear(before, after)
-        nn.init.trunc_normal_(layer.weight, std=0.02)
+        nn.init.trunc_normal_(layer.weight, std=0.02 * (2048 / before) ** 0.5)
         nn.init.zeros_(layer.bias)
         layers += [layer, nn.GELU()]
     return nn.Sequential(*layers[:-1])

@@ -152,8 +152,8 @@ class Flags(Method):
         """
         shown, numbers = batch
         (query_view, *key_views), places = views_and_places(shown)
-        features = pooled(feature_map(self.backbone, query_view))
         keys = self.keys(key_views, places)
+        features = pooled(feature_map(self.backbone, query_view))
         if self.config.mask != "none":
             numbers = numbers_of_queries(numbers, places)
         losses = {

@@ -21,6 +21,7 @@ from ssl_backbones.losses import instance_exponentials, instance_nce, instance_s
 from ssl_backbones.losses.precision import widened
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
+from ssl_backbones.models.held_back import HeldBack
 from ssl_backbones.models.image_rows import require_rows
 from ssl_backbones.models.memory_bank import MemoryBank
 from ssl_backbones.registry.papers import Paper
@@ -79,7 +80,7 @@ class InstDisc(Method):
         self.head = nn.Linear(width_of(backbone), config.projection_dim)
         self.memory = MemoryBank(config.projection_dim)
         self.register_buffer("mean_exponential", torch.zeros(()))
-        self.estimates: list[Tensor] = []
+        self.estimates = HeldBack()
 
     def transform(self, size: int) -> SingleView:
         return SingleView(MultiView(self.config.views, size, **normalisation(self.backbone)))
@@ -120,17 +121,12 @@ class InstDisc(Method):
         """
         found = gather(exponentials.mean()[None]).mean()
         if self.training:
-            self.estimates.append(found)
+            self.estimates.hold(found[None])
         return len(self.memory.keys) * torch.where(self.mean_exponential > 0, self.mean_exponential, found)
-
-    def on_step_left_out(self) -> None:
-        self.memory.forget()
-        self.estimates.clear()
 
     def on_step_end(self, progress: float) -> dict[str, float]:
         self.memory.commit(self.config.memory_momentum)
-        if self.estimates:
-            found = torch.stack(self.estimates).mean()
+        if estimates := self.estimates.take():
+            found = estimates[0].mean()
             self.mean_exponential.copy_(torch.where(self.mean_exponential > 0, self.mean_exponential, found))
-            self.estimates.clear()
         return {}

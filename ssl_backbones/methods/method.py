@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ssl_backbones.data.batches import BatchDataset, Batches
 from ssl_backbones.data.images import Images
-from ssl_backbones.models.queue import Queue
+from ssl_backbones.models.held_back import HeldBack
 from ssl_backbones.registry.papers import PAPERS, Paper
 from ssl_backbones.views.policy import Policy
 from ssl_backbones.views.transform import Transform
@@ -112,11 +112,17 @@ class Method(nn.Module, ABC):
         Processes have equal shares in order, at their `own_places`; a process that is alone has all the images.
         """
 
+    def on_part_end(self) -> None:
+        """Follow the backward pass of a part of a batch; where nobody does, a compiled forward is compiled for each."""
+        for module in self.modules():
+            if isinstance(module, HeldBack):
+                module.set_aside()
+
     def on_step_left_out(self) -> None:
         """Forget what `forward` held back for `on_step_end`: the optimiser has made no step of it."""
         for module in self.modules():
-            if isinstance(module, Queue):
-                module.forget()
+            if isinstance(module, HeldBack):
+                module.take()
 
     def on_step_end(self, progress: float) -> dict[str, float]:
         """Follow the optimiser's step, at `progress` in [0, 1) of the run; return scalars worth logging."""

@@ -119,9 +119,9 @@ class MoCoV2(Method):
 
         `numbers` (B, 1) are the images of the queries, whose keys in the queue are no negatives.
         """
-        queries = embed(self, query_view)
         shuffle = self.config.key_bn == "shuffle"
         (keys,) = encode_keys(lambda view: (embed(self.key_encoder, view),), key_view, shuffle, places)
+        queries = embed(self, query_view)
         excluded = None if numbers is None else self.queue.of(numbers)
         self.queue.offer(keys, None if numbers is None else gather(numbers)[:, 0])
         return info_nce(queries, own_rows(keys, len(queries)), self.queue.keys, self.config.temperature, excluded)

@@ -147,9 +147,9 @@ class PCL(Method):
         shown, numbers = batch
         (view1, view2), places = views_and_places(shown)
         rows = numbers_of_queries(numbers, places)[:, 0]
-        v = embed(self, view1)
         shuffle = self.config.key_bn == "shuffle"
         (keys,) = encode_keys(lambda view: (embed(self.key_encoder, view),), view2, shuffle, places)
+        v = embed(self, view1)
         self.queue.offer(keys)
         instance_loss = info_nce(v, own_rows(keys, len(v)), self.queue.keys, self.config.temperature)
         losses = [self.contrast(v, rows, clustering) for clustering in self.clusterings]  # type: ignore[arg-type]

@@ -82,13 +82,13 @@ class PixPro(Method):
     def forward(self, batch: Located) -> dict[str, Tensor | float]:
         """Score two views (B, 3, S, S) of each image by their places in it. Eq. 4 in both directions."""
         (view1, view2), geometry = batch
-        (x1, grid), (x2, _) = self.project(self, view1), self.project(self, view2)
-        y1, y2 = (propagated(x, self.value(x), self.config.sharpness) for x in (x1, x2))
         with torch.no_grad():
-            (target1, _), (target2, _) = self.project(self.target, view1), self.project(self.target, view2)
+            (target1, grid), (target2, _) = self.project(self.target, view1), self.project(self.target, view2)
             corners1, corners2 = geometry.corners()
             pairs = nearby(corners1, corners2, grid, self.config.distance)
             shared = pairs.flatten(1).any(1).float().mean()
+        (x1, _), (x2, _) = self.project(self, view1), self.project(self, view2)
+        y1, y2 = (propagated(x, self.value(x), self.config.sharpness) for x in (x1, x2))
         loss = pixel_consistency(y1, target2, pairs) + pixel_consistency(y2, target1, pairs.mT)
         return {"loss": loss, "shared": shared}
 

@@ -115,9 +115,9 @@ class ReSim(Method):
     def forward(self, batch: Located) -> dict[str, Tensor | float]:
         """Score two views (B, 3, S, S) of each image by their places in it; ValueError for maps without windows."""
         (view1, view2), places = views_and_places(batch.views)
-        q, *maps = self.encode(self, view1)
         shuffle = self.config.key_bn == "shuffle"
         k, *key_maps = encode_keys(lambda view: self.encode(self.key_encoder, view), view2, shuffle, places)
+        q, *maps = self.encode(self, view1)
         self.queue.offer(k)
         whole = info_nce(q, own_rows(k, len(q)), self.queue.keys, self.config.temperature)
         groups = max(1, self.config.bn_splits // world_size())

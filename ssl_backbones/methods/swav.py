@@ -52,7 +52,8 @@ class SwAVConfig(MethodConfig):
     queue_size: int = 0
     """Embeddings of past batches, over all processes, that are assigned beside a small batch; 0 for none."""
     queue_after: float = 0.0
-    """The share of the run before which the queue is not used; nor is it until it is full."""
+    """The share of the run before which the queue is not used, nor is it until it is full; the step that reaches the
+    share is the last without it."""
     sync_bn: bool = True
     """Take batch statistics over all processes."""
     views: tuple[Policy, Policy] = SWAV_VIEWS
@@ -82,7 +83,7 @@ class SwAV(Method):
 
     accumulation_is_exact = False
     queue_in_use: Tensor
-    """1 from `queue_after` on."""
+    """1 from the step after `queue_after` on."""
 
     def __init__(self, backbone: nn.Module, config: SwAVConfig | None = None) -> None:
         super().__init__()

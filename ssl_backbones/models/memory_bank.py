@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_backbones.distributed import gather
+from ssl_backbones.models.held_back import HeldBack
 from ssl_backbones.models.image_rows import rows_from_state
 
 
@@ -24,7 +25,7 @@ class MemoryBank(nn.Module):
         super().__init__()
         self.register_buffer("keys", torch.zeros(0, dim))
         rows_from_state(self, "keys")
-        self.offered: list[tuple[Tensor, Tensor]] = []
+        self.offered = HeldBack()
 
     def of_images(self, count: int, seed: int) -> None:
         """Begin with a row for each of so many images, drawn from the seed, unless there are as many: about unit ones.
@@ -43,7 +44,7 @@ class MemoryBank(nn.Module):
         In evaluation mode nothing is held: nobody will commit it.
         """
         if self.training:
-            self.offered.append((gather(rows), gather(embeddings)))
+            self.offered.hold(gather(rows), gather(embeddings))
 
     @torch.no_grad()
     def commit(self, momentum: float) -> None:
@@ -51,14 +52,9 @@ class MemoryBank(nn.Module):
 
         Of an image that was offered twice, in the place of another that cannot be read, the first counts.
         """
-        if not self.offered:
+        if not (offered := self.offered.take()):
             return
-        rows, embeddings = (torch.cat(parts) for parts in zip(*self.offered, strict=True))
+        rows, embeddings = offered
         first = (rows[:, None] == rows).int().argmax(1)
         moved = momentum * self.keys[rows] + (1 - momentum) * embeddings[first].to(self.keys.dtype)
         self.keys.index_copy_(0, rows, normalize(moved, dim=1))
-        self.forget()
-
-    def forget(self) -> None:
-        """Let go of what was offered."""
-        self.offered.clear()

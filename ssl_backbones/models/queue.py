@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from ssl_backbones.models.held_back import HeldBack
+
 Mask = Literal["none", "own"]
 """The keys of a queue that are no negatives of a query: none, or those of its own image."""
 
@@ -35,8 +37,7 @@ class Queue(nn.Module):
         self.register_buffer("keys", normalize(torch.randn(size, dim), dim=1))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
         self.register_buffer("numbers", torch.full((size,), -1) if numbered else None)
-        self.offered: list[Tensor] = []
-        self.offered_numbers: list[Tensor] = []
+        self.offered = HeldBack()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -46,11 +47,8 @@ class Queue(nn.Module):
 
         A numbered queue asks for their numbers (B,) as well. In evaluation mode nothing is held: nobody will commit it.
         """
-        if not self.training:
-            return
-        self.offered.append(keys.detach())
-        if numbers is not None:
-            self.offered_numbers.append(numbers)
+        if self.training:
+            self.offered.hold(keys.detach(), *([] if numbers is None else [numbers]))
 
     def of(self, numbers: Tensor) -> Tensor:
         """The keys (B, K) bool that are of any of the images, or classes, numbered (B, P)."""
@@ -60,20 +58,14 @@ class Queue(nn.Module):
     @torch.no_grad()
     def commit(self) -> None:
         """Take in what was offered, wrapping around; of more keys than fit, the last stay."""
-        if not self.offered:
+        if not (offered := self.offered.take()):
             return
-        keys = normalize(torch.cat(self.offered).to(self.keys.dtype), dim=1)[-len(self) :]
+        keys = normalize(offered[0].to(self.keys.dtype), dim=1)[-len(self) :]
         places = (self.pointer + torch.arange(len(keys), device=keys.device)) % len(self)
         self.keys.index_copy_(0, places, keys)
         if self.numbers is not None:
-            self.numbers.index_copy_(0, places, torch.cat(self.offered_numbers)[-len(self) :])
+            self.numbers.index_copy_(0, places, offered[1][-len(self) :])
         self.pointer.add_(len(keys)).remainder_(len(self))
-        self.forget()
-
-    def forget(self) -> None:
-        """Let go of what was offered."""
-        self.offered.clear()
-        self.offered_numbers.clear()
 
 
 def check_queue(

@@ -161,8 +161,9 @@ class Loop:
             with alone, network_products(self.accelerator.device):
                 scalars = self.wrapped(in_layout(content, self.compute.layout))
                 self.accelerator.backward(scalars["loss"] / len(batches))
+            self.method.on_part_end()
             scored.append(scalars | {"loss": scalars["loss"].detach()})
-        gradients = (weights.grad for weights in self.method.parameters())
+        gradients = (weights.grad for group in self.optimizer.param_groups for weights in group["params"])
         norm = self.watch.observe(self.step, [scalars["loss"] for scalars in scored], gradients)
         self.stepper.step()
         self.stepper.zero_grad()

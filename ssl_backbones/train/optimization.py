@@ -97,8 +97,11 @@ def optimizer_of(
 def clip_gradients(optimizer: torch.optim.Optimizer, longest: float, per: ClipPer) -> None:
     """Cut gradients to a length, each parameter's for itself or all together, before they make a step."""
     learning = [weight for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
-    for weights in [learning] if per == "all" else ([weight] for weight in learning):
-        nn.utils.clip_grad_norm_(weights, longest)
+    if per == "all":
+        nn.utils.clip_grad_norm_(learning, longest)
+    elif gradients := [weight.grad for weight in learning]:
+        lengths = torch.stack(torch._foreach_norm(gradients))
+        torch._foreach_mul_(gradients, (longest / (lengths + 1e-6)).clamp(max=1.0).unbind())
 
 
 def set_hyperparameters(optimizer: torch.optim.Optimizer, recipe: Run, step: int, steps_per_epoch: int) -> float:
