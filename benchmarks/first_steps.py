@@ -27,7 +27,7 @@ def lines(file: Path) -> list[dict[str, Any]]:
 
 
 def row(folder: Path) -> dict[str, Any]:
-    """What a finished run's folder says of it."""
+    """The row of a finished run, from its folder."""
     lacking = [name for name in LEFT if not (folder / name).exists()]
     if lacking:
         raise SystemExit(f"{folder} lacks {', '.join(lacking)}: is the run finished?")

@@ -1,4 +1,4 @@
-"""What autograd keeps of a network's forward pass for the backward pass."""
+"""The bytes that autograd keeps of a network's forward pass for the backward pass."""
 
 from __future__ import annotations
 
