@@ -25,7 +25,7 @@ QUESTION = re.compile(
     r"|of\b",
     re.IGNORECASE,
 )
-QUOTED = re.compile(rf"[\"']\s*{QUESTION.pattern}", re.IGNORECASE)
+QUOTED = re.compile(rf"^[ \t]*[a-z]*[\"'][\"'\s\\]*(?:{QUESTION.pattern})", re.IGNORECASE | re.MULTILINE)
 """Found in every file that holds such a docstring, and in few others."""
 DIMENSION = r"(?:\.\.\.|\d+|\d*\s?[A-Za-z]\w{0,2}'?(?:\s?[ *+/x-]\s?\d*[A-Za-z0-9]\w{0,2}'?)*)"
 SHAPE = re.compile(rf"\(({DIMENSION}(?:, ?{DIMENSION})*,?)\)")

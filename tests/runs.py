@@ -106,10 +106,11 @@ def run(recipe: Recipe, page: bool = False) -> RunFolder:
 
 
 @contextmanager
-def in_brief(page: bool = False) -> Iterator[None]:
-    """Let runs end without the comparison against other weights and, unless asked for, maps and a page."""
+def in_brief(page: bool = False, compared: bool = False) -> Iterator[None]:
+    """Let runs end without maps and a page and without the comparison against other weights, unless asked for."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ending, "conclude", lambda *_: None)
+        if not compared:
+            patch.setattr(ending, "conclude", lambda *_: None)
         if not page:
             patch.setattr(pretrain_module, "live_page", nullcontext)
             patch.setattr(results_module, "draw_gallery", lambda *_: None)
@@ -211,6 +212,8 @@ class Part:
     """A step in which the second process, and it alone, is told to stop; 0 for none."""
     go_on: bool = True
     """Start a run again that was stopped."""
+    compared: bool = False
+    """End it with the comparison against other weights."""
     whole: bool = False
     """End it with all that runs end with, not in brief."""
 
@@ -231,7 +234,7 @@ def as_rank(rank: int, parts: dict[str, Part], dtype: torch.dtype) -> dict[str, 
                 with after(part.stop_at, told), pytest.raises(SystemExit, match="143"):
                     run_here(part.recipe)
             if part.go_on:
-                with nullcontext() if part.whole else in_brief():
+                with nullcontext() if part.whole else in_brief(compared=part.compared):
                     ended[name] = run_here(part.recipe)
     return ended
 

@@ -25,7 +25,7 @@ from ssl_backbones.evaluate.detection.annotations import AnnotatedImages
 from ssl_backbones.evaluate.detection.coco_shapes import Shapes, shape_of, unpacked_counts
 from ssl_backbones.evaluate.detection.open_annotated import open_annotated
 
-SHARED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SHARED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 NUMBERS = st.one_of(st.integers(), st.floats(), st.just(10**400))
 ODD = st.recursive(
     st.one_of(st.none(), st.booleans(), NUMBERS, st.text(max_size=8)),

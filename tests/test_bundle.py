@@ -21,22 +21,27 @@ from ssl_backbones.hub.bundle import BundleError, verify_bundle, write_bundle
 from ssl_backbones.hub.export import save_backbone
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """The folder of a run, with the results beside its backbone."""
-    folder = tmp_path / "runs" / "lewel"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with that of a run, which has the results beside its backbone, and a bundle of it."""
+    folder = tmp_path_factory.mktemp("made") / "lewel"
     model = timm.create_model("resnet8", num_classes=0)
     fields: dict[str, Any] = {"license": "cc0-1.0", "description": "three epochs of images", "mean": (0.1, 0.2, 0.3)}
     save_backbone(model, folder / "backbone", "resnet8", input_size=(3, 48, 48), crop_pct=0.9, **fields)
     results = {"model": "resnet8_lewel_b", "epochs": 3, "data": {"images": 117}}
     (folder / "results.json").write_text(json.dumps(results))
-    return folder
+    write_bundle([str(folder)], folder.parent / "bundle")
+    return folder.parent
 
 
 @pytest.fixture
-def bundle(run: Path, tmp_path: Path) -> Path:
-    write_bundle([str(run)], tmp_path / "bundle")
-    return tmp_path / "bundle"
+def run(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made / "lewel", tmp_path / "runs" / "lewel")
+
+
+@pytest.fixture
+def bundle(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made / "bundle", tmp_path / "bundle")
 
 
 def test_a_bundle_is_made_here_and_verified_there(run: Path, tmp_path: Path, capsys):

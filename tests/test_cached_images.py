@@ -108,26 +108,31 @@ def test_a_run_is_the_same_to_the_last_bit_and_may_change_to_a_cache(tmp_path: P
     assert outcome(tmp_path / "plain") == outcome(tmp_path / "both")
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four large JPEGs."""
+    folder = tmp_path_factory.mktemp("large")
+    for at in range(4):
+        (folder / f"{at}.jpg").write_bytes(hostile.jpeg(1200, 900, seed=at))
+    return folder
+
+
 @pytest.mark.parametrize("engine", get_args(Engine))
 def test_a_run_that_changes_to_a_cache_says_whether_its_views_are_others(
-    engine: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    engine: Engine, large: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    for at in range(8):
-        (data / f"{at}.jpg").write_bytes(hostile.jpeg(1200, 900, seed=at))
-    images = open_images(data)
+    images = open_images(large)
     plain, kept_ones = (
         Batches(of, MultiView(MOCO_V2_VIEWS, 16, engine), 3)
-        for of in (images, cached(images, str(data), kept(tmp_path)))
+        for of in (images, cached(images, str(large), kept(tmp_path)))
     )
-    request = Request(0, np.arange(8))
+    request = Request(0, np.arange(4))
     shown = [batches.on_device(batches[request].content) for batches in (plain, kept_ones)]
     same_views = all(torch.equal(one, other) for one, other in zip(*shown, strict=True))
-    choices: dict[str, Any] = {"engine": engine, "batch_size": 8, "monitoring": Monitoring(knn_every=0)}
-    stop(tiny(BYOLConfig, data, tmp_path / "run", **choices), 1)
+    choices: dict[str, Any] = {"engine": engine, "batch_size": 4, "monitoring": Monitoring(knn_every=0)}
+    stop(tiny(BYOLConfig, large, tmp_path / "run", **choices), 1)
     capsys.readouterr()
-    run(tiny(BYOLConfig, data, tmp_path / "run", cache=str(tmp_path / "cache"), **choices))
+    run(tiny(BYOLConfig, large, tmp_path / "run", cache=str(tmp_path / "cache"), **choices))
     told = "large JPEGs are decoded whole, and were not, as --cache was changed" in capsys.readouterr().out
     assert same_views != told == (engine == "opencv")
 

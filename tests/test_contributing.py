@@ -98,19 +98,21 @@ RUN = {
     "tests/test_found.py": [""],
     "tests/test_methods.py": [f"{KIND}Config"],
     "tests/test_recipes.py": [RECIPE],
+    "tests/test_imports.py": ["upward", "circle"],
+}
+"""Files of tests, and the words that name those that are run in the copy."""
+RUN_SLOWLY = {
     "tests/test_step_cost.py": [f"{KIND}Config"],
     "tests/test_faults_resume.py": ["every_method_was", "signal_was"],
     "tests/test_benchmarks.py": ["table_of", "told", "of_its_file"],
     "tests/test_house.py": [METHOD, "rule"],
-    "tests/test_imports.py": ["upward", "circle"],
 }
-"""Files of tests, and the words that name those that are run in the copy."""
-CHOOSING = f"""
+CHOOSING = """
 import json
 from pathlib import Path
 
 def chosen(test):
-    return any(word in test for word in {RUN}.get(test.split("::")[0], []))
+    return any(word in test for word in {run}.get(test.split("::")[0], []))
 
 def pytest_collection_modifyitems(items):
     Path("collected.json").write_text(json.dumps([item.nodeid for item in items]))
@@ -118,22 +120,38 @@ def pytest_collection_modifyitems(items):
 """
 
 
-@pytest.fixture(scope="module")
-def passed(copy: Path) -> list[str]:
-    """The tests that passed in the copy, all that were chosen, in one process."""
-    (copy / "tests" / "test_found.py").write_text(FOUND.format(package=str(copy / "ssl_backbones" / "__init__.py")))
-    (copy / "choosing.py").write_text(CHOOSING)
+def passed_of(copy: Path, run: dict[str, list[str]], *others: str) -> list[str]:
+    """The tests that passed in the copy, all that were chosen, in one process that collects those of others too."""
+    (copy / "choosing.py").write_text(CHOOSING.format(run=run))
     words = ("-m", "pytest", "-v", "--no-header", "-p", "choosing", "-p", "no:cacheprovider", "--assert=plain")
-    said = ran(copy, *words, *dict.fromkeys([*SHARED, *RUN]))
+    said = ran(copy, *words, *dict.fromkeys([*run, *others]))
     return re.findall(r"^(\S+) PASSED", said, re.MULTILINE)
 
 
+@pytest.fixture(scope="module")
+def passed(copy: Path) -> list[str]:
+    (copy / "tests" / "test_found.py").write_text(FOUND.format(package=str(copy / "ssl_backbones" / "__init__.py")))
+    return passed_of(copy, RUN)
+
+
+@pytest.fixture(scope="module")
+def passed_slowly(copy: Path) -> list[str]:
+    return passed_of(copy, RUN_SLOWLY, *SHARED)
+
+
 @pytest.mark.parametrize("file", RUN)
-def test_the_tests_of_a_method_and_a_recipe_pass_with_the_rules_of_the_house(file: str, passed: list[str]) -> None:
+def test_the_tests_of_a_method_and_a_recipe_pass(file: str, passed: list[str]) -> None:
     assert any(test.startswith(f"{file}::") for test in passed)
 
 
-@pytest.mark.usefixtures("passed")
+@pytest.mark.slow
+@pytest.mark.parametrize("file", RUN_SLOWLY)
+def test_so_do_the_rules_of_the_house_and_what_takes_long(file: str, passed_slowly: list[str]) -> None:
+    assert any(test.startswith(f"{file}::") for test in passed_slowly)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("passed_slowly")
 def test_every_shared_test_takes_in_what_was_added(copy: Path) -> None:
     found = json.loads((copy / "collected.json").read_text())
     for file, (words, least) in SHARED.items():

@@ -14,7 +14,7 @@ from pycocotools import mask as runs
 from pycocotools.coco import COCO as Source
 from pycocotools.cocoeval import COCOeval
 
-from ssl_backbones.evaluate.detection import detection_judge
+from ssl_backbones.evaluate.detection import box_metrics, detection_judge
 from ssl_backbones.evaluate.detection.box_metrics import (
     COCO,
     COCO_POINTS,
@@ -32,6 +32,11 @@ from ssl_backbones.evaluate.detection.box_metrics import (
 from ssl_backbones.evaluate.detection.packed_masks import unpacked
 
 HEIGHT, WIDTH = 60, 80
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(box_metrics, "RESAMPLES", 20)
 
 
 def side(boxes: Any, labels: Any, scores: Any = None, ignored: Any = None) -> Instances:
@@ -221,7 +226,8 @@ def test_vocs_ap_is_the_slow_literal_one(seed: int) -> None:
     assert numbers["AP75"]["value"] == pytest.approx(slow[:, 5].mean())
 
 
-def test_the_interval_is_seeded_holds_the_value_and_shrinks_with_images() -> None:
+def test_the_interval_is_seeded_holds_the_value_and_shrinks_with_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(box_metrics, "RESAMPLES", 200)
     found, there = drawn(1, images=8, crowds=False)
     once = measure(found, there, 3, VOC, seed=0)["AP50"]
     assert once == measure(found, there, 3, VOC, seed=0)["AP50"]

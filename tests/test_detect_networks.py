@@ -24,7 +24,7 @@ SOME = [pytest.param(head, marks=pytest.mark.slow if head in ("faster_fpn", "mas
 SIZES = [(96, 96), (80, 96)]
 
 
-def detection(head: str = "faster_fpn", arch: str = "resnet18_byol", **choices: Any) -> Detection:
+def detection(head: str = "faster_fpn", arch: str = "test_resnet", **choices: Any) -> Detection:
     """A small detector of two classes in training mode, the same every time."""
     backbone = copy.deepcopy(backbone_of(arch))
     torch.manual_seed(0)
@@ -85,7 +85,7 @@ def test_the_last_stage_runs_once_a_step_under_one_name() -> None:
     method = detection("mask_c4")
     method(batch())
     counts = {name: int(value) for name, value in method.state_dict().items() if name.endswith("num_batches_tracked")}
-    assert len(counts) > 20
+    assert len(counts) > 10
     assert set(counts.values()) == {1}
     pointers = [value.data_ptr() for value in method.state_dict().values() if value.numel()]
     assert len(set(pointers)) == len(pointers)
@@ -111,11 +111,11 @@ def test_c4_ends_in_one_more_normalisation_and_everything_learns() -> None:
     method = detection("faster_c4")
     trunk = method.detector.roi_heads.box_head
     assert isinstance(trunk[1], nn.BatchNorm2d)
-    assert trunk[1].num_features == 512
+    assert trunk[1].num_features == 96
     for head in ("faster_c4", "mask_fpn"):
         built = detection(head)
         norms = [module for module in built.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
-        assert len(norms) > 20
+        assert len(norms) > 10
         assert all(weights.requires_grad for weights in built.parameters())
         assert not any("Frozen" in type(module).__name__ for module in built.modules())
 
@@ -242,8 +242,10 @@ def test_networks_of_few_stages_learn_on_a_pyramid_and_are_refused_by_c4() -> No
 def test_precise_statistics_are_the_mean_over_batches_and_go_again() -> None:
     method = detection()
     method(batch())
-    before = {name: value.clone() for name, value in method.state_dict().items()}
-    norm = next(module for module in method.backbone.modules() if isinstance(module, nn.BatchNorm2d))
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    name, norm = next(
+        (name, module) for name, module in method.backbone.named_modules() if isinstance(module, nn.BatchNorm2d)
+    )
     inputs: list[Tensor] = []
     norm.register_forward_pre_hook(lambda module, given: inputs.append(given[0].detach()))
     shown = [((torch.randn(2, 3, 96, 96) + shift, SIZES), batch()[1]) for shift in (0.0, 1.0, 3.0)]
@@ -254,9 +256,9 @@ def test_precise_statistics_are_the_mean_over_batches_and_go_again() -> None:
         assert norm.num_batches_tracked == 3
     assert method.training
     assert norm.momentum == 0.1
-    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+    assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
     with precise_statistics(method, []):
-        assert torch.equal(norm.running_mean, before[next(n for n in before if n.endswith("bn1.running_mean"))])
+        assert torch.equal(norm.running_mean, before[f"backbone.{name}.running_mean"])
 
 
 def test_what_a_step_samples_follows_the_seed() -> None:

@@ -18,6 +18,7 @@ from scripts import script
 from two_processes import run_two_processes
 
 from ssl_backbones.commands.detect import parse
+from ssl_backbones.evaluate.detection import box_metrics
 from ssl_backbones.evaluate.detection.box_metrics import Instances, unpacked
 from ssl_backbones.evaluate.detection.detect import built, open_data
 from ssl_backbones.evaluate.detection.detection import Detection
@@ -49,6 +50,7 @@ def words(data: Path, out: Path) -> list[str]:
 def run(argv: list[str], patch: pytest.MonkeyPatch) -> None:
     """A command as a process of its own would carry it out."""
     patch.setenv("ACCELERATE_USE_CPU", "true")
+    patch.setattr(box_metrics, "RESAMPLES", 20)
     forget()
     try:
         script("detect", argv)
@@ -70,6 +72,7 @@ def judged(rank: int, argv: list[str]) -> dict[str, Answer]:
     """A run at its last step in this process: what it says, and its detections."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCELERATE_USE_CPU", "true")
+        patch.setattr(box_metrics, "RESAMPLES", 20)
         forget()
         asked = parse(argv, "detect.py")
         images, validation = open_data(asked)

@@ -14,10 +14,6 @@ import pytest
 import runs
 import torch
 from evaluations import ASKED, QUICK, TRAIN, VALIDATION, evaluated, labelled_images, parquet, refusal
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from two_processes import run_two_processes
 
 from ssl_backbones.commands import evaluate
@@ -89,6 +85,8 @@ def features_and_labels(data: Path) -> list[np.ndarray]:
 
 
 def test_every_cell_of_the_sweep_is_scikit_learns(data: Path, tmp_path: Path) -> None:
+    from sklearn.neighbors import KNeighborsClassifier
+
     results = evaluated("knn", data, tmp_path / "out", "--ks", "1", "7", "--temperatures", "0.5")
     rows, labels, asked, truth = features_and_labels(data)
     cells = {(number["k"], number["temperature"]) for number in results["numbers"].values()}
@@ -102,6 +100,8 @@ def test_every_cell_of_the_sweep_is_scikit_learns(data: Path, tmp_path: Path) ->
 
 
 def test_what_is_chosen_is_best_on_the_bank(data: Path, tmp_path: Path) -> None:
+    from sklearn.neighbors import KNeighborsClassifier
+
     results = evaluated("knn", data, tmp_path / "out", "--ks", "3", "--temperatures", "0.5")
     rows, labels, _, _ = features_and_labels(data)
     alone: dict[str, int] = {}
@@ -226,6 +226,11 @@ def test_two_processes_find_what_one_does(data: Path, tmp_path: Path) -> None:
 
 
 def test_on_real_images_the_numbers_are_scikit_learns() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     model = open_model("resnet8_byol", torch.device("cpu"), size=32, random=True)
     parts = []
     for name, count in (("train", 1500), ("validation", 700)):

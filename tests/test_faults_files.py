@@ -65,7 +65,7 @@ def backbone(tmp_path: Path) -> Path:
 
 
 def train_from(folder: Path) -> object:
-    return open_start(str(folder), "resnet18")
+    return open_start(str(folder), "test_resnet")
 
 
 def teach(folder: Path) -> object:
@@ -90,7 +90,7 @@ def test_a_folder_that_lacks_a_tensor_is_opened_by_nothing(
     opened: Callable[[Path], object], classes: int, tmp_path: Path
 ) -> None:
     folder = tmp_path / "damaged"
-    timm.models.save_for_hf(timm.create_model("resnet18", num_classes=classes), folder, safe_serialization=True)
+    timm.models.save_for_hf(timm.create_model("test_resnet", num_classes=classes), folder, safe_serialization=True)
     weights = load_file(folder / "model.safetensors")
     del weights["layer2.0.conv1.weight"]
     (folder / "model.safetensors").write_bytes(save(weights))

@@ -16,7 +16,10 @@ SLOW = "pytest.mark.slow"
 
 @cache
 def written_in(path: Path) -> dict[str, str]:
-    """The tests of a file, and the mark of each in the table: all of it slow, a part of its parameters, or nothing."""
+    """The tests of a file, and the mark of each in the table: all of it slow, a part of its parameters, or nothing.
+
+    The parameters of the file's own fixtures are those of the tests that take them.
+    """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     constants = {
         node.targets[0].id: ast.unparse(node.value)
@@ -24,13 +27,15 @@ def written_in(path: Path) -> dict[str, str]:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     }
     constants["STAND_INS"] = SLOW  # of small_methods.py
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     found = {}
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-            marks = [ast.unparse(mark) for mark in node.decorator_list]
-            used = {part.id for mark in node.decorator_list for part in ast.walk(mark) if isinstance(part, ast.Name)}
-            whole = [*marks, *(constants[name] for name in used if name in constants)]
-            found[node.name] = "*slow* " if SLOW in marks else "*partly slow* " if SLOW in " ".join(whole) else ""
+    for name in (name for name in functions if name.startswith("test_")):
+        fixtures = [functions[given.arg] for given in functions[name].args.args if given.arg in functions]
+        marks = [mark for function in (functions[name], *fixtures) for mark in function.decorator_list]
+        used = {part.id for mark in marks for part in ast.walk(mark) if isinstance(part, ast.Name)}
+        own = [ast.unparse(mark) for mark in marks]
+        whole = [*own, *(constants[name] for name in used if name in constants)]
+        found[name] = "*slow* " if SLOW in own else "*partly slow* " if SLOW in " ".join(whole) else ""
     return found
 
 

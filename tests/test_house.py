@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import in_repository
-from house_rules import RULES, handles_tensors, long_functions, questions, raised, states_shape, text, tree
+from house_rules import QUOTED, RULES, handles_tensors, long_functions, questions, raised, states_shape, text, tree
 from test_imports import WITH_EXTRA
 
 import ssl_backbones
@@ -125,12 +125,18 @@ def test_a_long_function_is_seen() -> None:
 
 @pytest.mark.parametrize("docstring", ["What it is.", "By how much.", "\n    Whether\n    it is.", "Of SGD."])
 def test_a_question_is_seen(docstring: str) -> None:
-    assert len(list(questions(ast.parse(f'def f():\n    """{docstring}"""')))) == 1
+    source = f'def f():\n    """{docstring}"""'
+    assert len(list(questions(ast.parse(source)))) == 1
+    assert QUOTED.search(source)
 
 
-@pytest.mark.parametrize("docstring", ["Whatever is left.", "Show what it is.", "Howard's equation.", "Offsets."])
+@pytest.mark.parametrize(
+    "docstring", ["Whatever is left.", "Show what it is.", "Howard's equation.", "Offsets.", "A list of rows."]
+)
 def test_a_statement_is_no_question(docstring: str) -> None:
-    assert list(questions(ast.parse(f'def f():\n    """{docstring}"""'))) == []
+    source = f'def f():\n    """{docstring}"""'
+    assert list(questions(ast.parse(source))) == []
+    assert not QUOTED.search(source)
 
 
 @pytest.mark.parametrize(

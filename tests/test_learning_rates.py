@@ -49,6 +49,9 @@ CLASSIFYING: dict[str, tuple[ModuleType, str]] = {
 }
 TASKS = [*CLASSIFYING, "segment", "detect"]
 SOME = [pytest.param(task, marks=pytest.mark.slow if task in ("semi", "linear", "detect") else ()) for task in TASKS]
+FEW = [
+    pytest.param(task, marks=() if task in ("linear on features", "segment") else pytest.mark.slow) for task in TASKS
+]
 Command = Callable[..., dict[str, Any]]
 
 
@@ -120,7 +123,7 @@ def test_each_rate_is_a_run_of_its_own_and_the_best_is_taken(
         assert sha(state(tmp_path / "all" / "lr_0.3")) == sha(state(tmp_path / "alone"))
 
 
-@pytest.mark.parametrize("task", SOME)
+@pytest.mark.parametrize("task", FEW)
 def test_the_validation_images_take_no_part_in_the_choice(task: str, transferred: Command, tmp_path: Path) -> None:
     found = transferred(task, "all", "--learning_rates", "0.01", "0.3", "--choice_share", "0.34")
     search, images = found["learning_rates"], found["data"]["images"]

@@ -64,38 +64,26 @@ def test_something_is_exported() -> None:
 
 @every_method
 class TestEveryMethod:
-    def test_a_batch_gives_a_loss_that_moves_the_backbone(self, kind: type[MethodConfig]) -> None:
+    def test_a_batch_gives_a_loss_that_moves_what_is_trained_and_no_other_state(self, kind: type[MethodConfig]) -> None:
+        """A forward pass may move batch statistics; targets and queues wait for the end of the step."""
         method = small_method(kind)
-        scalars = method(batch_of(method))
+        batch = batch_of(method)
+        before = state(method)
+        scalars = method(batch)
         assert scalars["loss"].shape == ()
         assert torch.isfinite(scalars["loss"])
+        graphs = [name for name, value in scalars.items() if isinstance(value, Tensor) and value.requires_grad]
+        assert graphs == ["loss"], "what is logged holds a graph"
         scalars["loss"].backward()
         for name, parameter in method.backbone.named_parameters():
             assert parameter.grad is not None, name
             assert parameter.grad.abs().sum() > 0, name
-
-    def test_every_trained_parameter_gets_a_gradient(self, kind: type[MethodConfig]) -> None:
-        """DistributedDataParallel waits for those that get none."""
-        method = small_method(kind)
-        method(batch_of(method))["loss"].backward()
-        assert [name for name, value in method.named_parameters() if value.requires_grad and value.grad is None] == []
-
-    def test_what_is_logged_holds_no_graph(self, kind: type[MethodConfig]) -> None:
-        method = small_method(kind)
-        scalars = method(batch_of(method))
-        others = [value for name, value in scalars.items() if name != "loss"]
-        assert not any(isinstance(value, Tensor) and value.requires_grad for value in others)
-
-    def test_the_state_moves_only_where_the_protocol_says(self, kind: type[MethodConfig]) -> None:
-        """A forward pass may move batch statistics; targets and queues wait for the end of the step."""
-        method = small_method(kind)
-        statistics = ("running_mean", "running_var", "num_batches_tracked")
-        batch = batch_of(method)
-        before = state(method)
-        method(batch)["loss"].backward()
+        without = [name for name, value in method.named_parameters() if value.requires_grad and value.grad is None]
+        assert without == [], "DistributedDataParallel waits for those that get no gradient"
         after = state(method)
         moved = {name for name in before if not torch.equal(before[name], after[name])}
-        assert all(name.endswith(statistics) for name in moved)
+        statistics = ("running_mean", "running_var", "num_batches_tracked")
+        assert [name for name in moved if not name.endswith(statistics)] == [], "moved before the end of the step"
 
     def test_a_step_that_a_scaler_leaves_out_leaves_nothing_behind(self, kind: type[MethodConfig]) -> None:
         """Infinite images: statistics are put back, the queue never sees their keys, and training goes on as if new."""

@@ -223,20 +223,25 @@ def test_without_opencv_the_engine_is_refused(monkeypatch, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return image_folder(tmp_path_factory.mktemp("data") / "photos")
+
+
 @pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.name)
-@pytest.mark.parametrize("engine", ["opencv", "device"])
-def test_a_method_has_the_engine_or_refuses_it(engine, kind, tmp_path):
-    data = image_folder(tmp_path / "photos")
-    recipe = tiny(kind, data, tmp_path / "run", engine=engine)
-    assert Recipe.from_dict(recipe.to_dict()) == recipe  # what a run has left can be read all the same
-    with using_engine(engine):
-        transform = build(begin(recipe)).transform(16)
-    if engine in transform.engines:
-        assert engine_of(recipe, build(begin(recipe))) == engine
-        return
-    with pytest.raises(UnfitError, match=f"engine is '{engine}', but {kind.name} makes its views by pillow alone"):
-        start(recipe)
-    assert not (tmp_path / "run").exists()
+def test_a_method_has_an_engine_or_refuses_it(kind, photos, tmp_path):
+    method = build(begin(tiny(kind, photos, tmp_path / "run")))
+    for engine in ("opencv", "device"):
+        recipe = tiny(kind, photos, tmp_path / "run", engine=engine)
+        assert Recipe.from_dict(recipe.to_dict()) == recipe  # what a run has left can be read all the same
+        with using_engine(engine):
+            transform = method.transform(16)
+        if engine in transform.engines:
+            assert engine_of(recipe, method) == engine
+            continue
+        with pytest.raises(UnfitError, match=f"engine is '{engine}', but {kind.name} makes its views by pillow alone"):
+            start(recipe)
+        assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("kind", [LewelMConfig, FlagsConfig])
@@ -284,17 +289,17 @@ def engine_at_start(recipe: Recipe) -> str:
 
 
 @pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.name)
-@pytest.mark.parametrize("installed", [True, False])
-def test_opencv_makes_the_views_where_it_is_installed_and_can(installed, kind, tmp_path, monkeypatch):
-    recipe = tiny(kind, image_folder(tmp_path / "photos"), tmp_path / "run", engine="auto")
+def test_opencv_makes_the_views_where_it_is_installed_and_can(kind, photos, tmp_path, monkeypatch):
+    recipe = tiny(kind, photos, tmp_path / "run", engine="auto")
     method = build(begin(recipe))
-    if not installed:
-        monkeypatch.setitem(sys.modules, "cv2", None)
-    can = "opencv" in method.transform(16).engines
-    assert engine_of(recipe, method) == ("opencv" if installed and can else "pillow")
-    said = views_sentence(replace(recipe, engine=engine_of(recipe, method)), method)
-    assert ("OpenCV" in said) == (installed and can)
-    assert ("pip install" in said) == (can and not installed)
+    for installed in (True, False):
+        if not installed:
+            monkeypatch.setitem(sys.modules, "cv2", None)
+        can = "opencv" in method.transform(16).engines
+        assert engine_of(recipe, method) == ("opencv" if installed and can else "pillow"), installed
+        said = views_sentence(replace(recipe, engine=engine_of(recipe, method)), method)
+        assert ("OpenCV" in said) == (installed and can)
+        assert ("pip install" in said) == (can and not installed)
 
 
 def test_a_run_keeps_its_engine_whatever_is_installed_later(tmp_path, monkeypatch, capsys):

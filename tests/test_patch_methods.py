@@ -106,7 +106,7 @@ def test_the_loss_of_a_guess_is_chance(kind: type[MethodConfig]) -> None:
 def test_some_steps_teach_which_way_is_up(kind: type[MethodConfig]) -> None:
     method = small_method(kind)
     optimizer = torch.optim.Adam(method.parameters(), lr=3e-3)
-    batch = batch_of(method)
+    batch = batch_of(method, count=3)
     for _ in range(25):
         scalars = method(batch)
         optimizer.zero_grad()

@@ -141,14 +141,19 @@ def test_exchanged_and_paired_views_are_those_of_the_image_on_its_own(folder: Pa
     assert all(torch.equal(view[0][1], other[0][0]) for view, other in zip(views, again, strict=True))
 
 
-@pytest.mark.parametrize("turn", [1, *UPRIGHT])
-@pytest.mark.parametrize("by", DIVISORS)
-def test_parts_of_a_reduced_image_lie_where_they_lie_in_the_whole(turn: int, by: int) -> None:
-    """A smooth image, so that levels tell places: across and down at once; no side is a multiple of 8."""
+@cache
+def smooth(turn: int) -> tuple[bytes, Image.Image]:
+    """An image whose levels tell places, across and down at once, and the same decoded; no side is a multiple of 8."""
     across, down = np.meshgrid(np.linspace(0, 255, 1397), np.linspace(0, 255, 1001))
     levels = np.stack([across, down, np.full_like(across, 128)], axis=2).astype(np.uint8)
     encoded = jpeg(Image.fromarray(levels), turn, subsampling=0)
-    whole = decode(encoded, "whole")
+    return encoded, decode(encoded, "whole")
+
+
+@pytest.mark.parametrize("turn", [1, *UPRIGHT])
+@pytest.mark.parametrize("by", DIVISORS)
+def test_parts_of_a_reduced_image_lie_where_they_lie_in_the_whole(turn: int, by: int) -> None:
+    encoded, whole = smooth(turn)
     with using_reduction(lambda width, height: by):
         reduced = decode(encoded, "reduced")
     assert isinstance(reduced, ReducedImage)

@@ -26,8 +26,15 @@ from ssl_backbones.visualizers.alignment import HasAlignmentMaps
 
 __all__ = ["data"]
 
+LIKE_OTHERS = {"aligned", "barlow_twins", "lewel_nnclr", "lewel_swav", "nnclr", "patch_rotnet", "pixpro", "rotnet"}
+LIKE_OTHERS |= {"simclr", "simsiam", "supcon", "supervised", "vicreg", "vicregl"}
+"""Methods whose runs differ in nothing from those of others but their equations."""
+SOME = [
+    pytest.param(kind, marks=pytest.mark.slow if kind.name in LIKE_OTHERS else (), id=kind.__name__) for kind in CONFIGS
+]
 
-@pytest.fixture(scope="module", params=CONFIGS, ids=lambda kind: kind.__name__)
+
+@pytest.fixture(scope="module", params=SOME)
 def whole(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """A run of every method there is, with a checkpoint before its last step."""
     out = tmp_path_factory.mktemp("whole") / "run"

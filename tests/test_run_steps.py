@@ -16,6 +16,7 @@ from whole_runs import NoisyConfig, data
 
 from ssl_backbones.data import Batch
 from ssl_backbones.methods import BYOLConfig, MethodConfig, MoCoV2Config, SimCLRConfig
+from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.settings import Checkpoints, Monitoring, ScheduleConfig
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.manifest import folder_name
@@ -144,24 +145,31 @@ def test_a_tracker_keeps_what_it_was_told_when_the_run_is_stopped(
     assert [event.step for event in events.Scalars("loss")] == [2, 4]
 
 
+@pytest.fixture(scope="module")
+def tracked(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """The recipe of a run that nothing disturbed."""
+    recipe = tiny(BYOLConfig, data, tmp_path_factory.mktemp("tracked") / "run", trackers=("tensorboard",))
+    run(recipe)
+    return recipe
+
+
 @pytest.mark.parametrize("call", ["start", "log", "finish"])
 def test_a_tracker_that_fails_changes_no_end(
-    call: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    call: str, tracked: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Neither of a run that is stopped, whose exit code is that of its signal, nor of one that goes to its end."""
 
     def broken(*_: object, **__: object) -> None:
         raise ConnectionError("no route to host")
 
-    recipe = tiny(BYOLConfig, data, tmp_path / "run", trackers=("tensorboard",))
-    whole = run(elsewhere(recipe, tmp_path / "whole"))
+    recipe = elsewhere(tracked, tmp_path / "run")
     monkeypatch.setattr(TensorBoardTracker, call, broken)
     with after(4, asked_to_stop), pytest.raises(Stopped, match="143"):
         run(recipe)
     run(recipe)
     warning = "warning: a tracker failed, and training goes on (ConnectionError: no route to host)"
     assert capsys.readouterr().out.count(warning) == 2
-    assert outcome(tmp_path / "run") == outcome(whole.path)
+    assert outcome(recipe.folder) == outcome(tracked.folder)
 
 
 SCHEDULES = {
@@ -173,11 +181,13 @@ SCHEDULES = {
 }
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
-def test_a_cut_run_is_the_beginning_of_the_whole(schedule: ScheduleConfig, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in ("step", "constant") else ()) for name in SCHEDULES]
+)
+def test_a_cut_run_is_the_beginning_of_the_whole(name: str, data: Path, tmp_path: Path) -> None:
     """Learning rate, momentum of the target and all that follows from them, to the last bit."""
     kept = Checkpoints(every_minutes=0, every_steps=4, keep=9)
-    whole = tiny(BYOLConfig, data, tmp_path / "whole", schedule=schedule, checkpoints=kept, log_every=1)
+    whole = tiny(BYOLConfig, data, tmp_path / "whole", schedule=SCHEDULES[name], checkpoints=kept, log_every=1)
     run(whole)
     shutil.rmtree(tmp_path / "whole" / "checkpoints" / folder_name(STEPS))
     cut = run(dataclasses.replace(elsewhere(whole, tmp_path / "cut"), max_steps=4)).path

@@ -39,7 +39,7 @@ SPLIT: dict[str, tuple[type[MethodConfig], dict[str, Any]]] = {
 UNLIKE: dict[str, tuple[type[MethodConfig], dict[str, Any]]] = {"byol, apart": (BYOLConfig, {"target_bn": "plain"})}
 """Two processes are not one: each has its own batch statistics."""
 FIELDS = {"byol, begun": {"init": "resnet8_moco_v2.clothing10_32_200ep"}}
-"""Fields of a run beside its method: of one that starts from given weights, and ends with all that runs end with."""
+"""Fields of a run beside its method: of one that starts from given weights and ends with the comparison with others."""
 ALL = SYNCHRONISED | SPLIT | UNLIKE
 MOVED = "byol, apart from two, moved"
 """A run of two processes that ends in one, its parts left to it."""
@@ -63,7 +63,7 @@ def both(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Both:
             name: tiny(kind, data, path / folder / name, choices, **FIELDS.get(name, {}))
             for name, (kind, choices) in ALL.items()
         }
-        return {name: runs.Part(recipe, whole=name in FIELDS) for name, recipe in whole.items()}
+        return {name: runs.Part(recipe, compared=name in FIELDS) for name, recipe in whole.items()}
 
     def part(name: str, accumulation: int = 1, **more: Any) -> dict[str, runs.Part]:
         kind, choices = ALL[name.split(" from ")[0]]

@@ -28,6 +28,7 @@ ONE_EACH = [f"{backbone}_lewel_b" for backbone in BACKBONES]
 REPEATED = ("resnet34", "resnet56", "resnet101", "resnet152", "wide")
 LIGHT = [name for name in ONE_EACH if name.split("_")[0] not in REPEATED]
 """Without the five that repeat the blocks and stages of others, where building them is what costs."""
+SOME = [pytest.param(name, marks=pytest.mark.slow if name.startswith("resnet50") else ()) for name in LIGHT]
 SIZE = 64
 TIMMS_OWN = [name for name in LIGHT if name.split("_")[0] not in SMALL]
 since_1_0_31 = pytest.mark.skipif(
@@ -182,7 +183,7 @@ def test_the_width_of_two_poolings_is_told(name):
         assert model(images(size=32).to("meta")).shape == (1, model.head_hidden_size) == (1, 2 * model.num_features)
 
 
-@pytest.mark.parametrize("name", LIGHT)
+@pytest.mark.parametrize("name", SOME)
 @pytest.mark.parametrize("feature_cls", ["list", "dict", "hook", "fx", "getter"])
 def test_features_only(name, feature_cls):
     model = timm.create_model(name, features_only=True, feature_cls=feature_cls).eval()
@@ -207,7 +208,7 @@ def test_all_ways_to_features_agree(name):
     torch.testing.assert_close(wanted, reference.forward_intermediates(x, intermediates_only=True))
 
 
-@pytest.mark.parametrize("name", LIGHT)
+@pytest.mark.parametrize("name", SOME)
 @pytest.mark.parametrize("out_indices", [(0, 2), (-2, -1), 2])
 @pytest.mark.parametrize("feature_cls", ["list", "getter"])
 def test_chosen_features(name, out_indices, feature_cls):
@@ -217,7 +218,7 @@ def test_chosen_features(name, out_indices, feature_cls):
     check_features(features, model.feature_info, size=32)
 
 
-@pytest.mark.parametrize("name", LIGHT)
+@pytest.mark.parametrize("name", SOME)
 def test_forward_intermediates(name):
     model = timm.create_model(name).eval()
     info, x = FeatureInfo(model.feature_info, len(model.feature_info)), images()
@@ -247,7 +248,7 @@ def test_pruning_keeps_the_features_asked_for(name, indices):
     assert model.num_features == before[-1].shape[1]
 
 
-@pytest.mark.parametrize("name", LIGHT)
+@pytest.mark.parametrize("name", SOME)
 @pytest.mark.parametrize("in_chans", [1, 5])
 def test_other_numbers_of_channels(name, in_chans):
     model = timm.create_model(name, in_chans=in_chans).eval()
@@ -255,7 +256,7 @@ def test_other_numbers_of_channels(name, in_chans):
     assert model(images(channels=in_chans, size=32)).isfinite().all()
 
 
-@pytest.mark.parametrize("name", LIGHT)
+@pytest.mark.parametrize("name", SOME)
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
 def test_torchscript(name):
     model = timm.create_model(name, num_classes=3, scriptable=True).eval()
@@ -289,7 +290,7 @@ def test_layer_wise_learning_rates(name):
     assert [scale[id(parameter)] for parameter in deeper] == sorted({scale[id(parameter)] for parameter in deeper})
 
 
-@pytest.mark.parametrize("name", LIGHT)
+@pytest.mark.parametrize("name", SOME)
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
 def test_output_stride(name, output_stride):
     model = timm.create_model(name, features_only=True, output_stride=output_stride).eval()
