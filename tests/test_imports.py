@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from house_rules import tree
+from warm_processes import run_program, without
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "ssl_backbones"
@@ -181,8 +182,7 @@ def test_a_right_import_is_let_through(room: str, source: str) -> None:
 
 def test_models_are_made_where_there_are_no_locks_of_posix_and_a_lock_says_what_is_needed(tmp_path: Path) -> None:
     code = (
-        "import sys\n"
-        "sys.modules['fcntl'] = None\n"
+        f"{without('fcntl')}"
         "import ssl_backbones\n"
         "ssl_backbones.create_model('resnet8_byol', pretrained=True)\n"
         "from pathlib import Path\n"
@@ -190,7 +190,7 @@ def test_models_are_made_where_there_are_no_locks_of_posix_and_a_lock_says_what_
         f"try: Lock(Path({str(tmp_path)!r}) / 'lock')\n"
         "except OSError as error: print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE, capture_output=True, text=True, check=False)
+    done = run_program(code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("this system has no locks of POSIX, which training")
 
