@@ -74,9 +74,19 @@ def test_pages_tell_faiss_memory_and_byol_beside_moco_as_they_were_measured() ->
     told = f"with {min(shares):.1f} to {max(shares):.0f} times its memory here"
     assert told in (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8")
     rules = " ".join((ROOT / "docs" / "own_rules.md").read_text(encoding="utf-8").split())
-    rows = {row["label"]: row["cells"] for row in json.loads((RESULTS / "imagenette_table.json").read_bytes())["rows"]}
-    moco, byol = (100 * rows[name]["k-NN"]["mean"] for name in ("MoCo v2", "BYOL"))
-    assert f"MoCo v2 leads after equal CPU time ({moco:.1f} and {byol:.1f} in six" in rules
+    rows = json.loads((RESULTS / "all_methods.json").read_bytes())
+    (pair,) = (
+        each for each in rows["pairs"] if each["row"].startswith("byol.") and each["over"].startswith("moco_v2.")
+    )
+    below = {name: [-100 * pair[name][bound] for bound in ("value", "high", "low")] for name in ("knn", "linear")}
+    least, most, worse = (below["knn"][at] for at in (1, 2, 0))
+    assert f"MoCo v2 is {worse:.1f} points of k-NN above BYOL [{least:.1f}, {most:.1f}]" in rules
+    assert "({:.1f} [{:.1f}, {:.1f}]; `all_methods.json`)".format(*below["linear"]) in rules
+    best = {
+        name: next(100 * row["knn"]["mean"] for row in rows["rows"] if row["row"].startswith(f"{name}."))
+        for name in ("simclr", "moco_v2")
+    }
+    assert f"({best['simclr']:.1f} % of k-NN, MoCo v2 {best['moco_v2']:.1f})" in rules
     kept = [
         json.loads((RESULTS / f"resnet8_{name}.imagenette32_60ep" / "evaluations" / "knn.json").read_bytes())
         for name in ("byol", "moco_v2")
