@@ -20,10 +20,10 @@ from two_processes import run_two_processes
 from ssl_backbones.commands.detect import parse
 from ssl_backbones.evaluate.detection import box_metrics
 from ssl_backbones.evaluate.detection.box_metrics import Instances
-from ssl_backbones.evaluate.detection.packed_masks import unpacked
 from ssl_backbones.evaluate.detection.detect import built, open_data
 from ssl_backbones.evaluate.detection.detection import Detection
 from ssl_backbones.evaluate.detection.detection_judge import DetectionJudge
+from ssl_backbones.evaluate.detection.packed_masks import unpacked
 from ssl_backbones.evaluate.detection.precise_bn import precise_statistics
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.loop import Loop
