@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ssl_backbones.methods.lewel_swav import LewelSwAVConfig
 from ssl_backbones.recipes.small_images import CONTRASTIVE, HEADS, SETS, STEPS, small
+from ssl_backbones.recipes.swav import SHARP
 from ssl_backbones.registry.backbones import SMALL
 from ssl_backbones.views import SWAV_CROP, SWAV_VIEWS
 
@@ -17,6 +18,7 @@ def shorter(arch: str, images: str) -> LewelSwAVConfig:
         **heads,
         aligned_dim=heads["projection_dim"],
         groups=8,
+        epsilon=SHARP,
         prototypes=150,
         aligned_prototypes=150,
         frozen_steps=STEPS[images],
