@@ -20,8 +20,8 @@ SMALL_BATCH = ScheduleConfig(per="step", end_share=END)
 QUEUE_FROM = 15
 """The epoch from which small batches are assigned beside a queue."""
 SHARP = 0.03
-"""Sinkhorn's temperature on small sets, as the public repository advises for a loss that stays at ln K: with .05 that of
-a ResNet-8 stayed there (benchmarks/README.md)."""
+"""Sinkhorn's temperature on small sets, as the public repository advises for a loss that stays at ln K: that of a
+ResNet-8 stayed there with .05 (benchmarks/README.md)."""
 WIDE = replace(SWAV_VIEWS[0], area=(0.08, 1.0))
 OPENCV = "The authors' runs blurred views by OpenCV, over 23 pixels; here it is Pillow's blur."
 OPEN = (
