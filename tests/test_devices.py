@@ -20,6 +20,7 @@ from ssl_backbones.data.batches import Batches
 from ssl_backbones.evaluate import model
 from ssl_backbones.evaluate.protocols import diagnose
 from ssl_backbones.methods import BYOLConfig
+from ssl_backbones.metrics.interval import Interval
 from ssl_backbones.models import kept_features
 from ssl_backbones.runs import checkpoint
 from ssl_backbones.train.loader import Loader
@@ -60,7 +61,7 @@ def test_diagnose_measures_where_float64_is(device: str, used: str, monkeypatch:
 
     for name in ("feature_std", "effective_rank", "alignment", "uniformity"):
         monkeypatch.setattr(diagnose, name, metric)
-    monkeypatch.setattr(diagnose, "jackknife_interval", lambda measure, order: Mock(value=measure(slice(None))))
+    monkeypatch.setattr(diagnose, "jackknife_interval", lambda measure, order: Interval(measure(slice(None)), 0.0, 0.0))
     options: Any = Mock(seed=0)
     with FakeTensorMode(allow_non_fake_inputs=True):
         middle, pairs = (Mock(rows=torch.ones(4, width), readable=np.ones(4, bool)) for width in (3, 6))

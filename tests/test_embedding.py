@@ -169,7 +169,7 @@ def test_a_map_of_thumbnails_shows_each_image_once() -> None:
     places = principal_components(blobs().numpy(), 2)
     labels = np.arange(60) % 3
     drawn = np.asarray(thumbnail_map(PLAIN, places, labels, ["a", "b"], columns=30, rows=20, side=12))
-    laid = lay_out(places, 30, 20).cells
+    laid = lay_out(places, 30, 20)[1]
     assert laid
     for image, (column, row) in laid.items():
         assert drawn[10 + row * 18 + 3 + 11, 10 + column * 18 + 3 + 11].tolist() == [image, 0, 0]

@@ -136,7 +136,7 @@ def test_what_shows_in_the_values_tells_files_apart(
 def test_every_rule_of_decoding_tells_files_apart(
     field: dataclasses.Field[Any], opened: str, images: Images, model: EvaluatedModel, tmp_path: Path
 ) -> None:
-    rules = {"max_pixels": 10, "background": (0, 0, 0), "channels": 1, "depth": "uint8"}
+    rules = {"max_pixels": 10, "background": (0, 0, 0), "channels": 1, "depth": "uint8", "everyday": True}
     folder = image_folder(tmp_path / "images", count=3)
 
     def question(policy: DecodePolicy) -> dict[str, Any]:

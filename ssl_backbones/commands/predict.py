@@ -1,4 +1,4 @@
-"""Classify images: write the likeliest class of every image and its probability, by a classifier, into one file.
+"""Classify images: write the likeliest class of each image and its probability into one file.
 
 Examples:
     ssl-backbones predict results/finetune/classifier --data images --out predictions.parquet

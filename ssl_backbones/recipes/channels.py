@@ -48,8 +48,8 @@ def check_images(given: ImageFields, method: MethodConfig, engine: str, cache: s
     """ValueError for channels that no image has, for settings that are made for RGB of 8 bits alone, and for turns of
     views that have none."""
     check(0 <= given.turns <= 1, "turns", given.turns, "from 0 to 1, a share of the views")
-    label = method.paper.label
-    check(not given.turns or bool(method.policies), "turns", given.turns, f"0 (leave it out), as {label} has none")
+    if given.turns and not method.policies:
+        check(False, "turns", given.turns, f"0 (leave it out), as {method.paper.label} has none")
     channels = given.in_chans
     check(0 <= channels <= MOST, "in_chans", channels, f"from 1 to {MOST}, or 0 for RGB of 8 bits")
     if not channels:
@@ -58,7 +58,7 @@ def check_images(given: ImageFields, method: MethodConfig, engine: str, cache: s
     check(not cache, "cache", cache, kept.format("empty, as it holds RGB of 8 bits,"))
     check(engine in ("auto", "pillow"), "engine", engine, kept.format("pillow, or left out,"))
     for number, policy in enumerate(shown(method, given).policies, start=1):
-        check_policy(policy, f"view {number} of {label}")
+        check_policy(policy, f"view {number} of {method.paper.label}")
 
 
 def shown(method: MethodConfig, given: ImageFields) -> MethodConfig:
