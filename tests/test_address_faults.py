@@ -11,6 +11,7 @@ from pathlib import Path
 import hostile
 import pytest
 from addressed import alone, folder, opened, server
+from fsspec.registry import _registry
 from image_sources import raw, write
 from runs import killed, outcome, run, stop, tiny
 from shard_server import ShardServer
@@ -104,7 +105,7 @@ def test_what_cannot_be_opened_is_said_in_a_sentence(
     (folder / "images").mkdir()
     (folder / "images" / "1.jpg").write_bytes(hostile.jpeg())
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
+    monkeypatch.delitem(_registry, "s3", raising=False)
     at = server.url.replace("//", "//me:Swordfish@")
     cases = {
         f"{at}/part-{{003..004}}.tar": r"part-004\.tar' does not exist: check the address",
