@@ -210,3 +210,20 @@ def test_the_recipes_that_were_cut_are_all_of_goods_that_were_not_run_whole() ->
     seconds = sorted(run["seconds"] for run in runs)
     assert f"All twelve ended well, after {seconds[0]:.0f} to {seconds[-1]:.0f} s" in " ".join(PAGE.split())
     assert len(runs) == 12
+
+
+def test_what_the_guide_tells_of_training_at_all_is_that_of_the_files() -> None:
+    guide = " ".join((ROOT / "docs" / "own_images.md").read_text(encoding="utf-8").split())
+    made = json.loads((RESULTS / "equal_cost.json").read_bytes())
+    knn = {row["row"]: 100 * row["knn"]["mean"] for row in made["rows"] if row["data"] == "goods"}
+    teacher, student, byol = (knn[name] for name in ("DINOv2 itself", "Distilled, DINOv2", "BYOL"))
+    assert f"DINOv2 itself {teacher:.1f} %, the ResNet-8 that it taught {student:.1f} %" in guide
+    assert f"one trained by BYOL {byol:.1f} %" in guide
+    begun = {gain["data"]: gain for gain in made["gains"] if gain["row"].startswith("BYOL, begun as")}
+    better, worse = (100 * begun[data][of]["value"] for data, of in (("imagenette", "knn"), ("goods", "linear")))
+    assert f"helped on one set ({better:+.1f} points of k-NN) and hurt on the other ({worse:+.1f} of linear" in guide
+    large = json.loads((RESULTS / "large_images.json").read_bytes())["measured"]
+    times = next(row["ms_per_image"] for row in large if (row["kind"], row["size"]) == ("sharp", 96))
+    decoded, kept = times["opencv"]["median"], times["kept"]["median"]
+    assert f"at 96 px took {decoded} ms each with OpenCV and {kept} ms from such a cache" in guide
+    assert round(600_000 * (decoded - kept) / 3_600_000) == 6

@@ -21,7 +21,6 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from ssl_backbones.checks import check
 from ssl_backbones.data import Images, open_images, opened_once
 from ssl_backbones.data.keys import as_unicode
 from ssl_backbones.distributed import first_decides, rank, say
@@ -40,8 +39,6 @@ from ssl_backbones.files import replacing
 from ssl_backbones.outputs import OutputError, together
 from ssl_backbones.train.processes import meet
 
-FORMS = (".parquet", ".npy")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Options(TableOptions, FeatureOptions):
@@ -51,10 +48,7 @@ class Options(TableOptions, FeatureOptions):
     """The file to write: features.parquet, or features.npy with features.csv beside it."""
     projector: Path | None = None
     """A folder for the features as TensorBoard's projector shows them."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.out.suffix in FORMS, "out", str(self.out), f"a file that ends in {' or '.join(FORMS)}")
+    forms = (".parquet", ".npy")
 
     @property
     def files(self) -> list[Path]:

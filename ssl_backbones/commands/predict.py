@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ssl_backbones.checks import check, few
+from ssl_backbones.checks import few
 from ssl_backbones.data import open_images, opened_once
 from ssl_backbones.distributed import first_decides, rank, say
 from ssl_backbones.evaluate.classification.prediction import open_classifier
@@ -32,8 +32,6 @@ from ssl_backbones.evaluate.image_table import (
 from ssl_backbones.train.processes import meet
 from ssl_backbones.typed.words import Positional
 
-FORMS = (".parquet", ".csv")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Options(TableOptions):
@@ -43,10 +41,7 @@ class Options(TableOptions):
     """The folder `classifier` that a run left, or that run's own, a name of timm's, or hf-hub:org/name."""
     out: Path
     """The file to write, such as predictions.parquet or predictions.csv."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.out.suffix in FORMS, "out", str(self.out), f"a file that ends in {' or '.join(FORMS)}")
+    forms = (".parquet", ".csv")
 
     @property
     def files(self) -> list[Path]:

@@ -9,12 +9,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ssl_backbones.checks import check
 from ssl_backbones.credentials import change_texts
 from ssl_backbones.data import Images
 from ssl_backbones.data.keys import as_unicode
@@ -37,6 +38,12 @@ class TableOptions(ImageOptions, ABC):
     --out."""
     overwrite: bool = False
     """Replace files that exist."""
+    forms: ClassVar[tuple[str, ...]]
+    """Endings of the file that a command writes."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.out.suffix in self.forms, "out", str(self.out), f"a file that ends in {' or '.join(self.forms)}")
 
     @property
     @abstractmethod
