@@ -52,11 +52,15 @@ def method_from_run(folder: str | os.PathLike[str], *, trained: bool = True) -> 
 
 
 def backbone_of(recipe: Mapping[str, Any]) -> nn.Module:
-    """The untrained backbone of a recipe as JSON has it, for images of its channels; ValueError for other channels."""
+    """The untrained backbone of a recipe as JSON has it, for images of its channels; ValueError for other channels.
+
+    Its maps are as fine as the recipe has them.
+    """
     channels = recipe.get("in_chans", 0)
     right = isinstance(channels, int) and 0 <= channels <= MOST
     check(right, "in_chans", channels, f"from 1 to {MOST}, or 0 for RGB of 8 bits")
-    backbone = untrained(Name.parse(str(recipe["model"])).arch, **({"in_chans": channels} if channels else {}))
+    asked = {name: recipe[name] for name in ("in_chans", "output_stride") if recipe.get(name)}
+    backbone = untrained(Name.parse(str(recipe["model"])).arch, **asked)
     fit_channels(backbone, channels, from_plain(Statistics | None, recipe.get("measured"), "measured"))
     return backbone
 

@@ -52,16 +52,17 @@ def has(method: MethodConfig, choice: str) -> bool:
 
 
 @cache
-def counts_of(arch: str) -> tuple[float, float]:
+def counts_of(arch: str, output_stride: int = 0) -> tuple[float, float]:
     """Bytes kept for a pixel and trained numbers, as above; of a network that is not there, counted without computing.
 
     ValueError for one that has no feature maps, or takes no small images.
     """
-    if arch in COUNTED:
+    if arch in COUNTED and not output_stride:
         return COUNTED[arch]
+    stride = {"output_stride": output_stride} if output_stride else {}
     try:
         with torch.device("meta"):
-            backbone = timm.create_model(arch, num_classes=0)
+            backbone = timm.create_model(arch, num_classes=0, **stride)
         return bytes_of_a_pixel(backbone), HEADS + sum(weight.numel() for weight in backbone.parameters())
     except (AssertionError, RuntimeError) as error:
         raise ValueError(
@@ -72,7 +73,7 @@ def counts_of(arch: str) -> tuple[float, float]:
 
 def bytes_needed(recipe: Recipe, facts: Facts, at_once: int, side: int) -> float:
     """Bytes that a step of `at_once` images of `side` px takes on a device, by the counts above."""
-    of_a_pixel, trained = counts_of(arch_of(recipe))
+    of_a_pixel, trained = counts_of(arch_of(recipe), recipe.output_stride)
     pixels = [policy.side(side) ** 2 for policy in recipe.method.policies]
     flowing = side**2 if has(recipe.method, "key_bn") else max(2 * side**2, sum(pixels))
     kept = at_once * flowing * of_a_pixel * (HALF if facts.gpu else 1)

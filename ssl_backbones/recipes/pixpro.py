@@ -15,7 +15,10 @@ from ssl_backbones.views import PIXPRO_VIEWS
 
 GRID = 8
 """Positions a side to which the large maps of small networks are pooled."""
-FEW = "Feature maps of fewer than 4 x 4 positions have few pairs: a ResNet-18 or larger wants --size 128 at least."
+FEW = (
+    "Feature maps of fewer than 4 x 4 positions have few pairs: a ResNet-18 or larger wants --size 128 at least, or "
+    "--output_stride 16."
+)
 
 
 def large(epochs: int, detection: float) -> Recipe:

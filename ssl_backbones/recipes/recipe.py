@@ -181,6 +181,9 @@ class Recipe(ImageFields, Run):
     """The name of the run."""
     model: str
     """A registered name, <arch>_<method>."""
+    output_stride: Literal[0, 1, 2, 4, 8, 16, 32] = 0
+    """Pixels a side for a position of the last feature map; 0 for the network's own, 32 for a ResNet-18. Less makes
+    finer maps of the same weights, at more cost, as LEWEL, DenseCL and PixPro want of images below 128 px."""
     method: MethodConfig
     promise: Hidden[Promise]
     init: str = ""
@@ -192,14 +195,12 @@ class Recipe(ImageFields, Run):
     start: Hidden[Provenance | None] = None
     """The provenance of those weights, once they were opened."""
     derived: Hidden[tuple[str, ...]] = ()
-    """Fields, by dotted name, that follow from the images and the machine when the run starts, by the rules of
-    ssl_backbones/recipes/own.py; those that a command line sets are taken out."""
+    """Fields, by dotted name, that the rules of own.py set when the run starts, but for those that a person set."""
     accumulation: int = 0
     """Parts that a process's share of the batch is scored in, to save memory; 0 for as few as fit, found at the start
     and recorded. It changes the loss of methods that compare the images of a batch, which the run says."""
     grad_checkpointing: bool = False
-    """Recompute the backbone's activations for the gradients instead of keeping them: less memory, about a third more
-    time, the same numbers."""
+    """Recompute the backbone's activations for the gradients: less memory, a third more time, the same numbers."""
     out: str = ""
     """The run's folder. Default: runs/<name>."""
     monitoring: Monitoring = field(default_factory=Monitoring)
@@ -223,8 +224,7 @@ class Recipe(ImageFields, Run):
     """Largest cache, in GB."""
     blocks: Keeping = field(default_factory=Keeping)
     reencode: int = 0
-    """Cache images as JPEG scaled to this shorter side, in pixels, which changes their pixels. 0 keeps them as they
-    are."""
+    """Cache images as JPEG scaled to this shorter side, in pixels, which changes them; 0 keeps them as they are."""
     resident: bool = False
     """Hold the whole cache in the memory of the network's device; needs --engine device, and changes no view."""
 
@@ -251,8 +251,8 @@ class Recipe(ImageFields, Run):
         check(once, "grad_checkpointing", self.grad_checkpointing, "false where the network is compiled")
         check(self.start is None or bool(self.init), "init", self.init, "named where its start is recorded")
         name = Name.parse(self.model)
-        expected = f"{name.arch}_{self.method.name}, as this recipe's method is {self.method.name}"
-        check(name.method == self.method.name and not name.tag, "model", self.model, expected)
+        fits, label = name.method == self.method.name and not name.tag, self.method.name
+        check(fits, "model", self.model, f"{name.arch}_{label}, as this recipe's method is {label}")
         check_images(self, self.method, self.engine, self.cache)
 
     def undecided(self, name: str) -> bool:

@@ -15,7 +15,7 @@ from ssl_backbones.views import MOCO_V2_SMALL_VIEWS
 
 GRID = 7
 """Positions a side to which the coarser of the large maps of small networks is pooled."""
-FEW = "Maps of few positions have few windows: a ResNet-18 or larger wants --size 128 at least."
+FEW = "Maps of few positions have few windows: a ResNet-18 or larger wants --size 128 at least, or --output_stride 16."
 
 
 def large(epochs: int, result: str) -> Recipe:

@@ -19,6 +19,7 @@ from ssl_backbones.models.backbone import fit_channels, weights_sha256
 from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.recipes.facts import arch_of
 from ssl_backbones.recipes.recipe import FREE, Recipe
+from ssl_backbones.refusal import reason
 from ssl_backbones.runs.manifest import listed
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError, changed_fields
 from ssl_backbones.train.claiming import CUT
@@ -36,14 +37,27 @@ class Beginning:
     def backbone(self) -> nn.Module:
         """The backbone that training begins with, the same in every process; torch's generator stands after it."""
         torch.manual_seed(self.recipe.seed)
-        channels: dict[str, Any] = {"in_chans": self.recipe.in_chans} if self.recipe.in_chans else {}
-        backbone = ssl_backbones.create_model(self.recipe.model, num_classes=0, **channels)
+        backbone = self._network()
         if self.start is not None:
             fill(backbone, self.start)
         elif self.recipe.start is not None:
             prepare(backbone, self.recipe.start)
         fit_channels(backbone, self.recipe.in_chans, self.recipe.measured)
         return backbone
+
+    def _network(self) -> nn.Module:
+        """The network, with random weights; ValueError for an output stride that it cannot have."""
+        given: dict[str, Any] = {name: getattr(self.recipe, name) for name in ("in_chans", "output_stride")}
+        given = {name: value for name, value in given.items() if value}
+        try:
+            return ssl_backbones.create_model(self.recipe.model, num_classes=0, **given)
+        except (AssertionError, TypeError, ValueError) as error:
+            if not self.recipe.output_stride:
+                raise
+            raise ValueError(
+                f"output_stride is {self.recipe.output_stride}, which {arch_of(self.recipe)} cannot have "
+                f"({reason(error)}): a ResNet takes 8, 16 and 32, a small one 1, 2 and 4; leave it out for its own"
+            ) from error
 
     def take_over_state(self, method: Method) -> None:
         """Give a method the state of the run that its start is of, if the recipe wants it and no checkpoint has it.
