@@ -7,9 +7,9 @@ teacher costs before the first step, and in the steps, included; what is measure
 whose features of all images alone take over half of that comes on top, which a row's CPU seconds then tell. The epochs
 that this allows follow from steps of all rows that take turns; a record tells the seconds that the run then took.
 With --budget18 S, rows of a ResNet-18 are trained for S CPU seconds each, with the first seed, at 64 px on Imagenette
-and 96 px on goods; with --epochs18 N, LEWEL_B and BYOL, LEWEL_M and MoCo v2 for N epochs, at 128 px, where its feature
-map is 4 x 4. A run that is stopped goes on; what has a record is not done again. The table is made by
-equal_cost_table.py.
+and 96 px on goods; with --epochs18 N, LEWEL_B and BYOL, LEWEL_M and MoCo v2 for N epochs on Imagenette, at 64 px and
+output stride 16, where its feature map is 4 x 4. A run that is stopped goes on; what has a record is not done again.
+The table is made by equal_cost_table.py.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from equal_cost_rows import (
     DEEP,
     LARGE,
     RANDOM,
+    RANDOM18,
     ROWS,
     SIDES,
     TEACHERS,
@@ -120,10 +121,10 @@ def metered(recipe: Recipe) -> dict[str, Any]:
     return {"steps": steps, "cpu_seconds": seconds, **found}
 
 
-def drawn(bench: Bench, data: str, seed: int) -> dict[str, Any]:
-    """The record of random weights."""
+def drawn(bench: Bench, data: str, seed: int, name: str = "resnet8", size: int = 32) -> dict[str, Any]:
+    """The record of random weights, of a network's name or of the network that a run trained."""
     images, asked, source = opened(bench.sets[data])
-    model = open_model("resnet8", random=True, seed=seed, size=32)
+    model = open_model(name, random=True, seed=seed, size=size)
     return accuracy(rows_of(model, images, bench.sets[data]), rows_of(model, asked, source), len(images.classes))
 
 
@@ -160,6 +161,8 @@ def work(bench: Bench, seeds: list[int], budget18: float, epochs18: int) -> int:
         for data in row.sets:
             given = (bench, row, data, seeds[0], epochs18, 0.0)
             failed += not done(bench, row.label, data, seeds[0], trained, *given)
+            network = (bench, data, seeds[0], str(bench.run(row, data, seeds[0])), row.size)
+            failed += not done(bench, RANDOM18, data, seeds[0], drawn, *network)
     return failed
 
 
@@ -199,7 +202,7 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=600, help="CPU seconds of a run (600)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--budget18", type=float, default=0, help="CPU seconds of a ResNet-18's run; 0 for none")
-    parser.add_argument("--epochs18", type=int, default=0, help="of a ResNet-18 at 128 px; 0 for none")
+    parser.add_argument("--epochs18", type=int, default=0, help="of a ResNet-18 whose maps are 4 x 4; 0 for none")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of all runs (fp32)")
     options = parser.parse_args()
     on_threads(1)

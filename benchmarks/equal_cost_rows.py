@@ -53,6 +53,8 @@ class Row:
     sets: tuple[str, ...] = ("imagenette", "goods")
     size: int = 32
     """Side of the images, in pixels; 0 for that of `SIDES`."""
+    output_stride: int = 0
+    """Pixels a side for a position of the last feature map; 0 for the network's own."""
 
     @property
     def slug(self) -> str:
@@ -90,10 +92,18 @@ DEEP = (
 )
 """Rows of a ResNet-18, those begun as others after them: they leave backbones that are worth having."""
 LARGE = tuple(
-    Row(f"{label}, ResNet-18 at 128 px", f"resnet18_{name}.imagenette96_100ep", sets=("goods",), size=128)
+    Row(
+        f"{label}, ResNet-18, maps of 4 x 4",
+        f"resnet18_{name}.imagenette96_100ep",
+        sets=("imagenette",),
+        size=64,
+        output_stride=16,
+    )
     for label, name in (("BYOL", "byol"), ("LEWEL_B", "lewel_b"), ("MoCo v2", "moco_v2"), ("LEWEL_M", "lewel_m"))
 )
+"""Rows of a ResNet-18 whose feature maps are as large as LEWEL wants them, trained equally long."""
 RANDOM = "Random weights"
+RANDOM18 = "Random weights, ResNet-18, maps of 4 x 4"
 THEMSELVES = {"lite0": "Lite0 itself", "dinov2": "DINOv2 itself"}
 
 
@@ -135,6 +145,7 @@ class Bench:
             schedule=replace(usual.schedule, warmup_epochs=min(epochs - 1, max(1, round(epochs / 20)))),
             monitoring=Monitoring(knn_every=0),
             size=row.size or SIDES[data],
+            output_stride=row.output_stride,
             epochs=epochs,
             seed=seed,
             data=self.sets[data],

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from equal_cost_rows import DEEP, LARGE, RANDOM, ROWS, THEMSELVES
+from equal_cost_rows import DEEP, LARGE, RANDOM, RANDOM18, ROWS, THEMSELVES
 from timing import write
 
 from ssl_backbones.metrics import paired_difference, paired_gain, student_interval
@@ -26,7 +26,10 @@ from ssl_backbones.visualizers.figures import new_figure, save_figure
 Record = dict[str, Any]
 SETS = ("imagenette", "goods")
 NUMBERS = ("knn", "linear")
-LABELS = (RANDOM, *(row.label for row in ROWS), *THEMSELVES.values(), *(row.label for row in (*DEEP, *LARGE)))
+LABELS = (
+    *(RANDOM, *(row.label for row in ROWS), *THEMSELVES.values()),
+    *(*(row.label for row in DEEP), RANDOM18, *(row.label for row in LARGE)),
+)
 BYOL, LEWEL_B, MOCO_V2, LEWEL_M = (row.label for row in LARGE)
 LITE0, DINOV2 = (row.label for row in ROWS if row.label.startswith("Distilled"))
 BYOL18 = "BYOL, ResNet-18"
@@ -36,6 +39,7 @@ PAIRS = (
     *((label, DINOV2) for label in LABELS if label.startswith("RoB") and label.endswith("DINOv2")),
     *((row.label, BYOL18) for row in DEEP if row.label != BYOL18),
     ("LEWEL_B, begun as distilled, ResNet-18", "Distilled, Lite0, ResNet-18"),
+    *((row.label, RANDOM18) for row in LARGE),
     (LEWEL_B, BYOL),
     (LEWEL_M, MOCO_V2),
 )

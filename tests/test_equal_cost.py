@@ -102,7 +102,8 @@ def test_every_row_is_a_recipe(row: equal_cost_rows.Row, bench: equal_cost_rows.
     made = bench.recipe(row, "goods", 3, 10)
     assert (made.epochs, made.seed, made.data, made.schedule.warmup_epochs) == (10, 3, bench.sets["goods"], 1)
     assert made.init == (str(bench.out / "runs" / "byol.imagenette.seed3") if row.begins_as else "")
-    assert made.size == row.size == (128 if "resnet18" in made.model else 32)
+    assert made.size == row.size == (64 if "resnet18" in made.model else 32)
+    assert made.output_stride == (16 if "resnet18" in made.model else 0)
     assert getattr(made.method, "teacher", "") == bench.teachers.get(row.teacher, "")
 
 
