@@ -157,13 +157,16 @@ def work(bench: Bench, seeds: list[int], budget18: float, epochs18: int) -> int:
     if budget18:
         deep = replace(bench, budget=budget18)
         failed += sum(not at_cost(deep, row, data, seeds[0], DEEP) for data in sorted(SIDES) for row in DEEP)
-    for row in LARGE if epochs18 else ():
-        for data in row.sets:
-            given = (bench, row, data, seeds[0], epochs18, 0.0)
-            failed += not done(bench, row.label, data, seeds[0], trained, *given)
-            network = (bench, data, seeds[0], str(bench.run(row, data, seeds[0])), row.size)
-            failed += not done(bench, RANDOM18, data, seeds[0], drawn, *network)
+    if epochs18:
+        failed += sum(not for_epochs(bench, row, data, seeds[0], epochs18) for row in LARGE for data in row.sets)
     return failed
+
+
+def for_epochs(bench: Bench, row: Row, data: str, seed: int, epochs: int) -> bool:
+    """Train a row for so many epochs and draw its network beside it, unless they have their records; False if not."""
+    free, folder = replace(bench, budget=0), str(bench.run(row, data, seed))
+    made = done(free, row.label, data, seed, trained, bench, row, data, seed, epochs, 0.0)
+    return made and done(free, RANDOM18, data, seed, drawn, bench, data, seed, folder, row.size)
 
 
 def at_cost(bench: Bench, row: Row, data: str, seed: int, beside: tuple[Row, ...]) -> bool:
