@@ -131,7 +131,7 @@ def test_a_plan_without_labels_is_of_commands_without(
     assert {recipe.labels for recipe in recipes} == {"none"}
 
 
-@pytest.mark.parametrize("count", [FEW - 1, FEW])
+@pytest.mark.parametrize("count", [39, 40])
 @pytest.mark.parametrize("words", [(), ("--gpu_memory", "12")], ids=["here", "elsewhere"])
 def test_every_command_that_is_told_can_be_started(
     words: tuple[str, ...],
@@ -143,11 +143,12 @@ def test_every_command_that_is_told_can_be_started(
     """Distillation first where images are few; every choice with the start that is told beside it."""
     monkeypatch.setattr(plan_module, "forecast", lambda recipe, images, device: COST)
     monkeypatch.setattr(plan_command, "survey", lambda images: SimpleNamespace(sentences=list))
+    monkeypatch.setattr(plan_command, "TAUGHT_BELOW", 40)
     output = told(capsys, "--data", str(links(tmp_path / "my images", count)), *words)
     started = [shlex.split(line) for line in re.findall(r"ssl-backbones pretrain (.*)$", output, re.M)]
     recipes = [read_recipe([word for word in line if word != "--dry_run"], "pretrain", None) for line in started]
     assert {recipe.data for recipe in recipes} == {str(tmp_path / "my images")}
-    taught = recipes[0 if count < FEW else -1]
+    taught = recipes[0 if count < 40 else -1]
     assert (taught.model.partition("_")[2], taught.method.teacher) == ("distilled", TeacherConfig.teacher)  # type: ignore[attr-defined]
     starts = re.findall(r"^\d\. ssl-backbones pretrain (.*)\n(?: .*\n)*? +Start: (--init \S+ --\S+ \S+)", output, re.M)
     assert starts

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ssl_backbones.commands import main
-from ssl_backbones.commands.tables import NoFolderError, measured
+from ssl_backbones.commands.tables import NoFolderError, measured, read
 from ssl_backbones.evaluate.classification.labelled_run import LabelledRun
 from ssl_backbones.evaluate.protocols import finetune, linear, semi
 from ssl_backbones.recipes import RECIPES
@@ -104,6 +104,43 @@ def test_a_runs_folder_stands_for_its_recipe(tmp_path: Path, altered: dict[str, 
     assert len(list(papers_figures(results_of_a_probe(str(tmp_path))))) == expected
 
 
+ALTERED = {"accumulation": [1, 2], "precision": ["auto", "fp32"]}
+
+
+@pytest.mark.parametrize(
+    ("of_the_run", "of_the_results", "reason"),
+    [
+        (ALTERED, {}, "differs from resnet32_rotnet.stl10_200ep in accumulation (2 instead of 1), precision (fp32 "),
+        ({}, {"altered": ALTERED}, "the evaluation differs from linear (patch) in accumulation (2 instead of 1)"),
+        ({}, {"settings": {"init": "resnet32.a"}}, "the weights are those of --init resnet32.a"),
+        ({}, {"data": {"fingerprint": "theirs"}}, "it is of Elsewhere, and the table of STL-10"),
+        ({}, {}, ""),
+        (ALTERED, {"protocol": "knn"}, ""),
+    ],
+)
+def test_results_that_are_left_out_are_told_with_the_reason(
+    of_the_run: dict[str, Any],
+    of_the_results: dict[str, Any],
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, found = tmp_path / "run", tmp_path / "results" / "probe"
+    for folder, name, content in (
+        (run, "recipe.json", {"name": "resnet32_rotnet.stl10_200ep"}),
+        (run, "results.json", {"altered": of_the_run}),
+        (found, "results.json", results_of_a_probe(str(run), **of_the_results)),
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(content))
+    monkeypatch.setattr(image_sets, "DATA", (Data("Elsewhere", "", fingerprints=("theirs",)),))
+    assert main(["tables", "patch-2", "--results", str(tmp_path / "results")]) == 0
+    said = capsys.readouterr().out
+    assert (f"{found} is not in the table: " in said, reason in said) == (bool(reason), True)
+    assert (" 65.1 " in said) == (not reason and not of_the_results)
+
+
 def test_random_weights_have_a_row_of_their_own() -> None:
     found = papers_figures(results_of_a_probe("resnet32_rotnet", random_weights=True))
     assert [figure.value for _, figure in found] == [27.19]
@@ -127,7 +164,7 @@ def test_ours_stands_beside_figures_of_the_same_images(
         ) -> str | None:
             about = {"source": "photos/mine", "images": 3, "fingerprint": fingerprint}
             (tmp_path / "results.json").write_text(json.dumps(made | {"data": about}))
-            return measured((tmp_path,)).get(key)
+            return measured(read((tmp_path,)).values()).get(key)
 
         assert cell("nobody's") == "50.0 on mine"
         assert {cell(fingerprint) for data in DATA for fingerprint in data.fingerprints} == {None}
@@ -140,7 +177,7 @@ def test_ours_stands_beside_figures_of_the_same_images(
 def test_a_place_of_results_is_a_folder(place: str, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(NoFolderError, match=rf"{place}', which is no folder"):
-        measured((tmp_path / place,))
+        read((tmp_path / place,))
 
 
 def test_the_command_shows_ours_beside_theirs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

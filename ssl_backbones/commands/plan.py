@@ -19,7 +19,7 @@ from ssl_backbones.checks import check
 from ssl_backbones.data import open_images, unlabelled
 from ssl_backbones.data.survey import survey
 from ssl_backbones.distributed import doing, say
-from ssl_backbones.train.plan import FEW, from_teacher, plan
+from ssl_backbones.train.plan import TAUGHT_BELOW, from_teacher, plan
 from ssl_backbones.train.processes import meet
 
 LONG = 8.0
@@ -57,9 +57,9 @@ def run(options: Options) -> None:
     if options.hours and options.gpu_memory and device.type != "cuda":
         say("--hours is not used: the GPU is not here to be timed.")
     choices = plan(images, options.data, device, options.gpu_memory, options.hours, options.labels)
-    few, taught = len(images) < FEW, from_teacher(choices[0].recipe)
+    few, taught = len(images) < TAUGHT_BELOW, from_teacher(choices[0].recipe)
     if few:
-        say(f"\nSo few images teach random weights little. Begin with {taught}\n\nOr without a teacher:")
+        say(f"\n{len(images):,} images teach random weights little. Begin with {taught}\n\nOr without a teacher:")
     for number, choice in enumerate(choices, start=1):
         say("\n".join([f"\n{number}. {choice.command}", *(f"   {sentence}" for sentence in choice.sentences())]))
     if not few:

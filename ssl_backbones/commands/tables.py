@@ -7,16 +7,17 @@ Examples:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ssl_backbones.hub.evaluations import place
 from ssl_backbones.refusal import Refusal
-from ssl_backbones.registry.image_sets import known_by
+from ssl_backbones.registry.image_sets import Data, known_by
 from ssl_backbones.registry.paper_table import Table
 from ssl_backbones.registry.tables import TABLES, table_of
-from ssl_backbones.runs.papers_figures import papers_figures
+from ssl_backbones.runs.papers_figures import figures_meant, instead, papers_figures
 from ssl_backbones.runs.results import NOT_MEASURED, read_results, spelled
 from ssl_backbones.typed.values import nearest
 from ssl_backbones.typed.words import Positional
@@ -51,22 +52,28 @@ def run(options: Options) -> None:
         raise UnknownTableError(
             f"no table is called {options.table!r}{nearest(options.table, names)}; it is one of {', '.join(names)}"
         )
-    print("\n".join(lines(table, measured(options.results))))
+    evaluations = read(options.results)
+    print("\n".join([*lines(table, measured(evaluations.values())), *left_out(table, evaluations)]))
 
 
-def measured(folders: tuple[Path, ...]) -> dict[tuple[Table, str, str], str]:
-    """Our numbers in percent, by table, label of the row and column, from the results below some folders.
+def read(folders: tuple[Path, ...]) -> dict[Path, dict[str, Any]]:
+    """The results of the evaluations below some folders, by folder; NoFolderError for what is none."""
+    if missing := next((folder for folder in folders if not folder.is_dir()), None):
+        raise NoFolderError(f"--results has {str(missing)!r}, which is no folder: name one with evaluations in it")
+    files = (path for folder in folders for path in sorted(folder.rglob("results.json")))
+    return {path.parent: read_results(path, "delete it, or name another folder with --results") for path in files}
+
+
+def measured(evaluations: Iterable[dict[str, Any]]) -> dict[tuple[Table, str, str], str]:
+    """Our numbers in percent, by table, label of the row and column, from the results of evaluations.
 
     They name their images where these are not known to be the table's; those on images known to be others are left out.
     """
-    if missing := next((folder for folder in folders if not folder.is_dir()), None):
-        raise NoFolderError(f"--results has {str(missing)!r}, which is no folder: name one with evaluations in it")
     found: dict[tuple[Table, str, str], str] = {}
-    for path in (path for folder in folders for path in sorted(folder.rglob("results.json"))):
-        results = read_results(path, "delete it, or name another folder with --results")
+    for results in evaluations:
         for number, figure in papers_figures(results):
-            images = (results.get("data") or {}).get("fingerprint")
-            if (known := known_by(images)) and known.name != figure.column.images:
+            known = images_of(results)
+            if known and known.name != figure.column.images:
                 continue
             cell = figure.table, figure.row.label, figure.column.name
             if known or cell not in found:
@@ -74,6 +81,22 @@ def measured(folders: tuple[Path, ...]) -> dict[tuple[Table, str, str], str]:
                     "" if known else f" on {place(results)}"
                 )
     return found
+
+
+def left_out(table: Table, evaluations: Mapping[Path, dict[str, Any]]) -> Iterator[str]:
+    """A sentence for each evaluation of a row of the table that does not stand there, with what keeps it out."""
+    for folder, results in evaluations.items():
+        meant = [figure for _, figure in figures_meant(results) if figure.table == table]
+        known, reason = images_of(results), instead(results)
+        if meant and not reason and known and known.name not in [figure.column.images for figure in meant]:
+            reason = f"it is of {known.name}, and the table of {meant[0].column.images}"
+        if meant and reason:
+            yield f"{folder} is not in the table: {reason}."
+
+
+def images_of(results: Mapping[str, Any]) -> Data | None:
+    """The images that an evaluation is of; None where they are not known."""
+    return known_by((results.get("data") or {}).get("fingerprint"))
 
 
 def lines(table: Table, ours: dict[tuple[Table, str, str], str]) -> Iterator[str]:

@@ -35,6 +35,7 @@ SEARCH = frozenset({"learning_rates", "choose_on", "choice_share"})
 RATES = frozenset({"optimizer.lr", "optimizer.backbone_lr", "optimizer.norm_and_bias_lr"})
 """Those of the optimiser that are learning rates."""
 IMPLIED = FREE | SEARCH | {"model", "init", "random", "seed", "annotations_frame", "mask_column", "column"}
+IMPLIED |= {"classes", "deterministic"}
 """Fields that every use of a protocol fills in, or whose outcome stands in others."""
 
 

@@ -83,7 +83,8 @@ def images(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
 
 
 def command(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """The command that runs it again, where DATA stands for the images: the recipe and all that an option can alter.
+    """The command that runs it again, where DATA stands for the images and CLASSES for the list of those that were
+    taken: the recipe and all that an option can alter.
 
     The engine is named, as on another machine another one may be found.
     """
@@ -92,6 +93,9 @@ def command(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     words += ["--cache", "CACHE"] if recipe.get("reencode") else []  # in which images are kept as other pixels
     named = "engine" in results.get("altered", {}) or recipe.get("engine", "auto") == "auto"
     words += [] if named else option("engine", recipe["engine"])
+    apart = {"classes": "CLASSES", "deterministic": True}
+    left = [name for name in apart if recipe.get(name) and name not in results.get("altered", {})]
+    words += [word for name in left for word in option(name, apart[name])]
     words += ["--seed", str(seed)] if seed else []
     return in_code(shlex.join([NAME, "pretrain", str(recipe["name"]), "--data", "DATA", *words]))
 

@@ -36,6 +36,9 @@ ON_A_CPU = ("resnet18", "resnet8")
 FEW = 3000
 """Images below which MoCo v2 is advised: with ResNet-8 it gained more on 300 (docs/own_rules.md). On 9,469 it is ahead
 in six CPU minutes and BYOL after 60 epochs, and BYOL needs no queue; nothing between was measured."""
+TAUGHT_BELOW = 20_000
+"""Images below which a teacher is advised first: on 7,768 and 9,469 distillation was far ahead of training from scratch
+at equal cost (benchmarks/README.md), and no larger set was tried."""
 LEAST = 0.1
 """Share of the epochs that the rules give, below which a run is not worth its start."""
 MARGIN = 1.1

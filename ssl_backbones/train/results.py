@@ -95,10 +95,10 @@ def summary(results: dict[str, Any], folder: RunFolder) -> str:
 def altered(recipe: Recipe) -> dict[str, list[Any]]:
     """The fields in which a run differs from the recipe it is named after: that one's value, and the run's.
 
-    The data path is left out: data are compared by fingerprint; and so are fields that the recipe leaves to rules, and
-    the engine, which stands on its own.
+    The data path and the classes taken are left out: data are compared by fingerprint; and so are fields that the
+    recipe leaves to rules, the engine, which stands on its own, and what makes a run repeatable.
     """
-    free = {*FREE, "seed", "engine"}
+    free = {*FREE, "seed", "engine", "classes", "deterministic"}
     named = recipes.get(recipe.name) if recipe.name in recipes.names() else recipe
     plain, ours = (replace(run, accumulation=run.parts).to_dict() for run in (named, recipe))
     changed = differences(plain, ours)
