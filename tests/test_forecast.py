@@ -17,10 +17,12 @@ from test_plan import CPU, alone, refused
 from two_processes import run_two_processes
 
 from ssl_backbones import commands
-from ssl_backbones.data import open_images
-from ssl_backbones.methods import BYOLConfig, LewelMConfig
+from ssl_backbones.data import Images, open_images
+from ssl_backbones.data.cached import CachedImages
+from ssl_backbones.methods import BYOLConfig, LewelMConfig, Method
 from ssl_backbones.models.teacher import Teacher
 from ssl_backbones.models.teacher_branch import BESIDE
+from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.train import forecast as forecast_module
 from ssl_backbones.train import pretrain as pretrain_module
 from ssl_backbones.train import start as start_module
@@ -170,3 +172,31 @@ def test_the_views_that_are_timed_are_those_of_the_engine(tmp_path: Path, monkey
 def test_a_dry_run_refuses_an_engine_that_the_method_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["resnet8_rotnet.imagenette32_16ep", "--data", str(image_folder(tmp_path / "p")), "--engine", "device"]
     assert "rotnet makes its views by pillow alone" in refused(capsys, "pretrain", *words, "--dry_run")
+
+
+@pytest.mark.parametrize("reencode", [0, 16])
+def test_a_forecast_reads_the_images_as_the_cache_will_have_them(
+    reencode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And tells what making it takes, unless it is there; it leaves none behind."""
+    data, caches = image_folder(tmp_path / "photos", 40), tmp_path / "caches"
+    recipe = tiny(BYOLConfig, data, tmp_path / "run", cache=str(caches), reencode=reencode)
+    images, seen = open_images(str(data)), []
+    read = start_module.read_batch
+
+    def noted(run: Recipe, method: Method, images: Images, device: torch.device) -> tuple[Any, float]:
+        seen.append(images)
+        return read(run, method, images, device)
+
+    monkeypatch.setattr(forecast_module, "read_batch", noted)
+    found = forecast(recipe, images, CPU)
+    assert (found.before > 0, found.steps_per_epoch) == (True, 5)
+    assert {(type(one), len(one)) for one in seen} == {(CachedImages, 8)}
+    assert not caches.exists()
+    pretrain_module.kept_as_pixels(recipe, images, None)
+    assert forecast(recipe, images, CPU).before == 0
+    assert (type(seen[-1]), len(seen[-1])) == (CachedImages, 40)
+    if not reencode:
+        few = replace(recipe, cache=str(tmp_path / "others"), cache_limit=1e-9)
+        assert forecast(few, images, CPU).before == 0, "images too large for it are read as they are"
+        assert not isinstance(seen[-1], CachedImages)

@@ -369,3 +369,18 @@ def test_names_of_ours_are_those_of_the_list() -> None:
         "x",
     ]
     assert {name for name in asked if _is_ours(name)} == listed
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("resnet50_dino.in1k_800ep", "a recipe like it"),
+        ("resnet50_lewel_b.in1k_400ep", "to train it"),
+        ("resnet18_byol", "to train it"),
+    ],
+)
+def test_a_description_says_of_which_weights_its_command_is(name: str, label: str) -> None:
+    described = ssl_backbones.describe(name)
+    assert described.training is not None
+    assert f"  {label}" in str(described)
+    assert (name in described.training.split()) or label != "to train it" or "." not in name

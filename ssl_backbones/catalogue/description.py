@@ -76,7 +76,7 @@ class Description:
             "origin": origin.publisher if origin else None,
             "source": self.source or (f"by hand, from {origin.page}" if origin else "no weights published"),
             "settings": self.settings,
-            "to train it": self.training,
+            "to train it" if self._is_trained_so else "a recipe like it": self.training,
             "paper's top-1": _percent(self.paper_number),
             "their top-1": _percent(origin.number) if origin else None,
             "our top-1": _percent(self.our_number) or "not measured",
@@ -85,6 +85,11 @@ class Description:
         known = {label: fact for label, fact in facts.items() if fact}
         width = max(map(len, known))
         return "\n".join([self.name, *(f"  {label:{width}}  {fact}" for label, fact in known.items())])
+
+    @property
+    def _is_trained_so(self) -> bool:
+        """True if the command is that of these weights, or of no weights in particular."""
+        return not Name.parse(self.name).tag or self.name in (self.training or "").split()
 
     @property
     def _data(self) -> str:

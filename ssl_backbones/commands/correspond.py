@@ -5,7 +5,7 @@ Examples:
 
 Two crops are drawn of each image with a mask. A point or a map on an object in the first leads to the second by the
 features, by a run's own embeddings or maps, and by the place; the share of it that lies on the same object is held
-against a choice at random. MODEL is a registered name, hf-hub:org/name, or the folder of a run.
+against a choice at random. MODEL is a registered name, a timm name, hf-hub:org/name, or the folder of a run.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ Examples:
     ssl-backbones detect runs/mine --preset voc_24k --head faster_c4 --data VOC --out results/detect
     ssl-backbones detect resnet8_byol --preset small --data scenes.parquet --out results/detect --random
 
-MODEL is a registered name, hf-hub:org/name, or the folder of a run. The data are VOC folders (several with commas
-between them, each with :split if need be), a COCO folder or file, or parquet files with a column of objects. --head is
-short for --task.head. The same command goes on with a run that was stopped.
+MODEL is a registered name, a timm name, hf-hub:org/name, or the folder of a run. The data are VOC folders
+(several with commas between them, each with :split if need be), a COCO folder or file, or parquet files with a column
+of objects. --head is short for --task.head. The same command goes on with a run that was stopped.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Examples:
     ssl-backbones embed runs/mine --data images --out features.parquet --projector logs
 
 A parquet file has the columns key, label, class and features; beside a .npy file, the keys and labels of its rows lie
-in a .csv file of the same name. MODEL is a registered name, hf-hub:org/name, or the folder of a run.
+in a .csv file of the same name. MODEL is a registered name, a timm name, hf-hub:org/name, or the folder of a run.
 """
 
 from __future__ import annotations

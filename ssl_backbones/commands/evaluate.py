@@ -6,8 +6,9 @@ Examples:
     ssl-backbones evaluate linear runs/mine --preset lewel_b --data images --out results/linear
     ssl-backbones evaluate knn resnet50 --random --data images --out results/random
 
-The first word is a protocol, the second a registered name, hf-hub:org/name, or the folder of a run; --random evaluates
-the same network with random weights. `ssl-backbones evaluate PROTOCOL --help` explains a protocol and its options.
+The first word is a protocol, the second a registered name, a timm name, hf-hub:org/name, or the folder of a run;
+--random evaluates the same network with random weights. `ssl-backbones evaluate PROTOCOL --help` explains a protocol
+and its options.
 """
 
 from __future__ import annotations

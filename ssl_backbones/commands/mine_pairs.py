@@ -4,7 +4,7 @@ Examples:
     ssl-backbones mine-pairs runs/moco --data photos --out pairs.parquet --picture pairs.png
 
 For every image, the two images of its class that are nearest by a layer's features, and the two in the middle of the
-list. MODEL is a registered name, hf-hub:org/name, or the folder of a run.
+list. MODEL is a registered name, a timm name, hf-hub:org/name, or the folder of a run.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ Examples:
     ssl-backbones pretrain --list
     ssl-backbones pretrain resnet50_lewel_b.in1k_400ep --data /data/imagenet/train --out runs/lewel_b
     ssl-backbones pretrain resnet18_byol.own --data images --epochs 50 --optimizer.lr 0.1
+    ssl-backbones pretrain resnet18_distilled.own --data photos --cache cache --reencode 256
     ssl-backbones pretrain resnet18_byol.own --data images --dry_run
 
 Without a recipe, the sample recipe runs on the images that ship with the repository; --list shows all recipes, and the

@@ -4,9 +4,9 @@ Examples:
     ssl-backbones segment runs/mine --preset voc_fcn_d8 --data VOC2012 --out results/segment
     ssl-backbones segment resnet8_byol --preset small --data scenes.parquet --out results/segment --random
 
-MODEL is a registered name, hf-hub:org/name, or the folder of a run. The data are a folder in Pascal VOC's layout, or
-parquet files with a column of masks. The network is dilated, and tested at the original size of every validation
-image. The same command goes on with a run that was stopped.
+MODEL is a registered name, a timm name, hf-hub:org/name, or the folder of a run. The data are a folder in
+Pascal VOC's layout, or parquet files with a column of masks. The network is dilated, and tested at the original size of
+every validation image. The same command goes on with a run that was stopped.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ Examples:
 
 Leaves index.html and the figures of the papers; with --beside also figures/networks.png: the features of the same
 images by the network with random weights, by the network, and by each of the others, such as it is after fine-tuning.
-MODEL is a registered name, hf-hub:org/name, or the folder of a run, which also tells of its curves and its maps.
+MODEL is a registered name, a timm name, hf-hub:org/name, or the folder of a run, which also tells of its curves
+and its maps.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Options:
     """The model, the images, and what is shown of them."""
 
     model: Positional[str]
-    """A registered name, hf-hub:org/name, or the folder of a run."""
+    """A registered name, a timm name, hf-hub:org/name, or the folder of a run."""
     data: str
     """A folder of images, parquet files, tar shards, or a Hub dataset id; labels are optional."""
     out: Path

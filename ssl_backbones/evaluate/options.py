@@ -24,7 +24,7 @@ class ImageOptions(ABC):
     """The model, the images, and how they are shown to it."""
 
     model: Positional[str]
-    """A registered name, hf-hub:org/name, or the folder of a run."""
+    """A registered name, a timm name, hf-hub:org/name, or the folder of a run."""
     data: str
     """A folder of images, parquet files, tar shards, or a Hub dataset id."""
     verify: bool = False

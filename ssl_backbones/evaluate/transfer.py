@@ -46,7 +46,7 @@ class Transfer(Run, ABC):
     protocol: Hidden[str] = ""
     """Name of the evaluation."""
     model: Positional[str] = ""
-    """A registered name, hf-hub:org/name, or the folder of a run."""
+    """A registered name, a timm name, hf-hub:org/name, or the folder of a run."""
     weights_sha256: Hidden[str] = ""
     """Digest of the backbone before training; a run that is resumed with another one is refused."""
     task: MethodConfig

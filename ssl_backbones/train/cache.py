@@ -80,8 +80,7 @@ def cached(images: Images, source: str, how: Caching, part: str = "") -> Images:
     share the folder, one makes for all. TooManyUnreadableError as a run would raise it.
     """
     place = how.place(source, part)
-    kept = all(in_every_process(lambda: seen(place)))
-    expected = 0 if kept else first_decides(lambda: expected_bytes(images, how))
+    expected = 0 if is_made(source, how, part) else first_decides(lambda: expected_bytes(images, how))
     if not how.side and expected > how.limit * 1e9:
         say(
             f"{source} is not cached: its {len(images)} images take about {expected / 1e9:.1f} GB as pixels, and "
@@ -101,6 +100,16 @@ def cached(images: Images, source: str, how: Caching, part: str = "") -> Images:
     if found.told_by_sizes:
         found.fingerprint, found.fingerprint_by_sizes = images.fingerprint, images.fingerprint_by_sizes
     return found
+
+
+def is_made(source: str, how: Caching, part: str = "") -> bool:
+    """True if every process sees the whole cache of a source. All processes call it."""
+    return all(in_every_process(lambda: seen(how.place(source, part))))
+
+
+def too_large(images: Images, how: Caching) -> bool:
+    """True if the pixels of the images would take more than they may."""
+    return not how.side and expected_bytes(images, how) > how.limit * 1e9
 
 
 def expected_bytes(images: Images, how: Caching) -> int:

@@ -26,13 +26,14 @@ from ssl_backbones.narrator import as_time
 from ssl_backbones.recipes.channels import shown
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.train.beginning import Beginning
+from ssl_backbones.train.cache import Caching, cached, is_made, too_large
 from ssl_backbones.train.cost import disk_needed, gigabytes, while_reading
 from ssl_backbones.train.growth import pixels
 from ssl_backbones.train.guards import within_memory
 from ssl_backbones.train.loader import reading_workers
 from ssl_backbones.train.optimization import build_optimizer
 from ssl_backbones.train.precision import available, passes, timed
-from ssl_backbones.train.pretrain import build, settled_on_data
+from ssl_backbones.train.pretrain import build, part_of, settled_on_data
 from ssl_backbones.train.settle import as_before, engine_of
 from ssl_backbones.train.start import check_batch, fitting, meet_for, read_batch
 from ssl_backbones.train.step_memory import fewest, fitted, memory_needed
@@ -130,6 +131,8 @@ class FewSteps:
     """All, or a batch of them where the method makes files of every image before the first step."""
     kept: Path
     """The folder of those files."""
+    caching: float
+    """Seconds that the cache takes for an image; 0 where there is none to make."""
 
     @classmethod
     @contextmanager
@@ -139,9 +142,10 @@ class FewSteps:
         place = Path(first_decides(partial(mkdtemp, prefix=".ssl-backbones-", dir=shared)))
         try:
             method = recipe.method.on_trial(place / "kept")
+            images, caching = on_trial(recipe, images, place / "cache")
             if method is not recipe.method:
                 images = at(images, np.arange(min(len(images), recipe.batch_size)))
-            yield cls(replace(random(recipe), method=method), images, place / "kept")
+            yield cls(replace(random(recipe), method=method), images, place / "kept", caching)
             gather_objects(None)  # all processes have read what is there
         finally:
             if rank() == 0:
@@ -155,7 +159,7 @@ class FewSteps:
     def seconds_before(self, method: Method, count: int) -> float:
         """Seconds that the files of so many images take; they are there for the steps afterwards."""
         if self.recipe.method.on_trial(self.kept) is self.recipe.method:
-            return 0.0
+            return self.caching * count
         seconds = 0.0
         for few in (at(self.images, np.arange(1)), self.images):  # with the first, what is needed is opened
             first_decides(partial(shutil.rmtree, self.kept, ignore_errors=True))
@@ -163,7 +167,22 @@ class FewSteps:
             with fitting():
                 method.dataset(few, self.recipe.size, self.recipe.seed)
             seconds = time.perf_counter() - began
-        return seconds / len(self.images) * count
+        return (seconds / len(self.images) + self.caching) * count
+
+
+def on_trial(recipe: Recipe, images: Images, place: Path) -> tuple[Images, float]:
+    """The images as the recipe's cache has them, and the seconds that it takes for each that is put in.
+
+    Where that cache is not made yet, it is of one batch and lies in `place`.
+    """
+    how = Caching.of(recipe)
+    if how is None:
+        return images, 0.0
+    if is_made(recipe.data, how, part_of(images)) or first_decides(lambda: too_large(images, how)):
+        return cached(images, recipe.data, how, part_of(images)), 0.0
+    few = at(images, np.arange(min(len(images), recipe.batch_size)))
+    began = time.perf_counter()
+    return cached(few, recipe.data, replace(how, folder=place)), (time.perf_counter() - began) / len(few)
 
 
 def enough(recipe: Recipe, method: Method, images: Images, device: torch.device) -> Timing:
