@@ -1,7 +1,7 @@
 # docker build --tag ssl-backbones .                                                                  for CPUs
 # docker build --tag ssl-backbones:cuda --build-arg WHEELS=https://download.pytorch.org/whl/cu130 .   for NVIDIA GPUs
 # docker run --rm --ipc=host --user "$(id -u):$(id -g)" --volume "$PWD:/work" \
-#   ssl-backbones pretrain resnet18_byol.own --data images --out runs/mine
+#   ssl-backbones pretrain resnet18_distilled.own --data images --out runs/mine
 # With --ipc=host the processes that read images have room to hand them over; Docker gives them 64 MB. With --user the files
 # that it leaves are yours. There is no compiler in it, which --compile would ask for.
 FROM python:3.12-slim

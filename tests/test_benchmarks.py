@@ -115,7 +115,7 @@ def test_the_cost_of_growing_views_is_that_of_its_file() -> None:
     assert list(told) == [f"{medians[name][side]:.3f}" for name in ("moco_v2", "byol") for side in ("32", "16")]
     shares = sorted(one["16"] / one["32"] for one in medians.values())
     saved = sorted(0.75 * (1 - share) for share in shares)
-    for page in (PAGE, (ROOT / "docs" / "own_images.md").read_text(encoding="utf-8")):
+    for page in (PAGE, (ROOT / "docs" / "options.md").read_text(encoding="utf-8")):
         assert f"{100 * shares[0]:.0f} or {100 * shares[1]:.0f} %" in page
         assert f"save {100 * saved[0]:.0f} or {100 * saved[1]:.0f} %" in page
 
