@@ -22,7 +22,7 @@ from ssl_backbones.distributed import gather, own_rows, rank
 from ssl_backbones.losses import AlignedNegatives, aligned_info_nce, aligned_negative_count, info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.mining import PairedBatches, numbers_of_queries
-from ssl_backbones.models.aligned_head import LEWEL, AlignedEmbeddings, AlignedHead, AlignedHeadConfig
+from ssl_backbones.models.aligned_head import LEWEL, AlignedEmbeddings, AlignedHead, AlignedHeadConfig, mixture
 from ssl_backbones.models.backbone import feature_map, normalisation, width_of
 from ssl_backbones.models.ema import EMA, Statistics
 from ssl_backbones.models.key_encoder import KeyEncoderConfig, encode_keys, guard_batch_norm
@@ -41,8 +41,6 @@ class LewelMConfig(AlignedHeadConfig, KeyEncoderConfig, MethodConfig):
     hidden_dim: int = 2048
     projection_dim: int = 128
     aligned_dim: int = 128
-    aligned_weight: float = 0.5
-    """The aligned loss's share of the whole: 0 trains on the global loss alone, 1 on the aligned one alone."""
     aligned_negatives: AlignedNegatives = "other_images_all_maps"
     """The other aligned keys that are negatives of a query."""
     gather_aligned_keys: bool = True
@@ -63,7 +61,6 @@ class LewelMConfig(AlignedHeadConfig, KeyEncoderConfig, MethodConfig):
         AlignedHeadConfig.__post_init__(self)
         KeyEncoderConfig.__post_init__(self)
         check_positive(temperature=self.temperature, queue_size=self.queue_size)
-        check_share("aligned_weight", self.aligned_weight)
         check_share("momentum_end", self.momentum if self.momentum_end is None else self.momentum_end)
 
     def build(self, backbone: nn.Module) -> LewelM:
@@ -112,14 +109,8 @@ class LewelM(Method):
         scored = [self.losses(*views) for views in directions]
         global_loss = torch.stack([losses[0] for losses in scored]).sum()
         aligned_loss = torch.stack([losses[1] for losses in scored]).sum()
-        share = self.config.aligned_weight
         chance = {} if numbers is not None else {"chance": sum(losses[2] for losses in scored)}
-        return {
-            "loss": (1 - share) * global_loss + share * aligned_loss,  # eq. 3
-            "global_loss": global_loss.detach(),
-            "aligned_loss": aligned_loss.detach(),
-            **chance,
-        }
+        return {**mixture(global_loss, aligned_loss, self.config.aligned_weight), **chance}  # eq. 3
 
     def losses(
         self, query_view: Tensor, key_view: Tensor, places: Tensor | None = None, numbers: Tensor | None = None
