@@ -17,7 +17,7 @@ from ssl_backbones.distributed import own_rows
 from ssl_backbones.losses import correspondence, dense_info_nce, info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, on_grid, pooled, width_of
-from ssl_backbones.models.ema import EMA, Statistics
+from ssl_backbones.models.ema import EMA
 from ssl_backbones.models.heads import moco_head
 from ssl_backbones.models.key_encoder import KeyEncoderConfig, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Queue, check_queue
@@ -79,8 +79,9 @@ class DenseCL(Method):
             moco_head(width_of(backbone), config.hidden_dim, config.projection_dim) for _ in range(2)
         )
         guard_batch_norm(self, config.key_bn, config.bn_splits)
-        statistics: Statistics = "average" if config.key_bn == "ema" else "own"
-        self.key_encoder = EMA(statistics, backbone=self.backbone, head=self.head, dense_head=self.dense_head)
+        self.key_encoder = EMA(
+            config.key_bn == "ema", backbone=self.backbone, head=self.head, dense_head=self.dense_head
+        )
         self.queue = Queue(config.queue_size, config.projection_dim)
         self.dense_queue = Queue(config.queue_size, config.projection_dim)
         self.register_buffer("weight", torch.tensor(0.0 if config.dense_after else config.dense_weight))

@@ -22,7 +22,7 @@ from ssl_backbones.losses import multi_positive_info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.mining import PairedBatches, Pairs, PairsError, numbers_of_queries
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
-from ssl_backbones.models.ema import EMA, Statistics
+from ssl_backbones.models.ema import EMA
 from ssl_backbones.models.heads import moco_head
 from ssl_backbones.models.key_encoder import KeyEncoderConfig, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Mask, Queue, check_queue
@@ -113,8 +113,7 @@ class Flags(Method):
         names, dim = [branch.name for branch in config.branches], config.projection_dim
         self.heads = nn.ModuleDict({name: moco_head(width_of(backbone), config.hidden_dim, dim) for name in names})
         guard_batch_norm(self, config.key_bn, config.bn_splits)
-        statistics: Statistics = "average" if config.key_bn == "ema" else "own"
-        self.key_encoder = EMA(statistics, backbone=self.backbone, heads=self.heads)
+        self.key_encoder = EMA(config.key_bn == "ema", backbone=self.backbone, heads=self.heads)
         numbered = config.mask != "none"
         self.queues = nn.ModuleDict({name: Queue(config.queue_size, dim, numbered) for name in names})
 

@@ -17,7 +17,7 @@ from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.aligned_head import LEWEL, AlignedEmbeddings, AlignedHead, AlignedHeadConfig, mixture
 from ssl_backbones.models.backbone import feature_map, normalisation, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
-from ssl_backbones.models.ema import EMA, Statistics, TargetBN
+from ssl_backbones.models.ema import EMA, TargetBN
 from ssl_backbones.models.heads import MLPHead
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.schedules import ema_momentum
@@ -59,8 +59,7 @@ class LewelB(Method):
         self.aligned_predictor = MLPHead(config.aligned_dim, config.hidden_dim, config.aligned_dim)  # q_s
         if config.target_bn == "sync":
             synchronise_batch_norm(self)
-        statistics: Statistics = "average" if config.target_bn == "ema" else "own"
-        self.target = EMA(statistics, backbone=self.backbone, head=self.head)
+        self.target = EMA(config.target_bn == "ema", backbone=self.backbone, head=self.head)
 
     def transform(self, size: int) -> MultiView:
         return MultiView(self.config.views, size, **normalisation(self.backbone))

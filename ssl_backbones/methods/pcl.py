@@ -27,7 +27,7 @@ from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.mining import PairedBatches, numbers_of_queries
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
 from ssl_backbones.models.clustering import Clustering
-from ssl_backbones.models.ema import EMA, Statistics
+from ssl_backbones.models.ema import EMA
 from ssl_backbones.models.heads import moco_head
 from ssl_backbones.models.image_rows import require_rows
 from ssl_backbones.models.key_encoder import KeyEncoderConfig, encode_keys, guard_batch_norm
@@ -102,8 +102,7 @@ class PCL(Method):
         width, dim = width_of(backbone), config.projection_dim
         self.head = moco_head(width, config.hidden_dim, dim) if config.hidden_dim else nn.Linear(width, dim)
         guard_batch_norm(self, config.key_bn, config.bn_splits)
-        statistics: Statistics = "average" if config.key_bn == "ema" else "own"
-        self.key_encoder = EMA(statistics, backbone=self.backbone, head=self.head)
+        self.key_encoder = EMA(config.key_bn == "ema", backbone=self.backbone, head=self.head)
         self.queue = Queue(config.queue_size, dim)
         self.clusterings = nn.ModuleList(Clustering(count, dim, config.temperature) for count in config.granularities)
         self.register_buffer("epochs", torch.zeros((), dtype=torch.long))

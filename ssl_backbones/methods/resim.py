@@ -23,7 +23,7 @@ from ssl_backbones.losses import all_windows, info_nce, region_info_nce, region_
 from ssl_backbones.losses.regions import seen_in_the_other, sliding_windows
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import normalisation, on_grid, pooled, width_of
-from ssl_backbones.models.ema import EMA, Statistics
+from ssl_backbones.models.ema import EMA
 from ssl_backbones.models.heads import moco_head
 from ssl_backbones.models.key_encoder import KeyEncoderConfig, encode_keys, guard_batch_norm
 from ssl_backbones.models.pyramid import Pyramid, last_maps, last_widths
@@ -91,8 +91,7 @@ class ReSim(Method):
         self.head = moco_head(width_of(backbone), config.hidden_dim, config.projection_dim)
         self.pyramid = Pyramid(last_widths(backbone, LEVELS), config.map_dim)
         guard_batch_norm(self, config.key_bn, config.bn_splits)
-        statistics: Statistics = "average" if config.key_bn == "ema" else "own"
-        self.key_encoder = EMA(statistics, backbone=self.backbone, head=self.head, pyramid=self.pyramid)
+        self.key_encoder = EMA(config.key_bn == "ema", backbone=self.backbone, head=self.head, pyramid=self.pyramid)
         self.queue = Queue(config.queue_size, config.projection_dim)
 
     def transform(self, size: int) -> LocatedViews:
