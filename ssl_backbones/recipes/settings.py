@@ -9,7 +9,7 @@ from typing import Literal
 
 from ssl_backbones.checks import check
 from ssl_backbones.optimizers.lars import Trust
-from ssl_backbones.schedules import Per, linear_warmup, polynomial_decay, step_decay, warmup_cosine
+from ssl_backbones.schedules import Per, cosine_decay, linear_warmup, polynomial_decay, step_decay
 from ssl_backbones.typed.values import check_types
 
 ClipPer = Literal["parameter", "all"]
@@ -132,7 +132,7 @@ class ScheduleConfig:
         if self.kind == "cosine":
             if step < self.warmup_epochs * steps_per_epoch:
                 return self.rise(step, steps_per_epoch)
-            fallen = warmup_cosine(step, steps_per_epoch, epochs, self.warmup_epochs, self.per)
+            fallen = cosine_decay(step, steps_per_epoch, epochs, self.warmup_epochs, self.per)
             return self.end_share + (1 - self.end_share) * fallen
         rise = self.rise(step, steps_per_epoch)
         if self.kind == "poly":
