@@ -58,7 +58,7 @@ def online_of(name: str, seed: int, device: torch.device) -> nn.Module:
 def measure(name: str, rounds: int, device: torch.device) -> dict[str, Any]:
     """The time of both ways, and the ratio."""
     online = online_of(name, 0, device)
-    ema = EMA("average", network=online_of(name, 1, device))
+    ema = EMA(averaged=True, network=online_of(name, 1, device))
     targets = {"state dict": online_of(name, 1, device), "in place": online_of(name, 1, device)}
     ways: dict[str, Callable[[], object]] = {
         "ours": lambda: ema.update(MOMENTUM, network=online),

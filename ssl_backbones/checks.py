@@ -54,8 +54,8 @@ def check_seed(name: str, seed: int) -> None:
     check(0 <= seed < 2**63, name, seed, "at least 0 and below 2^63")
 
 
-def check_at_least(part: object, **least: float) -> None:
+def check_at_least(part: object, prefix: str = "", **least: float) -> None:
     """Refuse a field of a part that is below its least value; None is left alone."""
     for name, smallest in least.items():
         value = getattr(part, name)
-        check(value is None or value >= smallest, name, value, f"at least {smallest}")
+        check(value is None or value >= smallest, prefix + name, value, f"at least {smallest}")

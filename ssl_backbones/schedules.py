@@ -23,13 +23,11 @@ def cosine(progress: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def warmup_cosine(step: int, steps_per_epoch: int, epochs: int, warmup_epochs: int = 0, per: Per = "epoch") -> float:
-    """The factor of a linear rise by the step, then half a cosine over the epochs that remain.
+def cosine_decay(step: int, steps_per_epoch: int, epochs: int, warmup_epochs: int, per: Per) -> float:
+    """The factor of half a cosine over the epochs that follow the warm-up.
 
-    The cosine moves once per epoch in MoCo, EMAN and LEWEL, once per step in BYOL; either way it ends above 0.
+    It moves once per epoch in MoCo, EMAN and LEWEL, once per step in BYOL; either way it ends above 0.
     """
-    if step < warmup_epochs * steps_per_epoch:
-        return linear_warmup(step, steps_per_epoch, warmup_epochs)
     epoch = step // steps_per_epoch if per == "epoch" else step / steps_per_epoch
     return cosine((epoch - warmup_epochs) / (epochs - warmup_epochs))
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ssl_backbones.methods import lewel_b as lewel_b_file
 from ssl_backbones.methods import lewel_m as lewel_m_file
 from ssl_backbones.optimizers import LARS
-from ssl_backbones.schedules import warmup_cosine
+from ssl_backbones.recipes.settings import ScheduleConfig
 
 LEWEL_B_CASES = ["LEWEL_B_EMAN", "LEWEL_B_BN"]
 pytestmark = pytest.mark.filterwarnings("ignore:queries and keys share their batch statistics")
@@ -100,8 +100,9 @@ class TestLewelB:
             momentum=config["momentum"],
             weight_decay=config["weight_decay"],
         )
+        schedule, steps = ScheduleConfig(warmup_epochs=config["warmup_epoch"]), len(out["train"])
         for step, recorded in enumerate(out["train"]):
-            factor = warmup_cosine(step, 1, config["epochs"], config["warmup_epoch"], per="epoch")
+            factor = schedule.factor(step, 1, config["epochs"], steps)
             for group in optimizer.param_groups:
                 group["lr"] = config["lr"] * factor
             assert config["lr"] * factor == exactly(recorded["lr"])

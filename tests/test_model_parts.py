@@ -119,11 +119,11 @@ class TestAlignedHead:
 
 
 class TestMovingAverage:
-    @pytest.mark.parametrize("statistics", ["average", "own"])
-    def test_it_is_the_average_of_what_it_was_shown(self, statistics: str) -> None:
+    @pytest.mark.parametrize("averaged", [True, False])
+    def test_it_is_the_average_of_what_it_was_shown(self, averaged: bool) -> None:
         torch.manual_seed(0)
         online = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-        ema = EMA(statistics, net=online)  # type: ignore[arg-type]
+        ema = EMA(averaged, net=online)
         expected = {name: value.clone() for name, value in online.state_dict().items()}
         for momentum in (0.9, 0.5):
             online(torch.randn(8, 3))
@@ -133,19 +133,19 @@ class TestMovingAverage:
             ema.update(momentum, net=online)
             for name, value in online.state_dict().items():
                 is_statistic = "running" in name or "tracked" in name
-                if not is_statistic or statistics == "average":
+                if not is_statistic or averaged:
                     mixed = momentum * expected[name] + (1 - momentum) * value
                     expected[name] = value.clone() if "tracked" in name else mixed
         for name, value in ema.net.state_dict().items():
             torch.testing.assert_close(value, expected[name])
 
     def test_averaged_statistics_are_used_in_training_too(self) -> None:
-        ema = EMA("average", net=nn.BatchNorm1d(4)).train()
+        ema = EMA(averaged=True, net=nn.BatchNorm1d(4)).train()
         assert not ema.net.training
-        assert EMA("own", net=nn.BatchNorm1d(4)).train().net.training
+        assert EMA(averaged=False, net=nn.BatchNorm1d(4)).train().net.training
 
     def test_it_takes_no_gradient(self) -> None:
-        assert not any(parameter.requires_grad for parameter in EMA("own", net=nn.Linear(2, 2)).parameters())
+        assert not any(parameter.requires_grad for parameter in EMA(averaged=False, net=nn.Linear(2, 2)).parameters())
 
 
 @pytest.mark.parametrize("asides", [0, 1, 2])

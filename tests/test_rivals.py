@@ -207,7 +207,13 @@ class Given(nn.Module):
 class TestDenseCL:
     def test_recorded_numbers(self) -> None:
         given_, recorded = RECORDED["densecl/3x3"]["inputs"], RECORDED["densecl/3x3"]["outputs"]
-        config = DenseCLConfig(given_["hidden"], given_["D"], given_["temperature"], given_["K"], key_bn="ema")
+        config = DenseCLConfig(
+            hidden_dim=given_["hidden"],
+            projection_dim=given_["D"],
+            temperature=given_["temperature"],
+            queue_size=given_["K"],
+            key_bn="ema",
+        )
         method = DenseCL(Given(), config).double()
         for network in (method, method.key_encoder):
             weights = [*network.head.parameters(), *network.dense_head.parameters()]

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl_backbones.schedules import Per, cosine, ema_momentum, linear_warmup, step_decay, warmup_cosine
+from ssl_backbones.recipes.settings import ScheduleConfig
+from ssl_backbones.schedules import Per, cosine, ema_momentum, linear_warmup, step_decay
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "lewel.json").read_text())
 LEWEL_B = [case for case in GOLDEN["cases"] if case["name"].startswith("LEWEL_B")]
@@ -21,8 +22,9 @@ def test_recorded_rates_and_momenta(case):
     config, rows = case["config"], case["out"]["train"]
     epochs, per_epoch = config["epochs"], config["steps_per_epoch"]
     assert len(rows) == epochs * per_epoch
+    schedule = ScheduleConfig(warmup_epochs=config["warmup_epoch"])
     for step, row in enumerate(rows):
-        factor = warmup_cosine(step, per_epoch, epochs, config["warmup_epoch"], per="epoch")
+        factor = schedule.factor(step, per_epoch, epochs, len(rows))
         assert config["lr"] * factor == pytest.approx(row["lr"], rel=1e-12)
         assert ema_momentum(step / len(rows), config["m"]) == pytest.approx(row["m"], rel=1e-12)
 
@@ -44,11 +46,12 @@ def test_recorded_rates_and_momenta(case):
     ],
 )
 def test_a_hundred_epochs_of_lewel_b(step: int, per: Per, factor: float):
-    assert warmup_cosine(step, 1251, 100, 10, per) == pytest.approx(factor, abs=1e-7)
+    schedule = ScheduleConfig(warmup_epochs=10, per=per)
+    assert schedule.factor(step, 1251, 100, 125100) == pytest.approx(factor, abs=1e-7)
 
 
 def test_moco_has_no_warmup_and_moves_by_the_epoch():
-    factors = [warmup_cosine(step, 5, 200) for step in range(1000)]
+    factors = [ScheduleConfig().factor(step, 5, 200, 1000) for step in range(1000)]
     expected = [0.5 * (1 + math.cos(math.pi * (step // 5) / 200)) for step in range(1000)]
     assert factors == pytest.approx(expected, rel=1e-12)
 
@@ -61,7 +64,8 @@ RUNS = st.tuples(st.integers(2, 400), st.integers(1, 50)).flatmap(
 @given(RUNS, st.sampled_from(["step", "epoch"]))
 def test_the_factor_rises_then_falls_within_bounds(run: tuple[int, int, int], per: Per):
     epochs, per_epoch, warmup = run
-    factors = [warmup_cosine(step, per_epoch, epochs, warmup, per) for step in range(epochs * per_epoch)]
+    schedule, steps = ScheduleConfig(warmup_epochs=warmup, per=per), epochs * per_epoch
+    factors = [schedule.factor(step, per_epoch, epochs, steps) for step in range(steps)]
     top = warmup * per_epoch
     assert all(0 < factor <= 1 for factor in factors)
     assert factors[:top] == sorted(factors[:top])

@@ -164,18 +164,18 @@ def network(layers: int) -> nn.Module:
     return nn.Sequential(*(part for _ in range(layers) for part in (nn.Linear(3, 3), nn.BatchNorm1d(3))))
 
 
-@pytest.mark.parametrize("statistics", ["own", "average"])
-def test_a_moving_average_takes_as_many_calls_for_a_deep_network(statistics: Any) -> None:
+@pytest.mark.parametrize("averaged", [False, True])
+def test_a_moving_average_takes_as_many_calls_for_a_deep_network(averaged: bool) -> None:
     counts = []
     for layers in (2, 20):
         online = network(layers)
-        ema = EMA(statistics, network=online)
+        ema = EMA(averaged, network=online)
         online(torch.randn(4, 3))
         with Calls() as calls:
             ema.update(0.9, network=online)
         counts.append(calls.count)
         for old, new in zip(ema.network.buffers(), online.buffers(), strict=True):
-            if statistics == "average" and not old.is_floating_point():
+            if averaged and not old.is_floating_point():
                 assert torch.equal(old, new)
     assert counts[0] == counts[1]
 

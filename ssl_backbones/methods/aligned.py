@@ -14,9 +14,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_share
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.aligned_head import LEWEL, AlignedEmbeddings, AlignedHead, AlignedHeadConfig
+from ssl_backbones.models.aligned_head import LEWEL, AlignedEmbeddings, AlignedHead, AlignedHeadConfig, mixture
 from ssl_backbones.models.backbone import feature_map, normalisation, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.objective import NTXentObjective, Objective
@@ -32,15 +31,9 @@ class AlignedConfig(AlignedHeadConfig, MethodConfig):
     paper: ClassVar[Paper] = Paper("LEWEL's aligned branch", *LEWEL)
     objective: Objective = field(default_factory=NTXentObjective)
     """The loss between the embeddings of two views: NTXentObjective(), CosineObjective(), or another."""
-    aligned_weight: float = 0.5
-    """The aligned loss's share of the whole: 0 trains on the global loss alone, 1 on the aligned one alone."""
     sync_bn: bool = True
     """Take batch statistics over all processes."""
     views: tuple[Policy, Policy] = MOCO_V2_VIEWS
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share("aligned_weight", self.aligned_weight)
 
     def build(self, backbone: nn.Module) -> Aligned:
         return Aligned(backbone, self)
@@ -71,11 +64,7 @@ class Aligned(Method):
         objective, share = self.config.objective, self.config.aligned_weight
         global_loss = objective.loss(first.projection[:, None], second.projection[:, None], self.predictor)
         aligned_loss = objective.loss(first.aligned, second.aligned, self.aligned_predictor)
-        scalars: dict[str, Tensor | float] = {
-            "loss": (1 - share) * global_loss + share * aligned_loss,  # eq. 3
-            "global_loss": global_loss.detach(),
-            "aligned_loss": aligned_loss.detach(),
-        }
+        scalars = mixture(global_loss, aligned_loss, share)
         chances = [objective.chance(len(batch[0]), maps) for maps in (1, self.config.num_maps)]
         if chances[0] is not None and chances[1] is not None:
             scalars["chance"] = (1 - share) * chances[0] + share * chances[1]

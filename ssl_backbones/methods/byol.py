@@ -16,7 +16,7 @@ from ssl_backbones.losses import cosine_distance
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
-from ssl_backbones.models.ema import EMA, Statistics, TargetBN
+from ssl_backbones.models.ema import EMA, TargetBN
 from ssl_backbones.models.heads import MLPHead
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.schedules import ema_momentum
@@ -79,8 +79,7 @@ class BYOL(Method):
                     nn.init.normal_(layer.weight, std=0.01)
         if config.target_bn == "sync":
             synchronise_batch_norm(self)
-        statistics: Statistics = "average" if config.target_bn == "ema" else "own"
-        self.target = EMA(statistics, backbone=self.backbone, projector=self.projector)
+        self.target = EMA(config.target_bn == "ema", backbone=self.backbone, projector=self.projector)
 
     def transform(self, size: int) -> MultiView:
         return MultiView(self.config.views, size, **normalisation(self.backbone))

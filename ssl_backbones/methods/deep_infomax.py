@@ -15,11 +15,12 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ssl_backbones.checks import check_positive, check_share
+from ssl_backbones.checks import check_positive
 from ssl_backbones.distributed import own_rows, share_first, world_size
 from ssl_backbones.losses import discriminator_loss, generator_loss
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.backbone import normalisation, pooled, width_of
+from ssl_backbones.models.backbone import pooled, width_of
+from ssl_backbones.models.crop_flip_choices import CropFlipChoices
 from ssl_backbones.models.discriminators import LocalDiscriminator, prior_discriminator
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.typed.values import check_choices
@@ -29,7 +30,7 @@ Prior = Literal["adversarial", "cooperative"]
 
 
 @dataclass(frozen=True)
-class DeepInfoMaxConfig(MethodConfig):
+class DeepInfoMaxConfig(CropFlipChoices, MethodConfig):
     """Deep InfoMax's choices."""
 
     name: ClassVar[str] = "deep_infomax"
@@ -51,18 +52,14 @@ class DeepInfoMaxConfig(MethodConfig):
     prior: Prior = "adversarial"
     """"adversarial": the encoder fools the discriminator; "cooperative": it helps it, as in the public baseline."""
     crop_padding: float = 0.0
-    """Black around an image before a crop of its own size, as a share of the side; 0 for no crop."""
-    flip_p: float = 0.5
-    """Probability of a horizontal flip."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a negative weight of the prior, or an unknown choice."""
+        super().__post_init__()
         check_positive(hidden_dim=self.hidden_dim, local_weight=self.local_weight)
         if not 0 <= self.prior_weight < math.inf:
             raise ValueError(f"prior_weight must be at least 0, not {self.prior_weight}")
         check_choices(self)
-        check_share("crop_padding", self.crop_padding)
-        check_share("flip_p", self.flip_p)
 
     def build(self, backbone: nn.Module) -> DeepInfoMax:
         return DeepInfoMax(backbone, self)
@@ -87,7 +84,7 @@ class DeepInfoMax(Method):
         self.prior_discriminator = prior_discriminator(width)
 
     def transform(self, size: int) -> CropFlip:
-        return CropFlip(size, self.config.crop_padding, self.config.flip_p, **normalisation(self.backbone))
+        return self.config.crop_flip(size, self.backbone)
 
     def forward(self, batch: Tensor) -> dict[str, Tensor | float]:
         """Score images (B, 3, S, S); every image needs another one, here or in another process; ValueError without."""

@@ -16,14 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_backbones.checks import check_positive, check_share
+from ssl_backbones.checks import check_positive
 from ssl_backbones.data import Images, ImageSourceError, NumberedBatches
 from ssl_backbones.distributed import gather
 from ssl_backbones.k_means import ROWS, k_means, pca_whiten
 from ssl_backbones.losses import accuracy, cross_entropy
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
+from ssl_backbones.models.backbone import feature_map, pooled, width_of
 from ssl_backbones.models.classifier import classifier
+from ssl_backbones.models.crop_flip_choices import CropFlipChoices
 from ssl_backbones.models.image_rows import require_rows, rows_from_state
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.shares import all_shares
@@ -34,7 +35,7 @@ Weighting = Literal["inverse", "complement"]
 
 
 @dataclass(frozen=True)
-class DeepClusterConfig(MethodConfig):
+class DeepClusterConfig(CropFlipChoices, MethodConfig):
     """DeepCluster's choices."""
 
     name: ClassVar[str] = "deepcluster"
@@ -57,19 +58,14 @@ class DeepClusterConfig(MethodConfig):
     """Largest number of iterations of k-means."""
     weighting: Weighting = "inverse"
     """An image's weight in the loss: one over its cluster's size, or the share of images outside it (the baseline)."""
-    crop_padding: float = 1 / 8
-    """Black around an image before a crop of its own size, as a share of the side; 0 for no crop."""
-    flip_p: float = 0.5
-    """Probability of a horizontal flip."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for fewer than two clusters, or another value out of range."""
+        super().__post_init__()
         if self.clusters < 2:
             raise ValueError(f"clusters must be at least 2, not {self.clusters}")
         check_positive(hidden_dim=self.hidden_dim, restarts=self.restarts, iterations=self.iterations)
         check_choices(self)
-        check_share("crop_padding", self.crop_padding)
-        check_share("flip_p", self.flip_p)
 
     def build(self, backbone: nn.Module) -> DeepCluster:
         return DeepCluster(backbone, self)
@@ -103,7 +99,7 @@ class DeepCluster(Method):
         self.register_buffer("weights", torch.ones(config.clusters))
 
     def transform(self, size: int) -> CropFlip:
-        return CropFlip(size, self.config.crop_padding, self.config.flip_p, **normalisation(self.backbone))
+        return self.config.crop_flip(size, self.backbone)
 
     def dataset(self, images: Images, size: int, seed: int) -> NumberedBatches:
         """Batches with the row of each image; ImageSourceError where there are fewer images than clusters."""

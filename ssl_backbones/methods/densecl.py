@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_at_least, check_momentum, check_positive, check_share
+from ssl_backbones.checks import check_at_least, check_positive, check_share
 from ssl_backbones.data import Images
 from ssl_backbones.data.batches import BatchDataset, Batches
 from ssl_backbones.data.exchanged import ExchangedBatches, views_and_places
@@ -17,17 +17,16 @@ from ssl_backbones.distributed import own_rows
 from ssl_backbones.losses import correspondence, dense_info_nce, info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, on_grid, pooled, width_of
-from ssl_backbones.models.ema import EMA, Statistics
+from ssl_backbones.models.ema import EMA
 from ssl_backbones.models.heads import moco_head
-from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
+from ssl_backbones.models.key_encoder import KeyEncoderConfig, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Queue, check_queue
 from ssl_backbones.registry.papers import Paper
-from ssl_backbones.typed.values import check_choices
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
 
 
 @dataclass(frozen=True)
-class DenseCLConfig(MethodConfig):
+class DenseCLConfig(KeyEncoderConfig, MethodConfig):
     """DenseCL's choices; all but the last three are MoCo v2's."""
 
     name: ClassVar[str] = "densecl"
@@ -46,12 +45,6 @@ class DenseCLConfig(MethodConfig):
     """tau: the temperature of the softmax."""
     queue_size: int = 65536
     """K: keys of past batches in each of the two queues, the negatives."""
-    momentum: float = 0.999
-    """EMA momentum of the key encoder."""
-    key_bn: KeyBN = "shuffle"
-    """Batch statistics of queries and keys: apart and shuffled, of the whole batch, averaged for keys, or unguarded."""
-    bn_splits: int = 8
-    """Groups with batch statistics of their own under "shuffle", over all processes together: MoCo's eight GPUs."""
     views: tuple[Policy, Policy] = MOCO_V2_VIEWS
     dense_weight: float = 0.5
     """lambda: the weight of the dense loss; the pooled one has the rest."""
@@ -61,12 +54,11 @@ class DenseCLConfig(MethodConfig):
     """S: feature maps with more positions are pooled to S x S for the dense loss; 0 for all that they have."""
 
     def __post_init__(self) -> None:
-        check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, queue_size=self.queue_size)
-        check_positive(temperature=self.temperature, bn_splits=self.bn_splits)
-        check_momentum("momentum", self.momentum)
+        super().__post_init__()
+        check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim)
+        check_positive(temperature=self.temperature, queue_size=self.queue_size)
         check_share("dense_weight", self.dense_weight)
         check_share("dense_after", self.dense_after)
-        check_choices(self)
         check_at_least(self, grid=0)
 
     def build(self, backbone: nn.Module) -> DenseCL:
@@ -87,8 +79,9 @@ class DenseCL(Method):
             moco_head(width_of(backbone), config.hidden_dim, config.projection_dim) for _ in range(2)
         )
         guard_batch_norm(self, config.key_bn, config.bn_splits)
-        statistics: Statistics = "average" if config.key_bn == "ema" else "own"
-        self.key_encoder = EMA(statistics, backbone=self.backbone, head=self.head, dense_head=self.dense_head)
+        self.key_encoder = EMA(
+            config.key_bn == "ema", backbone=self.backbone, head=self.head, dense_head=self.dense_head
+        )
         self.queue = Queue(config.queue_size, config.projection_dim)
         self.dense_queue = Queue(config.queue_size, config.projection_dim)
         self.register_buffer("weight", torch.tensor(0.0 if config.dense_after else config.dense_weight))

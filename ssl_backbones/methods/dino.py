@@ -109,7 +109,7 @@ class DINO(Method):
         self.last = Prototypes(config.outputs, config.projection_dim, config.frozen_steps, weight_norm=True)
         if config.sync_bn:
             synchronise_batch_norm(self)
-        self.teacher = EMA("own", backbone=self.backbone, head=self.head, last=self.last)
+        self.teacher = EMA(averaged=False, backbone=self.backbone, head=self.head, last=self.last)
         self.register_buffer("center", torch.zeros(config.outputs))
         self.register_buffer("temperature", torch.tensor(config.temperature_at(0.0)))
         self.seen = HeldBack()

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_momentum, check_positive
+from ssl_backbones.checks import check_positive
 from ssl_backbones.data import Images, require_labels
 from ssl_backbones.data.exchanged import Exchanged, views_and_places
 from ssl_backbones.distributed import gather, own_rows, world_size
@@ -22,12 +22,11 @@ from ssl_backbones.losses import multi_positive_info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.mining import PairedBatches, Pairs, PairsError, numbers_of_queries
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
-from ssl_backbones.models.ema import EMA, Statistics
+from ssl_backbones.models.ema import EMA
 from ssl_backbones.models.heads import moco_head
-from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
+from ssl_backbones.models.key_encoder import KeyEncoderConfig, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Mask, Queue, check_queue
 from ssl_backbones.registry.papers import Paper
-from ssl_backbones.typed.values import check_choices
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
 
 Enqueue = Literal["all", "first"]
@@ -47,7 +46,7 @@ class Branch:
 
 
 @dataclass(frozen=True)
-class FlagsConfig(MethodConfig):
+class FlagsConfig(KeyEncoderConfig, MethodConfig):
     """FLAGS's choices. Without the global pair and the local branch, it is MoCo v2 with the same loss."""
 
     name: ClassVar[str] = "flags"
@@ -78,23 +77,15 @@ class FlagsConfig(MethodConfig):
     """Keys that enter a queue: all of its branch, or the first of each image (augmentation, first local)."""
     mask: FlagsMask = "none"
     """Keys in a queue that are no negatives of a query: those of its own image and positives, or of its class."""
-    momentum: float = 0.999
-    """EMA momentum of the key encoder."""
-    key_bn: KeyBN = "shuffle"
-    """Batch statistics of queries and keys: apart and shuffled, of the whole batch, averaged for keys, or unguarded."""
-    bn_splits: int = 8
-    """Groups with batch statistics of their own under "shuffle", over all processes together: MoCo's eight GPUs."""
     passes: Passes = "separate"
     """Key views go through the key encoder one by one, with batch statistics of their own, or all at once."""
     views: tuple[Policy, Policy] = MOCO_V2_VIEWS
     """Views of the query and of every key, each drawn for itself."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, queue_size=self.queue_size)
         check_positive(temperature=self.temperature, local_temperature=self.local_temperature)
-        check_positive(bn_splits=self.bn_splits)
-        check_momentum("momentum", self.momentum)
-        check_choices(self)
 
     @property
     def partners(self) -> tuple[int, ...]:
@@ -122,8 +113,7 @@ class Flags(Method):
         names, dim = [branch.name for branch in config.branches], config.projection_dim
         self.heads = nn.ModuleDict({name: moco_head(width_of(backbone), config.hidden_dim, dim) for name in names})
         guard_batch_norm(self, config.key_bn, config.bn_splits)
-        statistics: Statistics = "average" if config.key_bn == "ema" else "own"
-        self.key_encoder = EMA(statistics, backbone=self.backbone, heads=self.heads)
+        self.key_encoder = EMA(config.key_bn == "ema", backbone=self.backbone, heads=self.heads)
         numbered = config.mask != "none"
         self.queues = nn.ModuleDict({name: Queue(config.queue_size, dim, numbered) for name in names})
 

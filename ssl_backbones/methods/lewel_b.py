@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from ssl_backbones.checks import check_momentum, check_share
 from ssl_backbones.losses import cosine_distance
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.aligned_head import LEWEL, AlignedEmbeddings, AlignedHead, AlignedHeadConfig
+from ssl_backbones.models.aligned_head import LEWEL, AlignedEmbeddings, AlignedHead, AlignedHeadConfig, mixture
 from ssl_backbones.models.backbone import feature_map, normalisation, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
-from ssl_backbones.models.ema import EMA, Statistics, TargetBN
+from ssl_backbones.models.ema import EMA, TargetBN
 from ssl_backbones.models.heads import MLPHead
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.schedules import ema_momentum
@@ -30,8 +30,6 @@ class LewelBConfig(AlignedHeadConfig, MethodConfig):
 
     name: ClassVar[str] = "lewel_b"
     paper: ClassVar[Paper] = Paper("LEWEL_B", *LEWEL)
-    aligned_weight: float = 0.5
-    """The aligned loss's share of the whole: 0 trains on the global loss alone, 1 on the aligned one alone."""
     target_momentum: float = 0.98
     """EMA momentum of the target at the start."""
     target_momentum_end: float = 1.0
@@ -42,7 +40,6 @@ class LewelBConfig(AlignedHeadConfig, MethodConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_share("aligned_weight", self.aligned_weight)
         check_momentum("target_momentum", self.target_momentum)
         check_share("target_momentum_end", self.target_momentum_end)
 
@@ -62,8 +59,7 @@ class LewelB(Method):
         self.aligned_predictor = MLPHead(config.aligned_dim, config.hidden_dim, config.aligned_dim)  # q_s
         if config.target_bn == "sync":
             synchronise_batch_norm(self)
-        statistics: Statistics = "average" if config.target_bn == "ema" else "own"
-        self.target = EMA(statistics, backbone=self.backbone, head=self.head)
+        self.target = EMA(config.target_bn == "ema", backbone=self.backbone, head=self.head)
 
     def transform(self, size: int) -> MultiView:
         return MultiView(self.config.views, size, **normalisation(self.backbone))
@@ -75,12 +71,7 @@ class LewelB(Method):
             target1, target2 = embed(self.target, view1), embed(self.target, view2)
         losses12, losses21 = self.losses(online1, target2), self.losses(online2, target1)
         global_loss, aligned_loss = losses12[0] + losses21[0], losses12[1] + losses21[1]
-        share = self.config.aligned_weight
-        return {
-            "loss": (1 - share) * global_loss + share * aligned_loss,  # eq. 3
-            "global_loss": global_loss.detach(),
-            "aligned_loss": aligned_loss.detach(),
-        }
+        return mixture(global_loss, aligned_loss, self.config.aligned_weight)  # eq. 3
 
     def losses(self, online: AlignedEmbeddings, target: AlignedEmbeddings) -> tuple[Tensor, Tensor]:
         """The global loss of projections (B, c), and the aligned one of (B, n, d), map k against map k. Eq. 5."""

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_momentum, check_positive, check_share
+from ssl_backbones.checks import check_positive, check_share
 from ssl_backbones.data import Images
 from ssl_backbones.data.batches import BatchDataset, Batches
 from ssl_backbones.data.exchanged import ExchangedBatches, views_and_places
@@ -22,10 +22,10 @@ from ssl_backbones.distributed import gather, own_rows, rank
 from ssl_backbones.losses import AlignedNegatives, aligned_info_nce, aligned_negative_count, info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.mining import PairedBatches, numbers_of_queries
-from ssl_backbones.models.aligned_head import LEWEL, AlignedEmbeddings, AlignedHead, AlignedHeadConfig
+from ssl_backbones.models.aligned_head import LEWEL, AlignedEmbeddings, AlignedHead, AlignedHeadConfig, mixture
 from ssl_backbones.models.backbone import feature_map, normalisation, width_of
-from ssl_backbones.models.ema import EMA, Statistics
-from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
+from ssl_backbones.models.ema import EMA
+from ssl_backbones.models.key_encoder import KeyEncoderConfig, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Mask, Queue, check_queue
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.schedules import ema_momentum
@@ -33,7 +33,7 @@ from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
 
 
 @dataclass(frozen=True)
-class LewelMConfig(AlignedHeadConfig, MethodConfig):
+class LewelMConfig(AlignedHeadConfig, KeyEncoderConfig, MethodConfig):
     """LEWEL_M's choices: those of its head, of MoCo v2, and of the aligned loss."""
 
     name: ClassVar[str] = "lewel_m"
@@ -41,8 +41,6 @@ class LewelMConfig(AlignedHeadConfig, MethodConfig):
     hidden_dim: int = 2048
     projection_dim: int = 128
     aligned_dim: int = 128
-    aligned_weight: float = 0.5
-    """The aligned loss's share of the whole: 0 trains on the global loss alone, 1 on the aligned one alone."""
     aligned_negatives: AlignedNegatives = "other_images_all_maps"
     """The other aligned keys that are negatives of a query."""
     gather_aligned_keys: bool = True
@@ -51,14 +49,8 @@ class LewelMConfig(AlignedHeadConfig, MethodConfig):
     """Divides the cosines."""
     queue_size: int = 65536
     """K: keys of past batches, the negatives."""
-    momentum: float = 0.999
-    """EMA momentum of the key encoder."""
     momentum_end: float | None = None
     """EMA momentum at the end of the run, reached along half a cosine. Default: constant."""
-    key_bn: KeyBN = "shuffle"
-    """Batch statistics of queries and keys: apart and shuffled, of the whole batch, averaged for keys, or unguarded."""
-    bn_splits: int = 8
-    """Groups with batch statistics of their own under "shuffle", over all processes together: MoCo's eight GPUs."""
     mask: Mask = "none"
     """Keys in the queue that are no negatives of a query: none, or those of its own image."""
     symmetric: bool = False
@@ -66,10 +58,9 @@ class LewelMConfig(AlignedHeadConfig, MethodConfig):
     views: tuple[Policy, Policy] = MOCO_V2_VIEWS
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(temperature=self.temperature, queue_size=self.queue_size, bn_splits=self.bn_splits)
-        check_share("aligned_weight", self.aligned_weight)
-        check_momentum("momentum", self.momentum)
+        AlignedHeadConfig.__post_init__(self)
+        KeyEncoderConfig.__post_init__(self)
+        check_positive(temperature=self.temperature, queue_size=self.queue_size)
         check_share("momentum_end", self.momentum if self.momentum_end is None else self.momentum_end)
 
     def build(self, backbone: nn.Module) -> LewelM:
@@ -85,8 +76,7 @@ class LewelM(Method):
         self.backbone = backbone
         self.head = AlignedHead(width_of(backbone), config)
         guard_batch_norm(self, config.key_bn, config.bn_splits)
-        statistics: Statistics = "average" if config.key_bn == "ema" else "own"
-        self.key_encoder = EMA(statistics, backbone=self.backbone, head=self.head)
+        self.key_encoder = EMA(config.key_bn == "ema", backbone=self.backbone, head=self.head)
         self.queue = Queue(config.queue_size, config.projection_dim, numbered=config.mask == "own")
 
     def transform(self, size: int) -> MultiView:
@@ -118,14 +108,8 @@ class LewelM(Method):
         scored = [self.losses(*views) for views in directions]
         global_loss = torch.stack([losses[0] for losses in scored]).sum()
         aligned_loss = torch.stack([losses[1] for losses in scored]).sum()
-        share = self.config.aligned_weight
         chance = {} if numbers is not None else {"chance": sum(losses[2] for losses in scored)}
-        return {
-            "loss": (1 - share) * global_loss + share * aligned_loss,  # eq. 3
-            "global_loss": global_loss.detach(),
-            "aligned_loss": aligned_loss.detach(),
-            **chance,
-        }
+        return {**mixture(global_loss, aligned_loss, self.config.aligned_weight), **chance}  # eq. 3
 
     def losses(
         self, query_view: Tensor, key_view: Tensor, places: Tensor | None = None, numbers: Tensor | None = None

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_backbones.checks import check_positive, check_share
+from ssl_backbones.checks import check_positive
 from ssl_backbones.data import Images, NumberedBatches
 from ssl_backbones.distributed import gather, gather_with_gradient, rank
 from ssl_backbones.losses import AlignedNegatives, aligned_info_nce, aligned_negative_count
 from ssl_backbones.losses.precision import in_single_precision, widened
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.aligned_head import LEWEL, AlignedEmbeddings, AlignedHead, AlignedHeadConfig
+from ssl_backbones.models.aligned_head import LEWEL, AlignedEmbeddings, AlignedHead, AlignedHeadConfig, mixture
 from ssl_backbones.models.backbone import feature_map, normalisation, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.heads import MLPHead
@@ -49,8 +49,6 @@ class LewelNNCLRConfig(AlignedHeadConfig, MethodConfig):
     """Images of past batches, among whose aligned embeddings the neighbours of aligned ones are sought, map by map."""
     aligned_negatives: AlignedNegatives = "other_images_all_maps"
     """The other aligned predictions that are negatives of a neighbour."""
-    aligned_weight: float = 0.5
-    """The aligned loss's share of the whole: 0 trains on the global loss alone, 1 on the aligned one alone."""
     exclude_self: bool = False
     """Leave embeddings of the image itself out of the search; NNCLR does not."""
     sync_bn: bool = True
@@ -61,7 +59,6 @@ class LewelNNCLRConfig(AlignedHeadConfig, MethodConfig):
         super().__post_init__()
         check_positive(predictor_dim=self.predictor_dim, temperature=self.temperature)
         check_positive(queue_size=self.queue_size, aligned_queue_size=self.aligned_queue_size)
-        check_share("aligned_weight", self.aligned_weight)
 
     def build(self, backbone: nn.Module) -> LewelNNCLR:
         return LewelNNCLR(backbone, self)
@@ -107,10 +104,7 @@ class LewelNNCLR(Method):
             first.aligned, second.aligned, rows, self.aligned_predictor, self.aligned_queue
         )
         share = self.config.aligned_weight
-        return {
-            "loss": (1 - share) * global_loss + share * aligned_loss,  # LEWEL, eq. 3
-            "global_loss": global_loss.detach(),
-            "aligned_loss": aligned_loss.detach(),
+        return mixture(global_loss, aligned_loss, share) | {
             "own_neighbours": own,
             "own_aligned_neighbours": own_aligned,
             "chance": (1 - share) * chance + share * aligned_chance,

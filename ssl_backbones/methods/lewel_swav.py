@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_backbones.checks import check, check_at_least, check_positive, check_share
+from ssl_backbones.checks import check, check_at_least, check_positive
 from ssl_backbones.distributed import gather
 from ssl_backbones.losses import sinkhorn, swapped_prediction
 from ssl_backbones.losses.precision import widened
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.aligned_head import LEWEL, AlignedEmbeddings, AlignedHead, AlignedHeadConfig
+from ssl_backbones.models.aligned_head import LEWEL, AlignedEmbeddings, AlignedHead, AlignedHeadConfig, mixture
 from ssl_backbones.models.backbone import feature_map, joined_by_size, normalisation, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.prototypes import Prototypes
@@ -51,8 +51,6 @@ class LewelSwAVConfig(AlignedHeadConfig, MethodConfig):
     """Iterations of Sinkhorn's algorithm."""
     frozen_steps: int = 313
     """Optimiser steps in which the prototypes are frozen: an epoch of the paper's."""
-    aligned_weight: float = 0.5
-    """The aligned loss's share of the whole: 0 trains on the global loss alone, 1 on the aligned one alone."""
     sync_bn: bool = True
     """Take batch statistics over all processes."""
     views: tuple[Policy, Policy] = SWAV_VIEWS
@@ -65,7 +63,6 @@ class LewelSwAVConfig(AlignedHeadConfig, MethodConfig):
         super().__post_init__()
         check_positive(iterations=self.iterations, temperature=self.temperature, epsilon=self.epsilon)
         check_at_least(self, frozen_steps=0, crops=0)
-        check_share("aligned_weight", self.aligned_weight)
         shown = len(self.policies)
         for name in ("prototypes", "aligned_prototypes"):
             count = getattr(self, name)
@@ -105,12 +102,8 @@ class LewelSwAV(Method):
         global_loss = self.loss(z, self.prototypes)
         aligned_loss = self.loss(y.flatten(1, 2), self.aligned_prototypes)
         share, config = self.config.aligned_weight, self.config
-        return {
-            "loss": (1 - share) * global_loss + share * aligned_loss,  # LEWEL, eq. 3
-            "global_loss": global_loss.detach(),
-            "aligned_loss": aligned_loss.detach(),
-            "chance": (1 - share) * math.log(config.prototypes) + share * math.log(config.aligned_prototypes),
-        }
+        chance = (1 - share) * math.log(config.prototypes) + share * math.log(config.aligned_prototypes)
+        return mixture(global_loss, aligned_loss, share) | {"chance": chance}
 
     def loss(self, embeddings: Tensor, prototypes: Prototypes) -> Tensor:
         """SwAV's loss of embeddings (V, R, D) of V views: row r of a view is assigned, and predicted by the others'."""

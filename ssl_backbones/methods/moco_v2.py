@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_momentum, check_positive, check_share
+from ssl_backbones.checks import check_positive, check_share
 from ssl_backbones.data import Images
 from ssl_backbones.data.batches import BatchDataset, Batches
 from ssl_backbones.data.exchanged import ExchangedBatches, views_and_places
@@ -17,19 +17,18 @@ from ssl_backbones.losses import info_nce
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.mining import PairedBatches, numbers_of_queries
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
-from ssl_backbones.models.ema import EMA, Statistics
+from ssl_backbones.models.ema import EMA
 from ssl_backbones.models.heads import moco_head
-from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
+from ssl_backbones.models.key_encoder import KeyEncoderConfig, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Mask, Queue, check_queue
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.schedules import ema_momentum
-from ssl_backbones.typed.values import check_choices
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
 
 
 @dataclass(frozen=True)
-class MoCoV2Config(MethodConfig):
-    """MoCo v2's choices."""
+class MoCoV2Config(KeyEncoderConfig, MethodConfig):
+    """MoCo v2's choices: those of its key encoder, and these."""
 
     name: ClassVar[str] = "moco_v2"
     paper: ClassVar[Paper] = Paper(
@@ -47,14 +46,8 @@ class MoCoV2Config(MethodConfig):
     """Divides the cosines."""
     queue_size: int = 65536
     """K: keys of past batches, the negatives."""
-    momentum: float = 0.999
-    """EMA momentum of the key encoder."""
     momentum_end: float | None = None
     """EMA momentum at the end of the run, reached along half a cosine. Default: constant."""
-    key_bn: KeyBN = "shuffle"
-    """Batch statistics of queries and keys: apart and shuffled, of the whole batch, averaged for keys, or unguarded."""
-    bn_splits: int = 8
-    """Groups with batch statistics of their own under "shuffle", over all processes together: MoCo's eight GPUs."""
     mask: Mask = "none"
     """Keys in the queue that are no negatives of a query: none, or those of its own image."""
     symmetric: bool = False
@@ -62,11 +55,10 @@ class MoCoV2Config(MethodConfig):
     views: tuple[Policy, Policy] = MOCO_V2_VIEWS
 
     def __post_init__(self) -> None:
-        check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, queue_size=self.queue_size)
-        check_positive(temperature=self.temperature, bn_splits=self.bn_splits)
-        check_momentum("momentum", self.momentum)
+        super().__post_init__()
+        check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim)
+        check_positive(temperature=self.temperature, queue_size=self.queue_size)
         check_share("momentum_end", self.momentum if self.momentum_end is None else self.momentum_end)
-        check_choices(self)
 
     def build(self, backbone: nn.Module) -> MoCoV2:
         return MoCoV2(backbone, self)
@@ -81,8 +73,7 @@ class MoCoV2(Method):
         self.backbone = backbone
         self.head = moco_head(width_of(backbone), config.hidden_dim, config.projection_dim)
         guard_batch_norm(self, config.key_bn, config.bn_splits)
-        statistics: Statistics = "average" if config.key_bn == "ema" else "own"
-        self.key_encoder = EMA(statistics, backbone=self.backbone, head=self.head)
+        self.key_encoder = EMA(config.key_bn == "ema", backbone=self.backbone, head=self.head)
         self.queue = Queue(config.queue_size, config.projection_dim, numbered=config.mask == "own")
 
     def transform(self, size: int) -> MultiView:

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from ssl_backbones.losses import accuracy, cross_entropy
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
+from ssl_backbones.models.backbone import feature_map, pooled, width_of
 from ssl_backbones.models.classifier import classifier
 from ssl_backbones.models.patch_choices import PATCH, PatchChoices
 from ssl_backbones.registry.papers import Paper
-from ssl_backbones.views import CropFlip, PatchViews
+from ssl_backbones.views import PatchViews
 
 TURNS = 4
 
@@ -46,9 +46,7 @@ class PatchRelNet(Method):
         self.head = classifier(config.head, 2 * width_of(backbone), config.hidden_dim, TURNS)
 
     def transform(self, size: int) -> PatchViews:
-        config = self.config
-        base = CropFlip(size, config.crop_padding, config.flip_p, **normalisation(self.backbone))
-        return PatchViews(base, config.ratio, config.positions, config.antialias)
+        return self.config.patch_views(size, self.backbone)
 
     def forward(self, batch: Tensor) -> dict[str, Tensor | float]:
         """Score the views (8B, 3, S, S) that `views.patches.patch_views` lays out; all pass the network at once."""

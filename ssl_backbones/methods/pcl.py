@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_backbones.checks import check, check_at_least, check_momentum, check_positive
+from ssl_backbones.checks import check, check_at_least, check_positive
 from ssl_backbones.data import Images, ImageSourceError
 from ssl_backbones.data.batches import BatchDataset
 from ssl_backbones.data.exchanged import views_and_places
@@ -27,19 +27,18 @@ from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.mining import PairedBatches, numbers_of_queries
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
 from ssl_backbones.models.clustering import Clustering
-from ssl_backbones.models.ema import EMA, Statistics
+from ssl_backbones.models.ema import EMA
 from ssl_backbones.models.heads import moco_head
 from ssl_backbones.models.image_rows import require_rows
-from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
+from ssl_backbones.models.key_encoder import KeyEncoderConfig, encode_keys, guard_batch_norm
 from ssl_backbones.models.queue import Queue, check_queue
 from ssl_backbones.registry.papers import Paper
-from ssl_backbones.typed.values import check_choices
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView, Policy
 
 
 @dataclass(frozen=True)
-class PCLConfig(MethodConfig):
-    """PCL's choices."""
+class PCLConfig(KeyEncoderConfig, MethodConfig):
+    """PCL's choices: those of its key encoder, and these."""
 
     name: ClassVar[str] = "pcl"
     paper: ClassVar[Paper] = Paper(
@@ -57,12 +56,6 @@ class PCLConfig(MethodConfig):
     """tau: divides the cosines; also the mean concentration of prototypes."""
     queue_size: int = 16384
     """Keys of past batches, the negatives of InfoNCE."""
-    momentum: float = 0.999
-    """EMA momentum of the key encoder."""
-    key_bn: KeyBN = "shuffle"
-    """Batch statistics of queries and keys: apart and shuffled, of the whole batch, averaged for keys, or unguarded."""
-    bn_splits: int = 8
-    """Groups with batch statistics of their own under "shuffle", over all processes together: MoCo's eight GPUs."""
     views: tuple[Policy, Policy] = MOCO_V2_VIEWS
     granularities: tuple[int, ...] = (25000, 50000, 100000)
     """k_1, ..., k_M: the clusters of each of the M clusterings, and so their prototypes."""
@@ -76,11 +69,10 @@ class PCLConfig(MethodConfig):
     """Largest number of iterations of k-means."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive(projection_dim=self.projection_dim, queue_size=self.queue_size, temperature=self.temperature)
-        check_positive(bn_splits=self.bn_splits, restarts=self.restarts, iterations=self.iterations)
+        check_positive(restarts=self.restarts, iterations=self.iterations)
         check_at_least(self, hidden_dim=0, negatives=0, instance_epochs=0)
-        check_momentum("momentum", self.momentum)
-        check_choices(self)
         fewest = min(self.granularities, default=0)
         check(fewest >= 2, "granularities", self.granularities, "one number of clusters or more, each at least 2")
         check(
@@ -110,8 +102,7 @@ class PCL(Method):
         width, dim = width_of(backbone), config.projection_dim
         self.head = moco_head(width, config.hidden_dim, dim) if config.hidden_dim else nn.Linear(width, dim)
         guard_batch_norm(self, config.key_bn, config.bn_splits)
-        statistics: Statistics = "average" if config.key_bn == "ema" else "own"
-        self.key_encoder = EMA(statistics, backbone=self.backbone, head=self.head)
+        self.key_encoder = EMA(config.key_bn == "ema", backbone=self.backbone, head=self.head)
         self.queue = Queue(config.queue_size, dim)
         self.clusterings = nn.ModuleList(Clustering(count, dim, config.temperature) for count in config.granularities)
         self.register_buffer("epochs", torch.zeros((), dtype=torch.long))

@@ -13,7 +13,7 @@ from ssl_backbones.losses import nearby, pixel_consistency, propagated
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, on_grid, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
-from ssl_backbones.models.ema import EMA, Statistics, TargetBN
+from ssl_backbones.models.ema import EMA, TargetBN
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.schedules import ema_momentum
 from ssl_backbones.typed.values import check_choices
@@ -73,8 +73,7 @@ class PixPro(Method):
         self.value = nn.Linear(config.projection_dim, config.projection_dim)
         if config.target_bn == "sync":
             synchronise_batch_norm(self)
-        statistics: Statistics = "average" if config.target_bn == "ema" else "own"
-        self.target = EMA(statistics, backbone=self.backbone, projector=self.projector)
+        self.target = EMA(config.target_bn == "ema", backbone=self.backbone, projector=self.projector)
 
     def transform(self, size: int) -> LocatedViews:
         return LocatedViews(MultiView(self.config.views, size, **normalisation(self.backbone)))

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_at_least, check_momentum, check_positive
+from ssl_backbones.checks import check_at_least, check_positive
 from ssl_backbones.data import Images
 from ssl_backbones.data.batches import BatchDataset, Batches
 from ssl_backbones.data.exchanged import ExchangedBatches, views_and_places
@@ -23,13 +23,12 @@ from ssl_backbones.losses import all_windows, info_nce, region_info_nce, region_
 from ssl_backbones.losses.regions import seen_in_the_other, sliding_windows
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import normalisation, on_grid, pooled, width_of
-from ssl_backbones.models.ema import EMA, Statistics
+from ssl_backbones.models.ema import EMA
 from ssl_backbones.models.heads import moco_head
-from ssl_backbones.models.key_encoder import KeyBN, encode_keys, guard_batch_norm
+from ssl_backbones.models.key_encoder import KeyEncoderConfig, encode_keys, guard_batch_norm
 from ssl_backbones.models.pyramid import Pyramid, last_maps, last_widths
 from ssl_backbones.models.queue import Queue, check_queue
 from ssl_backbones.registry.papers import Paper
-from ssl_backbones.typed.values import check_choices
 from ssl_backbones.views import MOCO_V2_VIEWS, Geometry, Located, LocatedViews, MultiView, Policy
 
 LEVELS = 3
@@ -41,7 +40,7 @@ COMPARED = 3
 
 
 @dataclass(frozen=True)
-class ReSimConfig(MethodConfig):
+class ReSimConfig(KeyEncoderConfig, MethodConfig):
     """ReSim's choices; all but the last two are MoCo v2's."""
 
     name: ClassVar[str] = "resim"
@@ -60,10 +59,6 @@ class ReSimConfig(MethodConfig):
     """tau: divides the cosines."""
     queue_size: int = 65536
     """Keys of past batches, the negatives of whole views."""
-    momentum: float = 0.999
-    """EMA momentum of the key encoder."""
-    key_bn: KeyBN = "shuffle"
-    """Batch statistics of queries and keys: apart and shuffled, of the whole batch, averaged for keys, or unguarded."""
     bn_splits: int = 8
     """Groups with batch statistics of their own under "shuffle", and with fine negatives of their own, over all
     processes together: the eight GPUs."""
@@ -75,10 +70,9 @@ class ReSimConfig(MethodConfig):
     those that they have."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, queue_size=self.queue_size)
-        check_positive(temperature=self.temperature, bn_splits=self.bn_splits, map_dim=self.map_dim)
-        check_momentum("momentum", self.momentum)
-        check_choices(self)
+        check_positive(temperature=self.temperature, map_dim=self.map_dim)
         check_at_least(self, grid=0)
 
     def build(self, backbone: nn.Module) -> ReSim:
@@ -97,8 +91,7 @@ class ReSim(Method):
         self.head = moco_head(width_of(backbone), config.hidden_dim, config.projection_dim)
         self.pyramid = Pyramid(last_widths(backbone, LEVELS), config.map_dim)
         guard_batch_norm(self, config.key_bn, config.bn_splits)
-        statistics: Statistics = "average" if config.key_bn == "ema" else "own"
-        self.key_encoder = EMA(statistics, backbone=self.backbone, head=self.head, pyramid=self.pyramid)
+        self.key_encoder = EMA(config.key_bn == "ema", backbone=self.backbone, head=self.head, pyramid=self.pyramid)
         self.queue = Queue(config.queue_size, config.projection_dim)
 
     def transform(self, size: int) -> LocatedViews:

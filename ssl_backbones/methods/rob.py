@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ssl_backbones.checks import check, check_positive, check_share
+from ssl_backbones.checks import check, check_positive
 from ssl_backbones.data import BatchDataset, Images
 from ssl_backbones.distributed import gather, rank, world_size
 from ssl_backbones.losses import (
@@ -31,7 +31,7 @@ from ssl_backbones.losses import (
     info_nce,
 )
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.aligned_head import AlignedEmbeddings, AlignedHead, AlignedHeadConfig, aggregate
+from ssl_backbones.models.aligned_head import AlignedEmbeddings, AlignedHead, AlignedHeadConfig, aggregate, mixture
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.models.heads import MLPHead
@@ -75,7 +75,6 @@ class RoBConfig(TeacherConfig, AlignedHeadConfig, MethodConfig):
     def __post_init__(self) -> None:
         TeacherConfig.__post_init__(self)
         AlignedHeadConfig.__post_init__(self)
-        check_share("aligned_weight", self.aligned_weight)
         check_positive(temperature=self.temperature, queue_size=self.queue_size)
         fits = not (self.kept and self.loss in ALIGNED)
         expected = "byol or moco_v2 where features are kept; or show the teacher every view (--method.kept '')"
@@ -166,12 +165,7 @@ class RoB(Method):
         aligned_loss = torch.stack([self.comparison.aligned(*pair) for pair in pairs]).sum()
         share, count = self.config.aligned_weight, world_size() * len(targets[0])
         chance = (1 - share) * self.comparison.chance + share * self.comparison.aligned_chance(count)
-        return {
-            "loss": (1 - share) * global_loss + share * aligned_loss,  # LEWEL's eq. 3
-            "global_loss": global_loss.detach(),
-            "aligned_loss": aligned_loss.detach(),
-            "chance": 2 * chance,
-        }
+        return mixture(global_loss, aligned_loss, share) | {"chance": 2 * chance}
 
     def pooled_alike(self, maps: Tensor, seen: Tensor | None) -> Tensor:
         """A teacher's map (B, E, H, W) pooled under the student's maps (B, c, h, w) of the same view: (B, n, E)."""

@@ -12,20 +12,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_positive, check_share
+from ssl_backbones.checks import check_positive
 from ssl_backbones.losses import accuracy, cross_entropy
 from ssl_backbones.methods.method import Method, MethodConfig
-from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
+from ssl_backbones.models.backbone import feature_map, pooled, width_of
 from ssl_backbones.models.classifier import Classifier, classifier
+from ssl_backbones.models.crop_flip_choices import CropFlipChoices
 from ssl_backbones.registry.papers import Paper
 from ssl_backbones.typed.values import check_choices
-from ssl_backbones.views import CropFlip, Rotations
+from ssl_backbones.views import Rotations
 
 TURNS = 4
 
 
 @dataclass(frozen=True)
-class RotNetConfig(MethodConfig):
+class RotNetConfig(CropFlipChoices, MethodConfig):
     """RotNet's choices."""
 
     name: ClassVar[str] = "rotnet"
@@ -40,16 +41,11 @@ class RotNetConfig(MethodConfig):
     """One linear layer, or a hidden one before it with BatchNorm and a leaky ReLU."""
     hidden_dim: int = 256
     """The width inside the head, where it is an "mlp"."""
-    crop_padding: float = 1 / 8
-    """Black around an image before a crop of its own size, as a share of the side; 0 for no crop."""
-    flip_p: float = 0.5
-    """Probability of a horizontal flip."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choices(self)
         check_positive(hidden_dim=self.hidden_dim)
-        check_share("crop_padding", self.crop_padding)
-        check_share("flip_p", self.flip_p)
 
     def build(self, backbone: nn.Module) -> RotNet:
         return RotNet(backbone, self)
@@ -65,7 +61,7 @@ class RotNet(Method):
         self.head = classifier(config.head, width_of(backbone), config.hidden_dim, TURNS)
 
     def transform(self, size: int) -> Rotations:
-        return Rotations(CropFlip(size, self.config.crop_padding, self.config.flip_p, **normalisation(self.backbone)))
+        return Rotations(self.config.crop_flip(size, self.backbone))
 
     def forward(self, batch: Tensor) -> dict[str, Tensor | float]:
         """Score the views (4B, 3, S, S) that `views.patches.rotations` lays out."""

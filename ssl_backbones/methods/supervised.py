@@ -8,17 +8,18 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_positive, check_share
+from ssl_backbones.checks import check_positive
 from ssl_backbones.data import Images, ImageSourceError, NumberedBatches, require_labels
 from ssl_backbones.losses import accuracy, cross_entropy
 from ssl_backbones.methods.method import Method, MethodConfig
 from ssl_backbones.models.backbone import feature_map, normalisation, pooled, width_of
+from ssl_backbones.models.crop_flip_choices import CropFlipChoices
 from ssl_backbones.registry.papers import Paper
-from ssl_backbones.views import CropFlip, MultiView, Policy, SingleView, Transform
+from ssl_backbones.views import MultiView, Policy, SingleView, Transform
 
 
 @dataclass(frozen=True)
-class SupervisedConfig(MethodConfig):
+class SupervisedConfig(CropFlipChoices, MethodConfig):
     """The choices of training with labels."""
 
     name: ClassVar[str] = "supervised"
@@ -40,9 +41,8 @@ class SupervisedConfig(MethodConfig):
     """Without views, the chance of a mirror image."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive(classes=self.classes)
-        check_share("crop_padding", self.crop_padding)
-        check_share("flip_p", self.flip_p)
 
     def build(self, backbone: nn.Module) -> Supervised:
         return Supervised(backbone, self)
@@ -60,7 +60,7 @@ class Supervised(Method):
     def transform(self, size: int) -> Transform:
         if self.config.views is not None:
             return SingleView(MultiView((self.config.views,), size, **normalisation(self.backbone)))
-        return CropFlip(size, self.config.crop_padding, self.config.flip_p, **normalisation(self.backbone))
+        return self.config.crop_flip(size, self.backbone)
 
     def dataset(self, images: Images, size: int, seed: int) -> NumberedBatches:
         """Batches with the label of each image; ImageSourceError where there are none, or too many."""

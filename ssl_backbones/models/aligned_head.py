@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check_positive
+from ssl_backbones.checks import check_positive, check_share
 from ssl_backbones.models.heads import MLPHead
 from ssl_backbones.models.unit_softmax import at_least_single, unit_softmax
 from ssl_backbones.typed.values import check_choices
@@ -42,7 +42,7 @@ class AlignedEmbeddings(NamedTuple):
 
 @dataclass(frozen=True)
 class AlignedHeadConfig(ABC):  # noqa: B024  # fields alone
-    """LEWEL's head, and the switches of its ablations (Tables 5 to 7, Fig. 3)."""
+    """LEWEL's head, the switches of its ablations (Tables 5 to 7, Fig. 3), and the mixture of its losses."""
 
     hidden_dim: int = 4096
     """m: the width inside every head."""
@@ -64,10 +64,13 @@ class AlignedHeadConfig(ABC):  # noqa: B024  # fields alone
     """Divides the maps' logits."""
     map_l2_norm: bool = True
     """Normalise each position's logits to unit length over the c maps first."""
+    aligned_weight: float = 0.5
+    """The aligned loss's share of the whole: 0 trains on the global loss alone, 1 on the aligned one alone."""
 
     def __post_init__(self) -> None:
         check_positive(hidden_dim=self.hidden_dim, projection_dim=self.projection_dim, aligned_dim=self.aligned_dim)
         check_positive(groups=self.groups, num_layers=self.num_layers, map_scale=self.map_scale)
+        check_share("aligned_weight", self.aligned_weight)
         check_choices(self)
         if self.semantic_head == "shared" and self.aligned_dim != self.projection_dim:
             raise ValueError(
@@ -142,3 +145,12 @@ def aggregate(pixels: Tensor, maps: Tensor, groups: int) -> Tensor:
     blocks = pixels.reshape(*pixels.shape[:2], groups, -1)  # (B, P, h, C / h)
     block_maps = maps.reshape(*maps.shape[:2], groups, -1)  # (B, P, h, n)
     return torch.einsum("bphc,bphn->bnhc", blocks, block_maps).flatten(2)
+
+
+def mixture(global_loss: Tensor, aligned_loss: Tensor, share: float) -> dict[str, Tensor | float]:
+    """Two losses, scalars, mixed to "loss", of which the aligned one has a share; and each without gradient. Eq. 3."""
+    return {
+        "loss": (1 - share) * global_loss + share * aligned_loss,
+        "global_loss": global_loss.detach(),
+        "aligned_loss": aligned_loss.detach(),
+    }

@@ -8,21 +8,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-Statistics = Literal["average", "own"]
 TargetBN = Literal["ema", "sync", "plain"]
 """Batch statistics of a target: averaged ones, or its own, of the whole batch or of its process's part."""
 
 
 class EMA(nn.Module):
-    """An exponential moving average of named modules, without gradient: `EMA(backbone=..., head=...).backbone`.
+    """An exponential moving average of named modules, without gradient: `EMA(False, backbone=..., head=...).backbone`.
 
-    Its BatchNorms either average the online ones' running statistics and normalise with them (EMAN: Cai et al., 2021),
-    or keep statistics of their own and normalise with those of the batch (BYOL, MoCo).
+    If `averaged`, its BatchNorms average the online ones' running statistics and normalise with them (EMAN: Cai et al.,
+    2021); else they keep statistics of their own and normalise with those of the batch (BYOL, MoCo).
     """
 
-    def __init__(self, statistics: Statistics, **online: nn.Module) -> None:
+    def __init__(self, averaged: bool, **online: nn.Module) -> None:
         super().__init__()
-        self.statistics = statistics
+        self.averaged = averaged
         for name, module in online.items():
             self.add_module(name, copy.deepcopy(module).requires_grad_(False))
         self.train(self.training)
@@ -32,7 +31,7 @@ class EMA(nn.Module):
 
     def train(self, mode: bool = True) -> EMA:
         """Follow the method's mode, except that averaged statistics are always used as they stand."""
-        return super().train(mode and self.statistics == "own")
+        return super().train(mode and not self.averaged)
 
     @torch.no_grad()
     def update(self, momentum: float, **online: nn.Module) -> None:
@@ -43,7 +42,7 @@ class EMA(nn.Module):
         for name, module in online.items():
             mine += self.get_submodule(name).parameters()
             theirs += module.parameters()
-            if self.statistics == "average":
+            if self.averaged:
                 for old, new in zip(self.get_submodule(name).buffers(), module.buffers(), strict=True):
                     if old.is_floating_point():
                         mine.append(old)

@@ -8,17 +8,38 @@ than its query. One process does the same with groups of the batch that are norm
 from __future__ import annotations
 
 import warnings
+from abc import ABC
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from ssl_backbones.checks import check_momentum, check_positive
 from ssl_backbones.distributed import gather, own_rows, same_permutation, world_size
 from ssl_backbones.models.batch_norm import split_batch_norm, synchronise_batch_norm
+from ssl_backbones.typed.values import check_choices
 
 KeyBN = Literal["shuffle", "sync", "ema", "plain"]
 """Batch statistics of queries and keys: apart and shuffled, of the whole batch, averaged for keys, or unguarded."""
+
+
+@dataclass(frozen=True)
+class KeyEncoderConfig(ABC):  # noqa: B024  # fields alone
+    """MoCo's key encoder: the pace of the slow copy, and the guard of its batch statistics."""
+
+    momentum: float = 0.999
+    """EMA momentum of the key encoder."""
+    key_bn: KeyBN = "shuffle"
+    """Batch statistics of queries and keys: apart and shuffled, of the whole batch, averaged for keys, or unguarded."""
+    bn_splits: int = 8
+    """Groups with batch statistics of their own under "shuffle", over all processes together: MoCo's eight GPUs."""
+
+    def __post_init__(self) -> None:
+        check_momentum("momentum", self.momentum)
+        check_positive(bn_splits=self.bn_splits)
+        check_choices(self)
 
 
 def guard_batch_norm(method: nn.Module, key_bn: KeyBN, splits: int) -> None:

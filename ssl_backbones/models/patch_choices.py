@@ -8,10 +8,13 @@ from __future__ import annotations
 from abc import ABC
 from dataclasses import dataclass
 
-from ssl_backbones.checks import check_positive, check_share
+from torch import nn
+
+from ssl_backbones.checks import check_positive
 from ssl_backbones.models.classifier import Classifier
+from ssl_backbones.models.crop_flip_choices import CropFlipChoices
 from ssl_backbones.typed.values import check_choices
-from ssl_backbones.views import Positions, check_ratio
+from ssl_backbones.views import PatchViews, Positions, check_ratio
 
 PATCH = (
     "Self-supervised Learning with Local Attention-Aware Feature",
@@ -23,8 +26,8 @@ PATCH = (
 
 
 @dataclass(frozen=True)
-class PatchChoices(ABC):  # noqa: B024  # fields alone
-    """The choices of the eight views, and of the classifier."""
+class PatchChoices(CropFlipChoices, ABC):
+    """The choices of the augmented image, of its eight views, and of the classifier."""
 
     ratio: float = 0.4
     """The patch's share of the image's side."""
@@ -36,14 +39,13 @@ class PatchChoices(ABC):  # noqa: B024  # fields alone
     """One linear layer, or a hidden one before it with BatchNorm and a leaky ReLU."""
     hidden_dim: int = 256
     """The width inside the head, where it is an "mlp"."""
-    crop_padding: float = 1 / 8
-    """Black around an image before a crop of its own size, as a share of the side; 0 for no crop."""
-    flip_p: float = 0.5
-    """Probability of a horizontal flip."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_ratio(self.ratio)
         check_choices(self)
         check_positive(hidden_dim=self.hidden_dim)
-        check_share("crop_padding", self.crop_padding)
-        check_share("flip_p", self.flip_p)
+
+    def patch_views(self, size: int, backbone: nn.Module) -> PatchViews:
+        """The eight views of an image at `size` x `size` pixels, normalised as the backbone asks."""
+        return PatchViews(self.crop_flip(size, backbone), self.ratio, self.positions, self.antialias)

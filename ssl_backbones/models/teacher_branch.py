@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ssl_backbones.checks import check
+from ssl_backbones.checks import check_at_least
 from ssl_backbones.data import BatchDataset, Batches, Images, NumberedBatches
 from ssl_backbones.distributed import doing, share_first
 from ssl_backbones.models.kept_features import keep_features
@@ -46,7 +46,7 @@ class TeacherConfig(ABC):  # noqa: B024  # fields alone
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check(self.teacher_size >= 0, "teacher_size", self.teacher_size, "at least 0")
+        check_at_least(self, teacher_size=0)
 
     @property
     def given(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ssl_backbones.checks import check
+from ssl_backbones.checks import check, check_at_least
 from ssl_backbones.typed.values import check_types
 
 
@@ -23,7 +23,7 @@ class Progressive:
 
     def __post_init__(self) -> None:
         check_types(self, "progressive.")
-        check(self.start >= 0, "progressive.start", self.start, "at least 0")
+        check_at_least(self, "progressive.", start=0)
         check(0 < self.whole_from <= 1, "progressive.whole_from", self.whole_from, "above 0 and at most 1")
 
     def check(self, size: int) -> None:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import ssl_backbones.methods  # noqa: F401 - makes every method's configuration known by name
-from ssl_backbones.checks import check, check_seed
+from ssl_backbones.checks import check, check_at_least, check_seed
 from ssl_backbones.data.blocks import Keeping
 from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.data.subset import Selection, check_hold_out
@@ -88,7 +88,7 @@ class Run(ABC):
         for name in ("size", "epochs", "batch_size", "accumulation", "log_every", "max_pixels"):
             zero = self.or_zero.get(name, "")
             check(getattr(self, name) >= int(not zero), name, getattr(self, name), f"at least 1{zero}")
-        check(self.max_steps >= 0, "max_steps", self.max_steps, "at least 0")
+        check_at_least(self, max_steps=0)
         share = self.undecided("batch_size") or self.batch_size % self.parts == 0
         check(share, "accumulation", self.accumulation, f"a divisor of the batch size, {self.batch_size}")
         check_seed("seed", self.seed)
@@ -240,7 +240,7 @@ class Recipe(ImageFields, Run):
             check(not own, f"a network given to {self.method.name}", given, way_out)
         chosen = self.labels == "auto" or not (self.classes or self.hold_out)
         check(chosen, "labels", self.labels, "auto where classes are listed or images held out")
-        check(self.reencode >= 0, "reencode", self.reencode, "at least 0")
+        check_at_least(self, reencode=0)
         check(not self.reencode or bool(self.cache), "reencode", self.reencode, "0 without a folder for the cache")
         placed = bool(self.cache) and self.engine == "device"
         way_out = "false, or come with a cache (--cache FOLDER) and views made on the device (--engine device)"

@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ssl_backbones.checks import check
+from ssl_backbones.checks import check, check_at_least
 from ssl_backbones.optimizers.lars import Trust
-from ssl_backbones.schedules import Per, linear_warmup, polynomial_decay, step_decay, warmup_cosine
+from ssl_backbones.schedules import Per, cosine_decay, linear_warmup, polynomial_decay, step_decay
 from ssl_backbones.typed.values import check_types
 
 ClipPer = Literal["parameter", "all"]
@@ -103,7 +103,7 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         check_types(self, "schedule.")
-        check(self.warmup_epochs >= 0, "schedule.warmup_epochs", self.warmup_epochs, "at least 0")
+        check_at_least(self, "schedule.", warmup_epochs=0, warmup_steps=0)
         for name, unit in (("milestones", "epochs"), ("milestone_steps", "steps")):
             values = getattr(self, name)
             rising = all(0 < a < b for a, b in zip((0.5, *values), values, strict=False))
@@ -111,7 +111,6 @@ class ScheduleConfig:
         twice = bool(self.milestones and self.milestone_steps)
         check(not twice, "schedule.milestone_steps", self.milestone_steps, "empty where milestones are epochs")
         steps = self.warmup_steps
-        check(steps >= 0, "schedule.warmup_steps", steps, "at least 0")
         alone = steps == 0 or (self.warmup_epochs == 0 and self.kind != "cosine")
         check(alone, "schedule.warmup_steps", steps, "0 under cosine and where the warm-up counts epochs")
         for name in ("start_share", "end_share"):
@@ -132,7 +131,7 @@ class ScheduleConfig:
         if self.kind == "cosine":
             if step < self.warmup_epochs * steps_per_epoch:
                 return self.rise(step, steps_per_epoch)
-            fallen = warmup_cosine(step, steps_per_epoch, epochs, self.warmup_epochs, self.per)
+            fallen = cosine_decay(step, steps_per_epoch, epochs, self.warmup_epochs, self.per)
             return self.end_share + (1 - self.end_share) * fallen
         rise = self.rise(step, steps_per_epoch)
         if self.kind == "poly":
@@ -156,9 +155,7 @@ class Monitoring:
 
     def __post_init__(self) -> None:
         check_types(self, "monitoring.")
-        check(self.knn_every >= 0, "monitoring.knn_every", self.knn_every, "at least 0")
-        check(self.k >= 1, "monitoring.k", self.k, "at least 1")
-        check(self.bank >= 1, "monitoring.bank", self.bank, "at least 1")
+        check_at_least(self, "monitoring.", knn_every=0, k=1, bank=1)
 
 
 @dataclass(frozen=True)
@@ -174,9 +171,8 @@ class Checkpoints:
 
     def __post_init__(self) -> None:
         check_types(self, "checkpoints.")
-        check(self.every_steps >= 0, "checkpoints.every_steps", self.every_steps, "at least 0")
+        check_at_least(self, "checkpoints.", every_steps=0, keep=1)
         check(0 <= self.every_minutes < math.inf, "checkpoints.every_minutes", self.every_minutes, "at least 0")
-        check(self.keep >= 1, "checkpoints.keep", self.keep, "at least 1")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check
+from ssl_backbones.checks import check_at_least
 from ssl_backbones.distributed import world_size
 from ssl_backbones.evaluate.classification.classifier import Classifier, check_head, linear_layer, output_width
 from ssl_backbones.evaluate.classification.labelled_views import LabelledViews
@@ -34,7 +34,7 @@ class FinetuneConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         check_head(self.classes, self.head_std)
-        check(self.hidden >= 0, "task.hidden", self.hidden, "at least 0")
+        check_at_least(self, "task.", hidden=0)
 
     def build(self, backbone: nn.Module) -> Finetune:
         return Finetune(backbone, self)

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_backbones.checks import check
+from ssl_backbones.checks import check, check_at_least
 from ssl_backbones.data import Images, ImageSourceError, classes_sentence, open_images, opened_once, unlabelled
 from ssl_backbones.data.source import kept_out
 from ssl_backbones.distributed import first_decides, say
@@ -68,9 +68,7 @@ class Options(EvaluationOptions):
         super().__post_init__()
         chosen = self.labels == "auto" or not (self.classes or self.hold_out)
         check(chosen, "labels", self.labels, "auto where classes are listed or images held out")
-        check(self.max_images >= 2 * GROUPS, "max_images", self.max_images, f"at least {2 * GROUPS}")
-        check(self.compared >= 0, "compared", self.compared, "at least 0")
-        check(self.copies >= 0, "copies", self.copies, "at least 0")
+        check_at_least(self, max_images=2 * GROUPS, compared=0, copies=0)
 
 
 def run(options: Options) -> dict[str, Any]:

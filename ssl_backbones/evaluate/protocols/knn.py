@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssl_backbones.checks import check
+from ssl_backbones.checks import check, check_at_least
 from ssl_backbones.data import ImageSourceError
 from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.evaluation import Evaluation, chance, evaluation, one_by_one
@@ -50,7 +50,7 @@ class Options(EvaluationOptions):
         check(bool(self.ks) and min(self.ks) >= 1, "ks", self.ks, "at least 1 each")
         positive = bool(self.temperatures) and min(self.temperatures) > 0
         check(positive, "temperatures", self.temperatures, "above 0 each")
-        check(self.choose_by >= 0, "choose_by", self.choose_by, "at least 0")
+        check_at_least(self, choose_by=0)
 
 
 def run(options: Options) -> dict[str, Any]:

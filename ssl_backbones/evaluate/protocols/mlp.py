@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ssl_backbones.checks import check
+from ssl_backbones.checks import check, check_at_least
 from ssl_backbones.distributed import first_decides, say
 from ssl_backbones.evaluate.classification.head_training import Plan, Training, logits_of, train_head
 from ssl_backbones.evaluate.evaluation import evaluation
@@ -47,8 +47,7 @@ class Options(EvaluationOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("hidden", "epochs", "train_batch_size"):
-            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        check_at_least(self, hidden=1, epochs=1, train_batch_size=1)
         check(0 < self.lr < float("inf"), "lr", self.lr, "above 0")
         check(0 <= self.weight_decay < float("inf"), "weight_decay", self.weight_decay, "at least 0")
 

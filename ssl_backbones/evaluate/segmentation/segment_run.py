@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ssl_backbones.checks import check
+from ssl_backbones.checks import check, check_at_least
 from ssl_backbones.evaluate.segmentation.segmentation import SegmentationConfig
 from ssl_backbones.evaluate.transfer import TaskRun
 from ssl_backbones.recipes.settings import OptimizerConfig, ScheduleConfig
@@ -32,8 +32,7 @@ class SegmentRun(TaskRun):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.resamples >= 2, "resamples", self.resamples, "at least 2")
-        check(self.judge_every >= 0, "judge_every", self.judge_every, "at least 0")
+        check_at_least(self, resamples=2, judge_every=0)
         for name in ("train_lists", "validation_lists"):
             check(len(getattr(self, name)) > 0, name, getattr(self, name), "at least one list")
 

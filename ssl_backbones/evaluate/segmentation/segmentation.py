@@ -13,7 +13,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ssl_backbones.checks import check
+from ssl_backbones.checks import check, check_at_least
 from ssl_backbones.distributed import gather, world_size
 from ssl_backbones.evaluate.detection.voc_folder import VOC_CLASSES
 from ssl_backbones.evaluate.segmentation.fcn import STRIDES, FCNHead, enlarged, widths_of
@@ -60,9 +60,7 @@ class SegmentationConfig(MethodConfig):
     def __post_init__(self) -> None:
         check(0 <= self.classes <= IGNORED, "task.classes", self.classes, f"from 0 to {IGNORED}")
         check(self.output_stride in STRIDES, "task.output_stride", self.output_stride, f"one of {STRIDES}")
-        for name in ("channels", "convs", "dilation", "auxiliary_channels"):
-            check(getattr(self, name) >= 1, f"task.{name}", getattr(self, name), "at least 1")
-        check(self.short_side >= 0, "task.short_side", self.short_side, "at least 0")
+        check_at_least(self, "task.", channels=1, convs=1, dilation=1, auxiliary_channels=1, short_side=0)
         check(0 <= self.dropout < 1, "task.dropout", self.dropout, "at least 0 and below 1")
         check(0 <= self.auxiliary < math.inf, "task.auxiliary", self.auxiliary, "at least 0")
         low, high = self.scale
