@@ -220,8 +220,11 @@ def test_what_the_guide_tells_of_training_at_all_is_that_of_the_files() -> None:
     assert f"DINOv2 itself {teacher:.1f} %, the ResNet-8 that it taught {student:.1f} %" in guide
     assert f"one trained by BYOL {byol:.1f} %" in guide
     begun = {gain["data"]: gain for gain in made["gains"] if gain["row"].startswith("BYOL, begun as")}
-    better, worse = (100 * begun[data][of]["value"] for data, of in (("imagenette", "knn"), ("goods", "linear")))
-    assert f"helped on one set ({better:+.1f} points of k-NN) and hurt on the other ({worse:+.1f} of linear" in guide
+    assert all(
+        gain[number]["low"] < 0 < gain[number]["high"] for gain in begun.values() for number in ("knn", "linear")
+    )
+    here, there = (equal_cost_table.points(begun[data]["knn"]).partition(" (")[0] for data in ("imagenette", "goods"))
+    assert f"(k-NN {here.replace(' [', ' points [')} on one set, {there} on the other)" in guide
     large = json.loads((RESULTS / "large_images.json").read_bytes())["measured"]
     times = next(row["ms_per_image"] for row in large if (row["kind"], row["size"]) == ("sharp", 96))
     decoded, kept = times["opencv"]["median"], times["kept"]["median"]

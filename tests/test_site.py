@@ -148,7 +148,9 @@ def test_the_readme_is_one_screen_that_points_to_the_site() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text.count("\n") <= 120
     for path in PAGES[1:]:
-        assert path.stem in ("index", "data", "publish", "own_rules", "options", "channels") or f"docs/{path.name}" in text
+        assert (
+            path.stem in ("index", "data", "publish", "own_rules", "options", "channels") or f"docs/{path.name}" in text
+        )
 
 
 @pytest.mark.parametrize("kind", [*METHODS.values(), Recipe], ids=lambda kind: kind.__name__)

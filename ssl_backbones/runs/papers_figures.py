@@ -47,7 +47,7 @@ def figures_meant(results: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
 
 
 def instead(results: Mapping[str, Any]) -> str:
-    """What keeps results from standing beside a paper's figures, in words; empty for nothing."""
+    """The cause that keeps results from standing beside a paper's figures, in words; empty for none."""
     if init := results.get("settings", {}).get("init"):
         return f"the weights are those of --init {init}"
     if altered := results.get("altered"):
