@@ -30,7 +30,8 @@ def beside_baselines(asked: Evaluation, count: int) -> dict[str, Any]:
     for candidate, model in made(candidates(asked), lambda model: model.weights_sha256):
         say(f"Verdict: {len(drawn)} of {len(images)} images, seen by {candidate.name}.")
         rows = features_of(model, images, asked.extraction, only=only)
-        views = features_of(model, images, asked.extraction, only=only, views=view_of(model.crop, options.in_chans))
+        view = view_of(model.crop, options.in_chans)
+        views = features_of(model, images, asked.extraction, only=only, views=view, seed=options.seed)
         readable &= rows.readable & views.readable
         found.append((candidate, model.weights_sha256, rows.rows, views.rows))
     kept = torch.from_numpy(np.flatnonzero(readable))

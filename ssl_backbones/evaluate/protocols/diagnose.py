@@ -87,7 +87,7 @@ def run(options: Options) -> dict[str, Any]:
         sample = drawn if len(drawn) < len(images) else None
         views = views_of(asked.model.crop, options.in_chans)
         middle = features_of(asked.model, images, asked.extraction, only=sample)
-        pairs = features_of(asked.model, images, asked.extraction, only=sample, views=views)
+        pairs = features_of(asked.model, images, asked.extraction, only=sample, views=views, seed=options.seed)
         numbers = measured(middle, pairs, options, asked.model.device)
         copies = near_copies(asked, options) if validation and options.copies else {}
         told = beside_baselines(asked, options.compared) if options.compared else {}
