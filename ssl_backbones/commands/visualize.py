@@ -29,9 +29,8 @@ from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.evaluate.model import open_model, usual_device
 from ssl_backbones.files import make_folder
 from ssl_backbones.hub.run_name import run_name
-from ssl_backbones.methods import Method, method_from_run
+from ssl_backbones.methods.from_run import method_with_heads
 from ssl_backbones.models.backbone import center_crop
-from ssl_backbones.models.teacher import TeacherError
 from ssl_backbones.outputs import is_free, together
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.names import without_place
@@ -188,24 +187,14 @@ def viewer_of(options: Options) -> Viewer:
     folder, name, device = Path(options.model), without_place(options.model), usual_device()
     recipe = recorded_recipe(folder) if is_run(options.model) else {}
     network: nn.Module
-    saved = recipe and (options.random or any(folder.glob("checkpoints/step-*")))
-    if saved and (method := with_heads(folder, options)) is not None:
+    method = method_with_heads(folder, trained=not options.random, seed=options.seed) if recipe else None
+    if method is not None:
         network, crop = method.to(device), center_crop(method.backbone, options.size or recipe.get("size"))
     else:
         found = open_model(options.model, device, size=options.size, random=options.random, seed=options.seed)
         network, crop = found.network, found.crop
     name = run_name(recipe, recorded_results(folder)) if recipe else name
     return Viewer(f"{name} with random weights" if options.random else name, network, crop, device, options.seed)
-
-
-def with_heads(folder: Path, options: Options) -> Method | None:
-    """The method of a run; None where its teacher cannot be had, which is said: the backbone alone is shown then."""
-    torch.manual_seed(options.seed)
-    try:
-        return method_from_run(folder, trained=not options.random)
-    except TeacherError as error:
-        print(f"The backbone of {folder} is shown without its heads, as its teacher cannot be had: {error}")
-        return None
 
 
 def draw_figures(options: Options, viewer: Viewer, images: PageImages, projection: Projection) -> Iterator[Path]:

@@ -171,14 +171,14 @@ def measured(knn: Number, images: Mapping[str, Any]) -> EvalResult:
     )
 
 
-def method_of(recipe: Mapping[str, Any]) -> str:
+def method_name(recipe: Mapping[str, Any]) -> str:
     """The suffix of a model's name."""
     return Name.parse(str(recipe["model"])).method
 
 
 def tags_for(recipe: Mapping[str, Any], given: Mapping[str, Provenance]) -> list[str]:
     """The tags that the Hub's pages sort it under; learnt without labels only where that is known of all behind it."""
-    method = method_of(recipe)
+    method = method_name(recipe)
     paper = PAPERS.get(method)
     alone = paper is not None and paper.labels_in(recipe.get("method", {})) is None and not with_labels(given)
     arxiv = re.search(r"arxiv\.org/abs/([\w.]+)", (paper and paper.url) or "")
@@ -188,7 +188,7 @@ def tags_for(recipe: Mapping[str, Any], given: Mapping[str, Provenance]) -> list
 
 def pretrained(recipe: Mapping[str, Any], known: Description, given: Mapping[str, Provenance]) -> str:
     """The method it was pretrained by, and whether labels were used, where that is known."""
-    method = method_of(recipe)
+    method = method_name(recipe)
     paper, behind = PAPERS.get(method), with_labels(given)
     if paper is None:
         return f"by {known.method or method or 'a method that is not registered'}{behind}"
