@@ -18,7 +18,7 @@ from ssl_backbones.data.subset import at
 from ssl_backbones.evaluate import feature_store
 from ssl_backbones.evaluate import features as features_module
 from ssl_backbones.evaluate.feature_store import CacheError
-from ssl_backbones.evaluate.features import Extraction, Features, NotFiniteError, features_of, identity
+from ssl_backbones.evaluate.features import Extraction, Features, FeaturesNotFiniteError, features_of, identity
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model
 from ssl_backbones.train import embed as embed_module
 from ssl_backbones.train.processes import meet
@@ -256,7 +256,7 @@ def test_an_unreadable_image_is_marked_and_remembered(model: EvaluatedModel, tmp
 def test_features_that_are_no_numbers_are_refused_in_a_sentence(images: Images) -> None:
     broken = open_model("resnet8", CPU, size=16, random=True)
     broken.network.conv1.weight.data[0] = torch.nan  # type: ignore[union-attr,operator]
-    with pytest.raises(NotFiniteError, match=r"^features of resnet8 in fp32 are not finite: where its"):
+    with pytest.raises(FeaturesNotFiniteError, match=r"^features of resnet8 in fp32 are not finite: where its"):
         features_of(broken, images, Extraction())
 
 

@@ -31,8 +31,7 @@ from ssl_backbones.files import make_folder
 from ssl_backbones.hub.run_name import run_name
 from ssl_backbones.methods.from_run import method_with_heads
 from ssl_backbones.models.backbone import center_crop
-from ssl_backbones.outputs import is_free, together
-from ssl_backbones.refusal import Refusal
+from ssl_backbones.outputs import OutputError, is_free, together
 from ssl_backbones.registry.names import without_place
 from ssl_backbones.typed.words import Positional
 from ssl_backbones.visualizers import (
@@ -68,10 +67,6 @@ PRINTED = 6
 FIGURES = ("views", "alignment_of_views", "alignment", "neighbours", "features", "networks")
 """Names of figures: those that another network left, and this one does not draw, are deleted."""
 KINDS = ("png", "pdf")
-
-
-class OutError(Refusal, ValueError):
-    """A place where nothing can be written, or something lies already."""
 
 
 @dataclass(frozen=True)
@@ -165,16 +160,16 @@ def opening_of(run: Path) -> list[Section]:
 
 
 def claim_out(options: Options) -> None:
-    """Make the folder; OutError where that fails, or a page lies there that nobody said to replace."""
+    """Make the folder; OutputError where that fails, or a page lies there that nobody said to replace."""
     page, figures = options.out / "index.html", options.out / "figures"
     others = sorted(figures.iterdir()) if figures.is_dir() and not page.exists() else []  # no page of ours drew them
     taken = next((path for path in (page, *others) if not is_free(path)), None)
     if taken and not options.overwrite:
-        raise OutError(f"{taken} exists: choose another folder with --out, or replace it with --overwrite")
+        raise OutputError(f"{taken} exists: choose another folder with --out, or replace it with --overwrite")
     try:
         make_folder(options.out / "figures")
     except OSError as error:
-        raise OutError(f"{options.out} cannot be written to ({error.strerror}): choose another --out") from error
+        raise OutputError(f"{options.out} cannot be written to ({error.strerror}): choose another --out") from error
 
 
 def is_run(model: str) -> bool:

@@ -27,7 +27,7 @@ BLOCK = 2_048
 """Images of a file: what a stop may cost."""
 
 
-class NotFiniteError(Refusal, ValueError):
+class FeaturesNotFiniteError(Refusal, ValueError):
     """Features that are NaN or infinite."""
 
 
@@ -101,9 +101,9 @@ def features_of(
 
 
 def check_finite(block: Block, model: EvaluatedModel, how: Extraction) -> None:
-    """Raise NotFiniteError for features (n, D) that are NaN or infinite."""
+    """Raise FeaturesNotFiniteError for features (n, D) that are NaN or infinite."""
     if not block[0].isfinite().all():
-        raise NotFiniteError(
+        raise FeaturesNotFiniteError(
             f"features of {model.name} in {how.precision} are not finite: where its training went "
             "well (its log tells), take --precision fp32"
         )

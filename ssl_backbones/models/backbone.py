@@ -21,6 +21,10 @@ from ssl_backbones.views.center_crop import CenterCrop
 from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD
 
 
+class LayerError(Refusal, ValueError):
+    """A layer that a network does not have, or that has no map to show; the message says which there are."""
+
+
 def width_of(backbone: nn.Module) -> int:
     """The number C of channels of a backbone's feature maps; ValueError for what is no headless timm model."""
     width = getattr(backbone, "num_features", None)

@@ -35,7 +35,7 @@ from ssl_backbones.train.monitor import Monitor
 from ssl_backbones.views import SingleView
 
 
-class ComparisonError(Refusal, RuntimeError):
+class VerdictError(Refusal, RuntimeError):
     """A failure of the comparison in one of several processes, for which the others would wait."""
 
 
@@ -43,7 +43,7 @@ def conclude(beginning: Beginning, monitor: Monitor, bench: Bench) -> None:
     """Compare the backbone with its baselines, in all processes; a failure is printed and skips the comparison.
 
     Losing a process is another matter: it ends the run, and the same command resumes with the comparison. So it is
-    where one of several fails at what they do together: ComparisonError.
+    where one of several fails at what they do together: VerdictError.
     """
     with skipped_after_failure(alone=world_size() == 1):
         monitor.baselines = beside_baselines(beginning, monitor.asked_images, bench)
@@ -51,7 +51,7 @@ def conclude(beginning: Beginning, monitor: Monitor, bench: Bench) -> None:
 
 @contextmanager
 def skipped_after_failure(alone: bool) -> Iterator[None]:
-    """Context manager: print what fails in a process that nobody waits for, and go on; elsewhere ComparisonError."""
+    """Context manager: print what fails in a process that nobody waits for, and go on; elsewhere VerdictError."""
     try:
         yield
     except Refusal:
@@ -61,7 +61,7 @@ def skipped_after_failure(alone: bool) -> Iterator[None]:
             raise
         said = f"the comparison with other networks failed ({type(error).__name__}: {error})"
         if not alone:
-            raise ComparisonError(
+            raise VerdictError(
                 f"{said} in process {rank()} of {world_size()}, all else is saved: start the same command again, or "
                 "in one process, which leaves out a comparison that fails"
             ) from error
