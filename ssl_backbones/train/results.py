@@ -170,7 +170,7 @@ def asked_of(trained: Trained) -> list[dict[str, Any]]:
 
 
 def draw_maps(recipe: Recipe, monitor: Monitor, trained: Trained) -> None:
-    """Draw the alignment maps on the first images, for a method that has such maps."""
+    """Draw the alignment maps on images spread over all, for a method that has such maps."""
     if not isinstance(trained.method, HasAlignmentMaps):
         return
     crop = center_crop(trained.method.backbone, PICTURE_SCALE * recipe.size, recipe.decoding.seen)
