@@ -16,6 +16,7 @@ from ssl_backbones.catalogue.description import Description
 from ssl_backbones.catalogue.lookup import describe, list_models
 from ssl_backbones.hub.evaluation_section import evaluation, on_new_labels
 from ssl_backbones.hub.evaluations import Results, apart, data_set, index
+from ssl_backbones.hub.export import KEPT
 from ssl_backbones.hub.given import Terms, base_model, givens, sentences, settled, terms_of, with_labels
 from ssl_backbones.hub.markup import cell, plain_texts
 from ssl_backbones.hub.run_name import data_name, fingerprint, on_own_images, run_name
@@ -210,7 +211,7 @@ def loading(known: Description, source: str | None) -> dict[str, Any]:
 def preparation(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """The rows on how an image is prepared."""
     cfg = config.get("pretrained_cfg", {})
-    return [(name, cfg.get(name)) for name in ("input_size", "mean", "std", "interpolation", "crop_pct")]
+    return [(name, cfg.get(name)) for name in KEPT]
 
 
 def images_terms(recipe: Mapping[str, Any], results: Results, known: Description, terms: Terms) -> str:

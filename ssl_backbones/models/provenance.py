@@ -26,6 +26,7 @@ from ssl_backbones.registry.names import HUB, LEFT, Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.tags import TAGS, Tag
 from ssl_backbones.typed.records import ANEW, check_recipe, check_results
+from ssl_backbones.views.center_crop import PREPARATION
 
 OWN_RUN = "a run of this package"
 Labels = Literal["none", "classes", "captions", "not recorded"]
@@ -108,6 +109,11 @@ class Provenance:
     def is_own(self) -> bool:
         """True for a run of this package, whose maker chooses the licence where none binds."""
         return (self.source or "").startswith(OWN_RUN)
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """The preparation of its images, but for their size, under timm's names."""
+        return {name: getattr(self, name) for name in PREPARATION}
 
     @property
     def shown(self) -> str:
