@@ -50,9 +50,10 @@ from ssl_backbones.visualizers import (
     thumbnail_map,
     view_panels,
 )
+from ssl_backbones.visualizers.embedding import FEWEST
 from ssl_backbones.visualizers.figures import save_image
 from ssl_backbones.visualizers.gallery import Section
-from ssl_backbones.visualizers.page import FEW, agreement, draw_page, usual_projection
+from ssl_backbones.visualizers.page import agreement, draw_page, usual_projection
 from ssl_backbones.visualizers.page_images import PageImages, Viewer, magnified, seen_by, task_views, view_pairs
 from ssl_backbones.visualizers.run_section import (
     recorded_recipe,
@@ -131,8 +132,10 @@ def visualize(options: Options) -> list[Path]:
             opening=opening_of(Path(options.model)) if options.model else [],
             projection=projection,
         )
-        if options.beside and len(images.indices) < FEW:
-            raise ImageSourceError(f"{len(images.indices)} images are too few to lay out: --beside needs {FEW} or more")
+        if options.beside and len(images.indices) < FEWEST:
+            raise ImageSourceError(
+                f"{len(images.indices)} images are too few to lay out: --beside needs {FEWEST} or more"
+            )
         drawn = [page, *draw_figures(options, viewer, images, projection)]
         drawn += draw_networks(options, [viewer, *others], images, projection)
         for path in {options.out / "figures" / f"{name}.{kind}" for name in FIGURES for kind in KINDS} - {*drawn}:
@@ -211,7 +214,7 @@ def draw_figures(options: Options, viewer: Viewer, images: PageImages, projectio
         k = min(8, len(images.indices) - 1)
         sheet = neighbour_sheet(images.shown, images.features, chosen, k=k)
         yield written(options.out / "figures" / "neighbours.png", sheet)
-    if len(images.indices) >= FEW:
+    if len(images.indices) >= FEWEST:
         places = embed_2d(torch.nn.functional.normalize(images.features, dim=1), projection, seed=options.seed).places
         drawn = thumbnail_map(images.shown, places, images.labels, images.source.classes)
         yield written(options.out / "figures" / "features.png", drawn)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ssl_backbones import recipes
 from ssl_backbones.data import Batches, Request
+from ssl_backbones.data.digests import spread
 from ssl_backbones.files import UnwritableError, read_object, write_file
 from ssl_backbones.hub.card import model_card
 from ssl_backbones.hub.given import bound_to, givens
@@ -175,7 +176,7 @@ def draw_maps(recipe: Recipe, monitor: Monitor, trained: Trained) -> None:
         return
     crop = center_crop(trained.method.backbone, PICTURE_SCALE * recipe.size, recipe.decoding.seen)
     asked = monitor.asked_images
-    indices = np.linspace(0, len(asked) - 1, min(IMAGES, len(asked)), dtype=int)
+    indices = np.array(spread(len(asked), IMAGES))
     levels = Batches(asked, crop, recipe.seed)[Request(0, indices)].content
     maps = alignment_maps(trained.method, crop.on_device(levels.to(trained.device)))
     figure = alignment_figure([picture(image) for image in levels.numpy()], maps.float())
