@@ -73,6 +73,11 @@ def private_folder(prefix: str, beside: Path | None = None) -> Iterator[Path]:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def is_new_or_empty(path: Path) -> bool:
+    """True for a path where nothing is yet, or an empty folder: one that `new_folder` can make."""
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+
+
 @contextmanager
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A private folder to write to, which takes the place of `path`, new or empty, once the block has ended well.

@@ -57,8 +57,13 @@ def cores_here() -> int:
         cores = min(cores, math.ceil(int(quota) / int(period)))
     except (OSError, ValueError):  # no container, or one without a limit
         pass
-    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(1, int(cores) // (int(processes) if processes.isdecimal() and int(processes) else 1))
+    return max(1, int(cores) // processes_here())
+
+
+def processes_here() -> int:
+    """The processes that a launcher says it has started on this machine; 1 where none says so."""
+    said = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return int(said) if said.isdecimal() and int(said) else 1
 
 
 wait_passively()

@@ -42,7 +42,7 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         """Take the lock; LockedError where another process has it, OSError where the file cannot be opened."""
-        self.descriptor = without_links(os.fspath(path), os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0))
+        self.descriptor = without_links(os.fspath(path), os.O_RDWR | os.O_CREAT)
         try:
             if not stat.S_ISREG(os.fstat(self.descriptor).st_mode):
                 raise OSError(errno.EINVAL, "it is no regular file", str(path))

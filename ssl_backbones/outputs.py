@@ -21,7 +21,7 @@ NOTE = f"{PRIVATE}together-"
 
 
 class OutputError(Refusal, ValueError):
-    """A file to write that exists, or has no folder to lie in."""
+    """A file to write that exists, or a place where none can be written."""
 
 
 def check_output(path: Path, overwrite: bool) -> None:

@@ -225,7 +225,7 @@ def as_rank(rank: int, parts: dict[str, Part], dtype: torch.dtype) -> dict[str, 
         build = pretrain_module.build
         patch.setattr(pretrain_module, "build", lambda *asked, **more: build(*asked, **more).to(dtype))
         looked_at = ending.looked_at
-        patch.setattr(ending, "looked_at", lambda name, network, *more: looked_at(name, network.to(dtype), *more))
+        patch.setattr(ending, "looked_at", lambda network, *more: looked_at(network.to(dtype), *more))
         for kind in (CenterCrop, MultiView):
             patch.setattr(kind, "on_device", typed(kind.on_device, dtype))
         for name, part in parts.items():

@@ -20,7 +20,11 @@ from runs import image_folder, run, tiny
 from warm_processes import line_of, start_program
 
 from ssl_backbones.cleanup import run_to_end
+from ssl_backbones.commands import convert, embed
+from ssl_backbones.hub.bundle import write_bundle
+from ssl_backbones.hub.publishing.files import check_empty
 from ssl_backbones.methods import MoCoV2Config
+from ssl_backbones.refusal import Refusal
 
 ENDS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
@@ -111,6 +115,38 @@ def family(tmp_path: Path) -> Path:
 def all_end(place: Path) -> None:
     for name in ("parent", "child"):
         until(lambda name=name: is_dead(place, name))  # type: ignore[misc]
+
+
+def embedding(place: Path, **more: Any) -> embed.Options:
+    """The options of embedding images into a folder for TensorBoard's projector."""
+    return embed.Options(model="resnet8", data="none", out=place.parent / "features.npy", projector=place, **more)
+
+
+MAKING: dict[str, Callable[[Path], object]] = {
+    "bundle": lambda place: write_bundle([], place),
+    "convert": lambda place: convert.run(convert.Options(Path("none.pth"), place)),
+    "publish": check_empty,
+    "embed": lambda place: embed.check_outputs(embedding(place)),
+}
+"""Everything that makes a folder to hold what it writes alone, as far as it refuses a place."""
+
+
+@pytest.mark.parametrize("make", MAKING.values(), ids=MAKING)
+def test_a_folder_is_made_neither_over_a_file_nor_among_others(make: Callable[[Path], object], tmp_path: Path) -> None:
+    taken = tmp_path / "folder"
+    taken.mkdir()
+    (taken / "file").write_text("mine")
+    for place in (taken, taken / "file"):
+        with pytest.raises(Refusal, match="empty"):
+            make(place)
+    assert (taken / "file").read_text() == "mine"
+
+
+def test_a_file_is_not_replaced_by_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(Refusal, match="empty"):
+        embed.check_outputs(embedding(tmp_path / "file", overwrite=True))
+    embed.check_outputs(embedding(tmp_path, overwrite=True))
 
 
 @pytest.mark.parametrize("manners", ["polite", "deaf"])

@@ -17,8 +17,9 @@ from evaluations import ASKED, QUICK, TRAIN, VALIDATION, evaluated, labelled_ima
 from two_processes import run_two_processes
 
 from ssl_backbones.commands import evaluate
-from ssl_backbones.data import open_images
+from ssl_backbones.data import Batches, open_images
 from ssl_backbones.distributed import world_size
+from ssl_backbones.evaluate import features
 from ssl_backbones.evaluate.classification.head_training import logits_of
 from ssl_backbones.evaluate.features import Extraction, features_of
 from ssl_backbones.evaluate.labelled import Labelled
@@ -27,6 +28,7 @@ from ssl_backbones.evaluate.options import FREE, EvaluationOptions
 from ssl_backbones.evaluate.protocols import knn, logistic, mlp
 from ssl_backbones.metrics import wilson_interval
 from ssl_backbones.recipes.sample import IMAGES
+from ssl_backbones.views import MultiView
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,20 @@ def test_a_protocol_leaves_its_results(
     assert "holds the finished evaluation" in capsys.readouterr().out
     assert "options.seed is 0 there and 1 here" in refusal(capsys, protocol, data, tmp_path / "out", "--seed", "1")
     assert (tmp_path / "features").is_dir()
+
+
+def test_views_are_drawn_by_the_seed_and_kept_middle_crops_serve_every_seed(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[bool, int]] = []
+
+    def noting(images: Any, transform: Any, seed: int) -> Batches:
+        drawn.append((isinstance(transform, MultiView), seed))
+        return Batches(images, transform, seed)
+
+    monkeypatch.setattr(features, "Batches", noting)
+    evaluated("diagnose", data, tmp_path / "out", "--seed", "5")
+    assert set(drawn) == {(True, 5), (False, 0)}
 
 
 @pytest.mark.parametrize("left", [0, 100])

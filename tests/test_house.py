@@ -7,13 +7,25 @@ import hashlib
 import re
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from conftest import in_repository
-from house_rules import QUOTED, RULES, handles_tensors, long_functions, questions, raised, states_shape, text, tree
+from house_rules import (
+    QUOTED,
+    RULES,
+    handles_tensors,
+    long_functions,
+    questions,
+    raised,
+    sources,
+    states_shape,
+    text,
+    tree,
+)
 from test_imports import WITH_EXTRA
 
 import ssl_backbones
@@ -108,6 +120,14 @@ def test_what_is_public_says_what_it_is() -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_nothing_breaks_a_rule(rule: str) -> None:
     assert sorted(set(RULES[rule]())) == []
+
+
+def test_each_error_and_warning_has_a_name_of_its_own() -> None:
+    classes = (
+        node for path in sources("ssl_backbones") for node in ast.walk(tree(path)) if isinstance(node, ast.ClassDef)
+    )
+    names = Counter(node.name for node in classes if node.name.endswith(("Error", "Warning")))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def function(source: str) -> ast.FunctionDef:

@@ -13,7 +13,7 @@ from whole_runs import data
 
 from ssl_backbones import create_model
 from ssl_backbones.data import open_images
-from ssl_backbones.data.checks import unlabelled
+from ssl_backbones.data.labels import unlabelled
 from ssl_backbones.data.subset import HELD_OUT, Selection, hold_out
 from ssl_backbones.evaluate.learned import learned_from
 from ssl_backbones.files import read_object, write_json

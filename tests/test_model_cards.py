@@ -23,13 +23,13 @@ from ssl_backbones.hub.card import model_card
 from ssl_backbones.hub.evaluation_section import verdict
 from ssl_backbones.hub.evaluations import (
     OWN,
-    beats_random,
     beside_random,
     commands,
     copies,
     headlines,
     index,
     linear,
+    not_above_random,
     over_random,
     rows,
     same_question,
@@ -201,7 +201,7 @@ class TestEvaluations:
         ("correct", "equal"), [(60, []), (48, []), (47, ["knn, top-1, val"]), (30, ["knn, top-1, val"])]
     )
     def test_what_is_not_above_random_weights_is_named(self, correct: int, equal: list[str]) -> None:
-        assert beats_random([evaluation("knn", correct), evaluation("knn", 40, random=True)]) == equal
+        assert not_above_random([evaluation("knn", correct), evaluation("knn", 40, random=True)]) == equal
 
     @pytest.mark.parametrize("apart", [{"images": "b"}, {"settings": {"size": 96}}], ids=["images", "size"])
     def test_each_comparison_counts_though_another_has_its_name(self, apart: dict[str, Any]) -> None:

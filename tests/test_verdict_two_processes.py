@@ -66,7 +66,7 @@ def evaluated_beside(patch: pytest.MonkeyPatch) -> dict[str, Any]:
     patch.setattr(beside, "open_model", lambda *given, **how: network_or(StartError("no such start")))
     asked: Any = Mock()
     asked.model.name, asked.options.random, asked.records = "own", False, ({"init": "a start"}, {})
-    names = [candidate.name for candidate, _ in made(beside.candidates(asked), lambda network: "")]
+    names = [candidate.name for candidate, *_ in made(beside.candidates(asked), lambda network: "")]
     return {"names": names, "said": said}
 
 

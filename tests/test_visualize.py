@@ -20,6 +20,7 @@ from test_gallery import Page
 
 from ssl_backbones import commands, create_model
 from ssl_backbones.commands import visualize
+from ssl_backbones.evaluate.maps import MapOptions, method_of, opened_models
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.methods import (
     DistilledConfig,
@@ -194,7 +195,7 @@ def test_figures_are_not_written_into_a_folder_behind_a_link(
 
 
 @pytest.mark.parametrize("kind", [DistilledConfig, RoBConfig])
-def test_a_run_whose_teacher_was_moved_is_shown_without_heads(
+def test_a_run_whose_teacher_was_moved_is_shown_and_measured_without_heads(
     kind: type[MethodConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     teacher = leave_teacher(tmp_path / "teacher")
@@ -206,7 +207,9 @@ def test_a_run_whose_teacher_was_moved_is_shown_without_heads(
     for random in (False, True):
         asked = visualize.Options(str(folder), data="photos", out=tmp_path / "page", random=random)
         assert not isinstance(visualize.viewer_of(asked).model, Method)
-        assert "is shown without its heads, as its teacher cannot be had: " in capsys.readouterr().out
+        (opened,) = opened_models(MapOptions((str(folder),), "", Path(), size=32, random=random))
+        assert method_of(opened, 0) is None
+        assert capsys.readouterr().out.count("is used without its heads, as its teacher cannot be had: ") == 2
 
 
 def test_figures_of_another_network_do_not_stay(image_files: Path, tmp_path: Path, lewel: Path) -> None:

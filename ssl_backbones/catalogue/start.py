@@ -19,6 +19,7 @@ from ssl_backbones.models.build import as_drawn, headless_cfg
 from ssl_backbones.models.provenance import Provenance, provenance_of
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.errors import PretrainedWeightsError
+from ssl_backbones.views.normalise import for_channels
 
 WAYS_OUT = (
     "name a mirror with HF_ENDPOINT, a folder or a file that was brought here from another machine with --init, or "
@@ -105,10 +106,7 @@ def open_instead(
         "license": given.licence,
         "origin_url": given.source,
         "description": None,
-        "mean": given.mean,
-        "std": given.std,
-        "interpolation": given.interpolation,
-        "crop_pct": given.crop_pct,
+        **given.preparation,
     }
     return given, {**drawn, "pretrained_cfg_overlay": overlay}
 
@@ -156,10 +154,9 @@ def prepare(backbone: nn.Module, given: Provenance) -> None:
     described: Any = backbone
     described.pretrained_cfg = {
         **described.pretrained_cfg,
-        "mean": _for_channels(given.mean, channels),
-        "std": _for_channels(given.std, channels),
-        "interpolation": given.interpolation,
-        "crop_pct": given.crop_pct,
+        **given.preparation,
+        "mean": for_channels(given.mean, channels),
+        "std": for_channels(given.std, channels),
     }
 
 
@@ -168,11 +165,6 @@ def _first_convolutions(backbone: nn.Module) -> list[str]:
     described: Any = backbone.pretrained_cfg
     named = described.get("first_conv") or ()
     return [f"{name}.weight" for name in ((named,) if isinstance(named, str) else named)]
-
-
-def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """A mean or a deviation for so many channels, repeated or cut where they were others."""
-    return (values * channels)[:channels]
 
 
 def adapted(weight: Tensor, channels: int) -> Tensor:

@@ -19,7 +19,7 @@ from typing import Any
 import timm
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from ssl_backbones.cleanup import new_folder
+from ssl_backbones.cleanup import is_new_or_empty, new_folder
 from ssl_backbones.convert import ConversionError, convert
 from ssl_backbones.distributed import doing
 from ssl_backbones.files import file_digest
@@ -56,7 +56,7 @@ def run(options: Options) -> None:
     """Convert the checkpoint or the run into a new folder."""
     if options.architecture and not timm.is_model(options.architecture):
         raise ConversionError(f"timm knows no architecture {options.architecture!r}: name one such as 'resnet50'")
-    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+    if not is_new_or_empty(options.out):
         raise ConversionError(f"{str(options.out)!r} is not an empty folder: name a new one with --out")
     if RunFolder(options.file).recipe.is_file():
         convert_run(options)

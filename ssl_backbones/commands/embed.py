@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
+from ssl_backbones.cleanup import is_new_or_empty
 from ssl_backbones.data import Images, open_images, opened_once
 from ssl_backbones.data.keys import as_unicode
 from ssl_backbones.distributed import first_decides, rank, say
@@ -94,7 +95,7 @@ def check_outputs(options: Options) -> None:
     if options.projector:
         if find_spec("tensorboard") is None:
             raise OutputError("--projector needs tensorboard, which is not installed: pip install tensorboard")
-        if options.projector.exists() and any(options.projector.iterdir()) and not options.overwrite:
+        if not is_new_or_empty(options.projector) and not (options.overwrite and options.projector.is_dir()):
             raise OutputError(f"{str(options.projector)!r} is not empty: name another folder with --projector")
         if link := next((path for path in options.projector.rglob("*") if path.is_symlink()), None):
             raise OutputError(

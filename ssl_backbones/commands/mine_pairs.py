@@ -21,6 +21,7 @@ from PIL import Image
 import ssl_backbones
 from ssl_backbones.checks import check_at_least
 from ssl_backbones.data import Images, open_images, opened_once, require_labels
+from ssl_backbones.data.digests import spread
 from ssl_backbones.distributed import doing
 from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel
@@ -127,7 +128,7 @@ def drawn(images: Images, pairs: Pairs, readable: np.ndarray) -> Image.Image:
     They are some of those that can be read, by their rows (M,).
     """
     assert images.labels is not None  # pairs are mined within classes
-    shown = readable[np.linspace(0, len(readable) - 1, min(SHOWN, len(readable)), dtype=int)]
+    shown = readable[spread(len(readable), SHOWN)]
     rows = [[tile(images[int(row)]) for row in (index, *pairs.rows[index])] for index in shown]
     return grid(rows, titles=TITLES, row_labels=[str(images.classes[images.labels[index]]) for index in shown])
 

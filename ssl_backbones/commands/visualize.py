@@ -30,11 +30,9 @@ from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.evaluate.model import open_model, usual_device
 from ssl_backbones.files import make_folder
 from ssl_backbones.hub.run_name import run_name
-from ssl_backbones.methods import Method, method_from_run
+from ssl_backbones.methods.from_run import method_with_heads
 from ssl_backbones.models.backbone import center_crop
-from ssl_backbones.models.teacher import TeacherError
-from ssl_backbones.outputs import is_free, together
-from ssl_backbones.refusal import Refusal
+from ssl_backbones.outputs import OutputError, is_free, together
 from ssl_backbones.registry.names import without_place
 from ssl_backbones.typed.words import Positional
 from ssl_backbones.visualizers import (
@@ -53,9 +51,10 @@ from ssl_backbones.visualizers import (
     thumbnail_map,
     view_panels,
 )
+from ssl_backbones.visualizers.embedding import FEWEST
 from ssl_backbones.visualizers.figures import save_image
 from ssl_backbones.visualizers.gallery import Section
-from ssl_backbones.visualizers.page import FEW, agreement, draw_page, usual_projection
+from ssl_backbones.visualizers.page import agreement, draw_page, usual_projection
 from ssl_backbones.visualizers.page_images import PageImages, Viewer, magnified, seen_by, task_views, view_pairs
 from ssl_backbones.visualizers.run_section import (
     recorded_recipe,
@@ -70,10 +69,6 @@ PRINTED = 6
 FIGURES = ("views", "alignment_of_views", "alignment", "neighbours", "features", "networks")
 """Names of figures: those that another network left, and this one does not draw, are deleted."""
 KINDS = ("png", "pdf")
-
-
-class OutError(Refusal, ValueError):
-    """A place where nothing can be written, or something lies already."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +133,10 @@ def visualize(options: Options) -> list[Path]:
             opening=opening_of(Path(options.model)) if options.model else [],
             projection=projection,
         )
-        if options.beside and len(images.indices) < FEW:
-            raise ImageSourceError(f"{len(images.indices)} images are too few to lay out: --beside needs {FEW} or more")
+        if options.beside and len(images.indices) < FEWEST:
+            raise ImageSourceError(
+                f"{len(images.indices)} images are too few to lay out: --beside needs {FEWEST} or more"
+            )
         drawn = [page, *draw_figures(options, viewer, images, projection)]
         drawn += draw_networks(options, [viewer, *others], images, projection)
         for path in {options.out / "figures" / f"{name}.{kind}" for name in FIGURES for kind in KINDS} - {*drawn}:
@@ -167,16 +164,16 @@ def opening_of(run: Path) -> list[Section]:
 
 
 def claim_out(options: Options) -> None:
-    """Make the folder; OutError where that fails, or a page lies there that nobody said to replace."""
+    """Make the folder; OutputError where that fails, or a page lies there that nobody said to replace."""
     page, figures = options.out / "index.html", options.out / "figures"
     others = sorted(figures.iterdir()) if figures.is_dir() and not page.exists() else []  # no page of ours drew them
     taken = next((path for path in (page, *others) if not is_free(path)), None)
     if taken and not options.overwrite:
-        raise OutError(f"{taken} exists: choose another folder with --out, or replace it with --overwrite")
+        raise OutputError(f"{taken} exists: choose another folder with --out, or replace it with --overwrite")
     try:
         make_folder(options.out / "figures")
     except OSError as error:
-        raise OutError(f"{options.out} cannot be written to ({error.strerror}): choose another --out") from error
+        raise OutputError(f"{options.out} cannot be written to ({error.strerror}): choose another --out") from error
 
 
 def is_run(model: str) -> bool:
@@ -189,24 +186,14 @@ def viewer_of(options: Options) -> Viewer:
     folder, name, device = Path(options.model), without_place(options.model), usual_device()
     recipe = recorded_recipe(folder) if is_run(options.model) else {}
     network: nn.Module
-    saved = recipe and (options.random or any(folder.glob("checkpoints/step-*")))
-    if saved and (method := with_heads(folder, options)) is not None:
+    method = method_with_heads(folder, trained=not options.random, seed=options.seed) if recipe else None
+    if method is not None:
         network, crop = method.to(device), center_crop(method.backbone, options.size or recipe.get("size"))
     else:
         found = open_model(options.model, device, size=options.size, random=options.random, seed=options.seed)
         network, crop = found.network, found.crop
     name = run_name(recipe, recorded_results(folder)) if recipe else name
     return Viewer(f"{name} with random weights" if options.random else name, network, crop, device, options.seed)
-
-
-def with_heads(folder: Path, options: Options) -> Method | None:
-    """The method of a run; None where its teacher cannot be had, which is said: the backbone alone is shown then."""
-    torch.manual_seed(options.seed)
-    try:
-        return method_from_run(folder, trained=not options.random)
-    except TeacherError as error:
-        print(f"The backbone of {folder} is shown without its heads, as its teacher cannot be had: {error}")
-        return None
 
 
 def draw_figures(options: Options, viewer: Viewer, images: PageImages, projection: Projection) -> Iterator[Path]:
@@ -228,7 +215,7 @@ def draw_figures(options: Options, viewer: Viewer, images: PageImages, projectio
         k = min(8, len(images.indices) - 1)
         sheet = neighbour_sheet(images.shown, images.features, chosen, k=k)
         yield written(options.out / "figures" / "neighbours.png", sheet)
-    if len(images.indices) >= FEW:
+    if len(images.indices) >= FEWEST:
         places = embed_2d(torch.nn.functional.normalize(images.features, dim=1), projection, seed=options.seed).places
         drawn = thumbnail_map(images.shown, places, images.labels, images.source.classes)
         yield written(options.out / "figures" / "features.png", drawn)

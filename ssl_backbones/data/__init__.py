@@ -2,11 +2,12 @@
 
 from ssl_backbones.data.batches import Batch, BatchDataset, Batches
 from ssl_backbones.data.cached import CachedImages
-from ssl_backbones.data.checks import check_apart, relabelled, require_batch, require_labels, unlabelled
+from ssl_backbones.data.checks import check_apart, require_batch, require_labels
 from ssl_backbones.data.copies import say_copies
 from ssl_backbones.data.decode import DecodePolicy
 from ssl_backbones.data.folder import ImageFolder
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError, by_content, by_sizes
+from ssl_backbones.data.labels import relabelled, unlabelled
 from ssl_backbones.data.numbered import NumberedBatches
 from ssl_backbones.data.opening import classes_sentence, depth_sentence, opened_once
 from ssl_backbones.data.order import Epochs

@@ -25,7 +25,7 @@ import numpy as np
 
 from ssl_backbones.checks import check
 from ssl_backbones.data.images import ImageSourceError
-from ssl_backbones.files import PRIVATE
+from ssl_backbones.files import PRIVATE, clear_leftovers
 from ssl_backbones.locks import posix
 from ssl_backbones.refusal import reason
 from ssl_backbones.typed.values import check_types
@@ -86,7 +86,7 @@ class Blocks:
             with suppress(OSError):
                 posix().flock(users, posix().LOCK_SH)
         else:
-            clear_forgotten(self.folder)
+            clear_leftovers(self.folder, time.time() - FORGOTTEN)
         weakref.finalize(self, leave, users, self.folder, self.temporary, os.getpid())
 
     def path(self, name: str) -> Path:
@@ -208,14 +208,6 @@ def clear_if_alone(users: int, folder: Path) -> None:
         posix().flock(users, posix().LOCK_EX | posix().LOCK_NB)
         for path in folder.iterdir():
             if path.suffix == SUFFIX or path.name.startswith(PRIVATE):
-                path.unlink()
-
-
-def clear_forgotten(folder: Path) -> None:
-    """Delete half blocks that no process writes any more."""
-    for path in folder.glob(f"{PRIVATE}*"):
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime > FORGOTTEN:
                 path.unlink()
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ssl_backbones.checks import few
 from ssl_backbones.data.images import Images, ImageSourceError
 
 
@@ -59,32 +56,3 @@ def require_batch(images: Images, batch_size: int, ways_out: str = "") -> None:
     if len(images) < batch_size:
         ways_out = ways_out or f"set the batch size to at most {len(images)}, or add images"
         raise ImageSourceError(f"{len(images)} images are fewer than the batch of {batch_size}: {ways_out}")
-
-
-def relabelled(images: Images, classes: Sequence[str]) -> Images:
-    """The same images, their labels numbered as in `classes`; ImageSourceError for a class that is not among them."""
-    if images.labels is None or list(images.classes) == list(classes):
-        return images
-    number = {name: label for label, name in enumerate(classes)}
-    for label, name in enumerate(images.classes):
-        if name not in number and (images.labels == label).any():
-            raise ImageSourceError(
-                f"the class {name!r} of the images to compare with is not one of those trained on "
-                f"({few(classes, 10)}): leave its images out"
-            )
-    table = np.array([number.get(name, -1) for name in images.classes], np.int64)
-    known = (images.labels >= 0) & (images.labels < len(table))
-    return with_labels(images, np.where(known, table[np.where(known, images.labels, 0)], images.labels), list(classes))
-
-
-def unlabelled(images: Images) -> Images:
-    """The same images under the same fingerprints, without their labels."""
-    return with_labels(images, None, [])
-
-
-def with_labels(images: Images, labels: np.ndarray | None, classes: list[str]) -> Images:
-    """The same images with other labels (N,), under the fingerprints of those that their source has."""
-    same = copy.copy(images)
-    same.fingerprint, same.fingerprint_by_sizes = images.fingerprint, images.fingerprint_by_sizes
-    same.labels, same.classes = labels, classes
-    return same

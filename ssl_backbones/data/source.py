@@ -12,12 +12,13 @@ from ssl_backbones.checks import few
 from ssl_backbones.data.addresses import Address
 from ssl_backbones.data.blocks import USUAL_KEEPING, Keeping
 from ssl_backbones.data.cached import INDEX, PIXELS, CachedImages, verify
-from ssl_backbones.data.checks import relabelled, require_pyarrow
+from ssl_backbones.data.checks import require_pyarrow
 from ssl_backbones.data.decode import USUAL_POLICY, DecodePolicy
 from ssl_backbones.data.distant import distant_files, distant_kept_out
 from ssl_backbones.data.folder import ImageFolder
 from ssl_backbones.data.formats import looking_for
 from ssl_backbones.data.images import Images, ImageSourceError, NoImageError
+from ssl_backbones.data.labels import relabelled
 from ssl_backbones.data.opening import held_to_first
 from ssl_backbones.data.splits import (
     TAR,

@@ -13,11 +13,12 @@ import numpy as np
 from PIL import Image
 
 from ssl_backbones.checks import check
-from ssl_backbones.data.checks import relabelled, require_labels
+from ssl_backbones.data.checks import require_labels
 from ssl_backbones.data.digest_index import KEPT_FROM
 from ssl_backbones.data.digests import as_rows, digest_of_bytes
 from ssl_backbones.data.images import Images, ImageSourceError
 from ssl_backbones.data.keys import PathKeys
+from ssl_backbones.data.labels import relabelled
 from ssl_backbones.data.threads import THREADS, of_each
 from ssl_backbones.distributed import say
 from ssl_backbones.files import regular, write_file

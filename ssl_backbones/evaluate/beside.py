@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from ssl_backbones.catalogue.at_hand import Candidate
 from ssl_backbones.catalogue.lookup import architecture_of
 from ssl_backbones.catalogue.start import check_same
-from ssl_backbones.distributed import made_everywhere, say
+from ssl_backbones.distributed import made_everywhere
 from ssl_backbones.evaluate.evaluation import Evaluation
 from ssl_backbones.evaluate.features import features_of
 from ssl_backbones.evaluate.model import EvaluatedModel, evaluated, open_model
 from ssl_backbones.hub.given import givens
 from ssl_backbones.runs.results import LEARNED
-from ssl_backbones.train.baselines import RANDOM, Question, Seen, at_hand, compared, drawn_once, made
+from ssl_backbones.train.baselines import RANDOM, Question, at_hand, compared, drawn_once, made, seen_by
 from ssl_backbones.train.bench import view_of
 
 
@@ -26,16 +26,14 @@ def beside_baselines(asked: Evaluation, count: int) -> dict[str, Any]:
     options, images = asked.options, asked.images
     drawn = drawn_once(images, options.seed, 4, count)
     only = drawn if len(drawn) < len(images) else None
-    found, readable = [], np.ones(len(drawn), bool)
-    for candidate, model in made(candidates(asked), lambda model: model.weights_sha256):
-        say(f"Verdict: {len(drawn)} of {len(images)} images, seen by {candidate.name}.")
+
+    def look(model: EvaluatedModel) -> tuple[Tensor, Tensor, np.ndarray]:
         rows = features_of(model, images, asked.extraction, only=only)
-        views = features_of(model, images, asked.extraction, only=only, views=view_of(model.crop, options.in_chans))
-        readable &= rows.readable & views.readable
-        found.append((candidate, model.weights_sha256, rows.rows, views.rows))
-    kept = torch.from_numpy(np.flatnonzero(readable))
-    seen = [Seen(one.name, sha256, rows[kept], views[kept], one.images) for one, sha256, rows, views in found]
-    labels = None if images.labels is None else torch.from_numpy(np.asarray(images.labels)[drawn]).long()[kept]
+        view = view_of(model.crop, options.in_chans)
+        views = features_of(model, images, asked.extraction, only=only, views=view, seed=options.seed)
+        return rows.rows, views.rows, rows.readable & views.readable
+
+    seen, labels = seen_by(made(candidates(asked), lambda model: model.weights_sha256), look, images, drawn)
     about: dict[str, Any] = {
         "of": len(images),
         "size": asked.model.crop.size,

@@ -30,6 +30,11 @@ DIGITS = 16
 """Hexadecimal digits of the key that names a file."""
 
 
+def folder_beside(out: Path) -> Path:
+    """The folder for features that evaluations share whose results lie side by side."""
+    return out.absolute().parent / "features"
+
+
 class CacheError(Refusal, OSError):
     """A folder for features that cannot be written to."""
 

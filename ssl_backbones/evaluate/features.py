@@ -27,7 +27,7 @@ BLOCK = 2_048
 """Images of a file: what a stop may cost."""
 
 
-class NotFiniteError(Refusal, ValueError):
+class FeaturesNotFiniteError(Refusal, ValueError):
     """Features that are NaN or infinite."""
 
 
@@ -45,7 +45,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Extraction:
-    """The settings of extraction; of these, only precision and seed show in the values."""
+    """The settings of extraction; of these, only precision shows in the values."""
 
     cache: Path | None = None
     """A folder for the files; None to keep nothing."""
@@ -55,8 +55,6 @@ class Extraction:
     """Processes that read images, per process."""
     unreadable_share: float = 0.01
     """More unreadable images than this share are refused."""
-    seed: int = 0
-    """Random seed for transforms that draw."""
 
 
 def features_of(
@@ -66,20 +64,24 @@ def features_of(
     *,
     only: np.ndarray | None = None,
     views: MultiView | None = None,
+    seed: int = 0,
     wanted: np.ndarray | None = None,
 ) -> Features:
     """The features of all images, or of those at `only` (n,), in every process, the same for any number of them.
 
     Where some are `wanted` (N,) bool, of all that are looked at, those that can be read have a row, and no other. With
-    `views`, those of V views of each image stand in a row side by side, (N, V D), instead of the middle crop's.
+    `views`, those of V views of each image, drawn by `seed`, stand in a row side by side, (N, V D), instead of the
+    middle crop's, of which nothing is drawn.
     Raises CacheError where they cannot be kept, and TooManyUnreadableError.
     """
     check_precision(how.precision, model.device)
     transform: Transform = views or model.crop
+    seed = seed if views else 0
     chosen = np.arange(len(images)) if only is None else only.astype(np.int64)
     network = SideBySide(model.network) if views else model.network
-    extractor = Extractor(network, Batches(images, transform, how.seed), model.device, how)
-    store = Store(how.cache, identity(model, images, how, transform, None if only is None else chosen), images, chosen)
+    extractor = Extractor(network, Batches(images, transform, seed), model.device, how)
+    known_by = identity(model, images, how, transform, None if only is None else chosen, seed)
+    store = Store(how.cache, known_by, images, chosen)
     unreadable = Unreadable(len(chosen), how.unreadable_share)
     rows = FeatureRows(images, chosen, wanted)
     blocks = [chosen[start : start + BLOCK] for start in range(0, len(chosen), BLOCK)]
@@ -99,16 +101,16 @@ def features_of(
 
 
 def check_finite(block: Block, model: EvaluatedModel, how: Extraction) -> None:
-    """Raise NotFiniteError for features (n, D) that are NaN or infinite."""
+    """Raise FeaturesNotFiniteError for features (n, D) that are NaN or infinite."""
     if not block[0].isfinite().all():
-        raise NotFiniteError(
+        raise FeaturesNotFiniteError(
             f"features of {model.name} in {how.precision} are not finite: where its training went "
             "well (its log tells), take --precision fp32"
         )
 
 
 def identity(
-    model: EvaluatedModel, images: Images, how: Extraction, transform: Transform, only: np.ndarray | None
+    model: EvaluatedModel, images: Images, how: Extraction, transform: Transform, only: np.ndarray | None, seed: int = 0
 ) -> dict[str, Any]:
     """All that features depend on, as the header of their files has it."""
     return {
@@ -117,7 +119,7 @@ def identity(
         "only": None if only is None else hashlib.sha256(only.astype("<i8").tobytes()).hexdigest(),
         "transform": repr(transform),
         "precision": how.precision,
-        "seed": how.seed,
+        "seed": seed,
         **decoded(images),
     }
 

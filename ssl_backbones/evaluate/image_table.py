@@ -19,6 +19,7 @@ from ssl_backbones.checks import check
 from ssl_backbones.credentials import change_texts
 from ssl_backbones.data import Images
 from ssl_backbones.data.keys import as_unicode
+from ssl_backbones.evaluate.feature_store import folder_beside
 from ssl_backbones.evaluate.features import Features, features_of
 from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.evaluate.options import ImageOptions
@@ -53,7 +54,7 @@ class TableOptions(ImageOptions, ABC):
     @property
     def cache_folder(self) -> Path:
         """The folder for features: embeddings and evaluations that lie side by side share it."""
-        return self.cache or self.out.absolute().parent / "features"
+        return self.cache or folder_beside(self.out)
 
     def check_files(self) -> None:
         """Refuse files that exist, unless they may be replaced, and folders that cannot be written to: OutputError."""

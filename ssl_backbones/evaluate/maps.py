@@ -8,17 +8,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ssl_backbones.checks import check, check_at_least, check_seed
 from ssl_backbones.data import Images
 from ssl_backbones.data.decode import MAX_PIXELS
 from ssl_backbones.evaluate.frames import AnnotationsFrame
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model
 from ssl_backbones.files import write_file
-from ssl_backbones.methods import method_from_run
+from ssl_backbones.methods.from_run import method_with_heads
 from ssl_backbones.methods.method import Method
-from ssl_backbones.runs.manifest import listed
 from ssl_backbones.runs.results import Number, results_of, write_results
 from ssl_backbones.typed.words import Positional
 from ssl_backbones.visualizers.run_section import recorded_recipe
@@ -82,10 +79,10 @@ def opened(name: str, options: MapOptions, random: bool) -> EvaluatedModel:
 def method_of(model: EvaluatedModel, seed: int) -> Method | None:
     """The method of a pretraining run's folder on the network's device, random where the network is; or None."""
     folder, trained = Path(model.name.removesuffix(RANDOM)), not model.name.endswith(RANDOM)
-    if "method" not in recorded_recipe(folder) or (trained and not listed(folder / "checkpoints")):
+    if "method" not in recorded_recipe(folder):
         return None
-    torch.manual_seed(seed)
-    return method_from_run(folder, trained=trained).to(model.device)
+    method = method_with_heads(folder, trained=trained, seed=seed)
+    return None if method is None else method.to(model.device)
 
 
 def save(

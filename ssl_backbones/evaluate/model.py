@@ -13,14 +13,9 @@ from torch import Tensor, nn
 import ssl_backbones
 from ssl_backbones.catalogue.start import StartError, open_instead
 from ssl_backbones.devices import gpu_here
-from ssl_backbones.models.backbone import center_crop, weights_sha256
+from ssl_backbones.models.backbone import LayerError, center_crop, weights_sha256
 from ssl_backbones.models.provenance import Provenance
-from ssl_backbones.refusal import Refusal
 from ssl_backbones.views import CenterCrop
-
-
-class LayerError(Refusal, ValueError):
-    """A layer that the model does not have."""
 
 
 class PooledLayer(nn.Module):

@@ -12,6 +12,7 @@ from ssl_backbones.checks import check, check_at_least, check_seed
 from ssl_backbones.data.channels import MOST
 from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.data.subset import Selection, check_hold_out
+from ssl_backbones.evaluate.feature_store import folder_beside
 from ssl_backbones.evaluate.features import Extraction
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model
 from ssl_backbones.train.loader import reading_workers
@@ -121,7 +122,7 @@ class EvaluationOptions(FeatureOptions, ABC):
     @property
     def cache_folder(self) -> Path:
         """The folder for features: evaluations that lie side by side share it."""
-        return Path(self.cache) if self.cache else Path(self.out).absolute().parent / "features"
+        return Path(self.cache) if self.cache else folder_beside(Path(self.out))
 
 
 FREE = frozenset(

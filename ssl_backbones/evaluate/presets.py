@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -35,6 +34,5 @@ def following(preset: R, made: R) -> R:
         return made
     scaled = sorted({round(milestone * made.epochs / preset.epochs) for milestone in there})
     here = tuple(epoch for epoch in scaled if 0 < epoch < made.epochs)
-    if os.environ.get("RANK", "0") == "0":  # the processes have not met yet
-        say(f"Of {made.epochs} epochs instead of {preset.epochs}, the milestones {there} are {here}.")
+    say(f"Of {made.epochs} epochs instead of {preset.epochs}, the milestones {there} are {here}.")
     return replace(made, schedule=replace(made.schedule, milestones=here))

@@ -12,9 +12,7 @@ from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.registry.names import Name, without_place
 from ssl_backbones.runs.run_folder import RunFolder
-
-PREPARED = ("mean", "std", "interpolation", "crop_pct")
-"""Fields of the initial weights' description that say how images are prepared; the size is the run's own."""
+from ssl_backbones.views.center_crop import PREPARATION
 
 
 def is_tuned(backbone: nn.Module) -> bool:
@@ -41,7 +39,7 @@ def save_tuned(
             folder.backbone,
             Name.parse(cfg["architecture"]).arch,
             input_size=(cfg["input_size"][0], size, size),
-            **{name: cfg[name] for name in PREPARED},
+            **{name: cfg[name] for name in PREPARATION},
             **told | {"description": f"{told['description']}{untouched}"},
         )
     except ValueError as error:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict
 
 from ssl_backbones.catalogue.lookup import create_model, describe
-from ssl_backbones.cleanup import new_folder
+from ssl_backbones.cleanup import is_new_or_empty, new_folder
 from ssl_backbones.files import file_digest, read_object, write_json
 from ssl_backbones.hub.export import preparation, save_backbone
 from ssl_backbones.hub.sidecar import about, check_no_token
@@ -42,10 +42,11 @@ class BundleError(Refusal, ValueError):
 def write_bundle(models: Iterable[str], folder: str | os.PathLike[str]) -> list[Path]:
     """Write each model as a folder that timm loads, and a manifest of every file; return the models' folders.
 
-    Raises BundleError, with nothing written, where a file would hold an access token.
+    Raises BundleError, with nothing written, where a file or a folder that is not empty lies there, and where a file
+    would hold an access token.
     """
     place = Path(folder)
-    if place.exists() and any(place.iterdir()):
+    if not is_new_or_empty(place):
         raise BundleError(f"{str(place)!r} is not empty: name a new folder, so that the bundle is all it holds")
     with new_folder(place) as root:
         names = [_write_model(name, root) for name in models]

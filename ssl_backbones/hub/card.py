@@ -16,6 +16,7 @@ from ssl_backbones.catalogue.description import Description
 from ssl_backbones.catalogue.lookup import describe, list_models
 from ssl_backbones.hub.evaluation_section import evaluation, on_new_labels
 from ssl_backbones.hub.evaluations import Results, apart, data_set, index
+from ssl_backbones.hub.export import KEPT
 from ssl_backbones.hub.given import Terms, base_model, givens, sentences, settled, terms_of, with_labels
 from ssl_backbones.hub.markup import cell, plain_texts
 from ssl_backbones.hub.run_name import data_name, fingerprint, on_own_images, run_name
@@ -171,14 +172,14 @@ def measured(knn: Number, images: Mapping[str, Any]) -> EvalResult:
     )
 
 
-def method_of(recipe: Mapping[str, Any]) -> str:
+def method_name(recipe: Mapping[str, Any]) -> str:
     """The suffix of a model's name."""
     return Name.parse(str(recipe["model"])).method
 
 
 def tags_for(recipe: Mapping[str, Any], given: Mapping[str, Provenance]) -> list[str]:
     """The tags that the Hub's pages sort it under; learnt without labels only where that is known of all behind it."""
-    method = method_of(recipe)
+    method = method_name(recipe)
     paper = PAPERS.get(method)
     alone = paper is not None and paper.labels_in(recipe.get("method", {})) is None and not with_labels(given)
     arxiv = re.search(r"arxiv\.org/abs/([\w.]+)", (paper and paper.url) or "")
@@ -188,7 +189,7 @@ def tags_for(recipe: Mapping[str, Any], given: Mapping[str, Provenance]) -> list
 
 def pretrained(recipe: Mapping[str, Any], known: Description, given: Mapping[str, Provenance]) -> str:
     """The method it was pretrained by, and whether labels were used, where that is known."""
-    method = method_of(recipe)
+    method = method_name(recipe)
     paper, behind = PAPERS.get(method), with_labels(given)
     if paper is None:
         return f"by {known.method or method or 'a method that is not registered'}{behind}"
@@ -210,7 +211,7 @@ def loading(known: Description, source: str | None) -> dict[str, Any]:
 def preparation(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """The rows on how an image is prepared."""
     cfg = config.get("pretrained_cfg", {})
-    return [(name, cfg.get(name)) for name in ("input_size", "mean", "std", "interpolation", "crop_pct")]
+    return [(name, cfg.get(name)) for name in KEPT]
 
 
 def images_terms(recipe: Mapping[str, Any], results: Results, known: Description, terms: Terms) -> str:

@@ -12,6 +12,7 @@ from ssl_backbones.hub.evaluations import (
     commands,
     given_rows,
     linear,
+    not_above_random,
     over_random,
     remarks,
     rows,
@@ -108,13 +109,12 @@ def beside_the_paper(recipe: Mapping[str, Any], known: Description, own: bool) -
 def verdict(results: Results, evaluations: Sequence[Results]) -> str:
     """A sentence on whether it is better than random weights, or that nobody measured it on labels new to it."""
     gain = on_new_labels(results, "knn gain over random" if "start" in results else "knn gain")
-    differences = over_random(evaluations)
-    equal = [label for label, difference in differences if difference.low <= 0]
+    equal = not_above_random(evaluations)
     if gain and gain["low"] <= 0:
         equal = ["k-NN in training", *equal]
     if equal:
         return f"**It is not surely better than the same network with random weights** in: {'; '.join(equal)}."
-    if not gain and not differences:
+    if not gain and not over_random(evaluations):
         return f"Whether it beats the same network with random weights: {NOT_MEASURED}."
     margin = f" by {percent(gain['value'])} points of k-NN accuracy in training" if gain else ""
     return f"It beats the same network with random weights{margin}, and surely so: no difference's interval holds zero."

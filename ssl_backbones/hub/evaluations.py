@@ -220,7 +220,7 @@ def has_interval(number: Number) -> bool:
     return number.get("low") is not None and number.get("high") is not None
 
 
-def beats_random(evaluations: Sequence[Results]) -> list[str]:
+def not_above_random(evaluations: Sequence[Results]) -> list[str]:
     """All that is not surely above random weights: zero is in the difference's interval."""
     return [label for label, difference in over_random(evaluations) if difference.low <= 0]
 

@@ -20,9 +20,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_backbones.files import kept_with_all, write_file, write_json
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.views.center_crop import PREPARATION
+from ssl_backbones.views.normalise import for_channels
 from ssl_backbones.weightless import weightless
 
-KEPT = ("input_size", "mean", "std", "interpolation", "crop_pct")
+KEPT = ("input_size", *PREPARATION)
 """Fields of timm's configuration that say how images are prepared."""
 USUAL: dict[str, Any] = {
     "input_size": [3, 224, 224],
@@ -151,7 +153,7 @@ def _prepared(backbone: nn.Module, asked: dict[str, Any]) -> dict[str, Any]:
     """
     prepared = USUAL | preparation(backbone)
     channels = _channels(backbone) or (prepared | asked)["input_size"][0]
-    of_all = {name: (prepared[name] * channels)[:channels] for name in ("mean", "std") if len(prepared[name]) > 1}
+    of_all = {name: for_channels(prepared[name], channels) for name in ("mean", "std") if len(prepared[name]) > 1}
     prepared |= of_all | {"input_size": [channels, *prepared["input_size"][1:]]} | asked
     if prepared["input_size"][0] != channels:
         size = tuple(prepared["input_size"])

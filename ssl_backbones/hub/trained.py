@@ -28,10 +28,7 @@ def save_published(method: Method, recipe: Recipe, folder: Path, **about: Any) -
         folder,
         arch_of(recipe),
         input_size=(recipe.decoding.seen, recipe.size, recipe.size),
-        mean=crop.mean,
-        std=crop.std,
-        crop_pct=crop.crop_pct,
-        interpolation=crop.interpolation,
+        **crop.preparation,
         **about,
     )
 

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ssl_backbones.checks import check
 from ssl_backbones.data.channels import MOST
 from ssl_backbones.data.statistics import Statistics
+from ssl_backbones.distributed import say
 from ssl_backbones.fetch.from_hub import parts
 from ssl_backbones.files import read_object
 from ssl_backbones.methods.method import Method, MethodConfig
@@ -24,7 +26,7 @@ from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.errors import explain_weights
 from ssl_backbones.registry.names import HUB, Name
 from ssl_backbones.runs.checkpoint import newest_whole, read_part
-from ssl_backbones.runs.manifest import CheckpointError
+from ssl_backbones.runs.manifest import CheckpointError, listed
 from ssl_backbones.typed.values import from_plain
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,21 @@ def method_from_run(folder: str | os.PathLike[str], *, trained: bool = True) -> 
     if trained:
         load(method, path)
     return method.eval()
+
+
+def method_with_heads(folder: Path, *, trained: bool, seed: int) -> Method | None:
+    """The run's method as `method_from_run` has it, random weights drawn by `seed`; None where its backbone is alone.
+
+    That is where no checkpoint holds what was trained, and where its teacher cannot be had, which is said.
+    """
+    if trained and not listed(folder / "checkpoints"):
+        return None
+    torch.manual_seed(seed)
+    try:
+        return method_from_run(folder, trained=trained)
+    except TeacherError as error:
+        say(f"The backbone of {folder} is used without its heads, as its teacher cannot be had: {error}")
+        return None
 
 
 def backbone_of(recipe: Mapping[str, Any]) -> nn.Module:

@@ -18,7 +18,11 @@ from ssl_backbones.checks import check
 from ssl_backbones.data.statistics import Statistics
 from ssl_backbones.refusal import Refusal, reason
 from ssl_backbones.views.center_crop import CenterCrop
-from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD
+from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD, for_channels
+
+
+class LayerError(Refusal, ValueError):
+    """A layer that a network does not have, or that has no map to show; the message says which there are."""
 
 
 def width_of(backbone: nn.Module) -> int:
@@ -131,7 +135,7 @@ def fit_channels(backbone: nn.Module, channels: int, found: Statistics | None) -
         return
     described: Any = backbone
     cfg, channels = described.pretrained_cfg, channels or 3
-    mean, std = ((tuple(cfg[name]) * channels)[:channels] for name in ("mean", "std"))
+    mean, std = (for_channels(tuple(cfg[name]), channels) for name in ("mean", "std"))
     stated = {"mean": found.mean if found else mean, "std": found.std if found else std}
     described.pretrained_cfg = {**cfg, "input_size": (channels, *cfg["input_size"][1:]), **stated}
 

@@ -25,7 +25,8 @@ from ssl_backbones.registry.licences import binds, is_non_commercial, marked, re
 from ssl_backbones.registry.names import HUB, LEFT, Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.tags import TAGS, Tag
-from ssl_backbones.typed.records import ANEW, check_recipe, check_results
+from ssl_backbones.typed.records import ANEW, RESTORE, check_recipe, check_results
+from ssl_backbones.views.center_crop import PREPARATION
 
 OWN_RUN = "a run of this package"
 Labels = Literal["none", "classes", "captions", "not recorded"]
@@ -34,7 +35,6 @@ LEARNT = {"none": "without labels", "classes": "with labels", "captions": "with 
 """Words for it, where it is recorded."""
 TIMMS = "timm/"
 """The owner of the Hub's repositories that are named as timm names its weights."""
-WAY_OUT = "restore it, or name another folder"
 IMAGES = {
     "in1k": "ImageNet-1k",
     "in12k": "ImageNet-12k",
@@ -108,6 +108,11 @@ class Provenance:
     def is_own(self) -> bool:
         """True for a run of this package, whose maker chooses the licence where none binds."""
         return (self.source or "").startswith(OWN_RUN)
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """The preparation of its images, but for their size, under timm's names."""
+        return {name: getattr(self, name) for name in PREPARATION}
 
     @property
     def shown(self) -> str:
@@ -190,7 +195,7 @@ def _is_path(name: str) -> bool:
 
 
 def _object(path: Path, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    return read_object(path, ANEW if check is check_results else WAY_OUT, PretrainedWeightsError, check=check)
+    return read_object(path, ANEW if check is check_results else RESTORE, PretrainedWeightsError, check=check)
 
 
 def _tag(name: str) -> Tag | None:

@@ -8,9 +8,6 @@ from ssl_backbones.recipes.recipe import Recipe, Run
 from ssl_backbones.recipes.rules import power_of_two
 from ssl_backbones.registry.backbones import SMALL
 
-CARRIED = {"per 256": " (the learning rate goes along)"}
-"""The effect of a smaller batch, by the rule of the learning rate."""
-
 
 def ways_out(recipe: Recipe, images: int) -> str:
     """The ways out of a batch larger than the data: the recipe for one's own images, or words that make it fit."""
@@ -20,7 +17,8 @@ def ways_out(recipe: Recipe, images: int) -> str:
     words = f"--batch_size {batch}"
     if has(recipe.method, "queue_size"):
         words += f" --method.queue_size {power_of_two(images - batch)}"
-    return f"{take_own(recipe)}, or make this one fit: {words}{CARRIED.get(recipe.optimizer.lr_rule, '')}"
+    carried = " (the learning rate goes along)" if recipe.optimizer.lr_rule == "per 256" else ""
+    return f"{take_own(recipe)}, or make this one fit: {words}{carried}"
 
 
 def take_own(run: Run) -> str:

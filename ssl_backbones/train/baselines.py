@@ -62,8 +62,8 @@ def opened(found: Candidate[nn.Module]) -> nn.Module:
 
 def made(
     candidates: Iterable[Candidate[Network]], sha256_of: Callable[[Network], str]
-) -> Iterator[tuple[Candidate[Network], Network]]:
-    """Each candidate and its network; one that cannot be made is left out with a sentence."""
+) -> Iterator[tuple[Candidate[Network], Network, str]]:
+    """Each candidate, its network and the digest of that; one that cannot be made is left out with a sentence."""
     known = set()
     for candidate in candidates:
         try:
@@ -73,7 +73,7 @@ def made(
             continue
         digest = sha256_of(network)
         if not (candidate.once and digest in known):
-            yield candidate, network
+            yield candidate, network, digest
         known.add(digest)
 
 
@@ -131,6 +131,28 @@ class Question:
             return {"value": effective_rank(seen.rows)}
         order = permutation(self.seed, 1, len(seen.rows))
         return asdict(jackknife_interval(lambda rows: effective_rank(seen.rows[rows]), order))
+
+
+def seen_by(
+    made: Iterable[tuple[Candidate[Network], Network, str]],
+    look: Callable[[Network], tuple[Tensor, Tensor, np.ndarray]],
+    images: Images,
+    drawn: np.ndarray,
+) -> tuple[list[Seen], Tensor | None]:
+    """Each network's features of the images at `drawn` (n,), and the labels (n,) of these, if they have any.
+
+    A network is looked at for features (n, D) of middle crops and of views, and for which images could be read (n,):
+    those that one could not be shown are left out of all.
+    """
+    found, readable = [], np.ones(len(drawn), bool)
+    for candidate, network, digest in made:
+        say(f"Verdict: {len(drawn)} of {len(images)} images, seen by {candidate.name}.")
+        rows, views, read = look(network)
+        readable &= read
+        found.append(Seen(candidate.name, digest, rows, views, candidate.images))
+    kept = torch.from_numpy(np.flatnonzero(readable))
+    labels = None if images.labels is None else torch.from_numpy(np.asarray(images.labels)[drawn]).long()[kept]
+    return [replace(one, rows=one.rows[kept], views=one.views[kept]) for one in found], labels
 
 
 def drawn_once(images: Images, seed: int, stream: int, count: int) -> np.ndarray:

@@ -142,10 +142,11 @@ class Bench:
                     yield self.loader.dataset.on_device(to_device(batch.content, self.device))
 
 
-def view_of(crop: CenterCrop, channels: int = 0) -> MultiView:
-    """The view by which an image is sought: MoCo v2's at the size of the crop, the same whatever a method trains on.
+def view_of(crop: CenterCrop, channels: int = 0, count: int = 1) -> MultiView:
+    """The view by which an image is sought, or more: MoCo v2's at the size of the crop, whatever a method trains on.
 
-    Of images with channels of their own, without what is defined for colours.
+    Small ones are not blurred, and those of images with channels of their own are without what is defined for colours.
     """
     policy, _ = MOCO_V2_SMALL_VIEWS if crop.size <= SMALL else MOCO_V2_VIEWS
-    return MultiView((policy.of_channels() if channels else policy,), crop.size, "pillow", crop.mean, crop.std)
+    policies = (policy.of_channels() if channels else policy,) * count
+    return MultiView(policies, crop.size, "pillow", crop.mean, crop.std)

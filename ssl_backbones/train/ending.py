@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ssl_backbones.catalogue.at_hand import Candidate
 from ssl_backbones.data.images import Images
@@ -21,12 +20,12 @@ from ssl_backbones.refusal import Refusal
 from ssl_backbones.train.baselines import (
     RANDOM,
     Question,
-    Seen,
     at_hand,
     compared,
     drawn_once,
     images_asked,
     made,
+    seen_by,
 )
 from ssl_backbones.train.beginning import Beginning
 from ssl_backbones.train.bench import Bench
@@ -35,7 +34,7 @@ from ssl_backbones.train.monitor import Monitor
 from ssl_backbones.views import SingleView
 
 
-class ComparisonError(Refusal, RuntimeError):
+class VerdictError(Refusal, RuntimeError):
     """A failure of the comparison in one of several processes, for which the others would wait."""
 
 
@@ -43,7 +42,7 @@ def conclude(beginning: Beginning, monitor: Monitor, bench: Bench) -> None:
     """Compare the backbone with its baselines, in all processes; a failure is printed and skips the comparison.
 
     Losing a process is another matter: it ends the run, and the same command resumes with the comparison. So it is
-    where one of several fails at what they do together: ComparisonError.
+    where one of several fails at what they do together: VerdictError.
     """
     with skipped_after_failure(alone=world_size() == 1):
         monitor.baselines = beside_baselines(beginning, monitor.asked_images, bench)
@@ -51,7 +50,7 @@ def conclude(beginning: Beginning, monitor: Monitor, bench: Bench) -> None:
 
 @contextmanager
 def skipped_after_failure(alone: bool) -> Iterator[None]:
-    """Context manager: print what fails in a process that nobody waits for, and go on; elsewhere ComparisonError."""
+    """Context manager: print what fails in a process that nobody waits for, and go on; elsewhere VerdictError."""
     try:
         yield
     except Refusal:
@@ -61,7 +60,7 @@ def skipped_after_failure(alone: bool) -> Iterator[None]:
             raise
         said = f"the comparison with other networks failed ({type(error).__name__}: {error})"
         if not alone:
-            raise ComparisonError(
+            raise VerdictError(
                 f"{said} in process {rank()} of {world_size()}, all else is saved: start the same command again, or "
                 "in one process, which leaves out a comparison that fails"
             ) from error
@@ -74,11 +73,8 @@ def beside_baselines(beginning: Beginning, images: Images, bench: Bench) -> dict
     steps = recipe.total_steps(bench.loader.steps_per_epoch)
     count = images_asked(len(images), steps * recipe.batch_size)
     drawn = drawn_once(images, recipe.seed, 3, count)
-    seen = []
-    for candidate, backbone in made(candidates(beginning, bench), weights_sha256):
-        say(f"Verdict: {len(drawn)} of {len(images)} images, seen by {candidate.name}.")
-        seen.append(looked_at(candidate, backbone, bench, images, drawn))
-    labels = None if images.labels is None else torch.from_numpy(np.asarray(images.labels)[drawn]).long()
+    networks = made(candidates(beginning, bench), weights_sha256)
+    seen, labels = seen_by(networks, lambda backbone: looked_at(backbone, bench, images, drawn), images, drawn)
     view = bench.view_of(bench.method.backbone)
     about: dict[str, Any] = {"of": len(images), "size": bench.size, "view": repr(view)}
     with skipped_after_failure(alone=True):
@@ -100,11 +96,14 @@ def candidates(beginning: Beginning, bench: Bench) -> Iterator[Candidate[nn.Modu
 
 
 def looked_at(
-    candidate: Candidate[nn.Module], backbone: nn.Module, bench: Bench, images: Images, indices: np.ndarray
-) -> Seen:
-    """A network's features of some images, each prepared as that network's description says, at the run's size."""
+    backbone: nn.Module, bench: Bench, images: Images, indices: np.ndarray
+) -> tuple[Tensor, Tensor, np.ndarray]:
+    """A network's features (n, D) of some images and of a view of each, prepared as its description says.
+
+    They are shown at the run's size, and all (n,) can be read.
+    """
     backbone = backbone.to(bench.device)
     showing = replace(bench, shown=backbone)
     rows = showing.embed_by(bench.crop_of(backbone), images, indices)
     views = showing.embed_by(SingleView(bench.view_of(backbone)), images, indices)
-    return Seen(candidate.name, weights_sha256(backbone), rows, views, candidate.images)
+    return rows, views, np.ones(len(indices), bool)

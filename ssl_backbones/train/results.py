@@ -10,6 +10,7 @@ import numpy as np
 
 from ssl_backbones import recipes
 from ssl_backbones.data import Batches, Request
+from ssl_backbones.data.digests import spread
 from ssl_backbones.files import UnwritableError, read_object, write_file
 from ssl_backbones.hub.card import model_card
 from ssl_backbones.hub.given import bound_to, givens
@@ -170,12 +171,12 @@ def asked_of(trained: Trained) -> list[dict[str, Any]]:
 
 
 def draw_maps(recipe: Recipe, monitor: Monitor, trained: Trained) -> None:
-    """Draw the alignment maps on the first images, for a method that has such maps."""
+    """Draw the alignment maps on images spread over all, for a method that has such maps."""
     if not isinstance(trained.method, HasAlignmentMaps):
         return
     crop = center_crop(trained.method.backbone, PICTURE_SCALE * recipe.size, recipe.decoding.seen)
     asked = monitor.asked_images
-    indices = np.linspace(0, len(asked) - 1, min(IMAGES, len(asked)), dtype=int)
+    indices = np.array(spread(len(asked), IMAGES))
     levels = Batches(asked, crop, recipe.seed)[Request(0, indices)].content
     maps = alignment_maps(trained.method, crop.on_device(levels.to(trained.device)))
     figure = alignment_figure([picture(image) for image in levels.numpy()], maps.float())

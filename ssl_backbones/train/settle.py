@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ssl_backbones.cores import processes_here
 from ssl_backbones.data import Images
 from ssl_backbones.data.digests import spread
 from ssl_backbones.data.frames import frame_of
@@ -168,8 +169,7 @@ def memory_here(device: torch.device) -> float:
     total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if hasattr(os, "sysconf") else 8e9
     with suppress(OSError, ValueError):  # no container, or one without a limit
         total = min(total, float(LIMIT.read_text()))
-    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return OF_THE_HOST * total / (int(processes) if processes.isdecimal() and int(processes) else 1)
+    return OF_THE_HOST * total / processes_here()
 
 
 def still_free(device: torch.device) -> int:

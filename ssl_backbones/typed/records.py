@@ -216,6 +216,8 @@ class TunedForm(TypedDict):
 
 ANEW = "start the command that wrote it once more, which makes it anew, or name another folder"
 """The way out of results that were cut short."""
+RESTORE = "restore it, or name another folder"
+"""The way out of other records that cannot be read."""
 
 
 def check_results(results: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from ssl_backbones.views.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
 from ssl_backbones.views.pillow_engine import RESAMPLING, pixels
 from ssl_backbones.views.transform import Transform
 
+PREPARATION = ("mean", "std", "interpolation", "crop_pct")
+"""Fields of timm's configuration that say how images are prepared, whatever their size."""
 LONGEST = 100
 """The most times that an image's long side has its short one before it is cut to its middle."""
 
@@ -43,6 +45,11 @@ class CenterCrop(Transform):
             raise ValueError(
                 f"interpolation is {self.interpolation!r}, but it has to be one of {', '.join(RESAMPLING)}"
             )
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """The preparation of images, but for their size, under timm's names."""
+        return {name: getattr(self, name) for name in PREPARATION}
 
     def draw(self, seed: int, epoch: int, indices: np.ndarray) -> None:
         """Nothing: there is no chance in it."""

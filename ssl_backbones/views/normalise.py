@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,8 +15,16 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+Values = TypeVar("Values", list[float], tuple[float, ...])
+
+
 class ChannelError(Refusal, ValueError):
     """Images of other channels than a network takes, or views that are not defined for them."""
+
+
+def for_channels(values: Values, channels: int) -> Values:
+    """A mean or a deviation of each of so many channels, repeated or cut where they were others."""
+    return (values * channels)[:channels]
 
 
 def normalise(levels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -1,5 +1,6 @@
 """Maps of where a network looks, figures of them, and pages, drawn with Pillow alone."""
 
+from ssl_backbones.models.backbone import LayerError
 from ssl_backbones.visualizers.activation_maps import feature_norm, principal_component
 from ssl_backbones.visualizers.alignment import HasAlignmentMaps, alignment_figure, alignment_maps, most_distinct
 from ssl_backbones.visualizers.colours import DAWN, palette
@@ -17,7 +18,7 @@ from ssl_backbones.visualizers.figures import (
 from ssl_backbones.visualizers.gallery import Picture, Section, Strip, gallery
 from ssl_backbones.visualizers.grad_cam import grad_cam, raw_grad_cam
 from ssl_backbones.visualizers.grid import grid
-from ssl_backbones.visualizers.inspection import CoarseMapWarning, LayerError
+from ssl_backbones.visualizers.inspection import CoarseMapWarning
 from ssl_backbones.visualizers.neighbours import nearest, neighbour_sheet
 from ssl_backbones.visualizers.overlay import overlay, stretched
 from ssl_backbones.visualizers.similarity import similarity_map

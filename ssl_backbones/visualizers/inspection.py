@@ -15,8 +15,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ssl_backbones.methods.method import Method
-from ssl_backbones.models.backbone import modes_kept
-from ssl_backbones.refusal import Refusal
+from ssl_backbones.models.backbone import LayerError, modes_kept
 
 FINE = 7
 """Places along a map's shorter side, from which on it can show where something is."""
@@ -24,10 +23,6 @@ FINE = 7
 
 class CoarseMapWarning(UserWarning):
     """A map of so few places that most of what is drawn of it lies between them."""
-
-
-class LayerError(Refusal, ValueError):
-    """A layer that has no map to show; the message says which layers have."""
 
 
 @dataclass(frozen=True)

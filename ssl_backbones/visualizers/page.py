@@ -16,7 +16,7 @@ from ssl_backbones.distributed import doing
 from ssl_backbones.files import write_file
 from ssl_backbones.visualizers.activation_maps import feature_norm, principal_component
 from ssl_backbones.visualizers.alignment import HasAlignmentMaps, alignment_maps, most_distinct
-from ssl_backbones.visualizers.embedding import Projection, embed_2d
+from ssl_backbones.visualizers.embedding import FEWEST, Projection, embed_2d
 from ssl_backbones.visualizers.figures import alignment_panels
 from ssl_backbones.visualizers.gallery import Picture, Section, Strip, gallery
 from ssl_backbones.visualizers.grad_cam import grad_cam
@@ -41,8 +41,6 @@ VIEWED = 3
 """Images shown in all their views."""
 ENLARGED = 56
 """Side of an image on the map of features, in pixels, where the reader enlarges it."""
-FEW = 5
-"""Images below which there is no map of features."""
 
 
 def usual_projection() -> Projection:
@@ -72,7 +70,7 @@ def draw_page(
     if len(images.indices) > 1:
         sections.append(neighbour_section(images, chosen))
         sections.append(similarity_section(viewer, images, chosen[:VIEWED]))
-    if len(images.indices) >= FEW:
+    if len(images.indices) >= FEWEST:
         sections.append(map_section(images, projection or usual_projection(), viewer.seed))
     skipped = f" {images.unreadable} more could not be read." if images.unreadable else ""
     lead = f"Where this network looks, and which images it finds similar, on {counted(images)}.{skipped}"

@@ -91,10 +91,10 @@ class PageImages:
 
     def some(self, count: int) -> list[int]:
         """Up to `count` of the images, evenly spread."""
-        return spread(len(self.indices), count)
+        return at_even_distances(len(self.indices), count)
 
 
-def spread(total: int, count: int) -> list[int]:
+def at_even_distances(total: int, count: int) -> list[int]:
     """Up to `count` whole numbers below `total`, at even distances."""
     chosen: list[int] = np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
     return chosen
@@ -106,7 +106,7 @@ def read_page_images(viewer: Viewer, source: Images, count: int) -> PageImages:
     indices: list[int] = []
     shown: list[Image.Image] = []
     features: list[Tensor] = []
-    asked = spread(len(source), count)
+    asked = at_even_distances(len(source), count)
     for start in range(0, len(asked), BLOCK):
         read = list(readable(source, asked[start : start + BLOCK]))
         if not read:

@@ -15,12 +15,10 @@ from ssl_backbones.runs.results import as_share, in_words, percent, read_results
 from ssl_backbones.runs.verdict import figures, sentences
 from ssl_backbones.runs.waiting import in_words as in_words_of
 from ssl_backbones.runs.waiting import share_of
-from ssl_backbones.typed.records import ANEW, TunedForm, check_recipe
+from ssl_backbones.typed.records import ANEW, RESTORE, TunedForm, check_recipe
 from ssl_backbones.typed.values import check_form, from_plain
 from ssl_backbones.visualizers.curves import run_curves
 from ssl_backbones.visualizers.gallery import Section
-
-RESTORE = "restore it, or name another folder"
 
 
 def run_section(folder: Path, results: Mapping[str, Any] | None = None) -> Section:

@@ -33,10 +33,7 @@ def leave_classifier(method: Classifier, names: Sequence[str], learnt: Learnt, r
             folder,
             Name.parse(cfg["architecture"]).arch,
             input_size=(cfg["input_size"][0], crop.size, crop.size),
-            mean=crop.mean,
-            std=crop.std,
-            interpolation=crop.interpolation,
-            crop_pct=crop.crop_pct,
+            **crop.preparation,
             **about(cfg, "" if run.random else run.init or run.model, learnt.in_words(run)),
         )
     except ValueError as error:

@@ -26,6 +26,7 @@ from ssl_backbones.evaluate.classification.labelled_run import (
 )
 from ssl_backbones.evaluate.classification.labelled_views import fitting_labels
 from ssl_backbones.evaluate.classification.linear import LinearProbe
+from ssl_backbones.evaluate.feature_store import folder_beside
 from ssl_backbones.evaluate.features import Extraction, Features, features_of
 from ssl_backbones.evaluate.transfer import Learnt
 from ssl_backbones.runs.log import RunLog
@@ -73,9 +74,9 @@ def train_on_features(run: LabelledRun, asked: Asked, more: Mapping[str, Any]) -
 
 def extraction(run: LabelledRun) -> Extraction:
     """The settings of features, which are kept beside the run."""
-    cache = Path(run.out).absolute().parent / "features"
+    cache, workers = folder_beside(Path(run.out)), reading_workers(run.workers)
     precision: Precision = "fp32" if run.precision == "auto" else run.precision
-    return Extraction(cache, precision, workers=reading_workers(run.workers), unreadable_share=run.unreadable_share)
+    return Extraction(cache, precision, workers=workers, unreadable_share=run.unreadable_share)
 
 
 @dataclass(frozen=True)

@@ -81,11 +81,6 @@ class Detection(Method):
             config.width,
         )
 
-    @property
-    def with_masks(self) -> bool:
-        """True if the head predicts masks."""
-        return self.config.with_masks
-
     def transform(self, size: int) -> ResizeFlip:
         return self.resize(size, self.config.smallest, 0.5)
 
@@ -99,7 +94,7 @@ class Detection(Method):
 
     def dataset(self, images: Images, size: int, seed: int) -> BoxBatches:
         """Batches of images and their objects; ImageSourceError where the head cannot tell what is in them."""
-        return BoxBatches(self.checked(images), self.transform(size), seed, self.with_masks)
+        return BoxBatches(self.checked(images), self.transform(size), seed, self.config.with_masks)
 
     def checked(self, images: Images) -> AnnotatedImages:
         """The images, if they have what the head learns from."""
@@ -110,7 +105,7 @@ class Detection(Method):
                 f"{images.source} has {len(images.classes)} classes and the head tells {self.config.classes} apart: "
                 f"set --classes to {len(images.classes)}"
             )
-        if self.with_masks:
+        if self.config.with_masks:
             images.require_masks(f"the head {self.config.head}")
         return images
 

@@ -86,14 +86,14 @@ class DetectionJudge:
         assert isinstance(method, Detection)
         with precise_statistics(method, bench.training_batches(method.config.precise_batches)):
             found = self.find(method, bench)
-        there = {index: truth(self.images, index, method.with_masks) for index in sorted(found)}
+        there = {index: truth(self.images, index, method.config.with_masks) for index in sorted(found)}
         self.numbers = average_precisions(
             [found[index] for index in there],
             list(there.values()),
             len(self.images.classes),
             self.metric,
             seed=self.run.seed,
-            masks=method.with_masks,
+            masks=method.config.with_masks,
         )
         return Measured({name: number["value"] for name, number in self.numbers.items()})
 

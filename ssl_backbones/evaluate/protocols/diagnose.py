@@ -40,10 +40,9 @@ from ssl_backbones.metrics.jackknife import GROUPS
 from ssl_backbones.metrics.near_copies import nearest_of_bank
 from ssl_backbones.runs.results import Number, as_share, proportion
 from ssl_backbones.runs.verdict import sentences
-from ssl_backbones.views import MOCO_V2_SMALL_VIEWS, MOCO_V2_VIEWS, CenterCrop, MultiView, permutation
+from ssl_backbones.train.bench import view_of
+from ssl_backbones.views import permutation
 
-SMALL = 64
-"""Pixels up to which views are not blurred."""
 NEAR = 0.99
 """The cosine above which two images are nearly the same."""
 SHOWN = 3
@@ -83,9 +82,9 @@ def run(options: Options) -> dict[str, Any]:
             return asked
         drawn = np.sort(permutation(options.seed, 0, len(images))[: options.max_images])
         sample = drawn if len(drawn) < len(images) else None
-        views = views_of(asked.model.crop, options.in_chans)
+        views = view_of(asked.model.crop, options.in_chans, 2)
         middle = features_of(asked.model, images, asked.extraction, only=sample)
-        pairs = features_of(asked.model, images, asked.extraction, only=sample, views=views)
+        pairs = features_of(asked.model, images, asked.extraction, only=sample, views=views, seed=options.seed)
         numbers = measured(middle, pairs, options, asked.model.device)
         copies = near_copies(asked, options) if validation and options.copies else {}
         told = beside_baselines(asked, options.compared) if options.compared else {}
@@ -145,13 +144,6 @@ def near_copies(asked: Evaluation, options: Options) -> dict[str, Any]:
     for line in lines[:SHOWN]:
         say("nearly the same: {1} and {2} (cosine {0})".format(*line.rstrip("\n").split("\t")))
     return {"near_copies": proportion(len(near), len(looked_at)) | {"cosine": NEAR, "named_in": path.name}}
-
-
-def views_of(crop: CenterCrop, channels: int = 0) -> MultiView:
-    """The two views of MoCo v2 at the size of the crop; small ones without blur, those of channels without colours."""
-    policies = MOCO_V2_SMALL_VIEWS if crop.size <= SMALL else MOCO_V2_VIEWS
-    policies = policies if not channels else (policies[0].of_channels(), policies[1].of_channels())
-    return MultiView(policies, crop.size, mean=crop.mean, std=crop.std)
 
 
 def measured(middle: Features, pairs: Features, options: Options, device: torch.device) -> dict[str, Number]:

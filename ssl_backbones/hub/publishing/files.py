@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ssl_backbones.cleanup import is_new_or_empty
 from ssl_backbones.credentials import change_texts
 from ssl_backbones.files import write_file, write_json
 from ssl_backbones.hub.card import ON_THE_HUB, Places, model_card
@@ -85,7 +86,7 @@ def card_of(
 
 def check_empty(folder: Path) -> None:
     """Refuse to keep the files among others."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_new_or_empty(folder):
         raise MaterialError(
             f"{folder} is not empty: name a new folder with --out, so that it holds what is published alone"
         )

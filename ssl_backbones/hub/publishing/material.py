@@ -26,12 +26,10 @@ from ssl_backbones.registry.names import Name
 from ssl_backbones.runs.checkpoint import newest_whole
 from ssl_backbones.runs.manifest import CheckpointError
 from ssl_backbones.runs.results import PRETRAINING, read_results
-from ssl_backbones.typed.records import ANEW, check_recipe
+from ssl_backbones.typed.records import ANEW, RESTORE, check_recipe
 
 NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 """Pattern of what can name a recipe, and the files that are written under its name."""
-RESTORE = "restore it, or name another folder"
-"""The way out of a file that cannot be read."""
 
 
 class MaterialError(Refusal, ValueError):

@@ -8,7 +8,7 @@ from typing import Any
 
 from ssl_backbones.catalogue.lookup import describe, list_models
 from ssl_backbones.files import write_file
-from ssl_backbones.hub.evaluations import apart, beats_random, beside_random
+from ssl_backbones.hub.evaluations import apart, beside_random, not_above_random
 from ssl_backbones.hub.given import givens
 from ssl_backbones.hub.publishing.material import Material, MaterialError
 from ssl_backbones.registry.image_sets import are_those
@@ -60,7 +60,7 @@ def check_worth(evaluations: Sequence[Mapping[str, Any]]) -> None:
                 f"what ships must be shown to beat random weights: evaluate it by {protocol}, once more with --random, "
                 "and name both folders with --evaluation"
             )
-    if equal := beats_random(evaluations):
+    if equal := not_above_random(evaluations):
         raise MaterialError(
             f"what ships must beat random weights, and does not surely in {'; '.join(equal)}: train it longer, or "
             "enter its card alone with --enter"
