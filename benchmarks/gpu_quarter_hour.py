@@ -111,19 +111,20 @@ def cost_of(recipe: Recipe) -> Cost:
 
 
 def epochs_within(seconds: float, costs: Sequence[Cost]) -> int:
-    """The most epochs that all of them can have in so much time together; TRIAL at least."""
+    """The most epochs that all of them can have in so much time together; TRIAL at least, and where there is none."""
     most = TRIAL
+    if not costs:
+        return most
     while sum(cost.of(most + 1) for cost in costs) <= seconds:
         most += 1
     return most
 
 
-def trials(methods: Sequence[str], asked: argparse.Namespace, costs: dict[str, Cost]) -> Iterator[Row]:
-    """The costs of each method, from a short run that is thrown away."""
+def trial(method: str, asked: argparse.Namespace, costs: dict[str, Cost]) -> Iterator[Row]:
+    """The costs of a method, from a short run that is thrown away."""
     with tempfile.TemporaryDirectory(prefix="trial-") as folder:
-        for method in methods:
-            costs[method] = cost_of(recipe_of(method, asked, TRIAL, Path(folder)))
-            yield {"method": method, **{name: round(value, 2) for name, value in vars(costs[method]).items()}}
+        costs[method] = cost_of(recipe_of(method, asked, TRIAL, Path(folder)))
+    yield {"method": method, **{name: round(value, 2) for name, value in vars(costs[method]).items()}}
 
 
 def run_of(method: str, asked: argparse.Namespace, epochs: int) -> Iterator[Row]:
@@ -165,12 +166,15 @@ def options() -> argparse.Namespace:
 
 
 def measure(asked: argparse.Namespace, record: Record) -> None:
-    """Try every method, find the epochs that all can have, and train each."""
+    """Try every method, find the epochs that all can have, and train each that did not fail in its trial."""
     methods = [name for name in asked.methods if name != "distilled" or asked.teacher]
     costs: dict[str, Cost] = {}
     if not asked.epochs:
-        record.measure("trials", partial(trials, methods, asked, costs), 0.0)
+        for method in methods:
+            record.measure(f"trial {method}", partial(trial, method, asked, costs), 0.0)
         methods = [name for name in methods if name in costs]
+    if not methods:
+        return
     fitting = asked.epochs or epochs_within(record.left() - RESERVE, list(costs.values()))
     epochs = min(fitting, asked.epochs_at_most or fitting)
     record.found["epochs"] = epochs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def test_a_quarter_of_an_hour_in_small_leaves_curves_weights_and_cards(tmp_path:
     words = ("--teacher", "resnet8_byol.imagenette32_60ep", "--methods", "byol", "distilled")
     words += ("--minutes", "60", "--epochs_at_most", "3")  # whatever else the machine does
     written = small("gpu_quarter_hour", tmp_path / "quarter_hour.json", "--out", tmp_path, *words)
-    assert [row["method"] for row in written["parts"]["trials"]] == ["byol", "distilled"]
+    assert {"trial byol", "trial distilled"} < set(written["parts"])
     assert written["epochs"] == 3
     for method in ("byol", "distilled"):
         (row,) = written["parts"][method]
@@ -101,6 +102,28 @@ def test_epochs_fill_the_time_that_all_have() -> None:
     epochs = gpu_quarter_hour.epochs_within(600, costs)
     assert sum(cost.of(epochs) for cost in costs) <= 600 < sum(cost.of(epochs + 1) for cost in costs)
     assert gpu_quarter_hour.epochs_within(0, costs) == gpu_quarter_hour.TRIAL
+    assert gpu_quarter_hour.epochs_within(600, []) == gpu_quarter_hour.TRIAL
+
+
+@pytest.mark.parametrize("failing", [("byol",), ("lewel_b",), ("byol", "lewel_b", "moco_v2")])
+def test_a_method_that_fails_in_its_trial_costs_no_other_its_run(
+    failing: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods = ["byol", "lewel_b", "moco_v2"]
+
+    def cost_of(method: str) -> gpu_quarter_hour.Cost:
+        if method in failing:
+            raise RuntimeError("no such kernel")
+        return gpu_quarter_hour.Cost(1, 1, 1)
+
+    monkeypatch.setattr(gpu_quarter_hour, "recipe_of", lambda method, *_: method)
+    monkeypatch.setattr(gpu_quarter_hour, "cost_of", cost_of)
+    monkeypatch.setattr(gpu_quarter_hour, "run_of", lambda method, *_: iter([{"method": method}]))
+    record = Record(tmp_path / "found.json", 1.0, {})
+    asked = Namespace(methods=methods, teacher="", epochs=0, epochs_at_most=0)
+    gpu_quarter_hour.measure(asked, record)
+    assert [one["part"] for one in record.found["failed"]] == [f"trial {name}" for name in failing]
+    assert [name for name in methods if record.rows(name)] == [name for name in methods if name not in failing]
 
 
 def test_targets_of_a_gpu_are_held_against_what_was_measured(tmp_path: Path) -> None:
