@@ -6,17 +6,26 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from subprocess import CompletedProcess, TimeoutExpired
 from typing import Any
 
 import pytest
+import torch
 from conftest import ROOT
 from warm_processes import run_script
 
 sys.path.append(str(ROOT / "benchmarks"))
 import gpu
 import gpu_quarter_hour
+import gpu_runs
+import gpu_steps
+import limited
+import needs
+from gpu_runs import RunError, carried_out
 from limited import Record, Row
+from steps import QUICK
 
 
 def small(name: str, out: Path, *words: object) -> dict[str, Any]:
@@ -36,19 +45,20 @@ def test_parts_without_training_run_on_a_cpu(tmp_path: Path) -> None:
     for row in written["parts"]["engines"]:
         assert row["largest_gap_in_levels"] == 0  # the same device twice
         assert row["views_ms"]["median"] > 0
-    assert written["parts"]["neighbours"][1]["equal"]
+    assert written["parts"]["neighbours"][1]["alike"] == 1
 
 
 @pytest.mark.slow
 def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     written = small("gpu", out, "--out", out, "--minutes", "60")
-    assert set(written["parts"]) == set(gpu.NEEDS) - {"waits"}  # which only a GPU has
+    assert set(written["parts"]) == set(gpu.NEEDS)
+    assert [row["method"] for row in written["parts"]["waits"]] == list(gpu_steps.CONFIGS)
     rows = {row["method"]: row for row in written["parts"]["steps18"]}
     assert set(rows) == {"byol", "lewel_b", "moco_v2", "lewel_m"}
     for row in rows.values():
         assert row["peak_gb"] > row["held_gb"] > 0
-    differences = [row["tensors_that_differ"] for row in written["parts"]["repeatability"][:-1]]
+    differences = [row["tensors_that_differ"] for row in written["parts"]["repeatability"][:4]]
     assert differences == [0] * 4
     resumed = {name: found for row in written["parts"]["resumed"] for name, found in row.items()}
     assert (
@@ -56,6 +66,7 @@ def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
     )
     assert written["parts"]["nccl"][-1]["against a plain run"]["tensors_that_differ"] == 0
     assert len(written["parts"]["end_to_end"]) == 4
+    assert len(written["parts"]["commands"]) == 8
 
 
 @pytest.mark.slow
@@ -95,6 +106,83 @@ def test_a_benchmark_that_is_cut_leaves_every_row_before(tmp_path: Path) -> None
     assert [one["error"] for one in written["failed"]] == ["RuntimeError: no such kernel"]
     assert written["left_out"] == ["too long"]
     assert set(written["took"]) == {"counting", "failing"}
+
+
+def test_an_error_after_which_every_call_fails_is_written_and_ends_its_part_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Record(tmp_path / "found.json", 1.0, {})
+    written: list[int] = []
+
+    def free() -> None:
+        written.append(len(json.loads((tmp_path / "found.json").read_text())["failed"]))
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(limited, "free", free)
+    for name in ("one", "other"):
+        record.measure(name, lambda: iter([limited.caught({"what": "many"}, free)]), needs=1)
+        record.measure(name, lambda: (free(), iter([]))[1], needs=1)
+    assert written == [0, 1, 1, 2, 2, 3, 3, 4]
+    assert [one["part"] for one in record.found["failed"]] == ["one", "one", "other", "other"]
+    assert [row["what"] for name in ("one", "other") for row in record.rows(name)] == ["many", "many"]
+
+
+@pytest.mark.parametrize("part", [gpu_steps.waits, gpu_steps.repeatability])
+def test_a_method_that_fails_costs_no_other_its_row_and_few_images_are_enough(
+    part: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_steps, "CONFIGS", {"broken": object, "pcl": gpu_steps.CONFIGS["pcl"]})
+    *_, broken, whole = part(gpu_steps.Machine(torch.device("cpu"), small=True))
+    assert (broken["method"], whole["method"]) == ("broken", "pcl")
+    assert broken["error"].startswith("TypeError")
+    assert "error" not in whole
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_steps_are_taken_under_the_switches_of_a_run(deterministic: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(gpu_steps, "set_switches", lambda run, device: seen.append((run.deterministic, device.type)))
+    with gpu_steps.ready("byol", QUICK, "fp32", deterministic=deterministic) as step:
+        step()
+    assert seen == [(deterministic, "cpu")]
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_a_command_that_fails_or_is_not_over_leaves_its_last_words(over: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = b"begun\n" * 1000 + b"no such kernel \xff"
+
+    def instead(command: list[str], timeout: float, **kind: Any) -> CompletedProcess[bytes]:
+        if not over:
+            raise TimeoutExpired(command, timeout, output=said)
+        return CompletedProcess(command, 2, said)
+
+    monkeypatch.setattr(gpu_runs.subprocess, "run", instead)
+    with pytest.raises(RunError, match="^exit code 2: " if over else "^not over after 20 s: ") as raised:
+        carried_out(["evaluate", "knn"], 5.0, {})
+    assert str(raised.value).endswith("no such kernel \N{REPLACEMENT CHARACTER}")
+    assert gpu_runs.SAID < len(str(raised.value)) < limited.SAID
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ("1.0.29", "timm is 1.0.29, and 1.0.30 or newer is wanted"),
+        ("", "timm is not installed, and 1.0.30 or newer is wanted"),
+        ("1.0.30", ""),
+        ("1.1", ""),
+        ("1.0.30+local.2", ""),
+    ],
+)
+def test_a_package_that_is_absent_or_too_old_is_told_at_once(
+    found: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        if not found:
+            raise PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(needs, "version", version)
+    assert needs.lacking({"timm": "1.0.30"}) == ([words] if words else [])
 
 
 def test_epochs_fill_the_time_that_all_have() -> None:
