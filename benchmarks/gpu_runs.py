@@ -156,7 +156,7 @@ class Runs:
         few = {"data": self.data, "max_steps": 4}
         taught = {"method.teacher": TEACHER, "method.teacher_output": "pooled", "method.kept": self.folder / "kept"}
         ways: dict[str, Callable[[Path], Row]] = {
-            "clusters": self.own(f"{arch}_deepcluster.own", few),
+            "clusters": self.own("resnet8_deepcluster.tiny_200ep", few | {"batch_size": 16, "method.clusters": 10}),
             "prototypes": self.own(f"{arch}_pcl.own", few | {"method.instance_epochs": 0}),
             "compiled": partial(self.short, fields={"compile": True}),
             "less memory": partial(

@@ -204,7 +204,7 @@ def test_a_small_part_tells_the_memory_of_a_large_one(tmp_path: Path, monkeypatc
 def test_what_lies_on_a_gpu_already_is_no_part_of_a_step(
     held: float, teacher: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the first trial brings there for good, such as a teacher, is a part of both."""
+    """A teacher that the first trial brings there for good is a part of both trials."""
     recipe = tiny(BYOLConfig, tmp_path, tmp_path / "run", batch_size=64)
     lying = [held]
 
