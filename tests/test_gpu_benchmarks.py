@@ -6,6 +6,8 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from functools import partial
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
@@ -15,6 +17,8 @@ import pytest
 import torch
 from conftest import ROOT
 from warm_processes import run_script
+
+from ssl_backbones.typed.words import read
 
 sys.path.append(str(ROOT / "benchmarks"))
 import gpu
@@ -145,6 +149,25 @@ def test_steps_are_taken_under_the_switches_of_a_run(deterministic: bool, monkey
     with gpu_steps.ready("byol", QUICK, "fp32", deterministic=deterministic) as step:
         step()
     assert seen == [(deterministic, "cpu")]
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_commands_are_given_words_that_they_read(small: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+
+    def only_read(words: list[str], left: float, environment: dict[str, str]) -> float:
+        given.append(words[0])
+        command = import_module(f"ssl_backbones.commands.{words[0]}")
+        parse = getattr(command, "parse", None) or partial(read, command.Options, about="")
+        parse(words[1:], words[0])
+        return 0.0
+
+    monkeypatch.setattr(gpu_runs, "carried_out", only_read)
+    monkeypatch.setattr(gpu_runs, "read_log", lambda path: [])
+    runs = gpu_runs.Runs(gpu_steps.Machine(torch.device("cpu"), small), tmp_path, lambda: 60.0)
+    rows = list(runs.commands())
+    assert [row for row in rows if "error" in row] == []
+    assert given == ["pretrain"] * 6 + ["evaluate"] * 2 + ["embed"]
 
 
 @pytest.mark.parametrize("over", [False, True])
