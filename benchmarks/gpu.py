@@ -1,18 +1,22 @@
-"""Measure, in at most eight minutes of one GPU, what no CPU can tell of this package: python benchmarks/gpu.py
+"""Measure, in at most nine minutes of one GPU, what no CPU can tell of this package:
+
+    python benchmarks/gpu.py --out "$OUT/gpu.json"
 
 Every part writes the whole file of results anew after each thing that it measured, so that a command which is cut
 short leaves all that was found; a part is left out when its time would not be enough, and one that fails does not stop
-the others. The exit code is 1 if any failed. In order:
+the others. The exit code is 1 if any failed. In order, whole commands first, as they tell whether anything works:
 
+resumed: a run twice, and from its middle. waits: calls within a step that wait for the device. halves: fp16 with its
+scaler. commands: ways to train, and questions to a backbone, that no other part touches. nccl: a run of a launcher.
 steps50 and steps18: BYOL, LEWEL_B, MoCo v2 and LEWEL_M, the loop's own step from a batch that is ready on the host,
 in turn with the bare passes of the backbone: images a second, the host's share of the time, peak memory.
-engines: views made on the device, against the same on the CPU. neighbours: k-NN of 50,000 images. halves: fp16 with
-its scaler. waits: calls within a step that wait for the device. repeatability: the same steps twice. resumed, nccl and
-end_to_end: whole runs, each a command. switches: one of torch's switches moved.
+end_to_end: from files to steps. engines: views made on the device, against the same on the CPU. neighbours: k-NN of
+50,000 images. repeatability: the same steps twice. switches: one of torch's switches moved.
 
-It needs this repository, `pip install 'ssl-backbones[train,fast]'` or these packages at hand (torch 2.6 or newer, timm,
-torchvision, huggingface_hub, safetensors, numpy, Pillow, Jinja2, accelerate, pyarrow, tqdm; OpenCV), and no network:
-all images are noise. --small makes everything tiny, for a dry run on a CPU, where the numbers mean nothing.
+It needs this repository, not installed, and these packages at hand: torch 2.6 or newer, timm, huggingface_hub,
+safetensors, numpy, Pillow, Jinja2, accelerate, pyarrow, tqdm; and OpenCV for its engine. On a machine without a network
+bring wheels of those that it lacks. All images are noise. What does not fit into the time is measured by a second
+command, with --only. --small makes everything tiny, for a dry run on a CPU, where the numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +30,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import needs
+
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or products are not repeatable; before CUDA starts
+sys.path.insert(0, str(needs.ROOT))
 
 import gpu_parts
 import gpu_steps
@@ -40,16 +47,17 @@ from ssl_backbones.train.processes import meet
 
 PACKAGES = ("torch", "timm", "accelerate", "numpy", "pillow", "opencv-python-headless", "triton")
 NEEDS = {
+    "resumed": 75,
+    "waits": 60,
+    "halves": 15,
+    "commands": 100,
+    "nccl": 25,
     "steps50": 45,
-    "steps18": 25,
+    "end_to_end": 150,
     "engines": 12,
     "neighbours": 12,
-    "halves": 15,
-    "waits": 25,
-    "repeatability": 35,
-    "resumed": 50,
-    "nccl": 25,
-    "end_to_end": 60,
+    "repeatability": 90,
+    "steps18": 25,
     "switches": 20,
 }
 """Seconds without which a part is not begun: estimates, as no GPU has run this yet; every file tells what they took."""
@@ -62,7 +70,7 @@ ALIGNED, END_TO_END, VIEWS = 1.15, 1.05, 0.15
 def parts_of(machine: Machine, runs: Runs) -> dict[str, Callable[[], Iterator[Row]]]:
     """Every part by its name, in order."""
     here = {"engines": gpu_parts, "neighbours": gpu_parts}
-    whole = {"resumed": runs.resumed, "nccl": runs.nccl, "end_to_end": runs.end_to_end}
+    whole = {name: getattr(runs, name) for name in ("resumed", "commands", "nccl", "end_to_end")}
     return {name: whole.get(name) or partial(getattr(here.get(name, gpu_steps), name), machine) for name in NEEDS}
 
 
@@ -96,7 +104,7 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parent / "results" / "gpu.json", help="file to write"
     )
-    parser.add_argument("--minutes", type=float, default=8.0, help="after which nothing more is begun (8)")
+    parser.add_argument("--minutes", type=float, default=9.0, help="after which nothing more is begun (9)")
     parser.add_argument("--only", nargs="+", choices=list(NEEDS), default=list(NEEDS), help="parts to measure")
     parser.add_argument("--small", action="store_true", help="tiny sizes, for a dry run on a CPU")
     return parser.parse_args()

@@ -1,6 +1,6 @@
-"""Train ResNet-18 at 128 px by five methods in a quarter of an hour of one GPU, for equally many epochs.
+"""Train ResNet-18 at 128 px by five methods in minutes of one GPU, for equally many epochs.
 
-    python benchmarks/gpu_quarter_hour.py --data imagenette_96 --teacher FOLDER --out runs/quarter_hour
+    python benchmarks/gpu_quarter_hour.py --out "$OUT/quarter_hour" --teacher resnet20_distilled.goods64_20ep_lite0
 
 BYOL, LEWEL_B, MoCo v2, LEWEL_M and, where a teacher is named, Distilled: the recipes for one's own images
 (docs/own_rules.md), each a real run with its images resident on the device, k-NN curve, results, page, card and
@@ -8,9 +8,11 @@ weights. Two epochs of each are made first; from what they took follows the numb
 --minutes, unless --epochs says it. FOLDER/quarter_hour.json is written anew after every run, and a run that was begun
 already goes on when the same command is given with the --epochs that stand there.
 
-It needs this repository, `pip install 'ssl-backbones[train]'` or these packages at hand (torch 2.6 or newer, timm,
-huggingface_hub, safetensors, numpy, Pillow, Jinja2, accelerate, pyarrow, tqdm), labelled images, and no network: the
-teacher is a folder of timm's or of a run. --small makes everything tiny, on images of noise, for a dry run on a CPU.
+The images are the sample photos of this repository, or those of --data, such as imagenette_96, which have to be brought
+along. The teacher is a network that ships, or a folder of timm's or of a run. It needs this repository, not installed,
+no network, and these packages at hand: torch 2.6 or newer, timm, huggingface_hub, safetensors, numpy, Pillow, Jinja2,
+accelerate, pyarrow, tqdm. On a machine without a network bring wheels of those that it lacks. --small makes everything
+tiny, on images of noise, for a dry run on a CPU.
 """
 
 from __future__ import annotations
@@ -26,11 +28,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import needs
+
+sys.path.insert(0, str(needs.ROOT))
+
 import torch
 from gpu_runs import write_images
 from limited import Record, Row, free
 from steps import anew
-from timing import circumstances
+from timing import SAMPLE, circumstances
 
 from ssl_backbones import recipes
 from ssl_backbones.recipes.own import put
@@ -111,19 +117,20 @@ def cost_of(recipe: Recipe) -> Cost:
 
 
 def epochs_within(seconds: float, costs: Sequence[Cost]) -> int:
-    """The most epochs that all of them can have in so much time together; TRIAL at least."""
+    """The most epochs that all of them can have in so much time together; TRIAL at least, and where there is none."""
     most = TRIAL
+    if not costs:
+        return most
     while sum(cost.of(most + 1) for cost in costs) <= seconds:
         most += 1
     return most
 
 
-def trials(methods: Sequence[str], asked: argparse.Namespace, costs: dict[str, Cost]) -> Iterator[Row]:
-    """The costs of each method, from a short run that is thrown away."""
+def trial(method: str, asked: argparse.Namespace, costs: dict[str, Cost]) -> Iterator[Row]:
+    """The costs of a method, from a short run that is thrown away."""
     with tempfile.TemporaryDirectory(prefix="trial-") as folder:
-        for method in methods:
-            costs[method] = cost_of(recipe_of(method, asked, TRIAL, Path(folder)))
-            yield {"method": method, **{name: round(value, 2) for name, value in vars(costs[method]).items()}}
+        costs[method] = cost_of(recipe_of(method, asked, TRIAL, Path(folder)))
+    yield {"method": method, **{name: round(value, 2) for name, value in vars(costs[method]).items()}}
 
 
 def run_of(method: str, asked: argparse.Namespace, epochs: int) -> Iterator[Row]:
@@ -146,10 +153,10 @@ def run_of(method: str, asked: argparse.Namespace, epochs: int) -> Iterator[Row]
 def options() -> argparse.Namespace:
     """The options of the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="", help="labelled images, such as the folder of imagenette_96")
+    parser.add_argument("--data", default=str(SAMPLE), help="labelled images (the sample photos)")
     parser.add_argument("--teacher", default="", help="network for Distilled, which is left out without one")
     parser.add_argument("--out", type=Path, default=Path("runs/quarter_hour"), help="folder for runs and results")
-    parser.add_argument("--minutes", type=float, default=14.0, help="for all of it (14)")
+    parser.add_argument("--minutes", type=float, default=9.0, help="for all of it (9)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--epochs", type=int, default=0, help="of every run, instead of what fits")
     parser.add_argument(
@@ -158,19 +165,19 @@ def options() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=256, help="images a step (256)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--small", action="store_true", help="ResNet-8 on noise at 32 px, for a dry run")
-    asked = parser.parse_args()
-    if not asked.data and not asked.small:
-        parser.error("--data is missing: name labelled images, such as the folder of imagenette_96")
-    return asked
+    return parser.parse_args()
 
 
 def measure(asked: argparse.Namespace, record: Record) -> None:
-    """Try every method, find the epochs that all can have, and train each."""
+    """Try every method, find the epochs that all can have, and train each that did not fail in its trial."""
     methods = [name for name in asked.methods if name != "distilled" or asked.teacher]
     costs: dict[str, Cost] = {}
     if not asked.epochs:
-        record.measure("trials", partial(trials, methods, asked, costs), 0.0)
+        for method in methods:
+            record.measure(f"trial {method}", partial(trial, method, asked, costs), 0.0)
         methods = [name for name in methods if name in costs]
+    if not methods:
+        return
     fitting = asked.epochs or epochs_within(record.left() - RESERVE, list(costs.values()))
     epochs = min(fitting, asked.epochs_at_most or fitting)
     record.found["epochs"] = epochs

@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from limited import Row, free
+from limited import Row, caught, free
 from method_steps import peak
 from steps import CONFIGS, QUICK, Bare, Case, Noise, Step, anew, given_for, loop_of, recipe_of
 from timing import clock_of, in_turn, quartiles
@@ -24,6 +25,7 @@ from torch import Tensor
 from ssl_backbones.recipes.settings import OptimizerConfig
 from ssl_backbones.train.precision import Compute, wait_for
 from ssl_backbones.train.processes import accelerator_of, meet
+from ssl_backbones.train.switches import set_switches
 from ssl_backbones.views import using_engine
 
 COMPARED = ("byol", "lewel_b", "moco_v2", "lewel_m")
@@ -56,15 +58,21 @@ class Machine:
 
 @contextmanager
 def ready(name: str, case: Case, precision: str, layout: str = "channels_last", **fields: Any) -> Iterator[Step]:
-    """The real step of a method by its name, on a batch that is ready on the host; its memory is free afterwards."""
+    """The real step of a method by its name, on a batch that is ready on the host, with torch's switches as a run sets
+    them; its memory is free afterwards, and operations need not be deterministic."""
     anew()
-    meet()
+    device = meet()
     images = Noise(case.batch, 16)
     with given_for(images) as given, using_engine("opencv" if find_spec("cv2") else "pillow"):
         config = case.config(CONFIGS[name], **given, bn_splits=min(GROUPS, case.batch // 2))
         compute = Compute(precision, layout, {})  # type: ignore[arg-type]
         recipe = recipe_of(case, config, compute, **fields)
-        yield Step(loop_of(recipe, case, images, compute, accelerator_of(compute.precision, (), "unused")), case.batch)
+        set_switches(recipe, device)
+        try:
+            accelerator = accelerator_of(compute.precision, (), "unused")
+            yield Step(loop_of(recipe, case, images, compute, accelerator), case.batch)
+        finally:
+            torch.use_deterministic_algorithms(False)
     anew()
 
 
@@ -136,45 +144,55 @@ def steps18(machine: Machine) -> Iterator[Row]:
 def switches(machine: Machine) -> Iterator[Row]:
     """BYOL's step with one of torch's switches or of our choices moved, against its bare passes as they are."""
     ways: dict[str, Row] = {
+        "as it is": {},
+        "without cudnn.benchmark": {},
         "contiguous": {"layout": "contiguous"},
         "fp32": {"precision": "fp32"},
         "LARS": {"optimizer": OptimizerConfig("lars", 1e-3)},
     }
     case = machine.case("resnet50", 224, 128)
-    for what in ("as it is", "cudnn.benchmark", *ways):
-        fields = dict(ways.get(what, {}))
-        torch.backends.cudnn.benchmark = what == "cudnn.benchmark"
-        try:
-            with ready("byol", case, fields.pop("precision", machine.precision), **fields) as step:
-                seconds = in_turn({what: several(step, 3)}, machine.count(4), clock_of(machine.device)[1])[what] / 3
-            yield {"what": what, "batch": case.batch, "ms": quartiles(1e3 * seconds, 2)}
-        finally:
-            torch.backends.cudnn.benchmark = False
+    for what, fields in ways.items():
+        with ready("byol", case, **{"precision": machine.precision, **fields}) as step:
+            torch.backends.cudnn.benchmark &= what != "without cudnn.benchmark"
+            seconds = in_turn({what: several(step, 3)}, machine.count(4), clock_of(machine.device)[1])[what] / 3
+        yield {"what": what, "batch": case.batch, "ms": quartiles(1e3 * seconds, 2)}
         free()
 
 
 def waits(machine: Machine) -> Iterator[Row]:
-    """The calls within a step that wait for the device, by torch's own watch, of every method."""
-    if machine.device.type != "cuda":
-        return
+    """The calls within a step that wait for the device, by torch's own watch, of every method; none on a CPU."""
     for name in CONFIGS:
-        with ready(name, Case("waits", "resnet18", 64, 32), machine.precision) as step:
-            several(step, 2)()
-            wait_for(machine.device)
-            torch.cuda.set_sync_debug_mode("warn")
-            try:
-                with warnings.catch_warnings(record=True) as seen:
-                    warnings.simplefilter("always")
-                    step()
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
-        places = Counter(f"{Path(one.filename).name}:{one.lineno}" for one in seen if "synchroniz" in str(one.message))
-        yield {"method": name, "waits": dict(places)}
+        yield caught({"method": name}, partial(waits_of, name, machine))
 
 
-def state_after(name: str, case: Case, machine: Machine, steps: int) -> dict[str, Tensor]:
+def waits_of(name: str, machine: Machine) -> Row:
+    """The lines of a method's step that wait for the device, and how often each does."""
+    with ready(name, machine.case("resnet18", 64, 32), machine.precision) as step:
+        several(step, machine.count(2))()
+        wait_for(machine.device)
+        with warnings.catch_warnings(record=True) as seen, watched(machine.device):
+            warnings.simplefilter("always")
+            step()
+    places = Counter(f"{Path(one.filename).name}:{one.lineno}" for one in seen if "synchroniz" in str(one.message))
+    return {"waits": dict(places)}
+
+
+@contextmanager
+def watched(device: torch.device) -> Iterator[None]:
+    """Context manager: torch warns of each call that waits for a GPU."""
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def state_after(name: str, case: Case, machine: Machine, steps: int, deterministic: bool) -> dict[str, Tensor]:
     """The state of a method after its first steps, the same steps each time."""
-    with ready(name, case, machine.precision) as step:
+    with ready(name, case, machine.precision, deterministic=deterministic) as step:
         several(step, steps)()
         return {key: value.detach().cpu().clone() for key, value in step.loop.method.state_dict().items()}
 
@@ -190,31 +208,28 @@ def repeatability(machine: Machine) -> Iterator[Row]:
     """The same steps twice, as they are and by deterministic operations; and the operations that have no such form."""
     for case in (machine.case("resnet18", 64, 64), machine.case("resnet50", 224, 32)):
         for deterministic in (False, True):
-            torch.backends.cudnn.deterministic = deterministic
-            torch.use_deterministic_algorithms(deterministic, warn_only=True)
-            try:
-                one, other = (state_after("lewel_b", case, machine, 4) for _ in range(2))
-            finally:
-                torch.backends.cudnn.deterministic = False
-                torch.use_deterministic_algorithms(False)
-            yield {"case": case.name, "deterministic": deterministic, **difference(one, other)}
-    yield {"no_deterministic_form": {name: lacking(name, machine) for name in CONFIGS}}
+            about = {"case": case.name, "deterministic": deterministic}
+            yield caught(about, partial(twice, "lewel_b", case, machine, deterministic))
+    for name in CONFIGS:
+        yield caught({"method": name}, partial(lacking, name, machine))
 
 
-def lacking(name: str, machine: Machine) -> list[str]:
+def twice(name: str, case: Case, machine: Machine, deterministic: bool) -> Row:
+    """The difference between the same steps of a method, taken twice."""
+    one, other = (state_after(name, case, machine, 4, deterministic) for _ in range(2))
+    return difference(one, other)
+
+
+def lacking(name: str, machine: Machine) -> Row:
     """The operations of a method's step of which torch knows no deterministic form."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        with (
-            warnings.catch_warnings(record=True) as seen,
-            ready(name, machine.case("resnet18", 64, 16), "fp32") as step,
-        ):
+    with ready(name, machine.case("resnet18", 64, 16), "fp32", deterministic=True) as step:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
             step()
-    finally:
-        torch.use_deterministic_algorithms(False)
     messages = (str(one.message) for one in seen)
-    return sorted({said.split(" does not have")[0][-60:] for said in messages if "deterministic" in said})
+    named = {said.split(" does not have")[0][-60:] for said in messages if "deterministic" in said}
+    return {"no_deterministic_form": sorted(named)}
 
 
 def halves(machine: Machine) -> Iterator[Row]:

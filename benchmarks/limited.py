@@ -7,6 +7,7 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from ssl_backbones.files import write_json
 Row = dict[str, Any]
 Part = Callable[[], Iterator[Row]]
 """Measures one thing after another, and yields what it found of each."""
+SAID = 4000
+"""Characters that are kept of an error's message."""
 
 
 class Record:
@@ -42,8 +45,10 @@ class Record:
         write_json(self.path, self.found)
 
     def note(self, part: str, row: Row) -> None:
-        """Add a row to a part, in the file and on the terminal."""
+        """Add a row to a part, in the file and on the terminal; one that `caught` an error is a failure too."""
         self.found["parts"].setdefault(part, []).append(row)
+        if "error" in row:
+            self.found["failed"].append({"part": part, **row})
         print(f"{part}: {json.dumps(row)}", flush=True)
         self.write()
 
@@ -58,15 +63,28 @@ class Record:
             for row in part():
                 self.note(name, row)
         except Exception as error:  # the other parts are worth their minutes on a GPU all the same
-            trace = [
-                f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)
-            ]
-            said = {"part": name, "error": f"{type(error).__name__}: {str(error)[:600]}", "at": trace[-4:]}
+            said = {"part": name, **described(error)}
             self.found["failed"].append(said)
             print(f"{name} failed: {json.dumps(said)}", flush=True)
-        free()
+            self.write()
+        with suppress(RuntimeError):  # which every call raises after some errors of a device
+            free()
         self.found["took"][name] = round(time.monotonic() - began, 1)
         return self.write()
+
+
+def caught(about: Row, measure: Callable[[], Row]) -> Row:
+    """The row of one of several things, or the error that ended it: the others are worth measuring all the same."""
+    try:
+        return about | measure()
+    except Exception as error:
+        return about | described(error)
+
+
+def described(error: Exception) -> Row:
+    """An error in words, and the last places that it went through."""
+    trace = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+    return {"error": f"{type(error).__name__}: {str(error)[:SAID]}", "at": trace[-4:]}
 
 
 def free() -> None:

@@ -78,6 +78,8 @@ class Case:
             "bn_splits": splits,
             "classes": CLASSES,
             "clusters": min(CLASSES, self.batch),
+            "granularities": (2, min(CLASSES, self.batch)),
+            "negatives": 0,
             **self.widths,
             **choices,
         }

@@ -26,8 +26,11 @@ import torch
 from ssl_backbones.distributed import first_decides, first_here, gather_objects, world_size
 
 T = TypeVar("T")
-RAN_OUT = re.compile(r"can't allocate memory|not enough memory|DefaultCPUAllocator")
-"""Words of torch when the host's memory runs out, for which it has no type."""
+RAN_OUT = re.compile(
+    r"can't allocate memory|not enough memory|DefaultCPUAllocator"
+    r"|CUDA error: out of memory|CU(BLAS|DNN)_STATUS_ALLOC_FAILED"
+)
+"""Words of torch when memory runs out that have no type of their own: the host's, and a GPU's beside its allocator."""
 LEAST = 2**20
 """Bytes of an array from which on it is shared."""
 PIECE = 2**26

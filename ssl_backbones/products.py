@@ -1,4 +1,4 @@
-"""Products of float32 matrices: exact or, on a GPU, in TF32, which keeps three digits and is several times faster."""
+"""Products of float32 numbers: exact or, on a GPU, in TF32, which keeps three digits and is several times faster."""
 
 from __future__ import annotations
 
@@ -31,3 +31,14 @@ def products(precision: Literal["highest", "high"]) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+class ExactConvolutions:
+    """Context manager, for one block after another: convolve float32 exactly, which a GPU else does in TF32."""
+
+    def __enter__(self) -> None:
+        self.before = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = False
+
+    def __exit__(self, *_: object) -> None:
+        torch.backends.cudnn.allow_tf32 = self.before

@@ -24,6 +24,7 @@ from whole_runs import data
 from ssl_backbones import create_model
 from ssl_backbones.data import TooManyUnreadableError
 from ssl_backbones.data.placement import in_layout
+from ssl_backbones.host_memory import is_out_of_memory
 from ssl_backbones.methods import BYOL, BYOLConfig, LewelBConfig, MethodConfig, MoCoV2Config, SimCLRConfig
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.settings import Checkpoints, OptimizerConfig
@@ -251,6 +252,20 @@ SHORT = [
     RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
     MemoryError(),
 ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_memory_of_a_gpu_runs_out_beside_its_allocator_too(words: str) -> None:
+    assert is_out_of_memory(RuntimeError(words))
+    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    assert not is_out_of_memory(ValueError(words))
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,18 @@ def test_each_row_is_its_own_images(images: Images, model: EvaluatedModel, batch
     torch.testing.assert_close(some.rows, found.rows[[25, 3, 4]], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.usefixtures("small_blocks")
+def test_convolutions_in_single_precision_are_exact(precision: Any, images: Images, model: EvaluatedModel) -> None:
+    """Also on a GPU, whose features a CPU takes up."""
+    allowed: list[bool] = []
+    hook = model.network.register_forward_pre_hook(lambda *_: allowed.append(torch.backends.cudnn.allow_tf32))
+    features_of(model, images, Extraction(precision=precision))
+    hook.remove()
+    assert allowed == [precision != "fp32"] * 3
+    assert torch.backends.cudnn.allow_tf32
+
+
 def test_views_stand_side_by_side(images: Images, model: EvaluatedModel) -> None:
     views = MultiView(MOCO_V2_SMALL_VIEWS, 16)
     found = features_of(model, images, Extraction(), views=views, seed=3)

@@ -28,7 +28,7 @@ from ssl_backbones.train import pretrain as pretrain_module
 from ssl_backbones.train import start as start_module
 from ssl_backbones.train.beginning import Beginning
 from ssl_backbones.train.cost import learning, size_of_state, while_reading
-from ssl_backbones.train.forecast import forecast
+from ssl_backbones.train.forecast import forecast, layout_on
 
 pytestmark = pytest.mark.usefixtures(alone.__name__)
 
@@ -167,6 +167,29 @@ def test_the_views_that_are_timed_are_those_of_the_engine(tmp_path: Path, monkey
     recipe = tiny(BYOLConfig, image_folder(tmp_path / "photos"), tmp_path / "run", engine="device")
     forecast(recipe, open_images(recipe.data), CPU)
     assert set(made) == {"device"}
+
+
+@pytest.mark.parametrize("layout", ["auto", "contiguous", "channels_last"])
+def test_the_step_that_is_timed_is_the_one_that_a_run_takes(
+    layout: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    laid_out = forecast_module.laid_out
+
+    def noting(method: Any, layout: Any) -> Any:
+        seen.append(layout)
+        return laid_out(method, layout)
+
+    monkeypatch.setattr(forecast_module, "PATIENCE", 0.0)
+    monkeypatch.setattr(forecast_module, "laid_out", noting)
+    monkeypatch.setattr(forecast_module, "set_switches", lambda run, device: seen.append((run.deterministic, device)))
+    recipe = tiny(BYOLConfig, image_folder(tmp_path / "photos"), tmp_path / "run", layout=layout, deterministic=True)
+    for device, usual in (("cpu", "contiguous"), ("cuda", "channels_last")):
+        monkeypatch.setattr(forecast_module, "layout_on", lambda _, device=device: layout_on(torch.device(device)))
+        forecast(recipe, open_images(recipe.data), CPU)
+        assert seen[0] == (True, CPU)
+        assert set(seen[1:]) == {usual if layout == "auto" else layout}
+        seen.clear()
 
 
 def test_a_dry_run_refuses_an_engine_that_the_method_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

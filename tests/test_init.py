@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from unusual_start import MEAN, SHIPPED, STD, folder, network
 from whole_runs import data
 
 import ssl_backbones
+from ssl_backbones import recipes
 from ssl_backbones.catalogue.start import StartError, adapted, fill, open_start
 from ssl_backbones.data import Request, open_images
 from ssl_backbones.evaluate.model import open_model
@@ -33,7 +35,7 @@ from ssl_backbones.models.ema import EMA
 from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.registry.errors import PretrainedWeightsError
-from ssl_backbones.train.beginning import begin
+from ssl_backbones.train.beginning import Beginning, begin
 from ssl_backbones.train.pretrain import build
 from ssl_backbones.train.start import UnfitError
 
@@ -317,3 +319,20 @@ def test_without_a_network_three_ways_out_are_told(
     for way_out in ("HF_ENDPOINT", "another machine", "leave --init out"):
         assert way_out in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize("gpus", [0, 2])
+@pytest.mark.parametrize("made", [Beginning.drawn, Beginning.started])
+def test_a_network_that_is_made_anew_moves_no_generator(
+    made: Callable[[Beginning], nn.Module], gpus: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor one of several GPUs, of which torch would warn if they were not named."""
+    kept: list[int] = []
+    recipe = dataclasses.replace(recipes.get("resnet8_byol.own"), init="resnet8_byol.imagenette32_60ep")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.tensor(device))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: kept.append(device))
+    before = torch.get_rng_state()
+    made(Beginning(recipe, None))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert kept == list(range(gpus))

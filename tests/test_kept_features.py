@@ -22,9 +22,10 @@ from two_processes import run_two_processes
 
 from ssl_backbones.data import UnreadableImageError, open_images
 from ssl_backbones.methods.distilled import DistilledConfig
-from ssl_backbones.models import kept_features
+from ssl_backbones.models import kept_features, teacher_moments
 from ssl_backbones.models.kept_features import INDEX, keep_features
 from ssl_backbones.models.teacher import Seen, Teacher, TeacherError
+from ssl_backbones.products import network_products
 from ssl_backbones.train.pretrain import kept_as_pixels, open_data
 
 
@@ -43,6 +44,29 @@ def test_a_teacher_sees_the_middle_square_alone() -> None:
         photo.paste(middle, (8, 0))
         found.append(teacher.look(crop.on_device(crop.on_host([photo], None))).features)
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("device", [torch.device("cpu"), torch.device("cuda", 0)])
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_teacher_multiplies_as_a_network_may(
+    kept: bool, device: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[str] = set()
+    look = Teacher.look
+
+    def noting(teacher: Teacher, images: Tensor) -> Seen:
+        seen.add(torch.get_float32_matmul_precision())
+        return look(teacher, images)
+
+    monkeypatch.setattr(Teacher, "look", noting)
+    for place in (kept_features, teacher_moments):
+        monkeypatch.setattr(place, "network_products", lambda _: network_products(device))
+    teacher = Teacher(SMALL["teacher"])
+    if kept:
+        keep_features(teacher, 32, Drawn(3), tmp_path / "kept")
+    else:
+        teacher_moments.looked_over(teacher, 32, Drawn(3))
+    assert seen == {"high" if device.type == "cuda" else "highest"}
 
 
 @pytest.mark.usefixtures("small_blocks")

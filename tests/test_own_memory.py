@@ -73,9 +73,9 @@ def test_the_facts_of_images_and_machine(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     ("free", "reserved", "taken", "left", "parts"),
-    [(78, 0, 0, 64, 1), (60, 15, 5, 64, 1), (20, 10, 0, 30, 2), (20, 10, 10, 20, 2), (4, 0, 0, 4, 8)],
+    [(80, 0, 0, 64, 1), (60, 15, 5, 56, 1), (20, 10, 0, 24, 2), (25, 10, 10, 20, 2), (5, 0, 0, 4, 8)],
 )
-def test_a_gpu_that_others_use_is_filled_as_far_as_it_is_free(
+def test_a_gpu_that_others_use_is_filled_to_a_share_of_what_is_free(
     free: int, reserved: int, taken: int, left: int, parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In GB, of 80, of which this process has reserved and taken some; and the parts of a batch of 32 GB."""

@@ -199,6 +199,26 @@ def test_a_small_part_tells_the_memory_of_a_large_one(tmp_path: Path, monkeypatc
         fitted(recipe, method, images, CPU)
 
 
+@pytest.mark.parametrize("teacher", [0.0, GB])
+@pytest.mark.parametrize("held", [0.0, 30 * GB])
+def test_what_lies_on_a_gpu_already_is_no_part_of_a_step(
+    held: float, teacher: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A teacher that the first trial brings there for good is a part of both trials."""
+    recipe = tiny(BYOLConfig, tmp_path, tmp_path / "run", batch_size=64)
+    lying = [held]
+
+    def taken(part: Any, *_: Any) -> float:
+        lying[0] = held + teacher
+        return lying[0] + 2 * GB + part.batch_size * 0.5 * GB
+
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: lying[0])
+    monkeypatch.setattr(step_memory, "taken", taken)
+    asked: Any = None
+    found = step_memory.footprint(recipe, build(Beginning(recipe, None)), asked, torch.device("cuda", 0))
+    assert found.of(64) == teacher + 34 * GB
+
+
 @pytest.mark.parametrize("kind", ["sgd", "lars", "adamw", "adam"])
 def test_a_checkpoint_is_as_large_as_what_its_optimiser_keeps(kind: Any, tmp_path: Path) -> None:
     recipe = tiny(BYOLConfig, image_folder(tmp_path / "images", 20), tmp_path / "run")

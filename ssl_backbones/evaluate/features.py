@@ -18,6 +18,7 @@ from ssl_backbones.distributed import gather_objects, say, world_size
 from ssl_backbones.evaluate.feature_rows import Block, FeatureRows
 from ssl_backbones.evaluate.feature_store import Store
 from ssl_backbones.evaluate.model import EvaluatedModel
+from ssl_backbones.products import ExactConvolutions
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.train.embed import embed_each
 from ssl_backbones.train.precision import DTYPES, Precision, check_precision
@@ -161,7 +162,7 @@ class Extractor:
             self.device,
             batch_size=self.how.batch_size,
             workers=self.how.workers,
-            autocast=torch.autocast(self.device.type, dtype) if dtype else None,
+            autocast=torch.autocast(self.device.type, dtype) if dtype else ExactConvolutions(),
         )
         for indices, (rows, mine) in zip(blocks, made, strict=True):
             unreadable = {key: reason for part in gather_objects(mine) for key, reason in part.items()}

@@ -42,6 +42,7 @@ from ssl_backbones.files import (
     write_json,
 )
 from ssl_backbones.models.teacher import Teacher, TeacherError
+from ssl_backbones.products import network_products
 from ssl_backbones.refusal import reason
 from ssl_backbones.shares import own_share
 from ssl_backbones.views import CenterCrop
@@ -251,7 +252,8 @@ def embedded(teacher: Teacher, crop: CenterCrop, images: Images, rows: np.ndarra
     device = usual_device()
     found, read = [], []
     for levels, readable in ahead(crop, images, np.split(mine, range(BATCH, len(mine), BATCH))):
-        features = teacher.look(crop.on_device(levels.to(device))).features
+        with network_products(device):
+            features = teacher.look(crop.on_device(levels.to(device))).features
         read.append(readable.to(device))
         found.append(features * read[-1][:, None])
     return gather(torch.cat(found))[: len(rows)], gather(torch.cat(read))[: len(rows)]

@@ -17,6 +17,7 @@ from torch import Tensor
 from ssl_backbones.data import Images
 from ssl_backbones.models.kept_features import BATCH, ahead, usual_device
 from ssl_backbones.models.teacher import Teacher
+from ssl_backbones.products import network_products
 from ssl_backbones.views import permutation
 
 MOST = 512
@@ -63,7 +64,8 @@ def looked_over(teacher: Teacher, side: int, images: Images) -> tuple[Moments, M
     crop, device = teacher.crop(side), usual_device()
     moments, of_maps = Moments(), Moments()
     for levels, readable in ahead(crop, images, np.split(rows, range(BATCH, len(rows), BATCH))):
-        seen = teacher.look(crop.on_device(levels.to(device)))
+        with network_products(device):
+            seen = teacher.look(crop.on_device(levels.to(device)))
         there = readable.bool().to(device)
         moments.add(seen.features[there])
         if seen.maps is not None:

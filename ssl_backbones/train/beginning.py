@@ -81,7 +81,7 @@ class Beginning:
 
     def drawn(self) -> nn.Module:
         """The backbone with random weights, for images prepared as the start's were; no generator is moved."""
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
             return Beginning(self.recipe, None).backbone()
 
     def started(self) -> nn.Module:
@@ -89,10 +89,10 @@ class Beginning:
 
         StartError where others are in their place by now.
         """
-        start = self.start or opened(self.recipe)
-        if self.recipe.start is not None:
-            check_same(start.provenance, self.recipe.start)
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            start = self.start or opened(self.recipe)
+            if self.recipe.start is not None:
+                check_same(start.provenance, self.recipe.start)
             return Beginning(self.recipe, start).backbone()
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ssl_backbones.data import Images
-from ssl_backbones.data.placement import in_layout, laid_out
+from ssl_backbones.data.placement import Layout, in_layout, laid_out
 from ssl_backbones.data.subset import at
 from ssl_backbones.distributed import doing, first_decides, gather_objects, rank, world_size
 from ssl_backbones.methods.method import Method
@@ -37,6 +37,7 @@ from ssl_backbones.train.pretrain import build, part_of, settled_on_data
 from ssl_backbones.train.settle import as_before, engine_of
 from ssl_backbones.train.start import check_batch, fitting, meet_for, read_batch
 from ssl_backbones.train.step_memory import fewest, fitted, memory_needed
+from ssl_backbones.train.switches import set_switches
 from ssl_backbones.views import using_engine
 
 TIMED_ON_CPU = 4
@@ -97,6 +98,7 @@ def dry_run(recipe: Recipe) -> Forecast:
 
 def forecast(recipe: Recipe, images: Images, device: torch.device) -> Forecast:
     """The forecast of a recipe that has no field open, from a few steps on some of its images; nothing is written."""
+    set_switches(recipe, device)
     with FewSteps.of(recipe, images) as trial:
         method = trial.build()
         check_batch(recipe, method, images)
@@ -236,7 +238,7 @@ def timing(recipe: Recipe, method: Method, images: Images, device: torch.device,
     """Time a few steps of `count` images, from their decoding on, until PATIENCE is over; they train the method."""
     trial = replace(recipe, batch_size=count * world_size(), accumulation=1)
     precision = available(device)[-1] if recipe.precision == "auto" else recipe.precision
-    layout = "contiguous" if recipe.layout == "auto" else recipe.layout
+    layout = layout_on(device) if recipe.layout == "auto" else recipe.layout
     timed_here = f"Timing {count} images of {recipe.size} px by {recipe.model}"
     with fitting():
         engine = engine_of(recipe, method)
@@ -259,6 +261,11 @@ def timing(recipe: Recipe, method: Method, images: Images, device: torch.device,
             times.append((timed(both_passes, device), timed(rest, device)))
     both = [median(column) for column in zip(*(times[1:] or times), strict=True)]  # the first one is to warm up
     return Timing(count, views / count, both[0] / count, both[1], sum(storages.values()) / count, precision)
+
+
+def layout_on(device: torch.device) -> Layout:
+    """The layout that is timed where a run chooses its own: on a GPU the one that it nearly always takes."""
+    return "channels_last" if device.type == "cuda" else "contiguous"
 
 
 def another(times: Sequence[tuple[float, float]]) -> bool:

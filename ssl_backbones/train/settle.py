@@ -163,9 +163,9 @@ def fillable_memory(device: torch.device) -> float:
 
 
 def memory_here(device: torch.device) -> float:
-    """Bytes that this process may fill: of its GPU's memory as far as it is free, or its share of the host's."""
+    """Bytes that this process may fill: a share of what is free of its GPU's memory, or its share of the host's."""
     if device.type == "cuda":
-        return min(OF_A_GPU * torch.cuda.mem_get_info(device)[1], still_free(device))
+        return OF_A_GPU * still_free(device)
     total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if hasattr(os, "sysconf") else 8e9
     with suppress(OSError, ValueError):  # no container, or one without a limit
         total = min(total, float(LIMIT.read_text()))

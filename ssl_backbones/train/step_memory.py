@@ -37,7 +37,8 @@ class Footprint:
     """Bytes that a step takes on a device."""
 
     fixed: float
-    """However many images: state, gradients, what the optimiser keeps, and what the device's libraries take."""
+    """However many images: state, gradients, what the optimiser keeps, and what the device's libraries take; without
+    what lay there before."""
     image: float
     """Bytes for each further image."""
     precision: str
@@ -81,11 +82,12 @@ def footprint(recipe: Recipe, method: Method, images: Images, device: torch.devi
     """
     counts = tried(recipe.batch_size // world_size(), fewest(method))
     precision = available(device)[0] if recipe.precision == "auto" else recipe.precision
+    held = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0  # resident images: not free as it is
     with doing(f"Trying {' and '.join(map(str, counts))} images, to estimate the memory of a batch", at_once=True):
         found = []
         for count in counts:
             with fitting(), saying_if_memory_runs_out(too_much(recipe, precision, count)):
-                found.append(taken(part(recipe, count), method, images, device, precision))
+                found.append(taken(part(recipe, count), method, images, device, precision) - held)
     if len(counts) == 1:
         return Footprint(found[0], 0.0, precision)
     image = (found[1] - found[0]) / (counts[1] - counts[0])
@@ -114,7 +116,8 @@ def part(recipe: Recipe, count: int) -> Recipe:
 
 
 def taken(recipe: Recipe, method: Method, images: Images, device: torch.device, precision: str) -> float:
-    """Bytes of a step of a copy of the method: on a GPU as torch measures them, else as autograd's are counted."""
+    """Bytes of a step of a copy of the method: on a GPU as torch measures them, beside what lies there already; else
+    as autograd's are counted."""
     content, _ = read_batch(recipe, method, images, device)
     layout = "channels_last" if recipe.layout == "auto" else recipe.layout
     content = in_layout(content, layout)
