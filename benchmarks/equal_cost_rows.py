@@ -53,7 +53,7 @@ class Row:
     sets: tuple[str, ...] = ("imagenette", "goods")
     size: int = 32
     """Side of the images, in pixels; 0 for that of `SIDES`."""
-    output_stride: int = 0
+    output_stride: Literal[0, 16] = 0
     """Pixels a side for a position of the last feature map; 0 for the network's own."""
 
     @property
