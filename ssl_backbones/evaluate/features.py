@@ -71,15 +71,13 @@ def features_of(
     """The features of all images, or of those at `only` (n,), in every process, the same for any number of them.
 
     Where some are `wanted` (N,) bool, of all that are looked at, those that can be read have a row, and no other. With
-    `views`, those of V views of each image, drawn by `seed`, stand in a row side by side, (N, V D), instead of the
-    middle crop's, of which nothing is drawn.
+    `views`, those of V views of each image, drawn by `seed`, stand side by side, (N, V D), not the middle crop's.
     Raises CacheError where they cannot be kept, and TooManyUnreadableError.
     """
     check_precision(how.precision, model.device)
     transform: Transform = views or model.crop
-    seed = seed if views else 0
     chosen = np.arange(len(images)) if only is None else only.astype(np.int64)
-    network = SideBySide(model.network) if views else model.network
+    network, seed = (SideBySide(model.network), seed) if views else (model.network, 0)
     extractor = Extractor(network, Batches(images, transform, seed), model.device, how)
     known_by = identity(model, images, how, transform, None if only is None else chosen, seed)
     store = Store(how.cache, known_by, images, chosen)
