@@ -164,7 +164,7 @@ class Runs:
             ),
             "taught": self.own(f"{arch}_distilled.own", few | taught),
             "knn": self.asked("evaluate", "knn"),
-            "linear": self.asked("evaluate", "linear", preset="lewel_b", epochs=2, hold_out=16),
+            "linear": self.asked("evaluate", "linear", preset="lewel_b", epochs=2, hold_out=16, batch_size=32),
             "embed": self.asked("embed", form=".npy"),
         }
         (self.folder / "commands").mkdir()
