@@ -164,9 +164,10 @@ class Runs:
             ),
             "taught": self.own(f"{arch}_distilled.own", few | taught),
             "knn": self.asked("evaluate", "knn"),
-            "linear": self.asked("evaluate", "linear", preset="lewel_b", epochs=2),
+            "linear": self.asked("evaluate", "linear", preset="lewel_b", epochs=2, hold_out=16, batch_size=32),
             "embed": self.asked("embed", form=".npy"),
         }
+        (self.folder / "commands").mkdir()
         for what, way in ways.items():
             yield caught({"what": what}, partial(way, self.folder / "commands" / what.replace(" ", "_")))
 
