@@ -23,10 +23,12 @@ from ssl_backbones.methods import BYOLConfig, LewelMConfig, Method
 from ssl_backbones.models.teacher import Teacher
 from ssl_backbones.models.teacher_branch import BESIDE
 from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.train import cache as cache_module
 from ssl_backbones.train import forecast as forecast_module
 from ssl_backbones.train import pretrain as pretrain_module
 from ssl_backbones.train import start as start_module
 from ssl_backbones.train.beginning import Beginning
+from ssl_backbones.train.cache_file import UnfinishedCache
 from ssl_backbones.train.cost import learning, size_of_state, while_reading
 from ssl_backbones.train.forecast import forecast, layout_on
 
@@ -223,3 +225,17 @@ def test_a_forecast_reads_the_images_as_the_cache_will_have_them(
         few = replace(recipe, cache=str(tmp_path / "others"), cache_limit=1e-9)
         assert forecast(few, images, CPU).before == 0, "images too large for it are read as they are"
         assert not isinstance(seen[-1], CachedImages)
+
+
+def test_a_cache_is_told_to_take_what_putting_images_in_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not what its size is estimated by, nor what is compared when it is there."""
+    recipe = tiny(BYOLConfig, image_folder(tmp_path / "photos", 40), tmp_path / "run", cache=str(tmp_path / "caches"))
+    clock, content = [0.0], UnfinishedCache.content
+
+    def slow(making: UnfinishedCache, at: int) -> Any:
+        clock[0] += 2
+        return content(making, at)
+
+    monkeypatch.setattr(UnfinishedCache, "content", slow)
+    monkeypatch.setattr(cache_module, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    assert forecast(recipe, open_images(recipe.data), CPU).before == 2 * 40

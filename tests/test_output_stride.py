@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from conftest import ROOT
 from runs import run, tiny
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from whole_runs import data
 
 from ssl_backbones.evaluate.model import open_model
@@ -89,3 +91,13 @@ def test_finer_maps_take_more_memory() -> None:
     assert 1.1 * own < finer < 2 * own
     assert same < trained * 3
     assert counts_of("resnet18", 32)[0] == pytest.approx(own, rel=0.05)
+
+
+@pytest.mark.parametrize(("arch", "told"), [("resnet18", "{} times the operations"), ("resnet50", "{} for\nResNet-50")])
+def test_the_guide_tells_what_finer_maps_cost(arch: str, told: str) -> None:
+    counted = []
+    for stride in (32, 16):
+        with torch.device("meta"), FlopCounterMode(display=False) as operations:
+            timm.create_model(arch, num_classes=0, output_stride=stride).eval()(torch.zeros(1, 3, 64, 64))
+        counted.append(operations.get_total_flops())
+    assert told.format(f"{counted[1] / counted[0]:.2f}") in (ROOT / "docs" / "options.md").read_text(encoding="utf-8")

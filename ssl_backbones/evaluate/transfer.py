@@ -34,9 +34,13 @@ SEARCH = frozenset({"learning_rates", "choose_on", "choice_share"})
 """Fields of the search of the learning rate."""
 RATES = frozenset({"optimizer.lr", "optimizer.backbone_lr", "optimizer.norm_and_bias_lr"})
 """Those of the optimiser that are learning rates."""
-IMPLIED = FREE | SEARCH | {"model", "init", "random", "seed", "annotations_frame", "mask_column", "column"}
-IMPLIED |= {"classes", "deterministic"}
-"""Fields that every use of a protocol fills in, or whose outcome stands in others."""
+IMPLIED = (
+    FREE
+    | SEARCH
+    | {"model", "init", "random", "seed", "classes", "deterministic"}
+    | {"annotations_frame", "mask_column", "column"}
+)
+"""Fields that every use of a protocol fills in, whose outcome stands in others, or that make a run repeatable."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -200,7 +200,7 @@ class Recipe(ImageFields, Run):
     """Parts that a process's share of the batch is scored in, to save memory; 0 for as few as fit, found at the start
     and recorded. It changes the loss of methods that compare the images of a batch, which the run says."""
     grad_checkpointing: bool = False
-    """Recompute the backbone's activations for the gradients: less memory, a third more time, the same numbers."""
+    """Recompute the backbone's activations for the gradients: less memory, about a third more time, same numbers."""
     out: str = ""
     """The run's folder. Default: runs/<name>."""
     monitoring: Monitoring = field(default_factory=Monitoring)
@@ -250,8 +250,8 @@ class Recipe(ImageFields, Run):
         once = not (self.compile and self.grad_checkpointing)
         check(once, "grad_checkpointing", self.grad_checkpointing, "false where the network is compiled")
         check(self.start is None or bool(self.init), "init", self.init, "named where its start is recorded")
-        name = Name.parse(self.model)
-        fits, label = name.method == self.method.name and not name.tag, self.method.name
+        name, label = Name.parse(self.model), self.method.name
+        fits = name.method == label and not name.tag
         check(fits, "model", self.model, f"{name.arch}_{label}, as this recipe's method is {label}")
         check_images(self, self.method, self.engine, self.cache)
 

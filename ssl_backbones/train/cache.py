@@ -64,6 +64,10 @@ class Caching:
             return None
         return Caching(Path(recipe.cache), recipe.cache_limit, recipe.reencode, recipe.unreadable_share)
 
+    def takes(self, expected: int) -> bool:
+        """True if so many bytes may be kept: any of encoded images, and of pixels up to the limit."""
+        return bool(self.side) or expected <= self.limit * 1e9
+
     def place(self, source: str, part: str = "") -> Path:
         """The folder of a source's cache, named after it; `part` tells apart what one name opens."""
         source = without_credentials(source)
@@ -81,7 +85,7 @@ def cached(images: Images, source: str, how: Caching, part: str = "") -> Images:
     """
     place = how.place(source, part)
     expected = 0 if is_made(source, how, part) else first_decides(lambda: expected_bytes(images, how))
-    if not how.side and expected > how.limit * 1e9:
+    if not how.takes(expected):
         say(
             f"{source} is not cached: its {len(images)} images take about {expected / 1e9:.1f} GB as pixels, and "
             f"--cache_limit is {how.limit:g}"
@@ -107,9 +111,14 @@ def is_made(source: str, how: Caching, part: str = "") -> bool:
     return all(in_every_process(lambda: seen(how.place(source, part))))
 
 
-def too_large(images: Images, how: Caching) -> bool:
-    """True if the pixels of the images would take more than they may."""
-    return not how.side and expected_bytes(images, how) > how.limit * 1e9
+def made_at_once(images: Images, source: str, how: Caching) -> float:
+    """Make the cache of a few images, where there is none; the seconds that it takes for each."""
+    making = UnfinishedCache(how.place(source), images, source, how.side)
+    began = time.perf_counter()
+    making.add(range(len(images)))
+    seconds = (time.perf_counter() - began) / len(images)
+    making.finish()
+    return seconds
 
 
 def expected_bytes(images: Images, how: Caching) -> int:

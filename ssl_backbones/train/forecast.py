@@ -26,7 +26,7 @@ from ssl_backbones.narrator import as_time
 from ssl_backbones.recipes.channels import shown
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.train.beginning import Beginning
-from ssl_backbones.train.cache import Caching, cached, is_made, too_large
+from ssl_backbones.train.cache import Caching, cached, expected_bytes, is_made, made_at_once
 from ssl_backbones.train.cost import disk_needed, gigabytes, while_reading
 from ssl_backbones.train.growth import pixels
 from ssl_backbones.train.guards import within_memory
@@ -180,11 +180,13 @@ def on_trial(recipe: Recipe, images: Images, place: Path) -> tuple[Images, float
     how = Caching.of(recipe)
     if how is None:
         return images, 0.0
-    if is_made(recipe.data, how, part_of(images)) or first_decides(lambda: too_large(images, how)):
+    if is_made(recipe.data, how, part_of(images)):
         return cached(images, recipe.data, how, part_of(images)), 0.0
-    few = at(images, np.arange(min(len(images), recipe.batch_size)))
-    began = time.perf_counter()
-    return cached(few, recipe.data, replace(how, folder=place)), (time.perf_counter() - began) / len(few)
+    if not how.takes(first_decides(lambda: expected_bytes(images, how))):
+        return images, 0.0
+    few, how = at(images, np.arange(min(len(images), recipe.batch_size))), replace(how, folder=place)
+    seconds = first_decides(lambda: made_at_once(few, recipe.data, how))
+    return cached(few, recipe.data, how), seconds
 
 
 def enough(recipe: Recipe, method: Method, images: Images, device: torch.device) -> Timing:
