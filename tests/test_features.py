@@ -94,6 +94,8 @@ def test_views_stand_side_by_side(images: Images, model: EvaluatedModel) -> None
     with torch.no_grad():
         expected = torch.cat([model.network(view) for view in shown], dim=1)[0]
     torch.testing.assert_close(found.rows[7], expected, atol=1e-5, rtol=1e-4)
+    others = features_of(model, images, Extraction(), views=views, seed=4)
+    assert not torch.equal(found.rows, others.rows)
 
 
 @pytest.mark.usefixtures("small_blocks")
