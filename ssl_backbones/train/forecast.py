@@ -182,7 +182,7 @@ def on_trial(recipe: Recipe, images: Images, place: Path) -> tuple[Images, float
         return images, 0.0
     if is_made(recipe.data, how, part_of(images)):
         return cached(images, recipe.data, how, part_of(images)), 0.0
-    if not how.takes(first_decides(lambda: expected_bytes(images, how))):
+    if not how.takes(first_decides(partial(expected_bytes, images, how))):
         return images, 0.0
     few, how = at(images, np.arange(min(len(images), recipe.batch_size))), replace(how, folder=place)
     seconds = first_decides(lambda: made_at_once(few, recipe.data, how))
