@@ -26,9 +26,11 @@ import numpy as np
 import torch
 from equal_cost_rows import (
     DEEP,
+    DISTILLED18,
     LARGE,
     RANDOM,
-    RANDOM18,
+    RANDOM_DEEP,
+    RANDOM_LARGE,
     ROWS,
     SIDES,
     TEACHERS,
@@ -156,7 +158,9 @@ def work(bench: Bench, seeds: list[int], budget18: float, epochs18: int) -> int:
                 failed += not done(bench, label, data, seed, itself, bench, teacher, data)
     if budget18:
         deep = replace(bench, budget=budget18)
-        failed += sum(not at_cost(deep, row, data, seeds[0], DEEP) for data in sorted(SIDES) for row in DEEP)
+        for data in sorted(SIDES):
+            failed += sum(not at_cost(deep, row, data, seeds[0], DEEP) for row in DEEP)
+            failed += not untrained(deep, RANDOM_DEEP, DISTILLED18, data, seeds[0])
     if epochs18:
         failed += sum(not for_epochs(bench, row, data, seeds[0], epochs18) for row in LARGE for data in row.sets)
     return failed
@@ -164,9 +168,15 @@ def work(bench: Bench, seeds: list[int], budget18: float, epochs18: int) -> int:
 
 def for_epochs(bench: Bench, row: Row, data: str, seed: int, epochs: int) -> bool:
     """Train a row for so many epochs and draw its network beside it, unless they have their records; False if not."""
-    free, folder = replace(bench, budget=0), str(bench.run(row, data, seed))
+    free = replace(bench, budget=0)
     made = done(free, row.label, data, seed, trained, bench, row, data, seed, epochs, 0.0)
-    return made and done(free, RANDOM18, data, seed, drawn, bench, data, seed, folder, row.size)
+    return made and untrained(free, RANDOM_LARGE, row, data, seed)
+
+
+def untrained(bench: Bench, label: str, row: Row, data: str, seed: int) -> bool:
+    """Draw the network of a row's run and test it, unless it has its record; False if that failed."""
+    folder, size = str(bench.run(row, data, seed)), row.size or SIDES[data]
+    return done(bench, label, data, seed, drawn, bench, data, seed, folder, size)
 
 
 def at_cost(bench: Bench, row: Row, data: str, seed: int, beside: tuple[Row, ...]) -> bool:

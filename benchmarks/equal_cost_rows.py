@@ -103,7 +103,7 @@ LARGE = tuple(
 )
 """Rows of a ResNet-18 whose feature maps are as large as LEWEL wants them, trained equally long."""
 RANDOM = "Random weights"
-RANDOM18 = "Random weights, ResNet-18, maps of 4 x 4"
+RANDOM_DEEP, RANDOM_LARGE = (f"{RANDOM}, ResNet-18", f"{RANDOM}, ResNet-18, maps of 4 x 4")
 THEMSELVES = {"lite0": "Lite0 itself", "dinov2": "DINOv2 itself"}
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from equal_cost_rows import DEEP, LARGE, RANDOM, RANDOM18, ROWS, THEMSELVES
+from equal_cost_rows import DEEP, LARGE, RANDOM, RANDOM_DEEP, RANDOM_LARGE, ROWS, THEMSELVES
 from timing import write
 
 from ssl_backbones.metrics import paired_difference, paired_gain, student_interval
@@ -28,7 +28,7 @@ SETS = ("imagenette", "goods")
 NUMBERS = ("knn", "linear")
 LABELS = (
     *(RANDOM, *(row.label for row in ROWS), *THEMSELVES.values()),
-    *(*(row.label for row in DEEP), RANDOM18, *(row.label for row in LARGE)),
+    *(RANDOM_DEEP, *(row.label for row in DEEP), RANDOM_LARGE, *(row.label for row in LARGE)),
 )
 BYOL, LEWEL_B, MOCO_V2, LEWEL_M = (row.label for row in LARGE)
 LITE0, DINOV2 = (row.label for row in ROWS if row.label.startswith("Distilled"))
@@ -39,7 +39,8 @@ PAIRS = (
     *((label, DINOV2) for label in LABELS if label.startswith("RoB") and label.endswith("DINOv2")),
     *((row.label, BYOL18) for row in DEEP if row.label != BYOL18),
     ("LEWEL_B, begun as distilled, ResNet-18", "Distilled, Lite0, ResNet-18"),
-    *((row.label, RANDOM18) for row in LARGE),
+    *((row.label, RANDOM_DEEP) for row in DEEP),
+    *((row.label, RANDOM_LARGE) for row in LARGE),
     (LEWEL_B, BYOL),
     (LEWEL_M, MOCO_V2),
 )

@@ -127,6 +127,39 @@ def test_the_whole_work_leaves_a_record_of_each_row_and_a_table(
     assert not any(str(tmp_path) in (bench.out / "records" / name).read_text() for name in records)
 
 
+def test_rows_of_a_resnet18_are_held_to_random_weights_of_their_size(
+    bench: equal_cost_rows.Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: set[tuple[str, tuple[Any, ...]]] = set()
+    found = {number: {"accuracy": 0.5} for number in equal_cost_table.NUMBERS}
+
+    def draw(bench: equal_cost_rows.Bench, data: str, seed: int, *network: Any) -> dict[str, Any]:
+        drawn.add((data, network))
+        return found
+
+    def costs(bench: equal_cost_rows.Bench, rows: tuple[equal_cost_rows.Row, ...], data: str) -> dict[str, Any]:
+        return {row.recipe: {"epoch": 1.0, "before": 0.0} for row in rows}
+
+    for name, instead in {
+        "trained": lambda *_: found,
+        "itself": lambda *_: found,
+        "drawn": draw,
+        "costs": costs,
+    }.items():
+        monkeypatch.setattr(equal_cost, name, instead)
+    assert equal_cost.work(bench, [0], 60, 4) == 0
+    deep, large = equal_cost_rows.DISTILLED18, equal_cost_rows.LARGE[0]
+    sizes = {
+        ("imagenette", deep): 64,
+        ("goods", deep): 96,
+        ("imagenette", large): 64,
+    }
+    networks = {(data, (str(bench.run(row, data, 0)), size)) for (data, row), size in sizes.items()}
+    assert drawn == networks | {("imagenette", ()), ("goods", ())}
+    labels = {record[0] for record in equal_cost_table.read(bench.out / "records")}
+    assert labels == set(equal_cost_table.LABELS)
+
+
 def record_of(right: np.ndarray, seed: int) -> dict[str, Any]:
     """A record with the same images right in both numbers."""
     cell = {"accuracy": float(right.mean()), "right": equal_cost.packed(torch.from_numpy(right))}
