@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -160,3 +162,15 @@ def test_help_shows_the_recipes_values_and_not_its_promise(capsys):
     for part in ("--method.groups", "--optimizer.lr", "--data", "0.45", "--list", LEWEL_B):
         assert part in shown
     assert "promise" not in shown
+
+
+def test_help_shows_what_a_run_is_before_the_parts_of_its_settings(capsys):
+    with pytest.raises(SystemExit):
+        parse([LEWEL_B, "--help"])
+    shown = capsys.readouterr().out
+    names = re.findall(r"^  --([\w.]+)", shown, re.M)
+    parts = [name.partition(".")[0] if "." in name else "" for name in names]
+    assert names.index("data") < names.index("out") < names.index("epochs")
+    assert [part for part, _ in itertools.groupby(parts)] == list(dict.fromkeys(parts))
+    assert parts[0] == ""
+    assert re.search(r"\n\n  --optimizer\.\w+", shown)

@@ -131,6 +131,27 @@ def test_a_plan_without_labels_is_of_commands_without(
     assert {recipe.labels for recipe in recipes} == {"none"}
 
 
+def test_a_plan_with_a_cache_is_of_commands_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timed: list[Recipe] = []
+
+    def forecast(recipe: Recipe, images: Any, device: Any) -> Forecast:
+        timed.append(recipe)
+        return COST
+
+    monkeypatch.setattr(plan_module, "forecast", forecast)
+    data, cache = str(image_folder(tmp_path / "images", 40)), str(tmp_path / "my cache")
+    output = told(capsys, "--data", data, "--cache", cache, "--reencode", "24")
+    started = [shlex.split(line) for line in re.findall(r"ssl-backbones pretrain (.*)$", output, re.M)]
+    recipes = [read_recipe([word for word in line if word != "--dry_run"], "pretrain", None) for line in started]
+    assert len(recipes) == len(timed) + 1  # and the one that has a teacher
+    assert {(recipe.cache, recipe.reencode) for recipe in [*recipes, *timed]} == {(cache, 24)}
+    assert not Path(cache).exists()
+    sentence = refused(capsys, "plan", "--data", str(tmp_path / "none"), "--reencode", "24")
+    assert "reencode is 24, but must be 0 without a folder for the cache" in sentence
+
+
 @pytest.mark.parametrize("count", [39, 40])
 @pytest.mark.parametrize("words", [(), ("--gpu_memory", "12")], ids=["here", "elsewhere"])
 def test_every_command_that_is_told_can_be_started(
@@ -171,17 +192,17 @@ def test_a_network_that_does_not_fit_leaves_the_others(
 
     monkeypatch.setattr(plan_module, "forecast", forecast)
     folder = str(links(tmp_path / "images", 300))
-    assert [choice.recipe.model.partition("_")[0] for choice in plan(open_images(folder), folder, CPU, 12)] == [
-        "resnet18",
-        "resnet8",
-    ]
+    found = plan(open_images(folder), {"data": folder}, CPU, 12)
+    assert [choice.recipe.model.partition("_")[0] for choice in found] == ["resnet18", "resnet8"]
     assert f"resnet50_moco_v2.own is left out: {refusal}" in capsys.readouterr().out
 
 
 def test_the_method_follows_from_the_number_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_module, "forecast", lambda recipe, images, device: COST)
-    folders = {count: str(links(tmp_path / str(count), count)) for count in (FEW - 1, FEW)}
-    named = {count: plan(open_images(folder), folder, CPU)[-1].recipe.name for count, folder in folders.items()}
+    named = {}
+    for count in (FEW - 1, FEW):
+        folder = str(links(tmp_path / str(count), count))
+        named[count] = plan(open_images(folder), {"data": folder}, CPU)[-1].recipe.name
     assert named == {FEW - 1: "resnet8_moco_v2.own", FEW: "resnet8_byol.own"}
 
 

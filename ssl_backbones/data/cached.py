@@ -21,6 +21,7 @@ from zipfile import BadZipFile
 import numpy as np
 from PIL import Image
 
+from ssl_backbones.checks import check
 from ssl_backbones.data.decode import decode
 from ssl_backbones.data.images import Images, ImageSourceError, UnreadableImageError
 from ssl_backbones.data.keys import PathKeys
@@ -31,6 +32,12 @@ SCHEMA = 1
 INDEX, ARRAYS, PIXELS = "INDEX.json", "photos.npz", "pixels.npy"
 HEADER = 128
 """Bytes in front of the pixels."""
+
+
+def check_reencode(reencode: int, cache: str) -> None:
+    """Refuse a shorter side that images are scaled down to where no cache keeps them."""
+    check(reencode >= 0, "reencode", reencode, "at least 0")
+    check(not reencode or bool(cache), "reencode", reencode, "0 without a folder for the cache")
 
 
 class Of(TypedDict):

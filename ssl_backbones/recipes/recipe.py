@@ -15,6 +15,7 @@ from typing import Any, Literal
 import ssl_backbones.methods  # noqa: F401 - makes every method's configuration known by name
 from ssl_backbones.checks import check, check_at_least, check_seed
 from ssl_backbones.data.blocks import Keeping
+from ssl_backbones.data.cached import check_reencode
 from ssl_backbones.data.decode import MAX_PIXELS, DecodePolicy
 from ssl_backbones.data.subset import Selection, check_hold_out
 from ssl_backbones.methods.method import MethodConfig
@@ -41,6 +42,12 @@ class Run(ABC):
 
     or_zero = MappingProxyType[str, str]({})
     """Fields that may be 0 where others are at least 1, and how the refusal of a negative value says so."""
+    data: str = ""
+    """Folder of images, parquet files or tar shards, here or at an address (s3://...), or a dataset id on the Hub."""
+    validation: str = ""
+    """Labelled images to test on. Default: the data's own validation split, or a part of the data."""
+    out: str = ""
+    """The run's folder."""
     size: int = 224
     """Side of a view, in pixels."""
     epochs: int = 200
@@ -76,12 +83,6 @@ class Run(ABC):
     """Optimiser steps between two lines in the log."""
     trackers: tuple[str, ...] = ()
     """Experiment trackers that Accelerate knows, such as tensorboard."""
-    data: str = ""
-    """Folder of images, parquet files or tar shards, here or at an address (s3://...), or a dataset id on the Hub."""
-    validation: str = ""
-    """Labelled images to test on. Default: the data's own validation split, or a part of the data."""
-    out: str = ""
-    """The run's folder."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -240,8 +241,7 @@ class Recipe(ImageFields, Run):
             check(not own, f"a network given to {self.method.name}", given, way_out)
         chosen = self.labels == "auto" or not (self.classes or self.hold_out)
         check(chosen, "labels", self.labels, "auto where classes are listed or images held out")
-        check_at_least(self, reencode=0)
-        check(not self.reencode or bool(self.cache), "reencode", self.reencode, "0 without a folder for the cache")
+        check_reencode(self.reencode, self.cache)
         placed = bool(self.cache) and self.engine == "device"
         way_out = "false, or come with a cache (--cache FOLDER) and views made on the device (--engine device)"
         check(not self.resident or placed, "resident", self.resident, way_out)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any
 
 import torch
 from timm.models import get_pretrained_cfg
@@ -39,6 +40,8 @@ in six CPU minutes and BYOL after 60 epochs, and BYOL needs no queue; nothing be
 TAUGHT_BELOW = 20_000
 """Images below which a teacher is advised first: on 7,768 and 9,469 distillation was far ahead of training from scratch
 at equal cost (benchmarks/README.md), and no larger set was tried."""
+ON_IMAGES = ("data", "labels", "cache", "reencode")
+"""Fields of a recipe that tell which images it has and how it reads them: the same in every run to choose from."""
 LEAST = 0.1
 """Share of the epochs that the rules give, below which a run is not worth its start."""
 MARGIN = 1.1
@@ -66,12 +69,10 @@ class Choice:
         """The words that start it, with every value that the forecast is of."""
         recipe = self.recipe
         queue = queue_of(recipe)
-        said = {name: getattr(recipe, name) for name in ("data", "size", "batch_size", "accumulation")}
-        said |= {"labels": recipe.labels} if recipe.labels != "auto" else {}
+        said = {name: getattr(recipe, name) for name in ("size", "batch_size", "accumulation")}
         said |= {"method.queue_size": queue} if queue else {}
         said |= {"epochs": recipe.epochs}
-        options = [word for name, value in said.items() for word in (f"--{name}", shlex.quote(str(value)))]
-        return " ".join([NAME, "pretrain", recipe.name, *options])
+        return " ".join([NAME, "pretrain", recipe.name, *words_on_images(recipe), *as_options(said)])
 
     def sentences(self) -> list[str]:
         """The reason, the settings, the cost and the start, a sentence each."""
@@ -98,17 +99,12 @@ class Choice:
 
 
 def plan(
-    images: Images,
-    data: str,
-    device: torch.device,
-    gpu_memory: float = 0.0,
-    hours: float = 0.0,
-    labels: Literal["auto", "none"] = "auto",
+    images: Images, said: Mapping[str, Any], device: torch.device, gpu_memory: float = 0.0, hours: float = 0.0
 ) -> list[Choice]:
     """Two or three runs to choose from, the strongest first; PlanError where images, memory or hours allow none.
 
-    `gpu_memory`, in GB, is that of a GPU that is meant instead of this machine's; `hours` is what a run may take, and
-    `labels` what it makes of labels.
+    `said` are those of `ON_IMAGES` by name. `gpu_memory`, in GB, is that of a GPU that is meant instead of this
+    machine's; `hours` is what a run may take.
     """
     facts = facts_of(images, device, fillable_memory(device))
     if gpu_memory:
@@ -118,7 +114,7 @@ def plan(
     for arch in WHY if facts.gpu else ON_A_CPU:
         name = f"{arch}_{method}.own"
         try:
-            found.append(chosen(replace(recipes.get(name), data=data, labels=labels), images, facts, device, hours))
+            found.append(chosen(replace(recipes.get(name), **said), images, facts, device, hours))
         except (ValueError, MemoryShortError) as error:
             refusals.append(f"{name} is left out: {error}")
     if not found:
@@ -143,6 +139,17 @@ def chosen(named: Recipe, images: Images, facts: Facts, device: torch.device, ho
     return Choice(recipe, cost, WHY[arch_of(recipe)], start_of(arch_of(recipe), recipe.optimizer.lr), memory)
 
 
+def words_on_images(recipe: Recipe) -> list[str]:
+    """The options of `ON_IMAGES` that a recipe does not have by its name alone."""
+    usual, said = recipes.get(recipe.name), {name: getattr(recipe, name) for name in ON_IMAGES}
+    return as_options({name: value for name, value in said.items() if value != getattr(usual, name)})
+
+
+def as_options(said: Mapping[str, Any]) -> list[str]:
+    """Values as a shell takes them, each behind its option."""
+    return [word for name, value in said.items() for word in (f"--{name}", shlex.quote(str(value)))]
+
+
 def queue_of(recipe: Recipe) -> int:
     """The keys in the method's queue; 0 for a method without one."""
     return int(getattr(recipe.method, "queue_size", 0))
@@ -162,11 +169,10 @@ def epochs_within(hours: float, recipe: Recipe, cost: Forecast) -> int:
 
 def from_teacher(other: Recipe) -> str:
     """Words for learning from a larger network instead, and the command that tells its cost, at their end."""
-    labels = f" --labels {other.labels}" if other.labels != "auto" else ""
     return (
         f"what a larger network knows of your images ({TeacherConfig.teacher}, fetched from the Hub). This tells the "
         f"cost, and without --dry_run it trains: {NAME} pretrain {arch_of(other)}_distilled.own "
-        f"--data {shlex.quote(other.data)}{labels} --dry_run"
+        f"{' '.join(words_on_images(other))} --dry_run"
     )
 
 

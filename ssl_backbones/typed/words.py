@@ -11,6 +11,7 @@ import sys
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from itertools import groupby
 from typing import Annotated, Any, Literal, TypeVar
 
 from ssl_backbones.checks import brief
@@ -81,6 +82,16 @@ class Option:
         return place if self.usual is MISSING else f"[{place}]"
 
     @property
+    def rank(self) -> tuple[bool, bool, bool]:
+        """The lower, the earlier it is shown: words without a name, what has to be said, the rest, and parts of it."""
+        return not self.positional, self.usual is not MISSING, bool(self.part)
+
+    @property
+    def part(self) -> str:
+        """The field that it is a part of: optimizer of optimizer.lr, none of size."""
+        return self.name.partition(".")[0] if "." in self.name else ""
+
+    @property
     def heading(self) -> str:
         """The option with its type and what it usually is."""
         if self.declared is bool:
@@ -116,7 +127,7 @@ def read(
     known |= options(kind, usual)
     known |= {name: replace(known[name], usual=MISSING) for name in needed}
     known |= {name: replace(known[name], by_rules=True) for name in by_rules if name in known}
-    known = dict(sorted(known.items(), key=lambda item: (not item[1].positional, item[1].usual is not MISSING)))
+    known = dict(sorted(known.items(), key=lambda item: item[1].rank))
     if {"-h", "--help"} & set(words):
         print(help_text(program, about or "", known))
         raise SystemExit(0)
@@ -264,6 +275,8 @@ def help_text(program: str, about: str, known: Mapping[str, Option]) -> str:
     """A usage line, what a command is about, and every option with its type, its usual value and its docstring."""
     width = min(100, shutil.get_terminal_size().columns)
     lines = [usage(program, known), "", about.strip(), ""]
-    for option in known.values():
-        lines += [f"  {option.heading}", *textwrap.wrap(option.about, width, **INDENTED)]
+    for part, those in groupby(known.values(), lambda option: option.part):
+        lines += [""] if part else []
+        for option in those:
+            lines += [f"  {option.heading}", *textwrap.wrap(option.about, width, **INDENTED)]
     return "\n".join(lines)
