@@ -169,6 +169,11 @@ def test_a_run_s_folder_is_a_teacher(tmp_path: Path) -> None:
     assert Teacher(str(tmp_path / "run")).width == 64
 
 
+@pytest.mark.parametrize(("name", "patch"), [("davit_tiny.msft_in1k", 1), ("vit_tiny_patch16_224.augreg_in21k", 16)])
+def test_patches_that_overlap_ask_for_no_multiple(name: str, patch: int) -> None:
+    assert Teacher(name).fitting(100) == round(100 / patch) * patch
+
+
 def config_of(folder: Path, **cfg: Any) -> None:
     path = folder / "config.json"
     config = json.loads(path.read_text())
@@ -235,6 +240,18 @@ class TestRefusedTeachers:
         ):
             Teacher(vit).open(40)
 
+    @pytest.mark.parametrize("channels", [1, 4])
+    def test_images_of_other_channels(self, channels: int, tmp_path: Path) -> None:
+        network = create_model("resnet8", num_classes=0, in_chans=channels)
+        timm.models.save_for_hf(network, tmp_path / "teacher", safe_serialization=True)
+        with pytest.raises(TeacherError, match=rf"images with channels: {channels}, and a teacher is shown RGB: name"):
+            Teacher(str(tmp_path / "teacher"))
+
+    def test_weights_that_are_fetched_by_hand(self) -> None:
+        teacher = Teacher("resnet50_lewel_b.in1k_400ep")
+        with pytest.raises(TeacherError, match=r"run `ssl-backbones import resnet50_lewel_b.in1k_400ep FILE`"):
+            teacher.open(64)
+
     def test_kept_features_have_no_maps(self) -> None:
         with pytest.raises(ValueError, match=r"dense_weight is 1.0, but must be 0 where features are kept"):
             DistilledConfig(kept="beside", dense_weight=1.0)
@@ -243,13 +260,14 @@ class TestRefusedTeachers:
     def test_a_name_is_no_part_of_a_run_s_folder(self, name: str, tmp_path: Path) -> None:
         tiny(DistilledConfig, image_folder(tmp_path / "photos"), Path("."), {"teacher": name})
 
-    def test_the_run_s_own_network(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("named", ["{}", "local-dir:{}", "{}/backbone", "local-dir:{}/backbone"])
+    def test_the_run_s_own_network(self, named: str, tmp_path: Path) -> None:
         data = image_folder(tmp_path / "photos")
         (tmp_path / "run" / "backbone").mkdir(parents=True)
         with pytest.raises(
             ValueError, match=r"given to distilled is .*, but must be another network than the one that"
         ):
-            tiny(DistilledConfig, data, tmp_path / "run", {"teacher": str(tmp_path / "run" / "backbone")})
+            tiny(DistilledConfig, data, tmp_path / "run", {"teacher": named.format(tmp_path / "run")})
 
     def test_another_than_the_run_began_with(self, tmp_path: Path) -> None:
         data = image_folder(tmp_path / "photos")

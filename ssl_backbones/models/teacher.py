@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,12 @@ from torch import Tensor, nn
 
 from ssl_backbones.fetch.from_hub import require_safe_weights, small_file
 from ssl_backbones.files import read_object
+from ssl_backbones.models.patches import parts, patch_of
 from ssl_backbones.models.provenance import Provenance, provenance_of
 from ssl_backbones.refusal import Refusal, reason
 from ssl_backbones.registry.errors import PretrainedWeightsError, explain_weights
 from ssl_backbones.registry.names import HUB
+from ssl_backbones.registry.tags import TAGS
 from ssl_backbones.views import CenterCrop
 
 Output = Literal["pooled", "class", "mean", "both"]
@@ -231,7 +232,7 @@ def located(name: str) -> str:
             f"no network of timm's, and no folder, is called {name!r}: `ssl-backbones list` and timm.list_models("
             "pretrained=True) show the names, and a repository is named 'hf-hub:ORG/NAME'"
         )
-    if not timm.models.is_model_pretrained(name):
+    if name not in {tag.name for tag in TAGS} and not timm.models.is_model_pretrained(name):
         raise TeacherError(
             f"nobody publishes weights of {name!r}, and random ones teach nothing: name one of timm.list_models("
             "pretrained=True), or a folder with weights"
@@ -240,7 +241,7 @@ def located(name: str) -> str:
 
 
 def described(name: str, source: str, network: nn.Module) -> dict[str, Any]:
-    """timm's description of a teacher; TeacherError where its normalisation is nowhere stated.
+    """timm's description of a teacher; TeacherError where it is not of RGB, or its normalisation is nowhere stated.
 
     timm would take ImageNet's for what a folder or a repository does not say.
     """
@@ -254,6 +255,12 @@ def described(name: str, source: str, network: nn.Module) -> dict[str, Any]:
             f"the normalisation of the teacher {name!r} is unknown, as its config.json states no mean and std: write "
             'those that it was trained with there, under "pretrained_cfg", or name another teacher'
         )
+    channels = cfg["input_size"][0]
+    if channels != 3:
+        raise TeacherError(
+            f"the teacher {name!r} looks at images with channels: {channels}, and a teacher is shown RGB: name a "
+            "network of RGB images"
+        )
     return cfg
 
 
@@ -264,25 +271,3 @@ def config_of(source: str) -> Path:
         return Path(place, "config.json")
     repository, _, revision = place.partition("@")
     return small_file(repository, "config.json", revision or None)
-
-
-def patch_of(network: nn.Module) -> int:
-    """The side of a transformer's patches; 1 for a network that has none."""
-    size = getattr(getattr(network, "patch_embed", None), "patch_size", 1)
-    return int(size[0] if isinstance(size, tuple | list) else size)
-
-
-def parts(network: nn.Module, last: Any) -> tuple[Tensor | None, Tensor | None]:
-    """Tokens before the patches (B, P, D) and feature maps (B, D, h, w) of a network's last features; None for none.
-
-    Maps may come with channels last (B, h, w, D), and patches as tokens (B, P + h w, D).
-    """
-    if not isinstance(last, Tensor) or last.ndim not in (3, 4):
-        return None, None
-    if last.ndim == 4:
-        return None, last if last.shape[1] == network.num_features else last.permute(0, 3, 1, 2)
-    count = int(getattr(network, "num_prefix_tokens", 0))
-    prefix, patches = last[:, :count], last[:, count:]
-    side = math.isqrt(patches.shape[1])
-    maps = patches.transpose(1, 2).unflatten(2, (side, side)) if side * side == patches.shape[1] > 0 else None
-    return (prefix if count else None), maps

@@ -75,7 +75,7 @@ def bytes_needed(recipe: Recipe, facts: Facts, at_once: int, side: int) -> float
     """Bytes that a step of `at_once` images of `side` px takes on a device, by the counts above."""
     of_a_pixel, trained = counts_of(arch_of(recipe), recipe.output_stride)
     pixels = [policy.side(side) ** 2 for policy in recipe.method.policies]
-    flowing = side**2 if has(recipe.method, "key_bn") else max(2 * side**2, sum(pixels))
+    flowing = side**2 if has(recipe.method, "key_bn") else sum(pixels) or 2 * side**2
     kept = at_once * flowing * of_a_pixel * (HALF if facts.gpu else 1)
     return 16 * trained + (GPU_ITSELF if facts.gpu else 0) + ALLOWANCE * kept
 

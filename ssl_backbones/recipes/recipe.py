@@ -235,7 +235,7 @@ class Recipe(ImageFields, Run):
             self.progressive.check(self.size)
         check(0 <= self.cache_limit < math.inf, "cache_limit", self.cache_limit, "at least 0")
         check_hold_out(self.hold_out, self.validation)
-        for given in self.method.given:
+        for given in (each.removeprefix("local-dir:") for each in self.method.given):
             own = Path(given).exists() and Path(given).resolve().is_relative_to(self.folder.resolve())
             way_out = "another network than the one that this run moves, which lies in its folder"
             check(not own, f"a network given to {self.method.name}", given, way_out)
