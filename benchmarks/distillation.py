@@ -36,7 +36,8 @@ from timm.models import save_for_hf
 from ssl_backbones.data import open_images
 from ssl_backbones.data.subset import Subset
 from ssl_backbones.methods.distilled import DistilledConfig
-from ssl_backbones.models.kept_features import BATCH, keep_features
+from ssl_backbones.models.images_ahead import BATCH
+from ssl_backbones.models.kept_features import keep_features
 from ssl_backbones.models.teacher import Teacher
 from ssl_backbones.train.precision import Compute
 from ssl_backbones.train.processes import accelerator_of, meet

@@ -8,13 +8,16 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, final
 
 from ssl_backbones.files import object_in, without_links
 from ssl_backbones.refusal import Refusal
 
+WAIT = 0.5
+"""Seconds between two tries to take a lock that another process holds."""
 SETTLED_AFTER = 0.2
 """Seconds after which, on a file system without locks, the last of several notes counts."""
 
@@ -83,8 +86,28 @@ class Lock:
 
     def release(self) -> None:
         """Let another process take it; call it once."""
-        os.ftruncate(self.descriptor, 0)
+        with suppress(OSError):  # a disk that fails keeps the note, which does not count without the lock
+            os.ftruncate(self.descriptor, 0)
         os.close(self.descriptor)
+
+
+@contextmanager
+def held(path: Path, tell: Callable[[LockedError], object]) -> Iterator[None]:
+    """Context manager: hold a lock, once no other process does; who has it is told once. OSError as of `Lock`."""
+    told = False
+    while True:
+        try:
+            lock = Lock(path)
+            break
+        except LockedError as error:
+            if not told:
+                tell(error)
+            told = True
+            time.sleep(WAIT)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def posix() -> Any:
@@ -93,8 +116,8 @@ def posix() -> Any:
         import fcntl
     except ImportError as error:
         raise NoLocksError(
-            "this system has no locks of POSIX, which training, evaluating and caches need: run them on Linux or "
-            "macOS, or on Windows in WSL"
+            "this system has no locks of POSIX, which training, evaluating, caches and a teacher's kept features need: "
+            "run them on Linux or macOS, or on Windows in WSL"
         ) from error
     return fcntl
 

@@ -13,9 +13,9 @@ from limits import HANG
 from small_checkpoints import equal, flip, put, state, steps
 from two_processes import run_two_processes
 
-from ssl_backbones import distributed
+from ssl_backbones import distributed, shared_disk
 from ssl_backbones.distributed import OtherRankError
-from ssl_backbones.runs import checkpoint, manifest, saving
+from ssl_backbones.runs import checkpoint, saving
 from ssl_backbones.runs.checkpoint import load_latest
 from ssl_backbones.runs.manifest import CheckpointError
 from ssl_backbones.runs.writer import Writer
@@ -115,7 +115,7 @@ def test_rank_0_chooses_for_both(tmp_path: Path) -> None:
 
 
 def test_a_shared_file_system_may_take_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifest, "VISIBLE_WITHIN", HANG)
+    monkeypatch.setattr(shared_disk, "VISIBLE_WITHIN", HANG)
     put(tmp_path / "there", 1)
     rename = threading.Timer(0.3, lambda: (tmp_path / "there").rename(tmp_path / "here"))
     rename.start()

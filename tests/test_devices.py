@@ -21,7 +21,7 @@ from ssl_backbones.evaluate import model
 from ssl_backbones.evaluate.protocols import diagnose
 from ssl_backbones.methods import BYOLConfig
 from ssl_backbones.metrics.interval import Interval
-from ssl_backbones.models import kept_features
+from ssl_backbones.models import images_ahead
 from ssl_backbones.runs import checkpoint
 from ssl_backbones.train.loader import Loader
 from ssl_backbones.views import CenterCrop
@@ -38,7 +38,7 @@ def a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_gpu_that_is_excluded_is_not_used(said: str, used: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_CPU", said)
-    assert kept_features.usual_device().type == model.usual_device().type == used
+    assert images_ahead.usual_device().type == model.usual_device().type == used
     assert checkpoint.surroundings(1)["gpu"] == ("a GPU" if used == "cuda" else None)
 
 

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "ssl_backbones"
 SCRIPTS = {path.stem for folder in ("training", "benchmarks") for path in (ROOT / folder).glob("*.py")}
 
 FLOORS = (
-    {"checks", "credentials", "devices", "narrator", "products", "version", "weightless"},
+    {"checks", "credentials", "devices", "narrator", "products", "shared_disk", "version", "weightless"},
     {"refusal"},
     {"files", "registry"},
     {"cleanup", "convert", "cores", "distributed", "invocation", "locks", "losses", "metrics"}

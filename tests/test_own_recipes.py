@@ -19,6 +19,7 @@ from ssl_backbones import recipes
 from ssl_backbones.data import require_batch
 from ssl_backbones.models.queue import check_queue
 from ssl_backbones.recipes import facts as counted
+from ssl_backbones.recipes.channels import with_interpolation
 from ssl_backbones.recipes.command_line import read_recipe
 from ssl_backbones.recipes.facts import Facts
 from ssl_backbones.recipes.instead import ways_out
@@ -207,6 +208,29 @@ def test_what_a_command_line_says_is_not_left_to_the_rules() -> None:
     made = settled(recipe, Facts(300, 128, 12e9))
     assert (made.epochs, made.batch_size, made.method.views[0].blur_p) == (200, 16, 0.3)  # type: ignore[attr-defined]
     assert (made.schedule.warmup_epochs, made.method.queue_size) == (10, 256)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("side", [96, 224])
+@pytest.mark.parametrize(
+    ("words", "areas"),
+    [
+        ("resnet18_distilled.own", [0.5]),
+        ("resnet18_distilled.own --method.kept= --method.dense_weight 1", [0.14]),
+        ("resnet18_rob.own", [0.5, 0.5]),
+        ("resnet18_rob.own --method.kept= --method.loss lewel_b", [0.2, 0.2]),
+        ("resnet18_rob.own --method.kept= --method.views.0.area 0.3 1", [0.3, 0.5]),
+    ],
+)
+def test_a_teacher_of_every_view_has_views_of_its_own(words: str, areas: list[float], side: int) -> None:
+    """Mild crops go with kept features; a start's interpolation and what a person sets stay."""
+    recipe = read_recipe([*words.split(), "--size", str(side)], "pretrain", None)
+    recipe = replace(recipe, method=with_interpolation(recipe.method, "bilinear"))
+    views = settled(recipe, Facts(3000, 512, 80e9, gpu=True)).method.policies
+    assert [view.area[0] for view in views] == areas
+    assert {view.interpolation for view in views} == {"bilinear"}
+    usual = recipe.method.usual_views
+    blurred = [view.blur_p for view in usual] if side > 96 else [0.0] * len(areas)
+    assert [view.blur_p for view in views] == blurred or "views.0" in words
 
 
 def others(value: Any) -> tuple[Any, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from ssl_backbones.credentials import without_credentials
 from ssl_backbones.fetch.download import LARGEST, DownloadError, download
 from ssl_backbones.fetch.kept import CHECKPOINT, Kept, check_md5, folder_of, recall, record
 from ssl_backbones.files import UnwritableError, clear_leftovers, replacing
-from ssl_backbones.locks import Lock, LockedError
+from ssl_backbones.locks import held
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.tags import TAGS, Tag
@@ -26,8 +25,6 @@ from ssl_backbones.registry.zoo import Origin
 
 FETCHING = threading.Lock()
 """Held by the thread that fetches: the lock of a folder is one of processes."""
-WAIT = 0.5
-"""Seconds between two looks at a folder that another process fetches into."""
 
 
 def published_weights(
@@ -84,21 +81,9 @@ def _fetched(name: str, url: str, folder: Path, origin: Origin | None) -> dict[s
 @contextmanager
 def _alone_in(folder: Path, name: str) -> Iterator[None]:
     """Wait until no other process, and no other thread of this one, fetches into the folder."""
-    with FETCHING:
-        told = False
-        while True:
-            try:
-                lock = Lock(folder / ".lock")
-                break
-            except LockedError as error:
-                if not told:
-                    print(f"{error} fetches the weights of {name!r} too: waiting for it", flush=True)
-                told = True
-                time.sleep(WAIT)
-        try:
-            yield
-        finally:
-            lock.release()
+    told = "{} fetches the weights of {!r} too: waiting for it"
+    with FETCHING, held(folder / ".lock", lambda owner: print(told.format(owner, name), flush=True)):
+        yield
 
 
 def import_file(name: str, file: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None = None) -> Converted:

@@ -46,6 +46,11 @@ class MethodConfig(ABC):
             return (views,)
         return views if isinstance(views, tuple) else ()
 
+    @property
+    def usual_views(self) -> tuple[Policy, ...]:
+        """The views, small crops aside, that go with its other choices: its own, unless these ask for others."""
+        return getattr(self, "views", ())
+
     def on_trial(self, folder: Path) -> Self:
         """The configuration of a trial on some images: files of every image, where it keeps any, go into `folder`."""
         return self

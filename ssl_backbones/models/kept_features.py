@@ -1,19 +1,22 @@
 """A teacher's features of the middle square of each image, made once and kept in a folder.
 
     INDEX.json          what they are of: the teacher's weights, layer and output, the preparation, the images; sealed
-    00000.safetensors   "features" (n, D) in float16 of BLOCK images, with a digest of the values
+    00000.safetensors   "features" (n, D) in float16 of BLOCK images, with digests of the values and of the question
+    .lock               held by the run that makes what is missing; others wait
 
 A block is written whole or not at all, so that a making that was stopped goes on behind the last one. Rows are read out
 of mapped files: nothing is held in memory, and processes share the pages. A folder is never used for another question
-than that of its index. The features of an image that could not be read are zeros.
+than that of its index and its blocks. The features of an image that could not be read are zeros.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import shutil
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,18 +24,15 @@ from typing import Any, final
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from safetensors.numpy import save
 from torch import Tensor
 
-from ssl_backbones.cores import cores_here
-from ssl_backbones.data import Images, UnreadableImageError
-from ssl_backbones.data.threads import in_turn
+from ssl_backbones.data import Images
 from ssl_backbones.data.unreadable import is_readable
-from ssl_backbones.devices import gpu_here
-from ssl_backbones.distributed import doing, first_decides, gather, say, world_size
+from ssl_backbones.distributed import doing, first_decides, in_every_process, say
 from ssl_backbones.files import (
     PRIVATE,
+    clear_leftovers,
     content_of,
     make_folder,
     object_digest,
@@ -41,22 +41,23 @@ from ssl_backbones.files import (
     write_file,
     write_json,
 )
+from ssl_backbones.locks import NoLocksError, held
+from ssl_backbones.models.images_ahead import embedded
 from ssl_backbones.models.teacher import Teacher, TeacherError
-from ssl_backbones.products import network_products
 from ssl_backbones.refusal import reason
-from ssl_backbones.shares import own_share
+from ssl_backbones.shared_disk import appears
 from ssl_backbones.views import CenterCrop
 
 SCHEMA = 1
 UNREADABLE = "unreadable"
 """The note, in a block's file, of the rows whose images could not be read."""
+OF = "of"
+"""The note of the question that a block answers; blocks of earlier versions have none."""
 INDEX = "INDEX.json"
 BLOCK = 1024
 """Images of a file: what a kill may cost."""
-BATCH = 32
-"""Images that a teacher is shown at a time."""
-AHEAD = 4
-"""Batches that are read while it looks at another, at least."""
+LOCK = ".lock"
+"""Held by the run that makes what is missing."""
 
 
 @final
@@ -100,20 +101,24 @@ class KeptFeatures:
 def keep_features(teacher: Teacher, side: int, images: Images, folder: Path) -> KeptFeatures:
     """The teacher's features of all images at `side` pixels, out of a folder that has them, or made and kept there.
 
-    All processes call it, and share the work. TeacherError for a folder that holds the features of another teacher, of
-    another preparation or of other images, that was harmed, or that cannot be written to.
+    All processes call it, and share the work; of several runs one makes them, and the others wait. TeacherError for a
+    folder that holds the features of another teacher, of another preparation or of other images, that was harmed, that
+    cannot be written to or lacks the space, or that another machine of the run does not see.
     """
     teacher.open(side)
     crop = teacher.crop(side)
     content = first_decides(lambda: images.content_digest)
     question = question_of(teacher, crop, images, content)
-    missing = first_decides(lambda: missing_blocks(folder, question, images))
-    for at, number in enumerate(missing):
-        rows = np.arange(number * BLOCK, min(number * BLOCK + BLOCK, len(images)))
-        told = f"{teacher.name} looks at images {rows[0] + 1} to {rows[-1] + 1} of {len(images)}, to keep its features"
-        with doing(told, at_once=at == 0):
-            features, readable = embedded(teacher, crop, images, rows)
-            first_decides(partial(write, folder, number, question, features, readable))
+    with ExitStack() as turn:
+        missing = first_decides(partial(blocks_to_make, folder, question, images, turn))
+        for at, number in enumerate(missing):
+            rows = np.arange(number * BLOCK, min(number * BLOCK + BLOCK, len(images)))
+            span = f"{rows[0] + 1} to {rows[-1] + 1} of {len(images)}"
+            told = f"{teacher.name} looks at images {span}, to keep its features in {folder}"
+            with doing(told, at_once=at == 0):
+                features, readable = embedded(teacher, crop, images, rows)
+                first_decides(partial(write, folder, number, question, features, readable))
+    in_every_process(partial(require_seen, folder, question))
     return KeptFeatures(folder, len(images), teacher.width)
 
 
@@ -127,26 +132,59 @@ def question_of(teacher: Teacher, crop: CenterCrop, images: Images, content: str
     }
 
 
-def missing_blocks(folder: Path, question: dict[str, Any], images: Images) -> list[int]:
-    """The numbers of the blocks that are still to be made in a folder, which is begun if there is none.
+def blocks_to_make(folder: Path, question: dict[str, Any], images: Images, turn: ExitStack) -> list[int]:
+    """The numbers of the blocks that are to be made in a folder, which is begun if there is none.
+
+    Where there are any, `turn` takes the lock, after whoever makes them already. TeacherError as `keep_features`.
+    """
+    told = "another run makes the features in {}: waiting for {} (if it is gone, delete {})"
+    try:
+        missing = missing_blocks(folder, question, images, numbers(question))
+        if missing:
+            make_folder(folder)
+            with doing(f"Waiting for the run that makes the features in {folder}"):
+                turn.enter_context(held(folder / LOCK, lambda owner: say(told.format(folder, owner, folder / LOCK))))
+            clear_leftovers(folder)
+            if not (folder / INDEX).exists():
+                write_json(folder / INDEX, question | {"sha256": object_digest(question)})
+            missing = missing_blocks(folder, question, images, missing)
+            at_most = min(BLOCK * len(missing), len(images))
+            require_space(folder, 2 * question["teacher"]["width"] * at_most)
+        return missing
+    except NoLocksError:
+        raise
+    except OSError as error:
+        raise unwritable(folder, reason(error)) from error
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raise TeacherError for a disk that has not so many bytes left, before any work."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise unwritable(folder, f"they need about {needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free")
+
+
+def numbers(question: dict[str, Any]) -> range:
+    """The numbers of all blocks."""
+    return range(-(-question["images"]["count"] // BLOCK))
+
+
+def missing_blocks(folder: Path, question: dict[str, Any], images: Images, among: Iterable[int]) -> list[int]:
+    """The numbers of the blocks, among some, that a folder has not; TeacherError for a folder of something else.
 
     A block that notes an image that could not be read is to be made again once it can.
     """
-    try:
-        held = [path for path in folder.iterdir() if not path.name.startswith(PRIVATE)] if folder.is_dir() else []
-        if held and not (folder / INDEX).exists():
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if not (folder / INDEX).exists():
+        if any(name != LOCK and not name.startswith(PRIVATE) for name in there):
             raise TeacherError(
                 f"the folder {folder} holds no features of a teacher, and something else: name a new or an empty one "
                 "with --method.kept"
             )
-        if not (folder / INDEX).exists():
-            make_folder(folder)
-            write_json(folder / INDEX, question | {"sha256": object_digest(question)})
-    except OSError as error:
-        raise unwritable(folder, error) from error
+        return list(among)
     check(folder, question)
     missing, unreadable = [], 0
-    for number in range(-(-question["images"]["count"] // BLOCK)):
+    for number in among:
         left_out = rows_left_out(folder, number, question)
         if left_out is None or any(is_readable(images, number * BLOCK + row) for row in left_out):
             missing.append(number)
@@ -155,6 +193,19 @@ def missing_blocks(folder: Path, question: dict[str, Any], images: Images) -> li
     if unreadable:
         say(f"{unreadable} images of {folder} could not be read when features were kept, and still cannot.")
     return missing
+
+
+def require_seen(folder: Path, question: dict[str, Any]) -> None:
+    """Raise TeacherError where this process does not see all that was made, as on a machine with a disk of its own."""
+    paths = (folder / INDEX, *(path_of(folder, number) for number in numbers(question)))
+    unseen = next((path for path in paths if not (path.exists() or appears(path))), None)
+    if unseen is not None:
+        raise TeacherError(
+            f"{unseen} is not seen on {socket.gethostname()}, and every machine of a run has to see the teacher's "
+            "features: name a folder that all share with --method.kept, or let the teacher see each view "
+            "(--method.kept '')"
+        )
+    check(folder, question)
 
 
 def check(folder: Path, question: dict[str, Any]) -> None:
@@ -193,7 +244,10 @@ def path_of(folder: Path, number: int) -> Path:
 
 
 def rows_left_out(folder: Path, number: int, question: dict[str, Any]) -> list[int] | None:
-    """The rows of a block whose images could not be read; None where its file is not there, or not what was written."""
+    """The rows of a block whose images could not be read.
+
+    None where its file is not there, is not what was written, or answers another question.
+    """
     path = path_of(folder, number)
     if not path.exists():
         return None
@@ -204,7 +258,9 @@ def rows_left_out(folder: Path, number: int, question: dict[str, Any]) -> list[i
         note = object_in(content[8:start])["__metadata__"]
         rows = content[start:]
         whole = len(rows) == 2 * count * question["teacher"]["width"] and digest(rows) == str(note["sha256"])
-        return [int(row) for row in str(note.get(UNREADABLE, "")).split()] if whole else None
+        own = object_digest(question)
+        fits = whole and note.get(OF, own) == own
+        return [int(row) for row in str(note.get(UNREADABLE, "")).split()] if fits else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -217,7 +273,7 @@ def digest(rows: bytes) -> str:
 def write(folder: Path, number: int, question: dict[str, Any], features: Tensor, readable: Tensor) -> None:
     """Put a block's file in place, with a note of the images that could not be read.
 
-    TeacherError for features beyond float16, and where it cannot be written.
+    TeacherError for features beyond float16, for a folder that another run began anew, and where it cannot be written.
     """
     rows = features.cpu().half().numpy()
     if not np.isfinite(rows).all():
@@ -225,60 +281,20 @@ def write(folder: Path, number: int, question: dict[str, Any], features: Tensor,
             f"the teacher's features of images from number {number * BLOCK + 1} on are not finite in float16: take "
             "another layer with --method.teacher_layer, or let it see each view (--method.kept '')"
         )
-    note = {"sha256": digest(rows.tobytes())}
+    note = {"sha256": digest(rows.tobytes()), OF: object_digest(question)}
     if left_out := torch.nonzero(readable == 0).flatten().tolist():
         note[UNREADABLE] = " ".join(map(str, left_out))
+    check(folder, question)  # somebody may have deleted the folder, and made it anew for another teacher
     try:
         write_file(path_of(folder, number), save({"features": rows}, note))
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise unwritable(folder, reason(error)) from error
 
 
-def unwritable(folder: Path, error: OSError) -> TeacherError:
+def unwritable(folder: Path, why: str) -> TeacherError:
     """The refusal of a folder that features cannot be kept in."""
     return TeacherError(
-        f"features cannot be kept in {folder} ({reason(error)}): name a folder that can be written to with "
-        "--method.kept, or let the teacher see each view (--method.kept '')"
+        f"features cannot be kept in {folder} ({why}): name a folder that can be written to with --method.kept, make "
+        "room and start the same command again, which goes on from there, or let the teacher see each view "
+        "(--method.kept '')"
     )
-
-
-def embedded(teacher: Teacher, crop: CenterCrop, images: Images, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-    """The teacher's features (n, D) of the images at some rows (n,), in every process, and which could be read (n,).
-
-    Features are zeros where one could not. Each process makes a share of them, on the usual device; images are read
-    while others are looked at.
-    """
-    mine = own_share(torch.from_numpy(rows)).numpy()
-    device = usual_device()
-    found, read = [], []
-    for levels, readable in ahead(crop, images, np.split(mine, range(BATCH, len(mine), BATCH))):
-        with network_products(device):
-            features = teacher.look(crop.on_device(levels.to(device))).features
-        read.append(readable.to(device))
-        found.append(features * read[-1][:, None])
-    return gather(torch.cat(found))[: len(rows)], gather(torch.cat(read))[: len(rows)]
-
-
-def usual_device() -> torch.device:
-    """The GPU where there is one, not excluded, that the processes of the run can share tensors of; else the CPU."""
-    shared = world_size() == 1 or dist.get_backend() == "nccl"
-    return torch.device("cuda" if gpu_here() and shared else "cpu")
-
-
-def ahead(crop: CenterCrop, images: Images, batches: list[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the levels (B, S, S, 3) of each batch of rows and which images could be read (B,), some batches ahead."""
-    threads = cores_here()
-    with ThreadPoolExecutor(threads) as pool:
-        yield from in_turn(pool, partial(levels_of, crop, images), batches, 1 + max(AHEAD, threads))
-
-
-def levels_of(crop: CenterCrop, images: Images, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-    """The levels (B, S, S, 3) of the images at rows (B,), black for an unreadable one, and which could be read (B,)."""
-    levels = torch.zeros(len(rows), crop.size, crop.size, 3, dtype=torch.uint8)
-    readable = torch.ones(len(rows))
-    for at, row in enumerate(rows.tolist()):
-        try:
-            levels[at] = crop.on_host([images[row]], None)[0]
-        except UnreadableImageError:
-            readable[at] = 0
-    return levels, readable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, final
 
@@ -16,10 +16,11 @@ from ssl_backbones.checks import check_at_least
 from ssl_backbones.data import BatchDataset, Batches, Images, NumberedBatches
 from ssl_backbones.distributed import doing, share_first
 from ssl_backbones.models.kept_features import keep_features
+from ssl_backbones.models.provenance import shown
 from ssl_backbones.models.teacher import Output, Seen, Teacher, TeacherError
 from ssl_backbones.models.teacher_moments import Moments, looked_over
 from ssl_backbones.typed.values import check_choices, to_plain
-from ssl_backbones.views import MultiView
+from ssl_backbones.views import DISTILLED_KEPT_VIEW, MultiView, Policy
 
 LARGEST = 224
 """Largest side of an image's middle square, or of a view enlarged for a teacher, unless another is asked for."""
@@ -52,6 +53,12 @@ class TeacherConfig(ABC):  # noqa: B024  # fields alone
     def given(self) -> tuple[str, ...]:
         """The name of the teacher, which a run must not move."""
         return (self.teacher,)
+
+    @property
+    def usual_views(self) -> tuple[Policy, ...]:
+        """Mild crops where features of the middle square are kept, and those of the method where each view is seen."""
+        own: Any = {field.name: field.default for field in fields(self)}["views"]
+        return (DISTILLED_KEPT_VIEW,) * len(own) if self.kept else own
 
     def on_trial(self, folder: Path) -> Self:
         """The same teacher for a trial on some images, its kept features in a folder of the trial's own."""
@@ -162,7 +169,7 @@ class TeacherBranch(nn.Module):
             )
         place = images.place.expanduser().absolute()
         teacher = self.teacher
-        words = (Path(teacher.name).name, teacher.layer, teacher.output, f"{side}px")
+        words = (shown(teacher.name), teacher.layer, teacher.output, f"{side}px")
         by = re.sub(r"[^\w.-]+", "_", "-".join(filter(None, words)))
         return place.with_name(f"{place.name}{images.part_mark}.{by}")
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_backbones.data import Images
-from ssl_backbones.models.kept_features import BATCH, ahead, usual_device
+from ssl_backbones.models.images_ahead import BATCH, ahead, usual_device
 from ssl_backbones.models.teacher import Teacher
 from ssl_backbones.products import network_products
 from ssl_backbones.views import permutation

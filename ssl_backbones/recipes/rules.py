@@ -45,9 +45,11 @@ def side(recipe: Recipe, facts: Facts) -> int:
 
 
 def views(recipe: Recipe, facts: Facts) -> Any:
-    """The method's views, without blur where they are small."""
+    """The views that go with the method's choices, without blur where they are small; a start's interpolation stays."""
     method: Any = recipe.method
-    return tuple(replace(view, blur_p=0.0) if recipe.size <= BLUR_FROM else view for view in method.views)
+    change = {"blur_p": 0.0} if recipe.size <= BLUR_FROM else {}
+    usual = zip(method.usual_views, method.views, strict=True)
+    return tuple(replace(view, interpolation=there.interpolation, **change) for view, there in usual)
 
 
 def crop(recipe: Recipe, facts: Facts) -> Any:

@@ -6,9 +6,7 @@ MANIFEST.json, written last, with the scalars and the size and sha256 of every f
 
 from __future__ import annotations
 
-import os
 import re
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,14 +14,13 @@ from typing import Any, TypedDict
 
 from ssl_backbones.files import content_of, file_digest, object_digest, object_in
 from ssl_backbones.refusal import Refusal
+from ssl_backbones.shared_disk import VISIBLE_WITHIN, appears
 from ssl_backbones.typed.values import check_form
 
 SCHEMA = 1
 MANIFEST = "MANIFEST.json"
 PART = re.compile(r"(?!rank-)[A-Za-z0-9_][A-Za-z0-9_-]*")
 FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\.safetensors")
-VISIBLE_WITHIN = 120.0
-"""Seconds until what one machine wrote must be seen by another that shares the file system."""
 
 
 class Entry(TypedDict):
@@ -145,20 +142,10 @@ def is_whole(path: Path) -> bool:
     return True
 
 
-def seen(path: Path) -> bool:
-    """True if a path can be seen; its folder is listed first, since NFS remembers absent names for a minute."""
-    with suppress(OSError):
-        os.listdir(path.parent)
-    return path.exists()
-
-
 def wait_for(path: Path) -> None:
-    """Return once a path can be seen from this machine; a shared file system may take its time."""
-    give_up = time.monotonic() + VISIBLE_WITHIN
-    while not seen(path):
-        if time.monotonic() > give_up:
-            raise CheckpointError(
-                f"{path} did not appear within {VISIBLE_WITHIN:g} s: the process that should have written it failed "
-                "(see its own message), or the processes do not share this file system"
-            )
-        time.sleep(0.05)
+    """Return once a path can be seen from this machine; CheckpointError where it does not appear in time."""
+    if not appears(path):
+        raise CheckpointError(
+            f"{path} did not appear within {VISIBLE_WITHIN:g} s: the process that should have written it failed "
+            "(see its own message), or the processes do not share this file system"
+        )

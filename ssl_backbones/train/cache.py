@@ -27,8 +27,9 @@ from ssl_backbones.locks import Lock, LockedError
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.refusal import Refusal, reason
 from ssl_backbones.runs.log import Bar
-from ssl_backbones.runs.manifest import seen, wait_for
+from ssl_backbones.runs.manifest import wait_for
 from ssl_backbones.runs.progress import counted
+from ssl_backbones.shared_disk import seen
 from ssl_backbones.train.cache_file import BLOCK, UnfinishedCache, can_be_kept, content_of
 from ssl_backbones.train.settle import still_free
 

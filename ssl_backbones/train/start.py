@@ -205,10 +205,10 @@ def introduce(loop: Loop, log: RunLog, saved: Checkpoint | None) -> None:
     log.say(f"{run.title} on {len(loop.images)} images of {run.data}, into {loop.folder.path}")
     whole = run.epochs * loop.loader.steps_per_epoch
     cut = f", of which the first {loop.total_steps} are made" if loop.total_steps < whole else ""
-    device = loop.accelerator.device.type
+    epochs, device = "epochs" if run.epochs > 1 else "epoch", loop.accelerator.device.type
     where = f"{device}, {loop.compute.threads} threads" if device == "cpu" else device
     log.say(
-        f"{run.epochs} epochs of {loop.loader.steps_per_epoch} steps{cut}, {run.batch_size} images a step on "
+        f"{run.epochs} {epochs} of {loop.loader.steps_per_epoch} steps{cut}, {run.batch_size} images a step on "
         f"{processes} process{'es' if processes > 1 else ''} ({where}), {loop.compute}"
     )
     if unused := unused_gpus(loop.accelerator.device, processes):
