@@ -314,3 +314,17 @@ def test_the_card_tells_of_the_teacher_and_claims_no_self_supervision(
     assert "https://a.b/seer" in card
     assert "license: cc-by-nc-4.0" in card
     assert "self-supervised" not in card
+
+
+def test_a_run_of_which_no_licence_can_be_given_is_told_so_and_keeps_its_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = leave_teacher(tmp_path / "begun", seed=8, license="cc-by-nc-4.0")
+    choices = {"teacher": leave_teacher(tmp_path / "seer", license="dinov3-license")}
+    run(tiny(DistilledConfig, image_folder(tmp_path / "photos"), tmp_path / "run", choices, init=start))
+    before, told, _ = capsys.readouterr().out.partition("warning: no licence fits what is made of begun, cc-by-nc-4.0")
+    assert told
+    assert "Trained and measured" not in before
+    assert (tmp_path / "run" / "results.json").is_file()
+    config = json.loads((tmp_path / "run" / "backbone" / "config.json").read_text())
+    assert "license" not in config["pretrained_cfg"]

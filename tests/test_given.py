@@ -19,11 +19,12 @@ from small_methods import small_config
 from ssl_backbones import __main__
 from ssl_backbones.commands.publish import check_known, check_licence
 from ssl_backbones.hub.card import model_card
-from ssl_backbones.hub.given import GivenError, Terms, base_model, givens, settled
+from ssl_backbones.hub.given import GivenError, Terms, base_model, bound_to, givens, settled
 from ssl_backbones.hub.publishing.files import without_places
 from ssl_backbones.hub.publishing.material import MaterialError
 from ssl_backbones.methods import BYOLConfig
 from ssl_backbones.models.provenance import Provenance, of_timms
+from ssl_backbones.registry.licences import is_non_commercial
 from ssl_backbones.typed.values import to_plain
 from ssl_backbones.visualizers.run_section import facts
 
@@ -184,6 +185,43 @@ def test_what_is_given_binds_the_card_to_its_licence(part: str, licence: str, re
         with pytest.raises(GivenError, match=f"the licence {looser} is not that of {SHIPPED}, {licence}"):
             settled(Terms(looser), given)
     assert settled(Terms(licence), given).licence == licence
+
+
+@pytest.mark.parametrize(
+    ("start", "teacher", "licence"),
+    [
+        ("cc-by-nc-4.0", "dinov3-license", None),
+        ("dinov3-license", "gpl-3.0", None),
+        ("gpl-3.0", "cc-by-nc-sa-4.0", None),
+        ("cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-4.0"),
+        ("gpl-3.0", "gpl-3.0", "gpl-3.0"),
+        ("other", "dinov3-license", "dinov3-license"),
+        ("mit", "gpl-3.0", "gpl-3.0"),
+        (None, "gpl-3.0", "gpl-3.0"),
+        ("mit", None, None),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_licences_of_which_none_fits_both_bar_a_run_from_publishing_and_not_from_its_draft(
+    start: str | None, teacher: str | None, licence: str | None, turned: bool, recipe: dict[str, Any]
+):
+    first, second = (teacher, start) if turned else (start, teacher)
+    results = results_with("start", licence=first) | results_with("teacher", licence=second, name="seer")
+    given, draft = givens(results), card_of(recipe, results)[0]
+    if licence is None and "mit" not in (start, teacher):
+        told = f"no licence fits what is made of {SHIPPED}, {first} and seer, {second}, as each binds it"
+        assert bound_to(given) is None
+        assert "Of the weights: none, as no licence fits all that they were made of." in draft
+        for stated in (None, first, "mit"):
+            with pytest.raises(GivenError, match=f"{told}.*take another start or another teacher"):
+                settled(Terms(stated), given)
+        with pytest.raises(GivenError, match=told):
+            card_of(recipe, results, source="org/name")
+    else:
+        either = {first, second} if is_non_commercial(licence) else {licence}
+        assert bound_to(given) in either
+        assert settled(Terms(), given).licence in (either if licence else {"apache-2.0"})
+        assert "Of the weights: none" not in draft
 
 
 @pytest.mark.parametrize("licence", ["CC BY-NC 4.0", "cc_by_nc_4.0", "Other", "GPL 3.0"])

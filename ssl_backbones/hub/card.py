@@ -17,7 +17,17 @@ from ssl_backbones.catalogue.lookup import describe, list_models
 from ssl_backbones.hub.evaluation_section import evaluation, on_new_labels
 from ssl_backbones.hub.evaluations import Results, apart, data_set, index
 from ssl_backbones.hub.export import KEPT
-from ssl_backbones.hub.given import Terms, base_model, givens, sentences, settled, terms_of, with_labels
+from ssl_backbones.hub.given import (
+    UNLICENSED,
+    Terms,
+    base_model,
+    clash,
+    givens,
+    sentences,
+    settled,
+    terms_of,
+    with_labels,
+)
 from ssl_backbones.hub.markup import cell, plain_texts
 from ssl_backbones.hub.run_name import data_name, fingerprint, on_own_images, run_name
 from ssl_backbones.hub.training_section import training
@@ -86,7 +96,7 @@ def model_card(
     """
     recipe, results, config, evaluations = plain_texts([recipe, upgraded(results), config or {}, evaluations])
     places, given = places if source else IN_A_RUN, givens(results)
-    terms = settled(terms or Terms(), given)
+    terms = UNLICENSED if source is None and clash(given) else settled(terms or Terms(), given)
     known = replace(facts_of(recipe, results), name=name or run_name(recipe, results))
     return template().render(
         draft=source is None,

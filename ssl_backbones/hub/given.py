@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ssl_backbones.models.provenance import Provenance, most_binding
+from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.refusal import Refusal
-from ssl_backbones.registry.licences import HUB_LICENCES, LISTED, is_non_commercial, marked, on_the_hub, slug
+from ssl_backbones.registry.licences import HUB_LICENCES, LISTED, fits, fits_all, marked, most_binding, on_the_hub, slug
 from ssl_backbones.registry.names import HUB
 from ssl_backbones.registry.tags import LICENCE
 from ssl_backbones.typed.values import from_plain
@@ -52,6 +52,10 @@ class Terms:
         return {"license": "other", "license_name": slug(licence)}
 
 
+UNLICENSED = Terms("none, as no licence fits all that they were made of")
+"""The terms of the draft of a run that cannot be published: its results are kept all the same."""
+
+
 def givens(results: Mapping[str, Any]) -> dict[str, Provenance]:
     """The networks that a run was given, by their part in it; GivenError where a record of one cannot be read."""
     found = {part: results[part] for part in PARTS if results.get(part) is not None}
@@ -62,35 +66,42 @@ def givens(results: Mapping[str, Any]) -> dict[str, Provenance]:
 
 
 def bound_to(given: Mapping[str, Provenance]) -> str | None:
-    """The licence that what is made of the given networks has to be given; None where its maker may choose."""
-    return most_binding(each.licence for each in given.values() if each.licence)
+    """The licence that binds what is made of the given networks; None where its maker may choose, or none fits all."""
+    return None if clash(given) else most_binding(licences(given))
+
+
+def licences(given: Mapping[str, Provenance]) -> list[str]:
+    """The licences of the given networks, as far as they are known."""
+    return [each.licence for each in given.values() if each.licence]
+
+
+def clash(given: Mapping[str, Provenance]) -> str:
+    """The reason why what is made of the given networks cannot be published: no licence fits all; empty if one does."""
+    found = licences(given)
+    if fits_all(most_binding(found), found):
+        return ""
+    bound = " and ".join(f"{each.shown}, {each.licence}" for each in given.values() if each.binds)
+    return (
+        f"no licence fits what is made of {bound}, as each binds it, so it can be used and not published: take another "
+        "start or another teacher for weights that can be"
+    )
 
 
 def settled(terms: Terms, given: Mapping[str, Provenance]) -> Terms:
-    """The terms with the licence that the given networks bind to; GivenError where another one is stated."""
-    binding = sorted((each for each in given.values() if each.binds), key=lambda each: not each.non_commercial)
-    if terms.licence is None and binding:
-        source = binding[0].source or ""
-        listed = binding[0].licence in HUB_LICENCES
-        link = source if re.fullmatch(r"https://\S+", source) and not listed else None
-        terms = replace(terms, licence=binding[0].licence, licence_link=terms.licence_link or link)
-    for each in binding:
-        if not fits(terms.licence or "", each):
-            raise GivenError(
-                f"the licence {terms.licence} is not that of {each.shown}, {each.licence}, which binds what is made of "
-                "it: leave --licence out to take that one"
-            )
-    return replace(terms, licence=terms.licence or LICENCE)
-
-
-def fits(licence: str, given: Provenance) -> bool:
-    """True if what is made of a network may have a licence: the network's, or where that is non-commercial any such.
-
-    Where it is only recorded that the Hub does not list the network's, "other", any that the Hub does not list fits.
-    """
-    stated, own = slug(licence), slug(given.licence or "")
-    unnamed = own == "other" and stated not in HUB_LICENCES
-    return stated == own or unnamed or (given.non_commercial and is_non_commercial(licence))
+    """The terms with the licence that the given networks bind to; GivenError for another, or where none fits all."""
+    licence = terms.licence or most_binding(licences(given)) or LICENCE
+    misfit = next((each for each in given.values() if each.binds and not fits(licence, each.licence or "")), None)
+    if misfit:
+        raise GivenError(
+            clash(given)
+            or f"the licence {licence} is not that of {misfit.shown}, {misfit.licence}, which binds what is made of "
+            "it: leave --licence out to take that one"
+        )
+    if terms.licence is None and licence not in HUB_LICENCES:
+        sources = (each.source or "" for each in given.values() if each.licence == licence)
+        link = next((source for source in sources if re.fullmatch(r"https://\S+", source)), None)
+        terms = replace(terms, licence_link=terms.licence_link or link)
+    return replace(terms, licence=licence)
 
 
 def sentences(given: Mapping[str, Provenance]) -> list[str]:

@@ -11,6 +11,7 @@ from ssl_backbones.hub.given import bound_to, givens
 from ssl_backbones.methods.from_run import described, load, method_from_run, of_this_version
 from ssl_backbones.methods.method import Method
 from ssl_backbones.models.backbone import center_crop, fit_channels
+from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.models.teacher_branch import TeacherBranch
 from ssl_backbones.recipes.facts import arch_of
 from ssl_backbones.recipes.recipe import Recipe
@@ -33,6 +34,11 @@ def save_published(method: Method, recipe: Recipe, folder: Path, **about: Any) -
     )
 
 
+def given_to(recipe: Recipe, method: Method) -> dict[str, Provenance]:
+    """The networks that a run was given, by their part in it, once its teacher is open."""
+    return givens({"start": to_plain(recipe.start), **method.account()})
+
+
 def save_unfinished(run: Path, folder: Path) -> str:
     """Write the backbone of the newest whole checkpoint of a run, which may go on meanwhile; a sentence on it.
 
@@ -49,7 +55,7 @@ def save_unfinished(run: Path, folder: Path) -> str:
     for part in method.modules():
         if isinstance(part, TeacherBranch):
             part.teacher.open(part.side_for(recipe.size))  # its licence is in its weights' description
-    bound = bound_to(givens({"start": to_plain(recipe.start), **method.account()}))
+    bound = bound_to(given_to(recipe, method))
     description = f"{recipe.model} after step {step} of a run that was not finished, by the recipe {recipe.name}"
     save_published(method, recipe, folder, license=bound, description=description)
     return description

@@ -6,7 +6,7 @@ A run that starts from given weights, or learns from a given network, keeps this
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -21,7 +21,7 @@ from ssl_backbones.files import read_object
 from ssl_backbones.models.backbone import normalisation, weights_sha256
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.registry.image_sets import DATA, known_by
-from ssl_backbones.registry.licences import binds, is_non_commercial, marked, recorded
+from ssl_backbones.registry.licences import binds, is_non_commercial, marked, most_binding, recorded
 from ssl_backbones.registry.names import HUB, LEFT, Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.tags import TAGS, Tag
@@ -240,11 +240,6 @@ def _of_run(name: str, cfg: Mapping[str, Any], recipe: Mapping[str, Any], result
         "images_terms": ", and before that ".join(dict.fromkeys(filter(None, terms))) or None,
         "labels": worst,
     }
-
-
-def most_binding(licences: Iterable[str]) -> str | None:
-    """The licence that what is made of networks under these has to be given; None where none binds."""
-    return min(filter(binds, licences), key=lambda each: not is_non_commercial(each), default=None)
 
 
 def of_timms(name: str, cfg: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from typing import Any
 
 HUB_LICENCES = frozenset(
@@ -49,6 +50,30 @@ def marked(licence: str | None, shown: str | None = None) -> str:
 def binds(licence: str | None) -> bool:
     """True for a licence that what is made of the weights has to be given too, unless its text says otherwise."""
     return licence is not None and slug(licence) not in PERMISSIVE
+
+
+def fits(licence: str, required: str) -> bool:
+    """True if what is made of weights may have a licence: the one that they require, or another non-commercial one.
+
+    Where it is only recorded that the Hub does not list the required one, "other", any that the Hub does not list fits.
+    """
+    stated, own = slug(licence), slug(required)
+    unnamed = own == "other" and stated not in HUB_LICENCES
+    return stated == own or unnamed or (is_non_commercial(required) and is_non_commercial(licence))
+
+
+def most_binding(licences: Iterable[str]) -> str | None:
+    """The licence that what is made of networks under these has to be given; None where none binds.
+
+    It fits all of them if one does, and else it is a non-commercial one if there is one.
+    """
+    bound = [*filter(binds, licences)]
+    return min(bound, key=lambda each: (not fits_all(each, bound), not is_non_commercial(each)), default=None)
+
+
+def fits_all(licence: str | None, licences: Iterable[str]) -> bool:
+    """True if what is made of networks under these licences may have the given one."""
+    return all(fits(licence or "", each) for each in licences if binds(each))
 
 
 def on_the_hub(licence: str, link: str | None = None) -> dict[str, Any]:

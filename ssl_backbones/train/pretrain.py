@@ -23,6 +23,8 @@ from ssl_backbones.data import (
 )
 from ssl_backbones.data.subset import Subset
 from ssl_backbones.distributed import doing, first_decides, say
+from ssl_backbones.hub.given import clash
+from ssl_backbones.hub.trained import given_to
 from ssl_backbones.methods.method import Method
 from ssl_backbones.models.backbone import freeze_unused
 from ssl_backbones.models.recomputing import recompute_activations
@@ -76,6 +78,8 @@ def start(recipe: Recipe) -> tuple[Begun, SaveResults, Conclude]:
     with using_engine(engine), repeatable():
         recipe = fitted(recipe, method, images, device)
         begun = prepare(recipe, method, images, monitor, device, beginning if recipe.init else None)
+    if unpublishable := clash(given_to(recipe, method)):
+        say(f"warning: {unpublishable}.")
     return begun, partial(save_results, recipe, monitor), partial(ending.conclude, beginning, monitor)
 
 
