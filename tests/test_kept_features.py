@@ -21,12 +21,26 @@ from torch import Tensor
 from two_processes import run_two_processes
 
 from ssl_backbones.data import UnreadableImageError, open_images
+from ssl_backbones.data.subset import Subset
 from ssl_backbones.methods.distilled import DistilledConfig
 from ssl_backbones.models import images_ahead, kept_features, teacher_moments
 from ssl_backbones.models.kept_features import INDEX, keep_features
 from ssl_backbones.models.teacher import Seen, Teacher, TeacherError
 from ssl_backbones.products import network_products
+from ssl_backbones.train.cache import Caching, cached
 from ssl_backbones.train.pretrain import kept_as_pixels, open_data
+
+
+def test_those_of_images_that_a_cache_changed_are_others(tmp_path: Path) -> None:
+    """Of pixels as they were they are the same."""
+    data = str(image_folder(tmp_path / "photos"))
+    source, kept = open_images(data), tmp_path / "kept"
+    smaller = cached(source, data, Caching(tmp_path / "cache", side=16))
+    keep_features(Teacher(SMALL["teacher"]), 32, smaller, kept)
+    for images in (source, cached(source, data, Caching(tmp_path / "cache")), Subset(source, np.arange(len(source)))):
+        with pytest.raises(TeacherError, match=r"are of other images .*jpeg of 16 px there, and .*: delete"):
+            keep_features(Teacher(SMALL["teacher"]), 32, images, kept)
+    keep_features(Teacher(SMALL["teacher"]), 32, smaller, kept)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from published import NAMED, Made, make, snippets
 from scripts import script
 from written_cards import CARDS, RESULTS, written
 
+from ssl_backbones import recipes
 from ssl_backbones.catalogue.lookup import list_models
 from ssl_backbones.commands import publish
 from ssl_backbones.hub.card import model_card
@@ -49,6 +50,15 @@ def ours() -> dict[str, Any]:
     """The names whose weights ship or are published by this project, with timm's description of each."""
     known = {name: timm.get_pretrained_cfg(name) for name in list_models(pretrained=True)}
     return {name: cfg for name, cfg in known.items() if cfg and (cfg.file or cfg.hf_hub_id)}
+
+
+def test_a_recipe_names_the_card_of_its_weights_and_no_other() -> None:
+    told = {name: recipes.get(name).promise.result.partition("our own, in ")[2] for name in recipes.names()}
+    cards = {card for card in told.values() if card.endswith(".md")}
+    assert {card for card in cards if not (ROOT / card).is_file()} == set()
+    assert {path.parent.name for path in (ROOT / "weights").glob("*/README.md")} <= {
+        name for name, card in told.items() if card == f"weights/{name}/README.md"
+    }
 
 
 def test_every_name_with_weights_of_ours_has_a_card() -> None:

@@ -233,6 +233,21 @@ def test_a_teacher_of_every_view_has_views_of_its_own(words: str, areas: list[fl
     assert [view.blur_p for view in views] == blurred or "views.0" in words
 
 
+@pytest.mark.parametrize(("loss", "batch"), [("byol", 64), ("moco_v2", 128)])
+def test_rob_has_the_batch_of_its_loss(loss: str, batch: int) -> None:
+    recipe = read_recipe(["resnet18_rob.own", "--method.loss", loss], "pretrain", None)
+    assert settled(recipe, Facts(5000, 512, 80e9, gpu=True)).batch_size == batch
+
+
+def test_a_method_of_one_view_needs_the_memory_of_one() -> None:
+    one, two = (recipes.get(f"resnet18_{method}.own") for method in ("distilled", "rob"))
+    facts = Facts(5000, 512, 80e9)
+    of_images = [
+        counted.bytes_needed(each, facts, 9, 96) - counted.bytes_needed(each, facts, 1, 96) for each in (one, two)
+    ]
+    assert of_images[1] == pytest.approx(2 * of_images[0])
+
+
 def others(value: Any) -> tuple[Any, ...]:
     """Values beside one, of which a recipe takes some."""
     if isinstance(value, Policy):

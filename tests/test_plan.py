@@ -15,8 +15,10 @@ import pytest
 import torch
 from conftest import drawn_image
 from runs import forget, image_folder, run
+from small_methods import Drawn
 
 from ssl_backbones import commands
+from ssl_backbones import recipes as known_recipes
 from ssl_backbones.commands import plan as plan_command
 from ssl_backbones.data import open_images
 from ssl_backbones.data.survey import survey
@@ -177,6 +179,13 @@ def test_every_command_that_is_told_can_be_started(
         usual, begun = (read_recipe(shlex.split(told), "pretrain", None) for told in (line, f"{line} {start}"))
         assert begun.optimizer.lr == pytest.approx(usual.optimizer.lr / 3, rel=0.1)
         assert begun.init
+
+
+def test_features_of_images_that_lie_in_no_folder_are_kept_in_one_that_is_named(tmp_path: Path) -> None:
+    recipe = known_recipes.get("resnet18_byol.own")
+    for images, kept in ((Drawn(5), "features"), (open_images(str(image_folder(tmp_path / "photos"))), "beside")):
+        words = plan_module.from_teacher(recipe, images).partition("ssl-backbones pretrain ")[2].split()
+        assert read_recipe(words[:-1], "pretrain", None).method.kept == kept  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

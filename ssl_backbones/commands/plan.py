@@ -65,7 +65,7 @@ def run(options: Options) -> None:
         say("--hours is not used: the GPU is not here to be timed.")
     said = {name: getattr(options, name) for name in ON_IMAGES}
     choices = plan(images, said, device, options.gpu_memory, options.hours)
-    few, taught = len(images) < TAUGHT_BELOW, from_teacher(choices[0].recipe)
+    few, taught = len(images) < TAUGHT_BELOW, from_teacher(choices[0].recipe, images)
     if few:
         say(f"\n{len(images):,} images teach random weights little. Begin with {taught}\n\nOr without a teacher:")
     for number, choice in enumerate(choices, start=1):

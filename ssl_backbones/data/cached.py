@@ -110,7 +110,9 @@ class CachedImages(Images):
         self.told_by_sizes = "fingerprint_by_sizes" not in self.index["of"]
         """True of a cache of 0.1.0.dev0, which knew images by their sizes alone."""
         self.unreadable = {int(at): reason for at, reason in self.index["unreadable"].items()}
-        self.encoded = self.index["content"]["kind"] != "pixels"
+        content: dict[str, Any] = {**self.index["content"]}
+        self.encoded = content["kind"] != "pixels"
+        self.altered = f"{content['kind']} of {content['short_side']} px" if self.encoded else ""
         self.whole = not self.encoded
         self.file: mmap.mmap | None = None
         self.content = np.empty(0, np.uint8)

@@ -59,6 +59,9 @@ class Images(ABC):
     policy: Any = None
     """The rules by which images are decoded, where they are decoded here."""
 
+    altered = ""
+    """The form that a cache changed the images into, in words; empty for images as they were."""
+
     whole = False
     """True if every image comes with all of its pixels, however coarsely its views let it be decoded."""
 

@@ -42,7 +42,7 @@ class Subset(Images):
         self.keys = keys.at(self.rows) if isinstance(keys, PathKeys) else [keys[int(row)] for row in self.rows]
         self.labels = None if images.labels is None else np.asarray(images.labels)[self.rows]
         self.classes = images.classes
-        self.policy = images.policy
+        self.policy, self.altered = images.policy, images.altered
         self.shards = images.shards and images.shards.among(self.rows)
 
     @cached_property

@@ -47,6 +47,11 @@ class MethodConfig(ABC):
         return views if isinstance(views, tuple) else ()
 
     @property
+    def compares_images(self) -> bool:
+        """True if an image is told apart from others: of the batch, of a queue, or as prototypes have them."""
+        return hasattr(self, "temperature")
+
+    @property
     def usual_views(self) -> tuple[Policy, ...]:
         """The views, small crops aside, that go with its other choices: its own, unless these ask for others."""
         return getattr(self, "views", ())

@@ -80,6 +80,10 @@ class RoBConfig(TeacherConfig, AlignedHeadConfig, MethodConfig):
         expected = "byol or moco_v2 where features are kept; or show the teacher every view (--method.kept '')"
         check(fits, "loss", self.loss, expected)
 
+    @property
+    def compares_images(self) -> bool:
+        return self.loss in FOUND
+
     def build(self, backbone: nn.Module) -> RoB:
         return RoB(backbone, self)
 

@@ -57,7 +57,6 @@ INDEX = "INDEX.json"
 BLOCK = 1024
 """Images of a file: what a kill may cost."""
 LOCK = ".lock"
-"""Held by the run that makes what is missing."""
 
 
 @final
@@ -128,7 +127,8 @@ def question_of(teacher: Teacher, crop: CenterCrop, images: Images, content: str
         "schema": SCHEMA,
         "teacher": {"sha256": teacher.sha256, "layer": teacher.layer, "output": teacher.output, "width": teacher.width},
         "preparation": json.loads(json.dumps(asdict(crop))),
-        "images": {"fingerprint": images.fingerprint, "count": len(images), "content": content},
+        "images": {"fingerprint": images.fingerprint, "count": len(images), "content": content}
+        | ({"altered": images.altered} if images.altered else {}),
     }
 
 

@@ -34,8 +34,10 @@ DEEPER = (
     ("resnet20", "goods", 64, 20),
 )
 """Networks, their images, the side in pixels and the epochs; the second are small enough to ship."""
-MEASURED = {tag.name for tag in TAGS}
-"""Recipes whose weights are at hand."""
+PUBLISHED = {tag.name: f"model_cards/{tag.name}.md" for tag in TAGS} | {
+    name: f"weights/{name}/README.md" for name in ("resnet18_distilled.goods96_40ep_lite0",)
+}
+"""Recipes whose weights are at hand, in the package or beside it, and their cards."""
 OPTIMIZER = OptimizerConfig("adamw", 2e-3, lr_rule="absolute", weight_decay=0.02, exclude_norm_and_bias=True)
 
 
@@ -57,7 +59,7 @@ def taught(arch: str, data: str, size: int, epochs: int, tag: str, method: Metho
         table=f"{arch} at {size} px",
         data=DATA[data],
         hardware="2 CPU cores",
-        result=f"our own, in model_cards/{name}.md" if name in MEASURED else "not measured",
+        result=f"our own, in {PUBLISHED[name]}" if name in PUBLISHED else "not measured",
     )
 
 

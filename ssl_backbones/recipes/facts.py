@@ -47,7 +47,7 @@ def arch_of(recipe: Recipe) -> str:
 
 
 def has(method: MethodConfig, choice: str) -> bool:
-    """True for a method with a choice: queue_size, temperature (of negatives), key_bn (of keys without gradient)."""
+    """True for a method with a choice, such as queue_size, or key_bn (of keys without gradient)."""
     return choice in {field.name for field in fields(method)}
 
 

@@ -15,7 +15,7 @@ def ways_out(recipe: Recipe, images: int) -> str:
         return f"set the batch size to at most {images}, or add images"
     batch = power_of_two(images // 2)
     words = f"--batch_size {batch}"
-    if has(recipe.method, "queue_size"):
+    if has(recipe.method, "queue_size") and recipe.method.compares_images:
         words += f" --method.queue_size {power_of_two(images - batch)}"
     carried = " (the learning rate goes along)" if recipe.optimizer.lr_rule == "per 256" else ""
     return f"{take_own(recipe)}, or make this one fit: {words}{carried}"

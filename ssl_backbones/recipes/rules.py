@@ -69,7 +69,7 @@ def batch(recipe: Recipe, facts: Facts) -> int:
 
     Of 50,000 images and more, 256. Where negatives are compared within the batch, no more than fits into memory.
     """
-    negatives = has(recipe.method, "temperature")
+    negatives = recipe.method.compares_images
     most = 256 if facts.images >= 50_000 else 128 if negatives else 64
     whole = max(16, min(most, facts.images // 8))
     share = power_of_two(max(2, whole // facts.processes))

@@ -151,8 +151,8 @@ def as_options(said: Mapping[str, Any]) -> list[str]:
 
 
 def queue_of(recipe: Recipe) -> int:
-    """The keys in the method's queue; 0 for a method without one."""
-    return int(getattr(recipe.method, "queue_size", 0))
+    """The keys in the method's queue; 0 for a method without one, or that does not look at it."""
+    return int(getattr(recipe.method, "queue_size", 0)) if recipe.method.compares_images else 0
 
 
 def epochs_within(hours: float, recipe: Recipe, cost: Forecast) -> int:
@@ -167,12 +167,13 @@ def epochs_within(hours: float, recipe: Recipe, cost: Forecast) -> int:
     return int(hours / an_epoch)
 
 
-def from_teacher(other: Recipe) -> str:
+def from_teacher(other: Recipe, images: Images) -> str:
     """Words for learning from a larger network instead, and the command that tells its cost, at their end."""
+    words = [*words_on_images(other), *(["--method.kept", "features"] if images.place is None else [])]
     return (
         f"what a larger network knows of your images ({TeacherConfig.teacher}, fetched from the Hub). This tells the "
         f"cost, and without --dry_run it trains: {NAME} pretrain {arch_of(other)}_distilled.own "
-        f"{' '.join(words_on_images(other))} --dry_run"
+        f"{' '.join(words)} --dry_run"
     )
 
 
