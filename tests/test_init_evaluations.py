@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pkgutil
+import shutil
 from abc import ABC
 from contextlib import suppress
 from importlib import import_module
@@ -12,6 +13,7 @@ from typing import Any
 
 import drawn_objects
 import pytest
+import safetensors.torch
 import scenes
 import test_detect
 import test_segment
@@ -168,6 +170,7 @@ def test_an_evaluation_says_its_start_holds_it_and_records_it(
     for folder in (tmp_path / "out" / left for left in ("backbone", "classifier")):
         if folder.exists():
             cfg = json.loads((folder / "config.json").read_text())["pretrained_cfg"]
+            assert cfg["description"].split("; ")[1] == f"begun with of_{number}"
             assert (cfg["license"], cfg["input_size"][0], cfg["mean"]) == (
                 "cc-by-nc-4.0",
                 3,
@@ -189,7 +192,10 @@ def test_without_a_start_none_is_told(
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("fault", ["another network", "a tensor is missing", "nothing there", "a model of grey images"])
+@pytest.mark.parametrize(
+    "fault",
+    ["another network", "a tensor is missing", "missing in a folder", "nothing there", "a model of grey images"],
+)
 def test_a_start_that_does_not_fit_is_one_sentence_before_any_work(
     way: str, fault: str, images: dict[str, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -197,6 +203,11 @@ def test_a_start_that_does_not_fit_is_one_sentence_before_any_work(
     model, init, expected = {
         "another network": ("resnet20", start, "start is a resnet8 and a resnet20 is to be trained: name a start of"),
         "a tensor is missing": ("resnet8", without(start, "bn1.running_var"), "bn1.running_var"),
+        "missing in a folder": (
+            "resnet8",
+            folder_without(start, "bn1.running_var"),
+            "lacking: these are not the weights",
+        ),
         "nothing there": ("resnet8", tmp_path / "nothing", "no folder, is called"),
         "a model of grey images": (grey(tmp_path / "grey"), start, "must be that of RGB images"),
     }[fault]
@@ -216,6 +227,15 @@ def without(start: Path, name: str) -> Path:
     del weights[name]
     torch.save(weights, start.parent / "lacking.pth")
     return start.parent / "lacking.pth"
+
+
+def folder_without(start: Path, name: str) -> Path:
+    """A folder of the start's weights that lacks one."""
+    weights = network(1).state_dict()
+    del weights[name]
+    out = Path(shutil.copytree(start, start.parent / "lacking"))
+    safetensors.torch.save_file(weights, out / "model.safetensors")
+    return out
 
 
 def grey(path: Path) -> Path:

@@ -16,7 +16,7 @@ from ssl_backbones.catalogue.lookup import architecture_of, create_model
 from ssl_backbones.checks import few
 from ssl_backbones.convert.conversion import convert, not_finite
 from ssl_backbones.models.build import as_drawn, headless_cfg
-from ssl_backbones.models.provenance import Provenance, provenance_of
+from ssl_backbones.models.provenance import Provenance, provenance_of, shown
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.views.normalise import for_channels
@@ -91,7 +91,7 @@ def _by_name(name: str) -> tuple[nn.Module, str]:
     try:
         model = create_model(name, pretrained=True)
     except PretrainedWeightsError as error:
-        raise StartError(f"{error.fault}; {WAYS_OUT}") if error.fault else error from error
+        raise StartError(f"{error.fault}; {WAYS_OUT}" if error.fault else f"{shown(name)}: {error}") from error
     classes = int(getattr(model, "num_classes", 0))
     if classes:
         model.reset_classifier(0)  # type: ignore[operator]

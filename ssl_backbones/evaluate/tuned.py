@@ -28,10 +28,10 @@ def save_tuned(
     timm could not make again by its name is not written, and the account says why.
     """
     cfg: Any = backbone.pretrained_cfg
-    whole, _ = create_started(model, init, random)
+    whole, start = create_started(model, init, random)
     rest = fill(whole, backbone)
     untouched = f"; as at the start are {', '.join(rest)}" if rest else ""
-    told = about(cfg, "" if random else init or model, training)
+    told = about(cfg, "" if random else start.provenance.name if start else model, training)
     try:
         save_backbone(
             whole,
