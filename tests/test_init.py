@@ -34,7 +34,6 @@ from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.models.ema import EMA
 from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.recipes.recipe import Recipe
-from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.train.beginning import Beginning, begin
 from ssl_backbones.train.pretrain import build
 from ssl_backbones.train.start import UnfitError
@@ -149,12 +148,28 @@ def test_a_model_of_any_kind_is_evaluated_with_the_start_and_not_with_its_own_we
     file = {"pretrained_cfg_overlay": {"file": str(folder / "model.safetensors")}}
     brought = ssl_backbones.create_model(model, pretrained=True, num_classes=0, **file)
     assert weights_sha256(brought) == weights_sha256(network(1))
+    maps = dilated(model, True, 0, opened.network)
+    assert weights_sha256(maps) == weights_sha256(network(1)), "as segmentation takes them"
 
 
-def test_weights_that_a_model_holds_in_another_form_are_not_taken_for_the_start(folder: Path, tmp_path: Path):
-    grey = save_backbone(network(2, in_chans=1), tmp_path / "grey", "resnet8", input_size=(1, 32, 32))
-    with pytest.raises((StartError, PretrainedWeightsError)):
-        open_model(grey, torch.device("cpu"), init=str(folder))
+@pytest.mark.parametrize("own", [1, 3, 4])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_start_of_other_channels_fills_the_model_that_is_evaluated(own: int, channels: int, tmp_path: Path):
+    """Its first convolution is adapted as in pretraining, and levels are those of as many channels."""
+    levels: dict[str, Any] = {"mean": (*MEAN, 0.6)[:own], "std": (*STD, 0.4)[:own]}
+    start = save_backbone(network(1, in_chans=own), tmp_path / "start", "resnet8", input_size=(own, 32, 32), **levels)
+    model = save_backbone(
+        network(2, in_chans=channels), tmp_path / "own", "resnet8", input_size=(channels, 32, 32), license="cc0-1.0"
+    )
+    opened = open_model(model, torch.device("cpu"), init=str(start), channels=channels)
+    wanted = network(1, in_chans=own).state_dict()
+    wanted["conv1.weight"] = adapted(wanted["conv1.weight"], channels)
+    found = opened.network.state_dict()
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[key], value) for key, value in wanted.items())
+    assert opened.crop.mean == (levels["mean"] * 4)[:channels]
+    assert opened.start is not None
+    assert opened.start.provenance.sha256 == weights_sha256(network(1, in_chans=own))
 
 
 @pytest.mark.parametrize("name", [SHIPPED, "resnet8_byol"])
@@ -169,8 +184,8 @@ def test_a_start_of_another_architecture_is_refused_in_one_sentence(data: Path, 
     with pytest.raises(UnfitError) as caught:
         run(recipe)
     assert str(caught.value) == (
-        f"{SHIPPED} is a resnet8 and a resnet20 is to be trained: name a start of that network with --init, or train "
-        "the other one with --model"
+        f"{SHIPPED} is a resnet8 and a resnet20 is to be trained: name a start of that network with --init, or a "
+        "model of the start's network"
     )
     assert not (tmp_path / "run").exists()
 

@@ -16,14 +16,14 @@ from ssl_backbones.catalogue.lookup import architecture_of, create_model
 from ssl_backbones.checks import few
 from ssl_backbones.convert.conversion import convert, not_finite
 from ssl_backbones.models.build import as_drawn, headless_cfg
-from ssl_backbones.models.provenance import Provenance, provenance_of
+from ssl_backbones.models.provenance import Provenance, provenance_of, shown
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.views.normalise import for_channels
 
 WAYS_OUT = (
     "name a mirror with HF_ENDPOINT, a folder or a file that was brought here from another machine with --init, or "
-    "leave --init out for random weights"
+    "leave --init out, which trains from random weights and evaluates the model's own"
 )
 
 
@@ -39,6 +39,17 @@ class Start:
     provenance: Provenance
     left_out: str
     """The parts that are not taken, in words."""
+
+    def in_words(self, resized: str = "") -> str:
+        """Its licence and source, what is not taken, and the levels of images that are taken over; then how these are
+        resized, where that is too.
+        """
+        given = self.provenance
+        mean, std = (", ".join(f"{value:g}" for value in values) for values in (given.mean, given.std))
+        return (
+            f"Starts from {given}; {self.left_out}.\n"
+            f"Images are prepared as the start's were: mean {mean}, deviation {std}{resized}."
+        )
 
 
 def open_start(name: str, architecture: str) -> Start:
@@ -59,7 +70,7 @@ def open_start(name: str, architecture: str) -> Start:
     if given.architecture != architecture:
         raise StartError(
             f"{given.shown} is a {given.architecture or 'network without a name'} and a {architecture} is to be "
-            "trained: name a start of that network with --init, or train the other one with --model"
+            "trained: name a start of that network with --init, or a model of the start's network"
         )
     return Start(model.state_dict(), given, left_out)
 
@@ -80,35 +91,31 @@ def _by_name(name: str) -> tuple[nn.Module, str]:
     try:
         model = create_model(name, pretrained=True)
     except PretrainedWeightsError as error:
-        raise StartError(f"{error.fault}; {WAYS_OUT}") if error.fault else error from error
+        raise StartError(f"{error.fault}; {WAYS_OUT}" if error.fault else f"{shown(name)}: {error}") from error
     classes = int(getattr(model, "num_classes", 0))
     if classes:
         model.reset_classifier(0)  # type: ignore[operator]
     return model, f"left out: its head of {classes} classes" if classes else "it has no head"
 
 
-def open_instead(
-    init: str, model: str | os.PathLike[str], random: bool = False
-) -> tuple[Provenance | None, dict[str, Any]]:
-    """The provenance of weights for the network that a model names, and what `create_model` takes to give it those.
+def create_started(
+    model: str | os.PathLike[str], init: str = "", random: bool = False
+) -> tuple[nn.Module, Start | None]:
+    """The headless network that a model names, and the start that `init` names, whose weights it then holds.
 
-    Without `init` the model's own weights are meant, which have no provenance here; with `random` they are drawn as
-    pretraining begins with them. Raises what `open_start` raises.
+    Without `init` it holds the model's own weights; with `random` they are drawn as pretraining begins with them.
+    Raises what `create_model`, `open_start` and `fill` raise.
     """
-    drawn = {"pretrained": not random, **(as_drawn(architecture_of(model)) if random else {})}
     if not init:
-        return None, drawn
+        drawn = as_drawn(architecture_of(model)) if random else {}
+        return create_model(model, pretrained=not random, num_classes=0, **drawn), None
     start = open_start(init, architecture_of(model))
-    given = start.provenance
-    overlay = {
-        "state_dict": dict(start.weights),
-        "num_classes": 0,
-        "license": given.licence,
-        "origin_url": given.source,
-        "description": None,
-        **given.preparation,
-    }
-    return given, {**drawn, "pretrained_cfg_overlay": overlay}
+    given, backbone = start.provenance, create_model(model, num_classes=0)
+    fill(backbone, start)
+    described: Any = backbone
+    origin = {"license": given.licence, "origin_url": given.source, "description": None}
+    described.pretrained_cfg = {**described.pretrained_cfg, "num_classes": 0, **origin}
+    return backbone, start
 
 
 def check_same(given: Provenance, recorded: Provenance) -> None:
@@ -126,7 +133,7 @@ def fill(backbone: nn.Module, start: Start) -> None:
     The first convolution is adapted to another number of channels as timm does it.
     """
     given, own = dict(start.weights), backbone.state_dict()
-    for key in _first_convolutions(backbone):
+    for key in _first_convolutions(start.provenance.architecture):
         if key in given and key in own:
             given[key] = adapted(given[key], own[key].shape[1])
     faults = {
@@ -150,7 +157,7 @@ def fill(backbone: nn.Module, start: Start) -> None:
 
 def prepare(backbone: nn.Module, given: Provenance) -> None:
     """Have a backbone expect images that are prepared as the start's were."""
-    channels = next((backbone.state_dict()[key].shape[1] for key in _first_convolutions(backbone)), 3)
+    channels = next((backbone.state_dict()[key].shape[1] for key in _first_convolutions(given.architecture)), 3)
     described: Any = backbone
     described.pretrained_cfg = {
         **described.pretrained_cfg,
@@ -160,10 +167,10 @@ def prepare(backbone: nn.Module, given: Provenance) -> None:
     }
 
 
-def _first_convolutions(backbone: nn.Module) -> list[str]:
-    """The names of the weights that see the image's channels."""
-    described: Any = backbone.pretrained_cfg
-    named = described.get("first_conv") or ()
+def _first_convolutions(architecture: str) -> list[str]:
+    """The names of the weights that see the image's channels; a folder's description may leave them out."""
+    known = timm.get_pretrained_cfg(architecture)
+    named = (known.first_conv if known else None) or ()
     return [f"{name}.weight" for name in ((named,) if isinstance(named, str) else named)]
 
 

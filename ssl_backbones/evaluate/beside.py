@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,9 +61,9 @@ def candidates(asked: Evaluation) -> Iterator[Candidate[EvaluatedModel]]:
 
         def started() -> EvaluatedModel:
             found = opened(init=init)
-            if begun_with is not None and found.given is not None:
-                check_same(found.given, begun_with)
-            return found
+            if begun_with is not None and found.start is not None:
+                check_same(found.start.provenance, begun_with)
+            return replace(found, crop=own.crop)  # as in training, which may have measured the levels of its images
 
         yield Candidate(f"its start, {init}", lambda: made_everywhere(started))
     if options.in_chans:

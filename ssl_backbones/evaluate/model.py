@@ -10,11 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import ssl_backbones
-from ssl_backbones.catalogue.start import StartError, open_instead
+from ssl_backbones.catalogue.start import Start, create_started
 from ssl_backbones.devices import gpu_here
 from ssl_backbones.models.backbone import LayerError, center_crop, weights_sha256
-from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.views import CenterCrop
 
 
@@ -58,8 +56,8 @@ class EvaluatedModel:
     """The preparation of its images."""
     weights_sha256: str
     """Digest of the whole backbone."""
-    given: Provenance | None = None
-    """Origin of the weights that replace the model's own; None where none do."""
+    start: Start | None = None
+    """The weights that replace the model's own; None where none do."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -87,21 +85,12 @@ def open_model(
     Images of so many channels are prepared as its description says, at `size` where that is given. With `random` its
     weights are those that pretraining draws by that seed, with `init` those that this names, as pretraining takes
     them, and so is the preparation of images. Without a device it lies on the usual one. Raises LayerError for a layer
-    that it does not have, StartError for weights that the model cannot hold as they are, and whatever
-    `ssl_backbones.create_model` and `open_start` raise.
+    that it does not have, and what `create_started` raises.
     """
-    given, weights = open_instead(init, model, random)
     torch.manual_seed(seed)
-    backbone = ssl_backbones.create_model(model, num_classes=0, **weights)
-    opened = evaluated(
-        os.fspath(model), backbone, device or usual_device(), size=size, layer=layer, given=given, channels=channels
-    )
-    if given is not None and not random and opened.weights_sha256 != given.sha256:
-        raise StartError(
-            f"{os.fspath(model)!r} cannot hold the weights of {given.shown} as they are (sha256 "
-            f"{opened.weights_sha256[:12]} instead of {given.sha256[:12]}): name {given.shown} itself as the model"
-        )
-    return opened
+    backbone, start = create_started(model, init, random)
+    where = device or usual_device()
+    return evaluated(os.fspath(model), backbone, where, size=size, layer=layer, start=start, channels=channels)
 
 
 def evaluated(
@@ -111,7 +100,7 @@ def evaluated(
     *,
     size: int | None = None,
     layer: str | None = None,
-    given: Provenance | None = None,
+    start: Start | None = None,
     channels: int = 3,
 ) -> EvaluatedModel:
     """A headless network on a device, whatever made it; LayerError for a layer that it does not have."""
@@ -119,7 +108,7 @@ def evaluated(
     network = PooledLayer(backbone, layer).eval() if layer else backbone
     network.to(device)
     crop = center_crop(backbone, size, channels)
-    return EvaluatedModel(name, network, layer, device, crop, weights_sha256(backbone), given)
+    return EvaluatedModel(name, network, layer, device, crop, weights_sha256(backbone), start)
 
 
 def usual_device() -> torch.device:

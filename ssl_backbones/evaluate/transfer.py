@@ -18,7 +18,7 @@ from ssl_backbones.data import Images
 from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.frames import AnnotationsFrame
 from ssl_backbones.evaluate.learned import learned_from
-from ssl_backbones.evaluate.model import EvaluatedModel
+from ssl_backbones.evaluate.model import EvaluatedModel, open_model
 from ssl_backbones.evaluate.tuned import is_tuned, save_tuned
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.models.provenance import Provenance, provenance_of, shown
@@ -94,12 +94,24 @@ class Transfer(Run, ABC):
     def initial(self) -> str:
         """The weights that it begins with, in words."""
         if self.init:
-            return f"{self.model} from {shown(self.init)}"
+            return f"{self.model} from {self.start.shown if self.start else shown(self.init)}"
         return f"{self.model} from random weights" if self.random else self.model
+
+    def opened(self, device: torch.device, size: int = 0) -> EvaluatedModel:
+        """The model with the weights that the run begins with, which it tells where they are given.
+
+        Images are prepared at `size`, 0 for the model's own. Raises what `open_model` raises.
+        """
+        given: Any = {"random": self.random, "seed": self.seed, "init": self.init}
+        model = open_model(self.model, device, size=size or None, **given)
+        if model.start is not None:
+            say(model.start.in_words())
+        return model
 
     def begun_with(self, model: EvaluatedModel) -> Self:
         """The run with the digest and the provenance of the weights that it begins with."""
-        start = None if self.random else model.given or provenance_of(model.name, model.network)
+        given = model.start.provenance if model.start else None
+        start = None if self.random else given or provenance_of(model.name, model.network)
         return replace(self, weights_sha256=model.weights_sha256, start=start)
 
 

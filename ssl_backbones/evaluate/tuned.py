@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-import ssl_backbones
-from ssl_backbones.catalogue.start import open_instead
+from ssl_backbones.catalogue.start import create_started
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.registry.names import Name, without_place
@@ -29,10 +28,10 @@ def save_tuned(
     timm could not make again by its name is not written, and the account says why.
     """
     cfg: Any = backbone.pretrained_cfg
-    whole = ssl_backbones.create_model(model, num_classes=0, **open_instead(init, model, random)[1])
+    whole, start = create_started(model, init, random)
     rest = fill(whole, backbone)
     untouched = f"; as at the start are {', '.join(rest)}" if rest else ""
-    told = about(cfg, "" if random else init or model, training)
+    told = about(cfg, "" if random else start.provenance.name if start else model, training)
     try:
         save_backbone(
             whole,

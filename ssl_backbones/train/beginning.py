@@ -108,12 +108,7 @@ def begin(recipe: Recipe) -> Beginning:
         return Beginning(recipe.begun_with(known), None)
     start = opened(recipe)
     given = start.provenance
-    say(f"Starts from {given}; {start.left_out}.")
-    mean, std = (", ".join(f"{value:g}" for value in values) for values in (given.mean, given.std))
-    say(
-        f"Images are prepared as the start's were: mean {mean}, deviation {std}, {given.interpolation}, evaluated at "
-        f"crop {given.crop_pct:g}."
-    )
+    say(start.in_words(f", {given.interpolation}, evaluated at crop {given.crop_pct:g}"))
     return Beginning(recipe.begun_with(given), start)
 
 

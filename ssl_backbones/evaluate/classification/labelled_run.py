@@ -24,7 +24,7 @@ from ssl_backbones.evaluate.classification.subset import labelled_rows
 from ssl_backbones.evaluate.evaluation import chance, one_by_one, read
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
 from ssl_backbones.evaluate.learning_rates import Division, train_at_rates
-from ssl_backbones.evaluate.model import EvaluatedModel, open_model
+from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.evaluate.transfer import Learnt, Transfer, altered, building
 from ssl_backbones.files import write_file
 from ssl_backbones.runs.log import read_log
@@ -163,7 +163,7 @@ def train_labelled(run: LabelledRun, asked: Asked, more: Mapping[str, Any]) -> N
 
 def opened(run: LabelledRun) -> EvaluatedModel:
     """The model that the run names, the same in every process."""
-    return open_model(run.model, meet(), size=run.size or None, random=run.random, seed=run.seed, init=run.init)
+    return run.opened(meet(), run.size)
 
 
 def built(run: LabelledRun, model: EvaluatedModel, asked: Asked) -> tuple[LabelledRun, Classifier]:

@@ -34,7 +34,7 @@ def leave_classifier(method: Classifier, names: Sequence[str], learnt: Learnt, r
             Name.parse(cfg["architecture"]).arch,
             input_size=(cfg["input_size"][0], crop.size, crop.size),
             **crop.preparation,
-            **about(cfg, "" if run.random else run.init or run.model, learnt.in_words(run)),
+            **about(cfg, run.start.name if run.start else "", learnt.in_words(run)),
         )
     except ValueError as error:
         return {"folder": None, "reason": str(error)}

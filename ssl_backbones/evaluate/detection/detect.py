@@ -17,7 +17,6 @@ from ssl_backbones.evaluate.detection.detection import Detection
 from ssl_backbones.evaluate.detection.detection_judge import DetectionJudge
 from ssl_backbones.evaluate.detection.open_annotated import open_annotated, open_kept_out
 from ssl_backbones.evaluate.learning_rates import Division, train_at_rates
-from ssl_backbones.evaluate.model import open_model
 from ssl_backbones.evaluate.transfer import altered, building
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
 from ssl_backbones.train.processes import meet
@@ -101,7 +100,7 @@ def open_data(run: DetectRun) -> tuple[AnnotatedImages, AnnotatedImages]:
 
 def built(run: DetectRun, images: AnnotatedImages) -> tuple[DetectRun, Detection]:
     """The detector around the model, alike in all processes, and the run with all that model and images settle."""
-    model = open_model(run.model, torch.device("cpu"), random=run.random, seed=run.seed, init=run.init)
+    model = run.opened(torch.device("cpu"))
     task = replace(run.task, classes=run.classes or len(images.classes))
     run = replace(run.begun_with(model), task=task).on(len(images))
     with building(run):

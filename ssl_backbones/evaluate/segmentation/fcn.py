@@ -10,23 +10,28 @@ import torch
 from torch import Tensor, nn
 
 import ssl_backbones
-from ssl_backbones.catalogue.start import open_instead
+from ssl_backbones.catalogue.lookup import architecture_of
+from ssl_backbones.models.build import as_drawn
 from ssl_backbones.refusal import Refusal, reason
 from ssl_backbones.train.start import UnfitError
 
 STRIDES = (0, 1, 2, 4, 8, 16, 32)
 
 
-def dilated(model: str, pretrained: bool, output_stride: int, init: str = "") -> nn.Module:
+def dilated(model: str, pretrained: bool, output_stride: int, given: nn.Module | None = None) -> nn.Module:
     """The model's last two feature maps (B, C, h, w), the last of them at no more than `output_stride`; 0 leaves it be.
 
-    UnfitError for a model that has no such maps.
+    A given network of the same kind brings weights and description in place of the model's own. UnfitError for a model
+    that has no such maps.
     """
     stride: dict[str, Any] = {"output_stride": output_stride} if output_stride else {}
-    weights = open_instead(init, model, random=not pretrained)[1]
+    weights: dict[str, Any] = {} if pretrained else as_drawn(architecture_of(model))
+    if given is not None:
+        described: Any = given.pretrained_cfg
+        weights["pretrained_cfg_overlay"] = {**described, "source": None, "state_dict": given.state_dict()}
     try:
         backbone: nn.Module = ssl_backbones.create_model(
-            model, features_only=True, out_indices=(-2, -1), **stride, **weights
+            model, pretrained, features_only=True, out_indices=(-2, -1), **stride, **weights
         )
         with torch.no_grad():
             maps = backbone.eval()(torch.zeros(1, 3, 64, 64))

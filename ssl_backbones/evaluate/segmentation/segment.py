@@ -10,7 +10,6 @@ import torch
 from ssl_backbones.data import ImageSourceError, require_batch, say_copies
 from ssl_backbones.distributed import first_decides, say
 from ssl_backbones.evaluate.learning_rates import Division, train_at_rates
-from ssl_backbones.evaluate.model import open_model
 from ssl_backbones.evaluate.segmentation.fcn import dilated
 from ssl_backbones.evaluate.segmentation.mask_values import IGNORED
 from ssl_backbones.evaluate.segmentation.masks import Scenes, ScenesAt, open_scenes
@@ -86,8 +85,9 @@ def looked_at(run: SegmentRun, scenes: Scenes, validation: Scenes) -> tuple[list
 
 def built(run: SegmentRun) -> tuple[SegmentRun, Segmentation]:
     """The method around the model, alike in all processes, and the run with what tells the model's weights apart."""
-    model = open_model(run.model, torch.device("cpu"), random=run.random, seed=run.seed, init=run.init)
-    backbone = dilated(run.model, not run.random, run.task.output_stride, run.init)
+    model = run.opened(torch.device("cpu"))
+    given = model.network if model.start else None
+    backbone = dilated(run.model, not run.random, run.task.output_stride, given)
     weights = weights_sha256(backbone) if run.random else model.weights_sha256
     with building(run):
         return replace(run.begun_with(model), weights_sha256=weights), run.task.build(backbone)
