@@ -82,7 +82,11 @@ def card_of(recipe: dict[str, Any], results: dict[str, Any], **said: Any) -> tup
         ({"licence": None}, None, True),
         ({"licence": "unknown"}, None, True),
         ({"licence": None}, "mit", False),
+        ({"licence": "unknown"}, "unknown", True),
         ({"licence": None, "source": "a run of this package, before"}, None, False),
+        ({"licence": None, "source": "a run of this package, before", "unknown": ("theirs",)}, None, True),
+        ({"licence": "mit", "unknown": ("theirs",)}, None, True),
+        ({"licence": "mit", "unknown": ("theirs",)}, "mit", False),
         ({}, None, False),
     ],
 )
@@ -197,8 +201,9 @@ def test_what_is_given_binds_the_card_to_its_licence(part: str, licence: str, re
         ("gpl-3.0", "gpl-3.0", "gpl-3.0"),
         ("other", "dinov3-license", "dinov3-license"),
         ("mit", "gpl-3.0", "gpl-3.0"),
-        (None, "gpl-3.0", "gpl-3.0"),
-        ("mit", None, None),
+        (None, "gpl-3.0", "unknown"),
+        ("mit", None, "unknown"),
+        ("mit", "apache-2.0", None),
     ],
 )
 @pytest.mark.parametrize("turned", [False, True])
@@ -243,8 +248,8 @@ def test_a_licence_that_is_only_known_to_be_none_of_the_hubs_is_named_by_who_pub
 def test_another_non_commercial_licence_may_be_stated_and_a_free_start_binds_to_nothing():
     given = givens(results_with(licence="cc-by-nc-4.0"))
     assert settled(Terms("cc-by-nc-sa-4.0"), given).licence == "cc-by-nc-sa-4.0"
-    for licence in ("mit", None):
-        assert settled(Terms(), givens(results_with(licence=licence))).licence == "apache-2.0"
+    for licence, told in (("mit", "apache-2.0"), (None, "unknown")):
+        assert settled(Terms(), givens(results_with(licence=licence))).licence == told
         assert settled(Terms("gpl-3.0"), givens(results_with(licence=licence))).licence == "gpl-3.0"
 
 

@@ -14,7 +14,8 @@ import torch
 import ssl_backbones
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.models.backbone import weights_sha256
-from ssl_backbones.models.provenance import Provenance, provenance_of, shown
+from ssl_backbones.models.provenance import Provenance, provenance_of
+from ssl_backbones.models.records_behind import shown
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.registry.licences import HUB_LICENCES, PERMISSIVE, binds, is_non_commercial
 from ssl_backbones.registry.papers import PAPERS
@@ -132,11 +133,15 @@ def test_labels_anywhere_before_a_run_count(
     ("given", "licence", "terms"),
     [
         ({}, None, None),
-        ({"start": {"licence": "apache-2.0", "images_terms": "CC0"}}, None, "CC0"),
+        ({"start": {"licence": "apache-2.0", "images_terms": "CC0"}}, None, "not recorded, and before that CC0"),
         ({"teacher": {"licence": "cc-by-nc-4.0"}}, "cc-by-nc-4.0", None),
         ({"start": {"licence": "unknown"}, "teacher": {"licence": "CC BY-NC 4.0"}}, "cc-by-nc-4.0", None),
         ({"start": {"licence": "gpl-3.0"}, "teacher": {"licence": "cc-by-nc-4.0"}}, "cc-by-nc-4.0", None),
-        ({"start": {"images_terms": "a"}, "teacher": {"images_terms": "b"}}, None, "a, and before that b"),
+        (
+            {"start": {"images_terms": "a"}, "teacher": {"images_terms": "b"}},
+            None,
+            "not recorded, and before that a, and before that b",
+        ),
     ],
 )
 def test_what_binds_a_run_binds_what_is_made_of_it(

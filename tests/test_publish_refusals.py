@@ -218,7 +218,7 @@ class TestMaterial:
         results = json.loads((copied / "results.json").read_text())
         results["start"] = to_plain(replace(START, licence=None, name="theirs"))
         (copied / "results.json").write_text(json.dumps(results))
-        assert "the licence of theirs, which the run was given, is not known" in self.said(capsys, copied)
+        assert "the licence of theirs, of which the weights were made, is not known" in self.said(capsys, copied)
 
     def test_nothing_to_do(self, made: Made, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):

@@ -30,7 +30,7 @@ from ssl_backbones.cleanup import new_folder, private_folder
 from ssl_backbones.credentials import without_credentials
 from ssl_backbones.files import telling, write_file
 from ssl_backbones.hub.card import in_this_repository
-from ssl_backbones.hub.given import Terms, givens, settled
+from ssl_backbones.hub.given import Terms, givens, settled, unlicensed
 from ssl_backbones.hub.publishing.exchange import Request, connect, publish, verify
 from ssl_backbones.hub.publishing.files import card_of, check_empty, write_files
 from ssl_backbones.hub.publishing.material import Material, MaterialError, read_material
@@ -38,7 +38,7 @@ from ssl_backbones.hub.publishing.refusals import NAME, TAG, PublishError, is_ta
 from ssl_backbones.hub.publishing.shipping import check_ships, ship
 from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.registry.image_sets import known_by
-from ssl_backbones.registry.licences import on_the_hub
+from ssl_backbones.registry.licences import on_the_hub, recorded
 from ssl_backbones.registry.tags import WEIGHTS
 from ssl_backbones.typed.words import Positional
 
@@ -192,11 +192,11 @@ def check_terms(material: Material, said: str | None) -> None:
 
 
 def check_known(given: Mapping[str, Provenance], said: str | None) -> None:
-    """Refuse to publish what was made of a network whose licence nobody states."""
-    unknown = next((each for each in given.values() if each.licence is None and not each.is_own), None)
-    if unknown and said is None:
+    """Refuse to publish what was made, over however many runs, of a network whose licence nobody states."""
+    unknown = unlicensed(given)
+    if unknown and recorded(said) is None:
         raise MaterialError(
-            f"the licence of {unknown.shown}, which the run was given, is not known: find out what it allows, and "
+            f"the licence of {unknown}, of which the weights were made, is not known: find out what it allows, and "
             "state the licence of these weights with --licence"
         )
 

@@ -21,7 +21,8 @@ from ssl_backbones.evaluate.learned import learned_from
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model
 from ssl_backbones.evaluate.tuned import is_tuned, save_tuned
 from ssl_backbones.methods.method import MethodConfig
-from ssl_backbones.models.provenance import Provenance, provenance_of, shown
+from ssl_backbones.models.provenance import Provenance, provenance_of
+from ssl_backbones.models.records_behind import shown
 from ssl_backbones.recipes.recipe import FREE, Run
 from ssl_backbones.runs.results import LEARNED, LEARNED_SAYS, Number, results_of, write_results
 from ssl_backbones.runs.run_folder import RunFolder, differences

@@ -9,7 +9,17 @@ from typing import Any
 
 from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.refusal import Refusal
-from ssl_backbones.registry.licences import HUB_LICENCES, LISTED, fits, fits_all, marked, most_binding, on_the_hub, slug
+from ssl_backbones.registry.licences import (
+    HUB_LICENCES,
+    LISTED,
+    UNKNOWN,
+    fits,
+    fits_all,
+    marked,
+    most_binding,
+    on_the_hub,
+    slug,
+)
 from ssl_backbones.registry.names import HUB
 from ssl_backbones.registry.tags import LICENCE
 from ssl_backbones.typed.values import from_plain
@@ -66,13 +76,30 @@ def givens(results: Mapping[str, Any]) -> dict[str, Provenance]:
 
 
 def bound_to(given: Mapping[str, Provenance]) -> str | None:
-    """The licence that binds what is made of the given networks; None where its maker may choose, or none fits all."""
-    return None if clash(given) else most_binding(licences(given))
+    """The licence that binds what is made of the given networks; None where its maker may choose, or none fits all.
+
+    It is "unknown" where that of any network behind them is.
+    """
+    if clash(given):
+        return None
+    return UNKNOWN if unlicensed(given) else most_binding(licences(given))
 
 
 def licences(given: Mapping[str, Provenance]) -> list[str]:
-    """The licences of the given networks, as far as they are known."""
-    return [each.licence for each in given.values() if each.licence]
+    """The licences that bind what is made of the given networks, as far as they are known."""
+    return [licence for each in given.values() for licence in each.bound]
+
+
+def unlicensed(given: Mapping[str, Provenance]) -> str:
+    """The given networks, and those behind them, whose licence is not known, by name; empty where there are none."""
+    return " and ".join(dict.fromkeys(name for each in given.values() for name in each.unlicensed))
+
+
+def unsettled(given: Mapping[str, Provenance]) -> str:
+    """The reasons why the licence of what is made of the given networks is not settled; empty where it is."""
+    names = unlicensed(given)
+    unknown = f"the licence of {names} is not known, and whoever publishes what is made of it has to settle that"
+    return "; ".join(filter(None, (clash(given), names and unknown)))
 
 
 def clash(given: Mapping[str, Provenance]) -> str:
@@ -80,7 +107,7 @@ def clash(given: Mapping[str, Provenance]) -> str:
     found = licences(given)
     if fits_all(most_binding(found), found):
         return ""
-    bound = " and ".join(f"{each.shown}, {each.licence}" for each in given.values() if each.binds)
+    bound = " and ".join(f"{each.shown}, {' with '.join(each.bound)}" for each in given.values() if each.bound)
     return (
         f"no licence fits what is made of {bound}, as each binds it, so it can be used and not published: take another "
         "start or another teacher for weights that can be"
@@ -88,14 +115,19 @@ def clash(given: Mapping[str, Provenance]) -> str:
 
 
 def settled(terms: Terms, given: Mapping[str, Provenance]) -> Terms:
-    """The terms with the licence that the given networks bind to; GivenError for another, or where none fits all."""
-    licence = terms.licence or most_binding(licences(given)) or LICENCE
-    misfit = next((each for each in given.values() if each.binds and not fits(licence, each.licence or "")), None)
+    """The terms with the licence that the given networks bind to; GivenError for another, or where none fits all.
+
+    Where that of any is not known and none is stated, it is "unknown".
+    """
+    if barred := clash(given):
+        raise GivenError(barred)
+    licence = terms.licence or bound_to(given) or LICENCE
+    bound = [(each.shown, required) for each in given.values() for required in each.bound if terms.licence]
+    misfit = next((f"{name}, {required}" for name, required in bound if not fits(licence, required)), None)
     if misfit:
         raise GivenError(
-            clash(given)
-            or f"the licence {licence} is not that of {misfit.shown}, {misfit.licence}, which binds what is made of "
-            "it: leave --licence out to take that one"
+            f"the licence {licence} is not that of {misfit}, which binds what is made of it: leave --licence out to "
+            "take that one"
         )
     if terms.licence is None and licence not in HUB_LICENCES:
         sources = (each.source or "" for each in given.values() if each.licence == licence)
@@ -133,9 +165,10 @@ def base_model(given: Mapping[str, Provenance]) -> str | None:
 
 
 def terms_of(given: Mapping[str, Provenance]) -> list[str]:
-    """A sentence on the licence of each given network, and on the terms of the images behind it."""
-    return [
+    """A sentence on the licence of each given network and the terms of the images behind it, and on what is open."""
+    told = [
         f"Of the {part}, {each.shown}: {each.terms}; of its images ({each.images or 'not recorded'}): "
         f"{each.images_terms or 'not stated'}."
         for part, each in given.items()
     ]
+    return [*told, f"Not settled: {unsettled(given)}."] if unsettled(given) else told

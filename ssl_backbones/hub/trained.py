@@ -7,7 +7,7 @@ from typing import Any
 
 from ssl_backbones.catalogue.start import prepare
 from ssl_backbones.hub.export import save_backbone
-from ssl_backbones.hub.given import bound_to, givens
+from ssl_backbones.hub.given import bound_to, givens, unsettled
 from ssl_backbones.methods.from_run import described, load, method_from_run, of_this_version
 from ssl_backbones.methods.method import Method
 from ssl_backbones.models.backbone import center_crop, fit_channels
@@ -42,8 +42,8 @@ def given_to(recipe: Recipe, method: Method) -> dict[str, Provenance]:
 def save_unfinished(run: Path, folder: Path) -> str:
     """Write the backbone of the newest whole checkpoint of a run, which may go on meanwhile; a sentence on it.
 
-    Its licence is that which the run's start or teacher binds to. Raises RunError for a run that cannot be read, and
-    TeacherError where its teacher cannot be had.
+    Its licence is that which the run's start or teacher binds to, "unknown" where theirs is not known. Raises
+    RunError for a run that cannot be read, and TeacherError where its teacher cannot be had.
     """
     method = method_from_run(run, trained=False)
     step = int(load(method, run).name.removeprefix("step-"))
@@ -55,7 +55,8 @@ def save_unfinished(run: Path, folder: Path) -> str:
     for part in method.modules():
         if isinstance(part, TeacherBranch):
             part.teacher.open(part.side_for(recipe.size))  # its licence is in its weights' description
-    bound = bound_to(given_to(recipe, method))
+    given = given_to(recipe, method)
     description = f"{recipe.model} after step {step} of a run that was not finished, by the recipe {recipe.name}"
-    save_published(method, recipe, folder, license=bound, description=description)
+    description += f"; {unsettled(given)}" if unsettled(given) else ""
+    save_published(method, recipe, folder, license=bound_to(given), description=description)
     return description

@@ -19,16 +19,16 @@ from torch import nn
 from ssl_backbones.fetch.from_hub import small_file
 from ssl_backbones.files import read_object
 from ssl_backbones.models.backbone import normalisation, weights_sha256
+from ssl_backbones.models.records_behind import OWN_RUN, bound_by, in_order, is_own, is_path, shown, unlicensed
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.registry.image_sets import DATA, known_by
-from ssl_backbones.registry.licences import binds, is_non_commercial, marked, most_binding, recorded
+from ssl_backbones.registry.licences import is_non_commercial, marked, most_binding, recorded, slug
 from ssl_backbones.registry.names import HUB, LEFT, Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.tags import TAGS, Tag
 from ssl_backbones.typed.records import ANEW, RESTORE, check_recipe, check_results
 from ssl_backbones.views.center_crop import PREPARATION
 
-OWN_RUN = "a run of this package"
 Labels = Literal["none", "classes", "captions", "not recorded"]
 """The knowledge that training had beside the images themselves."""
 LEARNT = {"none": "without labels", "classes": "with labels", "captions": "with captions"}
@@ -90,6 +90,10 @@ class Provenance:
     """The middle's share of the resized image's short side."""
     repository: str | None = None
     """The Hub's repository that holds its weights, ORG/NAME; None where they lie elsewhere, or in older records."""
+    binding: tuple[str, ...] = ()
+    """Licences of the networks behind it that bind what is made of it too, beside its own."""
+    unknown: tuple[str, ...] = ()
+    """The networks behind it whose licence is not known, by name."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "licence", recorded(self.licence))
@@ -100,14 +104,19 @@ class Provenance:
         return is_non_commercial(self.licence)
 
     @property
-    def binds(self) -> bool:
-        """True if what is made of it has to be given its licence."""
-        return binds(self.licence)
-
-    @property
     def is_own(self) -> bool:
         """True for a run of this package, whose maker chooses the licence where none binds."""
-        return (self.source or "").startswith(OWN_RUN)
+        return is_own(vars(self))
+
+    @property
+    def bound(self) -> list[str]:
+        """All licences that bind what is made of it, its own first."""
+        return bound_by(vars(self))
+
+    @property
+    def unlicensed(self) -> list[str]:
+        """The networks, itself and those behind it, whose licence is not known, by name."""
+        return unlicensed(vars(self))
 
     @property
     def preparation(self) -> dict[str, Any]:
@@ -121,8 +130,9 @@ class Provenance:
 
     @property
     def terms(self) -> str:
-        """The licence, marked where it forbids commercial use."""
-        return marked(self.licence)
+        """The licence, marked where it forbids commercial use, and those behind it that bind or are not known."""
+        behind = [*map(marked, self.binding), *(f"that of {name}, which is not known" for name in self.unknown)]
+        return f"{marked(self.licence)} (and behind it {', '.join(behind)})" if behind else marked(self.licence)
 
     def __str__(self) -> str:
         terms = f" ({self.images_terms})" if self.images_terms else ""
@@ -156,14 +166,6 @@ def provenance_of(name: str | os.PathLike[str], model: nn.Module) -> Provenance:
     return Provenance(**known, **of_timms(name, cfg))
 
 
-def shown(name: str) -> str:
-    """A name as others may read it: a repository whole, of a path its last part that tells something."""
-    if name.startswith(HUB) or not _is_path(name):
-        return name
-    path = PurePath(name)
-    return path.parent.name if path.name in LEFT and path.parent.name else path.name
-
-
 def records(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The recipe.json and results.json of the run that left a folder or a repository; each empty where there is none.
 
@@ -190,10 +192,6 @@ def run_file(name: str, file: str) -> Path | None:
     return next((place / file for place in folders if (place / file).is_file()), None)
 
 
-def _is_path(name: str) -> bool:
-    return os.path.exists(name.removeprefix("local-dir:")) or os.sep in name or "/" in name
-
-
 def _object(path: Path, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     return read_object(path, ANEW if check is check_results else RESTORE, PretrainedWeightsError, check=check)
 
@@ -215,7 +213,10 @@ def _of_tag(tag: Tag) -> dict[str, Any]:
 
 
 def _of_run(name: str, cfg: Mapping[str, Any], recipe: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a run of this package: learnt with labels if its method uses them, or any network it was given did."""
+    """Fields of a run of this package: learnt with labels if its method uses them, or any network it was given did.
+
+    What binds the networks that it was given, or is not known of them, is carried on, whatever licence is stated.
+    """
     data = results["data"] if isinstance(results["data"], dict) else {}
     known = known_by(data.get("fingerprint"))
     count, where = data.get("images"), PurePath(str(data.get("source") or "")).name
@@ -230,15 +231,18 @@ def _of_run(name: str, cfg: Mapping[str, Any], recipe: Mapping[str, Any], result
     elif paper is None:
         labels.add("not recorded")
     worst = next((kind for kind in ("classes", "captions", "not recorded") if kind in labels), "none")
-    before = [str(found["images"]) for found in given if found.get("images")]
-    terms = [known.terms if known else "", *(str(found.get("images_terms") or "") for found in given)]
-    licences = [licence for found in given if (licence := recorded(found.get("licence")))]
+    before = [str(found.get("images") or "images not recorded") for found in given]
+    terms = [known.terms if known else None, *(found.get("images_terms") for found in given)]
+    bound = dict.fromkeys(licence for found in given for licence in bound_by(found))
+    licence = recorded(cfg.get("license")) or most_binding(bound)
     return {
-        "licence": recorded(cfg.get("license")) or most_binding(licences),
+        "licence": licence,
         "source": name if name.startswith(HUB) else f"{OWN_RUN}, {shown(name)}",
         "images": ", and before that ".join([known.name if known else own, *before]),
-        "images_terms": ", and before that ".join(dict.fromkeys(filter(None, terms))) or None,
+        "images_terms": in_order(terms) if any(terms) else None,
         "labels": worst,
+        "binding": tuple(each for each in bound if slug(each) != slug(licence or "")),
+        "unknown": tuple(dict.fromkeys(name for found in given for name in unlicensed(found))),
     }
 
 
@@ -246,7 +250,7 @@ def of_timms(name: str, cfg: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of weights of timm's, or of somebody's folder or repository, as far as their description goes."""
     place = name.partition(":")[2].partition("@")[0] if name.startswith(HUB) else name
     theirs = place.removeprefix(TIMMS)
-    named = not _is_path(theirs) and timm.is_model(theirs.partition(".")[0])
+    named = not is_path(theirs) and timm.is_model(theirs.partition(".")[0])
     words = set(str(cfg.get("tag") or theirs.partition(".")[2]).split("_")) if named else set()
     registered: Any = timm.get_pretrained_cfg(theirs, allow_unregistered=True) if named else None
     images = [IMAGES[word] for word in IMAGES if word in words]

@@ -26,6 +26,8 @@ HUB_LICENCES = frozenset(
 )
 LISTED = HUB_LICENCES - {"other"}
 """Those that name a licence; `other` stands for any that the Hub does not list."""
+UNKNOWN = "unknown"
+"""The Hub's word for a licence that is not known, which binds nobody and frees nobody."""
 
 
 PERMISSIVE = frozenset(
@@ -108,7 +110,7 @@ def nearest(licence: str) -> list[str]:
 def recorded(licence: object) -> str | None:
     """A licence as a description or a record states it, by the Hub's name if it lists that one; None for "unknown"."""
     name = slug(str(licence or ""))
-    return None if name in {"", "unknown"} else name if name in HUB_LICENCES else str(licence)
+    return None if name in {"", UNKNOWN} else name if name in HUB_LICENCES else str(licence)
 
 
 def slug(licence: str) -> str:

@@ -23,7 +23,7 @@ from ssl_backbones.data import (
 )
 from ssl_backbones.data.subset import Subset
 from ssl_backbones.distributed import doing, first_decides, say
-from ssl_backbones.hub.given import clash
+from ssl_backbones.hub.given import unsettled
 from ssl_backbones.hub.trained import given_to
 from ssl_backbones.methods.method import Method
 from ssl_backbones.models.backbone import freeze_unused
@@ -78,8 +78,8 @@ def start(recipe: Recipe) -> tuple[Begun, SaveResults, Conclude]:
     with using_engine(engine), repeatable():
         recipe = fitted(recipe, method, images, device)
         begun = prepare(recipe, method, images, monitor, device, beginning if recipe.init else None)
-    if unpublishable := clash(given_to(recipe, method)):
-        say(f"warning: {unpublishable}.")
+    if reason := unsettled(given_to(recipe, method)):
+        say(f"warning: {reason}.")
     return begun, partial(save_results, recipe, monitor), partial(ending.conclude, beginning, monitor)
 
 

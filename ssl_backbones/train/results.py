@@ -13,7 +13,7 @@ from ssl_backbones.data import Batches, Request
 from ssl_backbones.data.digests import spread
 from ssl_backbones.files import UnwritableError, read_object, write_file
 from ssl_backbones.hub.card import model_card
-from ssl_backbones.hub.given import bound_to, givens
+from ssl_backbones.hub.given import bound_to, givens, unsettled
 from ssl_backbones.hub.run_name import run_name
 from ssl_backbones.hub.trained import save_published
 from ssl_backbones.models.backbone import center_crop, weights_sha256
@@ -123,7 +123,8 @@ def description(recipe: Recipe, results: dict[str, Any]) -> str:
         images += f", not known to be {recipe.promise.data},"
     start = f", begun with {recipe.start.shown}" if recipe.start else ""
     changed = f", altered in {', '.join(results['altered'])}" if results["altered"] else ""
-    return f"{recipe.model}, pretrained on {images} by the recipe {recipe.name}{start}{changed}"
+    open_terms = f"; {reason}" if (reason := unsettled(givens(results))) else ""
+    return f"{recipe.model}, pretrained on {images} by the recipe {recipe.name}{start}{changed}{open_terms}"
 
 
 def results_of_run(recipe: Recipe, monitor: Monitor, trained: Trained) -> dict[str, Any]:
