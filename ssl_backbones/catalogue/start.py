@@ -16,7 +16,8 @@ from ssl_backbones.catalogue.lookup import architecture_of, create_model
 from ssl_backbones.checks import few
 from ssl_backbones.convert.conversion import convert, not_finite
 from ssl_backbones.models.build import as_drawn, headless_cfg
-from ssl_backbones.models.provenance import Provenance, provenance_of, shown
+from ssl_backbones.models.provenance import Provenance, provenance_of
+from ssl_backbones.models.records_behind import shown
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.views.normalise import for_channels

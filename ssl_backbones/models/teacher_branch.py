@@ -16,7 +16,7 @@ from ssl_backbones.checks import check_at_least
 from ssl_backbones.data import BatchDataset, Batches, Images, NumberedBatches
 from ssl_backbones.distributed import doing, share_first
 from ssl_backbones.models.kept_features import keep_features
-from ssl_backbones.models.provenance import shown
+from ssl_backbones.models.records_behind import shown
 from ssl_backbones.models.teacher import Output, Seen, Teacher, TeacherError
 from ssl_backbones.models.teacher_moments import Moments, looked_over
 from ssl_backbones.typed.values import check_choices, to_plain
