@@ -42,6 +42,20 @@ def test_micro_batches_add_up_to_the_batch(data: Path, tmp_path: Path) -> None:
             assert line.get("one", 1) == 1
 
 
+@pytest.mark.parametrize(
+    ("epochs", "batch", "words"),
+    [
+        (1, 24, "1 epoch of 1 step, 24 images a step on 1 process (cpu, 1 thread)"),
+        (2, 12, "2 epochs of 2 steps, 12 images a"),
+    ],
+)
+def test_one_of_a_kind_is_told_as_one(
+    epochs: int, batch: int, words: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tiny(NoisyConfig, data, tmp_path / "run", epochs=epochs, batch_size=batch))
+    assert words in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_the_norm_of_the_gradient_is_logged(
     accumulation: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -112,7 +112,7 @@ def forecast(recipe: Recipe, images: Images, device: torch.device) -> Forecast:
     steps = recipe.total_steps(steps_per_epoch)
     passed = pixels(recipe)[: -(-steps // steps_per_epoch)]
     computing = [share * found.passes * less + found.rest for less in passed]
-    threads = f"{torch.get_num_threads()} threads, " if device.type == "cpu" else ""
+    threads = f"{(count := torch.get_num_threads())} thread{'s' * (count > 1)}, " if device.type == "cpu" else ""
     return Forecast(
         steps=steps,
         steps_per_epoch=steps_per_epoch,

@@ -199,16 +199,22 @@ def agreed_compute(run: Run, method: Method, images: Images, content: Any, devic
         return first_decides(lambda: fastest)
 
 
+def several(count: int, thing: str) -> str:
+    """A count of things in words: 1 step, 2 steps."""
+    return f"{count} {thing}{'s' * (count != 1)}"
+
+
 def introduce(loop: Loop, log: RunLog, saved: Checkpoint | None) -> None:
     """Log the size of the run, the learning rate, and the checkpoint it goes on from."""
     run, processes = loop.run, loop.accelerator.num_processes
     log.say(f"{run.title} on {len(loop.images)} images of {run.data}, into {loop.folder.path}")
     whole = run.epochs * loop.loader.steps_per_epoch
     cut = f", of which the first {loop.total_steps} are made" if loop.total_steps < whole else ""
-    epochs, device = "epochs" if run.epochs > 1 else "epoch", loop.accelerator.device.type
-    where = f"{device}, {loop.compute.threads} threads" if device == "cpu" else device
+    device = loop.accelerator.device.type
+    where = f"{device}, {several(loop.compute.threads, 'thread')}" if device == "cpu" else device
     log.say(
-        f"{run.epochs} {epochs} of {loop.loader.steps_per_epoch} steps{cut}, {run.batch_size} images a step on "
+        f"{several(run.epochs, 'epoch')} of {several(loop.loader.steps_per_epoch, 'step')}{cut}, "
+        f"{run.batch_size} images a step on "
         f"{processes} process{'es' if processes > 1 else ''} ({where}), {loop.compute}"
     )
     if unused := unused_gpus(loop.accelerator.device, processes):
