@@ -14,7 +14,7 @@ import torch
 import ssl_backbones
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.models.backbone import weights_sha256
-from ssl_backbones.models.provenance import Provenance, provenance_of
+from ssl_backbones.models.provenance import Provenance, of_timms, provenance_of
 from ssl_backbones.models.records_behind import shown
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.registry.licences import HUB_LICENCES, PERMISSIVE, binds, is_non_commercial
@@ -67,6 +67,18 @@ def test_of_timms_weights_their_description_and_the_words_of_their_tag(name: str
     assert name.rpartition("/")[2] in str(found)
     assert found.sha256 in str(found)
     assert from_plain(Provenance, json.loads(json.dumps(to_plain(found)))) == found
+
+
+def test_networks_that_learnt_with_captions_are_not_said_to_have_learnt_with_labels():
+    told: dict[str, str] = {}
+    for name in timm.list_models(pretrained=True):
+        cfg = timm.get_pretrained_cfg(name).to_dict()
+        if "ft" not in name.partition(".")[2].split("_"):
+            told[name] = of_timms(name, cfg)["labels"]
+    captioned = {name for name in told if "clip" in name or "_pe_" in name or "_laion2b" in name}
+    assert len(captioned) > 100
+    assert {told[name] for name in captioned} == {"captions"}
+    assert {told[name] for name in ("resnet50.a1_in1k", "vit_base_patch16_224.augreg_in21k")} == {"classes"}
 
 
 def folder(path: Path, **about: Any) -> Path:

@@ -55,7 +55,7 @@ IMAGES = {
 }
 """The images that words of timm's tags stand for."""
 CAPTIONED = {"openai", "laion400m", "laion2b", "webli", "cc12m", "datacompxl", "metaclip", "dfn2b", "dfn5b"}
-"""Words of timm's tags for training with captions."""
+"""Words of timm's tags for training with captions, beside clip in any word, and pe, Perception Encoder."""
 ALONE = {"dino", "lvd142m", "lvd1689m", "sat493m", "mae", "fcmae", "ijepa"}
 """Words of timm's tags for training without labels, where no tuning follows."""
 
@@ -270,8 +270,13 @@ def of_timms(name: str, cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _labels(words: set[str], cfg: Mapping[str, Any]) -> Labels:
-    """The knowledge behind weights of timm's, as the words of their tag and the size of their classifier tell it."""
-    if words & CAPTIONED and "ft" not in words:
+    """The knowledge behind weights of timm's, as the words of their name and the size of their classifier tell it.
+
+    The classifier of a network that learnt with captions is their embedding, and counts no classes.
+    """
+    told = words | set(str(cfg.get("architecture") or "").split("_"))
+    captioned = words & CAPTIONED or "pe" in told or any("clip" in word for word in told)
+    if captioned and "ft" not in words:
         return "captions"
     if cfg.get("num_classes"):
         return "classes"
