@@ -32,9 +32,9 @@ from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.train.loop import Loop
 from ssl_backbones.train.monitor import Monitor
 from ssl_backbones.train.precision import Compute, choose
+from ssl_backbones.train.prepare import prepare
 from ssl_backbones.train.processes import accelerator_of, meet
 from ssl_backbones.train.run import complete
-from ssl_backbones.train.start import prepare
 from ssl_backbones.views import BYOL_VIEWS, check_engine, using_engine
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "pillow", "opencv-python-headless", "lightly")

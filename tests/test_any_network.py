@@ -18,7 +18,7 @@ from ssl_backbones import PretrainedWeightsError
 from ssl_backbones.methods import BYOLConfig, LewelMConfig, MethodConfig, MoCoV2Config
 from ssl_backbones.models.backbone import freeze_unused
 from ssl_backbones.recipes.settings import OptimizerConfig
-from ssl_backbones.train.start import UnfitError
+from ssl_backbones.train.prepare import UnfitError
 from ssl_backbones.weightless import weightless
 
 NETWORKS: dict[str, type[MethodConfig]] = {

@@ -27,7 +27,7 @@ from ssl_backbones.evaluate.detection.packed_masks import unpacked
 from ssl_backbones.evaluate.detection.precise_bn import precise_statistics
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.loop import Loop
-from ssl_backbones.train.start import meet_for, prepare
+from ssl_backbones.train.prepare import meet_for, prepare
 
 IMAGES = 5
 """In the test, of three shapes: two processes do not share them evenly."""

@@ -22,7 +22,7 @@ from ssl_backbones.methods.distilled import DistilledConfig
 from ssl_backbones.models.backbone import feature_map, weights_sha256
 from ssl_backbones.models.teacher import Teacher, TeacherError
 from ssl_backbones.models.teacher_moments import Moments
-from ssl_backbones.train.start import UnfitError
+from ssl_backbones.train.prepare import UnfitError
 from ssl_backbones.views import IMAGENET_MEAN, IMAGENET_STD, CenterCrop
 
 VIT = "vit_tiny_patch16_224"

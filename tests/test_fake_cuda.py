@@ -31,7 +31,7 @@ from ssl_backbones.methods import (
 from ssl_backbones.models.batch_norm import SplitBatchNorm
 from ssl_backbones.models.objective import BarlowTwinsObjective, CosineObjective, VICRegObjective
 from ssl_backbones.recipes.settings import OptimizerConfig
-from ssl_backbones.train.start import introduce
+from ssl_backbones.train.prepare import introduce
 from ssl_backbones.views import MultiView, Transform, using_engine
 
 pytestmark = pytest.mark.skipif(not fake_cuda.works(), reason=f"torch {torch.__version__} fakes no GPU without one")

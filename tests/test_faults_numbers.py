@@ -33,7 +33,7 @@ from ssl_backbones.runs import checkpoint
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.run_folder import RunFolderError
 from ssl_backbones.runs.writer import HostCopy
-from ssl_backbones.train import start as start_module
+from ssl_backbones.train import prepare as prepare_module
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.guards import SKIPS, FiniteWatch, MemoryShortError, NotFiniteError, memory_advice
 from ssl_backbones.train.judge import Measured
@@ -133,14 +133,14 @@ def test_the_images_named_are_those_of_the_batch(data: Path, tmp_path: Path, mon
 @pytest.fixture
 def scaling(monkeypatch: pytest.MonkeyPatch) -> None:
     """A gradient scaler, as fp16 has one; no CPU trains in that."""
-    accelerator_of = start_module.accelerator_of
+    accelerator_of = prepare_module.accelerator_of
 
     def scaled(*args: Any) -> Accelerator:
         accelerator = accelerator_of(*args)
         accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
         return accelerator
 
-    monkeypatch.setattr(start_module, "accelerator_of", scaled)
+    monkeypatch.setattr(prepare_module, "accelerator_of", scaled)
 
 
 def test_a_scaler_may_leave_steps_out_and_they_are_counted(scaling: None, data: Path, tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_memory_that_runs_out_in_the_trial_is_told_alike(
 
     for trial in ("read_batch", "try_step", "choose"):
         with monkeypatch.context() as patch:
-            patch.setattr(start_module, trial, full)
+            patch.setattr(prepare_module, trial, full)
             with pytest.raises(MemoryShortError, match="out of memory with a batch of 8"):
                 run(tiny(BYOLConfig, data, tmp_path / "run"))
 

@@ -42,8 +42,8 @@ sys.exit(run(sys.argv[1], sys.argv[2:], sys.argv[1]))
 BEFORE = [
     pytest.param("ssl_backbones.train.pretrain.meet_for", 1, 1, marks=pytest.mark.slow),
     ("ssl_backbones.train.pretrain.open_data", 0, HANG),
-    pytest.param("ssl_backbones.train.start.load_latest", 1, HANG, marks=pytest.mark.slow),
-    pytest.param("ssl_backbones.train.start.accelerator_of", 0, HANG, marks=pytest.mark.slow),
+    pytest.param("ssl_backbones.train.prepare.load_latest", 1, HANG, marks=pytest.mark.slow),
+    pytest.param("ssl_backbones.train.prepare.accelerator_of", 0, HANG, marks=pytest.mark.slow),
 ]
 """Work before the first step, the process that is lost there, and the seconds for which the other would wait."""
 SMALL = "sample --size 16 --batch-size 8 --method.bn-splits 2 --log-every 1 --workers 0 --precision fp32"

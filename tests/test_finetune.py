@@ -19,7 +19,7 @@ from ssl_backbones.evaluate.classification.finetune import Finetune, FinetuneCon
 from ssl_backbones.evaluate.classification.labelled_views import LabelledViews
 from ssl_backbones.evaluate.protocols import finetune
 from ssl_backbones.train.optimization import build_optimizer, set_hyperparameters
-from ssl_backbones.train.start import UnfitError
+from ssl_backbones.train.prepare import UnfitError
 from ssl_backbones.views import permutation
 
 

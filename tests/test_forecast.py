@@ -25,8 +25,8 @@ from ssl_backbones.models.teacher_branch import BESIDE
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.train import cache as cache_module
 from ssl_backbones.train import forecast as forecast_module
+from ssl_backbones.train import prepare as prepare_module
 from ssl_backbones.train import pretrain as pretrain_module
-from ssl_backbones.train import start as start_module
 from ssl_backbones.train.beginning import Beginning
 from ssl_backbones.train.cache_file import UnfinishedCache
 from ssl_backbones.train.cost import learning, size_of_state, while_reading
@@ -92,14 +92,14 @@ def test_reading_is_told_as_of_one_process_where_several_shared_it(
 ) -> None:
     recipe = tiny(BYOLConfig, image_folder(tmp_path / "photos", 20), tmp_path / "run")
     clock = iter([10.0, 13.0, 20.0, 23.0])
-    monkeypatch.setattr(start_module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    monkeypatch.setattr(start_module, "read_in_parts", lambda dataset, request, workers: dataset[request])
+    monkeypatch.setattr(prepare_module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(prepare_module, "read_in_parts", lambda dataset, request, workers: dataset[request])
     told = []
     for workers in (0, 4):
-        monkeypatch.setattr(start_module, "readers", lambda run, images, workers=workers: workers)
-        monkeypatch.setattr(start_module, "parts_for", lambda count, workers: workers)
+        monkeypatch.setattr(prepare_module, "readers", lambda run, images, workers=workers: workers)
+        monkeypatch.setattr(prepare_module, "parts_for", lambda count, workers: workers)
         method = pretrain_module.build(Beginning(recipe, None))
-        told.append(start_module.read_batch(recipe, method, open_images(recipe.data), CPU)[1])
+        told.append(prepare_module.read_batch(recipe, method, open_images(recipe.data), CPU)[1])
     assert told == [3, 12]
 
 
@@ -114,7 +114,7 @@ def timed_beside_a_busy_process(rank: int, place: str) -> list[int]:
 
     def noting(run: Any, *given: Any) -> Any:
         taken.append(run.batch_size)
-        return start_module.read_batch(run, *given)
+        return prepare_module.read_batch(run, *given)
 
     recipe = tiny(BYOLConfig, Path(place), Path(place) / "run", batch_size=64, size=16)
     with pytest.MonkeyPatch.context() as patch:
@@ -159,7 +159,7 @@ def test_a_dry_run_keeps_no_features_and_tells_what_they_take(
 
 def test_the_views_that_are_timed_are_those_of_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    read_batch = start_module.read_batch
+    read_batch = prepare_module.read_batch
 
     def noting(run: Any, method: Any, images: Any, device: torch.device) -> Any:
         made.append(method.transform(run.size).engine)
@@ -207,7 +207,7 @@ def test_a_forecast_reads_the_images_as_the_cache_will_have_them(
     data, caches = image_folder(tmp_path / "photos", 40), tmp_path / "caches"
     recipe = tiny(BYOLConfig, data, tmp_path / "run", cache=str(caches), reencode=reencode)
     images, seen = open_images(str(data)), []
-    read = start_module.read_batch
+    read = prepare_module.read_batch
 
     def noted(run: Recipe, method: Method, images: Images, device: torch.device) -> tuple[Any, float]:
         seen.append(images)

@@ -35,8 +35,8 @@ from ssl_backbones.models.ema import EMA
 from ssl_backbones.models.provenance import Provenance
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.train.beginning import Beginning, begin
+from ssl_backbones.train.prepare import UnfitError
 from ssl_backbones.train.pretrain import build
-from ssl_backbones.train.start import UnfitError
 from ssl_backbones.typed.values import from_plain
 
 __all__ = ["data", "folder"]

@@ -27,7 +27,7 @@ from unusual_start import MEAN, STD, network
 from ssl_backbones import evaluate
 from ssl_backbones.commands import main
 from ssl_backbones.commands.evaluate import parse
-from ssl_backbones.evaluate.beside import candidates
+from ssl_backbones.evaluate.beside_baselines import candidates
 from ssl_backbones.evaluate.classification.labelled_run import LabelledRun
 from ssl_backbones.evaluate.evaluation import evaluation
 from ssl_backbones.evaluate.protocols import diagnose

@@ -15,7 +15,7 @@ from ssl_backbones.evaluate.classification.labelled_views import LabelledViews
 from ssl_backbones.evaluate.classification.linear import LinearConfig
 from ssl_backbones.evaluate.protocols import linear
 from ssl_backbones.recipes.settings import ScheduleConfig
-from ssl_backbones.train.start import UnfitError
+from ssl_backbones.train.prepare import UnfitError
 
 
 @pytest.fixture(scope="module")

@@ -27,10 +27,10 @@ from ssl_backbones.methods import FlagsConfig, LewelMConfig, MoCoV2Config
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.runs.run_folder import RunFolder, RunFolderError
 from ssl_backbones.train.beginning import begin
+from ssl_backbones.train.prepare import UnfitError
 from ssl_backbones.train.pretrain import build, start
 from ssl_backbones.train.results import altered
 from ssl_backbones.train.settle import engine_of, views_sentence
-from ssl_backbones.train.start import UnfitError
 from ssl_backbones.views import MultiView, Policy, uniform, using_engine
 from ssl_backbones.views import pillow_engine as pillow
 from ssl_backbones.views.policy import UNIFORMS

@@ -18,8 +18,8 @@ from ssl_backbones.models.activations import bytes_of_a_pixel
 from ssl_backbones.recipes import facts as counted
 from ssl_backbones.recipes.command_line import read_recipe
 from ssl_backbones.recipes.facts import Facts
-from ssl_backbones.recipes.instead import take_own
 from ssl_backbones.recipes.own import ARCHS, settled
+from ssl_backbones.recipes.ways_out import take_own
 from ssl_backbones.train import cache
 from ssl_backbones.train import settle as settle_module
 from ssl_backbones.train.guards import memory_advice

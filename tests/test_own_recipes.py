@@ -22,15 +22,15 @@ from ssl_backbones.recipes import facts as counted
 from ssl_backbones.recipes.channels import with_interpolation
 from ssl_backbones.recipes.command_line import read_recipe
 from ssl_backbones.recipes.facts import Facts
-from ssl_backbones.recipes.instead import ways_out
 from ssl_backbones.recipes.own import ARCHS, FEWEST, MEASURED, put, settled
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.recipes.rules import RULES
+from ssl_backbones.recipes.ways_out import ways_out
 from ssl_backbones.runs.run_folder import RunFolderError
 from ssl_backbones.train import beginning as beginning_module
 from ssl_backbones.train import settle as settle_module
+from ssl_backbones.train.prepare import UnfitError
 from ssl_backbones.train.results import altered
-from ssl_backbones.train.start import UnfitError
 from ssl_backbones.views import Policy
 
 OWN = [name for name in recipes.names() if name.endswith(".own")]

@@ -29,7 +29,7 @@ from ssl_backbones.recipes.own import settled
 from ssl_backbones.recipes.recipe import Recipe
 from ssl_backbones.train import forecast as forecast_module
 from ssl_backbones.train import plan as plan_module
-from ssl_backbones.train import start as start_module
+from ssl_backbones.train import prepare as prepare_module
 from ssl_backbones.train.forecast import Forecast
 from ssl_backbones.train.guards import MemoryShortError
 from ssl_backbones.train.plan import FEW, WHY, plan, start_of
@@ -260,7 +260,7 @@ def test_what_cannot_be_planned_is_refused_in_a_sentence(
 def test_an_odd_batch_on_two_processes_is_refused_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(start_module, "world_size", lambda: 2)
+    monkeypatch.setattr(prepare_module, "world_size", lambda: 2)
     data = image_folder(tmp_path / "photos", 40)
     words = ["pretrain", "resnet8_byol.own", "--data", str(data), "--batch_size", "17", "--dry_run"]
     assert "a batch of 17 images cannot be shared evenly by 2 processes x 1" in refused(capsys, *words)

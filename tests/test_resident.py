@@ -19,7 +19,7 @@ from ssl_backbones.methods import BYOLConfig, FlagsConfig, MethodConfig, MoCoV2C
 from ssl_backbones.train import cache
 from ssl_backbones.train.cache import Caching, cached
 from ssl_backbones.train.loader import Loader
-from ssl_backbones.train.start import UnfitError
+from ssl_backbones.train.prepare import UnfitError
 from ssl_backbones.views import MOCO_V2_VIEWS, MultiView
 from ssl_backbones.views.resident import ResidentImage, ResidentPixels
 

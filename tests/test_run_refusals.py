@@ -18,7 +18,7 @@ from whole_runs import data
 from ssl_backbones.methods import BYOLConfig
 from ssl_backbones.recipes.settings import Checkpoints
 from ssl_backbones.runs import checkpoint
-from ssl_backbones.train import start as start_module
+from ssl_backbones.train import prepare as prepare_module
 from ssl_backbones.train.guards import NotFiniteError
 from ssl_backbones.train.loop import Loop
 
@@ -104,7 +104,7 @@ def test_a_folder_that_is_closed(
 def test_processes_that_cannot_share_the_batch(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(start_module, "world_size", lambda: 3)
+    monkeypatch.setattr(prepare_module, "world_size", lambda: 3)
     words = [*SMALL.split(), "--data", str(data), "--out", str(tmp_path / "run")]
     said = refused(words, monkeypatch, capsys)
     assert "a batch of 8 images cannot be shared evenly by 3 processes" in said
@@ -113,7 +113,7 @@ def test_processes_that_cannot_share_the_batch(
 
 def test_a_mistake_does_not_take_the_folder(data: Path, tmp_path: Path) -> None:
     recipe = tiny(BYOLConfig, data, tmp_path / "run")
-    with pytest.raises(start_module.UnfitError):
+    with pytest.raises(prepare_module.UnfitError):
         run(dataclasses.replace(recipe, model="resnet9_byol"))
     run(recipe)
 

@@ -30,8 +30,8 @@ from ssl_backbones.runs import checkpoint
 from ssl_backbones.runs.log import read_log
 from ssl_backbones.runs.run_folder import RunFolderError
 from ssl_backbones.train import ending
+from ssl_backbones.train import prepare as prepare_module
 from ssl_backbones.train import pretrain as pretrain_module
-from ssl_backbones.train import start as start_module
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.cost import tells_pace
 from ssl_backbones.train.judge import Measured
@@ -103,7 +103,7 @@ def test_the_forecast_of_a_run_that_goes_on_follows_no_first_pass(
     cut: Path, noisy: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(cut, tmp_path / "run")
-    monkeypatch.setattr(start_module, "try_step", lambda *_: 1e6)
+    monkeypatch.setattr(prepare_module, "try_step", lambda *_: 1e6)
     speed = tmp_path / "run" / "speed.jsonl"
     kept = speed.read_bytes()
     speed.write_bytes(b"".join(line for line in kept.splitlines(keepends=True) if b"images_per_second" not in line))
@@ -267,14 +267,14 @@ def test_it_goes_on_however_it_is_computed(fields: dict[str, Any], data: Path, t
 
 def test_a_gradient_scaler_goes_on_with_its_scale(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As under fp16, which no CPU trains in; a scale of two's powers changes no number."""
-    accelerator_of = start_module.accelerator_of
+    accelerator_of = prepare_module.accelerator_of
 
     def scaling(*args: Any) -> Accelerator:
         accelerator = accelerator_of(*args)
         accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=3)
         return accelerator
 
-    monkeypatch.setattr(start_module, "accelerator_of", scaling)
+    monkeypatch.setattr(prepare_module, "accelerator_of", scaling)
     recipe = tiny(LewelBConfig, data, tmp_path / "whole", epochs=4)
     run(recipe)
     stop(elsewhere(recipe, tmp_path / "run"), 8)
@@ -317,7 +317,7 @@ def test_whatever_is_not_restored_is_missed(
         named.update({name: torch.zeros_like(named[name]) for name in gone})
         return saved
 
-    monkeypatch.setattr(start_module, "load_latest", forgetful)
+    monkeypatch.setattr(prepare_module, "load_latest", forgetful)
     run(recipe)
     assert outcome(tmp_path / "run") != outcome(whole.path)
 

@@ -23,8 +23,8 @@ from ssl_backbones.runs.manifest import folder_name
 from ssl_backbones.train import due as due_module
 from ssl_backbones.train.due import Due
 from ssl_backbones.train.loop import Loop
+from ssl_backbones.train.prepare import UnfitError
 from ssl_backbones.train.processes import Stopped
-from ssl_backbones.train.start import UnfitError
 
 __all__ = ["data"]
 

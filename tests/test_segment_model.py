@@ -24,7 +24,7 @@ from ssl_backbones.evaluate.segmentation.segment_run import PRESETS
 from ssl_backbones.evaluate.segmentation.segmentation import Segmentation, SegmentationConfig, mean_loss
 from ssl_backbones.evaluate.segmentation.segmentation_judge import overlaps
 from ssl_backbones.refusal import Refusal
-from ssl_backbones.train.start import UnfitError
+from ssl_backbones.train.prepare import UnfitError
 
 SMALL = {"classes": 4, "channels": 8, "convs": 1, "concat": False, "dropout": 0.0, "auxiliary": 0.0}
 

@@ -27,12 +27,12 @@ from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.losses import instance_exponentials, instance_nce
 from ssl_backbones.methods import BYOLConfig, InstDiscConfig, LewelBConfig, MethodConfig, MoCoV2Config
 from ssl_backbones.methods.instdisc import SHARPEST
-from ssl_backbones.recipes.length import never_reached
+from ssl_backbones.recipes.never_reached import never_reached
 from ssl_backbones.registry.errors import UnknownModelError
 from ssl_backbones.runs.run_folder import RunFolderError
 from ssl_backbones.train import pretrain as pretrain_module
 from ssl_backbones.train.loader import MOST, WorkersError, reading_workers
-from ssl_backbones.train.start import UnfitError
+from ssl_backbones.train.prepare import UnfitError
 
 MOMENTA = [
     (kind, name)

@@ -29,9 +29,9 @@ from ssl_backbones.train.cost import checkpoint_size, size_of_state
 from ssl_backbones.train.forecast import forecast
 from ssl_backbones.train.guards import MemoryShortError
 from ssl_backbones.train.optimization import build_optimizer
+from ssl_backbones.train.prepare import UnfitError, read_batch
 from ssl_backbones.train.pretrain import build
 from ssl_backbones.train.settle import OF_A_GPU
-from ssl_backbones.train.start import UnfitError, read_batch
 from ssl_backbones.train.step_memory import (
     Footprint,
     fewest,

@@ -29,7 +29,7 @@ import ssl_backbones
 from ssl_backbones.commands import main
 from ssl_backbones.evaluate.model import open_model
 from ssl_backbones.evaluate.protocols import finetune, linear, semi
-from ssl_backbones.evaluate.tuned import fill
+from ssl_backbones.evaluate.tuned_backbone import fill
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.models.backbone import weights_sha256
 from ssl_backbones.registry.errors import UnknownModelError

@@ -12,7 +12,7 @@ from two_processes import run_two_processes
 from ssl_backbones.catalogue.at_hand import Candidate
 from ssl_backbones.catalogue.start import StartError
 from ssl_backbones.distributed import rank
-from ssl_backbones.evaluate import beside
+from ssl_backbones.evaluate import beside_baselines
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.train import baselines
@@ -63,10 +63,10 @@ def evaluated_beside(patch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The networks that are compared where one process cannot open them with other weights, and all that is said."""
     said: list[str] = []
     patch.setattr(baselines, "say", said.append)
-    patch.setattr(beside, "open_model", lambda *given, **how: network_or(StartError("no such start")))
+    patch.setattr(beside_baselines, "open_model", lambda *given, **how: network_or(StartError("no such start")))
     asked: Any = Mock()
     asked.model.name, asked.options.random, asked.records = "own", False, ({"init": "a start"}, {})
-    names = [candidate.name for candidate, *_ in made(beside.candidates(asked), lambda network: "")]
+    names = [candidate.name for candidate, *_ in made(beside_baselines.candidates(asked), lambda network: "")]
     return {"names": names, "said": said}
 
 

@@ -36,8 +36,8 @@ from ssl_backbones.runs.checkpoint import load_latest
 from ssl_backbones.runs.run_folder import RunFolderError
 from ssl_backbones.train.beginning import begin
 from ssl_backbones.train.claiming import check_fields
+from ssl_backbones.train.prepare import UnfitError
 from ssl_backbones.train.pretrain import build
-from ssl_backbones.train.start import UnfitError
 from ssl_backbones.typed.words import read
 
 WITH_ROWS = [DeepClusterConfig, InstDiscConfig, PCLConfig]

@@ -153,10 +153,10 @@ def fill(backbone: nn.Module, start: Start) -> None:
             f"{start.provenance.shown} holds numbers that are not finite, in {few(broken, 4)}: take another checkpoint"
         )
     backbone.load_state_dict(given)
-    prepare(backbone, start.provenance)
+    take_preparation(backbone, start.provenance)
 
 
-def prepare(backbone: nn.Module, given: Provenance) -> None:
+def take_preparation(backbone: nn.Module, given: Provenance) -> None:
     """Have a backbone expect images that are prepared as the start's were."""
     channels = next((backbone.state_dict()[key].shape[1] for key in _first_convolutions(given.architecture)), 3)
     described: Any = backbone

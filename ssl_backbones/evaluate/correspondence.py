@@ -28,7 +28,7 @@ from ssl_backbones.metrics import Interval, mean_interval, on_same_object, paire
 from ssl_backbones.models.backbone import feature_map
 from ssl_backbones.outputs import check_results_folder
 from ssl_backbones.runs.results import Number, spelled
-from ssl_backbones.train.start import fitting
+from ssl_backbones.train.prepare import fitting
 from ssl_backbones.visualizers.alignment import HasAlignmentMaps
 from ssl_backbones.visualizers.correspondence import HasPixelEmbeddings, Shown, correspondence_figure
 from ssl_backbones.visualizers.figures import save_image

@@ -19,7 +19,7 @@ from ssl_backbones.distributed import say
 from ssl_backbones.evaluate.frames import AnnotationsFrame
 from ssl_backbones.evaluate.learned import learned_from
 from ssl_backbones.evaluate.model import EvaluatedModel, open_model
-from ssl_backbones.evaluate.tuned import is_tuned, save_tuned
+from ssl_backbones.evaluate.tuned_backbone import is_tuned, save_tuned
 from ssl_backbones.methods.method import MethodConfig
 from ssl_backbones.models.provenance import Provenance, provenance_of
 from ssl_backbones.models.records_behind import shown
@@ -27,7 +27,7 @@ from ssl_backbones.recipes.recipe import FREE, Run
 from ssl_backbones.runs.results import LEARNED, LEARNED_SAYS, Number, results_of, write_results
 from ssl_backbones.runs.run_folder import RunFolder, differences
 from ssl_backbones.train.judge import Trained
-from ssl_backbones.train.start import fitting
+from ssl_backbones.train.prepare import fitting
 from ssl_backbones.typed.values import to_plain
 from ssl_backbones.typed.words import Hidden, Positional
 

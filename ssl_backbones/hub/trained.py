@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ssl_backbones.catalogue.start import prepare
+from ssl_backbones.catalogue.start import take_preparation
 from ssl_backbones.hub.export import save_backbone
 from ssl_backbones.hub.given import bound_to, givens, unsettled
 from ssl_backbones.methods.from_run import described, load, method_from_run, of_this_version
@@ -50,7 +50,7 @@ def save_unfinished(run: Path, folder: Path) -> str:
     with of_this_version(run):
         recipe = Recipe.from_dict(described(run))
     if recipe.start is not None:
-        prepare(method.backbone, recipe.start)
+        take_preparation(method.backbone, recipe.start)
         fit_channels(method.backbone, recipe.in_chans, recipe.measured)
     for part in method.modules():
         if isinstance(part, TeacherBranch):

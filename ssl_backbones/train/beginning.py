@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import ssl_backbones
-from ssl_backbones.catalogue.start import Start, check_same, fill, open_start, prepare
+from ssl_backbones.catalogue.start import Start, check_same, fill, open_start, take_preparation
 from ssl_backbones.distributed import first_decides, say
 from ssl_backbones.files import read_object
 from ssl_backbones.methods.from_authors import authors_file, take_over_heads
@@ -41,7 +41,7 @@ class Beginning:
         if self.start is not None:
             fill(backbone, self.start)
         elif self.recipe.start is not None:
-            prepare(backbone, self.recipe.start)
+            take_preparation(backbone, self.recipe.start)
         fit_channels(backbone, self.recipe.in_chans, self.recipe.measured)
         return backbone
 

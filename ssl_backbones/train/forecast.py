@@ -33,9 +33,9 @@ from ssl_backbones.train.guards import within_memory
 from ssl_backbones.train.loader import reading_workers
 from ssl_backbones.train.optimization import build_optimizer
 from ssl_backbones.train.precision import available, passes, timed
+from ssl_backbones.train.prepare import check_batch, fitting, meet_for, read_batch
 from ssl_backbones.train.pretrain import build, part_of, settled_on_data
 from ssl_backbones.train.settle import as_before, engine_of
-from ssl_backbones.train.start import check_batch, fitting, meet_for, read_batch
 from ssl_backbones.train.step_memory import fewest, fitted, memory_needed
 from ssl_backbones.train.switches import set_switches
 from ssl_backbones.views import using_engine

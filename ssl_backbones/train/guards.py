@@ -12,8 +12,8 @@ from torch.nn.utils import get_total_norm
 from ssl_backbones.distributed import sum_over_processes, world_size
 from ssl_backbones.host_memory import is_out_of_memory
 from ssl_backbones.methods.method import Method
-from ssl_backbones.recipes.instead import take_own
 from ssl_backbones.recipes.recipe import Run
+from ssl_backbones.recipes.ways_out import take_own
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.manifest import folder_name
 from ssl_backbones.runs.run_folder import RunFolder

@@ -12,7 +12,7 @@ from ssl_backbones.narrator import as_time
 from ssl_backbones.runs.log import RunLog
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.loop import Loop
-from ssl_backbones.train.start import Begun
+from ssl_backbones.train.prepare import Begun
 from ssl_backbones.visualizers.gallery import gallery
 from ssl_backbones.visualizers.run_section import run_section
 

@@ -23,10 +23,10 @@ from ssl_backbones.runs.optimizer_state import load_optimizer, optimizer_tensors
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.runs.writer import Writer
 from ssl_backbones.train.alarm import ChanceAlarm, CollapseAlarm
-from ssl_backbones.train.before import Before
 from ssl_backbones.train.beginning import Beginning
 from ssl_backbones.train.bench import Bench
 from ssl_backbones.train.due import Due
+from ssl_backbones.train.first_measurements import Before
 from ssl_backbones.train.guards import (
     FiniteWatch,
     StepUndo,

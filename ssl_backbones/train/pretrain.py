@@ -29,8 +29,8 @@ from ssl_backbones.methods.method import Method
 from ssl_backbones.models.backbone import freeze_unused
 from ssl_backbones.models.recomputing import recompute_activations
 from ssl_backbones.recipes.channels import shown
-from ssl_backbones.recipes.instead import ways_out
 from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.ways_out import ways_out
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train import ending
 from ssl_backbones.train.beginning import Beginning, begin
@@ -40,10 +40,10 @@ from ssl_backbones.train.claiming import check_unclaimed
 from ssl_backbones.train.judge import Conclude, SaveResults
 from ssl_backbones.train.live_page import live_page
 from ssl_backbones.train.monitor import Monitor
+from ssl_backbones.train.prepare import Begun, check_order, fitting, meet_for, prepare
 from ssl_backbones.train.results import save_results
 from ssl_backbones.train.run import complete
 from ssl_backbones.train.settle import as_before, engine_of, settle, views_sentence
-from ssl_backbones.train.start import Begun, check_order, fitting, meet_for, prepare
 from ssl_backbones.train.step_memory import fitted
 from ssl_backbones.train.switches import repeatable
 from ssl_backbones.views import using_engine

@@ -18,8 +18,8 @@ from ssl_backbones.train.guards import NotFiniteError
 from ssl_backbones.train.judge import Conclude, Judge, SaveResults
 from ssl_backbones.train.loader import readers_alive
 from ssl_backbones.train.loop import Loop
+from ssl_backbones.train.prepare import Begun, check_order, fitting, meet_for, prepare
 from ssl_backbones.train.processes import Stopped
-from ssl_backbones.train.start import Begun, check_order, fitting, meet_for, prepare
 from ssl_backbones.train.switches import repeatable
 
 TOGETHER = (NotFiniteError, Stopped, TooManyUnreadableError)

@@ -15,16 +15,16 @@ from ssl_backbones.methods.method import Method
 from ssl_backbones.models.activations import counted
 from ssl_backbones.models.batch_norm import groups_of
 from ssl_backbones.recipes.facts import ALLOWANCE, GPU_ITSELF
-from ssl_backbones.recipes.instead import take_own
 from ssl_backbones.recipes.recipe import Recipe
+from ssl_backbones.recipes.ways_out import take_own
 from ssl_backbones.runs.run_folder import RunFolder
 from ssl_backbones.train.cost import checkpoint_size, gigabytes, kept_by, learning, size_of_state
 from ssl_backbones.train.guards import saying_if_memory_runs_out
 from ssl_backbones.train.optimization import build_optimizer
 from ssl_backbones.train.parts import earlier, followed, parts_to_keep
 from ssl_backbones.train.precision import available, loss_of, passes
+from ssl_backbones.train.prepare import fitting, read_batch
 from ssl_backbones.train.settle import fillable_memory
-from ssl_backbones.train.start import fitting, read_batch
 
 FEW = 8
 """Images of the smaller part that is tried, where the batch has as many; the other has twice as many."""

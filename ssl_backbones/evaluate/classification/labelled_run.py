@@ -18,8 +18,8 @@ from ssl_backbones.distributed import first_decides, say
 from ssl_backbones.evaluate.classification.accuracy_judge import AccuracyJudge, Answers
 from ssl_backbones.evaluate.classification.classifier import Classifier
 from ssl_backbones.evaluate.classification.finetune import FinetuneConfig
-from ssl_backbones.evaluate.classification.leave import in_words, leave_classifier
 from ssl_backbones.evaluate.classification.linear import LinearConfig
+from ssl_backbones.evaluate.classification.saved_classifier import in_words, save_trained_classifier
 from ssl_backbones.evaluate.classification.subset import labelled_rows
 from ssl_backbones.evaluate.evaluation import chance, one_by_one, read
 from ssl_backbones.evaluate.labelled import open_labelled, require_asked
@@ -200,7 +200,7 @@ def save_results(
     """Write results.json, the classifier, and the predictions of each image, and return the summary."""
     images, labels, folder = learnt.images, answers.labels, learnt.folder.path
     curve, names = tested(learnt.folder), list(asked.whole.classes)
-    left = leave_classifier(method, names, learnt, run)
+    left = save_trained_classifier(method, names, learnt, run)
     numbers = numbers_of(answers.correct, curve, run.judge_every)
     told: dict[str, Any] = {"predicted": answers.predicted.numpy()}
     told |= {name: right.numpy() for name, right in answers.correct.items()}

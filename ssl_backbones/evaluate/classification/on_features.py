@@ -35,7 +35,7 @@ from ssl_backbones.train.claiming import check_data, claimed, finished_with
 from ssl_backbones.train.loader import reading_workers
 from ssl_backbones.train.optimization import build_optimizer, set_hyperparameters
 from ssl_backbones.train.precision import Precision
-from ssl_backbones.train.start import fitting, meet_for
+from ssl_backbones.train.prepare import fitting, meet_for
 
 
 def train_on_features(run: LabelledRun, asked: Asked, more: Mapping[str, Any]) -> None:

@@ -19,9 +19,9 @@ from ssl_backbones.evaluate.detection.open_annotated import open_annotated, open
 from ssl_backbones.evaluate.learning_rates import Division, train_at_rates
 from ssl_backbones.evaluate.transfer import altered, building
 from ssl_backbones.models.batch_norm import synchronise_batch_norm
+from ssl_backbones.train.prepare import fitting
 from ssl_backbones.train.processes import meet
 from ssl_backbones.train.run import train_run
-from ssl_backbones.train.start import fitting
 
 
 def detect(run: DetectRun) -> None:

@@ -30,7 +30,7 @@ from ssl_backbones.checks import check, check_at_least
 from ssl_backbones.data import Images, ImageSourceError, classes_sentence, open_images, opened_once, unlabelled
 from ssl_backbones.data.source import kept_out
 from ssl_backbones.distributed import first_decides, say
-from ssl_backbones.evaluate.beside import beside_baselines
+from ssl_backbones.evaluate.beside_baselines import beside_baselines
 from ssl_backbones.evaluate.evaluation import Evaluation, evaluation
 from ssl_backbones.evaluate.features import Features, features_of
 from ssl_backbones.evaluate.options import EvaluationOptions

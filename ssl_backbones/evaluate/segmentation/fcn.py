@@ -13,7 +13,7 @@ import ssl_backbones
 from ssl_backbones.catalogue.lookup import architecture_of
 from ssl_backbones.models.build import as_drawn
 from ssl_backbones.refusal import Refusal, reason
-from ssl_backbones.train.start import UnfitError
+from ssl_backbones.train.prepare import UnfitError
 
 STRIDES = (0, 1, 2, 4, 8, 16, 32)
 

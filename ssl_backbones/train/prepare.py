@@ -18,9 +18,9 @@ from ssl_backbones.data.order import Order
 from ssl_backbones.data.placement import to_device
 from ssl_backbones.distributed import doing, first_decides, rank, world_size
 from ssl_backbones.methods.method import Method
-from ssl_backbones.recipes.instead import take_own
-from ssl_backbones.recipes.length import never_reached
+from ssl_backbones.recipes.never_reached import never_reached
 from ssl_backbones.recipes.recipe import Recipe, Run
+from ssl_backbones.recipes.ways_out import take_own
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.runs.checkpoint import Checkpoint, load_latest
 from ssl_backbones.runs.log import RunLog

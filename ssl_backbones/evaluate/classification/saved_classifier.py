@@ -8,13 +8,13 @@ from typing import Any
 from ssl_backbones.data.keys import as_unicode
 from ssl_backbones.evaluate.classification.classifier import Classifier
 from ssl_backbones.evaluate.transfer import Learnt, Transfer
-from ssl_backbones.evaluate.tuned import about
+from ssl_backbones.evaluate.tuned_backbone import about
 from ssl_backbones.hub.export import save_classifier
 from ssl_backbones.registry.names import Name
 from ssl_backbones.runs.run_folder import RunFolder
 
 
-def leave_classifier(method: Classifier, names: Sequence[str], learnt: Learnt, run: Transfer) -> dict[str, Any]:
+def save_trained_classifier(method: Classifier, names: Sequence[str], learnt: Learnt, run: Transfer) -> dict[str, Any]:
     """Write the classifier as it is after the last step into the run's folder; the account of it for results.json.
 
     It is described by the start's description, with the preparation of the images that it was tested on. One that no
