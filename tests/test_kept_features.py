@@ -32,7 +32,7 @@ from ssl_backbones.train.pretrain import kept_as_pixels, open_data
 
 
 def test_those_of_images_that_a_cache_changed_are_others(tmp_path: Path) -> None:
-    """Of pixels as they were they are the same."""
+    """Such a cache has them for itself."""
     data = str(image_folder(tmp_path / "photos"))
     source, kept = open_images(data), tmp_path / "kept"
     smaller = cached(source, data, Caching(tmp_path / "cache", side=16))

@@ -6,6 +6,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import torch
 from torch import nn
 from two_processes import run_two_processes
 
@@ -13,10 +14,12 @@ from ssl_backbones.catalogue.at_hand import Candidate
 from ssl_backbones.catalogue.start import StartError
 from ssl_backbones.distributed import rank
 from ssl_backbones.evaluate import beside_baselines
+from ssl_backbones.evaluate.model import EvaluatedModel
 from ssl_backbones.refusal import Refusal
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.train import baselines
 from ssl_backbones.train.baselines import at_hand, made
+from ssl_backbones.views import CenterCrop
 
 FAILURES = {
     "a file that is gone": FileNotFoundError(2, "No such file", "/there/model.safetensors"),
@@ -63,7 +66,13 @@ def evaluated_beside(patch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The networks that are compared where one process cannot open them with other weights, and all that is said."""
     said: list[str] = []
     patch.setattr(baselines, "say", said.append)
-    patch.setattr(beside_baselines, "open_model", lambda *given, **how: network_or(StartError("no such start")))
+    crop = CenterCrop(32, 1.0, "bilinear", (0.5,) * 3, (0.2,) * 3)
+
+    def opened(*given: Any, **how: Any) -> EvaluatedModel:
+        network = network_or(StartError("no such start"))
+        return EvaluatedModel("own", network, None, torch.device("cpu"), crop, "")
+
+    patch.setattr(beside_baselines, "open_model", opened)
     asked: Any = Mock()
     asked.model.name, asked.options.random, asked.records = "own", False, ({"init": "a start"}, {})
     names = [candidate.name for candidate, *_ in made(beside_baselines.candidates(asked), lambda network: "")]
