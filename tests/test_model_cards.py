@@ -52,6 +52,11 @@ def ours() -> dict[str, Any]:
     return {name: cfg for name, cfg in known.items() if cfg and (cfg.file or cfg.hf_hub_id)}
 
 
+def test_data_is_the_images_that_a_split_was_kept_beside() -> None:
+    kept = {"data": {"source": "/x/photos"}, "validation": {"source": "the split kept beside /x/photos"}}
+    assert stands_for([kept, kept | {"validation": None}]) == "DATA is photos"
+
+
 def test_a_recipe_names_the_card_of_its_weights_and_no_other() -> None:
     told = {name: recipes.get(name).promise.result.partition("our own, in ")[2] for name in recipes.names()}
     cards = {card for card in told.values() if card.endswith(".md")}

@@ -296,5 +296,6 @@ def retold(results: Results, source: str) -> str:
 
 def stands_for(evaluations: Sequence[Results]) -> str:
     """A sentence on what DATA is in the commands, and where the images come from as far as that is known."""
-    found = {place(results): known_by((results.get("data") or {}).get("fingerprint")) for results in evaluations}
+    learnt = [(place(results).removeprefix(KEPT_BESIDE), results.get("data") or {}) for results in evaluations]
+    found = {name: known_by(about.get("fingerprint")) for name, about in learnt}
     return "DATA is " + " or ".join(f"{name} ({data.origin})" if data else name for name, data in found.items())
