@@ -290,8 +290,8 @@ def test_machines_that_do_not_share_the_folder_are_refused(tmp_path: Path) -> No
 
 
 def as_machine(rank: int, place: str, teacher: str) -> str:
-    """The refusal of a process whose disk is its own."""
-    shared_disk.VISIBLE_WITHIN = 0.0
+    """The refusal of a process whose disk is its own, before any image is looked at."""
+    shared_disk.VISIBLE_WITHIN, kept_features.embedded = 0.0, lambda *given: pytest.fail("looked at images")
     try:
         keep_features(Teacher(teacher), 32, Drawn(3), Path(place, str(rank)))
     except Exception as error:

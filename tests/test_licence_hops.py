@@ -22,7 +22,7 @@ from ssl_backbones import __main__, create_model, describe
 from ssl_backbones.catalogue.start import open_start
 from ssl_backbones.commands.publish import check_known
 from ssl_backbones.hub.card import model_card
-from ssl_backbones.hub.given import GivenError, Terms, bound_to, clash, givens, settled
+from ssl_backbones.hub.given import GivenError, Terms, bound_to, clash, givens, settled, unsettled
 from ssl_backbones.hub.publishing.material import MaterialError
 from ssl_backbones.methods import BYOLConfig
 from ssl_backbones.models.provenance import Provenance, provenance_of
@@ -90,11 +90,11 @@ def check_card(chain: Chain, results: dict[str, Any]) -> None:
     limits, front = card.partition("## Licence")[2], yaml.safe_load(card.split("---")[1])
     for told in chain.bound | chain.unknown | chain.terms:
         assert told in limits
-    assert ("is not known, and whoever publishes" in limits) == bool(chain.unknown)
+    assert ("and whoever publishes what is made of it" in limits) == bool(chain.unknown)
     if clash(given):
         assert not any(fits_all(licence, chain.bound) for licence in chain.bound)
         assert front["license_name"].startswith("none-")
-        with pytest.raises(GivenError, match="no licence fits"):
+        with pytest.raises(GivenError, match="no licence is known that fits"):
             settled(Terms("mit"), given)
         return
     if chain.unknown:
@@ -154,6 +154,14 @@ def test_images_of_which_no_terms_are_recorded_are_not_passed_over(tmp_path: Pat
     assert opened(tmp_path / "run", None).images_terms == "not recorded, and before that CC0"
 
 
+def test_beside_a_licence_that_is_not_known_one_that_binds_is_told(tmp_path: Path) -> None:
+    leave(tmp_path / "run", {"start": others("a", None, "CC0"), "teacher": others("b", "cc-by-nc-4.0", "CC0")})
+    found = opened(tmp_path / "run", None)
+    assert "the licence of a is not known, beside cc-by-nc-4.0, which binds what is made of it," in unsettled(
+        {"start": found}
+    )
+
+
 def test_a_run_from_weights_of_unknown_licence_tells_it_in_all_that_it_leaves(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,6 +187,9 @@ def test_a_run_from_weights_of_unknown_licence_tells_it_in_all_that_it_leaves(
     assert __main__.main(words) == 2
     assert "the licence of theirs, of which the weights were made, is not known" in capsys.readouterr().err
     assert __main__.main([*words, "--licence", "mit"]) == 0
+    published = (tmp_path / "published" / "README.md").read_text()
+    assert "The licence of theirs was not known; whoever published these weights states mit." in published
+    assert "Not settled" not in published
     next_start = open_start(str(tmp_path / "published"), "resnet8").provenance
     assert (next_start.licence, next_start.unlicensed) == ("mit", ["theirs"])
     assert "licence: mit (and behind it that of theirs, which is not known)" in str(next_start)

@@ -18,6 +18,7 @@ from ssl_backbones.models.provenance import Provenance, of_timms, provenance_of
 from ssl_backbones.models.records_behind import shown
 from ssl_backbones.registry.errors import PretrainedWeightsError
 from ssl_backbones.registry.licences import HUB_LICENCES, PERMISSIVE, binds, is_non_commercial
+from ssl_backbones.registry.names import Name
 from ssl_backbones.registry.papers import PAPERS
 from ssl_backbones.registry.tags import TAGS
 from ssl_backbones.typed.values import from_plain, to_plain
@@ -51,9 +52,11 @@ def test_of_every_tag_the_table_is_told(tag: Any):
     create = ssl_backbones.create_model
     model = create(tag.name, pretrained=True) if tag.file else blank(tag.name, create)
     found = provenance_of(tag.name, model)
-    assert (found.architecture, found.licence, found.images) == (tag.backbone, tag.licence, tag.data.name)
-    assert found.images_terms == tag.data.terms
-    assert found.labels == ("classes" if PAPERS[tag.method].labels else "none")
+    behind = [tag.taught_on] if tag.taught_on else []
+    assert (found.architecture, found.licence) == (tag.backbone, tag.licence)
+    assert found.images == ", and before that ".join(data.name for data in (tag.data, *behind))
+    assert found.images_terms == ", and before that ".join(dict.fromkeys(data.terms for data in (tag.data, *behind)))
+    assert found.labels == ("classes" if behind or PAPERS[tag.method].labels else "none")
     assert found.sha256 == weights_sha256(model)
     assert found.non_commercial == ("-nc-" in tag.licence)
 
@@ -79,6 +82,18 @@ def test_networks_that_learnt_with_captions_are_not_said_to_have_learnt_with_lab
     assert len(captioned) > 100
     assert {told[name] for name in captioned} == {"captions"}
     assert {told[name] for name in ("resnet50.a1_in1k", "vit_base_patch16_224.augreg_in21k")} == {"classes"}
+
+
+def test_weights_that_a_network_with_labels_taught_are_not_said_to_have_learnt_without():
+    taught = [tag.name for tag in TAGS if Name.parse(tag.name).method == "distilled"]
+    assert taught
+    for name in taught:
+        assert provenance_of(name, ssl_backbones.create_model(name, pretrained=True)).labels == "classes"
+
+
+def test_a_classifier_of_somebody_else_s_counts_classes_whatever_its_network():
+    cfg = timm.get_pretrained_cfg("vit_base_patch16_clip_224.openai").to_dict() | {"num_classes": 37, "tag": ""}
+    assert of_timms("hf-hub:somebody/pets", cfg)["labels"] == "classes"
 
 
 def folder(path: Path, **about: Any) -> Path:

@@ -108,7 +108,7 @@ def model_card(
         front=front_matter(recipe, results, known, terms, apart(evaluations, given)[0]),
         how=pretrained(recipe, known, given),
         given=sentences(given),
-        given_terms=terms_of(given),
+        given_terms=terms_of(given, terms.licence if source else None),
         preparation=preparation(config),
         training=training(recipe, results, places.recipe),
         images_terms=images_terms(recipe, results, known, terms),

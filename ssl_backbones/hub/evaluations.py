@@ -161,10 +161,7 @@ def rows(evaluations: Sequence[Results]) -> Iterator[tuple[str, str, str, str]]:
 
 
 def remarks(results: Results, evaluations: Sequence[Results]) -> list[str]:
-    """All that a reader of the numbers should know: how learning rates were chosen, and which images were learnt from.
-
-    `results` are those of the run itself.
-    """
+    """Sentences on the numbers of a run and its evaluations: how rates were chosen, which images were learnt from."""
     return [*searches(evaluations), *copies([results, *evaluations]), *learned([results, *evaluations])]
 
 
@@ -296,6 +293,6 @@ def retold(results: Results, source: str) -> str:
 
 def stands_for(evaluations: Sequence[Results]) -> str:
     """A sentence on what DATA is in the commands, and where the images come from as far as that is known."""
-    learnt = [(place(results).removeprefix(KEPT_BESIDE), results.get("data") or {}) for results in evaluations]
-    found = {name: known_by(about.get("fingerprint")) for name, about in learnt}
+    data = {place(each).removeprefix(KEPT_BESIDE): each.get("data") or {} for each in evaluations}
+    found = {name: known_by(about.get("fingerprint")) for name, about in data.items()}
     return "DATA is " + " or ".join(f"{name} ({data.origin})" if data else name for name, data in found.items())

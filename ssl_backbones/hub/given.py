@@ -97,8 +97,9 @@ def unlicensed(given: Mapping[str, Provenance]) -> str:
 
 def unsettled(given: Mapping[str, Provenance]) -> str:
     """The reasons why the licence of what is made of the given networks is not settled; empty where it is."""
-    names = unlicensed(given)
-    unknown = f"the licence of {names} is not known, and whoever publishes what is made of it has to settle that"
+    names, bound = unlicensed(given), " and ".join(dict.fromkeys(licences(given)))
+    beside = f", beside {bound}, which binds what is made of it," if bound else ","
+    unknown = f"the licence of {names} is not known{beside} and whoever publishes what is made of it has to settle that"
     return "; ".join(filter(None, (clash(given), names and unknown)))
 
 
@@ -107,10 +108,10 @@ def clash(given: Mapping[str, Provenance]) -> str:
     found = licences(given)
     if fits_all(most_binding(found), found):
         return ""
-    bound = " and ".join(f"{each.shown}, {' with '.join(each.bound)}" for each in given.values() if each.bound)
+    bound = {part: f"{each.shown} ({' and '.join(each.bound)})" for part, each in given.items() if each.bound}
     return (
-        f"no licence fits what is made of {bound}, as each binds it, so it can be used and not published: take another "
-        "start or another teacher for weights that can be"
+        f"no licence is known that fits what is made of {' and '.join(bound.values())}, so it can be used and not "
+        f"published: for weights that can be, take another {' or another '.join(bound)}"
     )
 
 
@@ -164,11 +165,17 @@ def base_model(given: Mapping[str, Provenance]) -> str | None:
     return next((each for each in (start.repository, named, page) if REPOSITORY.fullmatch(each or "")), None)
 
 
-def terms_of(given: Mapping[str, Provenance]) -> list[str]:
-    """A sentence on the licence of each given network and the terms of the images behind it, and on what is open."""
+def terms_of(given: Mapping[str, Provenance], stated: str | None = None) -> list[str]:
+    """A sentence on the licence of each given network and the terms of the images behind it, and on what is open.
+
+    `stated` is the licence that whoever publishes has given what was made of them.
+    """
     told = [
         f"Of the {part}, {each.shown}: {each.terms}; of its images ({each.images or 'not recorded'}): "
         f"{each.images_terms or 'not stated'}."
         for part, each in given.items()
     ]
+    names = unlicensed(given)
+    if stated and names:
+        return [*told, f"The licence of {names} was not known; whoever published these weights states {stated}."]
     return [*told, f"Not settled: {unsettled(given)}."] if unsettled(given) else told

@@ -35,7 +35,10 @@ def save_published(method: Method, recipe: Recipe, folder: Path, **about: Any) -
 
 
 def given_to(recipe: Recipe, method: Method) -> dict[str, Provenance]:
-    """The networks that a run was given, by their part in it, once its teacher is open."""
+    """The networks that a run was given, by their part in it; opens its teacher, or raises TeacherError."""
+    for part in method.modules():
+        if isinstance(part, TeacherBranch):
+            part.teacher.open(part.side_for(recipe.size))  # its licence is in its weights' description
     return givens({"start": to_plain(recipe.start), **method.account()})
 
 
@@ -52,9 +55,6 @@ def save_unfinished(run: Path, folder: Path) -> str:
     if recipe.start is not None:
         take_preparation(method.backbone, recipe.start)
         fit_channels(method.backbone, recipe.in_chans, recipe.measured)
-    for part in method.modules():
-        if isinstance(part, TeacherBranch):
-            part.teacher.open(part.side_for(recipe.size))  # its licence is in its weights' description
     given = given_to(recipe, method)
     description = f"{recipe.model} after step {step} of a run that was not finished, by the recipe {recipe.name}"
     description += f"; {unsettled(given)}" if unsettled(given) else ""

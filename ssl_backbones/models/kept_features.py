@@ -5,8 +5,8 @@
     .lock               held by the run that makes what is missing; others wait
 
 A block is written whole or not at all, so that a making that was stopped goes on behind the last one. Rows are read out
-of mapped files: nothing is held in memory, and processes share the pages. A folder is never used for another question
-than that of its index and its blocks. The features of an image that could not be read are zeros.
+of mapped files, whose pages processes share. A folder answers the question of its index and its blocks, and no other.
+The features of an image that could not be read are zeros.
 """
 
 from __future__ import annotations
@@ -106,10 +106,10 @@ def keep_features(teacher: Teacher, side: int, images: Images, folder: Path) -> 
     """
     teacher.open(side)
     crop = teacher.crop(side)
-    content = first_decides(lambda: images.content_digest)
-    question = question_of(teacher, crop, images, content)
+    question = question_of(teacher, crop, images, first_decides(lambda: images.content_digest))
     with ExitStack() as turn:
         missing = first_decides(partial(blocks_to_make, folder, question, images, turn))
+        in_every_process(partial(require_seen, folder, question, ()))  # before the work
         for at, number in enumerate(missing):
             rows = np.arange(number * BLOCK, min(number * BLOCK + BLOCK, len(images)))
             span = f"{rows[0] + 1} to {rows[-1] + 1} of {len(images)}"
@@ -117,7 +117,7 @@ def keep_features(teacher: Teacher, side: int, images: Images, folder: Path) -> 
             with doing(told, at_once=at == 0):
                 features, readable = embedded(teacher, crop, images, rows)
                 first_decides(partial(write, folder, number, question, features, readable))
-    in_every_process(partial(require_seen, folder, question))
+    in_every_process(partial(require_seen, folder, question, numbers(question)))
     return KeptFeatures(folder, len(images), teacher.width)
 
 
@@ -195,9 +195,9 @@ def missing_blocks(folder: Path, question: dict[str, Any], images: Images, among
     return missing
 
 
-def require_seen(folder: Path, question: dict[str, Any]) -> None:
-    """Raise TeacherError where this process does not see all that was made, as on a machine with a disk of its own."""
-    paths = (folder / INDEX, *(path_of(folder, number) for number in numbers(question)))
+def require_seen(folder: Path, question: dict[str, Any], among: Iterable[int]) -> None:
+    """Raise TeacherError where this process does not see some blocks, as on a machine with a disk of its own."""
+    paths = (folder / INDEX, *(path_of(folder, number) for number in among))
     unseen = next((path for path in paths if not (path.exists() or appears(path))), None)
     if unseen is not None:
         raise TeacherError(

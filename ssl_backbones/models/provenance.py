@@ -202,13 +202,13 @@ def _tag(name: str) -> Tag | None:
 
 
 def _of_tag(tag: Tag) -> dict[str, Any]:
-    paper = PAPERS[tag.method]
+    sets = [tag.data, *([tag.taught_on] if tag.taught_on else [])]
     return {
         "licence": tag.licence,
         "source": tag.source or (tag.origin.page if tag.origin else None),
-        "images": tag.data.name,
-        "images_terms": tag.data.terms,
-        "labels": "classes" if paper.labels else "none",
+        "images": in_order(each.name for each in sets),
+        "images_terms": in_order(each.terms for each in sets),
+        "labels": "classes" if tag.taught_on or PAPERS[tag.method].labels else "none",
     }
 
 
@@ -264,7 +264,7 @@ def of_timms(name: str, cfg: Mapping[str, Any]) -> dict[str, Any]:
         "source": str(source) if source else None,
         "images": " and ".join(images) or None,
         "images_terms": terms,
-        "labels": _labels(words, cfg),
+        "labels": "classes" if cfg.get("num_classes") and not named else _labels(words, cfg),
         "repository": repository,
     }
 

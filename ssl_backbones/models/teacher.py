@@ -258,8 +258,8 @@ def described(name: str, source: str, network: nn.Module) -> dict[str, Any]:
     channels = cfg["input_size"][0]
     if channels != 3:
         raise TeacherError(
-            f"the teacher {name!r} looks at images with channels: {channels}, and a teacher is shown RGB: name a "
-            "network of RGB images"
+            f"the teacher {name!r} looks at images of {channels} channel{'s' * (channels > 1)}, and a teacher is shown "
+            "RGB: name a network of RGB images"
         )
     return cfg
 

@@ -57,11 +57,13 @@ def binds(licence: str | None) -> bool:
 def fits(licence: str, required: str) -> bool:
     """True if what is made of weights may have a licence: the one that they require, or another non-commercial one.
 
-    Where it is only recorded that the Hub does not list the required one, "other", any that the Hub does not list fits.
+    CC BY goes along with any CC licence that asks for attribution too. Where it is only recorded that the Hub does not
+    list the required one, "other", any that the Hub does not list fits.
     """
     stated, own = slug(licence), slug(required)
     unnamed = own == "other" and stated not in HUB_LICENCES
-    return stated == own or unnamed or (is_non_commercial(required) and is_non_commercial(licence))
+    attributed = bool(re.fullmatch(r"cc-by-\d\.\d", own)) and stated.startswith("cc-by-")
+    return stated == own or unnamed or attributed or (is_non_commercial(required) and is_non_commercial(licence))
 
 
 def most_binding(licences: Iterable[str]) -> str | None:

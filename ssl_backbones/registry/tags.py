@@ -39,6 +39,8 @@ class Tag:
     origin: Origin | None = None
     """Origin of weights that others trained."""
     notes: str = ""
+    taught_on: Data | None = None
+    """The images, with labels, of the network that taught it; None where none did."""
 
     @property
     def architecture(self) -> str:
@@ -104,7 +106,7 @@ def _tag(name: str, **about: Any) -> Tag:
 def _tags() -> Iterator[Tag]:
     """Weights that ship with the package, and weights that others publish."""
     for name, (number, notes) in _SHIPPED.items():
-        yield _tag(name, our_number=number, notes=notes)
+        yield _tag(name, our_number=number, notes=notes, taught_on=IN1K if notes == _TAUGHT else None)
     for name, origin in ORIGINS.items():
         yield _tag(name, licence=origin.licence, origin=origin)
 

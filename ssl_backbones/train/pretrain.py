@@ -72,14 +72,16 @@ def start(recipe: Recipe) -> tuple[Begun, SaveResults, Conclude]:
         with fitting():
             method = build(beginning)
     first_decides(lambda: check_unclaimed(recipe, images))
+    with fitting():
+        given = given_to(recipe, method)
+    if reason := unsettled(given):
+        say(f"warning: {reason}.")
     images, validation = kept_as_pixels(recipe, images, validation)
     images = resident(images, recipe, device)
     monitor = Monitor(images, validation, recipe.monitoring, recipe.seed)
     with using_engine(engine), repeatable():
         recipe = fitted(recipe, method, images, device)
         begun = prepare(recipe, method, images, monitor, device, beginning if recipe.init else None)
-    if reason := unsettled(given_to(recipe, method)):
-        say(f"warning: {reason}.")
     return begun, partial(save_results, recipe, monitor), partial(ending.conclude, beginning, monitor)
 
 
