@@ -174,7 +174,8 @@ def main() -> int:
         print(f"{options.records} holds no record: run equal_cost.py first", file=sys.stderr)
         return 1
     first = next(iter(found.values()))[0]
-    about = {name: first[name] for name in ("hardware", "cores", "threads", "python", "versions")}
+    about = {name: first[name] for name in ("cores", "threads", "python", "versions")}
+    about["hardware"] = " and ".join(sorted({record["hardware"] for records in found.values() for record in records}))
     about["precisions"] = sorted({record["precision"] for records in found.values() for record in records})
     about["budgets"] = sorted({record["budget"] for records in found.values() for record in records})
     about["dates"] = sorted({record["date"] for records in found.values() for record in records})
