@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import pickle
-import time
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,10 +13,10 @@ import pytest
 import torch
 from cache_sources import COUNT, SOURCES, alike, counted, kept, making, mixed, same, seen, small_blocks
 from epochs import epoch_of
-from limits import HANG
 from PIL import Image
 from runs import image_folder, outcome, run, stop, tiny
 from two_processes import run_two_processes
+from waiting_makers import let_both_end
 
 from ssl_backbones.data import (
     Batches,
@@ -249,13 +248,11 @@ def test_what_jpeg_cannot_hold_is_left_out_by_name(side: int, tmp_path: Path) ->
 def test_two_makers_of_one_cache_wait_for_one_another(tmp_path: Path) -> None:
     images = alike(tmp_path / "data")
     makers = [making(tmp_path / "data", tmp_path, hold=3) for _ in range(2)]
-    while not any("another process" in path.read_text() for path in tmp_path.glob("said-*")):
-        assert all(maker.is_alive() for maker in makers)
-        time.sleep(0.01)
-    (tmp_path / "go").touch()
-    for maker in makers:
-        maker.join(HANG)
-    assert [maker.exitcode for maker in makers] == [0, 0]
+    let_both_end(
+        makers,
+        lambda: any("another process" in path.read_text() for path in tmp_path.glob("said-*")),
+        tmp_path / "go",
+    )
     said = "".join(path.read_text() for path in tmp_path.glob("said-*"))
     assert said.count("are kept in") == 1
     assert said.count("another process makes the cache") == 1

@@ -24,6 +24,7 @@ from safetensors.numpy import load_file, save_file
 from small_methods import SMALL, Drawn, leave_teacher
 from torch import Tensor
 from two_processes import run_two_processes
+from waiting_makers import let_both_end
 
 from ssl_backbones import locks, shared_disk
 from ssl_backbones.files import PRIVATE
@@ -163,13 +164,11 @@ def forked(folder: Path, said: Path, hold: int | None = None, kill: int | None =
 def test_of_two_runs_one_makes_the_features_and_the_other_waits(tmp_path: Path, undisturbed: np.ndarray) -> None:
     said = [tmp_path / "first", tmp_path / "second"]
     makers = [forked(tmp_path / "kept", each, hold=2) for each in said]
-    while not any("another run makes" in path.read_text() for path in said if path.exists()):
-        assert all(maker.is_alive() for maker in makers)
-        time.sleep(0.01)
-    (tmp_path / "go").touch()
-    for maker in makers:
-        maker.join(HANG)
-    assert [maker.exitcode for maker in makers] == [0, 0]
+    let_both_end(
+        makers,
+        lambda: any("another run makes" in path.read_text() for path in said if path.exists()),
+        tmp_path / "go",
+    )
     told = "".join(path.read_text() for path in said)
     assert (told.count("a block"), told.count("another run makes the features in")) == (3, 1)
     np.testing.assert_array_equal(keep(tmp_path / "kept"), undisturbed)

@@ -75,21 +75,24 @@ class Tag:
         return f"https://huggingface.co/{self.hf_hub_id.partition('@')[0]}" if self.hf_hub_id else self.url
 
 
-_PAIRS = "Trained with labels: its pairs were mined inside the classes. Compare it with supervised training."
-_TAUGHT = "Taught by a network that learnt with the labels of ImageNet. Compare it with that network."
-_SHIPPED: dict[str, tuple[float | None, str]] = {
-    "resnet8_moco_v2.imagenette32_60ep": (61.2, ""),
-    "resnet8_byol.imagenette32_60ep": (65.8, ""),
-    "resnet8_lewel_m.imagenette32_60ep": (62.4, ""),
-    "resnet8_lewel_b.imagenette32_60ep": (64.6, ""),
-    "resnet8_flags.imagenette32_60ep": (65.2, _PAIRS),
-    "resnet8_patch_rotnet.imagenette32_30ep": (44.4, ""),
-    "resnet8_patch_relnet.imagenette32_30ep": (49.0, ""),
-    "resnet8_moco_v2.clothing10_32_200ep": (65.4, ""),
-    "resnet20_distilled.imagenette64_20ep_lite0": (79.7, _TAUGHT),
-    "resnet20_distilled.goods64_20ep_lite0": (38.0, _TAUGHT),
+_PAIRS = {"notes": "Trained with labels: its pairs were mined inside the classes. Compare it with supervised training."}
+_TAUGHT = {
+    "notes": "Taught by a network that learnt with the labels of ImageNet. Compare it with that network.",
+    "taught_on": IN1K,
 }
-"""By name: logistic regression on its features, top-1 in %, and what is to be said."""
+_SHIPPED: dict[str, dict[str, Any]] = {
+    "resnet8_moco_v2.imagenette32_60ep": {"our_number": 61.2},
+    "resnet8_byol.imagenette32_60ep": {"our_number": 65.8},
+    "resnet8_lewel_m.imagenette32_60ep": {"our_number": 62.4},
+    "resnet8_lewel_b.imagenette32_60ep": {"our_number": 64.6},
+    "resnet8_flags.imagenette32_60ep": {"our_number": 65.2, **_PAIRS},
+    "resnet8_patch_rotnet.imagenette32_30ep": {"our_number": 44.4},
+    "resnet8_patch_relnet.imagenette32_30ep": {"our_number": 49.0},
+    "resnet8_moco_v2.clothing10_32_200ep": {"our_number": 65.4},
+    "resnet20_distilled.imagenette64_20ep_lite0": {"our_number": 79.7, **_TAUGHT},
+    "resnet20_distilled.goods64_20ep_lite0": {"our_number": 38.0, **_TAUGHT},
+}
+"""By name, what its tag does not say: logistic regression on its features, top-1 in %, and how labels had a part."""
 _IMAGES = {"imagenette": IMAGENETTE, "clothing10_": CLOTHING, "goods": GOODS, "in1k": IN1K}
 _TAG = re.compile(rf"(?P<images>{'|'.join(_IMAGES)})(?P<size>\d*)_(?P<epochs>\d+)ep")
 """Matches the images, the side in pixels and the epochs in a tag."""
@@ -105,8 +108,8 @@ def _tag(name: str, **about: Any) -> Tag:
 
 def _tags() -> Iterator[Tag]:
     """Weights that ship with the package, and weights that others publish."""
-    for name, (number, notes) in _SHIPPED.items():
-        yield _tag(name, our_number=number, notes=notes, taught_on=IN1K if notes == _TAUGHT else None)
+    for name, about in _SHIPPED.items():
+        yield _tag(name, **about)
     for name, origin in ORIGINS.items():
         yield _tag(name, licence=origin.licence, origin=origin)
 
